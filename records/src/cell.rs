@@ -1,0 +1,124 @@
+//! A cell: everything that is known about one key, folded from its rows in any order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::estimate::Quantiles;
+use crate::sample::Row;
+
+/// All rows of one key.
+///
+/// A mean has three significant digits, so there are fewer than 6,000 different ones and a cell stays small
+/// however many rows it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// How many rows have each mean, in milliseconds.
+    rows_by_mean: BTreeMap<u32, u32>,
+    rows: u32,
+    count: u64,
+    /// Sum of mean times count over the rows.
+    total_ms: u128,
+}
+
+impl Cell {
+    /// A cell of no rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The cell of these rows, which should all have the same key. Their order does not matter.
+    pub fn fold<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
+        let mut cell = Self::new();
+        for row in rows {
+            cell.add(row);
+        }
+        cell
+    }
+
+    /// Adds one row.
+    pub fn add(&mut self, row: &Row) {
+        self.add_measured(row.avg_ms, row.count);
+    }
+
+    /// Adds one measurement: a mean in milliseconds over so many steps or prompts.
+    pub fn add_measured(&mut self, avg_ms: u32, count: u32) {
+        *self.rows_by_mean.entry(avg_ms).or_default() += 1;
+        self.rows += 1;
+        self.count += u64::from(count);
+        self.total_ms += u128::from(avg_ms) * u128::from(count);
+    }
+
+    /// Adds all rows of another cell of the same key.
+    pub fn merge(&mut self, other: &Self) {
+        for (&mean, &rows) in &other.rows_by_mean {
+            *self.rows_by_mean.entry(mean).or_default() += rows;
+        }
+        self.rows += other.rows;
+        self.count += other.count;
+        self.total_ms += other.total_ms;
+    }
+
+    /// How many rows, that is contributions.
+    #[must_use]
+    pub const fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// How many steps or prompts they observed together.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The mean in milliseconds over all steps or prompts, each weighing the same; `None` without rows.
+    #[must_use]
+    pub fn mean_ms(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.total_ms as f64 / self.count as f64)
+    }
+
+    /// The mean in milliseconds that this share (0 to 1) of the rows does not exceed, each row weighing the
+    /// same, interpolated between neighbours; `None` without rows.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let last = self.rows.checked_sub(1)?;
+        let position = share.clamp(0.0, 1.0) * f64::from(last);
+        let below = self.nth_mean(position.floor() as u32)?;
+        let above = self.nth_mean(position.ceil() as u32)?;
+        Some(below + (above - below) * position.fract())
+    }
+
+    /// How the rows' means spread, in whole milliseconds; `None` without rows.
+    #[must_use]
+    pub fn spread(&self) -> Option<Quantiles> {
+        let whole = |share| self.quantile(share).map(|ms| ms.round() as u64);
+        Some(Quantiles {
+            p10: whole(0.1)?,
+            p50: whole(0.5)?,
+            p90: whole(0.9)?,
+        })
+    }
+
+    /// The different means in milliseconds, each with how many rows have it, shortest first.
+    pub fn means(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.rows_by_mean.iter().map(|(&mean, &rows)| (mean, rows))
+    }
+
+    fn nth_mean(&self, index: u32) -> Option<f64> {
+        let mut before = 0;
+        for (&mean, &rows) in &self.rows_by_mean {
+            before += rows;
+            if index < before {
+                return Some(f64::from(mean));
+            }
+        }
+        None
+    }
+}
