@@ -1,1 +1,11 @@
-//! placeholder
+//! The agent on a GPU host: takes assignments, runs the trainer, watches it, and reports what it cost in time.
+
+pub mod agent;
+pub mod capture;
+pub mod event;
+pub mod guard;
+pub mod random;
+pub mod redact;
+pub mod reduce;
+pub mod state_dir;
+pub mod webhook;

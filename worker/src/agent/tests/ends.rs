@@ -1,0 +1,231 @@
+//! How attempts end and what is said on the way: success, kinds of failure, silence, progress.
+
+use super::*;
+
+#[test]
+fn success_needs_both_the_stage_and_the_exit_code() {
+    let outcome = |complete_seen: bool, code: i32| {
+        let mut script = Script::running();
+        script.step(1);
+        if complete_seen {
+            script.event(complete());
+        }
+        script.exit(ExitStatus::Code(code), &[]).outcome
+    };
+    assert_eq!(outcome(true, 0), Outcome::Succeeded);
+    assert_eq!(outcome(false, 0), Outcome::Failed(Failure::TrainerError));
+    assert_eq!(outcome(true, 1), Outcome::Failed(Failure::TrainerError));
+}
+
+#[test]
+fn failures_are_told_apart() {
+    struct Case(
+        &'static str,
+        Option<Event>,
+        bool,
+        ExitStatus,
+        &'static [&'static str],
+        Failure,
+        &'static str,
+    );
+    use ExitStatus::{Code, Signal, Unseen};
+    use Failure::{ConfigInvalid, OutOfMemory, TrainerError};
+    let cuda = error(
+        "Training failed: OutOfMemoryError",
+        "CUDA out of memory. Tried to allocate 2 GiB",
+    );
+    let cases = [
+        Case(
+            "argparse",
+            None,
+            false,
+            Code(2),
+            &[
+                "usage: train.py",
+                "train.py: error: unrecognized arguments: --x",
+            ],
+            ConfigInvalid,
+            "unrecognized",
+        ),
+        Case(
+            "bad value",
+            Some(error("Training failed: ValueError", "no such optimizer")),
+            false,
+            Code(1),
+            &[],
+            ConfigInvalid,
+            "no such optimizer",
+        ),
+        Case(
+            "bad value later",
+            Some(error("Training failed: ValueError", "nan")),
+            true,
+            Code(1),
+            &[],
+            TrainerError,
+            "nan",
+        ),
+        Case(
+            "no dataset",
+            Some(error("Training failed: FileNotFoundError", "no folder")),
+            false,
+            Code(1),
+            &[],
+            TrainerError,
+            "no folder",
+        ),
+        Case(
+            "gpu memory",
+            Some(cuda),
+            true,
+            Code(1),
+            &[],
+            OutOfMemory,
+            "2 GiB",
+        ),
+        Case(
+            "host memory",
+            None,
+            true,
+            Signal(9),
+            &[],
+            OutOfMemory,
+            "signal 9",
+        ),
+        Case(
+            "memory in the log",
+            None,
+            false,
+            Code(1),
+            &["torch.OutOfMemoryError: x"],
+            OutOfMemory,
+            "torch",
+        ),
+        Case(
+            "crash",
+            None,
+            true,
+            Signal(11),
+            &[],
+            TrainerError,
+            "signal 11",
+        ),
+        Case(
+            "bad json",
+            None,
+            false,
+            Code(1),
+            &["", "json.decoder.JSONDecodeError: x"],
+            TrainerError,
+            "JSONDecodeError",
+        ),
+        Case(
+            "exit 2 in training",
+            None,
+            true,
+            Code(2),
+            &[],
+            TrainerError,
+            "exited with 2",
+        ),
+        Case(
+            "interrupted",
+            Some(Event::Broken(Broken::Interrupted)),
+            true,
+            Code(0),
+            &[],
+            TrainerError,
+            "interrupted",
+        ),
+        Case("guard lost", None, true, Unseen, &[], TrainerError, "guard"),
+    ];
+    for Case(name, event, stepping, status, tail, failure, words) in cases {
+        let mut script = Script::running();
+        if stepping {
+            script.step(1);
+        }
+        if let Some(event) = event {
+            script.event(event);
+        }
+        let end = script.exit(status, tail);
+        assert_eq!(end.outcome, Outcome::Failed(failure), "{name}");
+        assert!(end.detail.contains(words), "{name}: {}", end.detail);
+    }
+}
+
+#[test]
+fn a_run_that_completes_while_being_stopped_still_succeeds() {
+    let mut script = Script::running();
+    script.step(100);
+    script.input(Input::Stop {
+        epoch: 5,
+        why: Why::Cancelled,
+        grace_ms: 60_000,
+    });
+    script.event(complete());
+    assert_eq!(
+        script.exit(ExitStatus::Code(0), &[]).outcome,
+        Outcome::Succeeded
+    );
+}
+
+#[test]
+fn silence_is_patience_by_phase() {
+    let mut script = Script::running();
+    assert_eq!(
+        script.run_until_output(50 * 60_000, true),
+        [],
+        "a quiet download"
+    );
+    script.input(Input::Output(5));
+    script.step(1);
+    let from = script.now;
+    assert_eq!(
+        script.run_until_output(from + 3_600_000, true),
+        [Output::Terminate(5)]
+    );
+    assert_eq!(script.now, from + 10 * 60_000);
+    let end = script.exit(ExitStatus::Signal(15), &[]);
+    assert_eq!(end.outcome, Outcome::Failed(Failure::Stuck));
+    let mut script = Script::running();
+    script.event(Event::Step {
+        step: 1,
+        total: 9,
+        step_ms: Some(120_000.0),
+        epoch: None,
+    });
+    assert_eq!(
+        script.run_until_output(39 * 60_000, true),
+        [],
+        "twenty slow steps"
+    );
+    assert_eq!(
+        script.run_until_output(41 * 60_000, true),
+        [Output::Terminate(5)]
+    );
+}
+
+#[test]
+fn progress_is_sent_once_a_second_and_repeats_change_nothing() {
+    let mut script = Script::running();
+    let progress = |out: &[Output]| -> Vec<u64> {
+        out.iter()
+            .filter_map(|o| {
+                if let Output::Progress(5, p) = o {
+                    Some(p.step)
+                } else {
+                    None
+                }
+            })
+            .collect()
+    };
+    assert_eq!(progress(&script.step(1)), [1]);
+    script.now = 300;
+    assert!(progress(&script.step(2)).is_empty());
+    assert!(progress(&script.step(3)).is_empty());
+    assert_eq!(script.agent.next_wake(), Some(1_000));
+    assert_eq!(progress(&script.at(1_000, Input::Tick)), [3]);
+    script.now = 5_000;
+    assert!(progress(&script.step(3)).is_empty());
+    assert!(progress(&script.step(2)).is_empty());
+}

@@ -1,0 +1,208 @@
+//! What a trainer prints, as clean lines within a fixed size: the first megabyte is sent on, the last lines are kept.
+
+use std::collections::VecDeque;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+
+use crate::redact::Redactor;
+
+/// What one attempt may send up in all. More than this is never read by anyone, and it is the privacy promise's limit.
+pub const LOG_BYTES: usize = 1024 * 1024;
+
+/// What one line may hold.
+pub const LINE_BYTES: usize = 8 * 1024;
+
+/// Bytes of one line that are looked at; argparse and progress bars stay far below, and the rest of a longer line is lost.
+const RAW_LINE_BYTES: usize = 4 * LINE_BYTES;
+
+/// Taken off the end of a line longer than that: it may end in the middle of a secret, which no search finds.
+const LONGEST_SECRET_BYTES: usize = 1024;
+
+/// Last lines kept for the failure's detail.
+const TAIL_LINES: usize = 24;
+
+/// One read from the pipe.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// Turns chunks of bytes into redacted lines and keeps the budget.
+#[derive(Debug)]
+pub struct Capture {
+    redactor: Redactor,
+    line: Vec<u8>,
+    /// A carriage return was seen: a line feed ends the line, anything else starts it anew (progress bars do that).
+    returned: bool,
+    sent_bytes: usize,
+    left_out: u64,
+    tail: VecDeque<String>,
+}
+
+impl Capture {
+    /// An empty log that redacts with `redactor`.
+    pub fn new(redactor: Redactor) -> Self {
+        Self {
+            redactor,
+            line: Vec::new(),
+            returned: false,
+            sent_bytes: 0,
+            left_out: 0,
+            tail: VecDeque::new(),
+        }
+    }
+
+    /// Takes a chunk and gives the lines that it completes and that are still within the budget.
+    pub fn push(&mut self, chunk: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for &byte in chunk {
+            match byte {
+                b'\n' => {
+                    self.returned = false;
+                    lines.extend(self.end_line());
+                }
+                b'\r' => self.returned = true,
+                _ => {
+                    if std::mem::take(&mut self.returned) {
+                        self.line.clear();
+                    }
+                    if self.line.len() < RAW_LINE_BYTES {
+                        self.line.push(byte);
+                    }
+                }
+            }
+        }
+        lines
+    }
+
+    /// The last line, if the trainer did not end it, and a word about what was left out.
+    pub fn finish(&mut self) -> Vec<String> {
+        let mut lines: Vec<String> = if self.line.is_empty() {
+            Vec::new()
+        } else {
+            self.end_line().into_iter().collect()
+        };
+        if self.left_out > 0 {
+            lines.push(format!(
+                "(the log is full at {LOG_BYTES} bytes; {} more lines were left out)",
+                self.left_out
+            ));
+        }
+        lines
+    }
+
+    /// The last lines, oldest first.
+    pub fn tail(&self) -> Vec<String> {
+        self.tail.iter().cloned().collect()
+    }
+
+    fn end_line(&mut self) -> Option<String> {
+        // Redacted before it is cut: a cut in the middle of a secret would hide it from the search.
+        let mut line = self.redactor.clean(&String::from_utf8_lossy(&self.line));
+        if self.line.len() == RAW_LINE_BYTES {
+            let keep = line.len().saturating_sub(LONGEST_SECRET_BYTES);
+            cut(&mut line, keep);
+        }
+        self.line.clear();
+        cut(&mut line, LINE_BYTES);
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.clone());
+        if self.sent_bytes + line.len() > LOG_BYTES {
+            self.sent_bytes = LOG_BYTES;
+            self.left_out += 1;
+            return None;
+        }
+        self.sent_bytes += line.len() + 1;
+        Some(line)
+    }
+}
+
+/// Reads `output` to its end, sending lines on, and returns the last ones.
+///
+/// Lines that do not fit in the queue are dropped: a slow leader must not slow the trainer.
+pub async fn read(
+    mut output: impl AsyncRead + Unpin,
+    mut capture: Capture,
+    lines: mpsc::Sender<Vec<String>>,
+) -> Capture {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match output.read(&mut chunk).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => {
+                let done = capture.push(&chunk[..count]);
+                let _full = lines.try_send(done);
+            }
+        }
+    }
+    let last = capture.finish();
+    if !last.is_empty() {
+        let _full = lines.try_send(last);
+    }
+    capture
+}
+
+/// Shortens to at most `bytes`, at a character's border.
+pub fn cut(text: &mut String, bytes: usize) {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture() -> Capture {
+        Capture::new(Redactor::new([("HF_TOKEN", "hf_secretsecretsecret1")], &[]))
+    }
+
+    #[test]
+    fn a_secret_cut_by_a_chunk_border_is_still_found() {
+        let text = b"token hf_secretsecretsecret1 end\n";
+        for border in 0..text.len() {
+            let mut capture = capture();
+            let mut lines = capture.push(&text[..border]);
+            lines.extend(capture.push(&text[border..]));
+            assert_eq!(lines, ["token [redacted] end"], "border {border}");
+        }
+    }
+
+    #[test]
+    fn a_secret_at_the_line_limit_is_not_cut_in_two() {
+        let mut capture = capture();
+        let lines = capture.push(
+            format!(
+                "{}hf_secretsecretsecret1\n",
+                "x ".repeat(LINE_BYTES / 2 - 4)
+            )
+            .as_bytes(),
+        );
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].len() <= LINE_BYTES);
+        assert!(!lines[0].contains("hf_sec"));
+    }
+
+    #[test]
+    fn a_progress_bar_counts_once_and_windows_line_ends_are_ends() {
+        let mut capture = capture();
+        assert_eq!(
+            capture.push(b"10%\r50%\r100%\nnext\r\nlast"),
+            ["100%", "next"]
+        );
+        assert_eq!(capture.finish(), ["last"]);
+    }
+
+    #[test]
+    fn the_budget_ends_the_log_but_not_the_tail() {
+        let mut capture = capture();
+        let line = format!("{}\n", "y".repeat(LINE_BYTES - 1));
+        let sent: usize = (0..200).map(|_| capture.push(line.as_bytes()).len()).sum();
+        assert_eq!(sent, LOG_BYTES / LINE_BYTES);
+        capture.push(b"the end\n");
+        assert_eq!(capture.tail().last().map(String::as_str), Some("the end"));
+        assert!(capture.finish()[0].contains("73 more lines"));
+    }
+}

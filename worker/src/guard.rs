@@ -1,0 +1,191 @@
+//! The small process between worker and trainer: it ends the whole trainer when the worker is gone or falls silent.
+//!
+//! A worker that is killed with signal 9, stopped, or swapped out cannot end its trainer before its lease ends. The
+//! guard can: it reads `deadline MS`, `term` and `kill` on its stdin, and treats the end of stdin and a passed deadline
+//! as `kill`. It says `started PID`, then `exited CODE` or `signaled NUMBER` on its stdout, once nothing of the trainer
+//! is left. What the trainer prints goes to the guard's stderr.
+//!
+//! A process group is not enough: SimpleTuner's own command starts the real trainer in a session of its own. So on
+//! Linux the guard becomes the reaper of all its descendants and ends the tree; elsewhere it ends the group.
+
+mod client;
+mod tree;
+
+use std::ffi::OsString;
+use std::io::{BufRead, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+
+pub use self::client::{Guard, Status};
+use self::tree::Tree;
+
+/// How long the guard lives without a first deadline: a worker that says nothing after starting it is broken.
+const FIRST_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Commands and exits waiting to be handled. The worker sends a few a minute; a reader that waits is fine.
+const QUEUE: usize = 64;
+
+/// Pause between two looks at what is left of a killed tree: a dying process takes milliseconds.
+const SWEEP_EVERY: Duration = Duration::from_millis(20);
+
+/// Sweeps before the guard gives up on processes that not even SIGKILL ends (a driver call that never returns): 30 s.
+const SWEEPS: u32 = 1_500;
+
+/// Longest command line read from the worker.
+const LINE_BYTES: u64 = 256;
+
+#[derive(Debug)]
+enum Message {
+    Deadline(Duration),
+    Term,
+    Kill,
+    /// Stdin ended: the worker is gone.
+    Orphaned,
+    /// The trainer's first process ended; others may be left.
+    Gone(WaitStatus),
+}
+
+/// Runs `command` under guard until it is gone. The exit code says only whether it could be started.
+pub fn run(command: &[OsString]) -> ExitCode {
+    let Some((program, arguments)) = command.split_first() else {
+        say("failed no command was given");
+        return ExitCode::from(2);
+    };
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        // Still works for trainers that stay in their group; the worker's own clean-up finds the others.
+        eprintln!("stepcast guard: cannot become the reaper of the trainer's processes: {error}");
+    }
+    let pid = match start(program, arguments) {
+        Ok(pid) => pid,
+        Err(error) => {
+            say(&format!("failed {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    say(&format!("started {}", pid.as_raw_nonzero()));
+    let (sender, messages) = sync_channel(QUEUE);
+    let commands = sender.clone();
+    std::thread::spawn(move || read_commands(&commands));
+    std::thread::spawn(move || reap(pid, &sender));
+    let status = watch(&messages, Tree::of(pid));
+    match status.and_then(|status| status.terminating_signal()) {
+        Some(signal) => say(&format!("signaled {signal}")),
+        None => say(&format!(
+            "exited {}",
+            status.and_then(|status| status.exit_status()).unwrap_or(-1)
+        )),
+    }
+    ExitCode::SUCCESS
+}
+
+fn start(program: &OsString, arguments: &[OsString]) -> std::io::Result<Pid> {
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned()?;
+    let stdout = stderr.try_clone()?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .process_group(0);
+    // The child handle is not kept: `reap` waits for every descendant, this one included.
+    let child = command.spawn()?;
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(0))
+        .ok_or_else(|| std::io::Error::other("no process id"))
+}
+
+/// Handles commands until the trainer's first process is gone, then ends what it left behind.
+fn watch(messages: &Receiver<Message>, tree: Tree) -> Option<WaitStatus> {
+    let mut deadline = Instant::now() + FIRST_DEADLINE;
+    let mut killed = false;
+    let mut sweeps = 0;
+    loop {
+        let wait = if killed {
+            SWEEP_EVERY
+        } else {
+            deadline.saturating_duration_since(Instant::now())
+        };
+        match messages.recv_timeout(wait) {
+            Ok(Message::Deadline(left)) => deadline = Instant::now() + left,
+            Ok(Message::Term) => tree.terminate(),
+            Ok(Message::Gone(status)) => {
+                finish(tree);
+                return Some(status);
+            }
+            Ok(Message::Kill | Message::Orphaned)
+            | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                killed = true;
+                sweeps += 1;
+                tree.kill();
+                if sweeps > SWEEPS {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Kills the rest of the tree again and again, for a process may start another while it is looked at.
+fn finish(tree: Tree) {
+    for _ in 0..SWEEPS {
+        if tree.kill() == 0 {
+            return;
+        }
+        std::thread::sleep(SWEEP_EVERY);
+    }
+}
+
+fn read_commands(commands: &SyncSender<Message>) {
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        let mut line = String::new();
+        let read = std::io::Read::take(&mut stdin, LINE_BYTES).read_line(&mut line);
+        let message = match read {
+            Ok(0) | Err(_) => Message::Orphaned,
+            Ok(_) => match parse(line.trim()) {
+                Some(message) => message,
+                None => continue,
+            },
+        };
+        let last = matches!(message, Message::Orphaned);
+        if commands.send(message).is_err() || last {
+            return;
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<Message> {
+    match line.split_once(' ') {
+        Some(("deadline", ms)) => Some(Message::Deadline(Duration::from_millis(ms.parse().ok()?))),
+        None if line == "term" => Some(Message::Term),
+        None if line == "kill" => Some(Message::Kill),
+        _ => None,
+    }
+}
+
+/// Waits for every child, adopted ones included, and reports the first one's status.
+fn reap(first: Pid, exits: &SyncSender<Message>) {
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == first => {
+                if exits.send(Message::Gone(status)).is_err() {
+                    return;
+                }
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// One line to the worker. It may be gone, and then there is nobody to tell.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _gone = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

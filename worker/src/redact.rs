@@ -1,0 +1,296 @@
+//! Takes secrets out of what a trainer prints, before a line is kept, sent or shown.
+//!
+//! Known values (from the environment the trainer gets, and its webhook token) are found in plain, base64, hexadecimal
+//! and percent-encoded form, also with colour codes in between; unknown ones by the look of well-known tokens and of
+//! e-mail addresses. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
+
+/// What stands in a secret's place.
+const MARK: &str = "[redacted]";
+
+/// Shorter values are words such as `true`: taking them out would only garble the log.
+const MIN_SECRET_BYTES: usize = 6;
+
+/// Parts of a variable's name that make its value a secret.
+const SECRET_NAMES: [&str; 9] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "API_KEY",
+    "APIKEY",
+    "ACCESS_KEY",
+    "CREDENTIAL",
+    "PRIVATE_KEY",
+];
+
+/// Tokens known by their first letters: Hugging Face, OpenAI, GitHub, Slack, AWS, Google, Replicate, Stepcast.
+const PREFIXES: [&str; 14] = [
+    "hf_",
+    "api_org_",
+    "sk-",
+    "sk_",
+    "ghp_",
+    "gho_",
+    "github_pat_",
+    "xoxb-",
+    "xoxp-",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "r8_",
+    "scw_",
+];
+
+/// Letters that must follow a prefix for it to be a token.
+const TOKEN_TAIL: usize = 12;
+
+/// Removes the secrets of one attempt from text.
+#[derive(Debug, Clone, Default)]
+pub struct Redactor {
+    /// Every spelling of every known value, longest first.
+    known: Vec<String>,
+}
+
+impl Redactor {
+    /// Knows the secret values among these environment variables, and the extra ones.
+    pub fn new<'a>(
+        environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+        extra: &[&str],
+    ) -> Self {
+        let named = environment
+            .into_iter()
+            .filter(|(name, _)| secret_name(name))
+            .map(|(_, value)| value);
+        let values = named.chain(extra.iter().copied()).map(str::trim);
+        let mut known: Vec<String> = values
+            .filter(|value| value.len() >= MIN_SECRET_BYTES)
+            .flat_map(spellings)
+            .collect();
+        known.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        known.dedup();
+        Self { known }
+    }
+
+    /// The line without colour codes and without secrets.
+    pub fn clean(&self, line: &str) -> String {
+        let mut line = without_escapes(line);
+        for value in &self.known {
+            if line.contains(value.as_str()) {
+                line = line.replace(value.as_str(), MARK);
+            }
+        }
+        mask_words(&line)
+    }
+}
+
+/// True when a variable of this name holds a secret.
+pub fn secret_name(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part)) || name.ends_with("_KEY")
+}
+
+fn spellings(value: &str) -> Vec<String> {
+    let bytes = value.as_bytes();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let percent: String = bytes
+        .iter()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+                char::from(*byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect();
+    let reversed: String = value.chars().rev().collect();
+    let mut all = vec![value.to_owned(), hex.to_uppercase(), hex, percent, reversed];
+    // Base64 depends on where in a longer text the value starts; the letters common to all endings are looked for.
+    for lead in 0..3 {
+        let mut padded = vec![0; lead];
+        padded.extend_from_slice(bytes);
+        let text = base64(&padded);
+        let from = (lead * 8).div_ceil(6);
+        let until = padded.len() * 8 / 6;
+        all.push(text[from..until].to_owned());
+    }
+    all
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk
+            .iter()
+            .fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for place in 0..=chunk.len() {
+            text.push(char::from(
+                LETTERS[(word >> (18 - 6 * place) & 63) as usize],
+            ));
+        }
+    }
+    text
+}
+
+/// Drops terminal escape sequences and other control characters but tabs.
+fn without_escapes(line: &str) -> String {
+    let mut clean = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '\u{1b}' => match chars.peek() {
+                Some('[') => {
+                    chars.next();
+                    while chars
+                        .next()
+                        .is_some_and(|next| !('@'..='~').contains(&next))
+                    {}
+                }
+                Some(']') => {
+                    while chars
+                        .next()
+                        .is_some_and(|next| next != '\u{7}' && next != '\u{1b}')
+                    {
+                    }
+                }
+                _ => drop(chars.next()),
+            },
+            '\t' => clean.push(char),
+            _ if char.is_control() => {}
+            _ => clean.push(char),
+        }
+    }
+    clean
+}
+
+/// Masks words that look like tokens or e-mail addresses.
+fn mask_words(line: &str) -> String {
+    let mut masked = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(start) = rest.find(token_letter) {
+        let (before, from) = rest.split_at(start);
+        masked.push_str(before);
+        let end = from.find(|char| !token_letter(char)).unwrap_or(from.len());
+        let (word, after) = from.split_at(end);
+        masked.push_str(&mask_word(word));
+        rest = after;
+    }
+    masked.push_str(rest);
+    masked
+}
+
+fn token_letter(char: char) -> bool {
+    char.is_ascii_alphanumeric() || "_-.@+".contains(char)
+}
+
+fn mask_word(word: &str) -> String {
+    if let Some((name, host)) = word.split_once('@')
+        && !name.is_empty()
+        && host.contains('.')
+        && !host.ends_with('.')
+    {
+        return MARK.to_owned();
+    }
+    for prefix in PREFIXES {
+        for (at, _) in word.match_indices(prefix) {
+            let starts_word = word[..at]
+                .chars()
+                .next_back()
+                .is_none_or(|before| !before.is_ascii_alphanumeric());
+            let tail = &word[at + prefix.len()..];
+            let length = tail
+                .find(|char: char| !char.is_ascii_alphanumeric() && !"_-".contains(char))
+                .unwrap_or(tail.len());
+            let looks_random = tail[..length]
+                .chars()
+                .any(|char| char.is_ascii_digit() || char.is_ascii_uppercase());
+            if starts_word && length >= TOKEN_TAIL && looks_random {
+                return format!("{}{MARK}{}", &word[..at], &tail[length..]);
+            }
+        }
+    }
+    word.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "hf_AbCdEfGhIjKlMnOpQrStUv012345";
+
+    fn redactor() -> Redactor {
+        Redactor::new(
+            [
+                ("HF_TOKEN", TOKEN),
+                ("HOME", "/home/anyone"),
+                ("MY_SECRET", "p@ss w0rd/!"),
+            ],
+            &["webhook-token-1"],
+        )
+    }
+
+    #[test]
+    fn a_known_value_is_found_in_every_spelling() {
+        let hex: String = TOKEN.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let reversed: String = TOKEN.chars().rev().collect();
+        let coloured = format!("{}\u{1b}[31m{}\u{1b}[0m", &TOKEN[..9], &TOKEN[9..]);
+        let embedded = base64(format!("x{TOKEN}yz").as_bytes());
+        for text in [
+            TOKEN.to_owned(),
+            hex,
+            reversed,
+            coloured,
+            base64(TOKEN.as_bytes()),
+            embedded,
+        ] {
+            let clean = redactor().clean(&format!("value='{text}',"));
+            assert!(clean.contains(MARK), "{text} -> {clean}");
+            assert!(!clean.contains(&TOKEN[6..14]), "{clean}");
+        }
+        assert_eq!(
+            redactor().clean("url?x=p%40ss%20w0rd%2F%21&y"),
+            "url?x=[redacted]&y"
+        );
+        assert_eq!(redactor().clean("key webhook-token-1."), "key [redacted].");
+    }
+
+    #[test]
+    fn unknown_tokens_and_addresses_are_known_by_their_look() {
+        let nobody = Redactor::default();
+        assert_eq!(
+            nobody.clean("Bearer hf_ZZZZ9999YYYY8888xx ok"),
+            "Bearer [redacted] ok"
+        );
+        assert_eq!(
+            nobody.clean("export K=sk-proj-a1b2c3d4e5f6g7h8"),
+            "export K=[redacted]"
+        );
+        assert_eq!(
+            nobody.clean("mail jane.doe@example.org now"),
+            "mail [redacted] now"
+        );
+    }
+
+    #[test]
+    fn ordinary_lines_stay_as_they_are() {
+        let nobody = redactor();
+        for line in [
+            "step 12/30 loss=0.41 lr=1e-4",
+            "hf_hub_download failed",
+            "a\ttab",
+            "sk-",
+            "@ 5.0",
+            "task-force-one-two-three",
+        ] {
+            assert_eq!(nobody.clean(line), line);
+        }
+        assert_eq!(nobody.clean("\u{1b}[1;32mINFO\u{1b}[0m ok\u{7}"), "INFO ok");
+    }
+
+    #[test]
+    fn short_values_and_harmless_names_are_no_secrets() {
+        let redactor = Redactor::new([("USE_TOKEN", "true"), ("PATH", "/usr/local/bin")], &[]);
+        assert_eq!(redactor.clean("true /usr/local/bin"), "true /usr/local/bin");
+    }
+}

@@ -1,0 +1,331 @@
+//! From an attempt's webhooks to the samples it may contribute: clean steps and prompt times for at most one key each.
+//!
+//! The trainer says neither which resolution bucket a step used nor which size a prompt was rendered at. So where a job
+//! has several, no time can be given to a key, and none is.
+
+use stepcast_records::{
+    Hardware, Key, Sample, StepReducer, TrainingKey, TrainingShape, ValidationKey,
+    ValidationReducer, ValidationShape,
+};
+
+use crate::event::{Event, Received, Stage, StageStatus};
+
+/// Why an attempt contributes no training or no validation sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoSample {
+    /// The worker's GPUs are no hardware of the registry.
+    #[error("these GPUs are no hardware profile of the registry")]
+    UnknownHardware,
+    /// The settings have no key: a value is off the grid of what may be stored.
+    #[error("the job's settings have no place among the values that may be stored")]
+    NoKey,
+    /// The job trains at several resolutions or batch sizes.
+    #[error(
+        "the job has several resolutions or batch sizes, and the trainer does not say which one a step used"
+    )]
+    SeveralTrainingShapes,
+    /// The job validates at several resolutions.
+    #[error(
+        "the job validates at several resolutions, and the trainer does not say which one a prompt used"
+    )]
+    SeveralValidationShapes,
+    /// Several GPUs render prompts side by side, so the events tell no single prompt's time.
+    #[error(
+        "several GPUs render validation prompts side by side, so no single prompt's time can be told"
+    )]
+    ParallelValidation,
+}
+
+/// The keys an attempt measures, or why there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Measures {
+    training: Result<TrainingKey, NoSample>,
+    validation: Result<ValidationKey, NoSample>,
+    /// Images rendered for one prompt.
+    images_per_prompt: u32,
+}
+
+/// Collects one attempt's times. Pure: it only looks at events.
+#[derive(Debug)]
+pub struct Reducer {
+    measures: Measures,
+    steps: StepReducer,
+    epoch: Option<u64>,
+    prompts: ValidationReducer,
+    /// True from the base model's benchmark to its end: those pictures are not the recipe's.
+    benchmark: bool,
+    /// Inside a validation: when its last prompt was done.
+    prompt_done_ms: Option<i64>,
+}
+
+impl Measures {
+    /// Works out what the job's shapes measure on this hardware.
+    pub fn new(
+        training: &[TrainingShape],
+        validation: &[ValidationShape],
+        images_per_prompt: u32,
+        hardware: Option<Hardware>,
+    ) -> Self {
+        Self {
+            training: match (hardware, training) {
+                (None, _) => Err(NoSample::UnknownHardware),
+                (_, []) => Err(NoSample::NoKey),
+                (Some(hardware), [shape]) => Ok(shape.on(hardware)),
+                (Some(_), _) => Err(NoSample::SeveralTrainingShapes),
+            },
+            validation: match (hardware, validation) {
+                (None, _) => Err(NoSample::UnknownHardware),
+                (_, []) => Err(NoSample::NoKey),
+                (Some(hardware), [_]) if hardware.count > 1 => Err(NoSample::ParallelValidation),
+                (Some(hardware), [shape]) => Ok(shape.on(hardware)),
+                (Some(_), _) => Err(NoSample::SeveralValidationShapes),
+            },
+            images_per_prompt: images_per_prompt.max(1),
+        }
+    }
+
+    /// Nothing is measured, for this reason.
+    pub fn nothing(why: NoSample) -> Self {
+        Self {
+            training: Err(why),
+            validation: Err(why),
+            images_per_prompt: 1,
+        }
+    }
+
+    /// What the training steps are kept for.
+    pub fn training(&self) -> Result<TrainingKey, NoSample> {
+        self.training
+    }
+
+    /// What the validation prompts are kept for.
+    pub fn validation(&self) -> Result<ValidationKey, NoSample> {
+        self.validation
+    }
+}
+
+impl Reducer {
+    /// Has seen nothing yet.
+    pub fn new(measures: Measures) -> Self {
+        Self {
+            measures,
+            steps: StepReducer::new(),
+            epoch: None,
+            prompts: ValidationReducer::new(),
+            benchmark: false,
+            prompt_done_ms: None,
+        }
+    }
+
+    /// Takes the next event, in the order in which the trainer sent them.
+    pub fn observe(&mut self, received: &Received) {
+        match &received.event {
+            Event::Ready { .. } => self.steps.restart(),
+            Event::Step {
+                step,
+                step_ms: Some(step_ms),
+                epoch,
+                ..
+            } => {
+                // The first step of an epoch waits for the data loader to start over.
+                if epoch.is_some() && self.epoch.is_some() && *epoch != self.epoch {
+                    self.steps.boundary();
+                }
+                self.epoch = epoch.or(self.epoch);
+                self.steps.step(*step, *step_ms);
+            }
+            Event::Stage { stage, status } => {
+                self.steps.boundary();
+                self.stage(*stage, *status);
+            }
+            Event::ValidationPrompt => {
+                self.steps.boundary();
+                self.prompt(received.sent_ms);
+            }
+            Event::Checkpoint { .. } | Event::Broken(_) | Event::Error { .. } => {
+                self.steps.boundary()
+            }
+            Event::Step { step_ms: None, .. } | Event::Log | Event::Other => {}
+        }
+    }
+
+    /// What may be contributed.
+    pub fn finish(self) -> Vec<Sample> {
+        let training = self
+            .measures
+            .training
+            .ok()
+            .map(Key::from)
+            .zip(self.steps.finish());
+        let validation = self
+            .measures
+            .validation
+            .ok()
+            .map(Key::from)
+            .zip(self.prompts.finish());
+        training
+            .into_iter()
+            .chain(validation)
+            .map(|(key, histogram)| Sample { key, histogram })
+            .collect()
+    }
+
+    fn stage(&mut self, stage: Stage, status: StageStatus) {
+        let running = status == StageStatus::Running;
+        match stage {
+            Stage::Benchmark => self.benchmark = running,
+            Stage::Validation => self.prompt_done_ms = None,
+            _ => {}
+        }
+    }
+
+    /// Times a prompt from the one before it. The first of each validation also loads the pipeline, so it only starts
+    /// the clock.
+    fn prompt(&mut self, sent_ms: Option<i64>) {
+        let before = std::mem::replace(&mut self.prompt_done_ms, sent_ms);
+        if let (Some(before), Some(sent), false) = (before, sent_ms, self.benchmark)
+            && let Ok(gap_ms) = u32::try_from(sent - before)
+        {
+            self.prompts
+                .prompt(f64::from(gap_ms), self.measures.images_per_prompt);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use stepcast_records::{
+        Accumulation, BatchSize, GpuModel, HalfMegapixels, InferenceSteps, Precision, Quantization,
+        Recipe,
+    };
+
+    use super::*;
+
+    fn shape(half_megapixels: u8) -> TrainingShape {
+        TrainingShape {
+            recipe: Recipe::parse("flux.dev/lora").unwrap(),
+            resolution: HalfMegapixels::new(half_megapixels).unwrap(),
+            batch_size: BatchSize::new(4).unwrap(),
+            accumulation: Accumulation::new(1).unwrap(),
+            precision: Precision::Bf16,
+            quantization: Quantization::None,
+        }
+    }
+
+    fn validation() -> ValidationShape {
+        let shape = shape(2);
+        ValidationShape {
+            recipe: shape.recipe,
+            resolution: shape.resolution,
+            inference_steps: InferenceSteps::new(20).unwrap(),
+            precision: shape.precision,
+            quantization: shape.quantization,
+        }
+    }
+
+    fn replay(count: u8) -> Option<Hardware> {
+        Hardware::new(GpuModel::REPLAY, count)
+    }
+
+    fn at(event: Event, sent_ms: i64) -> Received {
+        Received {
+            event,
+            sent_ms: Some(sent_ms),
+        }
+    }
+
+    fn step(step: u64, step_ms: f64, epoch: u64) -> Received {
+        at(
+            Event::Step {
+                step,
+                total: 100,
+                step_ms: Some(step_ms),
+                epoch: Some(epoch),
+            },
+            0,
+        )
+    }
+
+    fn stage(stage: Stage, status: StageStatus, sent_ms: i64) -> Received {
+        at(Event::Stage { stage, status }, sent_ms)
+    }
+
+    #[test]
+    fn a_step_after_a_validation_or_in_a_new_epoch_is_left_out() {
+        let mut reducer = Reducer::new(Measures::new(&[shape(2)], &[], 1, replay(1)));
+        for number in 1..=60 {
+            if number == 40 {
+                reducer.observe(&stage(Stage::Validation, StageStatus::Running, 0));
+                reducer.observe(&stage(Stage::Validation, StageStatus::Completed, 0));
+            }
+            let slow = number == 40 || number == 50 || number <= 10;
+            reducer.observe(&step(
+                number,
+                if slow { 9_000.0 } else { 100.0 },
+                number / 50,
+            ));
+            reducer.observe(&step(number, 9_000.0, number / 50));
+        }
+        let samples = reducer.finish();
+        assert_eq!(samples.len(), 1);
+        assert_eq!(samples[0].key, Key::from(shape(2).on(replay(1).unwrap())));
+        assert_eq!(samples[0].histogram.count(), 48);
+        assert!(samples[0].histogram.quantile(1.0) < 110.0);
+    }
+
+    #[test]
+    fn prompts_are_timed_from_the_one_before_and_the_base_model_is_left_out() {
+        let mut reducer = Reducer::new(Measures::new(&[], &[validation()], 2, replay(1)));
+        reducer.observe(&stage(Stage::Benchmark, StageStatus::Running, 0));
+        for start in [0, 1_000_000, 2_000_000, 3_000_000] {
+            reducer.observe(&stage(Stage::Validation, StageStatus::Running, start));
+            for sent in [60_000, 64_000, 68_000] {
+                let sent = if start == 0 { sent * 10 } else { sent };
+                reducer.observe(&at(Event::ValidationPrompt, start + sent));
+            }
+            reducer.observe(&stage(
+                Stage::Validation,
+                StageStatus::Completed,
+                start + 70_000,
+            ));
+            reducer.observe(&stage(
+                Stage::Benchmark,
+                StageStatus::Completed,
+                start + 70_000,
+            ));
+        }
+        let samples = reducer.finish();
+        assert_eq!(samples.len(), 1);
+        // Two gaps in each of three validations, less the one that warms up.
+        assert_eq!(samples[0].histogram.count(), 5);
+        assert!((samples[0].histogram.mean_ms() - 2_000.0).abs() < 40.0);
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_gives_no_sample_and_says_why() {
+        let measures = Measures::new(
+            &[shape(2), shape(3)],
+            &[validation(), validation()],
+            1,
+            replay(1),
+        );
+        assert_eq!(measures.training(), Err(NoSample::SeveralTrainingShapes));
+        assert_eq!(
+            measures.validation(),
+            Err(NoSample::SeveralValidationShapes)
+        );
+        let measures = Measures::new(&[shape(2)], &[validation()], 1, replay(2));
+        assert!(measures.training().is_ok());
+        assert_eq!(measures.validation(), Err(NoSample::ParallelValidation));
+        assert_eq!(
+            Measures::new(&[shape(2)], &[], 1, None).training(),
+            Err(NoSample::UnknownHardware)
+        );
+        let mut reducer = Reducer::new(Measures::nothing(NoSample::NoKey));
+        for number in 1..=100 {
+            reducer.observe(&step(number, 100.0, 1));
+        }
+        assert_eq!(reducer.finish(), []);
+    }
+}

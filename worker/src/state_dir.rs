@@ -1,0 +1,416 @@
+//! The worker's folder: its lock, its credential, one private folder an attempt, and samples waiting to be taken.
+//!
+//! `lock` · `credential.json` · `attempts/<epoch>/{attempt.json,outcome.json,run/}` · `spool/<contribution>.json` ·
+//! `outputs/<job>/`. A file is there whole or not at all: it is written beside its place, synced, and renamed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stepcast_records::Sample;
+
+use crate::agent::{Epoch, Outcome};
+
+/// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
+/// good, and the oldest are the least useful.
+pub const MAX_SPOOLED: usize = 4_096;
+
+/// The worker's own folder, locked for this process.
+#[derive(Debug)]
+pub struct StateDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another worker process has it.
+    #[error("another worker already uses {0}; give this one a state folder of its own (--state)")]
+    Locked(PathBuf),
+    /// The operating system refused something.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} is not readable as this version's {what}")]
+    Format {
+        /// What was expected.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Where it fails.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Who this worker is to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// The worker's id.
+    pub worker: String,
+    /// The secret that proves it.
+    pub secret: String,
+}
+
+/// What is written down about an attempt before anything of it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// The attempt's fencing token.
+    pub epoch: Epoch,
+    /// The job's id as the server writes it.
+    pub job: String,
+    /// The random word in the environment of every process of the attempt, by which left-over ones are found.
+    pub marker: String,
+}
+
+/// An attempt's end, on disk before it is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeRecord {
+    /// The attempt's fencing token.
+    pub epoch: Epoch,
+    /// The job's id as the server writes it.
+    pub job: String,
+    /// The verdict.
+    pub outcome: Outcome,
+    /// Redacted lines saying why.
+    pub detail: String,
+    /// The last step that was done.
+    pub step: u64,
+}
+
+/// Samples of one attempt under a random id, and nothing that leads back to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// 32 hexadecimal digits, drawn at random.
+    pub id: String,
+    /// What was measured.
+    pub samples: Vec<Sample>,
+}
+
+/// An attempt folder found at start.
+#[derive(Debug)]
+pub struct LeftOver {
+    /// What it was.
+    pub attempt: AttemptRecord,
+    /// Its end, if it came that far.
+    pub outcome: Option<OutcomeRecord>,
+}
+
+impl StateDir {
+    /// Opens or makes the folder (0700) and locks it for as long as the value lives.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        for folder in ["", "attempts", "spool", "outputs"] {
+            private_folder(&root.join(folder))?;
+        }
+        let path = root.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path);
+        let lock = lock.map_err(at("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked(root.to_owned())),
+            Err(fs::TryLockError::Error(source)) => return Err(at("lock", &path)(source)),
+        }
+        let root = root.canonicalize().map_err(at("find", root))?;
+        Ok(Self { root, _lock: lock })
+    }
+
+    /// The stored credential, if this worker has registered before.
+    pub fn credential(&self) -> Result<Option<Credential>, Error> {
+        read_json(&self.root.join("credential.json"), "credential")
+    }
+
+    /// Stores the credential, readable by this user only.
+    pub fn store_credential(&self, credential: &Credential) -> Result<(), Error> {
+        write_json(&self.root.join("credential.json"), credential)
+    }
+
+    /// The attempt's private folder.
+    pub fn attempt(&self, epoch: Epoch) -> PathBuf {
+        self.root.join("attempts").join(epoch.to_string())
+    }
+
+    /// Where the job's results go unless the user chose another folder.
+    pub fn outputs(&self) -> PathBuf {
+        self.root.join("outputs")
+    }
+
+    /// Makes an attempt's folder and writes down what it is.
+    pub fn begin_attempt(&self, record: &AttemptRecord) -> Result<PathBuf, Error> {
+        let folder = self.attempt(record.epoch);
+        private_folder(&folder)?;
+        write_json(&folder.join("attempt.json"), record)?;
+        Ok(folder)
+    }
+
+    /// Puts an attempt's end on disk. Only after this may it be reported.
+    pub fn end_attempt(&self, outcome: &OutcomeRecord) -> Result<(), Error> {
+        let folder = self.attempt(outcome.epoch);
+        private_folder(&folder)?;
+        write_json(&folder.join("outcome.json"), outcome)
+    }
+
+    /// Removes everything of an attempt but its outputs: configuration, training data caches, logs.
+    pub fn remove_attempt(&self, epoch: Epoch) -> Result<(), Error> {
+        let folder = self.attempt(epoch);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(at("remove", &folder)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The attempts that an earlier process of this worker left behind. Folders without a readable record are removed.
+    pub fn left_over(&self) -> Result<Vec<LeftOver>, Error> {
+        let mut found = Vec::new();
+        for entry in list(&self.root.join("attempts"))? {
+            let attempt = read_json::<AttemptRecord>(&entry.join("attempt.json"), "attempt")
+                .ok()
+                .flatten();
+            let outcome = read_json(&entry.join("outcome.json"), "outcome")
+                .ok()
+                .flatten();
+            match attempt {
+                Some(attempt) => found.push(LeftOver { attempt, outcome }),
+                None => fs::remove_dir_all(&entry).map_err(at("remove", &entry))?,
+            }
+        }
+        found.sort_by_key(|left| left.attempt.epoch);
+        Ok(found)
+    }
+
+    /// Keeps samples until the server has them. The oldest go when too many wait.
+    pub fn spool(&self, contribution: &Contribution) -> Result<(), Error> {
+        let folder = self.root.join("spool");
+        let mut waiting = list(&folder)?;
+        if waiting.len() >= MAX_SPOOLED {
+            waiting.sort_by_key(|path| fs::metadata(path).and_then(|data| data.modified()).ok());
+            for path in &waiting[..=waiting.len() - MAX_SPOOLED] {
+                fs::remove_file(path).map_err(at("remove", path))?;
+            }
+        }
+        write_json(
+            &folder.join(format!("{}.json", contribution.id)),
+            contribution,
+        )
+    }
+
+    /// The waiting contributions; unreadable ones are set aside by deleting them, for they can never be sent.
+    pub fn spooled(&self) -> Result<Vec<Contribution>, Error> {
+        let mut waiting = Vec::new();
+        for path in list(&self.root.join("spool"))? {
+            match read_json::<Contribution>(&path, "contribution") {
+                Ok(Some(contribution)) => waiting.push(contribution),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a spooled contribution is dropped");
+                    fs::remove_file(&path).map_err(at("remove", &path))?;
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// Forgets a contribution that the server has.
+    pub fn unspool(&self, id: &str) -> Result<(), Error> {
+        let path = self.root.join("spool").join(format!("{id}.json"));
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(at("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes a folder that only this user can enter.
+pub fn private_folder(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(at("make", path))
+}
+
+/// Writes a file that only this user can read; it appears whole or not at all, also after a power cut.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let beside = path.with_extension("tmp");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(at("write", &beside))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(at("write", &beside))?;
+    fs::rename(&beside, path).map_err(at("write", path))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(at("sync", folder))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(value);
+    write_private(
+        path,
+        &bytes.map_err(|source| Error::Format {
+            what: "file",
+            path: path.to_owned(),
+            source,
+        })?,
+    )
+}
+
+fn read_json<T: for<'a> Deserialize<'a>>(
+    path: &Path,
+    what: &'static str,
+) -> Result<Option<T>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(source) => Err(Error::Format {
+                what,
+                path: path.to_owned(),
+                source,
+            }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at("read", path)(error)),
+    }
+}
+
+/// The entries of a folder but for half-written files.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).map_err(at("list", folder))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: Vec<PathBuf> = paths
+        .collect::<io::Result<_>>()
+        .map_err(at("list", folder))?;
+    Ok(paths
+        .into_iter()
+        .filter(|path| path.extension().is_none_or(|kind| kind != "tmp"))
+        .collect())
+}
+
+fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::agent::Failure;
+
+    fn record(epoch: Epoch) -> AttemptRecord {
+        AttemptRecord {
+            epoch,
+            job: "jbbbb".to_owned(),
+            marker: "m".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_refused_until_the_first_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = StateDir::open(folder.path()).unwrap();
+        assert!(matches!(
+            StateDir::open(folder.path()),
+            Err(Error::Locked(_))
+        ));
+        drop(first);
+        StateDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn the_credential_is_for_this_user_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        assert_eq!(state.credential().unwrap(), None);
+        let credential = Credential {
+            worker: "w2".to_owned(),
+            secret: "s".to_owned(),
+        };
+        state.store_credential(&credential).unwrap();
+        assert_eq!(state.credential().unwrap(), Some(credential));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder.path().join("credential.json")), 0o600);
+        assert_eq!(mode(&state.begin_attempt(&record(3)).unwrap()), 0o700);
+    }
+
+    #[test]
+    fn what_was_left_over_is_found_again_with_its_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.begin_attempt(&record(9)).unwrap();
+        state.begin_attempt(&record(4)).unwrap();
+        let outcome = OutcomeRecord {
+            epoch: 9,
+            job: "jbbbb".to_owned(),
+            outcome: Outcome::Failed(Failure::OutOfMemory),
+            detail: "d".to_owned(),
+            step: 12,
+        };
+        state.end_attempt(&outcome).unwrap();
+        fs::create_dir(folder.path().join("attempts/77")).unwrap();
+        let left = state.left_over().unwrap();
+        assert_eq!(
+            left.iter()
+                .map(|left| left.attempt.epoch)
+                .collect::<Vec<_>>(),
+            [4, 9]
+        );
+        assert_eq!(left[0].outcome, None);
+        assert_eq!(left[1].outcome, Some(outcome));
+        assert!(
+            !state.attempt(77).exists(),
+            "a folder that says nothing is removed"
+        );
+        state.remove_attempt(9).unwrap();
+        state.remove_attempt(9).unwrap();
+        assert_eq!(state.left_over().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_contribution_waits_until_it_is_taken_and_a_torn_file_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let contribution = Contribution {
+            id: "0a".to_owned(),
+            samples: Vec::new(),
+        };
+        state.spool(&contribution).unwrap();
+        fs::write(folder.path().join("spool/torn.json"), b"{\"id\":").unwrap();
+        fs::write(folder.path().join("spool/half.tmp"), b"{").unwrap();
+        assert_eq!(state.spooled().unwrap(), [contribution]);
+        assert!(!folder.path().join("spool/torn.json").exists());
+        state.unspool("0a").unwrap();
+        assert_eq!(state.spooled().unwrap(), []);
+    }
+}

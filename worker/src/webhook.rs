@@ -1,0 +1,280 @@
+//! The receiver of one attempt's webhooks: on loopback, behind a random token, answering at once.
+//!
+//! SimpleTuner posts from inside its training loop and waits for the answer, so a slow receiver would both slow the
+//! training and spoil the next step's time. A body is therefore parsed (which drops media) and queued, nothing more.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::post;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::agent::Epoch;
+use crate::event::{self, Event, Received};
+use crate::redact::Redactor;
+
+/// Largest body taken: a validation with several 4-megapixel PNGs in base64 stays below; the bytes live only while parsed.
+pub const BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bodies read at the same time. The trainer sends one, its log thread another; this bounds the memory to 256 MiB.
+const BODIES_AT_ONCE: usize = 4;
+
+/// Free places below which `log.message` events are dropped, so that step events find room.
+const KEPT_FOR_STEPS: usize = 256;
+
+/// How long a step event waits for room before it is counted as lost. The trainer gives up after 5 s.
+const FULL_QUEUE_WAIT: Duration = Duration::from_secs(3);
+
+/// A running receiver; it ends when dropped.
+#[derive(Debug)]
+pub struct Receiver {
+    address: SocketAddr,
+    token: String,
+    counts: Arc<Counts>,
+    task: AbortHandle,
+}
+
+/// What was not passed on.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// `log.message` events dropped because the queue was nearly full.
+    pub logs_dropped: AtomicU64,
+    /// Other events lost because the queue stayed full: never silent, the attempt's log says so.
+    pub events_lost: AtomicU64,
+    /// Bodies that were no JSON object.
+    pub malformed: AtomicU64,
+}
+
+struct Shared {
+    epoch: Epoch,
+    token: String,
+    redactor: Redactor,
+    events: mpsc::Sender<(Epoch, Received)>,
+    counts: Arc<Counts>,
+    bodies: Semaphore,
+}
+
+impl Receiver {
+    /// Listens on a free loopback port and passes events on to `events`.
+    pub async fn start(
+        epoch: Epoch,
+        token: String,
+        redactor: Redactor,
+        events: mpsc::Sender<(Epoch, Received)>,
+    ) -> std::io::Result<Self> {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let counts = Arc::new(Counts::default());
+        let shared = Arc::new(Shared {
+            epoch,
+            token: token.clone(),
+            redactor,
+            events,
+            counts: Arc::clone(&counts),
+            bodies: Semaphore::new(BODIES_AT_ONCE),
+        });
+        let app = Router::new()
+            .route("/events", post(receive))
+            .layer(DefaultBodyLimit::max(BODY_BYTES))
+            .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit))
+            .with_state(shared);
+        let serving = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "the webhook receiver ended");
+            }
+        });
+        Ok(Self {
+            address,
+            token,
+            counts,
+            task: serving.abort_handle(),
+        })
+    }
+
+    /// Where the trainer posts to.
+    pub fn url(&self) -> String {
+        format!("http://{}/events", self.address)
+    }
+
+    /// What the trainer sends as `X-API-Key`.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// What was not passed on so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Lets a request in only with the token, and only a few at a time, before any of its body is read.
+async fn admit(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, StatusCode> {
+    let given = request
+        .headers()
+        .get("x-api-key")
+        .map(|value| value.as_bytes());
+    if !given.is_some_and(|given| same(given, shared.token.as_bytes())) {
+        return Err(StatusCode::UNAUTHORIZED);
+    }
+    let _permit = shared
+        .bodies
+        .acquire()
+        .await
+        .map_err(|_closed| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(next.run(request).await)
+}
+
+/// Compares without telling by its duration where two tokens differ.
+fn same(given: &[u8], token: &[u8]) -> bool {
+    given.len() == token.len()
+        && given
+            .iter()
+            .zip(token)
+            .fold(0, |different, (a, b)| different | (a ^ b))
+            == 0
+}
+
+async fn receive(State(shared): State<Arc<Shared>>, body: Bytes) -> StatusCode {
+    let Ok(mut received) = event::parse(&body) else {
+        shared.counts.malformed.fetch_add(1, Ordering::Relaxed);
+        return StatusCode::BAD_REQUEST;
+    };
+    drop(body);
+    if let Event::Error { title, message } = &mut received.event {
+        *title = shared.redactor.clean(title);
+        *message = message
+            .lines()
+            .map(|line| shared.redactor.clean(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+    }
+    shared.pass_on(received).await;
+    StatusCode::NO_CONTENT
+}
+
+impl Shared {
+    async fn pass_on(&self, received: Received) {
+        if received.event == Event::Log
+            && self.events.capacity() < KEPT_FOR_STEPS.min(self.events.max_capacity() / 2)
+        {
+            self.counts.logs_dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        if self
+            .events
+            .send_timeout((self.epoch, received), FULL_QUEUE_WAIT)
+            .await
+            .is_err()
+        {
+            self.counts.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    const STEP: &str = r#"{"type":"training.status","data":{"status":"running","global_step":3},"progress":{"metrics":{"step_speed_seconds":0.5}}}"#;
+
+    async fn receiver(queue: usize) -> (Receiver, mpsc::Receiver<(Epoch, Received)>) {
+        let (sender, events) = mpsc::channel(queue);
+        let redactor = Redactor::new([("HF_TOKEN", "hf_valuevaluevalue11")], &[]);
+        (
+            Receiver::start(7, "attempt-token".to_owned(), redactor, sender)
+                .await
+                .unwrap(),
+            events,
+        )
+    }
+
+    async fn post(receiver: &Receiver, token: &str, body: impl Into<reqwest::Body>) -> u16 {
+        let request = reqwest::Client::new()
+            .post(receiver.url())
+            .header("X-API-Key", token)
+            .body(body);
+        request.send().await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_step_arrives_with_its_epoch_and_a_wrong_token_is_refused() {
+        let (receiver, mut events) = receiver(8).await;
+        assert_eq!(post(&receiver, "attempt-tokem", STEP).await, 401);
+        assert_eq!(post(&receiver, "attempt-token", STEP).await, 204);
+        let (epoch, received) = events.recv().await.unwrap();
+        assert_eq!(epoch, 7);
+        assert!(matches!(received.event, Event::Step { step: 3, .. }));
+        assert!(
+            events.try_recv().is_err(),
+            "the refused one must not arrive"
+        );
+    }
+
+    #[tokio::test]
+    async fn media_are_taken_and_too_large_bodies_are_refused() {
+        let (receiver, mut events) = receiver(8).await;
+        let media = format!(
+            r#"{{"type":"training.validation","message":"p","images":["{}"]}}"#,
+            "A".repeat(5_000_000)
+        );
+        assert_eq!(post(&receiver, "attempt-token", media).await, 204);
+        assert_eq!(
+            events.recv().await.unwrap().1.event,
+            Event::ValidationPrompt
+        );
+        assert_eq!(
+            post(&receiver, "attempt-token", vec![b' '; BODY_BYTES + 1]).await,
+            413
+        );
+        assert_eq!(post(&receiver, "attempt-token", "not json").await, 400);
+        assert_eq!(receiver.counts().malformed.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_logs_first_and_keeps_steps() {
+        let (receiver, mut events) = receiver(4).await;
+        let log = r#"{"type":"log.message","message":"x"}"#;
+        for _ in 0..6 {
+            assert_eq!(post(&receiver, "attempt-token", log).await, 204);
+        }
+        assert_eq!(post(&receiver, "attempt-token", STEP).await, 204);
+        assert_eq!(receiver.counts().logs_dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(receiver.counts().events_lost.load(Ordering::Relaxed), 0);
+        let mut kinds = Vec::new();
+        while let Ok((_, received)) = events.try_recv() {
+            kinds.push(matches!(received.event, Event::Step { .. }));
+        }
+        assert_eq!(kinds, [false, false, false, true]);
+    }
+
+    #[tokio::test]
+    async fn errors_are_redacted_before_they_are_queued() {
+        let (receiver, mut events) = receiver(8).await;
+        let body = r#"{"type":"error","title":"t","message":"bad hf_valuevaluevalue11 given"}"#;
+        assert_eq!(post(&receiver, "attempt-token", body).await, 204);
+        let Event::Error { message, .. } = events.recv().await.unwrap().1.event else {
+            panic!("no error event")
+        };
+        assert_eq!(message, "bad [redacted] given");
+    }
+}
