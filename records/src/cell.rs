@@ -122,3 +122,71 @@ impl Cell {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cell(measured: &[(u32, u32)]) -> Cell {
+        let mut cell = Cell::new();
+        for &(avg_ms, count) in measured {
+            cell.add_measured(avg_ms, count);
+        }
+        cell
+    }
+
+    #[test]
+    fn nothing_is_known_of_no_rows() {
+        let empty = Cell::new();
+        assert!(empty.is_empty());
+        assert_eq!(
+            (empty.mean_ms(), empty.quantile(0.5), empty.spread()),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn the_mean_weighs_steps_and_the_spread_weighs_rows() {
+        let cell = cell(&[(1_000, 1_000), (2_000, 20), (3_000, 20)]);
+        assert_eq!((cell.rows(), cell.count()), (3, 1_040));
+        let mean = cell.mean_ms().expect("rows");
+        assert!((mean - 1_100_000.0 / 1_040.0).abs() < 1e-9);
+        let spread = cell.spread().expect("rows");
+        assert_eq!((spread.p10, spread.p50, spread.p90), (1_200, 2_000, 2_800));
+    }
+
+    #[test]
+    fn one_row_is_its_own_spread() {
+        let spread = cell(&[(1_420, 800)]).spread();
+        assert_eq!(spread, Some(Quantiles::constant(1_420)));
+    }
+
+    fn measured() -> impl Strategy<Value = Vec<(u32, u32)>> {
+        prop::collection::vec((1u32..=3_600_000, 2u32..=1_000), 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_rows_does_not_matter(rows in measured(), cut in 0usize..40) {
+            let cut = cut.min(rows.len());
+            let (head, tail) = rows.split_at(cut);
+            let mut merged = cell(tail);
+            merged.merge(&cell(head));
+            prop_assert_eq!(merged, cell(&rows));
+        }
+
+        #[test]
+        fn quantiles_grow_and_stay_among_the_rows(rows in measured(), a in 0.0f64..=1.0, b in 0.0f64..=1.0) {
+            prop_assume!(!rows.is_empty());
+            let cell = cell(&rows);
+            let low = cell.quantile(a.min(b)).expect("rows");
+            let high = cell.quantile(a.max(b)).expect("rows");
+            prop_assert!(low <= high);
+            let means = rows.iter().map(|row| f64::from(row.0));
+            prop_assert!(low >= means.clone().fold(f64::INFINITY, f64::min));
+            prop_assert!(high <= means.fold(0.0, f64::max));
+        }
+    }
+}

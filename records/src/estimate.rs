@@ -48,11 +48,7 @@ pub enum Basis {
 
 /// One thing to know about how an estimate came about. A closed list: text is written at the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(
-    rename_all = "kebab-case",
-    rename_all_fields = "kebab-case",
-    tag = "note"
-)]
+#[serde(rename_all = "kebab-case")]
 pub enum Note {
     /// Step times were scaled from records of another batch size.
     BatchScaled {
@@ -243,5 +239,76 @@ impl Estimate {
             Some(cost) => format!("{time}, {}", units::display_cost(cost.p50)),
             None => time,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worked_example() {
+        let training = Quantiles::constant(14_000).times(150);
+        let validation = Quantiles::constant(20_000).times(3 * 3);
+        let hardware: Hardware = "rtx4090".parse().expect("hardware");
+        let mut estimate = Estimate::unknown(hardware);
+        assert_eq!(estimate.headline(), "no history");
+        estimate.basis = Basis::Exact;
+        estimate.run_ms = Some(training.plus(validation));
+        assert_eq!(estimate.run_ms.map(|run| run.p50), Some(2_280_000));
+        assert_eq!(estimate.headline(), "~38 minutes");
+        let price = "1.08".parse().expect("price");
+        let estimate = estimate.priced(price);
+        assert_eq!(estimate.cost.map(|cost| cost.p50), Some(UsdMicros(684_000)));
+        assert_eq!(estimate.headline(), "~38 minutes, ~$0.68");
+    }
+
+    #[test]
+    fn the_example_holds_over_its_whole_range() {
+        let price: UsdMicros = "1.08".parse().expect("price");
+        let text = |run_ms| {
+            let (time, cost) = (units::display_duration(run_ms), units::cost(run_ms, price));
+            format!("{time}, {}", units::display_cost(cost))
+        };
+        assert_eq!(text(2_250_000), "~38 minutes, ~$0.68");
+        assert_eq!(text(2_283_299), "~38 minutes, ~$0.68");
+        assert_ne!(text(2_249_999), "~38 minutes, ~$0.68");
+        assert_ne!(text(2_283_400), "~38 minutes, ~$0.68");
+    }
+
+    #[test]
+    fn a_basis_says_its_word_and_a_better_one_comes_first() {
+        let all = [Basis::Exact, Basis::Near, Basis::Rough, Basis::None];
+        assert!(all.is_sorted());
+        assert_eq!(
+            all.map(Basis::text),
+            ["exact", "near", "rough", "no history"]
+        );
+    }
+
+    #[test]
+    fn absurd_numbers_stay_numbers() {
+        let absurd = Quantiles::constant(u64::MAX);
+        assert_eq!(absurd.times(2).plus(absurd), absurd);
+        let cost = absurd.cost(UsdMicros(u64::MAX));
+        assert_eq!(cost.p90, UsdMicros(u64::MAX));
+    }
+
+    #[test]
+    fn an_estimate_survives_json() {
+        let hardware: Hardware = "h100x2".parse().expect("hardware");
+        let mut estimate = Estimate::unknown(hardware);
+        estimate.notes = vec![
+            Note::NoPrice,
+            Note::HardwareScaled { from: hardware },
+            Note::BatchScaled {
+                from: BatchSize::new(8).expect("grid"),
+            },
+        ];
+        let json = serde_json::to_string(&estimate).expect("json");
+        assert_eq!(
+            serde_json::from_str::<Estimate>(&json).expect("json"),
+            estimate
+        );
     }
 }

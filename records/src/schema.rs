@@ -41,3 +41,26 @@ pub const VALIDATION_FIELDS: [(&str, FieldType); 8] = [
     ("avg_prompt_ms", FieldType::Milliseconds),
     ("prompts_observed", FieldType::Count),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_of_the_policy_and_no_others() {
+        let training = TRAINING_FIELDS.map(|(name, _)| name).join(" ");
+        assert_eq!(
+            training,
+            "recipe hardware resolution_mp batch_size gradient_accumulation_steps precision \
+             quantization avg_step_ms steps_observed",
+            "a new field is a change of the privacy policy"
+        );
+        let validation = VALIDATION_FIELDS.map(|(name, _)| name).join(" ");
+        assert_eq!(
+            validation,
+            "recipe hardware resolution_mp inference_steps precision quantization avg_prompt_ms \
+             prompts_observed",
+            "a new field is a change of the privacy policy"
+        );
+    }
+}

@@ -77,3 +77,88 @@ impl FromStr for UsdMicros {
         whole.checked_add(micros).map(Self).ok_or(Error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_as_an_estimate_says_them() {
+        for (seconds, text) in [
+            (0, "<1 minute"),
+            (59, "<1 minute"),
+            (60, "~1 minute"),
+            (89, "~1 minute"),
+            (90, "~2 minutes"),
+            (2_249, "~37 minutes"),
+            (2_250, "~38 minutes"),
+            (2_280, "~38 minutes"),
+            (2_309, "~38 minutes"),
+            (2_310, "~39 minutes"),
+            (7_169, "~119 minutes"),
+            (7_170, "~2 h 00 min"),
+            (7_500, "~2 h 05 min"),
+            (360_000, "~100 h 00 min"),
+        ] {
+            assert_eq!(display_duration(seconds * 1_000), text, "{seconds} s");
+        }
+        assert_eq!(display_duration(59_999), "<1 minute");
+        assert!(display_duration(u64::MAX).starts_with('~'));
+    }
+
+    #[test]
+    fn costs_as_an_estimate_says_them() {
+        for (micros, text) in [
+            (0, "~$0.00"),
+            (4_999, "~$0.00"),
+            (5_000, "~$0.01"),
+            (674_999, "~$0.67"),
+            (675_000, "~$0.68"),
+            (684_000, "~$0.68"),
+            (684_999, "~$0.68"),
+            (685_000, "~$0.69"),
+            (1_000_000, "~$1.00"),
+            (1_234_567_890, "~$1234.57"),
+        ] {
+            assert_eq!(display_cost(UsdMicros(micros)), text, "{micros}");
+        }
+    }
+
+    #[test]
+    fn dollars_are_read_exactly() {
+        for (text, micros) in [
+            ("1.08", Ok(1_080_000)),
+            ("0.000001", Ok(1)),
+            ("2", Ok(2_000_000)),
+            ("0.0000001", Err(Error)),
+            ("", Err(Error)),
+            ("1.", Err(Error)),
+            (".5", Err(Error)),
+            ("-1", Err(Error)),
+            ("1e3", Err(Error)),
+            ("$1", Err(Error)),
+            ("99999999999999999999", Err(Error)),
+            ("18446744073710", Err(Error)),
+        ] {
+            assert_eq!(text.parse(), micros.map(UsdMicros), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_longer_run_never_costs_less(a in 0u64..1 << 40, b in 0u64..1 << 40, price in 0u64..1 << 40) {
+            let (short, long) = (a.min(b), a.max(b));
+            let price = UsdMicros(price);
+            prop_assert!(cost(short, price) <= cost(long, price));
+        }
+
+        #[test]
+        fn costs_of_parts_add_up_to_the_whole(a in 0u64..1 << 40, b in 0u64..1 << 40, price in 0u64..1 << 40) {
+            let price = UsdMicros(price);
+            let parts = cost(a, price).0 + cost(b, price).0;
+            prop_assert!(parts.abs_diff(cost(a + b, price).0) <= 1);
+        }
+    }
+}
