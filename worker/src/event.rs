@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+pub(crate) use self::time::format_utc;
+
 /// Longest error title or message kept from an `error` event, in bytes; tracebacks are not kept at all.
 const ERROR_TEXT_BYTES: usize = 2048;
 

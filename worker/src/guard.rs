@@ -100,44 +100,47 @@ fn start(program: &OsString, arguments: &[OsString]) -> std::io::Result<Pid> {
         .ok_or_else(|| std::io::Error::other("no process id"))
 }
 
-/// Handles commands until the trainer's first process is gone, then ends what it left behind.
+/// Handles commands until nothing of the trainer is left.
+///
+/// When the first process ends by itself, what it left behind is killed. After SIGTERM the others may still be saving,
+/// so they have until the worker says `kill` or the deadline passes.
 fn watch(messages: &Receiver<Message>, tree: Tree) -> Option<WaitStatus> {
     let mut deadline = Instant::now() + FIRST_DEADLINE;
+    let mut asked = false;
     let mut killed = false;
+    let mut gone = None;
     let mut sweeps = 0;
     loop {
-        let wait = if killed {
-            SWEEP_EVERY
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = if killed || gone.is_some() {
+            left.min(SWEEP_EVERY)
         } else {
-            deadline.saturating_duration_since(Instant::now())
+            left
         };
         match messages.recv_timeout(wait) {
             Ok(Message::Deadline(left)) => deadline = Instant::now() + left,
-            Ok(Message::Term) => tree.terminate(),
+            Ok(Message::Term) => {
+                asked = true;
+                tree.terminate();
+            }
             Ok(Message::Gone(status)) => {
-                finish(tree);
-                return Some(status);
+                gone = Some(status);
+                killed |= !asked;
             }
-            Ok(Message::Kill | Message::Orphaned)
-            | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                killed = true;
-                sweeps += 1;
-                tree.kill();
-                if sweeps > SWEEPS {
-                    return None;
-                }
+            Ok(Message::Kill | Message::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
+                killed = true
             }
+            Err(RecvTimeoutError::Timeout) => killed |= Instant::now() >= deadline,
         }
-    }
-}
-
-/// Kills the rest of the tree again and again, for a process may start another while it is looked at.
-fn finish(tree: Tree) {
-    for _ in 0..SWEEPS {
-        if tree.kill() == 0 {
-            return;
+        // Again and again, for a process may start another while it is looked at.
+        let living = if killed { tree.kill() } else { tree.count() };
+        sweeps += u32::from(killed);
+        if (gone.is_some() && living == 0) || sweeps > SWEEPS {
+            return gone;
         }
-        std::thread::sleep(SWEEP_EVERY);
+        if killed && living > 0 {
+            std::thread::sleep(SWEEP_EVERY);
+        }
     }
 }
 

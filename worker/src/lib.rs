@@ -3,9 +3,12 @@
 pub mod agent;
 pub mod capture;
 pub mod event;
+pub mod gpu;
 pub mod guard;
 pub mod random;
 pub mod redact;
 pub mod reduce;
+pub mod replay;
 pub mod state_dir;
+pub mod stream;
 pub mod webhook;

@@ -42,6 +42,26 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
+/// The RFC 3339 form, with microseconds and offset as Python writes it, of milliseconds since 1970.
+pub(crate) fn format_utc(utc_ms: i64) -> String {
+    let (days, ms) = (utc_ms.div_euclid(86_400_000), utc_ms.rem_euclid(86_400_000));
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}000+00:00",
+        ms % 1000
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +84,23 @@ mod tests {
         ] {
             assert_eq!(utc_ms(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_written_time_is_read_back() {
+        for ms in [
+            0,
+            951_868_799_999,
+            951_868_800_250,
+            1_709_251_199_000,
+            1_767_258_000_001,
+            4_102_444_799_999,
+        ] {
+            assert_eq!(utc_ms(&format_utc(ms)), Some(ms), "{}", format_utc(ms));
+        }
+        assert_eq!(
+            format_utc(951_782_400_000),
+            "2000-02-29T00:00:00.000000+00:00"
+        );
     }
 }

@@ -29,6 +29,18 @@ impl Tree {
         self.signal(Signal::KILL)
     }
 
+    /// How many processes there are now.
+    #[cfg(target_os = "linux")]
+    pub(super) fn count(self) -> usize {
+        descendants(rustix::process::getpid().as_raw_nonzero().get()).len()
+    }
+
+    /// 1 while the group exists, else 0.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn count(self) -> usize {
+        usize::from(rustix::process::test_kill_process_group(self.0).is_ok())
+    }
+
     #[cfg(target_os = "linux")]
     fn signal(self, signal: Signal) -> usize {
         let pids = descendants(rustix::process::getpid().as_raw_nonzero().get());
