@@ -1,0 +1,173 @@
+//! The log on disk, kept by raft-engine.
+
+use std::path::{Path, PathBuf};
+
+use raft::eraftpb::{Entry, HardState};
+use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
+
+use super::mark::Mark;
+use super::{Batch, Error, Loaded, LogStore, ORIGIN, Position};
+
+/// The engine holds many groups; this node has one.
+const GROUP: u64 = 1;
+
+/// Where the hard state is kept.
+const HARD_STATE: &[u8] = b"hard_state";
+
+/// Where the truncation point is kept. The engine's own compaction is not synced, so entries can come back after a
+/// power loss; this key says which of them no longer count.
+const TRUNCATED: &[u8] = b"truncated";
+
+/// Small files, so that the bytes of forgotten entries leave the disk soon.
+const FILE_BYTES: u64 = 8 << 20;
+
+/// Files beyond this total are looked through for forgotten entries: a few files, for the same reason.
+const PURGE_BYTES: u64 = 48 << 20;
+
+/// Entries read from disk in one call at start.
+const READ_ENTRIES: u64 = 1024;
+
+/// A log in a directory of its own.
+pub struct EngineLog {
+    dir: PathBuf,
+    engine: Engine,
+    mark: Mark,
+    last: Position,
+}
+
+/// Tells the engine where an entry keeps its index.
+#[derive(Clone)]
+struct Entries;
+
+impl MessageExt for Entries {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+impl EngineLog {
+    /// Opens the log in `dir`, whose parent exists, or makes a new one. The engine locks the directory.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let config = Config {
+            dir: dir.to_string_lossy().into_owned(),
+            target_file_size: ReadableSize(FILE_BYTES),
+            purge_threshold: ReadableSize(PURGE_BYTES),
+            // Recycled files keep the bytes of forgotten entries, and with them the configurations of deleted jobs.
+            enable_log_recycle: false,
+            ..Config::default()
+        };
+        let engine =
+            Engine::open(config).map_err(|source| Error::Open { dir: dir.to_string_lossy().into_owned(), source })?;
+        let mark = Mark::open(&dir.with_extension("mark")).map_err(Error::Mark)?;
+        Ok(Self { dir: dir.to_path_buf(), engine, mark, last: ORIGIN })
+    }
+
+    fn truncated(&self) -> Option<Position> {
+        let bytes = self.engine.get(GROUP, TRUNCATED)?;
+        let word = |at: usize| bytes.get(at..at + 8)?.try_into().map(u64::from_le_bytes).ok();
+        Some(Position { index: word(0)?, term: word(8)? })
+    }
+
+    fn put_truncated(&self, to: Position) -> Result<(), Error> {
+        let mut bytes = to.index.to_le_bytes().to_vec();
+        bytes.extend(to.term.to_le_bytes());
+        let mut batch = LogBatch::default();
+        batch.put(GROUP, TRUNCATED.to_vec(), bytes).map_err(refused)?;
+        self.engine.write(&mut batch, true).map_err(refused)?;
+        Ok(())
+    }
+
+    fn read_entries(&self, from: u64) -> Result<Vec<Entry>, Error> {
+        let Some(last) = self.engine.last_index(GROUP).filter(|last| *last >= from) else {
+            return Ok(Vec::new());
+        };
+        let first = self.engine.first_index(GROUP).unwrap_or(from);
+        if first > from {
+            return Err(Error::Gap { after: from - 1, found: first });
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut next = from;
+        while next <= last {
+            let end = (last + 1).min(next + READ_ENTRIES);
+            if let Err(source) = self.engine.fetch_entries_to::<Entries>(GROUP, next, end, None, &mut entries) {
+                return Err(Error::Unreadable { index: entries.last().map_or(next, |e| e.index + 1), source });
+            }
+            next = end;
+        }
+        Ok(entries)
+    }
+}
+
+impl LogStore for EngineLog {
+    fn load(&mut self) -> Result<Loaded, Error> {
+        let acknowledged = self.mark.acknowledged();
+        let loaded = match self.truncated() {
+            None if self.engine.last_index(GROUP).is_some() || acknowledged.index > ORIGIN.index => {
+                return Err(Error::Shortened { last: 0, known: acknowledged.index.max(ORIGIN.index) });
+            }
+            None => {
+                let new = Loaded::new_cluster();
+                self.write(&Batch::new(Vec::new(), Some(new.hard_state.clone())), false)?;
+                self.put_truncated(new.truncated)?;
+                new
+            }
+            Some(truncated) => Loaded {
+                hard_state: self
+                    .engine
+                    .get_message::<HardState>(GROUP, HARD_STATE)
+                    .map_err(|source| Error::Unreadable { index: 0, source })?
+                    .unwrap_or_default(),
+                truncated,
+                entries: self.read_entries(truncated.index + 1)?,
+            },
+        };
+        loaded.check()?;
+        self.last = loaded.last();
+        if self.last.index < acknowledged.index {
+            return Err(Error::Shortened { last: self.last.index, known: acknowledged.index });
+        }
+        tracing::debug!(dir = %self.dir.display(), entries = loaded.entries.len(), last = self.last.index, "log read");
+        Ok(loaded)
+    }
+
+    fn write(&mut self, batch: &Batch, sync: bool) -> Result<(), Error> {
+        let mut write = LogBatch::with_capacity(2);
+        write.add_entries::<Entries>(GROUP, batch.entries()).map_err(refused)?;
+        if let Some(hard_state) = batch.hard_state() {
+            write.put_message(GROUP, HARD_STATE.to_vec(), hard_state).map_err(refused)?;
+        }
+        if let Some(first) = batch.entries().first().filter(|first| first.index <= self.last.index) {
+            let before = Position { index: first.index - 1, term: 0 };
+            self.mark.lower(before).map_err(Error::Mark)?;
+        }
+        self.engine.write(&mut write, sync).map_err(refused)?;
+        if let Some(last) = batch.entries().last() {
+            self.last = Position { index: last.index, term: last.term };
+        }
+        if sync {
+            self.mark.advance(self.last);
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self, to: Position) -> Result<(), Error> {
+        self.put_truncated(to)?;
+        self.engine.compact_to(GROUP, to.index + 1);
+        Ok(())
+    }
+
+    fn purge(&mut self) -> Result<(), Error> {
+        self.engine.purge_expired_files().map(drop).map_err(refused)
+    }
+}
+
+/// Sorts a failed write: no room, or anything else.
+fn refused(error: raft_engine::Error) -> Error {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match &error {
+        raft_engine::Error::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge) => Error::Full,
+        _ => Error::Write(error),
+    }
+}

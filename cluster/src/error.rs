@@ -1,0 +1,86 @@
+//! Why a node could not do what it was asked.
+
+use stepcast_scheduler::Rejection;
+
+/// Why a command has no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProposeError {
+    /// The state refuses the command: final for this command as it stands.
+    #[error("the command was refused")]
+    Rejected(#[source] Rejection),
+    /// Another node leads, or none does: ask there.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// The leader's node id, if known.
+        leader: Option<u64>,
+    },
+    /// The command may or may not take effect: ask again with the same request id.
+    #[error("the command was sent, but whether it took effect is not known")]
+    OutcomeUnknown,
+    /// Too much is waiting: try again.
+    #[error("too many commands are waiting")]
+    Busy {
+        /// A good moment to try again, in milliseconds from now.
+        retry_ms: u64,
+    },
+    /// The disk is nearly full, so this command is refused until there is room.
+    #[error("the disk of this node is nearly full")]
+    StorageFull,
+    /// The command is larger than one log entry may be.
+    #[error("the command takes {bytes} bytes, more than the {limit} a log entry may hold")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// The node is shutting down or has stopped; the sentence says why.
+    #[error("the node has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why a read that must see every acknowledged write was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Another node leads, or none does.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// The leader's node id, if known.
+        leader: Option<u64>,
+    },
+    /// The answer did not come in time.
+    #[error("the read was not confirmed in time")]
+    Timeout,
+    /// Too many reads are waiting: try again.
+    #[error("too many reads are waiting")]
+    Busy {
+        /// A good moment to try again, in milliseconds from now.
+        retry_ms: u64,
+    },
+    /// The node is shutting down or has stopped; the sentence says why.
+    #[error("the node has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory's identity is unusable.
+    #[error("the data directory cannot be used")]
+    Identity(#[from] crate::identity::Error),
+    /// The log cannot be opened or is damaged.
+    #[error("the log cannot be used")]
+    Log(#[from] crate::consensus::log::Error),
+    /// No snapshot can be read, or one is damaged and the log does not reach back far enough.
+    #[error("the snapshots cannot be used")]
+    Snapshot(#[from] crate::snapshot::Error),
+    /// Raft refuses what log and snapshot say.
+    #[error("consensus does not start")]
+    Consensus(#[from] crate::consensus::Error),
+    /// A thread could not be started.
+    #[error("a thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// Called outside of a tokio runtime.
+    #[error("a node needs a tokio runtime")]
+    Runtime,
+}

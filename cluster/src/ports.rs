@@ -1,0 +1,105 @@
+//! What a node needs from outside: a clock, forecasts, a place for records and the staging area.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures::future::BoxFuture;
+use stepcast_records::Sample;
+use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::placement::ForecastSource;
+
+/// Everything a node asks of the world. Each port is shared by several tasks, so all of them are cheap to call at once.
+#[derive(Clone)]
+pub struct Ports {
+    /// How long and how dear a workload is on given hardware.
+    pub forecast: Arc<dyn ForecastSource + Send + Sync>,
+    /// Where samples become records.
+    pub recorder: Arc<dyn RecordSink>,
+    /// Where the files of submitted jobs wait.
+    pub staging: Arc<dyn Staging>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A worker's samples, sent as one unit. There is no job, attempt, worker or organisation in it, and none may be added.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contribution {
+    /// 128 random bits drawn by the worker: the same contribution sent twice carries the same ones.
+    pub id: [u8; 16],
+    /// What was measured.
+    pub samples: Vec<Sample>,
+}
+
+/// Turns contributions into stored records.
+pub trait RecordSink: Send + Sync {
+    /// Stores the contributions, each exactly once by its id however often it is sent. After `Ok` they are durable.
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>>;
+}
+
+/// The area where a job's files wait until the job is terminal.
+pub trait Staging: Send + Sync {
+    /// Deletes the files of one submission; deleting what is not there succeeds.
+    fn delete(&self, staging: StagingId) -> BoxFuture<'_, Result<(), PortError>>;
+
+    /// Submissions put there longer ago than `age`, at most `limit` of them.
+    fn older_than(&self, age: Duration, limit: usize) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>>;
+}
+
+/// A port could not do what it was asked; the duty that asked tries again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PortError(pub Box<dyn std::error::Error + Send + Sync>);
+
+impl PortError {
+    /// Wraps whatever went wrong behind the port.
+    pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+}
+
+/// The two times a node knows.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970 by the host's wall clock, which may jump.
+    fn wall_ms(&self) -> u64;
+
+    /// Time since some fixed moment, which never goes back. Leases are measured by it.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The host's clocks.
+#[derive(Debug)]
+pub struct HostClock {
+    started: Instant,
+}
+
+impl HostClock {
+    /// A clock whose monotonic time starts now.
+    pub fn new() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Default for HostClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for HostClock {
+    fn wall_ms(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! What a node says about itself.
+
+/// Where a node stands. Taken without waiting for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// This node.
+    pub node_id: u64,
+    /// The cluster it belongs to, drawn at random when the data directory was made.
+    pub cluster_id: u64,
+    /// Raft's term.
+    pub term: u64,
+    /// The leader of that term, if this node knows one.
+    pub leader: Option<u64>,
+    /// Whether this node leads and has applied an entry of its own term, so that it answers for the whole cluster.
+    pub leading: bool,
+    /// Nodes that vote.
+    pub voters: Vec<u64>,
+    /// Highest entry known to be committed.
+    pub commit_index: u64,
+    /// Highest entry applied to the state.
+    pub applied_index: u64,
+    /// Highest entry in the log.
+    pub last_index: u64,
+    /// Entry of the newest snapshot on disk, 0 without one.
+    pub snapshot_index: u64,
+    /// Workers with an open session.
+    pub sessions: usize,
+    /// Bytes free on the data directory's disk, as last looked at.
+    pub disk_free_bytes: u64,
+    /// What keeps this node from taking commands, if anything does.
+    pub health: Health,
+}
+
+/// Whether a node takes commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Serving,
+    /// It has no leader yet.
+    Electing,
+    /// The disk is nearly or wholly full: submissions are refused, reads go on. Clears by itself when there is room.
+    StorageFull,
+    /// Writing the log fails for now (the sentence says how); nothing is acknowledged. Tried again until it works.
+    LogStalled(String),
+    /// The log or the state cannot go on; reads still answer with what was applied. Only a restart helps.
+    Stopped(String),
+}
