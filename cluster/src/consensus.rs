@@ -8,7 +8,11 @@ pub mod log;
 mod logger;
 mod peer;
 mod queue;
+#[cfg(test)]
+mod simulation;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod waiters;
 mod writer;
@@ -17,5 +21,7 @@ pub use self::admission::{MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES};
 pub use self::applier::{Committed, Machine};
 pub use self::driver::{Error, Start, TICK, start};
 pub use self::handle::{Handle, Progress, Refused, Stall, State};
-pub use self::peer::{Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, Output, Peer, Proposed, Role, Write};
+pub use self::peer::{
+    Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, Output, Peer, Proposed, Role, Write,
+};
 pub use self::transport::{Alone, Transport};

@@ -30,7 +30,10 @@ impl Admission {
         // Taken first and given back by the permit if it was too much, so that no two callers share a place.
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let permit = Permit { admission: Arc::clone(self), bytes };
+        let permit = Permit {
+            admission: Arc::clone(self),
+            bytes,
+        };
         (count <= MAX_IN_FLIGHT && total <= MAX_IN_FLIGHT_BYTES).then_some(permit)
     }
 
@@ -43,7 +46,9 @@ impl Admission {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.count.fetch_sub(1, Ordering::Relaxed);
-        self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.admission
+            .bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -54,7 +59,9 @@ mod tests {
     #[test]
     fn places_run_out_by_count_and_by_bytes_and_come_back() {
         let admission = Arc::new(Admission::default());
-        let held: Vec<_> = (0..MAX_IN_FLIGHT).map_while(|_| admission.enter(0)).collect();
+        let held: Vec<_> = (0..MAX_IN_FLIGHT)
+            .map_while(|_| admission.enter(0))
+            .collect();
         assert_eq!(held.len(), MAX_IN_FLIGHT);
         assert!(admission.enter(0).is_none());
         drop(held);

@@ -21,7 +21,11 @@ pub trait Machine: Send + 'static {
     type Reply: Send + 'static;
 
     /// Applies committed entries and pushes one reply for each of them. An error stops this node for good.
-    fn apply(&mut self, entries: &[Committed], replies: &mut Vec<Self::Reply>) -> Result<(), String>;
+    fn apply(
+        &mut self,
+        entries: &[Committed],
+        replies: &mut Vec<Self::Reply>,
+    ) -> Result<(), String>;
 
     /// Every entry up to here counts as applied, also the ones that carry nothing.
     fn advanced(&mut self, to: Position);
@@ -41,9 +45,15 @@ pub struct Committed {
 
 /// What the apply thread is told.
 pub(super) enum Task<R> {
-    Appended { first: Position, waiters: Vec<Waiter<R>> },
+    Appended {
+        first: Position,
+        waiters: Vec<Waiter<R>>,
+    },
     Apply(Vec<Entry>),
-    ReadAt { index: u64, waiters: Vec<ReadWaiter> },
+    ReadAt {
+        index: u64,
+        waiters: Vec<ReadWaiter>,
+    },
     Role(Role),
 }
 
@@ -57,9 +67,20 @@ pub(super) struct Applier<M: Machine> {
 }
 
 impl<M: Machine> Applier<M> {
-    pub(super) fn new(machine: M, tasks: Arc<Queue<Task<M::Reply>>>, shared: Arc<Shared<M::Reply>>) -> Self {
+    pub(super) fn new(
+        machine: M,
+        tasks: Arc<Queue<Task<M::Reply>>>,
+        shared: Arc<Shared<M::Reply>>,
+    ) -> Self {
         let applied = shared.applied.load(Ordering::Acquire);
-        Self { machine, tasks, shared, waiters: Waiters::new(), reads: Vec::new(), applied }
+        Self {
+            machine,
+            tasks,
+            shared,
+            waiters: Waiters::new(),
+            reads: Vec::new(),
+            applied,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -96,12 +117,17 @@ impl<M: Machine> Applier<M> {
     }
 
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), String> {
-        let Some(last) = entries.last().map(position) else { return Ok(()) };
+        let Some(last) = entries.last().map(position) else {
+            return Ok(());
+        };
         let carrying: Vec<Committed> = entries
             .into_iter()
             // A new leader's first entry is empty, and changes of members are Raft's own business.
             .filter(|e| !e.data.is_empty() && e.get_entry_type() == EntryType::EntryNormal)
-            .map(|e| Committed { at: position(&e), data: e.data })
+            .map(|e| Committed {
+                at: position(&e),
+                data: e.data,
+            })
             .collect();
         let mut replies = Vec::with_capacity(carrying.len());
         self.machine.apply(&carrying, &mut replies)?;
@@ -127,9 +153,14 @@ impl<M: Machine> Applier<M> {
 }
 
 fn position(entry: &Entry) -> Position {
-    Position { index: entry.index, term: entry.term }
+    Position {
+        index: entry.index,
+        term: entry.term,
+    }
 }
 
 fn lose<R>(waiters: Vec<Waiter<R>>) {
-    waiters.into_iter().for_each(|w| w.answer(Err(Refused::OutcomeUnknown)));
+    waiters
+        .into_iter()
+        .for_each(|w| w.answer(Err(Refused::OutcomeUnknown)));
 }

@@ -214,14 +214,21 @@ impl<R: Send + 'static, T: Transport> Driver<R, T> {
         match self.peer.propose(data) {
             Ok(proposed) => {
                 // Ahead of the entries themselves, which go through the same queue once committed.
-                let _ = self.tasks.push(Task::Appended { first: proposed.first, waiters });
+                let _ = self.tasks.push(Task::Appended {
+                    first: proposed.first,
+                    waiters,
+                });
             }
             Err(dropped) => {
                 let refused = match dropped {
-                    Dropped::NotLeader => Refused::NotLeader { leader: self.peer.role().leader },
+                    Dropped::NotLeader => Refused::NotLeader {
+                        leader: self.peer.role().leader,
+                    },
                     Dropped::Busy => Refused::Busy,
                 };
-                waiters.into_iter().for_each(|w| w.answer(Err(refused.clone())));
+                waiters
+                    .into_iter()
+                    .for_each(|w| w.answer(Err(refused.clone())));
             }
         }
     }
@@ -233,8 +240,13 @@ impl<R: Send + 'static, T: Transport> Driver<R, T> {
         }
         let role = self.peer.role();
         if !role.leads {
-            let refused = Refused::NotLeader { leader: role.leader };
-            self.reads.waiting.drain(..).for_each(|w| w.answer(Err(refused.clone())));
+            let refused = Refused::NotLeader {
+                leader: role.leader,
+            };
+            self.reads
+                .waiting
+                .drain(..)
+                .for_each(|w| w.answer(Err(refused.clone())));
             return;
         }
         let number = self.reads.last_number + 1;
@@ -271,8 +283,12 @@ impl<R: Send + 'static, T: Transport> Driver<R, T> {
             }
         }
         self.outputs = outputs;
-        self.shared.committed.store(self.peer.committed(), Ordering::Release);
-        self.shared.last.store(self.peer.last_index(), Ordering::Release);
+        self.shared
+            .committed
+            .store(self.peer.committed(), Ordering::Release);
+        self.shared
+            .last
+            .store(self.peer.last_index(), Ordering::Release);
     }
 
     /// Nothing more comes in; what was handed out is still written and applied.
@@ -281,7 +297,11 @@ impl<R: Send + 'static, T: Transport> Driver<R, T> {
         self.shared.inbox.abandon();
         self.jobs.close();
         self.tasks.close();
-        self.shared.role.send_replace(Role { leads: false, leader: None, ..self.peer.role() });
+        self.shared.role.send_replace(Role {
+            leads: false,
+            leader: None,
+            ..self.peer.role()
+        });
     }
 }
 

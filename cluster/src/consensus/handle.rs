@@ -136,7 +136,10 @@ impl<R: Send + 'static> Handle<R> {
         }
         let permit = self.shared.admission.enter(0).ok_or(Refused::Busy)?;
         let (answer, waiting) = oneshot::channel();
-        let event = Event::Read(ReadWaiter { answer, _permit: permit });
+        let event = Event::Read(ReadWaiter {
+            answer,
+            _permit: permit,
+        });
         self.shared.inbox.push(event).map_err(|_| self.stopped())?;
         waiting.await.unwrap_or_else(|_| Err(self.stopped()))
     }
@@ -198,9 +201,19 @@ impl<R: Send + 'static> Handle<R> {
             State::Stalled(stall) => return Err(Refused::Stalled(stall.clone())),
             State::Stopped(why) => return Err(Refused::Stopped(why.clone())),
         }
-        let permit = self.shared.admission.enter(data.len()).ok_or(Refused::Busy)?;
+        let permit = self
+            .shared
+            .admission
+            .enter(data.len())
+            .ok_or(Refused::Busy)?;
         let (answer, waiting) = oneshot::channel();
-        let event = Event::Propose(data, Waiter { answer, _permit: permit });
+        let event = Event::Propose(
+            data,
+            Waiter {
+                answer,
+                _permit: permit,
+            },
+        );
         self.shared.inbox.push(event).map_err(|_| self.stopped())?;
         Ok(waiting)
     }
@@ -233,6 +246,8 @@ impl<R> Shared<R> {
 
 impl<R> Clone for Handle<R> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }

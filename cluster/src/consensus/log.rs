@@ -4,6 +4,8 @@ mod batch;
 mod engine;
 mod mark;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use raft::eraftpb::{Entry, HardState};
 
@@ -37,13 +39,24 @@ pub struct Loaded {
 impl Loaded {
     /// A log in which nothing has happened yet.
     pub fn new_cluster() -> Self {
-        let hard_state = HardState { term: ORIGIN.term, commit: ORIGIN.index, ..HardState::default() };
-        Self { hard_state, truncated: ORIGIN, entries: Vec::new() }
+        let hard_state = HardState {
+            term: ORIGIN.term,
+            commit: ORIGIN.index,
+            ..HardState::default()
+        };
+        Self {
+            hard_state,
+            truncated: ORIGIN,
+            entries: Vec::new(),
+        }
     }
 
     /// The last entry, or the truncation point in an empty log.
     pub fn last(&self) -> Position {
-        self.entries.last().map_or(self.truncated, |e| Position { index: e.index, term: e.term })
+        self.entries.last().map_or(self.truncated, |e| Position {
+            index: e.index,
+            term: e.term,
+        })
     }
 
     /// Refuses a log that contradicts itself: it has lost something it once acknowledged.
@@ -51,15 +64,24 @@ impl Loaded {
         let mut before = self.truncated;
         for entry in &self.entries {
             if entry.index != before.index + 1 {
-                return Err(Error::Gap { after: before.index, found: entry.index });
+                return Err(Error::Gap {
+                    after: before.index,
+                    found: entry.index,
+                });
             }
             if entry.term < before.term {
                 return Err(Error::TermFell { index: entry.index });
             }
-            before = Position { index: entry.index, term: entry.term };
+            before = Position {
+                index: entry.index,
+                term: entry.term,
+            };
         }
         if self.hard_state.commit > before.index {
-            return Err(Error::Shortened { last: before.index, known: self.hard_state.commit });
+            return Err(Error::Shortened {
+                last: before.index,
+                known: self.hard_state.commit,
+            });
         }
         Ok(())
     }
@@ -100,7 +122,9 @@ pub enum Error {
     #[error("the disk of the log is full")]
     Full,
     /// An entry is there but cannot be read back.
-    #[error("log entry {index} cannot be read: the log is damaged; wipe this node and let it join under a new id")]
+    #[error(
+        "log entry {index} cannot be read: the log is damaged; wipe this node and let it join under a new id"
+    )]
     Unreadable {
         /// Which one.
         index: u64,
@@ -109,7 +133,9 @@ pub enum Error {
         source: raft_engine::Error,
     },
     /// An entry is missing between others.
-    #[error("the log jumps from entry {after} to {found}: it is damaged; wipe this node and let it join under a new id")]
+    #[error(
+        "the log jumps from entry {after} to {found}: it is damaged; wipe this node and let it join under a new id"
+    )]
     Gap {
         /// The last entry in order.
         after: u64,

@@ -19,7 +19,9 @@ impl Drain for ToTracing {
             Level::Critical | Level::Error => tracing::error!(target: "raft", "{message}"),
             Level::Warning => tracing::warn!(target: "raft", "{message}"),
             // The library calls every election step information; an operator reads that as noise.
-            Level::Info | Level::Debug | Level::Trace => tracing::debug!(target: "raft", "{message}"),
+            Level::Info | Level::Debug | Level::Trace => {
+                tracing::debug!(target: "raft", "{message}")
+            }
         }
         Ok(())
     }

@@ -100,7 +100,12 @@ pub struct Error(#[from] raft::Error);
 
 impl Peer {
     /// Starts from what is on disk. `applied` is the entry the state is restored to, and `conf_state` who votes as of it.
-    pub fn new(id: u64, loaded: Loaded, conf_state: ConfState, applied: u64) -> Result<Self, Error> {
+    pub fn new(
+        id: u64,
+        loaded: Loaded,
+        conf_state: ConfState,
+        applied: u64,
+    ) -> Result<Self, Error> {
         let config = Config {
             id,
             election_tick: ELECTION_TICKS,
@@ -119,7 +124,10 @@ impl Peer {
         config.validate()?;
         let logger = super::logger::to_tracing();
         let raw = RawNode::new(&config, LiveLog::new(loaded, conf_state), &logger)?;
-        Ok(Self { raw, role: Role::default() })
+        Ok(Self {
+            raw,
+            role: Role::default(),
+        })
     }
 
     /// Elects this node at once if nobody else votes, instead of after the first timeout.
@@ -159,12 +167,23 @@ impl Peer {
         }
         let index = self.raw.raft.raft_log.last_index() + 1;
         let term = self.raw.raft.term;
-        let entries: Vec<Entry> = data.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
-        let mut message = Message { from: self.raw.raft.id, ..Message::default() };
+        let entries: Vec<Entry> = data
+            .into_iter()
+            .map(|data| Entry {
+                data,
+                ..Entry::default()
+            })
+            .collect();
+        let mut message = Message {
+            from: self.raw.raft.id,
+            ..Message::default()
+        };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.into());
         self.raw.step(message).map_err(|_| Dropped::Busy)?;
-        Ok(Proposed { first: Position { index, term } })
+        Ok(Proposed {
+            first: Position { index, term },
+        })
     }
 
     /// Asks how far the log must be applied for a read to see every acknowledged write. False while this node cannot
@@ -253,7 +272,10 @@ impl Peer {
         }
         for state in ready.take_read_states() {
             if let Ok(number) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) {
-                out.push(Output::ReadAt { read: u64::from_le_bytes(number), index: state.index });
+                out.push(Output::ReadAt {
+                    read: u64::from_le_bytes(number),
+                    index: state.index,
+                });
             }
         }
         let committed = ready.take_committed_entries();

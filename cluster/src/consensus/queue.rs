@@ -21,7 +21,13 @@ struct Inner<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        Self { inner: Mutex::new(Inner { items: Vec::new(), closed: false }), filled: Condvar::new() }
+        Self {
+            inner: Mutex::new(Inner {
+                items: Vec::new(),
+                closed: false,
+            }),
+            filled: Condvar::new(),
+        }
     }
 
     /// Adds one item; gives it back if the queue is closed.

@@ -48,7 +48,10 @@ impl LiveLog {
             return None;
         }
         while let Some(entry) = self.entries.front().filter(|e| e.index <= index) {
-            self.truncated = Position { index: entry.index, term: entry.term };
+            self.truncated = Position {
+                index: entry.index,
+                term: entry.term,
+            };
             self.entries.pop_front();
         }
         Some(self.truncated)
@@ -56,7 +59,10 @@ impl LiveLog {
 
     /// The last entry, or the truncation point.
     pub(super) fn last(&self) -> Position {
-        self.entries.back().map_or(self.truncated, |e| Position { index: e.index, term: e.term })
+        self.entries.back().map_or(self.truncated, |e| Position {
+            index: e.index,
+            term: e.term,
+        })
     }
 
     fn at(&self, index: u64) -> Option<usize> {
@@ -67,7 +73,10 @@ impl LiveLog {
 
 impl Storage for LiveLog {
     fn initial_state(&self) -> Result<RaftState> {
-        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+        Ok(RaftState::new(
+            self.hard_state.clone(),
+            self.conf_state.clone(),
+        ))
     }
 
     fn entries(
@@ -95,7 +104,10 @@ impl Storage for LiveLog {
         let Some(at) = self.at(index) else {
             return Err(Error::Store(StorageError::Compacted));
         };
-        self.entries.get(at).map(|e| e.term).ok_or(Error::Store(StorageError::Unavailable))
+        self.entries
+            .get(at)
+            .map(|e| e.term)
+            .ok_or(Error::Store(StorageError::Unavailable))
     }
 
     fn first_index(&self) -> Result<u64> {
@@ -118,7 +130,11 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        Entry { index, term, ..Entry::default() }
+        Entry {
+            index,
+            term,
+            ..Entry::default()
+        }
     }
 
     fn log() -> LiveLog {
@@ -148,6 +164,9 @@ mod tests {
         assert_eq!(log.compact(3), None);
         assert_eq!((log.first_index().unwrap(), log.term(3).unwrap()), (4, 1));
         assert_eq!(read(&log, 4, 5).unwrap(), [4]);
-        assert!(matches!(read(&log, 3, 5), Err(Error::Store(StorageError::Compacted))));
+        assert!(matches!(
+            read(&log, 3, 5),
+            Err(Error::Store(StorageError::Compacted))
+        ));
     }
 }

@@ -14,6 +14,9 @@ pub struct Alone;
 
 impl Transport for Alone {
     fn send(&self, messages: Vec<Message>) {
-        debug_assert!(messages.is_empty(), "a cluster of one has nobody to send to");
+        debug_assert!(
+            messages.is_empty(),
+            "a cluster of one has nobody to send to"
+        );
     }
 }

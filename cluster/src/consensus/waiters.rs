@@ -21,25 +21,41 @@ pub(super) struct Matched<W> {
 
 impl<W> Waiters<W> {
     pub(super) fn new() -> Self {
-        Self { waiting: VecDeque::new() }
+        Self {
+            waiting: VecDeque::new(),
+        }
     }
 
     /// These wait for `first` and the entries after it, all of the same term. Gives back those whose place in the log
     /// this takes.
     pub(super) fn appended(&mut self, first: Position, waiters: Vec<W>) -> Vec<W> {
         let mut lost = Vec::new();
-        while self.waiting.back().is_some_and(|(at, _)| at.index >= first.index) {
+        while self
+            .waiting
+            .back()
+            .is_some_and(|(at, _)| at.index >= first.index)
+        {
             lost.extend(self.waiting.pop_back().map(|(_, waiter)| waiter));
         }
-        let positions = (first.index..).map(|index| Position { index, term: first.term });
+        let positions = (first.index..).map(|index| Position {
+            index,
+            term: first.term,
+        });
         self.waiting.extend(positions.zip(waiters));
         lost
     }
 
     /// This entry has been applied.
     pub(super) fn applied(&mut self, entry: Position) -> Matched<W> {
-        let mut matched = Matched { mine: None, lost: Vec::new() };
-        while self.waiting.front().is_some_and(|(at, _)| at.index <= entry.index) {
+        let mut matched = Matched {
+            mine: None,
+            lost: Vec::new(),
+        };
+        while self
+            .waiting
+            .front()
+            .is_some_and(|(at, _)| at.index <= entry.index)
+        {
             if let Some((at, waiter)) = self.waiting.pop_front() {
                 if at == entry {
                     matched.mine = Some(waiter);

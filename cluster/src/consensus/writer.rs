@@ -56,8 +56,19 @@ impl Merged {
 }
 
 impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
-    pub(super) fn new(log: L, jobs: Arc<Queue<Job>>, shared: Arc<Shared<R>>, transport: Arc<T>) -> Self {
-        Self { log, jobs, shared, transport, purged: Instant::now() }
+    pub(super) fn new(
+        log: L,
+        jobs: Arc<Queue<Job>>,
+        shared: Arc<Shared<R>>,
+        transport: Arc<T>,
+    ) -> Self {
+        Self {
+            log,
+            jobs,
+            shared,
+            transport,
+            purged: Instant::now(),
+        }
     }
 
     pub(super) fn run(self) {
@@ -86,7 +97,9 @@ impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
             match job {
                 Job::Write(write) => {
                     merged.add(write);
-                    if merged.batch.bytes() >= MERGE_BYTES && !self.write(std::mem::take(&mut merged)) {
+                    if merged.batch.bytes() >= MERGE_BYTES
+                        && !self.write(std::mem::take(&mut merged))
+                    {
                         return false;
                     }
                 }

@@ -14,7 +14,11 @@ impl Batch {
     /// One turn's share.
     pub fn new(entries: Vec<Entry>, hard_state: Option<HardState>) -> Self {
         let bytes = entries.iter().map(entry_bytes).sum();
-        Self { entries, hard_state, bytes }
+        Self {
+            entries,
+            hard_state,
+            bytes,
+        }
     }
 
     /// The entries, in order and without a gap.
@@ -63,19 +67,36 @@ mod tests {
     use super::*;
 
     fn entry(index: u64, term: u64) -> Entry {
-        Entry { index, term, data: vec![0; 10].into(), ..Entry::default() }
+        Entry {
+            index,
+            term,
+            data: vec![0; 10].into(),
+            ..Entry::default()
+        }
     }
 
     #[test]
     fn merging_keeps_what_the_last_write_would_leave() {
-        let first_term = HardState { term: 1, ..HardState::default() };
-        let mut batch = Batch::new(vec![entry(5, 1), entry(6, 1), entry(7, 1)], Some(first_term));
+        let first_term = HardState {
+            term: 1,
+            ..HardState::default()
+        };
+        let mut batch = Batch::new(
+            vec![entry(5, 1), entry(6, 1), entry(7, 1)],
+            Some(first_term),
+        );
         batch.merge(Batch::new(vec![entry(6, 2)], None));
         let found: Vec<_> = batch.entries().iter().map(|e| (e.index, e.term)).collect();
         assert_eq!(found, [(5, 1), (6, 2)]);
         assert_eq!(batch.bytes(), 68);
         assert_eq!(batch.hard_state().map(|hs| hs.term), Some(1));
-        batch.merge(Batch::new(vec![], Some(HardState { term: 2, ..HardState::default() })));
+        batch.merge(Batch::new(
+            vec![],
+            Some(HardState {
+                term: 2,
+                ..HardState::default()
+            }),
+        ));
         assert_eq!(batch.hard_state().map(|hs| hs.term), Some(2));
     }
 }

@@ -58,23 +58,41 @@ impl EngineLog {
             enable_log_recycle: false,
             ..Config::default()
         };
-        let engine =
-            Engine::open(config).map_err(|source| Error::Open { dir: dir.to_string_lossy().into_owned(), source })?;
+        let engine = Engine::open(config).map_err(|source| Error::Open {
+            dir: dir.to_string_lossy().into_owned(),
+            source,
+        })?;
         let mark = Mark::open(&dir.with_extension("mark")).map_err(Error::Mark)?;
-        Ok(Self { dir: dir.to_path_buf(), engine, mark, last: ORIGIN })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            engine,
+            mark,
+            last: ORIGIN,
+        })
     }
 
     fn truncated(&self) -> Option<Position> {
         let bytes = self.engine.get(GROUP, TRUNCATED)?;
-        let word = |at: usize| bytes.get(at..at + 8)?.try_into().map(u64::from_le_bytes).ok();
-        Some(Position { index: word(0)?, term: word(8)? })
+        let word = |at: usize| {
+            bytes
+                .get(at..at + 8)?
+                .try_into()
+                .map(u64::from_le_bytes)
+                .ok()
+        };
+        Some(Position {
+            index: word(0)?,
+            term: word(8)?,
+        })
     }
 
     fn put_truncated(&self, to: Position) -> Result<(), Error> {
         let mut bytes = to.index.to_le_bytes().to_vec();
         bytes.extend(to.term.to_le_bytes());
         let mut batch = LogBatch::default();
-        batch.put(GROUP, TRUNCATED.to_vec(), bytes).map_err(refused)?;
+        batch
+            .put(GROUP, TRUNCATED.to_vec(), bytes)
+            .map_err(refused)?;
         self.engine.write(&mut batch, true).map_err(refused)?;
         Ok(())
     }
@@ -85,14 +103,23 @@ impl EngineLog {
         };
         let first = self.engine.first_index(GROUP).unwrap_or(from);
         if first > from {
-            return Err(Error::Gap { after: from - 1, found: first });
+            return Err(Error::Gap {
+                after: from - 1,
+                found: first,
+            });
         }
         let mut entries: Vec<Entry> = Vec::new();
         let mut next = from;
         while next <= last {
             let end = (last + 1).min(next + READ_ENTRIES);
-            if let Err(source) = self.engine.fetch_entries_to::<Entries>(GROUP, next, end, None, &mut entries) {
-                return Err(Error::Unreadable { index: entries.last().map_or(next, |e| e.index + 1), source });
+            if let Err(source) =
+                self.engine
+                    .fetch_entries_to::<Entries>(GROUP, next, end, None, &mut entries)
+            {
+                return Err(Error::Unreadable {
+                    index: entries.last().map_or(next, |e| e.index + 1),
+                    source,
+                });
             }
             next = end;
         }
@@ -104,8 +131,13 @@ impl LogStore for EngineLog {
     fn load(&mut self) -> Result<Loaded, Error> {
         let acknowledged = self.mark.acknowledged();
         let loaded = match self.truncated() {
-            None if self.engine.last_index(GROUP).is_some() || acknowledged.index > ORIGIN.index => {
-                return Err(Error::Shortened { last: 0, known: acknowledged.index.max(ORIGIN.index) });
+            None if self.engine.last_index(GROUP).is_some()
+                || acknowledged.index > ORIGIN.index =>
+            {
+                return Err(Error::Shortened {
+                    last: 0,
+                    known: acknowledged.index.max(ORIGIN.index),
+                });
             }
             None => {
                 let new = Loaded::new_cluster();
@@ -126,7 +158,10 @@ impl LogStore for EngineLog {
         loaded.check()?;
         self.last = loaded.last();
         if self.last.index < acknowledged.index {
-            return Err(Error::Shortened { last: self.last.index, known: acknowledged.index });
+            return Err(Error::Shortened {
+                last: self.last.index,
+                known: acknowledged.index,
+            });
         }
         tracing::debug!(dir = %self.dir.display(), entries = loaded.entries.len(), last = self.last.index, "log read");
         Ok(loaded)
@@ -134,17 +169,31 @@ impl LogStore for EngineLog {
 
     fn write(&mut self, batch: &Batch, sync: bool) -> Result<(), Error> {
         let mut write = LogBatch::with_capacity(2);
-        write.add_entries::<Entries>(GROUP, batch.entries()).map_err(refused)?;
+        write
+            .add_entries::<Entries>(GROUP, batch.entries())
+            .map_err(refused)?;
         if let Some(hard_state) = batch.hard_state() {
-            write.put_message(GROUP, HARD_STATE.to_vec(), hard_state).map_err(refused)?;
+            write
+                .put_message(GROUP, HARD_STATE.to_vec(), hard_state)
+                .map_err(refused)?;
         }
-        if let Some(first) = batch.entries().first().filter(|first| first.index <= self.last.index) {
-            let before = Position { index: first.index - 1, term: 0 };
+        if let Some(first) = batch
+            .entries()
+            .first()
+            .filter(|first| first.index <= self.last.index)
+        {
+            let before = Position {
+                index: first.index - 1,
+                term: 0,
+            };
             self.mark.lower(before).map_err(Error::Mark)?;
         }
         self.engine.write(&mut write, sync).map_err(refused)?;
         if let Some(last) = batch.entries().last() {
-            self.last = Position { index: last.index, term: last.term };
+            self.last = Position {
+                index: last.index,
+                term: last.term,
+            };
         }
         if sync {
             self.mark.advance(self.last);
@@ -167,7 +216,11 @@ impl LogStore for EngineLog {
 fn refused(error: raft_engine::Error) -> Error {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     match &error {
-        raft_engine::Error::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge) => Error::Full,
+        raft_engine::Error::Io(io)
+            if matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge) =>
+        {
+            Error::Full
+        }
         _ => Error::Write(error),
     }
 }

@@ -32,14 +32,24 @@ pub(super) struct Mark {
 impl Mark {
     /// Opens the file, making it if needed. A torn mark counts as none: it is a lower bound, not a promise.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let mut bytes = [0; BYTES];
         let written = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => decode(&bytes).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Position::default(),
             Err(error) => return Err(error),
         };
-        Ok(Self { file, written, newest: written, at: Instant::now() })
+        Ok(Self {
+            file,
+            written,
+            newest: written,
+            at: Instant::now(),
+        })
     }
 
     /// The newest entry known to have been acknowledged, as of the last process.
@@ -95,6 +105,9 @@ fn encode(position: Position) -> [u8; BYTES] {
 
 fn decode(bytes: &[u8; BYTES]) -> Option<Position> {
     let word = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-    let position = Position { index: word(0)?, term: word(8)? };
+    let position = Position {
+        index: word(0)?,
+        term: word(8)?,
+    };
     (word(16)? == xxh3_64(&bytes[..16])).then_some(position)
 }

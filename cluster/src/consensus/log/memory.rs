@@ -107,7 +107,10 @@ impl LogStore for MemLog {
     }
 
     fn write(&mut self, batch: &Batch, sync: bool) -> Result<(), Error> {
-        self.disk.0.lock().change(Change::Write(batch.clone()), sync)
+        self.disk
+            .0
+            .lock()
+            .change(Change::Write(batch.clone()), sync)
     }
 
     fn compact(&mut self, to: Position) -> Result<(), Error> {

@@ -1,0 +1,193 @@
+//! The three threads together: answers, restarts, a disk that fails, and a state that cannot go on.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raft::eraftpb::ConfState;
+
+use super::log::{EngineLog, LogStore, MemLogDisk, ORIGIN, Position};
+use super::*;
+
+/// Remembers what it applied and answers with the entry's index.
+#[derive(Clone, Default)]
+struct Notebook(Arc<Mutex<Vec<Bytes>>>);
+
+impl Machine for Notebook {
+    type Reply = u64;
+
+    fn apply(&mut self, entries: &[Committed], replies: &mut Vec<u64>) -> Result<(), String> {
+        for entry in entries {
+            if entry.data == "poison" {
+                return Err(format!("entry {} is not understood", entry.at.index));
+            }
+            self.0.lock().push(entry.data.clone());
+            replies.push(entry.at.index);
+        }
+        Ok(())
+    }
+
+    fn advanced(&mut self, _to: Position) {}
+
+    fn role(&mut self, _role: Role) {}
+}
+
+fn begin<L: LogStore>(mut log: L) -> (Handle<u64>, Notebook) {
+    let notebook = Notebook::default();
+    let handle = start(Start {
+        node_id: 1,
+        loaded: log.load().unwrap(),
+        log,
+        conf_state: ConfState {
+            voters: vec![1],
+            ..ConfState::default()
+        },
+        applied: ORIGIN.index,
+        machine: notebook.clone(),
+        transport: Arc::new(Alone),
+    })
+    .unwrap();
+    (handle, notebook)
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test)
+}
+
+/// Waits for what another thread brings about; the limit only ends a test that would hang.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{what} did not come"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn leading(handle: &Handle<u64>) {
+    handle.role().wait_for(|role| role.leads).await.unwrap();
+}
+
+#[test]
+fn a_single_voter_leads_before_the_first_tick_and_answers_with_the_entry() {
+    let (handle, notebook) = begin(MemLogDisk::default().open());
+    run(async {
+        leading(&handle).await;
+        let first = handle.propose(Bytes::from("one")).await.unwrap();
+        let second = handle.propose(Bytes::from("two")).await.unwrap();
+        assert_eq!(second, first + 1);
+        handle.read().await.unwrap();
+        assert_eq!(*notebook.0.lock(), ["one", "two"]);
+        assert_eq!(handle.progress().applied, second);
+    });
+    handle.shutdown();
+    assert!(matches!(
+        run(handle.propose(Bytes::from("late"))),
+        Err(Refused::Stopped(_))
+    ));
+    assert!(matches!(run(handle.read()), Err(Refused::Stopped(_))));
+}
+
+#[test]
+fn everything_acknowledged_is_replayed_in_order_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, notebook) = begin(EngineLog::open(&dir.path().join("log")).unwrap());
+    run(async {
+        leading(&handle).await;
+        let many = (0..5_000u32).map(|n| handle.propose(Bytes::copy_from_slice(&n.to_le_bytes())));
+        for answer in futures::future::join_all(many).await {
+            answer.unwrap();
+        }
+    });
+    handle.shutdown();
+    drop(handle);
+    let before = notebook.0.lock().clone();
+    assert_eq!(before.len(), 5_000);
+    let (handle, notebook) = begin(EngineLog::open(&dir.path().join("log")).unwrap());
+    run(async {
+        leading(&handle).await;
+        handle.read().await.unwrap();
+    });
+    assert_eq!(*notebook.0.lock(), before);
+    handle.shutdown();
+}
+
+#[test]
+fn nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_once_it_works() {
+    let disk = MemLogDisk::default();
+    let (handle, notebook) = begin(disk.open());
+    run(async {
+        leading(&handle).await;
+        handle.propose(Bytes::from("before")).await.unwrap();
+        disk.refuse(true);
+        let mut waiting = Box::pin(handle.propose(Bytes::from("during")));
+        tokio::select! {
+            answer = &mut waiting => panic!("acknowledged with {answer:?}"),
+            () = until("the stall", || matches!(handle.state(), State::Stalled(Stall::Failing(_)))) => {}
+        }
+        assert!(matches!(
+            handle.propose(Bytes::from("refused")).await,
+            Err(Refused::Stalled(_))
+        ));
+        assert_eq!(*notebook.0.lock(), ["before"]);
+        handle.read().await.unwrap();
+        disk.refuse(false);
+        waiting.await.unwrap();
+        until("the recovery", || handle.state() == State::Running).await;
+        handle.propose(Bytes::from("after")).await.unwrap();
+        assert_eq!(*notebook.0.lock(), ["before", "during", "after"]);
+    });
+    handle.shutdown();
+}
+
+#[test]
+fn an_entry_that_cannot_be_applied_stops_the_node_with_its_sentence() {
+    let (handle, _) = begin(MemLogDisk::default().open());
+    run(async {
+        leading(&handle).await;
+        assert_eq!(
+            handle.propose(Bytes::from("poison")).await,
+            Err(Refused::OutcomeUnknown)
+        );
+        until("the stop", || matches!(handle.state(), State::Stopped(_))).await;
+        let Err(Refused::Stopped(why)) = handle.propose(Bytes::from("more")).await else {
+            panic!("a stopped node takes nothing");
+        };
+        assert!(why.contains("is not understood"), "{why}");
+    });
+    handle.shutdown();
+}
+
+#[test]
+fn a_shutdown_answers_those_who_still_wait() {
+    let disk = MemLogDisk::default();
+    let (handle, _) = begin(disk.open());
+    run(async {
+        leading(&handle).await;
+        disk.refuse(true);
+        let waiting = tokio::task::LocalSet::new();
+        let proposer = handle.clone();
+        let answer =
+            waiting.spawn_local(async move { proposer.propose(Bytes::from("never")).await });
+        waiting
+            .run_until(async {
+                until("the stall", || matches!(handle.state(), State::Stalled(_))).await;
+                let stopping = handle.clone();
+                tokio::task::spawn_blocking(move || stopping.shutdown())
+                    .await
+                    .unwrap();
+                assert_eq!(answer.await.unwrap(), Err(Refused::OutcomeUnknown));
+            })
+            .await;
+    });
+    assert_eq!(handle.in_flight(), 0);
+}

@@ -1,0 +1,203 @@
+//! Who a data directory belongs to: one node of one cluster, written down when the directory is new.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the data directory.
+const FILE: &str = "node.json";
+
+/// The file's format.
+const FORMAT: u32 = 1;
+
+/// A founder of a cluster of one has this id unless told otherwise.
+const FIRST_NODE: u64 = 1;
+
+/// A node and its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The file's format.
+    format: u32,
+    /// The node, never 0 and never used again once its data is lost.
+    pub node_id: u64,
+    /// The cluster, drawn at random by its founder: nodes of different clusters must never talk.
+    pub cluster_id: u64,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system refused.
+    #[error("the data directory's {path} cannot be used")]
+    Io {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The identity file is not what was written.
+    #[error("the identity file {path} is damaged")]
+    Damaged {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A newer program wrote it.
+    #[error(
+        "the identity file has format {found}, but this version knows {FORMAT}; upgrade this node"
+    )]
+    UpgradeRequired {
+        /// The file's format.
+        found: u32,
+    },
+    /// The directory belongs to another node.
+    #[error("the data directory belongs to node {found}, not to node {asked}")]
+    OtherNode {
+        /// Whose it is.
+        found: u64,
+        /// Whose it should be.
+        asked: u64,
+    },
+    /// Node ids begin at 1.
+    #[error("a node id must not be 0")]
+    Zero,
+    /// There is a log, but nobody knows whose.
+    #[error(
+        "the data directory has a log but no {FILE}: it was copied in part, or that file was deleted"
+    )]
+    Orphan,
+}
+
+impl Identity {
+    /// Reads the directory's identity, or gives a new directory one.
+    pub fn open(dir: &Path, asked: Option<u64>) -> Result<Self, Error> {
+        if asked == Some(0) {
+            return Err(Error::Zero);
+        }
+        fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
+        let path = dir.join(FILE);
+        let found = match fs::read(&path) {
+            Ok(bytes) => read(&path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return create(dir, &path, asked);
+            }
+            Err(source) => return Err(io_error(&path, source)),
+        };
+        match asked {
+            Some(asked) if asked != found.node_id => Err(Error::OtherNode {
+                found: found.node_id,
+                asked,
+            }),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// Where a node keeps its log.
+pub(crate) fn log_dir(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+/// Where a node keeps its snapshots.
+pub(crate) fn snapshot_dir(dir: &Path) -> PathBuf {
+    dir.join("snapshots")
+}
+
+fn read(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
+    let damaged = |source| Error::Damaged {
+        path: path.display().to_string(),
+        source,
+    };
+    let identity: Identity = serde_json::from_slice(bytes).map_err(damaged)?;
+    if identity.format != FORMAT {
+        return Err(Error::UpgradeRequired {
+            found: identity.format,
+        });
+    }
+    Ok(identity)
+}
+
+fn create(dir: &Path, path: &Path, asked: Option<u64>) -> Result<Identity, Error> {
+    if log_dir(dir).exists() {
+        return Err(Error::Orphan);
+    }
+    let cluster_id = random().map_err(|source| io_error(Path::new("/dev/urandom"), source))?;
+    let identity = Identity {
+        format: FORMAT,
+        node_id: asked.unwrap_or(FIRST_NODE),
+        cluster_id,
+    };
+    write_synced(dir, path, &identity).map_err(|source| io_error(path, source))?;
+    Ok(identity)
+}
+
+fn write_synced(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(serde_json::to_string_pretty(identity)?.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Random, and never 0.
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn io_error(path: &Path, source: io::Error) -> Error {
+    Error::Io {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("deep").join("data");
+        let first = Identity::open(&data, None).unwrap();
+        assert_eq!((first.node_id, first.cluster_id != 0), (1, true));
+        assert_eq!(Identity::open(&data, Some(1)).unwrap(), first);
+        assert!(matches!(
+            Identity::open(&data, Some(2)),
+            Err(Error::OtherNode { found: 1, asked: 2 })
+        ));
+    }
+
+    #[test]
+    fn a_log_without_identity_a_damaged_one_and_a_newer_one_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(log_dir(dir.path())).unwrap();
+        assert!(matches!(
+            Identity::open(dir.path(), None),
+            Err(Error::Orphan)
+        ));
+        fs::write(dir.path().join(FILE), "{}").unwrap();
+        assert!(matches!(
+            Identity::open(dir.path(), None),
+            Err(Error::Damaged { .. })
+        ));
+        fs::write(
+            dir.path().join(FILE),
+            r#"{"format":2,"node_id":1,"cluster_id":5}"#,
+        )
+        .unwrap();
+        assert!(matches!(
+            Identity::open(dir.path(), None),
+            Err(Error::UpgradeRequired { found: 2 })
+        ));
+    }
+}
