@@ -52,7 +52,7 @@ pub enum Input {
         /// How long each lease runs from the moment the leader handled the renewal.
         term_ms: u64,
     },
-    /// The stream to the leader is open again: renew at once.
+    /// The stream to the leader is open (again): renew at once, and say once more what runs.
     Connected,
     /// The leader asks for an attempt's end.
     Stop {
@@ -102,7 +102,7 @@ pub struct Assigned {
     /// The attempt's fencing token.
     pub epoch: Epoch,
     /// The job it is a try of; a later epoch of the same job ends an earlier one here.
-    pub job: u64,
+    pub job: String,
     /// How long a lease runs, before the first renewal has said so.
     pub lease_term_ms: u64,
     /// Longest time the trainer may run, if the job has such a limit.
@@ -282,7 +282,16 @@ impl Agent {
                 epochs,
                 term_ms,
             } => self.renewed(renewal, &epochs, term_ms, now, &mut out),
-            Input::Connected => self.leases.due_at_once(),
+            Input::Connected => {
+                self.leases.due_at_once();
+                // The leader may be another one, and what was said to the last one may be lost.
+                out.extend(
+                    self.attempts
+                        .values()
+                        .filter(|a| a.runs())
+                        .map(|a| Output::Started(a.epoch())),
+                );
+            }
             Input::Drain { grace_ms } => {
                 self.draining = true;
                 for attempt in self.attempts.values_mut() {

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod config;
 pub mod event;
 pub mod gpu;
 pub mod guard;
@@ -11,4 +12,5 @@ pub mod reduce;
 pub mod replay;
 pub mod state_dir;
 pub mod stream;
+pub mod sweep;
 pub mod webhook;

@@ -18,7 +18,7 @@ use axum::routing::post;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::agent::Epoch;
+use crate::agent::{Epoch, Input};
 use crate::event::{self, Event, Received};
 use crate::redact::Redactor;
 
@@ -58,7 +58,7 @@ struct Shared {
     epoch: Epoch,
     token: String,
     redactor: Redactor,
-    events: mpsc::Sender<(Epoch, Received)>,
+    events: mpsc::Sender<Input>,
     counts: Arc<Counts>,
     bodies: Semaphore,
 }
@@ -69,7 +69,7 @@ impl Receiver {
         epoch: Epoch,
         token: String,
         redactor: Redactor,
-        events: mpsc::Sender<(Epoch, Received)>,
+        events: mpsc::Sender<Input>,
     ) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -179,9 +179,10 @@ impl Shared {
             self.counts.logs_dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        let input = Input::Event(self.epoch, received);
         if self
             .events
-            .send_timeout((self.epoch, received), FULL_QUEUE_WAIT)
+            .send_timeout(input, FULL_QUEUE_WAIT)
             .await
             .is_err()
         {
@@ -197,7 +198,7 @@ mod tests {
 
     const STEP: &str = r#"{"type":"training.status","data":{"status":"running","global_step":3},"progress":{"metrics":{"step_speed_seconds":0.5}}}"#;
 
-    async fn receiver(queue: usize) -> (Receiver, mpsc::Receiver<(Epoch, Received)>) {
+    async fn receiver(queue: usize) -> (Receiver, mpsc::Receiver<Input>) {
         let (sender, events) = mpsc::channel(queue);
         let redactor = Redactor::new([("HF_TOKEN", "hf_valuevaluevalue11")], &[]);
         (
@@ -206,6 +207,13 @@ mod tests {
                 .unwrap(),
             events,
         )
+    }
+
+    fn event(input: Input) -> (Epoch, Received) {
+        let Input::Event(epoch, received) = input else {
+            panic!("no event: {input:?}")
+        };
+        (epoch, received)
     }
 
     async fn post(receiver: &Receiver, token: &str, body: impl Into<reqwest::Body>) -> u16 {
@@ -221,7 +229,7 @@ mod tests {
         let (receiver, mut events) = receiver(8).await;
         assert_eq!(post(&receiver, "attempt-tokem", STEP).await, 401);
         assert_eq!(post(&receiver, "attempt-token", STEP).await, 204);
-        let (epoch, received) = events.recv().await.unwrap();
+        let (epoch, received) = event(events.recv().await.unwrap());
         assert_eq!(epoch, 7);
         assert!(matches!(received.event, Event::Step { step: 3, .. }));
         assert!(
@@ -239,7 +247,7 @@ mod tests {
         );
         assert_eq!(post(&receiver, "attempt-token", media).await, 204);
         assert_eq!(
-            events.recv().await.unwrap().1.event,
+            event(events.recv().await.unwrap()).1.event,
             Event::ValidationPrompt
         );
         assert_eq!(
@@ -261,7 +269,8 @@ mod tests {
         assert_eq!(receiver.counts().logs_dropped.load(Ordering::Relaxed), 3);
         assert_eq!(receiver.counts().events_lost.load(Ordering::Relaxed), 0);
         let mut kinds = Vec::new();
-        while let Ok((_, received)) = events.try_recv() {
+        while let Ok(input) = events.try_recv() {
+            let (_, received) = event(input);
             kinds.push(matches!(received.event, Event::Step { .. }));
         }
         assert_eq!(kinds, [false, false, false, true]);
@@ -272,7 +281,7 @@ mod tests {
         let (receiver, mut events) = receiver(8).await;
         let body = r#"{"type":"error","title":"t","message":"bad hf_valuevaluevalue11 given"}"#;
         assert_eq!(post(&receiver, "attempt-token", body).await, 204);
-        let Event::Error { message, .. } = events.recv().await.unwrap().1.event else {
+        let Event::Error { message, .. } = event(events.recv().await.unwrap()).1.event else {
             panic!("no error event")
         };
         assert_eq!(message, "bad [redacted] given");

@@ -22,11 +22,12 @@ const MAX_RUNTIME_GRACE_MS: u64 = 120_000;
 #[derive(Debug)]
 pub(super) struct Attempt {
     epoch: Epoch,
-    job: u64,
+    job: String,
     term_ms: u64,
     max_runtime_ms: Option<u64>,
     reducer: Option<Reducer>,
     life: Life,
+    started: bool,
     /// The trainer must be gone by then. None until the first renewal is answered.
     deadline_ms: Option<u64>,
     /// Set by the first reason to stop; later reasons change nothing.
@@ -65,6 +66,7 @@ impl Attempt {
             max_runtime_ms: assigned.max_runtime_ms,
             reducer: Some(assigned.reducer),
             life: Life::Waiting,
+            started: false,
             deadline_ms: Some(super::leases::deadline(now, assigned.lease_term_ms)),
             stopped: None,
             runtime_ends_ms: None,
@@ -86,8 +88,8 @@ impl Attempt {
         self.epoch
     }
 
-    pub(super) fn job(&self) -> u64 {
-        self.job
+    pub(super) fn job(&self) -> &str {
+        &self.job
     }
 
     pub(super) fn term_ms(&self) -> u64 {
@@ -96,6 +98,11 @@ impl Attempt {
 
     pub(super) fn ended(&self) -> bool {
         self.life == Life::Ended
+    }
+
+    /// True from the launch to the end.
+    pub(super) fn runs(&self) -> bool {
+        self.started && !self.ended()
     }
 
     /// The lease runs until `deadline_ms`. The first such answer is what lets a trainer start.
@@ -121,6 +128,7 @@ impl Attempt {
     }
 
     pub(super) fn launched(&mut self, now: u64, out: &mut Vec<Output>) {
+        self.started = true;
         match self.life {
             Life::Launching => {
                 self.life = Life::Running;

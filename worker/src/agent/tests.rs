@@ -106,7 +106,7 @@ impl Script {
 fn assigned(epoch: Epoch, job: u64) -> Input {
     Input::Assigned(Box::new(Assigned {
         epoch,
-        job,
+        job: job.to_string(),
         lease_term_ms: TERM_MS,
         max_runtime_ms: None,
         reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
@@ -256,6 +256,24 @@ fn a_refused_renewal_and_a_newer_epoch_of_the_job_kill_at_once() {
         script.input(assigned(3, 1)),
         [],
         "an older epoch is ignored"
+    );
+}
+
+#[test]
+fn a_new_connection_renews_at_once_and_says_again_what_runs() {
+    let mut script = Script::running();
+    script.input(assigned(6, 2));
+    script.now = 50;
+    let out = script.input(Input::Connected);
+    assert_eq!(
+        out,
+        [
+            Output::Started(5),
+            Output::Renew {
+                renewal: 2,
+                epochs: vec![5, 6]
+            }
+        ]
     );
 }
 

@@ -1,0 +1,109 @@
+//! What a worker is told when it starts; the command line fills it in.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::gpu::Offer;
+
+/// How long a trainer may take to save a checkpoint when the worker is asked to stop.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(120);
+
+/// Everything a worker needs to know.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The servers' addresses, such as `http://10.0.0.1:7070`; the worker finds the leader among them.
+    pub servers: Vec<String>,
+    /// The token that lets this host join, needed once. It is not kept.
+    pub join_token: Option<String>,
+    /// A certificate authority to trust besides the system's, as a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// The name people see.
+    pub name: String,
+    /// The worker's own folder.
+    pub state: PathBuf,
+    /// Where results go; `outputs` in the state folder unless given.
+    pub outputs: Option<PathBuf>,
+    /// Which devices to offer. Pretend devices run replays only, and replays run on nothing else.
+    pub offer: Offer,
+    /// Words for jobs to choose workers by.
+    pub labels: BTreeMap<String, String>,
+    /// Price of one device in millionths of a dollar an hour.
+    pub price_usd_micros_per_hour: Option<u64>,
+    /// The trainer's command. `{processes}` becomes the number of GPUs. None: found by their number.
+    pub simpletuner_command: Option<Vec<String>>,
+    /// What pretend devices play, and how fast.
+    pub replay: ReplayConfig,
+    /// The program and leading arguments that offer `guard` and `replay` as subcommands.
+    pub helper: Vec<OsString>,
+    /// How long a trainer may take to save a checkpoint when the worker is asked to stop.
+    pub drain_grace: Duration,
+}
+
+/// What a pretend device plays.
+#[derive(Debug, Clone)]
+pub struct ReplayConfig {
+    /// Which stream.
+    pub stream: ReplayStream,
+    /// How many times faster than written; 0 for no waiting at all.
+    pub speed: f64,
+}
+
+/// Which stream is played.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplayStream {
+    /// A run made up for each job, with the job's own steps, checkpoints and validations.
+    Plan,
+    /// A shipped one.
+    Shipped(String),
+    /// A stream or a recording in a file.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for ReplayStream {
+    type Err = String;
+
+    /// `plan`, a shipped stream's name, or a path.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "plan" {
+            Ok(Self::Plan)
+        } else if crate::stream::shipped(text).is_some() {
+            Ok(Self::Shipped(text.to_owned()))
+        } else if Path::new(text).is_file() {
+            Ok(Self::File(PathBuf::from(text)))
+        } else {
+            let names: Vec<&str> = crate::stream::shipped_names()
+                .map(|(name, _)| name)
+                .collect();
+            Err(format!(
+                "neither `plan`, nor a shipped stream ({}), nor a file",
+                names.join(", ")
+            ))
+        }
+    }
+}
+
+impl WorkerConfig {
+    /// Runs replays on one pretend device, with the state in `state`; `helper` is this program's path and arguments.
+    pub fn replay(servers: Vec<String>, state: PathBuf, helper: Vec<OsString>) -> Self {
+        Self {
+            servers,
+            join_token: None,
+            ca_file: None,
+            name: "replay".to_owned(),
+            state,
+            outputs: None,
+            offer: Offer::Replay(1),
+            labels: BTreeMap::new(),
+            price_usd_micros_per_hour: None,
+            simpletuner_command: None,
+            replay: ReplayConfig {
+                stream: ReplayStream::Plan,
+                speed: 1.0,
+            },
+            helper,
+            drain_grace: DRAIN_GRACE,
+        }
+    }
+}

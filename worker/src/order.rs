@@ -1,0 +1,149 @@
+//! What passes between this worker and the leader, in the worker's own words; `session` knows how it is written on the wire.
+
+use std::fmt;
+
+use stepcast_records::simpletuner::Workload;
+
+use crate::agent::{Epoch, Outcome, Progress, Why};
+
+/// From the leader.
+#[derive(Debug)]
+pub enum Order {
+    /// Run this attempt.
+    Assign(Box<Assignment>),
+    /// End an attempt.
+    Stop {
+        /// Which one.
+        epoch: Epoch,
+        /// Why.
+        why: Why,
+        /// How long a checkpoint may take first; 0 for none.
+        grace_ms: u64,
+    },
+    /// The answer to a renewal.
+    Renewed {
+        /// Its number.
+        renewal: u64,
+        /// The epochs that still hold their lease.
+        epochs: Vec<Epoch>,
+        /// How long each lease runs.
+        term_ms: u64,
+    },
+    /// The end of this epoch is in the log, or the leader knows nothing of it any more.
+    Acknowledged(Epoch),
+    /// Take nothing new, end what runs.
+    Drain {
+        /// How long each trainer may take to save a checkpoint first; 0 for none.
+        grace_ms: u64,
+    },
+}
+
+/// One attempt to run.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The attempt's fencing token.
+    pub epoch: Epoch,
+    /// The job's id as the server writes it.
+    pub job: String,
+    /// Positions in this worker's list of devices.
+    pub devices: Vec<u8>,
+    /// What trains.
+    pub trainer: TrainerKind,
+    /// The job without paths and prompts: what its keys are worked out from.
+    pub workload: Workload,
+    /// Where the job's files are.
+    pub staging: String,
+    /// How long its lease runs before the first renewal says so.
+    pub lease_term_ms: u64,
+    /// Longest time the trainer may run.
+    pub max_runtime_ms: Option<u64>,
+}
+
+/// What trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainerKind {
+    /// SimpleTuner itself.
+    SimpleTuner,
+    /// A stream that is played.
+    Replay,
+}
+
+/// To the leader.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// Renew these leases.
+    Renew {
+        /// Comes back in the answer.
+        renewal: u64,
+        /// The epochs.
+        epochs: Vec<Epoch>,
+    },
+    /// The trainer runs.
+    Started {
+        /// Which attempt.
+        epoch: Epoch,
+        /// Its job's id as the server writes it.
+        job: String,
+    },
+    /// How far it is.
+    Progress(Epoch, Progress),
+    /// A checkpoint is complete.
+    Checkpointed {
+        /// Which attempt.
+        epoch: Epoch,
+        /// Its job's id as the server writes it.
+        job: String,
+        /// The checkpoint's step.
+        step: u64,
+    },
+    /// The attempt is over.
+    Ended(Ended),
+    /// What the trainer printed, redacted.
+    Logs(Epoch, Vec<String>),
+}
+
+/// An attempt's end, as it is reported until it is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Which attempt.
+    pub epoch: Epoch,
+    /// The job's id as the server writes it.
+    pub job: String,
+    /// The verdict.
+    pub outcome: Outcome,
+    /// Why, redacted.
+    pub detail: String,
+    /// The last step that was done.
+    pub step: u64,
+}
+
+/// One file of a job, as it was submitted.
+#[derive(Clone)]
+pub struct JobFile {
+    /// What it is for.
+    pub role: FileRole,
+    /// Its name, without folders.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What a job's file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileRole {
+    /// SimpleTuner's `config.json` (or TOML, or env).
+    Config,
+    /// The data loader's settings.
+    DataLoader,
+    /// The LyCORIS settings.
+    Lycoris,
+    /// The user's validation prompts.
+    Prompts,
+}
+
+/// Contents stay out of logs: they hold prompts and paths.
+impl fmt::Debug for JobFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({} bytes)", self.role, self.bytes.len())
+    }
+}

@@ -1,0 +1,201 @@
+//! One attempt's task: gets its files, starts its trainer under a guard, passes commands down and what happens up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
+use crate::capture::{self, Capture};
+use crate::guard::{self, Guard, Status};
+use crate::host::Host;
+use crate::order::{Assignment, Report};
+use crate::state_dir::AttemptRecord;
+use crate::trainer::{self, Ground};
+use crate::webhook::Receiver;
+use crate::{random, sweep};
+
+/// Commands that wait for the task. The agent sends a handful an hour; one that does not fit would be a lost kill.
+pub(crate) const COMMANDS: usize = 64;
+
+/// Batches of lines between the pipe and the outbox; more are dropped before a slow leader slows the trainer.
+const LINE_BATCHES: usize = 256;
+
+/// How long the rest of the output is waited for after the last process ended.
+const OUTPUT_REST: Duration = Duration::from_secs(5);
+
+/// What the agent wants of the trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Let it run this much longer, in milliseconds.
+    Deadline(u64),
+    /// Ask for a checkpoint.
+    Checkpoint,
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// A trainer that runs.
+struct Trainer {
+    guard: Guard,
+    receiver: Receiver,
+    output: JoinHandle<Capture>,
+    signal_file: std::path::PathBuf,
+    marker: String,
+}
+
+/// What went wrong before the trainer ran.
+struct NotLaunched(Failure, String);
+
+/// Runs the attempt to its end and tells the agent of every turn.
+pub(crate) async fn run(
+    host: Arc<Host>,
+    assignment: Assignment,
+    mut commands: mpsc::Receiver<Command>,
+    inputs: mpsc::Sender<Input>,
+) {
+    let epoch = assignment.epoch;
+    let launched = tokio::select! {
+        biased;
+        () = told_to_end(&mut commands) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
+        launched = launch(&host, &assignment, &inputs) => launched,
+    };
+    let end = match launched {
+        Ok(trainer) => {
+            // A closed channel means that the worker is ending; dropping the trainer ends it.
+            if inputs.send(Input::Launched(epoch)).await.is_err() {
+                return;
+            }
+            let exit = watch(&host, epoch, trainer, &mut commands).await;
+            Input::Exited { epoch, exit }
+        }
+        Err(NotLaunched(failure, detail)) => Input::LaunchFailed { epoch, failure, detail },
+    };
+    let _ending = inputs.send(end).await;
+}
+
+async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
+    loop {
+        match commands.recv().await {
+            Some(Command::Terminate | Command::Kill) | None => return,
+            Some(Command::Deadline(_) | Command::Checkpoint) => {}
+        }
+    }
+}
+
+async fn launch(host: &Arc<Host>, assignment: &Assignment, inputs: &mpsc::Sender<Input>) -> Result<Trainer, NotLaunched> {
+    let epoch = assignment.epoch;
+    let failed = |failure: Failure| move |error: &dyn std::error::Error| NotLaunched(failure, chain(error));
+    let launch_failed = failed(Failure::LaunchFailed);
+    let devices = host.devices(&assignment.devices).ok_or_else(|| {
+        NotLaunched(Failure::LaunchFailed, "the placement names a device that this worker does not have".to_owned())
+    })?;
+    let files = host.wire.files(assignment).await.map_err(|(failure, detail)| NotLaunched(failure, detail))?;
+    let marker = random::token().map_err(|error| launch_failed(&error))?;
+    let token = random::token().map_err(|error| launch_failed(&error))?;
+    let record = AttemptRecord { epoch, job: assignment.job.clone(), marker: marker.clone() };
+    let folder = host.state.begin_attempt(&record).map_err(|error| launch_failed(&error))?;
+    let inherited: Vec<_> = std::env::vars_os().collect();
+    let redactor = trainer::redactor(&inherited, &token);
+    let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone()).await.map_err(|error| launch_failed(&error))?;
+    let url = receiver.url();
+    let ground = Ground {
+        config: &host.config,
+        assignment,
+        files: &files,
+        devices: &devices,
+        folder: &folder,
+        outputs: &host.outputs,
+        marker: &marker,
+        webhook: (&url, receiver.token()),
+    };
+    let launch = trainer::prepare(&ground).map_err(|error| failed(error.failure())(&error))?;
+    drop(files);
+    let mut guard = Guard::start(&guard_command(host), &launch.command, &launch.directory, &launch.environment)
+        .await
+        .map_err(|error: guard::Error| launch_failed(&error))?;
+    let (lines, batches) = mpsc::channel(LINE_BATCHES);
+    let output = match guard.take_output() {
+        Some(output) => tokio::spawn(capture::read(output, Capture::new(redactor), lines)),
+        None => return Err(NotLaunched(Failure::LaunchFailed, "the trainer's output cannot be read".to_owned())),
+    };
+    tokio::spawn(pass_lines(Arc::clone(host), epoch, batches, inputs.clone()));
+    Ok(Trainer { guard, receiver, output, signal_file: launch.signal_file, marker })
+}
+
+fn guard_command(host: &Host) -> Vec<std::ffi::OsString> {
+    host.config.helper.iter().cloned().chain(["guard".into()]).collect()
+}
+
+/// Lines go to the leader, and each batch is a sign of life.
+async fn pass_lines(host: Arc<Host>, epoch: Epoch, mut batches: mpsc::Receiver<Vec<String>>, inputs: mpsc::Sender<Input>) {
+    while let Some(lines) = batches.recv().await {
+        // Dropped when the agent is busy: the next batch says the same.
+        let _busy = inputs.try_send(Input::Output(epoch));
+        if !lines.is_empty() {
+            host.outbox.push(Report::Logs(epoch, lines));
+        }
+    }
+}
+
+async fn watch(host: &Arc<Host>, epoch: Epoch, mut trainer: Trainer, commands: &mut mpsc::Receiver<Command>) -> Exit {
+    let mut checkpoints = 0;
+    let status = loop {
+        tokio::select! {
+            status = trainer.guard.status() => match status {
+                Status::Ended(status) => break status,
+                Status::Started(_) | Status::Failed(_) => {}
+            },
+            command = commands.recv() => match command {
+                Some(Command::Deadline(in_ms)) => trainer.guard.deadline(in_ms).await,
+                Some(Command::Terminate) => trainer.guard.terminate().await,
+                Some(Command::Kill) | None => trainer.guard.kill().await,
+                Some(Command::Checkpoint) => {
+                    checkpoints += 1;
+                    if let Err(error) = trainer::write_signals(&trainer.signal_file, checkpoints) {
+                        tracing::warn!(epoch, %error, "the checkpoint cannot be asked for");
+                    }
+                }
+            },
+        }
+    };
+    trainer.guard.wait().await;
+    if status == ExitStatus::Unseen {
+        let left = sweep::kill_marked(&trainer.marker).await;
+        if left > 0 {
+            tracing::error!(epoch, left, "processes of a lost trainer cannot be ended");
+        }
+    }
+    report_losses(host, epoch, &trainer.receiver);
+    let capture = tokio::time::timeout(OUTPUT_REST, trainer.output).await;
+    let tail = capture.ok().and_then(Result::ok).map(|capture| capture.tail()).unwrap_or_default();
+    Exit { status, tail }
+}
+
+/// Lost events are never silent.
+fn report_losses(host: &Host, epoch: Epoch, receiver: &Receiver) {
+    let counts = receiver.counts();
+    let lost = counts.events_lost.load(Ordering::Relaxed);
+    let malformed = counts.malformed.load(Ordering::Relaxed);
+    let logs = counts.logs_dropped.load(Ordering::Relaxed);
+    if lost + malformed + logs > 0 {
+        tracing::warn!(epoch, lost, malformed, logs, "webhook events were not passed on");
+        let line = format!("(webhooks not passed on: {lost} events, {logs} log messages, {malformed} unreadable)");
+        host.outbox.push(Report::Logs(epoch, vec![line]));
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! Gets one attempt ready to run: its private folder, its files, its environment and its command.
+
+pub mod replay;
+pub mod simpletuner;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::agent::Failure;
+use crate::config::WorkerConfig;
+use crate::gpu::Device;
+use crate::order::{Assignment, JobFile, TrainerKind};
+use crate::redact::{Redactor, secret_name};
+use crate::state_dir::{self, private_folder};
+
+/// What is started under a guard.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// The whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Where it starts.
+    pub directory: PathBuf,
+    /// The signal file, already holding zeros.
+    pub signal_file: PathBuf,
+}
+
+/// What an attempt is launched with.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// The worker's settings.
+    pub config: &'a WorkerConfig,
+    /// What is to run.
+    pub assignment: &'a Assignment,
+    /// The job's files.
+    pub files: &'a [JobFile],
+    /// The devices it was placed on.
+    pub devices: &'a [Device],
+    /// The attempt's private folder.
+    pub folder: &'a Path,
+    /// The folder for all jobs' results.
+    pub outputs: &'a Path,
+    /// The random word that marks every process of the attempt.
+    pub marker: &'a str,
+    /// Where webhooks go, and the token they carry.
+    pub webhook: (&'a str, &'a str),
+}
+
+/// Why an attempt cannot be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The job's settings cannot be used.
+    #[error("the job's settings cannot be used: {0}")]
+    Settings(String),
+    /// The placement and the worker do not fit together.
+    #[error("{0}")]
+    Placement(&'static str),
+    /// The private folder could not be written.
+    #[error(transparent)]
+    Folder(#[from] state_dir::Error),
+}
+
+impl Error {
+    /// How the scheduler is to see it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Settings(_) => Failure::ConfigInvalid,
+            Self::Placement(_) | Self::Folder(_) => Failure::LaunchFailed,
+        }
+    }
+}
+
+/// Writes what the trainer needs and says how to start it.
+///
+/// A pretend device never runs the real trainer and a real one never plays a stream: their times must not mix.
+pub fn prepare(ground: &Ground<'_>) -> Result<Launch, Error> {
+    let pretend = ground.devices.iter().all(|device| device.model.is_replay());
+    let directory = ground.folder.join("run");
+    private_folder(&directory)?;
+    let signal_file = ground.folder.join("signals.json");
+    write_signals(&signal_file, 0)?;
+    match (ground.assignment.trainer, pretend) {
+        (TrainerKind::SimpleTuner, false) => simpletuner::prepare(ground, directory, signal_file),
+        (TrainerKind::Replay, true) => replay::prepare(ground, directory, signal_file),
+        (TrainerKind::SimpleTuner, true) => Err(Error::Placement("a pretend device cannot run the real trainer")),
+        (TrainerKind::Replay, false) => Err(Error::Placement("a replay runs on pretend devices only")),
+    }
+}
+
+/// Asks the trainer for its `checkpoints`-th checkpoint on demand. It starts at zero, so an attempt begins with 0.
+pub fn write_signals(path: &Path, checkpoints: u64) -> Result<(), state_dir::Error> {
+    let text = format!("{{\"manual_checkpoint\": {checkpoints}, \"manual_validation\": 0}}\n");
+    state_dir::write_private(path, text.as_bytes())
+}
+
+/// A redactor for everything secret in this environment and the webhook's token.
+pub fn redactor(environment: &[(OsString, OsString)], token: &str) -> Redactor {
+    let readable = environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+    Redactor::new(readable, &[token])
+}
+
+/// This process's environment without what belongs to the worker or would steer the trainer past its settings.
+fn inherited() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)).collect()
+}
+
+fn passes(name: &str) -> bool {
+    let steers = ["STEPCAST_", "SIMPLETUNER_", "CONFIG_"].iter().any(|prefix| name.starts_with(prefix));
+    !steers && !["ENV", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "DATALOADER_CONFIG"].contains(&name)
+}
+
+/// Only what a replay needs: no secret of the user's has any business in it.
+fn inherited_without_secrets() -> Vec<(OsString, OsString)> {
+    inherited().into_iter().filter(|(name, _)| name.to_str().is_some_and(|name| !secret_name(name))).collect()
+}
+
+fn variable(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
+    (name.into(), value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::passes;
+
+    #[test]
+    fn what_steers_the_trainer_or_belongs_to_the_worker_is_not_inherited() {
+        for name in ["HF_TOKEN", "PATH", "HOME", "HF_HOME", "LD_LIBRARY_PATH"] {
+            assert!(passes(name), "{name}");
+        }
+        for name in ["STEPCAST_JOIN_TOKEN", "ENV", "SIMPLETUNER_ENV", "CONFIG_PATH", "CONFIG_BACKEND", "CUDA_VISIBLE_DEVICES"] {
+            assert!(!passes(name), "{name}");
+        }
+    }
+}

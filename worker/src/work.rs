@@ -1,0 +1,265 @@
+//! The worker's loop: gives the agent what happened, does what it says, until it is drained.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, Outcome, Output};
+use crate::host::Host;
+use crate::order::{Assignment, Ended, Order, Report};
+use crate::reduce::Reducer;
+use crate::runner::{self, COMMANDS, Command};
+use crate::state_dir::{Contribution, OutcomeRecord};
+use crate::{random, sweep};
+
+/// Inputs from all attempts that wait for the agent: seconds of every trainer's events at once.
+pub(crate) const INPUTS: usize = 4_096;
+
+/// Orders that wait for the agent.
+pub(crate) const ORDERS: usize = 256;
+
+/// How long the last ends are waited to be acknowledged when the worker stops; they are on disk for the next start.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// What the session tells the loop.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The stream is open.
+    Connected,
+    /// The leader said something.
+    Order(Order),
+}
+
+/// The loop's state.
+pub(crate) struct Work {
+    host: Arc<Host>,
+    agent: Agent,
+    attempts: BTreeMap<Epoch, Known>,
+    /// Ends from before this start: epoch by epoch, removed when acknowledged.
+    earlier: Vec<Epoch>,
+    inputs: mpsc::Sender<Input>,
+    from: Instant,
+    spooled: Arc<Notify>,
+}
+
+/// An attempt the loop knows.
+struct Known {
+    assignment: Assignment,
+    commands: Option<mpsc::Sender<Command>>,
+}
+
+impl Work {
+    pub(crate) fn new(host: Arc<Host>, inputs: mpsc::Sender<Input>, spooled: Arc<Notify>) -> Self {
+        Self {
+            host,
+            agent: Agent::default(),
+            attempts: BTreeMap::new(),
+            earlier: Vec::new(),
+            inputs,
+            from: Instant::now(),
+            spooled,
+        }
+    }
+
+    /// Ends what an earlier process left running and reports how each of its attempts ended.
+    pub(crate) async fn take_over(&mut self) -> Result<(), crate::state_dir::Error> {
+        for left in self.host.state.left_over()? {
+            let epoch = left.attempt.epoch;
+            let running = sweep::kill_marked(&left.attempt.marker).await;
+            if running > 0 {
+                tracing::error!(epoch, running, "processes of an earlier attempt cannot be ended");
+            }
+            let outcome = match left.outcome {
+                Some(outcome) => outcome,
+                None => {
+                    let outcome = OutcomeRecord {
+                        epoch,
+                        job: left.attempt.job,
+                        outcome: Outcome::Failed(Failure::WorkerRestarted),
+                        detail: "the worker process ended while the attempt ran".to_owned(),
+                        step: 0,
+                    };
+                    self.host.state.end_attempt(&outcome)?;
+                    outcome
+                }
+            };
+            self.earlier.push(epoch);
+            self.host.outbox.push(Report::Ended(ended(outcome)));
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop` says so and everything has ended, or until there will be no more news.
+    pub(crate) async fn run(
+        &mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut news: mpsc::Receiver<News>,
+        stop: Arc<Notify>,
+    ) {
+        let mut stopping = false;
+        let mut ended_at = None;
+        loop {
+            if stopping && self.agent.is_empty() {
+                return;
+            }
+            if stopping && self.agent.next_wake().is_none() {
+                // Only ends that nobody has acknowledged are left.
+                ended_at.get_or_insert_with(Instant::now);
+            }
+            let wake = self.agent.next_wake().map(|at| self.from + Duration::from_millis(at));
+            tokio::select! {
+                Some(input) = inputs.recv() => self.handle(input),
+                some = news.recv() => match some {
+                    Some(News::Connected) => self.handle(Input::Connected),
+                    Some(News::Order(order)) => self.order(order),
+                    None => return,
+                },
+                () = stop.notified(), if !stopping => {
+                    tracing::info!("stopping: running attempts may save a checkpoint first");
+                    stopping = true;
+                    let grace_ms = millis(self.host.config.drain_grace);
+                    self.handle(Input::Drain { grace_ms });
+                }
+                () = at(wake) => self.handle(Input::Tick),
+                () = at(ended_at.map(|ended_at| ended_at + LAST_WORD)) => return,
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Assign(assignment) => self.assign(*assignment),
+            Order::Stop { epoch, why, grace_ms } => self.handle(Input::Stop { epoch, why, grace_ms }),
+            Order::Renewed { renewal, epochs, term_ms } => self.handle(Input::Renewed { renewal, epochs, term_ms }),
+            Order::Drain { grace_ms } => self.handle(Input::Drain { grace_ms }),
+            Order::Acknowledged(epoch) => {
+                self.host.outbox.acknowledged(epoch);
+                if let Some(at) = self.earlier.iter().position(|earlier| *earlier == epoch) {
+                    self.earlier.swap_remove(at);
+                    self.clean(epoch);
+                }
+                self.handle(Input::Acknowledged(epoch));
+            }
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        if self.earlier.contains(&assignment.epoch) {
+            return; // It ended with the earlier process; its end is on the way.
+        }
+        let measures = self.host.measures(&assignment);
+        let epoch = assignment.epoch;
+        if let Err(why) = measures.training() {
+            tracing::info!(epoch, %why, "this attempt's steps are not recorded");
+        }
+        let assigned = Assigned {
+            epoch,
+            job: assignment.job.clone(),
+            lease_term_ms: assignment.lease_term_ms,
+            max_runtime_ms: assignment.max_runtime_ms,
+            reducer: Reducer::new(measures),
+        };
+        self.attempts.entry(epoch).or_insert(Known { assignment, commands: None });
+        self.handle(Input::Assigned(Box::new(assigned)));
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = millis(self.from.elapsed());
+        for output in self.agent.handle(input, now) {
+            self.act(output);
+        }
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Renew { renewal, epochs } => self.host.outbox.push(Report::Renew { renewal, epochs }),
+            Output::Launch(epoch) => self.launch(epoch),
+            Output::Started(epoch) => {
+                let job = self.job(epoch);
+                self.host.outbox.push(Report::Started { epoch, job });
+            }
+            Output::Deadline { epoch, in_ms } => self.command(epoch, Command::Deadline(in_ms)),
+            Output::RequestCheckpoint(epoch) => self.command(epoch, Command::Checkpoint),
+            Output::Terminate(epoch) => self.command(epoch, Command::Terminate),
+            Output::Kill(epoch) => self.command(epoch, Command::Kill),
+            Output::Progress(epoch, progress) => self.host.outbox.push(Report::Progress(epoch, progress)),
+            Output::Checkpointed { epoch, step } => {
+                let job = self.job(epoch);
+                self.host.outbox.push(Report::Checkpointed { epoch, job, step });
+            }
+            Output::End(epoch, end) => self.end(epoch, *end),
+            Output::Clean(epoch) => {
+                self.attempts.remove(&epoch);
+                self.clean(epoch);
+            }
+        }
+    }
+
+    fn launch(&mut self, epoch: Epoch) {
+        let Some(known) = self.attempts.get_mut(&epoch) else { return };
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        known.commands = Some(commands);
+        let assignment = known.assignment.clone();
+        tokio::spawn(runner::run(Arc::clone(&self.host), assignment, receiver, self.inputs.clone()));
+    }
+
+    /// A full queue or a finished task is no loss: the guard enforces the deadline by itself.
+    fn command(&self, epoch: Epoch, command: Command) {
+        if let Some(commands) = self.attempts.get(&epoch).and_then(|known| known.commands.as_ref())
+            && commands.try_send(command).is_err()
+        {
+            tracing::debug!(epoch, ?command, "the attempt's task has ended or is busy");
+        }
+    }
+
+    /// First the samples, then the outcome, then the word to the leader: a crash between any two loses nothing that was
+    /// promised. (Samples without an outcome are kept, though the attempt may be told as restarted.)
+    fn end(&mut self, epoch: Epoch, end: End) {
+        let job = self.job(epoch);
+        tracing::info!(epoch, outcome = ?end.outcome, step = end.step, samples = end.samples.len(), "attempt ended");
+        if !end.samples.is_empty() {
+            let spooled = random::token().map_err(|error| error.to_string()).and_then(|id| {
+                let contribution = Contribution { id, samples: end.samples };
+                self.host.state.spool(&contribution).map_err(|error| error.to_string())
+            });
+            match spooled {
+                Ok(()) => self.spooled.notify_one(),
+                Err(error) => tracing::error!(epoch, error, "the samples cannot be kept"),
+            }
+        }
+        let outcome = OutcomeRecord { epoch, job, outcome: end.outcome, detail: end.detail, step: end.step };
+        if let Err(error) = self.host.state.end_attempt(&outcome) {
+            tracing::error!(epoch, %error, "the outcome cannot be kept; it is reported all the same");
+        }
+        self.host.outbox.push(Report::Ended(ended(outcome)));
+    }
+
+    fn job(&self, epoch: Epoch) -> String {
+        self.attempts.get(&epoch).map(|known| known.assignment.job.clone()).unwrap_or_default()
+    }
+
+    fn clean(&self, epoch: Epoch) {
+        if let Err(error) = self.host.state.remove_attempt(epoch) {
+            tracing::error!(epoch, %error, "the attempt's folder cannot be removed");
+        }
+    }
+}
+
+fn ended(outcome: OutcomeRecord) -> Ended {
+    let OutcomeRecord { epoch, job, outcome, detail, step } = outcome;
+    Ended { epoch, job, outcome, detail, step }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
