@@ -26,6 +26,14 @@ pub enum ProposeError {
     /// The disk is nearly full, so this command is refused until there is room.
     #[error("the disk of this node is nearly full")]
     StorageFull,
+    /// The log cannot be written for now: try again. Nothing of this command was kept.
+    #[error("the log of this node cannot be written at the moment: {why}")]
+    Stalled {
+        /// What the disk says.
+        why: String,
+        /// A good moment to try again, in milliseconds from now.
+        retry_ms: u64,
+    },
     /// The command is larger than one log entry may be.
     #[error("the command takes {bytes} bytes, more than the {limit} a log entry may hold")]
     TooLarge {
@@ -60,6 +68,31 @@ pub enum ReadError {
     /// The node is shutting down or has stopped; the sentence says why.
     #[error("the node has stopped: {0}")]
     Stopped(String),
+}
+
+/// Why a worker got no session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// Another node leads, or none does.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// The leader's node id, if known.
+        leader: Option<u64>,
+    },
+    /// The worker is not registered, or was removed.
+    #[error("this worker is not registered")]
+    UnknownWorker,
+    /// The worker has been registered again since, by a later process.
+    #[error("a later process of this worker has registered")]
+    StaleInstance,
+}
+
+/// Why a report was not taken. Reports that matter are sent again in the next session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// The session is over: this node no longer leads, or the worker has a newer session.
+    #[error("the session is over")]
+    SessionOver,
 }
 
 /// Why a node did not start.

@@ -184,10 +184,16 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.admission.in_flight()
     }
 
+    /// Has the threads stop, without waiting for them.
+    pub fn stop(&self) {
+        // One that is gone has stopped already.
+        let _ = self.shared.inbox.push(Event::Stop);
+    }
+
     /// Stops the threads and waits for them. What is in the log's queue still reaches the disk; what is not committed
     /// is answered with an unknown outcome. Blocks.
     pub fn shutdown(&self) {
-        let _ = self.shared.inbox.push(Event::Stop);
+        self.stop();
         let threads = std::mem::take(&mut *self.shared.threads.lock());
         for thread in threads {
             // Each thread catches its own panics and writes down why.

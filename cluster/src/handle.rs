@@ -1,0 +1,190 @@
+//! The front door of a running node.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
+use stepcast_scheduler::{Command, Reply, RequestId, State};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::config::Config;
+use crate::consensus::{self, Stall};
+use crate::error::{AttachError, ProposeError, ReadError};
+use crate::identity::Identity;
+use crate::jobs::{JobHub, JobWatch};
+use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot, view};
+use crate::metrics::Metrics;
+use crate::ports::Contribution;
+use crate::proposer::{Outcome, Proposer};
+use crate::replica::Replicated;
+use crate::status::{Health, NodeStatus};
+use crate::watch::WatchError;
+
+/// At a shutdown, what is under way may finish for this long.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running node. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) identity: Identity,
+    pub(crate) config: Config,
+    pub(crate) consensus: consensus::Handle<Outcome>,
+    pub(crate) proposer: Arc<Proposer>,
+    pub(crate) replicated: Arc<Replicated>,
+    pub(crate) hub: Arc<JobHub>,
+    pub(crate) live: Arc<LiveBoard>,
+    pub(crate) slot: Slot,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) disk_free: Arc<AtomicU64>,
+    pub(crate) snapshot_index: Arc<AtomicU64>,
+    pub(crate) tasks: Mutex<JoinSet<()>>,
+}
+
+impl Handle {
+    /// Puts a command into the log and waits until it is applied. With a request id, asking again gives the first
+    /// answer; after [`ProposeError::OutcomeUnknown`] that is what to do.
+    pub async fn propose(&self, command: Command, request_id: Option<RequestId>) -> Result<Reply, ProposeError> {
+        self.0.proposer.propose(command, request_id).await
+    }
+
+    /// Reads the state with everything in it that was acknowledged before this call. The log waits while `read` runs,
+    /// so it must be quick.
+    pub async fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, ReadError> {
+        self.0.proposer.confirm_read().await?;
+        Ok(self.0.replicated.read(read))
+    }
+
+    /// Reads the state as this node has it now, which may be a moment old, and works on a node that cannot write.
+    pub fn read_stale<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        self.0.replicated.read(read)
+    }
+
+    /// Watches a job: its value now, then every event, with live progress in between.
+    pub fn watch(&self, job: JobId) -> Result<JobWatch, WatchError> {
+        // Under the state's lock, so that no event falls between the value and the watch.
+        self.0.replicated.read(|state| {
+            let current = view::job(state, job).ok_or(WatchError::NoSuchJob)?;
+            self.0.hub.open(job, view::seq(&current), current.clone(), view::is_over(&current))
+        })
+    }
+
+    /// What an attempt has said of itself lately. `None` on a node that does not lead, and for an attempt long over.
+    pub fn live(&self, epoch: Epoch) -> Option<Live> {
+        self.0.live.get(epoch)
+    }
+
+    /// Opens a session for a registered worker, on the leader only. An earlier session of the worker is closed.
+    pub fn attach(&self, worker: WorkerId, instance: InstanceId) -> Result<Session, AttachError> {
+        let leader = self.0.slot.read().clone();
+        let Some(leader) = leader else {
+            return Err(AttachError::NotLeader { leader: self.0.consensus.role().borrow().leader });
+        };
+        match self.0.replicated.read(|state| view::instance(state, worker)) {
+            None => Err(AttachError::UnknownWorker),
+            Some(registered) if registered != instance => Err(AttachError::StaleInstance),
+            Some(_) => Ok(Session::open(leader, worker)),
+        }
+    }
+
+    /// Stores a worker's samples, exactly once by their id. After `Ok` they are durable.
+    pub async fn contribute(&self, contribution: Contribution) -> Result<(), ContributeError> {
+        self.0.recorder.contribute(contribution).await
+    }
+
+    /// Milliseconds since 1970 as the log sees them.
+    pub fn now_ms(&self) -> u64 {
+        self.0.proposer.now_ms()
+    }
+
+    /// Where the node stands.
+    pub fn status(&self) -> NodeStatus {
+        let inner = &*self.0;
+        let role = *inner.consensus.role().borrow();
+        let progress = inner.consensus.progress();
+        let leader = inner.slot.read().clone();
+        NodeStatus {
+            node_id: inner.identity.node_id,
+            cluster_id: inner.identity.cluster_id,
+            term: role.term,
+            leader: role.leader,
+            leading: leader.is_some(),
+            voters: inner.consensus.voters(),
+            commit_index: progress.committed,
+            applied_index: progress.applied,
+            last_index: progress.last,
+            snapshot_index: inner.snapshot_index.load(Ordering::Acquire),
+            sessions: leader.map_or(0, |leader| leader.sessions.count()),
+            disk_free_bytes: inner.disk_free.load(Ordering::Relaxed),
+            health: self.health(role.leader),
+        }
+    }
+
+    /// Everything measured, in the text format that Prometheus reads.
+    pub fn metrics_text(&self) -> String {
+        self.0.metrics.text(&self.status())
+    }
+
+    /// Waits until this node leads and its duties have begun, or cannot any more.
+    pub async fn leading(&self) -> bool {
+        let mut role = self.0.consensus.role();
+        loop {
+            if self.0.slot.read().is_some() {
+                return true;
+            }
+            if matches!(self.0.consensus.state(), consensus::State::Stopped(_)) {
+                return false;
+            }
+            // Duties begin shortly after the role changes, so both are looked at again and again.
+            let _ = tokio::time::timeout(Duration::from_millis(5), role.changed()).await;
+        }
+    }
+
+    /// Where the data is.
+    pub fn data_dir(&self) -> &PathBuf {
+        &self.0.config.data_dir
+    }
+
+    /// Stops the node: nothing new is taken, what is under way finishes if it can, and the log is closed.
+    pub async fn shutdown(&self) {
+        self.0.proposer.close();
+        let begun = tokio::time::Instant::now();
+        while self.0.consensus.in_flight() > 0 && begun.elapsed() < DRAIN {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
+        tasks.shutdown().await;
+        let consensus = self.0.consensus.clone();
+        // Joins threads, which are on their way out.
+        let _ = spawn_blocking(move || consensus.shutdown()).await;
+    }
+
+    fn health(&self, leader: Option<u64>) -> Health {
+        match self.0.consensus.state() {
+            consensus::State::Stopped(why) => Health::Stopped(why),
+            consensus::State::Stalled(Stall::Full) => Health::StorageFull,
+            consensus::State::Stalled(Stall::Failing(why)) => Health::LogStalled(why),
+            consensus::State::Running if self.0.proposer.disk_is_low() => Health::StorageFull,
+            consensus::State::Running if leader.is_none() => Health::Electing,
+            consensus::State::Running => Health::Serving,
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without a shutdown the threads still end; nobody waits for them.
+        self.consensus.stop();
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("node_id", &self.0.identity.node_id).finish_non_exhaustive()
+    }
+}

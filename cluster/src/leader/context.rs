@@ -1,0 +1,96 @@
+//! What every duty of one leadership shares. It lives as long as the node leads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use stepcast_scheduler::ids::WorkerId;
+
+use super::leases::Leases;
+use super::live::LiveBoard;
+use super::orders::Sessions;
+use super::signals::Signals;
+use crate::config::Config;
+use crate::jobs::JobHub;
+use crate::metrics::Metrics;
+use crate::ports::Ports;
+use crate::proposer::Proposer;
+use crate::replica::Replicated;
+use crate::session::Parting;
+
+/// One leadership.
+pub(crate) struct Leader {
+    pub(crate) config: Config,
+    pub(crate) ports: Ports,
+    pub(crate) replicated: Arc<Replicated>,
+    pub(crate) proposer: Arc<Proposer>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) hub: Arc<JobHub>,
+    pub(crate) live: Arc<LiveBoard>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) leases: Mutex<Leases>,
+    over: AtomicBool,
+}
+
+impl Leader {
+    /// Begins now.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let now = parts.ports.clock.monotonic();
+        let leases = Leases::new(parts.config.lease_term, now);
+        Self {
+            config: parts.config,
+            ports: parts.ports,
+            replicated: parts.replicated,
+            proposer: parts.proposer,
+            signals: parts.signals,
+            hub: parts.hub,
+            live: parts.live,
+            metrics: parts.metrics,
+            sessions: Arc::new(Sessions::default()),
+            leases: Mutex::new(leases),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// The leader's monotonic time.
+    pub(crate) fn now(&self) -> Duration {
+        self.ports.clock.monotonic()
+    }
+
+    /// A lease's length as workers are told it.
+    pub(crate) fn lease_term_ms(&self) -> u64 {
+        u64::try_from(self.config.lease_term.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether this leadership has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Ends it: no lease is renewed and no order given from now on.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.sessions.close_all(Parting::NotLeader);
+        self.live.clear();
+    }
+
+    /// Has the dispatcher look at everybody who is attached.
+    pub(crate) fn look_at_all(&self) {
+        self.sessions.attached().into_iter().for_each(|worker: WorkerId| self.signals.worker(worker));
+    }
+}
+
+/// What a leadership is made of.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) ports: Ports,
+    pub(crate) replicated: Arc<Replicated>,
+    pub(crate) proposer: Arc<Proposer>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) hub: Arc<JobHub>,
+    pub(crate) live: Arc<LiveBoard>,
+    pub(crate) metrics: Arc<Metrics>,
+}

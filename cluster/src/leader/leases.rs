@@ -1,0 +1,151 @@
+//! When each lease ends: only in the leader's memory, by its monotonic clock. Pure; the duty around it asks and proposes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
+
+/// A new leader waits this much longer than one term: the leader before it may have renewed a lease in the moment before
+/// it noticed that it no longer leads, which takes at most two election timeouts.
+const HANDOVER: Duration = Duration::from_secs(4);
+
+/// An expiry whose proposal got lost is proposed again after this long.
+const PROPOSE_AGAIN: Duration = Duration::from_secs(5);
+
+/// One live attempt, as the state has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Held {
+    /// The attempt's fencing token.
+    pub(crate) epoch: Epoch,
+    /// Its job.
+    pub(crate) job: JobId,
+    /// Who runs it.
+    pub(crate) worker: WorkerId,
+}
+
+/// The leader's table of leases.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    term: Duration,
+    leading_since: Duration,
+    table: BTreeMap<Epoch, Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    held: Held,
+    ends: Duration,
+    /// When its expiry was last proposed. From then on it is not renewed: the entry may be in the log already.
+    expiry_proposed: Option<Duration>,
+}
+
+impl Leases {
+    /// The table of a node that leads from `now` on.
+    pub(crate) fn new(term: Duration, now: Duration) -> Self {
+        Self { term, leading_since: now, table: BTreeMap::new() }
+    }
+
+    /// Brings the table in line with the live attempts: those it does not know get one full term, those that are over
+    /// are forgotten.
+    pub(crate) fn align(&mut self, live: &[Held], now: Duration) {
+        let known: BTreeSet<Epoch> = live.iter().map(|held| held.epoch).collect();
+        self.table.retain(|epoch, _| known.contains(epoch));
+        self.grant(live, now);
+    }
+
+    /// Gives those of the live attempts that it does not know one full term.
+    pub(crate) fn grant(&mut self, live: &[Held], now: Duration) {
+        for held in live {
+            // What is live at the first look may have been granted by another leader.
+            let first = if now <= self.leading_since { HANDOVER } else { Duration::ZERO };
+            let ends = now + self.term + first;
+            self.table.entry(held.epoch).or_insert(Lease { held: *held, ends, expiry_proposed: None });
+        }
+    }
+
+    /// Who holds this lease.
+    pub(crate) fn held(&self, epoch: Epoch) -> Option<Held> {
+        self.table.get(&epoch).map(|lease| lease.held)
+    }
+
+    /// A worker asks to keep its leases. Gives back those epochs that the state still has (`live`) and the table renews;
+    /// the others it has lost.
+    pub(crate) fn renew(&mut self, worker: WorkerId, epochs: &[Epoch], live: &[Held], now: Duration) -> Vec<Epoch> {
+        let mut renewed = Vec::with_capacity(live.len());
+        for epoch in epochs.iter().filter(|epoch| live.iter().any(|held| held.epoch == **epoch)) {
+            let Some(lease) = self.table.get_mut(epoch) else { continue };
+            if lease.held.worker == worker && lease.expiry_proposed.is_none() && lease.ends > now {
+                lease.ends = lease.ends.max(now + self.term);
+                renewed.push(*epoch);
+            }
+        }
+        renewed
+    }
+
+    /// Leases that have ended and whose expiry is to be proposed now.
+    pub(crate) fn expired(&mut self, now: Duration) -> Vec<(JobId, Epoch)> {
+        let mut expired = Vec::new();
+        for (epoch, lease) in &mut self.table {
+            let due = lease.expiry_proposed.is_none_or(|at| now >= at + PROPOSE_AGAIN);
+            if lease.ends <= now && due {
+                lease.expiry_proposed = Some(now);
+                expired.push((lease.held.job, *epoch));
+            }
+        }
+        expired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERM: Duration = Duration::from_secs(30);
+
+    fn held(epoch: u64, worker: u64) -> Held {
+        Held { epoch: Epoch(epoch), job: JobId(epoch + 100), worker: WorkerId(worker) }
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_unrenewed_lease_expires_after_its_term_and_a_renewed_one_does_not() {
+        let mut leases = Leases::new(TERM, at(0));
+        leases.align(&[held(1, 7), held(2, 7)], at(10));
+        assert_eq!(leases.renew(WorkerId(7), &[Epoch(1)], &[held(1, 7)], at(30)), [Epoch(1)]);
+        assert_eq!(leases.expired(at(39)), []);
+        assert_eq!(leases.expired(at(40)), [(JobId(102), Epoch(2))]);
+        assert_eq!(leases.expired(at(59)), [(JobId(102), Epoch(2))], "proposed again while it is live");
+        assert_eq!(leases.expired(at(60)), [(JobId(101), Epoch(1))]);
+    }
+
+    #[test]
+    fn a_new_leader_gives_what_it_finds_a_full_term_and_the_handover() {
+        let mut leases = Leases::new(TERM, at(100));
+        leases.align(&[held(1, 7)], at(100));
+        assert_eq!(leases.expired(at(133)), []);
+        assert_eq!(leases.expired(at(134)), [(JobId(101), Epoch(1))]);
+    }
+
+    #[test]
+    fn a_lease_is_renewed_only_for_its_worker_and_only_before_its_end() {
+        let mut leases = Leases::new(TERM, at(0));
+        let live = [held(1, 7), held(2, 8)];
+        leases.align(&live, at(1));
+        assert_eq!(leases.renew(WorkerId(7), &[Epoch(1), Epoch(2), Epoch(3)], &live, at(2)), [Epoch(1)]);
+        assert_eq!(leases.renew(WorkerId(8), &[Epoch(2)], &live[..1], at(3)), [], "the state has ended it");
+        assert_eq!(leases.expired(at(40)).len(), 2);
+        assert_eq!(leases.renew(WorkerId(8), &[Epoch(2)], &live, at(40)), []);
+    }
+
+    #[test]
+    fn an_attempt_that_is_over_is_forgotten() {
+        let mut leases = Leases::new(TERM, at(0));
+        leases.align(&[held(1, 7)], at(1));
+        leases.align(&[], at(2));
+        assert_eq!(leases.held(Epoch(1)), None);
+        assert_eq!(leases.expired(at(99)), []);
+    }
+}

@@ -1,0 +1,195 @@
+//! The open sessions of workers and the orders on their way to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use stepcast_scheduler::ids::{Epoch, WorkerId};
+use tokio::sync::mpsc;
+
+use crate::session::{Order, Parting};
+
+/// Orders on their way to one worker. It runs a few attempts at a time, so a full queue means that nobody reads it.
+const ORDERS: usize = 256;
+
+/// The sessions this leader has.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last_number: u64,
+    open: BTreeMap<WorkerId, Open>,
+    /// Since when each worker that was seen has had no session.
+    away: BTreeMap<WorkerId, Duration>,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    orders: mpsc::Sender<Order>,
+    told: Told,
+}
+
+/// What a session has been told, so that looking again tells it nothing twice.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Attempts assigned in this session.
+    pub(crate) assigned: BTreeSet<Epoch>,
+    /// Attempts stopped in this session.
+    pub(crate) stopped: BTreeSet<Epoch>,
+    /// Whether it was told to drain.
+    pub(crate) drained: bool,
+}
+
+impl Told {
+    /// Forgets attempts that are over, so that this stays as small as what runs.
+    pub(crate) fn forget_all_but(&mut self, wanted: &BTreeSet<Epoch>) {
+        self.assigned.retain(|epoch| wanted.contains(epoch));
+        self.stopped.retain(|epoch| wanted.contains(epoch));
+    }
+}
+
+impl Sessions {
+    /// Opens a session; one that the worker had before is told to go.
+    pub(crate) fn open(self: &Arc<Self>, worker: WorkerId) -> (u64, mpsc::Receiver<Order>) {
+        let (orders, received) = mpsc::channel(ORDERS);
+        let mut inner = self.inner.lock();
+        inner.last_number += 1;
+        let number = inner.last_number;
+        inner.away.remove(&worker);
+        let before = inner.open.insert(worker, Open { number, orders, told: Told::default() });
+        if let Some(before) = before {
+            // A full queue has no room for a farewell; its end says enough.
+            let _ = before.orders.try_send(Order::Shutdown(Parting::Replaced));
+        }
+        (number, received)
+    }
+
+    /// Closes a session, unless a later one has taken its place.
+    pub(crate) fn close(&self, worker: WorkerId, number: u64, now: Duration) {
+        let mut inner = self.inner.lock();
+        if inner.open.get(&worker).is_some_and(|open| open.number == number) {
+            inner.open.remove(&worker);
+            inner.away.insert(worker, now);
+        }
+    }
+
+    /// Sends orders decided by looking at what the session was told before. False if the worker has no session, or had
+    /// to be cut off.
+    pub(crate) fn tell(&self, worker: WorkerId, decide: impl FnOnce(&mut Told) -> Vec<Order>, now: Duration) -> bool {
+        self.tell_if(worker, |_| true, decide, now)
+    }
+
+    /// The same, but only to this very session: a later one of the same worker has not asked.
+    pub(crate) fn tell_session(
+        &self,
+        worker: WorkerId,
+        number: u64,
+        decide: impl FnOnce(&mut Told) -> Vec<Order>,
+        now: Duration,
+    ) -> bool {
+        self.tell_if(worker, |open| open == number, decide, now)
+    }
+
+    fn tell_if(
+        &self,
+        worker: WorkerId,
+        is_meant: impl FnOnce(u64) -> bool,
+        decide: impl FnOnce(&mut Told) -> Vec<Order>,
+        now: Duration,
+    ) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(open) = inner.open.get_mut(&worker).filter(|open| is_meant(open.number)) else { return false };
+        let orders = decide(&mut open.told);
+        if orders.into_iter().all(|order| open.orders.try_send(order).is_ok()) {
+            return true;
+        }
+        // Nothing is lost: what matters is told again in the next session.
+        tracing::warn!(worker = %worker, "a worker does not read its orders; its session is closed");
+        inner.open.remove(&worker);
+        inner.away.insert(worker, now);
+        false
+    }
+
+    /// Closes every session of this leader.
+    pub(crate) fn close_all(&self, parting: Parting) {
+        let open = std::mem::take(&mut self.inner.lock().open);
+        for session in open.into_values() {
+            let _ = session.orders.try_send(Order::Shutdown(parting));
+        }
+    }
+
+    /// Workers with an open session.
+    pub(crate) fn attached(&self) -> Vec<WorkerId> {
+        self.inner.lock().open.keys().copied().collect()
+    }
+
+    /// How many sessions are open.
+    pub(crate) fn count(&self) -> usize {
+        self.inner.lock().open.len()
+    }
+
+    /// Which of these workers have had no session for `term`. One that was never seen counts from the first time it is
+    /// asked for.
+    pub(crate) fn away_for(&self, workers: &[WorkerId], term: Duration, now: Duration) -> Vec<WorkerId> {
+        let mut inner = self.inner.lock();
+        let asked: BTreeSet<WorkerId> = workers.iter().copied().collect();
+        inner.away.retain(|worker, _| asked.contains(worker));
+        let mut away = Vec::new();
+        for worker in asked {
+            if inner.open.contains_key(&worker) {
+                continue;
+            }
+            let since = *inner.away.entry(worker).or_insert(now);
+            if now >= since + term {
+                away.push(worker);
+            }
+        }
+        away
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const WORKER: WorkerId = WorkerId(7);
+
+    #[test]
+    fn a_second_session_replaces_the_first_and_a_late_close_of_the_first_does_nothing() {
+        let sessions = Arc::new(Sessions::default());
+        let (first, mut first_orders) = sessions.open(WORKER);
+        let (_, _second_orders) = sessions.open(WORKER);
+        assert!(matches!(first_orders.try_recv(), Ok(Order::Shutdown(Parting::Replaced))));
+        sessions.close(WORKER, first, NOW);
+        assert_eq!(sessions.attached(), [WORKER]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_read_is_cut_off() {
+        let sessions = Arc::new(Sessions::default());
+        let (_, _orders) = sessions.open(WORKER);
+        let tell = || sessions.tell(WORKER, |_| vec![Order::Drain { grace_ms: 0 }], NOW);
+        assert_eq!((0..ORDERS).filter(|_| tell()).count(), ORDERS);
+        assert!(!tell());
+        assert_eq!(sessions.count(), 0);
+    }
+
+    #[test]
+    fn a_worker_counts_as_away_after_a_term_without_a_session() {
+        let sessions = Arc::new(Sessions::default());
+        let term = Duration::from_secs(30);
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW), []);
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW + term), [WORKER]);
+        let (number, _orders) = sessions.open(WORKER);
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW + 2 * term), []);
+        sessions.close(WORKER, number, NOW + 3 * term);
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW + 3 * term), []);
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW + 4 * term), [WORKER]);
+    }
+}

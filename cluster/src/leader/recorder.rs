@@ -1,0 +1,152 @@
+//! Gathers workers' contributions for a moment and records them together. Samples never enter the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use crate::ports::{Contribution, RecordSink};
+
+/// Contributions recorded at once: enough for one table file, few enough to retry as a whole.
+const BATCH: usize = 256;
+
+/// Contributions that wait. A worker keeps what is refused in its spool and sends it again.
+const WAITING: usize = 1024;
+
+/// Why a contribution was not recorded. The worker keeps it and sends it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ContributeError {
+    /// Too many are waiting.
+    #[error("too many contributions are waiting")]
+    Busy,
+    /// The records could not be written.
+    #[error("the records could not be written")]
+    Failed,
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    Stopped,
+}
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorder {
+    queue: mpsc::Sender<Waiting>,
+}
+
+type Waiting = (Contribution, oneshot::Sender<Result<(), ContributeError>>);
+
+impl Recorder {
+    /// A recorder, and the task behind it, which ends when the last recorder is dropped.
+    pub(crate) fn new(sink: Arc<dyn RecordSink>, every: Duration) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        (Self { queue }, run(sink, every, waiting))
+    }
+
+    /// Waits until the contribution is durable.
+    pub(crate) async fn contribute(&self, contribution: Contribution) -> Result<(), ContributeError> {
+        let (answer, recorded) = oneshot::channel();
+        self.queue.try_send((contribution, answer)).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => ContributeError::Busy,
+            mpsc::error::TrySendError::Closed(_) => ContributeError::Stopped,
+        })?;
+        recorded.await.unwrap_or(Err(ContributeError::Stopped))
+    }
+}
+
+async fn run(sink: Arc<dyn RecordSink>, every: Duration, mut waiting: mpsc::Receiver<Waiting>) {
+    while let Some(first) = waiting.recv().await {
+        let batch = gather(first, every, &mut waiting).await;
+        let (contributions, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let count = contributions.len();
+        let recorded = sink.record(contributions).await.map_err(|error| {
+            tracing::warn!(%error, count, "contributions were not recorded; workers send them again");
+            ContributeError::Failed
+        });
+        for answer in answers {
+            // A worker that is gone asks again with the same id.
+            let _ = answer.send(recorded);
+        }
+    }
+}
+
+/// Everything that comes within `every` of the first, up to one batch.
+async fn gather(first: Waiting, every: Duration, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
+    let until = Instant::now() + every;
+    let mut batch = vec![first];
+    while batch.len() < BATCH {
+        match timeout_at(until, waiting.recv()).await {
+            Ok(Some(next)) => batch.push(next),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::{BoxFuture, join_all};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::ports::PortError;
+
+    #[derive(Default)]
+    struct Sink {
+        batches: Mutex<Vec<Vec<[u8; 16]>>>,
+        failing: Mutex<bool>,
+    }
+
+    impl RecordSink for Sink {
+        fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+            Box::pin(async move {
+                if *self.failing.lock() {
+                    return Err(PortError::new("the store is away"));
+                }
+                self.batches.lock().push(contributions.iter().map(|c| c.id).collect());
+                Ok(())
+            })
+        }
+    }
+
+    fn contribution(n: u8) -> Contribution {
+        Contribution { id: [n; 16], samples: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn what_comes_together_is_recorded_together_and_then_acknowledged() {
+        let sink = Arc::new(Sink::default());
+        let (recorder, task) = Recorder::new(sink.clone(), Duration::from_millis(5));
+        let task = tokio::spawn(task);
+        let answers = join_all((0..5).map(|n| recorder.contribute(contribution(n)))).await;
+        assert!(answers.iter().all(|answer| *answer == Ok(())));
+        assert_eq!(*sink.batches.lock(), [(0..5).map(|n| [n; 16]).collect::<Vec<_>>()]);
+        drop(recorder);
+        assert!(task.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_everybody_in_the_batch_and_the_next_one_works() {
+        let sink = Arc::new(Sink::default());
+        let (recorder, task) = Recorder::new(sink.clone(), Duration::from_millis(5));
+        tokio::spawn(task);
+        *sink.failing.lock() = true;
+        let answers = join_all((0..2).map(|n| recorder.contribute(contribution(n)))).await;
+        assert_eq!(answers, [Err(ContributeError::Failed); 2]);
+        *sink.failing.lock() = false;
+        assert_eq!(recorder.contribute(contribution(1)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_instead_of_waiting() {
+        let sink = Arc::new(Sink::default());
+        let (recorder, task) = Recorder::new(sink, Duration::from_millis(5));
+        let mut waiting: Vec<_> =
+            (0..WAITING).map(|_| Box::pin(recorder.contribute(contribution(0)))).collect();
+        for one in &mut waiting {
+            assert!(futures::poll!(one.as_mut()).is_pending());
+        }
+        assert_eq!(recorder.contribute(contribution(9)).await, Err(ContributeError::Busy));
+        drop((waiting, task));
+    }
+}

@@ -1,0 +1,175 @@
+//! What an attached worker says: renewals and progress stay in memory, facts go into the log.
+
+use std::sync::Arc;
+
+use stepcast_scheduler::Command;
+use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::context::Leader;
+use super::view;
+use crate::error::{ProposeError, ReportError};
+use crate::session::{Order, Report, StopReason};
+use crate::watch::Update;
+
+/// Facts of one worker on their way into the log. Beyond it the worker's stream is read no further.
+const FACTS: usize = 64;
+
+/// A fact that found no room in the log is tried again this often before the worker has to send it again.
+const TRIES: u32 = 5;
+
+/// An open session with a worker: its orders, and the way to report.
+#[derive(Debug)]
+pub struct Session {
+    /// What the worker is told. Its end, or [`Order::Shutdown`], ends the session.
+    pub orders: mpsc::Receiver<Order>,
+    /// What the worker says. The session is closed when the last clone is dropped.
+    pub reports: Reports,
+}
+
+/// Where a worker's reports go.
+#[derive(Clone)]
+pub struct Reports(Arc<Inner>);
+
+struct Inner {
+    leader: Arc<Leader>,
+    worker: WorkerId,
+    number: u64,
+    facts: Arc<Semaphore>,
+}
+
+impl Session {
+    /// Opens a session on this leadership; everything the state wants of the worker is ordered at once.
+    pub(crate) fn open(leader: Arc<Leader>, worker: WorkerId) -> Self {
+        let (number, orders) = leader.sessions.open(worker);
+        leader.signals.worker(worker);
+        leader.signals.plan.notify_one();
+        let facts = Arc::new(Semaphore::new(FACTS));
+        Self { orders, reports: Reports(Arc::new(Inner { leader, worker, number, facts })) }
+    }
+}
+
+impl Reports {
+    /// Takes one report. Waits only if many of this worker's facts are on their way into the log.
+    pub async fn report(&self, report: Report) -> Result<(), ReportError> {
+        if self.0.leader.is_over() {
+            return Err(ReportError::SessionOver);
+        }
+        match report {
+            Report::Renew { renewal, epochs } => self.0.renew(renewal, epochs),
+            Report::Progress { epoch, progress } => {
+                self.0.live(epoch, |leader, job| {
+                    leader.live.progress(job, epoch, progress);
+                    leader.hub.live(job, &Update::Progress { epoch, progress });
+                });
+                Ok(())
+            }
+            Report::LogLines { epoch, lines } => {
+                self.0.live(epoch, |leader, job| {
+                    let lines = leader.live.lines(job, epoch, lines);
+                    leader.hub.live(job, &Update::Log { epoch, lines });
+                });
+                Ok(())
+            }
+            Report::Started { job, epoch } => self.fact(epoch, false, Command::StartAttempt { job, epoch }).await,
+            Report::Checkpointed { job, epoch, step } => {
+                self.fact(epoch, false, Command::Checkpoint { job, epoch, step }).await
+            }
+            Report::Ended { job, epoch, outcome, step, detail } => {
+                self.fact(epoch, true, Command::EndAttempt { job, epoch, outcome, step, detail }).await
+            }
+        }
+    }
+
+    /// Puts a fact into the log in the background, so that renewals behind it are not kept waiting.
+    async fn fact(&self, epoch: Epoch, ends: bool, command: Command) -> Result<(), ReportError> {
+        let permit = Arc::clone(&self.0.facts).acquire_owned().await.map_err(|_| ReportError::SessionOver)?;
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            inner.record(epoch, ends, command).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Renews what the state and the table both hold for this worker; the worker ends what is missing in the answer.
+    fn renew(&self, renewal: u64, epochs: Vec<Epoch>) -> Result<(), ReportError> {
+        let leader = &self.leader;
+        let now = leader.now();
+        let live = leader.replicated.read(|state| view::live_attempts_on(state, self.worker));
+        let renewed = {
+            let mut leases = leader.leases.lock();
+            leases.grant(&live, now);
+            leases.renew(self.worker, &epochs, &live, now)
+        };
+        let lost: Vec<Epoch> = epochs.into_iter().filter(|epoch| !renewed.contains(epoch)).collect();
+        let lease_term_ms = leader.lease_term_ms();
+        self.tell(move || {
+            let mut orders = vec![Order::Renewed { renewal, epochs: renewed, lease_term_ms }];
+            orders.extend(lost.into_iter().map(lease_lost));
+            orders
+        })
+    }
+
+    fn live(&self, epoch: Epoch, tell: impl FnOnce(&Leader, JobId)) {
+        let mine = self.leader.leases.lock().held(epoch).filter(|held| held.worker == self.worker);
+        // An attempt that is over, or another worker's, has nothing to say.
+        if let Some(held) = mine {
+            tell(&self.leader, held.job);
+        }
+    }
+
+    async fn record(&self, epoch: Epoch, ends: bool, command: Command) {
+        for _ in 0..TRIES {
+            if self.leader.is_over() {
+                return;
+            }
+            let told = match self.leader.proposer.propose(command.clone(), None).await {
+                Ok(_) if ends => self.tell(|| vec![Order::Acknowledged { epoch }]),
+                Ok(_) => Ok(()),
+                // The state knows better: the attempt is over, or was never this worker's.
+                Err(ProposeError::Rejected(_)) if ends => self.tell(|| vec![Order::Acknowledged { epoch }]),
+                Err(ProposeError::Rejected(rejection)) => {
+                    tracing::debug!(%rejection, %epoch, "a report came too late");
+                    self.tell(|| vec![lease_lost(epoch)])
+                }
+                Err(ProposeError::Busy { retry_ms }) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(retry_ms)).await;
+                    continue;
+                }
+                // The worker says it again until it is acknowledged; the others are repeated by what comes after them.
+                Err(error) => {
+                    tracing::warn!(%error, %epoch, "a worker's report was not taken into the log");
+                    Ok(())
+                }
+            };
+            if told.is_err() {
+                tracing::debug!(%epoch, "the answer to a report found no session");
+            }
+            return;
+        }
+    }
+
+    fn tell(&self, orders: impl FnOnce() -> Vec<Order>) -> Result<(), ReportError> {
+        let told = self.leader.sessions.tell_session(self.worker, self.number, |_| orders(), self.leader.now());
+        told.then_some(()).ok_or(ReportError::SessionOver)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.leader.sessions.close(self.worker, self.number, self.leader.now());
+    }
+}
+
+impl std::fmt::Debug for Reports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reports").field("worker", &self.0.worker).finish_non_exhaustive()
+    }
+}
+
+fn lease_lost(epoch: Epoch) -> Order {
+    Order::Stop { job: None, epoch, why: StopReason::LeaseLost, grace_ms: 0 }
+}

@@ -1,0 +1,54 @@
+//! Level-triggered cleaning: asks what should no longer exist, and removes it.
+
+use std::sync::Arc;
+
+use stepcast_scheduler::Command;
+use stepcast_scheduler::ids::StagingId;
+use tokio::time::Instant;
+
+use super::context::Leader;
+use super::view;
+
+/// Submissions looked at in one sweep of the staging area.
+const STAGED: usize = 1024;
+
+/// Sweeps until the leadership ends.
+pub(crate) async fn run(leader: Arc<Leader>) {
+    let mut whole = Instant::now();
+    loop {
+        delete(&leader, leader.signals.take_dropped()).await;
+        if Instant::now() >= whole {
+            whole = Instant::now() + leader.config.sweep_every;
+            retire(&leader).await;
+            delete(&leader, old(&leader).await).await;
+        }
+        let _ = tokio::time::timeout_at(whole, leader.signals.sweep.notified()).await;
+    }
+}
+
+/// Retention: the state forgets what is older than it promises to keep.
+async fn retire(leader: &Leader) {
+    if let Err(error) = leader.proposer.propose(Command::Sweep, None).await {
+        tracing::warn!(%error, "the retention sweep was not taken into the log");
+    }
+}
+
+/// What has been in the staging area for longer than any submission takes: a crash may have left it behind.
+async fn old(leader: &Leader) -> Vec<StagingId> {
+    leader.ports.staging.older_than(leader.config.staging_grace, STAGED).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the staging area could not be listed");
+        Vec::new()
+    })
+}
+
+/// Deletes those of these submissions that no job needs.
+async fn delete(leader: &Leader, staged: impl IntoIterator<Item = StagingId>) {
+    for staging in staged {
+        if leader.replicated.read(|state| view::is_staging_needed(state, &staging)) {
+            continue;
+        }
+        if let Err(error) = leader.ports.staging.delete(staging).await {
+            tracing::warn!(%error, "files in the staging area were not deleted; a later sweep tries again");
+        }
+    }
+}

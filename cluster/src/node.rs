@@ -1,0 +1,193 @@
+//! Puts one node together: identity, log, snapshots, state, consensus, and the duties that run beside them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use raft::eraftpb::ConfState;
+use stepcast_scheduler::State;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::consensus::log::{EngineLog, Loaded, LogStore, ORIGIN, Position};
+use crate::consensus::{self, Alone};
+use crate::disk;
+use crate::error::StartError;
+use crate::handle::{Handle, Inner};
+use crate::identity::{self, Identity};
+use crate::jobs::{Follower, JobHub};
+use crate::leader::{LiveBoard, Parts, Recorder, Signals, duties};
+use crate::metrics::Metrics;
+use crate::ports::Ports;
+use crate::proposer::Proposer;
+use crate::replica::{Replica, Replicated};
+use crate::snapshot::{self, Snapshots};
+use crate::snapshotter::{Due, Snapshotter};
+use crate::stamp::Stamper;
+
+/// Free space is looked at this often: a disk does not fill faster than the reserve in that time.
+const DISK_EVERY: Duration = Duration::from_secs(1);
+
+/// A control-plane node.
+#[derive(Debug)]
+pub struct Node;
+
+impl Node {
+    /// Starts a node on its data directory, new or old, and returns once it takes part: a node that votes alone leads
+    /// a moment later. Reads the whole log first, which blocks. To be called inside a tokio runtime.
+    pub fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
+        let identity = Identity::open(&config.data_dir, config.node_id)?;
+        let mut log = EngineLog::open(&identity::log_dir(&config.data_dir))?;
+        let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;
+        let recovered = recover(log.load()?, &snapshots, identity.node_id)?;
+        let parts = Assembly::new(&config, recovered.state, recovered.at);
+        let stamper = parts.replicated.read(|state| Stamper::new(Arc::clone(&ports.clock), state.newest_stamp_ms()));
+        let consensus = consensus::start(consensus::Start {
+            node_id: identity.node_id,
+            log,
+            loaded: recovered.log,
+            conf_state: ConfState { voters: recovered.voters, ..ConfState::default() },
+            applied: recovered.at.index,
+            machine: Replica::new(
+                Arc::clone(&parts.replicated),
+                Arc::new(Follower { hub: Arc::clone(&parts.hub), signals: Arc::clone(&parts.signals) }),
+                Arc::clone(&parts.due),
+            ),
+            transport: Arc::new(Alone),
+        })?;
+        let _entered = runtime.enter();
+        Ok(parts.run(identity, config, ports, stamper, consensus, snapshots))
+    }
+}
+
+/// What a start finds on disk.
+struct Recovered {
+    state: State,
+    at: Position,
+    voters: Vec<u64>,
+    log: Loaded,
+}
+
+/// The newest snapshot and the log behind it, checked against each other.
+fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recovered, StartError> {
+    let (state, at, voters) = match snapshots.newest()? {
+        None => (State::new(), ORIGIN, vec![node_id]),
+        Some(found) => {
+            let state = State::restore(&found.state)
+                .map_err(|error| snapshot::Error::State { index: found.at.index, why: error.to_string() })?;
+            (state, found.at, found.voters)
+        }
+    };
+    if at.index < log.truncated.index {
+        return Err(snapshot::Error::Missing { log: log.truncated.index, snapshot: at.index }.into());
+    }
+    if at.index > log.last().index {
+        return Err(snapshot::Error::Ahead { snapshot: at.index, log: log.last().index }.into());
+    }
+    // What is in a snapshot was committed, even if the note of that was not on disk when the power went.
+    log.hard_state.commit = log.hard_state.commit.max(at.index);
+    Ok(Recovered { state, at, voters, log })
+}
+
+/// The parts that need no running consensus.
+struct Assembly {
+    replicated: Arc<Replicated>,
+    hub: Arc<JobHub>,
+    signals: Arc<Signals>,
+    due: Arc<Due>,
+    snapshot_index: Arc<AtomicU64>,
+}
+
+impl Assembly {
+    fn new(config: &Config, state: State, at: Position) -> Self {
+        Self {
+            replicated: Arc::new(Replicated::new(state, at)),
+            hub: Arc::new(JobHub::new()),
+            signals: Arc::new(Signals::default()),
+            due: Arc::new(Due::new(config)),
+            snapshot_index: Arc::new(AtomicU64::new(at.index)),
+        }
+    }
+
+    /// Starts the tasks round consensus.
+    fn run(
+        self,
+        identity: Identity,
+        config: Config,
+        ports: Ports,
+        stamper: Stamper,
+        consensus: consensus::Handle<crate::proposer::Outcome>,
+        snapshots: Snapshots,
+    ) -> Handle {
+        let metrics = Arc::new(Metrics::default());
+        let disk_free = Arc::new(AtomicU64::new(u64::MAX));
+        look_at_disk(&config.data_dir, &disk_free);
+        let proposer = Arc::new(Proposer::new(
+            consensus.clone(),
+            stamper,
+            Arc::clone(&disk_free),
+            config.disk_reserve_bytes,
+            Arc::clone(&metrics),
+        ));
+        let live = Arc::new(LiveBoard::default());
+        let slot = Arc::new(RwLock::new(None));
+        let (recorder, recording) = Recorder::new(Arc::clone(&ports.recorder), config.record_every);
+        let snapshotter = Snapshotter {
+            replicated: Arc::clone(&self.replicated),
+            snapshots,
+            consensus: consensus.clone(),
+            due: self.due,
+            every: config.snapshot_every,
+            log_tail_entries: config.log_tail_entries,
+            newest: Arc::clone(&self.snapshot_index),
+        };
+        let leading = Parts {
+            config: config.clone(),
+            ports,
+            replicated: Arc::clone(&self.replicated),
+            proposer: Arc::clone(&proposer),
+            signals: self.signals,
+            hub: Arc::clone(&self.hub),
+            live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(recording);
+        tasks.spawn(snapshotter.run());
+        tasks.spawn(duties::run(leading, Arc::clone(&slot), consensus.role()));
+        tasks.spawn(watch_disk(config.data_dir.clone(), Arc::clone(&disk_free)));
+        Handle(Arc::new(Inner {
+            identity,
+            config,
+            consensus,
+            proposer,
+            replicated: self.replicated,
+            hub: self.hub,
+            live,
+            slot,
+            recorder,
+            metrics,
+            disk_free,
+            snapshot_index: self.snapshot_index,
+            tasks: Mutex::new(tasks),
+        }))
+    }
+}
+
+async fn watch_disk(dir: PathBuf, free: Arc<AtomicU64>) {
+    loop {
+        tokio::time::sleep(DISK_EVERY).await;
+        look_at_disk(&dir, &free);
+    }
+}
+
+fn look_at_disk(dir: &Path, free: &AtomicU64) {
+    match disk::free_bytes(dir) {
+        Ok(bytes) => free.store(bytes, Ordering::Relaxed),
+        // The writes themselves will say what is wrong.
+        Err(error) => tracing::debug!(%error, "free space is not known"),
+    }
+}

@@ -1,0 +1,138 @@
+//! Puts commands into the log: stamped, encoded, within bounds, and with an honest answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
+
+use crate::consensus::{Handle, Refused, Stall};
+use crate::error::{ProposeError, ReadError};
+use crate::metrics::Metrics;
+use crate::stamp::Stamper;
+
+/// What the log answers with.
+pub(crate) type Outcome = Result<Reply, Rejection>;
+
+/// Largest encoded command. A job's files are in the staging area, so commands are a few KiB.
+pub const MAX_COMMAND_BYTES: usize = 1 << 20;
+
+/// After this long a proposer is told that the outcome is unknown; clients give up at about the same time.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A read needs no disk, so it is confirmed within a tick or not at all.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When there is no room, this is soon enough to try again.
+const RETRY_MS: u64 = 100;
+
+/// When the disk fails, more patience is due.
+const RETRY_STALLED_MS: u64 = 2_000;
+
+/// The way into the log.
+pub(crate) struct Proposer {
+    consensus: Handle<Outcome>,
+    stamper: Stamper,
+    disk_free: Arc<AtomicU64>,
+    disk_reserve: u64,
+    metrics: Arc<Metrics>,
+    closed: AtomicBool,
+}
+
+impl Proposer {
+    pub(crate) fn new(
+        consensus: Handle<Outcome>,
+        stamper: Stamper,
+        disk_free: Arc<AtomicU64>,
+        disk_reserve: u64,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { consensus, stamper, disk_free, disk_reserve, metrics, closed: AtomicBool::new(false) }
+    }
+
+    /// Proposes a command and waits until it is applied.
+    pub(crate) async fn propose(
+        &self,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<Reply, ProposeError> {
+        let outcome = self.attempt(command, request_id).await;
+        self.metrics.proposed(&outcome);
+        outcome
+    }
+
+    async fn attempt(&self, command: Command, request_id: Option<RequestId>) -> Result<Reply, ProposeError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(ProposeError::Stopped("it is shutting down".to_owned()));
+        }
+        if self.disk_is_low() && takes_room(&command) {
+            return Err(ProposeError::StorageFull);
+        }
+        let data = self.encode(command, request_id)?;
+        match tokio::time::timeout(PROPOSE_TIMEOUT, self.consensus.propose(data)).await {
+            Err(_) => Err(ProposeError::OutcomeUnknown),
+            Ok(Err(refused)) => Err(refused.into()),
+            Ok(Ok(outcome)) => outcome.map_err(ProposeError::Rejected),
+        }
+    }
+
+    /// Waits until everything acknowledged before is applied here.
+    pub(crate) async fn confirm_read(&self) -> Result<(), ReadError> {
+        match tokio::time::timeout(READ_TIMEOUT, self.consensus.read()).await {
+            Err(_) => Err(ReadError::Timeout),
+            Ok(confirmed) => confirmed.map_err(|refused| match refused {
+                Refused::NotLeader { leader } => ReadError::NotLeader { leader },
+                Refused::Stopped(why) => ReadError::Stopped(why),
+                Refused::Busy | Refused::Stalled(_) | Refused::OutcomeUnknown => {
+                    ReadError::Busy { retry_ms: RETRY_MS }
+                }
+            }),
+        }
+    }
+
+    /// Now, as the log sees it: milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.stamper.stamp_ms()
+    }
+
+    /// Whether submissions are refused for want of room.
+    pub(crate) fn disk_is_low(&self) -> bool {
+        self.disk_free.load(Ordering::Relaxed) < self.disk_reserve
+    }
+
+    /// Takes nothing more from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    fn encode(&self, command: Command, request_id: Option<RequestId>) -> Result<Bytes, ProposeError> {
+        let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command);
+        let data = codec::encode(&envelope);
+        if data.len() > MAX_COMMAND_BYTES {
+            return Err(ProposeError::TooLarge { bytes: data.len(), limit: MAX_COMMAND_BYTES });
+        }
+        Ok(data.into())
+    }
+}
+
+/// Commands that add to the state. Everything else ends or frees something, and must go through on a full disk as well.
+fn takes_room(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::SubmitJob { .. } | Command::CreateWorkerToken { .. } | Command::RegisterWorker { .. } | Command::Place { .. }
+    )
+}
+
+impl From<Refused> for ProposeError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotLeader { leader } => Self::NotLeader { leader },
+            Refused::Busy => Self::Busy { retry_ms: RETRY_MS },
+            Refused::OutcomeUnknown => Self::OutcomeUnknown,
+            Refused::Stalled(Stall::Full) => Self::StorageFull,
+            Refused::Stalled(Stall::Failing(why)) => Self::Stalled { why, retry_ms: RETRY_STALLED_MS },
+            Refused::Stopped(why) => Self::Stopped(why),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Takes a snapshot when enough has been applied since the last one, and lets the log forget what it covers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::consensus::Handle;
+use crate::replica::Replicated;
+use crate::snapshot::{Error, Snapshot, Snapshots};
+
+/// A snapshot that could not be written is tried again after this long.
+const RETRY_EVERY: Duration = Duration::from_secs(30);
+
+/// Counts what was applied since the last snapshot, and says when that is enough.
+#[derive(Debug)]
+pub(crate) struct Due {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    max_entries: u64,
+    max_bytes: u64,
+    enough: Notify,
+}
+
+impl Due {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            max_entries: config.snapshot_entries.max(1),
+            max_bytes: config.snapshot_bytes.max(1),
+            enough: Notify::new(),
+        }
+    }
+
+    /// This much more was applied.
+    pub(crate) fn applied(&self, entries: u64, bytes: u64) {
+        let entries = self.entries.fetch_add(entries, Ordering::Relaxed) + entries;
+        let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if entries >= self.max_entries || bytes >= self.max_bytes {
+            self.enough.notify_one();
+        }
+    }
+
+    fn restart(&self) {
+        self.entries.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The task that writes snapshots.
+pub(crate) struct Snapshotter<R> {
+    pub(crate) replicated: Arc<Replicated>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) consensus: Handle<R>,
+    pub(crate) due: Arc<Due>,
+    pub(crate) every: Duration,
+    pub(crate) log_tail_entries: u64,
+    /// The newest snapshot's entry.
+    pub(crate) newest: Arc<AtomicU64>,
+}
+
+impl<R: Send + 'static> Snapshotter<R> {
+    /// Runs until it is aborted.
+    pub(crate) async fn run(self) {
+        let this = Arc::new(self);
+        loop {
+            // Either is a reason; nothing is written if nothing was applied.
+            let _ = tokio::time::timeout(this.every, this.due.enough.notified()).await;
+            let taking = Arc::clone(&this);
+            match spawn_blocking(move || taking.take()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no snapshot was written");
+                    tokio::time::sleep(RETRY_EVERY).await;
+                    this.due.enough.notify_one();
+                }
+                Err(stopped) => {
+                    tracing::warn!(%stopped, "a snapshot was broken off");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes a snapshot of the state as it is now. Blocks.
+    pub(crate) fn take(&self) -> Result<(), Error> {
+        let newest = self.newest.load(Ordering::Acquire);
+        let voters = self.consensus.voters();
+        let snapshot = self.replicated.read_at(|state, at| {
+            (at.index > newest).then(|| {
+                self.due.restart();
+                Snapshot { at, voters, state: state.snapshot() }
+            })
+        });
+        let Some(snapshot) = snapshot else { return Ok(()) };
+        let older = self.snapshots.write(&snapshot)?;
+        self.newest.store(snapshot.at.index, Ordering::Release);
+        tracing::debug!(index = snapshot.at.index, bytes = snapshot.state.len(), "snapshot written");
+        if let Some(older) = older {
+            self.consensus.compact(older.min(snapshot.at.index.saturating_sub(self.log_tail_entries)));
+        }
+        Ok(())
+    }
+}
