@@ -258,6 +258,14 @@ impl Peer {
         self.raw.raft.prs().conf().to_conf_state()
     }
 
+    /// Takes the only chance out of Raft's library: when a simulated node campaigns follows from the seed.
+    #[cfg(test)]
+    pub(super) fn set_election_timeout(&mut self, ticks: usize) {
+        self.raw
+            .raft
+            .set_randomized_election_timeout(ticks.clamp(ELECTION_TICKS, 2 * ELECTION_TICKS - 1));
+    }
+
     fn turn(&mut self, out: &mut Vec<Output>) {
         let mut ready = self.raw.ready();
         // Only a leader has any: it may send entries while it writes them itself.
