@@ -18,8 +18,14 @@ const MERGE_BYTES: usize = 8 << 20;
 /// Space of forgotten entries is given back this often.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
-/// A failed write is tried again after this long.
-const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// A failed write is tried again after this long at first,
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+
+/// and after twice as long each time up to this: on a full disk every try may leave another empty file.
+const RETRY_AT_MOST: Duration = Duration::from_secs(4);
+
+/// How often a pause looks whether the node is to stop.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the log thread is told.
 pub(super) enum Job {
@@ -123,6 +129,7 @@ impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
             return true;
         }
         let mut stalled = false;
+        let mut pause = RETRY_FIRST;
         while !merged.batch.is_empty() {
             match self.log.write(&merged.batch, merged.sync) {
                 Ok(()) => break,
@@ -134,10 +141,10 @@ impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
                     self.shared.stalled(Some(stall(&error)));
                 }
             }
-            std::thread::sleep(RETRY_EVERY);
-            if matches!(&*self.shared.state.read(), State::Stopped(_)) {
+            if !self.pause(pause) {
                 return false;
             }
+            pause = (pause * 2).min(RETRY_AT_MOST);
         }
         if stalled {
             tracing::info!("the log can be written again");
@@ -147,6 +154,18 @@ impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
             self.transport.send(merged.then_send);
         }
         let _ = self.shared.inbox.push(Event::Persisted(merged.number));
+        true
+    }
+
+    /// Waits; false if the node stops meanwhile.
+    fn pause(&self, pause: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < pause {
+            if matches!(&*self.shared.state.read(), State::Stopped(_)) {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
         true
     }
 

@@ -215,12 +215,10 @@ impl LogStore for EngineLog {
 /// Sorts a failed write: no room, or anything else.
 fn refused(error: raft_engine::Error) -> Error {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    match &error {
-        raft_engine::Error::Io(io)
-            if matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge) =>
-        {
-            Error::Full
-        }
-        _ => Error::Write(error),
-    }
+    let full = match &error {
+        raft_engine::Error::Io(io) => matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge),
+        _ => false,
+    };
+    // The engine puts its own word in the place of the system's error when a file cannot grow.
+    if full || error.to_string().contains("nospace") { Error::Full } else { Error::Write(error) }
 }
