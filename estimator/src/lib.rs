@@ -1,1 +1,17 @@
-//! placeholder
+//! History and estimates: the benchmark tables in object storage, what a run will take, and SQL over what is known.
+//!
+//! Nothing here knows a user, an organisation, a job, an attempt or a worker. Rows come in under random
+//! contribution ids, and only the fields of the privacy policy are stored.
+#![warn(missing_docs)]
+
+mod contribution;
+mod error;
+mod price;
+mod store;
+#[cfg(test)]
+mod testing;
+
+pub use contribution::{Committed, Contribution};
+pub use error::Error;
+pub use price::{Day, Price, PriceBook};
+pub use store::{S3Options, StoreConfig};

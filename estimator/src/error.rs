@@ -1,0 +1,72 @@
+//! What can go wrong with the history, in words that name no path and no secret.
+
+use std::time::Duration;
+
+/// A failure of the estimator's doors.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A location, an option, a price list or a header is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// The object store does not answer or refuses; the caller may try again later.
+    #[error("the benchmark store does not answer")]
+    Unreachable {
+        /// What the store's client said. It may name a location; never send it to a tenant.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Others committed at the same moment, again and again; the caller may try again.
+    #[error("others are writing to the {table} table; nothing was stored, try again")]
+    Contended {
+        /// The table.
+        table: &'static str,
+    },
+    /// What lies under the location is not a table that this version writes.
+    #[error("the {table} table was written by something else: {detail}")]
+    Foreign {
+        /// The table.
+        table: &'static str,
+        /// What is different.
+        detail: String,
+    },
+    /// The call holds more than one commit may.
+    #[error("a call may hold at most {max} {what}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// The statement is not allowed; the message is for the person who wrote it.
+    #[error("{0}")]
+    Refused(String),
+    /// The statement is wrong; the message is for the person who wrote it.
+    #[error("{0}")]
+    Query(String),
+    /// The statement ran into its limit of time.
+    #[error("the query took longer than {} s", .0.as_secs_f32())]
+    TimedOut(Duration),
+    /// The statement ran into its limit of memory.
+    #[error("the query needs more memory than a query may have")]
+    OutOfMemory,
+    /// As many statements as may run at once are running.
+    #[error("too many queries are running; try again in a moment")]
+    Busy,
+}
+
+impl Error {
+    /// Whether the same call may succeed later without any change.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Contended { .. } | Self::Busy
+        )
+    }
+
+    pub(crate) fn unreachable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unreachable {
+            source: source.into(),
+        }
+    }
+}

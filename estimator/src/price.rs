@@ -1,0 +1,226 @@
+//! The price book: what an hour on one GPU costs, since when, until when, and who says so.
+
+mod day;
+
+use serde::Deserialize;
+use stepcast_records::{GpuModel, UsdMicros};
+
+use crate::error::Error;
+pub use day::Day;
+
+/// The list prices that come with this version, with their dates and sources.
+const SHIPPED: &str = include_str!("../prices/list_prices.csv");
+/// A book holds at most so many lines: every GPU, every month, for years.
+const PRICES_MAX: usize = 10_000;
+
+/// Prices per GPU and hour, each valid for a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PriceBook {
+    /// Earlier books come first and win.
+    prices: Vec<Price>,
+}
+
+/// One line of a price book.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// The GPU.
+    pub gpu: GpuModel,
+    /// One GPU of it for one hour.
+    pub usd_per_gpu_hour: UsdMicros,
+    /// The first day it holds.
+    pub valid_from: Day,
+    /// The last day it holds; open without one.
+    pub valid_until: Option<Day>,
+    /// Who says so.
+    pub source: String,
+    /// How many books it was overridden by: 0 is the operator's last word.
+    rank: usize,
+}
+
+/// A line as it is written. Amounts and dates are text, so that nothing is rounded on the way.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    hardware: String,
+    usd_per_gpu_hour: toml::Value,
+    valid_from: toml::Value,
+    valid_until: Option<toml::Value>,
+    source: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Toml {
+    #[serde(default)]
+    price: Vec<Line>,
+}
+
+impl PriceBook {
+    /// The book that comes with this version: the median list price per GPU of public cloud offers.
+    #[must_use]
+    pub fn shipped() -> Self {
+        // A test reads the file, so it cannot fail here; without prices an estimate says `no price`.
+        Self::from_csv(SHIPPED).unwrap_or_default()
+    }
+
+    /// Reads `[[price]]` tables with `hardware`, `usd_per_gpu_hour`, `valid_from`, `valid_until` (optional)
+    /// and `source`.
+    ///
+    /// # Errors
+    /// When a line is not of that form; the message names it.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let read: Toml = toml::from_str(text).map_err(|error| wrong(error.message().to_owned()))?;
+        Self::from_lines(read.price.into_iter().enumerate())
+    }
+
+    /// Reads lines of comma separated values with the same columns; lines that begin with `#` are comments.
+    ///
+    /// # Errors
+    /// When a line is not of that form; the message names it.
+    pub fn from_csv(text: &str) -> Result<Self, Error> {
+        let mut reader = csv::ReaderBuilder::new()
+            .comment(Some(b'#'))
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+        let lines = reader.deserialize::<CsvLine>().enumerate();
+        let lines = lines.map(|(index, line)| {
+            let line = line.map_err(|error| wrong(error.to_string()))?;
+            Ok((index, line.into()))
+        });
+        let lines: Vec<(usize, Line)> = lines.collect::<Result<_, Error>>()?;
+        Self::from_lines(lines)
+    }
+
+    /// This book, and another one for what it does not say.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        let ranks = self.prices.iter().map(|price| price.rank + 1);
+        let next = ranks.max().unwrap_or(0);
+        self.prices
+            .extend(other.prices.into_iter().map(|price| Price {
+                rank: price.rank + next,
+                ..price
+            }));
+        self
+    }
+
+    /// The price of a GPU on a day: of the lines that hold then, the newest of the first book that has one.
+    #[must_use]
+    pub fn price(&self, gpu: GpuModel, day: Day) -> Option<&Price> {
+        let holds = self
+            .prices
+            .iter()
+            .filter(|price| price.gpu == gpu && price.holds(day));
+        holds.min_by_key(|price| (price.rank, std::cmp::Reverse(price.valid_from)))
+    }
+
+    /// Every GPU that has a price on a day.
+    pub fn gpus(&self, day: Day) -> impl Iterator<Item = GpuModel> {
+        let mut gpus: Vec<GpuModel> = self
+            .prices
+            .iter()
+            .filter(|price| price.holds(day))
+            .map(|price| price.gpu)
+            .collect();
+        gpus.sort_unstable();
+        gpus.dedup();
+        gpus.into_iter()
+    }
+
+    /// Every line, in the order of the books.
+    #[must_use]
+    pub fn prices(&self) -> &[Price] {
+        &self.prices
+    }
+
+    fn from_lines(lines: impl IntoIterator<Item = (usize, Line)>) -> Result<Self, Error> {
+        let mut prices = Vec::new();
+        for (index, line) in lines {
+            if prices.len() == PRICES_MAX {
+                return Err(wrong(format!("it holds more than {PRICES_MAX} lines")));
+            }
+            let place = |what: &str| wrong(format!("price {}: {what}", index + 1));
+            prices.push(line.read().map_err(place)?);
+        }
+        Ok(Self { prices })
+    }
+}
+
+impl Price {
+    fn holds(&self, day: Day) -> bool {
+        self.valid_from <= day && self.valid_until.is_none_or(|last| day <= last)
+    }
+}
+
+impl Line {
+    fn read(self) -> Result<Price, &'static str> {
+        let gpu = self
+            .hardware
+            .parse()
+            .map_err(|_| "the hardware is not in the registry")?;
+        let day = |value: toml::Value| {
+            text(&value)
+                .parse::<Day>()
+                .map_err(|_| "write a day as 2026-10-01")
+        };
+        let amount = text(&self.usd_per_gpu_hour).parse::<UsdMicros>();
+        let valid_from = day(self.valid_from)?;
+        let valid_until = self.valid_until.map(day).transpose()?;
+        if valid_until.is_some_and(|last| last < valid_from) {
+            return Err("it ends before it begins");
+        }
+        Ok(Price {
+            gpu,
+            usd_per_gpu_hour: amount.map_err(|_| "write dollars such as 1.08")?,
+            valid_from,
+            valid_until,
+            source: self.source,
+            rank: 0,
+        })
+    }
+}
+
+/// A line of comma separated values, where everything is text and an empty cell is an absent one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CsvLine {
+    hardware: String,
+    usd_per_gpu_hour: String,
+    valid_from: String,
+    #[serde(default)]
+    valid_until: String,
+    source: String,
+}
+
+impl From<CsvLine> for Line {
+    fn from(line: CsvLine) -> Self {
+        let CsvLine {
+            hardware,
+            usd_per_gpu_hour,
+            valid_from,
+            valid_until,
+            source,
+        } = line;
+        Self {
+            hardware,
+            usd_per_gpu_hour: usd_per_gpu_hour.into(),
+            valid_from: valid_from.into(),
+            valid_until: (!valid_until.is_empty()).then(|| valid_until.into()),
+            source,
+        }
+    }
+}
+
+/// A TOML value as it was written: amounts may be text or numbers, days text or dates.
+fn text(value: &toml::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn wrong(what: String) -> Error {
+    Error::Config(format!("the price book is wrong: {what}"))
+}
+
+#[cfg(test)]
+mod tests;
