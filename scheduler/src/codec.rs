@@ -1,0 +1,73 @@
+//! Envelopes as bytes: a version, then a compact form of fixed order. The same envelope always gives the same bytes.
+
+use crate::command::{Command, Envelope};
+
+/// The format this version writes, and the newest it reads. What reads what is in docs/operating.md.
+pub const VERSION: u16 = 1;
+
+/// The bytes are no envelope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A newer version of this program wrote it.
+    #[error(
+        "it is written in format {found}, and this version reads up to {VERSION}: upgrade this node"
+    )]
+    UpgradeRequired {
+        /// The format it is in, or that it asks for.
+        found: u16,
+    },
+    /// It is damaged, or names something that only a newer version knows.
+    #[error("it cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// The bytes of an envelope.
+#[must_use]
+pub fn encode(envelope: &Envelope) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(&envelope.version.to_le_bytes());
+    let body = (envelope.stamp_ms, envelope.request_id, &envelope.command);
+    match postcard::to_extend(&body, bytes) {
+        Ok(bytes) => bytes,
+        // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
+        Err(error) => unreachable!("a command is always encodable: {error}"),
+    }
+}
+
+/// The envelope of bytes.
+///
+/// # Errors
+/// When a newer version is needed, or the bytes are damaged.
+pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
+    let (version, body) = bytes
+        .split_first_chunk()
+        .ok_or_else(|| malformed("it is too short"))?;
+    let version = u16::from_le_bytes(*version);
+    if version > VERSION {
+        return Err(Error::UpgradeRequired { found: version });
+    }
+    if version == 0 {
+        return Err(malformed("it has no version"));
+    }
+    let ((stamp_ms, request_id, command), rest) =
+        postcard::take_from_bytes(body).map_err(malformed)?;
+    if !rest.is_empty() {
+        return Err(malformed("it is too long"));
+    }
+    match command {
+        // A node that does not know the format stops before the first entry that is written in it.
+        Command::Barrier { version } if version > VERSION => {
+            Err(Error::UpgradeRequired { found: version })
+        }
+        command => Ok(Envelope {
+            version,
+            stamp_ms,
+            request_id,
+            command,
+        }),
+    }
+}
+
+fn malformed(why: impl ToString) -> Error {
+    Error::Malformed(why.to_string())
+}

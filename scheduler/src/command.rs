@@ -1,0 +1,163 @@
+//! What goes into the log: commands, and the envelope they travel in.
+
+use serde::{Deserialize, Serialize};
+use stepcast_records::UsdMicros;
+
+use crate::codec;
+use crate::ids::{
+    AttemptNumber, Epoch, InstanceId, JobId, RequestId, TokenHash, TokenId, WorkerId,
+};
+use crate::model::{Inventory, JobSpec, Label, Outcome};
+
+/// A command as it stands in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// The format it is written in.
+    pub version: u16,
+    /// The leader's time, in milliseconds since 1970. The state takes the greatest it has seen.
+    pub stamp_ms: u64,
+    /// The caller's wish: the same id again gives the first reply again.
+    pub request_id: Option<RequestId>,
+    /// What is to be done.
+    pub command: Command,
+}
+
+impl Envelope {
+    /// An envelope in the newest format.
+    #[must_use]
+    pub const fn new(stamp_ms: u64, request_id: Option<RequestId>, command: Command) -> Self {
+        Self {
+            version: codec::VERSION,
+            stamp_ms,
+            request_id,
+            command,
+        }
+    }
+}
+
+/// What is to be done. Their order is part of the format: new ones are added at the end, with a new version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Put a job into the queue.
+    SubmitJob {
+        /// What is asked for.
+        spec: Box<JobSpec>,
+    },
+    /// End a job: at once if it waits, and when its worker confirms if it runs.
+    CancelJob {
+        /// Which.
+        job: JobId,
+    },
+    /// Let a new worker in.
+    CreateWorkerToken {
+        /// What it will be called; no two tokens have the same name.
+        name: Label,
+        /// The hash of its secret.
+        hash: TokenHash,
+    },
+    /// Take a token back: its worker is given nothing more and what it runs is stopped.
+    RevokeWorkerToken {
+        /// Which.
+        token: TokenId,
+    },
+    /// A worker says who it is and what it offers. It may say so again at any time.
+    RegisterWorker {
+        /// The hash of the secret it showed.
+        token_hash: TokenHash,
+        /// Its state folder.
+        instance: InstanceId,
+        /// What it offers.
+        inventory: Inventory,
+    },
+    /// Give a worker nothing new.
+    DrainWorker {
+        /// Which.
+        worker: WorkerId,
+        /// Whether to stop what runs there as well, to go on elsewhere from its newest checkpoint.
+        stop_running: bool,
+    },
+    /// Give a drained worker work again.
+    ResumeWorker {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker was not heard of for a whole lease. Its leases end by [`Command::ExpireLeases`], each in its own time.
+    LoseWorker {
+        /// Which.
+        worker: WorkerId,
+        /// The instance that was not heard of; another one that came since is not meant.
+        instance: InstanceId,
+    },
+    /// Run these jobs there. Each is checked again, and dropped alone if it does not hold any more.
+    Place {
+        /// At most [`Epoch::PLACEMENTS_MAX`].
+        placements: Vec<Placement>,
+    },
+    /// The worker says that the trainer runs.
+    StartAttempt {
+        /// Whose attempt.
+        job: JobId,
+        /// Which.
+        epoch: Epoch,
+    },
+    /// The worker says that a checkpoint is complete.
+    Checkpoint {
+        /// Whose attempt.
+        job: JobId,
+        /// Which.
+        epoch: Epoch,
+        /// The checkpoint's step.
+        step: u64,
+    },
+    /// The worker says that an attempt is over.
+    EndAttempt {
+        /// Whose attempt.
+        job: JobId,
+        /// Which.
+        epoch: Epoch,
+        /// How.
+        outcome: Outcome,
+        /// The last step that was done.
+        step: u64,
+        /// Redacted words about the end. Troubleshooting data: its tail is kept, as long as the job is.
+        detail: String,
+    },
+    /// The leader says that these leases were not renewed.
+    ExpireLeases {
+        /// At most [`crate::model::limits::EXPIRED_MAX`]; those that are over already are left alone.
+        expired: Vec<(JobId, Epoch)>,
+    },
+    /// End and forget what is older than it may be. Proposed while [`crate::State::is_sweep_due`].
+    Sweep,
+    /// From here on a node must know at least this format.
+    Barrier {
+        /// The format.
+        version: u16,
+    },
+}
+
+/// A job paired with a worker's GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Which job.
+    pub job: JobId,
+    /// The number its attempt would have, so that a placement proposed twice takes effect once.
+    pub attempt: AttemptNumber,
+    /// Whose GPUs.
+    pub worker: WorkerId,
+    /// Which of them, by position, ascending.
+    pub gpus: Vec<u8>,
+    /// What is expected.
+    pub note: PlacementNote,
+}
+
+/// What was expected of an attempt when it was placed. Nothing is decided by it afterwards but when GPUs may be free.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementNote {
+    /// Half of such runs take at most this long, in milliseconds.
+    pub run_ms_p50: Option<u64>,
+    /// Nine in ten such runs take at most this long, in milliseconds.
+    pub run_ms_p90: Option<u64>,
+    /// What half of such runs cost at most.
+    pub cost_p50: Option<UsdMicros>,
+}

@@ -1,0 +1,18 @@
+//! What the state knows: jobs, their attempts and events, workers and their tokens, and the bounds of all of it.
+
+pub mod attempt;
+pub mod event;
+pub mod job;
+pub mod label;
+pub mod limits;
+pub mod spec;
+pub mod worker;
+
+mod gpu_numbers;
+
+pub use attempt::{Attempt, AttemptState, FailureReason, Lease, Outcome, StopReason};
+pub use event::{EventKind, JobEvent};
+pub use job::{Job, JobState};
+pub use label::Label;
+pub use spec::{JobSpec, Objective, TrainerKind};
+pub use worker::{Drain, Inventory, Token, Worker, WorkerState};

@@ -1,0 +1,102 @@
+//! A job: what was asked for, where it stands, and its attempts.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use stepcast_records::UsdMicros;
+
+use super::{Attempt, FailureReason, JobEvent, JobSpec};
+use crate::ids::{AttemptNumber, JobId};
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// What was asked for.
+    pub spec: JobSpec,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was submitted, by stamp.
+    pub submitted_ms: u64,
+    /// When it may run at the earliest, by stamp; later than now while it waits for a retry.
+    pub not_before_ms: u64,
+    /// When it ended for good, by stamp.
+    pub ended_ms: Option<u64>,
+    /// Retries that counted against the job's own limit.
+    pub retries: u8,
+    /// Retries after losing a worker.
+    pub lost_retries: u8,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Its newest events, oldest first; their numbers have no gap.
+    pub events: VecDeque<JobEvent>,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobState {
+    /// Waiting for GPUs.
+    Pending,
+    /// An attempt holds a lease.
+    Running,
+    /// An attempt holds a lease and was told to end, since the job was cancelled.
+    Cancelling,
+    /// Done.
+    Succeeded,
+    /// Failed for good.
+    Failed {
+        /// Why.
+        reason: FailureReason,
+    },
+    /// Cancelled.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing changes it any more.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed { .. } | Self::Cancelled
+        )
+    }
+}
+
+impl Job {
+    /// The attempt that holds a lease.
+    #[must_use]
+    pub fn live_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last().filter(|attempt| attempt.is_live())
+    }
+
+    /// The number its next attempt will have.
+    #[must_use]
+    pub fn next_attempt(&self) -> AttemptNumber {
+        AttemptNumber(self.attempts.last().map_or(0, |attempt| attempt.number.0) + 1)
+    }
+
+    /// The number of its newest event.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.events.back().map_or(0, |event| event.seq)
+    }
+
+    /// The step of its newest checkpoint, where the next attempt resumes; 0 for none.
+    #[must_use]
+    pub fn checkpoint_step(&self) -> u64 {
+        self.attempts
+            .iter()
+            .map(|attempt| attempt.checkpoint_step)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What all its attempts have cost by `now_ms`.
+    #[must_use]
+    pub fn cost(&self, now_ms: u64) -> UsdMicros {
+        let costs = self.attempts.iter().map(|attempt| attempt.cost(now_ms).0);
+        UsdMicros(costs.fold(0, u64::saturating_add))
+    }
+}

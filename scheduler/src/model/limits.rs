@@ -1,0 +1,79 @@
+//! Every bound of the state, with its reason. A bound is part of the log's meaning: changing one needs a new format version.
+
+/// Jobs that are not over. A queue longer than this helps nobody, and a plan must stay quick.
+pub const UNFINISHED_JOBS_MAX: usize = 50_000;
+
+/// Jobs altogether. Beyond it the oldest finished ones are forgotten early, so that history never blocks new work.
+pub const JOBS_MAX: usize = 200_000;
+
+/// Workers. Ten times the largest fleet this is made for.
+pub const WORKERS_MAX: usize = 5_000;
+
+/// Tokens of workers: one each, and some spare.
+pub const TOKENS_MAX: usize = 10_000;
+
+/// GPUs of one worker: the largest hosts sold have 16.
+pub const GPUS_PER_WORKER_MAX: usize = 16;
+
+/// Labels of a job or a worker.
+pub const LABELS_MAX: usize = 16;
+
+/// GPU models a job may list.
+pub const ALLOW_MAX: usize = 64;
+
+/// Events kept of one job; older ones are forgotten, their numbers are not given again.
+pub const EVENTS_MAX: usize = 64;
+
+/// Most retries of one job after failures of its own.
+pub const RETRIES_MAX: u8 = 10;
+
+/// Retries after losing a worker. Losing one is not the job's fault, but a job that always takes its worker down must end.
+pub const LOST_RETRIES_MAX: u8 = 10;
+
+/// Attempts of one job for any reason. Preemptions count for nothing else.
+pub const ATTEMPTS_MAX: usize = 32;
+
+/// Smallest and greatest priority of a job.
+pub const PRIORITIES: std::ops::RangeInclusive<i8> = -10..=10;
+
+/// Bytes kept of what a worker says about the end of an attempt: the tail of a traceback.
+pub const DETAIL_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes kept of it once a later attempt of the job has ended.
+pub const EARLIER_DETAIL_BYTES_MAX: usize = 512;
+
+/// Bytes kept of such texts in the whole state. Beyond it new ones are cut to [`EARLIER_DETAIL_BYTES_MAX`].
+pub const DETAILS_BYTES_MAX: usize = 64 << 20;
+
+/// Replies kept for repeated requests: six new requests a second, every second of a day.
+pub const REQUESTS_MAX: usize = 500_000;
+
+/// How long a request id is known.
+pub const REQUEST_RETENTION_MS: u64 = 24 * HOUR_MS;
+
+/// How long a job is kept after its end, as the privacy policy promises.
+pub const JOB_RETENTION_MS: u64 = 90 * 24 * HOUR_MS;
+
+/// How long a job may wait in all. What has no end would have no retention either.
+pub const QUEUE_AGE_MAX_MS: u64 = 30 * 24 * HOUR_MS;
+
+/// How long a lost worker is remembered.
+pub const LOST_WORKER_RETENTION_MS: u64 = 30 * 24 * HOUR_MS;
+
+/// The first wait before a retry; every further one is twice as long.
+pub const BACKOFF_MS: u64 = 10_000;
+
+/// The longest wait before a retry.
+pub const BACKOFF_MAX_MS: u64 = 600_000;
+
+/// Things one sweep ends or forgets, so that applying it stays quick. What is left is found by the next.
+pub const SWEEP_MAX: usize = 1_000;
+
+/// Leases in one expiry.
+pub const EXPIRED_MAX: usize = 10_000;
+
+/// How much longer a job of the next lower priority waits than one that came at the same time. Since it is a time and
+/// not a rank, nothing waits for ever behind what comes later.
+pub const PRIORITY_STEP_MS: u64 = 6 * HOUR_MS;
+
+const HOUR_MS: u64 = 3_600_000;

@@ -1,0 +1,147 @@
+//! What a person asks for: the work, where it may run, what it may cost, and how eager they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use stepcast_records::{GpuModel, Hardware, UsdMicros};
+
+use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, RETRIES_MAX};
+use super::{Label, gpu_numbers};
+use crate::ids::StagingId;
+
+/// What a job trains.
+pub type Workload = stepcast_records::TrainingShape;
+
+/// A job as it was submitted. No file, no path, no prompt and no secret is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// What its owner calls it.
+    pub name: Option<Label>,
+    /// What is trained.
+    pub workload: Workload,
+    /// GPUs on one worker, all of one model: 1, 2, 4 or 8.
+    pub gpu_count: u8,
+    /// GPU models it may run on; empty for any GPU. Only a job that names `cpu` runs without a GPU.
+    #[serde(with = "gpu_numbers")]
+    pub allow: Vec<GpuModel>,
+    /// Least memory of each GPU in GiB; 0 for no wish.
+    pub min_memory_gib: u16,
+    /// Labels a worker must carry.
+    pub labels: BTreeMap<Label, Label>,
+    /// What to choose hardware by.
+    pub objective: Objective,
+    /// Most that all its GPUs together may cost an hour. A worker without a price is then out of the question.
+    pub max_price_per_hour: Option<UsdMicros>,
+    /// Most that all its attempts together may cost. A worker without a price is then out of the question.
+    pub max_cost: Option<UsdMicros>,
+    /// Longest time of one attempt in milliseconds.
+    pub max_runtime_ms: Option<u64>,
+    /// -10 to 10; higher goes first.
+    pub priority: i8,
+    /// How often it is tried again after a failure of its own.
+    pub retry_limit: u8,
+    /// Where its files are, until it is over.
+    pub staging: StagingId,
+    /// What runs it.
+    pub trainer: TrainerKind,
+}
+
+/// What a job's hardware is chosen by.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Objective {
+    /// The least money.
+    Cheapest,
+    /// The least time.
+    Fastest,
+    /// The least product of both: a third more money only for a third less time.
+    #[default]
+    Balanced,
+}
+
+/// The program that does the training.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum TrainerKind {
+    /// SimpleTuner itself.
+    #[default]
+    SimpleTuner,
+    /// A player of recorded streams, on pretend hardware only.
+    Replay,
+}
+
+/// What is wrong with a job as it was submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Not a count that a hardware profile has.
+    #[error("a job takes 1, 2, 4 or 8 GPUs")]
+    GpuCount,
+    /// Too many models are listed.
+    #[error("a job lists at most 64 GPU models")]
+    Allow,
+    /// Too many labels.
+    #[error("a job names at most 16 labels")]
+    Labels,
+    /// Outside the range.
+    #[error("a priority is from -10 to 10")]
+    Priority,
+    /// More than the most.
+    #[error("a job is retried at most 10 times")]
+    RetryLimit,
+    /// A limit that nothing can keep.
+    #[error("a limit on price, cost or time is greater than zero")]
+    ZeroLimit,
+    /// Recordings on real hardware, or training on pretend hardware.
+    #[error("a replay runs on replay hardware only, and nothing else does")]
+    ReplayHardware,
+}
+
+impl JobSpec {
+    /// A job on one GPU of any model with the default of everything.
+    #[must_use]
+    pub fn new(workload: Workload, staging: StagingId) -> Self {
+        Self {
+            name: None,
+            workload,
+            gpu_count: 1,
+            allow: Vec::new(),
+            min_memory_gib: 0,
+            labels: BTreeMap::new(),
+            objective: Objective::default(),
+            max_price_per_hour: None,
+            max_cost: None,
+            max_runtime_ms: None,
+            priority: 0,
+            retry_limit: 3,
+            staging,
+            trainer: TrainerKind::default(),
+        }
+    }
+
+    /// Whether everything is within its bounds.
+    ///
+    /// # Errors
+    /// The first thing that is not.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let limits = [
+            self.max_price_per_hour.map(|UsdMicros(micros)| micros),
+            self.max_cost.map(|UsdMicros(micros)| micros),
+            self.max_runtime_ms,
+        ];
+        let replays = self.trainer == TrainerKind::Replay;
+        match () {
+            () if !Hardware::COUNTS.contains(&self.gpu_count) => Err(SpecError::GpuCount),
+            () if self.allow.len() > ALLOW_MAX => Err(SpecError::Allow),
+            () if self.labels.len() > LABELS_MAX => Err(SpecError::Labels),
+            () if !PRIORITIES.contains(&self.priority) => Err(SpecError::Priority),
+            () if self.retry_limit > RETRIES_MAX => Err(SpecError::RetryLimit),
+            () if limits.contains(&Some(0)) => Err(SpecError::ZeroLimit),
+            () if self.allow.iter().any(|gpu| gpu.is_replay() != replays) => {
+                Err(SpecError::ReplayHardware)
+            }
+            () => Ok(()),
+        }
+    }
+}

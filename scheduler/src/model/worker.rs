@@ -1,0 +1,101 @@
+//! A worker: a process on a GPU host, what it offers, and the token it came with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use stepcast_records::{GpuModel, UsdMicros};
+
+use super::{Label, TrainerKind, gpu_numbers};
+use crate::ids::{InstanceId, TokenHash, TokenId, WorkerId};
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// What its operator calls it: the name of its token.
+    pub name: Label,
+    /// What it offers.
+    pub inventory: Inventory,
+    /// The state folder it runs on.
+    pub instance: InstanceId,
+    /// The token it came with.
+    pub token: TokenHash,
+    /// Whether it takes part.
+    pub state: WorkerState,
+    /// That it takes nothing new.
+    pub drain: Option<Drain>,
+    /// When it registered last, by stamp.
+    pub registered_ms: u64,
+}
+
+/// What a worker offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Its GPUs; a GPU's position here is how it is named.
+    #[serde(with = "gpu_numbers")]
+    pub gpus: Vec<GpuModel>,
+    /// What it can run.
+    pub trainers: BTreeSet<TrainerKind>,
+    /// Labels it carries.
+    pub labels: BTreeMap<Label, Label>,
+    /// What one of its GPUs costs an hour, if its operator says.
+    pub price_per_gpu_hour: Option<UsdMicros>,
+}
+
+/// Whether a worker takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerState {
+    /// It does.
+    Present,
+    /// It was not heard of for a whole lease. Its leases end by themselves.
+    Lost {
+        /// Since when, by stamp.
+        since_ms: u64,
+    },
+    /// Its token was revoked. It is forgotten when its last lease has ended.
+    Revoked,
+}
+
+/// That a worker takes nothing new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Since when, by stamp.
+    pub since_ms: u64,
+    /// Whether what runs is stopped too, to go on elsewhere from its newest checkpoint.
+    pub stop_running: bool,
+}
+
+/// The right to be one worker. The secret itself is known to the worker alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id.
+    pub id: TokenId,
+    /// The name its worker will have.
+    pub name: Label,
+    /// When it was made, by stamp.
+    pub created_ms: u64,
+    /// The worker that came with it.
+    pub worker: Option<WorkerId>,
+}
+
+impl Worker {
+    /// Whether it is given new work.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        self.state == WorkerState::Present && self.drain.is_none()
+    }
+
+    /// Whether it takes nothing new.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// What so many of its GPUs cost an hour.
+    #[must_use]
+    pub fn price_per_hour(&self, gpu_count: usize) -> Option<UsdMicros> {
+        let UsdMicros(one) = self.inventory.price_per_gpu_hour?;
+        Some(UsdMicros(one.saturating_mul(gpu_count as u64)))
+    }
+}

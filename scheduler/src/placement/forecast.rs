@@ -1,0 +1,55 @@
+//! How long a workload is expected to take on given hardware: the one thing the policy asks of outside.
+
+use stepcast_records::{Hardware, UsdMicros, units};
+
+use crate::command::PlacementNote;
+use crate::model::spec::Workload;
+
+/// Where forecasts come from. Asked many times in one plan, so an answer must be quick.
+pub trait ForecastSource {
+    /// What is expected of a workload on this hardware; `None` without any history to tell from.
+    fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Forecast>;
+}
+
+/// What is expected of one run, loading and saving included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forecast {
+    /// Half of such runs take at most this long, in milliseconds.
+    pub run_ms_p50: u64,
+    /// Nine in ten such runs take at most this long, in milliseconds.
+    pub run_ms_p90: u64,
+}
+
+/// A source that knows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoForecast;
+
+impl ForecastSource for NoForecast {
+    fn forecast(&self, _: &Workload, _: Hardware) -> Option<Forecast> {
+        None
+    }
+}
+
+impl Forecast {
+    /// What half of such runs cost at most, at a price for all the GPUs together.
+    #[must_use]
+    pub fn cost_p50(self, price_per_hour: UsdMicros) -> UsdMicros {
+        units::cost(self.run_ms_p50, price_per_hour)
+    }
+
+    /// What nine in ten such runs cost at most, at a price for all the GPUs together.
+    #[must_use]
+    pub fn cost_p90(self, price_per_hour: UsdMicros) -> UsdMicros {
+        units::cost(self.run_ms_p90, price_per_hour)
+    }
+
+    /// The note a placement carries.
+    #[must_use]
+    pub fn note(self, price_per_hour: Option<UsdMicros>) -> PlacementNote {
+        PlacementNote {
+            run_ms_p50: Some(self.run_ms_p50),
+            run_ms_p90: Some(self.run_ms_p90),
+            cost_p50: price_per_hour.map(|price| self.cost_p50(price)),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a caller is told when a command was taken.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, JobId, TokenId, WorkerId};
+use crate::model::JobState;
+use crate::rejection::Dropped;
+
+/// The answer to a command that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, and there is nothing more to say.
+    Done,
+    /// The job is in the queue.
+    JobSubmitted {
+        /// Its id.
+        job: JobId,
+    },
+    /// The job is cancelled, or will be when its worker confirms.
+    JobCancelled {
+        /// Where it stands now: `Cancelled` or `Cancelling`.
+        state: JobState,
+    },
+    /// The token is valid.
+    TokenCreated {
+        /// Its id.
+        token: TokenId,
+    },
+    /// The worker takes part.
+    WorkerRegistered {
+        /// Its id; the same as before if it came again.
+        worker: WorkerId,
+    },
+    /// What became of each placement, in their order.
+    Placed {
+        /// The epoch of the attempt, or why there is none.
+        outcomes: Vec<Result<Epoch, Dropped>>,
+    },
+    /// Leases were ended.
+    Expired {
+        /// How many; the others were over already.
+        count: u32,
+    },
+    /// Old things were ended or forgotten.
+    Swept {
+        /// How many.
+        count: u32,
+    },
+}
