@@ -6,8 +6,10 @@
 
 mod contribution;
 mod error;
+mod index;
 mod price;
 mod store;
+mod table;
 #[cfg(test)]
 mod testing;
 
@@ -15,3 +17,4 @@ pub use contribution::{Committed, Contribution};
 pub use error::Error;
 pub use price::{Day, Price, PriceBook};
 pub use store::{S3Options, StoreConfig};
+pub use table::{Compacted, Kind};

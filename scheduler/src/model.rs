@@ -10,7 +10,7 @@ pub mod worker;
 
 mod gpu_numbers;
 
-pub use attempt::{Attempt, AttemptState, FailureReason, Lease, Outcome, StopReason};
+pub use attempt::{Attempt, AttemptState, Deadline, FailureReason, Lease, Outcome, StopReason};
 pub use event::{EventKind, JobEvent};
 pub use job::{Job, JobState};
 pub use label::Label;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-pub use self::client::{Guard, Status};
+pub use self::client::{Error, Guard, Status};
 use self::tree::Tree;
 
 /// How long the guard lives without a first deadline: a worker that says nothing after starting it is broken.

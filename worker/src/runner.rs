@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
-use crate::guard::{self, Guard, Status};
+use crate::guard::{Guard, Status};
 use crate::host::Host;
 use crate::order::{Assignment, Report};
 use crate::state_dir::AttemptRecord;
@@ -117,7 +117,7 @@ async fn launch(host: &Arc<Host>, assignment: &Assignment, inputs: &mpsc::Sender
     drop(files);
     let mut guard = Guard::start(&guard_command(host), &launch.command, &launch.directory, &launch.environment)
         .await
-        .map_err(|error: guard::Error| launch_failed(&error))?;
+        .map_err(|error| launch_failed(&error))?;
     let (lines, batches) = mpsc::channel(LINE_BATCHES);
     let output = match guard.take_output() {
         Some(output) => tokio::spawn(capture::read(output, Capture::new(redactor), lines)),

@@ -35,8 +35,8 @@ pub struct Attempt {
     pub started_ms: Option<u64>,
     /// When it ended, by stamp.
     pub ended_ms: Option<u64>,
-    /// When it has run or cost as much as it may, by stamp.
-    pub deadline_ms: Option<u64>,
+    /// When it is asked to stop at the latest.
+    pub deadline: Option<Deadline>,
     /// Step of its newest checkpoint, 0 for none.
     pub checkpoint_step: u64,
     /// Last step it is known to have done.
@@ -126,6 +126,15 @@ pub enum StopReason {
     BudgetSpent,
     /// Its worker may no longer take part.
     Revoked,
+}
+
+/// When an attempt is asked to stop, since it has run or cost as much as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// When, by stamp.
+    pub at_ms: u64,
+    /// Which limit it is.
+    pub why: StopReason,
 }
 
 /// The right to run one attempt: held by a worker from the placement until the attempt's end is in the log.

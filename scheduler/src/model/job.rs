@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
+use super::limits::PRIORITY_STEP_MS;
 use super::{Attempt, FailureReason, JobEvent, JobSpec};
 use crate::ids::{AttemptNumber, JobId};
 
@@ -19,6 +20,8 @@ pub struct Job {
     pub state: JobState,
     /// When it was submitted, by stamp.
     pub submitted_ms: u64,
+    /// When it came into the queue the last time, by stamp.
+    pub queued_ms: u64,
     /// When it may run at the earliest, by stamp; later than now while it waits for a retry.
     pub not_before_ms: u64,
     /// When it ended for good, by stamp.
@@ -91,6 +94,21 @@ impl Job {
             .map(|attempt| attempt.checkpoint_step)
             .max()
             .unwrap_or(0)
+    }
+
+    /// Where it stands in the queue: lower goes first. Priority counts as time waited, so that a job with a higher one
+    /// goes first for a while but nothing that comes much later does.
+    #[must_use]
+    pub fn order(&self) -> i64 {
+        let submitted = i64::try_from(self.submitted_ms).unwrap_or(i64::MAX);
+        submitted.saturating_sub(i64::from(self.spec.priority) * PRIORITY_STEP_MS as i64)
+    }
+
+    /// What is left of its money at `now_ms`; `None` without a limit.
+    #[must_use]
+    pub fn budget_left(&self, now_ms: u64) -> Option<UsdMicros> {
+        let UsdMicros(max) = self.spec.max_cost?;
+        Some(UsdMicros(max.saturating_sub(self.cost(now_ms).0)))
     }
 
     /// What all its attempts have cost by `now_ms`.

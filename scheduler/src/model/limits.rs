@@ -66,6 +66,10 @@ pub const BACKOFF_MS: u64 = 10_000;
 /// The longest wait before a retry.
 pub const BACKOFF_MAX_MS: u64 = 600_000;
 
+/// How long before a job's money is spent its attempt is asked to stop: until the next sweep, and the grace a trainer
+/// has to save a checkpoint.
+pub const BUDGET_MARGIN_MS: u64 = 120_000;
+
 /// Things one sweep ends or forgets, so that applying it stays quick. What is left is found by the next.
 pub const SWEEP_MAX: usize = 1_000;
 

@@ -174,50 +174,60 @@ mod tests {
         Report::Progress(1, Progress { step, total: 9, step_ms: None, phase: Phase::Training })
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_end_is_said_on_every_connection_and_repeated_until_acknowledged() {
-        let outbox = Outbox::default();
+    fn take(outbox: &Outbox, now: Instant) -> Option<Report> {
+        outbox.lock().take(now)
+    }
+
+    #[test]
+    fn an_end_is_said_on_every_connection_and_repeated_until_acknowledged() {
+        let (outbox, start) = (Outbox::default(), Instant::now());
         outbox.connected(true);
         outbox.push(ended(3));
-        assert_eq!(outbox.next().await, ended(3));
-        let from = Instant::now();
-        assert_eq!(outbox.next().await, ended(3));
-        assert_eq!(from.elapsed(), REPEAT_END);
+        assert_eq!(take(&outbox, start), Some(ended(3)));
+        assert_eq!(take(&outbox, start), None);
+        assert_eq!(take(&outbox, start + REPEAT_END), Some(ended(3)));
         outbox.connected(true);
-        let from = Instant::now();
-        assert_eq!(outbox.next().await, ended(3));
-        assert!(from.elapsed().is_zero());
+        assert_eq!(take(&outbox, start + REPEAT_END), Some(ended(3)));
         assert!(!outbox.is_empty());
         outbox.acknowledged(3);
+        assert_eq!(take(&outbox, start + 9 * REPEAT_END), None);
         assert!(outbox.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn leases_go_first_and_only_the_latest_values_are_said() {
-        let outbox = Outbox::default();
+    #[test]
+    fn leases_go_first_and_only_the_latest_values_are_said() {
+        let (outbox, now) = (Outbox::default(), Instant::now());
         let renew = |renewal| Report::Renew { renewal, epochs: vec![1] };
+        let logs = || Report::Logs(1, vec!["a".to_owned()]);
         outbox.push(renew(0));
         outbox.connected(true);
-        for report in [progress(1), Report::Logs(1, vec!["a".to_owned()]), started(), renew(1), renew(2), progress(2)] {
+        for report in [progress(1), logs(), started(), renew(1), renew(2), progress(2), started()] {
             outbox.push(report);
         }
-        let mut said = Vec::new();
-        for _ in 0..4 {
-            said.push(outbox.next().await);
-        }
-        assert_eq!(said, [renew(2), started(), progress(2), Report::Logs(1, vec!["a".to_owned()])]);
+        let said: Vec<Report> = std::iter::from_fn(|| take(&outbox, now)).collect();
+        assert_eq!(said, [renew(2), started(), progress(2), logs()]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn without_a_connection_logs_are_bounded_and_the_oldest_go() {
+    #[test]
+    fn without_a_connection_logs_are_bounded_and_the_oldest_go() {
         let outbox = Outbox::default();
         for number in 0..600 {
             outbox.push(Report::Logs(1, vec![format!("{number} {}", "x".repeat(8_000))]));
         }
-        outbox.connected(true);
-        let Report::Logs(_, first) = outbox.next().await else { panic!("logs were expected") };
+        let Some(Report::Logs(_, first)) = take(&outbox, Instant::now()) else { panic!("logs were expected") };
         assert!(!first[0].starts_with("0 "));
-        let bytes: usize = outbox.lock().log_bytes;
-        assert!(bytes <= MAX_LOG_BYTES);
+        assert!(outbox.lock().log_bytes <= MAX_LOG_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_sender_is_woken() {
+        let outbox = std::sync::Arc::new(Outbox::default());
+        let sender = tokio::spawn({
+            let outbox = std::sync::Arc::clone(&outbox);
+            async move { outbox.next().await }
+        });
+        tokio::task::yield_now().await;
+        outbox.push(started());
+        assert_eq!(sender.await.ok(), Some(started()));
     }
 }

@@ -1,0 +1,21 @@
+//! The benchmark tables: two Delta tables under one prefix, whose columns are the policy's fields and nothing else.
+//!
+//! A commit takes the rows of some contributions and writes, in one log entry, one Parquet file and one
+//! application transaction per contribution id. Either all of it is there or nothing is, and an id that is
+//! there is skipped, so a contribution counts once however often it is sent.
+
+mod columns;
+mod commit;
+mod compact;
+mod follow;
+mod ids;
+mod log;
+mod parquet;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use compact::Compacted;
+pub(crate) use follow::News;
+pub(crate) use log::Table;
+pub use schema::Kind;

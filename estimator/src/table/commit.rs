@@ -1,0 +1,209 @@
+//! Storing contributions exactly once: rows, file and ids become visible in one log entry or not at all.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deltalake::DeltaTableError;
+use deltalake::checkpoints;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake::kernel::{Action, Add, CommitInfo, Transaction};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use stepcast_records::Row;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::follow::{News, forget_old};
+use super::log::{State, Table};
+use super::parquet;
+use super::schema::Kind;
+use crate::contribution::{Contribution, HexId, merged};
+use crate::error::Error;
+use crate::price::Day;
+
+/// Others may win the race for a version so often before a commit gives up; the caller keeps its contributions.
+const ATTEMPTS: u32 = 8;
+/// The first wait after a lost race; it doubles each time.
+const BACKOFF: Duration = Duration::from_millis(20);
+/// After so many log entries a checkpoint is written, so that opening a table reads few objects.
+const CHECKPOINT_EVERY: u64 = 20;
+
+/// What a commit to one table did, and what it learnt on the way.
+pub(crate) struct Outcome {
+    /// Ids that were stored by this call.
+    pub(crate) stored: HashSet<[u8; 16]>,
+    /// Rows that were stored by this call.
+    pub(crate) rows: usize,
+}
+
+impl Table {
+    /// Stores the rows of this table that the contributions hold; `learn` hears of everything that is found in
+    /// the log meanwhile, also of others' commits.
+    ///
+    /// The call may be repeated after any failure: an id that is in the log is skipped.
+    pub(crate) async fn commit(
+        &self,
+        contributions: &[Contribution],
+        mut learn: impl FnMut(News) + Send,
+    ) -> Result<Outcome, Error> {
+        let mut state = self.lock().await;
+        let mut last = Error::Contended { table: self.kind.name() };
+        for attempt in 0..ATTEMPTS {
+            learn(self.follow_in(&mut state).await?);
+            let batch = Batch::new(self.kind, contributions, &state);
+            if batch.ids.is_empty() {
+                return Ok(Outcome { stored: HashSet::new(), rows: 0 });
+            }
+            let error = match self.append(&mut state, &batch).await {
+                Ok(()) => None,
+                Err(error) => Some(error),
+            };
+            // Whatever the answer was, or whether one came: the log alone says what happened.
+            learn(self.follow_in(&mut state).await?);
+            if batch.ids.iter().all(|id| state.ids.contains_key(id)) {
+                self.checkpoint(&mut state).await;
+                return Ok(Outcome { rows: batch.rows.len(), stored: batch.ids });
+            }
+            match error {
+                Some(error @ Error::Contended { .. }) => last = error,
+                Some(error) => return Err(error),
+                None => return Err(self.foreign("a commit was answered but is not in its log")),
+            }
+            tokio::time::sleep(BACKOFF * 2u32.pow(attempt)).await;
+        }
+        Err(last)
+    }
+
+    /// Writes the file and the log entry. An error does not say that nothing was written.
+    async fn append(&self, state: &mut State, batch: &Batch) -> Result<(), Error> {
+        if state.delta.is_none() {
+            self.create().await?;
+            return Err(Error::Contended { table: self.kind.name() });
+        }
+        let day = Day::today().start_ms();
+        let add = self.put_file(batch.rows.clone(), &batch.ids, day).await?;
+        let transactions = batch.ids.iter().map(|id| {
+            Transaction::new_with_last_update(HexId(id), 1, Some(day))
+        });
+        let transactions = transactions.collect();
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Append,
+            partition_by: None,
+            predicate: None,
+        };
+        self.write_entry(state, vec![Action::Add(add)], transactions, operation).await
+    }
+
+    /// Puts a file of rows beside the log. Until a log entry names it, nobody sees it.
+    ///
+    /// Its name follows from its bytes and from the ids, so a repeated call writes the same object again; the
+    /// ids are in the name because two contributions may hold equal rows.
+    pub(super) async fn put_file(
+        &self,
+        mut rows: Vec<Row>,
+        ids: &HashSet<[u8; 16]>,
+        day: i64,
+    ) -> Result<Add, Error> {
+        let count = rows.len();
+        let bytes = parquet::write(self.kind, &mut rows)
+            .map_err(|error| self.foreign(format!("its rows cannot be written: {error}")))?;
+        let path = Path::from(format!("{:032x}.parquet", name_hash(&bytes, ids)));
+        let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        let put = self.log.object_store(None).put(&path, bytes.into()).await;
+        put.map_err(Error::unreachable)?;
+        Ok(Add {
+            path: path.to_string(),
+            size,
+            modification_time: day,
+            data_change: true,
+            stats: Some(format!(r#"{{"numRecords":{count}}}"#)),
+            ..Add::default()
+        })
+    }
+
+    /// Writes one log entry, again at the next version while others win that version without touching our ids.
+    pub(super) async fn write_entry(
+        &self,
+        state: &State,
+        mut actions: Vec<Action>,
+        transactions: Vec<Transaction>,
+        operation: DeltaOperation,
+    ) -> Result<(), Error> {
+        let delta = state.delta.as_ref().ok_or_else(|| self.foreign("it was never opened"))?;
+        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
+        // Our own entry header, since the usual one says when to the millisecond.
+        actions.insert(0, Action::CommitInfo(CommitInfo {
+            operation: Some(operation.name().to_owned()),
+            engine_info: Some("stepcast".to_owned()),
+            ..CommitInfo::default()
+        }));
+        let properties = CommitProperties::default()
+            .with_max_retries(ATTEMPTS as usize)
+            .with_create_checkpoint(false)
+            .with_cleanup_expired_logs(Some(false));
+        let commit = CommitBuilder::from(properties.with_application_transactions(transactions))
+            .with_actions(actions)
+            .build(Some(snapshot), Arc::clone(&self.log), operation);
+        match commit.await {
+            Ok(_) => Ok(()),
+            Err(error) if is_race(&error) => Err(Error::Contended { table: self.kind.name() }),
+            Err(error) => Err(Error::unreachable(error)),
+        }
+    }
+
+    /// Now and then, writes the state of the log in one object. Failing costs speed only.
+    async fn checkpoint(&self, state: &mut State) {
+        forget_old(&mut state.ids);
+        let Some(delta) = &state.delta else { return };
+        if delta.version().is_some_and(|version| version % CHECKPOINT_EVERY == 0)
+            && let Err(error) = checkpoints::create_checkpoint(delta, None).await
+        {
+            tracing::warn!(table = self.kind.name(), %error, "a checkpoint could not be written");
+        }
+    }
+}
+
+/// The part of the contributions that concerns one table and is not in its log.
+struct Batch {
+    ids: HashSet<[u8; 16]>,
+    rows: Vec<Row>,
+}
+
+impl Batch {
+    fn new(kind: Kind, contributions: &[Contribution], state: &State) -> Self {
+        let mut batch = Self { ids: HashSet::new(), rows: Vec::new() };
+        for contribution in contributions {
+            let own = contribution.rows.iter().filter(|row| Kind::of(&row.key) == kind);
+            let rows = merged(own.copied().collect());
+            let known = state.ids.contains_key(&contribution.id);
+            if !rows.is_empty() && !known && batch.ids.insert(contribution.id) {
+                batch.rows.extend(rows);
+            }
+        }
+        batch
+    }
+}
+
+fn name_hash(bytes: &Bytes, ids: &HashSet<[u8; 16]>) -> u128 {
+    let mut ids: Vec<&[u8; 16]> = ids.iter().collect();
+    ids.sort_unstable();
+    let mut hash = Xxh3::new();
+    hash.update(bytes);
+    ids.iter().for_each(|id| hash.update(*id));
+    hash.digest128()
+}
+
+/// Whether somebody else was faster, as opposed to a store that does not answer.
+fn is_race(error: &DeltaTableError) -> bool {
+    matches!(
+        error,
+        DeltaTableError::VersionAlreadyExists(_)
+            | DeltaTableError::Transaction {
+                source: TransactionError::CommitConflict(_)
+                    | TransactionError::MaxCommitAttempts(_)
+                    | TransactionError::VersionAlreadyExists(_)
+            }
+    )
+}

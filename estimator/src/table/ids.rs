@@ -1,0 +1,117 @@
+//! The contribution ids that a table's log holds, read from its last checkpoint and the entries after it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use datafusion::arrow::array::{Array, AsArray};
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::parquet::arrow::ProjectionMask;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake::kernel::{Action, Transaction};
+use deltalake::logstore::{LogStore, get_actions};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::Deserialize;
+
+use super::log::Table;
+use crate::contribution::parse_id;
+use crate::error::Error;
+
+/// What `_last_checkpoint` says. A checkpoint of parts is none of ours.
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: u64,
+    parts: Option<u64>,
+}
+
+/// Ids, each with the day it was written.
+pub(super) type Ids = HashMap<[u8; 16], i64>;
+
+impl Table {
+    /// Every id in the log up to a version.
+    pub(super) async fn load_ids(&self, version: u64) -> Result<Ids, Error> {
+        let mut ids = Ids::new();
+        let mut next = 0;
+        if let Some(checkpoint) = self.last_checkpoint(version).await? {
+            let path = Path::from(format!("_delta_log/{checkpoint:020}.checkpoint.parquet"));
+            let bytes = get(self.log.object_store(None).as_ref(), &path).await?;
+            let bytes = bytes.ok_or_else(|| self.foreign("its last checkpoint is missing"))?;
+            let read = read_checkpoint(bytes, &mut ids);
+            read.map_err(|error| self.foreign(format!("its checkpoint cannot be read: {error}")))?;
+            next = checkpoint + 1;
+        }
+        for version in next..=version {
+            let actions = self.actions(version).await?;
+            let actions = actions.ok_or_else(|| self.foreign("its log has a gap"))?;
+            collect(&actions, &mut ids);
+        }
+        Ok(ids)
+    }
+
+    /// What one log entry did; `None` when there is no such entry.
+    pub(super) async fn actions(&self, version: u64) -> Result<Option<Vec<Action>>, Error> {
+        let entry = self.log.read_commit_entry(version).await;
+        let Some(bytes) = entry.map_err(Error::unreachable)? else {
+            return Ok(None);
+        };
+        let actions = get_actions(version, &bytes);
+        let actions = actions.map_err(|_| self.foreign(format!("its log entry {version} is not readable")))?;
+        Ok(Some(actions))
+    }
+
+    async fn last_checkpoint(&self, until: u64) -> Result<Option<u64>, Error> {
+        let store = self.log.object_store(None);
+        let Some(bytes) = get(store.as_ref(), &Path::from("_delta_log/_last_checkpoint")).await? else {
+            return Ok(None);
+        };
+        let last: LastCheckpoint = serde_json::from_slice(&bytes)
+            .map_err(|_| self.foreign("its checkpoint pointer is not readable"))?;
+        if last.parts.is_some_and(|parts| parts > 1) {
+            return Err(self.foreign("its checkpoint has several parts"));
+        }
+        // A checkpoint that was written since is of no use for the version that is read.
+        Ok((last.version <= until).then_some(last.version))
+    }
+}
+
+/// Adds the ids of one log entry.
+pub(super) fn collect(actions: &[Action], ids: &mut Ids) {
+    for action in actions {
+        if let Action::Txn(Transaction { app_id, last_updated, .. }) = action
+            && let Some(id) = parse_id(app_id)
+        {
+            ids.insert(id, last_updated.unwrap_or(i64::MAX));
+        }
+    }
+}
+
+async fn get(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, Error> {
+    let read = async { store.get(path).await?.bytes().await };
+    match read.await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(Error::unreachable(error)),
+    }
+}
+
+fn read_checkpoint(bytes: Bytes, ids: &mut Ids) -> Result<(), Box<dyn std::error::Error>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let mask = ProjectionMask::columns(reader.parquet_schema(), ["txn.appId", "txn.lastUpdated"]);
+    for batch in reader.with_projection(mask).build()? {
+        let batch = batch?;
+        let Some(txn) = batch.column_by_name("txn").and_then(|column| column.as_struct_opt()) else {
+            continue;
+        };
+        let app_ids = txn.column_by_name("appId").and_then(|column| column.as_string_opt::<i32>());
+        let days = txn.column_by_name("lastUpdated");
+        let days = days.and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let app_ids = app_ids.ok_or("it has no application ids")?;
+        for index in (0..txn.len()).filter(|&index| txn.is_valid(index) && app_ids.is_valid(index)) {
+            if let Some(id) = parse_id(app_ids.value(index)) {
+                let day = days.filter(|days| days.is_valid(index)).map(|days| days.value(index));
+                ids.insert(id, day.unwrap_or(i64::MAX));
+            }
+        }
+    }
+    Ok(())
+}

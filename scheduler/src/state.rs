@@ -1,0 +1,150 @@
+//! What is true: every committed command changes it the same way on every node.
+
+mod apply;
+mod attempts;
+mod indexes;
+mod jobs;
+mod requests;
+mod retention;
+mod settle;
+mod snapshot;
+mod workers;
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Epoch, JobId, StagingId, TokenHash, TokenId, WorkerId};
+use crate::model::{Job, Lease, Token, Worker};
+pub use apply::Applied;
+pub(crate) use indexes::Indexes;
+pub(crate) use requests::Requests;
+pub use snapshot::{Error as RestoreError, SNAPSHOT_VERSION};
+
+/// The state. Changed by [`State::apply`] alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct State {
+    /// The newest entry that was applied.
+    pub(crate) applied_index: u64,
+    /// The greatest stamp seen: the time, as far as the state knows one.
+    pub(crate) now_ms: u64,
+    /// The oldest format that may be in the log from here on.
+    pub(crate) format: u16,
+    pub(crate) last_job: u64,
+    pub(crate) last_worker: u64,
+    pub(crate) last_token: u64,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) tokens: BTreeMap<TokenHash, Token>,
+    pub(crate) requests: Requests,
+    /// What can be found quicker than by looking at every job. Made from the jobs alone.
+    pub(crate) indexes: Indexes,
+}
+
+impl State {
+    /// The state before the first entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The index of the newest entry that was applied, 0 for none.
+    #[must_use]
+    pub const fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// The greatest stamp seen, in milliseconds since 1970.
+    #[must_use]
+    pub const fn newest_stamp_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The format every node must know.
+    #[must_use]
+    pub const fn format(&self) -> u16 {
+        self.format
+    }
+
+    /// A job.
+    #[must_use]
+    pub fn job(&self, job: JobId) -> Option<&Job> {
+        self.jobs.get(&job)
+    }
+
+    /// Every job, oldest first. A [`DoubleEndedIterator`], so that pages can be read from either end.
+    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// The jobs behind `after`, oldest first.
+    pub fn jobs_after(&self, after: JobId) -> impl Iterator<Item = &Job> {
+        self.jobs.range(JobId(after.0.saturating_add(1))..).map(|(_, job)| job)
+    }
+
+    /// How many jobs are not over.
+    #[must_use]
+    pub fn unfinished_count(&self) -> usize {
+        self.indexes.staged.len()
+    }
+
+    /// The waiting jobs in the order in which they are considered.
+    pub fn pending(&self) -> impl Iterator<Item = &Job> {
+        self.indexes.pending.iter().filter_map(|(_, id)| self.jobs.get(id))
+    }
+
+    /// How many jobs wait.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.indexes.pending.len()
+    }
+
+    /// A worker.
+    #[must_use]
+    pub fn worker(&self, worker: WorkerId) -> Option<&Worker> {
+        self.workers.get(&worker)
+    }
+
+    /// Every worker, oldest first.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    /// A token by its id.
+    #[must_use]
+    pub fn token(&self, token: TokenId) -> Option<&Token> {
+        self.tokens.values().find(|known| known.id == token)
+    }
+
+    /// Every token that is valid.
+    pub fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.values()
+    }
+
+    /// Every lease, by epoch.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.indexes.leases.values()
+    }
+
+    /// The lease with this epoch, if it has not ended.
+    #[must_use]
+    pub fn lease(&self, epoch: Epoch) -> Option<&Lease> {
+        self.indexes.leases.get(&epoch)
+    }
+
+    /// The leases of one worker, by epoch.
+    pub fn leases_on(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
+        let epochs = self.indexes.on_worker.range((worker, Epoch(0))..=(worker, Epoch(u64::MAX)));
+        epochs.filter_map(|(_, epoch)| self.indexes.leases.get(epoch))
+    }
+
+    /// The attempt that uses a GPU.
+    #[must_use]
+    pub fn user_of(&self, worker: WorkerId, gpu: u8) -> Option<Epoch> {
+        self.indexes.busy.get(&(worker, gpu)).copied()
+    }
+
+    /// Whether a job that is not over has its files there.
+    #[must_use]
+    pub fn needs_staging(&self, staging: &StagingId) -> bool {
+        self.indexes.staged.contains_key(staging)
+    }
+}

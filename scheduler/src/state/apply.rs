@@ -1,0 +1,105 @@
+//! One committed entry: time moves on, a repeated request gets its first reply, anything else is handed to its rule.
+
+use super::State;
+use super::requests::Fingerprint;
+use crate::command::{Command, Envelope};
+use crate::effect::Effect;
+use crate::ids::JobId;
+use crate::model::limits::EVENTS_MAX;
+use crate::model::{EventKind, Job, JobEvent};
+use crate::rejection::Rejection;
+use crate::reply::Reply;
+
+/// What came of one entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// What the caller is told.
+    pub reply: Result<Reply, Rejection>,
+    /// What is to be done outside, in order. Empty when the command was refused or repeated.
+    pub effects: Vec<Effect>,
+}
+
+/// What the rules of one entry share: when and where it stands, and what is to be done.
+pub(super) struct Entry {
+    pub(super) index: u64,
+    pub(super) now_ms: u64,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl State {
+    /// Applies the entry at `index`. Entries come once each, in the order of the log.
+    pub fn apply(&mut self, index: u64, envelope: &Envelope) -> Applied {
+        if index <= self.applied_index {
+            return refused(Rejection::OutOfOrder);
+        }
+        self.applied_index = index;
+        self.now_ms = self.now_ms.max(envelope.stamp_ms);
+        let request = envelope.request_id.map(|id| (id, Fingerprint::of(&envelope.command)));
+        if let Some((id, print)) = request {
+            if let Some(reply) = self.requests.recall(id, print, self.now_ms) {
+                return Applied { reply, effects: Vec::new() };
+            }
+            if !self.requests.make_room(self.now_ms) {
+                return refused(Rejection::Busy);
+            }
+        }
+        let mut entry = Entry { index, now_ms: self.now_ms, effects: Vec::new() };
+        let reply = self.handle(&mut entry, &envelope.command);
+        if let (Some((id, print)), Ok(reply)) = (request, &reply) {
+            self.requests.remember(id, print, reply, self.now_ms);
+        }
+        Applied { reply, effects: entry.effects }
+    }
+
+    fn handle(&mut self, entry: &mut Entry, command: &Command) -> Result<Reply, Rejection> {
+        match command {
+            Command::SubmitJob { spec } => self.submit(entry, spec),
+            Command::CancelJob { job } => self.cancel(entry, *job),
+            Command::CreateWorkerToken { name, hash } => self.create_token(entry, name, *hash),
+            Command::RevokeWorkerToken { token } => self.revoke_token(entry, *token),
+            Command::RegisterWorker { token_hash, instance, inventory } => {
+                self.register(entry, token_hash, *instance, inventory)
+            }
+            Command::DrainWorker { worker, stop_running } => self.drain(entry, *worker, *stop_running),
+            Command::ResumeWorker { worker } => self.resume(entry, *worker),
+            Command::LoseWorker { worker, instance } => self.lose(entry, *worker, *instance),
+            Command::Place { placements } => self.place(entry, placements),
+            Command::StartAttempt { job, epoch } => self.start(entry, *job, *epoch),
+            Command::Checkpoint { job, epoch, step } => self.checkpoint(entry, *job, *epoch, *step),
+            Command::EndAttempt { job, epoch, outcome, step, detail } => {
+                self.end(entry, (*job, *epoch), *outcome, *step, detail)
+            }
+            Command::ExpireLeases { expired } => self.expire(entry, expired),
+            Command::Sweep => Ok(self.sweep(entry)),
+            Command::Barrier { version } => {
+                self.format = self.format.max(*version);
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    /// Changes a job and keeps the indexes true. The only way a job is changed.
+    pub(super) fn change<T>(&mut self, id: JobId, change: impl FnOnce(&mut Job) -> T) -> Option<T> {
+        let job = self.jobs.get_mut(&id)?;
+        self.indexes.remove(job);
+        let changed = change(job);
+        self.indexes.add(job);
+        Some(changed)
+    }
+}
+
+impl Entry {
+    /// Writes down what has happened to a job, and has its watchers told.
+    pub(super) fn event(&mut self, job: &mut Job, kind: EventKind) {
+        let event = JobEvent { seq: job.seq() + 1, stamp_ms: self.now_ms, kind };
+        if job.events.len() == EVENTS_MAX {
+            job.events.pop_front();
+        }
+        job.events.push_back(event);
+        self.effects.push(Effect::JobChanged { job: job.id, event });
+    }
+}
+
+const fn refused(rejection: Rejection) -> Applied {
+    Applied { reply: Err(rejection), effects: Vec::new() }
+}

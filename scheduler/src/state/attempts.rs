@@ -1,0 +1,156 @@
+//! Attempts: placed under a lease, started, checkpointed and ended by whoever holds its epoch, or expired by the leader.
+
+use stepcast_records::UsdMicros;
+
+use super::State;
+use super::apply::Entry;
+use crate::command::Placement;
+use crate::effect::Effect;
+use crate::ids::{Epoch, JobId};
+use crate::model::limits::{BUDGET_MARGIN_MS, EXPIRED_MAX};
+use crate::model::{Attempt, AttemptState, Deadline, EventKind, Job, JobState, Outcome, StopReason, Worker};
+use crate::placement::feasible;
+use crate::rejection::{Dropped, Rejection};
+use crate::reply::Reply;
+
+impl State {
+    pub(super) fn place(&mut self, entry: &mut Entry, placements: &[Placement]) -> Result<Reply, Rejection> {
+        if placements.len() as u64 > Epoch::PLACEMENTS_MAX {
+            return Err(Rejection::TooMany { what: "placements" });
+        }
+        let outcomes = (0..=u8::MAX).zip(placements).map(|(position, placement)| {
+            let epoch = Epoch::new(entry.index, position);
+            self.place_one(entry, epoch, placement)
+        });
+        Ok(Reply::Placed { outcomes: outcomes.collect() })
+    }
+
+    /// What was true when it was planned may not be true any more: everything is looked at again.
+    fn place_one(&mut self, entry: &mut Entry, epoch: Epoch, placement: &Placement) -> Result<Epoch, Dropped> {
+        let job = self.job(placement.job).ok_or(Dropped::JobMoved)?;
+        if job.state != JobState::Pending || job.next_attempt() != placement.attempt {
+            return Err(Dropped::JobMoved);
+        }
+        let worker = self.worker(placement.worker).filter(|worker| worker.takes_work()).ok_or(Dropped::WorkerGone)?;
+        if placement.gpus.iter().any(|gpu| self.user_of(worker.id, *gpu).is_some()) {
+            return Err(Dropped::GpuBusy);
+        }
+        if feasible::held(job, entry.now_ms).is_some() {
+            return Err(Dropped::JobHeld);
+        }
+        feasible::admits(job, worker, &placement.gpus, entry.now_ms).map_err(|_| Dropped::Unfit)?;
+        let attempt = granted(entry, epoch, placement, job, worker).ok_or(Dropped::Unfit)?;
+        self.change(placement.job, |job| {
+            job.state = JobState::Running;
+            entry.event(job, EventKind::Placed { attempt: attempt.number, epoch, worker: attempt.worker });
+            entry.effects.push(Effect::Dispatch { worker: attempt.worker, job: job.id, epoch });
+            job.attempts.push(attempt);
+        });
+        Ok(epoch)
+    }
+
+    pub(super) fn start(&mut self, entry: &mut Entry, job: JobId, epoch: Epoch) -> Result<Reply, Rejection> {
+        self.holder(job, epoch)?;
+        self.change(job, |job| {
+            let Some(attempt) = job.attempts.last_mut() else { return };
+            // A worker says so again after every reconnect.
+            if attempt.state == AttemptState::Placed {
+                attempt.state = AttemptState::Running;
+                attempt.started_ms = Some(entry.now_ms);
+                let attempt = attempt.number;
+                entry.event(job, EventKind::Started { attempt });
+            }
+        });
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn checkpoint(
+        &mut self,
+        entry: &mut Entry,
+        job: JobId,
+        epoch: Epoch,
+        step: u64,
+    ) -> Result<Reply, Rejection> {
+        self.holder(job, epoch)?;
+        self.change(job, |job| {
+            let Some(attempt) = job.attempts.last_mut() else { return };
+            if step > attempt.checkpoint_step {
+                attempt.checkpoint_step = step;
+                attempt.last_step = attempt.last_step.max(step);
+                let attempt = attempt.number;
+                entry.event(job, EventKind::Checkpointed { attempt, step });
+            }
+        });
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn end(
+        &mut self,
+        entry: &mut Entry,
+        (job, epoch): (JobId, Epoch),
+        outcome: Outcome,
+        step: u64,
+        detail: &str,
+    ) -> Result<Reply, Rejection> {
+        self.holder(job, epoch)?;
+        self.settle(entry, job, outcome, step, detail);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn expire(&mut self, entry: &mut Entry, expired: &[(JobId, Epoch)]) -> Result<Reply, Rejection> {
+        if expired.len() > EXPIRED_MAX {
+            return Err(Rejection::TooMany { what: "leases" });
+        }
+        let mut count = 0;
+        for (job, epoch) in expired {
+            if self.holder(*job, *epoch).is_ok() {
+                self.settle(entry, *job, Outcome::LeaseExpired, 0, "");
+                count += 1;
+            }
+        }
+        Ok(Reply::Expired { count })
+    }
+
+    /// Refuses whoever does not hold the lease: every report goes through here.
+    fn holder(&self, job: JobId, epoch: Epoch) -> Result<(), Rejection> {
+        let job = self.job(job).ok_or(Rejection::NoSuchJob)?;
+        match job.attempts.last() {
+            Some(attempt) if attempt.epoch == epoch && attempt.is_live() => Ok(()),
+            Some(attempt) if attempt.epoch == epoch => Err(Rejection::AttemptOver { epoch }),
+            newest => Err(Rejection::StaleEpoch { given: epoch, newest: newest.map(|attempt| attempt.epoch) }),
+        }
+    }
+}
+
+/// The attempt a placement makes.
+fn granted(entry: &Entry, epoch: Epoch, placement: &Placement, job: &Job, worker: &Worker) -> Option<Attempt> {
+    let gpu = *worker.inventory.gpus.get(usize::from(*placement.gpus.first()?))?;
+    let price_per_hour = worker.price_per_hour(placement.gpus.len());
+    Some(Attempt {
+        number: placement.attempt,
+        epoch,
+        worker: worker.id,
+        gpu,
+        gpus: placement.gpus.clone(),
+        price_per_hour,
+        note: placement.note,
+        state: AttemptState::Placed,
+        stop: None,
+        placed_ms: entry.now_ms,
+        started_ms: None,
+        ended_ms: None,
+        deadline: deadline(job, price_per_hour, entry.now_ms),
+        checkpoint_step: 0,
+        last_step: 0,
+        detail: String::new(),
+    })
+}
+
+/// When the attempt will have run as long as it may, or cost what is left.
+fn deadline(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) -> Option<Deadline> {
+    let by_time = job.spec.max_runtime_ms.map(|ms| (ms, StopReason::MaxRuntime));
+    let affordable_ms = feasible::affordable_ms(job, price_per_hour, now_ms);
+    let by_money = affordable_ms.map(|ms| (ms.saturating_sub(BUDGET_MARGIN_MS), StopReason::BudgetSpent));
+    let (ms, why) = by_time.into_iter().chain(by_money).min_by_key(|(ms, _)| *ms)?;
+    Some(Deadline { at_ms: now_ms.saturating_add(ms), why })
+}
