@@ -1,1 +1,12 @@
-//! placeholder
+//! The wire: messages and services generated from `proto/stepcast/v1`, and their descriptors for reflection.
+//!
+//! Only the edges (`api`, `worker`, `cli`) use these types; everything behind them has types of its own.
+
+/// Package `stepcast.v1`.
+pub mod v1 {
+    #![expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated code")]
+    tonic::include_proto!("stepcast.v1");
+}
+
+/// All files as a serialised `google.protobuf.FileDescriptorSet`, for the reflection service.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,18 @@
+//! Generates the wire types from the .proto files with a pure-Rust compiler, so that no protoc is needed.
+
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("stepcast/v1");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(root)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "proto"))
+        .collect();
+    files.sort();
+    println!("cargo:rerun-if-changed=stepcast");
+    let descriptors = protox::compile(&files, ["."])?;
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}
