@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::limits::{
-    ATTEMPTS_MAX, DETAIL_BYTES_MAX, EVENTS_MAX, JOBS_MAX, REQUESTS_MAX, TOKENS_MAX, UNFINISHED_JOBS_MAX, WORKERS_MAX,
+    ATTEMPTS_MAX, DETAIL_BYTES_MAX, EVENTS_MAX, JOBS_MAX, REQUESTS_MAX, TOKENS_MAX,
+    UNFINISHED_JOBS_MAX, WORKERS_MAX,
 };
 use crate::model::{EventKind, Job, JobState};
 use crate::state::{Indexes, State};
@@ -29,8 +30,13 @@ pub fn check(state: &State) -> Vec<Violation> {
         found.attempts(state, job);
         found.events(job);
     }
+    found.ids(state);
     found.bounds(state);
-    found.hold("indexes say what the jobs say", state.indexes == Indexes::of(state.jobs.values()), || String::new());
+    found.hold(
+        "indexes say what the jobs say",
+        state.indexes == Indexes::of(state.jobs.values()),
+        String::new,
+    );
     found.0
 }
 
@@ -39,26 +45,40 @@ struct Found(Vec<Violation>);
 impl Found {
     fn hold(&mut self, invariant: &'static str, holds: bool, detail: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(Violation { invariant, detail: detail() });
+            self.0.push(Violation {
+                invariant,
+                detail: detail(),
+            });
         }
     }
 
     fn leases(&mut self, state: &State) {
         let mut used = BTreeSet::new();
         let mut epochs = BTreeSet::new();
-        let live = state.jobs.values().filter_map(|job| Some((job, job.live_attempt()?)));
+        let live = state
+            .jobs
+            .values()
+            .filter_map(|job| Some((job, job.live_attempt()?)));
         for (job, attempt) in live {
-            self.hold("one epoch, one lease", epochs.insert(attempt.epoch), || attempt.epoch.to_string());
+            self.hold("one epoch, one lease", epochs.insert(attempt.epoch), || {
+                attempt.epoch.to_string()
+            });
             for gpu in &attempt.gpus {
                 let alone = used.insert((attempt.worker, *gpu));
-                self.hold("live leases per GPU at most 1", alone, || format!("{} GPU {gpu}", attempt.worker));
+                self.hold("live leases per GPU at most 1", alone, || {
+                    format!("{} GPU {gpu}", attempt.worker)
+                });
             }
             let worker = state.workers.get(&attempt.worker);
             let promised = |gpu: &u8| {
-                worker.is_some_and(|worker| worker.inventory.gpus.get(usize::from(*gpu)) == Some(&attempt.gpu))
+                worker.is_some_and(|worker| {
+                    worker.inventory.gpus.get(usize::from(*gpu)) == Some(&attempt.gpu)
+                })
             };
             let present = attempt.gpus.iter().all(promised);
-            self.hold("GPUs promised are present", present, || format!("{} of {}", attempt.worker, job.id));
+            self.hold("GPUs promised are present", present, || {
+                format!("{} of {}", attempt.worker, job.id)
+            });
             let count = attempt.gpus.len() == usize::from(job.spec.gpu_count);
             self.hold("as many GPUs as asked for", count, || job.id.to_string());
         }
@@ -69,54 +89,143 @@ impl Found {
         for (hash, token) in &state.tokens {
             let alone = names.insert(&token.name, token.id).is_none();
             self.hold("one name, one token", alone, || token.name.to_string());
-            let bound = token.worker.is_none_or(|id| state.workers.get(&id).is_some_and(|w| w.token == *hash));
-            self.hold("a token's worker came with it", bound, || token.id.to_string());
+            let bound = token
+                .worker
+                .is_none_or(|id| state.workers.get(&id).is_some_and(|w| w.token == *hash));
+            self.hold("a token's worker came with it", bound, || {
+                token.id.to_string()
+            });
         }
         for worker in state.workers.values() {
             let leased = state.leases_on(worker.id).next().is_some();
-            let token = state.tokens.get(&worker.token).is_some_and(|token| token.worker == Some(worker.id));
-            self.hold("a worker has a token, or a lease to wind up", token || leased, || worker.id.to_string());
+            let token = state
+                .tokens
+                .get(&worker.token)
+                .is_some_and(|token| token.worker == Some(worker.id));
+            self.hold(
+                "a worker has a token, or a lease to wind up",
+                token || leased,
+                || worker.id.to_string(),
+            );
         }
+    }
+
+    fn ids(&mut self, state: &State) {
+        let jobs = state.jobs.iter().all(|(id, job)| *id == job.id);
+        let workers = state
+            .workers
+            .iter()
+            .all(|(id, worker)| *id == worker.id && id.0 <= state.last_worker);
+        let tokens = state
+            .tokens
+            .values()
+            .all(|token| token.id.0 <= state.last_token);
+        self.hold(
+            "everything is found by its id",
+            jobs && workers && tokens,
+            String::new,
+        );
+        let unfinished = state
+            .jobs
+            .values()
+            .filter(|job| !job.state.is_terminal())
+            .count();
+        self.hold(
+            "one job, its own files",
+            unfinished == state.unfinished_count(),
+            || unfinished.to_string(),
+        );
     }
 
     fn job(&mut self, state: &State, job: &Job) {
         let running = matches!(job.state, JobState::Running | JobState::Cancelling);
-        self.hold("a job runs if an attempt holds a lease", running == job.live_attempt().is_some(), || job.id.to_string());
-        self.hold("what is over has an end", job.state.is_terminal() == job.ended_ms.is_some(), || job.id.to_string());
+        self.hold(
+            "a job runs if an attempt holds a lease",
+            running == job.live_attempt().is_some(),
+            || job.id.to_string(),
+        );
+        self.hold(
+            "what is over has an end",
+            job.state.is_terminal() == job.ended_ms.is_some(),
+            || job.id.to_string(),
+        );
         let times = job.submitted_ms <= job.queued_ms && job.queued_ms <= state.now_ms;
-        let ended = job.ended_ms.is_none_or(|ended| job.queued_ms <= ended && ended <= state.now_ms);
-        self.hold("time does not go back", times && ended, || job.id.to_string());
-        self.hold("a job within its bounds", job.spec.check().is_ok(), || job.id.to_string());
-        self.hold("ids come from the counter", job.id.0 <= state.last_job, || job.id.to_string());
+        let ended = job
+            .ended_ms
+            .is_none_or(|ended| job.queued_ms <= ended && ended <= state.now_ms);
+        self.hold("time does not go back", times && ended, || {
+            job.id.to_string()
+        });
+        self.hold("a job within its bounds", job.spec.check().is_ok(), || {
+            job.id.to_string()
+        });
+        self.hold(
+            "ids come from the counter",
+            job.id.0 <= state.last_job,
+            || job.id.to_string(),
+        );
         let price = job.spec.max_price_per_hour;
-        let dear = job.attempts.iter().any(|attempt| price.is_some_and(|max| attempt.price_per_hour.is_none_or(|p| p > max)));
+        let dear = job
+            .attempts
+            .iter()
+            .any(|attempt| price.is_some_and(|max| attempt.price_per_hour.is_none_or(|p| p > max)));
         self.hold("the price cap is kept", !dear, || job.id.to_string());
-        let watched = job.live_attempt().is_none_or(|a| a.deadline.is_some() || job.spec.max_cost.is_none());
-        self.hold("what has a budget has a deadline", watched, || job.id.to_string());
+        let watched = job
+            .live_attempt()
+            .is_none_or(|a| a.deadline.is_some() || job.spec.max_cost.is_none());
+        self.hold("what has a budget has a deadline", watched, || {
+            job.id.to_string()
+        });
     }
 
     fn attempts(&mut self, state: &State, job: &Job) {
         let attempts = &job.attempts;
-        let grow = attempts.windows(2).all(|pair| pair[0].number < pair[1].number && pair[0].epoch < pair[1].epoch);
-        self.hold("attempt numbers and epochs only grow", grow, || job.id.to_string());
-        let over = attempts.iter().rev().skip(1).all(|attempt| !attempt.is_live());
+        let grow = attempts
+            .windows(2)
+            .all(|pair| pair[0].number < pair[1].number && pair[0].epoch < pair[1].epoch);
+        self.hold("attempt numbers and epochs only grow", grow, || {
+            job.id.to_string()
+        });
+        let over = attempts
+            .iter()
+            .rev()
+            .skip(1)
+            .all(|attempt| !attempt.is_live());
         self.hold("one unexpired lease per job", over, || job.id.to_string());
-        let past = attempts.iter().all(|attempt| attempt.epoch.index() <= state.applied_index);
-        self.hold("an epoch is a place in the log", past, || job.id.to_string());
-        let ended = attempts.iter().all(|attempt| attempt.is_live() == attempt.ended_ms.is_none());
+        let past = attempts
+            .iter()
+            .all(|attempt| attempt.epoch.index() <= state.applied_index);
+        self.hold("an epoch is a place in the log", past, || {
+            job.id.to_string()
+        });
+        let ended = attempts
+            .iter()
+            .all(|attempt| attempt.is_live() == attempt.ended_ms.is_none());
         self.hold("what is over has an end", ended, || job.id.to_string());
-        let short = attempts.len() <= ATTEMPTS_MAX && attempts.iter().all(|a| a.detail.len() <= DETAIL_BYTES_MAX);
+        let short = attempts.len() <= ATTEMPTS_MAX
+            && attempts.iter().all(|a| a.detail.len() <= DETAIL_BYTES_MAX);
         self.hold("attempts are bounded", short, || job.id.to_string());
-        let gpus = attempts.iter().all(|attempt| attempt.gpus.is_sorted_by(|a, b| a < b));
+        let gpus = attempts
+            .iter()
+            .all(|attempt| attempt.gpus.is_sorted_by(|a, b| a < b));
         self.hold("a GPU counts once", gpus, || job.id.to_string());
         let retries = job.retries <= job.spec.retry_limit;
-        self.hold("no more retries than allowed", retries, || job.id.to_string());
+        self.hold("no more retries than allowed", retries, || {
+            job.id.to_string()
+        });
     }
 
     fn events(&mut self, job: &Job) {
         let events = &job.events;
-        let gapless = events.iter().zip(events.iter().skip(1)).all(|(a, b)| a.seq + 1 == b.seq && a.stamp_ms <= b.stamp_ms);
-        self.hold("events have no gap and no step back", gapless && events.len() <= EVENTS_MAX, || job.id.to_string());
+        let gapless = events
+            .iter()
+            .zip(events.iter().skip(1))
+            .all(|(a, b)| a.seq + 1 == b.seq && a.stamp_ms <= b.stamp_ms);
+        self.hold(
+            "events have no gap and no step back",
+            gapless && events.len() <= EVENTS_MAX,
+            || job.id.to_string(),
+        );
         let lasts = events.iter().filter(|event| event.kind.is_last()).count();
         let last = events.back().map(|event| event.kind);
         let told = match job.state {
@@ -125,18 +234,26 @@ impl Found {
             JobState::Cancelled => last == Some(EventKind::Cancelled),
             JobState::Pending | JobState::Running | JobState::Cancelling => lasts == 0,
         };
-        self.hold("terminal is final", told && lasts <= 1, || job.id.to_string());
+        self.hold("terminal is final", told && lasts <= 1, || {
+            job.id.to_string()
+        });
     }
 
     fn bounds(&mut self, state: &State) {
         for (what, count, max) in [
             ("jobs", state.jobs.len(), JOBS_MAX),
-            ("unfinished jobs", state.unfinished_count(), UNFINISHED_JOBS_MAX),
+            (
+                "unfinished jobs",
+                state.unfinished_count(),
+                UNFINISHED_JOBS_MAX,
+            ),
             ("workers", state.workers.len(), WORKERS_MAX),
             ("tokens", state.tokens.len(), TOKENS_MAX),
             ("requests", state.requests.len(), REQUESTS_MAX),
         ] {
-            self.hold("every table is bounded", count <= max, || format!("{count} {what}"));
+            self.hold("every table is bounded", count <= max, || {
+                format!("{count} {what}")
+            });
         }
     }
 }

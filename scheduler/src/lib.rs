@@ -9,13 +9,16 @@ pub mod codec;
 pub mod command;
 pub mod effect;
 pub mod ids;
+pub mod invariants;
 pub mod model;
 pub mod placement;
 pub mod rejection;
 pub mod reply;
+pub mod state;
 
 pub use command::{Command, Envelope};
 pub use effect::Effect;
 pub use ids::RequestId;
 pub use rejection::Rejection;
 pub use reply::Reply;
+pub use state::{Applied, State};

@@ -1,6 +1,9 @@
 //! Who runs where, and why not: feasible, then ranked, then planned, with one opinion for the plan and the explanation.
 
+pub mod feasible;
 pub mod forecast;
+pub mod reason;
 
 pub use crate::command::{Placement, PlacementNote};
-pub use forecast::{Forecast, ForecastSource};
+pub use forecast::{Forecast, ForecastSource, NoForecast};
+pub use reason::{Reason, Tier};

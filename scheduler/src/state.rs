@@ -2,6 +2,7 @@
 
 mod apply;
 mod attempts;
+mod counts;
 mod indexes;
 mod jobs;
 mod requests;
@@ -13,8 +14,9 @@ mod workers;
 use std::collections::BTreeMap;
 
 use crate::ids::{Epoch, JobId, StagingId, TokenHash, TokenId, WorkerId};
-use crate::model::{Job, Lease, Token, Worker};
+use crate::model::{Attempt, Job, Lease, Token, Worker, WorkerState};
 pub use apply::Applied;
+pub use counts::JobCounts;
 pub(crate) use indexes::Indexes;
 pub(crate) use requests::Requests;
 pub use snapshot::{Error as RestoreError, SNAPSHOT_VERSION};
@@ -77,7 +79,9 @@ impl State {
 
     /// The jobs behind `after`, oldest first.
     pub fn jobs_after(&self, after: JobId) -> impl Iterator<Item = &Job> {
-        self.jobs.range(JobId(after.0.saturating_add(1))..).map(|(_, job)| job)
+        self.jobs
+            .range(JobId(after.0.saturating_add(1))..)
+            .map(|(_, job)| job)
     }
 
     /// How many jobs are not over.
@@ -88,7 +92,10 @@ impl State {
 
     /// The waiting jobs in the order in which they are considered.
     pub fn pending(&self) -> impl Iterator<Item = &Job> {
-        self.indexes.pending.iter().filter_map(|(_, id)| self.jobs.get(id))
+        self.indexes
+            .pending
+            .iter()
+            .filter_map(|(_, id)| self.jobs.get(id))
     }
 
     /// How many jobs wait.
@@ -106,6 +113,12 @@ impl State {
     /// Every worker, oldest first.
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values()
+    }
+
+    /// The workers that take part, draining or not, oldest first.
+    pub fn present_workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers()
+            .filter(|worker| worker.state == WorkerState::Present)
     }
 
     /// A token by its id.
@@ -132,8 +145,24 @@ impl State {
 
     /// The leases of one worker, by epoch.
     pub fn leases_on(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
-        let epochs = self.indexes.on_worker.range((worker, Epoch(0))..=(worker, Epoch(u64::MAX)));
+        let epochs = self
+            .indexes
+            .on_worker
+            .range((worker, Epoch(0))..=(worker, Epoch(u64::MAX)));
         epochs.filter_map(|(_, epoch)| self.indexes.leases.get(epoch))
+    }
+
+    /// The attempts that hold a lease on one worker, by epoch, each with its job.
+    pub fn live_attempts_on(&self, worker: WorkerId) -> impl Iterator<Item = (&Job, &Attempt)> {
+        self.leases_on(worker)
+            .filter_map(|lease| self.live_attempt(lease.epoch))
+    }
+
+    /// The attempt with this epoch, if it holds a lease, with its job.
+    #[must_use]
+    pub fn live_attempt(&self, epoch: Epoch) -> Option<(&Job, &Attempt)> {
+        let job = self.job(self.lease(epoch)?.job)?;
+        Some((job, job.live_attempt()?))
     }
 
     /// The attempt that uses a GPU.

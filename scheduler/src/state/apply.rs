@@ -34,21 +34,33 @@ impl State {
         }
         self.applied_index = index;
         self.now_ms = self.now_ms.max(envelope.stamp_ms);
-        let request = envelope.request_id.map(|id| (id, Fingerprint::of(&envelope.command)));
+        let request = envelope
+            .request_id
+            .map(|id| (id, Fingerprint::of(&envelope.command)));
         if let Some((id, print)) = request {
             if let Some(reply) = self.requests.recall(id, print, self.now_ms) {
-                return Applied { reply, effects: Vec::new() };
+                return Applied {
+                    reply,
+                    effects: Vec::new(),
+                };
             }
             if !self.requests.make_room(self.now_ms) {
                 return refused(Rejection::Busy);
             }
         }
-        let mut entry = Entry { index, now_ms: self.now_ms, effects: Vec::new() };
+        let mut entry = Entry {
+            index,
+            now_ms: self.now_ms,
+            effects: Vec::new(),
+        };
         let reply = self.handle(&mut entry, &envelope.command);
         if let (Some((id, print)), Ok(reply)) = (request, &reply) {
             self.requests.remember(id, print, reply, self.now_ms);
         }
-        Applied { reply, effects: entry.effects }
+        Applied {
+            reply,
+            effects: entry.effects,
+        }
     }
 
     fn handle(&mut self, entry: &mut Entry, command: &Command) -> Result<Reply, Rejection> {
@@ -57,18 +69,27 @@ impl State {
             Command::CancelJob { job } => self.cancel(entry, *job),
             Command::CreateWorkerToken { name, hash } => self.create_token(entry, name, *hash),
             Command::RevokeWorkerToken { token } => self.revoke_token(entry, *token),
-            Command::RegisterWorker { token_hash, instance, inventory } => {
-                self.register(entry, token_hash, *instance, inventory)
-            }
-            Command::DrainWorker { worker, stop_running } => self.drain(entry, *worker, *stop_running),
+            Command::RegisterWorker {
+                token_hash,
+                instance,
+                inventory,
+            } => self.register(entry, token_hash, *instance, inventory),
+            Command::DrainWorker {
+                worker,
+                stop_running,
+            } => self.drain(entry, *worker, *stop_running),
             Command::ResumeWorker { worker } => self.resume(entry, *worker),
             Command::LoseWorker { worker, instance } => self.lose(entry, *worker, *instance),
             Command::Place { placements } => self.place(entry, placements),
             Command::StartAttempt { job, epoch } => self.start(entry, *job, *epoch),
             Command::Checkpoint { job, epoch, step } => self.checkpoint(entry, *job, *epoch, *step),
-            Command::EndAttempt { job, epoch, outcome, step, detail } => {
-                self.end(entry, (*job, *epoch), *outcome, *step, detail)
-            }
+            Command::EndAttempt {
+                job,
+                epoch,
+                outcome,
+                step,
+                detail,
+            } => self.end(entry, (*job, *epoch), *outcome, *step, detail),
             Command::ExpireLeases { expired } => self.expire(entry, expired),
             Command::Sweep => Ok(self.sweep(entry)),
             Command::Barrier { version } => {
@@ -91,7 +112,11 @@ impl State {
 impl Entry {
     /// Writes down what has happened to a job, and has its watchers told.
     pub(super) fn event(&mut self, job: &mut Job, kind: EventKind) {
-        let event = JobEvent { seq: job.seq() + 1, stamp_ms: self.now_ms, kind };
+        let event = JobEvent {
+            seq: job.seq() + 1,
+            stamp_ms: self.now_ms,
+            kind,
+        };
         if job.events.len() == EVENTS_MAX {
             job.events.pop_front();
         }
@@ -101,5 +126,8 @@ impl Entry {
 }
 
 const fn refused(rejection: Rejection) -> Applied {
-    Applied { reply: Err(rejection), effects: Vec::new() }
+    Applied {
+        reply: Err(rejection),
+        effects: Vec::new(),
+    }
 }

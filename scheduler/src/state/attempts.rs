@@ -8,13 +8,19 @@ use crate::command::Placement;
 use crate::effect::Effect;
 use crate::ids::{Epoch, JobId};
 use crate::model::limits::{BUDGET_MARGIN_MS, EXPIRED_MAX};
-use crate::model::{Attempt, AttemptState, Deadline, EventKind, Job, JobState, Outcome, StopReason, Worker};
+use crate::model::{
+    Attempt, AttemptState, Deadline, EventKind, Job, JobState, Outcome, StopReason, Worker,
+};
 use crate::placement::feasible;
 use crate::rejection::{Dropped, Rejection};
 use crate::reply::Reply;
 
 impl State {
-    pub(super) fn place(&mut self, entry: &mut Entry, placements: &[Placement]) -> Result<Reply, Rejection> {
+    pub(super) fn place(
+        &mut self,
+        entry: &mut Entry,
+        placements: &[Placement],
+    ) -> Result<Reply, Rejection> {
         if placements.len() as u64 > Epoch::PLACEMENTS_MAX {
             return Err(Rejection::TooMany { what: "placements" });
         }
@@ -22,17 +28,31 @@ impl State {
             let epoch = Epoch::new(entry.index, position);
             self.place_one(entry, epoch, placement)
         });
-        Ok(Reply::Placed { outcomes: outcomes.collect() })
+        Ok(Reply::Placed {
+            outcomes: outcomes.collect(),
+        })
     }
 
     /// What was true when it was planned may not be true any more: everything is looked at again.
-    fn place_one(&mut self, entry: &mut Entry, epoch: Epoch, placement: &Placement) -> Result<Epoch, Dropped> {
+    fn place_one(
+        &mut self,
+        entry: &mut Entry,
+        epoch: Epoch,
+        placement: &Placement,
+    ) -> Result<Epoch, Dropped> {
         let job = self.job(placement.job).ok_or(Dropped::JobMoved)?;
         if job.state != JobState::Pending || job.next_attempt() != placement.attempt {
             return Err(Dropped::JobMoved);
         }
-        let worker = self.worker(placement.worker).filter(|worker| worker.takes_work()).ok_or(Dropped::WorkerGone)?;
-        if placement.gpus.iter().any(|gpu| self.user_of(worker.id, *gpu).is_some()) {
+        let worker = self
+            .worker(placement.worker)
+            .filter(|worker| worker.takes_work())
+            .ok_or(Dropped::WorkerGone)?;
+        if placement
+            .gpus
+            .iter()
+            .any(|gpu| self.user_of(worker.id, *gpu).is_some())
+        {
             return Err(Dropped::GpuBusy);
         }
         if feasible::held(job, entry.now_ms).is_some() {
@@ -42,17 +62,35 @@ impl State {
         let attempt = granted(entry, epoch, placement, job, worker).ok_or(Dropped::Unfit)?;
         self.change(placement.job, |job| {
             job.state = JobState::Running;
-            entry.event(job, EventKind::Placed { attempt: attempt.number, epoch, worker: attempt.worker });
-            entry.effects.push(Effect::Dispatch { worker: attempt.worker, job: job.id, epoch });
+            entry.event(
+                job,
+                EventKind::Placed {
+                    attempt: attempt.number,
+                    epoch,
+                    worker: attempt.worker,
+                },
+            );
+            entry.effects.push(Effect::Dispatch {
+                worker: attempt.worker,
+                job: job.id,
+                epoch,
+            });
             job.attempts.push(attempt);
         });
         Ok(epoch)
     }
 
-    pub(super) fn start(&mut self, entry: &mut Entry, job: JobId, epoch: Epoch) -> Result<Reply, Rejection> {
+    pub(super) fn start(
+        &mut self,
+        entry: &mut Entry,
+        job: JobId,
+        epoch: Epoch,
+    ) -> Result<Reply, Rejection> {
         self.holder(job, epoch)?;
         self.change(job, |job| {
-            let Some(attempt) = job.attempts.last_mut() else { return };
+            let Some(attempt) = job.attempts.last_mut() else {
+                return;
+            };
             // A worker says so again after every reconnect.
             if attempt.state == AttemptState::Placed {
                 attempt.state = AttemptState::Running;
@@ -73,7 +111,9 @@ impl State {
     ) -> Result<Reply, Rejection> {
         self.holder(job, epoch)?;
         self.change(job, |job| {
-            let Some(attempt) = job.attempts.last_mut() else { return };
+            let Some(attempt) = job.attempts.last_mut() else {
+                return;
+            };
             if step > attempt.checkpoint_step {
                 attempt.checkpoint_step = step;
                 attempt.last_step = attempt.last_step.max(step);
@@ -97,7 +137,11 @@ impl State {
         Ok(Reply::Done)
     }
 
-    pub(super) fn expire(&mut self, entry: &mut Entry, expired: &[(JobId, Epoch)]) -> Result<Reply, Rejection> {
+    pub(super) fn expire(
+        &mut self,
+        entry: &mut Entry,
+        expired: &[(JobId, Epoch)],
+    ) -> Result<Reply, Rejection> {
         if expired.len() > EXPIRED_MAX {
             return Err(Rejection::TooMany { what: "leases" });
         }
@@ -117,14 +161,26 @@ impl State {
         match job.attempts.last() {
             Some(attempt) if attempt.epoch == epoch && attempt.is_live() => Ok(()),
             Some(attempt) if attempt.epoch == epoch => Err(Rejection::AttemptOver { epoch }),
-            newest => Err(Rejection::StaleEpoch { given: epoch, newest: newest.map(|attempt| attempt.epoch) }),
+            newest => Err(Rejection::StaleEpoch {
+                given: epoch,
+                newest: newest.map(|attempt| attempt.epoch),
+            }),
         }
     }
 }
 
 /// The attempt a placement makes.
-fn granted(entry: &Entry, epoch: Epoch, placement: &Placement, job: &Job, worker: &Worker) -> Option<Attempt> {
-    let gpu = *worker.inventory.gpus.get(usize::from(*placement.gpus.first()?))?;
+fn granted(
+    entry: &Entry,
+    epoch: Epoch,
+    placement: &Placement,
+    job: &Job,
+    worker: &Worker,
+) -> Option<Attempt> {
+    let gpu = *worker
+        .inventory
+        .gpus
+        .get(usize::from(*placement.gpus.first()?))?;
     let price_per_hour = worker.price_per_hour(placement.gpus.len());
     Some(Attempt {
         number: placement.attempt,
@@ -148,9 +204,19 @@ fn granted(entry: &Entry, epoch: Epoch, placement: &Placement, job: &Job, worker
 
 /// When the attempt will have run as long as it may, or cost what is left.
 fn deadline(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) -> Option<Deadline> {
-    let by_time = job.spec.max_runtime_ms.map(|ms| (ms, StopReason::MaxRuntime));
+    let by_time = job
+        .spec
+        .max_runtime_ms
+        .map(|ms| (ms, StopReason::MaxRuntime));
     let affordable_ms = feasible::affordable_ms(job, price_per_hour, now_ms);
-    let by_money = affordable_ms.map(|ms| (ms.saturating_sub(BUDGET_MARGIN_MS), StopReason::BudgetSpent));
-    let (ms, why) = by_time.into_iter().chain(by_money).min_by_key(|(ms, _)| *ms)?;
-    Some(Deadline { at_ms: now_ms.saturating_add(ms), why })
+    let by_money =
+        affordable_ms.map(|ms| (ms.saturating_sub(BUDGET_MARGIN_MS), StopReason::BudgetSpent));
+    let (ms, why) = by_time
+        .into_iter()
+        .chain(by_money)
+        .min_by_key(|(ms, _)| *ms)?;
+    Some(Deadline {
+        at_ms: now_ms.saturating_add(ms),
+        why,
+    })
 }

@@ -48,9 +48,18 @@ impl Indexes {
         }
         if let Some(attempt) = job.live_attempt() {
             let (epoch, worker) = (attempt.epoch, attempt.worker);
-            self.leases.insert(epoch, Lease { epoch, job: job.id, attempt: attempt.number, worker });
+            self.leases.insert(
+                epoch,
+                Lease {
+                    epoch,
+                    job: job.id,
+                    attempt: attempt.number,
+                    worker,
+                },
+            );
             self.on_worker.insert((worker, epoch));
-            self.busy.extend(attempt.gpus.iter().map(|gpu| ((worker, *gpu), epoch)));
+            self.busy
+                .extend(attempt.gpus.iter().map(|gpu| ((worker, *gpu), epoch)));
             if let (Some(deadline), None) = (attempt.deadline, attempt.stop) {
                 self.deadlines.insert((deadline.at_ms, epoch));
             }
@@ -84,5 +93,8 @@ impl Indexes {
 }
 
 fn detail_bytes(job: &Job) -> usize {
-    job.attempts.iter().map(|attempt| attempt.detail.len()).sum()
+    job.attempts
+        .iter()
+        .map(|attempt| attempt.detail.len())
+        .sum()
 }

@@ -15,14 +15,18 @@ impl State {
     pub(super) fn submit(&mut self, entry: &mut Entry, spec: &JobSpec) -> Result<Reply, Rejection> {
         spec.check().map_err(Rejection::InvalidSpec)?;
         if self.unfinished_count() >= UNFINISHED_JOBS_MAX {
-            return Err(Rejection::Full { what: "unfinished jobs" });
+            return Err(Rejection::Full {
+                what: "unfinished jobs",
+            });
         }
         if self.needs_staging(&spec.staging) {
             return Err(Rejection::StagingInUse);
         }
         while self.jobs.len() >= JOBS_MAX {
             // There are more jobs than unfinished ones may be, so there is a finished one to forget.
-            let Some(&(_, oldest)) = self.indexes.ended.first() else { break };
+            let Some(&(_, oldest)) = self.indexes.ended.first() else {
+                break;
+            };
             self.forget(entry, oldest);
         }
         self.last_job += 1;
@@ -63,7 +67,9 @@ impl State {
                 JobState::Cancelling
             }
             JobState::Cancelling | JobState::Cancelled => state,
-            JobState::Succeeded | JobState::Failed { .. } => return Err(Rejection::JobOver { state }),
+            JobState::Succeeded | JobState::Failed { .. } => {
+                return Err(Rejection::JobOver { state });
+            }
         };
         Ok(Reply::JobCancelled { state })
     }
@@ -80,15 +86,24 @@ impl Entry {
             JobState::Cancelled => self.event(job, EventKind::Cancelled),
             JobState::Pending | JobState::Running | JobState::Cancelling => {}
         }
-        self.effects.push(Effect::DropStaging { staging: job.spec.staging });
+        self.effects.push(Effect::DropStaging {
+            staging: job.spec.staging,
+        });
         self.effects.push(Effect::Plan);
     }
 
     /// Asks the job's attempt to stop, if it runs.
     pub(super) fn stop(&mut self, job: &mut Job, why: StopReason) {
         let id = job.id;
-        let Some(attempt) = job.attempts.last_mut().filter(|attempt| attempt.is_live()) else { return };
+        let Some(attempt) = job.attempts.last_mut().filter(|attempt| attempt.is_live()) else {
+            return;
+        };
         attempt.stop = Some(why);
-        self.effects.push(Effect::Stop { worker: attempt.worker, job: id, epoch: attempt.epoch, why });
+        self.effects.push(Effect::Stop {
+            worker: attempt.worker,
+            job: id,
+            epoch: attempt.epoch,
+            why,
+        });
     }
 }

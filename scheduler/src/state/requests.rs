@@ -36,22 +36,42 @@ pub(crate) struct Fingerprint(u64);
 impl Fingerprint {
     pub(crate) fn of(command: &Command) -> Self {
         // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
-        Self(xxh3_64(&postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default()))
+        Self(xxh3_64(
+            &postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default(),
+        ))
     }
 }
 
 impl Requests {
     /// The reply that was given to this request before, if any.
-    pub(crate) fn recall(&self, id: RequestId, print: Fingerprint, now_ms: u64) -> Option<Result<Reply, Rejection>> {
-        let known = self.replies.get(&id).filter(|known| !known.is_over(now_ms))?;
-        Some(if known.command_hash == print.0 { Ok(known.reply.clone()) } else { Err(Rejection::RequestIdReused) })
+    pub(crate) fn recall(
+        &self,
+        id: RequestId,
+        print: Fingerprint,
+        now_ms: u64,
+    ) -> Option<Result<Reply, Rejection>> {
+        let known = self
+            .replies
+            .get(&id)
+            .filter(|known| !known.is_over(now_ms))?;
+        Some(if known.command_hash == print.0 {
+            Ok(known.reply.clone())
+        } else {
+            Err(Rejection::RequestIdReused)
+        })
     }
 
     /// Makes room for one more; false if there is none within the day.
     pub(crate) fn make_room(&mut self, now_ms: u64) -> bool {
         for _ in 0..FORGET_PER_REQUEST {
-            let Some(&(stamp_ms, id)) = self.oldest.first() else { break };
-            if self.replies.get(&id).is_some_and(|known| !known.is_over(now_ms)) {
+            let Some(&(stamp_ms, id)) = self.oldest.first() else {
+                break;
+            };
+            if self
+                .replies
+                .get(&id)
+                .is_some_and(|known| !known.is_over(now_ms))
+            {
                 break;
             }
             self.oldest.remove(&(stamp_ms, id));
@@ -61,8 +81,18 @@ impl Requests {
     }
 
     /// Keeps a reply.
-    pub(crate) fn remember(&mut self, id: RequestId, print: Fingerprint, reply: &Reply, stamp_ms: u64) {
-        let remembered = Remembered { stamp_ms, command_hash: print.0, reply: reply.clone() };
+    pub(crate) fn remember(
+        &mut self,
+        id: RequestId,
+        print: Fingerprint,
+        reply: &Reply,
+        stamp_ms: u64,
+    ) {
+        let remembered = Remembered {
+            stamp_ms,
+            command_hash: print.0,
+            reply: reply.clone(),
+        };
         if let Some(before) = self.replies.insert(id, remembered) {
             self.oldest.remove(&(before.stamp_ms, id));
         }
@@ -71,7 +101,13 @@ impl Requests {
 
     /// Forgets up to `limit` replies that are over; gives back how many.
     pub(crate) fn forget(&mut self, limit: usize, now_ms: u64) -> usize {
-        let over: Vec<_> = self.oldest.iter().take(limit).take_while(|(stamp, _)| is_over(*stamp, now_ms)).copied().collect();
+        let over: Vec<_> = self
+            .oldest
+            .iter()
+            .take(limit)
+            .take_while(|(stamp, _)| is_over(*stamp, now_ms))
+            .copied()
+            .collect();
         for (stamp_ms, id) in &over {
             self.oldest.remove(&(*stamp_ms, *id));
             self.replies.remove(id);
@@ -81,7 +117,9 @@ impl Requests {
 
     /// Whether a reply is to be forgotten.
     pub(crate) fn is_due(&self, now_ms: u64) -> bool {
-        self.oldest.first().is_some_and(|(stamp_ms, _)| is_over(*stamp_ms, now_ms))
+        self.oldest
+            .first()
+            .is_some_and(|(stamp_ms, _)| is_over(*stamp_ms, now_ms))
     }
 
     /// How many replies are kept.
@@ -96,7 +134,10 @@ impl Requests {
 
     /// From what a snapshot has kept.
     pub(crate) fn from_replies(replies: BTreeMap<RequestId, Remembered>) -> Self {
-        let oldest = replies.iter().map(|(id, known)| (known.stamp_ms, *id)).collect();
+        let oldest = replies
+            .iter()
+            .map(|(id, known)| (known.stamp_ms, *id))
+            .collect();
         Self { replies, oldest }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::State;
 use super::apply::Entry;
-use crate::effect::Effect;
 use crate::ids::{JobId, WorkerId};
-use crate::model::limits::{JOB_RETENTION_MS, LOST_WORKER_RETENTION_MS, QUEUE_AGE_MAX_MS, SWEEP_MAX};
+use crate::model::limits::{
+    JOB_RETENTION_MS, LOST_WORKER_RETENTION_MS, QUEUE_AGE_MAX_MS, SWEEP_MAX,
+};
 use crate::model::{EventKind, FailureReason, JobState, WorkerState};
 use crate::reply::Reply;
 
@@ -13,10 +14,18 @@ impl State {
     #[must_use]
     pub fn is_sweep_due(&self, now_ms: u64) -> bool {
         let now_ms = now_ms.max(self.now_ms);
-        let reached = |first: Option<u64>, age_ms: u64| first.is_some_and(|ms| now_ms >= ms.saturating_add(age_ms));
+        let reached = |first: Option<u64>, age_ms: u64| {
+            first.is_some_and(|ms| now_ms >= ms.saturating_add(age_ms))
+        };
         reached(self.indexes.deadlines.first().map(|(ms, _)| *ms), 0)
-            || reached(self.indexes.queued.first().map(|(ms, _)| *ms), QUEUE_AGE_MAX_MS)
-            || reached(self.indexes.ended.first().map(|(ms, _)| *ms), JOB_RETENTION_MS)
+            || reached(
+                self.indexes.queued.first().map(|(ms, _)| *ms),
+                QUEUE_AGE_MAX_MS,
+            )
+            || reached(
+                self.indexes.ended.first().map(|(ms, _)| *ms),
+                JOB_RETENTION_MS,
+            )
             || self.requests.is_due(now_ms)
             || self.workers_to_forget(now_ms).next().is_some()
     }
@@ -28,7 +37,9 @@ impl State {
         left -= self.forget_old_jobs(entry, left);
         left -= self.requests.forget(left, entry.now_ms);
         left -= self.forget_lost_workers(left, entry.now_ms);
-        Reply::Swept { count: u32::try_from(SWEEP_MAX - left).unwrap_or(u32::MAX) }
+        Reply::Swept {
+            count: u32::try_from(SWEEP_MAX - left).unwrap_or(u32::MAX),
+        }
     }
 
     /// Forgets a job that is over: all that is left is the last event, for who watches.
@@ -40,10 +51,16 @@ impl State {
     }
 
     fn stop_overdue(&mut self, entry: &mut Entry, limit: usize) -> usize {
-        let due = self.indexes.deadlines.iter().take_while(|(ms, _)| *ms <= entry.now_ms);
+        let due = self
+            .indexes
+            .deadlines
+            .iter()
+            .take_while(|(ms, _)| *ms <= entry.now_ms);
         let epochs: Vec<_> = due.take(limit).map(|(_, epoch)| *epoch).collect();
         for epoch in &epochs {
-            let Some(job) = self.lease(*epoch).map(|lease| lease.job) else { continue };
+            let Some(job) = self.lease(*epoch).map(|lease| lease.job) else {
+                continue;
+            };
             self.change(job, |job| {
                 if let Some(deadline) = job.live_attempt().and_then(|attempt| attempt.deadline) {
                     entry.stop(job, deadline.why);
@@ -87,10 +104,16 @@ impl State {
 
     fn workers_to_forget(&self, now_ms: u64) -> impl Iterator<Item = WorkerId> {
         let over = move |state| match state {
-            WorkerState::Lost { since_ms } => now_ms >= since_ms + LOST_WORKER_RETENTION_MS,
+            WorkerState::Lost { since_ms } => {
+                now_ms >= since_ms.saturating_add(LOST_WORKER_RETENTION_MS)
+            }
             WorkerState::Present | WorkerState::Revoked => false,
         };
-        let lost = self.workers.values().filter(move |worker| over(worker.state));
-        lost.map(|worker| worker.id).filter(|id| self.leases_on(*id).next().is_none())
+        let lost = self
+            .workers
+            .values()
+            .filter(move |worker| over(worker.state));
+        lost.map(|worker| worker.id)
+            .filter(|id| self.leases_on(*id).next().is_none())
     }
 }

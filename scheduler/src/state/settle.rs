@@ -6,22 +6,47 @@ use crate::effect::Effect;
 use crate::ids::JobId;
 use crate::model::attempt::Retry;
 use crate::model::limits::{
-    ATTEMPTS_MAX, BACKOFF_MAX_MS, BACKOFF_MS, DETAIL_BYTES_MAX, DETAILS_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX,
-    LOST_RETRIES_MAX,
+    ATTEMPTS_MAX, BACKOFF_MAX_MS, BACKOFF_MS, DETAIL_BYTES_MAX, DETAILS_BYTES_MAX,
+    EARLIER_DETAIL_BYTES_MAX, LOST_RETRIES_MAX,
 };
-use crate::model::{Attempt, AttemptState, EventKind, FailureReason, Job, JobState, Outcome, StopReason};
+use crate::model::{
+    Attempt, AttemptState, EventKind, FailureReason, Job, JobState, Outcome, StopReason,
+};
 
 impl State {
     /// Ends the job's live attempt and decides what follows.
-    pub(super) fn settle(&mut self, entry: &mut Entry, id: JobId, outcome: Outcome, step: u64, detail: &str) {
+    pub(super) fn settle(
+        &mut self,
+        entry: &mut Entry,
+        id: JobId,
+        outcome: Outcome,
+        step: u64,
+        detail: &str,
+    ) {
         let room = DETAILS_BYTES_MAX.saturating_sub(self.indexes.detail_bytes);
-        let keep = if room < DETAIL_BYTES_MAX { EARLIER_DETAIL_BYTES_MAX } else { DETAIL_BYTES_MAX };
+        let keep = if room < DETAIL_BYTES_MAX {
+            EARLIER_DETAIL_BYTES_MAX
+        } else {
+            DETAIL_BYTES_MAX
+        };
         let worker = self.change(id, |job| {
             shorten_details(job);
             let attempt = job.attempts.last_mut()?;
             close(attempt, outcome, step, tail(detail, keep), entry.now_ms);
-            let (number, step, stop, worker) = (attempt.number, attempt.last_step, attempt.stop, attempt.worker);
-            entry.event(job, EventKind::AttemptEnded { attempt: number, outcome, step });
+            let (number, step, stop, worker) = (
+                attempt.number,
+                attempt.last_step,
+                attempt.stop,
+                attempt.worker,
+            );
+            entry.event(
+                job,
+                EventKind::AttemptEnded {
+                    attempt: number,
+                    outcome,
+                    step,
+                },
+            );
             entry.effects.push(Effect::WorkerChanged { worker });
             match verdict(job.state, stop, outcome) {
                 Verdict::Over(state) => entry.finish(job, state),
@@ -66,7 +91,12 @@ impl Entry {
         let money_left = job.budget_left(self.now_ms).is_none_or(|left| left.0 > 0);
         match tries {
             Some(_) if !money_left => {
-                self.finish(job, JobState::Failed { reason: FailureReason::BudgetSpent });
+                self.finish(
+                    job,
+                    JobState::Failed {
+                        reason: FailureReason::BudgetSpent,
+                    },
+                );
             }
             Some(tries) if job.attempts.len() < ATTEMPTS_MAX => self.requeue(job, reason, tries),
             _ => self.finish(job, JobState::Failed { reason }),
@@ -78,7 +108,13 @@ impl Entry {
         job.queued_ms = self.now_ms;
         job.not_before_ms = self.now_ms.saturating_add(backoff_ms(tries));
         let not_before_ms = job.not_before_ms;
-        self.event(job, EventKind::Requeued { reason, not_before_ms });
+        self.event(
+            job,
+            EventKind::Requeued {
+                reason,
+                not_before_ms,
+            },
+        );
         self.effects.push(Effect::Plan);
     }
 }
@@ -94,7 +130,9 @@ fn count(retries: &mut u8, limit: u8) -> Option<u32> {
 fn backoff_ms(tries: u32) -> u64 {
     match tries {
         0 => 0,
-        tries => BACKOFF_MS.saturating_mul(1 << (tries - 1).min(16)).min(BACKOFF_MAX_MS),
+        tries => BACKOFF_MS
+            .saturating_mul(1 << (tries - 1).min(16))
+            .min(BACKOFF_MAX_MS),
     }
 }
 

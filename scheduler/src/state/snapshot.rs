@@ -117,16 +117,22 @@ impl State {
 
 /// What follows the header, if the header is right.
 fn body(bytes: &[u8]) -> Result<&[u8], Error> {
-    let (magic, rest) = bytes.split_first_chunk().ok_or_else(|| damaged("it is too short"))?;
+    let (magic, rest) = bytes
+        .split_first_chunk()
+        .ok_or_else(|| damaged("it is too short"))?;
     if *magic != MAGIC {
         return Err(damaged("it does not begin like one"));
     }
-    let (version, rest) = rest.split_first_chunk().ok_or_else(|| damaged("it is too short"))?;
+    let (version, rest) = rest
+        .split_first_chunk()
+        .ok_or_else(|| damaged("it is too short"))?;
     let version = u16::from_le_bytes(*version);
     if version > SNAPSHOT_VERSION {
         return Err(Error::UpgradeRequired { found: version });
     }
-    let (checksum, body) = rest.split_first_chunk().ok_or_else(|| damaged("it is too short"))?;
+    let (checksum, body) = rest
+        .split_first_chunk()
+        .ok_or_else(|| damaged("it is too short"))?;
     if u64::from_le_bytes(*checksum) != xxh3_64(body) {
         return Err(damaged("its checksum is wrong"));
     }

@@ -17,21 +17,38 @@ impl State {
         hash: TokenHash,
     ) -> Result<Reply, Rejection> {
         if let Some(other) = self.tokens.values().find(|token| token.name == *name) {
-            return Err(Rejection::NameTaken { name: name.clone(), token: other.id });
+            return Err(Rejection::NameTaken {
+                name: name.clone(),
+                token: other.id,
+            });
         }
         if self.tokens.contains_key(&hash) {
             return Err(Rejection::TokenExists);
         }
         if self.tokens.len() >= TOKENS_MAX {
-            return Err(Rejection::Full { what: "worker tokens" });
+            return Err(Rejection::Full {
+                what: "worker tokens",
+            });
         }
         self.last_token += 1;
         let id = TokenId(self.last_token);
-        self.tokens.insert(hash, Token { id, name: name.clone(), created_ms: entry.now_ms, worker: None });
+        self.tokens.insert(
+            hash,
+            Token {
+                id,
+                name: name.clone(),
+                created_ms: entry.now_ms,
+                worker: None,
+            },
+        );
         Ok(Reply::TokenCreated { token: id })
     }
 
-    pub(super) fn revoke_token(&mut self, entry: &mut Entry, id: TokenId) -> Result<Reply, Rejection> {
+    pub(super) fn revoke_token(
+        &mut self,
+        entry: &mut Entry,
+        id: TokenId,
+    ) -> Result<Reply, Rejection> {
         let known = self.tokens.iter().find(|(_, token)| token.id == id);
         let (&hash, token) = known.ok_or(Rejection::NoSuchToken)?;
         let worker = token.worker;
@@ -59,13 +76,24 @@ impl State {
         let worker = match token.worker.and_then(|id| self.workers.get(&id)) {
             Some(worker) => {
                 if worker.instance != instance && worker.state == WorkerState::Present {
-                    let Worker { id, ref name, instance, .. } = *worker;
-                    return Err(Rejection::TokenInUse { worker: id, name: name.clone(), instance });
+                    let Worker {
+                        id,
+                        ref name,
+                        instance,
+                        ..
+                    } = *worker;
+                    return Err(Rejection::TokenInUse {
+                        worker: id,
+                        name: name.clone(),
+                        instance,
+                    });
                 }
                 self.check_leased_gpus(worker, inventory)?;
                 worker.id
             }
-            None if self.workers.len() >= WORKERS_MAX => return Err(Rejection::Full { what: "workers" }),
+            None if self.workers.len() >= WORKERS_MAX => {
+                return Err(Rejection::Full { what: "workers" });
+            }
             None => self.new_worker(*hash, instance, inventory),
         };
         if let Some(worker) = self.workers.get_mut(&worker) {
@@ -74,14 +102,24 @@ impl State {
             worker.state = WorkerState::Present;
             worker.registered_ms = entry.now_ms;
         }
-        entry.effects.extend([Effect::WorkerChanged { worker }, Effect::Plan]);
+        entry
+            .effects
+            .extend([Effect::WorkerChanged { worker }, Effect::Plan]);
         Ok(Reply::WorkerRegistered { worker })
     }
 
-    pub(super) fn drain(&mut self, entry: &mut Entry, id: WorkerId, stop: bool) -> Result<Reply, Rejection> {
+    pub(super) fn drain(
+        &mut self,
+        entry: &mut Entry,
+        id: WorkerId,
+        stop: bool,
+    ) -> Result<Reply, Rejection> {
         let worker = self.workers.get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
         let since_ms = worker.drain.map_or(entry.now_ms, |drain| drain.since_ms);
-        worker.drain = Some(Drain { since_ms, stop_running: stop });
+        worker.drain = Some(Drain {
+            since_ms,
+            stop_running: stop,
+        });
         if stop {
             self.stop_all(entry, id, StopReason::Draining);
         }
@@ -90,8 +128,13 @@ impl State {
     }
 
     pub(super) fn resume(&mut self, entry: &mut Entry, id: WorkerId) -> Result<Reply, Rejection> {
-        self.workers.get_mut(&id).ok_or(Rejection::NoSuchWorker)?.drain = None;
-        entry.effects.extend([Effect::WorkerChanged { worker: id }, Effect::Plan]);
+        self.workers
+            .get_mut(&id)
+            .ok_or(Rejection::NoSuchWorker)?
+            .drain = None;
+        entry
+            .effects
+            .extend([Effect::WorkerChanged { worker: id }, Effect::Plan]);
         Ok(Reply::Done)
     }
 
@@ -106,15 +149,21 @@ impl State {
             return Err(Rejection::StaleInstance);
         }
         if worker.state == WorkerState::Present {
-            worker.state = WorkerState::Lost { since_ms: entry.now_ms };
-            entry.effects.extend([Effect::WorkerChanged { worker: id }, Effect::Plan]);
+            worker.state = WorkerState::Lost {
+                since_ms: entry.now_ms,
+            };
+            entry
+                .effects
+                .extend([Effect::WorkerChanged { worker: id }, Effect::Plan]);
         }
         Ok(Reply::Done)
     }
 
     /// A worker whose token is gone is kept only as long as it holds a lease.
     pub(super) fn forget_if_revoked(&mut self, id: WorkerId) {
-        let revoked = self.worker(id).is_some_and(|worker| worker.state == WorkerState::Revoked);
+        let revoked = self
+            .worker(id)
+            .is_some_and(|worker| worker.state == WorkerState::Revoked);
         if revoked && self.leases_on(id).next().is_none() {
             self.workers.remove(&id);
         }
@@ -122,12 +171,19 @@ impl State {
 
     /// GPUs under a lease must still be what the lease is for.
     fn check_leased_gpus(&self, worker: &Worker, inventory: &Inventory) -> Result<(), Rejection> {
-        let mut leased = (0..).zip(&worker.inventory.gpus).filter(|(gpu, _)| self.user_of(worker.id, *gpu).is_some());
+        let mut leased = (0..)
+            .zip(&worker.inventory.gpus)
+            .filter(|(gpu, _)| self.user_of(worker.id, *gpu).is_some());
         let kept = leased.all(|(gpu, model)| inventory.gpus.get(usize::from(gpu)) == Some(model));
         kept.then_some(()).ok_or(Rejection::GpusInUse)
     }
 
-    fn new_worker(&mut self, hash: TokenHash, instance: InstanceId, inventory: &Inventory) -> WorkerId {
+    fn new_worker(
+        &mut self,
+        hash: TokenHash,
+        instance: InstanceId,
+        inventory: &Inventory,
+    ) -> WorkerId {
         self.last_worker += 1;
         let id = WorkerId(self.last_worker);
         if let Some(token) = self.tokens.get_mut(&hash) {
@@ -152,7 +208,9 @@ impl State {
         let jobs: Vec<_> = self.leases_on(worker).map(|lease| lease.job).collect();
         for job in jobs {
             self.change(job, |job| {
-                let unasked = job.live_attempt().is_some_and(|attempt| attempt.stop.is_none());
+                let unasked = job
+                    .live_attempt()
+                    .is_some_and(|attempt| attempt.stop.is_none());
                 if unasked && job.state == JobState::Running {
                     entry.stop(job, why);
                 }
@@ -168,7 +226,9 @@ fn check(inventory: &Inventory) -> Result<(), Rejection> {
         () if inventory.gpus.len() > GPUS_PER_WORKER_MAX => "it has more than 16 GPUs",
         () if inventory.trainers.is_empty() => "it has no trainer",
         () if inventory.labels.len() > LABELS_MAX => "it has more than 16 labels",
-        () if replays > 0 && replays < inventory.gpus.len() => "pretend hardware never mixes with real hardware",
+        () if replays > 0 && replays < inventory.gpus.len() => {
+            "pretend hardware never mixes with real hardware"
+        }
         () => return Ok(()),
     };
     Err(Rejection::InvalidInventory { why })

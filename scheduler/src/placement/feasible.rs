@@ -1,0 +1,154 @@
+//! Whether a job may run on a worker at all, and if not, the one reason that comes first.
+
+use std::collections::BTreeMap;
+
+use stepcast_records::{GpuModel, UsdMicros};
+
+use super::reason::Reason;
+use crate::model::limits::BUDGET_MARGIN_MS;
+use crate::model::{Job, Label, TrainerKind, Worker, WorkerState};
+
+/// What a job asks of hardware. Jobs with equal needs fit the same workers, so they are looked at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Needs<'a> {
+    pub(crate) gpu_count: u8,
+    trainer: TrainerKind,
+    min_memory_gib: u16,
+    max_price_per_hour: Option<UsdMicros>,
+    budget_left: Option<UsdMicros>,
+    allow: &'a [GpuModel],
+    labels: &'a BTreeMap<Label, Label>,
+}
+
+/// Why a job may not run anywhere at `now_ms`: it waits for a retry, or its money is spent.
+#[must_use]
+pub fn held(job: &Job, now_ms: u64) -> Option<Reason> {
+    if job.budget_left(now_ms) == Some(UsdMicros(0)) {
+        return Some(Reason::BudgetSpent);
+    }
+    (job.not_before_ms > now_ms).then_some(Reason::WaitsForRetry)
+}
+
+/// Whether these GPUs of a worker are what the job asks for. Whether they are free is another question.
+///
+/// # Errors
+/// The first reason against it.
+pub fn admits(job: &Job, worker: &Worker, gpus: &[u8], now_ms: u64) -> Result<(), Reason> {
+    let needs = Needs::of(job, now_ms);
+    needs.met_by_worker(worker)?;
+    if gpus.len() != usize::from(needs.gpu_count) || !gpus.is_sorted_by(|a, b| a < b) {
+        return Err(Reason::TooFewGpus);
+    }
+    let model_at = |gpu: &u8| worker.inventory.gpus.get(usize::from(*gpu)).copied();
+    let first = gpus.first().and_then(model_at).ok_or(Reason::TooFewGpus)?;
+    if gpus.iter().any(|gpu| model_at(gpu) != Some(first)) {
+        return Err(Reason::TooFewGpus);
+    }
+    needs.met_by_model(first)
+}
+
+/// How long the job's money lasts at a price for all its GPUs, in milliseconds; `None` if it has no end.
+#[must_use]
+pub fn affordable_ms(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) -> Option<u64> {
+    lasts_ms(job.budget_left(now_ms)?, price_per_hour?)
+}
+
+/// Why a worker takes nothing new, whatever the job.
+pub(crate) fn away(worker: &Worker) -> Option<Reason> {
+    match worker.state {
+        WorkerState::Revoked => Some(Reason::Revoked),
+        WorkerState::Lost { .. } => Some(Reason::Lost),
+        WorkerState::Present if worker.is_draining() => Some(Reason::Draining),
+        WorkerState::Present => None,
+    }
+}
+
+impl<'a> Needs<'a> {
+    /// The needs of a waiting job.
+    pub(crate) fn of(job: &'a Job, now_ms: u64) -> Self {
+        Self {
+            gpu_count: job.spec.gpu_count,
+            trainer: job.spec.trainer,
+            min_memory_gib: job.spec.min_memory_gib,
+            max_price_per_hour: job.spec.max_price_per_hour,
+            budget_left: job.budget_left(now_ms),
+            allow: &job.spec.allow,
+            labels: &job.spec.labels,
+        }
+    }
+
+    /// The models of which a worker has enough GPUs, by number.
+    ///
+    /// # Errors
+    /// Why there is none: of several models, the reason of the one that comes nearest.
+    pub(crate) fn fit(&self, worker: &Worker) -> Result<Vec<GpuModel>, Reason> {
+        self.met_by_worker(worker)?;
+        let mut counts: BTreeMap<GpuModel, u8> = BTreeMap::new();
+        for gpu in &worker.inventory.gpus {
+            *counts.entry(*gpu).or_default() += 1;
+        }
+        let mut nearest = Reason::OtherGpu;
+        let mut fitting = Vec::new();
+        for (model, count) in counts {
+            match self.met_by_model(model) {
+                Ok(()) if count >= self.gpu_count => fitting.push(model),
+                Ok(()) => nearest = nearest.max(Reason::TooFewGpus),
+                Err(reason) => nearest = nearest.max(reason),
+            }
+        }
+        if fitting.is_empty() {
+            Err(nearest)
+        } else {
+            Ok(fitting)
+        }
+    }
+
+    fn met_by_worker(&self, worker: &Worker) -> Result<(), Reason> {
+        if !worker.inventory.trainers.contains(&self.trainer) {
+            return Err(Reason::NoTrainer);
+        }
+        let carries =
+            |(key, value): (&Label, &Label)| worker.inventory.labels.get(key) == Some(value);
+        if !self.labels.iter().all(carries) {
+            return Err(Reason::MissingLabel);
+        }
+        self.met_by_price(worker.price_per_hour(usize::from(self.gpu_count)))
+    }
+
+    fn met_by_price(&self, price: Option<UsdMicros>) -> Result<(), Reason> {
+        let Some(price) = price else {
+            let capped = self.max_price_per_hour.is_some() || self.budget_left.is_some();
+            return if capped { Err(Reason::NoPrice) } else { Ok(()) };
+        };
+        if self.max_price_per_hour.is_some_and(|max| price > max) {
+            return Err(Reason::TooDear);
+        }
+        // An attempt is asked to stop a while before the money is gone; one that would be at once need not begin.
+        let lasts = self.budget_left.and_then(|left| lasts_ms(left, price));
+        match lasts {
+            Some(ms) if ms <= BUDGET_MARGIN_MS => Err(Reason::BudgetTooSmall),
+            _ => Ok(()),
+        }
+    }
+
+    fn met_by_model(&self, model: GpuModel) -> Result<(), Reason> {
+        // Pretend hardware is for replays and for nothing else; what has no GPU must be asked for by name.
+        let kind = model.is_replay() == (self.trainer == TrainerKind::Replay);
+        let named = self.allow.contains(&model)
+            || (self.allow.is_empty() && (model.is_gpu() || model.is_replay()));
+        if !kind || !named {
+            return Err(Reason::OtherGpu);
+        }
+        if model.is_gpu() && model.memory_gib() < self.min_memory_gib {
+            return Err(Reason::TooLittleMemory);
+        }
+        Ok(())
+    }
+}
+
+/// How long money lasts at a price; `None` where nothing is to be paid.
+fn lasts_ms(UsdMicros(left): UsdMicros, UsdMicros(price): UsdMicros) -> Option<u64> {
+    const MS_PER_HOUR: u128 = 3_600_000;
+    let ms = (u128::from(left) * MS_PER_HOUR).checked_div(u128::from(price))?;
+    Some(u64::try_from(ms).unwrap_or(u64::MAX))
+}
