@@ -4,7 +4,11 @@
 
 /// Package `stepcast.v1`.
 pub mod v1 {
-    #![expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated code")]
+    #![expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
     tonic::include_proto!("stepcast.v1");
 }
 
