@@ -12,6 +12,7 @@ pub mod recipe;
 pub mod resolution;
 pub mod sample;
 pub mod schema;
+pub mod simpletuner;
 pub mod units;
 
 mod text;

@@ -25,6 +25,24 @@ macro_rules! grid {
                 Self::GRID.contains(&value).then_some(Self(value))
             }
 
+            /// The value of the grid nearest by ratio, the larger one of two equally near: for estimates only,
+            /// since a record is never rounded.
+            #[must_use]
+            pub fn nearest(value: u32) -> Self {
+                let wanted = u64::from(value.max(1));
+                // The ratio to the wanted value as a fraction of at least 1.
+                let ratio = |known: $number| {
+                    let known = u64::from(known);
+                    (known.max(wanted), known.min(wanted))
+                };
+                let nearest = Self::GRID.iter().copied().fold(Self::GRID[0], |best, known| {
+                    let (best_ratio, known_ratio) = (ratio(best), ratio(known));
+                    let closer = known_ratio.0 * best_ratio.1 <= best_ratio.0 * known_ratio.1;
+                    if closer { known } else { best }
+                });
+                Self(nearest)
+            }
+
             /// The number.
             #[must_use]
             pub const fn get(self) -> $number {
@@ -74,4 +92,28 @@ grid! {
     InferenceSteps(u8) = [
         1, 2, 4, 6, 8, 10, 12, 15, 16, 18, 20, 24, 25, 28, 30, 32, 35, 40, 45, 50, 60, 75, 100,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_value_is_nearest_by_ratio() {
+        for (wanted, nearest) in [
+            (0, 1),
+            (1, 1),
+            (5, 6),
+            (7, 8),
+            (9, 10),
+            (14, 16),
+            (40, 48),
+            (1_000, 128),
+            (u32::MAX, 128),
+        ] {
+            assert_eq!(BatchSize::nearest(wanted).get(), nearest, "{wanted}");
+        }
+        assert_eq!(Accumulation::nearest(5).get(), 6);
+        assert_eq!(InferenceSteps::nearest(22).get(), 24);
+    }
 }

@@ -1,0 +1,294 @@
+//! From a workload to its steps, passes and prompts on a number of GPUs.
+//!
+//! The counts follow SimpleTuner's own bookkeeping, for data sets whose aspect buckets are not known: an epoch
+//! has `ceil(share * (repeats + 1) / batch)` batches per data set, where a GPU's share is `ceil(samples / GPUs)`,
+//! and each aspect bucket beyond the first can add one more batch. The true number comes with the first report
+//! of a run.
+
+#[cfg(test)]
+mod tests;
+
+use super::workload::{Dataset, Interval, Length, Validation, Workload};
+use crate::key::{Accumulation, BatchSize, InferenceSteps, TrainingShape, ValidationShape};
+use crate::recipe::{FrameClass, Recipe};
+
+/// What a run consists of on a given number of GPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Optimizer steps of the whole run.
+    pub steps_total: u64,
+    /// The steps by shape, in the order of the data sets; they add up to `steps_total`.
+    ///
+    /// A batch size or accumulation off the grid stands here as its nearest neighbour on the grid.
+    pub training: Vec<(TrainingShape, u64)>,
+    /// The prompts by shape, over all passes.
+    pub validation: Vec<(ValidationShape, u64)>,
+    /// How often validation runs, the baseline included.
+    pub validation_passes: u64,
+    /// Checkpoints saved before the end.
+    pub checkpoints: u64,
+    /// Samples of all data sets together; `None` when one is not known.
+    pub samples: Option<u64>,
+    /// Whether `steps_total` or the way it is shared among shapes rests on more than the configuration says:
+    /// aspect buckets that are not known, or data sets of unknown size taken for equal.
+    pub steps_assumed: bool,
+}
+
+/// What keeps a workload from being planned; data sets are counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// The number of samples decides the number of steps, and nobody said it.
+    #[error("the run is measured in epochs, so say how many samples data set {dataset} has")]
+    Samples {
+        /// Position of the data set.
+        dataset: usize,
+    },
+    /// The data set does not fill one optimizer step.
+    #[error(
+        "data set {dataset} yields {available} samples per epoch and one step takes {needed}: raise its repeats"
+    )]
+    TooFewSamples {
+        /// Position of the data set.
+        dataset: usize,
+        /// Samples of one epoch, repeats included.
+        available: u64,
+        /// Samples of one optimizer step on all GPUs.
+        needed: u64,
+    },
+    /// The GPUs cannot be divided into groups that share a sample.
+    #[error("{gpu_count} GPUs cannot be divided into groups of {context_parallel}")]
+    Gpus {
+        /// GPUs that were offered.
+        gpu_count: u8,
+        /// GPUs that share one sample.
+        context_parallel: u32,
+    },
+    /// There is no data set to train on.
+    #[error("no data set is trained on")]
+    Datasets,
+}
+
+impl Workload {
+    /// The steps, passes and prompts of this workload on so many GPUs.
+    ///
+    /// # Errors
+    /// The fact that is missing, or why the GPUs and data do not fit together.
+    pub fn plan(&self, gpu_count: u8) -> Result<Plan, Missing> {
+        let replicas = self.replicas(gpu_count)?;
+        let batches = self.batches(replicas)?;
+        let known = sum_of_known(&batches);
+        let steps_per_epoch = known.map(|sum| sum.div_ceil(self.accumulation.max(1).into()));
+        let steps_total = match (self.length, steps_per_epoch) {
+            (Length::Steps(steps), _) => steps,
+            (Length::Epochs(epochs), Some(steps)) => steps.saturating_mul(epochs.into()),
+            (Length::Epochs(_), None) => return Err(first_unknown(&batches)),
+        };
+        let epochs = Epochs {
+            length: self.length,
+            steps_total,
+            steps_per_epoch,
+        };
+        let passes = match &self.validation {
+            Some(validation) => validation.passes(&epochs).ok_or(first_unknown(&batches))?,
+            None => 0,
+        };
+        let training = self.training(steps_total, &batches);
+        let split_assumed = known.is_none() && training.len() > 1;
+        Ok(Plan {
+            steps_total,
+            validation: self.prompts(passes),
+            validation_passes: passes,
+            checkpoints: steps_total
+                .checked_div(self.checkpoint_every.unwrap_or(0))
+                .unwrap_or(0),
+            samples: self.samples(),
+            steps_assumed: split_assumed || matches!(self.length, Length::Epochs(_)),
+            training,
+        })
+    }
+
+    /// GPUs or groups of GPUs that work on samples of their own.
+    fn replicas(&self, gpu_count: u8) -> Result<u64, Missing> {
+        let (gpus, group) = (u32::from(gpu_count.max(1)), self.context_parallel.max(1));
+        if !gpus.is_multiple_of(group) {
+            let context_parallel = group;
+            return Err(Missing::Gpus {
+                gpu_count,
+                context_parallel,
+            });
+        }
+        Ok(u64::from(gpus / group))
+    }
+
+    /// Micro-batches of one epoch on one GPU by data set; `None` for one of unknown size.
+    fn batches(&self, replicas: u64) -> Result<Vec<Option<u64>>, Missing> {
+        if self.datasets.is_empty() {
+            return Err(Missing::Datasets);
+        }
+        let accumulation = u64::from(self.accumulation.max(1));
+        let batches = self.datasets.iter().enumerate();
+        let batches =
+            batches.map(|(index, dataset)| dataset.batches(index + 1, replicas, accumulation));
+        batches.collect()
+    }
+
+    fn samples(&self) -> Option<u64> {
+        let mut known = self.datasets.iter().map(|dataset| dataset.samples);
+        known.try_fold(0u64, |sum, samples| Some(sum.saturating_add(samples?)))
+    }
+
+    /// Shares the steps among the data sets' shapes by their batches, equal shapes together.
+    fn training(&self, steps_total: u64, batches: &[Option<u64>]) -> Vec<(TrainingShape, u64)> {
+        let mut weights: Vec<(TrainingShape, u64)> = Vec::new();
+        let all_known = batches.iter().all(Option::is_some);
+        for (dataset, batches) in self.datasets.iter().zip(batches) {
+            let weight = if all_known { batches.unwrap_or(0) } else { 1 };
+            add(&mut weights, self.training_shape(dataset), weight);
+        }
+        share(steps_total, &mut weights);
+        weights
+    }
+
+    fn training_shape(&self, dataset: &Dataset) -> TrainingShape {
+        TrainingShape {
+            recipe: at_class(self.recipe, dataset.frames),
+            resolution: dataset.resolution,
+            batch_size: BatchSize::nearest(dataset.batch_size),
+            accumulation: Accumulation::nearest(self.accumulation),
+            precision: self.precision,
+            quantization: self.quantization,
+        }
+    }
+
+    fn prompts(&self, passes: u64) -> Vec<(ValidationShape, u64)> {
+        let mut prompts = Vec::new();
+        if let Some(validation) = &self.validation {
+            for &resolution in &validation.resolutions {
+                let shape = ValidationShape {
+                    recipe: at_class(self.recipe, validation.frames),
+                    resolution,
+                    inference_steps: InferenceSteps::nearest(validation.inference_steps),
+                    precision: self.precision,
+                    quantization: self.quantization,
+                };
+                add(
+                    &mut prompts,
+                    shape,
+                    passes.saturating_mul(validation.generations.into()),
+                );
+            }
+        }
+        prompts.retain(|(_, count)| *count > 0);
+        prompts
+    }
+}
+
+impl Dataset {
+    /// Micro-batches of one epoch on one GPU; `None` when the number of samples is not known.
+    fn batches(
+        &self,
+        position: usize,
+        replicas: u64,
+        accumulation: u64,
+    ) -> Result<Option<u64>, Missing> {
+        let Some(samples) = self.samples else {
+            return Ok(None);
+        };
+        let batch = u64::from(self.batch_size.max(1));
+        let needed = batch.saturating_mul(replicas).saturating_mul(accumulation);
+        let mut times = u64::from(self.repeats) + 1;
+        let available = samples.saturating_mul(times);
+        if available < needed {
+            if !self.padded || samples == 0 {
+                let dataset = position;
+                return Err(Missing::TooFewSamples {
+                    dataset,
+                    available,
+                    needed,
+                });
+            }
+            times = needed.div_ceil(samples);
+        }
+        let share = samples.div_ceil(replicas).saturating_mul(times);
+        Ok(Some(share.div_ceil(batch)))
+    }
+}
+
+/// How the epochs of a run lie in its steps.
+struct Epochs {
+    length: Length,
+    steps_total: u64,
+    steps_per_epoch: Option<u64>,
+}
+
+impl Epochs {
+    /// Whole epochs of the run; `None` when that depends on sizes that are not known.
+    fn whole(&self) -> Option<u64> {
+        match self.length {
+            Length::Epochs(epochs) => Some(epochs.into()),
+            Length::Steps(_) => self.steps_total.checked_div(self.steps_per_epoch?),
+        }
+    }
+}
+
+impl Validation {
+    /// Passes of the whole run; the one that SimpleTuner calls final generates nothing of its own.
+    fn passes(&self, epochs: &Epochs) -> Option<u64> {
+        let regular = match self.every {
+            Interval::Steps(every) => epochs.steps_total / every.max(1),
+            Interval::Epochs(every) => epochs.whole()? / u64::from(every.max(1)),
+        };
+        Some(
+            regular
+                .saturating_add(self.baseline.into())
+                .saturating_add(self.at_start.into()),
+        )
+    }
+}
+
+fn sum_of_known(batches: &[Option<u64>]) -> Option<u64> {
+    batches
+        .iter()
+        .try_fold(0u64, |sum, batches| Some(sum.saturating_add((*batches)?)))
+}
+
+fn first_unknown(batches: &[Option<u64>]) -> Missing {
+    let unknown = batches.iter().position(Option::is_none);
+    Missing::Samples {
+        dataset: unknown.unwrap_or(0) + 1,
+    }
+}
+
+fn add<S: PartialEq>(counts: &mut Vec<(S, u64)>, shape: S, count: u64) {
+    match counts.iter_mut().find(|(known, _)| *known == shape) {
+        Some((_, sum)) => *sum = sum.saturating_add(count),
+        None => counts.push((shape, count)),
+    }
+}
+
+/// Turns weights into parts of a total in proportion to them, or into equal parts where all are 0; what rounding
+/// leaves goes to the first ones.
+fn share<S>(total: u64, weights: &mut [(S, u64)]) {
+    if weights.iter().all(|(_, weight)| *weight == 0) {
+        weights.iter_mut().for_each(|(_, weight)| *weight = 1);
+    }
+    let sum: u128 = weights.iter().map(|(_, weight)| u128::from(*weight)).sum();
+    let mut left = total;
+    for (_, weight) in weights.iter_mut() {
+        let part = (u128::from(total) * u128::from(*weight))
+            .checked_div(sum)
+            .unwrap_or(0);
+        *weight = u64::try_from(part).unwrap_or(u64::MAX);
+        left = left.saturating_sub(*weight);
+    }
+    for (_, part) in weights
+        .iter_mut()
+        .take(usize::try_from(left).unwrap_or(usize::MAX))
+    {
+        *part += 1;
+    }
+}
+
+fn at_class(recipe: Recipe, frames: FrameClass) -> Recipe {
+    recipe.at_frames(frames.max_frames()).unwrap_or(recipe)
+}
