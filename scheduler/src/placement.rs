@@ -2,8 +2,14 @@
 
 pub mod feasible;
 pub mod forecast;
+pub mod plan;
 pub mod reason;
+
+mod pool;
+mod rank;
+mod round;
 
 pub use crate::command::{Placement, PlacementNote};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
+pub use plan::plan;
 pub use reason::{Reason, Tier};

@@ -8,16 +8,21 @@ use super::reason::Reason;
 use crate::model::limits::BUDGET_MARGIN_MS;
 use crate::model::{Job, Label, TrainerKind, Worker, WorkerState};
 
-/// What a job asks of hardware. Jobs with equal needs fit the same workers, so they are looked at once.
+/// What a job asks of a worker. Jobs with equal needs fit the same workers, so they are looked at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Needs<'a> {
     pub(crate) gpu_count: u8,
     trainer: TrainerKind,
     min_memory_gib: u16,
-    max_price_per_hour: Option<UsdMicros>,
-    budget_left: Option<UsdMicros>,
     allow: &'a [GpuModel],
     labels: &'a BTreeMap<Label, Label>,
+}
+
+/// What a job may pay. Apart from its needs, since every job that has run a while has another sum left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purse {
+    max_price_per_hour: Option<UsdMicros>,
+    budget_left: Option<UsdMicros>,
 }
 
 /// Why a job may not run anywhere at `now_ms`: it waits for a retry, or its money is spent.
@@ -34,7 +39,7 @@ pub fn held(job: &Job, now_ms: u64) -> Option<Reason> {
 /// # Errors
 /// The first reason against it.
 pub fn admits(job: &Job, worker: &Worker, gpus: &[u8], now_ms: u64) -> Result<(), Reason> {
-    let needs = Needs::of(job, now_ms);
+    let needs = Needs::of(job);
     needs.met_by_worker(worker)?;
     if gpus.len() != usize::from(needs.gpu_count) || !gpus.is_sorted_by(|a, b| a < b) {
         return Err(Reason::TooFewGpus);
@@ -44,7 +49,8 @@ pub fn admits(job: &Job, worker: &Worker, gpus: &[u8], now_ms: u64) -> Result<()
     if gpus.iter().any(|gpu| model_at(gpu) != Some(first)) {
         return Err(Reason::TooFewGpus);
     }
-    needs.met_by_model(first)
+    needs.met_by_model(first)?;
+    Purse::of(job, now_ms).pays(worker.price_per_hour(gpus.len()))
 }
 
 /// How long the job's money lasts at a price for all its GPUs, in milliseconds; `None` if it has no end.
@@ -64,14 +70,12 @@ pub(crate) fn away(worker: &Worker) -> Option<Reason> {
 }
 
 impl<'a> Needs<'a> {
-    /// The needs of a waiting job.
-    pub(crate) fn of(job: &'a Job, now_ms: u64) -> Self {
+    /// The needs of a job.
+    pub(crate) fn of(job: &'a Job) -> Self {
         Self {
             gpu_count: job.spec.gpu_count,
             trainer: job.spec.trainer,
             min_memory_gib: job.spec.min_memory_gib,
-            max_price_per_hour: job.spec.max_price_per_hour,
-            budget_left: job.budget_left(now_ms),
             allow: &job.spec.allow,
             labels: &job.spec.labels,
         }
@@ -109,25 +113,10 @@ impl<'a> Needs<'a> {
         }
         let carries =
             |(key, value): (&Label, &Label)| worker.inventory.labels.get(key) == Some(value);
-        if !self.labels.iter().all(carries) {
-            return Err(Reason::MissingLabel);
-        }
-        self.met_by_price(worker.price_per_hour(usize::from(self.gpu_count)))
-    }
-
-    fn met_by_price(&self, price: Option<UsdMicros>) -> Result<(), Reason> {
-        let Some(price) = price else {
-            let capped = self.max_price_per_hour.is_some() || self.budget_left.is_some();
-            return if capped { Err(Reason::NoPrice) } else { Ok(()) };
-        };
-        if self.max_price_per_hour.is_some_and(|max| price > max) {
-            return Err(Reason::TooDear);
-        }
-        // An attempt is asked to stop a while before the money is gone; one that would be at once need not begin.
-        let lasts = self.budget_left.and_then(|left| lasts_ms(left, price));
-        match lasts {
-            Some(ms) if ms <= BUDGET_MARGIN_MS => Err(Reason::BudgetTooSmall),
-            _ => Ok(()),
+        if self.labels.iter().all(carries) {
+            Ok(())
+        } else {
+            Err(Reason::MissingLabel)
         }
     }
 
@@ -143,6 +132,35 @@ impl<'a> Needs<'a> {
             return Err(Reason::TooLittleMemory);
         }
         Ok(())
+    }
+}
+
+impl Purse {
+    /// What a waiting job may pay at `now_ms`.
+    pub(crate) fn of(job: &Job, now_ms: u64) -> Self {
+        Self {
+            max_price_per_hour: job.spec.max_price_per_hour,
+            budget_left: job.budget_left(now_ms),
+        }
+    }
+
+    /// Whether it pays a price for all its GPUs.
+    ///
+    /// # Errors
+    /// The reason against it.
+    pub(crate) fn pays(self, price_per_hour: Option<UsdMicros>) -> Result<(), Reason> {
+        let Some(price) = price_per_hour else {
+            let capped = self.max_price_per_hour.is_some() || self.budget_left.is_some();
+            return if capped { Err(Reason::NoPrice) } else { Ok(()) };
+        };
+        if self.max_price_per_hour.is_some_and(|max| price > max) {
+            return Err(Reason::TooDear);
+        }
+        // An attempt is asked to stop a while before the money is gone; one that would be at once need not begin.
+        match self.budget_left.and_then(|left| lasts_ms(left, price)) {
+            Some(ms) if ms <= BUDGET_MARGIN_MS => Err(Reason::BudgetTooSmall),
+            _ => Ok(()),
+        }
     }
 }
 

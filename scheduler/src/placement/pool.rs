@@ -1,0 +1,151 @@
+//! The GPUs of every worker as one look at the queue sees them: free, taken by jobs ahead, or kept for one of them.
+
+use stepcast_records::GpuModel;
+
+use super::feasible;
+use super::reason::Reason;
+use crate::ids::{JobId, WorkerId};
+use crate::model::limits::GPUS_PER_WORKER_MAX;
+use crate::model::{Attempt, Worker};
+use crate::state::State;
+
+/// GPUs of one worker, a bit for each position.
+pub(super) type Gpus = u16;
+
+const _: () = assert!(Gpus::BITS as usize == GPUS_PER_WORKER_MAX);
+
+/// One worker.
+pub(super) struct Slot<'a> {
+    pub(super) worker: &'a Worker,
+    /// Why it takes nothing new.
+    pub(super) away: Option<Reason>,
+    /// Its GPUs that nothing uses.
+    pub(super) free: Gpus,
+    /// Those of them that jobs ahead take in this look.
+    taken: Gpus,
+    /// Those that are kept for jobs ahead, free or not.
+    kept: Gpus,
+    /// When each GPU is expected to be free, by stamp; what is free or overdue is so now, and `u64::MAX` is unknown.
+    free_ms: [u64; GPUS_PER_WORKER_MAX],
+    /// Jobs ahead that take or keep GPUs here.
+    pub(super) rivals: Vec<JobId>,
+}
+
+/// Every worker, by id.
+pub(super) struct Pool<'a>(pub(super) Vec<Slot<'a>>);
+
+impl<'a> Pool<'a> {
+    /// The workers of a state.
+    pub(super) fn of(state: &'a State, now_ms: u64) -> Self {
+        let slots = state.workers().map(|worker| Slot::of(worker, now_ms));
+        let mut pool = Self(slots.collect());
+        for (_, attempt) in state
+            .leases()
+            .filter_map(|lease| state.live_attempt(lease.epoch))
+        {
+            if let Some(slot) = pool.find(attempt.worker) {
+                slot.occupy(attempt, now_ms);
+            }
+        }
+        pool
+    }
+
+    fn find(&mut self, worker: WorkerId) -> Option<&mut Slot<'a>> {
+        let found = self.0.binary_search_by_key(&worker, |slot| slot.worker.id);
+        found.ok().and_then(|position| self.0.get_mut(position))
+    }
+}
+
+impl<'a> Slot<'a> {
+    fn of(worker: &'a Worker, now_ms: u64) -> Self {
+        Self {
+            worker,
+            away: feasible::away(worker),
+            free: all(worker),
+            taken: 0,
+            kept: 0,
+            free_ms: [now_ms; GPUS_PER_WORKER_MAX],
+            rivals: Vec::new(),
+        }
+    }
+
+    /// The GPUs of one model.
+    pub(super) fn of_model(&self, model: GpuModel) -> Gpus {
+        let gpus = self.worker.inventory.gpus.iter().enumerate();
+        gpus.filter(|(_, gpu)| **gpu == model)
+            .fold(0, |gpus, (position, _)| gpus | 1 << position)
+    }
+
+    /// Those of `gpus` that a job may have now.
+    pub(super) fn available(&self, gpus: Gpus) -> Gpus {
+        gpus & self.free & !self.taken & !self.kept
+    }
+
+    /// Why fewer than `count` of `gpus` are available, if so.
+    pub(super) fn short_of(&self, gpus: Gpus, count: u8) -> Option<Reason> {
+        let enough = |gpus: Gpus| gpus.count_ones() >= u32::from(count);
+        match () {
+            () if enough(self.available(gpus)) => None,
+            () if !enough(gpus & self.free) => Some(Reason::GpusBusy),
+            () if enough(gpus & self.free & !self.kept) => Some(Reason::TakenNow),
+            () => Some(Reason::Reserved),
+        }
+    }
+
+    /// Gives GPUs to a job until `free_ms`.
+    pub(super) fn take(&mut self, job: JobId, gpus: Gpus, free_ms: u64) {
+        self.taken |= gpus;
+        self.rivals.push(job);
+        for position in positions(gpus) {
+            self.free_ms[usize::from(position)] = free_ms;
+        }
+    }
+
+    /// Keeps GPUs for a job: nothing behind it gets them.
+    pub(super) fn keep(&mut self, job: JobId, gpus: Gpus) {
+        self.kept |= gpus;
+        self.rivals.push(job);
+    }
+
+    /// The `count` of `gpus` that are free soonest and not kept for another job, and when the last of them is.
+    pub(super) fn soonest(&self, gpus: Gpus, count: u8) -> Option<(u64, Gpus)> {
+        let free_ms = |position: u8| self.free_ms[usize::from(position)];
+        let mut waited: Vec<u8> = positions(gpus & !self.kept).collect();
+        // What is free goes before what is overdue, though both are expected now.
+        waited.sort_by_key(|position| (free_ms(*position), self.available(1 << position) == 0));
+        let chosen = waited.get(..usize::from(count))?;
+        let last = chosen.last().copied().map_or(0, free_ms);
+        Some((
+            last,
+            chosen.iter().fold(0, |gpus, position| gpus | 1 << position),
+        ))
+    }
+
+    fn occupy(&mut self, attempt: &Attempt, now_ms: u64) {
+        for gpu in &attempt.gpus {
+            self.free &= !1_u16.checked_shl(u32::from(*gpu)).unwrap_or(0);
+            if let Some(free_ms) = self.free_ms.get_mut(usize::from(*gpu)) {
+                *free_ms = expected_end_ms(attempt).max(now_ms);
+            }
+        }
+    }
+}
+
+/// The positions of GPUs, ascending.
+pub(super) fn positions(gpus: Gpus) -> impl Iterator<Item = u8> {
+    (0..GPUS_PER_WORKER_MAX as u8).filter(move |position| gpus & (1 << position) != 0)
+}
+
+/// When an attempt is over at the latest, as far as one can tell; `u64::MAX` for unknown.
+fn expected_end_ms(attempt: &Attempt) -> u64 {
+    let run_ms = attempt.note.run_ms_p90.unwrap_or(u64::MAX);
+    let by_forecast = attempt.placed_ms.saturating_add(run_ms);
+    attempt
+        .deadline
+        .map_or(by_forecast, |deadline| by_forecast.min(deadline.at_ms))
+}
+
+fn all(worker: &Worker) -> Gpus {
+    let count = worker.inventory.gpus.len().min(GPUS_PER_WORKER_MAX);
+    (0..count).fold(0, |gpus, position| gpus | 1 << position)
+}

@@ -1,0 +1,257 @@
+//! One look at the queue: each waiting job in its turn gets GPUs, has some kept for it, or is passed.
+
+use std::collections::BTreeMap;
+
+use stepcast_records::{GpuModel, Hardware};
+
+use super::feasible::{self, Needs, Purse};
+use super::forecast::{Forecast, ForecastSource};
+use super::pool::{Gpus, Pool, Slot, positions};
+use super::rank;
+use super::reason::Reason;
+use crate::command::{Placement, PlacementNote};
+use crate::ids::WorkerId;
+use crate::model::Job;
+use crate::state::State;
+
+/// How long later jobs may pass one that could run once GPUs are free. After that GPUs are kept for it.
+///
+/// Long enough that a large job does not leave GPUs idle for every small delay, short against a training.
+pub const PASSED_MAX_MS: u64 = 15 * 60_000;
+
+/// Jobs that GPUs are kept for at one time: the first of the queue. Those behind them get their turn later, and a queue of
+/// large jobs does not empty the whole cluster.
+pub const KEPT_MAX: usize = 32;
+
+/// One look at the queue.
+pub(super) struct Round<'a> {
+    forecast: &'a dyn ForecastSource,
+    now_ms: u64,
+    pub(super) pool: Pool<'a>,
+    groups: BTreeMap<Needs<'a>, Group>,
+    kept: usize,
+}
+
+/// Where jobs with the same needs may run, busy or not.
+struct Group {
+    places: Vec<Place>,
+    /// GPUs only become fewer during a round: once there is nothing left, there is nothing for the rest of it.
+    exhausted: bool,
+}
+
+/// Equal GPUs of one worker.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: usize,
+    model: GpuModel,
+    gpus: Gpus,
+}
+
+/// The best place so far: how it ranks, where it is, what is available there and what is expected of it.
+type Best = ((rank::Score, u32, WorkerId), Place, Gpus, Option<Forecast>);
+
+/// What a job would get.
+pub(super) struct Choice {
+    slot: usize,
+    gpus: Gpus,
+    pub(super) placement: Placement,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(state: &'a State, forecast: &'a dyn ForecastSource, now_ms: u64) -> Self {
+        Self {
+            forecast,
+            now_ms,
+            pool: Pool::of(state, now_ms),
+            groups: BTreeMap::new(),
+            kept: 0,
+        }
+    }
+
+    /// Gives a job its turn; what it gets, if anything.
+    pub(super) fn visit(&mut self, job: &'a Job) -> Option<Placement> {
+        if feasible::held(job, self.now_ms).is_some() {
+            return None;
+        }
+        let Some(choice) = self.choose(job) else {
+            self.keep(job);
+            return None;
+        };
+        let run_ms = choice.placement.note.run_ms_p90.unwrap_or(u64::MAX);
+        let free_ms = self.now_ms.saturating_add(run_ms);
+        self.pool.0[choice.slot].take(job.id, choice.gpus, free_ms);
+        Some(choice.placement)
+    }
+
+    /// The best of what is free for a job, if anything is.
+    pub(super) fn choose(&mut self, job: &'a Job) -> Option<Choice> {
+        let count = job.spec.gpu_count;
+        let purse = Purse::of(job, self.now_ms);
+        let group = group(&mut self.groups, &self.pool, Needs::of(job));
+        if group.exhausted {
+            return None;
+        }
+        let mut forecasts = Forecasts {
+            source: self.forecast,
+            job,
+            known: Vec::new(),
+        };
+        let mut free = 0;
+        let mut best: Option<Best> = None;
+        for place in &group.places {
+            let slot = &self.pool.0[place.slot];
+            let available = slot.available(place.gpus);
+            if available.count_ones() < u32::from(count) {
+                continue;
+            }
+            free += 1;
+            let price = slot.worker.price_per_hour(usize::from(count));
+            let Some(hardware) = Hardware::new(place.model, count) else {
+                continue;
+            };
+            if purse.pays(price).is_err() {
+                continue;
+            }
+            let forecast = forecasts.on(hardware);
+            let score = rank::score(job.spec.objective, hardware, forecast, price);
+            // Of equals the fullest worker, so that large jobs find an empty one.
+            let rank = (score, available.count_ones(), slot.worker.id);
+            if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
+                best = Some((rank, *place, available, forecast));
+            }
+        }
+        group.exhausted = free == 0;
+        let (_, place, available, forecast) = best?;
+        let gpus = positions(available).take(usize::from(count));
+        Some(self.pool.0[place.slot].choice(job, place.slot, gpus.collect(), forecast))
+    }
+
+    /// Why a worker gives a job nothing now; `None` if it could.
+    pub(super) fn against(&self, job: &Job, slot: &Slot<'_>) -> Option<Reason> {
+        let count = job.spec.gpu_count;
+        let models = match Needs::of(job).fit(slot.worker) {
+            Ok(models) => models,
+            Err(reason) => return Some(reason),
+        };
+        let price = slot.worker.price_per_hour(usize::from(count));
+        if let Err(reason) = Purse::of(job, self.now_ms).pays(price) {
+            return Some(reason);
+        }
+        if slot.away.is_some() {
+            return slot.away;
+        }
+        // The least is said of the model that comes nearest.
+        let short = models
+            .into_iter()
+            .map(|model| slot.short_of(slot.of_model(model), count));
+        short
+            .max_by_key(|reason| (reason.is_none(), *reason))
+            .flatten()
+    }
+
+    /// When enough GPUs of one worker are expected to be free for a job, by stamp; `None` if one cannot tell.
+    pub(super) fn free_ms(&mut self, job: &'a Job) -> Option<u64> {
+        self.target(job)
+            .map(|(_, _, free_ms)| free_ms)
+            .filter(|ms| *ms < u64::MAX)
+    }
+
+    /// Keeps GPUs for a job that has been passed for long enough.
+    fn keep(&mut self, job: &'a Job) {
+        let since_ms = job.queued_ms.max(job.not_before_ms);
+        if self.kept >= KEPT_MAX || self.now_ms.saturating_sub(since_ms) < PASSED_MAX_MS {
+            return;
+        }
+        if let Some((slot, gpus, _)) = self.target(job) {
+            self.pool.0[slot].keep(job.id, gpus);
+            self.kept += 1;
+        }
+    }
+
+    /// The GPUs a job would have soonest: of those expected at the same time, where the most are free already.
+    ///
+    /// With nothing else placed there neither number gets worse from one look to the next, so the choice settles.
+    fn target(&mut self, job: &'a Job) -> Option<(usize, Gpus, u64)> {
+        let count = job.spec.gpu_count;
+        let purse = Purse::of(job, self.now_ms);
+        let group = group(&mut self.groups, &self.pool, Needs::of(job));
+        let soonest = group.places.iter().filter_map(|place| {
+            let slot = &self.pool.0[place.slot];
+            purse
+                .pays(slot.worker.price_per_hour(usize::from(count)))
+                .ok()?;
+            let (free_ms, gpus) = slot.soonest(place.gpus, count)?;
+            let missing = u32::from(count) - slot.available(gpus).count_ones();
+            Some((free_ms, missing, place.slot, gpus))
+        });
+        soonest
+            .min()
+            .map(|(free_ms, _, slot, gpus)| (slot, gpus, free_ms))
+    }
+}
+
+/// The group with these needs, looked for among all workers when it is first asked for.
+fn group<'g, 'a>(
+    groups: &'g mut BTreeMap<Needs<'a>, Group>,
+    pool: &Pool<'a>,
+    needs: Needs<'a>,
+) -> &'g mut Group {
+    groups.entry(needs).or_insert_with(|| {
+        let mut places = Vec::new();
+        for (position, slot) in pool
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.away.is_none())
+        {
+            let models = needs.fit(slot.worker).unwrap_or_default();
+            places.extend(models.into_iter().map(|model| Place {
+                slot: position,
+                model,
+                gpus: slot.of_model(model),
+            }));
+        }
+        Group {
+            places,
+            exhausted: false,
+        }
+    })
+}
+
+impl Slot<'_> {
+    fn choice(&self, job: &Job, slot: usize, gpus: Vec<u8>, forecast: Option<Forecast>) -> Choice {
+        let price = self.worker.price_per_hour(gpus.len());
+        let note = forecast.map_or_else(PlacementNote::default, |forecast| forecast.note(price));
+        let mask = gpus.iter().fold(0, |mask, gpu| mask | 1 << gpu);
+        let placement = Placement {
+            job: job.id,
+            attempt: job.next_attempt(),
+            worker: self.worker.id,
+            gpus,
+            note,
+        };
+        Choice {
+            slot,
+            gpus: mask,
+            placement,
+        }
+    }
+}
+
+/// What is expected of one job, asked once for each hardware.
+struct Forecasts<'a> {
+    source: &'a dyn ForecastSource,
+    job: &'a Job,
+    known: Vec<(Hardware, Option<Forecast>)>,
+}
+
+impl Forecasts<'_> {
+    fn on(&mut self, hardware: Hardware) -> Option<Forecast> {
+        if let Some((_, forecast)) = self.known.iter().find(|(known, _)| *known == hardware) {
+            return *forecast;
+        }
+        let forecast = self.source.forecast(&self.job.spec.workload, hardware);
+        self.known.push((hardware, forecast));
+        forecast
+    }
+}
