@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use stepcast_records::simpletuner::{OutOfBounds, Workload};
 use stepcast_records::{GpuModel, Hardware, UsdMicros};
 
 use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, RETRIES_MAX};
 use super::{Label, gpu_numbers};
 use crate::ids::StagingId;
-
-/// What a job trains.
-pub type Workload = stepcast_records::TrainingShape;
 
 /// A job as it was submitted. No file, no path, no prompt and no secret is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +94,9 @@ pub enum SpecError {
     /// Recordings on real hardware, or training on pretend hardware.
     #[error("a replay runs on replay hardware only, and nothing else does")]
     ReplayHardware,
+    /// The workload is none that a real run asks for.
+    #[error("the workload is out of bounds: {0}")]
+    Workload(OutOfBounds),
 }
 
 impl JobSpec {
@@ -141,7 +142,7 @@ impl JobSpec {
             () if self.allow.iter().any(|gpu| gpu.is_replay() != replays) => {
                 Err(SpecError::ReplayHardware)
             }
-            () => Ok(()),
+            () => self.workload.check().map_err(SpecError::Workload),
         }
     }
 }

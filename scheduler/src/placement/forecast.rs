@@ -1,9 +1,9 @@
 //! How long a workload is expected to take on given hardware: the one thing the policy asks of outside.
 
+use stepcast_records::simpletuner::Workload;
 use stepcast_records::{Hardware, UsdMicros, units};
 
 use crate::command::PlacementNote;
-use crate::model::spec::Workload;
 
 /// Where forecasts come from. Asked many times in one plan, so an answer must be quick.
 pub trait ForecastSource {
