@@ -6,4 +6,4 @@ mod workload;
 
 pub use off_record::OffRecord;
 pub use plan::{Missing, Plan};
-pub use workload::{Dataset, Interval, Length, OutOfBounds, Validation, Workload};
+pub use workload::{Dataset, Length, OutOfBounds, Validation, Workload};

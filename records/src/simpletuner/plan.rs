@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::workload::{Dataset, Interval, Length, Validation, Workload};
+use super::workload::{Dataset, Length, Validation, Workload};
 use crate::key::{Accumulation, BatchSize, InferenceSteps, TrainingShape, ValidationShape};
 use crate::recipe::{FrameClass, Recipe};
 
@@ -38,7 +38,9 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     /// The number of samples decides the number of steps, and nobody said it.
-    #[error("the run is measured in epochs, so say how many samples data set {dataset} has")]
+    #[error(
+        "epochs decide how long the run is or when it validates: say how many samples data set {dataset} has"
+    )]
     Samples {
         /// Position of the data set.
         dataset: usize,
@@ -196,21 +198,23 @@ impl Dataset {
         };
         let batch = u64::from(self.batch_size.max(1));
         let needed = batch.saturating_mul(replicas).saturating_mul(accumulation);
-        let mut times = u64::from(self.repeats) + 1;
+        let times = u64::from(self.repeats) + 1;
         let available = samples.saturating_mul(times);
-        if available < needed {
-            if !self.padded || samples == 0 {
-                let dataset = position;
-                return Err(Missing::TooFewSamples {
-                    dataset,
-                    available,
-                    needed,
-                });
-            }
-            times = needed.div_ceil(samples);
+        if available >= needed {
+            let share = samples.div_ceil(replicas).saturating_mul(times);
+            return Ok(Some(share.div_ceil(batch)));
         }
-        let share = samples.div_ceil(replicas).saturating_mul(times);
-        Ok(Some(share.div_ceil(batch)))
+        if !self.padded || samples == 0 {
+            let dataset = position;
+            return Err(Missing::TooFewSamples {
+                dataset,
+                available,
+                needed,
+            });
+        }
+        // Repeated as often as fills one step, and what that leaves over fills another one.
+        let repeated = samples.saturating_mul(needed.div_ceil(samples));
+        Ok(Some(repeated.div_ceil(needed).saturating_mul(accumulation)))
     }
 }
 
@@ -222,11 +226,23 @@ struct Epochs {
 }
 
 impl Epochs {
-    /// Whole epochs of the run; `None` when that depends on sizes that are not known.
-    fn whole(&self) -> Option<u64> {
+    /// Epochs that the run finishes; `None` when that depends on sizes that are not known.
+    fn finished(&self) -> Option<u64> {
         match self.length {
             Length::Epochs(epochs) => Some(epochs.into()),
             Length::Steps(_) => self.steps_total.checked_div(self.steps_per_epoch?),
+        }
+    }
+
+    /// The first step of an epoch, counted from 1; `None` when that depends on sizes that are not known.
+    fn first_step_of(&self, epoch: u32) -> Option<u64> {
+        match epoch {
+            0 | 1 => Some(0),
+            epoch => Some(
+                self.steps_per_epoch?
+                    .saturating_mul(u64::from(epoch - 1))
+                    .saturating_add(1),
+            ),
         }
     }
 }
@@ -234,16 +250,27 @@ impl Epochs {
 impl Validation {
     /// Passes of the whole run; the one that SimpleTuner calls final generates nothing of its own.
     fn passes(&self, epochs: &Epochs) -> Option<u64> {
-        let regular = match self.every {
-            Interval::Steps(every) => epochs.steps_total / every.max(1),
-            Interval::Epochs(every) => epochs.whole()? / u64::from(every.max(1)),
-        };
-        Some(
-            regular
-                .saturating_add(self.baseline.into())
-                .saturating_add(self.at_start.into()),
-        )
+        let mut passes = u64::from(self.baseline) + u64::from(self.at_start);
+        if let Some(every) = self.every_steps {
+            let after = self.after_step.max(epochs.first_step_of(self.after_epoch)?);
+            passes = passes.saturating_add(multiples(every, after, epochs.steps_total));
+        }
+        if let Some(every) = self.every_epochs {
+            let reached = match self.after_step {
+                0 => 0,
+                step => step.div_ceil(epochs.steps_per_epoch?.max(1)),
+            };
+            let after = reached.max(self.after_epoch.into());
+            passes = passes.saturating_add(multiples(every.into(), after, epochs.finished()?));
+        }
+        Some(passes)
     }
+}
+
+/// How many multiples of a number lie from `first` to `last`, 0 not counted.
+fn multiples(number: u64, first: u64, last: u64) -> u64 {
+    let number = number.max(1);
+    (last / number).saturating_sub(first.saturating_sub(1) / number)
 }
 
 fn sum_of_known(batches: &[Option<u64>]) -> Option<u64> {

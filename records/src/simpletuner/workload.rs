@@ -59,21 +59,17 @@ pub enum Length {
     Epochs(u32),
 }
 
-/// How far apart two events of a run are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Interval {
-    /// So many optimizer steps.
-    Steps(u64),
-    /// So many times through all data.
-    Epochs(u32),
-}
-
 /// What validation generates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validation {
-    /// How far apart two passes are.
-    pub every: Interval,
+    /// Optimizer steps between two passes; `None` without passes by steps.
+    pub every_steps: Option<u64>,
+    /// Epochs between two passes; `None` without passes by epochs. Both kinds of passes may run.
+    pub every_epochs: Option<u32>,
+    /// The first step that such a pass may run at.
+    pub after_step: u64,
+    /// The first epoch that such a pass may run in.
+    pub after_epoch: u32,
     /// Whether one more pass runs before the first step.
     pub at_start: bool,
     /// Whether the untrained model is shown once before the first step.
@@ -92,7 +88,7 @@ pub struct Validation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfBounds {
     /// A number is 0 or too large.
-    #[error("{field} must be 1 to {max}")]
+    #[error("{field} must be within its bounds, at most {max}")]
     Number {
         /// The field's name.
         field: &'static str,
@@ -220,9 +216,18 @@ impl Dataset {
 
 impl Validation {
     fn check(&self) -> Result<(), OutOfBounds> {
-        match self.every {
-            Interval::Steps(steps) => number("every", steps, Workload::MAX_STEPS)?,
-            Interval::Epochs(epochs) => number("every", epochs, u64::from(Workload::MAX_EPOCHS))?,
+        if let Some(steps) = self.every_steps {
+            number("every_steps", steps, Workload::MAX_STEPS)?;
+        }
+        if let Some(epochs) = self.every_epochs {
+            number("every_epochs", epochs, u64::from(Workload::MAX_EPOCHS))?;
+        }
+        if self.after_step > Workload::MAX_STEPS || self.after_epoch > Workload::MAX_EPOCHS {
+            let max = Workload::MAX_STEPS;
+            return Err(OutOfBounds::Number {
+                field: "after_step",
+                max,
+            });
         }
         number(
             "generations",

@@ -34,7 +34,10 @@ fn flux() -> Workload {
         length: Length::Steps(150),
         checkpoint_every: Some(60),
         validation: Some(Validation {
-            every: Interval::Steps(75),
+            every_steps: Some(75),
+            every_epochs: None,
+            after_step: 0,
+            after_epoch: 0,
             at_start: false,
             baseline: true,
             generations: 3,
@@ -116,6 +119,16 @@ fn epochs_count_as_simpletuner_counts_them() {
         ..dataset(Some(25), 0, 4)
     };
     assert_eq!(steps(&epochs(1, vec![padded]), 8), 2);
+    // 10 samples seen twice are 20; a step takes 16, and a second one is filled up.
+    let padded = Dataset {
+        padded: true,
+        ..dataset(Some(10), 0, 4)
+    };
+    let workload = Workload {
+        accumulation: 4,
+        ..epochs(1, vec![padded])
+    };
+    assert_eq!(steps(&workload, 1), 2);
     // Accumulation rounds up once per epoch, over all data sets: 25 + 10 batches in steps of 4.
     let two = vec![dataset(Some(100), 0, 4), dataset(Some(40), 0, 4)];
     let workload = Workload {
@@ -139,11 +152,39 @@ fn unknown_sizes_are_asked_for_only_where_they_matter() {
     assert_eq!((plan.steps_assumed, plan.samples), (false, None));
     let mut workload = flux();
     if let Some(validation) = &mut workload.validation {
-        validation.every = Interval::Epochs(1);
+        validation.every_steps = None;
+        validation.every_epochs = Some(1);
     }
     assert_eq!(workload.plan(1), Err(Missing::Samples { dataset: 1 }));
     workload.datasets[0].samples = Some(200);
     assert_eq!(workload.plan(1).map(|plan| plan.validation_passes), Ok(4));
+}
+
+#[test]
+fn passes_by_steps_and_by_epochs_add_up_and_may_start_late() {
+    // 200 samples in batches of 4: 50 steps an epoch, three epochs in 150 steps.
+    let mut workload = Workload {
+        datasets: vec![dataset(Some(200), 0, 4)],
+        ..flux()
+    };
+    let mut passes = |every_steps, every_epochs, after_step, after_epoch| {
+        if let Some(validation) = &mut workload.validation {
+            validation.baseline = false;
+            validation.every_steps = every_steps;
+            validation.every_epochs = every_epochs;
+            validation.after_step = after_step;
+            validation.after_epoch = after_epoch;
+        }
+        workload.plan(1).map(|plan| plan.validation_passes)
+    };
+    assert_eq!(passes(Some(25), None, 0, 0), Ok(6));
+    assert_eq!(passes(Some(25), Some(1), 0, 0), Ok(9));
+    assert_eq!(passes(Some(25), None, 75, 0), Ok(4));
+    assert_eq!(passes(Some(25), None, 0, 2), Ok(4));
+    assert_eq!(passes(Some(25), None, 0, 3), Ok(2));
+    assert_eq!(passes(None, Some(1), 0, 2), Ok(2));
+    assert_eq!(passes(None, Some(1), 60, 0), Ok(2));
+    assert_eq!(passes(None, None, 0, 0), Ok(0));
 }
 
 #[test]
@@ -279,26 +320,21 @@ fn any_workload() -> impl Strategy<Value = Workload> {
         any::<u64>().prop_map(Length::Steps),
         any::<u32>().prop_map(Length::Epochs)
     ];
-    let every = prop_oneof![
-        any::<u64>().prop_map(Interval::Steps),
-        any::<u32>().prop_map(Interval::Epochs)
-    ];
-    let validation = (
-        every,
-        any::<(bool, bool, u32, u32)>(),
-        prop::collection::vec(1u8..=66, 0..4),
-    );
-    let validation = validation.prop_map(
-        |(every, (at_start, baseline, generations, inference_steps), sizes)| Validation {
-            every,
-            at_start,
-            baseline,
-            generations,
-            resolutions: sizes.into_iter().map(half_megapixels).collect(),
-            frames: FrameClass::Single,
-            inference_steps,
-        },
-    );
+    let schedule = any::<(Option<u64>, Option<u32>, u64, u32)>();
+    let numbers = any::<(bool, bool, u32, u32)>();
+    let validation = (schedule, numbers, prop::collection::vec(1u8..=66, 0..4));
+    let validation = validation.prop_map(|(schedule, numbers, sizes)| Validation {
+        every_steps: schedule.0,
+        every_epochs: schedule.1,
+        after_step: schedule.2,
+        after_epoch: schedule.3,
+        at_start: numbers.0,
+        baseline: numbers.1,
+        generations: numbers.2,
+        resolutions: sizes.into_iter().map(half_megapixels).collect(),
+        frames: FrameClass::Single,
+        inference_steps: numbers.3,
+    });
     let datasets = prop::collection::vec(any_dataset(), 0..5);
     let numbers = any::<(u32, u32, Option<u64>)>();
     (
