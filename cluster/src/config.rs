@@ -15,9 +15,9 @@ pub struct Config {
     pub lease_term: Duration,
     /// How often the planner looks at the queue when nothing called it.
     pub plan_every: Duration,
-    /// How often expired leases are looked for.
+    /// How often leases, limits on time and money, and retention are looked at.
     pub lease_check_every: Duration,
-    /// How often retention and the staging area are looked at.
+    /// How often the staging area is looked through.
     pub sweep_every: Duration,
     /// A file in the staging area that no job refers to is deleted after this long: a submission in progress is younger.
     pub staging_grace: Duration,

@@ -15,7 +15,8 @@ use crate::consensus::{self, Stall};
 use crate::error::{AttachError, ProposeError, ReadError};
 use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
-use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot, view};
+use crate::leader::view;
+use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot};
 use crate::metrics::Metrics;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
@@ -49,7 +50,11 @@ pub(crate) struct Inner {
 impl Handle {
     /// Puts a command into the log and waits until it is applied. With a request id, asking again gives the first
     /// answer; after [`ProposeError::OutcomeUnknown`] that is what to do.
-    pub async fn propose(&self, command: Command, request_id: Option<RequestId>) -> Result<Reply, ProposeError> {
+    pub async fn propose(
+        &self,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<Reply, ProposeError> {
         self.0.proposer.propose(command, request_id).await
     }
 
@@ -69,8 +74,13 @@ impl Handle {
     pub fn watch(&self, job: JobId) -> Result<JobWatch, WatchError> {
         // Under the state's lock, so that no event falls between the value and the watch.
         self.0.replicated.read(|state| {
-            let current = view::job(state, job).ok_or(WatchError::NoSuchJob)?;
-            self.0.hub.open(job, view::seq(&current), current.clone(), view::is_over(&current))
+            let current = state.job(job).ok_or(WatchError::NoSuchJob)?;
+            self.0.hub.open(
+                job,
+                current.seq(),
+                current.clone(),
+                current.state.is_terminal(),
+            )
         })
     }
 
@@ -83,13 +93,29 @@ impl Handle {
     pub fn attach(&self, worker: WorkerId, instance: InstanceId) -> Result<Session, AttachError> {
         let leader = self.0.slot.read().clone();
         let Some(leader) = leader else {
-            return Err(AttachError::NotLeader { leader: self.0.consensus.role().borrow().leader });
+            return Err(AttachError::NotLeader {
+                leader: self.0.consensus.role().borrow().leader,
+            });
         };
-        match self.0.replicated.read(|state| view::instance(state, worker)) {
+        match self
+            .0
+            .replicated
+            .read(|state| view::instance(state, worker))
+        {
             None => Err(AttachError::UnknownWorker),
             Some(registered) if registered != instance => Err(AttachError::StaleInstance),
-            Some(_) => Ok(Session::open(leader, worker)),
+            // Should it change between the look and the opening, the dispatcher's first look closes the session again.
+            Some(_) => Ok(Session::open(leader, worker, instance)),
         }
+    }
+
+    /// Workers with an open session, on the leader; nobody elsewhere.
+    pub fn attached(&self) -> Vec<WorkerId> {
+        self.0
+            .slot
+            .read()
+            .as_ref()
+            .map_or_else(Vec::new, |leader| leader.sessions.attached())
     }
 
     /// Stores a worker's samples, exactly once by their id. After `Ok` they are durable.
@@ -127,7 +153,10 @@ impl Handle {
 
     /// Everything measured, in the text format that Prometheus reads.
     pub fn metrics_text(&self) -> String {
-        self.0.metrics.text(&self.status())
+        let status = self.status();
+        self.0
+            .replicated
+            .read(|state| self.0.metrics.text(&status, state))
     }
 
     /// Waits until this node leads and its duties have begun, or cannot any more.
@@ -185,6 +214,8 @@ impl Drop for Inner {
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("node_id", &self.0.identity.node_id).finish_non_exhaustive()
+        f.debug_struct("Handle")
+            .field("node_id", &self.0.identity.node_id)
+            .finish_non_exhaustive()
     }
 }

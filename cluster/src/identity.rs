@@ -17,7 +17,7 @@ const FIRST_NODE: u64 = 1;
 
 /// A node and its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The file's format.
     format: u32,
     /// The node, never 0 and never used again once its data is lost.
@@ -75,7 +75,7 @@ pub enum Error {
 
 impl Identity {
     /// Reads the directory's identity, or gives a new directory one.
-    pub fn open(dir: &Path, asked: Option<u64>) -> Result<Self, Error> {
+    pub(crate) fn open(dir: &Path, asked: Option<u64>) -> Result<Self, Error> {
         if asked == Some(0) {
             return Err(Error::Zero);
         }

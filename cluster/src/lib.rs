@@ -1,8 +1,41 @@
 //! One log, identical on a few nodes: consensus, its storage, the replicated state and the duties of a leader.
+//!
+//! [`Node::start`] opens a data directory and gives a [`Handle`]: commands go in through [`Handle::propose`], the state
+//! is read with [`Handle::read`], a job is followed with [`Handle::watch`], and a worker's stream is one
+//! [`Handle::attach`]. What a node needs of the world (the time, forecasts, the records, the staging area) comes in
+//! through [`Ports`].
+//!
+//! What is acknowledged is on disk: a reply means that the command was written, synced and applied. A node alone is a
+//! cluster of one; more nodes are a matter of [`consensus::Transport`].
 
 mod config;
 pub mod consensus;
 mod disk;
+pub mod error;
+mod handle;
 mod identity;
+mod jobs;
+mod leader;
+pub mod metrics;
+mod node;
+pub mod ports;
+mod proposer;
+mod replica;
+pub mod session;
 pub mod snapshot;
+mod snapshotter;
+mod stamp;
 mod status;
+pub mod watch;
+
+pub use config::Config;
+pub use error::{AttachError, ProposeError, ReadError, ReportError, StartError};
+pub use handle::Handle;
+pub use identity::Error as IdentityError;
+pub use jobs::{JobUpdate, JobWatch};
+pub use leader::{ContributeError, LOG_LINES, Live, Reports, Session};
+pub use node::Node;
+pub use ports::{Clock, Contribution, HostClock, PortError, Ports, RecordSink, Staging};
+pub use proposer::MAX_COMMAND_BYTES;
+pub use status::{Health, NodeStatus};
+pub use watch::{Update, Watch, WatchError};

@@ -1,10 +1,16 @@
-//! Names of everything this crate measures, and the numbers behind them.
+//! Names of everything this crate measures, and the numbers behind them, in the text format that Prometheus reads.
 
-use std::fmt::Write;
+mod durations;
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use stepcast_scheduler::Reply;
+use stepcast_scheduler::model::{JobState, Outcome};
+use stepcast_scheduler::{Command, Reply, State};
 
+use self::durations::Durations;
 use crate::error::ProposeError;
 use crate::status::NodeStatus;
 
@@ -18,27 +24,69 @@ pub const RAFT_APPLIED_INDEX: &str = "stepcast_raft_applied_index";
 pub const RAFT_LEADER: &str = "stepcast_raft_leader";
 /// Proposals by result.
 pub const PROPOSALS_TOTAL: &str = "stepcast_proposals_total";
+/// Time from a proposal to its reply, of those that have one.
+pub const COMMIT_DURATION_SECONDS: &str = "stepcast_commit_duration_seconds";
+/// Time one entry takes to apply, by command.
+pub const APPLY_DURATION_SECONDS: &str = "stepcast_apply_duration_seconds";
+/// Time one round of planning takes.
+pub const PLAN_DURATION_SECONDS: &str = "stepcast_plan_duration_seconds";
+/// Jobs by state.
+pub const JOBS: &str = "stepcast_jobs";
+/// GPUs by model, and by whether they are in use.
+pub const GPUS: &str = "stepcast_gpus";
+/// Attempts that ended while this node led, by outcome.
+pub const ATTEMPTS_TOTAL: &str = "stepcast_attempts_total";
 /// Leases that ended without the worker's word.
 pub const LEASE_EXPIRATIONS_TOTAL: &str = "stepcast_lease_expirations_total";
-/// Time one round of planning takes, summed.
-pub const PLAN_DURATION_SECONDS_SUM: &str = "stepcast_plan_duration_seconds_sum";
-/// Rounds of planning.
-pub const PLAN_DURATION_SECONDS_COUNT: &str = "stepcast_plan_duration_seconds_count";
 
 /// How proposals end, as the label `result`.
 const RESULTS: [&str; 5] = ["applied", "rejected", "unknown", "refused", "busy"];
+
+/// How attempts end, as the label `outcome`.
+const OUTCOMES: [&str; 4] = ["succeeded", "failed", "cancelled", "lease_expired"];
+
+/// Where jobs stand, as the label `state`.
+const STATES: [&str; 6] = [
+    "pending",
+    "running",
+    "cancelling",
+    "succeeded",
+    "failed",
+    "cancelled",
+];
+
+/// Commands, as the label `command`, in the order of [`number_of`].
+const COMMANDS: [&str; 15] = [
+    "submit_job",
+    "cancel_job",
+    "create_worker_token",
+    "revoke_worker_token",
+    "register_worker",
+    "drain_worker",
+    "resume_worker",
+    "lose_worker",
+    "place",
+    "start_attempt",
+    "checkpoint",
+    "end_attempt",
+    "expire_leases",
+    "sweep",
+    "barrier",
+];
 
 /// Counters of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     proposals: [AtomicU64; RESULTS.len()],
+    attempts: [AtomicU64; OUTCOMES.len()],
     lease_expirations: AtomicU64,
-    plans: AtomicU64,
-    plan_micros: AtomicU64,
+    commits: Durations,
+    applies: [Durations; COMMANDS.len()],
+    plans: Durations,
 }
 
 impl Metrics {
-    pub(crate) fn proposed(&self, outcome: &Result<Reply, ProposeError>) {
+    pub(crate) fn proposed(&self, outcome: &Result<Reply, ProposeError>, took: Duration) {
         let result = match outcome {
             Ok(_) => 0,
             Err(ProposeError::Rejected(_)) => 1,
@@ -47,45 +95,158 @@ impl Metrics {
             Err(_) => 3,
         };
         self.proposals[result].fetch_add(1, Ordering::Relaxed);
+        if result < 2 {
+            self.commits.add(took);
+        }
+    }
+
+    pub(crate) fn applied(&self, command: &Command, took: Duration) {
+        self.applies[number_of(command)].add(took);
+    }
+
+    pub(crate) fn attempt_ended(&self, outcome: Outcome) {
+        self.attempts[outcome_number(outcome)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn attempts_ended(&self, outcome: Outcome) -> u64 {
+        self.attempts[outcome_number(outcome)].load(Ordering::Relaxed)
     }
 
     pub(crate) fn leases_expired(&self, count: usize) {
-        self.lease_expirations.fetch_add(count as u64, Ordering::Relaxed);
+        self.lease_expirations
+            .fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn planned(&self, took: std::time::Duration) {
-        self.plans.fetch_add(1, Ordering::Relaxed);
-        self.plan_micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(crate) fn planned(&self, took: Duration) {
+        self.plans.add(took);
     }
 
     /// All of it in the text format that Prometheus reads.
-    pub(crate) fn text(&self, status: &NodeStatus) -> String {
-        let mut text = String::new();
-        let gauges = [
+    pub(crate) fn text(&self, status: &NodeStatus, state: &State) -> String {
+        let mut text = Text(String::with_capacity(16 << 10));
+        for (name, value) in [
             (RAFT_TERM, status.term),
             (RAFT_COMMIT_INDEX, status.commit_index),
             (RAFT_APPLIED_INDEX, status.applied_index),
             (RAFT_LEADER, u64::from(status.leading)),
-        ];
-        for (name, value) in gauges {
-            push(&mut text, format_args!("# TYPE {name} gauge\n{name} {value}\n"));
+        ] {
+            text.kind(name, "gauge");
+            text.line(format_args!("{name} {value}"));
         }
-        push(&mut text, format_args!("# TYPE {PROPOSALS_TOTAL} counter\n"));
-        for (result, count) in RESULTS.iter().zip(&self.proposals) {
-            let count = count.load(Ordering::Relaxed);
-            push(&mut text, format_args!("{PROPOSALS_TOTAL}{{result=\"{result}\"}} {count}\n"));
+        text.counters(PROPOSALS_TOTAL, "result", &RESULTS, &self.proposals);
+        text.counters(ATTEMPTS_TOTAL, "outcome", &OUTCOMES, &self.attempts);
+        text.kind(LEASE_EXPIRATIONS_TOTAL, "counter");
+        text.line(format_args!(
+            "{LEASE_EXPIRATIONS_TOTAL} {}",
+            self.lease_expirations.load(Ordering::Relaxed)
+        ));
+        text.kind(COMMIT_DURATION_SECONDS, "histogram");
+        self.commits.write(&mut text, COMMIT_DURATION_SECONDS, "");
+        text.kind(PLAN_DURATION_SECONDS, "histogram");
+        self.plans.write(&mut text, PLAN_DURATION_SECONDS, "");
+        text.kind(APPLY_DURATION_SECONDS, "histogram");
+        for (command, durations) in COMMANDS.iter().zip(&self.applies) {
+            durations.write(
+                &mut text,
+                APPLY_DURATION_SECONDS,
+                &format!("command=\"{command}\""),
+            );
         }
-        let expired = self.lease_expirations.load(Ordering::Relaxed);
-        push(&mut text, format_args!("# TYPE {LEASE_EXPIRATIONS_TOTAL} counter\n{LEASE_EXPIRATIONS_TOTAL} {expired}\n"));
-        let plans = self.plans.load(Ordering::Relaxed);
-        let seconds = self.plan_micros.load(Ordering::Relaxed) as f64 / 1e6;
-        push(&mut text, format_args!("# TYPE stepcast_plan_duration_seconds summary\n"));
-        push(&mut text, format_args!("{PLAN_DURATION_SECONDS_SUM} {seconds}\n{PLAN_DURATION_SECONDS_COUNT} {plans}\n"));
-        text
+        text.jobs(state);
+        text.gpus(state);
+        text.0
     }
 }
 
-fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing into a string cannot fail.
-    let _ = text.write_fmt(line);
+struct Text(String);
+
+impl Text {
+    fn kind(&mut self, name: &str, kind: &str) {
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing into a string cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+
+    fn counters(&mut self, name: &str, label: &str, values: &[&str], counts: &[AtomicU64]) {
+        self.kind(name, "counter");
+        for (value, count) in values.iter().zip(counts) {
+            let count = count.load(Ordering::Relaxed);
+            self.line(format_args!("{name}{{{label}=\"{value}\"}} {count}"));
+        }
+    }
+
+    fn jobs(&mut self, state: &State) {
+        let mut counts = [0u64; STATES.len()];
+        for job in state.jobs() {
+            counts[state_number(job.state)] += 1;
+        }
+        self.kind(JOBS, "gauge");
+        for (name, count) in STATES.iter().zip(counts) {
+            self.line(format_args!("{JOBS}{{state=\"{name}\"}} {count}"));
+        }
+    }
+
+    fn gpus(&mut self, state: &State) {
+        let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for worker in state.workers() {
+            for (position, gpu) in (0..).zip(&worker.inventory.gpus) {
+                let used = match state.user_of(worker.id, position) {
+                    Some(_) => "busy",
+                    None if worker.takes_work() => "free",
+                    None => "withheld",
+                };
+                *counts.entry((gpu.slug(), used)).or_default() += 1;
+            }
+        }
+        self.kind(GPUS, "gauge");
+        for ((model, used), count) in counts {
+            self.line(format_args!(
+                "{GPUS}{{model=\"{model}\",state=\"{used}\"}} {count}"
+            ));
+        }
+    }
+}
+
+fn state_number(state: JobState) -> usize {
+    match state {
+        JobState::Pending => 0,
+        JobState::Running => 1,
+        JobState::Cancelling => 2,
+        JobState::Succeeded => 3,
+        JobState::Failed { .. } => 4,
+        JobState::Cancelled => 5,
+    }
+}
+
+fn outcome_number(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Succeeded => 0,
+        Outcome::Failed(_) => 1,
+        Outcome::Cancelled => 2,
+        Outcome::LeaseExpired => 3,
+    }
+}
+
+fn number_of(command: &Command) -> usize {
+    match command {
+        Command::SubmitJob { .. } => 0,
+        Command::CancelJob { .. } => 1,
+        Command::CreateWorkerToken { .. } => 2,
+        Command::RevokeWorkerToken { .. } => 3,
+        Command::RegisterWorker { .. } => 4,
+        Command::DrainWorker { .. } => 5,
+        Command::ResumeWorker { .. } => 6,
+        Command::LoseWorker { .. } => 7,
+        Command::Place { .. } => 8,
+        Command::StartAttempt { .. } => 9,
+        Command::Checkpoint { .. } => 10,
+        Command::EndAttempt { .. } => 11,
+        Command::ExpireLeases { .. } => 12,
+        Command::Sweep => 13,
+        Command::Barrier { .. } => 14,
+    }
 }

@@ -44,16 +44,22 @@ impl Node {
         let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;
         let recovered = recover(log.load()?, &snapshots, identity.node_id)?;
         let parts = Assembly::new(&config, recovered.state, recovered.at);
-        let stamper = parts.replicated.read(|state| Stamper::new(Arc::clone(&ports.clock), state.newest_stamp_ms()));
+        let stamper = parts
+            .replicated
+            .read(|state| Stamper::new(Arc::clone(&ports.clock), state.newest_stamp_ms()));
         let consensus = consensus::start(consensus::Start {
             node_id: identity.node_id,
             log,
             loaded: recovered.log,
-            conf_state: ConfState { voters: recovered.voters, ..ConfState::default() },
+            conf_state: ConfState {
+                voters: recovered.voters,
+                ..ConfState::default()
+            },
             applied: recovered.at.index,
             machine: Replica::new(
                 Arc::clone(&parts.replicated),
-                Arc::new(Follower { hub: Arc::clone(&parts.hub), signals: Arc::clone(&parts.signals) }),
+                Arc::new(parts.follower()),
+                Arc::clone(&parts.metrics),
                 Arc::clone(&parts.due),
             ),
             transport: Arc::new(Alone),
@@ -76,20 +82,35 @@ fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recov
     let (state, at, voters) = match snapshots.newest()? {
         None => (State::new(), ORIGIN, vec![node_id]),
         Some(found) => {
-            let state = State::restore(&found.state)
-                .map_err(|error| snapshot::Error::State { index: found.at.index, why: error.to_string() })?;
+            let state = State::restore(&found.state).map_err(|error| snapshot::Error::State {
+                index: found.at.index,
+                why: error.to_string(),
+            })?;
             (state, found.at, found.voters)
         }
     };
     if at.index < log.truncated.index {
-        return Err(snapshot::Error::Missing { log: log.truncated.index, snapshot: at.index }.into());
+        return Err(snapshot::Error::Missing {
+            log: log.truncated.index,
+            snapshot: at.index,
+        }
+        .into());
     }
     if at.index > log.last().index {
-        return Err(snapshot::Error::Ahead { snapshot: at.index, log: log.last().index }.into());
+        return Err(snapshot::Error::Ahead {
+            snapshot: at.index,
+            log: log.last().index,
+        }
+        .into());
     }
     // What is in a snapshot was committed, even if the note of that was not on disk when the power went.
     log.hard_state.commit = log.hard_state.commit.max(at.index);
-    Ok(Recovered { state, at, voters, log })
+    Ok(Recovered {
+        state,
+        at,
+        voters,
+        log,
+    })
 }
 
 /// The parts that need no running consensus.
@@ -97,6 +118,7 @@ struct Assembly {
     replicated: Arc<Replicated>,
     hub: Arc<JobHub>,
     signals: Arc<Signals>,
+    metrics: Arc<Metrics>,
     due: Arc<Due>,
     snapshot_index: Arc<AtomicU64>,
 }
@@ -105,10 +127,19 @@ impl Assembly {
     fn new(config: &Config, state: State, at: Position) -> Self {
         Self {
             replicated: Arc::new(Replicated::new(state, at)),
-            hub: Arc::new(JobHub::new()),
+            hub: Arc::default(),
+            metrics: Arc::default(),
             signals: Arc::new(Signals::default()),
             due: Arc::new(Due::new(config)),
             snapshot_index: Arc::new(AtomicU64::new(at.index)),
+        }
+    }
+
+    fn follower(&self) -> Follower {
+        Follower {
+            hub: Arc::clone(&self.hub),
+            signals: Arc::clone(&self.signals),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 
@@ -122,7 +153,6 @@ impl Assembly {
         consensus: consensus::Handle<crate::proposer::Outcome>,
         snapshots: Snapshots,
     ) -> Handle {
-        let metrics = Arc::new(Metrics::default());
         let disk_free = Arc::new(AtomicU64::new(u64::MAX));
         look_at_disk(&config.data_dir, &disk_free);
         let proposer = Arc::new(Proposer::new(
@@ -130,7 +160,7 @@ impl Assembly {
             stamper,
             Arc::clone(&disk_free),
             config.disk_reserve_bytes,
-            Arc::clone(&metrics),
+            Arc::clone(&self.metrics),
         ));
         let live = Arc::new(LiveBoard::default());
         let slot = Arc::new(RwLock::new(None));
@@ -152,7 +182,7 @@ impl Assembly {
             signals: self.signals,
             hub: Arc::clone(&self.hub),
             live: Arc::clone(&live),
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::clone(&self.metrics),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(recording);
@@ -169,7 +199,7 @@ impl Assembly {
             live,
             slot,
             recorder,
-            metrics,
+            metrics: self.metrics,
             disk_free,
             snapshot_index: self.snapshot_index,
             tasks: Mutex::new(tasks),

@@ -43,7 +43,11 @@ pub trait Staging: Send + Sync {
     fn delete(&self, staging: StagingId) -> BoxFuture<'_, Result<(), PortError>>;
 
     /// Submissions put there longer ago than `age`, at most `limit` of them.
-    fn older_than(&self, age: Duration, limit: usize) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>>;
+    fn older_than(
+        &self,
+        age: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>>;
 }
 
 /// A port could not do what it was asked; the duty that asked tries again.
@@ -76,7 +80,9 @@ pub struct HostClock {
 impl HostClock {
     /// A clock whose monotonic time starts now.
     pub fn new() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 }
 
@@ -90,7 +96,9 @@ impl Clock for HostClock {
     fn wall_ms(&self) -> u64 {
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            })
     }
 
     fn monotonic(&self) -> Duration {

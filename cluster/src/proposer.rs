@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
@@ -48,7 +48,14 @@ impl Proposer {
         disk_reserve: u64,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { consensus, stamper, disk_free, disk_reserve, metrics, closed: AtomicBool::new(false) }
+        Self {
+            consensus,
+            stamper,
+            disk_free,
+            disk_reserve,
+            metrics,
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Proposes a command and waits until it is applied.
@@ -57,12 +64,17 @@ impl Proposer {
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Reply, ProposeError> {
+        let begun = Instant::now();
         let outcome = self.attempt(command, request_id).await;
-        self.metrics.proposed(&outcome);
+        self.metrics.proposed(&outcome, begun.elapsed());
         outcome
     }
 
-    async fn attempt(&self, command: Command, request_id: Option<RequestId>) -> Result<Reply, ProposeError> {
+    async fn attempt(
+        &self,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<Reply, ProposeError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(ProposeError::Stopped("it is shutting down".to_owned()));
         }
@@ -106,11 +118,18 @@ impl Proposer {
         self.closed.store(true, Ordering::Release);
     }
 
-    fn encode(&self, command: Command, request_id: Option<RequestId>) -> Result<Bytes, ProposeError> {
+    fn encode(
+        &self,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<Bytes, ProposeError> {
         let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command);
         let data = codec::encode(&envelope);
         if data.len() > MAX_COMMAND_BYTES {
-            return Err(ProposeError::TooLarge { bytes: data.len(), limit: MAX_COMMAND_BYTES });
+            return Err(ProposeError::TooLarge {
+                bytes: data.len(),
+                limit: MAX_COMMAND_BYTES,
+            });
         }
         Ok(data.into())
     }
@@ -120,7 +139,10 @@ impl Proposer {
 fn takes_room(command: &Command) -> bool {
     matches!(
         command,
-        Command::SubmitJob { .. } | Command::CreateWorkerToken { .. } | Command::RegisterWorker { .. } | Command::Place { .. }
+        Command::SubmitJob { .. }
+            | Command::CreateWorkerToken { .. }
+            | Command::RegisterWorker { .. }
+            | Command::Place { .. }
     )
 }
 
@@ -131,7 +153,10 @@ impl From<Refused> for ProposeError {
             Refused::Busy => Self::Busy { retry_ms: RETRY_MS },
             Refused::OutcomeUnknown => Self::OutcomeUnknown,
             Refused::Stalled(Stall::Full) => Self::StorageFull,
-            Refused::Stalled(Stall::Failing(why)) => Self::Stalled { why, retry_ms: RETRY_STALLED_MS },
+            Refused::Stalled(Stall::Failing(why)) => Self::Stalled {
+                why,
+                retry_ms: RETRY_STALLED_MS,
+            },
             Refused::Stopped(why) => Self::Stopped(why),
         }
     }

@@ -1,12 +1,14 @@
 //! The state that every node keeps alike: committed entries go in, replies and effects come out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use stepcast_scheduler::{Effect, Envelope, Rejection, Reply, State, codec};
 
 use crate::consensus::log::Position;
 use crate::consensus::{Committed, Machine, Role};
+use crate::metrics::Metrics;
 use crate::snapshotter::Due;
 
 /// Entries applied under one hold of the lock, so that readers wait for a moment at most.
@@ -33,7 +35,9 @@ struct Core {
 
 impl Replicated {
     pub(crate) fn new(state: State, applied: Position) -> Self {
-        Self { core: RwLock::new(Core { state, applied }) }
+        Self {
+            core: RwLock::new(Core { state, applied }),
+        }
     }
 
     /// Reads the state as it is now. The log waits meanwhile, so `read` must be quick.
@@ -52,14 +56,26 @@ impl Replicated {
 pub(crate) struct Replica<F> {
     replicated: Arc<Replicated>,
     follow: Arc<F>,
+    metrics: Arc<Metrics>,
     due: Arc<Due>,
     /// The term in which this node leads.
     leading: Option<u64>,
 }
 
 impl<F: Follow> Replica<F> {
-    pub(crate) fn new(replicated: Arc<Replicated>, follow: Arc<F>, due: Arc<Due>) -> Self {
-        Self { replicated, follow, due, leading: None }
+    pub(crate) fn new(
+        replicated: Arc<Replicated>,
+        follow: Arc<F>,
+        metrics: Arc<Metrics>,
+        due: Arc<Due>,
+    ) -> Self {
+        Self {
+            replicated,
+            follow,
+            metrics,
+            due,
+            leading: None,
+        }
     }
 
     fn apply_some(
@@ -71,7 +87,9 @@ impl<F: Follow> Replica<F> {
     ) {
         let mut core = self.replicated.core.write();
         for (entry, envelope) in entries.iter().zip(envelopes) {
+            let begun = Instant::now();
             let applied = core.state.apply(entry.at.index, envelope);
+            self.metrics.applied(&envelope.command, begun.elapsed());
             replies.push(applied.reply);
             if !applied.effects.is_empty() {
                 effects.push((entry.at.term, applied.effects));
@@ -95,19 +113,30 @@ impl<F: Follow> Replica<F> {
 impl<F: Follow> Machine for Replica<F> {
     type Reply = Result<Reply, Rejection>;
 
-    fn apply(&mut self, entries: &[Committed], replies: &mut Vec<Self::Reply>) -> Result<(), String> {
+    fn apply(
+        &mut self,
+        entries: &[Committed],
+        replies: &mut Vec<Self::Reply>,
+    ) -> Result<(), String> {
         let mut envelopes = Vec::with_capacity(entries.len());
         for entry in entries {
-            let envelope = codec::decode(&entry.data)
-                .map_err(|error| format!("log entry {} cannot be applied: {error}", entry.at.index))?;
+            let envelope = codec::decode(&entry.data).map_err(|error| {
+                format!("log entry {} cannot be applied: {error}", entry.at.index)
+            })?;
             envelopes.push(envelope);
         }
         let mut effects = Vec::new();
-        for (entries, envelopes) in entries.chunks(ENTRIES_PER_HOLD).zip(envelopes.chunks(ENTRIES_PER_HOLD)) {
+        for (entries, envelopes) in entries
+            .chunks(ENTRIES_PER_HOLD)
+            .zip(envelopes.chunks(ENTRIES_PER_HOLD))
+        {
             self.apply_some(entries, envelopes, replies, &mut effects);
             self.forward(&mut effects);
         }
-        self.due.applied(entries.len() as u64, entries.iter().map(|e| e.data.len() as u64).sum());
+        self.due.applied(
+            entries.len() as u64,
+            entries.iter().map(|e| e.data.len() as u64).sum(),
+        );
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! What passes between the leader and one attached worker.
 
-use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
-use stepcast_scheduler::model::{Outcome, JobSpec};
+use stepcast_scheduler::ids::{AttemptNumber, Epoch, JobId};
+use stepcast_scheduler::model::{self, JobSpec, Outcome};
 
-/// What the leader tells a worker.
+/// What the leader tells a worker. A worker that drains is not told: it is given nothing new, and what is not to finish
+/// there gets its own [`Order::Stop`], so that it can be given work again at any time.
 #[derive(Debug, Clone)]
 pub enum Order {
     /// Run this attempt. May come again after a reconnect: a worker that has the epoch ignores it.
@@ -32,11 +33,6 @@ pub enum Order {
     Acknowledged {
         /// Which attempt.
         epoch: Epoch,
-    },
-    /// Take nothing new and end what runs.
-    Drain {
-        /// How long each trainer may take to save a checkpoint first, in milliseconds.
-        grace_ms: u64,
     },
     /// This session is over; the reason says whether to attach again.
     Shutdown(Parting),
@@ -70,8 +66,25 @@ pub enum StopReason {
     Draining,
     /// The job's limit on running time was reached.
     MaxRuntime,
+    /// The job has cost as much as it may.
+    BudgetSpent,
+    /// The worker may no longer take part.
+    Revoked,
     /// The attempt does not hold a lease any more.
     LeaseLost,
+}
+
+impl From<model::StopReason> for StopReason {
+    fn from(why: model::StopReason) -> Self {
+        match why {
+            model::StopReason::Cancelled => Self::Cancelled,
+            model::StopReason::Preempted => Self::Preempted,
+            model::StopReason::Draining => Self::Draining,
+            model::StopReason::MaxRuntime => Self::MaxRuntime,
+            model::StopReason::BudgetSpent => Self::BudgetSpent,
+            model::StopReason::Revoked => Self::Revoked,
+        }
+    }
 }
 
 /// Why a session ends.

@@ -74,7 +74,10 @@ impl<R: Send + 'static> Snapshotter<R> {
             match spawn_blocking(move || taking.take()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no snapshot was written");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "no snapshot was written"
+                    );
                     tokio::time::sleep(RETRY_EVERY).await;
                     this.due.enough.notify_one();
                 }
@@ -93,15 +96,26 @@ impl<R: Send + 'static> Snapshotter<R> {
         let snapshot = self.replicated.read_at(|state, at| {
             (at.index > newest).then(|| {
                 self.due.restart();
-                Snapshot { at, voters, state: state.snapshot() }
+                Snapshot {
+                    at,
+                    voters,
+                    state: state.snapshot(),
+                }
             })
         });
-        let Some(snapshot) = snapshot else { return Ok(()) };
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
         let older = self.snapshots.write(&snapshot)?;
         self.newest.store(snapshot.at.index, Ordering::Release);
-        tracing::debug!(index = snapshot.at.index, bytes = snapshot.state.len(), "snapshot written");
+        tracing::debug!(
+            index = snapshot.at.index,
+            bytes = snapshot.state.len(),
+            "snapshot written"
+        );
         if let Some(older) = older {
-            self.consensus.compact(older.min(snapshot.at.index.saturating_sub(self.log_tail_entries)));
+            self.consensus
+                .compact(older.min(snapshot.at.index.saturating_sub(self.log_tail_entries)));
         }
         Ok(())
     }

@@ -28,8 +28,15 @@ impl Stamper {
     /// as it is, since nobody can say how long the node was down.
     pub(crate) fn new(clock: Arc<dyn Clock>, newest_ms: u64) -> Self {
         let stamp_ms = clock.wall_ms().max(newest_ms);
-        let last = Last { stamp_ms, at: clock.monotonic(), doubting: false };
-        Self { clock, last: Mutex::new(last) }
+        let last = Last {
+            stamp_ms,
+            at: clock.monotonic(),
+            doubting: false,
+        };
+        Self {
+            clock,
+            last: Mutex::new(last),
+        }
     }
 
     /// Now, as the log shall see it: milliseconds since 1970.
@@ -37,13 +44,23 @@ impl Stamper {
         let (wall, now) = (self.clock.wall_ms(), self.clock.monotonic());
         let mut last = self.last.lock();
         let passed = now.saturating_sub(last.at);
-        let expected = last.stamp_ms.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+        let expected = last
+            .stamp_ms
+            .saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
         let leapt = wall > expected.saturating_add(MAX_LEAP_MS);
         if leapt && !last.doubting {
-            tracing::warn!(wall_ms = wall, expected_ms = expected, "the wall clock leapt ahead and is not followed");
+            tracing::warn!(
+                wall_ms = wall,
+                expected_ms = expected,
+                "the wall clock leapt ahead and is not followed"
+            );
         }
         last.doubting = leapt;
-        let next = if leapt { expected } else { wall.max(last.stamp_ms) };
+        let next = if leapt {
+            expected
+        } else {
+            wall.max(last.stamp_ms)
+        };
         if next > last.stamp_ms {
             last.stamp_ms = next;
             last.at = now;

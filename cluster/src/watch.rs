@@ -93,26 +93,53 @@ pub struct Watch<V, E> {
     open: Arc<AtomicUsize>,
 }
 
-impl<V, E> Hub<V, E> {
-    pub(crate) fn new() -> Self {
-        Self { watchers: Mutex::new(BTreeMap::new()), open: Arc::new(AtomicUsize::new(0)) }
+impl<V, E> Default for Hub<V, E> {
+    fn default() -> Self {
+        Self {
+            watchers: Mutex::new(BTreeMap::new()),
+            open: Arc::new(AtomicUsize::new(0)),
+        }
     }
+}
 
+impl<V, E> Hub<V, E> {
     /// Opens a watch that starts with `current`, in which every event up to `seq` is contained. To be called while no
     /// entry can be applied; an event that is published later and is older is left out. A job that is `over` has no
     /// later events.
-    pub(crate) fn open(&self, job: JobId, seq: u64, current: V, over: bool) -> Result<Watch<V, E>, WatchError> {
+    pub(crate) fn open(
+        &self,
+        job: JobId,
+        seq: u64,
+        current: V,
+        over: bool,
+    ) -> Result<Watch<V, E>, WatchError> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= WATCHES {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(WatchError::Busy);
         }
         let (updates, received) = mpsc::channel(BUFFER);
         let behind = Arc::new(AtomicBool::new(false));
-        let watch = Watch { updates: received, seq, behind: Arc::clone(&behind), open: Arc::clone(&self.open) };
+        let watch = Watch {
+            updates: received,
+            seq,
+            behind: Arc::clone(&behind),
+            open: Arc::clone(&self.open),
+        };
         // The queue is empty, so this fits.
-        let _ = updates.try_send(Update::Current { seq, job: Box::new(current) });
+        let _ = updates.try_send(Update::Current {
+            seq,
+            job: Box::new(current),
+        });
         if !over {
-            self.watchers.lock().entry(job).or_default().push(Watcher { updates, seq, behind });
+            let mut all = self.watchers.lock();
+            let watchers = all.entry(job).or_default();
+            // Those who left since the last event are forgotten here, or a quiet job would gather them.
+            watchers.retain(|watcher| !watcher.updates.is_closed());
+            watchers.push(Watcher {
+                updates,
+                seq,
+                behind,
+            });
         }
         Ok(watch)
     }
@@ -126,7 +153,9 @@ impl<V, E> Hub<V, E> {
             return;
         }
         let mut all = self.watchers.lock();
-        let Some(watchers) = all.get_mut(&job) else { return };
+        let Some(watchers) = all.get_mut(&job) else {
+            return;
+        };
         watchers.retain_mut(|watcher| watcher.event(seq, event));
         if last || watchers.is_empty() {
             all.remove(&job);
@@ -159,7 +188,10 @@ impl<V, E: Clone> Watcher<V, E> {
             return true;
         }
         self.seq = seq;
-        match self.updates.try_send(Update::Event { seq, event: event.clone() }) {
+        match self.updates.try_send(Update::Event {
+            seq,
+            event: event.clone(),
+        }) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 self.behind.store(true, Ordering::Release);
@@ -184,12 +216,19 @@ impl<V, E> Watch<V, E> {
 impl<V: Unpin, E: Unpin> Stream for Watch<V, E> {
     type Item = Update<V, E>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Update<V, E>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Update<V, E>>> {
         let update = ready!(self.updates.poll_recv(context));
         if let Some(Update::Event { seq, .. }) = &update {
             self.seq = *seq;
         }
-        let at_end = || self.behind.swap(false, Ordering::AcqRel).then_some(Update::Behind { seq: self.seq });
+        let at_end = || {
+            self.behind
+                .swap(false, Ordering::AcqRel)
+                .then_some(Update::Behind { seq: self.seq })
+        };
         Poll::Ready(update.or_else(at_end))
     }
 }
@@ -213,7 +252,7 @@ mod tests {
     type Told = Update<&'static str, u32>;
 
     fn hub() -> Hub<&'static str, u32> {
-        Hub::new()
+        Hub::default()
     }
 
     fn drain(watch: Watch<&'static str, u32>) -> Vec<Told> {
@@ -226,8 +265,16 @@ mod tests {
     }
 
     fn progress(step: u64) -> Told {
-        let progress = Progress { step, steps_total: 10, step_ms: None, phase: Phase::Training };
-        Update::Progress { epoch: Epoch(1), progress }
+        let progress = Progress {
+            step,
+            steps_total: 10,
+            step_ms: None,
+            phase: Phase::Training,
+        };
+        Update::Progress {
+            epoch: Epoch(1),
+            progress,
+        }
     }
 
     #[test]
@@ -241,7 +288,10 @@ mod tests {
         hub.event(JobId(4), 1, &10, false);
         hub.event(JOB, 7, &70, true);
         let expected = [
-            Update::Current { seq: 5, job: Box::new("five") },
+            Update::Current {
+                seq: 5,
+                job: Box::new("five"),
+            },
             Update::Event { seq: 6, event: 60 },
             progress(1),
             Update::Event { seq: 7, event: 70 },
@@ -259,7 +309,22 @@ mod tests {
         }
         let told = drain(watch);
         assert_eq!(told.len(), BUFFER + 1);
-        assert_eq!(told.last(), Some(&Update::Behind { seq: BUFFER as u64 - 1 }));
+        assert_eq!(
+            told.last(),
+            Some(&Update::Behind {
+                seq: BUFFER as u64 - 1
+            })
+        );
+    }
+
+    #[test]
+    fn watchers_who_left_are_forgotten() {
+        let hub = hub();
+        for _ in 0..3 {
+            drop(hub.open(JOB, 0, "new", false).unwrap());
+        }
+        let _watch = hub.open(JOB, 0, "new", false).unwrap();
+        assert_eq!(hub.watchers.lock()[&JOB].len(), 1);
     }
 
     #[test]
@@ -269,7 +334,12 @@ mod tests {
         (0..1000).for_each(|step| hub.live(JOB, &progress(step)));
         (1..=100).for_each(|seq| hub.event(JOB, seq, &0, false));
         let told = drain(watch);
-        assert_eq!(told.iter().filter(|u| matches!(u, Update::Event { .. })).count(), 100);
+        assert_eq!(
+            told.iter()
+                .filter(|u| matches!(u, Update::Event { .. }))
+                .count(),
+            100
+        );
         assert!(!told.iter().any(|u| matches!(u, Update::Behind { .. })));
     }
 
@@ -277,7 +347,13 @@ mod tests {
     fn a_job_that_is_over_gives_its_value_and_ends() {
         let hub = hub();
         let watch = hub.open(JOB, 9, "done", true).unwrap();
-        assert_eq!(drain(watch), [Update::Current { seq: 9, job: Box::new("done") }]);
+        assert_eq!(
+            drain(watch),
+            [Update::Current {
+                seq: 9,
+                job: Box::new("done")
+            }]
+        );
         assert_eq!(hub.open.load(Ordering::Relaxed), 0);
     }
 }

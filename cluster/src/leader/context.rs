@@ -29,7 +29,7 @@ pub(crate) struct Leader {
     pub(crate) hub: Arc<JobHub>,
     pub(crate) live: Arc<LiveBoard>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) sessions: Sessions,
     pub(crate) leases: Mutex<Leases>,
     over: AtomicBool,
 }
@@ -48,7 +48,7 @@ impl Leader {
             hub: parts.hub,
             live: parts.live,
             metrics: parts.metrics,
-            sessions: Arc::new(Sessions::default()),
+            sessions: Sessions::default(),
             leases: Mutex::new(leases),
             over: AtomicBool::new(false),
         }
@@ -78,7 +78,10 @@ impl Leader {
 
     /// Has the dispatcher look at everybody who is attached.
     pub(crate) fn look_at_all(&self) {
-        self.sessions.attached().into_iter().for_each(|worker: WorkerId| self.signals.worker(worker));
+        self.sessions
+            .attached()
+            .into_iter()
+            .for_each(|worker: WorkerId| self.signals.worker(worker));
     }
 }
 

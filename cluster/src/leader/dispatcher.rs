@@ -8,7 +8,7 @@ use stepcast_scheduler::ids::WorkerId;
 use super::context::Leader;
 use super::orders::Told;
 use super::view::{self, Wanted};
-use crate::session::{Assignment, Order};
+use crate::session::{Assignment, Order, Parting, StopReason};
 
 /// A trainer that is asked to stop may take this long to save a checkpoint.
 const GRACE_MS: u64 = 60_000;
@@ -18,31 +18,56 @@ pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
         for worker in leader.signals.workers().await {
             look(&leader, worker);
+            welcome_back(&leader, worker);
         }
     }
+}
+
+/// Has a worker take part again that was given up as lost and has a session all the same.
+fn welcome_back(leader: &Arc<Leader>, worker: WorkerId) {
+    let Some(command) = leader
+        .replicated
+        .read(|state| view::comeback(state, worker))
+    else {
+        return;
+    };
+    if !leader.sessions.is_open(worker) {
+        return;
+    }
+    let leader = Arc::clone(leader);
+    // Beside the dispatcher, which has other workers to tell; what fails is tried again with the next look.
+    tokio::spawn(async move {
+        match leader.proposer.propose(command, None).await {
+            Ok(_) => tracing::info!(%worker, "a worker that was given up is back"),
+            Err(error) => {
+                tracing::warn!(%error, %worker, "a worker's return was not taken into the log")
+            }
+        }
+    });
 }
 
 /// Brings one worker's session in line with the state.
 pub(crate) fn look(leader: &Leader, worker: WorkerId) {
     let now = leader.now();
     leader.replicated.read(|state| {
+        match view::instance(state, worker) {
+            None => leader.sessions.part(worker, Parting::Revoked, now),
+            Some(instance) if leader.sessions.is_of_another(worker, instance) => {
+                leader.sessions.part(worker, Parting::Replaced, now);
+            }
+            Some(_) => {}
+        }
         // The lease begins before the worker hears of it, so the leader's end is never the earlier one.
         let live = view::live_attempts_on(state, worker);
         leader.leases.lock().grant(&live, now);
-        leader.sessions.tell(worker, |told| orders(leader, state, worker, told), now);
+        leader
+            .sessions
+            .tell(worker, |told| orders(leader, state, worker, told), now);
     });
 }
 
 fn orders(leader: &Leader, state: &State, worker: WorkerId, told: &mut Told) -> Vec<Order> {
     let mut orders = Vec::new();
-    if view::is_draining(state, worker) {
-        if !told.drained {
-            orders.push(Order::Drain { grace_ms: GRACE_MS });
-        }
-        told.drained = true;
-    } else {
-        told.drained = false;
-    }
     let wanted = view::wanted_on(state, worker);
     for attempt in &wanted {
         match attempt.wanted {
@@ -54,7 +79,12 @@ fn orders(leader: &Leader, state: &State, worker: WorkerId, told: &mut Told) -> 
             Wanted::Stop(why) => {
                 if told.stopped.insert(attempt.epoch) {
                     let job = Some(attempt.job);
-                    orders.push(Order::Stop { job, epoch: attempt.epoch, why, grace_ms: GRACE_MS });
+                    orders.push(Order::Stop {
+                        job,
+                        epoch: attempt.epoch,
+                        why,
+                        grace_ms: grace_ms(why),
+                    });
                 }
             }
         }
@@ -73,4 +103,16 @@ fn assign(leader: &Leader, state: &State, attempt: &view::Attempt) -> Option<Ord
         gpus: attempt.gpus.clone(),
         lease_term_ms: leader.lease_term_ms(),
     })))
+}
+
+/// Whoever may no longer take part has nothing to save.
+const fn grace_ms(why: StopReason) -> u64 {
+    match why {
+        StopReason::Revoked | StopReason::LeaseLost => 0,
+        StopReason::Cancelled
+        | StopReason::Preempted
+        | StopReason::Draining
+        | StopReason::MaxRuntime
+        | StopReason::BudgetSpent => GRACE_MS,
+    }
 }

@@ -20,7 +20,9 @@ pub(crate) type Slot = Arc<RwLock<Option<Arc<Leader>>>>;
 /// Runs until the node stops.
 pub(crate) async fn run(parts: Parts, slot: Slot, mut role: watch::Receiver<Role>) {
     loop {
-        let Ok(now) = role.wait_for(|role| role.leads).await.map(|role| *role) else { return };
+        let Ok(now) = role.wait_for(|role| role.leads).await.map(|role| *role) else {
+            return;
+        };
         // Only once everything before this leadership is applied does the state show what there is to do.
         while parts.proposer.confirm_read().await.is_err() {
             if !role.borrow().leads {
@@ -45,7 +47,10 @@ async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now:
     duties.spawn(planner::run(Arc::clone(&leader)));
     duties.spawn(expiry::run(Arc::clone(&leader)));
     duties.spawn(sweeps::run(Arc::clone(&leader)));
-    let ended = Ending { slot: Arc::clone(slot), leader };
+    let ended = Ending {
+        slot: Arc::clone(slot),
+        leader,
+    };
     tokio::select! {
         _ = role.wait_for(|role| *role != now) => tracing::info!(term = now.term, "this node no longer leads"),
         failed = duties.join_next() => tracing::error!(?failed, "a duty has ended; all of them begin anew"),

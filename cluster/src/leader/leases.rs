@@ -42,7 +42,11 @@ struct Lease {
 impl Leases {
     /// The table of a node that leads from `now` on.
     pub(crate) fn new(term: Duration, now: Duration) -> Self {
-        Self { term, leading_since: now, table: BTreeMap::new() }
+        Self {
+            term,
+            leading_since: now,
+            table: BTreeMap::new(),
+        }
     }
 
     /// Brings the table in line with the live attempts: those it does not know get one full term, those that are over
@@ -57,9 +61,17 @@ impl Leases {
     pub(crate) fn grant(&mut self, live: &[Held], now: Duration) {
         for held in live {
             // What is live at the first look may have been granted by another leader.
-            let first = if now <= self.leading_since { HANDOVER } else { Duration::ZERO };
+            let first = if now <= self.leading_since {
+                HANDOVER
+            } else {
+                Duration::ZERO
+            };
             let ends = now + self.term + first;
-            self.table.entry(held.epoch).or_insert(Lease { held: *held, ends, expiry_proposed: None });
+            self.table.entry(held.epoch).or_insert(Lease {
+                held: *held,
+                ends,
+                expiry_proposed: None,
+            });
         }
     }
 
@@ -70,10 +82,21 @@ impl Leases {
 
     /// A worker asks to keep its leases. Gives back those epochs that the state still has (`live`) and the table renews;
     /// the others it has lost.
-    pub(crate) fn renew(&mut self, worker: WorkerId, epochs: &[Epoch], live: &[Held], now: Duration) -> Vec<Epoch> {
+    pub(crate) fn renew(
+        &mut self,
+        worker: WorkerId,
+        epochs: &[Epoch],
+        live: &[Held],
+        now: Duration,
+    ) -> Vec<Epoch> {
         let mut renewed = Vec::with_capacity(live.len());
-        for epoch in epochs.iter().filter(|epoch| live.iter().any(|held| held.epoch == **epoch)) {
-            let Some(lease) = self.table.get_mut(epoch) else { continue };
+        for epoch in epochs
+            .iter()
+            .filter(|epoch| live.iter().any(|held| held.epoch == **epoch))
+        {
+            let Some(lease) = self.table.get_mut(epoch) else {
+                continue;
+            };
             if lease.held.worker == worker && lease.expiry_proposed.is_none() && lease.ends > now {
                 lease.ends = lease.ends.max(now + self.term);
                 renewed.push(*epoch);
@@ -86,7 +109,9 @@ impl Leases {
     pub(crate) fn expired(&mut self, now: Duration) -> Vec<(JobId, Epoch)> {
         let mut expired = Vec::new();
         for (epoch, lease) in &mut self.table {
-            let due = lease.expiry_proposed.is_none_or(|at| now >= at + PROPOSE_AGAIN);
+            let due = lease
+                .expiry_proposed
+                .is_none_or(|at| now >= at + PROPOSE_AGAIN);
             if lease.ends <= now && due {
                 lease.expiry_proposed = Some(now);
                 expired.push((lease.held.job, *epoch));
@@ -103,7 +128,11 @@ mod tests {
     const TERM: Duration = Duration::from_secs(30);
 
     fn held(epoch: u64, worker: u64) -> Held {
-        Held { epoch: Epoch(epoch), job: JobId(epoch + 100), worker: WorkerId(worker) }
+        Held {
+            epoch: Epoch(epoch),
+            job: JobId(epoch + 100),
+            worker: WorkerId(worker),
+        }
     }
 
     fn at(seconds: u64) -> Duration {
@@ -114,10 +143,17 @@ mod tests {
     fn an_unrenewed_lease_expires_after_its_term_and_a_renewed_one_does_not() {
         let mut leases = Leases::new(TERM, at(0));
         leases.align(&[held(1, 7), held(2, 7)], at(10));
-        assert_eq!(leases.renew(WorkerId(7), &[Epoch(1)], &[held(1, 7)], at(30)), [Epoch(1)]);
+        assert_eq!(
+            leases.renew(WorkerId(7), &[Epoch(1)], &[held(1, 7)], at(30)),
+            [Epoch(1)]
+        );
         assert_eq!(leases.expired(at(39)), []);
         assert_eq!(leases.expired(at(40)), [(JobId(102), Epoch(2))]);
-        assert_eq!(leases.expired(at(59)), [(JobId(102), Epoch(2))], "proposed again while it is live");
+        assert_eq!(
+            leases.expired(at(59)),
+            [(JobId(102), Epoch(2))],
+            "proposed again while it is live"
+        );
         assert_eq!(leases.expired(at(60)), [(JobId(101), Epoch(1))]);
     }
 
@@ -134,8 +170,15 @@ mod tests {
         let mut leases = Leases::new(TERM, at(0));
         let live = [held(1, 7), held(2, 8)];
         leases.align(&live, at(1));
-        assert_eq!(leases.renew(WorkerId(7), &[Epoch(1), Epoch(2), Epoch(3)], &live, at(2)), [Epoch(1)]);
-        assert_eq!(leases.renew(WorkerId(8), &[Epoch(2)], &live[..1], at(3)), [], "the state has ended it");
+        assert_eq!(
+            leases.renew(WorkerId(7), &[Epoch(1), Epoch(2), Epoch(3)], &live, at(2)),
+            [Epoch(1)]
+        );
+        assert_eq!(
+            leases.renew(WorkerId(8), &[Epoch(2)], &live[..1], at(3)),
+            [],
+            "the state has ended it"
+        );
         assert_eq!(leases.expired(at(40)).len(), 2);
         assert_eq!(leases.renew(WorkerId(8), &[Epoch(2)], &live, at(40)), []);
     }

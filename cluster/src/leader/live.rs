@@ -67,7 +67,11 @@ impl LiveBoard {
     /// Forgets all but the newest of the attempts that do not run any more.
     pub(crate) fn forget_ended(&self, runs: impl Fn(Epoch) -> bool) {
         let mut attempts = self.attempts.lock();
-        let mut surplus = attempts.keys().filter(|epoch| !runs(**epoch)).count().saturating_sub(ENDED);
+        let mut surplus = attempts
+            .keys()
+            .filter(|epoch| !runs(**epoch))
+            .count()
+            .saturating_sub(ENDED);
         attempts.retain(|epoch, _| {
             let goes = surplus > 0 && !runs(*epoch);
             surplus -= usize::from(goes);
@@ -85,7 +89,11 @@ impl LiveBoard {
         if attempts.len() >= ATTEMPTS && !attempts.contains_key(&epoch) {
             attempts.pop_first();
         }
-        change(attempts.entry(epoch).or_insert_with(|| Live { job, progress: None, lines: VecDeque::new() }));
+        change(attempts.entry(epoch).or_insert_with(|| Live {
+            job,
+            progress: None,
+            lines: VecDeque::new(),
+        }));
     }
 }
 
@@ -104,12 +112,25 @@ mod tests {
     #[test]
     fn lines_are_bounded_in_number_bytes_and_length() {
         let board = LiveBoard::default();
-        board.lines(JobId(1), Epoch(1), (0..2000).map(|n| n.to_string()).collect());
+        board.lines(
+            JobId(1),
+            Epoch(1),
+            (0..2000).map(|n| n.to_string()).collect(),
+        );
         let lines = board.get(Epoch(1)).unwrap().lines;
-        assert_eq!((lines.len(), lines.back().unwrap().as_str()), (LOG_LINES, "1999"));
+        assert_eq!(
+            (lines.len(), lines.back().unwrap().as_str()),
+            (LOG_LINES, "1999")
+        );
         let told = board.lines(JobId(1), Epoch(1), vec!["é".repeat(LINE_BYTES); 100]);
         assert_eq!(told[0].len(), LINE_BYTES);
-        let bytes: usize = board.get(Epoch(1)).unwrap().lines.iter().map(String::len).sum();
+        let bytes: usize = board
+            .get(Epoch(1))
+            .unwrap()
+            .lines
+            .iter()
+            .map(String::len)
+            .sum();
         assert!(bytes <= LOG_BYTES);
     }
 
@@ -122,7 +143,10 @@ mod tests {
         assert!(board.get(Epoch(0)).is_none());
         assert!(board.get(Epoch(ATTEMPTS as u64)).is_some());
         board.forget_ended(|epoch| epoch == Epoch(9));
-        assert_eq!((board.get(Epoch(9)).is_some(), board.get(Epoch(10))), (true, None));
+        assert_eq!(
+            (board.get(Epoch(9)).is_some(), board.get(Epoch(10))),
+            (true, None)
+        );
         assert_eq!(board.attempts.lock().len(), ENDED + 1);
         assert!(board.get(Epoch(ATTEMPTS as u64)).is_some());
     }

@@ -1,11 +1,10 @@
 //! The open sessions of workers and the orders on their way to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepcast_scheduler::ids::{Epoch, WorkerId};
+use stepcast_scheduler::ids::{Epoch, InstanceId, WorkerId};
 use tokio::sync::mpsc;
 
 use crate::session::{Order, Parting};
@@ -30,6 +29,7 @@ struct Inner {
 #[derive(Debug)]
 struct Open {
     number: u64,
+    instance: InstanceId,
     orders: mpsc::Sender<Order>,
     told: Told,
 }
@@ -41,8 +41,6 @@ pub(crate) struct Told {
     pub(crate) assigned: BTreeSet<Epoch>,
     /// Attempts stopped in this session.
     pub(crate) stopped: BTreeSet<Epoch>,
-    /// Whether it was told to drain.
-    pub(crate) drained: bool,
 }
 
 impl Told {
@@ -55,13 +53,25 @@ impl Told {
 
 impl Sessions {
     /// Opens a session; one that the worker had before is told to go.
-    pub(crate) fn open(self: &Arc<Self>, worker: WorkerId) -> (u64, mpsc::Receiver<Order>) {
+    pub(crate) fn open(
+        &self,
+        worker: WorkerId,
+        instance: InstanceId,
+    ) -> (u64, mpsc::Receiver<Order>) {
         let (orders, received) = mpsc::channel(ORDERS);
         let mut inner = self.inner.lock();
         inner.last_number += 1;
         let number = inner.last_number;
         inner.away.remove(&worker);
-        let before = inner.open.insert(worker, Open { number, orders, told: Told::default() });
+        let before = inner.open.insert(
+            worker,
+            Open {
+                number,
+                instance,
+                orders,
+                told: Told::default(),
+            },
+        );
         if let Some(before) = before {
             // A full queue has no room for a farewell; its end says enough.
             let _ = before.orders.try_send(Order::Shutdown(Parting::Replaced));
@@ -72,15 +82,48 @@ impl Sessions {
     /// Closes a session, unless a later one has taken its place.
     pub(crate) fn close(&self, worker: WorkerId, number: u64, now: Duration) {
         let mut inner = self.inner.lock();
-        if inner.open.get(&worker).is_some_and(|open| open.number == number) {
+        if inner
+            .open
+            .get(&worker)
+            .is_some_and(|open| open.number == number)
+        {
             inner.open.remove(&worker);
             inner.away.insert(worker, now);
         }
     }
 
+    /// Whether the worker has a session.
+    pub(crate) fn is_open(&self, worker: WorkerId) -> bool {
+        self.inner.lock().open.contains_key(&worker)
+    }
+
+    /// Whether the worker's session was opened by another process than the one that is registered now.
+    pub(crate) fn is_of_another(&self, worker: WorkerId, instance: InstanceId) -> bool {
+        self.inner
+            .lock()
+            .open
+            .get(&worker)
+            .is_some_and(|open| open.instance != instance)
+    }
+
+    /// Sends a worker away, if it is there.
+    pub(crate) fn part(&self, worker: WorkerId, parting: Parting, now: Duration) {
+        let mut inner = self.inner.lock();
+        if let Some(open) = inner.open.remove(&worker) {
+            inner.away.insert(worker, now);
+            // A full queue has no room for a farewell; its end says enough.
+            let _ = open.orders.try_send(Order::Shutdown(parting));
+        }
+    }
+
     /// Sends orders decided by looking at what the session was told before. False if the worker has no session, or had
     /// to be cut off.
-    pub(crate) fn tell(&self, worker: WorkerId, decide: impl FnOnce(&mut Told) -> Vec<Order>, now: Duration) -> bool {
+    pub(crate) fn tell(
+        &self,
+        worker: WorkerId,
+        decide: impl FnOnce(&mut Told) -> Vec<Order>,
+        now: Duration,
+    ) -> bool {
         self.tell_if(worker, |_| true, decide, now)
     }
 
@@ -103,9 +146,18 @@ impl Sessions {
         now: Duration,
     ) -> bool {
         let mut inner = self.inner.lock();
-        let Some(open) = inner.open.get_mut(&worker).filter(|open| is_meant(open.number)) else { return false };
+        let Some(open) = inner
+            .open
+            .get_mut(&worker)
+            .filter(|open| is_meant(open.number))
+        else {
+            return false;
+        };
         let orders = decide(&mut open.told);
-        if orders.into_iter().all(|order| open.orders.try_send(order).is_ok()) {
+        if orders
+            .into_iter()
+            .all(|order| open.orders.try_send(order).is_ok())
+        {
             return true;
         }
         // Nothing is lost: what matters is told again in the next session.
@@ -135,7 +187,12 @@ impl Sessions {
 
     /// Which of these workers have had no session for `term`. One that was never seen counts from the first time it is
     /// asked for.
-    pub(crate) fn away_for(&self, workers: &[WorkerId], term: Duration, now: Duration) -> Vec<WorkerId> {
+    pub(crate) fn away_for(
+        &self,
+        workers: &[WorkerId],
+        term: Duration,
+        now: Duration,
+    ) -> Vec<WorkerId> {
         let mut inner = self.inner.lock();
         let asked: BTreeSet<WorkerId> = workers.iter().copied().collect();
         inner.away.retain(|worker, _| asked.contains(worker));
@@ -159,22 +216,57 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(100);
     const WORKER: WorkerId = WorkerId(7);
+    const INSTANCE: InstanceId = InstanceId([7; 16]);
 
     #[test]
     fn a_second_session_replaces_the_first_and_a_late_close_of_the_first_does_nothing() {
-        let sessions = Arc::new(Sessions::default());
-        let (first, mut first_orders) = sessions.open(WORKER);
-        let (_, _second_orders) = sessions.open(WORKER);
-        assert!(matches!(first_orders.try_recv(), Ok(Order::Shutdown(Parting::Replaced))));
+        let sessions = Sessions::default();
+        let (first, mut first_orders) = sessions.open(WORKER, INSTANCE);
+        let (_, _second_orders) = sessions.open(WORKER, INSTANCE);
+        assert!(matches!(
+            first_orders.try_recv(),
+            Ok(Order::Shutdown(Parting::Replaced))
+        ));
         sessions.close(WORKER, first, NOW);
         assert_eq!(sessions.attached(), [WORKER]);
     }
 
     #[test]
+    fn a_worker_that_is_sent_away_hears_why_and_counts_as_away() {
+        let sessions = Sessions::default();
+        let (_, mut orders) = sessions.open(WORKER, INSTANCE);
+        assert!(sessions.is_of_another(WORKER, InstanceId([8; 16])));
+        assert!(!sessions.is_of_another(WORKER, INSTANCE));
+        sessions.part(WORKER, Parting::Revoked, NOW);
+        assert!(matches!(
+            orders.try_recv(),
+            Ok(Order::Shutdown(Parting::Revoked))
+        ));
+        assert!(matches!(
+            orders.try_recv(),
+            Err(mpsc::error::TryRecvError::Disconnected)
+        ));
+        assert_eq!(
+            sessions.away_for(
+                &[WORKER],
+                Duration::from_secs(1),
+                NOW + Duration::from_secs(1)
+            ),
+            [WORKER]
+        );
+    }
+
+    #[test]
     fn a_worker_that_does_not_read_is_cut_off() {
-        let sessions = Arc::new(Sessions::default());
-        let (_, _orders) = sessions.open(WORKER);
-        let tell = || sessions.tell(WORKER, |_| vec![Order::Drain { grace_ms: 0 }], NOW);
+        let sessions = Sessions::default();
+        let (_, _orders) = sessions.open(WORKER, INSTANCE);
+        let tell = || {
+            sessions.tell(
+                WORKER,
+                |_| vec![Order::Acknowledged { epoch: Epoch(1) }],
+                NOW,
+            )
+        };
         assert_eq!((0..ORDERS).filter(|_| tell()).count(), ORDERS);
         assert!(!tell());
         assert_eq!(sessions.count(), 0);
@@ -182,11 +274,11 @@ mod tests {
 
     #[test]
     fn a_worker_counts_as_away_after_a_term_without_a_session() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = Sessions::default();
         let term = Duration::from_secs(30);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW), []);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + term), [WORKER]);
-        let (number, _orders) = sessions.open(WORKER);
+        let (number, _orders) = sessions.open(WORKER, INSTANCE);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + 2 * term), []);
         sessions.close(WORKER, number, NOW + 3 * term);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + 3 * term), []);

@@ -18,7 +18,8 @@ const ROUNDS: usize = 64;
 /// Plans until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
-        let _ = tokio::time::timeout(leader.config.plan_every, leader.signals.plan.notified()).await;
+        let _ =
+            tokio::time::timeout(leader.config.plan_every, leader.signals.plan.notified()).await;
         for _ in 0..ROUNDS {
             if !round(&leader).await {
                 break;
@@ -30,12 +31,18 @@ pub(crate) async fn run(leader: Arc<Leader>) {
 /// One look at the queue; true if something was placed, so that another look may place more.
 async fn round(leader: &Arc<Leader>) -> bool {
     let planning = Arc::clone(leader);
-    let Ok(placements) = spawn_blocking(move || plan(&planning)).await else { return false };
+    let Ok(placements) = spawn_blocking(move || plan(&planning)).await else {
+        return false;
+    };
     if placements.is_empty() {
         return false;
     }
     let count = placements.len();
-    match leader.proposer.propose(Command::Place { placements }, None).await {
+    match leader
+        .proposer
+        .propose(Command::Place { placements }, None)
+        .await
+    {
         Ok(_) => {
             tracing::debug!(count, "placed");
             count == PLACEMENTS
@@ -51,8 +58,9 @@ async fn round(leader: &Arc<Leader>) -> bool {
 fn plan(leader: &Leader) -> Vec<placement::Placement> {
     let begun = Instant::now();
     let now_ms = leader.proposer.now_ms();
-    let placements =
-        leader.replicated.read(|state| placement::plan(state, leader.ports.forecast.as_ref(), now_ms, PLACEMENTS));
+    let placements = leader
+        .replicated
+        .read(|state| placement::plan(state, leader.ports.forecast.as_ref(), now_ms, PLACEMENTS));
     leader.metrics.planned(begun.elapsed());
     placements
 }

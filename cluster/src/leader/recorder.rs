@@ -38,18 +38,26 @@ type Waiting = (Contribution, oneshot::Sender<Result<(), ContributeError>>);
 
 impl Recorder {
     /// A recorder, and the task behind it, which ends when the last recorder is dropped.
-    pub(crate) fn new(sink: Arc<dyn RecordSink>, every: Duration) -> (Self, impl Future<Output = ()> + Send) {
+    pub(crate) fn new(
+        sink: Arc<dyn RecordSink>,
+        every: Duration,
+    ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(WAITING);
         (Self { queue }, run(sink, every, waiting))
     }
 
     /// Waits until the contribution is durable.
-    pub(crate) async fn contribute(&self, contribution: Contribution) -> Result<(), ContributeError> {
+    pub(crate) async fn contribute(
+        &self,
+        contribution: Contribution,
+    ) -> Result<(), ContributeError> {
         let (answer, recorded) = oneshot::channel();
-        self.queue.try_send((contribution, answer)).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => ContributeError::Busy,
-            mpsc::error::TrySendError::Closed(_) => ContributeError::Stopped,
-        })?;
+        self.queue
+            .try_send((contribution, answer))
+            .map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => ContributeError::Busy,
+                mpsc::error::TrySendError::Closed(_) => ContributeError::Stopped,
+            })?;
         recorded.await.unwrap_or(Err(ContributeError::Stopped))
     }
 }
@@ -71,7 +79,11 @@ async fn run(sink: Arc<dyn RecordSink>, every: Duration, mut waiting: mpsc::Rece
 }
 
 /// Everything that comes within `every` of the first, up to one batch.
-async fn gather(first: Waiting, every: Duration, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
+async fn gather(
+    first: Waiting,
+    every: Duration,
+    waiting: &mut mpsc::Receiver<Waiting>,
+) -> Vec<Waiting> {
     let until = Instant::now() + every;
     let mut batch = vec![first];
     while batch.len() < BATCH {
@@ -103,14 +115,19 @@ mod tests {
                 if *self.failing.lock() {
                     return Err(PortError::new("the store is away"));
                 }
-                self.batches.lock().push(contributions.iter().map(|c| c.id).collect());
+                self.batches
+                    .lock()
+                    .push(contributions.iter().map(|c| c.id).collect());
                 Ok(())
             })
         }
     }
 
     fn contribution(n: u8) -> Contribution {
-        Contribution { id: [n; 16], samples: Vec::new() }
+        Contribution {
+            id: [n; 16],
+            samples: Vec::new(),
+        }
     }
 
     #[tokio::test]
@@ -120,7 +137,10 @@ mod tests {
         let task = tokio::spawn(task);
         let answers = join_all((0..5).map(|n| recorder.contribute(contribution(n)))).await;
         assert!(answers.iter().all(|answer| *answer == Ok(())));
-        assert_eq!(*sink.batches.lock(), [(0..5).map(|n| [n; 16]).collect::<Vec<_>>()]);
+        assert_eq!(
+            *sink.batches.lock(),
+            [(0..5).map(|n| [n; 16]).collect::<Vec<_>>()]
+        );
         drop(recorder);
         assert!(task.await.is_ok());
     }
@@ -141,12 +161,16 @@ mod tests {
     async fn a_full_queue_refuses_instead_of_waiting() {
         let sink = Arc::new(Sink::default());
         let (recorder, task) = Recorder::new(sink, Duration::from_millis(5));
-        let mut waiting: Vec<_> =
-            (0..WAITING).map(|_| Box::pin(recorder.contribute(contribution(0)))).collect();
+        let mut waiting: Vec<_> = (0..WAITING)
+            .map(|_| Box::pin(recorder.contribute(contribution(0))))
+            .collect();
         for one in &mut waiting {
             assert!(futures::poll!(one.as_mut()).is_pending());
         }
-        assert_eq!(recorder.contribute(contribution(9)).await, Err(ContributeError::Busy));
+        assert_eq!(
+            recorder.contribute(contribution(9)).await,
+            Err(ContributeError::Busy)
+        );
         drop((waiting, task));
     }
 }

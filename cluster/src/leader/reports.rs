@@ -1,9 +1,10 @@
 //! What an attached worker says: renewals and progress stay in memory, facts go into the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stepcast_scheduler::Command;
-use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::context::Leader;
@@ -40,12 +41,20 @@ struct Inner {
 
 impl Session {
     /// Opens a session on this leadership; everything the state wants of the worker is ordered at once.
-    pub(crate) fn open(leader: Arc<Leader>, worker: WorkerId) -> Self {
-        let (number, orders) = leader.sessions.open(worker);
+    pub(crate) fn open(leader: Arc<Leader>, worker: WorkerId, instance: InstanceId) -> Self {
+        let (number, orders) = leader.sessions.open(worker, instance);
         leader.signals.worker(worker);
         leader.signals.plan.notify_one();
         let facts = Arc::new(Semaphore::new(FACTS));
-        Self { orders, reports: Reports(Arc::new(Inner { leader, worker, number, facts })) }
+        Self {
+            orders,
+            reports: Reports(Arc::new(Inner {
+                leader,
+                worker,
+                number,
+                facts,
+            })),
+        }
     }
 }
 
@@ -71,24 +80,66 @@ impl Reports {
                 });
                 Ok(())
             }
-            Report::Started { job, epoch } => self.fact(epoch, false, Command::StartAttempt { job, epoch }).await,
-            Report::Checkpointed { job, epoch, step } => {
-                self.fact(epoch, false, Command::Checkpoint { job, epoch, step }).await
+            Report::Started { job, epoch } => {
+                self.fact(epoch, false, Command::StartAttempt { job, epoch })
+                    .await
             }
-            Report::Ended { job, epoch, outcome, step, detail } => {
-                self.fact(epoch, true, Command::EndAttempt { job, epoch, outcome, step, detail }).await
+            Report::Checkpointed { job, epoch, step } => {
+                self.fact(epoch, false, Command::Checkpoint { job, epoch, step })
+                    .await
+            }
+            Report::Ended {
+                job,
+                epoch,
+                outcome,
+                step,
+                detail,
+            } => {
+                self.fact(
+                    epoch,
+                    true,
+                    Command::EndAttempt {
+                        job,
+                        epoch,
+                        outcome,
+                        step,
+                        detail,
+                    },
+                )
+                .await
             }
         }
     }
 
     /// Puts a fact into the log in the background, so that renewals behind it are not kept waiting.
     async fn fact(&self, epoch: Epoch, ends: bool, command: Command) -> Result<(), ReportError> {
-        let permit = Arc::clone(&self.0.facts).acquire_owned().await.map_err(|_| ReportError::SessionOver)?;
         let inner = Arc::clone(&self.0);
-        tokio::spawn(async move {
+        if inner
+            .leader
+            .replicated
+            .read(|state| view::is_anothers(state, epoch, inner.worker))
+        {
+            tracing::warn!(worker = %inner.worker, %epoch, "a worker reports on another worker's attempt");
+            return inner.tell(|| {
+                vec![if ends {
+                    Order::Acknowledged { epoch }
+                } else {
+                    lease_lost(epoch)
+                }]
+            });
+        }
+        let permit = Arc::clone(&self.0.facts)
+            .acquire_owned()
+            .await
+            .map_err(|_| ReportError::SessionOver)?;
+        let mut recording = Box::pin(async move {
             inner.record(epoch, ends, command).await;
             drop(permit);
         });
+        // The first look at it puts the fact into the log's queue, so that facts stand there in the order of the reports.
+        if futures::poll!(recording.as_mut()).is_pending() {
+            tokio::spawn(recording);
+        }
         Ok(())
     }
 }
@@ -98,23 +149,37 @@ impl Inner {
     fn renew(&self, renewal: u64, epochs: Vec<Epoch>) -> Result<(), ReportError> {
         let leader = &self.leader;
         let now = leader.now();
-        let live = leader.replicated.read(|state| view::live_attempts_on(state, self.worker));
+        let live = leader
+            .replicated
+            .read(|state| view::live_attempts_on(state, self.worker));
         let renewed = {
             let mut leases = leader.leases.lock();
             leases.grant(&live, now);
             leases.renew(self.worker, &epochs, &live, now)
         };
-        let lost: Vec<Epoch> = epochs.into_iter().filter(|epoch| !renewed.contains(epoch)).collect();
+        let lost: Vec<Epoch> = epochs
+            .into_iter()
+            .filter(|epoch| !renewed.contains(epoch))
+            .collect();
         let lease_term_ms = leader.lease_term_ms();
         self.tell(move || {
-            let mut orders = vec![Order::Renewed { renewal, epochs: renewed, lease_term_ms }];
+            let mut orders = vec![Order::Renewed {
+                renewal,
+                epochs: renewed,
+                lease_term_ms,
+            }];
             orders.extend(lost.into_iter().map(lease_lost));
             orders
         })
     }
 
     fn live(&self, epoch: Epoch, tell: impl FnOnce(&Leader, JobId)) {
-        let mine = self.leader.leases.lock().held(epoch).filter(|held| held.worker == self.worker);
+        let mine = self
+            .leader
+            .leases
+            .lock()
+            .held(epoch)
+            .filter(|held| held.worker == self.worker);
         // An attempt that is over, or another worker's, has nothing to say.
         if let Some(held) = mine {
             tell(&self.leader, held.job);
@@ -130,13 +195,15 @@ impl Inner {
                 Ok(_) if ends => self.tell(|| vec![Order::Acknowledged { epoch }]),
                 Ok(_) => Ok(()),
                 // The state knows better: the attempt is over, or was never this worker's.
-                Err(ProposeError::Rejected(_)) if ends => self.tell(|| vec![Order::Acknowledged { epoch }]),
+                Err(ProposeError::Rejected(_)) if ends => {
+                    self.tell(|| vec![Order::Acknowledged { epoch }])
+                }
                 Err(ProposeError::Rejected(rejection)) => {
                     tracing::debug!(%rejection, %epoch, "a report came too late");
                     self.tell(|| vec![lease_lost(epoch)])
                 }
-                Err(ProposeError::Busy { retry_ms }) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(retry_ms)).await;
+                Err(ProposeError::Busy { retry_ms } | ProposeError::Stalled { retry_ms, .. }) => {
+                    tokio::time::sleep(Duration::from_millis(retry_ms)).await;
                     continue;
                 }
                 // The worker says it again until it is acknowledged; the others are repeated by what comes after them.
@@ -153,23 +220,37 @@ impl Inner {
     }
 
     fn tell(&self, orders: impl FnOnce() -> Vec<Order>) -> Result<(), ReportError> {
-        let told = self.leader.sessions.tell_session(self.worker, self.number, |_| orders(), self.leader.now());
+        let told = self.leader.sessions.tell_session(
+            self.worker,
+            self.number,
+            |_| orders(),
+            self.leader.now(),
+        );
         told.then_some(()).ok_or(ReportError::SessionOver)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.leader.sessions.close(self.worker, self.number, self.leader.now());
+        self.leader
+            .sessions
+            .close(self.worker, self.number, self.leader.now());
     }
 }
 
 impl std::fmt::Debug for Reports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reports").field("worker", &self.0.worker).finish_non_exhaustive()
+        f.debug_struct("Reports")
+            .field("worker", &self.0.worker)
+            .finish_non_exhaustive()
     }
 }
 
 fn lease_lost(epoch: Epoch) -> Order {
-    Order::Stop { job: None, epoch, why: StopReason::LeaseLost, grace_ms: 0 }
+    Order::Stop {
+        job: None,
+        epoch,
+        why: StopReason::LeaseLost,
+        grace_ms: 0,
+    }
 }

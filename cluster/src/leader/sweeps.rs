@@ -1,8 +1,7 @@
-//! Level-triggered cleaning: asks what should no longer exist, and removes it.
+//! Cleans the staging area: asks which files nobody needs any more, and removes them.
 
 use std::sync::Arc;
 
-use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::StagingId;
 use tokio::time::Instant;
 
@@ -19,32 +18,32 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         delete(&leader, leader.signals.take_dropped()).await;
         if Instant::now() >= whole {
             whole = Instant::now() + leader.config.sweep_every;
-            retire(&leader).await;
             delete(&leader, old(&leader).await).await;
         }
         let _ = tokio::time::timeout_at(whole, leader.signals.sweep.notified()).await;
     }
 }
 
-/// Retention: the state forgets what is older than it promises to keep.
-async fn retire(leader: &Leader) {
-    if let Err(error) = leader.proposer.propose(Command::Sweep, None).await {
-        tracing::warn!(%error, "the retention sweep was not taken into the log");
-    }
-}
-
 /// What has been in the staging area for longer than any submission takes: a crash may have left it behind.
 async fn old(leader: &Leader) -> Vec<StagingId> {
-    leader.ports.staging.older_than(leader.config.staging_grace, STAGED).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the staging area could not be listed");
-        Vec::new()
-    })
+    leader
+        .ports
+        .staging
+        .older_than(leader.config.staging_grace, STAGED)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::warn!(%error, "the staging area could not be listed");
+            Vec::new()
+        })
 }
 
 /// Deletes those of these submissions that no job needs.
 async fn delete(leader: &Leader, staged: impl IntoIterator<Item = StagingId>) {
     for staging in staged {
-        if leader.replicated.read(|state| view::is_staging_needed(state, &staging)) {
+        if leader
+            .replicated
+            .read(|state| view::is_staging_needed(state, &staging))
+        {
             continue;
         }
         if let Err(error) = leader.ports.staging.delete(staging).await {

@@ -216,9 +216,15 @@ impl LogStore for EngineLog {
 fn refused(error: raft_engine::Error) -> Error {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let full = match &error {
-        raft_engine::Error::Io(io) => matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge),
+        raft_engine::Error::Io(io) => {
+            matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+        }
         _ => false,
     };
     // The engine puts its own word in the place of the system's error when a file cannot grow.
-    if full || error.to_string().contains("nospace") { Error::Full } else { Error::Write(error) }
+    if full || error.to_string().contains("nospace") {
+        Error::Full
+    } else {
+        Error::Write(error)
+    }
 }

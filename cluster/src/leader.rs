@@ -1,0 +1,24 @@
+//! The duties of the node that leads: it plans, dispatches, keeps leases, sweeps, and hears what workers report.
+
+mod context;
+mod dispatcher;
+pub(crate) mod duties;
+mod expiry;
+mod leases;
+mod live;
+mod orders;
+mod planner;
+mod recorder;
+mod reports;
+mod signals;
+mod sweeps;
+pub(crate) mod view;
+
+pub(crate) use self::context::Parts;
+pub(crate) use self::duties::Slot;
+pub(crate) use self::live::LiveBoard;
+pub use self::live::{LOG_LINES, Live};
+pub use self::recorder::ContributeError;
+pub(crate) use self::recorder::Recorder;
+pub use self::reports::{Reports, Session};
+pub(crate) use self::signals::Signals;

@@ -1,0 +1,104 @@
+//! What the duties read from the state: small copies, so that nothing holds the state while it acts.
+
+use stepcast_scheduler::ids::{AttemptNumber, Epoch, InstanceId, JobId, StagingId, WorkerId};
+use stepcast_scheduler::model::{JobSpec, Lease, WorkerState};
+use stepcast_scheduler::{Command, State};
+
+use super::leases::Held;
+use crate::session::StopReason;
+
+/// An attempt that holds a lease, and what is wanted of its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) job: JobId,
+    pub(crate) number: AttemptNumber,
+    pub(crate) epoch: Epoch,
+    pub(crate) gpus: Vec<u8>,
+    pub(crate) wanted: Wanted,
+}
+
+/// What is wanted of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// To run the attempt.
+    Run,
+    /// To stop it.
+    Stop(StopReason),
+}
+
+/// Every attempt that holds a lease.
+pub(crate) fn live_attempts(state: &State) -> Vec<Held> {
+    state.leases().map(held).collect()
+}
+
+/// Those of one worker.
+pub(crate) fn live_attempts_on(state: &State, worker: WorkerId) -> Vec<Held> {
+    state.leases_on(worker).map(held).collect()
+}
+
+/// What the state wants of a worker, oldest first.
+pub(crate) fn wanted_on(state: &State, worker: WorkerId) -> Vec<Attempt> {
+    let attempts = state.leases_on(worker).filter_map(|lease| {
+        let attempt = state.job(lease.job)?.live_attempt()?;
+        Some(Attempt {
+            job: lease.job,
+            number: attempt.number,
+            epoch: attempt.epoch,
+            gpus: attempt.gpus.clone(),
+            wanted: attempt
+                .stop
+                .map_or(Wanted::Run, |why| Wanted::Stop(why.into())),
+        })
+    });
+    attempts.collect()
+}
+
+/// What a job asks for.
+pub(crate) fn spec(state: &State, job: JobId) -> Option<JobSpec> {
+    state.job(job).map(|job| job.spec.clone())
+}
+
+/// Which process of a worker is registered; `None` if nobody knows the worker, or not any more.
+pub(crate) fn instance(state: &State, worker: WorkerId) -> Option<InstanceId> {
+    state.worker(worker).map(|worker| worker.instance)
+}
+
+/// How a worker that was given up as lost takes part again: as it registered, since it is the same process.
+pub(crate) fn comeback(state: &State, worker: WorkerId) -> Option<Command> {
+    let worker = state
+        .worker(worker)
+        .filter(|worker| matches!(worker.state, WorkerState::Lost { .. }))?;
+    Some(Command::RegisterWorker {
+        token_hash: worker.token,
+        instance: worker.instance,
+        inventory: worker.inventory.clone(),
+    })
+}
+
+/// Workers that are expected to have a session.
+pub(crate) fn present_workers(state: &State) -> Vec<(WorkerId, InstanceId)> {
+    let present = state
+        .workers()
+        .filter(|worker| worker.state == WorkerState::Present);
+    present.map(|worker| (worker.id, worker.instance)).collect()
+}
+
+/// Whether the lease with this epoch is another worker's: whoever speaks of it then speaks of what is not theirs.
+pub(crate) fn is_anothers(state: &State, epoch: Epoch, worker: WorkerId) -> bool {
+    state
+        .lease(epoch)
+        .is_some_and(|lease| lease.worker != worker)
+}
+
+/// Whether a job that is not over has these files.
+pub(crate) fn is_staging_needed(state: &State, staging: &StagingId) -> bool {
+    state.needs_staging(staging)
+}
+
+fn held(lease: &Lease) -> Held {
+    Held {
+        epoch: lease.epoch,
+        job: lease.job,
+        worker: lease.worker,
+    }
+}

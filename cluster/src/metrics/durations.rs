@@ -1,0 +1,93 @@
+//! How long something takes, counted in fixed buckets that many threads can add to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Text;
+
+/// Upper ends in microseconds: from an entry that is applied in memory to a disk that stalls.
+const BUCKETS_US: [u64; 13] = [
+    10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000,
+];
+
+/// One histogram.
+#[derive(Debug, Default)]
+pub(super) struct Durations {
+    buckets: [AtomicU64; BUCKETS_US.len()],
+    count: AtomicU64,
+    sum_ns: AtomicU64,
+}
+
+impl Durations {
+    pub(super) fn add(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(bucket) = self
+            .buckets
+            .get(BUCKETS_US.partition_point(|end| *end < micros))
+        {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.sum_ns.fetch_add(
+            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Its lines, with these labels on each; nothing was counted, nothing is written.
+    pub(super) fn write(&self, text: &mut Text, name: &str, labels: &str) {
+        let count = self.count.load(Ordering::Relaxed);
+        if count == 0 {
+            return;
+        }
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut below = 0;
+        for (end_us, bucket) in BUCKETS_US.iter().zip(&self.buckets) {
+            below += bucket.load(Ordering::Relaxed);
+            let end = *end_us as f64 / 1e6;
+            text.line(format_args!(
+                "{name}_bucket{{{labels}{comma}le=\"{end}\"}} {below}"
+            ));
+        }
+        text.line(format_args!(
+            "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}"
+        ));
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{labels}}}")
+        };
+        let sum = self.sum_ns.load(Ordering::Relaxed) as f64 / 1e9;
+        text.line(format_args!("{name}_sum{labels} {sum}"));
+        text.line(format_args!("{name}_count{labels} {count}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_count_everything_up_to_their_end() {
+        let durations = Durations::default();
+        for micros in [3, 10, 11, 60_000_000] {
+            durations.add(Duration::from_micros(micros));
+        }
+        let mut text = Text(String::new());
+        durations.write(&mut text, "d", "command=\"place\"");
+        let has = |line: &str| text.0.lines().any(|l| l == line);
+        assert!(
+            has("d_bucket{command=\"place\",le=\"0.00001\"} 2"),
+            "{}",
+            text.0
+        );
+        assert!(has("d_bucket{command=\"place\",le=\"10\"} 3"), "{}", text.0);
+        assert!(
+            has("d_bucket{command=\"place\",le=\"+Inf\"} 4"),
+            "{}",
+            text.0
+        );
+        assert!(has("d_sum{command=\"place\"} 60.000024"), "{}", text.0);
+        assert!(has("d_count{command=\"place\"} 4"), "{}", text.0);
+    }
+}
