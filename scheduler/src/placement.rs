@@ -1,5 +1,6 @@
 //! Who runs where, and why not: feasible, then ranked, then planned, with one opinion for the plan and the explanation.
 
+pub mod explain;
 pub mod feasible;
 pub mod forecast;
 pub mod plan;
@@ -8,8 +9,10 @@ pub mod reason;
 mod pool;
 mod rank;
 mod round;
+mod wording;
 
 pub use crate::command::{Placement, PlacementNote};
+pub use explain::{Line, Why, explain};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
 pub use plan::plan;
 pub use reason::{Reason, Tier};

@@ -37,6 +37,8 @@ pub enum Reason {
     Reserved,
     /// A job ahead takes its free GPUs now.
     TakenNow,
+    /// Nothing is against it.
+    Free,
 }
 
 /// How far a job is from running. The first that applies is the headline.
@@ -71,6 +73,7 @@ impl Reason {
             Self::BudgetSpent | Self::WaitsForRetry => Tier::Held,
             Self::Lost | Self::Draining | Self::GpusBusy => Tier::Capacity,
             Self::Reserved | Self::TakenNow => Tier::Order,
+            Self::Free => Tier::New,
         }
     }
 
@@ -94,10 +97,11 @@ impl Reason {
             Self::GpusBusy => "GPUS_BUSY",
             Self::Reserved => "RESERVED",
             Self::TakenNow => "TAKEN_NOW",
+            Self::Free => "FREE",
         }
     }
 
-    /// What clears it, said to the job's owner.
+    /// What clears it, said to the job's owner; empty where there is nothing to clear.
     #[must_use]
     pub const fn clears(self) -> &'static str {
         match self {
@@ -115,7 +119,8 @@ impl Reason {
             Self::Lost => "the worker's return",
             Self::Draining => "the worker's resumption",
             Self::GpusBusy => "the end of what runs there",
-            Self::Reserved | Self::TakenNow => "the jobs ahead",
+            Self::Reserved | Self::TakenNow => "its turn after them",
+            Self::Free => "",
         }
     }
 }
@@ -153,6 +158,7 @@ impl fmt::Display for Reason {
             Self::GpusBusy => "GPUs busy",
             Self::Reserved => "GPUs reserved",
             Self::TakenNow => "GPUs taken now",
+            Self::Free => "free",
         })
     }
 }

@@ -1,0 +1,226 @@
+//! Why a job does not run: a headline, and for every worker the one reason against it.
+
+use super::feasible;
+use super::forecast::ForecastSource;
+use super::reason::{Reason, Tier};
+use super::round::Round;
+use super::wording::Wording;
+use crate::command::Placement;
+use crate::ids::JobId;
+use crate::model::{Job, JobState, Label, Worker};
+use crate::state::State;
+
+/// Workers and jobs named in one line: what fits on a screen. The count is of all of them.
+pub const NAMED_MAX: usize = 8;
+
+/// Changes proposed to the job's owner: the first few that come to hand are enough to choose from.
+pub const HINTS_MAX: usize = 3;
+
+/// Why a job runs or does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// Where the job stands.
+    pub state: JobState,
+    /// The first tier that applies; `None` for a job that does not wait.
+    pub tier: Option<Tier>,
+    /// One sentence: what it waits for.
+    pub headline: String,
+    /// What keeps it from running anywhere, if anything does.
+    pub held: Option<Reason>,
+    /// What is against each worker, by reason, the most hopeful first.
+    pub lines: Vec<Line>,
+    /// How many jobs get their turn before it.
+    pub jobs_ahead: usize,
+    /// When enough GPUs of one worker are expected to be free, by stamp, if nothing ahead takes them.
+    pub free_ms: Option<u64>,
+    /// What would start it now, one sentence each.
+    pub hints: Vec<String>,
+    /// Where it starts with the next look at the queue, if it does.
+    pub placement: Option<Placement>,
+}
+
+/// The workers with the same reason against them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What is against them.
+    pub reason: Reason,
+    /// How many they are.
+    pub count: usize,
+    /// What the first of them are called.
+    pub workers: Vec<Label>,
+    /// The first of the jobs that are in the way there.
+    pub jobs: Vec<JobId>,
+    /// What it means, and what clears it.
+    pub detail: String,
+}
+
+/// Why a job runs or does not at `now_ms`; `None` for a job that is not there.
+///
+/// The queue is gone through as [`plan`](super::plan()) does, so what it says is what happens next.
+#[must_use]
+pub fn explain(
+    state: &State,
+    forecast: &dyn ForecastSource,
+    job: JobId,
+    now_ms: u64,
+) -> Option<Why> {
+    let job = state.job(job)?;
+    let now_ms = now_ms.max(state.newest_stamp_ms());
+    if job.state != JobState::Pending {
+        return Some(not_waiting(state, job));
+    }
+    let mut round = Round::new(state, forecast, now_ms);
+    let mut jobs_ahead = 0;
+    for other in state.pending().take_while(|other| other.id != job.id) {
+        round.visit(other);
+        jobs_ahead += 1;
+    }
+    let wording = Wording { state, job, now_ms };
+    let held = feasible::held(job, now_ms);
+    let lines = lines(&round, &wording);
+    let hints = if held.is_some() {
+        Vec::new()
+    } else {
+        hints(&round, job)
+    };
+    let placement = match held {
+        Some(_) => None,
+        None => round.choose(job).map(|choice| choice.placement),
+    };
+    let free_ms = round.free_ms(job).filter(|ms| *ms > now_ms);
+    let tier = if placement.is_some() {
+        Tier::New
+    } else {
+        headline_tier(held, &lines)
+    };
+    Some(Why {
+        state: job.state,
+        tier: Some(tier),
+        headline: wording.headline(tier, held, placement.as_ref(), free_ms),
+        held,
+        hints: if placement.is_some() {
+            Vec::new()
+        } else {
+            hints
+        },
+        lines,
+        jobs_ahead,
+        free_ms,
+        placement,
+    })
+}
+
+fn not_waiting(state: &State, job: &Job) -> Why {
+    Why {
+        state: job.state,
+        tier: None,
+        headline: Wording {
+            state,
+            job,
+            now_ms: state.newest_stamp_ms(),
+        }
+        .not_waiting(),
+        held: None,
+        lines: Vec::new(),
+        jobs_ahead: 0,
+        free_ms: None,
+        hints: Vec::new(),
+        placement: None,
+    }
+}
+
+/// The most hopeful worker decides, unless the job may run nowhere yet.
+fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
+    let nearest = lines.iter().map(|line| line.reason.tier()).max();
+    match nearest.unwrap_or(Tier::Never) {
+        Tier::Never => Tier::Never,
+        nearest => held.map_or(nearest, Reason::tier),
+    }
+}
+
+fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
+    let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
+    for slot in &round.pool.0 {
+        let reason = round.against(wording.job, slot).unwrap_or(Reason::Free);
+        let known = groups.iter().position(|(known, ..)| *known == reason);
+        let position = known.unwrap_or_else(|| {
+            groups.push((reason, Vec::new(), Vec::new()));
+            groups.len() - 1
+        });
+        let (_, workers, jobs) = &mut groups[position];
+        workers.push(slot.worker);
+        let room = NAMED_MAX - jobs.len();
+        match reason {
+            Reason::GpusBusy => jobs.extend(wording.runs_on(slot.worker).take(room)),
+            Reason::Reserved | Reason::TakenNow => jobs.extend(slot.rivals.iter().take(room)),
+            _ => {}
+        }
+    }
+    groups.sort_by_key(|(reason, ..)| std::cmp::Reverse(*reason));
+    let line = |(reason, workers, jobs): (Reason, Vec<&Worker>, Vec<JobId>)| Line {
+        reason,
+        count: workers.len(),
+        detail: wording.detail(reason, &workers, &jobs),
+        workers: workers
+            .iter()
+            .take(NAMED_MAX)
+            .map(|worker| worker.name.clone())
+            .collect(),
+        jobs,
+    };
+    groups.into_iter().map(line).collect()
+}
+
+/// Wishes without which the job would start now: each is tried with the same rules.
+fn hints(round: &Round<'_>, job: &Job) -> Vec<String> {
+    let mut hints = Vec::new();
+    for slot in &round.pool.0 {
+        if hints.len() == HINTS_MAX {
+            break;
+        }
+        let Some(reason) = round.against(job, slot) else {
+            continue;
+        };
+        let Some((other, hint)) = relaxed(job, slot.worker, reason) else {
+            continue;
+        };
+        if round.against(&other, slot).is_none() && !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    hints
+}
+
+/// The job with one wish fewer, and how to say so.
+fn relaxed(job: &Job, worker: &Worker, reason: Reason) -> Option<(Job, String)> {
+    let mut other = job.clone();
+    let gpu = *worker.inventory.gpus.first()?;
+    let hint = match reason {
+        Reason::OtherGpu if other.spec.allow.is_empty() => return None,
+        Reason::OtherGpu => {
+            other.spec.allow.push(gpu);
+            format!("allow {gpu}")
+        }
+        Reason::TooLittleMemory => {
+            let memory_gib = worker
+                .inventory
+                .gpus
+                .iter()
+                .map(|gpu| gpu.memory_gib())
+                .max()?;
+            other.spec.min_memory_gib = memory_gib;
+            format!("ask for {memory_gib} GiB of GPU memory")
+        }
+        Reason::TooDear => {
+            let price = worker.price_per_hour(usize::from(job.spec.gpu_count))?;
+            other.spec.max_price_per_hour = Some(price);
+            format!("allow {price} an hour")
+        }
+        Reason::MissingLabel => {
+            other.spec.labels.clear();
+            "ask for no labels".to_owned()
+        }
+        _ => return None,
+    };
+    Some((other, hint))
+}

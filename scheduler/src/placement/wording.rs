@@ -1,0 +1,180 @@
+//! How an explanation is said: short sentences for the job's owner, with the names of workers and jobs.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use stepcast_records::{GpuModel, units};
+
+use super::reason::{Reason, Tier};
+use crate::command::Placement;
+use crate::ids::JobId;
+use crate::model::{Job, JobState, Worker, WorkerState};
+use crate::state::State;
+
+/// What is said about one job.
+pub(super) struct Wording<'a> {
+    pub(super) state: &'a State,
+    pub(super) job: &'a Job,
+    pub(super) now_ms: u64,
+}
+
+impl Wording<'_> {
+    /// About a job that does not wait.
+    pub(super) fn not_waiting(&self) -> String {
+        let id = self.job.id;
+        let worker = self
+            .job
+            .live_attempt()
+            .and_then(|attempt| self.state.worker(attempt.worker));
+        let place = worker.map_or_else(String::new, |worker| format!(" on {}", worker.name));
+        match self.job.state {
+            JobState::Pending => format!("{id} waits"),
+            JobState::Running => format!("{id} runs{place}"),
+            JobState::Cancelling => format!("{id} is being cancelled{place}"),
+            JobState::Succeeded => format!("{id} has succeeded"),
+            JobState::Failed { reason } => format!("{id} has failed ({})", reason.code()),
+            JobState::Cancelled => format!("{id} was cancelled"),
+        }
+    }
+
+    /// The first sentence.
+    pub(super) fn headline(
+        &self,
+        tier: Tier,
+        held: Option<Reason>,
+        placement: Option<&Placement>,
+        free_ms: Option<u64>,
+    ) -> String {
+        let id = self.job.id;
+        match (tier, placement) {
+            (_, Some(placement)) => {
+                let worker = self.state.worker(placement.worker);
+                let name = worker.map_or_else(String::new, |worker| format!(" on {}", worker.name));
+                format!("{id} starts{name} with the next look at the queue")
+            }
+            (Tier::Never, _) if self.state.workers().next().is_none() => {
+                format!("{id} cannot start: there is no worker")
+            }
+            (Tier::Never, _) => format!("{id} cannot start: no worker could hold it"),
+            (Tier::Held, _) if held == Some(Reason::BudgetSpent) => {
+                format!("{id} is held: its budget is spent")
+            }
+            (Tier::Held, _) => {
+                let wait_ms = self.job.not_before_ms.saturating_sub(self.now_ms);
+                format!(
+                    "{id} is held: it is tried again in {} s",
+                    wait_ms.div_ceil(1_000)
+                )
+            }
+            (Tier::Capacity, _) => match free_ms {
+                Some(free_ms) => {
+                    format!(
+                        "{id} is waiting for GPUs: expected in {}",
+                        self.until(free_ms)
+                    )
+                }
+                None => format!("{id} is waiting for GPUs"),
+            },
+            (Tier::Order | Tier::New, _) => format!("{id} is waiting for the jobs ahead of it"),
+        }
+    }
+
+    /// What a reason means for these workers, and what clears it.
+    pub(super) fn detail(&self, reason: Reason, workers: &[&Worker], jobs: &[JobId]) -> String {
+        let meaning = match reason {
+            Reason::OtherGpu => self.other_gpu(workers),
+            Reason::TooLittleMemory => {
+                format!(
+                    "{}; the job asks for {} GiB",
+                    gpus(workers),
+                    self.job.spec.min_memory_gib
+                )
+            }
+            Reason::TooFewGpus => {
+                format!("the job asks for {} of one model", self.job.spec.gpu_count)
+            }
+            Reason::TooDear => self.too_dear(workers),
+            Reason::GpusBusy => list(jobs.iter().map(|job| self.run(*job))),
+            Reason::Reserved | Reason::TakenNow => list(jobs),
+            Reason::Lost | Reason::Draining => workers
+                .first()
+                .map_or_else(String::new, |worker| self.since(worker)),
+            _ => String::new(),
+        };
+        match (meaning.is_empty(), reason.clears()) {
+            (_, "") => meaning,
+            (true, clears) => format!("needs {clears}"),
+            (false, clears) => format!("{meaning}; needs {clears}"),
+        }
+    }
+
+    /// The jobs that run on a worker.
+    pub(super) fn runs_on(&self, worker: &Worker) -> impl Iterator<Item = JobId> {
+        self.state.leases_on(worker.id).map(|lease| lease.job)
+    }
+
+    fn other_gpu(&self, workers: &[&Worker]) -> String {
+        let allow = &self.job.spec.allow;
+        let offered = gpus(workers);
+        if allow.is_empty() {
+            offered
+        } else {
+            format!("{offered}; the job allows {}", list(allow))
+        }
+    }
+
+    fn too_dear(&self, workers: &[&Worker]) -> String {
+        let count = usize::from(self.job.spec.gpu_count);
+        let price = workers
+            .iter()
+            .filter_map(|worker| worker.price_per_hour(count))
+            .min();
+        let max = self.job.spec.max_price_per_hour.unwrap_or_default();
+        format!(
+            "from {} an hour; the job allows {max}",
+            price.unwrap_or_default()
+        )
+    }
+
+    /// A job that runs, and how much longer.
+    fn run(&self, id: JobId) -> String {
+        let attempt = self.state.job(id).and_then(Job::live_attempt);
+        let expected_ms = attempt
+            .and_then(|attempt| Some(attempt.placed_ms.saturating_add(attempt.note.run_ms_p90?)));
+        match expected_ms {
+            Some(end_ms) if end_ms > self.now_ms => format!("{id} ({} more)", self.until(end_ms)),
+            Some(_) => format!("{id} (overdue)"),
+            None => id.to_string(),
+        }
+    }
+
+    fn since(&self, worker: &Worker) -> String {
+        let since_ms = match (worker.state, worker.drain) {
+            (WorkerState::Lost { since_ms }, _) => since_ms,
+            (_, Some(drain)) => drain.since_ms,
+            _ => return String::new(),
+        };
+        format!(
+            "for {}",
+            units::display_duration(self.now_ms.saturating_sub(since_ms))
+        )
+    }
+
+    fn until(&self, ms: u64) -> String {
+        units::display_duration(ms.saturating_sub(self.now_ms))
+    }
+}
+
+/// The GPU models of workers, each once.
+fn gpus(workers: &[&Worker]) -> String {
+    let models: BTreeSet<GpuModel> = workers
+        .iter()
+        .flat_map(|worker| worker.inventory.gpus.iter().copied())
+        .collect();
+    list(models)
+}
+
+fn list(items: impl IntoIterator<Item = impl Display>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
