@@ -11,6 +11,7 @@ use super::leases::Leases;
 use super::live::LiveBoard;
 use super::orders::Sessions;
 use super::signals::Signals;
+use super::view;
 use crate::config::Config;
 use crate::jobs::JobHub;
 use crate::metrics::Metrics;
@@ -38,7 +39,8 @@ impl Leader {
     /// Begins now.
     pub(crate) fn new(parts: Parts) -> Self {
         let now = parts.ports.clock.monotonic();
-        let leases = Leases::new(parts.config.lease_term, now);
+        let live = parts.replicated.read(view::live_attempts);
+        let leases = Leases::new(parts.config.lease_term, &live, now);
         Self {
             config: parts.config,
             ports: parts.ports,

@@ -39,7 +39,6 @@ pub(crate) async fn run(parts: Parts, slot: Slot, mut role: watch::Receiver<Role
 async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now: Role) {
     tracing::info!(term = now.term, "this node leads");
     let leader = Arc::new(Leader::new(parts.clone()));
-    expiry::begin(&leader);
     *slot.write() = Some(Arc::clone(&leader));
     // Dropped at the end of this leadership, which ends every duty.
     let mut duties = JoinSet::new();

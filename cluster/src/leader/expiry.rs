@@ -7,12 +7,6 @@ use stepcast_scheduler::Command;
 use super::context::Leader;
 use super::view;
 
-/// Grants what is live when a leadership begins.
-pub(crate) fn begin(leader: &Leader) {
-    let live = leader.replicated.read(view::live_attempts);
-    leader.leases.lock().align(&live, leader.now());
-}
-
 /// Looks at leases, workers and limits until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {

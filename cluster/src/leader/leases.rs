@@ -27,7 +27,6 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Leases {
     term: Duration,
-    leading_since: Duration,
     table: BTreeMap<Epoch, Lease>,
 }
 
@@ -40,13 +39,14 @@ struct Lease {
 }
 
 impl Leases {
-    /// The table of a node that leads from `now` on.
-    pub(crate) fn new(term: Duration, now: Duration) -> Self {
-        Self {
+    /// The table of a node that leads from `now` on, when these attempts are live: another leader may have renewed them.
+    pub(crate) fn new(term: Duration, live: &[Held], now: Duration) -> Self {
+        let mut leases = Self {
             term,
-            leading_since: now,
             table: BTreeMap::new(),
-        }
+        };
+        leases.grant_for(live, now + term + HANDOVER);
+        leases
     }
 
     /// Brings the table in line with the live attempts: those it does not know get one full term, those that are over
@@ -59,14 +59,11 @@ impl Leases {
 
     /// Gives those of the live attempts that it does not know one full term.
     pub(crate) fn grant(&mut self, live: &[Held], now: Duration) {
+        self.grant_for(live, now + self.term);
+    }
+
+    fn grant_for(&mut self, live: &[Held], ends: Duration) {
         for held in live {
-            // What is live at the first look may have been granted by another leader.
-            let first = if now <= self.leading_since {
-                HANDOVER
-            } else {
-                Duration::ZERO
-            };
-            let ends = now + self.term + first;
             self.table.entry(held.epoch).or_insert(Lease {
                 held: *held,
                 ends,
@@ -141,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_unrenewed_lease_expires_after_its_term_and_a_renewed_one_does_not() {
-        let mut leases = Leases::new(TERM, at(0));
+        let mut leases = Leases::new(TERM, &[], at(0));
         leases.align(&[held(1, 7), held(2, 7)], at(10));
         assert_eq!(
             leases.renew(WorkerId(7), &[Epoch(1)], &[held(1, 7)], at(30)),
@@ -159,15 +156,14 @@ mod tests {
 
     #[test]
     fn a_new_leader_gives_what_it_finds_a_full_term_and_the_handover() {
-        let mut leases = Leases::new(TERM, at(100));
-        leases.align(&[held(1, 7)], at(100));
+        let mut leases = Leases::new(TERM, &[held(1, 7)], at(100));
         assert_eq!(leases.expired(at(133)), []);
         assert_eq!(leases.expired(at(134)), [(JobId(101), Epoch(1))]);
     }
 
     #[test]
     fn a_lease_is_renewed_only_for_its_worker_and_only_before_its_end() {
-        let mut leases = Leases::new(TERM, at(0));
+        let mut leases = Leases::new(TERM, &[], at(0));
         let live = [held(1, 7), held(2, 8)];
         leases.align(&live, at(1));
         assert_eq!(
@@ -185,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_attempt_that_is_over_is_forgotten() {
-        let mut leases = Leases::new(TERM, at(0));
+        let mut leases = Leases::new(TERM, &[], at(0));
         leases.align(&[held(1, 7)], at(1));
         leases.align(&[], at(2));
         assert_eq!(leases.held(Epoch(1)), None);

@@ -1,0 +1,8 @@
+//! A whole node on a real disk: the ring it serves, the rules of sessions, crashes, and a disk that fails.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crash;
+mod disk;
+mod ring;
+mod sessions;
+mod support;

@@ -1,0 +1,309 @@
+//! What a node needs of the world, small enough to look into, and a worker as the leader sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use stepcast_cluster::session::{Assignment, Order, Report};
+use stepcast_cluster::{
+    Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, RecordSink, Session,
+    Staging, Update,
+};
+use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::{
+    FrameClass, GpuModel, HalfMegapixels, Precision, Quantization, Recipe, Sample,
+};
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, WorkerId};
+use stepcast_scheduler::model::{EventKind, Inventory, JobSpec, Outcome, TrainerKind};
+use stepcast_scheduler::placement::NoForecast;
+use stepcast_scheduler::{Command, Reply, RequestId};
+
+/// A wait longer than this is a failure; no test comes near it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The node's surroundings, as a test sees them.
+#[derive(Default)]
+pub(crate) struct World {
+    /// Time goes on by itself by the host's clock, and leaps when a test says so.
+    leapt_ms: AtomicU64,
+    recorded: Mutex<BTreeMap<[u8; 16], Vec<Sample>>>,
+    staged: Mutex<BTreeSet<StagingId>>,
+}
+
+impl World {
+    pub(crate) fn ports(self: &Arc<Self>) -> Ports {
+        Ports {
+            forecast: Arc::new(NoForecast),
+            recorder: Arc::clone(self) as Arc<dyn RecordSink>,
+            staging: Arc::clone(self) as Arc<dyn Staging>,
+            clock: Arc::new(Hands {
+                world: Arc::clone(self),
+                host: stepcast_cluster::HostClock::new(),
+            }),
+        }
+    }
+
+    /// Lets this much time pass at once.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.leapt_ms
+            .fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Samples by their contribution.
+    pub(crate) fn recorded(&self) -> BTreeMap<[u8; 16], Vec<Sample>> {
+        self.recorded.lock().clone()
+    }
+
+    /// Puts files into the staging area.
+    pub(crate) fn stage(&self, staging: StagingId) {
+        self.staged.lock().insert(staging);
+    }
+
+    pub(crate) fn is_staged(&self, staging: StagingId) -> bool {
+        self.staged.lock().contains(&staging)
+    }
+}
+
+impl RecordSink for World {
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+        Box::pin(async move {
+            let mut recorded = self.recorded.lock();
+            for contribution in contributions {
+                recorded
+                    .entry(contribution.id)
+                    .or_insert(contribution.samples);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Staging for World {
+    fn delete(&self, staging: StagingId) -> BoxFuture<'_, Result<(), PortError>> {
+        self.staged.lock().remove(&staging);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn older_than(
+        &self,
+        _: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>> {
+        let found = self.staged.lock().iter().take(limit).copied().collect();
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+struct Hands {
+    world: Arc<World>,
+    host: stepcast_cluster::HostClock,
+}
+
+impl Clock for Hands {
+    fn wall_ms(&self) -> u64 {
+        self.host.wall_ms() + self.world.leapt_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.host.monotonic() + Duration::from_millis(self.world.leapt_ms.load(Ordering::SeqCst))
+    }
+}
+
+/// A node's settings with its duties looking often, so that a test waits for an event and not for a period.
+pub(crate) fn config(dir: &Path) -> Config {
+    Config {
+        plan_every: Duration::from_millis(100),
+        lease_check_every: Duration::from_millis(5),
+        record_every: Duration::from_millis(5),
+        disk_reserve_bytes: 1 << 20,
+        ..Config::new(dir)
+    }
+}
+
+/// A node that leads.
+pub(crate) async fn start(config: Config, world: &Arc<World>) -> Handle {
+    let node = Node::start(config, world.ports()).unwrap();
+    assert!(node.leading().await);
+    node
+}
+
+/// A job on one GPU of this model, whose files are known by a number.
+pub(crate) fn spec(number: u64) -> JobSpec {
+    let workload = Workload {
+        recipe: Recipe::parse("flux.dev/lora+ckpt").unwrap(),
+        precision: Precision::Bf16,
+        quantization: Quantization::Int8,
+        accumulation: 1,
+        context_parallel: 1,
+        datasets: vec![Dataset {
+            resolution: HalfMegapixels::new(2).unwrap(),
+            frames: FrameClass::Single,
+            batch_size: 4,
+            samples: Some(120),
+            repeats: 0,
+            padded: false,
+        }],
+        length: Length::Steps(1_000),
+        checkpoint_every: None,
+        validation: None,
+        off_record: Vec::new(),
+    };
+    JobSpec::new(workload, StagingId(wide(number)))
+}
+
+pub(crate) fn wide(number: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// Submits a job under a request id made of a number.
+pub(crate) async fn submit(node: &Handle, number: u64) -> JobId {
+    let command = Command::SubmitJob {
+        spec: Box::new(spec(number)),
+    };
+    match node.propose(command, Some(RequestId(wide(number)))).await {
+        Ok(Reply::JobSubmitted { job }) => job,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A worker's process as the leader sees it.
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) instance: InstanceId,
+    pub(crate) token: TokenHash,
+}
+
+impl Worker {
+    /// Lets a worker with one GPU in under a number, and registers it.
+    pub(crate) async fn join(node: &Handle, number: u8) -> Self {
+        let token = TokenHash([number; 32]);
+        let name = format!("host-{number}").parse().unwrap();
+        node.propose(Command::CreateWorkerToken { name, hash: token }, None)
+            .await
+            .unwrap();
+        Self::register(node, token, InstanceId([number; 16])).await
+    }
+
+    /// Registers a process of a worker.
+    pub(crate) async fn register(node: &Handle, token: TokenHash, instance: InstanceId) -> Self {
+        let inventory = Inventory {
+            gpus: vec!["h100".parse::<GpuModel>().unwrap()],
+            trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
+            labels: BTreeMap::new(),
+            price_per_gpu_hour: None,
+        };
+        match node
+            .propose(
+                Command::RegisterWorker {
+                    token_hash: token,
+                    instance,
+                    inventory,
+                },
+                None,
+            )
+            .await
+        {
+            Ok(Reply::WorkerRegistered { worker }) => Self {
+                id: worker,
+                instance,
+                token,
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn attach(&self, node: &Handle) -> Session {
+        node.attach(self.id, self.instance).unwrap()
+    }
+}
+
+/// The next order.
+pub(crate) async fn order(session: &mut Session) -> Order {
+    within(session.orders.recv())
+        .await
+        .expect("the session has ended without a word")
+}
+
+/// The next order, which is an assignment.
+pub(crate) async fn assignment(session: &mut Session) -> Assignment {
+    match order(session).await {
+        Order::Assign(assignment) => *assignment,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Renews a lease; the epochs that hold it.
+pub(crate) async fn renew(session: &mut Session, epoch: Epoch) -> Vec<Epoch> {
+    session
+        .reports
+        .report(Report::Renew {
+            renewal: 1,
+            epochs: vec![epoch],
+        })
+        .await
+        .unwrap();
+    match order(session).await {
+        Order::Renewed {
+            renewal: 1, epochs, ..
+        } => epochs,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The end of an attempt, as a worker reports it.
+pub(crate) fn ended(assignment: &Assignment, outcome: Outcome) -> Report {
+    Report::Ended {
+        job: assignment.job,
+        epoch: assignment.epoch,
+        outcome,
+        step: 1_000,
+        detail: String::new(),
+    }
+}
+
+/// The kinds of the events up to one for which `last` holds, and of those that the watch began with.
+pub(crate) async fn events_until(
+    watch: &mut JobWatch,
+    last: impl Fn(EventKind) -> bool,
+) -> Vec<EventKind> {
+    let mut kinds = Vec::new();
+    let mut next = None;
+    loop {
+        let events = match within(watch.next()).await.expect("the watch has ended") {
+            Update::Current { job, .. } => job.events.iter().copied().collect(),
+            Update::Event { event, .. } => vec![event],
+            Update::Progress { .. } | Update::Log { .. } => continue,
+            Update::Behind { seq } => panic!("behind after {seq}"),
+        };
+        for event in events {
+            assert_eq!(event.seq, next.unwrap_or(event.seq), "a gap or a repeat");
+            next = Some(event.seq + 1);
+            kinds.push(event.kind);
+            if last(event.kind) {
+                return kinds;
+            }
+        }
+    }
+}
+
+/// Waits for what must come; only a test that would hang notices the limit.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it did not come")
+}
+
+/// Waits for what another task brings about and tells nobody.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
