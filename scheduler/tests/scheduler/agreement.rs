@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use stepcast_records::GpuModel;
 use stepcast_scheduler::ids::{InstanceId, JobId, StagingId, TokenHash};
-use stepcast_scheduler::model::{Inventory, JobSpec, JobState, Outcome, TrainerKind, Worker};
+use stepcast_scheduler::model::{
+    Inventory, JobSpec, JobState, Outcome, TrainerKind, Worker, WorkerState,
+};
 use stepcast_scheduler::placement::plan::PASSED_MAX_MS;
 use stepcast_scheduler::placement::{Reason, Tier, explain, feasible, plan};
 use stepcast_scheduler::{Command, Reply};
@@ -30,7 +32,8 @@ proptest! {
             let free = why.lines.iter().any(|line| line.reason == Reason::Free);
             prop_assert_eq!(free && why.held.is_none(), why.placement.is_some(), "{:?}", why);
             if why.tier == Some(Tier::Never) {
-                let may = state.workers().any(|worker| {
+                let mut staying = state.workers().filter(|worker| worker.state != WorkerState::Revoked);
+                let may = staying.any(|worker| {
                     some_gpus(worker).any(|gpus| feasible::admits(job, worker, &gpus, now_ms).is_ok())
                 });
                 prop_assert!(!may, "{:?}", why);
