@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stepcast_records::{Key, Row, sample};
+use stepcast_records::{Key, Row, Sample, sample};
 
 /// The rows of one run, under an id that makes recording them twice the same as once.
 ///
@@ -13,6 +13,17 @@ pub struct Contribution {
     pub id: [u8; 16],
     /// At most one row is stored per key; rows of the same key are merged first.
     pub rows: Vec<Row>,
+}
+
+impl Contribution {
+    /// What may be stored of a run's samples. A sample with too few times is left out.
+    #[must_use]
+    pub fn of_samples(id: [u8; 16], samples: &[Sample]) -> Self {
+        Self {
+            id,
+            rows: samples.iter().filter_map(Sample::to_row).collect(),
+        }
+    }
 }
 
 /// What a commit did.

@@ -37,14 +37,24 @@ pub enum Error {
         /// How many are allowed.
         max: usize,
     },
-    /// The statement is not allowed; the message is for the person who wrote it.
-    #[error("{0}")]
-    Refused(String),
-    /// The statement is wrong; the message is for the person who wrote it.
-    #[error("{0}")]
-    Query(String),
+    /// The statement is not allowed; the words are for the person who wrote it.
+    #[error("{message}")]
+    Refused {
+        /// What is not allowed.
+        message: String,
+        /// What to do instead.
+        hint: Option<String>,
+    },
+    /// The statement is wrong; the words are for the person who wrote it.
+    #[error("{message}")]
+    Query {
+        /// What is wrong.
+        message: String,
+        /// What to do instead.
+        hint: Option<String>,
+    },
     /// The statement ran into its limit of time.
-    #[error("the query took longer than {} s", .0.as_secs_f32())]
+    #[error("the query took longer than {} s and was stopped", .0.as_secs_f32())]
     TimedOut(Duration),
     /// The statement ran into its limit of memory.
     #[error("the query needs more memory than a query may have")]
@@ -62,6 +72,18 @@ impl Error {
             self,
             Self::Unreachable { .. } | Self::Contended { .. } | Self::Busy
         )
+    }
+
+    /// What the person who caused it may do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused { hint, .. } | Self::Query { hint, .. } => hint.as_deref(),
+            Self::TimedOut(_) | Self::OutOfMemory => {
+                Some("ask for less: a WHERE on recipe or hardware, fewer joins, or a LIMIT")
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn unreachable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

@@ -6,6 +6,7 @@
 
 mod contribution;
 mod error;
+mod estimator;
 mod index;
 mod price;
 mod store;
@@ -15,6 +16,8 @@ mod testing;
 
 pub use contribution::{Committed, Contribution};
 pub use error::Error;
+pub use estimator::{CONTRIBUTIONS_MAX, Estimator, Follower, Stats, TableStats};
+pub use index::{Index, Shelf};
 pub use price::{Day, Price, PriceBook};
 pub use store::{S3Options, StoreConfig};
 pub use table::{Compacted, Kind};

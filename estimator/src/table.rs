@@ -17,5 +17,5 @@ mod tests;
 
 pub use compact::Compacted;
 pub(crate) use follow::News;
-pub(crate) use log::Table;
+pub(crate) use log::{DataFile, Table};
 pub use schema::Kind;

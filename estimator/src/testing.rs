@@ -66,7 +66,17 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
         any::<bool>(),
     );
     let key = key.prop_map(
-        |(recipe, hardware, resolution, batch_size, accumulation, inference_steps, precision, quantization, training)| {
+        |(
+            recipe,
+            hardware,
+            resolution,
+            batch_size,
+            accumulation,
+            inference_steps,
+            precision,
+            quantization,
+            training,
+        )| {
             if training {
                 Key::Training(TrainingKey {
                     recipe,

@@ -18,7 +18,10 @@ use super::schema::Kind;
 
 /// The rows of one table as columns, in the order they have. Rows of the other table are left out.
 pub(super) fn encode(kind: Kind, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<&Row> = rows.iter().filter(|row| Kind::of(&row.key) == kind).collect();
+    let rows: Vec<&Row> = rows
+        .iter()
+        .filter(|row| Kind::of(&row.key) == kind)
+        .collect();
     let columns = (0..kind.fields().len()).map(|index| column(kind, index, &rows));
     RecordBatch::try_new(kind.arrow_schema(), columns.collect())
 }
@@ -94,11 +97,14 @@ impl Columns {
         let fields = schema.fields().iter();
         let column = |name: &str, wanted: &DataType| {
             let column = batch.column_by_name(name);
-            let column = column.ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?;
+            let column =
+                column.ok_or_else(|| ArrowError::SchemaError(format!("no column {name}")))?;
             cast(column, wanted)
         };
         let columns = fields.map(|field| column(field.name(), field.data_type()));
-        Ok(Self { columns: columns.collect::<Result<_, _>>()? })
+        Ok(Self {
+            columns: columns.collect::<Result<_, _>>()?,
+        })
     }
 
     fn row(&self, kind: Kind, index: usize) -> Option<Row> {
@@ -107,7 +113,9 @@ impl Columns {
         }
         let text = |column: usize| self.columns[column].as_string::<i32>().value(index);
         let number = |column: usize| {
-            let value = self.columns[column].as_primitive::<Int32Type>().value(index);
+            let value = self.columns[column]
+                .as_primitive::<Int32Type>()
+                .value(index);
             u32::try_from(value).ok()
         };
         let recipe = Recipe::parse(text(0))?;
@@ -183,8 +191,14 @@ mod tests {
             });
             texts.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(cells(Kind::Training), "flux.dev/lora+ckpt rtx4090x1 1.0 4 1 bf16 int8 14000 150");
-        assert_eq!(cells(Kind::Validation), "flux.dev/lora+ckpt h100x2 1.0 20 bf16 int8 20000 9");
+        assert_eq!(
+            cells(Kind::Training),
+            "flux.dev/lora+ckpt rtx4090x1 1.0 4 1 bf16 int8 14000 150"
+        );
+        assert_eq!(
+            cells(Kind::Validation),
+            "flux.dev/lora+ckpt h100x2 1.0 20 bf16 int8 20000 9"
+        );
     }
 
     #[test]
@@ -192,12 +206,19 @@ mod tests {
         let good = row(training_key("flux.dev/lora", "rtx4090"), 14_000, 150);
         let batch = encode(Kind::Training, &[good, good, good]).expect("columns");
         let mut columns = batch.columns().to_vec();
-        columns[0] = Arc::new(StringArray::from(vec!["flux.dev/lora", "my/own", "flux.dev/lora"]));
+        columns[0] = Arc::new(StringArray::from(vec![
+            "flux.dev/lora",
+            "my/own",
+            "flux.dev/lora",
+        ]));
         columns[3] = Arc::new(Int32Array::from(vec![4, 4, 37]));
         let batch = RecordBatch::try_new(batch.schema(), columns).expect("columns");
         let mut rows = Vec::new();
         assert_eq!(decode(Kind::Training, &batch, &mut rows).expect("read"), 2);
         assert_eq!(rows, [good]);
-        assert!(decode(Kind::Validation, &batch, &mut rows).is_err(), "other columns");
+        assert!(
+            decode(Kind::Validation, &batch, &mut rows).is_err(),
+            "other columns"
+        );
     }
 }

@@ -49,12 +49,17 @@ impl Table {
         mut learn: impl FnMut(News) + Send,
     ) -> Result<Outcome, Error> {
         let mut state = self.lock().await;
-        let mut last = Error::Contended { table: self.kind.name() };
+        let mut last = Error::Contended {
+            table: self.kind.name(),
+        };
         for attempt in 0..ATTEMPTS {
             learn(self.follow_in(&mut state).await?);
             let batch = Batch::new(self.kind, contributions, &state);
             if batch.ids.is_empty() {
-                return Ok(Outcome { stored: HashSet::new(), rows: 0 });
+                return Ok(Outcome {
+                    stored: HashSet::new(),
+                    rows: 0,
+                });
             }
             let error = match self.append(&mut state, &batch).await {
                 Ok(()) => None,
@@ -64,7 +69,10 @@ impl Table {
             learn(self.follow_in(&mut state).await?);
             if batch.ids.iter().all(|id| state.ids.contains_key(id)) {
                 self.checkpoint(&mut state).await;
-                return Ok(Outcome { rows: batch.rows.len(), stored: batch.ids });
+                return Ok(Outcome {
+                    rows: batch.rows.len(),
+                    stored: batch.ids,
+                });
             }
             match error {
                 Some(error @ Error::Contended { .. }) => last = error,
@@ -80,20 +88,24 @@ impl Table {
     async fn append(&self, state: &mut State, batch: &Batch) -> Result<(), Error> {
         if state.delta.is_none() {
             self.create().await?;
-            return Err(Error::Contended { table: self.kind.name() });
+            return Err(Error::Contended {
+                table: self.kind.name(),
+            });
         }
         let day = Day::today().start_ms();
         let add = self.put_file(batch.rows.clone(), &batch.ids, day).await?;
-        let transactions = batch.ids.iter().map(|id| {
-            Transaction::new_with_last_update(HexId(id), 1, Some(day))
-        });
+        let transactions = batch
+            .ids
+            .iter()
+            .map(|id| Transaction::new_with_last_update(HexId(id), 1, Some(day)));
         let transactions = transactions.collect();
         let operation = DeltaOperation::Write {
             mode: SaveMode::Append,
             partition_by: None,
             predicate: None,
         };
-        self.write_entry(state, vec![Action::Add(add)], transactions, operation).await
+        self.write_entry(state, vec![Action::Add(add)], transactions, operation)
+            .await
     }
 
     /// Puts a file of rows beside the log. Until a log entry names it, nobody sees it.
@@ -131,14 +143,20 @@ impl Table {
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
     ) -> Result<(), Error> {
-        let delta = state.delta.as_ref().ok_or_else(|| self.foreign("it was never opened"))?;
+        let delta = state
+            .delta
+            .as_ref()
+            .ok_or_else(|| self.foreign("it was never opened"))?;
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         // Our own entry header, since the usual one says when to the millisecond.
-        actions.insert(0, Action::CommitInfo(CommitInfo {
-            operation: Some(operation.name().to_owned()),
-            engine_info: Some("stepcast".to_owned()),
-            ..CommitInfo::default()
-        }));
+        actions.insert(
+            0,
+            Action::CommitInfo(CommitInfo {
+                operation: Some(operation.name().to_owned()),
+                engine_info: Some("stepcast".to_owned()),
+                ..CommitInfo::default()
+            }),
+        );
         let properties = CommitProperties::default()
             .with_max_retries(ATTEMPTS as usize)
             .with_create_checkpoint(false)
@@ -148,7 +166,9 @@ impl Table {
             .build(Some(snapshot), Arc::clone(&self.log), operation);
         match commit.await {
             Ok(_) => Ok(()),
-            Err(error) if is_race(&error) => Err(Error::Contended { table: self.kind.name() }),
+            Err(error) if is_race(&error) => Err(Error::Contended {
+                table: self.kind.name(),
+            }),
             Err(error) => Err(Error::unreachable(error)),
         }
     }
@@ -157,7 +177,9 @@ impl Table {
     async fn checkpoint(&self, state: &mut State) {
         forget_old(&mut state.ids);
         let Some(delta) = &state.delta else { return };
-        if delta.version().is_some_and(|version| version % CHECKPOINT_EVERY == 0)
+        if delta
+            .version()
+            .is_some_and(|version| version % CHECKPOINT_EVERY == 0)
             && let Err(error) = checkpoints::create_checkpoint(delta, None).await
         {
             tracing::warn!(table = self.kind.name(), %error, "a checkpoint could not be written");
@@ -173,9 +195,15 @@ struct Batch {
 
 impl Batch {
     fn new(kind: Kind, contributions: &[Contribution], state: &State) -> Self {
-        let mut batch = Self { ids: HashSet::new(), rows: Vec::new() };
+        let mut batch = Self {
+            ids: HashSet::new(),
+            rows: Vec::new(),
+        };
         for contribution in contributions {
-            let own = contribution.rows.iter().filter(|row| Kind::of(&row.key) == kind);
+            let own = contribution
+                .rows
+                .iter()
+                .filter(|row| Kind::of(&row.key) == kind);
             let rows = merged(own.copied().collect());
             let known = state.ids.contains_key(&contribution.id);
             if !rows.is_empty() && !known && batch.ids.insert(contribution.id) {

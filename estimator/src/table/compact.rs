@@ -63,7 +63,9 @@ impl Table {
         }
         let store = self.log.object_store(None);
         let paths: Vec<Path> = small.iter().map(|file| file.object_store_path()).collect();
-        let reads = paths.into_iter().map(|path| read_file(store.as_ref(), path));
+        let reads = paths
+            .into_iter()
+            .map(|path| read_file(store.as_ref(), path));
         let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut rows = Vec::new();
         while let Some(bytes) = reads.try_next().await? {
@@ -76,7 +78,9 @@ impl Table {
             rows.extend(read);
         }
         drop(reads);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let mut actions: Vec<Action> = Vec::with_capacity(small.len() + 1);
         for file in &small {
@@ -86,18 +90,28 @@ impl Table {
             }));
         }
         let moved = rows.len();
-        let mut add = self.put_file(rows, &HashSet::new(), Day::today().start_ms()).await?;
+        let mut add = self
+            .put_file(rows, &HashSet::new(), Day::today().start_ms())
+            .await?;
         add.data_change = false;
         actions.push(Action::Add(add));
-        let operation = DeltaOperation::Optimize { predicate: None, target_size: LARGE_BYTES };
+        let operation = DeltaOperation::Optimize {
+            predicate: None,
+            target_size: LARGE_BYTES,
+        };
         let files = small.len();
-        self.write_entry(&state, actions, Vec::new(), operation).await?;
+        self.write_entry(&state, actions, Vec::new(), operation)
+            .await?;
         learn(self.follow_in(&mut state).await?);
         let deleted = match &state.delta {
             Some(delta) => self.clean(delta.clone()).await?,
             None => 0,
         };
-        Ok(Compacted { files, rows: moved, deleted })
+        Ok(Compacted {
+            files,
+            rows: moved,
+            deleted,
+        })
     }
 
     /// Deletes data files and log entries that are older than their retention.

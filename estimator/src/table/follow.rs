@@ -31,6 +31,16 @@ pub(crate) struct News {
     pub(crate) version: Option<u64>,
 }
 
+impl News {
+    /// Whether there is nothing to take in.
+    pub(crate) fn is_nothing(&self) -> bool {
+        !self.everything
+            && self.rows.is_empty()
+            && self.refused_rows == 0
+            && self.refused_files == 0
+    }
+}
+
 /// What the log entries since the last look ask for.
 enum Since {
     Files(Vec<Path>),
@@ -39,27 +49,44 @@ enum Since {
 }
 
 impl Table {
-    /// Looks for what is new. While there is no table yet there is nothing.
-    pub(crate) async fn follow(&self) -> Result<News, Error> {
+    /// Looks for what is new and hands it on before anybody else can look. While there is no table yet there is
+    /// nothing.
+    pub(crate) async fn follow_with(&self, learn: impl FnOnce(News)) -> Result<(), Error> {
         let mut state = self.lock().await;
-        self.follow_in(&mut state).await
+        learn(self.follow_in(&mut state).await?);
+        Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) async fn follow(&self) -> Result<News, Error> {
+        let mut found = None;
+        self.follow_with(|news| found = Some(news)).await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Nothing is taken over before all of it was read, so a look that fails half way, or is given up, is
+    /// simply repeated.
     pub(super) async fn follow_in(&self, state: &mut State) -> Result<News, Error> {
-        let Some(delta) = &mut state.delta else {
+        let Some(mut delta) = state.delta.clone() else {
             return self.open(state).await;
         };
         let before = delta.version().unwrap_or_default();
         delta.update_state().await.map_err(Error::unreachable)?;
         let now = delta.version().unwrap_or_default();
-        let delta = delta.clone();
-        match self.since(before, now, &mut state.ids).await? {
+        let mut ids = ids::Ids::new();
+        match self.since(before, now, &mut ids).await? {
             Since::Files(files) => {
-                let news = News { version: Some(now), ..News::default() };
-                self.read(files, news).await
+                let news = News {
+                    version: Some(now),
+                    ..News::default()
+                };
+                let news = self.read(files, news).await?;
+                self.publish(&delta)?;
+                state.ids.extend(ids);
+                state.delta = Some(delta);
+                Ok(news)
             }
             Since::Reload => {
-                state.delta = None;
                 self.check(&delta)?;
                 self.open(state).await
             }
@@ -70,7 +97,10 @@ impl Table {
     async fn open(&self, state: &mut State) -> Result<News, Error> {
         let exists = self.log.is_delta_table_location().await;
         if !exists.map_err(Error::unreachable)? {
-            return Ok(News { everything: true, ..News::default() });
+            return Ok(News {
+                everything: true,
+                ..News::default()
+            });
         }
         let mut delta = DeltaTable::new(std::sync::Arc::clone(&self.log));
         delta.load().await.map_err(Error::unreachable)?;
@@ -79,10 +109,15 @@ impl Table {
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();
         let files = log_data.iter().map(|file| file.object_store_path());
-        let news = News { everything: true, version: Some(version), ..News::default() };
+        let news = News {
+            everything: true,
+            version: Some(version),
+            ..News::default()
+        };
         let news = self.read(files.collect(), news).await?;
         state.ids = self.load_ids(version).await?;
         forget_old(&mut state.ids);
+        self.publish(&delta)?;
         state.delta = Some(delta);
         Ok(news)
     }
@@ -113,7 +148,9 @@ impl Table {
 
     async fn read(&self, files: Vec<Path>, mut news: News) -> Result<News, Error> {
         let store = self.log.object_store(None);
-        let reads = files.into_iter().map(|path| read_file(store.as_ref(), path));
+        let reads = files
+            .into_iter()
+            .map(|path| read_file(store.as_ref(), path));
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
         while let Some(bytes) = reads.try_next().await? {
             let read = bytes.and_then(|bytes| parquet::read(self.kind, bytes).ok());
@@ -136,7 +173,10 @@ pub(super) fn forget_old(ids: &mut ids::Ids) {
 }
 
 /// The bytes of a file; `None` when it is not there.
-pub(super) async fn read_file(store: &dyn ObjectStore, path: Path) -> Result<Option<bytes::Bytes>, Error> {
+pub(super) async fn read_file(
+    store: &dyn ObjectStore,
+    path: Path,
+) -> Result<Option<bytes::Bytes>, Error> {
     let read = async { store.get(&path).await?.bytes().await };
     match read.await {
         Ok(bytes) => Ok(Some(bytes)),

@@ -55,13 +55,15 @@ impl Table {
             return Ok(None);
         };
         let actions = get_actions(version, &bytes);
-        let actions = actions.map_err(|_| self.foreign(format!("its log entry {version} is not readable")))?;
+        let actions = actions
+            .map_err(|_| self.foreign(format!("its log entry {version} is not readable")))?;
         Ok(Some(actions))
     }
 
     async fn last_checkpoint(&self, until: u64) -> Result<Option<u64>, Error> {
         let store = self.log.object_store(None);
-        let Some(bytes) = get(store.as_ref(), &Path::from("_delta_log/_last_checkpoint")).await? else {
+        let Some(bytes) = get(store.as_ref(), &Path::from("_delta_log/_last_checkpoint")).await?
+        else {
             return Ok(None);
         };
         let last: LastCheckpoint = serde_json::from_slice(&bytes)
@@ -77,7 +79,11 @@ impl Table {
 /// Adds the ids of one log entry.
 pub(super) fn collect(actions: &[Action], ids: &mut Ids) {
     for action in actions {
-        if let Action::Txn(Transaction { app_id, last_updated, .. }) = action
+        if let Action::Txn(Transaction {
+            app_id,
+            last_updated,
+            ..
+        }) = action
             && let Some(id) = parse_id(app_id)
         {
             ids.insert(id, last_updated.unwrap_or(i64::MAX));
@@ -99,16 +105,24 @@ fn read_checkpoint(bytes: Bytes, ids: &mut Ids) -> Result<(), Box<dyn std::error
     let mask = ProjectionMask::columns(reader.parquet_schema(), ["txn.appId", "txn.lastUpdated"]);
     for batch in reader.with_projection(mask).build()? {
         let batch = batch?;
-        let Some(txn) = batch.column_by_name("txn").and_then(|column| column.as_struct_opt()) else {
+        let Some(txn) = batch
+            .column_by_name("txn")
+            .and_then(|column| column.as_struct_opt())
+        else {
             continue;
         };
-        let app_ids = txn.column_by_name("appId").and_then(|column| column.as_string_opt::<i32>());
+        let app_ids = txn
+            .column_by_name("appId")
+            .and_then(|column| column.as_string_opt::<i32>());
         let days = txn.column_by_name("lastUpdated");
         let days = days.and_then(|column| column.as_primitive_opt::<Int64Type>());
         let app_ids = app_ids.ok_or("it has no application ids")?;
-        for index in (0..txn.len()).filter(|&index| txn.is_valid(index) && app_ids.is_valid(index)) {
+        for index in (0..txn.len()).filter(|&index| txn.is_valid(index) && app_ids.is_valid(index))
+        {
             if let Some(id) = parse_id(app_ids.value(index)) {
-                let day = days.filter(|days| days.is_valid(index)).map(|days| days.value(index));
+                let day = days
+                    .filter(|days| days.is_valid(index))
+                    .map(|days| days.value(index));
                 ids.insert(id, day.unwrap_or(i64::MAX));
             }
         }

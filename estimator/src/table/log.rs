@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use deltalake::kernel::transaction::TransactionError;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::protocol::SaveMode;
 use deltalake::{DeltaTable, DeltaTableError};
 use object_store::ObjectStore;
+use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
@@ -33,6 +35,25 @@ pub(crate) struct Table {
     pub(super) kind: Kind,
     pub(super) log: LogStoreRef,
     state: Arc<Mutex<State>>,
+    listing: Arc<ArcSwap<Listing>>,
+}
+
+/// The files of the version that the table was last followed to: what a reader needs, without the table's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The version; `None` while there is no table or none was read yet.
+    pub(crate) version: Option<u64>,
+    /// The files.
+    pub(crate) files: Vec<DataFile>,
+}
+
+/// One Parquet file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DataFile {
+    /// Its place under the table's folder.
+    pub(crate) path: Path,
+    /// Its size.
+    pub(crate) bytes: u64,
 }
 
 /// What is known of the table's log.
@@ -47,15 +68,25 @@ pub(super) struct State {
 impl Table {
     /// The table under the prefix `base` of a store that is rooted where the address is.
     pub(crate) fn new(kind: Kind, store: &Arc<dyn ObjectStore>, base: &Url) -> Result<Self, Error> {
-        let wrong = |error: &dyn std::fmt::Display| Error::Config(format!("the store's location is wrong: {error}"));
-        let location = base.join(&format!("{}/", kind.name())).map_err(|error| wrong(&error))?;
-        let path = object_store::path::Path::from_url_path(location.path());
+        let wrong = |error: &dyn std::fmt::Display| {
+            Error::Config(format!("the store's location is wrong: {error}"))
+        };
+        let location = base
+            .join(&format!("{}/", kind.name()))
+            .map_err(|error| wrong(&error))?;
+        let path = Path::from_url_path(location.path());
         let prefix = path.map_err(|error| wrong(&error))?;
         let prefixed = Arc::new(PrefixStore::new(Arc::clone(store), prefix));
         Ok(Self {
             kind,
-            log: default_logstore(prefixed, Arc::clone(store), &location, &StorageConfig::default()),
+            log: default_logstore(
+                prefixed,
+                Arc::clone(store),
+                &location,
+                &StorageConfig::default(),
+            ),
             state: Arc::default(),
+            listing: Arc::default(),
         })
     }
 
@@ -64,9 +95,26 @@ impl Table {
         self.kind
     }
 
-    /// The table at the version it was last followed to, for reading; `None` while there is none.
-    pub(crate) async fn snapshot(&self) -> Option<DeltaTable> {
-        self.lock().await.delta.clone()
+    /// The files of the version that the table was last followed to. Never waits for the store.
+    pub(crate) fn listing(&self) -> Arc<Listing> {
+        self.listing.load_full()
+    }
+
+    /// Shows readers the version that was just followed to.
+    pub(super) fn publish(&self, delta: &DeltaTable) -> Result<(), Error> {
+        let version = delta.version();
+        if self.listing.load().version == version {
+            return Ok(());
+        }
+        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
+        let log_data = snapshot.log_data();
+        let files = log_data.iter().map(|file| DataFile {
+            path: file.object_store_path(),
+            bytes: u64::try_from(file.size()).unwrap_or(0),
+        });
+        let files = files.collect();
+        self.listing.store(Arc::new(Listing { version, files }));
+        Ok(())
     }
 
     pub(super) async fn lock(&self) -> MutexGuard<'_, State> {
@@ -91,7 +139,8 @@ impl Table {
         match create.await {
             Ok(_) | Err(DeltaTableError::VersionAlreadyExists(_)) => Ok(()),
             Err(DeltaTableError::Transaction {
-                source: TransactionError::VersionAlreadyExists(_) | TransactionError::CommitConflict(_),
+                source:
+                    TransactionError::VersionAlreadyExists(_) | TransactionError::CommitConflict(_),
             }) => Ok(()),
             Err(error) => Err(Error::unreachable(error)),
         }
@@ -101,9 +150,15 @@ impl Table {
     pub(super) fn check(&self, delta: &DeltaTable) -> Result<(), Error> {
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let found = snapshot.schema();
-        let found: Vec<_> = found.fields().map(|field| (field.name().as_str(), field.data_type())).collect();
+        let found: Vec<_> = found
+            .fields()
+            .map(|field| (field.name().as_str(), field.data_type()))
+            .collect();
         let wanted: Vec<_> = self.kind.delta_fields().collect();
-        let wanted: Vec<_> = wanted.iter().map(|field| (field.name().as_str(), field.data_type())).collect();
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|field| (field.name().as_str(), field.data_type()))
+            .collect();
         if found != wanted {
             let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
             return Err(self.foreign(format!("its columns are {}", names.join(", "))));

@@ -95,7 +95,10 @@ mod tests {
     fn a_broken_file_is_an_error_and_no_panic() {
         let bytes = write(Kind::Training, &mut rows()).expect("file");
         for cut in [0, 4, bytes.len() / 2, bytes.len() - 1] {
-            assert!(read(Kind::Training, bytes.slice(..cut)).is_err(), "{cut} bytes");
+            assert!(
+                read(Kind::Training, bytes.slice(..cut)).is_err(),
+                "{cut} bytes"
+            );
         }
     }
 }

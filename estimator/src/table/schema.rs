@@ -12,7 +12,7 @@ use stepcast_records::schema::{FieldType, TRAINING_FIELDS, VALIDATION_FIELDS};
 pub enum Kind {
     /// `training_steps`: one row per contribution and training key.
     Training,
-    /// `validation`: one row per contribution and validation key.
+    /// `validation_prompts`: one row per contribution and validation key.
     Validation,
 }
 
@@ -34,7 +34,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Training => "training_steps",
-            Self::Validation => "validation",
+            Self::Validation => "validation_prompts",
         }
     }
 

@@ -26,7 +26,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 4] = [Self::Fail, Self::LoseAnswer, Self::DieAfter, Self::DieBefore];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Fail,
+        Self::LoseAnswer,
+        Self::DieAfter,
+        Self::DieBefore,
+    ];
 }
 
 /// A store whose write number `at` meets a fault.
@@ -81,10 +86,18 @@ impl fmt::Display for Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         self.alive()?;
         let number = self.writes.fetch_add(1, Ordering::SeqCst);
-        let fault = self.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
+        let fault = self
+            .fault
+            .filter(|(at, _)| *at == number)
+            .map(|(_, fault)| fault);
         let dies = matches!(fault, Some(Fault::DieAfter | Fault::DieBefore));
         self.dead.fetch_or(dies, Ordering::SeqCst);
         if matches!(fault, Some(Fault::Fail | Fault::DieBefore)) {

@@ -1,0 +1,260 @@
+//! The estimator: the history in object storage, its index in memory, and the doors to both.
+
+mod follower;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::future::join_all;
+use object_store::ObjectStore;
+use tokio::time::timeout;
+use url::Url;
+
+use crate::contribution::{Committed, Contribution};
+use crate::error::Error;
+use crate::index::Index;
+use crate::price::PriceBook;
+use crate::store::StoreConfig;
+use crate::table::{Compacted, Kind, News, Table};
+pub use follower::Follower;
+pub use stats::{Stats, TableStats};
+
+/// One call may record so many contributions: enough for a recorder's batch many times over, few enough for one
+/// log entry of well under a megabyte.
+pub const CONTRIBUTIONS_MAX: usize = 4_096;
+/// Opening waits so long for the store before it goes on without; what is there is then read in the background.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+
+/// The history, the index and the prices. Clones share everything, and every method may be called at any time.
+#[derive(Clone)]
+pub struct Estimator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn ObjectStore>,
+    base: Url,
+    tables: [Table; 2],
+    index: ArcSwap<Index>,
+    /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
+    building: Mutex<Building>,
+    prices: Arc<PriceBook>,
+}
+
+/// What is known of the tables, as it grows.
+#[derive(Default)]
+struct Building {
+    index: Index,
+    /// Rows and files that were none, by table.
+    refused: [(u64, u64); 2],
+    /// What the last look at the store ended with, if it failed.
+    trouble: Option<String>,
+}
+
+impl Estimator {
+    /// Opens the history. A store that does not answer is no reason to fail: estimates then come from what is
+    /// known without it, [`Estimator::stats`] says so, and [`Estimator::follow`] goes on trying.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the location or an option is wrong.
+    pub async fn open(store: StoreConfig, prices: PriceBook) -> Result<Self, Error> {
+        let (store, base) = store.open()?;
+        let estimator = Self::over(store, base, prices)?;
+        match timeout(OPEN_WAIT, estimator.refresh()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the history could not be read; it is tried again")
+            }
+            Err(_) => {
+                estimator.note_trouble(Some("the benchmark store answers too slowly".into()));
+                tracing::warn!("the history is not read yet; it is tried again");
+            }
+        }
+        Ok(estimator)
+    }
+
+    /// An estimator over a store that is rooted where the address is.
+    pub(crate) fn over(
+        store: Arc<dyn ObjectStore>,
+        base: Url,
+        prices: PriceBook,
+    ) -> Result<Self, Error> {
+        let table = |kind| Table::new(kind, &store, &base);
+        let shared = Shared {
+            tables: [table(Kind::Training)?, table(Kind::Validation)?],
+            store,
+            base,
+            index: ArcSwap::default(),
+            building: Mutex::default(),
+            prices: Arc::new(prices),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Stores contributions, each exactly once by its id however often it is sent. After `Ok` they are in the
+    /// store and in the index; after an error the same call may be repeated without any harm.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and [`Error::Contended`] pass with time; the others do not.
+    pub async fn record(&self, contributions: Vec<Contribution>) -> Result<Committed, Error> {
+        if contributions.len() > CONTRIBUTIONS_MAX {
+            return Err(Error::TooMany {
+                what: "contributions",
+                max: CONTRIBUTIONS_MAX,
+            });
+        }
+        let commits = self
+            .shared
+            .tables
+            .iter()
+            .map(|table| table.commit(&contributions, |news| self.learn(table.kind(), &news)));
+        let mut stored = HashSet::new();
+        let mut rows = 0;
+        let mut failure = None;
+        for outcome in join_all(commits).await {
+            match outcome {
+                Ok(outcome) => {
+                    stored.extend(outcome.stored);
+                    rows += outcome.rows;
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        self.note(failure.as_ref());
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(Committed {
+                stored: stored.len(),
+                skipped: contributions.len() - stored.len(),
+                rows,
+            }),
+        }
+    }
+
+    /// Takes in what others have stored since the last look.
+    ///
+    /// # Errors
+    /// When the store does not answer; what was known stays known.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let looks = self.shared.tables.iter().map(|table| async move {
+            table
+                .follow_with(|news| self.learn(table.kind(), &news))
+                .await
+        });
+        let outcome = join_all(looks)
+            .await
+            .into_iter()
+            .collect::<Result<(), Error>>();
+        self.note(outcome.as_ref().err());
+        outcome
+    }
+
+    /// Moves the rows of many small objects into few, and deletes what no recent version needs.
+    ///
+    /// # Errors
+    /// As [`Estimator::refresh`]; nothing is lost by a compaction that ends half way.
+    pub async fn compact(&self) -> Result<Compacted, Error> {
+        let mut sum = Compacted::default();
+        for table in &self.shared.tables {
+            let done = table
+                .compact(|news| self.learn(table.kind(), &news))
+                .await?;
+            sum.files += done.files;
+            sum.rows += done.rows;
+            sum.deleted += done.deleted;
+        }
+        Ok(sum)
+    }
+
+    /// Follows the store in the background for as long as what this returns is kept. Needs a Tokio runtime.
+    #[must_use = "dropping it ends the following"]
+    pub fn follow(&self) -> Follower {
+        Follower::start(self)
+    }
+
+    /// Everything known, as it is now. Cheap, and no later change shows in it.
+    #[must_use]
+    pub fn index(&self) -> Arc<Index> {
+        self.shared.index.load_full()
+    }
+
+    /// What GPUs cost.
+    #[must_use]
+    pub fn prices(&self) -> &PriceBook {
+        &self.shared.prices
+    }
+
+    /// How much is known, and whether the store answered lately.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let building = self.building();
+        let table = |kind: Kind| {
+            let listing = self.shared.tables[kind as usize].listing();
+            let (refused_rows, refused_objects) = building.refused[kind as usize];
+            TableStats {
+                rows: building.index.rows(kind),
+                version: listing.version,
+                objects: listing.files.len(),
+                bytes: listing.files.iter().map(|file| file.bytes).sum(),
+                refused_rows,
+                refused_objects,
+            }
+        };
+        Stats {
+            training: table(Kind::Training),
+            validation: table(Kind::Validation),
+            cells: building.index.cells(),
+            trouble: building.trouble.clone(),
+        }
+    }
+
+    /// Takes news into the index and shows the new index to everybody.
+    fn learn(&self, kind: Kind, news: &News) {
+        if news.is_nothing() {
+            return;
+        }
+        let mut building = self.building();
+        let refused = &mut building.refused[kind as usize];
+        if news.everything {
+            *refused = (0, 0);
+        }
+        refused.0 += news.refused_rows as u64;
+        refused.1 += news.refused_files as u64;
+        if news.everything {
+            building.index.forget(kind);
+        }
+        building.index.add(&news.rows);
+        self.shared.index.store(Arc::new(building.index.clone()));
+    }
+
+    fn note(&self, failure: Option<&Error>) {
+        self.note_trouble(failure.map(ToString::to_string));
+    }
+
+    fn note_trouble(&self, trouble: Option<String>) {
+        self.building().trouble = trouble;
+    }
+
+    fn building(&self) -> std::sync::MutexGuard<'_, Building> {
+        // A panic while it was held can only have been between two additions, each complete in itself.
+        self.shared
+            .building
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Estimator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Estimator")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

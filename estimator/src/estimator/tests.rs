@@ -1,0 +1,239 @@
+//! Tests of the estimator's doors: recording, following, and a store that is not there.
+
+use std::time::Duration;
+
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::testing::{Faulty, contribution, hardware, row, training_key, validation_key};
+
+fn memory() -> Arc<dyn ObjectStore> {
+    Arc::new(InMemory::new())
+}
+
+fn over(store: &Arc<dyn ObjectStore>) -> Estimator {
+    let base = Url::parse("memory:///bench/").expect("url");
+    Estimator::over(Arc::clone(store), base, PriceBook::default()).expect("estimator")
+}
+
+/// One run: step times and a validation time.
+fn run(id: u8, hardware: &str, avg_ms: u32) -> Contribution {
+    let training = row(training_key("flux.dev/lora", hardware), avg_ms, 150);
+    contribution(
+        id,
+        vec![
+            training,
+            row(validation_key("flux.dev/lora", hardware), 20_000, 9),
+        ],
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_is_known_at_once_and_counts_once() {
+    let store = memory();
+    let estimator = over(&store);
+    let first = estimator
+        .record(vec![run(1, "rtx4090", 14_000), run(2, "rtx4090", 14_200)])
+        .await;
+    assert_eq!(
+        first.expect("stored"),
+        Committed {
+            stored: 2,
+            skipped: 0,
+            rows: 4
+        }
+    );
+    let second = estimator
+        .record(vec![run(2, "rtx4090", 14_200), run(3, "h100", 5_000)])
+        .await;
+    assert_eq!(
+        second.expect("stored"),
+        Committed {
+            stored: 1,
+            skipped: 1,
+            rows: 2
+        }
+    );
+    let empty = estimator.record(vec![contribution(4, Vec::new())]).await;
+    assert_eq!(
+        empty.expect("nothing to store"),
+        Committed {
+            stored: 0,
+            skipped: 1,
+            rows: 0
+        }
+    );
+
+    let stats = estimator.stats();
+    assert_eq!(
+        (stats.training.rows, stats.validation.rows, stats.cells),
+        (3, 3, 4)
+    );
+    assert_eq!((stats.objects(), stats.trouble), (4, None));
+    let key = training_key("flux.dev/lora", "rtx4090");
+    let index = estimator.index();
+    let cell = index.training(&key.shape(), key.hardware).expect("cell");
+    assert_eq!((cell.rows(), cell.count()), (2, 300));
+
+    let stranger = over(&store);
+    assert_eq!(stranger.stats(), Stats::default());
+    stranger.refresh().await.expect("read");
+    assert_eq!(
+        stranger.stats(),
+        estimator.stats(),
+        "a process that starts later knows the same"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_of_the_index_never_changes() {
+    let estimator = over(&memory());
+    estimator
+        .record(vec![run(1, "rtx4090", 14_000)])
+        .await
+        .expect("stored");
+    let before = estimator.index();
+    estimator
+        .record(vec![run(2, "h100", 5_000)])
+        .await
+        .expect("stored");
+    assert_eq!((before.cells(), estimator.index().cells()), (2, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_gone_is_said_and_nothing_is_lost() {
+    let disk = memory();
+    let faulty = Faulty::new(&disk, None);
+    let store: Arc<dyn ObjectStore> = faulty.clone();
+    let estimator = over(&store);
+    estimator
+        .record(vec![run(1, "rtx4090", 14_000)])
+        .await
+        .expect("stored");
+    faulty.set_dead(true);
+    for _ in 0..2 {
+        let error = estimator
+            .record(vec![run(2, "rtx4090", 14_200)])
+            .await
+            .expect_err("gone");
+        assert!(
+            matches!(error, Error::Unreachable { .. }) && error.is_transient(),
+            "{error:?}"
+        );
+        estimator.refresh().await.expect_err("gone");
+        let stats = estimator.stats();
+        assert_eq!(
+            stats.trouble.as_deref(),
+            Some("the benchmark store does not answer")
+        );
+        assert_eq!(stats.rows(), 2, "what was known stays known");
+    }
+    faulty.set_dead(false);
+    let again = estimator
+        .record(vec![run(1, "rtx4090", 14_000), run(2, "rtx4090", 14_200)])
+        .await;
+    assert_eq!(
+        again.expect("stored"),
+        Committed {
+            stored: 1,
+            skipped: 1,
+            rows: 2
+        }
+    );
+    assert_eq!(estimator.stats().trouble, None);
+    assert_eq!(estimator.stats().rows(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_opens_while_the_store_does_not_answer() {
+    // Nobody listens on port 1 of this machine.
+    let mut config = StoreConfig::at("s3://bench");
+    config.s3.endpoint = Some("http://127.0.0.1:1".into());
+    config.s3.region = Some("auto".into());
+    config.s3.access_key_id = Some("id".into());
+    config.s3.secret_access_key = Some("secret".into());
+    config.s3.allow_http = true;
+    let opened = timeout(
+        Duration::from_secs(60),
+        Estimator::open(config, PriceBook::shipped()),
+    );
+    let estimator = opened.await.expect("in time").expect("opened");
+    assert!(estimator.stats().trouble.is_some());
+    assert_eq!(estimator.index().cells(), 0);
+    let gpu = hardware("h100").gpu;
+    assert!(
+        estimator.prices().price(gpu, crate::Day::today()).is_some(),
+        "what needs no store works"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_a_store() {
+    let folder = tempfile::tempdir().expect("folder");
+    let config = StoreConfig::folder(folder.path().join("records"));
+    let estimator = Estimator::open(config.clone(), PriceBook::default())
+        .await
+        .expect("opened");
+    assert_eq!(
+        estimator.stats().trouble,
+        None,
+        "an empty folder is an empty history"
+    );
+    let contributions: Vec<_> = (0..10).map(|id| run(id, "rtx4090", 14_000)).collect();
+    for contribution in &contributions {
+        estimator
+            .record(vec![contribution.clone()])
+            .await
+            .expect("stored");
+    }
+    let compacted = estimator.compact().await.expect("compacted");
+    assert_eq!((compacted.files, compacted.rows), (20, 20));
+    assert_eq!(estimator.stats().objects(), 2);
+    drop(estimator);
+    let again = Estimator::open(config, PriceBook::default())
+        .await
+        .expect("opened");
+    assert_eq!((again.stats().rows(), again.stats().cells), (20, 2));
+    let repeated = again.record(contributions).await.expect("known");
+    assert_eq!((repeated.stored, repeated.skipped), (0, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pretend_device_never_reaches_a_real_ones_cell() {
+    let estimator = over(&memory());
+    estimator
+        .record(vec![run(1, "replay", 14), run(2, "rtx4090", 14_000)])
+        .await
+        .expect("stored");
+    let (replay, real) = (
+        training_key("flux.dev/lora", "replay"),
+        training_key("flux.dev/lora", "rtx4090"),
+    );
+    let index = estimator.index();
+    let mean = |hardware| {
+        index
+            .training(&real.shape(), hardware)
+            .and_then(stepcast_records::Cell::mean_ms)
+    };
+    assert_eq!(mean(real.hardware), Some(14_000.0));
+    assert_eq!(mean(replay.hardware), Some(14.0));
+    let known: Vec<_> = index.hardware(real.recipe).collect();
+    assert_eq!(known, [real.hardware]);
+}
+
+#[tokio::test]
+async fn a_call_is_bounded() {
+    let estimator = over(&memory());
+    let many = vec![contribution(1, Vec::new()); CONTRIBUTIONS_MAX + 1];
+    let error = estimator.record(many).await.expect_err("too many");
+    assert_eq!(
+        error.to_string(),
+        "a call may hold at most 4096 contributions"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_location_is_said_at_once() {
+    let error = Estimator::open(StoreConfig::at("ftp://host/x"), PriceBook::default()).await;
+    assert!(matches!(error, Err(Error::Config(_))), "{error:?}");
+}
