@@ -220,7 +220,7 @@ impl Found {
         let gapless = events
             .iter()
             .zip(events.iter().skip(1))
-            .all(|(a, b)| a.seq + 1 == b.seq && a.stamp_ms <= b.stamp_ms);
+            .all(|(a, b)| a.seq.checked_add(1) == Some(b.seq) && a.stamp_ms <= b.stamp_ms);
         self.hold(
             "events have no gap and no step back",
             gapless && events.len() <= EVENTS_MAX,

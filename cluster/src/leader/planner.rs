@@ -1,7 +1,7 @@
 //! Has the queue looked at whenever something could start, and proposes what the policy says.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stepcast_scheduler::Command;
 use stepcast_scheduler::placement;
@@ -15,29 +15,50 @@ const PLACEMENTS: usize = 256;
 /// Rounds in a row before the planner waits again. Each round that proposes something may make room for another.
 const ROUNDS: usize = 64;
 
+/// After planning, the planner rests for this many times as long as its longest look took: a look at a long queue holds
+/// the state, and the log needs it more.
+const REST: u32 = 4;
+
+/// And at least this long, so that a burst of submissions is planned together.
+const REST_AT_LEAST: Duration = Duration::from_millis(2);
+
 /// Plans until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
         let _ =
             tokio::time::timeout(leader.config.plan_every, leader.signals.plan.notified()).await;
+        let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
-            if !round(&leader).await {
+            let Some(round) = round(&leader).await else {
+                break;
+            };
+            longest = longest.max(round.took);
+            if !round.may_place_more {
                 break;
             }
         }
+        tokio::time::sleep((longest * REST).max(REST_AT_LEAST)).await;
     }
 }
 
-/// One look at the queue; true if something was placed, so that another look may place more.
-async fn round(leader: &Arc<Leader>) -> bool {
+/// One look at the queue.
+struct Round {
+    took: Duration,
+    may_place_more: bool,
+}
+
+/// Looks at the queue and proposes what the policy says; `None` if the node is stopping.
+async fn round(leader: &Arc<Leader>) -> Option<Round> {
     let planning = Arc::clone(leader);
-    let Ok(placements) = spawn_blocking(move || plan(&planning)).await else {
-        return false;
-    };
-    if placements.is_empty() {
-        return false;
-    }
+    let (placements, took) = spawn_blocking(move || plan(&planning)).await.ok()?;
     let count = placements.len();
+    let mut round = Round {
+        took,
+        may_place_more: false,
+    };
+    if count == 0 {
+        return Some(round);
+    }
     match leader
         .proposer
         .propose(Command::Place { placements }, None)
@@ -45,22 +66,21 @@ async fn round(leader: &Arc<Leader>) -> bool {
     {
         Ok(_) => {
             tracing::debug!(count, "placed");
-            count == PLACEMENTS
+            round.may_place_more = count == PLACEMENTS;
         }
         // The next look sees what came of it.
-        Err(error) => {
-            tracing::debug!(%error, count, "placements were not taken");
-            false
-        }
+        Err(error) => tracing::debug!(%error, count, "placements were not taken"),
     }
+    Some(round)
 }
 
-fn plan(leader: &Leader) -> Vec<placement::Placement> {
+fn plan(leader: &Leader) -> (Vec<placement::Placement>, Duration) {
     let begun = Instant::now();
     let now_ms = leader.proposer.now_ms();
     let placements = leader
         .replicated
         .read(|state| placement::plan(state, leader.ports.forecast.as_ref(), now_ms, PLACEMENTS));
-    leader.metrics.planned(begun.elapsed());
-    placements
+    let took = begun.elapsed();
+    leader.metrics.planned(took);
+    (placements, took)
 }

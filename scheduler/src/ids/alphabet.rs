@@ -45,7 +45,7 @@ pub(super) fn read(text: &str) -> Option<u64> {
 /// The step between neighbours: near the golden part of the range, below 2^60 so that products fit, and no multiple
 /// of 3, so that it can be undone.
 const fn step(length: u32) -> u128 {
-    let step = ((BASE.pow(length) >> 10) * (GOLDEN >> 10) >> 44) & ((1 << 60) - 1);
+    let step = (((BASE.pow(length) >> 10) * (GOLDEN >> 10)) >> 44) & ((1 << 60) - 1);
     if step.is_multiple_of(3) {
         step + 1
     } else {

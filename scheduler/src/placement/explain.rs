@@ -1,5 +1,7 @@
 //! Why a job does not run: a headline, and for every worker the one reason against it.
 
+use stepcast_records::Hardware;
+
 use super::feasible;
 use super::forecast::ForecastSource;
 use super::reason::{Reason, Tier};
@@ -211,6 +213,13 @@ fn relaxed(job: &Job, worker: &Worker, reason: Reason) -> Option<(Job, String)> 
             other.spec.min_memory_gib = memory_gib;
             format!("ask for {memory_gib} GiB of GPU memory")
         }
+        Reason::TooFewGpus => {
+            let fewer = Hardware::COUNTS
+                .into_iter()
+                .filter(|count| *count < job.spec.gpu_count);
+            other.spec.gpu_count = fewer.filter(|count| *count <= of_one_model(worker)).max()?;
+            format!("ask for {} of one model", other.spec.gpu_count)
+        }
         Reason::TooDear => {
             let price = worker.price_per_hour(usize::from(job.spec.gpu_count))?;
             other.spec.max_price_per_hour = Some(price);
@@ -223,4 +232,12 @@ fn relaxed(job: &Job, worker: &Worker, reason: Reason) -> Option<(Job, String)> 
         _ => return None,
     };
     Some((other, hint))
+}
+
+/// The most GPUs of one model that a worker has.
+fn of_one_model(worker: &Worker) -> u8 {
+    let gpus = &worker.inventory.gpus;
+    let count = |model| gpus.iter().filter(|gpu| **gpu == model).count();
+    let most = gpus.iter().map(|gpu| count(*gpu)).max().unwrap_or(0);
+    u8::try_from(most).unwrap_or(u8::MAX)
 }

@@ -119,7 +119,7 @@ impl Reason {
             Self::Lost => "the worker's return",
             Self::Draining => "the worker's resumption",
             Self::GpusBusy => "the end of what runs there",
-            Self::Reserved | Self::TakenNow => "its turn after them",
+            Self::Reserved | Self::TakenNow => "the start of the jobs ahead",
             Self::Free => "",
         }
     }

@@ -103,8 +103,8 @@ impl Wording<'_> {
         };
         match (meaning.is_empty(), reason.clears()) {
             (_, "") => meaning,
-            (true, clears) => format!("needs {clears}"),
-            (false, clears) => format!("{meaning}; needs {clears}"),
+            (true, clears) => format!("cleared by {clears}"),
+            (false, clears) => format!("{meaning}; cleared by {clears}"),
         }
     }
 

@@ -6,12 +6,13 @@ use crate::effect::Effect;
 use crate::ids::JobId;
 use crate::model::attempt::Retry;
 use crate::model::limits::{
-    ATTEMPTS_MAX, BACKOFF_MAX_MS, BACKOFF_MS, DETAIL_BYTES_MAX, DETAILS_BYTES_MAX,
-    EARLIER_DETAIL_BYTES_MAX, LOST_RETRIES_MAX,
+    ATTEMPTS_MAX, BACKOFF_MAX_MS, BACKOFF_MS, BUDGET_MARGIN_MS, DETAIL_BYTES_MAX,
+    DETAILS_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX, LOST_RETRIES_MAX,
 };
 use crate::model::{
     Attempt, AttemptState, EventKind, FailureReason, Job, JobState, Outcome, StopReason,
 };
+use crate::placement::feasible;
 
 impl State {
     /// Ends the job's live attempt and decides what follows.
@@ -88,7 +89,13 @@ impl Entry {
             // Nobody asked for it, so it may happen again at once: not every moment, please.
             Retry::Free => Some(u32::from(stop.is_none())),
         };
-        let money_left = job.budget_left(self.now_ms).is_none_or(|left| left.0 > 0);
+        // What is left must last at the price that was paid, or the job would wait for nothing.
+        let price = job
+            .attempts
+            .last()
+            .and_then(|attempt| attempt.price_per_hour);
+        let lasts_ms = feasible::affordable_ms(job, price, self.now_ms);
+        let money_left = lasts_ms.is_none_or(|ms| ms > BUDGET_MARGIN_MS);
         match tries {
             Some(_) if !money_left => {
                 self.finish(

@@ -130,6 +130,9 @@ fn body(bytes: &[u8]) -> Result<&[u8], Error> {
     if version > SNAPSHOT_VERSION {
         return Err(Error::UpgradeRequired { found: version });
     }
+    if version == 0 {
+        return Err(damaged("it has no version"));
+    }
     let (checksum, body) = rest
         .split_first_chunk()
         .ok_or_else(|| damaged("it is too short"))?;

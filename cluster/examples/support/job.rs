@@ -1,0 +1,37 @@
+//! A job as a person submits it.
+
+use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
+use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::model::JobSpec;
+
+/// An id made of a number.
+pub(crate) fn wide(number: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// A job as a person submits it: one data set, no validation.
+pub(crate) fn spec() -> Option<JobSpec> {
+    let workload = Workload {
+        recipe: Recipe::parse("flux.dev/lora+ckpt")?,
+        precision: Precision::Bf16,
+        quantization: Quantization::Int8,
+        accumulation: 1,
+        context_parallel: 1,
+        datasets: vec![Dataset {
+            resolution: HalfMegapixels::new(2)?,
+            frames: FrameClass::Single,
+            batch_size: 4,
+            samples: Some(120),
+            repeats: 0,
+            padded: false,
+        }],
+        length: Length::Steps(3_000),
+        checkpoint_every: Some(500),
+        validation: None,
+        off_record: Vec::new(),
+    };
+    Some(JobSpec::new(workload, StagingId([0; 16])))
+}

@@ -1,0 +1,9 @@
+//! The core from outside: scripts that people read, and properties of random histories.
+
+mod agreement;
+mod history;
+mod properties;
+mod script;
+mod scripts;
+mod show;
+mod support;

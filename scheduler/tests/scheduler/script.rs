@@ -1,0 +1,400 @@
+//! The commands of a script: a line each, applied to a state whose invariants are looked at after every one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use stepcast_scheduler::ids::{
+    AttemptNumber, Epoch, InstanceId, JobId, StagingId, TokenHash, TokenId, WorkerId,
+};
+use stepcast_scheduler::model::{
+    FailureReason, Inventory, JobSpec, Objective, Outcome, TrainerKind,
+};
+use stepcast_scheduler::placement::{self, Placement, PlacementNote};
+use stepcast_scheduler::{Command, Effect, Envelope, Reply, RequestId, State, codec, invariants};
+
+use crate::show;
+use crate::support::{Table, workload};
+
+/// A script's state, its time, and its names for things.
+#[derive(Default)]
+pub(crate) struct Script {
+    state: State,
+    index: u64,
+    now_ms: u64,
+    forecast: Table,
+    jobs: BTreeMap<String, JobId>,
+    workers: BTreeMap<String, WorkerId>,
+    tokens: BTreeMap<String, TokenId>,
+}
+
+/// One line: a verb, what it is about, and settings.
+struct Line<'a> {
+    verb: &'a str,
+    about: &'a str,
+    rest: Vec<&'a str>,
+    settings: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Line<'a> {
+    fn read(text: &'a str) -> Self {
+        let (settings, plain): (Vec<_>, Vec<_>) =
+            text.split_whitespace().partition(|word| word.contains('='));
+        let settings = settings
+            .into_iter()
+            .filter_map(|word| word.split_once('='))
+            .collect();
+        let mut plain = plain.into_iter();
+        let verb = plain.next().unwrap_or_default();
+        Self {
+            verb,
+            about: plain.next().unwrap_or_default(),
+            rest: plain.collect(),
+            settings,
+        }
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        self.settings
+            .get(key)
+            .map(|text| text.parse().ok().unwrap_or_else(|| panic!("{key}={text}")))
+    }
+
+    fn list(&self, key: &str) -> Vec<&'a str> {
+        self.settings
+            .get(key)
+            .map(|text| text.split(',').collect())
+            .unwrap_or_default()
+    }
+}
+
+impl Script {
+    /// Runs a command and says what came of it.
+    pub(crate) fn run(&mut self, text: &str) -> String {
+        let line = Line::read(text);
+        let said = match line.verb {
+            "wait" => {
+                self.now_ms += show::duration_ms(line.about);
+                String::new()
+            }
+            "forecast" => {
+                let hardware = line.about.parse().expect("a hardware");
+                self.forecast
+                    .0
+                    .insert(hardware, line.number("minutes").expect("minutes"));
+                String::new()
+            }
+            "place" => self.place(&line),
+            "why" => self.why(&line),
+            "show" => show::job(&self.state, self.job(line.about)),
+            "queue" => show::queue(&self.state),
+            "workers" => show::workers(&self.state),
+            "due" => self.state.is_sweep_due(self.now_ms).to_string(),
+            "snapshot" => self.snapshot(),
+            _ => self.apply(&line),
+        };
+        assert_eq!(invariants::check(&self.state), [], "after {text}");
+        self.with_names(said)
+    }
+
+    fn apply(&mut self, line: &Line<'_>) -> String {
+        let command = self.command(line);
+        let request = line
+            .number::<u8>("request")
+            .map(|number| RequestId([number; 16]));
+        let said = self.propose(command, request);
+        let (reply, text) = said;
+        match reply {
+            Some(Reply::JobSubmitted { job }) => _ = self.jobs.insert(line.about.to_owned(), job),
+            Some(Reply::WorkerRegistered { worker }) => {
+                _ = self.workers.insert(line.about.to_owned(), worker)
+            }
+            Some(Reply::TokenCreated { token }) => {
+                _ = self.tokens.insert(line.about.to_owned(), token)
+            }
+            _ => {}
+        }
+        text
+    }
+
+    fn propose(&mut self, command: Command, request: Option<RequestId>) -> (Option<Reply>, String) {
+        self.index += 1;
+        let envelope = Envelope::new(self.now_ms, request, command);
+        let envelope = codec::decode(&codec::encode(&envelope)).expect("what is written is read");
+        let applied = self.state.apply(self.index, &envelope);
+        let mut text = match &applied.reply {
+            Ok(reply) => show::reply(reply),
+            Err(rejection) => format!("{}: {rejection}", rejection.code()),
+        };
+        for effect in applied.effects {
+            match effect {
+                // Told by `show` and by the state itself.
+                Effect::JobChanged { .. } | Effect::WorkerChanged { .. } | Effect::Plan => {}
+                effect => _ = write!(text, "\n  {}", show::effect(effect)),
+            }
+        }
+        (applied.reply.ok(), text)
+    }
+
+    fn command(&self, line: &Line<'_>) -> Command {
+        let job = || self.job(line.about);
+        let epoch = || self.epoch(line);
+        let step = line.number("step").unwrap_or_default();
+        let end = |outcome| Command::EndAttempt {
+            job: job(),
+            epoch: epoch(),
+            outcome,
+            step,
+            detail: line
+                .settings
+                .get("detail")
+                .copied()
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        match line.verb {
+            "token" => Command::CreateWorkerToken {
+                name: line.about.parse().expect("a label"),
+                hash: hash(line.about),
+            },
+            "revoke" => Command::RevokeWorkerToken {
+                token: self.tokens[line.about],
+            },
+            "worker" => self.register(line),
+            "drain" => {
+                let stop_running = line.rest.contains(&"stop");
+                Command::DrainWorker {
+                    worker: self.workers[line.about],
+                    stop_running,
+                }
+            }
+            "resume" => Command::ResumeWorker {
+                worker: self.workers[line.about],
+            },
+            "lose" => Command::LoseWorker {
+                worker: self.workers[line.about],
+                instance: instance(line),
+            },
+            "submit" => Command::SubmitJob {
+                spec: Box::new(spec(line)),
+            },
+            "cancel" => Command::CancelJob { job: job() },
+            "start" => Command::StartAttempt {
+                job: job(),
+                epoch: epoch(),
+            },
+            "checkpoint" => Command::Checkpoint {
+                job: job(),
+                epoch: epoch(),
+                step,
+            },
+            "finish" => end(Outcome::Succeeded),
+            "stopped" => end(Outcome::Cancelled),
+            "fail" => end(Outcome::Failed(reason(
+                line.rest.first().copied().unwrap_or_default(),
+            ))),
+            "expire" => Command::ExpireLeases {
+                expired: vec![(job(), epoch())],
+            },
+            "sweep" => Command::Sweep,
+            "force" => Command::Place {
+                placements: vec![self.forced(line)],
+            },
+            other => panic!("no such command: {other}"),
+        }
+    }
+
+    fn register(&self, line: &Line<'_>) -> Command {
+        let gpus = line
+            .list("gpus")
+            .into_iter()
+            .map(|gpu| gpu.parse().expect("a GPU"));
+        let trainers = match line.list("trainers").as_slice() {
+            [] => [TrainerKind::SimpleTuner].into(),
+            names => names.iter().map(|name| trainer(name)).collect(),
+        };
+        Command::RegisterWorker {
+            token_hash: hash(line.settings.get("token").copied().unwrap_or(line.about)),
+            instance: instance(line),
+            inventory: Inventory {
+                gpus: gpus.collect(),
+                trainers,
+                labels: labels(line),
+                price_per_gpu_hour: line.number("price"),
+            },
+        }
+    }
+
+    fn forced(&self, line: &Line<'_>) -> Placement {
+        let job = self.job(line.about);
+        let attempt = self.state.job(job).expect("a job").next_attempt();
+        Placement {
+            job,
+            attempt: line.number("attempt").map_or(attempt, AttemptNumber),
+            worker: self.workers[line.settings["on"]],
+            gpus: line
+                .list("gpus")
+                .into_iter()
+                .map(|gpu| gpu.parse().expect("a position"))
+                .collect(),
+            note: PlacementNote::default(),
+        }
+    }
+
+    fn place(&mut self, line: &Line<'_>) -> String {
+        let max = line.number("max").unwrap_or(256);
+        let placements = placement::plan(&self.state, &self.forecast, self.now_ms, max);
+        if placements.is_empty() {
+            return "nothing".to_owned();
+        }
+        let planned: Vec<String> = placements.iter().map(show::placement).collect();
+        let (reply, _) = self.propose(Command::Place { placements }, None);
+        let Some(Reply::Placed { outcomes }) = reply else {
+            panic!("a plan is refused")
+        };
+        assert!(
+            outcomes.iter().all(Result::is_ok),
+            "what is planned is placed"
+        );
+        planned.join("\n")
+    }
+
+    fn why(&self, line: &Line<'_>) -> String {
+        let job = self.job(line.about);
+        let why = placement::explain(&self.state, &self.forecast, job, self.now_ms);
+        why.map_or_else(|| "no such job".to_owned(), |why| show::why(&why))
+    }
+
+    fn snapshot(&mut self) -> String {
+        let bytes = self.state.snapshot();
+        let restored = State::restore(&bytes).expect("a snapshot is restored");
+        assert_eq!(restored, self.state);
+        assert_eq!(restored.snapshot(), bytes);
+        self.state = restored;
+        "the same".to_owned()
+    }
+
+    fn job(&self, name: &str) -> JobId {
+        *self
+            .jobs
+            .get(name)
+            .unwrap_or_else(|| panic!("no job is called {name}"))
+    }
+
+    /// The epoch of a job's attempt: the newest, or that of the try that is named.
+    fn epoch(&self, line: &Line<'_>) -> Epoch {
+        let attempts = self
+            .state
+            .job(self.job(line.about))
+            .map(|job| &job.attempts);
+        let wanted = line.number("attempt").map(AttemptNumber);
+        let mut tries = attempts.into_iter().flatten().rev();
+        tries
+            .find(|attempt| wanted.is_none_or(|wanted| wanted == attempt.number))
+            .map_or(Epoch(0), |attempt| attempt.epoch)
+    }
+
+    /// Names for ids, longest first so that none is cut.
+    fn with_names(&self, text: String) -> String {
+        let jobs = self.jobs.iter().map(|(name, id)| (id.to_string(), name));
+        let workers = self.workers.iter().map(|(name, id)| (id.to_string(), name));
+        let tokens = self.tokens.iter().map(|(name, id)| (id.to_string(), name));
+        jobs.chain(workers)
+            .chain(tokens)
+            .fold(text, |text, (id, name)| text.replace(&id, name))
+    }
+}
+
+fn spec(line: &Line<'_>) -> JobSpec {
+    // Every job has its own files unless it says whose.
+    let files = line.settings.get("files").copied().unwrap_or(line.about);
+    let mut staging = [0; 16];
+    staging
+        .iter_mut()
+        .zip(files.bytes())
+        .for_each(|(byte, letter)| *byte = letter);
+    let mut spec = JobSpec::new(workload(), StagingId(staging));
+    spec.name = line.about.parse().ok();
+    spec.gpu_count = line.number("gpus").unwrap_or(1);
+    spec.allow = line
+        .list("allow")
+        .into_iter()
+        .map(|gpu| gpu.parse().expect("a GPU"))
+        .collect();
+    spec.min_memory_gib = line.number("memory").unwrap_or(0);
+    spec.labels = labels(line);
+    spec.objective = match line.settings.get("objective").copied() {
+        Some("cheapest") => Objective::Cheapest,
+        Some("fastest") => Objective::Fastest,
+        _ => Objective::Balanced,
+    };
+    spec.max_price_per_hour = line.number("price");
+    spec.max_cost = line.number("budget");
+    spec.max_runtime_ms = line
+        .settings
+        .get("runtime")
+        .map(|text| show::duration_ms(text));
+    spec.priority = line.number("priority").unwrap_or(0);
+    spec.retry_limit = line.number("retries").unwrap_or(spec.retry_limit);
+    spec.trainer = line
+        .settings
+        .get("trainer")
+        .map_or(TrainerKind::SimpleTuner, |name| trainer(name));
+    if line.rest.contains(&"empty") {
+        spec.workload.datasets.clear();
+    }
+    spec
+}
+
+fn labels<
+    T: FromIterator<(
+        stepcast_scheduler::model::Label,
+        stepcast_scheduler::model::Label,
+    )>,
+>(
+    line: &Line<'_>,
+) -> T {
+    let pair = |text: &str| {
+        let (key, value) = text.split_once(':').expect("key:value");
+        (
+            key.parse().expect("a label"),
+            value.parse().expect("a label"),
+        )
+    };
+    line.list("labels").into_iter().map(pair).collect()
+}
+
+fn trainer(name: &str) -> TrainerKind {
+    match name {
+        "replay" => TrainerKind::Replay,
+        "simpletuner" => TrainerKind::SimpleTuner,
+        other => panic!("no such trainer: {other}"),
+    }
+}
+
+fn reason(code: &str) -> FailureReason {
+    let all = [
+        FailureReason::ConfigInvalid,
+        FailureReason::OutOfMemory,
+        FailureReason::TrainerError,
+        FailureReason::Stuck,
+        FailureReason::WorkerRestarted,
+        FailureReason::Preempted,
+        FailureReason::LaunchFailed,
+        FailureReason::StagingMissing,
+    ];
+    all.into_iter()
+        .find(|reason| reason.code() == code)
+        .unwrap_or_else(|| panic!("no such reason: {code}"))
+}
+
+fn hash(name: &str) -> TokenHash {
+    let mut hash = [0; 32];
+    hash.iter_mut()
+        .zip(name.bytes())
+        .for_each(|(byte, letter)| *byte = letter);
+    TokenHash(hash)
+}
+
+fn instance(line: &Line<'_>) -> InstanceId {
+    InstanceId([line.number("instance").unwrap_or(1); 16])
+}

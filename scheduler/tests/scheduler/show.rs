@@ -1,0 +1,229 @@
+//! How a script shows things: one short line each.
+
+use std::fmt::Write;
+
+use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::model::{AttemptState, EventKind, Job, JobState, Outcome, WorkerState};
+use stepcast_scheduler::placement::{Placement, Why};
+use stepcast_scheduler::{Effect, Reply, State};
+
+/// Reads `90s`, `15m`, `6h` or `90d`.
+pub(crate) fn duration_ms(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let unit_ms = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 24 * 3_600_000,
+        _ => panic!("no such unit: {text}"),
+    };
+    number.parse::<u64>().expect("a number") * unit_ms
+}
+
+pub(crate) fn reply(reply: &Reply) -> String {
+    match reply {
+        Reply::Done => "done".to_owned(),
+        Reply::JobSubmitted { job } => format!("submitted {job}"),
+        Reply::JobCancelled { state } => state_of(*state),
+        Reply::TokenCreated { token } => format!("token {token}"),
+        Reply::WorkerRegistered { worker } => format!("registered {worker}"),
+        Reply::Placed { outcomes } => {
+            let outcomes = outcomes.iter().map(|outcome| match outcome {
+                Ok(epoch) => format!("placed, epoch {epoch}"),
+                Err(dropped) => format!("dropped: {dropped:?}"),
+            });
+            outcomes.collect::<Vec<_>>().join("\n")
+        }
+        Reply::Expired { count } => format!("{count} expired"),
+        Reply::Swept { count } => format!("{count} swept"),
+    }
+}
+
+pub(crate) fn effect(effect: Effect) -> String {
+    match effect {
+        Effect::Dispatch { worker, job, .. } => format!("dispatch {job} to {worker}"),
+        Effect::Stop {
+            worker, job, why, ..
+        } => format!("stop {job} on {worker}: {why:?}"),
+        Effect::DropStaging { .. } => "drop its files".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn placement(placement: &Placement) -> String {
+    let Placement {
+        job,
+        attempt,
+        worker,
+        gpus,
+        note,
+    } = placement;
+    let cost = note
+        .cost_p50
+        .map_or_else(String::new, |cost| format!(", about {cost}"));
+    format!("{job} #{attempt} on {worker} GPU {gpus:?}{cost}")
+}
+
+pub(crate) fn why(why: &Why) -> String {
+    let mut text = match why.tier {
+        Some(tier) => format!("{}: {}", tier.code(), why.headline),
+        None => why.headline.clone(),
+    };
+    for line in &why.lines {
+        let workers: Vec<&str> = line.workers.iter().map(|name| name.as_str()).collect();
+        let (reason, workers) = (line.reason.code(), workers.join(", "));
+        let row = format!("  {} {reason} {workers}: {}", line.count, line.detail);
+        _ = write!(text, "\n{}", row.trim_end_matches([' ', ':']));
+    }
+    if why.tier.is_some() {
+        _ = write!(text, "\n  ahead of it: {}", why.jobs_ahead);
+    }
+    for hint in &why.hints {
+        _ = write!(text, "\n  sooner: {hint}");
+    }
+    text
+}
+
+pub(crate) fn job(state: &State, id: JobId) -> String {
+    let Some(job) = state.job(id) else {
+        return "forgotten".to_owned();
+    };
+    let mut text = format!(
+        "{}, retries {}, lost {}",
+        state_of(job.state),
+        job.retries,
+        job.lost_retries
+    );
+    for attempt in &job.attempts {
+        let Some(worker) = state.worker(attempt.worker) else {
+            continue;
+        };
+        let stands = match attempt.state {
+            AttemptState::Placed => "placed".to_owned(),
+            AttemptState::Running => "running".to_owned(),
+            AttemptState::Ended(outcome) => outcome_of(outcome),
+        };
+        let (number, epoch, steps) = (attempt.number, attempt.epoch, attempt.last_step);
+        _ = write!(
+            text,
+            "\n  #{number} epoch {epoch} on {}: {stands}, step {steps}",
+            worker.name
+        );
+        if attempt.checkpoint_step > 0 {
+            _ = write!(text, ", checkpoint {}", attempt.checkpoint_step);
+        }
+        if !attempt.detail.is_empty() {
+            _ = write!(text, " ({})", attempt.detail);
+        }
+    }
+    for event in &job.events {
+        _ = write!(
+            text,
+            "\n  {} {} {}",
+            event.seq,
+            clock(event.stamp_ms),
+            event_of(event.kind)
+        );
+    }
+    text
+}
+
+pub(crate) fn queue(state: &State) -> String {
+    let line = |job: &Job| format!("{} priority {}", job.id, job.spec.priority);
+    let lines: Vec<String> = state.pending().map(line).collect();
+    if lines.is_empty() {
+        "empty".to_owned()
+    } else {
+        lines.join("\n")
+    }
+}
+
+pub(crate) fn workers(state: &State) -> String {
+    let lines = state.workers().map(|worker| {
+        let stands = match worker.state {
+            WorkerState::Present if worker.is_draining() => "draining",
+            WorkerState::Present => "present",
+            WorkerState::Lost { .. } => "lost",
+            WorkerState::Revoked => "revoked",
+        };
+        let used = (0..)
+            .zip(&worker.inventory.gpus)
+            .filter(|(gpu, _)| state.user_of(worker.id, *gpu).is_some());
+        format!(
+            "{} {stands}, {} of {} GPUs used",
+            worker.name,
+            used.count(),
+            worker.inventory.gpus.len()
+        )
+    });
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() {
+        "none".to_owned()
+    } else {
+        lines.join("\n")
+    }
+}
+
+fn state_of(state: JobState) -> String {
+    match state {
+        JobState::Pending => "pending".to_owned(),
+        JobState::Running => "running".to_owned(),
+        JobState::Cancelling => "cancelling".to_owned(),
+        JobState::Succeeded => "succeeded".to_owned(),
+        JobState::Failed { reason } => format!("failed {}", reason.code()),
+        JobState::Cancelled => "cancelled".to_owned(),
+    }
+}
+
+fn outcome_of(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Succeeded => "succeeded".to_owned(),
+        Outcome::Failed(reason) => format!("failed {}", reason.code()),
+        Outcome::Cancelled => "stopped".to_owned(),
+        Outcome::LeaseExpired => "lease expired".to_owned(),
+    }
+}
+
+fn event_of(kind: EventKind) -> String {
+    match kind {
+        EventKind::Submitted => "submitted".to_owned(),
+        EventKind::Placed {
+            attempt, worker, ..
+        } => format!("#{attempt} placed on {worker}"),
+        EventKind::Started { attempt } => format!("#{attempt} started"),
+        EventKind::Checkpointed { attempt, step } => format!("#{attempt} checkpoint at {step}"),
+        EventKind::CancelRequested => "cancel requested".to_owned(),
+        EventKind::AttemptEnded {
+            attempt,
+            outcome,
+            step,
+        } => {
+            format!("#{attempt} ended at step {step}: {}", outcome_of(outcome))
+        }
+        EventKind::Requeued {
+            reason,
+            not_before_ms,
+        } => {
+            format!(
+                "requeued after {}, not before {}",
+                reason.code(),
+                clock(not_before_ms)
+            )
+        }
+        EventKind::Succeeded => "succeeded".to_owned(),
+        EventKind::Failed { reason } => format!("failed {}", reason.code()),
+        EventKind::Cancelled => "cancelled".to_owned(),
+        EventKind::Forgotten => "forgotten".to_owned(),
+    }
+}
+
+/// Hours, minutes and seconds since the script began.
+fn clock(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+}

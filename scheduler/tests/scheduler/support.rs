@@ -1,0 +1,45 @@
+//! What every test needs: a workload, and forecasts from a table.
+
+use std::collections::BTreeMap;
+
+use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::{FrameClass, HalfMegapixels, Hardware, Precision, Quantization, Recipe};
+use stepcast_scheduler::placement::{Forecast, ForecastSource};
+
+/// A small training.
+pub(crate) fn workload() -> Workload {
+    Workload {
+        recipe: Recipe::parse("flux.dev/lora").expect("a recipe"),
+        precision: Precision::Bf16,
+        quantization: Quantization::None,
+        accumulation: 1,
+        context_parallel: 1,
+        datasets: vec![Dataset {
+            resolution: HalfMegapixels::new(2).expect("a bucket"),
+            frames: FrameClass::Single,
+            batch_size: 4,
+            samples: Some(40),
+            repeats: 0,
+            padded: false,
+        }],
+        length: Length::Steps(100),
+        checkpoint_every: None,
+        validation: None,
+        off_record: Vec::new(),
+    }
+}
+
+/// Minutes by hardware, the same for every workload; nine in ten runs take at most half as long again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Table(pub(crate) BTreeMap<Hardware, u64>);
+
+impl ForecastSource for Table {
+    fn forecast(&self, _: &Workload, hardware: Hardware) -> Option<Forecast> {
+        let run_ms_p50 = self.0.get(&hardware)? * 60_000;
+        let run_ms_p90 = run_ms_p50 * 3 / 2;
+        Some(Forecast {
+            run_ms_p50,
+            run_ms_p90,
+        })
+    }
+}
