@@ -142,7 +142,7 @@ fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
 
 fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
     let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
-    for slot in &round.pool.0 {
+    for slot in &round.pool.slots {
         let reason = round.against(wording.job, slot).unwrap_or(Reason::Free);
         let known = groups.iter().position(|(known, ..)| *known == reason);
         let position = known.unwrap_or_else(|| {
@@ -176,7 +176,7 @@ fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
 /// Wishes without which the job would start now: each is tried with the same rules.
 fn hints(round: &Round<'_>, job: &Job) -> Vec<String> {
     let mut hints = Vec::new();
-    for slot in &round.pool.0 {
+    for slot in &round.pool.slots {
         if hints.len() == HINTS_MAX {
             break;
         }

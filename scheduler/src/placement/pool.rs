@@ -1,12 +1,14 @@
 //! The GPUs of every worker as one look at the queue sees them: free, taken by jobs ahead, or kept for one of them.
 
+use std::collections::BTreeMap;
+
 use stepcast_records::GpuModel;
 
 use super::feasible;
 use super::reason::Reason;
 use crate::ids::{JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
-use crate::model::{Attempt, Worker};
+use crate::model::{Attempt, Inventory, Worker};
 use crate::state::State;
 
 /// GPUs of one worker, a bit for each position.
@@ -31,14 +33,23 @@ pub(super) struct Slot<'a> {
     pub(super) rivals: Vec<JobId>,
 }
 
-/// Every worker, by id.
-pub(super) struct Pool<'a>(pub(super) Vec<Slot<'a>>);
+/// Every worker.
+pub(super) struct Pool<'a> {
+    /// By id.
+    pub(super) slots: Vec<Slot<'a>>,
+    /// The positions of those that take new work, equal ones together: what fits one fits all of its kind.
+    pub(super) kinds: Vec<Vec<usize>>,
+}
 
 impl<'a> Pool<'a> {
     /// The workers of a state.
     pub(super) fn of(state: &'a State, now_ms: u64) -> Self {
-        let slots = state.workers().map(|worker| Slot::of(worker, now_ms));
-        let mut pool = Self(slots.collect());
+        let slots: Vec<_> = state
+            .workers()
+            .map(|worker| Slot::of(worker, now_ms))
+            .collect();
+        let kinds = kinds(&slots);
+        let mut pool = Self { slots, kinds };
         for (_, attempt) in state
             .leases()
             .filter_map(|lease| state.live_attempt(lease.epoch))
@@ -50,9 +61,18 @@ impl<'a> Pool<'a> {
         pool
     }
 
+    /// The workers of a kind, with their positions.
+    pub(super) fn of_kind(&self, kind: usize) -> impl Iterator<Item = (usize, &Slot<'a>)> {
+        self.kinds[kind]
+            .iter()
+            .map(|position| (*position, &self.slots[*position]))
+    }
+
     fn find(&mut self, worker: WorkerId) -> Option<&mut Slot<'a>> {
-        let found = self.0.binary_search_by_key(&worker, |slot| slot.worker.id);
-        found.ok().and_then(|position| self.0.get_mut(position))
+        let found = self
+            .slots
+            .binary_search_by_key(&worker, |slot| slot.worker.id);
+        found.ok().and_then(|position| self.slots.get_mut(position))
     }
 }
 
@@ -129,6 +149,27 @@ impl<'a> Slot<'a> {
             }
         }
     }
+}
+
+fn kinds(slots: &[Slot<'_>]) -> Vec<Vec<usize>> {
+    let mut kinds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (position, slot) in slots
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| slot.away.is_none())
+    {
+        let Inventory {
+            gpus,
+            trainers,
+            labels,
+            price_per_gpu_hour: _,
+        } = &slot.worker.inventory;
+        kinds
+            .entry((gpus, trainers, labels))
+            .or_default()
+            .push(position);
+    }
+    kinds.into_values().collect()
 }
 
 /// The positions of GPUs, ascending.

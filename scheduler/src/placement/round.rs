@@ -39,16 +39,16 @@ struct Group {
     exhausted: bool,
 }
 
-/// Equal GPUs of one worker.
+/// Equal GPUs of each worker of one kind.
 #[derive(Clone, Copy)]
 struct Place {
-    slot: usize,
+    kind: usize,
     model: GpuModel,
     gpus: Gpus,
 }
 
 /// The best place so far: how it ranks, where it is, what is available there and what is expected of it.
-type Best = ((rank::Score, u32, WorkerId), Place, Gpus, Option<Forecast>);
+type Best = ((rank::Score, u32, WorkerId), usize, Gpus, Option<Forecast>);
 
 /// What a job would get.
 pub(super) struct Choice {
@@ -79,7 +79,7 @@ impl<'a> Round<'a> {
         };
         let run_ms = choice.placement.note.run_ms_p90.unwrap_or(u64::MAX);
         let free_ms = self.now_ms.saturating_add(run_ms);
-        self.pool.0[choice.slot].take(job.id, choice.gpus, free_ms);
+        self.pool.slots[choice.slot].take(job.id, choice.gpus, free_ms);
         Some(choice.placement)
     }
 
@@ -96,34 +96,35 @@ impl<'a> Round<'a> {
             job,
             known: Vec::new(),
         };
-        let mut free = 0;
+        let mut exhausted = true;
         let mut best: Option<Best> = None;
         for place in &group.places {
-            let slot = &self.pool.0[place.slot];
-            let available = slot.available(place.gpus);
-            if available.count_ones() < u32::from(count) {
-                continue;
-            }
-            free += 1;
-            let price = slot.worker.price_per_hour(usize::from(count));
             let Some(hardware) = Hardware::new(place.model, count) else {
                 continue;
             };
-            if purse.pays(price).is_err() {
-                continue;
-            }
-            let forecast = forecasts.on(hardware);
-            let score = rank::score(job.spec.objective, hardware, forecast, price);
-            // Of equals the fullest worker, so that large jobs find an empty one.
-            let rank = (score, available.count_ones(), slot.worker.id);
-            if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
-                best = Some((rank, *place, available, forecast));
+            for (position, slot) in self.pool.of_kind(place.kind) {
+                let available = slot.available(place.gpus);
+                if available.count_ones() < u32::from(count) {
+                    continue;
+                }
+                exhausted = false;
+                let price = slot.worker.price_per_hour(usize::from(count));
+                if purse.pays(price).is_err() {
+                    continue;
+                }
+                let forecast = forecasts.on(hardware);
+                let score = rank::score(job.spec.objective, hardware, forecast, price);
+                // Of equals the fullest worker, so that large jobs find an empty one.
+                let rank = (score, available.count_ones(), slot.worker.id);
+                if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
+                    best = Some((rank, position, available, forecast));
+                }
             }
         }
-        group.exhausted = free == 0;
-        let (_, place, available, forecast) = best?;
+        group.exhausted = exhausted;
+        let (_, position, available, forecast) = best?;
         let gpus = positions(available).take(usize::from(count));
-        Some(self.pool.0[place.slot].choice(job, place.slot, gpus.collect(), forecast))
+        Some(self.pool.slots[position].choice(job, position, gpus.collect(), forecast))
     }
 
     /// Why a worker gives a job nothing now; `None` if it could.
@@ -163,7 +164,7 @@ impl<'a> Round<'a> {
             return;
         }
         if let Some((slot, gpus, _)) = self.target(job) {
-            self.pool.0[slot].keep(job.id, gpus);
+            self.pool.slots[slot].keep(job.id, gpus);
             self.kept += 1;
         }
     }
@@ -175,14 +176,18 @@ impl<'a> Round<'a> {
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
         let group = group(&mut self.groups, &self.pool, Needs::of(job));
-        let soonest = group.places.iter().filter_map(|place| {
-            let slot = &self.pool.0[place.slot];
+        let pool = &self.pool;
+        let slots = group.places.iter().flat_map(|place| {
+            let slots = pool.of_kind(place.kind);
+            slots.map(|(position, slot)| (position, slot, place.gpus))
+        });
+        let soonest = slots.filter_map(|(position, slot, gpus)| {
             purse
                 .pays(slot.worker.price_per_hour(usize::from(count)))
                 .ok()?;
-            let (free_ms, gpus) = slot.soonest(place.gpus, count)?;
+            let (free_ms, gpus) = slot.soonest(gpus, count)?;
             let missing = u32::from(count) - slot.available(gpus).count_ones();
-            Some((free_ms, missing, place.slot, gpus))
+            Some((free_ms, missing, position, gpus))
         });
         soonest
             .min()
@@ -190,7 +195,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// The group with these needs, looked for among all workers when it is first asked for.
+/// The group with these needs, looked for among all kinds of worker when it is first asked for.
 fn group<'g, 'a>(
     groups: &'g mut BTreeMap<Needs<'a>, Group>,
     pool: &Pool<'a>,
@@ -198,15 +203,14 @@ fn group<'g, 'a>(
 ) -> &'g mut Group {
     groups.entry(needs).or_insert_with(|| {
         let mut places = Vec::new();
-        for (position, slot) in pool
-            .0
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.away.is_none())
-        {
+        for kind in 0..pool.kinds.len() {
+            // Empty kinds do not exist, and the first of one speaks for all.
+            let Some((_, slot)) = pool.of_kind(kind).next() else {
+                continue;
+            };
             let models = needs.fit(slot.worker).unwrap_or_default();
             places.extend(models.into_iter().map(|model| Place {
-                slot: position,
+                kind,
                 model,
                 gpus: slot.of_model(model),
             }));
