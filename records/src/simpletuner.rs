@@ -1,9 +1,34 @@
 //! SimpleTuner's configurations, read by whitelist into a workload: what a run asks for, and nothing of whose it is.
+//!
+//! The reader is pure: [`references`] says which files a configuration names, somebody else fetches them, and
+//! [`read`] makes a [`Workload`] of their bytes. What matters and is not said becomes a [`Note`], what cannot be
+//! understood a [`Problem`]; nothing is guessed in silence.
 
+mod adapter;
+mod dataset;
+mod effects;
+mod entry;
+mod files;
+mod findings;
+mod generation;
+mod loader;
+mod model;
+mod note;
 mod off_record;
+mod pixels;
 mod plan;
+mod problem;
+mod reader;
+mod settings;
+mod source;
+mod title;
+mod vocabulary;
 mod workload;
 
+pub use files::{File, Files, References};
+pub use note::Note;
 pub use off_record::OffRecord;
 pub use plan::{Missing, Plan};
+pub use problem::{Problem, Problems};
+pub use reader::{Options, Reading, read, references};
 pub use workload::{Dataset, Length, OutOfBounds, Validation, Workload};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a run is estimated from the nearest comparable shape and its own times are never recorded.
+/// Why a run is estimated from the nearest comparable shape and its own times are not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OffRecord {
@@ -12,8 +12,6 @@ pub enum OffRecord {
     Accumulation,
     /// Denoising steps of validation that are not on the grid of the records.
     InferenceSteps,
-    /// A resolution above the largest bucket.
-    Resolution,
     /// A clip longer than the longest class of frames.
     Frames,
     /// A `mixed_precision` that the policy does not name.
@@ -48,11 +46,10 @@ pub enum OffRecord {
 
 impl OffRecord {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::BatchSize,
         Self::Accumulation,
         Self::InferenceSteps,
-        Self::Resolution,
         Self::Frames,
         Self::Precision,
         Self::Quantization,
@@ -70,6 +67,12 @@ impl OffRecord {
         Self::ModelSetting,
     ];
 
+    /// Whether it changes the time of training steps, not that of validation alone.
+    #[must_use]
+    pub const fn touches_training(self) -> bool {
+        !matches!(self, Self::InferenceSteps | Self::ValidationMethod)
+    }
+
     /// The words people read after "not comparable with the records:".
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -77,7 +80,6 @@ impl OffRecord {
             Self::BatchSize => "a batch size off the records' grid",
             Self::Accumulation => "a gradient accumulation off the records' grid",
             Self::InferenceSteps => "validation steps off the records' grid",
-            Self::Resolution => "a resolution above 33 megapixels",
             Self::Frames => "clips of more than 241 frames",
             Self::Precision => "a precision other than fp16 and bf16",
             Self::Quantization => "a quantisation other than int8 and nf4",

@@ -28,7 +28,7 @@ pub struct Workload {
     pub checkpoint_every: Option<u64>,
     /// What is generated during the run; `None` without validation.
     pub validation: Option<Validation>,
-    /// Why the run's times are not recorded, sorted and each at most once; empty when they are.
+    /// Why times of the run are not recorded, sorted and each at most once; empty when all are.
     pub off_record: Vec<OffRecord>,
 }
 
@@ -156,27 +156,49 @@ impl Workload {
         self.check_reasons()
     }
 
-    /// Whether the run's times belong into the records.
+    /// Whether the times of the run's training steps belong into the records.
     #[must_use]
-    pub fn on_record(&self) -> bool {
-        self.off_record.is_empty() && self.off_grid().is_none()
+    pub fn training_on_record(&self) -> bool {
+        let said = self
+            .off_record
+            .iter()
+            .any(|reason| reason.touches_training());
+        let unsaid = self.off_grid().any(OffRecord::touches_training);
+        !said && !unsaid
     }
 
-    /// The first reason to stay off the record that the numbers themselves give.
-    fn off_grid(&self) -> Option<OffRecord> {
+    /// Whether the times of the run's validation belong into the records.
+    #[must_use]
+    pub fn validation_on_record(&self) -> bool {
+        self.off_record.is_empty() && self.off_grid().next().is_none()
+    }
+
+    /// The reasons to stay off the record that the numbers themselves give.
+    fn off_grid(&self) -> impl Iterator<Item = OffRecord> {
         let mut batches = self.datasets.iter().map(|dataset| dataset.batch_size);
-        let inference = self.validation.as_ref().map(|v| v.inference_steps);
-        if batches.any(|size| BatchSize::new(size).is_none()) {
-            Some(OffRecord::BatchSize)
-        } else if Accumulation::new(self.accumulation).is_none() {
-            Some(OffRecord::Accumulation)
-        } else if inference.is_some_and(|steps| InferenceSteps::new(steps).is_none()) {
-            Some(OffRecord::InferenceSteps)
-        } else if self.context_parallel > 1 {
-            Some(OffRecord::Sharding)
-        } else {
-            None
-        }
+        let inference = self
+            .validation
+            .as_ref()
+            .map(|validation| validation.inference_steps);
+        let reasons = [
+            (
+                OffRecord::BatchSize,
+                batches.any(|size| BatchSize::new(size).is_none()),
+            ),
+            (
+                OffRecord::Accumulation,
+                Accumulation::new(self.accumulation).is_none(),
+            ),
+            (
+                OffRecord::InferenceSteps,
+                inference.is_some_and(|steps| InferenceSteps::new(steps).is_none()),
+            ),
+            (OffRecord::Sharding, self.context_parallel > 1),
+        ];
+        reasons
+            .into_iter()
+            .filter(|(_, applies)| *applies)
+            .map(|(reason, _)| reason)
     }
 
     fn check_frames(&self) -> Result<(), OutOfBounds> {
@@ -190,11 +212,12 @@ impl Workload {
         if !self.off_record.is_sorted_by(|a, b| a < b) {
             return Err(OutOfBounds::UnsortedReasons);
         }
-        match self.off_grid() {
-            Some(reason) if !self.off_record.contains(&reason) => {
-                Err(OutOfBounds::UnsaidReason(reason))
-            }
-            _ => Ok(()),
+        match self
+            .off_grid()
+            .find(|reason| !self.off_record.contains(reason))
+        {
+            Some(reason) => Err(OutOfBounds::UnsaidReason(reason)),
+            None => Ok(()),
         }
     }
 }

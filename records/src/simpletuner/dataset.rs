@@ -1,0 +1,252 @@
+//! The shape of one data set: its resolution, frames, batch and size.
+
+use serde_json::Value;
+
+use super::entry::Entry;
+use super::findings::Findings;
+use super::loader::{Context, Kind, Loader};
+use super::model;
+use super::note::Note;
+use super::off_record::OffRecord;
+use super::pixels::{self, Unreadable};
+use super::problem::shown;
+use super::vocabulary;
+use super::workload::{Dataset, Workload};
+use crate::recipe::FrameClass;
+use crate::resolution::HalfMegapixels;
+
+/// Clips of a video data set that does not say its frames: five seconds.
+const DEFAULT_SECONDS: u64 = 5;
+/// Frames per second when the configuration does not say them.
+const DEFAULT_FRAMERATE: u64 = 25;
+
+impl Context<'_> {
+    /// The data set of an entry that is trained on, with its resolution as a screen says it; `None` with a problem
+    /// found.
+    pub(super) fn dataset(
+        &self,
+        entry: &Entry<'_>,
+        id: &str,
+        kind: Kind,
+        loader: &mut Loader,
+        found: &mut Findings,
+    ) -> Option<(Dataset, String)> {
+        let position = loader.datasets.len() + 1;
+        let repeats = entry.whole("repeats", 0..=u64::from(Workload::MAX_REPEATS), found);
+        let repeats = repeats.unwrap_or(0) as u32;
+        let batch_size = self.batch_size(entry, found);
+        let resolution = match kind {
+            Kind::Audio => Some((HalfMegapixels::MIN, String::new())),
+            _ => self.resolution(entry, position, found),
+        };
+        let frames = match (kind, self.recipe) {
+            (Kind::Video, Some(recipe)) if recipe.is_video() => self.frames(entry, position, found),
+            _ => FrameClass::Single,
+        };
+        self.effects(entry, position, found);
+        let given = self
+            .samples
+            .get(id)
+            .copied()
+            .filter(|samples| (1..=Workload::MAX_SAMPLES).contains(samples));
+        let maximum = entry.whole("max_num_samples", 0..=u64::MAX, found);
+        let maximum = maximum.filter(|samples| (1..=Workload::MAX_SAMPLES).contains(samples));
+        if given.is_none() && maximum.is_some() {
+            loader.sizes_from_maximum.push(position);
+        }
+        let samples = match (given, maximum) {
+            (Some(given), Some(maximum)) => Some(given.min(maximum)),
+            (given, maximum) => given.or(maximum),
+        };
+        let padded = repeats == 0
+            && self
+                .settings
+                .flag("allow_dataset_oversubscription", false, found);
+        let (resolution, said) = resolution?;
+        let batch_size = batch_size?;
+        Some((
+            Dataset {
+                resolution,
+                frames,
+                batch_size,
+                samples,
+                repeats,
+                padded,
+            },
+            said,
+        ))
+    }
+
+    fn batch_size(&self, entry: &Entry<'_>, found: &mut Findings) -> Option<u32> {
+        let range = 1..=u64::from(Workload::MAX_BATCH);
+        let own = entry
+            .get("train_batch_size")
+            .filter(|value| value.as_str() != Some(""));
+        let size = match own {
+            Some(_) => entry.whole("train_batch_size", range, found),
+            None => self
+                .settings
+                .whole_or("train_batch_size", (4, "4"), range, found),
+        };
+        size.and_then(|size| u32::try_from(size).ok())
+    }
+
+    fn resolution(
+        &self,
+        entry: &Entry<'_>,
+        position: usize,
+        found: &mut Findings,
+    ) -> Option<(HalfMegapixels, String)> {
+        let own = entry.get("resolution").is_some();
+        let resolution = match own {
+            true => entry.text("resolution", found)?,
+            false => match self.settings.given("resolution") {
+                Some(_) => self.settings.text("resolution", found)?,
+                None => {
+                    found.assumed("resolution", "1024");
+                    "1024".to_owned()
+                }
+            },
+        };
+        let kind = self.resolution_type(entry, found)?;
+        if kind == "pixel" {
+            found.note(Note::SquareAssumed { dataset: position });
+        }
+        match pixels::of_dataset(&resolution, kind) {
+            Ok(resolution) => Some((resolution.bucket, resolution.said)),
+            Err(why) => {
+                let (what, hint) = unreadable(why, &shown(&resolution));
+                if own {
+                    entry.problem("resolution", what, hint, found);
+                } else {
+                    self.settings.problem("resolution", what, hint, found);
+                }
+                None
+            }
+        }
+    }
+
+    fn resolution_type(&self, entry: &Entry<'_>, found: &mut Findings) -> Option<&'static str> {
+        let Some(own) = entry.text("resolution_type", found) else {
+            return Some(
+                self.settings
+                    .choice("resolution_type")
+                    .unwrap_or("pixel_area"),
+            );
+        };
+        let choices = vocabulary::choices("resolution_type").unwrap_or_default();
+        let known = choices.iter().copied().find(|choice| *choice == own);
+        if known.is_none() {
+            let what = format!("{} is no resolution_type", shown(&own));
+            entry.problem(
+                "resolution_type",
+                what,
+                format!("write one of {}", choices.join(", ")),
+                found,
+            );
+        }
+        known
+    }
+
+    fn frames(&self, entry: &Entry<'_>, position: usize, found: &mut Findings) -> FrameClass {
+        let path = format!("{}.video", entry.path);
+        let video = match entry.get("video") {
+            Some(Value::Object(keys)) => Some(Entry {
+                path: &path,
+                keys,
+                ..*entry
+            }),
+            Some(_) => {
+                entry.problem(
+                    "video",
+                    "this is not an object",
+                    "write {\"num_frames\": ...}",
+                    found,
+                );
+                None
+            }
+            None => None,
+        };
+        let range = 1..=u64::from(u32::MAX);
+        let mut frames = video.and_then(|video| video.whole("num_frames", range.clone(), found));
+        let varies = video.is_some_and(|video| {
+            video.get("bucket_strategy").and_then(Value::as_str) == Some("resolution_frames")
+        });
+        if let (Some(video), true) = (video, varies) {
+            found.note(Note::FramesVary { dataset: position });
+            frames = video.whole("max_frames", range, found).or(frames);
+        }
+        let frames = frames.unwrap_or_else(|| {
+            let framerate = self.settings.whole("framerate", 1..=1_000, found);
+            let frames = framerate.unwrap_or(DEFAULT_FRAMERATE) * DEFAULT_SECONDS;
+            found.note(Note::FramesAssumed {
+                dataset: position,
+                frames: frames as u32,
+            });
+            frames
+        });
+        class(frames, "video", found)
+    }
+
+    /// What in an entry has no place in the records.
+    fn effects(&self, entry: &Entry<'_>, position: usize, found: &mut Findings) {
+        for key in [
+            "vae_cache_ondemand",
+            "vae_cache_disable",
+            "vae_cache_clear_each_epoch",
+        ] {
+            if entry.flag(key, found) {
+                found.off_record(key, OffRecord::OnDemandCache);
+            }
+        }
+        for key in ["is_regularisation_data", "is_regularization_data"] {
+            if entry.flag(key, found) {
+                found.off_record(key, OffRecord::Objective);
+            }
+        }
+        let conditioned =
+            entry.get("conditioning").is_some() || entry.get("conditioning_data").is_some();
+        let expected = self
+            .recipe
+            .is_some_and(|recipe| recipe.method().is_controlnet() || model::edits(recipe));
+        if conditioned && !expected {
+            found.off_record("conditioning", OffRecord::Control);
+        }
+        let later = |key, first| {
+            entry
+                .get(key)
+                .and_then(Value::as_u64)
+                .is_some_and(|at| at > first)
+        };
+        let ends = entry.get("end_epoch").is_some() || entry.get("end_step").is_some();
+        if later("start_epoch", 1) || later("start_step", 1) || ends {
+            found.note(Note::Scheduled { dataset: position });
+        }
+    }
+}
+
+/// The class of a clip; one beyond the longest class takes the run off the record.
+pub(super) fn class(frames: u64, setting: &'static str, found: &mut Findings) -> FrameClass {
+    let class = u32::try_from(frames).ok().and_then(FrameClass::from_frames);
+    class.unwrap_or_else(|| {
+        found.off_record(setting, OffRecord::Frames);
+        FrameClass::UpTo241
+    })
+}
+
+fn unreadable(why: Unreadable, written: &str) -> (String, &'static str) {
+    match why {
+        Unreadable::NotANumber => (
+            format!("{written} is no resolution"),
+            "write an edge in pixels, such as 1024",
+        ),
+        Unreadable::EdgeOfMegapixels => (
+            format!("{written} is an edge in pixels here"),
+            "write the edge in pixels, or set resolution_type to area",
+        ),
+        Unreadable::AreaOfPixels => (
+            format!("{written} is an area in megapixels here, and 33 are the most"),
+            "write megapixels, or set resolution_type to pixel_area",
+        ),
+    }
+}

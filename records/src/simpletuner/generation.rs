@@ -1,0 +1,326 @@
+//! What validation generates and when, counted as SimpleTuner counts it.
+
+use serde_json::Value;
+
+use super::dataset;
+use super::files::File;
+use super::findings::Findings;
+use super::loader::Inputs;
+use super::model::edits;
+use super::note::Note;
+use super::pixels;
+use super::problem::shown;
+use super::settings::{Given, Settings};
+use super::source;
+use super::workload::{Validation, Workload};
+use crate::recipe::{FrameClass, Modality, Recipe};
+use crate::resolution::HalfMegapixels;
+
+/// Prompts of SimpleTuner's own libraries.
+const LIBRARY_PROMPTS: u64 = 53;
+const AUDIO_LIBRARY_PROMPTS: u64 = 12;
+const AUDIO_LIBRARIES: [&str; 3] = ["audio", "music", "audio_music"];
+
+/// The validation of a configuration; `None` when nothing is generated, or with a problem found.
+pub(super) fn validation(
+    settings: &Settings,
+    recipe: Recipe,
+    inputs: Inputs,
+    longest: FrameClass,
+    library: Option<&File<'_>>,
+    found: &mut Findings,
+) -> Option<Validation> {
+    let library = library.and_then(|file| own_prompts(file, found));
+    let off = settings.flag("validation_disable", false, found)
+        || (recipe.family().name() == "ideogram"
+            && !settings.flag("ideogram_validation", false, found));
+    if off {
+        return None;
+    }
+    let prompts = prompts(settings, recipe, inputs, library.unwrap_or(0), found)?;
+    if prompts == 0 {
+        return None;
+    }
+    let images = settings
+        .whole("num_validation_images", 1..=1_000, found)
+        .unwrap_or(1);
+    let generations = prompts
+        .saturating_mul(images)
+        .saturating_mul(variants(settings, found));
+    let Some(generations) = u32::try_from(generations)
+        .ok()
+        .filter(|n| *n <= Workload::MAX_GENERATIONS)
+    else {
+        let what = format!("each pass would generate {generations} pictures");
+        settings.problem(
+            "num_validation_images",
+            what,
+            "use fewer prompts or pictures",
+            found,
+        );
+        return None;
+    };
+    let external = settings.choice("validation_method") == Some("external-script");
+    if external {
+        found.note(Note::ExternalValidation);
+    }
+    let schedule = schedule(settings, found);
+    let (every_steps, every_epochs) = if external {
+        (None, None)
+    } else {
+        (schedule.every_steps, schedule.every_epochs)
+    };
+    let validation = Validation {
+        every_steps,
+        every_epochs,
+        at_start: !external && settings.flag("validation_on_startup", false, found),
+        baseline: !settings.flag("disable_benchmark", false, found),
+        generations,
+        resolutions: resolutions(settings, recipe, found)?,
+        frames: frames(settings, recipe, longest, found),
+        inference_steps: inference_steps(settings, found)?,
+        ..schedule
+    };
+    let runs = validation.baseline
+        || validation.at_start
+        || every_steps.is_some()
+        || every_epochs.is_some();
+    runs.then_some(validation)
+}
+
+/// A validation with its schedule only.
+fn schedule(settings: &Settings, found: &mut Findings) -> Validation {
+    let steps = 0..=Workload::MAX_STEPS;
+    let epochs = 0..=u64::from(Workload::MAX_EPOCHS);
+    let every_steps = settings.whole_or(
+        "validation_step_interval",
+        (100, "100"),
+        steps.clone(),
+        found,
+    );
+    let every_epochs = settings.whole("validation_epoch_interval", epochs.clone(), found);
+    Validation {
+        every_steps: every_steps.filter(|every| *every > 0),
+        every_epochs: every_epochs
+            .filter(|every| *every > 0)
+            .map(|every| every as u32),
+        after_step: settings
+            .whole("validate_after_step", steps, found)
+            .unwrap_or(0),
+        after_epoch: settings
+            .whole("validate_after_epoch", epochs, found)
+            .unwrap_or(0) as u32,
+        at_start: false,
+        baseline: false,
+        generations: 1,
+        resolutions: vec![HalfMegapixels::MIN],
+        frames: FrameClass::Single,
+        inference_steps: 1,
+    }
+}
+
+/// Prompts of one pass: pictures to start from where the model or the configuration wants them, else texts.
+fn prompts(
+    settings: &Settings,
+    recipe: Recipe,
+    inputs: Inputs,
+    own: u64,
+    found: &mut Findings,
+) -> Option<u64> {
+    let unconditional = u64::from(!settings.flag("validation_disable_unconditional", false, found));
+    let samples = samples(settings, recipe, inputs, found)?;
+    if samples > 0 {
+        return Some(unconditional + samples);
+    }
+    let library = match settings.given("validation_prompt_library") {
+        Some(Given::Text(name))
+            if AUDIO_LIBRARIES.contains(&name.to_ascii_lowercase().as_str()) =>
+        {
+            AUDIO_LIBRARY_PROMPTS
+        }
+        Some(Given::Text(name))
+            if matches!(
+                name.to_ascii_lowercase().as_str(),
+                "default" | "image" | "images"
+            ) =>
+        {
+            LIBRARY_PROMPTS
+        }
+        _ if settings.flag("validation_prompt_library", false, found) => LIBRARY_PROMPTS,
+        _ => 0,
+    };
+    // The prompt itself may be any text, even one that looks like a reference to the environment.
+    let prompt = u64::from(settings.has("validation_prompt"));
+    Some(unconditional + library + own + prompt)
+}
+
+/// Pictures that validation starts from.
+fn samples(
+    settings: &Settings,
+    recipe: Recipe,
+    inputs: Inputs,
+    found: &mut Findings,
+) -> Option<u64> {
+    if let Some(count) = given_inputs(settings) {
+        return Some(count);
+    }
+    let from_datasets = settings.flag("validation_using_datasets", false, found);
+    let edit = edits(recipe) || settings.flag("krea2_reference_latents", false, found);
+    let control = recipe.method().is_controlnet() || settings.flag("control", false, found);
+    let sets = if edit && !from_datasets {
+        inputs.with_references
+    } else if control {
+        inputs.conditioning
+    } else if from_datasets {
+        inputs.plain
+    } else {
+        0
+    };
+    if sets == 0 {
+        return Some(0);
+    }
+    let each = settings.whole_or("num_eval_images", (4, "4"), 1..=100_000, found)?;
+    let count = each.saturating_mul(u64::from(sets));
+    found.note(Note::ValidationSamples(
+        u32::try_from(count).unwrap_or(u32::MAX),
+    ));
+    Some(count)
+}
+
+/// The inputs that `validation_input` lists.
+fn given_inputs(settings: &Settings) -> Option<u64> {
+    let count = match settings.given("validation_input")? {
+        Given::Structure(Value::Array(list)) => list.len(),
+        Given::Structure(_) => 1,
+        Given::Text(text) => match serde_json::from_str(text) {
+            Ok(Value::Array(list)) => list.len(),
+            _ => 1,
+        },
+        Given::True | Given::False => 0,
+    };
+    (count > 0).then_some(count as u64)
+}
+
+/// How often each prompt is generated: with the weights, their moving average, and with other adapters.
+fn variants(settings: &Settings, found: &mut Findings) -> u64 {
+    let averaged = settings.flag("use_ema", false, found);
+    let ema = match settings.choice("ema_validation") {
+        Some("none" | "ema_only") => 1,
+        _ => 1 + u64::from(averaged),
+    };
+    let mode = settings
+        .choice("validation_adapter_mode")
+        .unwrap_or("adapter_only");
+    let configured = match settings.given("validation_adapter_config") {
+        Some(Given::Structure(structure)) => adapter_runs(structure),
+        Some(Given::Text(text)) => {
+            serde_json::from_str(text).map_or(1, |structure| adapter_runs(&structure))
+        }
+        _ => u64::from(settings.has("validation_adapter_path")),
+    };
+    let adapters = if mode == "none" { 0 } else { configured };
+    let plain = u64::from(mode == "comparison" || adapters == 0);
+    ema * (adapters + plain)
+}
+
+fn adapter_runs(config: &Value) -> u64 {
+    match config.get("runs").unwrap_or(config) {
+        Value::Array(runs) => runs.len() as u64,
+        Value::Object(_) => 1,
+        _ => 0,
+    }
+}
+
+fn resolutions(
+    settings: &Settings,
+    recipe: Recipe,
+    found: &mut Findings,
+) -> Option<Vec<HalfMegapixels>> {
+    if recipe.modality() == Modality::Audio || recipe.flavour().starts_with("ii-") {
+        return Some(vec![HalfMegapixels::MIN]);
+    }
+    let text = match settings.given("validation_resolution") {
+        Some(_) => settings.text("validation_resolution", found)?,
+        None => {
+            found.assumed("validation_resolution", "256");
+            "256".to_owned()
+        }
+    };
+    let hint =
+        "write an edge such as 1024, WIDTHxHEIGHT such as 1280x720, or several of them with commas";
+    match pixels::of_validation(&text) {
+        Ok(buckets) if buckets.len() <= Workload::MAX_RESOLUTIONS => Some(buckets),
+        Ok(_) => {
+            let what = format!(
+                "more than {} resolutions are listed",
+                Workload::MAX_RESOLUTIONS
+            );
+            settings.problem("validation_resolution", what, hint, found);
+            None
+        }
+        Err(part) => {
+            settings.problem(
+                "validation_resolution",
+                format!("{} is no resolution", shown(&part)),
+                hint,
+                found,
+            );
+            None
+        }
+    }
+}
+
+fn frames(
+    settings: &Settings,
+    recipe: Recipe,
+    longest: FrameClass,
+    found: &mut Findings,
+) -> FrameClass {
+    if !recipe.is_video() {
+        return FrameClass::Single;
+    }
+    let (default, most) = match recipe.family().name() {
+        "wan" | "wan_s2v" | "sanavideo" => (81, 81),
+        "ltxvideo" | "ltxvideo2" => (125, 125),
+        "hunyuanvideo" => (25, u64::MAX),
+        _ => (u64::from(longest.max_frames()), u64::MAX),
+    };
+    let given = settings.whole(
+        "validation_num_video_frames",
+        1..=u64::from(u32::MAX),
+        found,
+    );
+    let frames = given.unwrap_or_else(|| {
+        found.note(Note::ValidationFramesAssumed(default as u32));
+        default
+    });
+    dataset::class(frames.min(most), "validation_num_video_frames", found)
+}
+
+fn inference_steps(settings: &Settings, found: &mut Findings) -> Option<u32> {
+    let range = 1..=u64::from(Workload::MAX_INFERENCE_STEPS);
+    let steps = settings.whole_or("validation_num_inference_steps", (30, "30"), range, found)?;
+    u32::try_from(steps).ok()
+}
+
+/// How many prompts the person's own library has.
+fn own_prompts(file: &File<'_>, found: &mut Findings) -> Option<u64> {
+    match source::json(file, found)? {
+        Value::Object(prompts) => Some(
+            prompts
+                .keys()
+                .filter(|name| !name.trim().is_empty())
+                .count() as u64,
+        ),
+        _ => {
+            let hint = "write {\"short name\": \"prompt\", ...}";
+            found.problem(
+                file.name,
+                "$",
+                "the prompt library is not a JSON object",
+                hint,
+            );
+            None
+        }
+    }
+}

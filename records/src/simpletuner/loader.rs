@@ -1,0 +1,289 @@
+//! The data loader's file: which of its entries are trained on, and in what shape.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::entry::Entry;
+use super::files::File;
+use super::findings::Findings;
+use super::problem::shown;
+use super::settings::Settings;
+use super::source;
+use super::vocabulary;
+use super::workload::{Dataset, Workload};
+use crate::recipe::{Modality, Recipe};
+
+/// What the data loader's file says.
+#[derive(Debug, Default)]
+pub(super) struct Loader {
+    pub(super) datasets: Vec<Dataset>,
+    /// The data sets' ids, in the same order.
+    pub(super) ids: Vec<String>,
+    /// The data sets' resolutions as a screen says them, in the same order.
+    pub(super) resolutions_said: Vec<String>,
+    /// Data sets whose size was taken from `max_num_samples`, by position from 1.
+    pub(super) sizes_from_maximum: Vec<usize>,
+    /// Entries that validation may take its inputs from.
+    pub(super) inputs: Inputs,
+}
+
+/// Entries that validation may take its inputs from, by kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Inputs {
+    /// Pictures or clips that are trained on.
+    pub(super) plain: u32,
+    /// Those of them with reference pictures.
+    pub(super) with_references: u32,
+    /// Control or reference pictures.
+    pub(super) conditioning: u32,
+}
+
+/// What all entries share.
+pub(super) struct Context<'a> {
+    file: &'a str,
+    pub(super) settings: &'a Settings,
+    pub(super) recipe: Option<Recipe>,
+    pub(super) samples: &'a BTreeMap<String, u64>,
+    validated: Option<String>,
+}
+
+/// What an entry holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Image,
+    Video,
+    Audio,
+    Caption,
+    Conditioning,
+    /// Caches, and pictures for evaluation alone.
+    Other,
+}
+
+/// Reads the data loader's file.
+pub(super) fn loader(
+    file: &File<'_>,
+    settings: &Settings,
+    recipe: Option<Recipe>,
+    samples: &BTreeMap<String, u64>,
+    found: &mut Findings,
+) -> Option<Loader> {
+    let Value::Array(entries) = source::json(file, found)? else {
+        found.problem(
+            file.name,
+            "$",
+            "the data loader's file is not a JSON array",
+            "write [{\"id\": ...}, ...]",
+        );
+        return None;
+    };
+    let validated = settings.text("eval_dataset_id", found);
+    let context = Context {
+        file: file.name,
+        settings,
+        recipe,
+        samples,
+        validated,
+    };
+    let mut loader = Loader::default();
+    let captions_only = !entries.iter().any(|entry| is_picture(entry, recipe));
+    for (number, entry) in entries.iter().enumerate() {
+        if found.is_full() {
+            break;
+        }
+        context.entry(number, entry, captions_only, &mut loader, found);
+    }
+    if loader.datasets.is_empty() && !found.has_problems() {
+        let what = "no data set is trained on";
+        let hint = "add one of dataset_type image, video or audio that is not disabled and has a probability above 0";
+        found.problem(file.name, "$", what, hint);
+    }
+    unknown_ids(&context, &loader, found);
+    Some(loader)
+}
+
+fn unknown_ids(context: &Context<'_>, loader: &Loader, found: &mut Findings) {
+    for id in context.samples.keys() {
+        if !loader.ids.contains(id) {
+            let what = format!("{} is no data set that is trained on", shown(id));
+            let known: Vec<_> = loader.ids.iter().take(8).map(|id| shown(id)).collect();
+            found.problem(
+                context.file,
+                "$",
+                what,
+                format!("give the size of one of {}", known.join(", ")),
+            );
+        }
+    }
+}
+
+/// Whether an entry is trained on in its own right, so that captions beside it are not.
+fn is_picture(entry: &Value, recipe: Option<Recipe>) -> bool {
+    let audio_model = recipe.is_some_and(|recipe| recipe.modality() == Modality::Audio);
+    match entry.get("dataset_type").and_then(Value::as_str) {
+        None | Some("image" | "video") => true,
+        Some("audio") => audio_model,
+        Some(_) => false,
+    }
+}
+
+impl Context<'_> {
+    fn entry(
+        &self,
+        number: usize,
+        entry: &Value,
+        captions_only: bool,
+        loader: &mut Loader,
+        found: &mut Findings,
+    ) {
+        let path = format!("$[{number}]");
+        let Value::Object(keys) = entry else {
+            found.problem(
+                self.file,
+                path,
+                "this entry is not an object",
+                "write {\"id\": ..., ...}",
+            );
+            return;
+        };
+        let entry = Entry {
+            file: self.file,
+            path: &path,
+            keys,
+        };
+        entry.check_keys(number, found);
+        if entry.flag("disabled", found) || entry.flag("disable", found) {
+            return;
+        }
+        let Some(id) = entry.text("id", found) else {
+            entry.problem(
+                "id",
+                "the entry has no id",
+                "give it a name of its own",
+                found,
+            );
+            return;
+        };
+        let Some(kind) = kind(&entry, found) else {
+            return;
+        };
+        self.count_inputs(&entry, &id, kind, &mut loader.inputs, found);
+        if !self.is_trained(&entry, kind, captions_only, found) {
+            return;
+        }
+        if loader.datasets.len() == Workload::MAX_DATASETS {
+            let what = format!(
+                "more than {} data sets are trained on",
+                Workload::MAX_DATASETS
+            );
+            found.problem(self.file, path, what, "merge some of them");
+            return;
+        }
+        if let Some((dataset, said)) = self.dataset(&entry, &id, kind, loader, found) {
+            loader.datasets.push(dataset);
+            loader.ids.push(id);
+            loader.resolutions_said.push(said);
+        }
+    }
+
+    fn is_trained(
+        &self,
+        entry: &Entry<'_>,
+        kind: Kind,
+        captions_only: bool,
+        found: &mut Findings,
+    ) -> bool {
+        let audio_model = self
+            .recipe
+            .is_none_or(|recipe| recipe.modality() == Modality::Audio);
+        let kind_is_trained = match kind {
+            Kind::Image | Kind::Video => true,
+            Kind::Audio => audio_model || captions_only,
+            Kind::Caption => captions_only,
+            Kind::Conditioning | Kind::Other => false,
+        };
+        kind_is_trained && probability(entry, found) > 0.0
+    }
+
+    fn count_inputs(
+        &self,
+        entry: &Entry<'_>,
+        id: &str,
+        kind: Kind,
+        inputs: &mut Inputs,
+        found: &mut Findings,
+    ) {
+        let generated = match entry.get("conditioning") {
+            Some(Value::Array(list)) => u32::try_from(list.len()).unwrap_or(u32::MAX),
+            Some(_) => 1,
+            None => 0,
+        };
+        inputs.conditioning = inputs.conditioning.saturating_add(generated);
+        let chosen = self
+            .validated
+            .as_deref()
+            .is_none_or(|list| list.split(',').any(|one| one.trim() == id));
+        if !chosen || entry.flag("disable_validation", found) {
+            return;
+        }
+        match kind {
+            Kind::Conditioning => inputs.conditioning = inputs.conditioning.saturating_add(1),
+            Kind::Image | Kind::Video => {
+                inputs.plain += 1;
+                let references = generated > 0 || entry.get("conditioning_data").is_some();
+                inputs.with_references += u32::from(references);
+            }
+            Kind::Audio | Kind::Caption | Kind::Other => {}
+        }
+    }
+}
+
+fn kind(entry: &Entry<'_>, found: &mut Findings) -> Option<Kind> {
+    const KINDS: [(&str, Kind); 11] = [
+        ("image", Kind::Image),
+        ("video", Kind::Video),
+        ("audio", Kind::Audio),
+        ("caption", Kind::Caption),
+        ("conditioning", Kind::Conditioning),
+        ("eval", Kind::Other),
+        ("grounding", Kind::Other),
+        ("text_embeds", Kind::Other),
+        ("image_embeds", Kind::Other),
+        ("conditioning_image_embeds", Kind::Other),
+        ("distillation_cache", Kind::Other),
+    ];
+    let Some(named) = entry.text("dataset_type", found) else {
+        return Some(Kind::Image);
+    };
+    let kind = KINDS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(&named));
+    if kind.is_none() {
+        let what = format!("{} is no dataset_type", shown(&named));
+        let names = KINDS.iter().map(|(name, _)| *name);
+        let hint = match vocabulary::nearest(&named, names.clone()) {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => format!("write one of {}", names.collect::<Vec<_>>().join(", ")),
+        };
+        entry.problem("dataset_type", what, hint, found);
+    }
+    kind.map(|(_, kind)| *kind)
+}
+
+fn probability(entry: &Entry<'_>, found: &mut Findings) -> f64 {
+    let Some(text) = entry.text("probability", found) else {
+        return 1.0;
+    };
+    match text.parse::<f64>() {
+        Ok(probability) if probability.is_finite() => probability,
+        _ => {
+            entry.problem(
+                "probability",
+                format!("{} is no number", shown(&text)),
+                "write a number such as 1.0",
+                found,
+            );
+            1.0
+        }
+    }
+}

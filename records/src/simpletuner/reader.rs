@@ -1,0 +1,320 @@
+//! The reader's door: a configuration's files in, a workload with every assumption, or every problem, out.
+
+use std::collections::BTreeMap;
+
+use super::adapter;
+use super::effects;
+use super::files::{File, Files, References};
+use super::findings::Findings;
+use super::generation;
+use super::loader::{self, Loader};
+use super::model::{self, Model};
+use super::note::Note;
+use super::off_record::OffRecord;
+use super::problem::{Problems, shown};
+use super::settings::Settings;
+use super::source;
+use super::title;
+use super::workload::{Length, Workload};
+use crate::key::{Accumulation, BatchSize, InferenceSteps};
+
+/// What a person says beside the files.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Samples by the id of their data set, for data sets whose size decides something.
+    pub samples: BTreeMap<String, u64>,
+}
+
+/// A configuration that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What the run asks for; it passes [`Workload::check`].
+    pub workload: Workload,
+    /// Every assumption that was made.
+    pub notes: Vec<Note>,
+    /// The run in one line, for screens: words of closed lists and numbers only.
+    pub title: String,
+    /// The ids of the workload's data sets in their order, to ask for their sizes by. They are the person's words
+    /// and go nowhere but to that person's screen.
+    pub dataset_ids: Vec<String>,
+}
+
+/// Where a LyCORIS adapter's settings are looked for when the configuration does not say.
+const DEFAULT_LYCORIS: &str = "config/lycoris_config.json";
+
+/// Which other files a configuration names.
+///
+/// # Errors
+/// When the configuration itself cannot be read, with all that is wrong in it.
+pub fn references(config: &File<'_>) -> Result<References, Problems> {
+    let mut found = Findings::default();
+    let settings = source::settings(config, &mut found);
+    let references = settings.map(|settings| named(&settings, &mut found));
+    found.into_notes()?;
+    Ok(references.unwrap_or_default())
+}
+
+/// Reads a configuration: only what the workload has words for, and nothing else of it, goes further.
+///
+/// # Errors
+/// Everything that is wrong, missing or not supported, each with its place.
+pub fn read(files: &Files<'_>, options: &Options) -> Result<Reading, Problems> {
+    let mut found = Findings::default();
+    let reading = reading(files, options, &mut found);
+    match reading {
+        Some(reading) => found.into_notes().map(|notes| Reading { notes, ..reading }),
+        None => {
+            if !found.has_problems() {
+                let what = "the configuration says too little to be understood";
+                let hint = "compare it with an example of SimpleTuner's";
+                found.problem(files.config.name, "$", what, hint);
+            }
+            Err(found.into_problems())
+        }
+    }
+}
+
+fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option<Reading> {
+    let settings = source::settings(&files.config, found)?;
+    settings.check_choices(found);
+    model::required(&settings, "optimizer", found);
+    let model = model::model(&settings, found);
+    effects::check(&settings, found);
+    let length = length(&settings, found);
+    let checkpoint_every =
+        settings.whole("checkpoint_step_interval", 0..=Workload::MAX_STEPS, found);
+    let accumulation = whole32(&settings, "gradient_accumulation_steps", found);
+    let context_parallel = whole32(&settings, "context_parallel_size", found);
+    let references = named(&settings, found);
+    let lycoris = wanted(
+        &settings,
+        "lycoris_config",
+        references.lycoris,
+        files.lycoris,
+        found,
+    );
+    let algorithm = lycoris.and_then(|file| adapter::algorithm(&file, found));
+    let library = wanted(
+        &settings,
+        "user_prompt_library",
+        references.prompt_library,
+        files.prompt_library,
+        found,
+    );
+    let recipe = model.map(|model| model.recipe);
+    let loader = match wanted(
+        &settings,
+        "data_backend_config",
+        references.data_backend,
+        files.data_backend,
+        found,
+    ) {
+        Some(file) => loader::loader(&file, &settings, recipe, &options.samples, found),
+        None => {
+            model::required(&settings, "data_backend_config", found);
+            None
+        }
+    };
+    other_notes(&settings, found);
+    let (model, loader) = (model?, loader?);
+    let longest = loader.datasets.iter().map(|dataset| dataset.frames).max()?;
+    let recipe = model
+        .recipe
+        .at_frames(longest.max_frames())
+        .unwrap_or(model.recipe);
+    let validation = generation::validation(
+        &settings,
+        recipe,
+        loader.inputs,
+        longest,
+        library.as_ref(),
+        found,
+    );
+    let mut workload = Workload {
+        recipe,
+        precision: model.precision,
+        quantization: model.quantization,
+        accumulation: accumulation?,
+        context_parallel: context_parallel?,
+        datasets: loader.datasets.clone(),
+        length: length?,
+        checkpoint_every: checkpoint_every.or(Some(500)).filter(|every| *every > 0),
+        validation,
+        off_record: Vec::new(),
+    };
+    off_grid(&workload, found);
+    sizes(&workload, &loader, found);
+    workload.off_record = found.reasons();
+    if !workload.training_on_record() {
+        found.note(Note::NotRecorded);
+    } else if !workload.validation_on_record() {
+        found.note(Note::ValidationNotRecorded);
+    }
+    Some(finished(
+        workload, &model, loader, algorithm, &settings, found,
+    ))
+}
+
+fn finished(
+    workload: Workload,
+    model: &Model,
+    loader: Loader,
+    algorithm: Option<&str>,
+    settings: &Settings,
+    found: &mut Findings,
+) -> Reading {
+    if let Err(bounds) = workload.check() {
+        let hint = "correct the setting that leads to it";
+        found.problem(settings.file(), "$", bounds.to_string(), hint);
+    }
+    let title = title::title(&workload, model, &loader, algorithm);
+    Reading {
+        workload,
+        notes: Vec::new(),
+        title,
+        dataset_ids: loader.ids,
+    }
+}
+
+fn named(settings: &Settings, found: &mut Findings) -> References {
+    let lycoris = model::is_lycoris(settings).then(|| {
+        let named = settings.text("lycoris_config", found);
+        named.unwrap_or_else(|| DEFAULT_LYCORIS.to_owned())
+    });
+    References {
+        data_backend: settings.text("data_backend_config", found),
+        lycoris,
+        prompt_library: settings.text("user_prompt_library", found),
+    }
+}
+
+/// The file that a configuration names; a problem when it is named and not there.
+fn wanted<'a>(
+    settings: &Settings,
+    setting: &str,
+    named: Option<String>,
+    file: Option<File<'a>>,
+    found: &mut Findings,
+) -> Option<File<'a>> {
+    if let (Some(named), None) = (&named, &file) {
+        let what = format!("the file {} was not found", shown(named));
+        settings.problem(setting, what, "correct the path, or give the file", found);
+    }
+    named.and(file)
+}
+
+fn length(settings: &Settings, found: &mut Findings) -> Option<Length> {
+    let steps = settings.whole("max_train_steps", 0..=Workload::MAX_STEPS, found);
+    let given_epochs = settings.given("num_train_epochs").is_some();
+    let epochs = settings.whole(
+        "num_train_epochs",
+        0..=u64::from(Workload::MAX_EPOCHS),
+        found,
+    );
+    let epochs = if given_epochs { epochs? } else { 1 };
+    if settings.given("max_train_steps").is_some()
+        && steps.is_none()
+        && settings.has("max_train_steps")
+    {
+        return None;
+    }
+    match (steps.unwrap_or(0), epochs) {
+        (0, 0) => {
+            let what = "both max_train_steps and num_train_epochs are 0 or missing";
+            settings.problem("max_train_steps", what, "set one of them", found);
+            None
+        }
+        (0, epochs) => {
+            if !given_epochs {
+                found.assumed("num_train_epochs", "1");
+            }
+            Some(Length::Epochs(epochs as u32))
+        }
+        (steps, 0) => Some(Length::Steps(steps)),
+        (_, epochs) => {
+            let what = match given_epochs {
+                true => format!("max_train_steps is set, and num_train_epochs is {epochs}"),
+                false => {
+                    "max_train_steps is set, and num_train_epochs is 1 unless it is set".to_owned()
+                }
+            };
+            settings.problem(
+                "num_train_epochs",
+                what,
+                "set num_train_epochs to 0 to train by steps",
+                found,
+            );
+            None
+        }
+    }
+}
+
+/// A whole number of at least 1 that is 1 unless it is given; `None` with a problem found.
+fn whole32(settings: &Settings, name: &str, found: &mut Findings) -> Option<u32> {
+    if !settings.has(name) {
+        return Some(1);
+    }
+    let number = settings.whole(name, 1..=u64::from(Workload::MAX_BATCH), found)?;
+    u32::try_from(number).ok()
+}
+
+fn other_notes(settings: &Settings, found: &mut Findings) {
+    for setting in ["num_processes", "num_machines"] {
+        if settings
+            .whole(setting, 0..=u64::from(u32::MAX), found)
+            .is_some_and(|number| number > 1)
+        {
+            found.note(Note::ProcessesFromHardware);
+        }
+    }
+    let resumes = settings.text("resume_from_checkpoint", found);
+    if resumes.is_some_and(|from| from != "latest") {
+        found.note(Note::Resumes);
+    }
+}
+
+/// Takes a run off the record whose numbers are not on the records' grids.
+fn off_grid(workload: &Workload, found: &mut Findings) {
+    if workload
+        .datasets
+        .iter()
+        .any(|dataset| BatchSize::new(dataset.batch_size).is_none())
+    {
+        found.off_record("train_batch_size", OffRecord::BatchSize);
+    }
+    if Accumulation::new(workload.accumulation).is_none() {
+        found.off_record("gradient_accumulation_steps", OffRecord::Accumulation);
+    }
+    let steps = workload
+        .validation
+        .as_ref()
+        .map(|validation| validation.inference_steps);
+    if steps.is_some_and(|steps| InferenceSteps::new(steps).is_none()) {
+        found.off_record("validation_num_inference_steps", OffRecord::InferenceSteps);
+    }
+}
+
+/// Says what rests on sizes that nobody gave.
+fn sizes(workload: &Workload, loader: &Loader, found: &mut Findings) {
+    let by_epochs = matches!(workload.length, Length::Epochs(_));
+    let shapes = |index: usize| {
+        let dataset = &workload.datasets[index];
+        (dataset.resolution, dataset.frames, dataset.batch_size)
+    };
+    let several = (1..workload.datasets.len()).any(|index| shapes(index) != shapes(0));
+    if by_epochs {
+        found.note(Note::BucketsUnknown);
+    } else if several
+        && workload
+            .datasets
+            .iter()
+            .any(|dataset| dataset.samples.is_none())
+    {
+        found.note(Note::SharedEvenly);
+    }
+    if by_epochs || several {
+        for &dataset in &loader.sizes_from_maximum {
+            found.note(Note::SamplesFromMaximum { dataset });
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! From the bytes of a configuration to its settings, as SimpleTuner's own loaders turn them into options.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value};
+
+use super::files::{File, Format};
+use super::findings::Findings;
+use super::problem::{below, shown};
+use super::settings::{Given, Setting, Settings};
+use super::vocabulary;
+
+/// What SimpleTuner's page writes into a configuration for itself, beside the settings.
+const PAGE_WRAPPER: &str = "config";
+
+/// The settings of a configuration; `None` when the file cannot be read at all, with a problem found.
+pub(super) fn settings(file: &File<'_>, found: &mut Findings) -> Option<Settings> {
+    let mut builder = Builder {
+        file: file.name,
+        given: HashMap::new(),
+        ignored_false: HashSet::new(),
+    };
+    match file.format() {
+        Format::Json => builder.json(json(file, found)?, found)?,
+        Format::Toml => builder.object("$", toml(file, found)?, found),
+        Format::Env => builder.env(text(file, found)?, found),
+    }
+    Some(Settings::new(
+        file.name,
+        builder.given,
+        builder.ignored_false,
+    ))
+}
+
+/// A JSON file, or `None` with a problem found.
+pub(super) fn json(file: &File<'_>, found: &mut Findings) -> Option<Value> {
+    let text = text(file, found)?;
+    // serde_json stops at 128 levels of nesting, long before the stack does.
+    match serde_json::from_str(text) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            let (what, hint) = match error.classify() {
+                serde_json::error::Category::Eof => {
+                    ("the JSON ends too early", "close every bracket and quote")
+                }
+                _ => (
+                    "this is not valid JSON",
+                    "look for a missing or superfluous comma or quote just before it",
+                ),
+            };
+            found.problem(file.name, place, what, hint);
+            None
+        }
+    }
+}
+
+fn toml(file: &File<'_>, found: &mut Findings) -> Option<Map<String, Value>> {
+    let text = text(file, found)?;
+    match toml::from_str::<Map<String, Value>>(text) {
+        Ok(table) => Some(table),
+        Err(error) => {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text
+                .get(..start)
+                .map_or(1, |before| before.matches('\n').count() + 1);
+            let hint = "write each setting as `name = value`, texts in quotes";
+            found.problem(
+                file.name,
+                format!("line {line}"),
+                "this is not valid TOML",
+                hint,
+            );
+            None
+        }
+    }
+}
+
+fn text<'a>(file: &File<'a>, found: &mut Findings) -> Option<&'a str> {
+    let length = file.bytes.len();
+    if length > File::MAX_BYTES {
+        let what = format!(
+            "the file has {length} bytes, more than {} are not read",
+            File::MAX_BYTES
+        );
+        found.problem(
+            file.name,
+            "$",
+            what,
+            "give the configuration itself, not the data",
+        );
+        return None;
+    }
+    match std::str::from_utf8(file.bytes) {
+        Ok(text) => Some(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        Err(error) => {
+            let place = format!("byte {}", error.valid_up_to());
+            found.problem(
+                file.name,
+                place,
+                "the file is not UTF-8 text",
+                "save it as UTF-8",
+            );
+            None
+        }
+    }
+}
+
+struct Builder<'a> {
+    file: &'a str,
+    given: HashMap<String, Setting>,
+    ignored_false: HashSet<String>,
+}
+
+impl Builder<'_> {
+    fn json(&mut self, value: Value, found: &mut Findings) -> Option<()> {
+        let Value::Object(mut settings) = value else {
+            let hint = "write the settings as {\"name\": value, ...}";
+            found.problem(
+                self.file,
+                "$",
+                "the configuration is not a JSON object",
+                hint,
+            );
+            return None;
+        };
+        match settings.remove(PAGE_WRAPPER) {
+            Some(Value::Object(inner)) if !settings.contains_key("model_family") => {
+                self.object(&below("$", PAGE_WRAPPER), inner, found);
+            }
+            Some(other) => {
+                settings.insert(PAGE_WRAPPER.to_owned(), other);
+                self.object("$", settings, found);
+            }
+            None => self.object("$", settings, found),
+        }
+        Some(())
+    }
+
+    fn object(&mut self, parent: &str, settings: Map<String, Value>, found: &mut Findings) {
+        for (key, value) in settings {
+            let name = key.trim().trim_start_matches('-');
+            let path = below(parent, &key);
+            if !vocabulary::is_setting(name) {
+                self.unknown(name, &path, found);
+            } else if let Some(given) = given(value) {
+                self.set(name, given, path);
+            }
+            if found.is_full() {
+                return;
+            }
+        }
+    }
+
+    /// A later setting of the same name wins, as on a command line.
+    fn set(&mut self, name: &str, given: Given, path: String) {
+        let is_false = matches!(&given, Given::Text(text) if text.eq_ignore_ascii_case("false"));
+        if is_false {
+            self.ignored_false.insert(name.to_owned());
+            return;
+        }
+        let given = match given {
+            Given::Text(text) if text.eq_ignore_ascii_case("true") => Given::True,
+            other => other,
+        };
+        self.given
+            .insert(canonical(name).to_owned(), Setting { given, path });
+    }
+
+    fn unknown(&self, name: &str, path: &str, found: &mut Findings) {
+        let what = format!("SimpleTuner 4.10.1 has no setting {}", shown(name));
+        let hint = match vocabulary::nearest_setting(name) {
+            Some(nearest) => format!("did you mean {nearest}?"),
+            None => "remove it, or look the name up in SimpleTuner's OPTIONS document".to_owned(),
+        };
+        found.problem(self.file, path, what, hint);
+    }
+
+    fn env(&mut self, text: &str, found: &mut Findings) {
+        let mut variables: Vec<(&str, String)> = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some((name, value)) = line.split_once('=') else {
+                let place = format!("line {}", number + 1);
+                found.problem(
+                    self.file,
+                    place,
+                    "this is no assignment",
+                    "write NAME=value",
+                );
+                continue;
+            };
+            let value = unquoted(value.trim());
+            match name.trim().strip_suffix('+') {
+                Some(name) => match variables
+                    .iter_mut()
+                    .find(|(known, _)| *known == name.trim())
+                {
+                    Some((_, before)) => *before = format!("{before} {value}"),
+                    None => variables.push((name.trim(), value.to_owned())),
+                },
+                None => variables.push((name.trim(), value.to_owned())),
+            }
+        }
+        for (name, value) in variables {
+            self.variable(name, &value, found);
+        }
+    }
+
+    fn variable(&mut self, name: &str, value: &str, found: &mut Findings) {
+        match vocabulary::setting_of_variable(name) {
+            Some(setting) if vocabulary::is_setting(setting) => {
+                if !value.is_empty() {
+                    self.set(setting, Given::Text(value.to_owned()), name.to_owned());
+                }
+            }
+            Some(setting) => self.unknown(setting, name, found),
+            None if name == "TRAINER_EXTRA_ARGS" => self.arguments(value, found),
+            None => {
+                // The file may set variables of other programs, so only a slip is a problem.
+                if let Some(nearest) = vocabulary::nearest_variable(name) {
+                    let what = "SimpleTuner does not read this variable";
+                    found.problem(
+                        self.file,
+                        shown(name),
+                        what,
+                        format!("did you mean {nearest}?"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn arguments(&mut self, line: &str, found: &mut Findings) {
+        const PLACE: &str = "TRAINER_EXTRA_ARGS";
+        let mut words = line.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            let Some(option) = word.strip_prefix("--") else {
+                continue;
+            };
+            let (name, value) = match option.split_once('=') {
+                Some((name, value)) => (name, Given::Text(unquoted(value).to_owned())),
+                None => match words.next_if(|next| !next.starts_with("--")) {
+                    Some(value) => (option, Given::Text(unquoted(value).to_owned())),
+                    None => (option, Given::True),
+                },
+            };
+            if vocabulary::is_setting(name) {
+                self.set(name, value, PLACE.to_owned());
+            } else {
+                self.unknown(name, PLACE, found);
+            }
+        }
+    }
+}
+
+/// The value as an option would carry it; `None` for what SimpleTuner leaves out.
+fn given(value: Value) -> Option<Given> {
+    match value {
+        Value::Null => None,
+        Value::Bool(true) => Some(Given::True),
+        Value::Bool(false) => Some(Given::False),
+        Value::Number(number) => Some(Given::Text(number.to_string())),
+        Value::String(text) => {
+            let text = text.trim();
+            (!text.is_empty()).then(|| Given::Text(text.to_owned()))
+        }
+        structure @ (Value::Array(_) | Value::Object(_)) => Some(Given::Structure(structure)),
+    }
+}
+
+/// The name under which an older or second name of a setting is kept.
+fn canonical(name: &str) -> &str {
+    match name {
+        "validation_steps" => "validation_step_interval",
+        "checkpointing_steps" => "checkpoint_step_interval",
+        "save_total_limit" => "checkpoints_total_limit",
+        "fused_qkv_projections" => "fuse_qkv_projections",
+        other => other,
+    }
+}
+
+fn unquoted(value: &str) -> &str {
+    let inside = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    inside('"').or_else(|| inside('\'')).unwrap_or(value)
+}

@@ -1,0 +1,180 @@
+//! The words SimpleTuner knows: its settings, their choices, its variables, and the nearest one to a slip.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+static SETTINGS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| lines(include_str!("../../data/simpletuner-4.10.1-settings.txt")).collect());
+static CHOICES: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let rows = lines(include_str!("../../data/simpletuner-4.10.1-choices.txt"));
+    let row = |line: &'static str| {
+        let (setting, choices) = line.split_once(' ')?;
+        Some((setting, choices.split(' ').collect()))
+    };
+    rows.filter_map(row).collect()
+});
+static VARIABLES: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+    let rows = lines(include_str!(
+        "../../data/simpletuner-4.10.1-environment.txt"
+    ));
+    rows.filter_map(|line| line.split_once(' ')).collect()
+});
+static DATASET_KEYS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| lines(include_str!("../../data/simpletuner-4.10.1-datasets.txt")).collect());
+static WEIGHTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
+    let rows = lines(include_str!("../../data/simpletuner-4.10.1-weights.txt"));
+    let row = |line: &'static str| {
+        let mut words = line.split(' ');
+        Some((words.next()?, words.next()?, words.next()?))
+    };
+    rows.filter_map(row).collect()
+});
+
+/// Characters of a word beyond which it is no slip of any known one.
+const MAX_WORD_CHARS: usize = 64;
+
+/// Whether SimpleTuner has a setting of this name.
+pub(super) fn is_setting(name: &str) -> bool {
+    SETTINGS.contains(name)
+}
+
+/// The setting that was probably meant.
+pub(super) fn nearest_setting(name: &str) -> Option<&'static str> {
+    nearest(name, SETTINGS.iter().copied())
+}
+
+/// The values a setting may have; `None` for a setting with an open range.
+pub(super) fn choices(setting: &str) -> Option<&'static [&'static str]> {
+    CHOICES.get(setting).map(Vec::as_slice)
+}
+
+/// Every setting with a closed list of values.
+pub(super) fn settings_with_choices()
+-> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    CHOICES
+        .iter()
+        .map(|(setting, choices)| (*setting, choices.as_slice()))
+}
+
+/// The setting that a variable of `config.env` stands for.
+pub(super) fn setting_of_variable(name: &str) -> Option<&'static str> {
+    VARIABLES.get(name).copied()
+}
+
+/// The variable that was probably meant.
+pub(super) fn nearest_variable(name: &str) -> Option<&'static str> {
+    nearest(name, VARIABLES.keys().copied())
+}
+
+/// Whether SimpleTuner reads this key of a data loader's entry.
+pub(super) fn is_dataset_key(name: &str) -> bool {
+    DATASET_KEYS.contains(name)
+}
+
+/// The key of a data loader's entry that was probably meant.
+pub(super) fn nearest_dataset_key(name: &str) -> Option<&'static str> {
+    nearest(name, DATASET_KEYS.iter().copied())
+}
+
+/// The flavour whose published weights have this name.
+pub(super) fn flavour_of_weights(family: &str, weights: &str) -> Option<&'static str> {
+    let wanted = |row: &&(&str, &str, &str)| row.0 == family && row.2.eq_ignore_ascii_case(weights);
+    WEIGHTS.iter().find(wanted).map(|row| row.1)
+}
+
+/// The known word that differs from this one by the fewest slips, if that is few enough for a slip.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word: Vec<char> = word
+        .chars()
+        .take(MAX_WORD_CHARS + 1)
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    if word.is_empty() || word.len() > MAX_WORD_CHARS {
+        return None;
+    }
+    let allowed = (word.len() / 4).clamp(1, 3);
+    let ranked = known.map(|known| (slips(&word, known), known));
+    ranked
+        .filter(|(slips, _)| *slips <= allowed)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// How many characters must be added, dropped, exchanged or swapped with their neighbour, in lower case.
+fn slips(word: &[char], known: &str) -> usize {
+    let known: Vec<char> = known.chars().map(|c| c.to_ascii_lowercase()).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=known.len()).collect();
+    for (row, &typed) in word.iter().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, &meant) in known.iter().enumerate() {
+            let exchanged = above[column] + usize::from(typed != meant);
+            let mut least = exchanged
+                .min(above[column + 1] + 1)
+                .min(current[column] + 1);
+            let swapped =
+                row > 0 && column > 0 && typed == known[column - 1] && word[row - 1] == meant;
+            if swapped {
+                least = least.min(before[column - 1] + 1);
+            }
+            current.push(least);
+        }
+        before = std::mem::replace(&mut above, current);
+    }
+    above[known.len()]
+}
+
+fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
+    text.lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Family;
+
+    #[test]
+    fn a_slip_finds_the_word_that_was_meant() {
+        for (slip, meant) in [
+            ("train_batchsize", Some("train_batch_size")),
+            ("resoltuion", Some("resolution")),
+            ("gradient_checkpointng", Some("gradient_checkpointing")),
+            ("Max_Train_Step", Some("max_train_steps")),
+            ("no_such_option", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest_setting(slip), meant, "{slip}");
+        }
+        assert_eq!(nearest_setting(&"x".repeat(100_000)), None);
+        assert_eq!(nearest_dataset_key("repeat"), Some("repeats"));
+        assert_eq!(nearest_variable("MAX_NUM_STEP"), Some("MAX_NUM_STEPS"));
+    }
+
+    #[test]
+    fn the_lists_agree_with_each_other_and_with_the_registry() {
+        for (setting, _) in settings_with_choices() {
+            assert!(is_setting(setting), "{setting}");
+        }
+        for (family, flavour, _) in WEIGHTS.iter() {
+            let known = Family::find(family).expect("a family");
+            assert!(
+                known.flavours().any(|name| name == *flavour),
+                "{family} {flavour}"
+            );
+        }
+        assert!(WEIGHTS.len() > 100 && SETTINGS.len() > 500 && DATASET_KEYS.len() > 100);
+    }
+
+    #[test]
+    fn published_weights_tell_their_flavour() {
+        assert_eq!(
+            flavour_of_weights("flux", "black-forest-labs/FLUX.1-dev"),
+            Some("dev")
+        );
+        assert_eq!(
+            flavour_of_weights("sdxl", "black-forest-labs/FLUX.1-dev"),
+            None
+        );
+    }
+}
