@@ -7,6 +7,7 @@
 //!
 //! What is acknowledged is on disk: a reply means that the command was written, synced and applied. A node alone is a
 //! cluster of one; more nodes are a matter of [`consensus::Transport`].
+#![warn(missing_docs)]
 
 mod config;
 pub mod consensus;

@@ -50,9 +50,17 @@ async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now:
         slot: Arc::clone(slot),
         leader,
     };
-    tokio::select! {
-        _ = role.wait_for(|role| *role != now) => tracing::info!(term = now.term, "this node no longer leads"),
-        failed = duties.join_next() => tracing::error!(?failed, "a duty has ended; all of them begin anew"),
+    let failed = tokio::select! {
+        _ = role.wait_for(|role| *role != now) => None,
+        failed = duties.join_next() => Some(failed),
+    };
+    match failed {
+        None => tracing::info!(term = now.term, "this node no longer leads"),
+        Some(failed) => {
+            tracing::error!(?failed, "a duty has ended; all of them begin anew");
+            // Whatever ended it may still be there: not in a tight circle.
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
     }
     drop(ended);
 }

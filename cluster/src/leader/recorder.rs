@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::ports::{Contribution, RecordSink};
+use crate::ports::{Contribution, PortError, RecordSink};
 
 /// Contributions recorded at once: enough for one table file, few enough to retry as a whole.
 const BATCH: usize = 256;
 
 /// Contributions that wait. A worker keeps what is refused in its spool and sends it again.
 const WAITING: usize = 1024;
+
+/// A store that has not answered by then is not going to: the batch is refused, and the next may fare better. Longer than
+/// any store needs, and what it still does with the batch is no harm, since an id is stored once.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why a contribution was not recorded. The worker keeps it and sends it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +47,7 @@ impl Recorder {
         every: Duration,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(WAITING);
-        (Self { queue }, run(sink, every, waiting))
+        (Self { queue }, run(sink, every, PATIENCE, waiting))
     }
 
     /// Waits until the contribution is durable.
@@ -62,12 +66,17 @@ impl Recorder {
     }
 }
 
-async fn run(sink: Arc<dyn RecordSink>, every: Duration, mut waiting: mpsc::Receiver<Waiting>) {
+async fn run(
+    sink: Arc<dyn RecordSink>,
+    every: Duration,
+    patience: Duration,
+    mut waiting: mpsc::Receiver<Waiting>,
+) {
     while let Some(first) = waiting.recv().await {
         let batch = gather(first, every, &mut waiting).await;
         let (contributions, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let count = contributions.len();
-        let recorded = sink.record(contributions).await.map_err(|error| {
+        let recorded = record(sink.as_ref(), contributions, patience).await.map_err(|error| {
             tracing::warn!(%error, count, "contributions were not recorded; workers send them again");
             ContributeError::Failed
         });
@@ -75,6 +84,17 @@ async fn run(sink: Arc<dyn RecordSink>, every: Duration, mut waiting: mpsc::Rece
             // A worker that is gone asks again with the same id.
             let _ = answer.send(recorded);
         }
+    }
+}
+
+async fn record(
+    sink: &dyn RecordSink,
+    contributions: Vec<Contribution>,
+    patience: Duration,
+) -> Result<(), PortError> {
+    match timeout(patience, sink.record(contributions)).await {
+        Ok(recorded) => recorded,
+        Err(_) => Err(PortError::new("the store did not answer in time")),
     }
 }
 
@@ -101,7 +121,6 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::ports::PortError;
 
     #[derive(Default)]
     struct Sink {
@@ -155,6 +174,23 @@ mod tests {
         assert_eq!(answers, [Err(ContributeError::Failed); 2]);
         *sink.failing.lock() = false;
         assert_eq!(recorder.contribute(contribution(1)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_never_answers_is_given_up() {
+        struct Silent;
+        impl RecordSink for Silent {
+            fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+                Box::pin(std::future::pending())
+            }
+        }
+        let (queue, waiting) = mpsc::channel(1);
+        let short = Duration::from_millis(5);
+        tokio::spawn(run(Arc::new(Silent), short, short, waiting));
+        assert_eq!(
+            Recorder { queue }.contribute(contribution(1)).await,
+            Err(ContributeError::Failed)
+        );
     }
 
     #[tokio::test]

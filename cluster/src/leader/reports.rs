@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
+use stepcast_scheduler::model::limits::DETAIL_BYTES_MAX;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::context::Leader;
@@ -15,6 +16,9 @@ use crate::watch::Update;
 
 /// Facts of one worker on their way into the log. Beyond it the worker's stream is read no further.
 const FACTS: usize = 64;
+
+/// Epochs in one renewal: many times what the GPUs of one host can run.
+const RENEWED: usize = 256;
 
 /// A fact that found no room in the log is tried again this often before the worker has to send it again.
 const TRIES: u32 = 5;
@@ -95,6 +99,7 @@ impl Reports {
                 step,
                 detail,
             } => {
+                let detail = tail(detail);
                 self.fact(
                     epoch,
                     true,
@@ -146,7 +151,8 @@ impl Reports {
 
 impl Inner {
     /// Renews what the state and the table both hold for this worker; the worker ends what is missing in the answer.
-    fn renew(&self, renewal: u64, epochs: Vec<Epoch>) -> Result<(), ReportError> {
+    fn renew(&self, renewal: u64, mut epochs: Vec<Epoch>) -> Result<(), ReportError> {
+        epochs.truncate(RENEWED);
         let leader = &self.leader;
         let now = leader.now();
         let live = leader
@@ -243,6 +249,16 @@ impl std::fmt::Debug for Reports {
         f.debug_struct("Reports")
             .field("worker", &self.0.worker)
             .finish_non_exhaustive()
+    }
+}
+
+/// The end of a text, as much of it as the state keeps: what is longer would only be refused by the log.
+fn tail(text: String) -> String {
+    let from = text.ceil_char_boundary(text.len().saturating_sub(DETAIL_BYTES_MAX));
+    if from == 0 {
+        text
+    } else {
+        text[from..].to_owned()
     }
 }
 
