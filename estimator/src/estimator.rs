@@ -12,6 +12,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use tokio::time::timeout;
 use url::Url;
 
@@ -19,6 +21,7 @@ use crate::contribution::{Committed, Contribution};
 use crate::error::Error;
 use crate::index::Index;
 use crate::price::PriceBook;
+use crate::sql::{self, Answer};
 use crate::store::StoreConfig;
 use crate::table::{Compacted, Kind, News, Table};
 pub use follower::Follower;
@@ -37,13 +40,14 @@ pub struct Estimator {
 }
 
 struct Shared {
-    store: Arc<dyn ObjectStore>,
-    base: Url,
+    /// The store under its prefix: the tables' folders and what lies beside them.
+    prefixed: Arc<dyn ObjectStore>,
     tables: [Table; 2],
     index: ArcSwap<Index>,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
     building: Mutex<Building>,
     prices: Arc<PriceBook>,
+    sql: sql::Engine,
 }
 
 /// What is known of the tables, as it grows.
@@ -87,11 +91,11 @@ impl Estimator {
         let table = |kind| Table::new(kind, &store, &base);
         let shared = Shared {
             tables: [table(Kind::Training)?, table(Kind::Validation)?],
-            store,
-            base,
+            prefixed: Arc::new(PrefixStore::new(Arc::clone(&store), prefix(&base)?)),
             index: ArcSwap::default(),
             building: Mutex::default(),
             prices: Arc::new(prices),
+            sql: sql::Engine::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -179,6 +183,23 @@ impl Estimator {
         Follower::start(self)
     }
 
+    /// Answers one reading statement over the tables `training_steps` and `validation_prompts`, as they were at the
+    /// last look at the store. Bounded in every way: see the constants beside [`Answer`].
+    ///
+    /// # Errors
+    /// [`Error::Refused`] and [`Error::Query`] are for the person who wrote the statement, with a hint;
+    /// [`Error::TimedOut`], [`Error::OutOfMemory`] and [`Error::Busy`] are the bounds.
+    pub async fn sql(&self, statement: &str) -> Result<Answer, Error> {
+        let views = self.shared.tables.iter().map(|table| sql::View {
+            kind: table.kind(),
+            files: table.listing().files.clone(),
+        });
+        self.shared
+            .sql
+            .run(statement, &self.shared.prefixed, views.collect())
+            .await
+    }
+
     /// Everything known, as it is now. Cheap, and no later change shows in it.
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
@@ -249,6 +270,11 @@ impl Estimator {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn prefix(base: &Url) -> Result<Path, Error> {
+    let wrong = |error| Error::Config(format!("the store's location is wrong: {error}"));
+    Path::from_url_path(base.path()).map_err(wrong)
 }
 
 impl std::fmt::Debug for Estimator {

@@ -9,12 +9,14 @@ mod error;
 mod estimator;
 mod index;
 mod price;
+pub mod sql;
 mod store;
 mod table;
 #[cfg(test)]
 mod testing;
 
 pub use contribution::{Committed, Contribution};
+pub use datafusion::arrow;
 pub use error::Error;
 pub use estimator::{CONTRIBUTIONS_MAX, Estimator, Follower, Stats, TableStats};
 pub use index::{Index, Shelf};

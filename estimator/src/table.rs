@@ -19,3 +19,9 @@ pub use compact::Compacted;
 pub(crate) use follow::News;
 pub(crate) use log::{DataFile, Table};
 pub use schema::Kind;
+
+/// The bytes of a file of rows, for tests of what reads such files.
+#[cfg(test)]
+pub(crate) fn data_file(kind: Kind, mut rows: Vec<stepcast_records::Row>) -> bytes::Bytes {
+    parquet::write(kind, &mut rows).expect("file")
+}

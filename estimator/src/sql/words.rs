@@ -1,0 +1,145 @@
+//! The engine's errors in words for the person who wrote the statement, with the nearest name where one is wrong.
+
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+
+use super::functions;
+use crate::error::Error;
+use crate::table::Kind;
+
+/// A name so far from every known one is no misspelling of it.
+const TYPOS_MAX: usize = 3;
+
+/// What an error of the engine means here.
+pub(super) fn of(error: DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => Error::OutOfMemory,
+        DataFusionError::ObjectStore(_)
+        | DataFusionError::IoError(_)
+        | DataFusionError::ParquetError(_) => Error::unreachable(error),
+        DataFusionError::External(source) if source.is::<object_store::Error>() => {
+            Error::unreachable(error)
+        }
+        DataFusionError::SQL(parser, _) => {
+            let message = parser.to_string();
+            let message = message.trim_start_matches("sql parser error: ");
+            query(format!("the statement cannot be read: {message}"), None)
+        }
+        DataFusionError::SchemaError(schema, _) => schema_error(schema),
+        DataFusionError::Plan(message)
+        | DataFusionError::Execution(message)
+        | DataFusionError::NotImplemented(message) => plan_error(message),
+        other => query(other.strip_backtrace(), None),
+    }
+}
+
+/// There is no table of this name.
+pub(super) fn no_table(name: &str) -> Error {
+    let tables = Kind::ALL.map(Kind::name);
+    let hint = match nearest(name, tables) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("the tables are {}", tables.join(" and ")),
+    };
+    query(format!("there is no table `{}`", short(name)), Some(hint))
+}
+
+fn schema_error(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => {
+            let known: Vec<&str> = valid_fields
+                .iter()
+                .map(|field| field.name.as_str())
+                .collect();
+            let hint = match nearest(&field.name, known.iter().copied()) {
+                Some(near) => Some(format!("did you mean `{near}`?")),
+                None if known.is_empty() => None,
+                None => Some(format!("the columns are {}", known.join(", "))),
+            };
+            query(format!("there is no column `{}`", short(&field.name)), hint)
+        }
+        SchemaError::AmbiguousReference { field } => query(
+            format!("the column `{}` is in several tables", short(&field.name)),
+            Some(format!(
+                "write the table before it, such as training_steps.{}",
+                short(&field.name)
+            )),
+        ),
+        other => query(other.to_string(), None),
+    }
+}
+
+fn plan_error(message: &str) -> Error {
+    let first = message.lines().next().unwrap_or_default();
+    if let Some(name) = first
+        .strip_prefix("Invalid function '")
+        .and_then(|rest| rest.split('\'').next())
+    {
+        let known = functions::names();
+        let hint = nearest(name, known.iter().map(String::as_str))
+            .map(|near| format!("did you mean `{near}`?"));
+        return query(format!("there is no function `{}` here", short(name)), hint);
+    }
+    query(first.to_owned(), None)
+}
+
+fn query(message: String, hint: Option<String>) -> Error {
+    Error::Query { message, hint }
+}
+
+/// Enough of a name to know it again.
+fn short(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+/// The known name that a misspelt one is nearest to.
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = short(name).to_lowercase();
+    let distance = |other: &str| edits(&name, other);
+    let (distance, near) = known
+        .into_iter()
+        .map(|other| (distance(other), other))
+        .min()?;
+    let part = near.contains(&name) && name.len() >= 3;
+    (part || distance <= TYPOS_MAX && distance * 2 < name.len().max(2)).then_some(near)
+}
+
+/// How many letters must be added, dropped or changed to turn one text into the other.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, letter) in from.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = above + 1;
+        for (index, other) in to.iter().enumerate() {
+            let changed = corner + usize::from(letter != *other);
+            corner = row[index + 1];
+            row[index + 1] = changed.min(corner + 1).min(row[index] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_a_near_one() {
+        let tables = Kind::ALL.map(Kind::name);
+        for (name, near) in [
+            ("trainig_steps", Some("training_steps")),
+            ("TRAINING_STEP", Some("training_steps")),
+            ("validation", Some("validation_prompts")),
+            ("jobs", None),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(name, tables), near, "{name}");
+        }
+        assert_eq!(edits("kitten", "sitting"), 3);
+        assert_eq!(edits("", "abc"), 3);
+    }
+}
