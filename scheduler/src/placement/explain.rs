@@ -83,7 +83,7 @@ pub fn explain(
     let hints = if held.is_some() {
         Vec::new()
     } else {
-        hints(&round, job)
+        hints(&round, job, now_ms)
     };
     let placement = match held {
         Some(_) => None,
@@ -143,7 +143,7 @@ fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
 fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
     let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
     for slot in &round.pool.slots {
-        let reason = round.against(wording.job, slot).unwrap_or(Reason::Free);
+        let reason = feasible::reason(wording.job, slot, wording.now_ms);
         let known = groups.iter().position(|(known, ..)| *known == reason);
         let position = known.unwrap_or_else(|| {
             groups.push((reason, Vec::new(), Vec::new()));
@@ -174,19 +174,18 @@ fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
 }
 
 /// Wishes without which the job would start now: each is tried with the same rules.
-fn hints(round: &Round<'_>, job: &Job) -> Vec<String> {
+fn hints(round: &Round<'_>, job: &Job, now_ms: u64) -> Vec<String> {
     let mut hints = Vec::new();
     for slot in &round.pool.slots {
         if hints.len() == HINTS_MAX {
             break;
         }
-        let Some(reason) = round.against(job, slot) else {
-            continue;
-        };
+        let reason = feasible::reason(job, slot, now_ms);
         let Some((other, hint)) = relaxed(job, slot.worker, reason) else {
             continue;
         };
-        if round.against(&other, slot).is_none() && !hints.contains(&hint) {
+        let starts = feasible::reason(&other, slot, now_ms) == Reason::Free;
+        if starts && !hints.contains(&hint) {
             hints.push(hint);
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use stepcast_records::{GpuModel, UsdMicros};
 
+use super::pool::{Gpus, Slot};
 use super::reason::Reason;
 use crate::model::limits::BUDGET_MARGIN_MS;
 use crate::model::{Job, Label, TrainerKind, Worker, WorkerState};
@@ -59,8 +60,41 @@ pub fn affordable_ms(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) 
     lasts_ms(job.budget_left(now_ms)?, price_per_hour?)
 }
 
+/// What is against a job on a worker, as a look at the queue sees it; [`Reason::Free`] for nothing.
+pub(super) fn reason(job: &Job, slot: &Slot<'_>, now_ms: u64) -> Reason {
+    against(job, slot, now_ms).err().unwrap_or(Reason::Free)
+}
+
+fn against(job: &Job, slot: &Slot<'_>, now_ms: u64) -> Result<(), Reason> {
+    let count = job.spec.gpu_count;
+    let models = Needs::of(job).fit(slot.worker)?;
+    Purse::of(job, now_ms).pays(slot.worker.price_per_hour(usize::from(count)))?;
+    if let Some(reason) = away(slot.worker) {
+        return Err(reason);
+    }
+    let mut nearest = Reason::GpusBusy;
+    for model in models {
+        match short_of(slot, slot.of_model(model), count) {
+            None => return Ok(()),
+            Some(reason) => nearest = nearest.max(reason),
+        }
+    }
+    Err(nearest)
+}
+
+/// Why fewer than `count` of a worker's GPUs can be had now; `None` if enough can.
+pub(super) fn short_of(slot: &Slot<'_>, gpus: Gpus, count: u8) -> Option<Reason> {
+    let enough = |gpus: Gpus| gpus.count_ones() >= u32::from(count);
+    match () {
+        () if enough(slot.available(gpus)) => None,
+        () if !enough(gpus & slot.free) => Some(Reason::GpusBusy),
+        () if enough(gpus & slot.free & !slot.kept) => Some(Reason::TakenNow),
+        () => Some(Reason::Reserved),
+    }
+}
+
 /// Why a worker takes nothing new, whatever the job.
-pub(crate) fn away(worker: &Worker) -> Option<Reason> {
+fn away(worker: &Worker) -> Option<Reason> {
     match worker.state {
         WorkerState::Revoked => Some(Reason::Revoked),
         WorkerState::Lost { .. } => Some(Reason::Lost),

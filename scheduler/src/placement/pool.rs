@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use stepcast_records::GpuModel;
 
-use super::feasible;
-use super::reason::Reason;
 use crate::ids::{JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Inventory, Worker};
@@ -19,14 +17,12 @@ const _: () = assert!(Gpus::BITS as usize == GPUS_PER_WORKER_MAX);
 /// One worker.
 pub(super) struct Slot<'a> {
     pub(super) worker: &'a Worker,
-    /// Why it takes nothing new.
-    pub(super) away: Option<Reason>,
     /// Its GPUs that nothing uses.
     pub(super) free: Gpus,
     /// Those of them that jobs ahead take in this look.
     taken: Gpus,
     /// Those that are kept for jobs ahead, free or not.
-    kept: Gpus,
+    pub(super) kept: Gpus,
     /// When each GPU is expected to be free, by stamp; what is free or overdue is so now, and `u64::MAX` is unknown.
     free_ms: [u64; GPUS_PER_WORKER_MAX],
     /// Jobs ahead that take or keep GPUs here.
@@ -80,7 +76,6 @@ impl<'a> Slot<'a> {
     fn of(worker: &'a Worker, now_ms: u64) -> Self {
         Self {
             worker,
-            away: feasible::away(worker),
             free: all(worker),
             taken: 0,
             kept: 0,
@@ -99,17 +94,6 @@ impl<'a> Slot<'a> {
     /// Those of `gpus` that a job may have now.
     pub(super) fn available(&self, gpus: Gpus) -> Gpus {
         gpus & self.free & !self.taken & !self.kept
-    }
-
-    /// Why fewer than `count` of `gpus` are available, if so.
-    pub(super) fn short_of(&self, gpus: Gpus, count: u8) -> Option<Reason> {
-        let enough = |gpus: Gpus| gpus.count_ones() >= u32::from(count);
-        match () {
-            () if enough(self.available(gpus)) => None,
-            () if !enough(gpus & self.free) => Some(Reason::GpusBusy),
-            () if enough(gpus & self.free & !self.kept) => Some(Reason::TakenNow),
-            () => Some(Reason::Reserved),
-        }
     }
 
     /// Gives GPUs to a job until `free_ms`.
@@ -156,7 +140,7 @@ fn kinds(slots: &[Slot<'_>]) -> Vec<Vec<usize>> {
     for (position, slot) in slots
         .iter()
         .enumerate()
-        .filter(|(_, slot)| slot.away.is_none())
+        .filter(|(_, slot)| slot.worker.takes_work())
     {
         let Inventory {
             gpus,

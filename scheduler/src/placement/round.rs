@@ -8,7 +8,6 @@ use super::feasible::{self, Needs, Purse};
 use super::forecast::{Forecast, ForecastSource};
 use super::pool::{Gpus, Pool, Slot, positions};
 use super::rank;
-use super::reason::Reason;
 use crate::command::{Placement, PlacementNote};
 use crate::ids::WorkerId;
 use crate::model::Job;
@@ -103,11 +102,11 @@ impl<'a> Round<'a> {
                 continue;
             };
             for (position, slot) in self.pool.of_kind(place.kind) {
-                let available = slot.available(place.gpus);
-                if available.count_ones() < u32::from(count) {
+                if feasible::short_of(slot, place.gpus, count).is_some() {
                     continue;
                 }
                 exhausted = false;
+                let available = slot.available(place.gpus);
                 let price = slot.worker.price_per_hour(usize::from(count));
                 if purse.pays(price).is_err() {
                     continue;
@@ -125,29 +124,6 @@ impl<'a> Round<'a> {
         let (_, position, available, forecast) = best?;
         let gpus = positions(available).take(usize::from(count));
         Some(self.pool.slots[position].choice(job, position, gpus.collect(), forecast))
-    }
-
-    /// Why a worker gives a job nothing now; `None` if it could.
-    pub(super) fn against(&self, job: &Job, slot: &Slot<'_>) -> Option<Reason> {
-        let count = job.spec.gpu_count;
-        let models = match Needs::of(job).fit(slot.worker) {
-            Ok(models) => models,
-            Err(reason) => return Some(reason),
-        };
-        let price = slot.worker.price_per_hour(usize::from(count));
-        if let Err(reason) = Purse::of(job, self.now_ms).pays(price) {
-            return Some(reason);
-        }
-        if slot.away.is_some() {
-            return slot.away;
-        }
-        // The least is said of the model that comes nearest.
-        let short = models
-            .into_iter()
-            .map(|model| slot.short_of(slot.of_model(model), count));
-        short
-            .max_by_key(|reason| (reason.is_none(), *reason))
-            .flatten()
     }
 
     /// When enough GPUs of one worker are expected to be free for a job, by stamp; `None` if one cannot tell.
