@@ -2,6 +2,7 @@
 
 mod agreement;
 mod history;
+mod limits;
 mod properties;
 mod script;
 mod scripts;
