@@ -103,7 +103,7 @@ impl<'a> Entry<'a> {
             if vocabulary::is_dataset_key(key) || found.is_full() {
                 continue;
             }
-            match vocabulary::nearest_dataset_key(key) {
+            match found.search(|| vocabulary::nearest_dataset_key(key)) {
                 Some(nearest) => {
                     let what = format!("SimpleTuner does not read the key {}", shown(key));
                     self.problem(key, what, format!("did you mean {nearest}?"), found);

@@ -13,10 +13,14 @@ pub(super) struct Findings {
     unlisted: usize,
     notes: BTreeSet<Note>,
     off_record: BTreeSet<OffRecord>,
+    searches: usize,
 }
 
 /// Problems that are listed at most: a file with more of them is no configuration.
 const MAX_PROBLEMS: usize = 100;
+
+/// Searches for the word that was meant at most, beside those of problems: each looks at every known word.
+const MAX_SEARCHES: usize = 1_000;
 
 impl Findings {
     /// Adds a problem.
@@ -54,6 +58,16 @@ impl Findings {
     pub(super) fn off_record(&mut self, setting: &'static str, reason: OffRecord) {
         self.note(Note::NotComparable { setting, reason });
         self.off_record.insert(reason);
+    }
+
+    /// What a search for the word that was meant finds; nothing any more in a file with too many unknown words.
+    pub(super) fn search<T>(&mut self, search: impl FnOnce() -> Option<T>) -> Option<T> {
+        self.searches += 1;
+        if self.searches <= MAX_SEARCHES {
+            search()
+        } else {
+            None
+        }
     }
 
     /// Whether there is a problem so far.

@@ -24,7 +24,7 @@ const AUDIO_LIBRARIES: [&str; 3] = ["audio", "music", "audio_music"];
 /// The validation of a configuration; `None` when nothing is generated, or with a problem found.
 pub(super) fn validation(
     settings: &Settings,
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     inputs: Inputs,
     longest: FrameClass,
     library: Option<&File<'_>>,
@@ -32,8 +32,7 @@ pub(super) fn validation(
 ) -> Option<Validation> {
     let library = library.and_then(|file| own_prompts(file, found));
     let off = settings.flag("validation_disable", false, found)
-        || (recipe.family().name() == "ideogram"
-            && !settings.flag("ideogram_validation", false, found));
+        || (family(recipe) == "ideogram" && !settings.flag("ideogram_validation", false, found));
     if off {
         return None;
     }
@@ -88,6 +87,11 @@ pub(super) fn validation(
     runs.then_some(validation)
 }
 
+/// The family's name, or none.
+fn family(recipe: Option<Recipe>) -> &'static str {
+    recipe.map_or("", |recipe| recipe.family().name())
+}
+
 /// A validation with its schedule only.
 fn schedule(settings: &Settings, found: &mut Findings) -> Validation {
     let steps = 0..=Workload::MAX_STEPS;
@@ -122,7 +126,7 @@ fn schedule(settings: &Settings, found: &mut Findings) -> Validation {
 /// Prompts of one pass: pictures to start from where the model or the configuration wants them, else texts.
 fn prompts(
     settings: &Settings,
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     inputs: Inputs,
     own: u64,
     found: &mut Findings,
@@ -157,7 +161,7 @@ fn prompts(
 /// Pictures that validation starts from.
 fn samples(
     settings: &Settings,
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     inputs: Inputs,
     found: &mut Findings,
 ) -> Option<u64> {
@@ -165,8 +169,9 @@ fn samples(
         return Some(count);
     }
     let from_datasets = settings.flag("validation_using_datasets", false, found);
-    let edit = edits(recipe) || settings.flag("krea2_reference_latents", false, found);
-    let control = recipe.method().is_controlnet() || settings.flag("control", false, found);
+    let edit = recipe.is_some_and(edits) || settings.flag("krea2_reference_latents", false, found);
+    let control = recipe.is_some_and(|recipe| recipe.method().is_controlnet())
+        || settings.flag("control", false, found);
     let sets = if edit && !from_datasets {
         inputs.with_references
     } else if control {
@@ -233,10 +238,12 @@ fn adapter_runs(config: &Value) -> u64 {
 
 fn resolutions(
     settings: &Settings,
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     found: &mut Findings,
 ) -> Option<Vec<HalfMegapixels>> {
-    if recipe.modality() == Modality::Audio || recipe.flavour().starts_with("ii-") {
+    if recipe.is_some_and(|recipe| {
+        recipe.modality() == Modality::Audio || recipe.flavour().starts_with("ii-")
+    }) {
         return Some(vec![HalfMegapixels::MIN]);
     }
     let text = match settings.given("validation_resolution") {
@@ -272,14 +279,14 @@ fn resolutions(
 
 fn frames(
     settings: &Settings,
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     longest: FrameClass,
     found: &mut Findings,
 ) -> FrameClass {
-    if !recipe.is_video() {
+    if !recipe.is_some_and(Recipe::is_video) {
         return FrameClass::Single;
     }
-    let (default, most) = match recipe.family().name() {
+    let (default, most) = match family(recipe) {
         "wan" | "wan_s2v" | "sanavideo" => (81, 81),
         "ltxvideo" | "ltxvideo2" => (125, 125),
         "hunyuanvideo" => (25, u64::MAX),

@@ -98,21 +98,22 @@ pub(super) fn loader(
         let hint = "add one of dataset_type image, video or audio that is not disabled and has a probability above 0";
         found.problem(file.name, "$", what, hint);
     }
-    unknown_ids(&context, &loader, found);
+    check_samples(&context, &loader, found);
     Some(loader)
 }
 
-fn unknown_ids(context: &Context<'_>, loader: &Loader, found: &mut Findings) {
-    for id in context.samples.keys() {
+/// Finds sizes of data sets that are not there, and sizes that are none.
+fn check_samples(context: &Context<'_>, loader: &Loader, found: &mut Findings) {
+    for (id, samples) in context.samples {
         if !loader.ids.contains(id) {
             let what = format!("{} is no data set that is trained on", shown(id));
             let known: Vec<_> = loader.ids.iter().take(8).map(|id| shown(id)).collect();
-            found.problem(
-                context.file,
-                "$",
-                what,
-                format!("give the size of one of {}", known.join(", ")),
-            );
+            let hint = format!("give the size of one of {}", known.join(", "));
+            found.problem(context.file, "$", what, hint);
+        } else if !(1..=Workload::MAX_SAMPLES).contains(samples) {
+            let what = format!("{} cannot have {samples} samples", shown(id));
+            let hint = format!("give a number from 1 to {}", Workload::MAX_SAMPLES);
+            found.problem(context.file, "$", what, hint);
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The reader's door: a configuration's files in, a workload with every assumption, or every problem, out.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use super::adapter;
@@ -17,6 +20,7 @@ use super::source;
 use super::title;
 use super::workload::{Length, Workload};
 use crate::key::{Accumulation, BatchSize, InferenceSteps};
+use crate::recipe::FrameClass;
 
 /// What a person says beside the files.
 #[derive(Debug, Clone, Default)]
@@ -116,20 +120,23 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         }
     };
     other_notes(&settings, found);
+    // Validation is read whatever else is missing, so that all problems come out at once.
+    let frames = loader
+        .iter()
+        .flat_map(|loader| &loader.datasets)
+        .map(|dataset| dataset.frames);
+    let longest = frames.max().unwrap_or(FrameClass::Single);
+    let inputs = loader
+        .as_ref()
+        .map(|loader| loader.inputs)
+        .unwrap_or_default();
+    let validation =
+        generation::validation(&settings, recipe, inputs, longest, library.as_ref(), found);
     let (model, loader) = (model?, loader?);
-    let longest = loader.datasets.iter().map(|dataset| dataset.frames).max()?;
     let recipe = model
         .recipe
         .at_frames(longest.max_frames())
         .unwrap_or(model.recipe);
-    let validation = generation::validation(
-        &settings,
-        recipe,
-        loader.inputs,
-        longest,
-        library.as_ref(),
-        found,
-    );
     let mut workload = Workload {
         recipe,
         precision: model.precision,
@@ -163,7 +170,8 @@ fn finished(
     settings: &Settings,
     found: &mut Findings,
 ) -> Reading {
-    if let Err(bounds) = workload.check() {
+    // With a problem the workload is not handed out, and parts of it may be missing.
+    if let (false, Err(bounds)) = (found.has_problems(), workload.check()) {
         let hint = "correct the setting that leads to it";
         found.problem(settings.file(), "$", bounds.to_string(), hint);
     }

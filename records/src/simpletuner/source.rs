@@ -1,6 +1,6 @@
 //! From the bytes of a configuration to its settings, as SimpleTuner's own loaders turn them into options.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -177,7 +177,7 @@ impl Builder<'_> {
     }
 
     fn env(&mut self, text: &str, found: &mut Findings) {
-        let mut variables: Vec<(&str, String)> = Vec::new();
+        let mut variables: BTreeMap<&str, String> = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             let line = line.strip_prefix("export ").unwrap_or(line);
@@ -196,18 +196,18 @@ impl Builder<'_> {
             };
             let value = unquoted(value.trim());
             match name.trim().strip_suffix('+') {
-                Some(name) => match variables
-                    .iter_mut()
-                    .find(|(known, _)| *known == name.trim())
-                {
-                    Some((_, before)) => *before = format!("{before} {value}"),
-                    None => variables.push((name.trim(), value.to_owned())),
-                },
-                None => variables.push((name.trim(), value.to_owned())),
+                Some(name) => {
+                    let list = variables.entry(name.trim()).or_default();
+                    list.push(' ');
+                    list.push_str(value);
+                }
+                None => {
+                    variables.insert(name.trim(), value.to_owned());
+                }
             }
         }
         for (name, value) in variables {
-            self.variable(name, &value, found);
+            self.variable(name, value.trim(), found);
         }
     }
 
@@ -222,7 +222,7 @@ impl Builder<'_> {
             None if name == "TRAINER_EXTRA_ARGS" => self.arguments(value, found),
             None => {
                 // The file may set variables of other programs, so only a slip is a problem.
-                if let Some(nearest) = vocabulary::nearest_variable(name) {
+                if let Some(nearest) = found.search(|| vocabulary::nearest_variable(name)) {
                     let what = "SimpleTuner does not read this variable";
                     found.problem(
                         self.file,

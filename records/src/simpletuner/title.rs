@@ -29,7 +29,7 @@ pub(super) fn title(
         .map(|dataset| dataset.frames.max_frames())
         .max();
     if let Some(frames @ 2..) = frames {
-        parts.push(format!("{frames} frames"));
+        parts.push(format!("up to {frames} frames"));
     }
     let batch = listed(
         workload
