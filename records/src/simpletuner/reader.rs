@@ -154,7 +154,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     workload.off_record = found.reasons();
     if !workload.training_on_record() {
         found.note(Note::NotRecorded);
-    } else if !workload.validation_on_record() {
+    } else if !workload.on_record() {
         found.note(Note::ValidationNotRecorded);
     }
     Some(finished(

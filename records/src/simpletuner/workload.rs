@@ -156,7 +156,13 @@ impl Workload {
         self.check_reasons()
     }
 
-    /// Whether the times of the run's training steps belong into the records.
+    /// Whether all times of the run belong into the records.
+    #[must_use]
+    pub fn on_record(&self) -> bool {
+        self.off_record.is_empty() && self.off_grid().next().is_none()
+    }
+
+    /// Whether the times of the run's training steps do, even where those of its validation do not.
     #[must_use]
     pub fn training_on_record(&self) -> bool {
         let said = self
@@ -165,12 +171,6 @@ impl Workload {
             .any(|reason| reason.touches_training());
         let unsaid = self.off_grid().any(OffRecord::touches_training);
         !said && !unsaid
-    }
-
-    /// Whether the times of the run's validation belong into the records.
-    #[must_use]
-    pub fn validation_on_record(&self) -> bool {
-        self.off_record.is_empty() && self.off_grid().next().is_none()
     }
 
     /// The reasons to stay off the record that the numbers themselves give.

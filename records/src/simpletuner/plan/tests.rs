@@ -67,7 +67,7 @@ fn steps(workload: &Workload, gpu_count: u8) -> u64 {
 fn the_policys_example_has_150_steps_and_9_prompts() {
     let workload = flux();
     assert_eq!(workload.check(), Ok(()));
-    assert!(workload.training_on_record() && workload.validation_on_record());
+    assert!(workload.on_record());
     let plan = workload.plan(1).expect("a plan");
     let shape = TrainingShape {
         recipe: workload.recipe,
@@ -274,7 +274,7 @@ fn a_workload_says_of_itself_what_is_off_the_grid() {
     let mut workload = flux();
     workload.datasets[0].batch_size = 5;
     assert!(workload.check().is_err());
-    assert!(!workload.training_on_record() && !workload.validation_on_record());
+    assert!(!workload.training_on_record() && !workload.on_record());
     workload.off_record = vec![OffRecord::BatchSize];
     assert_eq!(workload.check(), Ok(()));
     let plan = workload.plan(1).expect("a plan");
@@ -282,7 +282,7 @@ fn a_workload_says_of_itself_what_is_off_the_grid() {
     workload.datasets[0].batch_size = 4;
     workload.off_record = vec![OffRecord::ValidationMethod];
     assert_eq!(workload.check(), Ok(()));
-    assert!(workload.training_on_record() && !workload.validation_on_record());
+    assert!(workload.training_on_record() && !workload.on_record());
     workload.off_record = vec![OffRecord::Offload, OffRecord::BatchSize];
     assert!(workload.check().is_err(), "unsorted");
 }
