@@ -122,6 +122,8 @@ pub enum Why {
     Draining,
     /// The job's own limit on running time was reached.
     MaxRuntime,
+    /// The job has cost as much as it may.
+    BudgetSpent,
     /// No sign of life for longer than the phase allows.
     Stuck,
     /// The lease ended, was refused, or belongs to a later epoch.
@@ -263,6 +265,8 @@ pub enum Failure {
     WorkerRestarted,
     /// The job's own time limit was reached.
     MaxRuntime,
+    /// The job's own limit on money was reached.
+    BudgetSpent,
     /// Ended for other work, or because the worker drains.
     Preempted,
     /// The trainer could not be started.

@@ -26,10 +26,16 @@ pub(crate) struct Host {
 /// The calls to the leader that are not part of the stream.
 pub(crate) trait Wire: Send + Sync {
     /// The job's files. They leave the leader's staging area when the job is over, and then this fails for good.
-    fn files<'a>(&'a self, assignment: &'a Assignment) -> BoxFuture<'a, Result<Vec<JobFile>, (Failure, String)>>;
+    fn files<'a>(
+        &'a self,
+        assignment: &'a Assignment,
+    ) -> BoxFuture<'a, Result<Vec<JobFile>, (Failure, String)>>;
 
     /// Hands samples over; the leader takes each contribution id once, so asking again does no harm.
-    fn contribute<'a>(&'a self, contribution: &'a Contribution) -> BoxFuture<'a, Result<(), Refused>>;
+    fn contribute<'a>(
+        &'a self,
+        contribution: &'a Contribution,
+    ) -> BoxFuture<'a, Result<(), Refused>>;
 }
 
 /// Why samples were not taken.
@@ -44,7 +50,10 @@ pub(crate) enum Refused {
 impl Host {
     /// The devices at these positions.
     pub(crate) fn devices(&self, positions: &[u8]) -> Option<Vec<Device>> {
-        positions.iter().map(|position| self.devices.get(usize::from(*position)).copied()).collect()
+        positions
+            .iter()
+            .map(|position| self.devices.get(usize::from(*position)).copied())
+            .collect()
     }
 
     /// What an attempt measures on the devices it was placed on.
@@ -52,9 +61,19 @@ impl Host {
         let devices = self.devices(&assignment.devices).unwrap_or_default();
         let hardware: Option<Hardware> = gpu::hardware(&devices);
         let count = u8::try_from(devices.len()).unwrap_or(u8::MAX);
-        let Ok(plan) = assignment.workload.plan(count) else { return Measures::nothing(NoSample::NoKey) };
+        if !assignment.workload.on_record() {
+            return Measures::nothing(NoSample::OffRecord);
+        }
+        let Ok(plan) = assignment.workload.plan(count) else {
+            return Measures::nothing(NoSample::NoKey);
+        };
         let training: Vec<_> = plan.training.iter().map(|part| part.0).collect();
         let validation: Vec<_> = plan.validation.iter().map(|part| part.0).collect();
-        Measures::new(&training, &validation, 1, hardware)
+        let generations = assignment
+            .workload
+            .validation
+            .as_ref()
+            .map_or(0, |validation| validation.generations);
+        Measures::new(&training, &validation, generations, hardware)
     }
 }

@@ -1,4 +1,7 @@
 //! The agent on a GPU host: takes assignments, runs the trainer, watches it, and reports what it cost in time.
+//!
+//! [`run`] is the whole worker; the program that calls it also offers [`guard::run`] and [`replay::run`] as subcommands,
+//! which the worker starts as processes of their own ([`config::WorkerConfig::helper`]).
 
 pub mod agent;
 pub mod capture;
@@ -6,11 +9,22 @@ pub mod config;
 pub mod event;
 pub mod gpu;
 pub mod guard;
+mod host;
+pub mod order;
 pub mod random;
 pub mod redact;
 pub mod reduce;
 pub mod replay;
+mod runner;
+mod session;
+mod spool;
+mod start;
 pub mod state_dir;
 pub mod stream;
 pub mod sweep;
+pub mod trainer;
 pub mod webhook;
+mod work;
+
+pub use self::session::{Refusal, Unusable};
+pub use self::start::{Error, run, run_until};

@@ -54,7 +54,12 @@ enum Command {
 #[derive(Debug, Args)]
 struct Run {
     /// A server of the cluster; name several for when one is away.
-    #[arg(long = "server", env = "STEPCAST_SERVER", required = true, value_delimiter = ',')]
+    #[arg(
+        long = "server",
+        env = "STEPCAST_SERVER",
+        required = true,
+        value_delimiter = ','
+    )]
     servers: Vec<String>,
     /// File with the token that lets this host join; needed the first time only.
     #[arg(long, env = "STEPCAST_JOIN_TOKEN_FILE")]
@@ -66,7 +71,11 @@ struct Run {
     #[arg(long, env = "STEPCAST_WORKER_NAME")]
     name: Option<String>,
     /// The worker's own folder.
-    #[arg(long, env = "STEPCAST_WORKER_STATE", default_value = "/var/lib/stepcast-worker")]
+    #[arg(
+        long,
+        env = "STEPCAST_WORKER_STATE",
+        default_value = "/var/lib/stepcast-worker"
+    )]
     state: PathBuf,
     /// Where results go; `outputs` in the state folder unless given.
     #[arg(long, env = "STEPCAST_WORKER_OUTPUTS")]
@@ -100,8 +109,12 @@ struct Run {
 fn main() -> ExitCode {
     match Options::parse().command {
         Command::Run(run) => {
-            let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_unset| "info".into());
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .init();
             with_runtime(async {
                 match run.start().await {
                     Ok(()) => ExitCode::SUCCESS,
@@ -113,9 +126,17 @@ fn main() -> ExitCode {
             })
         }
         Command::Guard { command } => guard::run(&command),
-        Command::Replay { stream, url, speed, exit } => {
-            with_runtime(replay::run(replay::Options { stream, url, speed, exit }))
-        }
+        Command::Replay {
+            stream,
+            url,
+            speed,
+            exit,
+        } => with_runtime(replay::run(replay::Options {
+            stream,
+            url,
+            speed,
+            exit,
+        })),
     }
 }
 
@@ -123,7 +144,8 @@ impl Run {
     async fn start(self) -> anyhow::Result<()> {
         let join_token = match &self.join_token_file {
             Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
                 Some(text.trim().to_owned())
             }
             None => None,
@@ -147,7 +169,10 @@ impl Run {
             simpletuner_command: self
                 .simpletuner_command
                 .map(|command| command.split_whitespace().map(str::to_owned).collect()),
-            replay: ReplayConfig { stream: self.replay_stream, speed: self.replay_speed },
+            replay: ReplayConfig {
+                stream: self.replay_stream,
+                speed: self.replay_speed,
+            },
             helper: vec![program.into()],
             drain_grace: Duration::from_secs(self.drain_seconds),
         };
@@ -157,8 +182,14 @@ impl Run {
 
 fn host_name() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
-    if name.trim().is_empty() { "worker".to_owned() } else { name.trim().to_owned() }
+    let name = kernel
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_default();
+    if name.trim().is_empty() {
+        "worker".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -167,16 +198,25 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn price(text: &str) -> Result<u64, String> {
-    let dollars: f64 = text.parse().map_err(|_bad| "a price is a number of dollars")?;
+    let dollars: f64 = text
+        .parse()
+        .map_err(|_bad| "a price is a number of dollars")?;
     if !(0.0..=10_000.0).contains(&dollars) {
         return Err("a price is 0 to 10000 dollars an hour".to_owned());
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the bounds just checked")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within the bounds just checked"
+    )]
     Ok((dollars * 1e6).round() as u64)
 }
 
 fn with_runtime(task: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime.block_on(task),
         Err(error) => {
             eprintln!("stepcast-worker: {error}");

@@ -51,8 +51,6 @@ pub struct Assignment {
     pub trainer: TrainerKind,
     /// The job without paths and prompts: what its keys are worked out from.
     pub workload: Workload,
-    /// Where the job's files are.
-    pub staging: String,
     /// How long its lease runs before the first renewal says so.
     pub lease_term_ms: u64,
     /// Longest time the trainer may run.

@@ -25,3 +25,14 @@ pub fn below(below: u64) -> u64 {
     let number = bytes::<8>().map_or(0, u64::from_le_bytes);
     if below == 0 { 0 } else { number % below }
 }
+
+/// The bytes that hexadecimal digits stand for.
+pub fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits
+        .len()
+        .is_multiple_of(2)
+        .then(|| pairs.map(byte).collect())
+        .flatten()
+}

@@ -10,12 +10,20 @@ use stepcast_records::{
 
 use crate::event::{Event, Received, Stage, StageStatus};
 
+/// Times kept of one validation: a row admits to no more than 64 prompts.
+const MAX_GAPS: usize = 1_024;
+
 /// Why an attempt contributes no training or no validation sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoSample {
     /// The worker's GPUs are no hardware of the registry.
     #[error("these GPUs are no hardware profile of the registry")]
     UnknownHardware,
+    /// The job has settings that the records have no place for.
+    #[error(
+        "the job has settings that change a step's time and that the records have no place for"
+    )]
+    OffRecord,
     /// The settings have no key: a value is off the grid of what may be stored.
     #[error("the job's settings have no place among the values that may be stored")]
     NoKey,
@@ -41,8 +49,8 @@ pub enum NoSample {
 pub struct Measures {
     training: Result<TrainingKey, NoSample>,
     validation: Result<ValidationKey, NoSample>,
-    /// Images rendered for one prompt.
-    images_per_prompt: u32,
+    /// Images rendered in one whole validation.
+    generations: u32,
 }
 
 /// Collects one attempt's times. Pure: it only looks at events.
@@ -56,14 +64,18 @@ pub struct Reducer {
     benchmark: bool,
     /// Inside a validation: when its last prompt was done.
     prompt_done_ms: Option<i64>,
+    /// Inside a validation: prompts that were done.
+    prompts_done: u32,
+    /// Inside a validation: times between two prompts.
+    gaps_ms: Vec<u32>,
 }
 
 impl Measures {
-    /// Works out what the job's shapes measure on this hardware.
+    /// Works out what the job's shapes measure on this hardware, with so many images in one validation.
     pub fn new(
         training: &[TrainingShape],
         validation: &[ValidationShape],
-        images_per_prompt: u32,
+        generations: u32,
         hardware: Option<Hardware>,
     ) -> Self {
         Self {
@@ -80,7 +92,7 @@ impl Measures {
                 (Some(hardware), [shape]) => Ok(shape.on(hardware)),
                 (Some(_), _) => Err(NoSample::SeveralValidationShapes),
             },
-            images_per_prompt: images_per_prompt.max(1),
+            generations,
         }
     }
 
@@ -89,7 +101,7 @@ impl Measures {
         Self {
             training: Err(why),
             validation: Err(why),
-            images_per_prompt: 1,
+            generations: 0,
         }
     }
 
@@ -114,6 +126,8 @@ impl Reducer {
             prompts: ValidationReducer::new(),
             benchmark: false,
             prompt_done_ms: None,
+            prompts_done: 0,
+            gaps_ms: Vec::new(),
         }
     }
 
@@ -174,20 +188,46 @@ impl Reducer {
         let running = status == StageStatus::Running;
         match stage {
             Stage::Benchmark => self.benchmark = running,
-            Stage::Validation => self.prompt_done_ms = None,
+            Stage::Validation if running => self.forget_validation(),
+            Stage::Validation => {
+                if status == StageStatus::Completed && !self.benchmark {
+                    self.keep_validation();
+                }
+                self.forget_validation();
+            }
             _ => {}
         }
+    }
+
+    /// One event may stand for several images. How many is only known when the prompts of the pass have been counted.
+    fn keep_validation(&mut self) {
+        let images = self.measures.generations.checked_div(self.prompts_done);
+        let Some(images) =
+            images.filter(|images| images * self.prompts_done == self.measures.generations)
+        else {
+            return;
+        };
+        for gap_ms in self.gaps_ms.drain(..) {
+            self.prompts.prompt(f64::from(gap_ms), images);
+        }
+    }
+
+    fn forget_validation(&mut self) {
+        self.prompt_done_ms = None;
+        self.prompts_done = 0;
+        self.gaps_ms.clear();
     }
 
     /// Times a prompt from the one before it. The first of each validation also loads the pipeline, so it only starts
     /// the clock.
     fn prompt(&mut self, sent_ms: Option<i64>) {
+        self.prompts_done = self.prompts_done.saturating_add(1);
         let before = std::mem::replace(&mut self.prompt_done_ms, sent_ms);
-        if let (Some(before), Some(sent), false) = (before, sent_ms, self.benchmark)
+        if let (Some(before), Some(sent)) = (before, sent_ms)
+            && self.gaps_ms.len() < MAX_GAPS
             && let Ok(gap_ms) = u32::try_from(sent - before)
         {
-            self.prompts
-                .prompt(f64::from(gap_ms), self.measures.images_per_prompt);
+            self.gaps_ms.push(gap_ms);
         }
     }
 }
@@ -276,7 +316,7 @@ mod tests {
 
     #[test]
     fn prompts_are_timed_from_the_one_before_and_the_base_model_is_left_out() {
-        let mut reducer = Reducer::new(Measures::new(&[], &[validation()], 2, replay(1)));
+        let mut reducer = Reducer::new(Measures::new(&[], &[validation()], 6, replay(1)));
         reducer.observe(&stage(Stage::Benchmark, StageStatus::Running, 0));
         for start in [0, 1_000_000, 2_000_000, 3_000_000] {
             reducer.observe(&stage(Stage::Validation, StageStatus::Running, start));

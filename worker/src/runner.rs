@@ -73,7 +73,11 @@ pub(crate) async fn run(
             let exit = watch(&host, epoch, trainer, &mut commands).await;
             Input::Exited { epoch, exit }
         }
-        Err(NotLaunched(failure, detail)) => Input::LaunchFailed { epoch, failure, detail },
+        Err(NotLaunched(failure, detail)) => Input::LaunchFailed {
+            epoch,
+            failure,
+            detail,
+        },
     };
     let _ending = inputs.send(end).await;
 }
@@ -87,21 +91,42 @@ async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
     }
 }
 
-async fn launch(host: &Arc<Host>, assignment: &Assignment, inputs: &mpsc::Sender<Input>) -> Result<Trainer, NotLaunched> {
+async fn launch(
+    host: &Arc<Host>,
+    assignment: &Assignment,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<Trainer, NotLaunched> {
     let epoch = assignment.epoch;
-    let failed = |failure: Failure| move |error: &dyn std::error::Error| NotLaunched(failure, chain(error));
+    let failed =
+        |failure: Failure| move |error: &dyn std::error::Error| NotLaunched(failure, chain(error));
     let launch_failed = failed(Failure::LaunchFailed);
     let devices = host.devices(&assignment.devices).ok_or_else(|| {
-        NotLaunched(Failure::LaunchFailed, "the placement names a device that this worker does not have".to_owned())
+        NotLaunched(
+            Failure::LaunchFailed,
+            "the placement names a device that this worker does not have".to_owned(),
+        )
     })?;
-    let files = host.wire.files(assignment).await.map_err(|(failure, detail)| NotLaunched(failure, detail))?;
+    let files = host
+        .wire
+        .files(assignment)
+        .await
+        .map_err(|(failure, detail)| NotLaunched(failure, detail))?;
     let marker = random::token().map_err(|error| launch_failed(&error))?;
     let token = random::token().map_err(|error| launch_failed(&error))?;
-    let record = AttemptRecord { epoch, job: assignment.job.clone(), marker: marker.clone() };
-    let folder = host.state.begin_attempt(&record).map_err(|error| launch_failed(&error))?;
+    let record = AttemptRecord {
+        epoch,
+        job: assignment.job.clone(),
+        marker: marker.clone(),
+    };
+    let folder = host
+        .state
+        .begin_attempt(&record)
+        .map_err(|error| launch_failed(&error))?;
     let inherited: Vec<_> = std::env::vars_os().collect();
-    let redactor = trainer::redactor(&inherited, &token);
-    let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone()).await.map_err(|error| launch_failed(&error))?;
+    let redactor = trainer::redactor(&inherited, &files, &token);
+    let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
+        .await
+        .map_err(|error| launch_failed(&error))?;
     let url = receiver.url();
     let ground = Ground {
         config: &host.config,
@@ -115,24 +140,50 @@ async fn launch(host: &Arc<Host>, assignment: &Assignment, inputs: &mpsc::Sender
     };
     let launch = trainer::prepare(&ground).map_err(|error| failed(error.failure())(&error))?;
     drop(files);
-    let mut guard = Guard::start(&guard_command(host), &launch.command, &launch.directory, &launch.environment)
-        .await
-        .map_err(|error| launch_failed(&error))?;
+    let mut guard = Guard::start(
+        &guard_command(host),
+        &launch.command,
+        &launch.directory,
+        &launch.environment,
+    )
+    .await
+    .map_err(|error| launch_failed(&error))?;
     let (lines, batches) = mpsc::channel(LINE_BATCHES);
     let output = match guard.take_output() {
         Some(output) => tokio::spawn(capture::read(output, Capture::new(redactor), lines)),
-        None => return Err(NotLaunched(Failure::LaunchFailed, "the trainer's output cannot be read".to_owned())),
+        None => {
+            return Err(NotLaunched(
+                Failure::LaunchFailed,
+                "the trainer's output cannot be read".to_owned(),
+            ));
+        }
     };
     tokio::spawn(pass_lines(Arc::clone(host), epoch, batches, inputs.clone()));
-    Ok(Trainer { guard, receiver, output, signal_file: launch.signal_file, marker })
+    Ok(Trainer {
+        guard,
+        receiver,
+        output,
+        signal_file: launch.signal_file,
+        marker,
+    })
 }
 
 fn guard_command(host: &Host) -> Vec<std::ffi::OsString> {
-    host.config.helper.iter().cloned().chain(["guard".into()]).collect()
+    host.config
+        .helper
+        .iter()
+        .cloned()
+        .chain(["guard".into()])
+        .collect()
 }
 
 /// Lines go to the leader, and each batch is a sign of life.
-async fn pass_lines(host: Arc<Host>, epoch: Epoch, mut batches: mpsc::Receiver<Vec<String>>, inputs: mpsc::Sender<Input>) {
+async fn pass_lines(
+    host: Arc<Host>,
+    epoch: Epoch,
+    mut batches: mpsc::Receiver<Vec<String>>,
+    inputs: mpsc::Sender<Input>,
+) {
     while let Some(lines) = batches.recv().await {
         // Dropped when the agent is busy: the next batch says the same.
         let _busy = inputs.try_send(Input::Output(epoch));
@@ -142,18 +193,29 @@ async fn pass_lines(host: Arc<Host>, epoch: Epoch, mut batches: mpsc::Receiver<V
     }
 }
 
-async fn watch(host: &Arc<Host>, epoch: Epoch, mut trainer: Trainer, commands: &mut mpsc::Receiver<Command>) -> Exit {
+async fn watch(
+    host: &Arc<Host>,
+    epoch: Epoch,
+    mut trainer: Trainer,
+    commands: &mut mpsc::Receiver<Command>,
+) -> Exit {
     let mut checkpoints = 0;
+    let mut open = true;
     let status = loop {
         tokio::select! {
             status = trainer.guard.status() => match status {
                 Status::Ended(status) => break status,
                 Status::Started(_) | Status::Failed(_) => {}
             },
-            command = commands.recv() => match command {
+            command = commands.recv(), if open => match command {
                 Some(Command::Deadline(in_ms)) => trainer.guard.deadline(in_ms).await,
                 Some(Command::Terminate) => trainer.guard.terminate().await,
-                Some(Command::Kill) | None => trainer.guard.kill().await,
+                Some(Command::Kill) => trainer.guard.kill().await,
+                // The loop has ended.
+                None => {
+                    open = false;
+                    trainer.guard.kill().await;
+                }
                 Some(Command::Checkpoint) => {
                     checkpoints += 1;
                     if let Err(error) = trainer::write_signals(&trainer.signal_file, checkpoints) {
@@ -172,7 +234,11 @@ async fn watch(host: &Arc<Host>, epoch: Epoch, mut trainer: Trainer, commands: &
     }
     report_losses(host, epoch, &trainer.receiver);
     let capture = tokio::time::timeout(OUTPUT_REST, trainer.output).await;
-    let tail = capture.ok().and_then(Result::ok).map(|capture| capture.tail()).unwrap_or_default();
+    let tail = capture
+        .ok()
+        .and_then(Result::ok)
+        .map(|capture| capture.tail())
+        .unwrap_or_default();
     Exit { status, tail }
 }
 
@@ -183,8 +249,16 @@ fn report_losses(host: &Host, epoch: Epoch, receiver: &Receiver) {
     let malformed = counts.malformed.load(Ordering::Relaxed);
     let logs = counts.logs_dropped.load(Ordering::Relaxed);
     if lost + malformed + logs > 0 {
-        tracing::warn!(epoch, lost, malformed, logs, "webhook events were not passed on");
-        let line = format!("(webhooks not passed on: {lost} events, {logs} log messages, {malformed} unreadable)");
+        tracing::warn!(
+            epoch,
+            lost,
+            malformed,
+            logs,
+            "webhook events were not passed on"
+        );
+        let line = format!(
+            "(webhooks not passed on: {lost} events, {logs} log messages, {malformed} unreadable)"
+        );
         host.outbox.push(Report::Logs(epoch, vec![line]));
     }
 }

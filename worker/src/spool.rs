@@ -34,10 +34,14 @@ pub(crate) async fn send_all(host: &Host) -> Result<(), String> {
     for contribution in host.state.spooled().map_err(|error| error.to_string())? {
         match host.wire.contribute(&contribution).await {
             Ok(()) => {}
-            Err(Refused::Never(why)) => tracing::warn!(why, "a contribution is refused for good and dropped"),
+            Err(Refused::Never(why)) => {
+                tracing::warn!(why, "a contribution is refused for good and dropped")
+            }
             Err(Refused::Later(why)) => return Err(why),
         }
-        host.state.unspool(&contribution.id).map_err(|error| error.to_string())?;
+        host.state
+            .unspool(&contribution.id)
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The worker's folder: its lock, its credential, one private folder an attempt, and samples waiting to be taken.
 //!
-//! `lock` · `credential.json` · `attempts/<epoch>/{attempt.json,outcome.json,run/}` · `spool/<contribution>.json` ·
+//! `lock` · `instance.json` · `credential.json` · `attempts/<epoch>/{attempt.json,outcome.json,run/}` · `spool/<contribution>.json` ·
 //! `outputs/<job>/`. A file is there whole or not at all: it is written beside its place, synced, and renamed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::Sample;
 
 use crate::agent::{Epoch, Outcome};
+use crate::random;
 
 /// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
 /// good, and the oldest are the least useful.
@@ -128,6 +129,17 @@ impl StateDir {
         }
         let root = root.canonicalize().map_err(at("find", root))?;
         Ok(Self { root, _lock: lock })
+    }
+
+    /// The folder's own name, drawn once: 32 hexadecimal digits that tell two workers with one token apart.
+    pub fn instance(&self) -> Result<String, Error> {
+        let path = self.root.join("instance.json");
+        if let Some(instance) = read_json::<String>(&path, "instance")? {
+            return Ok(instance);
+        }
+        let instance = random::token().map_err(at("draw a name for", &path))?;
+        write_json(&path, &instance)?;
+        Ok(instance)
     }
 
     /// The stored credential, if this worker has registered before.
@@ -353,6 +365,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
         assert_eq!(state.credential().unwrap(), None);
+        assert_eq!(state.instance().unwrap(), state.instance().unwrap());
+        assert_eq!(state.instance().unwrap().len(), 32);
         let credential = Credential {
             worker: "w2".to_owned(),
             secret: "s".to_owned(),

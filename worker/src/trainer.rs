@@ -83,8 +83,12 @@ pub fn prepare(ground: &Ground<'_>) -> Result<Launch, Error> {
     match (ground.assignment.trainer, pretend) {
         (TrainerKind::SimpleTuner, false) => simpletuner::prepare(ground, directory, signal_file),
         (TrainerKind::Replay, true) => replay::prepare(ground, directory, signal_file),
-        (TrainerKind::SimpleTuner, true) => Err(Error::Placement("a pretend device cannot run the real trainer")),
-        (TrainerKind::Replay, false) => Err(Error::Placement("a replay runs on pretend devices only")),
+        (TrainerKind::SimpleTuner, true) => Err(Error::Placement(
+            "a pretend device cannot run the real trainer",
+        )),
+        (TrainerKind::Replay, false) => {
+            Err(Error::Placement("a replay runs on pretend devices only"))
+        }
     }
 }
 
@@ -94,25 +98,43 @@ pub fn write_signals(path: &Path, checkpoints: u64) -> Result<(), state_dir::Err
     state_dir::write_private(path, text.as_bytes())
 }
 
-/// A redactor for everything secret in this environment and the webhook's token.
-pub fn redactor(environment: &[(OsString, OsString)], token: &str) -> Redactor {
-    let readable = environment.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-    Redactor::new(readable, &[token])
+/// A redactor for everything secret in this environment and in the job's files, and for the webhook's token.
+pub fn redactor(environment: &[(OsString, OsString)], files: &[JobFile], token: &str) -> Redactor {
+    let readable = environment
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+    let secrets = simpletuner::secrets(files);
+    let extra: Vec<&str> = secrets.iter().map(String::as_str).chain([token]).collect();
+    Redactor::new(readable, &extra)
 }
 
 /// This process's environment without what belongs to the worker or would steer the trainer past its settings.
 fn inherited() -> Vec<(OsString, OsString)> {
-    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)).collect()
+    std::env::vars_os()
+        .filter(|(name, _)| name.to_str().is_some_and(passes))
+        .collect()
 }
 
 fn passes(name: &str) -> bool {
-    let steers = ["STEPCAST_", "SIMPLETUNER_", "CONFIG_"].iter().any(|prefix| name.starts_with(prefix));
-    !steers && !["ENV", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "DATALOADER_CONFIG"].contains(&name)
+    let steers = ["STEPCAST_", "SIMPLETUNER_", "CONFIG_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    !steers
+        && ![
+            "ENV",
+            "CUDA_VISIBLE_DEVICES",
+            "CUDA_DEVICE_ORDER",
+            "DATALOADER_CONFIG",
+        ]
+        .contains(&name)
 }
 
 /// Only what a replay needs: no secret of the user's has any business in it.
 fn inherited_without_secrets() -> Vec<(OsString, OsString)> {
-    inherited().into_iter().filter(|(name, _)| name.to_str().is_some_and(|name| !secret_name(name))).collect()
+    inherited()
+        .into_iter()
+        .filter(|(name, _)| name.to_str().is_some_and(|name| !secret_name(name)))
+        .collect()
 }
 
 fn variable(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
@@ -120,15 +142,49 @@ fn variable(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
 }
 
 #[cfg(test)]
-mod tests {
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod tests {
+    use stepcast_records::simpletuner::{Dataset, Length, Workload};
+    use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
+
     use super::passes;
+
+    /// A FLUX LoRA at one megapixel.
+    pub(crate) fn workload() -> Workload {
+        Workload {
+            recipe: Recipe::parse("flux.dev/lora").unwrap(),
+            precision: Precision::Bf16,
+            quantization: Quantization::None,
+            accumulation: 1,
+            context_parallel: 1,
+            datasets: vec![Dataset {
+                resolution: HalfMegapixels::new(2).unwrap(),
+                frames: FrameClass::Single,
+                batch_size: 1,
+                samples: Some(20),
+                repeats: 0,
+                padded: false,
+            }],
+            length: Length::Steps(40),
+            checkpoint_every: Some(10),
+            validation: None,
+            off_record: Vec::new(),
+        }
+    }
 
     #[test]
     fn what_steers_the_trainer_or_belongs_to_the_worker_is_not_inherited() {
         for name in ["HF_TOKEN", "PATH", "HOME", "HF_HOME", "LD_LIBRARY_PATH"] {
             assert!(passes(name), "{name}");
         }
-        for name in ["STEPCAST_JOIN_TOKEN", "ENV", "SIMPLETUNER_ENV", "CONFIG_PATH", "CONFIG_BACKEND", "CUDA_VISIBLE_DEVICES"] {
+        for name in [
+            "STEPCAST_JOIN_TOKEN",
+            "ENV",
+            "SIMPLETUNER_ENV",
+            "CONFIG_PATH",
+            "CONFIG_BACKEND",
+            "CUDA_VISIBLE_DEVICES",
+        ] {
             assert!(!passes(name), "{name}");
         }
     }

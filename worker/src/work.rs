@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, Outcome, Output};
+use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, Outcome, Output, Why};
 use crate::host::Host;
 use crate::order::{Assignment, Ended, Order, Report};
 use crate::reduce::Reducer;
@@ -23,6 +24,9 @@ pub(crate) const ORDERS: usize = 256;
 
 /// How long the last ends are waited to be acknowledged when the worker stops; they are on disk for the next start.
 const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// How long killed trainers are waited for when the worker stops. Only one stuck in a driver call outlives this.
+const LAST_END: Duration = Duration::from_secs(30);
 
 /// What the session tells the loop.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub(crate) struct Work {
     inputs: mpsc::Sender<Input>,
     from: Instant,
     spooled: Arc<Notify>,
+    runners: JoinSet<()>,
 }
 
 /// An attempt the loop knows.
@@ -61,6 +66,7 @@ impl Work {
             inputs,
             from: Instant::now(),
             spooled,
+            runners: JoinSet::new(),
         }
     }
 
@@ -70,7 +76,11 @@ impl Work {
             let epoch = left.attempt.epoch;
             let running = sweep::kill_marked(&left.attempt.marker).await;
             if running > 0 {
-                tracing::error!(epoch, running, "processes of an earlier attempt cannot be ended");
+                tracing::error!(
+                    epoch,
+                    running,
+                    "processes of an earlier attempt cannot be ended"
+                );
             }
             let outcome = match left.outcome {
                 Some(outcome) => outcome,
@@ -102,16 +112,20 @@ impl Work {
         let mut stopping = false;
         let mut ended_at = None;
         loop {
-            if stopping && self.agent.is_empty() {
+            if stopping && self.agent.is_empty() && self.host.outbox.is_empty() {
                 return;
             }
             if stopping && self.agent.next_wake().is_none() {
                 // Only ends that nobody has acknowledged are left.
                 ended_at.get_or_insert_with(Instant::now);
             }
-            let wake = self.agent.next_wake().map(|at| self.from + Duration::from_millis(at));
+            let wake = self
+                .agent
+                .next_wake()
+                .map(|at| self.from + Duration::from_millis(at));
             tokio::select! {
                 Some(input) = inputs.recv() => self.handle(input),
+                Some(_ended) = self.runners.join_next() => {}
                 some = news.recv() => match some {
                     Some(News::Connected) => self.handle(Input::Connected),
                     Some(News::Order(order)) => self.order(order),
@@ -129,12 +143,37 @@ impl Work {
         }
     }
 
+    /// Ends every trainer that still runs, and waits until it is gone: nothing of it may outlive the worker.
+    pub(crate) async fn shut_down(mut self) {
+        self.attempts.clear();
+        let gone = async { while self.runners.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_END, gone).await.is_err() {
+            tracing::error!("a trainer cannot be ended; its guard goes on trying");
+        }
+    }
+
     fn order(&mut self, order: Order) {
         match order {
             Order::Assign(assignment) => self.assign(*assignment),
-            Order::Stop { epoch, why, grace_ms } => self.handle(Input::Stop { epoch, why, grace_ms }),
-            Order::Renewed { renewal, epochs, term_ms } => self.handle(Input::Renewed { renewal, epochs, term_ms }),
-            Order::Drain { grace_ms } => self.handle(Input::Drain { grace_ms }),
+            Order::Stop {
+                epoch,
+                why,
+                grace_ms,
+            } => self.handle(Input::Stop {
+                epoch,
+                why,
+                grace_ms,
+            }),
+            Order::Renewed {
+                renewal,
+                epochs,
+                term_ms,
+            } => self.handle(Input::Renewed {
+                renewal,
+                epochs,
+                term_ms,
+            }),
+            Order::Drain { grace_ms } => self.drain(grace_ms),
             Order::Acknowledged(epoch) => {
                 self.host.outbox.acknowledged(epoch);
                 if let Some(at) = self.earlier.iter().position(|earlier| *earlier == epoch) {
@@ -143,6 +182,19 @@ impl Work {
                 }
                 self.handle(Input::Acknowledged(epoch));
             }
+        }
+    }
+
+    /// The leader gives nothing new to a worker that it drains. It may give something again later, so the agent itself,
+    /// which takes nothing any more once it is drained, is only told to end what runs.
+    fn drain(&mut self, grace_ms: u64) {
+        let epochs: Vec<Epoch> = self.attempts.keys().copied().collect();
+        for epoch in epochs {
+            self.handle(Input::Stop {
+                epoch,
+                why: Why::Draining,
+                grace_ms,
+            });
         }
     }
 
@@ -162,7 +214,10 @@ impl Work {
             max_runtime_ms: assignment.max_runtime_ms,
             reducer: Reducer::new(measures),
         };
-        self.attempts.entry(epoch).or_insert(Known { assignment, commands: None });
+        self.attempts.entry(epoch).or_insert(Known {
+            assignment,
+            commands: None,
+        });
         self.handle(Input::Assigned(Box::new(assigned)));
     }
 
@@ -175,7 +230,9 @@ impl Work {
 
     fn act(&mut self, output: Output) {
         match output {
-            Output::Renew { renewal, epochs } => self.host.outbox.push(Report::Renew { renewal, epochs }),
+            Output::Renew { renewal, epochs } => {
+                self.host.outbox.push(Report::Renew { renewal, epochs })
+            }
             Output::Launch(epoch) => self.launch(epoch),
             Output::Started(epoch) => {
                 let job = self.job(epoch);
@@ -185,10 +242,14 @@ impl Work {
             Output::RequestCheckpoint(epoch) => self.command(epoch, Command::Checkpoint),
             Output::Terminate(epoch) => self.command(epoch, Command::Terminate),
             Output::Kill(epoch) => self.command(epoch, Command::Kill),
-            Output::Progress(epoch, progress) => self.host.outbox.push(Report::Progress(epoch, progress)),
+            Output::Progress(epoch, progress) => {
+                self.host.outbox.push(Report::Progress(epoch, progress))
+            }
             Output::Checkpointed { epoch, step } => {
                 let job = self.job(epoch);
-                self.host.outbox.push(Report::Checkpointed { epoch, job, step });
+                self.host
+                    .outbox
+                    .push(Report::Checkpointed { epoch, job, step });
             }
             Output::End(epoch, end) => self.end(epoch, *end),
             Output::Clean(epoch) => {
@@ -199,16 +260,26 @@ impl Work {
     }
 
     fn launch(&mut self, epoch: Epoch) {
-        let Some(known) = self.attempts.get_mut(&epoch) else { return };
+        let Some(known) = self.attempts.get_mut(&epoch) else {
+            return;
+        };
         let (commands, receiver) = mpsc::channel(COMMANDS);
         known.commands = Some(commands);
         let assignment = known.assignment.clone();
-        tokio::spawn(runner::run(Arc::clone(&self.host), assignment, receiver, self.inputs.clone()));
+        self.runners.spawn(runner::run(
+            Arc::clone(&self.host),
+            assignment,
+            receiver,
+            self.inputs.clone(),
+        ));
     }
 
     /// A full queue or a finished task is no loss: the guard enforces the deadline by itself.
     fn command(&self, epoch: Epoch, command: Command) {
-        if let Some(commands) = self.attempts.get(&epoch).and_then(|known| known.commands.as_ref())
+        if let Some(commands) = self
+            .attempts
+            .get(&epoch)
+            .and_then(|known| known.commands.as_ref())
             && commands.try_send(command).is_err()
         {
             tracing::debug!(epoch, ?command, "the attempt's task has ended or is busy");
@@ -221,16 +292,30 @@ impl Work {
         let job = self.job(epoch);
         tracing::info!(epoch, outcome = ?end.outcome, step = end.step, samples = end.samples.len(), "attempt ended");
         if !end.samples.is_empty() {
-            let spooled = random::token().map_err(|error| error.to_string()).and_then(|id| {
-                let contribution = Contribution { id, samples: end.samples };
-                self.host.state.spool(&contribution).map_err(|error| error.to_string())
-            });
+            let spooled = random::token()
+                .map_err(|error| error.to_string())
+                .and_then(|id| {
+                    let contribution = Contribution {
+                        id,
+                        samples: end.samples,
+                    };
+                    self.host
+                        .state
+                        .spool(&contribution)
+                        .map_err(|error| error.to_string())
+                });
             match spooled {
                 Ok(()) => self.spooled.notify_one(),
                 Err(error) => tracing::error!(epoch, error, "the samples cannot be kept"),
             }
         }
-        let outcome = OutcomeRecord { epoch, job, outcome: end.outcome, detail: end.detail, step: end.step };
+        let outcome = OutcomeRecord {
+            epoch,
+            job,
+            outcome: end.outcome,
+            detail: end.detail,
+            step: end.step,
+        };
         if let Err(error) = self.host.state.end_attempt(&outcome) {
             tracing::error!(epoch, %error, "the outcome cannot be kept; it is reported all the same");
         }
@@ -238,7 +323,10 @@ impl Work {
     }
 
     fn job(&self, epoch: Epoch) -> String {
-        self.attempts.get(&epoch).map(|known| known.assignment.job.clone()).unwrap_or_default()
+        self.attempts
+            .get(&epoch)
+            .map(|known| known.assignment.job.clone())
+            .unwrap_or_default()
     }
 
     fn clean(&self, epoch: Epoch) {
@@ -249,8 +337,20 @@ impl Work {
 }
 
 fn ended(outcome: OutcomeRecord) -> Ended {
-    let OutcomeRecord { epoch, job, outcome, detail, step } = outcome;
-    Ended { epoch, job, outcome, detail, step }
+    let OutcomeRecord {
+        epoch,
+        job,
+        outcome,
+        detail,
+        step,
+    } = outcome;
+    Ended {
+        epoch,
+        job,
+        outcome,
+        detail,
+        step,
+    }
 }
 
 fn millis(time: Duration) -> u64 {

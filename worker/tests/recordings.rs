@@ -243,7 +243,7 @@ fn running_agent() -> Agent {
     let measures = Measures::new(
         &[training],
         &[validation],
-        1,
+        2,
         Some(Hardware::one(GpuModel::REPLAY)),
     );
     let assigned = Assigned {

@@ -69,6 +69,10 @@ pub(super) fn stopped_outcome(why: Why) -> (Outcome, String) {
             Outcome::Failed(Failure::MaxRuntime),
             "stopped at the job's limit on running time",
         ),
+        Why::BudgetSpent => (
+            Outcome::Failed(Failure::BudgetSpent),
+            "stopped at the job's limit on cost",
+        ),
         Why::Stuck => (
             Outcome::Failed(Failure::Stuck),
             "stopped after no sign of life for too long",

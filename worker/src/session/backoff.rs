@@ -24,7 +24,9 @@ impl Backoff {
 
     /// How long to wait before the next try: between half of the doubled time and all of it.
     pub(crate) fn next(&mut self) -> Duration {
-        let whole = FIRST_MS.saturating_mul(1 << self.failures.min(16)).min(LONGEST_MS);
+        let whole = FIRST_MS
+            .saturating_mul(1 << self.failures.min(16))
+            .min(LONGEST_MS);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(whole / 2 + random::below(whole / 2 + 1))
     }

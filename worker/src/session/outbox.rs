@@ -104,7 +104,12 @@ impl Outbox {
                 if let Some(report) = waiting.take(now) {
                     return report;
                 }
-                waiting.ends.values().filter_map(|(_, said)| *said).min().map(|said| said + REPEAT_END)
+                waiting
+                    .ends
+                    .values()
+                    .filter_map(|(_, said)| *said)
+                    .min()
+                    .map(|said| said + REPEAT_END)
             };
             match repeat_at {
                 Some(at) => {
@@ -147,7 +152,9 @@ impl Waiting {
         self.log_bytes += size(&lines);
         self.logs.push_back((epoch, lines));
         while self.log_bytes > MAX_LOG_BYTES {
-            let Some((_, oldest)) = self.logs.pop_front() else { return };
+            let Some((_, oldest)) = self.logs.pop_front() else {
+                return;
+            };
             self.log_bytes -= size(&oldest);
         }
     }
@@ -163,15 +170,32 @@ mod tests {
     use crate::agent::{Outcome, Phase};
 
     fn ended(epoch: Epoch) -> Report {
-        Report::Ended(Ended { epoch, job: "j".to_owned(), outcome: Outcome::Succeeded, detail: String::new(), step: 9 })
+        Report::Ended(Ended {
+            epoch,
+            job: "j".to_owned(),
+            outcome: Outcome::Succeeded,
+            detail: String::new(),
+            step: 9,
+        })
     }
 
     fn started() -> Report {
-        Report::Started { epoch: 1, job: "j".to_owned() }
+        Report::Started {
+            epoch: 1,
+            job: "j".to_owned(),
+        }
     }
 
     fn progress(step: u64) -> Report {
-        Report::Progress(1, Progress { step, total: 9, step_ms: None, phase: Phase::Training })
+        Report::Progress(
+            1,
+            Progress {
+                step,
+                total: 9,
+                step_ms: None,
+                phase: Phase::Training,
+            },
+        )
     }
 
     fn take(outbox: &Outbox, now: Instant) -> Option<Report> {
@@ -197,11 +221,22 @@ mod tests {
     #[test]
     fn leases_go_first_and_only_the_latest_values_are_said() {
         let (outbox, now) = (Outbox::default(), Instant::now());
-        let renew = |renewal| Report::Renew { renewal, epochs: vec![1] };
+        let renew = |renewal| Report::Renew {
+            renewal,
+            epochs: vec![1],
+        };
         let logs = || Report::Logs(1, vec!["a".to_owned()]);
         outbox.push(renew(0));
         outbox.connected(true);
-        for report in [progress(1), logs(), started(), renew(1), renew(2), progress(2), started()] {
+        for report in [
+            progress(1),
+            logs(),
+            started(),
+            renew(1),
+            renew(2),
+            progress(2),
+            started(),
+        ] {
             outbox.push(report);
         }
         let said: Vec<Report> = std::iter::from_fn(|| take(&outbox, now)).collect();
@@ -212,9 +247,14 @@ mod tests {
     fn without_a_connection_logs_are_bounded_and_the_oldest_go() {
         let outbox = Outbox::default();
         for number in 0..600 {
-            outbox.push(Report::Logs(1, vec![format!("{number} {}", "x".repeat(8_000))]));
+            outbox.push(Report::Logs(
+                1,
+                vec![format!("{number} {}", "x".repeat(8_000))],
+            ));
         }
-        let Some(Report::Logs(_, first)) = take(&outbox, Instant::now()) else { panic!("logs were expected") };
+        let Some(Report::Logs(_, first)) = take(&outbox, Instant::now()) else {
+            panic!("logs were expected")
+        };
         assert!(!first[0].starts_with("0 "));
         assert!(outbox.lock().log_bytes <= MAX_LOG_BYTES);
     }

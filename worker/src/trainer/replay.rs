@@ -17,19 +17,34 @@ const MAX_STEPS: u64 = 50_000;
 /// A made-up step's time for each half megapixel and sample, in milliseconds: about what a good GPU needs for FLUX.
 const STEP_MS: u64 = 180;
 
-/// A made-up prompt's time.
+/// Prompts of one made-up validation at most.
+const MAX_PROMPTS: u64 = 4;
+
+/// Images that a made-up prompt takes time for at most.
+const MAX_IMAGES: u64 = 100;
+
+/// A made-up image's time.
 const PROMPT_MS: u64 = 4_000;
 
 /// Writes the stream down and says how to play it.
-pub(super) fn prepare(ground: &Ground<'_>, directory: PathBuf, signal_file: PathBuf) -> Result<Launch, Error> {
+pub(super) fn prepare(
+    ground: &Ground<'_>,
+    directory: PathBuf,
+    signal_file: PathBuf,
+) -> Result<Launch, Error> {
     let replay = &ground.config.replay;
     let stream = match &replay.stream {
         ReplayStream::File(path) => path.clone(),
         ReplayStream::Shipped(name) => {
-            let text = stream::shipped(name).ok_or(Error::Placement("the configured stream is not a shipped one"))?;
+            let text = stream::shipped(name).ok_or(Error::Placement(
+                "the configured stream is not a shipped one",
+            ))?;
             written(ground, text)?
         }
-        ReplayStream::Plan => written(ground, &stream::write(&script(&ground.assignment.workload, ground.devices.len())?.lines()))?,
+        ReplayStream::Plan => written(
+            ground,
+            &stream::write(&script(&ground.assignment.workload, ground.devices.len())?.lines()),
+        )?,
     };
     let (url, token) = ground.webhook;
     let speed = replay.speed.to_string();
@@ -40,7 +55,12 @@ pub(super) fn prepare(ground: &Ground<'_>, directory: PathBuf, signal_file: Path
     environment.push(variable(TOKEN_VARIABLE, token));
     environment.push(variable(JOB_ID_VARIABLE, ground.marker));
     environment.push(variable(SIGNAL_FILE_VARIABLE, &signal_file));
-    Ok(Launch { command, environment, directory, signal_file })
+    Ok(Launch {
+        command,
+        environment,
+        directory,
+        signal_file,
+    })
 }
 
 fn written(ground: &Ground<'_>, text: &str) -> Result<PathBuf, Error> {
@@ -52,21 +72,34 @@ fn written(ground: &Ground<'_>, text: &str) -> Result<PathBuf, Error> {
 /// A run with the job's own steps, checkpoints and validations, at made-up times.
 fn script(workload: &Workload, devices: usize) -> Result<Script, Error> {
     let count = u8::try_from(devices).unwrap_or(u8::MAX);
-    let plan = workload.plan(count).map_err(|missing| Error::Settings(missing.to_string()))?;
+    let plan = workload
+        .plan(count)
+        .map_err(|missing| Error::Settings(missing.to_string()))?;
     let steps = plan.steps_total.clamp(1, MAX_STEPS);
     let load = plan.training.first().map_or(1, |(shape, _)| {
-        u64::from(shape.resolution.get()) * u64::from(shape.batch_size.get()) * u64::from(shape.accumulation.get())
+        u64::from(shape.resolution.get())
+            * u64::from(shape.batch_size.get())
+            * u64::from(shape.accumulation.get())
     });
-    let prompts: u64 = plan.validation.iter().map(|(_, prompts)| prompts).sum();
-    let per_validation = prompts.clamp(1, 4);
-    let validations = prompts / per_validation;
+    // Few events a pass, each for as many images as the rest needs, as with several images for one prompt.
+    let generations = workload
+        .validation
+        .as_ref()
+        .map_or(0, |validation| u64::from(validation.generations));
+    let prompts = (1..=MAX_PROMPTS)
+        .rev()
+        .find(|prompts| generations.is_multiple_of(*prompts))
+        .unwrap_or(1);
     Ok(Script {
         steps,
         step_ms: STEP_MS * load.max(1),
         steps_per_epoch: steps.div_ceil(4),
-        validate_every: steps.checked_div(validations).unwrap_or(0).max(u64::from(validations > 0)),
-        prompts: per_validation,
-        prompt_ms: PROMPT_MS,
+        validate_every: steps
+            .checked_div(plan.validation_passes)
+            .unwrap_or(0)
+            .max(u64::from(plan.validation_passes > 0)),
+        prompts,
+        prompt_ms: PROMPT_MS * (generations / prompts).clamp(1, MAX_IMAGES),
         save_every: steps.checked_div(plan.checkpoints).unwrap_or(0),
         benchmark: false,
         ending: Ending::Success,

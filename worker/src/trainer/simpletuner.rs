@@ -1,46 +1,171 @@
 //! Starts SimpleTuner itself: rewritten settings in a private folder, a chosen environment, one process a GPU.
 
+mod loader;
+mod settings;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use stepcast_records::Precision;
+use serde_json::Value;
 
+use self::settings::Settings;
 use super::{Error, Ground, Launch, inherited, variable};
+use crate::order::FileRole;
+use crate::redact::secret_name;
 use crate::replay::{JOB_ID_VARIABLE, SIGNAL_FILE_VARIABLE};
 use crate::state_dir::{private_folder, write_private};
 
 /// Stands for the number of GPUs in a configured command.
 const PROCESSES: &str = "{processes}";
 
+/// Where an attempt's files lie on this host.
+struct Places {
+    /// Where results go, kept when the attempt is over.
+    output: PathBuf,
+    /// Where encoded images and captions go, removed when the attempt is over.
+    cache: PathBuf,
+    /// Where the rewritten settings go.
+    config: PathBuf,
+}
+
 /// Writes the job's files and says how to start the trainer.
-pub(super) fn prepare(ground: &Ground<'_>, directory: PathBuf, signal_file: PathBuf) -> Result<Launch, Error> {
-    let output = ground.outputs.join(&ground.assignment.job);
-    let cache = ground.folder.join("cache");
-    private_folder(&output)?;
-    private_folder(&cache)?;
-    let config = write_files(ground, &directory, &output, &cache)?;
-    let devices: Vec<u32> = ground.devices.iter().filter_map(|device| device.index).collect();
+pub(super) fn prepare(
+    ground: &Ground<'_>,
+    directory: PathBuf,
+    signal_file: PathBuf,
+) -> Result<Launch, Error> {
+    let places = Places {
+        output: ground.outputs.join(&ground.assignment.job),
+        cache: ground.folder.join("cache"),
+        // Beside the working directory, which stays empty: SimpleTuner would source a `config/config.env` in it.
+        config: ground.folder.join("config"),
+    };
+    for folder in [&places.output, &places.cache, &places.config] {
+        private_folder(folder)?;
+    }
+    let mut settings = Settings::read(ground.files)?;
+    let mixed_precision = settings.mixed_precision().to_owned();
+    write_files(ground, &mut settings, &places)?;
+    let devices: Vec<u32> = ground
+        .devices
+        .iter()
+        .filter_map(|device| device.index)
+        .collect();
     let configured = ground.config.simpletuner_command.as_deref();
-    let command = command(configured, devices.len(), ground.assignment.workload.precision);
+    let command = command(configured, devices.len(), &mixed_precision);
     let mut environment = inherited();
-    environment.extend(variables(&devices, &config));
+    environment.extend(variables(&devices, &places.config.join("config.json")));
     environment.push(variable(JOB_ID_VARIABLE, ground.marker));
     environment.push(variable(SIGNAL_FILE_VARIABLE, &signal_file));
-    Ok(Launch { command, environment, directory, signal_file })
+    Ok(Launch {
+        command,
+        environment,
+        directory,
+        signal_file,
+    })
+}
+
+/// Values in the job's files that must not appear in a log: keys of buckets, tokens of receivers.
+pub(crate) fn secrets(files: &[crate::order::JobFile]) -> Vec<String> {
+    let readable = files.iter().filter_map(|file| settings::value(file).ok());
+    let mut found = Vec::new();
+    for value in readable {
+        collect_secrets(&value, &mut found);
+    }
+    found
+}
+
+fn collect_secrets(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text) if secret_name(name) => found.push(text.clone()),
+                    _ => collect_secrets(value, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_secrets(item, found)),
+        _ => {}
+    }
+}
+
+fn write_files(ground: &Ground<'_>, settings: &mut Settings, places: &Places) -> Result<(), Error> {
+    let loader = ground
+        .files
+        .iter()
+        .find(|file| file.role == FileRole::DataLoader);
+    let loader = loader.ok_or_else(|| {
+        Error::Settings("the data loader's file was not submitted with the job".to_owned())
+    })?;
+    let loader = loader::rewritten(loader, &places.cache)?;
+    let loader_path = write(places, "multidatabackend.json", &loader)?;
+    settings.set("data_backend_config", path_value(&loader_path));
+    for (role, name, key) in [
+        (FileRole::Lycoris, "lycoris_config.json", "lycoris_config"),
+        (
+            FileRole::Prompts,
+            "user_prompt_library.json",
+            "user_prompt_library",
+        ),
+    ] {
+        if let Some(file) = ground.files.iter().find(|file| file.role == role) {
+            let path = write(places, name, &settings::value(file)?)?;
+            settings.set(key, path_value(&path));
+        }
+    }
+    settings.set("output_dir", path_value(&places.output));
+    settings.set("cache_dir", path_value(&places.cache));
+    settings.receive_webhooks(ground.webhook.0, ground.webhook.1);
+    settings.run_length(ground.assignment.workload.length);
+    settings.resume(has_checkpoint(&places.output));
+    write(places, "config.json", settings.value())?;
+    Ok(())
+}
+
+fn write(places: &Places, name: &str, value: &Value) -> Result<PathBuf, Error> {
+    let path = places.config.join(name);
+    write_private(&path, value.to_string().as_bytes())?;
+    Ok(path)
+}
+
+fn path_value(path: &Path) -> Value {
+    Value::from(path.to_string_lossy())
+}
+
+/// Whether an earlier attempt of the job on this host has left something to go on from.
+fn has_checkpoint(output: &Path) -> bool {
+    let entries = std::fs::read_dir(output).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().starts_with("checkpoint-"))
 }
 
 /// The trainer's own command line. Python itself is started, not the `simpletuner` command: that one puts the real
 /// trainer into a session of its own and does not pass SIGTERM on.
-fn command(configured: Option<&[String]>, gpus: usize, precision: Precision) -> Vec<OsString> {
+fn command(configured: Option<&[String]>, gpus: usize, mixed_precision: &str) -> Vec<OsString> {
     let processes = gpus.max(1).to_string();
     if let Some(words) = configured {
-        return words.iter().map(|word| word.replace(PROCESSES, &processes).into()).collect();
+        return words
+            .iter()
+            .map(|word| word.replace(PROCESSES, &processes).into())
+            .collect();
     }
     let words: &[&str] = match gpus {
         0 | 1 => &["python3", "-m", "simpletuner.train"],
         _ => &[
-            "accelerate", "launch", "--num_processes", &processes, "--num_machines", "1", "--mixed_precision",
-            precision.name(), "--dynamo_backend", "no", "--module", "simpletuner.train",
+            "accelerate",
+            "launch",
+            "--num_processes",
+            &processes,
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            mixed_precision,
+            "--dynamo_backend",
+            "no",
+            "--module",
+            "simpletuner.train",
         ],
     };
     words.iter().map(OsString::from).collect()
@@ -52,6 +177,7 @@ fn variables(devices: &[u32], config: &Path) -> Vec<(OsString, OsString)> {
     let mut variables = vec![
         variable("CONFIG_PATH", config),
         variable("SIMPLETUNER_CONFIG_BACKEND", "json"),
+        variable("CONFIG_BACKEND", "json"),
         variable("TOKENIZERS_PARALLELISM", "false"),
         variable("PYTHONUNBUFFERED", "1"),
         // The driver's numbers, which this worker counts by, are CUDA's only in this order.
@@ -59,8 +185,15 @@ fn variables(devices: &[u32], config: &Path) -> Vec<(OsString, OsString)> {
         variable("CUDA_VISIBLE_DEVICES", visible.join(",")),
     ];
     if devices.is_empty() {
-        let on_the_processor = [("ACCELERATE_USE_CPU", "true"), ("MIXED_PRECISION", "no"), ("ACCELERATE_MIXED_PRECISION", "no")];
+        let on_the_processor = [
+            ("ACCELERATE_USE_CPU", "true"),
+            ("MIXED_PRECISION", "no"),
+            ("ACCELERATE_MIXED_PRECISION", "no"),
+        ];
         variables.extend(on_the_processor.map(|(name, value)| variable(name, value)));
     }
     variables
 }
+
+#[cfg(test)]
+mod tests;

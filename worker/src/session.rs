@@ -1,0 +1,270 @@
+//! The connection to the leader: registers once, stays attached, and comes back when the connection is lost.
+
+pub(crate) mod backoff;
+mod calls;
+pub(crate) mod outbox;
+mod refusal;
+mod servers;
+mod wire;
+mod workload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stepcast_proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use self::backoff::Backoff;
+pub use self::refusal::Refusal;
+use self::refusal::Trouble;
+pub(crate) use self::servers::Servers;
+pub use self::servers::Unusable;
+use self::wire::Said;
+use crate::gpu::{Device, Offer};
+use crate::host::Host;
+use crate::order::Report;
+use crate::state_dir::Credential;
+use crate::work::News;
+
+/// Reports on their way into the stream. The outbox keeps what waits; this only has to keep the pipe busy.
+const REPORTS: usize = 16;
+
+/// How long the answer to a call or to a new stream is waited for: what the conventions set for every call.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// A leader that says nothing this long after a renewal may be cut off from the others: a third of a lease term, so the
+/// next one is asked before anything is lost.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// A connection that lived this long was a good one: the next failure starts with a short wait again.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// Speaks with the leader for the whole life of the worker.
+pub(crate) struct Session {
+    host: Arc<Host>,
+    servers: Arc<Servers>,
+    offer: v1::RegisterWorkerRequest,
+    news: mpsc::Sender<News>,
+    /// `workers/{worker}`, once registered.
+    worker: Option<String>,
+    said: String,
+}
+
+/// What this worker says of itself when it registers.
+pub(crate) fn offer(
+    config: &crate::config::WorkerConfig,
+    devices: &[Device],
+    instance: String,
+) -> v1::RegisterWorkerRequest {
+    let trainer = match config.offer {
+        Offer::Gpus | Offer::Cpu => v1::Trainer::Simpletuner,
+        Offer::Replay(_) => v1::Trainer::Replay,
+    };
+    v1::RegisterWorkerRequest {
+        instance,
+        gpus: devices
+            .iter()
+            .map(|device| device.model.slug().to_owned())
+            .collect(),
+        trainers: vec![trainer.into()],
+        labels: config.labels.clone().into_iter().collect(),
+        price_per_gpu_hour_usd_micros: config.price_usd_micros_per_hour,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        servers: Arc<Servers>,
+        offer: v1::RegisterWorkerRequest,
+        news: mpsc::Sender<News>,
+    ) -> Self {
+        Self {
+            host,
+            servers,
+            offer,
+            news,
+            worker: None,
+            said: String::new(),
+        }
+    }
+
+    /// Runs until the loop has ended (nothing more to say) or this worker is not wanted any more.
+    pub(crate) async fn run(mut self) -> Result<(), Refusal> {
+        let mut backoff = Backoff::default();
+        while !self.news.is_closed() {
+            let since = Instant::now();
+            let trouble = self.connect().await;
+            self.host.outbox.connected(false);
+            if since.elapsed() >= GOOD {
+                backoff.reset();
+            }
+            match trouble {
+                Trouble::Stop(refusal) => return Err(refusal),
+                Trouble::Leader(hint) => self.servers.follow(hint.as_deref()),
+                Trouble::Unknown => self.worker = None,
+                Trouble::Again(why) => {
+                    self.say_once(why);
+                    self.servers.next();
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = self.news.closed() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One connection, from its first call to its loss.
+    async fn connect(&mut self) -> Trouble {
+        let worker = match self.registered().await {
+            Ok(worker) => worker,
+            Err(trouble) => return trouble,
+        };
+        match self.attach(worker).await {
+            Ok(never) => match never {},
+            Err(trouble) => trouble,
+        }
+    }
+
+    async fn registered(&mut self) -> Result<String, Trouble> {
+        if let Some(worker) = &self.worker {
+            return Ok(worker.clone());
+        }
+        let mut request = tonic::Request::new(self.offer.clone());
+        request.set_timeout(ANSWER);
+        let answer = self
+            .servers
+            .client()
+            .register_worker(request)
+            .await
+            .map_err(Trouble::from)?
+            .into_inner();
+        let credential = Credential {
+            worker: answer.worker.clone(),
+            secret: self.servers.secret().to_owned(),
+        };
+        if let Err(error) = self.host.state.store_credential(&credential) {
+            tracing::warn!(%error, "the credential cannot be kept: the next start needs the join token again");
+        }
+        tracing::info!(
+            worker = answer.worker,
+            name = answer.display_name,
+            gpus = self.offer.gpus.len(),
+            "registered"
+        );
+        Ok(self.worker.insert(answer.worker).clone())
+    }
+
+    /// Opens the stream and passes things on in both directions until it ends.
+    async fn attach(&mut self, worker: String) -> Result<std::convert::Infallible, Trouble> {
+        let (reports, outgoing) = mpsc::channel(REPORTS);
+        let hello = v1::Hello {
+            worker,
+            instance: self.offer.instance.clone(),
+        };
+        let _room = reports.try_send(wire::hello(hello));
+        let mut client = self.servers.client();
+        let opening = client.attach(ReceiverStream::new(outgoing));
+        let answer = tokio::time::timeout(ANSWER, opening).await;
+        let mut orders = answer
+            .map_err(|_late| Trouble::Again("the server does not answer".to_owned()))?
+            .map_err(Trouble::from)?
+            .into_inner();
+        self.host.outbox.connected(true);
+        self.tell(News::Connected).await?;
+        tracing::info!(server = self.servers.address(), "attached");
+        self.said.clear();
+        let mut silent_at = None;
+        loop {
+            tokio::select! {
+                biased;
+                order = orders.message() => {
+                    silent_at = None;
+                    self.order(order).await?;
+                }
+                sent = send_next(&self.host, &reports) => match sent {
+                    Some(true) => drop(silent_at.get_or_insert_with(|| Instant::now() + SILENCE)),
+                    Some(false) => {}
+                    // The server reads no more; its last word says why.
+                    None => return Err(last_word(&mut orders).await),
+                },
+                () = until(silent_at) => return Err(Trouble::Again("the leader does not answer a renewal".to_owned())),
+                () = self.news.closed() => return Err(Trouble::Again("the worker ends".to_owned())),
+            }
+        }
+    }
+
+    async fn order(
+        &self,
+        order: Result<Option<v1::AttachResponse>, tonic::Status>,
+    ) -> Result<(), Trouble> {
+        let order = order.map_err(Trouble::from)?;
+        let response =
+            order.ok_or_else(|| Trouble::Again("the server ended the stream".to_owned()))?;
+        match wire::said(response) {
+            Said::Order(order) => self.tell(News::Order(order)).await,
+            Said::Parting(parting) => Err(Trouble::from(parting)),
+            Said::Unusable(ended) => {
+                tracing::error!(
+                    epoch = ended.epoch,
+                    why = ended.detail,
+                    "an assignment is refused"
+                );
+                self.host.outbox.push(Report::Ended(ended));
+                Ok(())
+            }
+            Said::Unknown => {
+                tracing::debug!("the server says something this version does not know");
+                Ok(())
+            }
+        }
+    }
+
+    async fn tell(&self, news: News) -> Result<(), Trouble> {
+        self.news
+            .send(news)
+            .await
+            .map_err(|_closed| Trouble::Again("the worker ends".to_owned()))
+    }
+
+    /// A server that is away for an hour is one line in the log, not a thousand.
+    fn say_once(&mut self, why: String) {
+        if why != self.said {
+            tracing::warn!(
+                server = self.servers.address(),
+                why,
+                "no connection to the leader; trying again"
+            );
+            self.said = why;
+        }
+    }
+}
+
+/// Sends the next report that waits; true if an answer is due, none if the stream is closed. Cancel-safe.
+async fn send_next(host: &Host, reports: &mpsc::Sender<v1::AttachRequest>) -> Option<bool> {
+    let room = reports.reserve().await.ok()?;
+    let report = host.outbox.next().await;
+    let answered = matches!(report, Report::Renew { .. });
+    room.send(wire::report(report));
+    Some(answered)
+}
+
+async fn last_word(orders: &mut Streaming<v1::AttachResponse>) -> Trouble {
+    match tokio::time::timeout(ANSWER, orders.message()).await {
+        Ok(Err(status)) => Trouble::from(status),
+        _ => Trouble::Again("the server ended the stream".to_owned()),
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

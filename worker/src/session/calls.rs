@@ -1,0 +1,142 @@
+//! The calls beside the stream: a job's files, and samples handed over.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use stepcast_proto::v1;
+use stepcast_records::{Key, Sample};
+use tonic::{Code, Status};
+
+use super::ANSWER;
+use super::backoff::Backoff;
+use super::refusal::Trouble;
+use super::servers::Servers;
+use crate::agent::Failure;
+use crate::host::{Refused, Wire};
+use crate::order::{Assignment, FileRole, JobFile};
+use crate::state_dir::Contribution;
+
+/// Files of one job at most: a configuration names three others.
+const MAX_FILES: usize = 16;
+
+impl Wire for std::sync::Arc<Servers> {
+    /// Asks again until there is an answer: the attempt's lease ends the waiting.
+    fn files<'a>(
+        &'a self,
+        assignment: &'a Assignment,
+    ) -> BoxFuture<'a, Result<Vec<JobFile>, (Failure, String)>> {
+        async move {
+            let mut backoff = Backoff::default();
+            loop {
+                let mut request = tonic::Request::new(v1::GetAssignmentFilesRequest {
+                    job: super::wire::job_name(&assignment.job),
+                    epoch: assignment.epoch,
+                });
+                request.set_timeout(ANSWER);
+                match self.client().get_assignment_files(request).await {
+                    Ok(answer) => return files(answer.into_inner().files),
+                    Err(status) => {
+                        if let Some(failure) = final_answer(&status) {
+                            return Err((
+                                failure,
+                                format!("the job's files cannot be had: {}", status.message()),
+                            ));
+                        }
+                        tracing::debug!(%status, "the job's files are asked for again");
+                    }
+                }
+                tokio::time::sleep(backoff.next()).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn contribute<'a>(
+        &'a self,
+        contribution: &'a Contribution,
+    ) -> BoxFuture<'a, Result<(), Refused>> {
+        async move {
+            let id = crate::random::unhex(&contribution.id)
+                .ok_or_else(|| Refused::Never("its id is no id".to_owned()))?;
+            let samples = contribution.samples.iter().map(sample).collect();
+            let mut request = tonic::Request::new(v1::ContributeSamplesRequest { id, samples });
+            request.set_timeout(ANSWER);
+            match self.client().contribute_samples(request).await {
+                Ok(_kept) => Ok(()),
+                Err(status)
+                    if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange) =>
+                {
+                    Err(Refused::Never(status.message().to_owned()))
+                }
+                Err(status) => Err(Refused::Later(status.to_string())),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What a refusal of the files means for the attempt, unless it only means to ask again.
+fn final_answer(status: &Status) -> Option<Failure> {
+    match (Trouble::from(status.clone()), status.code()) {
+        (Trouble::Leader(_), _) => None,
+        (_, Code::NotFound) => Some(Failure::StagingMissing),
+        (
+            _,
+            Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented,
+        ) => Some(Failure::LaunchFailed),
+        _ => None,
+    }
+}
+
+fn files(files: Vec<v1::JobFile>) -> Result<Vec<JobFile>, (Failure, String)> {
+    if files.len() > MAX_FILES {
+        return Err((
+            Failure::LaunchFailed,
+            format!("the server sends more than {MAX_FILES} files"),
+        ));
+    }
+    let files = files.into_iter().filter_map(|file| {
+        let role = match file.role() {
+            v1::FileRole::Config => FileRole::Config,
+            v1::FileRole::DataLoader => FileRole::DataLoader,
+            v1::FileRole::Lycoris => FileRole::Lycoris,
+            v1::FileRole::Prompts => FileRole::Prompts,
+            // A newer server's role: what this version cannot use it does not need.
+            v1::FileRole::Unspecified => return None,
+        };
+        Some(JobFile {
+            role,
+            name: file.name,
+            bytes: file.content,
+        })
+    });
+    Ok(files.collect())
+}
+
+fn sample(sample: &Sample) -> v1::Sample {
+    let key = match &sample.key {
+        Key::Training(key) => v1::sample::Key::Training(v1::TrainingKey {
+            recipe: key.recipe.name().to_owned(),
+            hardware: key.hardware.slug(),
+            half_megapixels: key.resolution.get().into(),
+            batch_size: key.batch_size.get().into(),
+            gradient_accumulation_steps: key.accumulation.get().into(),
+            precision: key.precision.name().to_owned(),
+            quantization: key.quantization.name().to_owned(),
+        }),
+        Key::Validation(key) => v1::sample::Key::Validation(v1::ValidationKey {
+            recipe: key.recipe.name().to_owned(),
+            hardware: key.hardware.slug(),
+            half_megapixels: key.resolution.get().into(),
+            inference_steps: key.inference_steps.get().into(),
+            precision: key.precision.name().to_owned(),
+            quantization: key.quantization.name().to_owned(),
+        }),
+    };
+    v1::Sample {
+        key: Some(key),
+        histogram_v2: sample.histogram.to_v2_bytes(),
+    }
+}

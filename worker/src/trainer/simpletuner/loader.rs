@@ -1,0 +1,87 @@
+//! The data loader's settings for this host: the data stay where the user says, the caches are the attempt's own.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::super::Error;
+use super::settings;
+use crate::order::JobFile;
+
+/// Data sets of these types hold samples, which must be on this host when they are local.
+const WITH_SAMPLES: [&str; 6] = ["image", "video", "audio", "conditioning", "eval", "caption"];
+
+/// The submitted file with each local cache moved below `cache`.
+pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
+    let mut loader = settings::value(file)?;
+    let entries = loader.as_array_mut();
+    let entries = entries
+        .ok_or_else(|| Error::Settings(format!("{} is not a list of data sets", file.name)))?;
+    for (number, entry) in entries.iter_mut().enumerate() {
+        let Some(entry) = entry.as_object_mut() else {
+            return Err(Error::Settings(format!(
+                "{}: data set {} is not an object",
+                file.name,
+                number + 1
+            )));
+        };
+        let disabled = entry.get("disabled").and_then(Value::as_bool) == Some(true);
+        if local(entry) && !disabled {
+            check_samples(entry).map_err(|why| {
+                Error::Settings(format!("{}: {} {why}", file.name, title(entry, number)))
+            })?;
+        }
+        move_caches(entry, number, cache);
+    }
+    Ok(loader)
+}
+
+fn local(entry: &Map<String, Value>) -> bool {
+    text(entry, "type").is_none_or(|kind| kind == "local")
+}
+
+fn text<'a>(entry: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    entry.get(key).and_then(Value::as_str)
+}
+
+/// A path is the user's own business, so the message names the key and not the path.
+fn check_samples(entry: &Map<String, Value>) -> Result<(), &'static str> {
+    if !WITH_SAMPLES.contains(&text(entry, "dataset_type").unwrap_or("image")) {
+        return Ok(());
+    }
+    match text(entry, "instance_data_dir").map(Path::new) {
+        None => Err("has no instance_data_dir"),
+        Some(path) if path.is_relative() => Err(
+            "has a relative instance_data_dir; write the absolute path that the data have on the worker's host",
+        ),
+        Some(path) if !path.is_dir() => {
+            Err("has an instance_data_dir that is not a folder on this worker's host")
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn title(entry: &Map<String, Value>, number: usize) -> String {
+    let mut id = text(entry, "id").unwrap_or_default().to_owned();
+    crate::capture::cut(&mut id, 64);
+    if id.is_empty() {
+        format!("data set {}", number + 1)
+    } else {
+        format!("data set {} ({id})", number + 1)
+    }
+}
+
+/// Caches in a bucket stay where they are: their folders are prefixes there.
+fn move_caches(entry: &mut Map<String, Value>, number: usize, cache: &Path) {
+    let embeds = text(entry, "dataset_type").is_some_and(|kind| kind.ends_with("_embeds"));
+    let in_a_bucket = embeds && !local(entry);
+    if in_a_bucket {
+        return;
+    }
+    for (key, value) in entry.iter_mut() {
+        if key.starts_with("cache_dir") || key.ends_with("_cache_dir") {
+            let folder = cache.join(format!("{number}-{key}"));
+            *value = Value::from(folder.to_string_lossy());
+        }
+    }
+}

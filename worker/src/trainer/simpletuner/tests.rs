@@ -1,0 +1,246 @@
+//! Real configurations rewritten for a host, and what is refused before a trainer is started.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::json;
+use stepcast_records::simpletuner::Length;
+
+use super::*;
+use crate::config::WorkerConfig;
+use crate::gpu::{self, Offer};
+use crate::order::{Assignment, JobFile, TrainerKind};
+
+/// A host with a data folder, and what was written there.
+struct Host {
+    root: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("images")).unwrap();
+        std::fs::create_dir_all(root.path().join("attempt")).unwrap();
+        Self { root }
+    }
+
+    fn loader(&self) -> Value {
+        json!([
+            {"id": "cats", "type": "local", "dataset_type": "image", "instance_data_dir": self.root.path().join("images"),
+             "cache_dir_vae": "/home/somebody/vae"},
+            {"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "/home/somebody/text"},
+            {"id": "far", "type": "aws", "dataset_type": "text_embeds", "cache_dir": "prefix/in/bucket",
+             "aws_secret_access_key": "secret-of-a-bucket"},
+        ])
+    }
+
+    /// Prepares the launch and gives it with the settings that were written.
+    fn prepare(&self, files: &[JobFile], length: Length) -> Result<(Launch, Value), Error> {
+        let mut config = WorkerConfig::replay(Vec::new(), self.root.path().to_owned(), Vec::new());
+        config.offer = Offer::Cpu;
+        let (devices, _) = gpu::devices(Offer::Cpu);
+        let mut workload = crate::trainer::tests::workload();
+        workload.length = length;
+        let assignment = Assignment {
+            epoch: 7,
+            job: "jcats".to_owned(),
+            devices: vec![0],
+            trainer: TrainerKind::SimpleTuner,
+            workload,
+            lease_term_ms: 30_000,
+            max_runtime_ms: None,
+        };
+        let ground = Ground {
+            config: &config,
+            assignment: &assignment,
+            files,
+            devices: &devices,
+            folder: &self.root.path().join("attempt"),
+            outputs: &self.root.path().join("outputs"),
+            marker: "m",
+            webhook: ("http://127.0.0.1:9/events", "webhook-token"),
+        };
+        let launch = crate::trainer::prepare(&ground)?;
+        let written = std::fs::read(self.root.path().join("attempt/config/config.json")).unwrap();
+        Ok((launch, serde_json::from_slice(&written).unwrap()))
+    }
+
+    fn read(&self, path: &Value) -> Value {
+        serde_json::from_slice(&std::fs::read(path.as_str().unwrap()).unwrap()).unwrap()
+    }
+}
+
+fn file(role: FileRole, name: &str, contents: impl ToString) -> JobFile {
+    JobFile {
+        role,
+        name: name.to_owned(),
+        bytes: contents.to_string().into_bytes(),
+    }
+}
+
+fn config() -> Value {
+    json!({"--model_family": "flux", "model_type": "lora", "--output_dir": "/home/somebody/out", "mixed_precision": "no",
+        "data_backend_config": "config/multidatabackend.json", "lycoris_config": "config/lycoris.json",
+        "webhook_config": "config/webhook.json", "--max_train_steps": 30, "max_runtime_minutes": 240,
+        "publishing_config": [{"provider": "s3", "secret_key": "publishing-secret"}],
+        "resume_from_checkpoint": "checkpoint-20", "report_to": "wandb", "push_to_hub": true})
+}
+
+#[test]
+fn the_run_s_own_places_replace_the_user_s_and_the_rest_stays() {
+    let host = Host::new();
+    let files = [
+        file(FileRole::Config, "config.json", config()),
+        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
+        file(FileRole::Lycoris, "lycoris.json", json!({"algo": "lokr"})),
+    ];
+    let (launch, written) = host.prepare(&files, Length::Steps(30)).unwrap();
+    let root = host.root.path();
+    assert_eq!(written["output_dir"], json!(root.join("outputs/jcats")));
+    assert_eq!(written["cache_dir"], json!(root.join("attempt/cache")));
+    assert_eq!(
+        (&written["max_train_steps"], &written["num_train_epochs"]),
+        (&json!(30), &json!(0))
+    );
+    assert_eq!(
+        written["resume_from_checkpoint"], "latest",
+        "the name is one of the user's own machine"
+    );
+    assert_eq!(written["webhook_config"][0]["auth_token"], "webhook-token");
+    assert_eq!(written["webhook_config"].as_array().unwrap().len(), 1);
+    assert_eq!(host.read(&written["lycoris_config"])["algo"], "lokr");
+    for (key, value) in [
+        ("model_family", json!("flux")),
+        ("report_to", json!("wandb")),
+        ("push_to_hub", json!(true)),
+    ] {
+        assert_eq!(written[key], value, "{key}");
+    }
+    assert_eq!(written["publishing_config"], config()["publishing_config"]);
+    assert!(
+        written
+            .as_object()
+            .unwrap()
+            .keys()
+            .all(|key| !key.starts_with('-') && key != "max_runtime_minutes")
+    );
+    let loader = host.read(&written["data_backend_config"]);
+    assert_eq!(loader[0]["instance_data_dir"], json!(root.join("images")));
+    assert_eq!(
+        loader[0]["cache_dir_vae"],
+        json!(root.join("attempt/cache/0-cache_dir_vae"))
+    );
+    assert_eq!(loader[2]["cache_dir"], "prefix/in/bucket");
+    assert_eq!(
+        std::fs::read_dir(launch.directory).unwrap().count(),
+        0,
+        "nothing may be sourced from it"
+    );
+    assert_eq!(secrets(&files), ["publishing-secret", "secret-of-a-bucket"]);
+}
+
+#[test]
+fn a_checkpoint_in_a_bucket_is_the_start_until_there_is_one_here() {
+    let host = Host::new();
+    let mut config = config();
+    config["resume_from_checkpoint"] = json!("s3://bucket/checkpoint-500");
+    let files = [
+        file(FileRole::Config, "config.json", config),
+        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
+    ];
+    let resume = |host: &Host| host.prepare(&files, Length::Epochs(2)).unwrap().1;
+    let written = resume(&host);
+    assert_eq!(
+        written["resume_from_checkpoint"],
+        "s3://bucket/checkpoint-500"
+    );
+    assert_eq!(
+        (&written["max_train_steps"], &written["num_train_epochs"]),
+        (&json!(0), &json!(2))
+    );
+    std::fs::create_dir(host.root.path().join("outputs/jcats/checkpoint-10")).unwrap();
+    assert_eq!(resume(&host)["resume_from_checkpoint"], "latest");
+}
+
+#[test]
+fn toml_is_written_as_json_and_env_is_refused_with_a_word_on_what_to_do() {
+    let host = Host::new();
+    let loader = || file(FileRole::DataLoader, "multidatabackend.json", host.loader());
+    let toml = "model_family = \"flux\"\nlearning_rate = 1e-4\n";
+    let (_, written) = host
+        .prepare(
+            &[file(FileRole::Config, "config.toml", toml), loader()],
+            Length::Steps(1),
+        )
+        .unwrap();
+    assert_eq!(
+        (&written["model_family"], &written["learning_rate"]),
+        (&json!("flux"), &json!(1e-4))
+    );
+    assert_eq!(written["report_to"], "none");
+    let refused = host
+        .prepare(
+            &[file(FileRole::Config, "config.env", "A=1"), loader()],
+            Length::Steps(1),
+        )
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("write it as config.json"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_is_not_on_this_host_is_named_without_its_path() {
+    let host = Host::new();
+    let refusal = |loader: Value| {
+        let files = [
+            file(FileRole::Config, "config.json", config()),
+            file(FileRole::DataLoader, "loader.json", loader),
+        ];
+        let error = host.prepare(&files, Length::Steps(1)).unwrap_err();
+        assert_eq!(error.failure(), crate::agent::Failure::ConfigInvalid);
+        error.to_string()
+    };
+    let gone = refusal(json!([{"id": "cats", "instance_data_dir": "/no/such/folder-of-jane"}]));
+    assert!(
+        gone.contains("loader.json: data set 1 (cats)") && gone.contains("instance_data_dir"),
+        "{gone}"
+    );
+    assert!(!gone.contains("jane"), "{gone}");
+    assert!(refusal(json!([{"id": "cats", "instance_data_dir": "images"}])).contains("absolute"));
+    assert!(refusal(json!({"id": "cats"})).contains("not a list"));
+    let files = [
+        file(FileRole::Config, "config.json", "{\"a\": 1 \"b\"}"),
+        file(FileRole::DataLoader, "l.json", "[]"),
+    ];
+    assert!(
+        host.prepare(&files, Length::Steps(1))
+            .unwrap_err()
+            .to_string()
+            .contains("line 1")
+    );
+    assert!(
+        host.prepare(&[], Length::Steps(1))
+            .unwrap_err()
+            .to_string()
+            .contains("not submitted")
+    );
+}
+
+#[test]
+fn the_command_follows_the_gpus_and_the_settings() {
+    let words = |gpus, configured: Option<&[String]>| -> Vec<String> {
+        command(configured, gpus, "fp16")
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect()
+    };
+    assert_eq!(words(1, None), ["python3", "-m", "simpletuner.train"]);
+    let two = words(2, None).join(" ");
+    assert!(
+        two.starts_with("accelerate launch --num_processes 2")
+            && two.contains("--mixed_precision fp16"),
+        "{two}"
+    );
+    let own = ["x".to_owned(), "--n={processes}".to_owned()];
+    assert_eq!(words(4, Some(&own)), ["x", "--n=4"]);
+}
