@@ -1,0 +1,162 @@
+//! The estimate: what a run will take and cost on each hardware, always with its basis and how much it rests on.
+
+mod around;
+pub mod backtest;
+mod published;
+mod run;
+mod shape;
+mod size;
+#[cfg(test)]
+mod tests;
+mod width;
+mod work;
+
+mod ladder;
+
+use std::collections::BTreeSet;
+
+use stepcast_records::simpletuner::{Missing, Workload};
+use stepcast_records::{Estimate, GpuModel, Hardware, Note, Quantiles, UsdMicros};
+
+use crate::index::Index;
+use crate::price::{Day, PriceBook};
+use ladder::Ladder;
+use run::Run;
+
+/// Hardware listed at most. The screen shows a few; the bound keeps one call from costing more than some milliseconds.
+pub const HARDWARE_MAX: usize = 64;
+/// What is listed when nobody names a hardware and nothing is known: common GPUs, from small to large.
+const COMMON: [&str; 8] = [
+    "rtx3090", "rtx4090", "rtx5090", "l40s", "a100-80", "h100", "h200", "b200",
+];
+
+/// A worker's hardware, and what its operator asks for an hour of all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// The hardware.
+    pub hardware: Hardware,
+    /// The price of the whole hardware for an hour; `None` leaves it to the price book.
+    pub price_per_hour: Option<UsdMicros>,
+}
+
+/// What an estimate is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The run.
+    pub workload: &'a Workload,
+    /// Where it could run; empty lists what workers offer, what has history, and a few common GPUs with a price.
+    pub hardware: &'a [Hardware],
+    /// What workers offer; of several prices for one hardware the lowest counts, and it overrides the book.
+    pub offers: &'a [Offer],
+    /// The day whose prices count.
+    pub day: Day,
+}
+
+/// What estimates are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Evidence<'a> {
+    records: &'a Index,
+    prices: &'a PriceBook,
+}
+
+impl<'a> Evidence<'a> {
+    /// Records and prices, together with the published figures that come with this version.
+    pub(crate) fn new(records: &'a Index, prices: &'a PriceBook) -> Self {
+        Self { records, prices }
+    }
+
+    /// One estimate per hardware, in the order asked for; without a list, the cheapest first.
+    ///
+    /// A hardware that cannot hold the model is listed too, with [`Note::MemoryTight`].
+    ///
+    /// # Errors
+    /// When a named hardware does not fit the run, or none does: the fact that is missing.
+    pub(crate) fn estimate(&self, ask: &Ask<'_>) -> Result<Vec<Estimate>, Missing> {
+        let run = Run::new(self.ladder(), ask.workload);
+        if !ask.hardware.is_empty() {
+            let named = ask.hardware.iter().take(HARDWARE_MAX);
+            return named.map(|&hardware| self.on(&run, ask, hardware)).collect();
+        }
+        let mut missing = Missing::Datasets;
+        let mut estimates = Vec::new();
+        for hardware in self.usual(ask) {
+            match self.on(&run, ask, hardware) {
+                Ok(estimate) => estimates.push(estimate),
+                Err(error) => missing = error,
+            }
+        }
+        if estimates.is_empty() {
+            return Err(missing);
+        }
+        estimates.sort_by_key(rank);
+        Ok(estimates)
+    }
+
+    /// Run and set-up together on one hardware, for a plan that needs a number and no reasons.
+    pub(crate) fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Quantiles> {
+        let estimate = Run::new(self.ladder(), workload).on(hardware).ok()?;
+        Some(estimate.run_ms?.plus(estimate.setup_ms.unwrap_or_default()))
+    }
+
+    fn ladder(&self) -> Ladder<'a> {
+        Ladder {
+            records: self.records,
+            published: published::shipped(),
+        }
+    }
+
+    fn on(&self, run: &Run<'_>, ask: &Ask<'_>, hardware: Hardware) -> Result<Estimate, Missing> {
+        let mut estimate = run.on(hardware)?;
+        match self.price(ask, hardware) {
+            Some(price) => Ok(estimate.priced(price)),
+            None => {
+                estimate.notes.push(Note::NoPrice);
+                Ok(estimate)
+            }
+        }
+    }
+
+    /// The price of the whole hardware for an hour.
+    fn price(&self, ask: &Ask<'_>, hardware: Hardware) -> Option<UsdMicros> {
+        let offers = ask.offers.iter().filter(|offer| offer.hardware == hardware);
+        let announced = offers.filter_map(|offer| offer.price_per_hour).min();
+        announced.or_else(|| {
+            let one = self.prices.price(hardware.gpu, ask.day)?.usd_per_gpu_hour.0;
+            Some(UsdMicros(one.saturating_mul(hardware.count.into())))
+        })
+    }
+
+    /// What to list when nobody names a hardware.
+    fn usual(&self, ask: &Ask<'_>) -> BTreeSet<Hardware> {
+        let offered = ask.offers.iter().map(|offer| offer.hardware);
+        let recipe = ask.workload.recipe;
+        let known = self.records.hardware(recipe);
+        let published = published::shipped().hardware(recipe);
+        let priced = |gpu: &GpuModel| self.prices.price(*gpu, ask.day).is_some();
+        let common = COMMON.into_iter().filter_map(|name| name.parse().ok());
+        let common = common.filter(priced).map(Hardware::one);
+        let real = known.filter(|hardware| !hardware.is_replay());
+        let all = offered.chain(real).chain(published).chain(common);
+        let mut usual = BTreeSet::new();
+        for hardware in all {
+            if usual.len() == HARDWARE_MAX {
+                break;
+            }
+            usual.insert(hardware);
+        }
+        usual
+    }
+}
+
+/// What can run and is cheapest first; what has no number last.
+fn rank(estimate: &Estimate) -> (bool, bool, Option<UsdMicros>, u64, Hardware) {
+    let run = estimate.run_ms.map(|run| run.p50);
+    let cost = estimate.cost.map(|cost| cost.p50);
+    (
+        run.is_none(),
+        cost.is_none(),
+        cost,
+        run.unwrap_or(0),
+        estimate.hardware,
+    )
+}

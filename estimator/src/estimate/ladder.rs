@@ -1,0 +1,286 @@
+//! The ladder: the time of one step or image from the nearest cell there is, and how far that is away.
+//!
+//! Rungs, best first: records of exactly the key; cells of the same recipe on the same hardware; cells of the
+//! same family on any hardware; the ratings alone. Within a rung the candidate with the least variance wins, and
+//! a published figure carries more of it than a record. Every candidate is carried over by the ratio of
+//! [`Work`](super::work::Work), and leaves a note for each thing that differs.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use stepcast_records::{Basis, Cell, Family, Hardware, Note, Recipe};
+
+use super::shape::Shape;
+use super::width;
+use super::work::Cost;
+use crate::index::{Index, Shelf};
+
+/// Cells looked at before and after the place of the key on its own shelf. In key order the neighbours share
+/// resolution and batch, so further ones are worse; the bound keeps a crowded shelf from costing milliseconds.
+const NEIGHBOURS_OWN: usize = 256;
+/// The same on each other shelf of the family.
+const NEIGHBOURS_OTHER: usize = 32;
+/// Shelves of relatives looked at. A family has up to a thousand recipes; on 20 hardwares this is its busiest part.
+const RELATIVES_MAX: usize = 2_048;
+/// Share of a measured time that follows the arithmetic when the shape changes: batch and pixels fill a GPU
+/// that a small model left waiting.
+const FLOOR_SHAPE: f64 = 0.6;
+/// The same when the hardware changes: there a small model leaves the faster GPU waiting too.
+const FLOOR_HARDWARE: f64 = 0.15;
+/// TFLOP/s that stand for a device without a rating. Only ratios on the same device are taken of it.
+const SPEED_UNRATED: f64 = 0.5;
+/// A step and an image on the pretend device when no recording of the kind was played before.
+const REPLAY_MS: f64 = 1_000.0;
+
+/// Where the ladder stands: what was measured here, and what was published.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ladder<'a> {
+    pub(super) records: &'a Index,
+    pub(super) published: &'a Index,
+}
+
+/// The time of one step or image.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// Milliseconds in the middle.
+    pub(super) ms: f64,
+    /// Variance of the logarithm of the truth around it.
+    pub(super) variance: f64,
+    pub(super) basis: Basis,
+    /// Contributions or published figures it rests on.
+    pub(super) rows: u32,
+    /// Steps or prompts that these observed; 0 for published figures, which mostly do not say.
+    pub(super) observed: u64,
+    pub(super) notes: Vec<Note>,
+}
+
+/// One shape's way up, for any number of hardwares.
+pub(super) struct Rungs<'a, S> {
+    ladder: Ladder<'a>,
+    shape: S,
+    relatives: OnceCell<Vec<Candidate<'a, S>>>,
+}
+
+/// A cell that may stand in.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a, S> {
+    shape: S,
+    hardware: Hardware,
+    cell: &'a Cell,
+    published: bool,
+    /// Everything but the hardware.
+    variance: f64,
+}
+
+impl<'a> Ladder<'a> {
+    /// The way up for one shape.
+    pub(super) fn of<S: Shape>(self, shape: S) -> Rungs<'a, S> {
+        let relatives = OnceCell::new();
+        Rungs {
+            ladder: self,
+            shape,
+            relatives,
+        }
+    }
+
+    /// Records, then published figures.
+    fn sources(self) -> [(&'a Index, bool); 2] {
+        [(self.records, false), (self.published, true)]
+    }
+}
+
+impl<'a, S: Shape> Rungs<'a, S> {
+    /// The time on a hardware from the best rung; `None` when there is nothing to go by.
+    pub(super) fn on(&self, hardware: Hardware) -> Option<Found> {
+        let found = self
+            .exact(hardware)
+            .or_else(|| self.near(hardware))
+            .or_else(|| self.far(hardware))
+            .or_else(|| self.rated(hardware))?;
+        Some(found.on_replay(hardware))
+    }
+
+    /// Records of exactly this key: their mean over all steps.
+    pub(super) fn exact(&self, hardware: Hardware) -> Option<Found> {
+        let shelf = self.ladder.records.shelf(self.shape.recipe(), hardware)?;
+        let cell = S::cells(shelf).get(&self.shape)?;
+        Some(Found {
+            ms: cell.mean_ms()?,
+            variance: width::within(cell),
+            basis: Basis::Exact,
+            rows: cell.rows(),
+            observed: cell.count(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// The same recipe on the same hardware, or a published figure of exactly this key.
+    pub(super) fn near(&self, hardware: Hardware) -> Option<Found> {
+        let recipe = self.shape.recipe();
+        let shelves = self.ladder.sources().into_iter();
+        let candidates = shelves.filter_map(|(index, published)| {
+            let shelf = index.shelf(recipe, hardware)?;
+            self.nearest(shelf, recipe, hardware, published, NEIGHBOURS_OWN)
+        });
+        let best = candidates.min_by(|a, b| a.variance.total_cmp(&b.variance))?;
+        self.carried(&best, hardware, Basis::Near)
+    }
+
+    /// Any recipe of the family on any hardware.
+    pub(super) fn far(&self, hardware: Hardware) -> Option<Found> {
+        let variance = |candidate: &Candidate<'a, S>| {
+            candidate.variance + width::of_hardware(candidate.hardware, hardware)
+        };
+        let relatives = self.relatives.get_or_init(|| self.relatives());
+        let comparable = relatives.iter().filter(|c| comparable(c.hardware, hardware));
+        let best = comparable.min_by(|a, b| variance(a).total_cmp(&variance(b)))?;
+        self.carried(best, hardware, Basis::Rough)
+    }
+
+    /// What the ratings of the hardware and the kind of model say.
+    pub(super) fn rated(&self, hardware: Hardware) -> Option<Found> {
+        let ms = if hardware.is_replay() {
+            REPLAY_MS
+        } else {
+            self.shape.work().on(hardware)?.total_ms()
+        };
+        Some(Found {
+            ms,
+            variance: width::RATED * width::RATED,
+            basis: Basis::Rough,
+            rows: 0,
+            observed: 0,
+            notes: vec![Note::RatedOnly],
+        })
+    }
+
+    /// The best cell of every shelf of the family.
+    fn relatives(&self) -> Vec<Candidate<'a, S>> {
+        let recipes = relatives_of(self.shape.recipe().family());
+        let sources = self.ladder.sources().into_iter();
+        let shelves = sources.flat_map(|(index, published)| {
+            recipes.iter().flat_map(move |&recipe| {
+                let hardware = index.hardware(recipe);
+                hardware.filter_map(move |hardware| {
+                    Some((index.shelf(recipe, hardware)?, recipe, hardware, published))
+                })
+            })
+        });
+        let shelves = shelves.take(RELATIVES_MAX);
+        let nearest = |(shelf, recipe, hardware, published)| {
+            self.nearest(shelf, recipe, hardware, published, NEIGHBOURS_OTHER)
+        };
+        shelves.filter_map(nearest).collect()
+    }
+
+    /// The cell of a shelf that is the least away, the hardware apart.
+    fn nearest(
+        &self,
+        shelf: &'a Shelf,
+        recipe: Recipe,
+        hardware: Hardware,
+        published: bool,
+        neighbours: usize,
+    ) -> Option<Candidate<'a, S>> {
+        let cells = S::cells(shelf);
+        let place = self.shape.of(recipe);
+        let before = cells.range(..place).rev().take(neighbours);
+        let around = cells.range(place..).take(neighbours).chain(before);
+        let away = around.map(|(shape, cell)| (shape, cell, self.shape.variance(shape)));
+        let (shape, cell, away) = away.min_by(|a, b| a.2.total_cmp(&b.2))?;
+        let source = if published { width::of_published() } else { 0.0 };
+        Some(Candidate {
+            shape: *shape,
+            hardware,
+            cell,
+            published,
+            variance: away + self.shape.recipe_variance(recipe) + width::within(cell) + source,
+        })
+    }
+
+    /// The candidate's time, carried over to this shape and a hardware.
+    fn carried(
+        &self,
+        candidate: &Candidate<'a, S>,
+        hardware: Hardware,
+        basis: Basis,
+    ) -> Option<Found> {
+        let from = cost(&candidate.shape, candidate.hardware);
+        let here = cost(&self.shape, candidate.hardware);
+        let to = cost(&self.shape, hardware);
+        let measured = candidate.cell.mean_ms()?;
+        let ms = if candidate.shape == self.shape {
+            measured
+        } else {
+            from.carry(measured, &here, FLOOR_SHAPE)
+        };
+        let ms = if candidate.hardware == hardware {
+            ms
+        } else {
+            here.carry(ms, &to, FLOOR_HARDWARE)
+        };
+        Some(Found {
+            ms,
+            variance: candidate.variance + width::of_hardware(candidate.hardware, hardware),
+            basis,
+            rows: candidate.cell.rows(),
+            observed: if candidate.published {
+                0
+            } else {
+                candidate.cell.count()
+            },
+            notes: self.notes(candidate, hardware),
+        })
+    }
+
+    fn notes(&self, candidate: &Candidate<'a, S>, hardware: Hardware) -> Vec<Note> {
+        let mut notes = self.shape.notes(&candidate.shape);
+        let from = candidate.shape.recipe();
+        if from != self.shape.recipe() {
+            notes.push(Note::RecipeBorrowed { from });
+        }
+        if candidate.hardware != hardware {
+            let from = candidate.hardware;
+            notes.push(Note::HardwareScaled { from });
+        }
+        if candidate.published {
+            notes.push(Note::PublishedPrior);
+        }
+        notes
+    }
+}
+
+impl Found {
+    fn on_replay(mut self, hardware: Hardware) -> Self {
+        if hardware.is_replay() {
+            self.notes.retain(|note| *note != Note::RatedOnly);
+            self.notes.push(Note::Replay);
+        }
+        self
+    }
+}
+
+/// What a shape costs on a hardware, ratings or not.
+pub(super) fn cost(shape: &impl Shape, hardware: Hardware) -> Cost {
+    let work = shape.work();
+    let rated = work.on(hardware);
+    rated.unwrap_or_else(|| work.at(SPEED_UNRATED, hardware.count))
+}
+
+/// Whether times of one hardware say anything about another: GPUs about GPUs, and each other device about itself.
+fn comparable(from: Hardware, to: Hardware) -> bool {
+    from.gpu == to.gpu || (from.gpu.is_gpu() && to.gpu.is_gpu())
+}
+
+/// Every recipe of a family.
+fn relatives_of(family: Family) -> &'static [Recipe] {
+    static RECIPES: LazyLock<HashMap<Family, Vec<Recipe>>> = LazyLock::new(|| {
+        let mut recipes: HashMap<Family, Vec<Recipe>> = HashMap::new();
+        for recipe in Recipe::all() {
+            recipes.entry(recipe.family()).or_default().push(recipe);
+        }
+        recipes
+    });
+    RECIPES.get(&family).map_or(&[], Vec::as_slice)
+}
