@@ -32,11 +32,16 @@ struct Line {
 pub(super) fn shipped() -> &'static Index {
     static INDEX: LazyLock<Index> = LazyLock::new(|| {
         let mut index = Index::default();
-        // A test reads the file, so it cannot fail here; without figures an estimate rests on ratings.
-        index.add(&read(SHIPPED).unwrap_or_default());
+        index.add(&shipped_rows());
         index
     });
     &INDEX
+}
+
+/// The figures of that set, one row each.
+pub(super) fn shipped_rows() -> Vec<Row> {
+    // A test reads the file, so it cannot fail here; without figures an estimate rests on ratings.
+    read(SHIPPED).unwrap_or_default()
 }
 
 /// Reads a set: `recipe,hardware,megapixels,batch_size,accumulation,precision,quantization,step_ms,steps,source,date`.

@@ -1,48 +1,273 @@
 //! One run on one hardware: steps and images from the ladder, summed by the run's plan.
 
-use stepcast_records::simpletuner::{Missing, OffRecord, Plan, Workload};
+use std::cell::RefCell;
+
+use stepcast_records::simpletuner::{Missing, Plan, Workload};
 use stepcast_records::{
-    Basis, BatchSize, Estimate, Hardware, InferenceSteps, Note, Quantiles, TrainingShape,
-    ValidationShape,
+    Accumulation, Basis, BatchSize, Estimate, Hardware, InferenceSteps, Note, Quantiles,
+    TrainingShape, ValidationShape,
 };
 
 use super::around;
-use super::ladder::{Found, Ladder, Rungs, cost};
+use super::ladder::{self, Found, Ladder, Rungs};
+use super::shape::Shape;
 use super::width;
+use super::work::Split;
 
 /// Notes of one estimate at most: a run of many data sets would repeat itself, and nobody reads more.
 const NOTES_MAX: usize = 16;
 /// Fewer contributions than this do not say how a key spreads.
 const ROWS_FEW: u32 = 3;
-/// When derived validation is more than this share of the run, the estimate is no longer exact.
-const DERIVED_SHARE_MAX: f64 = 0.2;
-/// Of an image's time that was derived from a step's, so much follows the arithmetic.
-const FLOOR_DERIVED: f64 = 0.3;
+/// When validation that was not measured is more than this share of the run, the estimate is not exact.
+const BORROWED_SHARE_MAX: f64 = 0.2;
+/// An image runs the network of a step forwards: one's host time is a share of the other's, whatever it is.
+const SPLIT_DERIVED: Split = Split {
+    compute_min: 0.3,
+    host_max: 2.0,
+};
 
 /// A workload with the way up for each of its shapes, shared by all hardwares.
 pub(super) struct Run<'a> {
     workload: &'a Workload,
-    ladder: Ladder<'a>,
-    training: Vec<Rungs<'a, TrainingShape>>,
-    validation: Vec<Rungs<'a, ValidationShape>>,
+    steps: Ways<'a, TrainingShape>,
+    images: Ways<'a, ValidationShape>,
 }
 
-/// A sum of times.
-#[derive(Debug, Clone, Copy, Default)]
+/// The ways up that were taken so far, so that twenty hardwares do not look at each relative twenty times.
+struct Ways<'a, S> {
+    ladder: Ladder<'a>,
+    taken: RefCell<Vec<(S, Rungs<'a, S>)>>,
+}
+
+/// Several times added up, point by point, and what the sum rests on.
 struct Sum {
     p10: f64,
     p50: f64,
     p90: f64,
+    /// The worst among the parts.
+    basis: Basis,
+    /// The least among the parts.
+    rows: u32,
+    /// The least among the parts.
+    observed: u64,
+    notes: Vec<Note>,
 }
 
 impl<'a> Run<'a> {
-    /// Prepares the way up for every shape of a workload.
     pub(super) fn new(ladder: Ladder<'a>, workload: &'a Workload) -> Self {
         Self {
             workload,
-            ladder,
-            training: Vec::new(),
-            validation: Vec::new(),
+            steps: Ways::new(ladder),
+            images: Ways::new(ladder),
         }
+    }
+
+    /// The estimate without a price.
+    pub(super) fn on(&self, hardware: Hardware) -> Result<Estimate, Missing> {
+        let plan = self.workload.plan(hardware.count)?;
+        let mut estimate = Estimate::unknown(hardware);
+        estimate.setup_ms = Some(around::setup(self.workload, &plan, hardware));
+        if let Some(training) = self.training(&plan, hardware) {
+            self.fill(&mut estimate, training, &plan);
+        } else if !plan.validation.is_empty() {
+            estimate.notes.push(Note::ValidationUnknown);
+        }
+        if plan.steps_assumed {
+            estimate.notes.push(Note::StepsAssumed);
+        }
+        if around::is_tight(self.workload, &plan, hardware) {
+            let gpu = hardware.gpu;
+            estimate.notes.push(Note::MemoryTight { gpu });
+        }
+        Ok(estimate)
+    }
+
+    fn fill(&self, estimate: &mut Estimate, training: Sum, plan: &Plan) {
+        let hardware = estimate.hardware;
+        let trained = training.quantiles();
+        let mut run = trained;
+        let mut basis = training.basis;
+        let mut notes = training.notes;
+        if !plan.validation.is_empty() {
+            match self.validation(plan, hardware) {
+                Some(validation) => {
+                    let validated = validation.quantiles();
+                    run = run.plus(validated);
+                    let share = validation.p50 / (validation.p50 + training.p50).max(1.0);
+                    if share > BORROWED_SHARE_MAX {
+                        basis = basis.max(validation.basis);
+                    }
+                    estimate.validation_ms = Some(validated);
+                    notes.extend(validation.notes);
+                }
+                None => notes.push(Note::ValidationUnknown),
+            }
+        }
+        estimate.basis = basis;
+        estimate.rows = training.rows;
+        estimate.observed = training.observed;
+        estimate.train_ms = Some(trained);
+        estimate.step_ms = Some(per_step(trained, plan.steps_total));
+        estimate.run_ms = Some(run);
+        if training.rows > 0 && training.rows < ROWS_FEW && !notes.contains(&Note::PublishedPrior) {
+            notes.insert(0, Note::FewRows);
+        }
+        for note in notes.into_iter().take(NOTES_MAX) {
+            if !estimate.notes.contains(&note) {
+                estimate.notes.push(note);
+            }
+        }
+    }
+
+    /// All training steps; `None` when nothing is known of one of the shapes.
+    fn training(&self, plan: &Plan, hardware: Hardware) -> Option<Sum> {
+        let mut sum = Sum::default();
+        for &(shape, steps) in plan.training.iter().filter(|(_, steps)| *steps > 0) {
+            let found = self.steps.find(shape, hardware)?;
+            let found = self.as_asked(found, self.stretch_of_step(&shape));
+            sum.add(&found, steps);
+        }
+        (sum.basis != Basis::None).then_some(sum)
+    }
+
+    /// All images of validation: measured ones, or what a step of the first shape says about them.
+    fn validation(&self, plan: &Plan, hardware: Hardware) -> Option<Sum> {
+        let mut sum = Sum::default();
+        for &(shape, prompts) in &plan.validation {
+            let near = self.images.find_measured(shape, hardware);
+            let found = near.or_else(|| self.derived(plan, &shape, hardware))?;
+            let found = self.as_asked(found, self.stretch_of_image(&shape));
+            sum.add(&found, prompts);
+        }
+        Some(sum)
+    }
+
+    /// The time of an image from that of a step: both run the same network.
+    fn derived(&self, plan: &Plan, image: &ValidationShape, hardware: Hardware) -> Option<Found> {
+        let step = plan.training.first()?.0;
+        let found = self.steps.find(step, hardware)?;
+        let (from, to) = (ladder::cost(&step, hardware), ladder::cost(image, hardware));
+        Some(Found {
+            ms: from.carry(found.ms, &to, SPLIT_DERIVED),
+            variance: found.variance + width::DERIVED * width::DERIVED,
+            basis: Basis::Rough,
+            notes: vec![Note::ValidationDerived],
+            ..found
+        })
+    }
+
+    /// Accounts for what the shape leaves out: numbers off the grid, and settings without a place in a key.
+    fn as_asked(&self, mut found: Found, stretch: f64) -> Found {
+        found.ms *= stretch;
+        if !self.workload.on_record() {
+            found.basis = found.basis.max(Basis::Near);
+            found.variance += width::OFF_RECORD * width::OFF_RECORD;
+        }
+        found
+    }
+
+    /// How much more a step does than its shape on the grid says.
+    fn stretch_of_step(&self, shape: &TrainingShape) -> f64 {
+        let datasets = self.workload.datasets.iter();
+        let alike = datasets.filter(|dataset| {
+            dataset.resolution == shape.resolution
+                && BatchSize::nearest(dataset.batch_size) == shape.batch_size
+        });
+        let (sum, count) = alike.fold((0.0, 0.0), |(sum, count), dataset| {
+            (sum + f64::from(dataset.batch_size), count + 1.0)
+        });
+        let on_grid = f64::from(shape.batch_size.get()) * f64::from(shape.accumulation.get());
+        let batch = if count > 0.0 { sum / count } else { 1.0 };
+        let asked = batch.max(1.0) * f64::from(self.workload.accumulation.max(1));
+        debug_assert_eq!(shape.accumulation, Accumulation::nearest(self.workload.accumulation));
+        asked / on_grid
+    }
+
+    /// How many more denoising steps an image takes than its shape on the grid says.
+    fn stretch_of_image(&self, shape: &ValidationShape) -> f64 {
+        let asked = self.workload.validation.as_ref().map(|v| v.inference_steps);
+        let asked = asked.filter(|&steps| InferenceSteps::nearest(steps) == shape.inference_steps);
+        let on_grid = f64::from(shape.inference_steps.get());
+        asked.map_or(1.0, |asked| f64::from(asked.max(1)) / on_grid)
+    }
+}
+
+impl<'a, S: Shape> Ways<'a, S> {
+    fn new(ladder: Ladder<'a>) -> Self {
+        let taken = RefCell::default();
+        Self { ladder, taken }
+    }
+
+    fn find(&self, shape: S, hardware: Hardware) -> Option<Found> {
+        self.with(shape, |rungs| rungs.on(hardware))
+    }
+
+    fn find_measured(&self, shape: S, hardware: Hardware) -> Option<Found> {
+        self.with(shape, |rungs| rungs.measured_on(hardware))
+    }
+
+    fn with<T>(&self, shape: S, look: impl FnOnce(&Rungs<'a, S>) -> T) -> T {
+        let mut taken = self.taken.borrow_mut();
+        let place = taken.iter().position(|(known, _)| *known == shape);
+        let place = place.unwrap_or_else(|| {
+            taken.push((shape, self.ladder.of(shape)));
+            taken.len() - 1
+        });
+        look(&taken[place].1)
+    }
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self {
+            p10: 0.0,
+            p50: 0.0,
+            p90: 0.0,
+            basis: Basis::None,
+            rows: 0,
+            observed: 0,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl Sum {
+    /// Adds so many of a step or image, as if all parts were long together: never too narrow.
+    fn add(&mut self, found: &Found, times: u64) {
+        let (low, high) = width::factors(found.variance);
+        let middle = found.ms * times as f64;
+        self.p10 += middle * low;
+        self.p50 += middle;
+        self.p90 += middle * high;
+        if self.basis == Basis::None {
+            (self.basis, self.rows, self.observed) = (found.basis, found.rows, found.observed);
+        } else {
+            self.basis = self.basis.max(found.basis);
+            self.rows = self.rows.min(found.rows);
+            self.observed = self.observed.min(found.observed);
+        }
+        let new = found.notes.iter().filter(|note| !self.notes.contains(note));
+        let new: Vec<Note> = new.copied().take(NOTES_MAX - self.notes.len().min(NOTES_MAX)).collect();
+        self.notes.extend(new);
+    }
+
+    fn quantiles(&self) -> Quantiles {
+        // A float too large for the integer becomes the largest one.
+        Quantiles {
+            p10: self.p10.round() as u64,
+            p50: self.p50.round() as u64,
+            p90: self.p90.round() as u64,
+        }
+    }
+}
+
+/// The mean of the run's steps.
+fn per_step(all: Quantiles, steps: u64) -> Quantiles {
+    let steps = steps.max(1);
+    let mean = |sum: u64| sum.saturating_add(steps / 2) / steps;
+    Quantiles {
+        p10: mean(all.p10),
+        p50: mean(all.p50),
+        p90: mean(all.p90),
     }
 }

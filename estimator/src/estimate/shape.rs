@@ -9,7 +9,7 @@ use super::work::Work;
 use crate::index::Shelf;
 
 /// A training or a validation key without its hardware.
-pub(super) trait Shape: Copy + Ord {
+pub(super) trait Shape: Copy + Ord + 'static {
     /// The cells of this kind on a shelf.
     fn cells(shelf: &Shelf) -> &BTreeMap<Self, Cell>;
     /// Family, flavour and method.

@@ -14,7 +14,7 @@ const WITHIN_KEY: f64 = 0.15;
 /// So many runs tell as much about a key's spread as the constant above.
 const WITHIN_KEY_WEIGHT: f64 = 4.0;
 /// A doubling of the batch.
-const BATCH: f64 = 0.14;
+const BATCH: f64 = 0.12;
 /// A doubling of the pixels.
 const RESOLUTION: f64 = 0.14;
 /// A doubling of the accumulated batches. No figure tells; the work is exactly that many times over.
@@ -24,9 +24,9 @@ const INFERENCE_STEPS: f64 = 0.08;
 /// The other precision. No figure tells; both run on the same units.
 const PRECISION: f64 = 0.08;
 /// Another quantisation.
-const QUANTIZATION: f64 = 0.45;
+const QUANTIZATION: f64 = 0.40;
 /// Checkpointing on instead of off.
-const CHECKPOINTING: f64 = 0.30;
+const CHECKPOINTING: f64 = 0.27;
 /// A low-rank adapter of another kind. No figure tells.
 const ADAPTER: f64 = 0.25;
 /// An adapter for a whole model or a ControlNet. No figure tells.
@@ -37,13 +37,13 @@ const SIZE: f64 = 0.30;
 /// A doubling of the frames.
 const FRAMES: f64 = 0.20;
 /// Another GPU, and a doubling of its rated speed.
-const GPU: f64 = 0.35;
+const GPU: f64 = 0.30;
 /// A doubling of the number of GPUs. No figure tells.
 const GPU_COUNT: f64 = 0.10;
 /// A published figure instead of a record: other machines, other settings.
 const PUBLISHED: f64 = 0.15;
 /// The ratings alone.
-pub(super) const RATED: f64 = 0.75;
+pub(super) const RATED: f64 = 0.70;
 /// An image whose time follows from that of a step.
 pub(super) const DERIVED: f64 = 0.60;
 /// A run with a setting that the records have no place for.

@@ -66,6 +66,15 @@ pub(super) struct Cost {
     repeats: f64,
 }
 
+/// How far a measured time may be divided otherwise than the model would.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Split {
+    /// The GPU's part is at least this share of the measured time.
+    pub(super) compute_min: f64,
+    /// The host's part is at most this many times what the model says.
+    pub(super) host_max: f64,
+}
+
 impl Work {
     /// The work of one optimizer step.
     pub(super) fn of_step(shape: &TrainingShape) -> Self {
@@ -123,12 +132,15 @@ impl Cost {
 
     /// What a time measured at this cost becomes at another one.
     ///
-    /// Of the measured time the GPU's part is what the model says, but at least `floor` of it, because the
-    /// model may take a heavy network for a light one; the rest was the host's.
-    pub(super) fn carry(&self, measured_ms: f64, to: &Self, floor: f64) -> f64 {
+    /// The measured time is divided into the host's part and the GPU's. The GPU's is what the model says, within
+    /// what `split` allows, because the model may take a heavy network for a light one.
+    pub(super) fn carry(&self, measured_ms: f64, to: &Self, split: Split) -> f64 {
         let measured = measured_ms / self.repeats;
-        let compute = self.compute_ms.clamp(measured * floor, measured * 0.98);
-        let host = (measured * measured - compute * compute).sqrt();
+        let host_max = (self.host_ms * split.host_max).min(measured);
+        let without_host = (measured * measured - host_max * host_max).sqrt();
+        let modelled = self.compute_ms.min(measured);
+        let compute = modelled.max(without_host).max(measured * split.compute_min);
+        let host = (measured * measured - compute * compute).max(0.0).sqrt();
         let host = host * to.host_ms / self.host_ms;
         let compute = compute * to.compute_ms / self.compute_ms;
         to.repeats * host.hypot(compute)
@@ -186,6 +198,11 @@ fn forward_units(recipe: Recipe, resolution: HalfMegapixels) -> f64 {
 /// The width of a transformer of this size, by the proportions of a 12 billion one of width 3,072.
 fn width(billions: f64) -> f64 {
     3_072.0 * (billions / 12.0).cbrt()
+}
+
+/// Channels of all layers together, of a transformer of this size: 12 d d parameters a layer of width d.
+pub(super) fn channels_of_all_layers(billions: f64) -> f64 {
+    billions * 1e9 / (12.0 * width(billions))
 }
 
 /// Tokens of one sample.
