@@ -18,7 +18,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => published_rows(),
     };
     println!("{} figures\n", rows.len());
-    println!("{:<28}{:>9}{:>10}{:>9}{:>9}{:>12}", "RUNG", "FIGURES", "MEDIAN", "P90", "RATIO", "IN P10-P90");
+    println!(
+        "{:<28}{:>9}{:>10}{:>9}{:>9}{:>12}",
+        "RUNG", "FIGURES", "MEDIAN", "P90", "RATIO", "IN P10-P90"
+    );
     for error in backtest(&rows) {
         println!(
             "{:<28}{:>9}{:>8.1} %{:>7.0} %{:>9.2}{:>10.0} %",
@@ -96,7 +99,9 @@ const NAMES: [(&str, &str, &str); 36] = [
 /// The rows of a key: well measured ones whose settings the records have a place for.
 fn read(text: &str) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let lines = reader.deserialize::<Line>().collect::<Result<Vec<_>, _>>()?;
+    let lines = reader
+        .deserialize::<Line>()
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(lines.iter().filter_map(Line::row).collect())
 }
 

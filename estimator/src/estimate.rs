@@ -2,6 +2,8 @@
 
 mod around;
 pub mod backtest;
+mod doors;
+mod ladder;
 mod published;
 mod run;
 mod shape;
@@ -10,8 +12,6 @@ mod size;
 mod tests;
 mod width;
 mod work;
-
-mod ladder;
 
 use std::collections::BTreeSet;
 
@@ -52,16 +52,18 @@ pub struct Ask<'a> {
     pub day: Day,
 }
 
-/// What estimates are made from.
+/// What estimates are made from. [`Estimator::estimate`](crate::Estimator::estimate) is the usual door; this one
+/// serves who holds an index and prices alone.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Evidence<'a> {
+pub struct Evidence<'a> {
     records: &'a Index,
     prices: &'a PriceBook,
 }
 
 impl<'a> Evidence<'a> {
     /// Records and prices, together with the published figures that come with this version.
-    pub(crate) fn new(records: &'a Index, prices: &'a PriceBook) -> Self {
+    #[must_use]
+    pub fn new(records: &'a Index, prices: &'a PriceBook) -> Self {
         Self { records, prices }
     }
 
@@ -71,11 +73,13 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     /// When a named hardware does not fit the run, or none does: the fact that is missing.
-    pub(crate) fn estimate(&self, ask: &Ask<'_>) -> Result<Vec<Estimate>, Missing> {
+    pub fn estimate(&self, ask: &Ask<'_>) -> Result<Vec<Estimate>, Missing> {
         let run = Run::new(self.ladder(), ask.workload);
         if !ask.hardware.is_empty() {
             let named = ask.hardware.iter().take(HARDWARE_MAX);
-            return named.map(|&hardware| self.on(&run, ask, hardware)).collect();
+            return named
+                .map(|&hardware| self.on(&run, ask, hardware))
+                .collect();
         }
         let mut missing = Missing::Datasets;
         let mut estimates = Vec::new();
@@ -93,7 +97,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// Run and set-up together on one hardware, for a plan that needs a number and no reasons.
-    pub(crate) fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Quantiles> {
+    #[must_use]
+    pub fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Quantiles> {
         let estimate = Run::new(self.ladder(), workload).on(hardware).ok()?;
         Some(estimate.run_ms?.plus(estimate.setup_ms.unwrap_or_default()))
     }

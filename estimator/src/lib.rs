@@ -19,7 +19,7 @@ mod testing;
 pub use contribution::{Committed, Contribution};
 pub use datafusion::arrow;
 pub use error::Error;
-pub use estimate::{Ask, Offer};
+pub use estimate::{Ask, Evidence, Offer};
 pub use estimator::{CONTRIBUTIONS_MAX, Estimator, Follower, Stats, TableStats};
 pub use index::{Index, Shelf};
 pub use price::{Day, Price, PriceBook};

@@ -1,9 +1,7 @@
 //! What surrounds the steps: loading, caching and saving, and whether the model fits the memory. Both are rough.
 
 use stepcast_records::simpletuner::{OffRecord, Plan, Workload};
-use stepcast_records::{
-    Checkpointing, Hardware, Method, Quantiles, Quantization, TrainingShape,
-};
+use stepcast_records::{Checkpointing, Hardware, Method, Quantiles, Quantization, TrainingShape};
 
 use super::{size, width, work};
 
@@ -48,7 +46,8 @@ pub(super) fn setup(workload: &Workload, plan: &Plan, hardware: Hardware) -> Qua
     let saved_gb = size::trained_billions(workload.recipe) * SAVED_BYTES;
     let save = SAVE_MS + saved_gb / SAVE_GB_PER_S * 1_000.0;
     let saves = plan.checkpoints as f64 + 1.0;
-    let middle = START_MS + load + quantize + caching(workload) / f64::from(hardware.count) + save * saves;
+    let middle =
+        START_MS + load + quantize + caching(workload) / f64::from(hardware.count) + save * saves;
     let (low, high) = width::factors(width::SETUP * width::SETUP);
     Quantiles {
         p10: (middle * low) as u64,
@@ -73,7 +72,11 @@ fn caching(workload: &Workload) -> f64 {
 pub(super) fn is_tight(workload: &Workload, plan: &Plan, hardware: Hardware) -> bool {
     let elsewhere = [OffRecord::Offload, OffRecord::Sharding];
     let memory_gib = f64::from(hardware.gpu.memory_gib());
-    if memory_gib == 0.0 || elsewhere.iter().any(|reason| workload.off_record.contains(reason)) {
+    if memory_gib == 0.0
+        || elsewhere
+            .iter()
+            .any(|reason| workload.off_record.contains(reason))
+    {
         return false;
     }
     let shapes = plan.training.iter().map(|(shape, _)| need_gib(shape));
@@ -97,7 +100,8 @@ fn need_gib(shape: &TrainingShape) -> f64 {
         Checkpointing::On => CHECKPOINTED_SHARE,
     };
     let samples = f64::from(shape.batch_size.get());
-    let activations = ACTIVATION_BYTES * work::channels_of_all_layers(billions)
+    let activations = ACTIVATION_BYTES
+        * work::channels_of_all_layers(billions)
         * work::tokens(recipe, shape.resolution)
         * samples
         * kept
@@ -129,7 +133,10 @@ mod tests {
             ("sdxl.base-1.0/lycoris+ckpt", Quantization::None, 6.5),
         ] {
             let ratio = need(recipe, quantization) / published;
-            assert!((0.6..1.6).contains(&ratio), "{recipe} {quantization}: {ratio}");
+            assert!(
+                (0.6..1.6).contains(&ratio),
+                "{recipe} {quantization}: {ratio}"
+            );
         }
     }
 }

@@ -75,7 +75,10 @@ pub fn backtest(rows: &[Row]) -> Vec<RungError> {
         }
         debug_assert_eq!(row.key, Key::Training(*key));
     }
-    trials.into_iter().map(|(rung, trials)| RungError::of(rung, &trials)).collect()
+    trials
+        .into_iter()
+        .map(|(rung, trials)| RungError::of(rung, &trials))
+        .collect()
 }
 
 impl Rung {
@@ -111,7 +114,10 @@ impl Rung {
     /// The estimate of one row from those of the others that this rung may see.
     fn estimate(self, known: &[(TrainingKey, Row)], place: usize) -> Option<Found> {
         let (key, _) = known[place];
-        let others = known.iter().enumerate().filter(|(other, _)| *other != place);
+        let others = known
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != place);
         let seen = others.filter(|(_, (other, _))| self.sees(&key, other));
         let mut records = Index::default();
         records.add(seen.map(|(_, (_, row))| row));
@@ -132,7 +138,9 @@ impl Rung {
         match self {
             Self::Exact => rungs.exact(hardware),
             Self::Batch | Self::Resolution | Self::Quantization => rungs.near(hardware),
-            Self::Checkpointing | Self::OtherHardware | Self::NearestElsewhere => rungs.far(hardware),
+            Self::Checkpointing | Self::OtherHardware | Self::NearestElsewhere => {
+                rungs.far(hardware)
+            }
             Self::Nearest => rungs.measured_on(hardware),
             Self::Rated => rungs.rated(hardware),
         }
@@ -176,7 +184,10 @@ impl RungError {
             .iter()
             .map(|trial| (trial.estimate - trial.truth).abs() / trial.truth * 100.0)
             .collect();
-        let mut ratios: Vec<f64> = trials.iter().map(|trial| trial.estimate / trial.truth).collect();
+        let mut ratios: Vec<f64> = trials
+            .iter()
+            .map(|trial| trial.estimate / trial.truth)
+            .collect();
         errors.sort_by(f64::total_cmp);
         ratios.sort_by(f64::total_cmp);
         let covered = trials.iter().filter(|trial| trial.covered).count();

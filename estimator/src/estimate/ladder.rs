@@ -145,7 +145,9 @@ impl<'a, S: Shape> Rungs<'a, S> {
             candidate.variance + width::of_hardware(candidate.hardware, hardware)
         };
         let relatives = self.relatives.get_or_init(|| self.relatives());
-        let comparable = relatives.iter().filter(|c| comparable(c.hardware, hardware));
+        let comparable = relatives
+            .iter()
+            .filter(|c| comparable(c.hardware, hardware));
         let best = comparable.min_by(|a, b| variance(a).total_cmp(&variance(b)))?;
         self.carried(best, hardware, Basis::Rough)
     }
@@ -201,7 +203,11 @@ impl<'a, S: Shape> Rungs<'a, S> {
         let around = cells.range(place..).take(neighbours).chain(before);
         let away = around.map(|(shape, cell)| (shape, cell, self.shape.variance(shape)));
         let (shape, cell, away) = away.min_by(|a, b| a.2.total_cmp(&b.2))?;
-        let source = if published { width::of_published() } else { 0.0 };
+        let source = if published {
+            width::of_published()
+        } else {
+            0.0
+        };
         Some(Candidate {
             shape: *shape,
             hardware,

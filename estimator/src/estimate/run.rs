@@ -179,7 +179,10 @@ impl<'a> Run<'a> {
         let on_grid = f64::from(shape.batch_size.get()) * f64::from(shape.accumulation.get());
         let batch = if count > 0.0 { sum / count } else { 1.0 };
         let asked = batch.max(1.0) * f64::from(self.workload.accumulation.max(1));
-        debug_assert_eq!(shape.accumulation, Accumulation::nearest(self.workload.accumulation));
+        debug_assert_eq!(
+            shape.accumulation,
+            Accumulation::nearest(self.workload.accumulation)
+        );
         asked / on_grid
     }
 
@@ -247,7 +250,10 @@ impl Sum {
             self.observed = self.observed.min(found.observed);
         }
         let new = found.notes.iter().filter(|note| !self.notes.contains(note));
-        let new: Vec<Note> = new.copied().take(NOTES_MAX - self.notes.len().min(NOTES_MAX)).collect();
+        let new: Vec<Note> = new
+            .copied()
+            .take(NOTES_MAX - self.notes.len().min(NOTES_MAX))
+            .collect();
         self.notes.extend(new);
     }
 

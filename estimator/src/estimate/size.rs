@@ -97,7 +97,10 @@ pub(super) fn billions(recipe: Recipe) -> f64 {
     let Some(size) = SIZES.iter().find(|size| size.family == family) else {
         return UNKNOWN;
     };
-    let special = size.flavours.iter().find(|(part, _)| flavour.contains(part));
+    let special = size
+        .flavours
+        .iter()
+        .find(|(part, _)| flavour.contains(part));
     special.map_or(size.billions, |(_, billions)| *billions)
 }
 

@@ -175,7 +175,11 @@ fn other_hardware_is_rough_and_slower_where_it_is_rated_lower() {
     assert!(step("b200") < step("rtx5090"));
     let scaled = estimate(&example_records(), &example(), "rtx3090");
     let from = hardware("rtx4090");
-    assert!(scaled.notes.contains(&Note::HardwareScaled { from }), "{:?}", scaled.notes);
+    assert!(
+        scaled.notes.contains(&Note::HardwareScaled { from }),
+        "{:?}",
+        scaled.notes
+    );
 }
 
 #[test]
@@ -265,7 +269,9 @@ fn without_a_list_the_cheapest_comes_first() {
     let priced: Vec<UsdMicros> = listed.iter().filter_map(cost).collect();
     assert!(priced.is_sorted() && priced.len() >= 5, "{priced:?}");
     for name in ["rtx4090", "rtxa6000x2", "h100"] {
-        let found = listed.iter().any(|estimate| estimate.hardware == hardware(name));
+        let found = listed
+            .iter()
+            .any(|estimate| estimate.hardware == hardware(name));
         assert!(found, "{name}");
     }
 }
@@ -292,7 +298,9 @@ fn a_run_that_does_not_fit_the_gpus_is_an_error_when_they_were_named() {
 fn a_forecast_is_the_run_and_the_set_up() {
     let (index, prices) = (index(&example_records()), PriceBook::shipped());
     let evidence = Evidence::new(&index, &prices);
-    let whole = evidence.forecast(&example(), hardware("rtx4090")).expect("forecast");
+    let whole = evidence
+        .forecast(&example(), hardware("rtx4090"))
+        .expect("forecast");
     let estimate = estimate(&example_records(), &example(), "rtx4090");
     assert_eq!(whole.p50, 2_280_000 + middle(estimate.setup_ms));
 }
@@ -303,15 +311,23 @@ fn any_workload() -> impl Strategy<Value = Workload> {
     let resolution = prop::sample::select(resolutions);
     let batch = prop_oneof![1u32..=8, 1u32..=Workload::MAX_BATCH];
     let samples = prop::option::of(1u64..=Workload::MAX_SAMPLES);
-    let dataset = (resolution.clone(), batch.clone(), samples, 0u32..=1_000_000, any::<bool>());
-    let dataset = dataset.prop_map(|(resolution, batch_size, samples, repeats, padded)| Dataset {
-        resolution,
-        frames: FrameClass::Single,
-        batch_size,
+    let dataset = (
+        resolution.clone(),
+        batch.clone(),
         samples,
-        repeats,
-        padded,
-    });
+        0u32..=1_000_000,
+        any::<bool>(),
+    );
+    let dataset = dataset.prop_map(
+        |(resolution, batch_size, samples, repeats, padded)| Dataset {
+            resolution,
+            frames: FrameClass::Single,
+            batch_size,
+            samples,
+            repeats,
+            padded,
+        },
+    );
     let steps = (1u64..=Workload::MAX_STEPS).prop_map(Length::Steps);
     let epochs = (1u32..=Workload::MAX_EPOCHS).prop_map(Length::Epochs);
     (
@@ -325,7 +341,16 @@ fn any_workload() -> impl Strategy<Value = Workload> {
         1u32..=100_000,
     )
         .prop_map(
-            |(recipe, quantization, accumulation, datasets, length, images, inference_steps, generations)| {
+            |(
+                recipe,
+                quantization,
+                accumulation,
+                datasets,
+                length,
+                images,
+                inference_steps,
+                generations,
+            )| {
                 let mut workload = example();
                 workload.recipe = recipe;
                 workload.quantization = quantization;

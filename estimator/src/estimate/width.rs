@@ -63,7 +63,9 @@ fn doublings(a: impl Into<f64>, b: impl Into<f64>) -> f64 {
 /// How uncertain one more run of the cell's own key is, as a variance.
 pub(super) fn within(cell: &Cell) -> f64 {
     let rows = f64::from(cell.rows());
-    let means = cell.means().map(|(ms, rows)| (f64::from(ms.max(1)).ln(), f64::from(rows)));
+    let means = cell
+        .means()
+        .map(|(ms, rows)| (f64::from(ms.max(1)).ln(), f64::from(rows)));
     let (sum, squares) = means.fold((0.0, 0.0), |(sum, squares), (log, rows)| {
         (sum + log * rows, squares + log * log * rows)
     });

@@ -7,7 +7,7 @@
 
 use stepcast_records::hardware::Rated;
 use stepcast_records::{
-    Checkpointing, Hardware, HalfMegapixels, Method, Modality, Quantization, Recipe, TrainingShape,
+    Checkpointing, HalfMegapixels, Hardware, Method, Modality, Quantization, Recipe, TrainingShape,
     ValidationShape,
 };
 
