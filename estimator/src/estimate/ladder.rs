@@ -21,8 +21,8 @@ use crate::index::{Index, Shelf};
 const NEIGHBOURS_OWN: usize = 256;
 /// The same on each other shelf of the family.
 const NEIGHBOURS_OTHER: usize = 32;
-/// Shelves of relatives looked at. A family has up to a thousand recipes; on 20 hardwares this is its busiest part.
-const RELATIVES_MAX: usize = 2_048;
+/// Shelves of relatives looked at, closest recipes first. A video family has hundreds of recipes, on every hardware.
+const RELATIVES_MAX: usize = 512;
 /// When the shape changes: batch and pixels fill a GPU that a small model left waiting. Of the divisions tried
 /// this one errs least on another batch (2 % in the middle), resolution (15 %) and quantisation (16 %).
 const SPLIT_SHAPE: Split = Split {
@@ -76,7 +76,7 @@ struct Candidate<'a, S> {
     hardware: Hardware,
     cell: &'a Cell,
     published: bool,
-    /// Everything but the hardware.
+    /// Of everything but the hardware.
     variance: f64,
 }
 
@@ -139,16 +139,23 @@ impl<'a, S: Shape> Rungs<'a, S> {
         self.carried(&best, hardware, Basis::Near)
     }
 
-    /// Any recipe of the family on any hardware.
+    /// Any recipe of the family on any comparable hardware.
     pub(super) fn far(&self, hardware: Hardware) -> Option<Found> {
+        let other;
+        let relatives = if hardware.gpu.is_gpu() {
+            self.relatives
+                .get_or_init(|| self.relatives(|from| from.gpu.is_gpu()))
+        } else {
+            // Times of the host's processor and of the pretend device say something about themselves only.
+            other = self.relatives(|from| from.gpu == hardware.gpu);
+            &other
+        };
         let variance = |candidate: &Candidate<'a, S>| {
             candidate.variance + width::of_hardware(candidate.hardware, hardware)
         };
-        let relatives = self.relatives.get_or_init(|| self.relatives());
-        let comparable = relatives
+        let best = relatives
             .iter()
-            .filter(|c| comparable(c.hardware, hardware));
-        let best = comparable.min_by(|a, b| variance(a).total_cmp(&variance(b)))?;
+            .min_by(|a, b| variance(a).total_cmp(&variance(b)))?;
         self.carried(best, hardware, Basis::Rough)
     }
 
@@ -169,26 +176,47 @@ impl<'a, S: Shape> Rungs<'a, S> {
         })
     }
 
-    /// The best cell of every shelf of the family.
-    fn relatives(&self) -> Vec<Candidate<'a, S>> {
-        let recipes = relatives_of(self.shape.recipe().family());
-        let sources = self.ladder.sources().into_iter();
-        let shelves = sources.flat_map(|(index, published)| {
-            recipes.iter().flat_map(move |&recipe| {
-                let hardware = index.hardware(recipe);
-                hardware.filter_map(move |hardware| {
-                    Some((index.shelf(recipe, hardware)?, recipe, hardware, published))
-                })
-            })
-        });
-        let shelves = shelves.take(RELATIVES_MAX);
-        let nearest = |(shelf, recipe, hardware, published)| {
-            self.nearest(shelf, recipe, hardware, published, NEIGHBOURS_OTHER)
+    /// The best cell of each shelf of the family on such hardware, closest recipes first, until no further recipe
+    /// can be better on any hardware.
+    fn relatives(&self, such: impl Fn(Hardware) -> bool) -> Vec<Candidate<'a, S>> {
+        let sources = self.ladder.sources();
+        let has_cells = |recipe: Recipe| {
+            let mut hardware = sources
+                .iter()
+                .map(|(index, _)| index.hardware(recipe).next());
+            hardware.any(|found| found.is_some())
         };
-        shelves.filter_map(nearest).collect()
+        let family = relatives_of(self.shape.recipe().family()).iter();
+        let mut recipes: Vec<(f64, Recipe)> = family
+            .filter(|recipe| has_cells(**recipe))
+            .map(|&recipe| (self.shape.recipe_variance(recipe), recipe))
+            .collect();
+        recipes.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut candidates = Vec::new();
+        let (mut least, mut looked) = (f64::INFINITY, 0);
+        for (variance, recipe) in recipes {
+            if variance > least + width::HARDWARE_MAX || looked > RELATIVES_MAX {
+                break;
+            }
+            for (index, published) in sources {
+                for hardware in index.hardware(recipe).filter(|hardware| such(*hardware)) {
+                    looked += 1;
+                    let shelf = index.shelf(recipe, hardware);
+                    let candidate = shelf.and_then(|shelf| {
+                        self.nearest(shelf, recipe, hardware, published, NEIGHBOURS_OTHER)
+                    });
+                    if let Some(mut candidate) = candidate {
+                        candidate.variance += variance;
+                        least = least.min(candidate.variance);
+                        candidates.push(candidate);
+                    }
+                }
+            }
+        }
+        candidates
     }
 
-    /// The cell of a shelf that is the least away, the hardware apart.
+    /// The cell of a shelf that is the least away, recipe and hardware apart.
     fn nearest(
         &self,
         shelf: &'a Shelf,
@@ -213,7 +241,7 @@ impl<'a, S: Shape> Rungs<'a, S> {
             hardware,
             cell,
             published,
-            variance: away + self.shape.recipe_variance(recipe) + width::within(cell) + source,
+            variance: away + width::within(cell) + source,
         })
     }
 
@@ -284,11 +312,6 @@ pub(super) fn cost(shape: &impl Shape, hardware: Hardware) -> Cost {
     let work = shape.work();
     let rated = work.on(hardware);
     rated.unwrap_or_else(|| work.at(SPEED_UNRATED, hardware.count))
-}
-
-/// Whether times of one hardware say anything about another: GPUs about GPUs, and each other device about itself.
-fn comparable(from: Hardware, to: Hardware) -> bool {
-    from.gpu == to.gpu || (from.gpu.is_gpu() && to.gpu.is_gpu())
 }
 
 /// Every recipe of a family.

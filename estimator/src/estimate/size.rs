@@ -3,6 +3,9 @@
 //! Sizes are those that the models' makers state, rounded; where none is known the weights of published runs
 //! tell (two bytes a parameter). They are good for rough priors and a check of memory, and for nothing else.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use stepcast_records::{Method, Recipe};
 
 /// One family: its size in billions of parameters, and the flavours that are another size.
@@ -93,6 +96,15 @@ const SIZES: [Size; 46] = [
 
 /// Billions of parameters of the network that is trained; a ControlNet's are not counted.
 pub(super) fn billions(recipe: Recipe) -> f64 {
+    static BY_RECIPE: LazyLock<HashMap<Recipe, f64>> = LazyLock::new(|| {
+        Recipe::all()
+            .map(|recipe| (recipe, look_up(recipe)))
+            .collect()
+    });
+    BY_RECIPE.get(&recipe).copied().unwrap_or(UNKNOWN)
+}
+
+fn look_up(recipe: Recipe) -> f64 {
     let (family, flavour) = (recipe.family().name(), recipe.flavour());
     let Some(size) = SIZES.iter().find(|size| size.family == family) else {
         return UNKNOWN;

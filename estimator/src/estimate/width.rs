@@ -36,7 +36,7 @@ const FLAVOUR: f64 = 0.20;
 const SIZE: f64 = 0.30;
 /// A doubling of the frames.
 const FRAMES: f64 = 0.20;
-/// Another GPU, and a doubling of its rated speed.
+/// Another GPU.
 const GPU: f64 = 0.30;
 /// A doubling of the number of GPUs. No figure tells.
 const GPU_COUNT: f64 = 0.10;
@@ -142,6 +142,9 @@ pub(super) fn of_recipe(from: Recipe, to: Recipe) -> f64 {
     }
     variance
 }
+
+/// The most that [`of_hardware`] adds: another GPU, and eight of it instead of one.
+pub(super) const HARDWARE_MAX: f64 = GPU * GPU + 9.0 * GPU_COUNT * GPU_COUNT;
 
 /// The variance that carrying a time from one hardware to another adds.
 pub(super) fn of_hardware(from: Hardware, to: Hardware) -> f64 {
