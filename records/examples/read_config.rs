@@ -1,7 +1,12 @@
 //! Reads SimpleTuner configurations and prints what each asks for: `read_config [--root DIR]... PATH...`.
 //!
 //! A path is a configuration or a folder with one. The files that it names are looked for beside it, from where the
-//! program runs, and below each root, which may be an installed SimpleTuner package.
+//! program runs, and below each root, which may be an installed SimpleTuner package. All of its examples:
+//!
+//! ```text
+//! pip download simpletuner==4.10.1 --no-deps --ignore-requires-python && unzip -q simpletuner-*.whl
+//! cargo run -p stepcast-records --example read_config -- --root simpletuner simpletuner/examples/*
+//! ```
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
 use std::collections::BTreeMap;
@@ -91,8 +96,6 @@ fn read(path: &Path, roots: &[PathBuf]) -> Result<Reading, Problems> {
     let loader = fetch(&references.data_backend);
     let lycoris = fetch(&references.lycoris);
     let prompts = fetch(&references.prompt_library);
-    let file = |found: &'_ Option<(String, Vec<u8>)>| found.clone();
-    let (loader, lycoris, prompts) = (file(&loader), file(&lycoris), file(&prompts));
     let files = Files {
         config,
         data_backend: loader.as_ref().map(|(name, bytes)| File::new(name, bytes)),

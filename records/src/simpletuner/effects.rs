@@ -59,7 +59,7 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
     ("musubi_blocks_to_swap", Above(0), Offload),
     ("optimizer_cpu_offload_method", Not(&["none"]), Offload),
     ("optimizer_offload_gradients", On, Offload),
-    ("enable_chunked_feed_forward", On, Offload),
+    ("enable_chunked_feed_forward", On, ModelSetting),
     ("fsdp_enable", On, Sharding),
     ("deepspeed_config", IsGiven, Sharding),
     ("context_parallel_size", Above(1), Sharding),

@@ -26,13 +26,10 @@ pub(super) struct Model {
 pub(super) fn model(settings: &Settings, found: &mut Findings) -> Option<Model> {
     let family = family(settings, found);
     let method = method(settings, found);
-    let checkpointing = match settings.flag("gradient_checkpointing", true, found) {
+    let checkpointing = match settings.flag_on("gradient_checkpointing", found) {
         true => Checkpointing::On,
         false => Checkpointing::Off,
     };
-    if settings.given("gradient_checkpointing").is_none() {
-        found.assumed("gradient_checkpointing", "true");
-    }
     let (precision, precision_said) = precision(settings, found);
     let (quantization, quantization_said) = quantization(settings, found);
     let rank = settings.whole("lora_rank", 1..=65_536, found).unwrap_or(16);

@@ -87,15 +87,20 @@ impl Settings {
         self.given.get(name).map(|setting| &setting.given)
     }
 
+    /// Whether a flag is on that matters and is on unless it is given.
+    pub(super) fn flag_on(&self, name: &'static str, found: &mut Findings) -> bool {
+        match (self.given(name), self.ignored_false.contains(name)) {
+            (None, true) => found.note(Note::TextFalseIgnored(name)),
+            (None, false) => found.assumed(name, "true"),
+            (Some(_), _) => {}
+        }
+        self.flag(name, true, found)
+    }
+
     /// Whether a flag is on.
     pub(super) fn flag(&self, name: &'static str, default: bool, found: &mut Findings) -> bool {
         match self.given(name) {
-            None => {
-                if default && self.ignored_false.contains(name) {
-                    found.note(Note::TextFalseIgnored(name));
-                }
-                default
-            }
+            None => default,
             Some(Given::True) => true,
             Some(Given::False) => false,
             Some(Given::Text(text)) => match text.to_ascii_lowercase().as_str() {

@@ -93,7 +93,9 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let allowed = (word.len() / 4).clamp(1, 3);
-    let ranked = known.map(|known| (slips(&word, known), known));
+    // Every slip changes the length by one at most, and known words are plain ASCII.
+    let near = known.filter(|known| known.len().abs_diff(word.len()) <= allowed);
+    let ranked = near.map(|known| (slips(&word, known), known));
     ranked
         .filter(|(slips, _)| *slips <= allowed)
         .min()

@@ -196,7 +196,7 @@ fn the_policys_example_is_read_to_the_letter() {
             .collect::<Vec<_>>(),
         [9]
     );
-    assert!(reading.workload.training_on_record() && reading.workload.on_record());
+    assert!(reading.workload.on_record());
 }
 
 #[test]
