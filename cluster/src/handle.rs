@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
 use crate::replica::Replicated;
+use crate::snapshotter::Gate;
 use crate::status::{Health, NodeStatus};
 use crate::watch::WatchError;
 
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) disk_free: Arc<AtomicU64>,
     pub(crate) snapshot_index: Arc<AtomicU64>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) tasks: Mutex<JoinSet<()>>,
 }
 
@@ -188,9 +190,13 @@ impl Handle {
         }
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
         tasks.shutdown().await;
-        let consensus = self.0.consensus.clone();
-        // Joins threads, which are on their way out.
-        let _ = spawn_blocking(move || consensus.shutdown()).await;
+        let (consensus, gate) = (self.0.consensus.clone(), Arc::clone(&self.0.gate));
+        // Joins threads, which are on their way out, and a snapshot that is being written.
+        let _ = spawn_blocking(move || {
+            gate.close();
+            consensus.shutdown();
+        })
+        .await;
     }
 
     fn health(&self, leader: Option<u64>) -> Health {

@@ -24,7 +24,7 @@ use crate::ports::Ports;
 use crate::proposer::Proposer;
 use crate::replica::{Replica, Replicated};
 use crate::snapshot::{self, Snapshots};
-use crate::snapshotter::{Due, Snapshotter};
+use crate::snapshotter::{Due, Gate, Snapshotter};
 use crate::stamp::Stamper;
 
 /// Free space is looked at this often: a disk does not fill faster than the reserve in that time.
@@ -165,11 +165,13 @@ impl Assembly {
         let live = Arc::new(LiveBoard::default());
         let slot = Arc::new(RwLock::new(None));
         let (recorder, recording) = Recorder::new(Arc::clone(&ports.recorder), config.record_every);
+        let gate = Arc::new(Gate::default());
         let snapshotter = Snapshotter {
             replicated: Arc::clone(&self.replicated),
             snapshots,
             consensus: consensus.clone(),
             due: self.due,
+            gate: Arc::clone(&gate),
             every: config.snapshot_every,
             log_tail_entries: config.log_tail_entries,
             newest: Arc::clone(&self.snapshot_index),
@@ -202,6 +204,7 @@ impl Assembly {
             metrics: self.metrics,
             disk_free,
             snapshot_index: self.snapshot_index,
+            gate,
             tasks: Mutex::new(tasks),
         }))
     }

@@ -110,13 +110,19 @@ impl Snapshots {
     }
 
     /// The newest snapshot that can be read. A damaged one is passed over with a warning, as an older one and the log
-    /// lead to the same state; one from a newer program is not.
+    /// lead to the same state, and set aside, so that it does not count as one of the two that are kept; one from a newer
+    /// program is neither.
     pub fn newest(&self) -> Result<Option<Snapshot>, Error> {
-        for path in self.files()?.into_iter().rev() {
+        let mut damaged: Vec<PathBuf> = Vec::new();
+        for path in self.files_called("snapshot")?.into_iter().rev() {
             match read(&path) {
-                Ok(snapshot) => return Ok(Some(snapshot)),
+                Ok(snapshot) => {
+                    damaged.iter().try_for_each(|file| set_aside(file))?;
+                    return Ok(Some(snapshot));
+                }
                 Err(error @ Error::Damaged { .. }) => {
-                    tracing::warn!(%error, "an older snapshot is used")
+                    tracing::warn!(%error, "an older snapshot is used");
+                    damaged.push(path);
                 }
                 Err(error) => return Err(error),
             }
@@ -124,7 +130,7 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Writes a snapshot, durably and all or nothing, and removes those beyond the newest two. Says up to which entry
+    /// Writes a snapshot, durably and all or nothing, and removes all but the newest two. Says up to which entry
     /// the log is no longer needed: the older of the two, so that either can be started from.
     pub fn write(&self, snapshot: &Snapshot) -> Result<Option<u64>, Error> {
         let path = self.dir.join(name(snapshot.at));
@@ -135,9 +141,13 @@ impl Snapshots {
             let _ = fs::remove_file(&unfinished);
             return Err(io_error(&path, source));
         }
-        let files = self.files()?;
+        let files = self.files_called("snapshot")?;
         let keep_from = files.len().saturating_sub(KEPT);
-        for old in &files[..keep_from] {
+        // A damaged one has served whoever wanted to look at it, and what is in it must not outlive its retention.
+        for old in files[..keep_from]
+            .iter()
+            .chain(&self.files_called("damaged")?)
+        {
             fs::remove_file(old).map_err(|source| io_error(old, source))?;
         }
         Ok((files.len() >= KEPT)
@@ -145,13 +155,17 @@ impl Snapshots {
             .flatten())
     }
 
-    /// Snapshot files, oldest first: their names sort by index.
-    fn files(&self) -> Result<Vec<PathBuf>, Error> {
+    /// Files with this ending, oldest first: their names sort by index.
+    fn files_called(&self, ending: &str) -> Result<Vec<PathBuf>, Error> {
         let mut files = list(&self.dir)?;
-        files.retain(|f| f.extension().is_some_and(|e| e == "snapshot"));
+        files.retain(|f| f.extension().is_some_and(|e| e == ending));
         files.sort();
         Ok(files)
     }
+}
+
+fn set_aside(path: &Path) -> Result<(), Error> {
+    fs::rename(path, path.with_extension("damaged")).map_err(|source| io_error(path, source))
 }
 
 fn name(at: Position) -> String {
@@ -266,7 +280,7 @@ mod tests {
 
     fn indices(snapshots: &Snapshots) -> Vec<u64> {
         snapshots
-            .files()
+            .files_called("snapshot")
             .unwrap()
             .iter()
             .filter_map(|f| index_of(f.file_stem()?))
@@ -294,7 +308,7 @@ mod tests {
         let snapshots = Snapshots::open(dir.path()).unwrap();
         snapshots.write(&snapshot(1)).unwrap();
         snapshots.write(&snapshot(2)).unwrap();
-        let path = snapshots.files().unwrap().pop().unwrap();
+        let path = snapshots.files_called("snapshot").unwrap().pop().unwrap();
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
             let mut damaged = whole.clone();
@@ -304,6 +318,17 @@ mod tests {
         }
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(snapshots.newest().unwrap(), Some(snapshot(1)));
+        snapshots.write(&snapshot(3)).unwrap();
+        assert_eq!(
+            indices(&snapshots),
+            [1, 3],
+            "a damaged one is none of the two"
+        );
+        assert_eq!(
+            list(dir.path()).unwrap().len(),
+            2,
+            "and goes with the next that is written"
+        );
     }
 
     #[test]
@@ -325,7 +350,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(dir.path()).unwrap();
         snapshots.write(&snapshot(5)).unwrap();
-        let path = snapshots.files().unwrap().pop().unwrap();
+        let path = snapshots.files_called("snapshot").unwrap().pop().unwrap();
         let mut newer = fs::read(&path).unwrap();
         newer[7] = 2;
         let sum = xxh3_64(&newer[..HEADER - 8]);

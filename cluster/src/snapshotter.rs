@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
@@ -51,6 +52,20 @@ impl Due {
     }
 }
 
+/// Lets snapshots be written until the node stops, and has the stop wait for one that is under way: a thread that writes
+/// cannot be broken off, and whoever opens the directory next must find it at rest.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    closed: Mutex<bool>,
+}
+
+impl Gate {
+    /// Waits for what is under way, and lets nothing in from now on. Blocks.
+    pub(crate) fn close(&self) {
+        *self.closed.lock() = true;
+    }
+}
+
 /// The task that writes snapshots.
 pub(crate) struct Snapshotter<R> {
     pub(crate) replicated: Arc<Replicated>,
@@ -59,6 +74,8 @@ pub(crate) struct Snapshotter<R> {
     pub(crate) due: Arc<Due>,
     pub(crate) every: Duration,
     pub(crate) log_tail_entries: u64,
+    /// Held while a snapshot is written.
+    pub(crate) gate: Arc<Gate>,
     /// The newest snapshot's entry.
     pub(crate) newest: Arc<AtomicU64>,
 }
@@ -90,7 +107,11 @@ impl<R: Send + 'static> Snapshotter<R> {
     }
 
     /// Writes a snapshot of the state as it is now. Blocks.
-    pub(crate) fn take(&self) -> Result<(), Error> {
+    fn take(&self) -> Result<(), Error> {
+        let closed = self.gate.closed.lock();
+        if *closed {
+            return Ok(());
+        }
         let newest = self.newest.load(Ordering::Acquire);
         let voters = self.consensus.voters();
         let snapshot = self.replicated.read_at(|state, at| {

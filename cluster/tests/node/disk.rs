@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use stepcast_cluster::{Config, Handle, Health, IdentityError, Node, ProposeError, StartError};
 use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::{Command, RequestId};
+use stepcast_scheduler::{Command, Reply, RequestId};
 
 use crate::support::{World, config, spec, start, submit, until, wide};
 
@@ -122,7 +122,12 @@ async fn a_damaged_snapshot_falls_back_to_the_older_one_and_two_damaged_ones_are
     node.shutdown().await;
     drop(node);
     for file in fs::read_dir(&snapshots).unwrap() {
-        flip(&file.unwrap().path());
+        OpenOptions::new()
+            .write(true)
+            .open(file.unwrap().path())
+            .unwrap()
+            .set_len(100)
+            .unwrap();
     }
     match Node::start(config, world.ports()) {
         Err(StartError::Snapshot(error)) => {
@@ -208,13 +213,14 @@ fn take_all_room(dir: &Path) -> PathBuf {
     path
 }
 
-async fn try_submit(node: &Handle, number: u64) -> Result<(), ProposeError> {
+async fn try_submit(node: &Handle, number: u64) -> Result<JobId, ProposeError> {
     let command = Command::SubmitJob {
         spec: Box::new(spec(number)),
     };
-    node.propose(command, Some(RequestId(wide(number))))
-        .await
-        .map(drop)
+    match node.propose(command, Some(RequestId(wide(number)))).await? {
+        Reply::JobSubmitted { job } => Ok(job),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,7 +273,7 @@ async fn a_full_disk_acknowledges_nothing_loses_nothing_and_recovers() {
         let number = numbers.next().unwrap();
         let trying = tokio::time::timeout(Duration::from_millis(500), try_submit(&node, number));
         match trying.await {
-            Ok(Ok(())) => jobs.push(submit(&node, number).await),
+            Ok(Ok(job)) => jobs.push(job),
             Ok(Err(ProposeError::StorageFull | ProposeError::Stalled { .. })) | Err(_) => {
                 break number;
             }
