@@ -115,15 +115,25 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn json(&mut self, value: Value, found: &mut Findings) -> Option<()> {
         let Value::Object(mut settings) = value else {
-            let hint = "write the settings as {\"name\": value, ...}";
-            found.problem(
-                self.file,
-                "$",
-                "the configuration is not a JSON object",
-                hint,
-            );
+            let (what, hint) = match value.get(0).and_then(|entry| entry.get("id")) {
+                Some(_) => (
+                    "this is a data loader's file, not a configuration",
+                    "give the configuration that names it",
+                ),
+                None => (
+                    "the configuration is not a JSON object",
+                    "write the settings as {\"name\": value, ...}",
+                ),
+            };
+            found.problem(self.file, "$", what, hint);
             return None;
         };
+        if holds_something_else(&settings) {
+            let what = "none of the keys is a setting of SimpleTuner's";
+            let hint = "give the configuration, not its prompts or its adapter's settings";
+            found.problem(self.file, "$", what, hint);
+            return None;
+        }
         match settings.remove(PAGE_WRAPPER) {
             Some(Value::Object(inner)) if !settings.contains_key("model_family") => {
                 self.object(&below("$", PAGE_WRAPPER), inner, found);
@@ -256,6 +266,19 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// Whether an object has keys, and none that is a setting or a slip of one.
+fn holds_something_else(settings: &Map<String, Value>) -> bool {
+    /// Keys that are looked at: a configuration has a setting among its first ones.
+    const LOOKED_AT: usize = 32;
+    let is_setting = |key: &String| {
+        let name = key.trim().trim_start_matches('-');
+        name == PAGE_WRAPPER
+            || vocabulary::is_setting(name)
+            || vocabulary::nearest_setting(name).is_some()
+    };
+    !settings.is_empty() && !settings.keys().take(LOOKED_AT).any(is_setting)
 }
 
 /// The value as an option would carry it; `None` for what SimpleTuner leaves out.
