@@ -69,6 +69,8 @@ pub enum Note {
     BucketsUnknown,
     /// Steps are shared evenly among data sets of unknown size.
     SharedEvenly,
+    /// The length of sounds is no part of the records.
+    SoundLength,
     /// Validation takes its inputs from the data sets, as many as the configuration allows.
     ValidationSamples(u32),
     /// The frames of a validation clip are not given and the family's default is not known here.
@@ -128,6 +130,9 @@ impl fmt::Display for Note {
             Self::SharedEvenly => {
                 f.write_str("the sizes of the data sets are not known: steps are shared evenly among them")
             }
+            Self::SoundLength => f.write_str(
+                "the records do not tell long sounds from short ones: the estimate is that of a usual length",
+            ),
             Self::ValidationSamples(count) => {
                 write!(f, "validation takes its inputs from the data sets: {count} are assumed for each pass")
             }

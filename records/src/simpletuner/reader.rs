@@ -20,7 +20,7 @@ use super::source;
 use super::title;
 use super::workload::{Length, Workload};
 use crate::key::{Accumulation, BatchSize, InferenceSteps};
-use crate::recipe::FrameClass;
+use crate::recipe::{FrameClass, Modality};
 
 /// What a person says beside the files.
 #[derive(Debug, Clone, Default)]
@@ -49,13 +49,14 @@ const DEFAULT_LYCORIS: &str = "config/lycoris_config.json";
 /// Which other files a configuration names.
 ///
 /// # Errors
-/// When the configuration itself cannot be read, with all that is wrong in it.
+/// When the configuration itself cannot be read. What is wrong with its settings, [`read`] finds together with what
+/// is wrong in the files they name.
 pub fn references(config: &File<'_>) -> Result<References, Problems> {
     let mut found = Findings::default();
-    let settings = source::settings(config, &mut found);
-    let references = settings.map(|settings| named(&settings, &mut found));
-    found.into_notes()?;
-    Ok(references.unwrap_or_default())
+    match source::settings(config, &mut found) {
+        Some(settings) => Ok(named(&settings, &mut found)),
+        None => Err(found.into_problems()),
+    }
 }
 
 /// Reads a configuration: only what the workload has words for, and nothing else of it, goes further.
@@ -302,7 +303,7 @@ fn off_grid(workload: &Workload, found: &mut Findings) {
     }
 }
 
-/// Says what rests on sizes that nobody gave.
+/// Says what rests on sizes that nobody gave or that the records do not know.
 fn sizes(workload: &Workload, loader: &Loader, found: &mut Findings) {
     let by_epochs = matches!(workload.length, Length::Epochs(_));
     let shapes = |index: usize| {
@@ -319,6 +320,9 @@ fn sizes(workload: &Workload, loader: &Loader, found: &mut Findings) {
             .any(|dataset| dataset.samples.is_none())
     {
         found.note(Note::SharedEvenly);
+    }
+    if workload.recipe.modality() == Modality::Audio {
+        found.note(Note::SoundLength);
     }
     if by_epochs || several {
         for &dataset in &loader.sizes_from_maximum {
