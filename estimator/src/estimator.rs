@@ -236,6 +236,11 @@ impl Estimator {
         }
     }
 
+    /// The store under the prefix that the tables share.
+    pub(crate) fn prefixed(&self) -> &dyn ObjectStore {
+        self.shared.prefixed.as_ref()
+    }
+
     /// Takes news into the index and shows the new index to everybody.
     fn learn(&self, kind: Kind, news: &News) {
         if news.is_nothing() {

@@ -1,5 +1,6 @@
 //! A day of the calendar, counted, because prices hold from one day to another.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,6 +60,33 @@ fn days_of_month(year: i32, month: u32) -> Option<u32> {
     })
 }
 
+impl fmt::Display for Day {
+    /// Writes the day as it is read, such as `2026-10-01`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut year, mut days) = (1970, self.0);
+        let year_days = |year| {
+            if days_of_month(year, 2) == Some(29) {
+                366
+            } else {
+                365
+            }
+        };
+        while days >= year_days(year) {
+            days -= year_days(year);
+            year += 1;
+        }
+        let mut month = 1;
+        while let Some(length) =
+            days_of_month(year, month).and_then(|length| i32::try_from(length).ok())
+            && days >= length
+        {
+            days -= length;
+            month += 1;
+        }
+        write!(f, "{year:04}-{month:02}-{:02}", days + 1)
+    }
+}
+
 impl FromStr for Day {
     type Err = NotADay;
 
@@ -95,6 +123,7 @@ mod tests {
             ("2100-03-01", 47_541),
         ] {
             assert_eq!(text.parse(), Ok(Day(days)), "{text}");
+            assert_eq!(Day(days).to_string(), text);
         }
     }
 

@@ -1,0 +1,369 @@
+//! Import: figures that others measured and published, from a file into the tables, each of them once.
+//!
+//! A line is known by its numbers and by the name of its source, so a file may be imported again, whole or grown,
+//! and only what is new is stored. The source's name is no column of the tables: a list beside them says what came
+//! from where.
+
+mod records;
+mod sources;
+mod step_times;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+
+use stepcast_records::{Key, Row};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::contribution::Contribution;
+use crate::error::Error;
+use crate::estimator::Estimator;
+use crate::price::Day;
+pub use records::{TRAINING_HEADER, VALIDATION_HEADER};
+use sources::Entry;
+pub use sources::Source;
+
+/// The largest file: a hundred thousand figures take half of it.
+pub const FILE_BYTES_MAX: usize = 32 << 20;
+/// The most lines of a file.
+pub const LINES_MAX: usize = 100_000;
+/// Lines that are stored together: one log entry of well under a megabyte.
+const LINES_PER_COMMIT: usize = 2_000;
+/// Refused lines that are told one by one; all of them are counted.
+pub const REFUSALS_TOLD_MAX: usize = 1_000;
+/// The longest name of a source.
+const NAME_MAX: usize = 64;
+/// So much of a cell is repeated when it is refused.
+const CELL_CHARS_MAX: usize = 60;
+
+/// How the lines of a file become rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// The columns of the tables, by their names: [`TRAINING_HEADER`] or [`VALIDATION_HEADER`], in any order.
+    Records,
+    /// The columns of `training_step_times.csv`, a collection of published step times. A line is taken when it is
+    /// one of SimpleTuner's own figures, measured and not doubted (quality A or B), on hardware of the registry, in
+    /// a precision and quantisation that the policy names, with gradient checkpointing over all layers or none,
+    /// not compiled, and with the frozen weights on the GPU. The bucket follows from the pixels that were trained
+    /// on, not from those that were configured. A figure without a number of steps counts as the fewest that a row
+    /// may have.
+    StepTimes,
+}
+
+/// A line that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its number in the file; the header is line 1.
+    pub line: u64,
+    /// Why.
+    pub reason: &'static str,
+    /// The cell that is the reason, cut short; empty when it is no single one.
+    pub cell: String,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Lines of the file, without header, comments and blank lines.
+    pub lines: usize,
+    /// Lines that were stored now.
+    pub stored: usize,
+    /// Lines that this source had brought before.
+    pub known: usize,
+    /// The first refused lines, in the order of the file.
+    pub refusals: Vec<Refusal>,
+    /// How many lines were refused for each reason.
+    pub reasons: BTreeMap<&'static str, usize>,
+}
+
+impl Imported {
+    /// How many lines were refused.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.reasons.values().sum()
+    }
+}
+
+impl Mapping {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Records, Self::StepTimes];
+
+    /// The name after `--mapping`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::StepTimes => "training_step_times",
+        }
+    }
+
+    /// The mapping with this name, or `None`.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mapping| mapping.name() == name)
+    }
+}
+
+impl Estimator {
+    /// Reads figures from a file of comma separated values and stores those that the source has not brought before.
+    ///
+    /// The file is read whole before anything is stored. After an error nothing is half done that the same call
+    /// does not finish: a line that is there already is known again.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the name or the header is wrong or the file is too large; otherwise as
+    /// [`Estimator::record`].
+    pub async fn import(
+        &self,
+        source: &str,
+        mapping: Mapping,
+        file: &[u8],
+    ) -> Result<Imported, Error> {
+        check_name(source)?;
+        let read = read(mapping, file)?;
+        let known = sources::known(self.prefixed(), source).await?;
+        let figures = identified(source, &read.rows);
+        let ids: Vec<[u8; 16]> = figures.iter().map(|figure| figure.id).collect();
+        let new: Vec<Contribution> = figures
+            .into_iter()
+            .filter(|figure| !known.contains(&figure.id))
+            .collect();
+        let mut stored = 0;
+        for batch in new.chunks(LINES_PER_COMMIT) {
+            stored += self.record(batch.to_vec()).await?.stored;
+        }
+        let imported = Imported {
+            lines: read.lines,
+            stored,
+            known: ids.len() - stored,
+            ..read.refused
+        };
+        let entry = Entry {
+            mapping: mapping.name().into(),
+            day: Day::today().to_string(),
+            lines: imported.lines,
+            rows: ids.len(),
+            refused: imported.refused(),
+        };
+        let hash = xxh3_128(&[mapping.name().as_bytes(), b"\n", file].concat());
+        sources::put(self.prefixed(), source, hash, &entry, &ids).await?;
+        Ok(imported)
+    }
+
+    /// Where imported figures came from, by name.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn sources(&self) -> Result<Vec<Source>, Error> {
+        sources::list(self.prefixed()).await
+    }
+}
+
+/// A name is part of an object's place, and people type it.
+fn check_name(name: &str) -> Result<(), Error> {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    let good =
+        (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('.');
+    if good {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "a source's name has 1 to {NAME_MAX} lower case letters, digits and any of - _ ."
+    )))
+}
+
+/// The rows of a file, and what was not taken of it.
+#[derive(Debug, Default)]
+struct Read {
+    lines: usize,
+    rows: Vec<Row>,
+    refused: Imported,
+}
+
+/// Why one line is not taken: the reason, and the cell.
+type Refused = (&'static str, String);
+
+fn read(mapping: Mapping, file: &[u8]) -> Result<Read, Error> {
+    if file.len() > FILE_BYTES_MAX {
+        return Err(Error::Config(format!(
+            "a file has at most {} MB",
+            FILE_BYTES_MAX >> 20
+        )));
+    }
+    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
+    let file = plain_lines(file);
+    let mut reader = csv::ReaderBuilder::new()
+        .comment(Some(b'#'))
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(file.as_slice());
+    let header = reader
+        .headers()
+        .map_err(|error| Error::Config(format!("the header cannot be read: {error}")))?;
+    let columns = Columns::of(header);
+    let to_row: fn(&Line<'_>) -> Result<Row, Refused> = match mapping {
+        Mapping::Records => records::door(&columns)?,
+        Mapping::StepTimes => step_times::door(&columns)?,
+    };
+    let mut read = Read::default();
+    let mut bytes = csv::ByteRecord::new();
+    while reader
+        .read_byte_record(&mut bytes)
+        .map_err(|error| Error::Config(error.to_string()))?
+    {
+        if read.lines == LINES_MAX {
+            return Err(Error::Config(format!(
+                "a file has at most {LINES_MAX} lines"
+            )));
+        }
+        read.lines += 1;
+        // The reader stands behind the line now; where it stood before may be before a comment.
+        let breaks = bytes
+            .as_slice()
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count() as u64;
+        let number = reader.position().line() - 1 - breaks;
+        let row = match csv::StringRecord::from_byte_record(std::mem::take(&mut bytes)) {
+            Ok(mut cells) if cells.len() == columns.count => {
+                cells.trim();
+                to_row(&Line {
+                    columns: &columns,
+                    cells: &cells,
+                })
+            }
+            Ok(_) => Err((
+                "the line has another number of cells than the header",
+                String::new(),
+            )),
+            Err(_) => Err(("the line is not text", String::new())),
+        };
+        match row {
+            Ok(row) => read.rows.push(row),
+            Err((reason, cell)) => {
+                *read.refused.reasons.entry(reason).or_default() += 1;
+                if read.refused.refusals.len() < REFUSALS_TOLD_MAX {
+                    let cell = cell.chars().take(CELL_CHARS_MAX).collect();
+                    read.refused.refusals.push(Refusal {
+                        line: number,
+                        reason,
+                        cell,
+                    });
+                }
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// The file with one kind of line end, also after its last line, so that lines can be counted.
+fn plain_lines(file: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(file.len() + 1);
+    for (index, &byte) in file.iter().enumerate() {
+        if byte != b'\r' || file.get(index + 1) != Some(&b'\n') {
+            plain.push(byte);
+        }
+    }
+    plain.push(b'\n');
+    plain
+}
+
+/// Where each column of the header is.
+struct Columns {
+    places: HashMap<String, usize>,
+    count: usize,
+}
+
+impl Columns {
+    fn of(header: &csv::StringRecord) -> Self {
+        let places = header
+            .iter()
+            .enumerate()
+            .map(|(index, name)| (name.to_owned(), index));
+        Self {
+            places: places.collect(),
+            count: header.len(),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+}
+
+/// One line by the names of its columns.
+struct Line<'a> {
+    columns: &'a Columns,
+    cells: &'a csv::StringRecord,
+}
+
+impl Line<'_> {
+    /// The cell, or nothing where there is no such column.
+    fn cell(&self, name: &str) -> &str {
+        let place = self.columns.places.get(name);
+        place
+            .and_then(|&place| self.cells.get(place))
+            .unwrap_or_default()
+    }
+
+    /// What a cell says, or the reason with the cell.
+    fn read<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Option<T>,
+        reason: &'static str,
+    ) -> Result<T, Refused> {
+        let cell = self.cell(name);
+        read(cell).ok_or_else(|| (reason, cell.to_owned()))
+    }
+}
+
+/// A number of milliseconds, which may have decimals, as a row has it.
+fn milliseconds(cell: &str) -> Option<u32> {
+    let ms: f64 = cell.parse().ok()?;
+    let max = f64::from(stepcast_records::sample::AVERAGE_MS_MAX);
+    let within = ms > 0.0 && ms <= max;
+    within.then(|| stepcast_records::sample::three_digits((ms.round() as u32).max(1)))
+}
+
+/// Each row under an id that follows from its source and its numbers; equal rows of one file are told apart by
+/// their number.
+fn identified(source: &str, rows: &[Row]) -> Vec<Contribution> {
+    let mut seen: HashMap<&Row, u32> = HashMap::new();
+    let identified = rows.iter().map(|row| {
+        let nth = seen.entry(row).or_default();
+        *nth += 1;
+        Contribution {
+            id: line_id(source, row, *nth),
+            rows: vec![*row],
+        }
+    });
+    identified.collect()
+}
+
+fn line_id(source: &str, row: &Row, nth: u32) -> [u8; 16] {
+    let key = match &row.key {
+        Key::Training(key) => format!(
+            "training {} {} {} {} {} {} {}",
+            key.recipe,
+            key.hardware.slug(),
+            key.resolution,
+            key.batch_size,
+            key.accumulation,
+            key.precision,
+            key.quantization
+        ),
+        Key::Validation(key) => format!(
+            "validation {} {} {} {} {} {}",
+            key.recipe,
+            key.hardware.slug(),
+            key.resolution,
+            key.inference_steps,
+            key.precision,
+            key.quantization
+        ),
+    };
+    let Row { avg_ms, count, .. } = row;
+    xxh3_128(format!("{source}\n{key}\n{avg_ms} {count} {nth}").as_bytes()).to_be_bytes()
+}
