@@ -104,6 +104,7 @@ impl Session {
                 backoff.reset();
             }
             match trouble {
+                _ if self.news.is_closed() => return Ok(()),
                 Trouble::Stop(refusal) => return Err(refusal),
                 Trouble::Leader(hint) => self.servers.follow(hint.as_deref()),
                 Trouble::Unknown => self.worker = None,

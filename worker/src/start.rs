@@ -29,7 +29,7 @@ pub enum Error {
     NoDevice(String),
     /// It was never let in.
     #[error(
-        "this worker has no token yet; make a worker token on a server and give it once (--join-token-file)"
+        "this worker has no token yet; make one with `stepcast workers token create NAME` and give it once (--join-token-file)"
     )]
     NoToken,
     /// The servers cannot be called.

@@ -9,14 +9,14 @@ use tonic_types::StatusExt;
 pub enum Refusal {
     /// The token is unknown or revoked.
     #[error(
-        "the server does not accept this worker's token ({0}); make a new worker token for the cluster and start the \
-         worker with it (--join-token-file)"
+        "the server does not accept this worker's token ({0}); make a new one with `stepcast workers token create NAME` \
+         and start the worker with it (--join-token-file)"
     )]
     Token(String),
     /// Another worker has it.
     #[error(
-        "{0}; every worker needs a token of its own: stop the other one, or make a new token and start this worker with \
-         it (--join-token-file)"
+        "{0}; every worker needs a token of its own: stop the other one, or make a new one with `stepcast workers \
+         token create NAME` and start this worker with it (--join-token-file)"
     )]
     InUse(String),
     /// Another process of the same worker has come.
@@ -110,11 +110,11 @@ mod tests {
         let cases = [
             (
                 trouble(Code::Unauthenticated, "INVALID_TOKEN", None),
-                "make a new worker token",
+                "workers token create NAME",
             ),
             (
                 Trouble::from(Status::unauthenticated("x")),
-                "make a new worker token",
+                "workers token create NAME",
             ),
             (
                 trouble(Code::FailedPrecondition, "TOKEN_IN_USE", None),
@@ -125,7 +125,7 @@ mod tests {
                 "do not start two workers",
             ),
             (Trouble::from(Parting::Replaced), "do not start two workers"),
-            (Trouble::from(Parting::Revoked), "make a new worker token"),
+            (Trouble::from(Parting::Revoked), "workers token create NAME"),
         ];
         for (trouble, words) in cases {
             let Trouble::Stop(refusal) = trouble else {

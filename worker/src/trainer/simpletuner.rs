@@ -44,7 +44,7 @@ pub(super) fn prepare(
         private_folder(folder)?;
     }
     let mut settings = Settings::read(ground.files)?;
-    let mixed_precision = settings.mixed_precision().to_owned();
+    let mixed_precision = settings.mixed_precision();
     write_files(ground, &mut settings, &places)?;
     let devices: Vec<u32> = ground
         .devices
@@ -52,9 +52,13 @@ pub(super) fn prepare(
         .filter_map(|device| device.index)
         .collect();
     let configured = ground.config.simpletuner_command.as_deref();
-    let command = command(configured, devices.len(), &mixed_precision);
+    let command = command(configured, devices.len(), mixed_precision);
     let mut environment = inherited();
-    environment.extend(variables(&devices, &places.config.join("config.json")));
+    environment.extend(variables(
+        &devices,
+        &places.config.join("config.json"),
+        mixed_precision,
+    ));
     environment.push(variable(JOB_ID_VARIABLE, ground.marker));
     environment.push(variable(SIGNAL_FILE_VARIABLE, &signal_file));
     Ok(Launch {
@@ -172,7 +176,7 @@ fn command(configured: Option<&[String]>, gpus: usize, mixed_precision: &str) ->
 }
 
 /// What steers SimpleTuner, and which GPUs it sees.
-fn variables(devices: &[u32], config: &Path) -> Vec<(OsString, OsString)> {
+fn variables(devices: &[u32], config: &Path, mixed_precision: &str) -> Vec<(OsString, OsString)> {
     let visible: Vec<String> = devices.iter().map(u32::to_string).collect();
     let mut variables = vec![
         variable("CONFIG_PATH", config),
@@ -187,8 +191,8 @@ fn variables(devices: &[u32], config: &Path) -> Vec<(OsString, OsString)> {
     if devices.is_empty() {
         let on_the_processor = [
             ("ACCELERATE_USE_CPU", "true"),
-            ("MIXED_PRECISION", "no"),
-            ("ACCELERATE_MIXED_PRECISION", "no"),
+            ("MIXED_PRECISION", mixed_precision),
+            ("ACCELERATE_MIXED_PRECISION", mixed_precision),
         ];
         variables.extend(on_the_processor.map(|(name, value)| variable(name, value)));
     }

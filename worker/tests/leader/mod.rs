@@ -240,7 +240,6 @@ struct Service {
 }
 
 impl Service {
-    #[expect(clippy::result_large_err, reason = "tonic's own error")]
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
         if let Some((code, reason, leader)) = self.ways.refusal.lock().unwrap().clone() {
             let metadata: HashMap<String, String> = leader
