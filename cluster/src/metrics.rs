@@ -30,6 +30,8 @@ pub const COMMIT_DURATION_SECONDS: &str = "stepcast_commit_duration_seconds";
 pub const APPLY_DURATION_SECONDS: &str = "stepcast_apply_duration_seconds";
 /// Time one round of planning takes.
 pub const PLAN_DURATION_SECONDS: &str = "stepcast_plan_duration_seconds";
+/// Time from a job's coming into the queue to its placement.
+pub const QUEUE_WAIT_SECONDS: &str = "stepcast_queue_wait_seconds";
 /// Jobs by state.
 pub const JOBS: &str = "stepcast_jobs";
 /// GPUs by model, and by whether they are in use.
@@ -75,7 +77,7 @@ const COMMANDS: [&str; 15] = [
 ];
 
 /// Counters of one node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
     proposals: [AtomicU64; RESULTS.len()],
     attempts: [AtomicU64; OUTCOMES.len()],
@@ -83,6 +85,21 @@ pub(crate) struct Metrics {
     commits: Durations,
     applies: [Durations; COMMANDS.len()],
     plans: Durations,
+    queue_waits: Durations,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            proposals: Default::default(),
+            attempts: Default::default(),
+            lease_expirations: AtomicU64::new(0),
+            commits: Durations::default(),
+            applies: Default::default(),
+            plans: Durations::default(),
+            queue_waits: Durations::waits(),
+        }
+    }
 }
 
 impl Metrics {
@@ -122,6 +139,10 @@ impl Metrics {
         self.plans.add(took);
     }
 
+    pub(crate) fn waited(&self, waited: Duration) {
+        self.queue_waits.add(waited);
+    }
+
     /// All of it in the text format that Prometheus reads.
     pub(crate) fn text(&self, status: &NodeStatus, state: &State) -> String {
         let mut text = Text(String::with_capacity(16 << 10));
@@ -145,6 +166,8 @@ impl Metrics {
         self.commits.write(&mut text, COMMIT_DURATION_SECONDS, "");
         text.kind(PLAN_DURATION_SECONDS, "histogram");
         self.plans.write(&mut text, PLAN_DURATION_SECONDS, "");
+        text.kind(QUEUE_WAIT_SECONDS, "histogram");
+        self.queue_waits.write(&mut text, QUEUE_WAIT_SECONDS, "");
         text.kind(APPLY_DURATION_SECONDS, "histogram");
         for (command, durations) in COMMANDS.iter().zip(&self.applies) {
             durations.write(

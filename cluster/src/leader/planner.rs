@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stepcast_scheduler::Command;
 use stepcast_scheduler::placement;
+use stepcast_scheduler::{Command, Reply};
 use tokio::task::spawn_blocking;
 
 use super::context::Leader;
@@ -64,14 +64,32 @@ async fn round(leader: &Arc<Leader>) -> Option<Round> {
         .propose(Command::Place { placements }, None)
         .await
     {
-        Ok(_) => {
+        Ok(reply) => {
             tracing::debug!(count, "placed");
+            note_waits(leader, &reply);
             round.may_place_more = count == PLACEMENTS;
         }
         // The next look sees what came of it.
         Err(error) => tracing::debug!(%error, count, "placements were not taken"),
     }
     Some(round)
+}
+
+/// How long the jobs that now hold a lease were in the queue.
+fn note_waits(leader: &Leader, reply: &Reply) {
+    let Reply::Placed { outcomes } = reply else {
+        return;
+    };
+    leader.replicated.read(|state| {
+        for epoch in outcomes.iter().flatten() {
+            let job = state.lease(*epoch).and_then(|lease| state.job(lease.job));
+            if let Some((job, attempt)) = job.and_then(|job| Some((job, job.live_attempt()?))) {
+                leader.metrics.waited(Duration::from_millis(
+                    attempt.placed_ms.saturating_sub(job.queued_ms),
+                ));
+            }
+        }
+    });
 }
 
 fn plan(leader: &Leader) -> (Vec<placement::Placement>, Duration) {

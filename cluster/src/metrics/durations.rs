@@ -10,20 +10,58 @@ const BUCKETS_US: [u64; 13] = [
     10, 50, 100, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000,
 ];
 
+/// Upper ends in microseconds for what people wait for: from a moment to a day.
+const WAITS_US: [u64; BUCKETS_US.len()] = [
+    10_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    1_800_000_000,
+    7_200_000_000,
+    28_800_000_000,
+    86_400_000_000,
+];
+
 /// One histogram.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Durations {
+    ends_us: &'static [u64; BUCKETS_US.len()],
     buckets: [AtomicU64; BUCKETS_US.len()],
     count: AtomicU64,
     sum_ns: AtomicU64,
 }
 
+impl Default for Durations {
+    fn default() -> Self {
+        Self::of(&BUCKETS_US)
+    }
+}
+
 impl Durations {
+    /// A histogram of waits.
+    pub(super) fn waits() -> Self {
+        Self::of(&WAITS_US)
+    }
+
+    fn of(ends_us: &'static [u64; BUCKETS_US.len()]) -> Self {
+        Self {
+            ends_us,
+            buckets: Default::default(),
+            count: AtomicU64::new(0),
+            sum_ns: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn add(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if let Some(bucket) = self
             .buckets
-            .get(BUCKETS_US.partition_point(|end| *end < micros))
+            .get(self.ends_us.partition_point(|end| *end < micros))
         {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
@@ -42,7 +80,7 @@ impl Durations {
         }
         let comma = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
-        for (end_us, bucket) in BUCKETS_US.iter().zip(&self.buckets) {
+        for (end_us, bucket) in self.ends_us.iter().zip(&self.buckets) {
             below += bucket.load(Ordering::Relaxed);
             let end = *end_us as f64 / 1e6;
             text.line(format_args!(

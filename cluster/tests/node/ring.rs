@@ -108,6 +108,7 @@ async fn a_job_goes_once_round() {
         "stepcast_jobs{state=\"succeeded\"} 1",
         "stepcast_gpus{model=\"h100\",state=\"free\"} 1",
         "stepcast_raft_leader 1",
+        "stepcast_queue_wait_seconds_count 1",
         "stepcast_apply_duration_seconds_count{command=\"submit_job\"} 1",
     ] {
         assert!(
