@@ -54,14 +54,18 @@ proptest! {
 
     /// Small jobs come faster than they end, for ever; the large one has its turn nevertheless.
     #[test]
-    fn a_large_job_is_not_passed_for_ever(run_ms in 60_000..7_200_000_u64, hosts in 1..4_u8) {
+    fn a_large_job_is_not_passed_for_ever(
+        run_ms in 60_000..7_200_000_u64,
+        hosts in 1..4_u8,
+        gpu_count in prop::sample::select(vec![2, GPUS]),
+    ) {
         let mut history = History::new();
         (0..hosts).for_each(|host| join(&mut history, host));
         let mut number = 0;
         fill(&mut history, &mut number, hosts);
-        let large = submit(&mut history, &mut number, GPUS);
+        let large = submit(&mut history, &mut number, gpu_count);
         // The host it waits for changes only for one with more free GPUs.
-        let bound_ms = history.now_ms + PASSED_MAX_MS + u64::from(GPUS) * run_ms;
+        let bound_ms = history.now_ms + PASSED_MAX_MS + u64::from(gpu_count) * run_ms;
         while history.state.job(large).expect("the job").state == JobState::Pending {
             prop_assert!(history.now_ms <= bound_ms, "it is passed for ever");
             history.now_ms += run_ms / 20;
@@ -71,7 +75,7 @@ proptest! {
     }
 }
 
-/// GPUs of each host, and of the large job.
+/// GPUs of each host, and the most that the large job asks for.
 const GPUS: u8 = 4;
 
 /// More small jobs than there are GPUs, and a look at the queue.

@@ -45,9 +45,10 @@ pub(crate) enum Step {
         outcome: Outcome,
         detail: usize,
     },
+    /// A worker that has been away speaks of an attempt that is over.
     Late {
         job: u8,
-        epoch: u64,
+        attempt: u8,
     },
     Expire(u8),
     Drain {
@@ -93,8 +94,22 @@ pub(crate) struct History {
     submitted: u64,
 }
 
+/// At least half of `count` steps, with two workers from the start so that there is something to do.
 pub(crate) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
-    vec(step(), 1..count)
+    let workers = (offer(), offer()).prop_map(|(first, second)| {
+        let join = |token, offer| Step::Register {
+            token,
+            instance: 0,
+            offer,
+        };
+        vec![
+            Step::Token(0),
+            Step::Token(1),
+            join(0, first),
+            join(1, second),
+        ]
+    });
+    (workers, vec(step(), count / 2..count)).prop_map(|(workers, steps)| [workers, steps].concat())
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -110,22 +125,31 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         4 => prop::sample::select(times.to_vec()).prop_map(Step::Wait),
-        2 => (0..6_u8).prop_map(Step::Token),
-        5 => (0..6_u8, 0..2_u8, offer()).prop_map(|(token, instance, offer)| Step::Register { token, instance, offer }),
+        1 => (0..4_u8).prop_map(Step::Token),
+        5 => (0..4_u8, 0..2_u8, offer()).prop_map(|(token, instance, offer)| Step::Register { token, instance, offer }),
         8 => (wish(), prop::option::of(0..20_u8)).prop_map(|(wish, request)| Step::Submit { wish, request }),
         1 => number().prop_map(Step::Cancel),
         8 => Just(Step::Plan),
-        2 => (number(), number(), vec(0..9_u8, 0..4)).prop_map(|(job, worker, gpus)| Step::Force { job, worker, gpus }),
+        2 => (number(), number(), gpus()).prop_map(|(job, worker, gpus)| Step::Force { job, worker, gpus }),
         4 => number().prop_map(Step::Start),
         2 => (number(), 0..1_000_u64).prop_map(|(job, step)| Step::Checkpoint { job, step }),
         5 => (number(), outcome(), 0..9_000_usize).prop_map(|(job, outcome, detail)| Step::End { job, outcome, detail }),
-        1 => (number(), any::<u64>()).prop_map(|(job, epoch)| Step::Late { job, epoch }),
+        2 => (number(), number()).prop_map(|(job, attempt)| Step::Late { job, attempt }),
         1 => number().prop_map(Step::Expire),
         1 => (number(), any::<bool>()).prop_map(|(worker, stop)| Step::Drain { worker, stop }),
         1 => number().prop_map(Step::Resume),
         1 => number().prop_map(Step::Lose),
         1 => number().prop_map(Step::Revoke),
         1 => Just(Step::Sweep),
+    ]
+}
+
+/// Positions of GPUs, such as a planner of another version might propose.
+fn gpus() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => Just(vec![0]),
+        2 => Just(vec![0, 1]),
+        1 => vec(0..9_u8, 0..4),
     ]
 }
 
@@ -331,10 +355,23 @@ impl History {
                     detail: "é".repeat(*detail),
                 }
             }
-            Step::Late { job, epoch } => Command::StartAttempt {
-                job: self.job(*job)?.id,
-                epoch: Epoch(*epoch),
-            },
+            Step::Late { job, attempt } => {
+                let job = self.job(*job)?;
+                let over: Vec<_> = job
+                    .attempts
+                    .iter()
+                    .filter(|attempt| !attempt.is_live())
+                    .collect();
+                let attempt = over.get(usize::from(*attempt) % over.len().max(1))?;
+                let (job, epoch, outcome) = (job.id, attempt.epoch, Outcome::Succeeded);
+                Command::EndAttempt {
+                    job,
+                    epoch,
+                    outcome,
+                    step: 9,
+                    detail: String::new(),
+                }
+            }
             Step::Expire(job) => Command::ExpireLeases {
                 expired: vec![self.held(*job)?],
             },

@@ -1,10 +1,10 @@
 //! What holds of every history: invariants, the same bytes for the same log, and no panic on any bytes.
 
 use proptest::prelude::*;
-use stepcast_scheduler::{State, codec, invariants};
+use stepcast_scheduler::{Rejection, State, codec, invariants};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::history::{History, steps};
+use crate::history::{History, Step, steps};
 
 /// Where a snapshot's body begins: behind magic, version and checksum.
 const BODY: usize = 14;
@@ -53,6 +53,21 @@ proptest! {
                 prop_assert!(history.state.jobs().eq(before.jobs()));
                 prop_assert!(history.state.workers().eq(before.workers()));
                 prop_assert!(history.state.tokens().eq(before.tokens()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_report_is_refused(steps in steps(120)) {
+        let mut history = History::new();
+        for step in &steps {
+            let applied = history.step(step);
+            if let (Step::Late { .. }, Some(applied)) = (step, applied) {
+                let refused = matches!(
+                    applied.reply,
+                    Err(Rejection::StaleEpoch { .. } | Rejection::AttemptOver { .. })
+                );
+                prop_assert!(refused, "{:?}", applied.reply);
             }
         }
     }
