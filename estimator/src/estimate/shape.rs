@@ -103,8 +103,21 @@ impl Shape for ValidationShape {
         width::of_recipe(plain(from), plain(self.recipe))
     }
 
-    /// Images are a small part of a run: that their time was carried over is one note, wherever from.
-    fn notes(&self, _from: &Self) -> Vec<Note> {
-        Vec::new()
+    /// Other denoising steps leave no note of their own: the work is exactly that many times over.
+    fn notes(&self, from: &Self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        if self.resolution != from.resolution {
+            let from = from.resolution;
+            notes.push(Note::ResolutionScaled { from });
+        }
+        if self.precision != from.precision {
+            let from = from.precision;
+            notes.push(Note::PrecisionBorrowed { from });
+        }
+        if self.quantization != from.quantization {
+            let from = from.quantization;
+            notes.push(Note::QuantizationBorrowed { from });
+        }
+        notes
     }
 }

@@ -34,6 +34,11 @@ const COMPUTE_INT8: f64 = 1.15;
 /// No pair of figures is published for nf4; unpacking lies between none and int8's extra kernels.
 const HOST_NF4: f64 = 1.6;
 const COMPUTE_NF4: f64 = 1.2;
+/// However heavy a model looks, so much of what the model gives the host is the host's: the quickest published
+/// steps take about this share of it. Without it a much faster GPU would seem to leave no time at all.
+const HOST_LEAST: f64 = 0.4;
+/// But never more than this share of a measured time.
+const HOST_LEAST_SHARE: f64 = 0.7;
 /// Text and conditioning tokens beside those of the pixels.
 const TEXT_TOKENS: f64 = 400.0;
 /// Forward passes of one denoising step: some families run guidance as a second pass, some do not.
@@ -136,11 +141,15 @@ impl Cost {
     /// what `split` allows, because the model may take a heavy network for a light one.
     pub(super) fn carry(&self, measured_ms: f64, to: &Self, split: Split) -> f64 {
         let measured = measured_ms / self.repeats;
+        let rest = |part: f64| (measured * measured - part * part).max(0.0).sqrt();
         let host_max = (self.host_ms * split.host_max).min(measured);
-        let without_host = (measured * measured - host_max * host_max).sqrt();
-        let modelled = self.compute_ms.min(measured);
-        let compute = modelled.max(without_host).max(measured * split.compute_min);
-        let host = (measured * measured - compute * compute).max(0.0).sqrt();
+        let host_min = (self.host_ms * HOST_LEAST).min(measured * HOST_LEAST_SHARE);
+        let compute = self.compute_ms.min(measured);
+        let compute = compute
+            .max(rest(host_max))
+            .max(measured * split.compute_min);
+        let compute = compute.min(rest(host_min));
+        let host = rest(compute);
         let host = host * to.host_ms / self.host_ms;
         let compute = compute * to.compute_ms / self.compute_ms;
         to.repeats * host.hypot(compute)
