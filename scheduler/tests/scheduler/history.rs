@@ -316,7 +316,8 @@ impl History {
                 Command::Place { placements }
             }
             Step::Force { job, worker, gpus } => {
-                let job = self.job(*job)?;
+                let waiting = self.state.pending_count().max(1);
+                let job = self.state.pending().nth(usize::from(*job) % waiting)?;
                 let (attempt, note) = (job.next_attempt(), PlacementNote::default());
                 let placement = Placement {
                     job: job.id,
