@@ -15,11 +15,12 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(120);
 pub struct WorkerConfig {
     /// The servers' addresses, such as `http://10.0.0.1:7070`; the worker finds the leader among them.
     pub servers: Vec<String>,
-    /// The token that lets this host join, needed once. It is not kept.
+    /// The token that lets this host join: this worker's own secret. Needed once, then kept in the state folder; one that
+    /// is given later replaces it.
     pub join_token: Option<String>,
     /// A certificate authority to trust besides the system's, as a PEM file.
     pub ca_file: Option<PathBuf>,
-    /// The name people see.
+    /// What this host is called in the worker's own log. What people see is the name of its token.
     pub name: String,
     /// The worker's own folder.
     pub state: PathBuf,

@@ -67,7 +67,7 @@ struct Run {
     /// Certificate authority to trust, as a PEM file.
     #[arg(long, env = "STEPCAST_CA_FILE")]
     ca_file: Option<PathBuf>,
-    /// The name people see; the host's name unless given.
+    /// What this host is called in the worker's own log; the host's name unless given.
     #[arg(long, env = "STEPCAST_WORKER_NAME")]
     name: Option<String>,
     /// The worker's own folder.

@@ -6,11 +6,11 @@
 mod leader;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use leader::{Event, Leader, PATIENCE, TOKEN, workload};
+use leader::{Event, Leader, PATIENCE, Process, TOKEN, workload};
 use stepcast_proto::v1;
 use v1::attach_request::Report;
 
@@ -63,29 +63,6 @@ impl Host {
         std::fs::read_dir(self.state().join("attempts"))
             .unwrap()
             .count()
-    }
-}
-
-/// A worker process that does not outlive its test.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, signal: &str) {
-        let pid = self.0.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
     }
 }
 
@@ -167,10 +144,7 @@ async fn the_trainer_of_a_killed_worker_ends_and_is_reported_once_by_the_next() 
     assert_eq!(host.attempts(), 1, "what the first attempt left is removed");
     second.signal("-TERM");
     assert_eq!(leader.ended().await.outcome(), v1::Outcome::Preempted);
-    let mut second = second;
-    let status = tokio::task::spawn_blocking(move || second.0.wait().unwrap())
-        .await
-        .unwrap();
+    let status = second.ended().await;
     assert!(status.success(), "{status}");
     assert_eq!(host.attempts(), 0);
 }

@@ -234,6 +234,36 @@ pub(crate) fn workload(steps: u64) -> v1::Workload {
     }
 }
 
+/// A worker process that does not outlive its test.
+pub(crate) struct Process(pub(crate) std::process::Child);
+
+impl Process {
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> std::process::ExitStatus {
+        tokio::task::spawn_blocking(move || self.0.wait().unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
 struct Service {
     ways: Arc<Ways>,
     events: mpsc::UnboundedSender<Event>,
