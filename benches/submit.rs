@@ -1,6 +1,6 @@
 //! How many submissions a second one node takes with every one of them on disk, and how long each waits.
 //!
-//! `cargo run --release -p stepcast-cluster --example submit_rate [DIR [SECONDS]]`: DIR says which disk is measured.
+//! `cargo bench -p stepcast-benches --bench submit -- [DIR [SECONDS]]`: DIR says which disk is measured.
 #![expect(clippy::print_stdout, reason = "it is what a person runs it for")]
 
 mod support;
@@ -24,7 +24,7 @@ const PROPOSERS: [usize; 3] = [1, 64, 512];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).filter(|word| word != "--bench");
     let below = arguments
         .next()
         .map_or_else(std::env::temp_dir, PathBuf::from);

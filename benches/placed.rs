@@ -1,6 +1,6 @@
 //! From a submission to the worker that is told to run it: how many a second, and how long each takes, with fsync on.
 //!
-//! `cargo run --release -p stepcast-cluster --example placed_rate [DIR [SECONDS]]`: DIR says which disk is measured. A
+//! `cargo bench -p stepcast-benches --bench placed -- [DIR [SECONDS]]`: DIR says which disk is measured. A
 //! hundred workers with eight GPUs each end whatever they are given at once, so what is measured is the log and the plan.
 #![expect(clippy::print_stdout, reason = "it is what a person runs it for")]
 
@@ -38,7 +38,7 @@ struct Board {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).filter(|word| word != "--bench");
     let below = arguments
         .next()
         .map_or_else(std::env::temp_dir, PathBuf::from);

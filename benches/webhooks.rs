@@ -1,6 +1,6 @@
 //! How many webhooks one worker can take: real-shaped events over loopback HTTP from so many trainers at once.
 //!
-//! usage: cargo run --release -p stepcast-worker --example webhook_rate -- [TRAINERS] [SECONDS]
+//! `cargo bench -p stepcast-benches --bench webhooks -- [TRAINERS] [SECONDS]`
 //!
 //! Each trainer is one connection that posts its next event when the last is answered, as SimpleTuner does (SimpleTuner
 //! opens a new connection each time; `--fresh` as a third word does so too). All go through one attempt's receiver into
@@ -23,7 +23,7 @@ const INPUTS: usize = 4_096;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let mut words = std::env::args().skip(1);
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let trainers: u64 = words.next().map_or(Ok(4), |word| word.parse())?;
     let seconds: u64 = words.next().map_or(Ok(5), |word| word.parse())?;
     let fresh = words.next().is_some_and(|word| word == "--fresh");

@@ -1,5 +1,5 @@
 //! How long does an estimate take? Builds an index of 100,000 cells and prints p50 and p99 of one run on 20
-//! hardwares: `cargo run --release -p stepcast-estimator --example lookup`.
+//! hardwares: `cargo bench -p stepcast-benches --bench estimate`.
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
 
 use std::error::Error;

@@ -1,6 +1,6 @@
 //! How many log entries a second the state takes, by command, and what a snapshot of it costs.
 //!
-//! `cargo run --release -p stepcast-cluster --example apply_rate [JOBS]`: the log costs its part beside this (submit_rate).
+//! `cargo bench -p stepcast-benches --bench apply -- [JOBS]`: the log costs its part beside this (`submit`).
 #![expect(clippy::print_stdout, reason = "it is what a person runs it for")]
 
 #[path = "support/job.rs"]
@@ -30,7 +30,8 @@ struct Bench {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let jobs: u64 = std::env::args()
-        .nth(1)
+        .skip(1)
+        .find(|word| word != "--bench")
         .map_or(Ok(20_000), |text| text.parse())?;
     let mut bench = Bench {
         state: State::new(),

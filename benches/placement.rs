@@ -1,10 +1,7 @@
 //! How long one look at a long queue takes: 10,000 waiting jobs, 500 workers with 8 GPUs each.
+//!
+//! `cargo bench -p stepcast-benches --bench placement`
 #![expect(clippy::print_stdout, reason = "it prints what it measures")]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a measurement needs a clock"
-)]
 
 use std::collections::BTreeMap;
 use std::time::Instant;
