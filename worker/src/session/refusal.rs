@@ -46,7 +46,7 @@ pub(super) enum Trouble {
 impl From<Status> for Trouble {
     fn from(status: Status) -> Self {
         let info = status.get_details_error_info();
-        let words = format!("{}: {}", status.code().description(), status.message());
+        let words = words(&status);
         let reason = info.as_ref().map_or("", |info| info.reason.as_str());
         match (reason, status.code()) {
             ("NOT_LEADER", _) => {
@@ -62,6 +62,23 @@ impl From<Status> for Trouble {
             _ => Self::Again(words),
         }
     }
+}
+
+/// What the status says, with its causes: tonic's own words leave out why a connection failed.
+fn words(status: &Status) -> String {
+    let mut words = match status.message() {
+        "" => status.code().description().to_owned(),
+        message => message.to_owned(),
+    };
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        cause = error.source();
+    }
+    words
 }
 
 impl From<Parting> for Trouble {
