@@ -1,6 +1,8 @@
 //! The estimator: the history in object storage, its index in memory, and the doors to both.
 
 mod follower;
+#[cfg(test)]
+mod s3_tests;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -183,6 +183,8 @@ struct Read {
 
 /// Why one line is not taken: the reason, and the cell.
 type Refused = (&'static str, String);
+/// How a line becomes a row.
+type Door = fn(&Line<'_>) -> Result<Row, Refused>;
 
 fn read(mapping: Mapping, file: &[u8]) -> Result<Read, Error> {
     if file.len() > FILE_BYTES_MAX {
@@ -202,7 +204,7 @@ fn read(mapping: Mapping, file: &[u8]) -> Result<Read, Error> {
         .headers()
         .map_err(|error| Error::Config(format!("the header cannot be read: {error}")))?;
     let columns = Columns::of(header);
-    let to_row: fn(&Line<'_>) -> Result<Row, Refused> = match mapping {
+    let to_row = match mapping {
         Mapping::Records => records::door(&columns)?,
         Mapping::StepTimes => step_times::door(&columns)?,
     };

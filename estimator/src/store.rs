@@ -1,17 +1,19 @@
 //! Where the tables lie: a folder, a bucket of any S3-like store with conditional writes, or memory.
 
+mod folder;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use std::time::Duration;
 use url::Url;
 
 use crate::error::Error;
+use folder::Folder;
 
 /// A request that takes longer is given up; a healthy store answers small requests in well under a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -89,7 +91,7 @@ impl StoreConfig {
                 let no_host = |()| Error::Config("a file location has no host".into());
                 url.to_file_path().map_err(no_host)?;
                 // Folders are made by the first write, so a disk that is not there yet is no reason not to start.
-                Arc::new(LocalFileSystem::new())
+                Arc::<Folder>::default()
             }
             "memory" => Arc::new(InMemory::new()),
             "s3" => Arc::new(self.s3_store(&url)?),

@@ -5,7 +5,7 @@ use stepcast_records::{
     Quantization, Recipe, Row, TrainingKey, ValidationKey, sample,
 };
 
-use super::{Columns, Line, Refused, milliseconds};
+use super::{Columns, Door, Line, Refused, milliseconds};
 use crate::error::Error;
 use crate::table::Kind;
 
@@ -16,7 +16,7 @@ pub const TRAINING_HEADER: &str = "recipe,hardware,resolution_mp,batch_size,grad
 pub const VALIDATION_HEADER: &str = "recipe,hardware,resolution_mp,inference_steps,precision,quantization,avg_prompt_ms,prompts_observed";
 
 /// How lines under this header are read.
-pub(super) fn door(columns: &Columns) -> Result<fn(&Line<'_>) -> Result<Row, Refused>, Error> {
+pub(super) fn door(columns: &Columns) -> Result<Door, Error> {
     let fits = |kind: Kind| {
         let fields = kind.fields();
         columns.count == fields.len() && fields.iter().all(|(name, _)| columns.has(name))

@@ -10,7 +10,7 @@ use stepcast_records::{
     Quantization, Recipe, Row, TrainingKey, sample,
 };
 
-use super::{Columns, Line, Refused, milliseconds};
+use super::{Columns, Door, Line, Refused, milliseconds};
 use crate::error::Error;
 
 const COLUMNS: [&str; 18] = [
@@ -84,7 +84,7 @@ const MODELS: [(&str, &str, &str); 33] = [
 ];
 
 /// How lines under this header are read.
-pub(super) fn door(columns: &Columns) -> Result<fn(&Line<'_>) -> Result<Row, Refused>, Error> {
+pub(super) fn door(columns: &Columns) -> Result<Door, Error> {
     let missing: Vec<&str> = COLUMNS
         .into_iter()
         .filter(|name| !columns.has(name))

@@ -61,10 +61,7 @@ impl Table {
                     rows: 0,
                 });
             }
-            let error = match self.append(&mut state, &batch).await {
-                Ok(()) => None,
-                Err(error) => Some(error),
-            };
+            let error = self.append(&mut state, &batch).await.err();
             // Whatever the answer was, or whether one came: the log alone says what happened.
             learn(self.follow_in(&mut state).await?);
             if batch.ids.iter().all(|id| state.ids.contains_key(id)) {

@@ -27,8 +27,6 @@ pub(crate) struct News {
     pub(crate) refused_rows: usize,
     /// Files that are missing or no Parquet of ours.
     pub(crate) refused_files: usize,
-    /// The version the table was followed to; `None` while there is no table.
-    pub(crate) version: Option<u64>,
 }
 
 impl News {
@@ -76,11 +74,7 @@ impl Table {
         let mut ids = ids::Ids::new();
         match self.since(before, now, &mut ids).await? {
             Since::Files(files) => {
-                let news = News {
-                    version: Some(now),
-                    ..News::default()
-                };
-                let news = self.read(files, news).await?;
+                let news = self.read(files, News::default()).await?;
                 self.publish(&delta)?;
                 state.ids.extend(ids);
                 state.delta = Some(delta);
@@ -111,7 +105,6 @@ impl Table {
         let files = log_data.iter().map(|file| file.object_store_path());
         let news = News {
             everything: true,
-            version: Some(version),
             ..News::default()
         };
         let news = self.read(files.collect(), news).await?;

@@ -1,0 +1,239 @@
+//! A folder as a store whose objects survive a loss of power: they are on the disk before they have their name.
+//!
+//! The usual store of local files names an object before its bytes are on the disk. After a loss of power the last
+//! entry of a log could then be there and be empty.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+/// Makes the names of files that are not finished different within this process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Local files, each written whole or not at all.
+#[derive(Debug, Default)]
+pub(super) struct Folder {
+    files: LocalFileSystem,
+}
+
+#[async_trait]
+impl ObjectStore for Folder {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let create = match options.mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            PutMode::Update(_) => return self.files.put_opts(path, payload, options).await,
+        };
+        let file = self.files.path_to_filesystem(path)?;
+        let written = tokio::task::spawn_blocking(move || write(&file, &payload, create)).await;
+        match written.map_err(|source| Error::JoinError { source })? {
+            Ok(()) => Ok(PutResult {
+                e_tag: None,
+                version: None,
+            }),
+            Err(error) if create && error.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists {
+                    path: path.to_string(),
+                    source: error.into(),
+                })
+            }
+            Err(error) => Err(Error::Generic {
+                store: "folder",
+                source: error.into(),
+            }),
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.files.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        self.files.get_opts(path, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.files.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.files.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.files.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.files.copy_opts(from, to, options).await
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("folder")
+    }
+}
+
+/// Writes the bytes beside the place, sees to it that they are on the disk, and only then gives them their name.
+fn write(file: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+    let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
+    make_folders(folder)?;
+    let unfinished = unfinished(file);
+    let written = (|| {
+        let mut open = File::create_new(&unfinished)?;
+        payload.iter().try_for_each(|part| open.write_all(part))?;
+        open.sync_all()?;
+        if create {
+            // A second name for the same bytes: fails when somebody else has the name, and is one step otherwise.
+            fs::hard_link(&unfinished, file)
+        } else {
+            fs::rename(&unfinished, file)
+        }
+    })();
+    if create || written.is_err() {
+        // What cannot be removed is in nobody's way: a name like this is no object's.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written?;
+    File::open(folder)?.sync_all()
+}
+
+/// Names that end in `#` and digits are no objects to the store of local files.
+fn unfinished(file: &FilePath) -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("#{}{number:06}", std::process::id()));
+    name.into()
+}
+
+/// Makes the folders that are missing, and their names last too.
+fn make_folders(folder: &FilePath) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().ok_or(ErrorKind::NotFound)?;
+    make_folders(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(above)?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    fn place(folder: &tempfile::TempDir, name: &str) -> Path {
+        Path::from_filesystem_path(folder.path())
+            .expect("path")
+            .join("a")
+            .join("b")
+            .join(name)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_is_given_once_and_never_to_half_a_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (store, path) = (
+            std::sync::Arc::new(Folder::default()),
+            place(&folder, "entry.json"),
+        );
+        let tries = (0..8u8).map(|writer| {
+            let (store, path) = (std::sync::Arc::clone(&store), path.clone());
+            tokio::spawn(async move {
+                let bytes = vec![writer; 100_000];
+                store
+                    .put_opts(&path, bytes.into(), PutMode::Create.into())
+                    .await
+            })
+        });
+        let mut winners = Vec::new();
+        for (writer, tried) in (0u8..).zip(tries.collect::<Vec<_>>()) {
+            match tried.await.expect("no panic") {
+                Ok(_) => winners.push(writer),
+                Err(error) => assert!(matches!(error, Error::AlreadyExists { .. }), "{error:?}"),
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        let found = store
+            .get(&path)
+            .await
+            .expect("object")
+            .bytes()
+            .await
+            .expect("bytes");
+        assert_eq!(found, vec![winners[0]; 100_000]);
+        store.put(&path, "new".into()).await.expect("overwritten");
+        let found = store
+            .get(&path)
+            .await
+            .expect("object")
+            .bytes()
+            .await
+            .expect("bytes");
+        assert_eq!(found, "new");
+        let left: Vec<_> = fs::read_dir(folder.path().join("a/b"))
+            .expect("folder")
+            .collect();
+        assert_eq!(left.len(), 1, "nothing unfinished is left: {left:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_crash_left_unfinished_is_no_object() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (store, path) = (Folder::default(), place(&folder, "entry.json"));
+        store.put(&path, "whole".into()).await.expect("stored");
+        fs::write(
+            unfinished(&store.files.path_to_filesystem(&path).expect("path")),
+            "ha",
+        )
+        .expect("left");
+        let under = Path::from_filesystem_path(folder.path()).expect("path");
+        let found: Vec<_> = store
+            .list(Some(&under))
+            .map_ok(|object| object.location)
+            .try_collect()
+            .await
+            .expect("list");
+        assert_eq!(found, [path]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_place_that_cannot_be_written_is_an_error() {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::write(folder.path().join("a"), "a file where a folder should be").expect("file");
+        let store = Folder::default();
+        let error = store
+            .put(&place(&folder, "entry.json"), "x".into())
+            .await
+            .expect_err("no folder");
+        assert!(matches!(error, Error::Generic { .. }), "{error:?}");
+    }
+}
