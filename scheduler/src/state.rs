@@ -127,6 +127,12 @@ impl State {
         self.tokens.values().find(|known| known.id == token)
     }
 
+    /// A token by the hash of its secret; `None` for one that is not valid.
+    #[must_use]
+    pub fn token_by_hash(&self, hash: &TokenHash) -> Option<&Token> {
+        self.tokens.get(hash)
+    }
+
     /// Every token that is valid.
     pub fn tokens(&self) -> impl Iterator<Item = &Token> {
         self.tokens.values()
