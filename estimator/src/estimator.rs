@@ -50,6 +50,8 @@ struct Shared {
     building: Mutex<Building>,
     prices: Arc<PriceBook>,
     sql: sql::Engine,
+    /// Where the tables lie.
+    base: Url,
 }
 
 /// What is known of the tables, as it grows.
@@ -98,6 +100,7 @@ impl Estimator {
             building: Mutex::default(),
             prices: Arc::new(prices),
             sql: sql::Engine::new(),
+            base,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -206,6 +209,15 @@ impl Estimator {
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
         self.shared.index.load_full()
+    }
+
+    /// Where the tables lie, without a user or a password.
+    #[must_use]
+    pub fn location(&self) -> String {
+        let mut shown = self.shared.base.clone();
+        // An address that cannot have a user has none.
+        let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+        shown.to_string()
     }
 
     /// What GPUs cost.
