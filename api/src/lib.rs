@@ -1,1 +1,28 @@
-//! placeholder
+//! The front door: the cluster, the records and the staging area as gRPC services.
+//!
+//! [`serve`] answers on a listener until it is told to stop. What it needs is a running node's handle, the estimator and
+//! the [`StagingArea`], the last two of which also give the node its ports ([`EstimatedForecasts`], [`EstimatorSink`]).
+//! Everything that comes in is checked here, and everything that goes out is converted here: no wire type goes further.
+
+mod auth;
+mod config;
+mod context;
+mod convert;
+mod fit;
+mod grpc;
+mod health;
+mod names;
+mod oversize;
+mod ports;
+mod reading;
+mod screening;
+mod server;
+mod staging;
+pub mod status;
+mod submission;
+
+pub use auth::{AccessToken, AccessTokenError};
+pub use config::{ApiConfig, PrivacyMode, Tls};
+pub use ports::{EstimatedForecasts, EstimatorSink};
+pub use server::{Error, serve};
+pub use staging::{Error as StagingError, StagingArea};

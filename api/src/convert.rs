@@ -1,0 +1,23 @@
+//! Between the wire and the words of the crates behind it, one direction a function; nothing is decided here.
+
+mod estimate;
+mod event;
+mod job;
+mod quantity;
+mod sample;
+mod session;
+mod why;
+mod wishes;
+mod worker;
+mod workload;
+
+pub(crate) use estimate::{estimate, hardware_list, note};
+pub(crate) use event::event;
+pub(crate) use job::{job, job_state, live_progress, states};
+pub(crate) use quantity::{duration_ms, timestamp_ms};
+pub(crate) use sample::samples;
+pub(crate) use session::{log_lines, order, report};
+pub(crate) use why::why;
+pub(crate) use wishes::{unsubmitted, wishes};
+pub(crate) use worker::{inventory, token, worker};
+pub(crate) use workload::workload;

@@ -1,0 +1,162 @@
+//! Estimates and what to know about them.
+
+use stepcast_proto::v1;
+use stepcast_records::simpletuner::Note as ReadingNote;
+use stepcast_records::{Basis, Estimate, Hardware, Note};
+use tonic::Status;
+
+use super::quantity::{closed_code, costs, times};
+use crate::status::bad_field;
+
+/// An estimate.
+pub(crate) fn estimate(estimate: &Estimate) -> v1::Estimate {
+    v1::Estimate {
+        hardware: estimate.hardware.slug(),
+        basis: basis(estimate.basis).into(),
+        rows: estimate.rows,
+        steps_observed: estimate.observed,
+        step_time: estimate.step_ms.map(times),
+        train_time: estimate.train_ms.map(times),
+        validation_time: estimate.validation_ms.map(times),
+        run_time: estimate.run_ms.map(times),
+        setup_time: estimate.setup_ms.map(times),
+        cost: estimate.cost.map(costs),
+        price_per_hour_usd_micros: estimate.price_usd_micros_per_hour,
+        headline: estimate.headline(),
+        notes: estimate.notes.iter().map(estimate_note).collect(),
+        hardware_title: estimate.hardware.to_string(),
+    }
+}
+
+/// What was assumed while a configuration was read.
+pub(crate) fn note(note: &ReadingNote) -> v1::Note {
+    v1::Note {
+        code: reading_code(note).to_owned(),
+        text: note.to_string(),
+    }
+}
+
+/// Hardware as a person named it.
+pub(crate) fn hardware_list(
+    field: &str,
+    names: &[String],
+    most: usize,
+) -> Result<Vec<Hardware>, Status> {
+    if names.len() > most {
+        return Err(bad_field(field, format!("there are at most {most}")));
+    }
+    let parse = |(index, name): (usize, &String)| {
+        name.parse().map_err(|error| {
+            bad_field(
+                &format!("{field}[{index}]"),
+                format!("{error}; write it as h100 or h100x2"),
+            )
+        })
+    };
+    names.iter().enumerate().map(parse).collect()
+}
+
+const fn basis(basis: Basis) -> v1::Basis {
+    match basis {
+        Basis::Exact => v1::Basis::Exact,
+        Basis::Near => v1::Basis::Near,
+        Basis::Rough => v1::Basis::Rough,
+        Basis::None => v1::Basis::None,
+    }
+}
+
+fn estimate_note(note: &Note) -> v1::Note {
+    let text = match note {
+        Note::BatchScaled { from } => format!("scaled from records of batch size {from}"),
+        Note::ResolutionScaled { from } => format!("scaled from records of {from} megapixels"),
+        Note::AccumulationScaled => {
+            "scaled from records of another gradient accumulation".to_owned()
+        }
+        Note::PrecisionBorrowed { from } => {
+            format!("taken from records of precision {}", from.name())
+        }
+        Note::QuantizationBorrowed { from } => {
+            format!("taken from records of quantisation {}", from.name())
+        }
+        Note::RecipeBorrowed { from } => format!("taken from records of {from}"),
+        Note::HardwareScaled { from } => format!("scaled from {from}"),
+        Note::RatedOnly => "from the ratings of the hardware alone: a rough guess".to_owned(),
+        Note::PublishedPrior => "from published measurements".to_owned(),
+        Note::ValidationDerived => {
+            "validation was not measured; its time follows from the step time".to_owned()
+        }
+        Note::ValidationUnknown => {
+            "nothing is known of the validation's time, so it is left out".to_owned()
+        }
+        Note::StepsAssumed => {
+            "the number of steps is assumed, since a data set's size is not known for certain"
+                .to_owned()
+        }
+        Note::SetupExcluded => "loading, caching and saving are not included".to_owned(),
+        Note::NoPrice => "nobody has set a price for this hardware".to_owned(),
+        Note::MemoryTight { gpu } => format!(
+            "the model may not fit the {} GiB of {gpu}",
+            gpu.memory_gib()
+        ),
+        Note::FewRows => "few records: the interval is widened".to_owned(),
+        Note::Replay => "the times come from the pretend device".to_owned(),
+    };
+    v1::Note {
+        code: closed_code(note),
+        text,
+    }
+}
+
+const fn reading_code(note: &ReadingNote) -> &'static str {
+    match note {
+        ReadingNote::Default { .. } => "DEFAULT_TAKEN",
+        ReadingNote::FlavourOfWeights(_) => "FLAVOUR_OF_WEIGHTS",
+        ReadingNote::FlavourAssumed(_) => "FLAVOUR_ASSUMED",
+        ReadingNote::TextFalseIgnored(_) => "TEXT_FALSE_IGNORED",
+        ReadingNote::NotComparable { .. } => "NOT_COMPARABLE",
+        ReadingNote::NotRecorded => "NOT_RECORDED",
+        ReadingNote::ValidationNotRecorded => "VALIDATION_NOT_RECORDED",
+        ReadingNote::SoundLength => "SOUND_LENGTH",
+        ReadingNote::ProcessesFromHardware => "PROCESSES_FROM_HARDWARE",
+        ReadingNote::SquareAssumed { .. } => "SQUARE_ASSUMED",
+        ReadingNote::FramesAssumed { .. } => "FRAMES_ASSUMED",
+        ReadingNote::FramesVary { .. } => "FRAMES_VARY",
+        ReadingNote::SamplesFromMaximum { .. } => "SAMPLES_FROM_MAXIMUM",
+        ReadingNote::Scheduled { .. } => "SCHEDULED",
+        ReadingNote::UnreadKeys { .. } => "UNREAD_KEYS",
+        ReadingNote::BucketsUnknown => "BUCKETS_UNKNOWN",
+        ReadingNote::SharedEvenly => "SHARED_EVENLY",
+        ReadingNote::ValidationSamples(_) => "VALIDATION_SAMPLES",
+        ReadingNote::ValidationFramesAssumed(_) => "VALIDATION_FRAMES_ASSUMED",
+        ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",
+        ReadingNote::Resumes => "RESUMES",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_have_stable_codes_and_words() {
+        let hardware = Hardware::all().next().expect("the registry is not empty");
+        let told = estimate_note(&Note::HardwareScaled { from: hardware });
+        assert_eq!(
+            (told.code.as_str(), told.text),
+            ("HARDWARE_SCALED", format!("scaled from {hardware}"))
+        );
+        assert_eq!(estimate_note(&Note::NoPrice).code, "NO_PRICE");
+        assert_eq!(note(&ReadingNote::Resumes).code, "RESUMES");
+    }
+
+    #[test]
+    fn hardware_is_named_as_people_write_it() {
+        let read = |name: &str| hardware_list("hardware", &[name.to_owned()], 4);
+        assert_eq!(
+            read("H100 x2").map(|list| list[0].slug()).ok().as_deref(),
+            Some("h100x2")
+        );
+        let refused = read("gtx1").err().map(|status| status.message().to_owned());
+        assert!(refused.is_some_and(|message| message.starts_with("hardware[0]: ")));
+    }
+}

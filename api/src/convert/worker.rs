@@ -1,0 +1,81 @@
+//! Workers, what they offer, and their tokens.
+
+use std::collections::BTreeSet;
+
+use stepcast_proto::v1;
+use stepcast_records::UsdMicros;
+use stepcast_scheduler::State;
+use stepcast_scheduler::model::{Inventory, Token, Worker, WorkerState};
+use tonic::Status;
+
+use super::quantity::timestamp_ms;
+use super::wishes::{labels, trainer_kind, written_labels};
+use crate::names;
+use crate::status::bad_field;
+
+/// A worker, with what runs on each of its GPUs.
+pub(crate) fn worker(worker: &Worker, state: &State, attached: bool) -> v1::Worker {
+    let (stands, since_ms) = match (worker.state, worker.drain) {
+        (WorkerState::Revoked, _) => (v1::WorkerState::Revoked, None),
+        (WorkerState::Lost { since_ms }, _) => (v1::WorkerState::Lost, Some(since_ms)),
+        (WorkerState::Present, Some(drain)) => (v1::WorkerState::Draining, Some(drain.since_ms)),
+        (WorkerState::Present, None) => (v1::WorkerState::Ready, None),
+    };
+    let gpus = (0..).zip(&worker.inventory.gpus).map(|(position, model)| {
+        let user = state
+            .user_of(worker.id, position)
+            .and_then(|epoch| state.lease(epoch));
+        v1::Gpu {
+            model: model.slug().to_owned(),
+            title: model.to_string(),
+            job: user.map_or_else(String::new, |lease| names::of_job(lease.job)),
+        }
+    });
+    v1::Worker {
+        name: names::of_worker(worker.id),
+        display_name: worker.name.to_string(),
+        state: stands.into(),
+        gpus: gpus.collect(),
+        labels: written_labels(&worker.inventory.labels),
+        price_per_gpu_hour_usd_micros: worker
+            .inventory
+            .price_per_gpu_hour
+            .map(|UsdMicros(micros)| micros),
+        register_time: Some(timestamp_ms(worker.registered_ms)),
+        since_time: since_ms.map(timestamp_ms),
+        attached,
+    }
+}
+
+/// A token, without its secret, which nobody here knows.
+pub(crate) fn token(token: &Token) -> v1::WorkerToken {
+    v1::WorkerToken {
+        name: names::of_token(token.id),
+        display_name: token.name.to_string(),
+        create_time: Some(timestamp_ms(token.created_ms)),
+        worker: token.worker.map_or_else(String::new, names::of_worker),
+    }
+}
+
+/// What a worker says it offers. Its bounds are the state's to check.
+pub(crate) fn inventory(request: v1::RegisterWorkerRequest) -> Result<Inventory, Status> {
+    let gpus = request.gpus.iter().enumerate().map(|(index, model)| {
+        model.parse().map_err(|error| {
+            bad_field(
+                &format!("gpus[{index}]"),
+                format!("{error}; is the server older than the worker?"),
+            )
+        })
+    });
+    let trainers = request
+        .trainers
+        .iter()
+        .enumerate()
+        .map(|(index, trainer)| trainer_kind(&format!("trainers[{index}]"), *trainer));
+    Ok(Inventory {
+        gpus: gpus.collect::<Result<_, _>>()?,
+        trainers: trainers.collect::<Result<BTreeSet<_>, _>>()?,
+        labels: labels("labels", request.labels)?,
+        price_per_gpu_hour: request.price_per_gpu_hour_usd_micros.map(UsdMicros),
+    })
+}

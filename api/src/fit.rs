@@ -1,0 +1,103 @@
+//! Whether any worker could ever hold a job, by the rules that place it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use stepcast_records::{GpuModel, Hardware, UsdMicros};
+use stepcast_scheduler::State;
+use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::model::{Inventory, Job, JobSpec, JobState, Worker, WorkerState};
+use stepcast_scheduler::placement::{Reason, feasible};
+
+/// How many workers have the same reason against them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    pub(crate) reason: Reason,
+    pub(crate) workers: usize,
+}
+
+/// What is against every worker, if there are workers and none could hold the job even if all were free.
+pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<Misfit>> {
+    let job = waiting(spec, now_ms);
+    let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
+    for worker in state
+        .workers()
+        .filter(|worker| worker.state != WorkerState::Revoked)
+    {
+        let reason = against(&job, worker, now_ms)?;
+        *counts.entry(reason).or_default() += 1;
+    }
+    let misfits: Vec<Misfit> = counts
+        .into_iter()
+        .map(|(reason, workers)| Misfit { reason, workers })
+        .collect();
+    (!misfits.is_empty()).then_some(misfits)
+}
+
+/// What workers that take part offer: every number of GPUs of one model, and its price.
+pub(crate) fn offers(state: &State) -> Vec<(Hardware, Option<UsdMicros>)> {
+    let mut offers = Vec::new();
+    for worker in state.present_workers() {
+        for (model, positions) in by_model(&worker.inventory) {
+            for count in Hardware::COUNTS
+                .into_iter()
+                .filter(|count| usize::from(*count) <= positions.len())
+            {
+                offers.push((
+                    Hardware { gpu: model, count },
+                    worker.price_per_hour(count.into()),
+                ));
+            }
+        }
+    }
+    offers.sort_unstable();
+    offers.dedup();
+    offers
+}
+
+/// The reason of the model that comes nearest; `None` if one fits.
+fn against(job: &Job, worker: &Worker, now_ms: u64) -> Option<Reason> {
+    let mut nearest = Reason::OtherGpu;
+    for (model, positions) in by_model(&worker.inventory) {
+        let first = positions
+            .iter()
+            .take(job.spec.gpu_count.into())
+            .copied()
+            .collect::<Vec<_>>();
+        match feasible::admits(job, worker, &first, now_ms) {
+            Ok(()) => return None,
+            // Of a model that the job does not allow, no number would be enough.
+            Err(Reason::TooFewGpus) if !is_named(&job.spec, model) => {}
+            Err(reason) => nearest = nearest.max(reason),
+        }
+    }
+    Some(nearest)
+}
+
+fn is_named(spec: &JobSpec, model: GpuModel) -> bool {
+    spec.allow.is_empty() || spec.allow.contains(&model)
+}
+
+fn by_model(inventory: &Inventory) -> BTreeMap<GpuModel, Vec<u8>> {
+    let mut models: BTreeMap<GpuModel, Vec<u8>> = BTreeMap::new();
+    for (position, model) in (0..).zip(&inventory.gpus) {
+        models.entry(*model).or_default().push(position);
+    }
+    models
+}
+
+/// A job as it would wait in the queue.
+fn waiting(spec: &JobSpec, now_ms: u64) -> Job {
+    Job {
+        id: JobId(0),
+        spec: spec.clone(),
+        state: JobState::Pending,
+        submitted_ms: now_ms,
+        queued_ms: now_ms,
+        not_before_ms: now_ms,
+        ended_ms: None,
+        retries: 0,
+        lost_retries: 0,
+        attempts: Vec::new(),
+        events: VecDeque::new(),
+    }
+}

@@ -1,0 +1,18 @@
+//! The services of `stepcast.v1`, one file each.
+
+mod agent;
+mod attach;
+mod cluster;
+mod estimates;
+mod jobs;
+mod records;
+mod submit;
+mod watch;
+mod workers;
+
+pub(crate) use agent::Agent;
+pub(crate) use cluster::Cluster;
+pub(crate) use estimates::Estimates;
+pub(crate) use jobs::Jobs;
+pub(crate) use records::Records;
+pub(crate) use workers::Workers;

@@ -1,0 +1,201 @@
+//! The worker's own calls. Each shows the secret of the worker's token.
+
+use stepcast_cluster::Contribution;
+use stepcast_proto::v1;
+use stepcast_proto::v1::agent_service_server::AgentService;
+use stepcast_records::{Hardware, Sample};
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, WorkerId};
+use stepcast_scheduler::model::Inventory;
+use stepcast_scheduler::{Command, Reply};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::FieldViolation;
+
+use super::attach::{self, Orders};
+use super::workers::unexpected;
+use crate::context::Context;
+use crate::staging;
+use crate::status::Refusal;
+use crate::{auth, convert, names, status};
+
+/// The service.
+pub(crate) struct Agent(pub(crate) Context);
+
+#[tonic::async_trait]
+impl AgentService for Agent {
+    type AttachStream = Orders;
+
+    async fn register_worker(
+        &self,
+        request: Request<v1::RegisterWorkerRequest>,
+    ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
+        let caller = auth::worker(&self.0.handle, request.metadata()).await?;
+        let request = request.into_inner();
+        let version: String = request
+            .version
+            .chars()
+            .filter(|c| c.is_ascii_graphic())
+            .take(32)
+            .collect();
+        let instance = instance("instance", &request.instance)?;
+        let inventory = convert::inventory(request)?;
+        let command = Command::RegisterWorker {
+            token_hash: caller.token,
+            instance,
+            inventory,
+        };
+        let worker = match self
+            .0
+            .handle
+            .propose(command, None)
+            .await
+            .map_err(status::propose)?
+        {
+            Reply::WorkerRegistered { worker } => worker,
+            other => return Err(unexpected(&other)),
+        };
+        tracing::info!(%worker, version, "a worker has registered");
+        let name = self
+            .0
+            .handle
+            .read_stale(|state| state.worker(worker).map(|worker| worker.name.to_string()));
+        Ok(Response::new(v1::RegisterWorkerResponse {
+            worker: names::of_worker(worker),
+            display_name: name.unwrap_or_default(),
+        }))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = auth::worker(&self.0.handle, request.metadata()).await?;
+        let orders = attach::open(&self.0, caller, request.into_inner()).await?;
+        Ok(Response::new(orders))
+    }
+
+    async fn get_assignment_files(
+        &self,
+        request: Request<v1::GetAssignmentFilesRequest>,
+    ) -> Result<Response<v1::GetAssignmentFilesResponse>, Status> {
+        let caller = auth::worker(&self.0.handle, request.metadata()).await?;
+        let request = request.into_inner();
+        let job = names::job("job", &request.job)?;
+        let worker = caller.worker.map(|worker| worker.id);
+        let staging = self.assigned(job, Epoch(request.epoch), worker).await?;
+        match self.0.staging.get(staging).await {
+            Ok(files) => {
+                let files = files.into_iter().map(Into::into).collect();
+                Ok(Response::new(v1::GetAssignmentFilesResponse { files }))
+            }
+            Err(staging::Error::Missing) => Err(Refusal::new(
+                Code::NotFound,
+                "STAGING_MISSING",
+                "the job's files are gone",
+            )
+            .into()),
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
+
+    async fn contribute_samples(
+        &self,
+        request: Request<v1::ContributeSamplesRequest>,
+    ) -> Result<Response<v1::ContributeSamplesResponse>, Status> {
+        let caller = auth::worker(&self.0.handle, request.metadata()).await?;
+        let request = request.into_inner();
+        let id = <[u8; 16]>::try_from(request.id)
+            .map_err(|_| status::bad_field("id", "an id has 16 bytes"))?;
+        let samples = convert::samples(request.samples)?;
+        let worker = caller.worker.ok_or_else(not_registered)?;
+        check_hardware(&samples, &worker.inventory)?;
+        // From here on nothing knows whose samples these are, and nothing may say it: no span, no log line.
+        self.0
+            .handle
+            .contribute(Contribution { id, samples })
+            .await
+            .map_err(status::contribute)?;
+        Ok(Response::new(v1::ContributeSamplesResponse {}))
+    }
+}
+
+impl Agent {
+    /// Where the files of a job lie, for the worker that holds the lease of its attempt and for nobody else.
+    async fn assigned(
+        &self,
+        job: JobId,
+        epoch: Epoch,
+        worker: Option<WorkerId>,
+    ) -> Result<StagingId, Status> {
+        let found = self.0.handle.read(|state| {
+            let over = state.job(job).is_none_or(|job| job.state.is_terminal());
+            let live = state.live_attempt(epoch);
+            let mine =
+                live.filter(|(held, attempt)| held.id == job && Some(attempt.worker) == worker);
+            (over, mine.map(|(held, _)| held.spec.staging))
+        });
+        match found.await.map_err(status::read)? {
+            (_, Some(staging)) => Ok(staging),
+            (true, None) => Err(status::not_found("jobs", "a job", "jobs")),
+            (false, None) => {
+                let message = "this worker does not hold the lease of this attempt";
+                Err(
+                    Refusal::new(Code::FailedPrecondition, "STALE_EPOCH", message)
+                        .with("given", epoch)
+                        .into(),
+                )
+            }
+        }
+    }
+}
+
+/// The state folder a worker runs on.
+pub(super) fn instance(field: &str, text: &str) -> Result<InstanceId, Status> {
+    text.parse()
+        .map_err(|error: stepcast_scheduler::ids::Error| {
+            status::bad_field(field, error.to_string())
+        })
+}
+
+/// A worker that calls before it has registered.
+pub(super) fn not_registered() -> Status {
+    Refusal::new(
+        Code::NotFound,
+        "NO_SUCH_WORKER",
+        "no worker has registered with this token",
+    )
+    .hint("register first")
+    .into()
+}
+
+/// A worker speaks of hardware that it has, so that pretend hardware never passes for real one.
+fn check_hardware(samples: &[Sample], inventory: &Inventory) -> Result<(), Status> {
+    let offers = |hardware: Hardware| {
+        let have = inventory
+            .gpus
+            .iter()
+            .filter(|model| **model == hardware.gpu)
+            .count();
+        usize::from(hardware.count) <= have
+    };
+    match samples
+        .iter()
+        .position(|sample| !offers(sample.key.hardware()))
+    {
+        None => Ok(()),
+        Some(index) => {
+            let message = "a worker contributes times of its own hardware only";
+            let field = FieldViolation::new(format!("samples[{index}].key.hardware"), message);
+            Err(
+                Refusal::new(Code::InvalidArgument, "FOREIGN_HARDWARE", message)
+                    .fields(vec![field])
+                    .into(),
+            )
+        }
+    }
+}
+
+/// A staging area that cannot be used. What the disk says stays in the server's log.
+pub(super) fn unreadable(error: &staging::Error) -> Status {
+    tracing::error!(error = ?error, "the staging area cannot be used");
+    status::internal("STAGING_UNUSABLE", "the server cannot use its staging area")
+}

@@ -1,0 +1,257 @@
+//! What people do with jobs.
+
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
+use stepcast_proto::v1;
+use stepcast_proto::v1::jobs_service_server::JobsService;
+use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
+use stepcast_scheduler::model::Job;
+use stepcast_scheduler::placement;
+use stepcast_scheduler::{Command, RequestId, State};
+use tonic::{Request, Response, Status};
+
+use super::submit;
+use super::watch::{Updates, updates};
+use crate::context::Context;
+use crate::ports::EstimatedForecasts;
+use crate::{convert, names, status};
+
+/// Jobs on a page when nobody says how many.
+const PAGE: u32 = 100;
+
+/// Jobs on a page at most: the log waits while they are read.
+const PAGE_MAX: u32 = 1_000;
+
+/// The service.
+pub(crate) struct Jobs {
+    pub(super) context: Context,
+    /// Submissions whose files are on their way, so that the same one is not taken twice at once.
+    pub(super) under_way: Mutex<BTreeSet<StagingId>>,
+}
+
+impl Jobs {
+    pub(crate) fn new(context: Context) -> Self {
+        Self {
+            context,
+            under_way: Mutex::default(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl JobsService for Jobs {
+    type WatchJobStream = Updates;
+
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        submit::submit(self, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = names::job("name", &name)?;
+        Ok(Response::new(v1::GetJobResponse {
+            job: Some(self.job(id, &name).await?),
+        }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let size = match request.page_size {
+            0 => PAGE,
+            size if size <= PAGE_MAX => size,
+            _ => {
+                return Err(status::bad_field(
+                    "page_size",
+                    format!("a page has at most {PAGE_MAX} jobs"),
+                ));
+            }
+        };
+        let below = match request.page_token.as_str() {
+            "" => None,
+            token => Some(token.parse::<JobId>().map_err(|_| {
+                status::bad_field("page_token", "this is no token of a page before")
+            })?),
+        };
+        let states = convert::states("states", &request.states)?;
+        let now_ms = self.context.handle.now_ms();
+        let page = self
+            .context
+            .handle
+            .read(|state| page(state, below, &states, size as usize, now_ms));
+        let (mut jobs, last) = page.await.map_err(status::read)?;
+        for job in &mut jobs {
+            self.add_progress(job);
+        }
+        let next_page_token = last.map_or_else(String::new, |last| last.to_string());
+        Ok(Response::new(v1::ListJobsResponse {
+            jobs,
+            next_page_token,
+        }))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let request = request.into_inner();
+        let id = names::job("name", &request.name)?;
+        let request_id = request_id(&request.request_id)?;
+        let cancelled = self
+            .context
+            .handle
+            .propose(Command::CancelJob { job: id }, request_id)
+            .await;
+        cancelled.map_err(status::propose)?;
+        Ok(Response::new(v1::CancelJobResponse {
+            job: Some(self.job(id, &request.name).await?),
+        }))
+    }
+
+    async fn explain_job(
+        &self,
+        request: Request<v1::ExplainJobRequest>,
+    ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = names::job("name", &name)?;
+        let forecasts: &EstimatedForecasts = &self.context.forecasts;
+        let now_ms = self.context.handle.now_ms();
+        let why = self
+            .context
+            .handle
+            .read(|state| placement::explain(state, forecasts, id, now_ms));
+        let why = why
+            .await
+            .map_err(status::read)?
+            .ok_or_else(|| status::not_found("jobs", "a job", &name))?;
+        Ok(Response::new(convert::why(why)))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let request = request.into_inner();
+        let id = names::job("name", &request.name)?;
+        let watch = self
+            .context
+            .handle
+            .watch(id)
+            .map_err(|error| status::watch(error, &request.name))?;
+        Ok(Response::new(updates(&self.context, watch, request.logs)))
+    }
+
+    async fn get_job_logs(
+        &self,
+        request: Request<v1::GetJobLogsRequest>,
+    ) -> Result<Response<v1::GetJobLogsResponse>, Status> {
+        let name = request.into_inner().name;
+        let id = names::job("name", &name)?;
+        // An attempt that is long over, or of another leader's time, has no lines any more.
+        let epoch = self
+            .context
+            .handle
+            .read(|state| state.job(id).map(newest_epoch))
+            .await
+            .map_err(status::read)?;
+        let epoch = epoch.ok_or_else(|| status::not_found("jobs", "a job", &name))?;
+        let log = epoch.map(|epoch| {
+            let lines = self
+                .context
+                .handle
+                .live(epoch)
+                .map(|live| live.lines)
+                .unwrap_or_default();
+            convert::log_lines(epoch, lines)
+        });
+        Ok(Response::new(v1::GetJobLogsResponse { log }))
+    }
+}
+
+impl Jobs {
+    /// A job as it is now.
+    pub(super) async fn job(&self, id: JobId, name: &str) -> Result<v1::Job, Status> {
+        let now_ms = self.context.handle.now_ms();
+        let job = self
+            .context
+            .handle
+            .read(|state| state.job(id).map(|job| convert::job(job, state, now_ms)));
+        let mut job = job
+            .await
+            .map_err(status::read)?
+            .ok_or_else(|| status::not_found("jobs", "a job", name))?;
+        self.add_progress(&mut job);
+        Ok(job)
+    }
+
+    /// Says how far the running attempt is, as far as this node knows.
+    fn add_progress(&self, job: &mut v1::Job) {
+        let live = job
+            .attempts
+            .last()
+            .filter(|attempt| attempt.end_time.is_none());
+        let Some(epoch) = live.map(|attempt| Epoch(attempt.epoch)) else {
+            return;
+        };
+        let progress = self
+            .context
+            .handle
+            .live(epoch)
+            .and_then(|live| live.progress);
+        job.progress = progress.map(|progress| convert::live_progress(epoch, progress));
+    }
+}
+
+/// The caller's request id, if it has drawn one.
+pub(super) fn request_id(text: &str) -> Result<Option<RequestId>, Status> {
+    match text {
+        "" => Ok(None),
+        text => {
+            let id = text
+                .parse()
+                .map_err(|error: stepcast_scheduler::ids::Error| {
+                    status::bad_field("request_id", error.to_string())
+                })?;
+            Ok(Some(id))
+        }
+    }
+}
+
+fn newest_epoch(job: &Job) -> Option<Epoch> {
+    job.attempts.last().map(|attempt| attempt.epoch)
+}
+
+/// Jobs below an id in these states, newest first, and the last one if there are more.
+fn page(
+    state: &State,
+    below: Option<JobId>,
+    states: &[v1::JobState],
+    size: usize,
+    now_ms: u64,
+) -> (Vec<v1::Job>, Option<JobId>) {
+    let wanted = |job: &&Job| {
+        below.is_none_or(|below| job.id < below)
+            && (states.is_empty() || states.contains(&convert::job_state(job.state)))
+    };
+    let mut jobs = state.jobs().rev().filter(wanted).peekable();
+    let mut last = None;
+    let mut page = Vec::new();
+    while page.len() < size
+        && let Some(job) = jobs.next()
+    {
+        last = Some(job.id);
+        page.push(convert::job(job, state, now_ms));
+    }
+    (page, last.filter(|_| jobs.peek().is_some()))
+}

@@ -1,0 +1,219 @@
+//! A submission from its files to a job in the queue: read, checked, kept on disk, and put into the log.
+//!
+//! The request id decides where the files lie and which reply is given, so sending a request again, after a lost answer
+//! or at the same moment, leaves one folder and one job.
+
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use stepcast_cluster::{Health, ProposeError};
+use stepcast_proto::v1;
+use stepcast_records::simpletuner::{Missing, Reading};
+use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::{Command, Reply, RequestId, State};
+use tonic::{Code, Status};
+use tonic_types::PreconditionViolation;
+
+use super::agent::unreadable;
+use super::estimates::{for_job, missing};
+use super::jobs::{Jobs, request_id};
+use super::workers::unexpected;
+use crate::fit::{self, Misfit};
+use crate::staging::{self, Put};
+use crate::status::Refusal;
+use crate::submission::Submission;
+use crate::{convert, names, reading, status};
+
+/// The same request is taken a moment later, when the first one is done.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+
+pub(super) async fn submit(
+    jobs: &Jobs,
+    request: v1::SubmitJobRequest,
+) -> Result<v1::SubmitJobResponse, Status> {
+    // Without an id of the caller's the request is new each time.
+    let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
+    let (submission, reading) = reading::read(request.files, request.sample_counts)?;
+    let staging = submission.staging(id);
+    let spec = convert::wishes(
+        request.wishes.unwrap_or_default(),
+        reading.workload.clone(),
+        staging,
+    )?;
+    check_plan(&reading, spec.gpu_count)?;
+    check_fit(jobs, &spec).await?;
+    let job = if request.validate_only {
+        convert::unsubmitted(&spec)
+    } else {
+        let job = put(jobs, id, submission, &spec).await?;
+        jobs.job(job, &names::of_job(job)).await?
+    };
+    Ok(v1::SubmitJobResponse {
+        job: Some(job),
+        notes: reading.notes.iter().map(convert::note).collect(),
+        estimates: for_job(&jobs.context, &spec).await?,
+    })
+}
+
+/// Refuses what SimpleTuner itself would refuse on that many GPUs. An unknown number of samples only leaves the estimate
+/// without a number: the trainer counts them.
+fn check_plan(reading: &Reading, gpu_count: u8) -> Result<(), Status> {
+    match reading.workload.plan(gpu_count) {
+        Ok(_) | Err(Missing::Samples { .. }) => Ok(()),
+        Err(error @ (Missing::TooFewSamples { .. } | Missing::Gpus { .. } | Missing::Datasets)) => {
+            Err(missing(&error, &reading.dataset_ids))
+        }
+    }
+}
+
+/// Refuses what no worker can ever hold. Without any worker there is nothing to say yet. A job that was taken before is
+/// not refused now, since the same request has the same answer.
+async fn check_fit(jobs: &Jobs, spec: &JobSpec) -> Result<(), Status> {
+    let now_ms = jobs.context.handle.now_ms();
+    let found = jobs
+        .context
+        .handle
+        .read(|state| match fit::misfits(state, spec, now_ms) {
+            Some(misfits) if !is_taken(state, spec.staging) => Some(misfits),
+            _ => None,
+        });
+    match found.await.map_err(status::read)? {
+        None => Ok(()),
+        Some(misfits) => Err(never(spec, &misfits)),
+    }
+}
+
+fn never(spec: &JobSpec, misfits: &[Misfit]) -> Status {
+    let violation = |misfit: &Misfit| {
+        let words = match misfit.workers {
+            1 => format!(
+                "1 worker: {} (it takes {})",
+                misfit.reason,
+                misfit.reason.clears()
+            ),
+            count => format!(
+                "{count} workers: {} (it takes {})",
+                misfit.reason,
+                misfit.reason.clears()
+            ),
+        };
+        PreconditionViolation::new(misfit.reason.code(), "workers", words)
+    };
+    Refusal::new(
+        Code::FailedPrecondition,
+        "NO_WORKER_FITS",
+        "no worker can ever run this job",
+    )
+    .with("gpu_count", spec.gpu_count)
+    .hint("allow another shape, or see `stepcast workers`")
+    .preconditions(misfits.iter().map(violation).collect())
+    .into()
+}
+
+/// Keeps the files and puts the job into the log.
+async fn put(
+    jobs: &Jobs,
+    id: RequestId,
+    submission: Submission,
+    spec: &JobSpec,
+) -> Result<JobId, Status> {
+    if jobs.context.handle.status().health == Health::StorageFull {
+        return Err(status::storage_full());
+    }
+    let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
+    let put = jobs
+        .context
+        .staging
+        .put(spec.staging, submission.into_files())
+        .await
+        .map_err(not_staged)?;
+    let proposed = jobs
+        .context
+        .handle
+        .propose(
+            Command::SubmitJob {
+                spec: Box::new(spec.clone()),
+            },
+            Some(id),
+        )
+        .await;
+    if put == Put::New && is_settled(&proposed) {
+        // A job that was refused, or is over already, needs no files. The sweep would find them, but much later.
+        if !jobs
+            .context
+            .handle
+            .read_stale(|state| state.needs_staging(&spec.staging))
+            && let Err(error) = jobs.context.staging.remove(spec.staging).await
+        {
+            tracing::warn!(error = ?error, "files of a submission that was not taken are left to the sweep");
+        }
+    }
+    match proposed.map_err(status::propose)? {
+        Reply::JobSubmitted { job } => Ok(job),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Whether it is certain what became of the command.
+const fn is_settled(proposed: &Result<Reply, ProposeError>) -> bool {
+    match proposed {
+        Ok(_) => true,
+        Err(
+            ProposeError::Rejected(_)
+            | ProposeError::NotLeader { .. }
+            | ProposeError::Busy { .. }
+            | ProposeError::StorageFull
+            | ProposeError::Stalled { .. }
+            | ProposeError::TooLarge { .. },
+        ) => true,
+        Err(ProposeError::OutcomeUnknown | ProposeError::Stopped(_)) => false,
+    }
+}
+
+fn is_taken(state: &State, staging: StagingId) -> bool {
+    state.needs_staging(&staging) || state.jobs().rev().any(|job| job.spec.staging == staging)
+}
+
+fn not_staged(error: staging::Error) -> Status {
+    match error {
+        staging::Error::Full => {
+            Refusal::new(Code::ResourceExhausted, "STAGING_FULL", error.to_string())
+                .hint("wait until jobs have ended")
+                .retry(Duration::from_secs(30))
+                .into()
+        }
+        staging::Error::Io(source) if source.kind() == std::io::ErrorKind::StorageFull => {
+            status::storage_full()
+        }
+        error @ (staging::Error::Io(_) | staging::Error::Missing) => unreadable(&error),
+    }
+}
+
+/// A submission whose files are on their way. A second one of the same kind would find half of them.
+struct UnderWay<'a> {
+    all: &'a Mutex<BTreeSet<StagingId>>,
+    staging: StagingId,
+}
+
+impl<'a> UnderWay<'a> {
+    fn enter(all: &'a Mutex<BTreeSet<StagingId>>, staging: StagingId) -> Result<Self, Status> {
+        if all.lock().insert(staging) {
+            return Ok(Self { all, staging });
+        }
+        Err(Refusal::new(
+            Code::Unavailable,
+            "REQUEST_UNDER_WAY",
+            "the same request is being taken at this moment",
+        )
+        .retry(UNDER_WAY)
+        .into())
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.staging);
+    }
+}

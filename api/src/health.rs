@@ -1,0 +1,37 @@
+//! Keeps the health service honest: serving while a leader is known and what was committed has been applied.
+
+use std::time::Duration;
+
+use stepcast_cluster::{Handle, Health};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+/// How often the node is looked at: a balancer that asks every second sees a change within a quarter more.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Sets the health of these services, and of the whole under the empty name, for as long as it runs.
+pub(crate) async fn report(reporter: HealthReporter, handle: Handle, services: Vec<&'static str>) {
+    let mut told = None;
+    let mut committed = 0;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        let status = handle.status();
+        let reads = !matches!(status.health, Health::Electing | Health::Stopped(_));
+        // What was committed by the last look is applied by this one, or the node is behind.
+        let serving = reads && status.leader.is_some() && status.applied_index >= committed;
+        committed = status.commit_index;
+        if told == Some(serving) {
+            continue;
+        }
+        told = Some(serving);
+        let health = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for service in services.iter().chain([&""]) {
+            reporter.set_service_status(*service, health).await;
+        }
+    }
+}

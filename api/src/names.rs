@@ -1,0 +1,111 @@
+//! Resource names on the wire, such as `jobs/jmnpq`, and the ids in them.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use stepcast_scheduler::ids::{AttemptNumber, JobId, TokenId, WorkerId};
+use tonic::Status;
+
+use crate::status;
+
+const JOBS: &str = "jobs";
+const WORKERS: &str = "workers";
+const TOKENS: &str = "workerTokens";
+
+/// `jobs/{job}`.
+pub(crate) fn of_job(job: JobId) -> String {
+    format!("{JOBS}/{job}")
+}
+
+/// `jobs/{job}/attempts/{attempt}`.
+pub(crate) fn of_attempt(job: JobId, attempt: AttemptNumber) -> String {
+    format!("{JOBS}/{job}/attempts/{attempt}")
+}
+
+/// `workers/{worker}`.
+pub(crate) fn of_worker(worker: WorkerId) -> String {
+    format!("{WORKERS}/{worker}")
+}
+
+/// `workerTokens/{token}`.
+pub(crate) fn of_token(token: TokenId) -> String {
+    format!("{TOKENS}/{token}")
+}
+
+/// The id in `jobs/{job}`.
+pub(crate) fn job(field: &str, name: &str) -> Result<JobId, Status> {
+    id(field, name, JOBS, "a job")
+}
+
+/// The id in `workers/{worker}`.
+pub(crate) fn worker(field: &str, name: &str) -> Result<WorkerId, Status> {
+    id(field, name, WORKERS, "a worker")
+}
+
+/// The id in `workerTokens/{token}`.
+pub(crate) fn token(field: &str, name: &str) -> Result<TokenId, Status> {
+    id(field, name, TOKENS, "a worker token")
+}
+
+/// A name of the right kind with an id that nothing can have names what is not there; any other text is a mistake.
+fn id<T: FromStr + Display>(
+    field: &str,
+    name: &str,
+    kind: &'static str,
+    article: &str,
+) -> Result<T, Status> {
+    let rest = name
+        .strip_prefix(kind)
+        .and_then(|rest| rest.strip_prefix('/'));
+    let Some(id) = rest.filter(|id| !id.is_empty() && !id.contains('/')) else {
+        return Err(status::bad_field(
+            field,
+            format!("{article} is named {kind}/ and its id"),
+        ));
+    };
+    id.parse()
+        .map_err(|_| status::not_found(kind, article, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let name = of_job(JobId(7));
+        assert_eq!(job("name", &name).map_err(|_| ()), Ok(JobId(7)));
+        assert_eq!(
+            of_attempt(JobId(7), AttemptNumber(2)),
+            format!("{name}/attempts/2")
+        );
+        assert_eq!(
+            worker("name", &of_worker(WorkerId(3))).map_err(|_| ()),
+            Ok(WorkerId(3))
+        );
+        assert_eq!(
+            token("name", &of_token(TokenId(9))).map_err(|_| ()),
+            Ok(TokenId(9))
+        );
+    }
+
+    #[test]
+    fn another_kind_is_a_mistake_and_an_impossible_id_is_not_there() {
+        for name in [
+            "",
+            "jobs",
+            "jobs/",
+            "workers/w2222",
+            "jobs/j2222/attempts/1",
+        ] {
+            let code = job("name", name).err().map(|status| status.code());
+            assert_eq!(code, Some(Code::InvalidArgument), "{name}");
+        }
+        let code = job("name", "jobs/nonsense")
+            .err()
+            .map(|status| status.code());
+        assert_eq!(code, Some(Code::NotFound));
+    }
+}

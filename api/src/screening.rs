@@ -1,0 +1,304 @@
+//! Keeps secrets out: a submission that carries one is refused before anything of it is written anywhere.
+//!
+//! Files of a submission lie on the server's disk until their job is over, and a secret must not. So credentials belong
+//! into the environment of the worker that needs them.
+
+use serde_json::Value;
+use tonic::{Code, Status};
+use tonic_types::FieldViolation;
+
+use crate::status::Refusal;
+use crate::submission::{Role, StagedFile, Submission};
+
+/// Names of settings that hold a secret, without the dashes or underscores between their words.
+const SECRET_NAMES: [&str; 33] = [
+    "accesskey",
+    "accesskeyid",
+    "accesstoken",
+    "accountkey",
+    "apikey",
+    "appsecret",
+    "applicationkey",
+    "authtoken",
+    "authorization",
+    "awsaccesskeyid",
+    "awssecretaccesskey",
+    "awssessiontoken",
+    "clientsecret",
+    "connectionstring",
+    "hftoken",
+    "hubtoken",
+    "huggingfacehubtoken",
+    "huggingfacetoken",
+    "passwd",
+    "password",
+    "privatekey",
+    "pushtohubtoken",
+    "refreshtoken",
+    "sastoken",
+    "secret",
+    "secretaccesskey",
+    "secretkey",
+    "sessiontoken",
+    "token",
+    "uploadtoken",
+    "wandbapikey",
+    "wandbkey",
+    "webhooksecret",
+];
+
+/// How well-known secrets begin, and how many letters follow at least.
+const SECRET_SHAPES: [(&str, usize); 9] = [
+    ("hf_", 20),
+    ("AKIA", 16),
+    ("ASIA", 16),
+    ("ghp_", 20),
+    ("github_pat_", 20),
+    ("r8_", 20),
+    ("sk-", 20),
+    ("sl.", 40),
+    ("scw_", 40),
+];
+
+/// Secrets told at once; the rest is found when these are gone.
+const TOLD: usize = 20;
+
+/// Values nested deeper than this are no setting.
+const DEPTH_MAX: usize = 32;
+
+/// Refuses a submission that carries a secret, and says where it stands. The secret itself is not repeated.
+pub(crate) fn screen(submission: &Submission) -> Result<(), Status> {
+    let mut found = Vec::new();
+    for file in submission.files() {
+        find(file, &mut found);
+    }
+    let Some((first_file, first_path)) = found.first() else {
+        return Ok(());
+    };
+    let message =
+        format!("{first_file} {first_path} holds a secret, and the server never keeps one");
+    let fields = found.iter().take(TOLD).map(|(file, path)| {
+        FieldViolation::new(
+            format!("{file} {path}"),
+            "this is a secret; take it out, and set it in the worker's environment",
+        )
+    });
+    Err(Refusal::new(Code::InvalidArgument, "SECRET_IN_CONFIG", message)
+        .hint("take it out, and set it in the environment of the worker (HF_TOKEN, AWS_SECRET_ACCESS_KEY, WANDB_API_KEY)")
+        .fields(fields.collect())
+        .into())
+}
+
+type Found = Vec<(String, String)>;
+
+fn find(file: &StagedFile, found: &mut Found) {
+    let Ok(text) = std::str::from_utf8(&file.content) else {
+        return;
+    };
+    let name = file.name.to_ascii_lowercase();
+    let value = if name.ends_with(".toml") {
+        toml::from_str::<Value>(text).ok()
+    } else if name.ends_with(".env") {
+        None
+    } else {
+        serde_json::from_str::<Value>(text).ok()
+    };
+    let mut screen = Screen { file, found };
+    match value {
+        Some(value) => screen.walk(&value, "$", 0),
+        // What is not JSON or TOML is read line by line; whether it is a configuration is the reader's question.
+        None => screen.lines(text),
+    }
+}
+
+struct Screen<'a> {
+    file: &'a StagedFile,
+    found: &'a mut Found,
+}
+
+impl Screen<'_> {
+    fn walk(&mut self, value: &Value, path: &str, depth: usize) {
+        if depth > DEPTH_MAX || self.is_full() {
+            return;
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let below = format!("{path}.{}", shown(key));
+                    match value {
+                        Value::String(text) if self.names_secret(key) && is_value(text) => {
+                            self.note(below)
+                        }
+                        _ => self.walk(value, &below, depth + 1),
+                    }
+                }
+            }
+            Value::Array(values) => {
+                for (index, value) in values.iter().enumerate() {
+                    self.walk(value, &format!("{path}[{index}]"), depth + 1);
+                }
+            }
+            Value::String(text) if is_secret(text) => self.note(path.to_owned()),
+            Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
+        }
+    }
+
+    fn lines(&mut self, text: &str) {
+        for (index, line) in text.lines().enumerate() {
+            if self.is_full() {
+                return;
+            }
+            let line = line
+                .trim()
+                .trim_start_matches("export ")
+                .trim_end_matches(',');
+            let (key, value) = line.split_once(['=', ':']).unwrap_or(("", line));
+            let value = value.trim().trim_matches(['"', '\'']);
+            if (self.names_secret(key) && is_value(value))
+                || value.split_whitespace().any(is_secret)
+            {
+                self.note(format!("line {}", index + 1));
+            }
+        }
+    }
+
+    /// Whether a key is the name of a secret. In a library of prompts a key is the name of a prompt, whatever it says.
+    fn names_secret(&self, key: &str) -> bool {
+        let letters: String = key
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
+        self.file.role != Role::Prompts && SECRET_NAMES.contains(&letters.as_str())
+    }
+
+    fn note(&mut self, path: String) {
+        self.found.push((self.file.name.clone(), path));
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.len() >= TOLD
+    }
+}
+
+/// Whether a setting with a secret's name is set at all: words that switch it off are no secret, and neither is the name
+/// of a variable that holds one.
+fn is_value(text: &str) -> bool {
+    let text = text.trim();
+    let off = ["", "none", "null", "false", "true"].contains(&text.to_ascii_lowercase().as_str());
+    !off && !text.starts_with('$') && !text.starts_with("{env:")
+}
+
+fn is_secret(text: &str) -> bool {
+    let shaped = SECRET_SHAPES.iter().any(|(prefix, letters)| {
+        let rest = text.trim().strip_prefix(prefix);
+        rest.is_some_and(|rest| {
+            rest.len() >= *letters
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        })
+    });
+    shaped || text.contains("PRIVATE KEY-----") || has_password(text)
+}
+
+/// Whether a text is an address with a password in it.
+fn has_password(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    authority.rsplit_once('@').is_some_and(|(user, _)| {
+        user.split_once(':')
+            .is_some_and(|(_, word)| !word.is_empty())
+    })
+}
+
+fn shown(key: &str) -> String {
+    key.chars().filter(|c| !c.is_control()).take(48).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use stepcast_proto::v1;
+
+    use super::*;
+
+    fn screened(name: &str, text: &str) -> Option<String> {
+        let file = v1::JobFile {
+            role: v1::FileRole::Config.into(),
+            name: name.into(),
+            content: text.into(),
+        };
+        let submission = Submission::read(vec![file]).expect("within bounds");
+        screen(&submission)
+            .err()
+            .map(|status| status.message().to_owned())
+    }
+
+    #[test]
+    fn secrets_are_found_where_they_stand_and_not_repeated() {
+        let cases = [
+            (
+                "config.json",
+                r#"{"--hub_token": "canary"}"#,
+                "$.--hub_token",
+            ),
+            (
+                "config.json",
+                r#"[{"a": {"aws_secret_access_key": "canary"}}]"#,
+                "$[0].a.aws_secret_access_key",
+            ),
+            (
+                "config.json",
+                r#"{"publishing_config": [{"provider": "s3", "secret_key": "canary"}]}"#,
+                "$.publishing_config[0].secret_key",
+            ),
+            (
+                "config.json",
+                r#"{"webhook_config": {"auth_token": "canary"}}"#,
+                "$.webhook_config.auth_token",
+            ),
+            (
+                "config.json",
+                r#"{"note": "hf_canarycanarycanarycanary"}"#,
+                "$.note",
+            ),
+            (
+                "config.json",
+                r#"{"url": "https://ana:canary@example.org/x"}"#,
+                "$.url",
+            ),
+            (
+                "config.toml",
+                "[a]\nwandb_api_key = \"canary\"",
+                "$.a.wandb_api_key",
+            ),
+            ("config.env", "export A=1\nHF_TOKEN='canary'", "line 2"),
+            (
+                "config.json",
+                "{ broken\n \"hub_token\": \"canary\",",
+                "line 2",
+            ),
+        ];
+        for (name, text, place) in cases {
+            let message = screened(name, text).unwrap_or_default();
+            assert!(
+                message.contains(place) && !message.contains("canary"),
+                "{text}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_settings_pass() {
+        let plain = r#"{"tokenizer_max_length": 77, "hub_token": "", "token": null, "api_key": "None", "secret": "$HF_TOKEN",
+            "caption_dropout_probability": 0.1, "validation_prompt": "a token of love", "url": "https://example.org:80/@x",
+            "instance_prompt": "sk-cat", "hub_model_id": "ana/flux"}"#;
+        assert_eq!(screened("config.json", plain), None);
+        assert_eq!(
+            screened("config.env", "TRAINING_STEPS=100\nPROMPT=\"a token: love\""),
+            None
+        );
+    }
+}

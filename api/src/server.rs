@@ -1,0 +1,280 @@
+//! The server: every service on one listener, with its limits, until it is told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stepcast_cluster::Handle;
+use stepcast_estimator::Estimator;
+use stepcast_proto::v1;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::server::NamedService;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use v1::agent_service_server::AgentServiceServer;
+use v1::cluster_service_server::ClusterServiceServer;
+use v1::estimates_service_server::EstimatesServiceServer;
+use v1::jobs_service_server::JobsServiceServer;
+use v1::records_service_server::RecordsServiceServer;
+use v1::workers_service_server::WorkersServiceServer;
+
+use crate::auth::People;
+use crate::config::{ApiConfig, Tls};
+use crate::context::Context;
+use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Workers};
+use crate::health;
+use crate::oversize::Explained;
+use crate::ports::EstimatedForecasts;
+use crate::staging::StagingArea;
+use crate::submission::FILES_BYTES_MAX;
+
+/// A message with a submission's files, and what stands round them.
+const SUBMISSION_MESSAGE_BYTES: usize = FILES_BYTES_MAX + (256 << 10);
+
+/// A message with a file of measured figures.
+const IMPORT_MESSAGE_BYTES: usize = (16 << 20) + (64 << 10);
+
+/// Any other message: the largest is a contribution of a workload's every histogram.
+const MESSAGE_BYTES: usize = 8 << 20;
+
+/// What a client may be sent in one message: a page of a thousand jobs with their attempts.
+const ANSWER_BYTES: usize = 32 << 20;
+
+/// Calls of one connection at once. A worker has a handful, the command line one; beyond it calls wait.
+const CALLS_PER_CONNECTION: usize = 128;
+
+/// Streams of one connection at once, those that wait included.
+const STREAMS_PER_CONNECTION: u32 = 256;
+
+/// Bytes of one call's headers.
+const HEADER_BYTES: u32 = 16 << 10;
+
+/// A call without a deadline of its own ends after this long; streams may go on.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// An idle connection is asked whether it is still there this often, and given up without an answer in this time. Workers
+/// ask by themselves every 20 s, which is allowed on idle connections too.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// A client that does not finish its TLS greeting in this time does not mean it.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// At the end, calls under way may finish for this long.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the server did not start or went on no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The listener's address cannot be told.
+    #[error("the listener cannot be used")]
+    Listener(#[source] io::Error),
+    /// Plain text on an address that others can reach.
+    #[error(
+        "{address} can be reached from other machines, and everything would travel in plain text: give a certificate and \
+         its key, or allow plain text if a proxy in front speaks TLS"
+    )]
+    Plaintext {
+        /// Where it was to listen.
+        address: SocketAddr,
+    },
+    /// No access token on an address that others can reach.
+    #[error(
+        "{address} can be reached from other machines, and anybody there could submit jobs: give an access token's file"
+    )]
+    NoAccessToken {
+        /// Where it was to listen.
+        address: SocketAddr,
+    },
+    /// A file of the certificate cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The certificate cannot be used, or the connections cannot be served.
+    #[error("the server cannot go on")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors of the services cannot be read.
+    #[error("the descriptors of the services cannot be read")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves until `shutdown` is done: every service of `stepcast.v1`, `grpc.health.v1` and reflection. Streams are told to
+/// end then, and other calls may finish for a few seconds.
+///
+/// # Errors
+/// When the configuration does not fit the address, a certificate cannot be used, or the listener fails.
+pub async fn serve(
+    config: ApiConfig,
+    handle: Handle,
+    estimator: Arc<Estimator>,
+    staging: Arc<StagingArea>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let address = listener.local_addr().map_err(Error::Listener)?;
+    check(&config, address)?;
+    let mut server = builder();
+    if let Some(tls) = &config.tls {
+        server = server.tls_config(identity(tls)?)?;
+    }
+    let (close, closing) = watch::channel(false);
+    let context = Context {
+        forecasts: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
+        handle,
+        estimator,
+        staging,
+        privacy_mode: config.privacy_mode,
+        closing,
+    };
+    let (router, mut health) = router(&mut server, &context, People(config.access_token))?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let mut stopped = close.subscribe();
+    let stop = async move {
+        // The sender lives until the end of this call.
+        let _ = stopped.wait_for(|closing| *closing).await;
+    };
+    let serving = router.serve_with_incoming_shutdown(incoming, stop);
+    tokio::pin!(serving, shutdown);
+    tracing::info!(%address, tls = config.tls.is_some(), "serving");
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = &mut shutdown => {
+            close.send_replace(true);
+            // What has not finished by then is cut off.
+            tokio::time::timeout(DRAIN, serving).await.unwrap_or(Ok(()))
+        }
+    };
+    health.shutdown().await;
+    Ok(ended?)
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .timeout(CALL_TIMEOUT)
+}
+
+type Background = tokio::task::JoinSet<()>;
+
+/// Every service on the server, and what runs beside them.
+fn router(
+    server: &mut Server,
+    context: &Context,
+    people: People,
+) -> Result<(Router, Background), Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(stepcast_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut background = Background::new();
+    background.spawn(health::report(
+        reporter,
+        context.handle.clone(),
+        SERVICES.to_vec(),
+    ));
+    let jobs = JobsServiceServer::new(Jobs::new(context.clone()))
+        .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let estimates = EstimatesServiceServer::new(Estimates(context.clone()))
+        .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let records = RecordsServiceServer::new(Records(context.clone()))
+        .max_decoding_message_size(IMPORT_MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let workers = WorkersServiceServer::new(Workers(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let cluster = ClusterServiceServer::new(Cluster(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES);
+    let agent = AgentServiceServer::new(Agent(context.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
+    let router = server
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(InterceptedService::new(Explained(jobs), people.clone()))
+        .add_service(InterceptedService::new(
+            Explained(estimates),
+            people.clone(),
+        ))
+        .add_service(InterceptedService::new(Explained(records), people.clone()))
+        .add_service(InterceptedService::new(Explained(workers), people.clone()))
+        .add_service(InterceptedService::new(Explained(cluster), people))
+        .add_service(Explained(agent));
+    Ok((router, background))
+}
+
+/// The services whose health is told one by one.
+const SERVICES: [&str; 6] = [
+    <JobsServiceServer<Jobs> as NamedService>::NAME,
+    <EstimatesServiceServer<Estimates> as NamedService>::NAME,
+    <RecordsServiceServer<Records> as NamedService>::NAME,
+    <WorkersServiceServer<Workers> as NamedService>::NAME,
+    <ClusterServiceServer<Cluster> as NamedService>::NAME,
+    <AgentServiceServer<Agent> as NamedService>::NAME,
+];
+
+/// What others can reach needs TLS and a token.
+fn check(config: &ApiConfig, address: SocketAddr) -> Result<(), Error> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    if config.tls.is_none() && !config.allow_plaintext {
+        return Err(Error::Plaintext { address });
+    }
+    if config.access_token.is_none() {
+        return Err(Error::NoAccessToken { address });
+    }
+    Ok(())
+}
+
+fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| Error::Certificate {
+            path: path.clone(),
+            source,
+        })
+    };
+    let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
+    Ok(ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::AccessToken;
+
+    #[test]
+    fn what_others_can_reach_needs_tls_and_a_token() {
+        let open: SocketAddr = ([0, 0, 0, 0], 1).into();
+        let loopback: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let mut config = ApiConfig::default();
+        assert!(check(&config, loopback).is_ok());
+        assert!(matches!(check(&config, open), Err(Error::Plaintext { .. })));
+        config.allow_plaintext = true;
+        assert!(matches!(
+            check(&config, open),
+            Err(Error::NoAccessToken { .. })
+        ));
+        config.access_token = AccessToken::new("0123456789abcdef").ok();
+        assert!(check(&config, open).is_ok());
+        config.allow_plaintext = false;
+        config.tls = Some(Tls {
+            certificate: "c".into(),
+            key: "k".into(),
+        });
+        assert!(check(&config, open).is_ok());
+    }
+}

@@ -1,0 +1,442 @@
+//! Every refusal as a `google.rpc.Status`: its code, a stable reason, and what a person or a program can do about it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use stepcast_cluster::{AttachError, ContributeError, ProposeError, ReadError, WatchError};
+use stepcast_records::simpletuner::{Missing, Problems};
+use stepcast_scheduler::Rejection;
+use stepcast_scheduler::ids::InstanceId;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "stepcast";
+
+/// A good moment to try again when nothing better is known: an election is over by then.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A full disk or table does not empty sooner than somebody or a sweep looks at it.
+const RETRY_FULL: Duration = Duration::from_secs(30);
+
+/// Problems of a configuration that are told at once: a screen of them. The rest is counted.
+const PROBLEMS_TOLD: usize = 50;
+
+/// A refusal in the making.
+pub(crate) struct Refusal {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            metadata: HashMap::new(),
+            details: ErrorDetails::new(),
+        }
+    }
+
+    /// A fact for programs.
+    pub(crate) fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// What to do next.
+    pub(crate) fn hint(self, hint: impl ToString) -> Self {
+        self.with("hint", hint)
+    }
+
+    /// When to try again.
+    pub(crate) fn retry(mut self, after: Duration) -> Self {
+        self.details.set_retry_info(Some(after));
+        self
+    }
+
+    pub(crate) fn fields(mut self, fields: Vec<FieldViolation>) -> Self {
+        self.details.set_bad_request(fields);
+        self
+    }
+
+    pub(crate) fn preconditions(mut self, violations: Vec<PreconditionViolation>) -> Self {
+        self.details.set_precondition_failure(violations);
+        self
+    }
+
+    fn resource(mut self, kind: &str, name: &str, what: &str) -> Self {
+        self.details.set_resource_info(kind, name, "", what);
+        self
+    }
+
+    fn quota(mut self, subject: &str, what: &str) -> Self {
+        self.details.add_quota_failure_violation(subject, what);
+        self
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(mut refusal: Refusal) -> Self {
+        refusal
+            .details
+            .set_error_info(refusal.reason, DOMAIN, refusal.metadata);
+        Self::with_error_details(refusal.code, refusal.message, refusal.details)
+    }
+}
+
+/// A field of the request that is wrong.
+pub(crate) fn bad_field(field: &str, what: impl Into<String>) -> Status {
+    let what = what.into();
+    let refusal = Refusal::new(
+        Code::InvalidArgument,
+        "INVALID_FIELD",
+        format!("{field}: {what}"),
+    );
+    refusal
+        .fields(vec![FieldViolation::new(field, what)])
+        .into()
+}
+
+/// A resource that is not there.
+pub(crate) fn not_found(kind: &'static str, article: &str, name: &str) -> Status {
+    let (reason, hint) = match kind {
+        "jobs" => (
+            "NO_SUCH_JOB",
+            "`stepcast jobs` lists the jobs that are known; a job is forgotten 90 days after its end",
+        ),
+        "workers" => ("NO_SUCH_WORKER", "`stepcast workers` lists the workers"),
+        _ => ("NO_SUCH_TOKEN", "a revoked token is forgotten"),
+    };
+    let what = format!(
+        "there is no such {}",
+        article.split_once(' ').map_or(article, |(_, noun)| noun)
+    );
+    // A name is repeated only when it can be one, since a caller may have sent anything.
+    let shown = if name.len() <= 64 && !name.chars().any(char::is_control) {
+        name
+    } else {
+        kind
+    };
+    let refusal = Refusal::new(Code::NotFound, reason, format!("{what}: {shown}")).hint(hint);
+    refusal.resource(kind, shown, &what).into()
+}
+
+/// A configuration that cannot be read: every problem with its place.
+pub(crate) fn problems(problems: &Problems) -> Status {
+    let all = &problems.0;
+    let message = match all.as_slice() {
+        [one] => format!("the configuration cannot be used: {one}"),
+        _ => format!("the configuration cannot be used: {} problems", all.len()),
+    };
+    let told = all.iter().take(PROBLEMS_TOLD).map(|problem| {
+        FieldViolation::new(
+            format!("{} {}", problem.file, problem.path),
+            format!("{}; {}", problem.what, problem.hint),
+        )
+    });
+    let refusal =
+        Refusal::new(Code::InvalidArgument, "CONFIG_INVALID", message).with("problems", all.len());
+    refusal.fields(told.collect()).into()
+}
+
+/// A fact without which a run cannot be counted. A data set is called as its person calls it.
+pub(crate) fn missing(missing: &Missing, dataset: Option<&str>) -> Status {
+    let (reason, field, hint) = match missing {
+        Missing::Samples { .. } => (
+            "SAMPLES_MISSING",
+            "sample_counts",
+            "say how many samples it has",
+        ),
+        Missing::TooFewSamples { .. } => (
+            "TOO_FEW_SAMPLES",
+            "files",
+            "raise the data set's repeats, or use fewer GPUs",
+        ),
+        Missing::Gpus { .. } => (
+            "GPUS_INDIVISIBLE",
+            "wishes.gpu_count",
+            "choose another number of GPUs",
+        ),
+        Missing::Datasets => (
+            "NO_DATASETS",
+            "files",
+            "add a data set to the data loader's settings",
+        ),
+    };
+    let message = missing.to_string();
+    let refusal = Refusal::new(Code::InvalidArgument, reason, message.clone()).hint(hint);
+    let refusal = refusal.fields(vec![FieldViolation::new(field, message)]);
+    match dataset {
+        Some(dataset) => refusal.with("dataset", dataset).into(),
+        None => refusal.into(),
+    }
+}
+
+/// What an answer of the log means for its caller.
+pub(crate) fn propose(error: ProposeError) -> Status {
+    let message = error.to_string();
+    match error {
+        ProposeError::Rejected(rejection) => self::rejection(rejection),
+        ProposeError::NotLeader { leader } => not_leader(leader),
+        ProposeError::OutcomeUnknown => Refusal::new(Code::Unavailable, "OUTCOME_UNKNOWN", message)
+            .hint("ask again with the same request id: it takes effect once")
+            .retry(RETRY)
+            .into(),
+        ProposeError::Busy { retry_ms } => busy(message, Duration::from_millis(retry_ms)),
+        ProposeError::StorageFull => storage_full(),
+        ProposeError::Stalled { retry_ms, .. } => {
+            Refusal::new(Code::Unavailable, "LOG_STALLED", message)
+                .hint("the server tries again by itself; its log says more")
+                .retry(Duration::from_millis(retry_ms))
+                .into()
+        }
+        ProposeError::TooLarge { .. } => {
+            Refusal::new(Code::InvalidArgument, "TOO_LARGE", message).into()
+        }
+        ProposeError::Stopped(_) => stopped(message),
+    }
+}
+
+/// Why a read was not answered.
+pub(crate) fn read(error: ReadError) -> Status {
+    let message = error.to_string();
+    match error {
+        ReadError::NotLeader { leader } => not_leader(leader),
+        ReadError::Timeout => Refusal::new(Code::Unavailable, "READ_TIMEOUT", message)
+            .retry(RETRY)
+            .into(),
+        ReadError::Busy { retry_ms } => busy(message, Duration::from_millis(retry_ms)),
+        ReadError::Stopped(_) => stopped(message),
+    }
+}
+
+/// Why a worker got no session.
+pub(crate) fn attach(error: AttachError) -> Status {
+    let message = error.to_string();
+    match error {
+        AttachError::NotLeader { leader } => not_leader(leader),
+        AttachError::UnknownWorker => Refusal::new(Code::NotFound, "NO_SUCH_WORKER", message)
+            .hint("register again")
+            .resource("workers", "", "the worker is not registered")
+            .into(),
+        AttachError::StaleInstance => stale_instance(message),
+    }
+}
+
+/// Why a job is not watched.
+pub(crate) fn watch(error: WatchError, name: &str) -> Status {
+    match error {
+        WatchError::NoSuchJob => not_found("jobs", "a job", name),
+        WatchError::Busy => busy(error.to_string(), RETRY),
+    }
+}
+
+/// Why samples were not stored.
+pub(crate) fn contribute(error: ContributeError) -> Status {
+    let message = error.to_string();
+    match error {
+        ContributeError::Busy => busy(message, RETRY),
+        ContributeError::Failed => {
+            records_unreachable("the samples were not stored: the record store does not answer")
+        }
+        ContributeError::Stopped => stopped(message),
+    }
+}
+
+/// What the estimator could not do. Its causes may name a location, so they stay in the server's log.
+pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
+    use stepcast_estimator::Error;
+    let message = error.to_string();
+    match error {
+        Error::Unreachable { .. } => records_unreachable(message),
+        Error::Contended { .. } => Refusal::new(Code::Aborted, "RECORDS_CONTENDED", message).retry(RETRY).into(),
+        Error::Config(_) => Refusal::new(Code::InvalidArgument, "RECORDS_INVALID", message).into(),
+        Error::Foreign { .. } => Refusal::new(Code::FailedPrecondition, "UPGRADE_REQUIRED", message)
+            .hint("start a server of the version that wrote the tables, or give this one a location of its own")
+            .into(),
+        Error::TooMany { .. } => Refusal::new(Code::InvalidArgument, "TOO_MANY", message).into(),
+        Error::Refused { .. } => hinted(Refusal::new(Code::InvalidArgument, "STATEMENT_REFUSED", message), error),
+        Error::Query { .. } => hinted(Refusal::new(Code::InvalidArgument, "QUERY_INVALID", message), error),
+        Error::TimedOut(_) => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_TIMEOUT", message), error),
+        Error::OutOfMemory => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_MEMORY", message), error),
+        Error::Busy => busy(message, RETRY),
+    }
+}
+
+fn hinted(refusal: Refusal, error: &stepcast_estimator::Error) -> Status {
+    match error.hint() {
+        Some(hint) => refusal.hint(hint).into(),
+        None => refusal.into(),
+    }
+}
+
+/// A command that the state refuses.
+pub(crate) fn rejection(rejection: Rejection) -> Status {
+    let (reason, message) = (rejection.code(), rejection.to_string());
+    let refuse = |code| Refusal::new(code, reason, message.clone());
+    match rejection {
+        Rejection::NoSuchJob => not_found("jobs", "a job", "jobs"),
+        Rejection::NoSuchWorker => not_found("workers", "a worker", "workers"),
+        Rejection::NoSuchToken => not_found("workerTokens", "a worker token", "workerTokens"),
+        Rejection::InvalidSpec(error) => {
+            refuse(Code::InvalidArgument).fields(vec![FieldViolation::new("wishes", error.to_string())]).into()
+        }
+        Rejection::InvalidInventory { .. } => refuse(Code::InvalidArgument).into(),
+        Rejection::RequestIdReused => refuse(Code::AlreadyExists)
+            .hint("draw a new request id for every new request; send the same one only with the same request")
+            .into(),
+        Rejection::StagingInUse => refuse(Code::AlreadyExists).into(),
+        Rejection::JobOver { .. } => refuse(Code::FailedPrecondition).into(),
+        Rejection::StaleEpoch { given, newest } => refuse(Code::FailedPrecondition)
+            .with("given", given)
+            .with("newest", newest.map_or_else(String::new, |newest| newest.to_string()))
+            .into(),
+        Rejection::AttemptOver { epoch } => refuse(Code::FailedPrecondition).with("epoch", epoch).into(),
+        Rejection::InvalidToken => invalid_token(),
+        Rejection::TokenInUse { worker, instance, .. } => token_in_use(message, worker, instance),
+        Rejection::NameTaken { .. } => refuse(Code::AlreadyExists)
+            .hint("choose another name, or revoke the token that has it")
+            .into(),
+        Rejection::TokenExists => refuse(Code::AlreadyExists).into(),
+        Rejection::GpusInUse => refuse(Code::FailedPrecondition).retry(RETRY_FULL).into(),
+        Rejection::StaleInstance => stale_instance(message),
+        Rejection::Full { what } => refuse(Code::ResourceExhausted).quota(what, &message).retry(RETRY_FULL).into(),
+        Rejection::Busy => refuse(Code::ResourceExhausted).retry(RETRY_FULL).into(),
+        Rejection::TooMany { .. } => refuse(Code::InvalidArgument).into(),
+        Rejection::OutOfOrder => refuse(Code::Internal).into(),
+    }
+}
+
+/// The secret that a worker showed is none of a valid token.
+pub(crate) fn invalid_token() -> Status {
+    Refusal::new(Code::Unauthenticated, "INVALID_TOKEN", "the worker's token is not valid")
+        .hint("make a new worker token and give it to the worker with --join-token-file; a revoked one stays revoked")
+        .into()
+}
+
+/// A person's call without the access token, or with another one.
+pub(crate) fn access_denied(message: &str) -> Status {
+    Refusal::new(Code::Unauthenticated, "ACCESS_TOKEN_REQUIRED", message)
+        .hint("give the file with the server's access token: --access-token-file, or STEPCAST_ACCESS_TOKEN_FILE")
+        .into()
+}
+
+/// No room for what was sent; nothing of it was kept.
+pub(crate) fn storage_full() -> Status {
+    let message = "the server's disk is nearly full, so nothing new is taken";
+    Refusal::new(Code::ResourceExhausted, "STORAGE_FULL", message)
+        .hint("make room on the disk of the server's data folder; running jobs go on")
+        .quota("disk", message)
+        .retry(RETRY_FULL)
+        .into()
+}
+
+/// Too much of something waits.
+pub(crate) fn busy(message: impl Into<String>, after: Duration) -> Status {
+    Refusal::new(Code::ResourceExhausted, "BUSY", message)
+        .retry(after)
+        .into()
+}
+
+/// Something of the server's own went wrong; its log says what.
+pub(crate) fn internal(reason: &'static str, message: &str) -> Status {
+    Refusal::new(Code::Internal, reason, message)
+        .hint("the server's log says more")
+        .into()
+}
+
+fn not_leader(leader: Option<u64>) -> Status {
+    let message = match leader {
+        Some(leader) => format!("this node does not lead; node {leader} does"),
+        None => "no node leads at the moment".to_owned(),
+    };
+    let refusal = Refusal::new(Code::Unavailable, "NOT_LEADER", message).retry(RETRY);
+    match leader {
+        Some(leader) => refusal.with("leader_node", leader).into(),
+        None => refusal.into(),
+    }
+}
+
+fn token_in_use(message: String, worker: impl ToString, instance: InstanceId) -> Status {
+    Refusal::new(Code::FailedPrecondition, "TOKEN_IN_USE", message)
+        .with("worker", worker)
+        .with("instance", instance)
+        .hint("make a worker token of its own for this worker, and give it with --join-token-file")
+        .into()
+}
+
+fn stale_instance(message: String) -> Status {
+    Refusal::new(Code::FailedPrecondition, "STALE_INSTANCE", message)
+        .hint("run one worker process on each state folder, with a token of its own")
+        .into()
+}
+
+fn records_unreachable(message: impl Into<String>) -> Status {
+    Refusal::new(Code::Unavailable, "RECORDS_UNREACHABLE", message)
+        .retry(RETRY_FULL)
+        .into()
+}
+
+fn stopped(message: String) -> Status {
+    Refusal::new(Code::Unavailable, "STOPPED", message)
+        .retry(RETRY_FULL)
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(status: &Status) -> String {
+        let info = status.get_details_error_info();
+        info.filter(|info| info.domain == DOMAIN)
+            .map(|info| info.reason)
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn an_unknown_outcome_says_to_ask_again() {
+        let status = propose(ProposeError::OutcomeUnknown);
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unavailable, "OUTCOME_UNKNOWN")
+        );
+        assert!(status.get_details_retry_info().is_some());
+    }
+
+    #[test]
+    fn a_follower_names_its_leader() {
+        let status = propose(ProposeError::NotLeader { leader: Some(2) });
+        assert_eq!(reason(&status), "NOT_LEADER");
+        let info = status.get_details_error_info();
+        assert_eq!(
+            info.and_then(|info| info.metadata.get("leader_node").cloned())
+                .as_deref(),
+            Some("2")
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_a_quota_with_a_time_to_try_again() {
+        let status = propose(ProposeError::StorageFull);
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::ResourceExhausted, "STORAGE_FULL")
+        );
+        assert!(
+            status.get_details_quota_failure().is_some()
+                && status.get_details_retry_info().is_some()
+        );
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_one_is_not_repeated() {
+        let status = not_found("jobs", "a job", &format!("jobs/{}", "x".repeat(100)));
+        assert_eq!(status.message(), "there is no such job: jobs");
+    }
+}

@@ -1,0 +1,233 @@
+//! The files of a submission as they come in: bounded in number and size, each with its role and a plain name.
+
+use sha2::{Digest, Sha256};
+use stepcast_proto::v1;
+use stepcast_scheduler::RequestId;
+use stepcast_scheduler::ids::StagingId;
+use tonic::{Code, Status};
+
+use crate::status::{Refusal, bad_field};
+
+/// Bytes of one file. Real configurations have some kilobytes; a prompt library of thousands of lines fits.
+pub(crate) const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of all files of one submission.
+pub(crate) const FILES_BYTES_MAX: usize = 3 << 20;
+
+/// Bytes of a file's name, so that it stays a name on every file system with what is put before it.
+const NAME_BYTES_MAX: usize = 128;
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Config,
+    DataLoader,
+    Lycoris,
+    Prompts,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StagedFile {
+    pub(crate) role: Role,
+    pub(crate) name: String,
+    pub(crate) content: Vec<u8>,
+}
+
+/// The files of one submission: a configuration, and at most one file of every other role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Submission(Vec<StagedFile>);
+
+impl Role {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Config, Self::DataLoader, Self::Lycoris, Self::Prompts];
+
+    /// What its files are called by in the staging area.
+    pub(crate) const fn slug(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::DataLoader => "data_loader",
+            Self::Lycoris => "lycoris",
+            Self::Prompts => "prompts",
+        }
+    }
+
+    fn read(role: v1::FileRole) -> Option<Self> {
+        match role {
+            v1::FileRole::Unspecified => None,
+            v1::FileRole::Config => Some(Self::Config),
+            v1::FileRole::DataLoader => Some(Self::DataLoader),
+            v1::FileRole::Lycoris => Some(Self::Lycoris),
+            v1::FileRole::Prompts => Some(Self::Prompts),
+        }
+    }
+
+    const fn write(self) -> v1::FileRole {
+        match self {
+            Self::Config => v1::FileRole::Config,
+            Self::DataLoader => v1::FileRole::DataLoader,
+            Self::Lycoris => v1::FileRole::Lycoris,
+            Self::Prompts => v1::FileRole::Prompts,
+        }
+    }
+}
+
+impl Submission {
+    /// Takes what came in, if it is within the bounds.
+    pub(crate) fn read(files: Vec<v1::JobFile>) -> Result<Self, Status> {
+        let mut taken: Vec<StagedFile> = Vec::with_capacity(Role::ALL.len());
+        let mut bytes = 0;
+        for (index, file) in files.into_iter().enumerate() {
+            let field = |name: &str| format!("files[{index}].{name}");
+            let Some(role) = Role::read(file.role()) else {
+                return Err(bad_field(&field("role"), "say what the file is for"));
+            };
+            if taken.iter().any(|other| other.role == role) {
+                return Err(bad_field(&field("role"), "there is one file of each role"));
+            }
+            if !is_plain(&file.name) {
+                let what = format!(
+                    "a file's name has 1 to {NAME_BYTES_MAX} letters, digits or `. _ -`, and no folder"
+                );
+                return Err(bad_field(&field("name"), what));
+            }
+            bytes += file.content.len();
+            if file.content.len() > FILE_BYTES_MAX || bytes > FILES_BYTES_MAX {
+                return Err(too_large(&file.name, file.content.len()));
+            }
+            taken.push(StagedFile {
+                role,
+                name: file.name,
+                content: file.content,
+            });
+        }
+        if !taken.iter().any(|file| file.role == Role::Config) {
+            return Err(bad_field(
+                "files",
+                "a configuration is needed (FILE_ROLE_CONFIG)",
+            ));
+        }
+        taken.sort_by_key(|file| file.role);
+        Ok(Self(taken))
+    }
+
+    /// The file of a role.
+    pub(crate) fn file(&self, role: Role) -> Option<&StagedFile> {
+        self.0.iter().find(|file| file.role == role)
+    }
+
+    /// All files, the configuration first.
+    pub(crate) fn files(&self) -> &[StagedFile] {
+        &self.0
+    }
+
+    /// Where these files wait for this request. The same request has the same place, so that sending it twice leaves one
+    /// folder; other files under the same request id never overwrite the first ones.
+    pub(crate) fn staging(&self, request: RequestId) -> StagingId {
+        let mut digest = Sha256::new();
+        digest.update(b"stepcast staging 1");
+        digest.update(request.0);
+        for file in &self.0 {
+            for part in [
+                file.role.slug().as_bytes(),
+                file.name.as_bytes(),
+                &file.content,
+            ] {
+                digest.update((part.len() as u64).to_le_bytes());
+                digest.update(part);
+            }
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.finalize()[..16]);
+        StagingId(id)
+    }
+
+    /// All files, to be kept.
+    pub(crate) fn into_files(self) -> Vec<StagedFile> {
+        self.0
+    }
+}
+
+impl From<StagedFile> for v1::JobFile {
+    fn from(file: StagedFile) -> Self {
+        Self {
+            role: file.role.write().into(),
+            name: file.name,
+            content: file.content,
+        }
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+fn too_large(name: &str, bytes: usize) -> Status {
+    let message =
+        format!("{name} has {bytes} bytes: a file may have 1 MiB, and all files together 3 MiB");
+    Refusal::new(Code::InvalidArgument, "FILES_TOO_LARGE", message)
+        .hint("send the configuration and the settings it names, and no data")
+        .into()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn file(role: v1::FileRole, name: &str, bytes: usize) -> v1::JobFile {
+        v1::JobFile {
+            role: role.into(),
+            name: name.to_owned(),
+            content: vec![b' '; bytes],
+        }
+    }
+
+    fn refused(files: Vec<v1::JobFile>) -> String {
+        Submission::read(files).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn files_are_few_small_and_plainly_named() {
+        use v1::FileRole::{Config, DataLoader, Lycoris, Prompts, Unspecified};
+        assert!(
+            Submission::read(vec![
+                file(DataLoader, "data.json", 9),
+                file(Config, "config.json", 9)
+            ])
+            .is_ok()
+        );
+        assert!(refused(vec![]).contains("a configuration is needed"));
+        assert!(refused(vec![file(Unspecified, "a", 1)]).starts_with("files[0].role"));
+        assert!(
+            refused(vec![file(Config, "a", 1), file(Config, "b", 1)]).starts_with("files[1].role")
+        );
+        for name in ["", "../a", "a/b", ".hidden", "a\0b", &"a".repeat(129)] {
+            assert!(
+                refused(vec![file(Config, name, 1)]).starts_with("files[0].name"),
+                "{name:?}"
+            );
+        }
+        assert!(refused(vec![file(Config, "a", FILE_BYTES_MAX + 1)]).contains("1 MiB"));
+        let full = |role, name| file(role, name, FILE_BYTES_MAX);
+        let four = vec![
+            full(Config, "a"),
+            full(DataLoader, "b"),
+            full(Lycoris, "c"),
+            file(Prompts, "d", 1),
+        ];
+        assert!(refused(four).contains("3 MiB"));
+    }
+
+    #[test]
+    fn the_same_request_has_the_same_place_and_other_files_another() {
+        let read = |bytes| {
+            Submission::read(vec![file(v1::FileRole::Config, "config.json", bytes)]).unwrap()
+        };
+        let (one, two) = (RequestId([1; 16]), RequestId([2; 16]));
+        assert_eq!(read(5).staging(one), read(5).staging(one));
+        assert_ne!(read(5).staging(one), read(5).staging(two));
+        assert_ne!(read(5).staging(one), read(6).staging(one));
+    }
+}
