@@ -9,6 +9,8 @@ mod answer;
 mod catalog;
 mod functions;
 mod guard;
+#[cfg(test)]
+mod page;
 mod reads;
 mod session;
 mod table;
