@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use stepcast_worker::config::{ReplayConfig, ReplayStream, WorkerConfig};
-use stepcast_worker::gpu::Offer;
+use stepcast_worker::gpu::{self, Offer};
 use stepcast_worker::{guard, replay};
 
 /// Runs training jobs for a Stepcast cluster on this host.
@@ -27,6 +27,8 @@ struct Options {
 enum Command {
     /// Offers this host's GPUs to a cluster until SIGTERM, which drains it.
     Run(Box<Run>),
+    /// Shows which devices this host would offer, and why others are left out.
+    Devices,
     /// Guards one trainer process (started by the worker itself).
     #[command(hide = true)]
     Guard {
@@ -127,6 +129,7 @@ fn main() -> ExitCode {
                 }
             })
         }
+        Command::Devices => show_devices(),
         Command::Guard { command } => guard::run(&command),
         Command::Replay {
             stream,
@@ -139,6 +142,33 @@ fn main() -> ExitCode {
             speed,
             exit,
         })),
+    }
+}
+
+/// One line a device on standard output, remarks on the other.
+fn show_devices() -> ExitCode {
+    let (devices, remarks) = gpu::devices(Offer::Gpus);
+    for remark in &remarks {
+        eprintln!("{remark}");
+    }
+    let mut out = std::io::stdout().lock();
+    for device in &devices {
+        let (slug, name, memory) = (
+            device.model.slug(),
+            device.model.name(),
+            device.model.memory_gib(),
+        );
+        let number = device
+            .index
+            .map_or_else(String::new, |index| index.to_string());
+        if writeln!(out, "{number}\t{slug}\t{name}\t{memory} GiB").is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    if devices.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     }
 }
 
