@@ -1,0 +1,199 @@
+//! Callers that may not, and messages that are too much: a clear refusal each, and the server goes on.
+
+use stepcast_api::{AccessToken, ApiConfig};
+use stepcast_proto::v1;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
+
+use crate::support::{Agent, Server, reason, submission};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_need_the_access_token_and_workers_their_own() {
+    let access_token = Some(AccessToken::new("0123456789abcdef").unwrap());
+    let server = Server::with(ApiConfig {
+        access_token,
+        ..ApiConfig::default()
+    })
+    .await;
+    let mut request = Request::new(v1::ListJobsRequest::default());
+    let without = server
+        .jobs()
+        .list_jobs(v1::ListJobsRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (without.code(), reason(&without).as_str()),
+        (Code::Unauthenticated, "ACCESS_TOKEN_REQUIRED")
+    );
+    request
+        .metadata_mut()
+        .insert("authorization", "Bearer 0123456789abcdef".parse().unwrap());
+    server.jobs().list_jobs(request).await.unwrap();
+    // The access token is no worker's.
+    let worker = Agent::new(&server, "0123456789abcdef".to_owned())
+        .register('a', &["h100"])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (worker.code(), reason(&worker).as_str()),
+        (Code::Unauthenticated, "INVALID_TOKEN")
+    );
+    assert!(
+        worker.get_details_error_info().unwrap().metadata["hint"].contains("--join-token-file")
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_token_lets_one_worker_in() {
+    let server = Server::start().await;
+    let token = server.token("h100-a1").await;
+    let agent = Agent::new(&server, token.secret);
+    let worker = agent.register('a', &["h100"]).await.unwrap();
+    assert_eq!(worker.display_name, "h100-a1");
+    let second = agent.register('b', &["h100"]).await.unwrap_err();
+    assert_eq!(
+        (second.code(), reason(&second).as_str()),
+        (Code::FailedPrecondition, "TOKEN_IN_USE")
+    );
+    let mut session = agent.attach(worker.worker.clone(), 'a').await.unwrap();
+    let stale = agent
+        .attach(worker.worker.clone(), 'b')
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(reason(&stale), "STALE_INSTANCE");
+    let _newer = agent.attach(worker.worker, 'a').await.unwrap();
+    assert_eq!(session.parted().await.unwrap(), v1::Parting::Replaced);
+    let twice = v1::CreateWorkerTokenRequest {
+        display_name: "h100-a1".to_owned(),
+    };
+    assert_eq!(
+        reason(
+            &server
+                .workers()
+                .create_worker_token(twice)
+                .await
+                .unwrap_err()
+        ),
+        "NAME_TAKEN"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_worker_is_sent_away() {
+    let server = Server::start().await;
+    let token = server.token("h100-a1").await;
+    let agent = Agent::new(&server, token.secret);
+    let worker = agent.register('a', &["h100"]).await.unwrap();
+    let mut session = agent.attach(worker.worker, 'a').await.unwrap();
+    let revoke = v1::RevokeWorkerTokenRequest {
+        name: token.token.unwrap().name,
+    };
+    server.workers().revoke_worker_token(revoke).await.unwrap();
+    assert_eq!(session.parted().await.unwrap(), v1::Parting::Revoked);
+    assert_eq!(
+        reason(&agent.register('a', &["h100"]).await.unwrap_err()),
+        "INVALID_TOKEN"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_for_the_worker_that_holds_the_lease() {
+    let server = Server::start().await;
+    let mut mine = server.worker("replay-1", &["replay"]).await;
+    let job = server
+        .jobs()
+        .submit_job(submission('1'))
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    let assignment = mine.assigned().await;
+    let other = server.worker("replay-2", &["replay"]).await;
+    let refused = other
+        .agent
+        .files(&job.name, assignment.epoch)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::FailedPrecondition, "STALE_EPOCH")
+    );
+    let older = mine
+        .agent
+        .files(&job.name, assignment.epoch - 1)
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&older), "STALE_EPOCH");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_and_what_is_too_large_is_said_and_the_server_goes_on() {
+    let server = Server::start().await;
+    let unknown = server
+        .jobs()
+        .get_job(v1::GetJobRequest {
+            name: "jobs/jzzzz".into(),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (unknown.code(), reason(&unknown).as_str()),
+        (Code::NotFound, "NO_SUCH_JOB")
+    );
+    assert_eq!(
+        unknown.get_details_resource_info().unwrap().resource_name,
+        "jobs/jzzzz"
+    );
+    let watched = v1::WatchJobRequest {
+        name: "jobs/jzzzz".into(),
+        logs: false,
+    };
+    assert_eq!(
+        reason(&server.jobs().watch_job(watched).await.unwrap_err()),
+        "NO_SUCH_JOB"
+    );
+
+    let mut large = submission('1');
+    large.files[0].content = vec![b' '; 2 << 20];
+    assert_eq!(
+        reason(&server.jobs().submit_job(large.clone()).await.unwrap_err()),
+        "FILES_TOO_LARGE"
+    );
+    large.files[0].content = vec![b' '; 100 << 20];
+    let refused = server.jobs().submit_job(large).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
+    );
+    assert!(server.staged().is_empty());
+    server.jobs().submit_job(submission('1')).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_told_by_service_and_streams_end_with_the_server() {
+    let server = Server::start().await;
+    let mut health = HealthClient::new(server.channel.clone());
+    for service in ["", "stepcast.v1.JobsService", "stepcast.v1.AgentService"] {
+        let mut told = health
+            .watch(HealthCheckRequest {
+                service: service.to_owned(),
+            })
+            .await
+            .unwrap()
+            .into_inner();
+        while told.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    }
+    let mut worker = server.worker("replay-1", &["replay"]).await;
+    let (_, ended) = tokio::join!(server.stop(), worker.parted());
+    assert_eq!(reason(&ended.unwrap_err()), "STOPPED");
+}

@@ -1,0 +1,230 @@
+//! The ring through the front door: submitted, placed, run, recorded, and the next estimate knows more.
+
+use std::io::Cursor;
+
+use stepcast_estimator::arrow::array::AsArray;
+use stepcast_estimator::arrow::datatypes::Int64Type;
+use stepcast_estimator::arrow::ipc::reader::StreamReader;
+use stepcast_proto::v1;
+use stepcast_records::Histogram;
+use v1::run_query_response::Part;
+use v1::watch_job_response::Update;
+
+use crate::support::{CONFIG, Server, files, reason, submission, until};
+
+const COUNT: &str = "SELECT count(*) AS n FROM training_steps";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
+    let server = Server::start().await;
+    let before = estimate(&server).await;
+    let mut worker = server.worker("replay-1", &["replay"]).await;
+    let submitted = server
+        .jobs()
+        .submit_job(submission('1'))
+        .await
+        .unwrap()
+        .into_inner();
+    let job = submitted.job.unwrap();
+    assert_eq!(submitted.estimates.len(), 1);
+    let watch = v1::WatchJobRequest {
+        name: job.name.clone(),
+        logs: true,
+    };
+    let mut watch = server.jobs().watch_job(watch).await.unwrap().into_inner();
+
+    let assignment = worker.assigned().await;
+    assert_eq!(
+        (assignment.job.as_str(), assignment.attempt),
+        (job.name.as_str(), 1)
+    );
+    assert_eq!(assignment.workload, job.workload);
+    assert_eq!(
+        worker
+            .agent
+            .files(&job.name, assignment.epoch)
+            .await
+            .unwrap(),
+        files(CONFIG)
+    );
+    let log = v1::LogLines {
+        epoch: assignment.epoch,
+        lines: vec!["loading".to_owned()],
+    };
+    worker
+        .say(v1::attach_request::Report::Log(log.clone()))
+        .await;
+    worker.succeed(&assignment).await;
+
+    let (mut seq, mut kinds, mut lines) = (0, Vec::new(), Vec::new());
+    while let Some(update) = watch.message().await.unwrap() {
+        match update.update.unwrap() {
+            Update::Current(current) => {
+                assert_eq!(seq, 0, "the job itself comes first and once");
+                seq = u64::from_str_radix(&current.etag, 16).unwrap();
+            }
+            Update::Event(event) => {
+                assert_eq!(event.seq, seq + 1);
+                seq = event.seq;
+                kinds.push(event.kind);
+            }
+            Update::Log(log) => lines.extend(log.lines),
+            Update::Progress(_) => {}
+        }
+    }
+    assert_eq!(kinds.last().map(String::as_str), Some("SUCCEEDED"));
+    let ends = kinds.iter().filter(|kind| *kind == "ATTEMPT_ENDED").count();
+    assert_eq!((ends, lines), (1, log.lines));
+
+    until("the job's files are deleted", || server.staged().is_empty()).await;
+    let gone = worker
+        .agent
+        .files(&job.name, assignment.epoch)
+        .await
+        .unwrap_err();
+    assert_eq!(gone.code(), tonic::Code::NotFound);
+
+    for _ in 0..2 {
+        worker
+            .agent
+            .contribute([7; 16], vec![sample(&assignment, "replayx1")])
+            .await
+            .unwrap();
+    }
+    let foreign = worker
+        .agent
+        .contribute([8; 16], vec![sample(&assignment, "h100x1")])
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&foreign), "FOREIGN_HARDWARE");
+    assert_eq!(count(&server).await, 1);
+    let after = estimate(&server).await;
+    assert_eq!((after.basis(), after.rows), (v1::Basis::Exact, 1));
+    assert_ne!(before.step_time, after.step_time);
+    let sources = server
+        .records()
+        .list_sources(v1::ListSourcesRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((sources.training_rows, sources.cells), (1, 1));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn imported_figures_are_asked_in_sql() {
+    let server = Server::start().await;
+    let csv = "recipe,hardware,resolution_mp,batch_size,gradient_accumulation_steps,precision,quantization,avg_step_ms,\
+               steps_observed\nflux.dev/lora,rtx4090x1,1.0,4,1,bf16,int8,14000,150\nnobody/knows,rtx4090x1,1.0,4,1,bf16,\
+               int8,14000,150\n";
+    let import = v1::ImportRecordsRequest {
+        source: "test".into(),
+        csv: csv.into(),
+        mapping: String::new(),
+    };
+    let imported = server
+        .records()
+        .import_records(import.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (imported.lines, imported.rows_stored, imported.refused.len()),
+        (2, 1, 1)
+    );
+    assert_eq!(imported.refused[0].first_line, 3);
+    let again = server
+        .records()
+        .import_records(import)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((again.rows_stored, again.rows_known), (0, 1));
+    assert_eq!(count(&server).await, 1);
+    let refused = query(&server, "DROP TABLE training_steps")
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), "STATEMENT_REFUSED");
+    let tables = server
+        .records()
+        .list_tables(v1::ListTablesRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .tables;
+    assert_eq!(tables[0].columns.len(), 9);
+    server.stop().await;
+}
+
+async fn estimate(server: &Server) -> v1::Estimate {
+    let request = v1::EstimateJobRequest {
+        files: files(CONFIG),
+        sample_counts: vec![],
+        hardware: vec!["replay".into()],
+    };
+    let answer = server
+        .estimates()
+        .estimate_job(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((answer.steps_total, answer.validation_passes), (150, 3));
+    answer.estimates[0].clone()
+}
+
+/// What a run of the assignment measured.
+fn sample(assignment: &v1::Assignment, hardware: &str) -> v1::Sample {
+    let mut histogram = Histogram::new();
+    (0..40).for_each(|_| histogram.record_ms(1_400.0).unwrap());
+    let workload = assignment.workload.as_ref().unwrap();
+    let key = v1::TrainingKey {
+        recipe: workload.recipe.clone(),
+        hardware: hardware.to_owned(),
+        half_megapixels: workload.datasets[0].half_megapixels,
+        batch_size: workload.datasets[0].batch_size,
+        gradient_accumulation_steps: workload.gradient_accumulation_steps,
+        precision: workload.precision.clone(),
+        quantization: workload.quantization.clone(),
+    };
+    v1::Sample {
+        key: Some(v1::sample::Key::Training(key)),
+        histogram_v2: histogram.to_v2_bytes(),
+    }
+}
+
+async fn count(server: &Server) -> i64 {
+    let (arrow, summary) = query(server, COUNT).await.unwrap();
+    assert_eq!(summary.rows, 1);
+    let mut rows = StreamReader::try_new(Cursor::new(arrow), None).unwrap();
+    rows.next()
+        .unwrap()
+        .unwrap()
+        .column(0)
+        .as_primitive::<Int64Type>()
+        .value(0)
+}
+
+/// The pieces of the Arrow stream together, and the summary, which comes last.
+async fn query(server: &Server, sql: &str) -> Result<(Vec<u8>, v1::QuerySummary), tonic::Status> {
+    let request = v1::RunQueryRequest {
+        sql: sql.to_owned(),
+        max_rows: 0,
+    };
+    let mut parts = server.records().run_query(request).await?.into_inner();
+    let mut arrow = Vec::new();
+    loop {
+        match parts
+            .message()
+            .await?
+            .expect("a summary comes last")
+            .part
+            .unwrap()
+        {
+            Part::ArrowIpc(piece) => arrow.extend(piece),
+            Part::Summary(summary) => {
+                assert!(parts.message().await?.is_none());
+                return Ok((arrow, summary));
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Submissions: taken once however often they are sent, checked without a trace, refused with a place.
+
+use stepcast_proto::v1;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::support::{CONFIG, Server, files, reason, submission};
+
+async fn jobs(server: &Server) -> Vec<v1::Job> {
+    server
+        .jobs()
+        .list_jobs(v1::ListJobsRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .jobs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_request_is_one_job_and_one_folder() {
+    let server = Server::start().await;
+    let (mut one, mut two) = (server.jobs(), server.jobs());
+    // A request that is sent again while the first is being taken is told to come back.
+    let (first, second) = tokio::join!(
+        one.submit_job(submission('1')),
+        two.submit_job(submission('1'))
+    );
+    let told_to_wait = [&first, &second]
+        .into_iter()
+        .filter_map(|answer| answer.as_ref().err())
+        .all(|status| {
+            reason(status) == "REQUEST_UNDER_WAY" && status.get_details_retry_info().is_some()
+        });
+    assert!(told_to_wait && (first.is_ok() || second.is_ok()));
+    let name = first.or(second).unwrap().into_inner().job.unwrap().name;
+    let again = server
+        .jobs()
+        .submit_job(submission('1'))
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    assert_eq!(again.name, name);
+    assert_eq!((server.staged().len(), jobs(&server).await.len()), (1, 1));
+
+    let mut other = submission('1');
+    other.files = files(&CONFIG.replace("150", "151"));
+    let refused = server.jobs().submit_job(other).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::AlreadyExists, "REQUEST_ID_REUSED")
+    );
+    assert_eq!((server.staged().len(), jobs(&server).await.len()), (1, 1));
+
+    let cancel = v1::CancelJobRequest {
+        name: name.clone(),
+        request_id: String::new(),
+    };
+    let cancelled = server
+        .jobs()
+        .cancel_job(cancel)
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    assert_eq!(cancelled.state(), v1::JobState::Cancelled);
+    let after = server
+        .jobs()
+        .submit_job(submission('1'))
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    assert_eq!(
+        (after.name, after.state),
+        (name, v1::JobState::Cancelled.into())
+    );
+    crate::support::until("nothing is staged for a job that is over", || {
+        server.staged().is_empty()
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_only_checked_leaves_nothing() {
+    let server = Server::start().await;
+    let mut request = submission('2');
+    request.validate_only = true;
+    let answer = server
+        .jobs()
+        .submit_job(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let job = answer.job.unwrap();
+    assert_eq!(
+        (job.name.as_str(), job.workload.unwrap().recipe.as_str()),
+        ("", "flux.dev/lora+ckpt")
+    );
+    assert_eq!(answer.estimates.len(), 1);
+    assert_eq!((server.staged().len(), jobs(&server).await.len()), (0, 0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn problems_are_told_with_their_place_and_secrets_are_not_repeated() {
+    let server = Server::start().await;
+    let refuse = async |config: &str| {
+        let mut request = submission('3');
+        request.files = files(config);
+        server.jobs().submit_job(request).await.unwrap_err()
+    };
+    let problem = refuse(&CONFIG.replace("\"1024x1024\"", "\"very large\"")).await;
+    let fields = problem.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(
+        (problem.code(), reason(&problem).as_str()),
+        (Code::InvalidArgument, "CONFIG_INVALID")
+    );
+    assert!(
+        fields[0].field.contains("config.json")
+            && fields[0].field.contains("validation_resolution"),
+        "{fields:?}"
+    );
+
+    let broken = refuse("{ not json").await;
+    assert_eq!(reason(&broken), "CONFIG_INVALID");
+
+    let secret = refuse(&CONFIG.replacen('{', "{\"--hub_token\": \"canary\",", 1)).await;
+    assert_eq!(reason(&secret), "SECRET_IN_CONFIG");
+    let fields = secret.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(fields[0].field, "config.json $.--hub_token");
+    assert!(!format!("{secret:?}").contains("canary"));
+    assert_eq!((server.staged().len(), jobs(&server).await.len()), (0, 0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
+    let server = Server::start().await;
+    let mut large = submission('4');
+    large.wishes.as_mut().unwrap().gpu_count = 8;
+    server.jobs().submit_job(large.clone()).await.unwrap();
+    let _worker = server.worker("replay-1", &["replay", "replay"]).await;
+    // The same request has the same answer, whatever has changed since.
+    server.jobs().submit_job(large.clone()).await.unwrap();
+    large.request_id = "5".repeat(32);
+    let refused = server.jobs().submit_job(large).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::FailedPrecondition, "NO_WORKER_FITS")
+    );
+    let why = refused
+        .get_details_precondition_failure()
+        .unwrap()
+        .violations;
+    assert_eq!(why[0].r#type, "TOO_FEW_GPUS");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_listed_page_by_page_newest_first() {
+    let server = Server::start().await;
+    for id in ['1', '2', '3'] {
+        server.jobs().submit_job(submission(id)).await.unwrap();
+    }
+    let mut request = v1::ListJobsRequest {
+        page_size: 2,
+        ..v1::ListJobsRequest::default()
+    };
+    let first = server
+        .jobs()
+        .list_jobs(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    request.page_token = first.next_page_token.clone();
+    let second = server.jobs().list_jobs(request).await.unwrap().into_inner();
+    assert_eq!(
+        (
+            first.jobs.len(),
+            second.jobs.len(),
+            second.next_page_token.as_str()
+        ),
+        (2, 1, "")
+    );
+    assert!(
+        first.jobs[0].submit_time.unwrap().seconds >= second.jobs[0].submit_time.unwrap().seconds
+    );
+    let why = v1::ExplainJobRequest {
+        name: second.jobs[0].name.clone(),
+    };
+    let why = server.jobs().explain_job(why).await.unwrap().into_inner();
+    assert_eq!(why.tier(), v1::WhyTier::Never);
+    server.stop().await;
+}

@@ -1,0 +1,407 @@
+//! A server in a temporary folder, and the callers of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stepcast_api::{ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, serve};
+use stepcast_cluster::{Config, Handle, HostClock, Node, Ports};
+use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
+use stepcast_proto::v1;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+use tonic_types::StatusExt;
+use v1::agent_service_client::AgentServiceClient;
+use v1::estimates_service_client::EstimatesServiceClient;
+use v1::jobs_service_client::JobsServiceClient;
+use v1::records_service_client::RecordsServiceClient;
+use v1::workers_service_client::WorkersServiceClient;
+
+/// Anything here takes milliseconds; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A configuration that can be read: the policy's own example.
+pub(crate) const CONFIG: &str = r#"{
+    "model_family": "flux", "model_flavour": "dev", "model_type": "lora", "lora_type": "standard", "lora_rank": 16,
+    "optimizer": "adamw_bf16", "output_dir": "/tmp/out", "data_backend_config": "config/multidatabackend.json",
+    "resolution": 1024, "train_batch_size": 4, "mixed_precision": "bf16", "base_model_precision": "int8-quanto",
+    "gradient_checkpointing": true, "num_train_epochs": 0, "max_train_steps": 150, "checkpoint_step_interval": 50,
+    "validation_prompt": "a cat", "validation_negative_prompt": "blurry", "validation_disable_unconditional": true,
+    "validation_resolution": "1024x1024", "num_validation_images": 3, "validation_num_inference_steps": 20,
+    "validation_step_interval": 75
+}"#;
+
+/// Its data loader.
+pub(crate) const LOADER: &str = r#"[
+    {"id": "cats", "type": "local", "instance_data_dir": "/tmp/cats"},
+    {"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "/tmp/text"}
+]"#;
+
+pub(crate) struct Server {
+    pub(crate) dir: TempDir,
+    pub(crate) handle: Handle,
+    pub(crate) channel: Channel,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), stepcast_api::Error>>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with(ApiConfig::default()).await
+    }
+
+    pub(crate) async fn with(api: ApiConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StoreConfig::folder(dir.path().join("records"));
+        let estimator = Arc::new(Estimator::open(store, PriceBook::shipped()).await.unwrap());
+        let staging = Arc::new(StagingArea::open(dir.path().join("staging")).unwrap());
+        let ports = Ports {
+            forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
+            recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
+            staging: Arc::clone(&staging) as Arc<dyn stepcast_cluster::Staging>,
+            clock: Arc::new(HostClock::new()),
+        };
+        let config = Config {
+            sweep_every: Duration::from_millis(100),
+            ..Config::new(dir.path().join("node"))
+        };
+        let handle = Node::start(config, ports).unwrap();
+        assert!(handle.leading().await);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        let serving = tokio::spawn(serve(
+            api,
+            handle.clone(),
+            estimator,
+            staging,
+            listener,
+            stopped,
+        ));
+        let channel = Channel::from_shared(address)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        Self {
+            dir,
+            handle,
+            channel,
+            stop,
+            serving,
+        }
+    }
+
+    pub(crate) fn jobs(&self) -> JobsServiceClient<Channel> {
+        JobsServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn estimates(&self) -> EstimatesServiceClient<Channel> {
+        EstimatesServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn records(&self) -> RecordsServiceClient<Channel> {
+        RecordsServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn workers(&self) -> WorkersServiceClient<Channel> {
+        WorkersServiceClient::new(self.channel.clone())
+    }
+
+    /// The folders of the staging area.
+    pub(crate) fn staged(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.dir.path().join("staging")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// A new worker's token.
+    pub(crate) async fn token(&self, name: &str) -> v1::CreateWorkerTokenResponse {
+        let request = v1::CreateWorkerTokenRequest {
+            display_name: name.to_owned(),
+        };
+        self.workers()
+            .create_worker_token(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    /// A worker with these GPUs that has registered and attached.
+    pub(crate) async fn worker(&self, name: &str, gpus: &[&str]) -> Worker {
+        let agent = Agent::new(self, self.token(name).await.secret);
+        let registered = agent.register('a', gpus).await.unwrap();
+        agent.attach(registered.worker, 'a').await.unwrap()
+    }
+
+    /// Stops the server; whatever streams are open end.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        timeout(PATIENCE, self.serving)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        self.handle.shutdown().await;
+    }
+}
+
+/// A process that shows a worker's secret.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    client: AgentServiceClient<Channel>,
+    secret: String,
+}
+
+impl Agent {
+    pub(crate) fn new(server: &Server, secret: String) -> Self {
+        Self {
+            client: AgentServiceClient::new(server.channel.clone()),
+            secret,
+        }
+    }
+
+    fn call<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let bearer = format!("Bearer {}", self.secret);
+        request
+            .metadata_mut()
+            .insert("authorization", bearer.parse().unwrap());
+        request
+    }
+
+    /// Registers on a state folder that is told apart by one digit.
+    pub(crate) async fn register(
+        &self,
+        folder: char,
+        gpus: &[&str],
+    ) -> Result<v1::RegisterWorkerResponse, Status> {
+        let replays = gpus.iter().all(|gpu| *gpu == "replay");
+        let trainer = if replays {
+            v1::Trainer::Replay
+        } else {
+            v1::Trainer::Simpletuner
+        };
+        let request = v1::RegisterWorkerRequest {
+            instance: instance(folder),
+            gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
+            trainers: vec![trainer.into()],
+            price_per_gpu_hour_usd_micros: Some(1_080_000),
+            version: "test".to_owned(),
+            ..v1::RegisterWorkerRequest::default()
+        };
+        Ok(self
+            .client
+            .clone()
+            .register_worker(self.call(request))
+            .await?
+            .into_inner())
+    }
+
+    pub(crate) async fn attach(&self, worker: String, folder: char) -> Result<Worker, Status> {
+        let (reports, stream) = mpsc::channel(64);
+        let hello = v1::Hello {
+            worker,
+            instance: instance(folder),
+        };
+        reports
+            .send(report(v1::attach_request::Report::Hello(hello)))
+            .await
+            .unwrap();
+        let orders = self
+            .client
+            .clone()
+            .attach(self.call(ReceiverStream::new(stream)))
+            .await?
+            .into_inner();
+        Ok(Worker {
+            agent: self.clone(),
+            reports,
+            orders,
+        })
+    }
+
+    pub(crate) async fn files(&self, job: &str, epoch: u64) -> Result<Vec<v1::JobFile>, Status> {
+        let request = v1::GetAssignmentFilesRequest {
+            job: job.to_owned(),
+            epoch,
+        };
+        Ok(self
+            .client
+            .clone()
+            .get_assignment_files(self.call(request))
+            .await?
+            .into_inner()
+            .files)
+    }
+
+    pub(crate) async fn contribute(
+        &self,
+        id: [u8; 16],
+        samples: Vec<v1::Sample>,
+    ) -> Result<(), Status> {
+        let request = v1::ContributeSamplesRequest {
+            id: id.to_vec(),
+            samples,
+        };
+        self.client
+            .clone()
+            .contribute_samples(self.call(request))
+            .await
+            .map(|_| ())
+    }
+}
+
+/// An attached worker.
+pub(crate) struct Worker {
+    pub(crate) agent: Agent,
+    reports: mpsc::Sender<v1::AttachRequest>,
+    orders: Streaming<v1::AttachResponse>,
+}
+
+impl Worker {
+    pub(crate) async fn say(&self, said: v1::attach_request::Report) {
+        self.reports.send(report(said)).await.unwrap();
+    }
+
+    /// The next order that `pick` wants.
+    pub(crate) async fn told<T>(
+        &mut self,
+        pick: impl Fn(v1::attach_response::Order) -> Option<T>,
+    ) -> T {
+        let looking = async {
+            loop {
+                let order = self
+                    .orders
+                    .message()
+                    .await
+                    .unwrap()
+                    .expect("the session goes on");
+                if let Some(picked) = order.order.and_then(&pick) {
+                    return picked;
+                }
+            }
+        };
+        timeout(PATIENCE, looking).await.expect("the order comes")
+    }
+
+    pub(crate) async fn assigned(&mut self) -> v1::Assignment {
+        self.told(|order| match order {
+            v1::attach_response::Order::Assign(assignment) => Some(*assignment),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The word or the status with which the session ends.
+    pub(crate) async fn parted(&mut self) -> Result<v1::Parting, Status> {
+        loop {
+            match timeout(PATIENCE, self.orders.message()).await.unwrap()? {
+                Some(v1::AttachResponse {
+                    order: Some(v1::attach_response::Order::Parting(parting)),
+                }) => {
+                    return Ok(v1::Parting::try_from(parting).unwrap());
+                }
+                Some(_) => {}
+                None => panic!("a session ends with a word"),
+            }
+        }
+    }
+
+    /// Runs an attempt to its good end.
+    pub(crate) async fn succeed(&mut self, assignment: &v1::Assignment) {
+        use v1::attach_request::Report;
+        let (job, epoch) = (assignment.job.clone(), assignment.epoch);
+        self.say(Report::Started(v1::AttemptStarted {
+            job: job.clone(),
+            epoch,
+        }))
+        .await;
+        self.say(Report::Checkpointed(v1::AttemptCheckpointed {
+            job: job.clone(),
+            epoch,
+            step: 50,
+        }))
+        .await;
+        let outcome = v1::Outcome::Succeeded.into();
+        self.say(Report::Ended(v1::AttemptEnded {
+            job,
+            epoch,
+            outcome,
+            step: 150,
+            detail: String::new(),
+        }))
+        .await;
+        let acknowledged = self.told(|order| match order {
+            v1::attach_response::Order::Acknowledged(known) => Some(known.epoch),
+            _ => None,
+        });
+        assert_eq!(acknowledged.await, epoch);
+    }
+}
+
+fn report(report: v1::attach_request::Report) -> v1::AttachRequest {
+    v1::AttachRequest {
+        report: Some(report),
+    }
+}
+
+pub(crate) fn instance(folder: char) -> String {
+    folder.to_string().repeat(32)
+}
+
+/// The files of a submission.
+pub(crate) fn files(config: &str) -> Vec<v1::JobFile> {
+    let file = |role: v1::FileRole, name: &str, content: &str| v1::JobFile {
+        role: role.into(),
+        name: name.to_owned(),
+        content: content.into(),
+    };
+    vec![
+        file(v1::FileRole::Config, "config.json", config),
+        file(v1::FileRole::DataLoader, "multidatabackend.json", LOADER),
+    ]
+}
+
+/// A submission of a replay with this request id, one digit repeated.
+pub(crate) fn submission(id: char) -> v1::SubmitJobRequest {
+    v1::SubmitJobRequest {
+        request_id: id.to_string().repeat(32),
+        files: files(CONFIG),
+        wishes: Some(v1::JobWishes {
+            trainer: v1::Trainer::Replay.into(),
+            ..v1::JobWishes::default()
+        }),
+        ..v1::SubmitJobRequest::default()
+    }
+}
+
+/// The stable reason of a refusal.
+pub(crate) fn reason(status: &Status) -> String {
+    let info = status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("{status:?} has no reason"));
+    assert_eq!(info.domain, stepcast_api::status::DOMAIN);
+    info.reason
+}
+
+/// Waits until something holds, for what nothing tells of.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(20));
+    let looking = async {
+        while !holds() {
+            looks.tick().await;
+        }
+    };
+    timeout(PATIENCE, looking)
+        .await
+        .unwrap_or_else(|_| panic!("in time: {what}"));
+}
