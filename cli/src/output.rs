@@ -1,0 +1,134 @@
+//! How answers are shown: data on stdout, everything else on stderr, for people or for programs.
+
+pub(crate) mod json;
+pub(crate) mod money;
+pub(crate) mod progress;
+pub(crate) mod style;
+pub(crate) mod table;
+pub(crate) mod time;
+
+use std::io::{IsTerminal, Write};
+
+use serde_json::Value;
+
+use crate::failure::{Exit, Failure};
+use style::{Mark, Signs, Tone};
+use table::Table;
+
+/// Screens are drawn for at most this many columns.
+const COLUMNS: usize = 100;
+/// Narrower terminals are treated as this narrow.
+const COLUMNS_MIN: usize = 40;
+
+/// Where answers go, and in which form.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    /// Whether programs read it.
+    pub json: bool,
+    /// Whether tables are drawn rather than tab-separated.
+    pub drawn: bool,
+    /// Whether stderr is a terminal on which lines may be replaced.
+    pub live: bool,
+    /// Whether what is said beside the data goes to stdout too, because the telling is the answer.
+    pub telling: bool,
+    /// Columns to draw for.
+    pub columns: usize,
+    /// Which signs may be used.
+    pub signs: Signs,
+}
+
+impl Output {
+    /// By what the streams are; `columns` draws as on a terminal even on a pipe.
+    pub fn new(json: bool, columns: Option<usize>) -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let seen = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        Self {
+            json,
+            drawn: terminal || columns.is_some(),
+            telling: false,
+            live: std::io::stderr().is_terminal() && !dumb && !json,
+            columns: columns
+                .or(seen)
+                .unwrap_or(COLUMNS)
+                .clamp(COLUMNS_MIN, columns.unwrap_or(COLUMNS).max(COLUMNS_MIN)),
+            signs: Signs::detect(),
+        }
+    }
+
+    /// Puts data on stdout.
+    pub fn data(&self, text: &str) -> Result<(), Failure> {
+        write(anstream::stdout().lock(), text)
+    }
+
+    /// Puts an answer for a program on stdout.
+    pub fn json(&self, value: &Value) -> Result<(), Failure> {
+        let text = if self.drawn {
+            format!("{value:#}\n")
+        } else {
+            format!("{value}\n")
+        };
+        write(std::io::stdout().lock(), &text)
+    }
+
+    /// Puts a table on stdout.
+    pub fn table(&self, table: &Table) -> Result<(), Failure> {
+        if self.drawn {
+            self.data(&table.draw(self.columns))
+        } else {
+            self.data(&table.tabs())
+        }
+    }
+
+    /// Says something beside the data, on stderr; programs are spared it.
+    pub fn say(&self, text: impl AsRef<str>) {
+        let line = format!("{}\n", text.as_ref());
+        // What cannot be said is not worth failing for.
+        let _ = match (self.telling, self.json) {
+            (true, _) => write(anstream::stdout().lock(), &line),
+            (false, false) => write(anstream::stderr().lock(), &line),
+            (false, true) => Ok(()),
+        };
+    }
+
+    /// Says a line behind a sign.
+    pub fn marked(&self, mark: Mark, tone: Tone, text: impl AsRef<str>) {
+        self.say(format!(
+            "{} {}",
+            tone.paint(self.signs.mark(mark)),
+            text.as_ref()
+        ));
+    }
+
+    /// The last line: what to do next.
+    pub fn next(&self, text: impl AsRef<str>) {
+        self.say(format!("{} {}", Tone::Dim.paint("Next:"), text.as_ref()));
+    }
+
+    /// Tells of a failure.
+    pub fn failure(&self, failure: &Failure) {
+        let text = if self.json {
+            format!("{}\n", failure.json())
+        } else {
+            let text = failure.text();
+            let rest = text.strip_prefix("error:").unwrap_or(&text);
+            format!("{}{rest}", Tone::Bad.paint("error:"))
+        };
+        let _ = write(anstream::stderr().lock(), &text);
+    }
+}
+
+fn write(mut stream: impl Write, text: &str) -> Result<(), Failure> {
+    match stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.flush())
+    {
+        Ok(()) => Ok(()),
+        // Whoever reads has read enough, as in `stepcast jobs | head -1`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::new(
+            Exit::Refused,
+            format!("the answer cannot be written: {error}"),
+        )),
+    }
+}
