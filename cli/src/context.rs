@@ -1,0 +1,65 @@
+//! What every command is given: where the server is, and how to show answers.
+
+use crate::client::{self, Address, Client};
+use crate::failure::Failure;
+use crate::options::Common;
+use crate::output::Output;
+use crate::settings::{self, CLIENT, Setting, SettingsFile};
+
+/// Settings and output of one call of the program.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// How to show answers.
+    pub output: Output,
+    /// What was given on the command line.
+    pub common: Common,
+}
+
+impl Context {
+    /// By the command line.
+    pub fn new(common: Common) -> Self {
+        let output = Output::new(common.json, common.columns.map(usize::from));
+        Self { output, common }
+    }
+
+    /// Every setting with its origin.
+    pub fn settings(&self) -> Result<Vec<Setting>, Failure> {
+        let file = match settings::client_file() {
+            Some(path) => SettingsFile::read(&path, CLIENT)?,
+            None => SettingsFile::default(),
+        };
+        let common = &self.common;
+        let flags = [
+            common.server.clone(),
+            common.access_token_file.clone(),
+            common.ca_file.clone(),
+        ];
+        Ok(CLIENT
+            .iter()
+            .zip(flags)
+            .map(|(known, flag)| settings::resolve(known, flag, &file))
+            .collect())
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> Result<Address, Failure> {
+        let settings = self.settings()?;
+        let value = |name: &str| {
+            settings
+                .iter()
+                .find(|setting| setting.name == name)
+                .and_then(|setting| setting.value.clone())
+        };
+        let (token, authority) = (value("access_token_file"), value("ca_file"));
+        client::address(
+            value("server").unwrap_or_default(),
+            token.as_deref(),
+            authority.as_deref(),
+        )
+    }
+
+    /// A connection to the server.
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(&self.address()?).await
+    }
+}
