@@ -1,1 +1,53 @@
-fn main(){}
+//! The `stepcast` program: a person's commands, and the server and worker that they talk to.
+
+mod assembly;
+mod child;
+mod client;
+mod command;
+mod context;
+#[cfg(test)]
+mod docs;
+mod failure;
+mod files;
+mod options;
+mod output;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use context::Context;
+use failure::{Exit, Failure};
+use options::{Command, Options};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // The guard runs before any thread exists: it watches a process and nothing else.
+    if let Command::Guard(guard) = options.command {
+        return guard.run();
+    }
+    let context = Context::new(options.common);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            context.output.failure(&Failure::refused(format!(
+                "this program cannot start: {error}"
+            )));
+            return Exit::Refused.into();
+        }
+    };
+    let code = runtime.block_on(command::run(options.command, &context));
+    // A prompt that still waits for a line must not keep the program.
+    runtime.shutdown_background();
+    match code {
+        Ok(code) => code,
+        Err(failure) => {
+            context.output.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}

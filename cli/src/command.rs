@@ -1,0 +1,59 @@
+//! Every command in a file of its own; here is the way to them.
+
+pub(crate) mod cluster;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod estimate;
+pub(crate) mod helpers;
+pub(crate) mod job;
+pub(crate) mod jobs;
+pub(crate) mod records;
+pub(crate) mod server;
+pub(crate) mod sql;
+pub(crate) mod submit;
+pub(crate) mod watch;
+pub(crate) mod worker;
+pub(crate) mod workers;
+
+use std::process::ExitCode;
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::options::Command;
+
+/// Runs a command until it is done or a person presses Ctrl-C.
+pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+    match command {
+        // These end on their own terms when they are asked to.
+        Command::Server(server) => return server.run(context).await,
+        Command::Worker(worker) => return worker.run(context).await,
+        Command::Replay(replay) => return Ok(replay.run().await),
+        Command::Guard(guard) => return Ok(guard.run()),
+        _ => {}
+    }
+    tokio::select! {
+        done = client_command(command, context) => done,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    }
+}
+
+async fn client_command(command: Command, context: &Context) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Demo(demo) => demo.run(context).await?,
+        Command::Dev(dev) => dev.run(context).await?,
+        Command::Estimate(estimate) => estimate.run(context).await?,
+        Command::Submit(submit) => return submit.run(context).await,
+        Command::Jobs(jobs) => jobs.run(context).await?,
+        Command::Job(job) => return job.run(context).await,
+        Command::Workers(workers) => workers.run(context).await?,
+        Command::Sql(sql) => sql.run(context).await?,
+        Command::Records(records) => records.run(context).await?,
+        Command::Cluster(cluster) => cluster.run(context).await?,
+        Command::Config(config) => config.run(context)?,
+        Command::Completions(completions) => completions.run(context)?,
+        Command::Server(_) | Command::Worker(_) | Command::Replay(_) | Command::Guard(_) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}

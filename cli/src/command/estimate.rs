@@ -1,0 +1,488 @@
+//! `stepcast estimate`: what a run will take and cost on each hardware, before anything is submitted.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use stepcast_proto::v1::{
+    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, Note, SampleCount,
+    TimeQuantiles,
+};
+
+use crate::client::{Client, timed};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::files::{self, Submission};
+use crate::output::money::{counted, dollars};
+use crate::output::style::{Mark, Tone};
+use crate::output::table::{Cell, Side, Table};
+use crate::output::{Output, json, time};
+
+/// Rows that are shown unless all are asked for.
+const ROWS_SHOWN: usize = 12;
+
+/// Says what a run will take and cost on each hardware.
+///
+/// Example: stepcast estimate config/flux-cats --on rtx4090,h100x2
+#[derive(Debug, Args)]
+pub(crate) struct Estimate {
+    /// SimpleTuner's configuration: its folder, or its config.json, config.toml or config.env
+    path: PathBuf,
+    #[command(flatten)]
+    question: Question,
+    /// Show every hardware, also where nothing is known
+    #[arg(long)]
+    all: bool,
+    /// Show what each estimate is made of
+    #[arg(long)]
+    detail: bool,
+}
+
+/// What `estimate` and `submit` both ask.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Question {
+    /// Hardware such as rtx4090 or h100x2; several separated by commas
+    #[arg(
+        long = "on",
+        visible_alias = "hardware",
+        value_name = "HARDWARE",
+        value_delimiter = ','
+    )]
+    pub on: Vec<String>,
+    /// How many samples a data set has, where the configuration does not say: N for each, or ID=N
+    #[arg(long, value_name = "[ID=]N", value_parser = samples)]
+    pub samples: Vec<SampleCount>,
+}
+
+fn samples(text: &str) -> Result<SampleCount, String> {
+    let (dataset, number) = text.rsplit_once('=').unwrap_or(("", text));
+    let samples = number.parse().ok().filter(|count| *count > 0);
+    let samples = samples.ok_or("write how many samples there are, as 1200 or my-data-set=1200")?;
+    Ok(SampleCount {
+        dataset: dataset.to_owned(),
+        samples,
+    })
+}
+
+impl Estimate {
+    /// Asks and shows.
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let submission = files::collect(&self.path)?;
+        let client = context.connect().await?;
+        let answer = ask(&client, &submission, &self.question).await?;
+        let output = &context.output;
+        if output.json {
+            return output.json(&answer_json(&answer, &submission));
+        }
+        show(
+            output,
+            &answer,
+            self.all || !self.question.on.is_empty(),
+            self.detail,
+        )?;
+        missing_files(output, &submission);
+        if let Some((best, fastest)) = choices(&answer.estimates) {
+            let path = self.path.display();
+            let other = match fastest {
+                Some(fastest) => format!("    (or --on {} for the fastest)", fastest.hardware),
+                None => String::new(),
+            };
+            output.say(format!(
+                "{}: {}",
+                Tone::Strong.paint(title(best)),
+                best.headline
+            ));
+            output.next(format!("stepcast submit {path}{other}"));
+        } else {
+            output.next("import measured figures (`stepcast records import`), or run it once: the next estimate will know");
+        }
+        Ok(())
+    }
+}
+
+/// Asks the server.
+pub(crate) async fn ask(
+    client: &Client,
+    submission: &Submission,
+    question: &Question,
+) -> Result<EstimateJobResponse, Failure> {
+    let message = EstimateJobRequest {
+        files: submission.files.clone(),
+        sample_counts: question.samples.clone(),
+        hardware: question.on.clone(),
+    };
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.estimates();
+        async move { service.estimate_job(request).await }
+    });
+    answer
+        .await
+        .map_err(|failure| with_missing(failure, submission))
+}
+
+/// A refusal reads better when the files that were not found are named beside it.
+pub(crate) fn with_missing(mut failure: Failure, submission: &Submission) -> Failure {
+    failure.details.extend(
+        submission
+            .missing
+            .iter()
+            .map(|file| format!("{file}: not found here, so it was not sent")),
+    );
+    failure
+}
+
+/// Names the files that were not sent.
+pub(crate) fn missing_files(output: &Output, submission: &Submission) {
+    for file in &submission.missing {
+        output.marked(
+            Mark::Look,
+            Tone::Warn,
+            format!("{file} was not found, so the server did not see it"),
+        );
+    }
+}
+
+fn answer_json(answer: &EstimateJobResponse, submission: &Submission) -> serde_json::Value {
+    json!({
+        "title": answer.title,
+        "workload": answer.workload.as_ref().map(json::workload),
+        "steps_total": answer.steps_total,
+        "validation_passes": answer.validation_passes,
+        "validation_prompts": answer.validation_prompts,
+        "notes": json::notes(&answer.notes),
+        "estimates": answer.estimates.iter().map(json::estimate).collect::<Vec<_>>(),
+        "prices_date": answer.prices_date,
+        "files_missing": submission.missing,
+    })
+}
+
+/// Draws the answer.
+pub(crate) fn show(
+    output: &Output,
+    answer: &EstimateJobResponse,
+    all: bool,
+    detail: bool,
+) -> Result<(), Failure> {
+    output.say(head(answer));
+    output.say("");
+    let known: Vec<&Row> = answer
+        .estimates
+        .iter()
+        .filter(|row| all || row.run_time.is_some())
+        .collect();
+    let shown = if all {
+        known.len()
+    } else {
+        known.len().min(ROWS_SHOWN)
+    };
+    output.table(&table(output, &answer.estimates, &known[..shown]))?;
+    if detail {
+        known[..shown]
+            .iter()
+            .for_each(|row| show_detail(output, row));
+    }
+    output.say("");
+    let hidden = answer.estimates.len() - shown;
+    if hidden > 0 {
+        output.say(format!(
+            "{shown} of {}; --all shows the rest.",
+            counted(answer.estimates.len() as u64, "hardware", "hardware")
+        ));
+    }
+    output.say(footing(answer));
+    show_notes(output, &answer.notes);
+    Ok(())
+}
+
+/// What is trained, in one line.
+fn head(answer: &EstimateJobResponse) -> String {
+    let title = Tone::Strong.paint(&answer.title);
+    if answer.validation_prompts == 0 {
+        return title;
+    }
+    let images = counted(answer.validation_prompts, "image", "images");
+    format!(
+        "{title}  {images} in {}",
+        counted(answer.validation_passes, "validation", "validations")
+    )
+}
+
+const COLUMNS: [(&str, Side); 8] = [
+    ("HARDWARE", Side::Left),
+    ("s/STEP p50", Side::Right),
+    ("p90", Side::Right),
+    ("RUN TIME", Side::Right),
+    ("(p10-p90)", Side::Left),
+    ("COST", Side::Right),
+    ("EVIDENCE", Side::Left),
+    ("", Side::Left),
+];
+
+fn table(output: &Output, all: &[Row], shown: &[&Row]) -> Table {
+    let best = choices(all);
+    let mut table = Table::new(&COLUMNS);
+    for row in shown {
+        let cheapest = best.is_some_and(|(best, _)| std::ptr::eq(best, *row));
+        let fastest = best
+            .and_then(|(_, fastest)| fastest)
+            .is_some_and(|fastest| std::ptr::eq(fastest, *row));
+        let mark = if cheapest {
+            output.signs.mark(Mark::Here)
+        } else {
+            ""
+        };
+        let remark = match (cheapest, fastest) {
+            (true, _) if row.cost.is_some() => Cell::toned("cheapest", Tone::Good),
+            (_, true) => Cell::toned("fastest", Tone::Good),
+            _ => Cell::toned(remark(row), Tone::Dim),
+        };
+        let times = row.run_time.as_ref();
+        let cells = vec![
+            title(row).into(),
+            point(row.step_time.as_ref(), |times| times.p50, time::step).into(),
+            point(row.step_time.as_ref(), |times| times.p90, time::step).into(),
+            point(times, |times| times.p50, time::rough_span).into(),
+            times.map_or_else(String::new, range).into(),
+            row.cost
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |cost| dollars(cost.p50_usd_micros))
+                .into(),
+            evidence(row).into(),
+            remark,
+        ];
+        table.marked(mark, cells, dominated(row, all));
+    }
+    table
+}
+
+/// The name of a row's hardware.
+pub(crate) fn title(row: &Row) -> &str {
+    if row.hardware_title.is_empty() {
+        &row.hardware
+    } else {
+        &row.hardware_title
+    }
+}
+
+fn point(
+    times: Option<&TimeQuantiles>,
+    which: impl Fn(&TimeQuantiles) -> Option<prost_types::Duration>,
+    shown: impl Fn(f64) -> String,
+) -> String {
+    times
+        .and_then(which)
+        .map_or_else(|| "-".to_owned(), |span| shown(time::seconds(&span)))
+}
+
+fn range(times: &TimeQuantiles) -> String {
+    match (&times.p10, &times.p90) {
+        (Some(low), Some(high)) => {
+            format!(
+                "({}-{})",
+                time::short_span(time::seconds(low)),
+                time::short_span(time::seconds(high))
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+/// How far from the exact key, and how much it rests on.
+fn evidence(row: &Row) -> String {
+    let runs = || counted(u64::from(row.rows), "run", "runs");
+    match row.basis() {
+        Basis::Exact => format!("exact, {}", runs()),
+        Basis::Near => format!("near, {}", runs()),
+        Basis::Rough if row.rows > 0 => format!("rough, {}", runs()),
+        Basis::Rough => "rough".to_owned(),
+        Basis::None | Basis::Unspecified => "no history".to_owned(),
+    }
+}
+
+/// The first thing to know about a row, as two or three words.
+fn remark(row: &Row) -> String {
+    row.notes
+        .first()
+        .map(|note| note.code.to_ascii_lowercase().replace('_', " "))
+        .unwrap_or_default()
+}
+
+fn median(row: &Row) -> Option<f64> {
+    row.run_time
+        .as_ref()
+        .and_then(|times| times.p50.as_ref())
+        .map(time::seconds)
+}
+
+fn price(row: &Row) -> Option<u64> {
+    row.cost.as_ref().map(|cost| cost.p50_usd_micros)
+}
+
+/// The row to take unless told otherwise, and the fastest one if that is another.
+fn choices(rows: &[Row]) -> Option<(&Row, Option<&Row>)> {
+    let known = || rows.iter().filter(|row| median(row).is_some());
+    let cheapest = known()
+        .filter(|row| price(row).is_some())
+        .min_by_key(|row| price(row));
+    let fastest = known().min_by(|left, right| {
+        f64::total_cmp(
+            &median(left).unwrap_or(f64::MAX),
+            &median(right).unwrap_or(f64::MAX),
+        )
+    });
+    let best = cheapest.or(fastest)?;
+    Some((
+        best,
+        fastest.filter(|fastest| !std::ptr::eq(*fastest, best)),
+    ))
+}
+
+/// Whether another row is both faster and no dearer.
+fn dominated(row: &Row, all: &[Row]) -> bool {
+    let Some(time) = median(row) else { return true };
+    let cost = price(row).unwrap_or(u64::MAX);
+    all.iter().any(|other| {
+        median(other).is_some_and(|faster| faster < time)
+            && price(other).unwrap_or(u64::MAX) <= cost
+    })
+}
+
+fn footing(answer: &EstimateJobResponse) -> String {
+    let setups = answer
+        .estimates
+        .iter()
+        .filter_map(|row| row.setup_time.as_ref()?.p50.as_ref())
+        .map(time::seconds);
+    let setups: Vec<f64> = setups.collect();
+    let (low, high) = setups
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(low, high), setup| {
+            (low.min(*setup), high.max(*setup))
+        });
+    let mut parts = Vec::new();
+    if high > 0.0 {
+        let span = if high - low < 1.0 {
+            time::span(high)
+        } else {
+            format!("{} to {}", time::span(low), time::span(high))
+        };
+        parts.push(format!(
+            "Loading, caching and saving come on top: about {span}."
+        ));
+    }
+    if !answer.prices_date.is_empty() {
+        parts.push(format!("Prices of {}.", answer.prices_date));
+    }
+    parts.join(" ")
+}
+
+/// What was assumed, one line each.
+pub(crate) fn show_notes(output: &Output, notes: &[Note]) {
+    for note in notes {
+        output.marked(Mark::Dot, Tone::Dim, &note.text);
+    }
+}
+
+fn show_detail(output: &Output, row: &Row) {
+    output.say("");
+    output.say(format!(
+        "{}  {}  {}",
+        Tone::Strong.paint(title(row)),
+        evidence(row),
+        counted(row.steps_observed, "step", "steps")
+    ));
+    let parts = [
+        ("training", row.train_time.as_ref()),
+        ("validation", row.validation_time.as_ref()),
+        ("run", row.run_time.as_ref()),
+        ("set-up", row.setup_time.as_ref()),
+    ];
+    for (name, times) in parts {
+        let middle = point(times, |times| times.p50, time::span);
+        output.say(format!(
+            "  {name:<12}{middle:>9}  {}",
+            times.map_or_else(String::new, range)
+        ));
+    }
+    if let Some(price) = row.price_per_hour_usd_micros {
+        output.say(format!("  {:<12}{:>9}  an hour", "price", dollars(price)));
+    }
+    for note in &row.notes {
+        output.say(format!("  {} {}", output.signs.mark(Mark::Dot), note.text));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(seconds: i64) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos: 0 })
+    }
+
+    fn row(hardware: &str, seconds: i64, cents: u64) -> Row {
+        Row {
+            hardware: hardware.to_owned(),
+            basis: Basis::Exact.into(),
+            rows: 41,
+            run_time: Some(TimeQuantiles {
+                p10: span(seconds - 240),
+                p50: span(seconds),
+                p90: span(seconds + 360),
+            }),
+            cost: Some(stepcast_proto::v1::CostQuantiles {
+                p50_usd_micros: cents * 10_000,
+                ..Default::default()
+            }),
+            ..Row::default()
+        }
+    }
+
+    #[test]
+    fn the_cheapest_is_chosen_and_the_fastest_named() {
+        let rows = [
+            row("a100-80", 7380, 327),
+            row("h100", 4680, 310),
+            row("h100x2", 2760, 368),
+        ];
+        let (best, fastest) = choices(&rows).expect("rows");
+        assert_eq!(
+            (
+                best.hardware.as_str(),
+                fastest.expect("another").hardware.as_str()
+            ),
+            ("h100", "h100x2")
+        );
+        assert_eq!(
+            rows.iter()
+                .map(|row| dominated(row, &rows))
+                .collect::<Vec<_>>(),
+            [true, false, false]
+        );
+    }
+
+    #[test]
+    fn without_numbers_nothing_is_chosen() {
+        let rows = [Row {
+            hardware: "rtx4090".to_owned(),
+            ..Row::default()
+        }];
+        assert!(choices(&rows).is_none());
+        assert_eq!(evidence(&rows[0]), "no history");
+    }
+
+    #[test]
+    fn sample_counts_are_for_one_data_set_or_for_all() {
+        assert_eq!(
+            samples("cats=12"),
+            Ok(SampleCount {
+                dataset: "cats".to_owned(),
+                samples: 12
+            })
+        );
+        assert_eq!(samples("12").expect("read").dataset, "");
+        assert!(samples("cats").is_err());
+        assert!(samples("0").is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! The hidden commands that a worker starts by itself: the guard of a trainer, and the player of streams.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use stepcast_worker::{guard, replay};
+
+/// Guards one trainer process.
+#[derive(Debug, Args)]
+pub(crate) struct Guard {
+    /// The trainer's command
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+impl Guard {
+    /// Runs the trainer and ends it when the worker is gone.
+    pub fn run(self) -> ExitCode {
+        guard::run(&self.command)
+    }
+}
+
+/// Plays a stream of webhooks instead of a trainer.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The stream or recording to play
+    #[arg(long)]
+    stream: PathBuf,
+    /// The receiver to post to
+    #[arg(long)]
+    url: String,
+    /// How many times faster than written; 0 for no waiting at all
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// The exit code when the stream names none
+    #[arg(long, default_value_t = 0)]
+    exit: u8,
+}
+
+impl Replay {
+    /// Plays it.
+    pub async fn run(self) -> ExitCode {
+        replay::run(replay::Options {
+            stream: self.stream,
+            url: self.url,
+            speed: self.speed,
+            exit: self.exit,
+        })
+        .await
+    }
+}

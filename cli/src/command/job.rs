@@ -1,0 +1,429 @@
+//! `stepcast job`: one job looked at, watched, explained or cancelled.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use stepcast_proto::v1::{
+    CancelJobRequest, ExplainJobRequest, ExplainJobResponse, GetJobLogsRequest, GetJobRequest,
+    Job as Wire, JobState, WhyTier,
+};
+
+use super::jobs::{self, number, words, worker};
+use super::watch;
+use crate::client::{self, Client, timed};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::money::{count, counted, dollars};
+use crate::output::style::{Mark, Tone};
+use crate::output::table::{Cell, Side, Table};
+use crate::output::{Output, json, time};
+
+/// What can be done with one job.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Shows one job with its attempts
+    Show(Named),
+    /// Follows a job to its end; exit code 1 unless it succeeds
+    Watch {
+        #[command(flatten)]
+        job: Named,
+        /// Show the trainer's lines too
+        #[arg(long)]
+        logs: bool,
+    },
+    /// Prints the newest lines of the trainer
+    Logs(Named),
+    /// Ends a job: at once while it waits, when its worker confirms while it runs
+    Cancel {
+        #[command(flatten)]
+        job: Named,
+        /// Wait until it is over
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Says why a job does not run
+    #[command(visible_alias = "why-pending")]
+    Why(Named),
+}
+
+/// Which job.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The job's id, as `stepcast jobs` shows it
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    name: String,
+}
+
+fn job_name(text: &str) -> Result<String, String> {
+    let id = text.strip_prefix("jobs/").unwrap_or(text);
+    let fits = !id.is_empty()
+        && id.len() <= 64
+        && id
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+    if fits {
+        Ok(format!("jobs/{id}"))
+    } else {
+        Err("a job's id has letters and digits only".to_owned())
+    }
+}
+
+impl Job {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let client = context.connect().await?;
+        match self {
+            Self::Show(job) => show(context, &get(&client, &job.name).await?)?,
+            Self::Watch { job, logs } => {
+                let code = watch::until_end(context, &client, &job.name, logs).await?;
+                context
+                    .output
+                    .next(format!("stepcast job show {}", json::id(&job.name)));
+                return Ok(code);
+            }
+            Self::Logs(job) => logs(context, &client, &job.name).await?,
+            Self::Cancel { job, wait } => {
+                cancel(context, &client, &job.name).await?;
+                if wait {
+                    watch::until_end(context, &client, &job.name, false).await?;
+                }
+            }
+            Self::Why(job) => why(context, &client, &job.name).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// One job.
+pub(crate) async fn get(client: &Client, name: &str) -> Result<Wire, Failure> {
+    let answer = client.ask(|| {
+        let request = timed(GetJobRequest {
+            name: name.to_owned(),
+        });
+        let mut service = client.jobs();
+        async move { service.get_job(request).await }
+    });
+    answer.await?.job.ok_or_else(|| {
+        Failure::new(
+            Exit::NotFound,
+            format!("there is no job {}", json::id(name)),
+        )
+    })
+}
+
+fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
+    let output = &context.output;
+    if output.json {
+        return output.json(&json::job(job));
+    }
+    let mut text = String::new();
+    let id = json::id(&job.name);
+    let wishes = job.wishes.clone().unwrap_or_default();
+    let state = jobs::tone(job.state()).paint(&words(json::state(job)));
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            text.push_str(&format!("  {name:<11} {value}\n"));
+        }
+    };
+    line("job", Tone::Strong.paint(id));
+    line("name", wishes.display_name);
+    line("what", job.title.clone());
+    line("state", state);
+    line("submitted", time::day_and_clock(job.submit_time.as_ref()));
+    if job.end_time.is_some() {
+        line("ended", time::day_and_clock(job.end_time.as_ref()));
+    }
+    if job.not_before_time.is_some() && job.state() == JobState::Pending {
+        line("not before", time::clock(job.not_before_time.as_ref()));
+    }
+    line("cost", dollars(job.cost_usd_micros));
+    if let Some(progress) = job
+        .progress
+        .as_ref()
+        .filter(|_| job.state() == JobState::Running)
+    {
+        line(
+            "doing",
+            format!(
+                "{}, step {} of {}",
+                jobs::phase_words(progress.phase()),
+                count(progress.step),
+                count(progress.steps_total)
+            ),
+        );
+    }
+    line("failed by", words(&job.failure_reason));
+    line(
+        "last words",
+        job.failure_detail.replace('\n', "\n              "),
+    );
+    output.data(&text)?;
+    if !job.attempts.is_empty() {
+        output.say("");
+        output.table(&attempts(job))?;
+    }
+    output.next(match job.state() {
+        JobState::Pending => format!("stepcast job why {id}"),
+        JobState::Running | JobState::Cancelling => format!("stepcast job watch {id}"),
+        JobState::Failed => format!("stepcast job logs {id}"),
+        _ => "stepcast jobs".to_owned(),
+    });
+    Ok(())
+}
+
+fn attempts(job: &Wire) -> Table {
+    let mut table = Table::new(&[
+        ("ATTEMPT", Side::Right),
+        ("WORKER", Side::Left),
+        ("HARDWARE", Side::Left),
+        ("STATE", Side::Left),
+        ("STEP", Side::Right),
+        ("CHECKPOINT", Side::Right),
+        ("TOOK", Side::Right),
+        ("EXPECTED", Side::Right),
+    ]);
+    for attempt in &job.attempts {
+        let state = match attempt.outcome.as_str() {
+            "" => Cell::toned(
+                words(
+                    attempt
+                        .state()
+                        .as_str_name()
+                        .trim_start_matches("ATTEMPT_STATE_"),
+                ),
+                Tone::Plain,
+            ),
+            "SUCCEEDED" => Cell::toned("succeeded", Tone::Good),
+            outcome => Cell::toned(words(outcome), Tone::Bad),
+        };
+        let began = attempt.start_time.as_ref().or(attempt.place_time.as_ref());
+        let took = match (began, attempt.end_time.as_ref()) {
+            (Some(began), Some(ended)) => time::seconds_between(began, ended),
+            (Some(began), None) => time::seconds_since(began),
+            _ => None,
+        };
+        let span = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), time::span);
+        table.row(vec![
+            number(attempt).to_string().into(),
+            worker(attempt).into(),
+            attempt.hardware.clone().into(),
+            state,
+            count(attempt.last_step).into(),
+            if attempt.checkpoint_step > 0 {
+                count(attempt.checkpoint_step).into()
+            } else {
+                "-".into()
+            },
+            span(took).into(),
+            span(attempt.expected_p50.as_ref().map(time::seconds)).into(),
+        ]);
+    }
+    table
+}
+
+async fn logs(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+    let answer = client.ask(|| {
+        let request = timed(GetJobLogsRequest {
+            name: name.to_owned(),
+        });
+        let mut service = client.jobs();
+        async move { service.get_job_logs(request).await }
+    });
+    let log = answer.await?.log.unwrap_or_default();
+    let output = &context.output;
+    if output.json {
+        return output
+            .json(&json!({ "job": json::id(name), "epoch": log.epoch, "lines": log.lines }));
+    }
+    if log.lines.is_empty() {
+        output.say("No lines. They are kept in the leader's memory only, while the job runs and shortly after.");
+    }
+    log.lines
+        .iter()
+        .try_for_each(|line| output.data(&format!("{}\n", clean(line))))
+}
+
+/// A line without anything that could move the cursor.
+pub(crate) fn clean(line: &str) -> String {
+    line.chars()
+        .filter(|letter| !letter.is_control() || *letter == '\t')
+        .collect()
+}
+
+async fn cancel(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+    let message = CancelJobRequest {
+        name: name.to_owned(),
+        request_id: client::request_id(),
+    };
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.cancel_job(request).await }
+    });
+    let job = answer.await?.job.unwrap_or_default();
+    let (output, id) = (&context.output, json::id(name));
+    if output.json {
+        return output.json(&json::job(&job));
+    }
+    match job.state() {
+        JobState::Cancelling => {
+            output.marked(
+                Mark::Here,
+                Tone::Good,
+                format!("job {id} is being cancelled; its worker will confirm"),
+            );
+            output.next(format!("stepcast job watch {id}"));
+        }
+        JobState::Cancelled => output.marked(Mark::Done, Tone::Good, format!("job {id} cancelled")),
+        _ => output.marked(
+            Mark::Dot,
+            Tone::Dim,
+            format!("job {id} was over before: {}", words(json::state(&job))),
+        ),
+    }
+    Ok(())
+}
+
+async fn why(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+    let answer = client.ask(|| {
+        let request = timed(ExplainJobRequest {
+            name: name.to_owned(),
+        });
+        let mut service = client.jobs();
+        async move { service.explain_job(request).await }
+    });
+    let answer = answer.await?;
+    let output = &context.output;
+    if output.json {
+        return output.json(&json::why(json::id(name), &answer));
+    }
+    output.data(&why_text(output, json::id(name), &answer))?;
+    for hint in &answer.hints {
+        output.say(format!("  {} {hint}", Tone::Dim.paint("Sooner:")));
+    }
+    if answer.tier() == WhyTier::Unspecified {
+        output.next(format!("stepcast job show {}", json::id(name)));
+    }
+    Ok(())
+}
+
+fn why_text(output: &Output, id: &str, answer: &ExplainJobResponse) -> String {
+    let tone = if answer.tier() == WhyTier::Never {
+        Tone::Bad
+    } else {
+        Tone::Strong
+    };
+    let headline = answer.headline.trim_end_matches('.');
+    let headline = headline.strip_prefix(id).unwrap_or(headline).trim_start();
+    let mut text = format!("{}\n", tone.paint(&format!("{id} {headline}.")));
+    let workers: u32 = answer.lines.iter().map(|line| line.count).sum();
+    if workers > 0 {
+        text.push_str(&format!(
+            "\n  Of {}:\n",
+            counted(u64::from(workers), "worker", "workers")
+        ));
+        let width = answer
+            .lines
+            .iter()
+            .map(|line| words(&line.reason).len())
+            .max()
+            .unwrap_or(0);
+        for line in &answer.lines {
+            let names = line.workers.join(", ");
+            let rest = output
+                .columns
+                .saturating_sub(12 + width + names.len())
+                .max(20);
+            let detail = wrapped(&line.detail, rest, 12 + width + names.len());
+            let reason = words(&line.reason);
+            text.push_str(
+                format!("  {:>3}  {reason:<width$}   {names}   {detail}", line.count).trim_end(),
+            );
+            text.push('\n');
+        }
+    }
+    if answer.jobs_ahead > 0 {
+        text.push_str(&format!(
+            "\n  Ahead of it: {}.\n",
+            counted(u64::from(answer.jobs_ahead), "job", "jobs")
+        ));
+    }
+    text
+}
+
+/// The text in lines of so many columns, all but the first behind so many spaces.
+fn wrapped(text: &str, width: usize, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().map_or(0, |line| line.chars().count());
+        if last > 0 && last + 1 + word.chars().count() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::style::Signs;
+    use stepcast_proto::v1::WhyLine;
+
+    #[test]
+    fn why_reads_as_count_reason_who_and_what_clears_it() {
+        let line = |count, reason: &str, worker: &str, detail: &str| WhyLine {
+            count,
+            reason: reason.to_owned(),
+            workers: vec![worker.to_owned()],
+            detail: detail.to_owned(),
+        };
+        let answer = ExplainJobResponse {
+            tier: WhyTier::Capacity.into(),
+            headline: "is waiting for GPUs".to_owned(),
+            lines: vec![
+                line(1, "GPUS_BUSY", "h100-a1", "both GPUs are in use"),
+                line(
+                    1,
+                    "OTHER_GPU",
+                    "a100-b1",
+                    "A100-80; the job allows H100 only",
+                ),
+            ],
+            jobs_ahead: 0,
+            hints: Vec::new(),
+        };
+        let output = Output {
+            json: false,
+            drawn: true,
+            telling: false,
+            live: false,
+            columns: 100,
+            signs: Signs { unicode: true },
+        };
+        let text = anstream::adapter::strip_str(&why_text(&output, "91c0", &answer)).to_string();
+        let expected = "91c0 is waiting for GPUs.\n\n  Of 2 workers:\n    1  gpus busy   h100-a1   both GPUs are in use\n    \
+                        1  other gpu   a100-b1   A100-80; the job allows H100 only\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn long_details_wrap_behind_their_column() {
+        assert_eq!(wrapped("one two three", 8, 4), "one two\n    three");
+        assert_eq!(wrapped("", 8, 4), "");
+    }
+
+    #[test]
+    fn a_name_is_an_id_with_or_without_its_collection() {
+        assert_eq!(job_name("4f2a").as_deref(), Ok("jobs/4f2a"));
+        assert_eq!(job_name("jobs/4f2a").as_deref(), Ok("jobs/4f2a"));
+        assert!(job_name("a/b").is_err());
+        assert!(job_name("").is_err());
+    }
+}

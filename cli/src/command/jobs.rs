@@ -1,0 +1,336 @@
+//! `stepcast jobs`: every job at a glance.
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use stepcast_proto::v1::{Attempt, Job, JobState, ListJobsRequest};
+
+use crate::client::{Client, timed};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::money::{count, dollars};
+use crate::output::progress::{bar, percent};
+use crate::output::style::Tone;
+use crate::output::table::{Cell, Side, Table};
+use crate::output::{json, time};
+
+/// Jobs on a page of the answer.
+const PAGE: u32 = 1000;
+
+/// Lists jobs, newest first.
+///
+/// Example: stepcast jobs --state running
+#[derive(Debug, Args)]
+pub(crate) struct Jobs {
+    /// Only jobs in this state; may be given several times
+    #[arg(long = "state", value_enum)]
+    states: Vec<State>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum State {
+    Pending,
+    Running,
+    Cancelling,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl From<State> for JobState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Running => Self::Running,
+            State::Cancelling => Self::Cancelling,
+            State::Succeeded => Self::Succeeded,
+            State::Failed => Self::Failed,
+            State::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+const COLUMNS: [(&str, Side); 9] = [
+    ("JOB", Side::Left),
+    ("NAME", Side::Left),
+    ("STATE", Side::Left),
+    ("ON", Side::Left),
+    ("PROGRESS", Side::Left),
+    ("s/STEP", Side::Right),
+    ("LEFT", Side::Right),
+    ("COST", Side::Right),
+    ("AGE", Side::Right),
+];
+
+impl Jobs {
+    /// Asks and shows.
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.connect().await?;
+        let states = self
+            .states
+            .iter()
+            .map(|state| JobState::from(*state).into())
+            .collect();
+        let (jobs, more) = list(&client, states, self.limit).await?;
+        let output = &context.output;
+        if output.json {
+            return output.json(
+                &json!({ "jobs": jobs.iter().map(json::job).collect::<Vec<_>>(), "more": more }),
+            );
+        }
+        if jobs.is_empty() {
+            output.say("No jobs.");
+            output.next("stepcast submit PATH");
+            return Ok(());
+        }
+        let mut table = Table::new(&COLUMNS);
+        jobs.iter().for_each(|job| table.row(row(job)));
+        output.table(&table)?;
+        output.say(summary(&jobs, more));
+        if let Some(waits) = jobs.iter().find(|job| job.state() == JobState::Pending) {
+            output.next(format!("stepcast job why {}", json::id(&waits.name)));
+        } else if let Some(runs) = jobs.iter().find(|job| job.state() == JobState::Running) {
+            output.next(format!("stepcast job watch {}", json::id(&runs.name)));
+        }
+        Ok(())
+    }
+}
+
+async fn list(client: &Client, states: Vec<i32>, limit: u32) -> Result<(Vec<Job>, bool), Failure> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let left = limit - u32::try_from(jobs.len()).unwrap_or(limit);
+        let message = ListJobsRequest {
+            page_size: left.min(PAGE),
+            page_token,
+            states: states.clone(),
+        };
+        let answer = client.ask(|| {
+            let request = timed(message.clone());
+            let mut service = client.jobs();
+            async move { service.list_jobs(request).await }
+        });
+        let answer = answer.await?;
+        let none = answer.jobs.is_empty();
+        jobs.extend(answer.jobs);
+        page_token = answer.next_page_token;
+        if page_token.is_empty() || none || jobs.len() >= limit as usize {
+            jobs.truncate(limit as usize);
+            return Ok((jobs, !page_token.is_empty()));
+        }
+    }
+}
+
+fn row(job: &Job) -> Vec<Cell> {
+    let attempt = job.attempts.last();
+    let name = job
+        .wishes
+        .as_ref()
+        .map(|wishes| wishes.display_name.as_str())
+        .filter(|name| !name.is_empty());
+    let cost = if job.cost_usd_micros > 0 {
+        dollars(job.cost_usd_micros)
+    } else {
+        "-".to_owned()
+    };
+    let step = job
+        .progress
+        .as_ref()
+        .and_then(|progress| progress.step_ms)
+        .map(|ms| time::step(ms / 1e3));
+    vec![
+        Cell::toned(json::id(&job.name), Tone::Strong),
+        name.unwrap_or(&job.title).into(),
+        Cell::toned(json::state(job).to_ascii_lowercase(), tone(job.state())),
+        place(job, attempt).into(),
+        doing(job, attempt).into(),
+        step.unwrap_or_else(|| "-".to_owned()).into(),
+        left(job)
+            .map_or_else(|| "-".to_owned(), time::rough_span)
+            .into(),
+        cost.into(),
+        time::age(job.submit_time.as_ref()).into(),
+    ]
+}
+
+/// The colour of a state.
+pub(crate) fn tone(state: JobState) -> Tone {
+    match state {
+        JobState::Succeeded => Tone::Good,
+        JobState::Failed => Tone::Bad,
+        JobState::Cancelling => Tone::Warn,
+        JobState::Cancelled => Tone::Dim,
+        _ => Tone::Plain,
+    }
+}
+
+/// Where it runs or ran: worker and GPUs.
+fn place(job: &Job, attempt: Option<&Attempt>) -> String {
+    match (job.state(), attempt) {
+        (JobState::Pending, None) | (_, None) => String::new(),
+        (JobState::Pending, Some(attempt)) => format!("attempt {}", number(attempt) + 1),
+        (_, Some(attempt)) => format!("{} x{}", worker(attempt), attempt.gpus.len().max(1)),
+    }
+}
+
+/// What people call an attempt's worker.
+pub(crate) fn worker(attempt: &Attempt) -> &str {
+    if attempt.worker_display_name.is_empty() {
+        json::id(&attempt.worker)
+    } else {
+        &attempt.worker_display_name
+    }
+}
+
+/// Which try it is, from 1.
+pub(crate) fn number(attempt: &Attempt) -> u64 {
+    json::id(&attempt.name).parse().unwrap_or(0)
+}
+
+fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
+    match job.state() {
+        JobState::Pending => match attempt {
+            Some(attempt) if attempt.checkpoint_step > 0 => {
+                format!("goes on from step {}", count(attempt.checkpoint_step))
+            }
+            Some(attempt) => format!("tried again after {}", words(&attempt.outcome)),
+            None => "waits".to_owned(),
+        },
+        JobState::Failed => words(&job.failure_reason),
+        JobState::Succeeded => attempt
+            .map(|attempt| format!("{} steps", count(attempt.last_step)))
+            .unwrap_or_default(),
+        _ => match &job.progress {
+            Some(progress) if progress.steps_total > 0 && progress.step > 0 => {
+                let part = percent(progress.step, progress.steps_total);
+                format!("{} {part:>2}%", bar(progress.step, progress.steps_total))
+            }
+            Some(progress) => phase_words(progress.phase()).to_owned(),
+            None => "starting".to_owned(),
+        },
+    }
+}
+
+/// A stable name as words: `OUT_OF_MEMORY` is `out of memory`.
+pub(crate) fn words(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', " ")
+}
+
+/// What a trainer is doing.
+pub(crate) fn phase_words(phase: stepcast_proto::v1::Phase) -> &'static str {
+    use stepcast_proto::v1::Phase;
+    match phase {
+        Phase::Unspecified | Phase::Starting => "starting",
+        Phase::Caching => "caching",
+        Phase::Loading => "loading the model",
+        Phase::Training => "training",
+        Phase::Validating => "validating",
+        Phase::Saving => "saving",
+        Phase::Complete => "complete",
+    }
+}
+
+/// Seconds of training left, at the pace of the last step.
+pub(crate) fn left(job: &Job) -> Option<f64> {
+    let progress = job
+        .progress
+        .as_ref()
+        .filter(|_| job.state() == JobState::Running)?;
+    if progress.steps_total == 0 {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
+    let steps = progress.steps_total.saturating_sub(progress.step) as f64;
+    Some(steps * progress.step_ms? / 1e3)
+}
+
+fn summary(jobs: &[Job], more: bool) -> String {
+    let states = [
+        (JobState::Running, "running"),
+        (JobState::Pending, "pending"),
+        (JobState::Cancelling, "cancelling"),
+        (JobState::Succeeded, "succeeded"),
+        (JobState::Failed, "failed"),
+        (JobState::Cancelled, "cancelled"),
+    ];
+    let counts = states.iter().map(|(state, name)| {
+        (
+            jobs.iter().filter(|job| job.state() == *state).count(),
+            name,
+        )
+    });
+    let counts: Vec<String> = counts
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    let more = if more {
+        " (older ones are left out: --limit)"
+    } else {
+        ""
+    };
+    format!(
+        "{} job{}: {}{more}",
+        jobs.len(),
+        if jobs.len() == 1 { "" } else { "s" },
+        counts.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepcast_proto::v1::Progress;
+
+    fn running() -> Job {
+        Job {
+            name: "jobs/4f2a".to_owned(),
+            state: JobState::Running.into(),
+            progress: Some(Progress {
+                step: 1650,
+                steps_total: 3000,
+                step_ms: Some(1410.0),
+                ..Progress::default()
+            }),
+            attempts: vec![Attempt {
+                name: "jobs/4f2a/attempts/1".to_owned(),
+                worker: "workers/w1".to_owned(),
+                gpus: vec![0],
+                ..Attempt::default()
+            }],
+            ..Job::default()
+        }
+    }
+
+    #[test]
+    fn a_running_job_shows_how_far_it_is() {
+        let job = running();
+        assert_eq!(
+            doing(&job, job.attempts.last()),
+            "[###########.........] 55%"
+        );
+        assert_eq!(place(&job, job.attempts.last()), "w1 x1");
+        assert!((left(&job).expect("known") - 1903.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_retry_says_what_it_goes_on_from() {
+        let mut job = running();
+        job.state = JobState::Pending.into();
+        job.attempts[0].outcome = "LEASE_EXPIRED".to_owned();
+        assert_eq!(place(&job, job.attempts.last()), "attempt 2");
+        assert_eq!(
+            doing(&job, job.attempts.last()),
+            "tried again after lease expired"
+        );
+        job.attempts[0].checkpoint_step = 1200;
+        assert_eq!(doing(&job, job.attempts.last()), "goes on from step 1,200");
+    }
+
+    #[test]
+    fn the_summary_counts_by_state() {
+        assert_eq!(summary(&[running(), running()], false), "2 jobs: 2 running");
+    }
+}

@@ -1,0 +1,505 @@
+//! `stepcast sql`: the benchmark records asked in SQL, one query at a time or at a prompt.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::parquet::arrow::ArrowWriter;
+use serde_json::{Map, Value, json};
+use stepcast_proto::v1::{
+    ListTablesRequest, QuerySummary, RunQueryRequest, Table as Described, run_query_response::Part,
+};
+use tonic::Request;
+
+use crate::client::{Client, timed};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::money::{bytes, count, counted};
+use crate::output::style::Tone;
+use crate::output::table::{Side, Table};
+use crate::output::{Output, time};
+
+/// The largest answer that is held here; the server has its own, smaller, limit.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Asks the benchmark records in SQL; without a query it prompts.
+///
+/// Example: stepcast sql "SELECT hardware, avg(avg_step_ms) FROM training_steps GROUP BY hardware"
+#[derive(Debug, Args)]
+pub(crate) struct Sql {
+    /// One SELECT, EXPLAIN, DESCRIBE or SHOW; `\d` lists tables, `\d TABLE` its columns. `-` reads it from stdin
+    query: Option<String>,
+    /// At most so many rows
+    #[arg(long, value_name = "ROWS")]
+    limit: Option<u32>,
+    /// Answer as comma separated values
+    #[arg(long, conflicts_with = "parquet")]
+    csv: bool,
+    /// Write the answer to a Parquet file
+    #[arg(long, value_name = "FILE")]
+    parquet: Option<PathBuf>,
+}
+
+impl Sql {
+    /// Answers one query, or one after the other.
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let query = match self.query.as_deref() {
+            Some("-") => Some(stdin_text()?),
+            Some(query) => Some(query.to_owned()),
+            None if !std::io::stdin().is_terminal() => Some(stdin_text()?),
+            None => None,
+        };
+        let client = context.connect().await?;
+        match query {
+            Some(query) => self.answer(context, &client, &query).await,
+            None => self.prompt(context, &client).await,
+        }
+    }
+
+    async fn prompt(&self, context: &Context, client: &Client) -> Result<(), Failure> {
+        context.output.say(
+            "Ends each query with ; · \\d lists tables · \\d TABLE lists columns · \\q leaves",
+        );
+        let mut query = String::new();
+        loop {
+            eprint!("{}", if query.is_empty() { "sql> " } else { "  -> " });
+            let Some(line) = stdin_line().await? else {
+                return Ok(());
+            };
+            let line = line.trim_end();
+            if query.is_empty() && matches!(line.trim(), "\\q" | "exit" | "quit") {
+                return Ok(());
+            }
+            query.push_str(line);
+            query.push('\n');
+            let whole = query.trim().starts_with('\\') || query.trim_end().ends_with(';');
+            if query.trim().is_empty() || !whole {
+                if query.trim().is_empty() {
+                    query.clear();
+                }
+                continue;
+            }
+            // A wrong query is told and forgotten; the next line is a new one.
+            if let Err(failure) = self.answer(context, client, &query).await {
+                context.output.failure(&failure);
+                if failure.exit == Exit::Unreachable {
+                    return Err(failure);
+                }
+            }
+            query.clear();
+        }
+    }
+
+    async fn answer(&self, context: &Context, client: &Client, query: &str) -> Result<(), Failure> {
+        let query = query.trim().trim_end_matches(';').trim();
+        if let Some(named) = query.strip_prefix("\\d") {
+            return describe(context, client, named.trim()).await;
+        }
+        let answer = run_query(client, query, self.limit.unwrap_or(0)).await?;
+        let output = &context.output;
+        match &self.parquet {
+            Some(path) => write_parquet(path, &answer)?,
+            None if output.json => output.json(&json_rows(&answer)?)?,
+            None if self.csv => output.data(&csv(&answer)?)?,
+            None => output.table(&table(&answer)?)?,
+        }
+        output.say(summary(&answer.summary));
+        if let Some(path) = &self.parquet {
+            output.say(format!("Written to {}.", path.display()));
+        }
+        Ok(())
+    }
+}
+
+/// Rows, and what they took.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    summary: QuerySummary,
+}
+
+/// Runs one query.
+pub(crate) async fn run_query(
+    client: &Client,
+    sql: &str,
+    max_rows: u32,
+) -> Result<Answer, Failure> {
+    let request = Request::new(RunQueryRequest {
+        sql: sql.to_owned(),
+        max_rows,
+    });
+    let stream = client
+        .records()
+        .run_query(request)
+        .await
+        .map_err(|status| client.failure(&status))?;
+    let mut stream = stream.into_inner();
+    let mut arrow = Vec::new();
+    let mut summary = QuerySummary::default();
+    while let Some(message) = stream
+        .message()
+        .await
+        .map_err(|status| client.failure(&status))?
+    {
+        match message.part {
+            Some(Part::ArrowIpc(piece)) if arrow.len() + piece.len() > ANSWER_BYTES_MAX => {
+                return Err(Failure::refused("the answer is too large")
+                    .hint("ask for fewer rows with --limit or a WHERE"));
+            }
+            Some(Part::ArrowIpc(piece)) => arrow.extend_from_slice(&piece),
+            Some(Part::Summary(part)) => summary = part,
+            None => {}
+        }
+    }
+    if arrow.is_empty() {
+        return Ok(Answer {
+            schema: Schema::empty().into(),
+            batches: Vec::new(),
+            summary,
+        });
+    }
+    let unreadable = |error: datafusion::arrow::error::ArrowError| {
+        Failure::refused("the answer cannot be read").detail(error.to_string())
+    };
+    let reader = StreamReader::try_new(arrow.as_slice(), None).map_err(unreadable)?;
+    let schema = reader.schema();
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    Ok(Answer {
+        schema,
+        batches,
+        summary,
+    })
+}
+
+impl Answer {
+    /// Every cell as text, row by row; a missing value is `missing`.
+    fn rows(&self, missing: &str) -> Result<Vec<Vec<String>>, Failure> {
+        let wrong = |error: datafusion::arrow::error::ArrowError| {
+            Failure::refused("a value cannot be shown").detail(error.to_string())
+        };
+        let options = FormatOptions::default().with_null(missing);
+        let mut rows = Vec::new();
+        for batch in &self.batches {
+            let columns = batch
+                .columns()
+                .iter()
+                .map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+            let columns = columns.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+            rows.extend((0..batch.num_rows()).map(|row| {
+                columns
+                    .iter()
+                    .map(|column| column.value(row).to_string())
+                    .collect()
+            }));
+        }
+        Ok(rows)
+    }
+
+    /// How many rows there are.
+    pub fn row_count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// The answer as a table.
+pub(crate) fn table(answer: &Answer) -> Result<Table, Failure> {
+    let sides = answer.schema.fields().iter().map(|field| {
+        if field.data_type().is_numeric() {
+            Side::Right
+        } else {
+            Side::Left
+        }
+    });
+    let names: Vec<String> = answer
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    Ok(Table::owned(
+        names.into_iter().zip(sides).collect(),
+        answer.rows("-")?,
+    ))
+}
+
+fn json_rows(answer: &Answer) -> Result<Value, Failure> {
+    let names: Vec<&String> = answer
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.name())
+        .collect();
+    let kinds: Vec<&DataType> = answer
+        .schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type())
+        .collect();
+    let missing = "\u{0}";
+    let value = |text: String, kind: &DataType| match kind {
+        _ if text == missing => Value::Null,
+        DataType::Boolean => Value::Bool(text == "true"),
+        kind if kind.is_numeric() => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        _ => Value::String(text),
+    };
+    let rows = answer.rows(missing)?.into_iter().map(|row| {
+        let cells = row.into_iter().zip(&names).zip(&kinds);
+        Value::Object(
+            cells
+                .map(|((text, name), kind)| ((*name).clone(), value(text, kind)))
+                .collect::<Map<_, _>>(),
+        )
+    });
+    let rows: Vec<Value> = rows.collect();
+    let summary = &answer.summary;
+    Ok(json!({
+        "columns": answer.schema.fields().iter().map(|field| json!({
+            "name": field.name(), "type": field.data_type().to_string(),
+        })).collect::<Vec<_>>(),
+        "rows": rows,
+        "truncated": summary.truncated,
+        "elapsed_s": summary.elapsed.as_ref().map(time::seconds),
+        "objects_read": summary.objects_read,
+        "objects_total": summary.objects_total,
+        "bytes_read": summary.bytes_read,
+    }))
+}
+
+fn csv(answer: &Answer) -> Result<String, Failure> {
+    let quoted = |text: &str| {
+        if text.contains(['"', ',', '\n', '\r']) {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        } else {
+            text.to_owned()
+        }
+    };
+    let line = |cells: &mut dyn Iterator<Item = String>| {
+        cells
+            .map(|cell| quoted(&cell))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let mut text = line(
+        &mut answer
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().clone()),
+    );
+    text.push('\n');
+    for row in answer.rows("")? {
+        text.push_str(&line(&mut row.into_iter()));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn write_parquet(path: &Path, answer: &Answer) -> Result<(), Failure> {
+    let wrong = |error: String| {
+        Failure::refused(format!("{} cannot be written", path.display())).detail(error)
+    };
+    let file = std::fs::File::create(path).map_err(|error| wrong(error.to_string()))?;
+    let mut writer = ArrowWriter::try_new(file, answer.schema.clone(), None)
+        .map_err(|error| wrong(error.to_string()))?;
+    for batch in &answer.batches {
+        writer
+            .write(batch)
+            .map_err(|error| wrong(error.to_string()))?;
+    }
+    writer
+        .close()
+        .map(drop)
+        .map_err(|error| wrong(error.to_string()))
+}
+
+/// What a query took, in one line.
+pub(crate) fn summary(summary: &QuerySummary) -> String {
+    let elapsed = summary
+        .elapsed
+        .as_ref()
+        .map(time::seconds)
+        .unwrap_or_default();
+    let more = if summary.truncated {
+        " (there are more: --limit)"
+    } else {
+        ""
+    };
+    let rows = counted(summary.rows, "row", "rows");
+    let objects = counted(summary.objects_total, "object", "objects");
+    let read = count(summary.objects_read);
+    format!(
+        "{rows}{more} in {:.0} ms; read {read} of {objects} ({})",
+        elapsed * 1e3,
+        bytes(summary.bytes_read)
+    )
+}
+
+impl Answer {
+    /// What it took.
+    pub fn summary(&self) -> &QuerySummary {
+        &self.summary
+    }
+}
+
+async fn describe(context: &Context, client: &Client, named: &str) -> Result<(), Failure> {
+    let answer = client.ask(|| {
+        let mut service = client.records();
+        async move { service.list_tables(timed(ListTablesRequest {})).await }
+    });
+    let tables = answer.await?.tables;
+    let output = &context.output;
+    if output.json {
+        return output.json(&tables_json(&tables));
+    }
+    if named.is_empty() {
+        let mut table = Table::new(&[
+            ("TABLE", Side::Left),
+            ("COLUMNS", Side::Right),
+            ("WHAT A ROW IS", Side::Left),
+        ]);
+        for described in &tables {
+            table.row(vec![
+                described.name.clone().into(),
+                count(described.columns.len() as u64).into(),
+                described.doc.clone().into(),
+            ]);
+        }
+        output.table(&table)?;
+        output.next("\\d TABLE lists its columns");
+        return Ok(());
+    }
+    let described = tables.iter().find(|table| table.name == named);
+    let described = described.ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("there is no table {named}")).hint("\\d lists them")
+    })?;
+    columns(output, described)
+}
+
+fn columns(output: &Output, described: &Described) -> Result<(), Failure> {
+    output.say(format!(
+        "{}: {}",
+        Tone::Strong.paint(&described.name),
+        described.doc
+    ));
+    let mut table = Table::new(&[
+        ("COLUMN", Side::Left),
+        ("TYPE", Side::Left),
+        ("MEANING", Side::Left),
+    ]);
+    for column in &described.columns {
+        table.row(vec![
+            column.name.clone().into(),
+            column.r#type.clone().into(),
+            column.doc.clone().into(),
+        ]);
+    }
+    output.table(&table)
+}
+
+fn tables_json(tables: &[Described]) -> Value {
+    let tables = tables.iter().map(|table| {
+        let columns = table
+            .columns
+            .iter()
+            .map(|column| json!({ "name": column.name, "type": column.r#type, "doc": column.doc }));
+        json!({ "name": table.name, "doc": table.doc, "columns": columns.collect::<Vec<_>>() })
+    });
+    json!({ "tables": tables.collect::<Vec<_>>() })
+}
+
+fn stdin_text() -> Result<String, Failure> {
+    std::io::read_to_string(std::io::stdin())
+        .map_err(|error| Failure::refused(format!("the query cannot be read: {error}")))
+}
+
+async fn stdin_line() -> Result<Option<String>, Failure> {
+    let _ = std::io::stderr().flush();
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin()
+            .read_line(&mut line)
+            .map(|read| (read > 0).then_some(line))
+    });
+    let line = line
+        .await
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    line.map_err(|error| Failure::refused(format!("the query cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::{Float64Array, StringArray};
+    use datafusion::arrow::datatypes::Field;
+    use std::sync::Arc;
+
+    fn answer() -> Answer {
+        let schema = Schema::new(vec![
+            Field::new("hardware", DataType::Utf8, true),
+            Field::new("p50_s", DataType::Float64, true),
+        ]);
+        let schema: SchemaRef = schema.into();
+        let names = StringArray::from(vec![Some("H100, x2"), None]);
+        let batch = RecordBatch::try_new(
+            schema.clone(),
+            vec![
+                Arc::new(names),
+                Arc::new(Float64Array::from(vec![0.79, 1.5])),
+            ],
+        );
+        Answer {
+            schema,
+            batches: vec![batch.expect("batch")],
+            summary: QuerySummary {
+                rows: 2,
+                ..QuerySummary::default()
+            },
+        }
+    }
+
+    #[test]
+    fn an_answer_comes_in_every_form() {
+        let answer = answer();
+        assert_eq!(
+            csv(&answer).expect("csv"),
+            "hardware,p50_s\n\"H100, x2\",0.79\n,1.5\n"
+        );
+        let json = json_rows(&answer).expect("json");
+        assert_eq!(
+            json["rows"],
+            json!([{ "hardware": "H100, x2", "p50_s": 0.79 }, { "hardware": null, "p50_s": 1.5 }])
+        );
+        assert_eq!(
+            table(&answer).expect("table").tabs(),
+            "hardware\tp50_s\nH100, x2\t0.79\n-\t1.5\n"
+        );
+        assert_eq!(
+            summary(&answer.summary),
+            "2 rows in 0 ms; read 0 of 0 objects (0 B)"
+        );
+    }
+
+    #[test]
+    fn a_parquet_file_holds_the_rows() {
+        let dir = tempfile::tempdir().expect("folder");
+        let path = dir.path().join("answer.parquet");
+        write_parquet(&path, &answer()).expect("written");
+        let file = std::fs::File::open(&path).expect("open");
+        let reader =
+            datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+                file,
+            )
+            .expect("parquet");
+        let rows: usize = reader
+            .build()
+            .expect("reader")
+            .map(|batch| batch.expect("batch").num_rows())
+            .sum();
+        assert_eq!(rows, 2);
+    }
+}

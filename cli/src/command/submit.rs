@@ -1,0 +1,388 @@
+//! `stepcast submit`: shows what the run will cost, asks, and puts it into the queue exactly once.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use stepcast_proto::v1::{
+    Estimate as Row, JobWishes, Objective, SubmitJobRequest, SubmitJobResponse, Trainer,
+};
+
+use super::estimate::{self, Question};
+use super::watch;
+use crate::client::{self, Client, timed};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Submission};
+use crate::output::money::parse_dollars;
+use crate::output::style::{Mark, Tone};
+use crate::output::{Output, json, time};
+
+/// Puts a run into the queue.
+///
+/// Shows what it will take and cost first, and asks when a person is there to answer.
+///
+/// Example: stepcast submit config/flux-cats --on h100,a100-80 --max-cost 5
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// SimpleTuner's configuration: its folder, or its config.json, config.toml or config.env
+    path: PathBuf,
+    #[command(flatten)]
+    question: Question,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Check everything with the server and keep nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait for the end; succeeds only if the job does
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// What the job is called; the configuration's folder unless given
+    #[arg(long)]
+    name: Option<String>,
+    /// GPUs on one worker: 1, 2, 4 or 8
+    #[arg(long, value_name = "COUNT")]
+    gpus: Option<u32>,
+    /// Least memory of each GPU, in GiB
+    #[arg(long, value_name = "GIB")]
+    min_memory: Option<u32>,
+    /// A label that the worker must carry; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// What hardware is chosen by
+    #[arg(long, value_enum, default_value_t = By::Balanced)]
+    objective: By,
+    /// The same as --objective cheapest
+    #[arg(long, conflicts_with_all = ["objective", "fastest"])]
+    cheapest: bool,
+    /// The same as --objective fastest
+    #[arg(long, conflicts_with = "objective")]
+    fastest: bool,
+    /// Most that all attempts together may cost, in dollars
+    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    max_cost: Option<u64>,
+    /// Most that the GPUs together may cost an hour, in dollars
+    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    max_price: Option<u64>,
+    /// Longest time of one attempt, such as 2h or 45m
+    #[arg(long, value_name = "TIME", value_parser = time::parse_span)]
+    max_runtime: Option<Duration>,
+    /// -10 to 10; higher goes first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-10..=10))]
+    priority: i32,
+    /// How often it is tried again after a failure of its own, 0 to 10; 3 unless given
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(0..=10))]
+    retries: Option<u32>,
+    /// What runs it
+    #[arg(long, value_enum, default_value_t = Runs::Simpletuner)]
+    trainer: Runs,
+    /// 32 hexadecimal digits: the same id again is the same job. Drawn at random unless given
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    request_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// The least money
+    Cheapest,
+    /// The least time
+    Fastest,
+    /// The least product of both
+    Balanced,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Runs {
+    /// SimpleTuner itself
+    Simpletuner,
+    /// A player of recorded streams, on pretend hardware only
+    Replay,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn request_id(text: &str) -> Result<String, String> {
+    let digits = text.len() == 32 && text.chars().all(|letter| letter.is_ascii_hexdigit());
+    if digits {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("a request id has 32 hexadecimal digits".to_owned())
+    }
+}
+
+impl Submit {
+    /// Checks, asks, submits, and waits if that is wanted.
+    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let output = &context.output;
+        let submission = files::collect(&self.path)?;
+        let client = context.connect().await?;
+        let message = self.message(&submission);
+        if self.dry_run || !output.json {
+            let planned = send(
+                &client,
+                SubmitJobRequest {
+                    validate_only: true,
+                    ..message.clone()
+                },
+                &submission,
+            )
+            .await?;
+            if self.dry_run && output.json {
+                output.json(&answer_json(
+                    &planned,
+                    &submission,
+                    &message.request_id,
+                    true,
+                ))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            show_plan(output, &planned, &submission);
+            if self.dry_run {
+                output.say("Nothing was submitted.");
+                output.next(format!("stepcast submit {}", self.path.display()));
+                return Ok(ExitCode::SUCCESS);
+            }
+            if !self.yes && std::io::stdin().is_terminal() && output.live && !confirmed().await? {
+                output.say("Nothing was submitted.");
+                return Ok(ExitCode::from(Exit::Interrupted as u8));
+            }
+        }
+        let answer = send(&client, message.clone(), &submission).await?;
+        let job = answer.job.clone().unwrap_or_default();
+        let id = json::id(&job.name);
+        if output.json && !self.wait {
+            output.json(&answer_json(
+                &answer,
+                &submission,
+                &message.request_id,
+                false,
+            ))?;
+        } else if !output.json {
+            output.data(&submitted_line(output, id))?;
+        }
+        if self.wait {
+            let code = watch::until_end(context, &client, &job.name, false).await?;
+            output.next(format!("stepcast job show {id}"));
+            return Ok(code);
+        }
+        output.next(format!("stepcast job watch {id}"));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn message(&self, submission: &Submission) -> SubmitJobRequest {
+        SubmitJobRequest {
+            request_id: self.request_id.clone().unwrap_or_else(client::request_id),
+            validate_only: false,
+            files: submission.files.clone(),
+            sample_counts: self.question.samples.clone(),
+            wishes: Some(self.wishes(submission)),
+        }
+    }
+
+    fn wishes(&self, submission: &Submission) -> JobWishes {
+        let (models, counts): (Vec<String>, Vec<Option<u32>>) = self
+            .question
+            .on
+            .iter()
+            .map(|text| split_hardware(text))
+            .unzip();
+        let objective = match self.objective {
+            _ if self.cheapest => Objective::Cheapest,
+            _ if self.fastest => Objective::Fastest,
+            By::Cheapest => Objective::Cheapest,
+            By::Fastest => Objective::Fastest,
+            By::Balanced => Objective::Balanced,
+        };
+        let trainer = match self.trainer {
+            Runs::Simpletuner => Trainer::Simpletuner,
+            Runs::Replay => Trainer::Replay,
+        };
+        JobWishes {
+            display_name: self
+                .name
+                .clone()
+                .unwrap_or_else(|| submission.title.clone()),
+            gpu_count: self
+                .gpus
+                .or_else(|| counts.into_iter().flatten().max())
+                .unwrap_or(1),
+            allow: models,
+            min_memory_gib: self.min_memory.unwrap_or(0),
+            labels: self.labels.iter().cloned().collect::<HashMap<_, _>>(),
+            objective: objective.into(),
+            max_price_per_hour_usd_micros: self.max_price,
+            max_cost_usd_micros: self.max_cost,
+            max_runtime: self.max_runtime.map(wire_span),
+            priority: self.priority,
+            retry_limit: self.retries,
+            trainer: trainer.into(),
+        }
+    }
+}
+
+fn wire_span(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}
+
+/// `h100x2` is two GPUs of model `h100`; a model's own name may hold an `x` too.
+fn split_hardware(text: &str) -> (String, Option<u32>) {
+    let text = text.trim().to_ascii_lowercase();
+    match text.rsplit_once('x') {
+        Some((model, count)) if matches!(count, "1" | "2" | "4" | "8") && !model.is_empty() => {
+            (model.to_owned(), count.parse().ok())
+        }
+        _ => (text, None),
+    }
+}
+
+/// Sends a submission; the same request id each time makes asking again safe.
+async fn send(
+    client: &Client,
+    message: SubmitJobRequest,
+    submission: &Submission,
+) -> Result<SubmitJobResponse, Failure> {
+    let (id, only) = (message.request_id.clone(), message.validate_only);
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.submit_job(request).await }
+    });
+    answer
+        .await
+        .map_err(|failure| in_doubt(estimate::with_missing(failure, submission), &id, only))
+}
+
+/// No answer to a submission means that nobody knows: the same id again finds out.
+fn in_doubt(mut failure: Failure, id: &str, validate_only: bool) -> Failure {
+    if !validate_only && failure.exit == Exit::Unreachable && failure.reason.is_empty() {
+        failure.exit = Exit::Unknown;
+    }
+    if failure.exit == Exit::Unknown {
+        failure.hint = Some(format!(
+            "the job may have been taken; ask again with --request-id {id}"
+        ));
+    }
+    failure
+}
+
+fn answer_json(
+    answer: &SubmitJobResponse,
+    submission: &Submission,
+    request_id: &str,
+    dry_run: bool,
+) -> serde_json::Value {
+    json!({
+        "dry_run": dry_run,
+        "request_id": request_id,
+        "job": answer.job.as_ref().map(json::job),
+        "notes": json::notes(&answer.notes),
+        "estimates": answer.estimates.iter().map(json::estimate).collect::<Vec<_>>(),
+        "files_missing": submission.missing,
+    })
+}
+
+fn show_plan(output: &Output, planned: &SubmitJobResponse, submission: &Submission) {
+    let job = planned.job.clone().unwrap_or_default();
+    let name = job
+        .wishes
+        .as_ref()
+        .map(|wishes| wishes.display_name.clone())
+        .unwrap_or_default();
+    let what = if name.is_empty() {
+        job.title.clone()
+    } else {
+        format!("{name} ({})", job.title)
+    };
+    output.say(match planned.estimates.first() {
+        Some(row) if row.run_time.is_some() => format!(
+            "  {what} on {}: {}{}",
+            estimate::title(row),
+            row.headline,
+            done_about(row)
+        ),
+        Some(row) => format!(
+            "  {what} on {}: nobody knows yet what it takes",
+            estimate::title(row)
+        ),
+        None => format!("  {what}: no worker offers hardware for it yet, so it will wait"),
+    });
+    estimate::show_notes(output, &planned.notes);
+    estimate::missing_files(output, submission);
+}
+
+fn done_about(row: &Row) -> String {
+    let middle = |times: Option<&stepcast_proto::v1::TimeQuantiles>| {
+        times
+            .and_then(|times| times.p50.as_ref())
+            .map(time::seconds)
+    };
+    let set_up = middle(row.setup_time.as_ref()).unwrap_or(0.0);
+    middle(row.run_time.as_ref()).map_or_else(String::new, |run| {
+        format!(
+            "; if it starts now, done about {}",
+            time::clock_in(run + set_up)
+        )
+    })
+}
+
+fn submitted_line(output: &Output, id: &str) -> String {
+    if output.drawn {
+        format!(
+            "{} job {} submitted\n",
+            Tone::Good.paint(output.signs.mark(Mark::Done)),
+            Tone::Strong.paint(id)
+        )
+    } else {
+        format!("{id}\n")
+    }
+}
+
+/// Asks the person; an empty line means yes.
+async fn confirmed() -> Result<bool, Failure> {
+    eprint!("  Submit? [Y/n] ");
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin()
+            .read_line(&mut line)
+            .map(|read| (read > 0).then_some(line))
+    });
+    let line = line
+        .await
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    let line =
+        line.map_err(|error| Failure::refused(format!("the answer cannot be read: {error}")))?;
+    Ok(line
+        .is_some_and(|line| matches!(line.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_is_a_model_and_a_count() {
+        assert_eq!(split_hardware("H100x2"), ("h100".to_owned(), Some(2)));
+        assert_eq!(split_hardware("rtx4090"), ("rtx4090".to_owned(), None));
+        assert_eq!(split_hardware("rtx4090x4"), ("rtx4090".to_owned(), Some(4)));
+    }
+
+    #[test]
+    fn silence_after_a_submission_is_doubt_and_names_the_id() {
+        let silent = Failure::new(Exit::Unreachable, "no answer within 10 seconds");
+        let failure = in_doubt(silent.clone(), "00ff", false);
+        assert_eq!(failure.exit, Exit::Unknown);
+        assert!(failure.hint.expect("hint").contains("--request-id 00ff"));
+        assert_eq!(in_doubt(silent, "00ff", true).exit, Exit::Unreachable);
+    }
+}

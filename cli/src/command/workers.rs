@@ -1,0 +1,437 @@
+//! `stepcast workers`: who offers GPUs, and who may.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use stepcast_proto::v1::{
+    CreateWorkerTokenRequest, DrainWorkerRequest, ListWorkerTokensRequest, ListWorkersRequest,
+    ResumeWorkerRequest, RevokeWorkerTokenRequest, Worker, WorkerState,
+};
+
+use crate::client::{Client, timed};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::money::{counted, dollars};
+use crate::output::style::{Mark, Tone};
+use crate::output::table::{Cell, Side, Table};
+use crate::output::{json, time};
+
+/// Lists workers; lets them in, drains them, takes them out.
+#[derive(Debug, Args)]
+pub(crate) struct Workers {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The tokens that let workers in
+    #[command(subcommand)]
+    Token(Token),
+    /// Gives a worker nothing new
+    Drain {
+        /// The worker's name or id
+        worker: String,
+        /// Stop what runs there too; it goes on elsewhere from its newest checkpoint
+        #[arg(long)]
+        stop_running: bool,
+    },
+    /// Gives a drained worker work again
+    Resume {
+        /// The worker's name or id
+        worker: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Makes a token; prints its secret, which is told this once
+    Create {
+        /// What the worker will be called
+        name: String,
+        /// Write the secret to a file that only you can read, instead of printing it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Lists tokens, without their secrets
+    #[command(visible_alias = "ls")]
+    List,
+    /// Takes a token back: its worker gets nothing more, and what it runs is stopped
+    Revoke {
+        /// The token's name or id
+        token: String,
+    },
+}
+
+impl Workers {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.connect().await?;
+        match self.what {
+            None => list(context, &client).await,
+            Some(What::Token(Token::Create { name, out })) => {
+                create(context, &client, name, out).await
+            }
+            Some(What::Token(Token::List)) => tokens(context, &client).await,
+            Some(What::Token(Token::Revoke { token })) => revoke(context, &client, &token).await,
+            Some(What::Drain {
+                worker,
+                stop_running,
+            }) => drain(context, &client, &worker, stop_running).await,
+            Some(What::Resume { worker }) => resume(context, &client, &worker).await,
+        }
+    }
+}
+
+/// Every worker.
+pub(crate) async fn all(client: &Client) -> Result<Vec<Worker>, Failure> {
+    let answer = client.ask(|| {
+        let mut service = client.workers();
+        async move { service.list_workers(timed(ListWorkersRequest {})).await }
+    });
+    Ok(answer.await?.workers)
+}
+
+async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
+    let workers = all(client).await?;
+    let output = &context.output;
+    if output.json {
+        return output
+            .json(&json!({ "workers": workers.iter().map(json::worker).collect::<Vec<_>>() }));
+    }
+    if workers.is_empty() {
+        output.say("No workers.");
+        output.next("stepcast workers token create NAME, then `stepcast worker` on a GPU host");
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("WORKER", Side::Left),
+        ("GPUS", Side::Left),
+        ("USED", Side::Right),
+        ("STATE", Side::Left),
+        ("PRICE/GPU h", Side::Right),
+        ("RUNS", Side::Left),
+        ("SINCE", Side::Right),
+    ]);
+    workers.iter().for_each(|worker| table.row(row(worker)));
+    output.table(&table)?;
+    output.say(summary(&workers));
+    Ok(())
+}
+
+fn row(worker: &Worker) -> Vec<Cell> {
+    let used = worker.gpus.iter().filter(|gpu| !gpu.job.is_empty()).count();
+    let mut runs: Vec<&str> = worker
+        .gpus
+        .iter()
+        .map(|gpu| json::id(&gpu.job))
+        .filter(|job| !job.is_empty())
+        .collect();
+    runs.dedup();
+    let (state, tone) = match worker.state() {
+        WorkerState::Ready if worker.attached => ("ready", Tone::Good),
+        WorkerState::Ready | WorkerState::Unspecified => ("away", Tone::Warn),
+        WorkerState::Draining => ("draining", Tone::Warn),
+        WorkerState::Lost => ("lost", Tone::Bad),
+        WorkerState::Revoked => ("revoked", Tone::Dim),
+    };
+    let state = match worker.since_time.as_ref().and_then(time::seconds_since) {
+        Some(since) if worker.state() != WorkerState::Ready => {
+            format!("{state} {}", time::rough_span(since))
+        }
+        _ => state.to_owned(),
+    };
+    vec![
+        Cell::toned(called(worker), Tone::Strong),
+        gpus(worker).into(),
+        format!("{used}/{}", worker.gpus.len()).into(),
+        Cell::toned(state, tone),
+        worker
+            .price_per_gpu_hour_usd_micros
+            .map_or_else(|| "-".to_owned(), dollars)
+            .into(),
+        if runs.is_empty() {
+            "-".to_owned()
+        } else {
+            runs.join(" ")
+        }
+        .into(),
+        time::age(worker.register_time.as_ref()).into(),
+    ]
+}
+
+/// What people call a worker.
+fn called(worker: &Worker) -> &str {
+    if worker.display_name.is_empty() {
+        json::id(&worker.name)
+    } else {
+        &worker.display_name
+    }
+}
+
+/// `2 x H100 80GB`, or each model where a worker has several.
+fn gpus(worker: &Worker) -> String {
+    let mut groups: Vec<(&str, usize)> = Vec::new();
+    for gpu in &worker.gpus {
+        let title = if gpu.title.is_empty() {
+            gpu.model.as_str()
+        } else {
+            &gpu.title
+        };
+        match groups.iter_mut().find(|(known, _)| *known == title) {
+            Some((_, count)) => *count += 1,
+            None => groups.push((title, 1)),
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(title, count)| format!("{count} x {title}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn summary(workers: &[Worker]) -> String {
+    let all: usize = workers.iter().map(|worker| worker.gpus.len()).sum();
+    let used: usize = workers
+        .iter()
+        .flat_map(|worker| &worker.gpus)
+        .filter(|gpu| !gpu.job.is_empty())
+        .count();
+    let ready = |worker: &&Worker| worker.state() == WorkerState::Ready;
+    let free: usize = workers
+        .iter()
+        .filter(ready)
+        .flat_map(|worker| &worker.gpus)
+        .filter(|gpu| gpu.job.is_empty())
+        .count();
+    let away = all - used - free;
+    let away = if away > 0 {
+        format!(", {away} not available")
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: {used} in use, {free} free{away}",
+        counted(all as u64, "GPU", "GPUs")
+    )
+}
+
+/// The resource name of a worker that a person names by id or by what it is called.
+async fn find(client: &Client, named: &str) -> Result<String, Failure> {
+    let workers = all(client).await?;
+    let matches = |worker: &&Worker| {
+        json::id(&worker.name) == json::id(named) || worker.display_name == named
+    };
+    let found = workers.iter().find(matches);
+    found.map(|worker| worker.name.clone()).ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("there is no worker {named}"))
+            .hint("`stepcast workers` lists them")
+    })
+}
+
+async fn drain(
+    context: &Context,
+    client: &Client,
+    worker: &str,
+    stop_running: bool,
+) -> Result<(), Failure> {
+    let name = find(client, worker).await?;
+    let answer = client.ask(|| {
+        let request = timed(DrainWorkerRequest {
+            name: name.clone(),
+            stop_running,
+        });
+        let mut service = client.workers();
+        async move { service.drain_worker(request).await }
+    });
+    answer.await?;
+    done(
+        context,
+        "draining",
+        &name,
+        &format!("{worker} gets nothing new"),
+        &format!("stepcast workers resume {worker}    (to give it work again)"),
+    )
+}
+
+async fn resume(context: &Context, client: &Client, worker: &str) -> Result<(), Failure> {
+    let name = find(client, worker).await?;
+    let answer = client.ask(|| {
+        let request = timed(ResumeWorkerRequest { name: name.clone() });
+        let mut service = client.workers();
+        async move { service.resume_worker(request).await }
+    });
+    answer.await?;
+    done(
+        context,
+        "resumed",
+        &name,
+        &format!("{worker} gets work again"),
+        "stepcast workers",
+    )
+}
+
+async fn create(
+    context: &Context,
+    client: &Client,
+    name: String,
+    out: Option<PathBuf>,
+) -> Result<(), Failure> {
+    // Not asked again by itself: a second token of the same name is refused, and the first one's secret would be lost.
+    let request = timed(CreateWorkerTokenRequest {
+        display_name: name.clone(),
+    });
+    let answer = client
+        .workers()
+        .create_worker_token(request)
+        .await
+        .map_err(|status| client.failure(&status))?
+        .into_inner();
+    let token = answer.token.unwrap_or_default();
+    let output = &context.output;
+    let file = match &out {
+        Some(path) => {
+            write_secret(path, &answer.secret)?;
+            path.display().to_string()
+        }
+        None => "FILE".to_owned(),
+    };
+    if output.json {
+        let secret = out.is_none().then_some(&answer.secret);
+        return output.json(&json!({ "token": json::token(&token), "secret": secret, "file": out.map(|path| path.display().to_string()) }));
+    }
+    if out.is_none() {
+        output.data(&format!("{}\n", answer.secret))?;
+        output.say(format!("The secret of worker {name}'s token, told this once: keep it in a file that only its host can read."));
+    } else {
+        output.marked(
+            Mark::Done,
+            Tone::Good,
+            format!("token for worker {name} written to {file}"),
+        );
+    }
+    output.next(format!(
+        "stepcast worker --join-token-file {file}    (on the GPU host, with --server)"
+    ));
+    Ok(())
+}
+
+/// Writes a secret to a new file that only its owner can read.
+pub(crate) fn write_secret(path: &std::path::Path, secret: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options
+        .open(path)
+        .and_then(|mut file| writeln!(file, "{secret}"));
+    written.map_err(|error| {
+        Failure::refused(format!("{} cannot be written", path.display())).detail(error.to_string())
+    })
+}
+
+async fn tokens(context: &Context, client: &Client) -> Result<(), Failure> {
+    let tokens = list_tokens(client).await?;
+    let output = &context.output;
+    if output.json {
+        return output
+            .json(&json!({ "tokens": tokens.iter().map(json::token).collect::<Vec<_>>() }));
+    }
+    let mut table = Table::new(&[
+        ("TOKEN", Side::Left),
+        ("NAME", Side::Left),
+        ("WORKER", Side::Left),
+        ("AGE", Side::Right),
+    ]);
+    for token in &tokens {
+        let worker = if token.worker.is_empty() {
+            "not used yet"
+        } else {
+            json::id(&token.worker)
+        };
+        table.row(vec![
+            json::id(&token.name).into(),
+            token.display_name.clone().into(),
+            worker.into(),
+            time::age(token.create_time.as_ref()).into(),
+        ]);
+    }
+    if table.is_empty() {
+        output.say("No tokens.");
+        output.next("stepcast workers token create NAME");
+        return Ok(());
+    }
+    output.table(&table)
+}
+
+async fn list_tokens(client: &Client) -> Result<Vec<stepcast_proto::v1::WorkerToken>, Failure> {
+    let answer = client.ask(|| {
+        let mut service = client.workers();
+        async move {
+            service
+                .list_worker_tokens(timed(ListWorkerTokensRequest {}))
+                .await
+        }
+    });
+    Ok(answer.await?.tokens)
+}
+
+async fn revoke(context: &Context, client: &Client, token: &str) -> Result<(), Failure> {
+    let tokens = list_tokens(client).await?;
+    let found = tokens
+        .iter()
+        .find(|known| json::id(&known.name) == json::id(token) || known.display_name == token);
+    let name = found.map(|known| known.name.clone()).ok_or_else(|| {
+        Failure::new(Exit::NotFound, format!("there is no token {token}"))
+            .hint("`stepcast workers token list` lists them")
+    })?;
+    let answer = client.ask(|| {
+        let request = timed(RevokeWorkerTokenRequest { name: name.clone() });
+        let mut service = client.workers();
+        async move { service.revoke_worker_token(request).await }
+    });
+    answer.await?;
+    done(
+        context,
+        "revoked",
+        &name,
+        &format!("token {token} revoked; its worker gets nothing more"),
+        "stepcast workers",
+    )
+}
+
+fn done(context: &Context, what: &str, name: &str, text: &str, next: &str) -> Result<(), Failure> {
+    let output = &context.output;
+    if output.json {
+        return output.json(&json!({ "done": what, "name": name }));
+    }
+    output.marked(Mark::Done, Tone::Good, text);
+    output.next(next);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stepcast_proto::v1::Gpu;
+
+    #[test]
+    fn gpus_of_a_worker_are_counted_by_model() {
+        let gpu = |title: &str, job: &str| Gpu {
+            model: "h100".to_owned(),
+            title: title.to_owned(),
+            job: job.to_owned(),
+        };
+        let worker = Worker {
+            display_name: "a1".to_owned(),
+            gpus: vec![gpu("H100 80GB", "jobs/4f2a"), gpu("H100 80GB", "")],
+            state: WorkerState::Ready.into(),
+            attached: true,
+            ..Worker::default()
+        };
+        assert_eq!(gpus(&worker), "2 x H100 80GB");
+        assert_eq!(summary(&[worker]), "2 GPUs: 1 in use, 1 free");
+    }
+}

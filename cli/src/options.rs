@@ -1,0 +1,117 @@
+//! The command line: one struct that clap, the help, the completions and docs/cli.md are all made from.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::command;
+
+/// Tells you what a fine-tune will cost before you run it, then runs it on the GPU that makes sense.
+#[derive(Debug, Parser)]
+#[command(
+    name = "stepcast",
+    version,
+    before_help = "Example: stepcast estimate config/flux-cats    (a SimpleTuner configuration, as it is)",
+    after_help = EXIT_CODES,
+    after_long_help = EXIT_CODES,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Part of every help text and of docs/cli.md.
+pub(crate) const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    refused by rule
+  2    usage
+  3    not found
+  4    cluster not reachable
+  5    outcome unknown, ask again with the same request id
+  130  interrupted";
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// The server to talk to; a worker may be given several, separated by commas
+    ///
+    /// Environment: STEPCAST_SERVER. Default: http://127.0.0.1:7070.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Common options"
+    )]
+    pub server: Option<String>,
+    /// File with the token that the server asks people for
+    ///
+    /// Environment: STEPCAST_ACCESS_TOKEN_FILE.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Common options"
+    )]
+    pub access_token_file: Option<String>,
+    /// Certificate authority to trust besides the system's, as a PEM file
+    ///
+    /// Environment: STEPCAST_CA_FILE.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Common options"
+    )]
+    pub ca_file: Option<String>,
+    /// Answer in JSON; its names never change within a major version
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub json: bool,
+    /// Draw tables for a terminal of so many columns, also on a pipe
+    #[arg(long, global = true, value_name = "COLUMNS", help_heading = "Common options", value_parser = clap::value_parser!(u16).range(40..=400))]
+    pub columns: Option<u16>,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows the whole ring in a temporary folder, in under a minute
+    Demo(command::demo::Demo),
+    /// Runs a server and a worker on this machine, for trying things out
+    Dev(command::dev::Dev),
+    /// Runs a server
+    Server(Box<command::server::Server>),
+    /// Offers this host's GPUs to a cluster until SIGTERM, which drains it
+    Worker(Box<command::worker::Worker>),
+    /// Says what a run will take and cost on each hardware
+    Estimate(command::estimate::Estimate),
+    /// Puts a run into the queue
+    Submit(Box<command::submit::Submit>),
+    /// Lists jobs, newest first
+    Jobs(command::jobs::Jobs),
+    /// Looks at one job, or cancels it
+    #[command(subcommand)]
+    Job(command::job::Job),
+    /// Lists workers; lets them in, drains them, takes them out
+    Workers(command::workers::Workers),
+    /// Asks the benchmark records in SQL; without a query it prompts
+    Sql(command::sql::Sql),
+    /// Adds measured figures to the records, or lists where they came from
+    #[command(subcommand)]
+    Records(command::records::Records),
+    /// Says where the server stands
+    #[command(subcommand)]
+    Cluster(command::cluster::Cluster),
+    /// Shows this program's settings and where each came from
+    #[command(subcommand)]
+    Config(command::config::Config),
+    /// Prints completions for a shell
+    Completions(command::completions::Completions),
+    /// Guards one trainer process (started by the worker itself).
+    #[command(hide = true)]
+    Guard(command::helpers::Guard),
+    /// Plays a stream of webhooks instead of a trainer (started by the worker itself).
+    #[command(hide = true)]
+    Replay(command::helpers::Replay),
+}
