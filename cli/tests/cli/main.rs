@@ -1,0 +1,8 @@
+//! The real program against a real server in a temporary folder: every command, its exit codes and its screens.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod refusals;
+mod ring;
+mod screens;
+mod support;

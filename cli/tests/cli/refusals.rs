@@ -1,0 +1,195 @@
+//! What each mistake comes to: an exit code that scripts can rely on, and words that say what to do.
+
+use std::process::Stdio;
+
+use crate::support::{Process, Ring, Said, alone, example};
+
+#[test]
+fn a_wrong_command_line_is_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    for wrong in [
+        &["estimate"][..],
+        &["nonsense"],
+        &["job", "show", "a/b"],
+        &["submit", "x", "--priority", "11"],
+        &["jobs", "--server", "::"],
+    ] {
+        assert_eq!(alone(folder.path(), wrong).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    let ring = Ring::start();
+    for wrong in [
+        &["job", "show", "nosuch"][..],
+        &["job", "why", "nosuch"],
+        &["job", "watch", "nosuch"],
+        &["job", "cancel", "nosuch"],
+        &["job", "logs", "nosuch"],
+        &["workers", "drain", "nobody"],
+        &["workers", "token", "revoke", "nobody"],
+        &["estimate", "nowhere"],
+        &["estimate", "."],
+        &["records", "import", "nowhere.csv", "--source", "x"],
+        &["sql", "\\d nosuch"],
+    ] {
+        let stderr = ring.call(wrong).refused(3);
+        assert!(stderr.starts_with("error: "), "{wrong:?}: {stderr}");
+    }
+    let json = ring.call(&["job", "show", "nosuch", "--json"]).refused(3);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["error"]["exit_code"], 3);
+}
+
+#[test]
+fn nobody_there_is_its_own_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let stderr = alone(folder.path(), &["jobs", "--server", "127.0.0.1:1"]).refused(4);
+    assert!(
+        stderr.starts_with("error: no server answers at http://127.0.0.1:1\n"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("hint: start one with `stepcast dev`"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_malformed_configuration_is_refused_with_its_place() {
+    let ring = Ring::start();
+    ring.file("broken/config.json", "{\n  \"model_family\": \"flux\",,\n}");
+    let stderr = ring.call(&["estimate", "broken"]).refused(1);
+    assert!(stderr.contains("config.json line 2"), "{stderr}");
+    ring.file(
+        "poor/config.json",
+        "{\"model_family\": \"nonsense\", \"data_backend_config\": \"nowhere.json\"}",
+    );
+    let stderr = ring.call(&["submit", "poor", "--yes"]).refused(1);
+    assert!(stderr.contains("model_family"), "{stderr}");
+    assert!(stderr.contains("nowhere.json: not found here"), "{stderr}");
+}
+
+#[test]
+fn a_huge_configuration_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(100 << 20)
+        .unwrap();
+    let stderr = alone(folder.path(), &["estimate", "config.json"]).refused(1);
+    assert!(stderr.contains("100.0 MiB"), "{stderr}");
+}
+
+#[test]
+fn a_wrong_token_is_refused_and_the_right_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (folder.path().join("right"), folder.path().join("wrong"));
+    std::fs::write(&right, "right-0123456789abcdef\n").unwrap();
+    std::fs::write(&wrong, "wrong-0123456789abcdef\n").unwrap();
+    let (right, wrong) = (right.to_str().unwrap(), wrong.to_str().unwrap());
+    let ring = Ring::with(&["--access-token-file", right]);
+    ring.call(&["jobs", "--access-token-file", right]).ok();
+    ring.call(&["jobs", "--access-token-file", wrong])
+        .refused(1);
+    let stderr = ring.call(&["jobs"]).refused(1);
+    assert!(stderr.contains("access"), "{stderr}");
+}
+
+#[test]
+fn a_refused_query_changes_nothing() {
+    let ring = Ring::start();
+    for query in [
+        "DROP TABLE training_steps",
+        "SELEC 1",
+        "SELECT nosuch FROM training_steps",
+    ] {
+        let stderr = ring.call(&["sql", query]).refused(1);
+        assert!(stderr.starts_with("error: "), "{stderr}");
+    }
+    assert_eq!(
+        ring.call(&["sql", "SELECT 1 AS one", "--csv"]).ok(),
+        "one\n1\n"
+    );
+}
+
+#[test]
+fn settings_that_nobody_knows_are_refused_with_the_nearest_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join(".config/stepcast");
+    std::fs::create_dir_all(&config).unwrap();
+    std::fs::write(config.join("config.toml"), "servr = \"http://a:1\"\n").unwrap();
+    let stderr = alone(folder.path(), &["jobs"]).refused(1);
+    assert!(stderr.contains("hint: did you mean `server`?"), "{stderr}");
+}
+
+#[test]
+fn plain_text_beyond_this_host_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let stderr = alone(
+        folder.path(),
+        &["server", "--data", "d", "--listen", "0.0.0.0:0"],
+    )
+    .refused(1);
+    assert!(stderr.contains("plain text"), "{stderr}");
+}
+
+#[test]
+fn two_servers_with_one_folder_are_one_too_many() {
+    let ring = Ring::start();
+    let stderr = alone(
+        ring.folder.path(),
+        &["server", "--data", "data", "--listen", "127.0.0.1:0"],
+    )
+    .refused(1);
+    assert!(stderr.contains("error: "), "{stderr}");
+}
+
+#[test]
+fn an_interrupted_watch_ends_with_130() {
+    let ring = Ring::start();
+    let job = ring.submit(&[]);
+    let mut watch = ring
+        .command(&["job", "watch", &job])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its first line says that it watches; from then on it waits.
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(watch.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    assert!(line.contains("is pending"), "{line}");
+    let id = rustix::process::Pid::from_child(&watch);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let mut watch = Process(watch);
+    assert_eq!(watch.0.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn the_server_stays_up_after_every_mistake() {
+    let ring = Ring::start();
+    let path = example();
+    ring.file("broken/config.json", "{");
+    for _ in 0..3 {
+        let said: Said = ring.call(&["submit", "broken", "--yes"]);
+        assert_eq!(said.code, 1);
+    }
+    assert_eq!(
+        ring.call(&[
+            "submit",
+            path.to_str().unwrap(),
+            "--on",
+            "nonsense",
+            "--yes"
+        ])
+        .code,
+        1
+    );
+    ring.call(&["cluster", "status"]).ok();
+}

@@ -1,0 +1,110 @@
+//! The ring with a worker: a job that succeeds, one that is cancelled, and the demo.
+
+use serde_json::Value;
+
+use crate::support::{Ring, alone, until};
+
+#[test]
+fn a_job_runs_to_its_end_and_the_next_estimate_has_learnt() {
+    let ring = Ring::start();
+    let _worker = ring.worker("0");
+    let path = crate::support::example();
+    let path = path.to_str().unwrap();
+    let estimate = || {
+        ring.call(&["estimate", path, "--on", "replay", "--json"])
+            .json()["estimates"][0]
+            .clone()
+    };
+    let before = estimate();
+    assert_ne!(before["basis"], "EXACT");
+    let said = ring.call(&["submit", path, "--yes", "--trainer", "replay", "--wait"]);
+    let stdout = said.ok();
+    assert!(stdout.contains("running -> succeeded"), "{stdout}");
+    let jobs = ring.call(&["jobs", "--json"]).json();
+    let job = jobs["jobs"][0].clone();
+    assert_eq!(
+        (&job["state"], job["attempts"].as_array().unwrap().len()),
+        (&"SUCCEEDED".into(), 1)
+    );
+    let id = job["job"].as_str().unwrap();
+    let watched = ring.call(&["job", "watch", id, "--json"]).ok();
+    let last: Value = serde_json::from_str(watched.lines().last().unwrap()).unwrap();
+    assert_eq!(last["ended"]["state"], "SUCCEEDED");
+    until(|| estimate()["basis"] == "EXACT");
+    let workers = ring.call(&["workers", "--json"]).json();
+    assert_eq!(workers["workers"][0]["gpus"][0]["model"], "replay");
+    ring.call(&["workers", "drain", "w1"]).ok();
+    assert_eq!(
+        ring.call(&["workers", "--json"]).json()["workers"][0]["state"],
+        "DRAINING"
+    );
+    ring.call(&["workers", "resume", "w1"]).ok();
+    assert_eq!(
+        ring.call(&["workers", "--json"]).json()["workers"][0]["state"],
+        "READY"
+    );
+}
+
+#[test]
+fn a_running_job_is_cancelled_and_its_watch_fails() {
+    let ring = Ring::start();
+    // At the speed of a real run it lasts minutes, so that it is still running when it is cancelled.
+    let _worker = ring.worker("1");
+    let job = ring.submit(&["--trainer", "replay"]);
+    until(|| ring.call(&["job", "show", &job, "--json"]).json()["state"] == "RUNNING");
+    ring.call(&["job", "cancel", &job]).ok();
+    let stderr = ring.call(&["job", "watch", &job]).refused(1);
+    assert!(
+        stderr.contains(&format!("error: job {job} cancelled")),
+        "{stderr}"
+    );
+    assert_eq!(
+        ring.call(&["job", "show", &job, "--json"]).json()["state"],
+        "CANCELLED"
+    );
+}
+
+#[test]
+fn the_demo_tells_the_whole_ring_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = crate::support::program(folder.path());
+    let told = demo
+        .env("TMPDIR", folder.path())
+        .arg("demo")
+        .output()
+        .unwrap();
+    let told: crate::support::Said = told.into();
+    let story = told.ok();
+    for fact in [
+        "1. A server",
+        "succeeded: 150 steps",
+        "after: ",
+        "Next: stepcast dev",
+    ] {
+        assert!(story.contains(fact), "{fact}: {story}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_worker_without_a_token_is_told_how_to_get_one() {
+    let ring = Ring::start();
+    let stderr = alone(
+        ring.folder.path(),
+        &[
+            "worker",
+            "--replay",
+            "1",
+            "--state",
+            "w",
+            "--server",
+            &ring.address,
+        ],
+    )
+    .refused(1);
+    assert!(stderr.contains("stepcast workers token create"), "{stderr}");
+}
