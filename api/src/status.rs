@@ -117,12 +117,13 @@ pub(crate) fn not_found(kind: &'static str, article: &str, name: &str) -> Status
         article.split_once(' ').map_or(article, |(_, noun)| noun)
     );
     // A name is repeated only when it can be one, since a caller may have sent anything.
-    let shown = if name.len() <= 64 && !name.chars().any(char::is_control) {
-        name
+    let fits = name != kind && name.len() <= 64 && !name.chars().any(char::is_control);
+    let (shown, message) = if fits {
+        (name, format!("{what}: {name}"))
     } else {
-        kind
+        ("", what.clone())
     };
-    let refusal = Refusal::new(Code::NotFound, reason, format!("{what}: {shown}")).hint(hint);
+    let refusal = Refusal::new(Code::NotFound, reason, message).hint(hint);
     refusal.resource(kind, shown, &what).into()
 }
 
@@ -199,6 +200,18 @@ pub(crate) fn propose(error: ProposeError) -> Status {
             Refusal::new(Code::InvalidArgument, "TOO_LARGE", message).into()
         }
         ProposeError::Stopped(_) => stopped(message),
+    }
+}
+
+/// The same of a command about one thing, which is called by its name if it is not there.
+pub(crate) fn propose_about(error: ProposeError, name: &str) -> Status {
+    match error {
+        ProposeError::Rejected(Rejection::NoSuchJob) => not_found("jobs", "a job", name),
+        ProposeError::Rejected(Rejection::NoSuchWorker) => not_found("workers", "a worker", name),
+        ProposeError::Rejected(Rejection::NoSuchToken) => {
+            not_found("workerTokens", "a worker token", name)
+        }
+        other => propose(other),
     }
 }
 
@@ -437,6 +450,6 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_one_is_not_repeated() {
         let status = not_found("jobs", "a job", &format!("jobs/{}", "x".repeat(100)));
-        assert_eq!(status.message(), "there is no such job: jobs");
+        assert_eq!(status.message(), "there is no such job");
     }
 }

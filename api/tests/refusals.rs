@@ -162,6 +162,13 @@ async fn what_is_not_there_and_what_is_too_large_is_said_and_the_server_goes_on(
         "NO_SUCH_JOB"
     );
 
+    let cancel = v1::CancelJobRequest {
+        name: "jobs/jzzzz".into(),
+        request_id: String::new(),
+    };
+    let cancelled = server.jobs().cancel_job(cancel).await.unwrap_err();
+    assert_eq!(cancelled.message(), "there is no such job: jobs/jzzzz");
+
     let mut large = submission('1');
     large.files[0].content = vec![b' '; 2 << 20];
     assert_eq!(

@@ -113,7 +113,7 @@ impl JobsService for Jobs {
             .handle
             .propose(Command::CancelJob { job: id }, request_id)
             .await;
-        cancelled.map_err(status::propose)?;
+        cancelled.map_err(|error| status::propose_about(error, &request.name))?;
         Ok(Response::new(v1::CancelJobResponse {
             job: Some(self.job(id, &request.name).await?),
         }))

@@ -3,10 +3,10 @@
 //! The request id decides where the files lie and which reply is given, so sending a request again, after a lost answer
 //! or at the same moment, leaves one folder and one job.
 
-use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stepcast_cluster::{Health, ProposeError};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Missing, Reading};

@@ -27,7 +27,7 @@ impl WorkersService for Workers {
         )?;
         let (secret, hash) = auth::new_worker_secret();
         let id = match self
-            .propose(Command::CreateWorkerToken { name, hash })
+            .propose(Command::CreateWorkerToken { name, hash }, "")
             .await?
         {
             Reply::TokenCreated { token } => token,
@@ -49,8 +49,10 @@ impl WorkersService for Workers {
         &self,
         request: Request<v1::RevokeWorkerTokenRequest>,
     ) -> Result<Response<v1::RevokeWorkerTokenResponse>, Status> {
-        let token = names::token("name", &request.into_inner().name)?;
-        self.propose(Command::RevokeWorkerToken { token }).await?;
+        let name = request.into_inner().name;
+        let token = names::token("name", &name)?;
+        self.propose(Command::RevokeWorkerToken { token }, &name)
+            .await?;
         Ok(Response::new(v1::RevokeWorkerTokenResponse {}))
     }
 
@@ -88,10 +90,13 @@ impl WorkersService for Workers {
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
         let request = request.into_inner();
         let worker = names::worker("name", &request.name)?;
-        self.propose(Command::DrainWorker {
-            worker,
-            stop_running: request.stop_running,
-        })
+        self.propose(
+            Command::DrainWorker {
+                worker,
+                stop_running: request.stop_running,
+            },
+            &request.name,
+        )
         .await?;
         Ok(Response::new(v1::DrainWorkerResponse {}))
     }
@@ -100,19 +105,18 @@ impl WorkersService for Workers {
         &self,
         request: Request<v1::ResumeWorkerRequest>,
     ) -> Result<Response<v1::ResumeWorkerResponse>, Status> {
-        let worker = names::worker("name", &request.into_inner().name)?;
-        self.propose(Command::ResumeWorker { worker }).await?;
+        let name = request.into_inner().name;
+        let worker = names::worker("name", &name)?;
+        self.propose(Command::ResumeWorker { worker }, &name)
+            .await?;
         Ok(Response::new(v1::ResumeWorkerResponse {}))
     }
 }
 
 impl Workers {
-    async fn propose(&self, command: Command) -> Result<Reply, Status> {
-        self.0
-            .handle
-            .propose(command, None)
-            .await
-            .map_err(status::propose)
+    async fn propose(&self, command: Command, name: &str) -> Result<Reply, Status> {
+        let proposed = self.0.handle.propose(command, None).await;
+        proposed.map_err(|error| status::propose_about(error, name))
     }
 }
 
