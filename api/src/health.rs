@@ -9,6 +9,15 @@ use tonic_health::server::HealthReporter;
 /// How often the node is looked at: a balancer that asks every second sees a change within a quarter more.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// Makes these services known before anybody can ask for their health.
+pub(crate) async fn register(reporter: &HealthReporter, services: &[&'static str]) {
+    for service in services.iter().chain([&""]) {
+        reporter
+            .set_service_status(*service, ServingStatus::NotServing)
+            .await;
+    }
+}
+
 /// Sets the health of these services, and of the whole under the empty name, for as long as it runs.
 pub(crate) async fn report(reporter: HealthReporter, handle: Handle, services: Vec<&'static str>) {
     let mut told = None;

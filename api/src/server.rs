@@ -133,7 +133,7 @@ pub async fn serve(
         privacy_mode: config.privacy_mode,
         closing,
     };
-    let (router, mut health) = router(&mut server, &context, People(config.access_token))?;
+    let (router, mut health) = router(&mut server, &context, People(config.access_token)).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut stopped = close.subscribe();
     let stop = async move {
@@ -168,7 +168,7 @@ fn builder() -> Server {
 type Background = tokio::task::JoinSet<()>;
 
 /// Every service on the server, and what runs beside them.
-fn router(
+async fn router(
     server: &mut Server,
     context: &Context,
     people: People,
@@ -178,6 +178,7 @@ fn router(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let (reporter, health) = tonic_health::server::health_reporter();
+    health::register(&reporter, &SERVICES).await;
     let mut background = Background::new();
     background.spawn(health::report(
         reporter,
