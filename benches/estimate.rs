@@ -1,16 +1,24 @@
-//! How long does an estimate take? Builds an index of 100,000 cells and prints p50 and p99 of one run on 20
-//! hardwares: `cargo bench -p stepcast-benches --bench estimate`.
+//! How long does an estimate take, in process and over gRPC, with 100,000 cells? One run on 20 hardwares, p50 and p99.
+//!
+//! `cargo bench -p stepcast-benches --bench estimate`
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
 
-use std::error::Error;
-use std::time::Instant;
+mod support;
 
-use stepcast_estimator::{Ask, Day, Evidence, Index, PriceBook};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stepcast_api::{ApiConfig, StagingArea};
+use stepcast_cluster::{Config, Node};
+use stepcast_estimator::{Ask, Contribution, Day, Estimator, PriceBook, StoreConfig};
+use stepcast_proto::v1::{self, estimates_service_client::EstimatesServiceClient};
 use stepcast_records::simpletuner::{Dataset, Length, Validation, Workload};
 use stepcast_records::{
     Accumulation, BatchSize, FrameClass, HalfMegapixels, Hardware, Key, Method, Precision,
     Quantization, Recipe, Row, TrainingKey,
 };
+use tokio::net::TcpListener;
 
 /// The index holds so many cells.
 const CELLS: usize = 100_000;
@@ -19,19 +27,36 @@ const HARDWARE: usize = 20;
 /// Each kind of question is asked so often.
 const ROUNDS: usize = 2_000;
 
-fn main() -> Result<(), Box<dyn Error>> {
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
     let hardware: Vec<Hardware> = Hardware::all()
         .filter(|hardware| hardware.gpu.is_gpu() && hardware.count == 1)
         .take(HARDWARE)
         .collect();
-    let index = index(&hardware)?;
-    let prices = PriceBook::shipped();
-    let evidence = Evidence::new(&index, &prices);
-    println!("{} cells, {} hardwares\n", index.cells(), hardware.len());
+    let estimator = Arc::new(Estimator::open(StoreConfig::memory(), PriceBook::shipped()).await?);
+    let contributions = rows(&hardware)?
+        .chunks(1_000)
+        .enumerate()
+        .map(|(number, rows)| Contribution {
+            id: support::wide(number as u64),
+            rows: rows.to_vec(),
+        });
+    estimator.record(contributions.collect()).await?;
+    estimator.refresh().await?;
     println!(
-        "{:<34}{:>10}{:>10}",
+        "{} cells, {} hardwares\n",
+        estimator.index().cells(),
+        hardware.len()
+    );
+    println!(
+        "{:<34}{:>13}{:>13}",
         "ONE RUN, EVERY HARDWARE", "P50", "P99"
     );
+    in_process(&estimator, &hardware)?;
+    over_grpc(&estimator, &hardware).await
+}
+
+fn in_process(estimator: &Estimator, hardware: &[Hardware]) -> Result<(), Box<dyn Error>> {
     for (what, recipe, batch_size) in [
         ("records of the key", "sdxl.base-1.0/lora", 4),
         ("records of another batch", "sdxl.base-1.0/lora", 5),
@@ -45,30 +70,102 @@ fn main() -> Result<(), Box<dyn Error>> {
         let workload = workload(recipe, batch_size)?;
         let ask = Ask {
             workload: &workload,
-            hardware: &hardware,
+            hardware,
             offers: &[],
             day: Day::today(),
         };
-        let mut times = Vec::with_capacity(ROUNDS);
+        let mut took = Vec::with_capacity(ROUNDS);
         for _ in 0..ROUNDS {
             let start = Instant::now();
-            let estimates = evidence.estimate(&ask)?;
-            times.push(start.elapsed());
+            let estimates = estimator.estimate(&ask)?;
+            took.push(start.elapsed());
             assert_eq!(estimates.len(), hardware.len());
         }
-        times.sort();
-        let (p50, p99) = (times[ROUNDS / 2], times[ROUNDS * 99 / 100]);
-        println!(
-            "{what:<34}{:>7} µs{:>7} µs",
-            p50.as_micros(),
-            p99.as_micros()
-        );
+        print(what, took);
     }
     Ok(())
 }
 
+/// The whole call: the configuration's bytes there, the estimates back, over a loopback connection.
+async fn over_grpc(
+    estimator: &Arc<Estimator>,
+    hardware: &[Hardware],
+) -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let node = Node::start(Config::new(folder.path().join("node")), support::ports())?;
+    node.leading().await;
+    let staging = Arc::new(StagingArea::open(folder.path().join("staging"))?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let serving = tokio::spawn(stepcast_api::serve(
+        ApiConfig::default(),
+        node.clone(),
+        Arc::clone(estimator),
+        staging,
+        listener,
+        std::future::pending(),
+    ));
+    let mut client = EstimatesServiceClient::connect(address).await?;
+    let request = v1::EstimateJobRequest {
+        files: files(),
+        sample_counts: vec![v1::SampleCount {
+            dataset: String::new(),
+            samples: 1_000,
+        }],
+        hardware: hardware.iter().map(|hardware| hardware.slug()).collect(),
+    };
+    let mut took = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let answer = client.estimate_job(request.clone()).await?.into_inner();
+        took.push(start.elapsed());
+        assert_eq!(answer.estimates.len(), hardware.len());
+    }
+    print("the same over gRPC, with reading", took);
+    serving.abort();
+    node.shutdown().await;
+    Ok(())
+}
+
+fn print(what: &str, mut took: Vec<Duration>) {
+    took.sort_unstable();
+    let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    println!(
+        "{what:<36}{:>8} µs{:>10} µs",
+        p50.as_micros(),
+        p99.as_micros()
+    );
+}
+
+/// The configuration of the first kind of question, as a person has it.
+fn files() -> Vec<v1::JobFile> {
+    let config = serde_json::json!({
+        "model_family": "sdxl", "model_flavour": "base-1.0", "model_type": "lora", "lora_type": "standard",
+        "output_dir": "output", "data_backend_config": "multidatabackend.json", "optimizer": "adamw_bf16",
+        "mixed_precision": "bf16", "base_model_precision": "no_change", "gradient_checkpointing": false,
+        "train_batch_size": 4, "resolution": 512, "resolution_type": "pixel", "max_train_steps": 1000,
+        "num_train_epochs": 0, "validation_prompt": "a photo", "validation_step_interval": 100,
+        "validation_resolution": "1024x1024", "validation_num_inference_steps": 20,
+    });
+    let loader = serde_json::json!([
+        {"id": "images", "type": "local", "dataset_type": "image", "instance_data_dir": "images", "resolution": 512,
+         "resolution_type": "pixel", "caption_strategy": "filename", "cache_dir_vae": "cache/vae"},
+        {"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "cache/text"},
+    ]);
+    [
+        (v1::FileRole::Config, "config.json", config),
+        (v1::FileRole::DataLoader, "multidatabackend.json", loader),
+    ]
+    .map(|(role, name, content)| v1::JobFile {
+        role: role.into(),
+        name: name.to_owned(),
+        content: content.to_string().into_bytes(),
+    })
+    .into()
+}
+
 /// Cells of recipes in turn, on every hardware, over resolutions and batches; the last families stay empty.
-fn index(hardware: &[Hardware]) -> Result<Index, Box<dyn Error>> {
+fn rows(hardware: &[Hardware]) -> Result<Vec<Row>, Box<dyn Error>> {
     let grid = "the grid holds it";
     let recipes = Recipe::all().filter(|recipe| recipe.method() == Method::Lora);
     let recipes: Vec<Recipe> = recipes
@@ -96,9 +193,7 @@ fn index(hardware: &[Hardware]) -> Result<Index, Box<dyn Error>> {
             }
         }
     }
-    let mut index = Index::default();
-    index.add(&rows);
-    Ok(index)
+    Ok(rows)
 }
 
 fn workload(recipe: &str, batch_size: u32) -> Result<Workload, Box<dyn Error>> {
