@@ -51,12 +51,15 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         staging: Arc::clone(&staging) as _,
         clock: Arc::new(HostClock::new()),
     };
-    let data = config.data.join("node");
+    let node = Config {
+        lease_term: config.lease_term,
+        ..Config::new(config.data.join("node"))
+    };
     let runtime = tokio::runtime::Handle::current();
     // Reads the whole log, which blocks.
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
-        Node::start(Config::new(data), ports)
+        Node::start(node, ports)
     });
     let handle = started
         .await

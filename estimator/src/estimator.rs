@@ -216,7 +216,9 @@ impl Estimator {
     pub fn location(&self) -> String {
         let mut shown = self.shared.base.clone();
         // An address that cannot have a user has none.
-        let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+        let _ = shown
+            .set_username("")
+            .and_then(|()| shown.set_password(None));
         shown.to_string()
     }
 

@@ -9,11 +9,19 @@ use crate::people::is_over;
 use crate::processes::{Ring, epoch_of};
 
 /// Checks everything and says what there was.
-pub(crate) fn all(jobs: &[v1::Job], wishes: &BTreeMap<String, String>, rows: u64, ring: &Ring) -> String {
+pub(crate) fn all(
+    jobs: &[v1::Job],
+    wishes: &BTreeMap<String, String>,
+    rows: u64,
+    ring: &Ring,
+) -> String {
     every_acknowledged_job_ended_once(jobs, wishes);
     let starts = no_epoch_started_twice(jobs, ring);
     let contributions = every_contribution_is_stored_once(jobs, rows, ring);
-    let succeeded = jobs.iter().filter(|job| job.state() == v1::JobState::Succeeded).count();
+    let succeeded = jobs
+        .iter()
+        .filter(|job| job.state() == v1::JobState::Succeeded)
+        .count();
     let attempts: usize = jobs.iter().map(|job| job.attempts.len()).sum();
     assert!(succeeded > 0, "nothing ran");
     format!(
@@ -27,34 +35,68 @@ pub(crate) fn all(jobs: &[v1::Job], wishes: &BTreeMap<String, String>, rows: u64
 fn every_acknowledged_job_ended_once(jobs: &[v1::Job], wishes: &BTreeMap<String, String>) {
     let names: BTreeSet<&String> = jobs.iter().map(|job| &job.name).collect();
     assert_eq!(names.len(), jobs.len(), "a job is listed twice");
-    assert_eq!(names, wishes.keys().collect(), "acknowledged jobs, and no others");
+    assert_eq!(
+        names,
+        wishes.keys().collect(),
+        "acknowledged jobs, and no others"
+    );
     for job in jobs {
         assert!(is_over(job), "{job:?}");
         assert!(job.end_time.is_some(), "{job:?}");
-        let ended = |attempt: &v1::Attempt| attempt.state() == v1::AttemptState::Ended && attempt.end_time.is_some();
-        assert!(job.attempts.iter().all(ended), "an attempt outlives its job: {job:?}");
-        let successes = job.attempts.iter().filter(|attempt| attempt.outcome == "SUCCEEDED").count();
+        let ended = |attempt: &v1::Attempt| {
+            attempt.state() == v1::AttemptState::Ended && attempt.end_time.is_some()
+        };
+        assert!(
+            job.attempts.iter().all(ended),
+            "an attempt outlives its job: {job:?}"
+        );
+        let successes = job
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.outcome == "SUCCEEDED")
+            .count();
         let succeeded = usize::from(job.state() == v1::JobState::Succeeded);
-        assert_eq!(successes, succeeded, "a job succeeds with one attempt and no more: {job:?}");
+        assert_eq!(
+            successes, succeeded,
+            "a job succeeds with one attempt and no more: {job:?}"
+        );
     }
 }
 
 fn no_epoch_started_twice(jobs: &[v1::Job], ring: &Ring) -> usize {
     let starts = fs::read_to_string(ring.path("starts")).unwrap();
-    let epochs: Vec<u64> = starts.lines().map(|directory| epoch_of(directory).parse().unwrap()).collect();
+    let epochs: Vec<u64> = starts
+        .lines()
+        .map(|directory| epoch_of(directory).parse().unwrap())
+        .collect();
     let different: BTreeSet<u64> = epochs.iter().copied().collect();
-    assert_eq!(different.len(), epochs.len(), "a trainer was started twice under one epoch");
-    let known: Vec<u64> = jobs.iter().flat_map(|job| &job.attempts).map(|attempt| attempt.epoch).collect();
+    assert_eq!(
+        different.len(),
+        epochs.len(),
+        "a trainer was started twice under one epoch"
+    );
+    let known: Vec<u64> = jobs
+        .iter()
+        .flat_map(|job| &job.attempts)
+        .map(|attempt| attempt.epoch)
+        .collect();
     let distinct: BTreeSet<u64> = known.iter().copied().collect();
     assert_eq!(distinct.len(), known.len(), "two attempts have one epoch");
-    assert!(different.is_subset(&distinct), "a trainer was started under an epoch that the log does not know");
+    assert!(
+        different.is_subset(&distinct),
+        "a trainer was started under an epoch that the log does not know"
+    );
     epochs.len()
 }
 
 /// Each contribution here has one row, and the table's log names its id beside the file that holds it.
 fn every_contribution_is_stored_once(jobs: &[v1::Job], rows: u64, ring: &Ring) -> usize {
     let mut ids = BTreeSet::new();
-    let log = ring.path("data").join("records").join("training_steps").join("_delta_log");
+    let log = ring
+        .path("data")
+        .join("records")
+        .join("training_steps")
+        .join("_delta_log");
     for entry in fs::read_dir(&log).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "json") {
@@ -63,13 +105,23 @@ fn every_contribution_is_stored_once(jobs: &[v1::Job], rows: u64, ring: &Ring) -
         for line in fs::read_to_string(&path).unwrap().lines() {
             let action: serde_json::Value = serde_json::from_str(line).unwrap();
             if let Some(id) = action["txn"]["appId"].as_str() {
-                assert!(ids.insert(id.to_owned()), "contribution {id} is in two commits");
+                assert!(
+                    ids.insert(id.to_owned()),
+                    "contribution {id} is in two commits"
+                );
             }
         }
     }
     assert_eq!(rows, ids.len() as u64, "rows and contributions");
-    let succeeded = jobs.iter().filter(|job| job.state() == v1::JobState::Succeeded).count();
-    assert!(ids.len() >= succeeded, "{succeeded} jobs succeeded, but only {} contributions are stored", ids.len());
+    let succeeded = jobs
+        .iter()
+        .filter(|job| job.state() == v1::JobState::Succeeded)
+        .count();
+    assert!(
+        ids.len() >= succeeded,
+        "{succeeded} jobs succeeded, but only {} contributions are stored",
+        ids.len()
+    );
     let attempts: usize = jobs.iter().map(|job| job.attempts.len()).sum();
     assert!(ids.len() <= attempts, "more contributions than attempts");
     ids.len()

@@ -3,7 +3,11 @@
 //! Afterwards every acknowledged job has ended exactly once, no attempt was started twice under one epoch, and every
 //! contribution's rows are in the tables exactly once. The moments come from a seed; `STEPCAST_RING_SEED` and
 //! `STEPCAST_RING_KILLS` choose others.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says what it did")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says what it did"
+)]
 
 mod checks;
 mod people;
@@ -47,7 +51,10 @@ async fn the_ring_survives_kill_9_at_any_moment() {
         }
         ring.revive();
         if number % 20 == 0 {
-            println!("{number} kills, {} jobs acknowledged", people.acknowledged());
+            println!(
+                "{number} kills, {} jobs acknowledged",
+                people.acknowledged()
+            );
         }
     }
     closing.store(true, Ordering::Release);
@@ -62,5 +69,8 @@ async fn the_ring_survives_kill_9_at_any_moment() {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+    std::env::var(variable).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number"))
+    })
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stepcast_proto::v1::{self, jobs_service_client::JobsServiceClient};
@@ -41,7 +41,11 @@ impl People {
             .timeout(Duration::from_secs(5))
             .connect_lazy();
         let jobs = JobsServiceClient::new(channel);
-        Arc::new(Self { jobs, random: Mutex::new(random), wishes: Mutex::default() })
+        Arc::new(Self {
+            jobs,
+            random: Mutex::new(random),
+            wishes: Mutex::default(),
+        })
     }
 
     pub(crate) fn acknowledged(&self) -> usize {
@@ -95,7 +99,10 @@ impl People {
             request_id: request_id.clone(),
             validate_only: false,
             files: work::files(number),
-            sample_counts: vec![v1::SampleCount { dataset: String::new(), samples: 20 }],
+            sample_counts: vec![v1::SampleCount {
+                dataset: String::new(),
+                samples: 20,
+            }],
             wishes: Some(v1::JobWishes {
                 allow: vec!["replay".to_owned()],
                 trainer: v1::Trainer::Replay.into(),
@@ -117,7 +124,10 @@ impl People {
 
     async fn cancel(&self, job: &str) {
         loop {
-            let request = v1::CancelJobRequest { name: job.to_owned(), request_id: String::new() };
+            let request = v1::CancelJobRequest {
+                name: job.to_owned(),
+                request_id: String::new(),
+            };
             match self.jobs.clone().cancel_job(request).await {
                 Ok(_) => return,
                 // It was over already.
@@ -131,7 +141,11 @@ impl People {
         let mut jobs = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = v1::ListJobsRequest { page_size: 1_000, page_token: page_token.clone(), states: Vec::new() };
+            let request = v1::ListJobsRequest {
+                page_size: 1_000,
+                page_token: page_token.clone(),
+                states: Vec::new(),
+            };
             match self.jobs.clone().list_jobs(request).await {
                 Ok(answer) => {
                     let answer = answer.into_inner();
@@ -149,12 +163,21 @@ impl People {
 
 /// Whether a job has ended.
 pub(crate) fn is_over(job: &v1::Job) -> bool {
-    matches!(job.state(), v1::JobState::Succeeded | v1::JobState::Failed | v1::JobState::Cancelled)
+    matches!(
+        job.state(),
+        v1::JobState::Succeeded | v1::JobState::Failed | v1::JobState::Cancelled
+    )
 }
 
 /// A server that is away or just back says so in one of these ways; anything else is a mistake.
 async fn again(status: &tonic::Status) {
-    let away = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Internal];
+    let away = [
+        Code::Unavailable,
+        Code::DeadlineExceeded,
+        Code::Cancelled,
+        Code::Unknown,
+        Code::Internal,
+    ];
     assert!(away.contains(&status.code()), "{status:?}");
     tokio::time::sleep(Duration::from_millis(30)).await;
 }

@@ -33,8 +33,17 @@ impl Ring {
     /// Starts both, the worker with a token of its own.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut ring = Self { folder, port, server: None, worker: None };
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let mut ring = Self {
+            folder,
+            port,
+            server: None,
+            worker: None,
+        };
         ring.write_helper();
         ring.revive_server();
         ring.await_server();
@@ -66,10 +75,19 @@ impl Ring {
         self.revive_server();
         if self.worker.is_none() {
             let address = self.address();
-            let (token, state, helper) = (self.path("token"), self.path("worker"), self.path("helper"));
+            let (token, state, helper) =
+                (self.path("token"), self.path("worker"), self.path("helper"));
             let mut command = Command::new(STEPCAST);
             command
-                .args(["worker", "--server", &address, "--replay", "2", "--replay-speed", SPEED])
+                .args([
+                    "worker",
+                    "--server",
+                    &address,
+                    "--replay",
+                    "2",
+                    "--replay-speed",
+                    SPEED,
+                ])
                 .arg("--join-token-file")
                 .arg(token)
                 .arg("--state")
@@ -85,15 +103,21 @@ impl Ring {
         let begun = Instant::now();
         let spool = self.path("worker").join("spool");
         while fs::read_dir(&spool).is_ok_and(|entries| entries.count() > 0) {
-            assert!(begun.elapsed() < PATIENCE, "samples stay in the worker's spool");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "samples stay in the worker's spool"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// One call of the command line; its standard output.
     pub(crate) fn client(&self, arguments: &[&str]) -> String {
-        let output =
-            Command::new(STEPCAST).args(arguments).env("STEPCAST_SERVER", self.address()).output().unwrap();
+        let output = Command::new(STEPCAST)
+            .args(arguments)
+            .env("STEPCAST_SERVER", self.address())
+            .output()
+            .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "stepcast {arguments:?}: {errors}");
         String::from_utf8(output.stdout).unwrap()
@@ -117,7 +141,16 @@ impl Ring {
         if self.server.is_none() {
             let listen = format!("127.0.0.1:{}", self.port);
             let mut command = Command::new(STEPCAST);
-            command.args(["server", "--listen", &listen, "--lease-seconds", LEASE_SECONDS, "--data"]).arg(self.path("data"));
+            command
+                .args([
+                    "server",
+                    "--listen",
+                    &listen,
+                    "--lease-seconds",
+                    LEASE_SECONDS,
+                    "--data",
+                ])
+                .arg(self.path("data"));
             self.server = Some(self.spawn(command, "server.log"));
         }
     }
@@ -135,7 +168,11 @@ impl Ring {
             if status.success() {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "the server does not start: {}", self.log("server.log"));
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the server does not start: {}",
+                self.log("server.log")
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -145,8 +182,17 @@ impl Ring {
     }
 
     fn spawn(&self, mut command: Command, log: &str) -> Child {
-        let log: File = OpenOptions::new().create(true).append(true).open(self.path(log)).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        let log: File = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path(log))
+            .unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
     }
 
     /// The helper that the worker starts trainers with: it writes down each start in the attempt's folder, whose name
@@ -187,5 +233,9 @@ fn kill(child: &mut Option<Child>) {
 
 /// The name of the folder above `run`: the epoch that a trainer was started under.
 pub(crate) fn epoch_of(directory: &str) -> &str {
-    Path::new(directory).parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap()
+    Path::new(directory)
+        .parent()
+        .and_then(Path::file_name)
+        .and_then(|name| name.to_str())
+        .unwrap()
 }

@@ -20,8 +20,6 @@ pub struct WorkerConfig {
     pub join_token: Option<String>,
     /// A certificate authority to trust besides the system's, as a PEM file.
     pub ca_file: Option<PathBuf>,
-    /// What this host is called in the worker's own log. What people see is the name of its token.
-    pub name: String,
     /// The worker's own folder.
     pub state: PathBuf,
     /// Where results go; `outputs` in the state folder unless given.
@@ -92,7 +90,6 @@ impl WorkerConfig {
             servers,
             join_token: None,
             ca_file: None,
-            name: "replay".to_owned(),
             state,
             outputs: None,
             offer: Offer::Replay(1),

@@ -70,9 +70,6 @@ struct Run {
     /// Certificate authority to trust, as a PEM file.
     #[arg(long, env = "STEPCAST_CA_FILE")]
     ca_file: Option<PathBuf>,
-    /// What this host is called in the worker's own log; the host's name unless given.
-    #[arg(long, env = "STEPCAST_WORKER_NAME")]
-    name: Option<String>,
     /// The worker's own folder.
     #[arg(
         long,
@@ -192,7 +189,6 @@ impl Run {
             servers: self.servers,
             join_token,
             ca_file: self.ca_file,
-            name: self.name.unwrap_or_else(host_name),
             state: self.state,
             outputs: self.outputs,
             offer,
@@ -209,18 +205,6 @@ impl Run {
             drain_grace: Duration::from_secs(self.drain_seconds),
         };
         Ok(stepcast_worker::run(config).await?)
-    }
-}
-
-fn host_name() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = kernel
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .unwrap_or_default();
-    if name.trim().is_empty() {
-        "worker".to_owned()
-    } else {
-        name.trim().to_owned()
     }
 }
 

@@ -126,7 +126,7 @@ fn set_up(
     private_folder(&outputs)?;
     let outputs = outputs.canonicalize().unwrap_or(outputs);
     let offer = session::offer(&config, &devices, state.instance()?);
-    tracing::info!(host = config.name, devices = devices.len(), state = %config.state.display(), "starting");
+    tracing::info!(devices = devices.len(), state = %config.state.display(), "starting");
     let host = Host {
         config,
         state,

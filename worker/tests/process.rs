@@ -35,9 +35,7 @@ impl Host {
     fn start(&self, server: &str, with_token: bool) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stepcast-worker"));
         command
-            .args([
-                "run", "--cpu", "--server", server, "--name", "host", "--state",
-            ])
+            .args(["run", "--cpu", "--server", server, "--state"])
             .arg(self.state());
         command.arg("--simpletuner-command").arg(format!(
             "/bin/sh {}",

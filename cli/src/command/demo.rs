@@ -303,8 +303,6 @@ async fn join(client: &Client, folder: &Path, address: &str) -> Result<Child, Fa
     let words = arguments(
         &[
             "worker",
-            "--name",
-            "demo",
             "--server",
             address,
             "--replay",

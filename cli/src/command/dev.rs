@@ -116,7 +116,7 @@ impl Dev {
         let token = self.data.join("worker.token");
         make_token(client, WORKER, &token).await?;
         let mut words = arguments(
-            &["worker", "--name", WORKER, "--server", address, "--state"],
+            &["worker", "--server", address, "--state"],
             &[
                 state.as_os_str(),
                 "--join-token-file".as_ref(),

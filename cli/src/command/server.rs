@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
@@ -44,6 +45,9 @@ pub(crate) struct Server {
     /// Listen beyond this host without TLS; only where something else encrypts
     #[arg(long, global = true)]
     allow_plain_text: bool,
+    /// Seconds that a worker may run an attempt after its last renewal; 30 unless given
+    #[arg(long, value_name = "SECONDS", global = true)]
+    lease_seconds: Option<String>,
     /// The settings file; /etc/stepcast/server.toml unless given
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -116,7 +120,17 @@ pub(crate) const SETTINGS: &[Known] = &[
         default: Some("false"),
         doc: "`true` listens beyond this host without TLS; only where something else encrypts.",
     },
+    Known {
+        name: "lease_seconds",
+        variable: "STEPCAST_LEASE_SECONDS",
+        default: Some("30"),
+        doc: "Seconds that a worker may run an attempt after its last renewal, 3 to 600. Longer survives longer pauses of \
+              the server or the network, shorter notices a dead worker sooner.",
+    },
 ];
+
+/// A shorter lease would end between two renewals on a busy host; a longer one leaves GPUs idle after a worker's death.
+const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 3..=600;
 
 /// A server's settings, read and checked.
 #[derive(Debug, Clone)]
@@ -135,6 +149,8 @@ pub(crate) struct ServerConfig {
     pub access_token: Option<String>,
     /// Whether it may listen beyond this host without TLS.
     pub allow_plain_text: bool,
+    /// How long a worker may run an attempt after its last renewal.
+    pub lease_term: Duration,
 }
 
 impl Server {
@@ -174,6 +190,7 @@ impl Server {
             self.tls_key.clone(),
             context.common.access_token_file.clone(),
             self.allow_plain_text.then(|| "true".to_owned()),
+            self.lease_seconds.clone(),
         ];
         Ok(SETTINGS
             .iter()
@@ -211,6 +228,10 @@ fn read(settings: &[Setting]) -> Result<ServerConfig, Failure> {
         "false" | "0" => false,
         _ => return Err(wrong("allow_plain_text", "write true or false")),
     };
+    let lease_seconds = required("lease_seconds").parse().ok();
+    let lease_seconds = lease_seconds
+        .filter(|seconds| LEASE_SECONDS.contains(seconds))
+        .ok_or_else(|| wrong("lease_seconds", "write a number from 3 to 600"))?;
     Ok(ServerConfig {
         store: value("store")
             .unwrap_or_else(|| data.join("records").to_string_lossy().into_owned()),
@@ -222,6 +243,7 @@ fn read(settings: &[Setting]) -> Result<ServerConfig, Failure> {
             .map(|path| settings::secret(path.as_ref()))
             .transpose()?,
         allow_plain_text,
+        lease_term: Duration::from_secs(lease_seconds),
     })
 }
 

@@ -24,9 +24,6 @@ pub(crate) struct Worker {
     /// File with the token that lets this host join; needed the first time only
     #[arg(long, env = "STEPCAST_JOIN_TOKEN_FILE", value_name = "FILE")]
     join_token_file: Option<PathBuf>,
-    /// The name that people see; the host's name unless given
-    #[arg(long, env = "STEPCAST_WORKER_NAME")]
-    name: Option<String>,
     /// The worker's own folder
     #[arg(
         long,
@@ -67,6 +64,9 @@ pub(crate) struct Worker {
     /// Seconds a trainer may take to save a checkpoint when the worker is asked to stop
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     drain_seconds: u64,
+    /// The program that starts trainers, in place of this one: for tests that count the starts
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    helper: Option<PathBuf>,
     /// End when stdin closes: for the process that started this one
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
@@ -111,7 +111,8 @@ impl Worker {
             None if self.cpu => Offer::Cpu,
             None => Offer::Gpus,
         };
-        let program = std::env::current_exe().map_err(|error| {
+        let program = self.helper.map_or_else(std::env::current_exe, Ok);
+        let program = program.map_err(|error| {
             Failure::refused("this program's own file cannot be found").detail(error.to_string())
         })?;
         let servers = value("server").unwrap_or_default();
@@ -122,7 +123,6 @@ impl Worker {
                 .collect(),
             join_token,
             ca_file: value("ca_file").map(PathBuf::from),
-            name: self.name.unwrap_or_else(host_name),
             state: self.state,
             outputs: self.outputs,
             offer,
@@ -138,17 +138,5 @@ impl Worker {
             helper: vec![program.into()],
             drain_grace: Duration::from_secs(self.drain_seconds),
         })
-    }
-}
-
-fn host_name() -> String {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = kernel
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .unwrap_or_default();
-    if name.trim().is_empty() {
-        "worker".to_owned()
-    } else {
-        name.trim().to_owned()
     }
 }

@@ -166,8 +166,6 @@ impl Ring {
             "1",
             "--replay-speed",
             speed,
-            "--name",
-            "w1",
             "--state",
             "w1",
             "--join-token-file",

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{ANSWER_BYTES_MAX, AT_ONCE, MEMORY_MAX, ROWS_MAX, STATEMENT_BYTES_MAX, TIME_MAX, tables};
+use super::{
+    ANSWER_BYTES_MAX, AT_ONCE, MEMORY_MAX, ROWS_MAX, STATEMENT_BYTES_MAX, TIME_MAX, tables,
+};
 
 /// What a person needs to know before the tables.
 const OPENING: &str = "\
@@ -21,10 +23,16 @@ This page is written by a test: `UPDATE=1 cargo test -p stepcast-estimator sql::
 fn page() -> String {
     let mut page = OPENING.to_owned();
     for table in tables() {
-        let columns = table.columns.iter().map(|c| format!("| `{}` | {} | {} |\n", c.name, c.sql_type, c.description));
+        let columns = table
+            .columns
+            .iter()
+            .map(|c| format!("| `{}` | {} | {} |\n", c.name, c.sql_type, c.description));
         let columns: String = columns.collect();
         let (name, description) = (table.name, table.description);
-        let _ = write!(page, "\n## {name}\n\n{description}\n\n| column | type | what it holds |\n|---|---|---|\n{columns}");
+        let _ = write!(
+            page,
+            "\n## {name}\n\n{description}\n\n| column | type | what it holds |\n|---|---|---|\n{columns}"
+        );
     }
     let _ = write!(
         page,
@@ -47,5 +55,9 @@ fn the_page_says_what_the_code_says() {
         std::fs::write(&path, page()).expect("docs/sql.md can be written");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(written, page(), "run UPDATE=1 cargo test -p stepcast-estimator sql::page and look at the difference");
+    assert_eq!(
+        written,
+        page(),
+        "run UPDATE=1 cargo test -p stepcast-estimator sql::page and look at the difference"
+    );
 }
