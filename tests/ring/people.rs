@@ -13,8 +13,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::random::Random;
 use crate::work;
 
-/// Jobs that are not over at one time: the two pretend devices stay busy and the queue stays short.
-const UNFINISHED: usize = 12;
+/// Jobs that are not over at one time: the pretend devices stay busy though many wait for a retry.
+const UNFINISHED: usize = 40;
 
 /// After the last kill, what waits for a long retry is cancelled after this long.
 const PATIENCE: Duration = Duration::from_secs(45);
