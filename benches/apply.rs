@@ -3,20 +3,16 @@
 //! `cargo bench -p stepcast-benches --bench apply -- [JOBS]`: the log costs its part beside this (`submit`).
 #![expect(clippy::print_stdout, reason = "it is what a person runs it for")]
 
-#[path = "support/job.rs"]
-mod job;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use stepcast_benches::{spec, wide};
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::ids::{InstanceId, RequestId, StagingId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Outcome, TrainerKind};
 use stepcast_scheduler::placement::{self, NoForecast};
 use stepcast_scheduler::{Command, Envelope, Reply, State, codec};
-
-use self::job::{spec, wide};
 
 /// Workers with eight GPUs each.
 const WORKERS: u8 = 100;

@@ -3,8 +3,6 @@
 //! `cargo bench -p stepcast-benches --bench estimate`
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
 
-mod support;
-
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,11 +32,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .take(HARDWARE)
         .collect();
     let estimator = Arc::new(Estimator::open(StoreConfig::memory(), PriceBook::shipped()).await?);
-    let contributions = rows(&hardware)?
+    let rows = rows(&hardware)?;
+    let contributions = rows
         .chunks(1_000)
         .enumerate()
         .map(|(number, rows)| Contribution {
-            id: support::wide(number as u64),
+            id: stepcast_benches::wide(number as u64),
             rows: rows.to_vec(),
         });
     estimator.record(contributions.collect()).await?;
@@ -92,7 +91,10 @@ async fn over_grpc(
     hardware: &[Hardware],
 ) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let node = Node::start(Config::new(folder.path().join("node")), support::ports())?;
+    let node = Node::start(
+        Config::new(folder.path().join("node")),
+        stepcast_benches::ports(),
+    )?;
     node.leading().await;
     let staging = Arc::new(StagingArea::open(folder.path().join("staging"))?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -4,8 +4,6 @@
 //! hundred workers with eight GPUs each end whatever they are given at once, so what is measured is the log and the plan.
 #![expect(clippy::print_stdout, reason = "it is what a person runs it for")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::PathBuf;
@@ -14,14 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
+use stepcast_benches::{Latencies, ports, spec, wide};
 use stepcast_cluster::session::{Order, Report};
 use stepcast_cluster::{Config, Handle, Node, Session};
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::{InstanceId, RequestId, StagingId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Outcome, TrainerKind};
 use stepcast_scheduler::{Command, Reply};
-
-use self::support::{Latencies, ports, spec, wide};
 
 /// Who submits at the same time, each waiting for its reply before the next.
 const PROPOSERS: [usize; 3] = [1, 64, 512];

@@ -3,8 +3,6 @@
 //! `cargo bench -p stepcast-benches --bench submit -- [DIR [SECONDS]]`: DIR says which disk is measured.
 #![expect(clippy::print_stdout, reason = "it is what a person runs it for")]
 
-mod support;
-
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,12 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
+use stepcast_benches::{Latencies, ports, spec, wide};
 use stepcast_cluster::{Config, Handle, Node, ProposeError};
 use stepcast_scheduler::ids::{RequestId, StagingId};
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::{Command, Rejection};
-
-use self::support::{Latencies, ports, spec, wide};
 
 /// Who submits at the same time, each waiting for its reply before the next.
 const PROPOSERS: [usize; 3] = [1, 64, 512];

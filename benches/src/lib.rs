@@ -1,1 +1,7 @@
-//! Figures a user would ask for: one program a question, listed in README.md with how to run it.
+//! Figures a user would ask for: one program a question, listed in README.md with how to run it. This is what they share.
+
+mod job;
+mod surroundings;
+
+pub use job::{spec, wide};
+pub use surroundings::{Latencies, ports};

@@ -22,7 +22,7 @@ const STEPS: u64 = 45;
 /// The configuration of the `number`th job.
 pub(crate) fn files(number: u64) -> Vec<v1::JobFile> {
     let (family, flavour) = MODELS[(number % 10) as usize];
-    let checkpointing = number / 10 % 2 == 0;
+    let checkpointing = (number / 10).is_multiple_of(2);
     let precision = ["bf16", "fp16"][(number / 20 % 2) as usize];
     let quantization = ["no_change", "int8-quanto", "nf4-bnb"][(number / 40 % 3) as usize];
     let config = serde_json::json!({

@@ -20,11 +20,7 @@ pub(crate) fn workload(workload: &Workload) -> v1::Workload {
         }),
         checkpoint_step_interval: workload.checkpoint_every,
         validation: workload.validation.as_ref().map(validation),
-        off_record: workload
-            .off_record
-            .iter()
-            .map(|reason| closed_name(reason))
-            .collect(),
+        off_record: workload.off_record.iter().map(closed_name).collect(),
     }
 }
 

@@ -6,14 +6,14 @@ use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
 
 /// An id made of a number.
-pub(crate) fn wide(number: u64) -> [u8; 16] {
+pub fn wide(number: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     bytes
 }
 
 /// A job as a person submits it: one data set, no validation.
-pub(crate) fn spec() -> Option<JobSpec> {
+pub fn spec() -> Option<JobSpec> {
     let workload = Workload {
         recipe: Recipe::parse("flux.dev/lora+ckpt")?,
         precision: Precision::Bf16,

@@ -1,7 +1,5 @@
 //! What the rates of a node share: surroundings that cost nothing, and how times are told.
 
-mod job;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +7,6 @@ use futures::future::BoxFuture;
 use stepcast_cluster::{Contribution, HostClock, PortError, Ports, RecordSink, Staging};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::placement::NoForecast;
-
-pub(crate) use self::job::{spec, wide};
 
 /// Nothing is recorded or staged here.
 struct Nowhere;
@@ -36,7 +32,7 @@ impl Staging for Nowhere {
 }
 
 /// A world that answers at once.
-pub(crate) fn ports() -> Ports {
+pub fn ports() -> Ports {
     Ports {
         forecast: Arc::new(NoForecast),
         recorder: Arc::new(Nowhere),
@@ -46,14 +42,14 @@ pub(crate) fn ports() -> Ports {
 }
 
 /// Times of one run.
-pub(crate) struct Latencies {
+pub struct Latencies {
     sorted: Vec<Duration>,
     elapsed: Duration,
 }
 
 impl Latencies {
     /// These times, all of them within `elapsed`.
-    pub(crate) fn new(mut took: Vec<Duration>, elapsed: Duration) -> Self {
+    pub fn new(mut took: Vec<Duration>, elapsed: Duration) -> Self {
         took.sort_unstable();
         Self {
             sorted: took,
@@ -62,12 +58,12 @@ impl Latencies {
     }
 
     /// How many there were a second.
-    pub(crate) fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.sorted.len() as f64 / self.elapsed.as_secs_f64()
     }
 
     /// The time in milliseconds that this share of them stays within.
-    pub(crate) fn ms(&self, share: f64) -> f64 {
+    pub fn ms(&self, share: f64) -> f64 {
         let at = self.sorted.len().saturating_sub(1) as f64 * share;
         self.sorted
             .get(at as usize)
