@@ -28,6 +28,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
     match command {
         // These end on their own terms when they are asked to.
         Command::Server(server) => return server.run(context).await,
+        Command::Dev(dev) => return dev.run(context).await.map(|()| ExitCode::SUCCESS),
         Command::Worker(worker) => return worker.run(context).await,
         Command::Replay(replay) => return Ok(replay.run().await),
         Command::Guard(guard) => return Ok(guard.run()),
@@ -42,7 +43,6 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
 async fn client_command(command: Command, context: &Context) -> Result<ExitCode, Failure> {
     match command {
         Command::Demo(demo) => demo.run(context).await?,
-        Command::Dev(dev) => dev.run(context).await?,
         Command::Estimate(estimate) => estimate.run(context).await?,
         Command::Submit(submit) => return submit.run(context).await,
         Command::Jobs(jobs) => jobs.run(context).await?,
@@ -53,7 +53,11 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Cluster(cluster) => cluster.run(context).await?,
         Command::Config(config) => config.run(context)?,
         Command::Completions(completions) => completions.run(context)?,
-        Command::Server(_) | Command::Worker(_) | Command::Replay(_) | Command::Guard(_) => {}
+        Command::Dev(_)
+        | Command::Server(_)
+        | Command::Worker(_)
+        | Command::Replay(_)
+        | Command::Guard(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

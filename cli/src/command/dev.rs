@@ -75,8 +75,13 @@ impl Dev {
         } else {
             format!(" --server {address}")
         };
+        let replay = if self.replay.is_some() {
+            " --trainer replay"
+        } else {
+            ""
+        };
         output.next(format!(
-            "in another terminal: stepcast estimate PATH{other}"
+            "in another terminal: stepcast submit PATH{replay}{other}"
         ));
         let worker_ends = async {
             match &mut worker {
