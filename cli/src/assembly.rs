@@ -83,12 +83,12 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
 
 impl Assembled {
     /// What to give `--server`.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// Serves until then, and closes the log.
-    pub async fn until(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+    pub(crate) async fn until(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let served = stepcast_api::serve(
             self.config,
             self.handle.clone(),

@@ -39,7 +39,11 @@ pub(crate) enum Log {
 
 impl Child {
     /// Starts this program with other arguments.
-    pub fn start(name: &'static str, arguments: &[OsString], log: Log) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        name: &'static str,
+        arguments: &[OsString],
+        log: Log,
+    ) -> Result<Self, Failure> {
         let wrong =
             |why: String| Failure::refused(format!("the {name} cannot be started")).detail(why);
         let program = std::env::current_exe().map_err(|error| wrong(error.to_string()))?;
@@ -74,7 +78,10 @@ impl Child {
     }
 
     /// Starts a server and waits until it listens; the address to talk to.
-    pub async fn start_server(arguments: &[OsString], log: Log) -> Result<(Self, String), Failure> {
+    pub(crate) async fn start_server(
+        arguments: &[OsString],
+        log: Log,
+    ) -> Result<(Self, String), Failure> {
         let mut server = Self::start("server", arguments, log)?;
         let line = tokio::time::timeout(LISTENS_WITHIN, server.stdout.next_line()).await;
         match line {
@@ -91,7 +98,7 @@ impl Child {
     }
 
     /// What went wrong with a process that has ended by itself, in its own last words.
-    pub async fn failed(mut self) -> Failure {
+    pub(crate) async fn failed(mut self) -> Failure {
         self.stdin.take();
         let status = tokio::time::timeout(ENDS_WITHIN, self.process.wait()).await;
         let status = status
@@ -105,18 +112,18 @@ impl Child {
     }
 
     /// Waits until the process ends by itself.
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         // An error means that it is gone as well.
         let _ = self.process.wait().await;
     }
 
     /// Whether the process still runs.
-    pub fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
     }
 
     /// Asks the process to end, and kills it if it does not.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stdin.take();
         if tokio::time::timeout(ENDS_WITHIN, self.process.wait())
             .await

@@ -61,16 +61,16 @@ impl Interceptor for Bearer {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Address {
     /// Such as `http://127.0.0.1:7070`; without a scheme it is `http`.
-    pub server: String,
+    pub(crate) server: String,
     /// The token that the server asks for.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// A certificate authority to trust, as a PEM file.
-    pub ca_file: Option<std::path::PathBuf>,
+    pub(crate) ca_file: Option<std::path::PathBuf>,
 }
 
 impl Client {
     /// Connects.
-    pub async fn connect(address: &Address) -> Result<Self, Failure> {
+    pub(crate) async fn connect(address: &Address) -> Result<Self, Failure> {
         let server = with_scheme(&address.server);
         let endpoint = endpoint(&server, address)?;
         let channel = endpoint
@@ -95,34 +95,34 @@ impl Client {
     }
 
     /// Jobs.
-    pub fn jobs(&self) -> JobsServiceClient<Wire> {
+    pub(crate) fn jobs(&self) -> JobsServiceClient<Wire> {
         JobsServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Estimates.
-    pub fn estimates(&self) -> EstimatesServiceClient<Wire> {
+    pub(crate) fn estimates(&self) -> EstimatesServiceClient<Wire> {
         EstimatesServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Workers.
-    pub fn workers(&self) -> WorkersServiceClient<Wire> {
+    pub(crate) fn workers(&self) -> WorkersServiceClient<Wire> {
         WorkersServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Records.
-    pub fn records(&self) -> RecordsServiceClient<Wire> {
+    pub(crate) fn records(&self) -> RecordsServiceClient<Wire> {
         RecordsServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The cluster.
-    pub fn cluster(&self) -> ClusterServiceClient<Wire> {
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Wire> {
         ClusterServiceClient::new(self.wire.clone())
     }
 
     /// Asks until there is an answer or the deadline is over, again and again while the server says that it does not
     /// lead or cannot tell what became of it. Only for calls that may be repeated: those that read, and those with a
     /// request id.
-    pub async fn ask<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
+    pub(crate) async fn ask<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
     where
         Call: FnMut() -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
@@ -131,7 +131,7 @@ impl Client {
     }
 
     /// The same with another deadline.
-    pub async fn ask_within<T, Call, Answer>(
+    pub(crate) async fn ask_within<T, Call, Answer>(
         &self,
         deadline: Duration,
         mut call: Call,
@@ -164,7 +164,7 @@ impl Client {
     }
 
     /// What a refusal means, with the server's address where it helps.
-    pub fn failure(&self, status: &Status) -> Failure {
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
         let mut failure = Failure::from_status(status);
         if failure.exit == Exit::Unreachable && failure.reason.is_empty() {
             failure.details.insert(0, format!("asked {}", self.server));

@@ -10,20 +10,20 @@ use crate::settings::{self, CLIENT, Setting, SettingsFile};
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     /// How to show answers.
-    pub output: Output,
+    pub(crate) output: Output,
     /// What was given on the command line.
-    pub common: Common,
+    pub(crate) common: Common,
 }
 
 impl Context {
     /// By the command line.
-    pub fn new(common: Common) -> Self {
+    pub(crate) fn new(common: Common) -> Self {
         let output = Output::new(common.json, common.columns.map(usize::from));
         Self { output, common }
     }
 
     /// Every setting with its origin.
-    pub fn settings(&self) -> Result<Vec<Setting>, Failure> {
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>, Failure> {
         let file = match settings::client_file() {
             Some(path) => SettingsFile::read(&path, CLIENT)?,
             None => SettingsFile::default(),
@@ -42,7 +42,7 @@ impl Context {
     }
 
     /// Where the server is.
-    pub fn address(&self) -> Result<Address, Failure> {
+    pub(crate) fn address(&self) -> Result<Address, Failure> {
         let settings = self.settings()?;
         let value = |name: &str| {
             settings
@@ -59,7 +59,7 @@ impl Context {
     }
 
     /// A connection to the server.
-    pub async fn connect(&self) -> Result<Client, Failure> {
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         Client::connect(&self.address()?).await
     }
 }

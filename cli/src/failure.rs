@@ -34,22 +34,22 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The exit code.
-    pub exit: Exit,
+    pub(crate) exit: Exit,
     /// The server's stable name for it, such as `NOT_LEADER`; empty for what went wrong here.
-    pub reason: String,
+    pub(crate) reason: String,
     /// One line: what is wrong.
-    pub primary: String,
+    pub(crate) primary: String,
     /// More of it, one line each.
-    pub details: Vec<String>,
+    pub(crate) details: Vec<String>,
     /// What to do next.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// How long the server asks callers to wait before they try again.
-    pub retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Failure {
     /// A failure of this kind.
-    pub fn new(exit: Exit, primary: impl Into<String>) -> Self {
+    pub(crate) fn new(exit: Exit, primary: impl Into<String>) -> Self {
         Self {
             exit,
             reason: String::new(),
@@ -61,29 +61,29 @@ impl Failure {
     }
 
     /// Something that a rule, a file or the system refuses.
-    pub fn refused(primary: impl Into<String>) -> Self {
+    pub(crate) fn refused(primary: impl Into<String>) -> Self {
         Self::new(Exit::Refused, primary)
     }
 
     /// A wrong command line.
-    pub fn usage(primary: impl Into<String>) -> Self {
+    pub(crate) fn usage(primary: impl Into<String>) -> Self {
         Self::new(Exit::Usage, primary)
     }
 
     /// The same with one more line.
-    pub fn detail(mut self, line: impl Into<String>) -> Self {
+    pub(crate) fn detail(mut self, line: impl Into<String>) -> Self {
         self.details.push(line.into());
         self
     }
 
     /// The same with what to do next.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// The lines as people read them, without colour.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.primary);
         for line in &self.details {
             text.push_str(&format!("  {line}\n"));
@@ -95,7 +95,7 @@ impl Failure {
     }
 
     /// The same for programs.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({ "error": {
             "exit_code": self.exit as u8,
             "reason": self.reason,
@@ -106,7 +106,7 @@ impl Failure {
     }
 
     /// What a server's answer means for the person who asked.
-    pub fn from_status(status: &Status) -> Self {
+    pub(crate) fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();

@@ -22,11 +22,11 @@ const CONFIG_NAMES: [&str; 3] = ["config.json", "config.toml", "config.env"];
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Submission {
     /// The configuration and the files that it names.
-    pub files: Vec<JobFile>,
+    pub(crate) files: Vec<JobFile>,
     /// What people may call the job: the folder's name, or the file's.
-    pub title: String,
+    pub(crate) title: String,
     /// Files that the configuration names and that are not here, each with where it was looked for.
-    pub missing: Vec<String>,
+    pub(crate) missing: Vec<String>,
 }
 
 /// Collects what a path names: a folder with a configuration, or the configuration itself.

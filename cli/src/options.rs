@@ -17,9 +17,9 @@ use crate::command;
 )]
 pub(crate) struct Options {
     #[command(flatten)]
-    pub common: Common,
+    pub(crate) common: Common,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Part of every help text and of docs/cli.md.
@@ -44,7 +44,7 @@ pub(crate) struct Common {
         value_name = "URL",
         help_heading = "Common options"
     )]
-    pub server: Option<String>,
+    pub(crate) server: Option<String>,
     /// File with the token that the server asks people for
     ///
     /// Environment: STEPCAST_ACCESS_TOKEN_FILE.
@@ -54,7 +54,7 @@ pub(crate) struct Common {
         value_name = "FILE",
         help_heading = "Common options"
     )]
-    pub access_token_file: Option<String>,
+    pub(crate) access_token_file: Option<String>,
     /// Certificate authority to trust besides the system's, as a PEM file
     ///
     /// Environment: STEPCAST_CA_FILE.
@@ -64,13 +64,13 @@ pub(crate) struct Common {
         value_name = "FILE",
         help_heading = "Common options"
     )]
-    pub ca_file: Option<String>,
+    pub(crate) ca_file: Option<String>,
     /// Answer in JSON; its names never change within a major version
     #[arg(long, global = true, help_heading = "Common options")]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Draw tables for a terminal of so many columns, also on a pipe
     #[arg(long, global = true, value_name = "COLUMNS", help_heading = "Common options", value_parser = clap::value_parser!(u16).range(40..=400))]
-    pub columns: Option<u16>,
+    pub(crate) columns: Option<u16>,
 }
 
 /// What can be done.

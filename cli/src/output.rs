@@ -24,22 +24,22 @@ const COLUMNS_MIN: usize = 40;
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     /// Whether programs read it.
-    pub json: bool,
+    pub(crate) json: bool,
     /// Whether tables are drawn rather than tab-separated.
-    pub drawn: bool,
+    pub(crate) drawn: bool,
     /// Whether stderr is a terminal on which lines may be replaced.
-    pub live: bool,
+    pub(crate) live: bool,
     /// Whether what is said beside the data goes to stdout too, because the telling is the answer.
-    pub telling: bool,
+    pub(crate) telling: bool,
     /// Columns to draw for.
-    pub columns: usize,
+    pub(crate) columns: usize,
     /// Which signs may be used.
-    pub signs: Signs,
+    pub(crate) signs: Signs,
 }
 
 impl Output {
     /// By what the streams are; `columns` draws as on a terminal even on a pipe.
-    pub fn new(json: bool, columns: Option<usize>) -> Self {
+    pub(crate) fn new(json: bool, columns: Option<usize>) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let seen = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
         let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
@@ -57,12 +57,12 @@ impl Output {
     }
 
     /// Puts data on stdout.
-    pub fn data(&self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn data(&self, text: &str) -> Result<(), Failure> {
         write(anstream::stdout().lock(), text)
     }
 
     /// Puts an answer for a program on stdout.
-    pub fn json(&self, value: &Value) -> Result<(), Failure> {
+    pub(crate) fn json(&self, value: &Value) -> Result<(), Failure> {
         let text = if self.drawn {
             format!("{value:#}\n")
         } else {
@@ -72,7 +72,7 @@ impl Output {
     }
 
     /// Puts a table on stdout.
-    pub fn table(&self, table: &Table) -> Result<(), Failure> {
+    pub(crate) fn table(&self, table: &Table) -> Result<(), Failure> {
         if self.drawn {
             self.data(&table.draw(self.columns))
         } else {
@@ -81,7 +81,7 @@ impl Output {
     }
 
     /// Says something beside the data, on stderr; programs are spared it.
-    pub fn say(&self, text: impl AsRef<str>) {
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
         let line = format!("{}\n", text.as_ref());
         // What cannot be said is not worth failing for.
         let _ = match (self.telling, self.json) {
@@ -92,7 +92,7 @@ impl Output {
     }
 
     /// Says a line behind a sign.
-    pub fn marked(&self, mark: Mark, tone: Tone, text: impl AsRef<str>) {
+    pub(crate) fn marked(&self, mark: Mark, tone: Tone, text: impl AsRef<str>) {
         self.say(format!(
             "{} {}",
             tone.paint(self.signs.mark(mark)),
@@ -101,12 +101,12 @@ impl Output {
     }
 
     /// The last line: what to do next.
-    pub fn next(&self, text: impl AsRef<str>) {
+    pub(crate) fn next(&self, text: impl AsRef<str>) {
         self.say(format!("{} {}", Tone::Dim.paint("Next:"), text.as_ref()));
     }
 
     /// Tells of a failure.
-    pub fn failure(&self, failure: &Failure) {
+    pub(crate) fn failure(&self, failure: &Failure) {
         let text = if self.json {
             format!("{}\n", failure.json())
         } else {

@@ -36,24 +36,28 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// Its name in files and in answers; the flag is the same with dashes.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its value; `None` where there is neither a value nor a default.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// Where the value came from.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 /// A setting as it may be given.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The environment variable.
-    pub variable: &'static str,
+    pub(crate) variable: &'static str,
     /// The default, if there is one.
-    pub default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
     /// What it means; goes into docs/config.md.
-    pub doc: &'static str,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the test that writes docs/config.md reads it")
+    )]
+    pub(crate) doc: &'static str,
 }
 
 /// What a person's commands can be told.
@@ -87,7 +91,7 @@ pub(crate) struct SettingsFile {
 
 impl SettingsFile {
     /// Reads a file; one that is not there is empty. A key that nobody knows is refused with the nearest known one.
-    pub fn read(path: &Path, known: &[Known]) -> Result<Self, Failure> {
+    pub(crate) fn read(path: &Path, known: &[Known]) -> Result<Self, Failure> {
         let wrong = |why: String| {
             Failure::refused(format!("{} cannot be used", path.display())).detail(why)
         };

@@ -20,7 +20,7 @@ pub(crate) enum Cluster {
 
 impl Cluster {
     /// Asks and shows.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let Self::Status = self;
         let client = context.connect().await?;
         let status = status(&client).await?;

@@ -18,7 +18,7 @@ pub(crate) struct Completions {
 
 impl Completions {
     /// Prints them.
-    pub fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Options::command(), "stepcast", &mut script);
         context.output.data(&String::from_utf8_lossy(&script))

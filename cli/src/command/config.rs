@@ -19,7 +19,7 @@ pub(crate) enum Config {
 
 impl Config {
     /// Shows them.
-    pub fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let Self::Show = self;
         show(&context.output, &context.settings()?)?;
         if let Some(path) = settings::client_file() {

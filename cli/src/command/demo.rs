@@ -57,7 +57,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     /// Runs the ring once.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let folder = tempfile::Builder::new().prefix("stepcast-demo-").tempdir();
         let mut folder = folder.map_err(|error| {
             Failure::refused("no temporary folder can be made").detail(error.to_string())

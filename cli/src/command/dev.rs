@@ -45,7 +45,7 @@ pub(crate) struct Dev {
 
 impl Dev {
     /// Runs both until Ctrl-C or until one of them ends.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let output = &context.output;
         let server = arguments(
             &["server", "--data"],

@@ -48,10 +48,10 @@ pub(crate) struct Question {
         value_name = "HARDWARE",
         value_delimiter = ','
     )]
-    pub on: Vec<String>,
+    pub(crate) on: Vec<String>,
     /// How many samples a data set has, where the configuration does not say: N for each, or ID=N
     #[arg(long, value_name = "[ID=]N", value_parser = samples)]
-    pub samples: Vec<SampleCount>,
+    pub(crate) samples: Vec<SampleCount>,
 }
 
 fn samples(text: &str) -> Result<SampleCount, String> {
@@ -66,7 +66,7 @@ fn samples(text: &str) -> Result<SampleCount, String> {
 
 impl Estimate {
     /// Asks and shows.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let submission = files::collect(&self.path)?;
         let client = context.connect().await?;
         let answer = ask(&client, &submission, &self.question).await?;

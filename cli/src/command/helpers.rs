@@ -17,7 +17,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Runs the trainer and ends it when the worker is gone.
-    pub fn run(self) -> ExitCode {
+    pub(crate) fn run(self) -> ExitCode {
         guard::run(&self.command)
     }
 }
@@ -41,7 +41,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     /// Plays it.
-    pub async fn run(self) -> ExitCode {
+    pub(crate) async fn run(self) -> ExitCode {
         replay::run(replay::Options {
             stream: self.stream,
             url: self.url,

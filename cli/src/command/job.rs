@@ -71,7 +71,7 @@ fn job_name(text: &str) -> Result<String, String> {
 
 impl Job {
     /// Does it.
-    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let client = context.connect().await?;
         match self {
             Self::Show(job) => show(context, &get(&client, &job.name).await?)?,

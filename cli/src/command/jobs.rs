@@ -66,7 +66,7 @@ const COLUMNS: [(&str, Side); 9] = [
 
 impl Jobs {
     /// Asks and shows.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.connect().await?;
         let states = self
             .states

@@ -39,7 +39,7 @@ pub(crate) enum Records {
 
 impl Records {
     /// Does it.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
             Self::Import {
                 file,

@@ -136,26 +136,26 @@ const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 3..=600;
 #[derive(Debug, Clone)]
 pub(crate) struct ServerConfig {
     /// Folder of everything that must survive.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Address to listen on.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Where the tables lie.
-    pub store: String,
+    pub(crate) store: String,
     /// The operator's own prices.
-    pub prices: Option<PathBuf>,
+    pub(crate) prices: Option<PathBuf>,
     /// Files of the certificate and its key.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
     /// What people must show.
-    pub access_token: Option<String>,
+    pub(crate) access_token: Option<String>,
     /// Whether it may listen beyond this host without TLS.
-    pub allow_plain_text: bool,
+    pub(crate) allow_plain_text: bool,
     /// How long a worker may run an attempt after its last renewal.
-    pub lease_term: Duration,
+    pub(crate) lease_term: Duration,
 }
 
 impl Server {
     /// Serves until it is asked to end.
-    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let settings = self.settings(context)?;
         if let Some(What::Config(Config::Show)) = self.what {
             config::show(&context.output, &settings)?;

@@ -46,7 +46,7 @@ pub(crate) struct Sql {
 
 impl Sql {
     /// Answers one query, or one after the other.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let query = match self.query.as_deref() {
             Some("-") => Some(stdin_text()?),
             Some(query) => Some(query.to_owned()),
@@ -201,7 +201,7 @@ impl Answer {
     }
 
     /// How many rows there are.
-    pub fn row_count(&self) -> usize {
+    pub(crate) fn row_count(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 }
@@ -341,7 +341,7 @@ pub(crate) fn summary(summary: &QuerySummary) -> String {
 
 impl Answer {
     /// What it took.
-    pub fn summary(&self) -> &QuerySummary {
+    pub(crate) fn summary(&self) -> &QuerySummary {
         &self.summary
     }
 }

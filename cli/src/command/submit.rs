@@ -120,7 +120,7 @@ fn request_id(text: &str) -> Result<String, String> {
 
 impl Submit {
     /// Checks, asks, submits, and waits if that is wanted.
-    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let output = &context.output;
         let submission = files::collect(&self.path)?;
         let client = context.connect().await?;

@@ -299,6 +299,22 @@ impl<'output> Watcher<'output> {
             (JobState::Running | JobState::Cancelling, Some(progress)) => {
                 lines.push(format!("  {here} {}", self.stage(progress)));
             }
+            (JobState::Failed | JobState::Cancelled, _) => {
+                let failed = Tone::Bad.paint(signs.mark(Mark::Failed));
+                let attempt = self
+                    .job
+                    .attempts
+                    .last()
+                    .map(|attempt| attempt.outcome.as_str());
+                lines.push(format!(
+                    "  {failed} {}",
+                    words(
+                        attempt
+                            .filter(|outcome| !outcome.is_empty())
+                            .unwrap_or("cancelled")
+                    )
+                ));
+            }
             (JobState::Running | JobState::Cancelling, None) => {
                 lines.push(format!("  {here} starting"))
             }

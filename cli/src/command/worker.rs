@@ -79,7 +79,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 impl Worker {
     /// Works until it is asked to end.
-    pub async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         super::server::log_to_stderr();
         let with_parent = self.with_parent;
         let config = self.config(context)?;

@@ -66,7 +66,7 @@ enum Token {
 
 impl Workers {
     /// Does it.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let client = context.connect().await?;
         match self.what {
             None => list(context, &client).await,

@@ -10,11 +10,11 @@ const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// `[###########.........]` for a part of a whole; an unknown whole is an empty bar.
 pub(crate) fn bar(done: u64, total: u64) -> String {
-    let filled = if total == 0 {
-        0
-    } else {
-        (done.min(total) * BAR_CELLS) / total
-    };
+    let filled = done
+        .min(total)
+        .saturating_mul(BAR_CELLS)
+        .checked_div(total)
+        .unwrap_or(0);
     let filled = usize::try_from(filled).unwrap_or(0);
     format!(
         "[{:.<width$}]",
@@ -25,11 +25,10 @@ pub(crate) fn bar(done: u64, total: u64) -> String {
 
 /// Whole per cent, 100 only when all is done.
 pub(crate) fn percent(done: u64, total: u64) -> u64 {
-    if total == 0 {
-        0
-    } else {
-        done.min(total) * 100 / total
-    }
+    done.min(total)
+        .saturating_mul(100)
+        .checked_div(total)
+        .unwrap_or(0)
 }
 
 /// Lines at the end of the terminal that are replaced as a whole. Shows nothing where stderr is no terminal.
@@ -43,7 +42,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// For a terminal of so many columns.
-    pub fn new(shown: bool, columns: usize) -> Self {
+    pub(crate) fn new(shown: bool, columns: usize) -> Self {
         Self {
             shown,
             lines: 0,
@@ -53,7 +52,7 @@ impl Live {
     }
 
     /// Replaces the lines, unless they were replaced a moment ago.
-    pub fn draw(&mut self, text: &str) {
+    pub(crate) fn draw(&mut self, text: &str) {
         if self.shown && self.drawn.is_none_or(|at| at.elapsed() >= REDRAW_EVERY) {
             self.put(text);
             self.drawn = Some(Instant::now());
@@ -61,7 +60,7 @@ impl Live {
     }
 
     /// Replaces the lines for the last time; they stay.
-    pub fn finish(&mut self, text: &str) {
+    pub(crate) fn finish(&mut self, text: &str) {
         if self.shown {
             self.put(text);
             self.lines = 0;

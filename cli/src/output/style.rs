@@ -22,7 +22,7 @@ pub(crate) enum Tone {
 
 impl Tone {
     /// The text in this tone. The stream takes the codes out again where nobody can see them.
-    pub fn paint(self, text: &str) -> String {
+    pub(crate) fn paint(self, text: &str) -> String {
         let style = match self {
             Self::Plain => return text.to_owned(),
             Self::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
@@ -58,7 +58,7 @@ pub(crate) enum Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signs {
     /// Whether it draws more than ASCII.
-    pub unicode: bool,
+    pub(crate) unicode: bool,
 }
 
 /// Heights of a strip of small bars, lowest first.
@@ -68,7 +68,7 @@ const BARS_ASCII: [char; 8] = ['_', '.', '-', '-', '=', '=', '#', '#'];
 
 impl Signs {
     /// By the locale and the terminal's kind.
-    pub fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         let variable = |name| std::env::var(name).unwrap_or_default();
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
@@ -85,7 +85,7 @@ impl Signs {
     }
 
     /// The sign.
-    pub fn mark(self, mark: Mark) -> &'static str {
+    pub(crate) fn mark(self, mark: Mark) -> &'static str {
         match (mark, self.unicode) {
             (Mark::Done, true) => "✔",
             (Mark::Done, false) => "+",
@@ -100,7 +100,7 @@ impl Signs {
     }
 
     /// A strip of small bars, the highest value full.
-    pub fn strip(self, values: &[f64]) -> String {
+    pub(crate) fn strip(self, values: &[f64]) -> String {
         let bars = if self.unicode { BARS } else { BARS_ASCII };
         let top = values.iter().copied().fold(0.0, f64::max);
         let height = |value: f64| {

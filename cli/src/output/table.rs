@@ -20,7 +20,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Text in a tone.
-    pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
+    pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Self {
         Self {
             text: text.into(),
             tone,
@@ -55,7 +55,7 @@ const CELL_COLUMNS_MAX: usize = 60;
 
 impl Table {
     /// A table with these columns.
-    pub fn new(columns: &[(&'static str, Side)]) -> Self {
+    pub(crate) fn new(columns: &[(&'static str, Side)]) -> Self {
         Self {
             columns: columns
                 .iter()
@@ -66,7 +66,7 @@ impl Table {
     }
 
     /// A table whose titles are known only now.
-    pub fn owned(columns: Vec<(String, Side)>, rows: Vec<Vec<String>>) -> Self {
+    pub(crate) fn owned(columns: Vec<(String, Side)>, rows: Vec<Vec<String>>) -> Self {
         let mut table = Self {
             columns,
             rows: Vec::new(),
@@ -77,12 +77,12 @@ impl Table {
     }
 
     /// One more row.
-    pub fn row(&mut self, cells: Vec<Cell>) {
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
         self.marked("", cells, false);
     }
 
     /// One more row with a sign before it; a dim one matters less than the others.
-    pub fn marked(&mut self, mark: &str, cells: Vec<Cell>, dim: bool) {
+    pub(crate) fn marked(&mut self, mark: &str, cells: Vec<Cell>, dim: bool) {
         self.rows.push(Row {
             mark: mark.to_owned(),
             cells,
@@ -91,12 +91,12 @@ impl Table {
     }
 
     /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The table for a terminal of so many columns. A column that does not fit leaves, and those right of it with it.
-    pub fn draw(&self, width: usize) -> String {
+    pub(crate) fn draw(&self, width: usize) -> String {
         let widths = self.widths();
         let shown = fitting(&widths, width);
         let mut text = String::new();
@@ -113,7 +113,7 @@ impl Table {
     }
 
     /// The table for a program: titles first, tabs between, nothing cut.
-    pub fn tabs(&self) -> String {
+    pub(crate) fn tabs(&self) -> String {
         let plain = |text: &str| text.replace(['\t', '\n', '\r'], " ");
         let titles = self.columns.iter().filter(|(title, _)| !title.is_empty());
         let mut text = titles
