@@ -175,7 +175,7 @@ fn base_name(path: &Path) -> String {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let taken =
-        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | ' ');
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | '+');
     let mut name: String = name
         .unwrap_or_default()
         .chars()

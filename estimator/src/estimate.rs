@@ -139,7 +139,10 @@ impl<'a> Evidence<'a> {
         let published = published::shipped().hardware(recipe);
         let priced = |gpu: &GpuModel| self.prices.price(*gpu, ask.day).is_some();
         let common = COMMON.into_iter().filter_map(|name| name.parse().ok());
-        let common = common.filter(priced).map(Hardware::one);
+        let count = fewest_gpus(ask.workload);
+        let common = common
+            .filter(priced)
+            .filter_map(|gpu| Hardware::new(gpu, count));
         let real = known.filter(|hardware| !hardware.is_replay());
         let all = offered.chain(real).chain(published).chain(common);
         let mut usual = BTreeSet::new();
@@ -151,6 +154,12 @@ impl<'a> Evidence<'a> {
         }
         usual
     }
+}
+
+/// As few GPUs as the run can have: one, unless a sample is shared among several.
+fn fewest_gpus(workload: &Workload) -> u8 {
+    let fits = |count: &u8| !matches!(workload.plan(*count), Err(Missing::Gpus { .. }));
+    Hardware::COUNTS.into_iter().find(fits).unwrap_or(1)
 }
 
 /// What can run and is cheapest first; what has no number last.

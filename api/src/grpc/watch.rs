@@ -4,7 +4,9 @@ use futures::stream::{self, BoxStream};
 use stepcast_cluster::{JobUpdate, JobWatch};
 use stepcast_proto::v1;
 use stepcast_proto::v1::watch_job_response::Update as Told;
-use stepcast_scheduler::model::{Job, JobState};
+use stepcast_scheduler::State;
+use stepcast_scheduler::ids::WorkerId;
+use stepcast_scheduler::model::{EventKind, Job, JobState};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -68,9 +70,12 @@ impl Open {
         match update {
             JobUpdate::Current { job, .. } => Some(Told::Current(Box::new(self.current(&job)))),
             JobUpdate::Event { event, .. } => {
-                let (event, state) = convert::event(&event, self.state);
+                let (mut told, state) = convert::event(&event, self.state);
                 self.state = state;
-                Some(Told::Event(event))
+                if let EventKind::Placed { worker, .. } = event.kind {
+                    told.worker_display_name = self.name(worker);
+                }
+                Some(Told::Event(told))
             }
             JobUpdate::Progress { epoch, progress } => {
                 Some(Told::Progress(convert::live_progress(epoch, progress)))
@@ -80,6 +85,11 @@ impl Open {
                 .then(|| Told::Log(convert::log_lines(epoch, lines))),
             JobUpdate::Behind { .. } => None,
         }
+    }
+
+    fn name(&self, worker: WorkerId) -> String {
+        let name = |state: &State| state.worker(worker).map(|worker| worker.name.to_string());
+        self.context.handle.read_stale(name).unwrap_or_default()
     }
 
     fn current(&mut self, job: &Job) -> v1::Job {

@@ -192,6 +192,7 @@ impl<'output> Watcher<'output> {
                 self.job.attempts.push(Attempt {
                     name: format!("{}/attempts/{}", self.job.name, event.attempt),
                     worker: event.worker.clone(),
+                    worker_display_name: event.worker_display_name.clone(),
                     state: AttemptState::Placed.into(),
                     ..Attempt::default()
                 });
@@ -447,77 +448,4 @@ fn event_line(event: &JobEvent, job: &Job, before: JobState) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::output::style::Signs;
-
-    fn output() -> Output {
-        Output {
-            json: false,
-            drawn: true,
-            telling: false,
-            live: false,
-            columns: 100,
-            signs: Signs { unicode: true },
-        }
-    }
-
-    fn event(seq: u64, kind: &str, state: JobState) -> JobEvent {
-        JobEvent {
-            seq,
-            kind: kind.to_owned(),
-            state: state.into(),
-            attempt: 1,
-            worker: "workers/w1".to_owned(),
-            ..JobEvent::default()
-        }
-    }
-
-    #[test]
-    fn a_placement_reads_as_a_change_of_state() {
-        let output = output();
-        let mut watcher = Watcher::new(&output, "jobs/4f2a");
-        watcher.job.state = JobState::Pending.into();
-        let placed = event(1, "PLACED", JobState::Running);
-        watcher.apply(&placed);
-        assert_eq!(
-            event_line(&placed, &watcher.job, JobState::Pending),
-            "pending -> running (attempt 1, w1)"
-        );
-    }
-
-    #[test]
-    fn an_event_that_comes_twice_is_taken_once() {
-        let output = output();
-        let mut watcher = Watcher::new(&output, "jobs/4f2a");
-        for _ in 0..2 {
-            watcher
-                .event(&event(3, "PLACED", JobState::Running))
-                .expect("shown");
-        }
-        assert_eq!(watcher.job.attempts.len(), 1);
-    }
-
-    #[test]
-    fn the_screen_shows_stages_and_the_bar() {
-        let output = output();
-        let mut watcher = Watcher::new(&output, "jobs/4f2a");
-        watcher.apply(&event(1, "PLACED", JobState::Running));
-        let training = Progress {
-            step: 1650,
-            steps_total: 3000,
-            step_ms: Some(1410.0),
-            phase: Phase::Training.into(),
-            ..Progress::default()
-        };
-        watcher.tenth = 10;
-        watcher.progress(training).expect("shown");
-        let screen = anstream::adapter::strip_str(&watcher.screen()).to_string();
-        assert!(
-            screen.contains(
-                "▸ training [###########.........] 1,650 / 3,000   1.41 s/step   32m left"
-            ),
-            "{screen}"
-        );
-    }
-}
+mod tests;

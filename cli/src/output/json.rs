@@ -186,6 +186,7 @@ pub(crate) fn event(event: &v1::JobEvent) -> Value {
         "attempt": event.attempt,
         "epoch": event.epoch,
         "worker": event.worker,
+        "worker_display_name": event.worker_display_name,
         "step": event.step,
         "reason": event.reason,
         "state": bare(event.state().as_str_name(), "JOB_STATE_"),

@@ -102,7 +102,8 @@ pub(crate) fn seconds(span: &WireDuration) -> f64 {
         reason = "spans of centuries are not told apart by the microsecond"
     )]
     let whole = span.seconds as f64;
-    whole + f64::from(span.nanos) / 1e9
+    // One division, so that 1.61 s stays 1.61.
+    (whole * 1e9 + f64::from(span.nanos)) / 1e9
 }
 
 /// The wall clock here, so many seconds from now: `16:00`, with the day when it is another one.

@@ -1,0 +1,72 @@
+//! Tests of `watch`: what a person sees while a job runs.
+
+use super::*;
+use crate::output::style::Signs;
+
+fn output() -> Output {
+    Output {
+        json: false,
+        drawn: true,
+        telling: false,
+        live: false,
+        columns: 100,
+        signs: Signs { unicode: true },
+    }
+}
+
+fn event(seq: u64, kind: &str, state: JobState) -> JobEvent {
+    JobEvent {
+        seq,
+        kind: kind.to_owned(),
+        state: state.into(),
+        attempt: 1,
+        worker: "workers/w1".to_owned(),
+        ..JobEvent::default()
+    }
+}
+
+#[test]
+fn a_placement_reads_as_a_change_of_state() {
+    let output = output();
+    let mut watcher = Watcher::new(&output, "jobs/4f2a");
+    watcher.job.state = JobState::Pending.into();
+    let placed = event(1, "PLACED", JobState::Running);
+    watcher.apply(&placed);
+    assert_eq!(
+        event_line(&placed, &watcher.job, JobState::Pending),
+        "pending -> running (attempt 1, w1)"
+    );
+}
+
+#[test]
+fn an_event_that_comes_twice_is_taken_once() {
+    let output = output();
+    let mut watcher = Watcher::new(&output, "jobs/4f2a");
+    for _ in 0..2 {
+        watcher
+            .event(&event(3, "PLACED", JobState::Running))
+            .expect("shown");
+    }
+    assert_eq!(watcher.job.attempts.len(), 1);
+}
+
+#[test]
+fn the_screen_shows_stages_and_the_bar() {
+    let output = output();
+    let mut watcher = Watcher::new(&output, "jobs/4f2a");
+    watcher.apply(&event(1, "PLACED", JobState::Running));
+    let training = Progress {
+        step: 1650,
+        steps_total: 3000,
+        step_ms: Some(1410.0),
+        phase: Phase::Training.into(),
+        ..Progress::default()
+    };
+    watcher.tenth = 10;
+    watcher.progress(training).expect("shown");
+    let screen = anstream::adapter::strip_str(&watcher.screen()).to_string();
+    assert!(
+        screen.contains("▸ training [###########.........] 1,650 / 3,000   1.41 s/step   32m left"),
+        "{screen}"
+    );
+}

@@ -1,0 +1,216 @@
+//! Tests of SQL's bounds: time, memory, answers, statements at once, and what only looks small.
+
+use std::time::{Duration, Instant};
+
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::super::*;
+use super::{estimator, objects, over, text};
+use crate::testing::{row, training_key};
+
+/// Statements that cost an unguarded engine minutes or gigabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_looks_small_and_is_not_is_refused_before_it_is_planned() {
+    let estimator = estimator().await;
+    let doubled = |count: usize, first: &str, step: &str| {
+        let mut statement = format!("WITH t0 AS ({first})");
+        for index in 1..=count {
+            statement += &format!(
+                ", t{index} AS ({})",
+                step.replace("PREV", &format!("t{}", index - 1))
+            );
+        }
+        statement + &format!(" SELECT * FROM t{count}")
+    };
+    let nested = |open: &str, close: &str, count| {
+        format!(
+            "SELECT {}1{} FROM training_steps",
+            str::repeat(open, count),
+            str::repeat(close, count)
+        )
+    };
+    for statement in [
+        "SELECT count(*) FROM (SELECT unnest(range(1, 20000000)))".to_owned(),
+        "SELECT repeat('x', 200000000)".into(),
+        "SELECT lpad('x', 200000000, 'y')".into(),
+        "SELECT array_repeat(1, 100000000)".into(),
+        "SELECT replace('aaaaaaaaaa', 'a', 'aaaaaaaaaa')".into(),
+        "SELECT string_agg(recipe, ',') FROM training_steps".into(),
+        doubled(
+            60,
+            "SELECT 1 AS x",
+            "SELECT a.x FROM PREV a CROSS JOIN PREV b",
+        ),
+        doubled(40, "SELECT 'xxxxxxxx' AS x", "SELECT x || x AS x FROM PREV"),
+        doubled(
+            40,
+            "SELECT 'xxxxxxxx' AS x",
+            "SELECT concat(x, x) AS x FROM PREV",
+        ),
+        format!("SELECT {}", ["'x'"; 40].join(" || ")),
+        format!("SELECT 1{}", " + 1".repeat(1_900)),
+        nested("(", ")", 1_500),
+        nested("abs(", ")", 700),
+        nested("- ", "", 1_500),
+        nested("CASE WHEN true THEN ", " END", 200),
+        format!(
+            "SELECT 1 FROM training_steps{}",
+            ", training_steps".repeat(40)
+        ),
+        format!(
+            "SELECT 1{}",
+            " UNION ALL SELECT 1 FROM training_steps".repeat(30)
+        ),
+        format!(
+            "{}SELECT 1{}",
+            "SELECT * FROM (".repeat(200),
+            ")".repeat(200)
+        ),
+        format!("SELECT '{}'", "x".repeat(7_000)),
+        format!("SELECT 1 -- {}", "x".repeat(STATEMENT_BYTES_MAX)),
+    ] {
+        let started = Instant::now();
+        let error = estimator.sql(&statement).await.expect_err(&statement);
+        let refused = matches!(error, Error::Refused { .. } | Error::Query { .. });
+        assert!(
+            refused,
+            "{}: {error:?}",
+            &statement[..statement.len().min(80)]
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "{}",
+            &statement[..statement.len().min(80)]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_takes_too_long_is_stopped_and_the_next_one_runs() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_millis(700)).await;
+    let started = Instant::now();
+    let cross = "SELECT count(*) FROM training_steps a, training_steps b, training_steps c, training_steps d \
+                 WHERE a.avg_step_ms + b.avg_step_ms + c.avg_step_ms + d.avg_step_ms = 7";
+    let error = engine
+        .run(cross, &store, views())
+        .await
+        .expect_err("stopped");
+    assert!(
+        matches!(error, Error::TimedOut(_) | Error::OutOfMemory),
+        "{error:?}"
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        started.elapsed()
+    );
+    let answer = engine
+        .run("SELECT count(*) FROM training_steps", &store, views())
+        .await
+        .expect("answer");
+    assert_eq!(text(&answer), ["20000"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded_and_so_is_the_answer() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_secs(60)).await;
+    let sorted = "SELECT a.recipe, a.hardware, b.recipe, b.hardware, a.avg_step_ms * b.avg_step_ms AS x \
+                  FROM training_steps a CROSS JOIN training_steps b ORDER BY x";
+    let error = engine
+        .run(sorted, &store, views())
+        .await
+        .expect_err("too much");
+    assert!(matches!(error, Error::OutOfMemory), "{error:?}");
+    let all = engine
+        .run("SELECT avg_step_ms FROM training_steps", &store, views())
+        .await
+        .expect("answer");
+    assert_eq!((all.rows(), all.truncated), (ROWS_MAX, true));
+    let wide = engine
+        .run(
+            "SELECT * FROM training_steps a CROSS JOIN training_steps b",
+            &store,
+            views(),
+        )
+        .await;
+    let wide = wide.expect("answer");
+    let bytes: usize = wide
+        .batches
+        .iter()
+        .map(|batch| batch.get_array_memory_size())
+        .sum();
+    assert!(wide.truncated && bytes < 2 * ANSWER_BYTES_MAX, "{bytes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_run_at_once() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_secs(60)).await;
+    let turns = Arc::clone(&engine.turns)
+        .acquire_many_owned(AT_ONCE as u32)
+        .await
+        .expect("turns");
+    let error = engine
+        .run("SELECT 1", &store, views())
+        .await
+        .expect_err("no turn left");
+    assert!(
+        matches!(error, Error::Busy) && error.is_transient(),
+        "{error:?}"
+    );
+    drop(turns);
+    engine
+        .run("SELECT 1", &store, views())
+        .await
+        .expect("a turn");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_gone_is_no_answer() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let estimator = over(&store).await;
+    let names = objects(&store).await;
+    let lost = names
+        .iter()
+        .find(|name| name.starts_with("bench/training_steps/") && name.ends_with(".parquet"));
+    store
+        .delete(&lost.expect("file").as_str().into())
+        .await
+        .expect("deleted");
+    let error = estimator
+        .sql("SELECT count(*), max(avg_step_ms) FROM training_steps")
+        .await
+        .expect_err("lost");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+}
+
+/// An engine over twenty thousand rows in one object.
+async fn large(
+    store: &Arc<dyn ObjectStore>,
+    time_max: Duration,
+) -> (Engine, impl Fn() -> Vec<View>) {
+    let rows: Vec<_> = (0..20_000)
+        .map(|n| row(training_key("flux.dev/lora", "h100"), 1 + n % 999, 150))
+        .collect();
+    let file = crate::table::data_file(crate::table::Kind::Training, rows);
+    let bytes = file.len() as u64;
+    store
+        .put(&"training_steps/one.parquet".into(), file.into())
+        .await
+        .expect("put");
+    let engine = Engine {
+        time_max,
+        ..Engine::new()
+    };
+    let view = move || View {
+        kind: crate::table::Kind::Training,
+        files: vec![crate::table::DataFile {
+            path: "one.parquet".into(),
+            bytes,
+        }],
+    };
+    (engine, move || vec![view()])
+}
