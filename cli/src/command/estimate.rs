@@ -300,10 +300,11 @@ fn evidence(row: &Row) -> String {
     }
 }
 
-/// The first thing to know about a row, as two or three words.
+/// The first thing to know about a row, as two or three words; that it may not fit at all goes before everything.
 fn remark(row: &Row) -> String {
-    row.notes
-        .first()
+    let tight = row.notes.iter().find(|note| note.code == "MEMORY_TIGHT");
+    tight
+        .or_else(|| row.notes.first())
         .map(|note| note.code.to_ascii_lowercase().replace('_', " "))
         .unwrap_or_default()
 }
