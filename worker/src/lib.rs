@@ -10,6 +10,7 @@ pub mod event;
 pub mod gpu;
 pub mod guard;
 mod host;
+pub mod options;
 pub mod order;
 pub mod random;
 pub mod redact;

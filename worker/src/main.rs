@@ -1,16 +1,13 @@
 //! The thin worker binary for GPU hosts: it links neither the cluster nor the SQL engine.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use stepcast_worker::config::{ReplayConfig, ReplayStream, WorkerConfig};
 use stepcast_worker::gpu::{self, Offer};
+use stepcast_worker::options::Options;
 use stepcast_worker::{guard, replay};
 
 /// Runs training jobs for a Stepcast cluster on this host.
@@ -18,7 +15,7 @@ use stepcast_worker::{guard, replay};
 /// Example: stepcast-worker run --server http://10.0.0.1:7070 --join-token-file token
 #[derive(Debug, Parser)]
 #[command(name = "stepcast-worker", version)]
-struct Options {
+struct Program {
     #[command(subcommand)]
     command: Command,
 }
@@ -64,50 +61,15 @@ struct Run {
         value_delimiter = ','
     )]
     servers: Vec<String>,
-    /// File with the token that lets this host join; needed the first time only.
-    #[arg(long, env = "STEPCAST_JOIN_TOKEN_FILE")]
-    join_token_file: Option<PathBuf>,
     /// Certificate authority to trust, as a PEM file.
     #[arg(long, env = "STEPCAST_CA_FILE")]
     ca_file: Option<PathBuf>,
-    /// The worker's own folder.
-    #[arg(
-        long,
-        env = "STEPCAST_WORKER_STATE",
-        default_value = "/var/lib/stepcast-worker"
-    )]
-    state: PathBuf,
-    /// Where results go; `outputs` in the state folder unless given.
-    #[arg(long, env = "STEPCAST_WORKER_OUTPUTS")]
-    outputs: Option<PathBuf>,
-    /// Offer the processor instead of GPUs.
-    #[arg(long, conflicts_with = "replay")]
-    cpu: bool,
-    /// Offer so many pretend devices that play streams instead of training.
-    #[arg(long, value_name = "DEVICES")]
-    replay: Option<u8>,
-    /// What pretend devices play: `plan` (made up for each job), a shipped stream's name, or a file.
-    #[arg(long, default_value = "plan", requires = "replay")]
-    replay_stream: ReplayStream,
-    /// How many times faster than written; 0 for no waiting at all.
-    #[arg(long, default_value_t = 1.0, requires = "replay")]
-    replay_speed: f64,
-    /// A word for jobs to choose workers by; may be given several times.
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// Price of one GPU in dollars an hour.
-    #[arg(long, env = "STEPCAST_WORKER_PRICE", value_parser = price)]
-    price: Option<u64>,
-    /// The trainer's command, words separated by spaces; {processes} becomes the number of GPUs.
-    #[arg(long, env = "STEPCAST_SIMPLETUNER_COMMAND")]
-    simpletuner_command: Option<String>,
-    /// Seconds a trainer may take to save a checkpoint when the worker is asked to stop.
-    #[arg(long, default_value_t = 120)]
-    drain_seconds: u64,
+    #[command(flatten)]
+    options: Options,
 }
 
 fn main() -> ExitCode {
-    match Options::parse().command {
+    match Program::parse().command {
         Command::Run(run) => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_unset| "info".into());
@@ -171,61 +133,9 @@ fn show_devices() -> ExitCode {
 
 impl Run {
     async fn start(self) -> anyhow::Result<()> {
-        let join_token = match &self.join_token_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                Some(text.trim().to_owned())
-            }
-            None => None,
-        };
-        let offer = match self.replay {
-            Some(devices) => Offer::Replay(devices),
-            None if self.cpu => Offer::Cpu,
-            None => Offer::Gpus,
-        };
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let config = WorkerConfig {
-            servers: self.servers,
-            join_token,
-            ca_file: self.ca_file,
-            state: self.state,
-            outputs: self.outputs,
-            offer,
-            labels: BTreeMap::from_iter(self.labels),
-            price_usd_micros_per_hour: self.price,
-            simpletuner_command: self
-                .simpletuner_command
-                .map(|command| command.split_whitespace().map(str::to_owned).collect()),
-            replay: ReplayConfig {
-                stream: self.replay_stream,
-                speed: self.replay_speed,
-            },
-            helper: vec![program.into()],
-            drain_grace: Duration::from_secs(self.drain_seconds),
-        };
+        let config = self.options.config(self.servers, self.ca_file)?;
         Ok(stepcast_worker::run(config).await?)
     }
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-fn price(text: &str) -> Result<u64, String> {
-    let dollars: f64 = text
-        .parse()
-        .map_err(|_bad| "a price is a number of dollars")?;
-    if !(0.0..=10_000.0).contains(&dollars) {
-        return Err("a price is 0 to 10000 dollars an hour".to_owned());
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "within the bounds just checked"
-    )]
-    Ok((dollars * 1e6).round() as u64)
 }
 
 fn with_runtime(task: impl Future<Output = ExitCode>) -> ExitCode {

@@ -1,0 +1,188 @@
+//! The options of a worker on the command line, the same for `stepcast worker` and `stepcast-worker run`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use stepcast_records::UsdMicros;
+
+use crate::config::{ReplayConfig, ReplayStream, WorkerConfig};
+use crate::gpu::Offer;
+
+/// A token is one line; a longer file is something else.
+const TOKEN_BYTES_MAX: u64 = 4 << 10;
+
+/// What a worker is told besides where the cluster is.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// File with the token that lets this host join; needed the first time only
+    #[arg(long, env = "STEPCAST_JOIN_TOKEN_FILE", value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// The worker's own folder
+    #[arg(
+        long,
+        env = "STEPCAST_WORKER_STATE",
+        value_name = "FOLDER",
+        default_value = "/var/lib/stepcast-worker"
+    )]
+    state: PathBuf,
+    /// Where results go; `outputs` in the state folder unless given
+    #[arg(long, env = "STEPCAST_WORKER_OUTPUTS", value_name = "FOLDER")]
+    outputs: Option<PathBuf>,
+    /// Offer the processor instead of GPUs
+    #[arg(long, conflicts_with = "replay")]
+    cpu: bool,
+    /// Offer so many pretend devices that play streams instead of training
+    #[arg(long, value_name = "DEVICES", value_parser = clap::value_parser!(u8).range(1..=8))]
+    replay: Option<u8>,
+    /// What pretend devices play: `plan` (made up for each job), a shipped stream's name, or a file
+    #[arg(
+        long,
+        value_name = "STREAM",
+        default_value = "plan",
+        requires = "replay"
+    )]
+    replay_stream: ReplayStream,
+    /// How many times faster than written; 0 for no waiting at all
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay")]
+    replay_speed: f64,
+    /// A word for jobs to choose workers by; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Price of one GPU, in dollars an hour
+    #[arg(long, env = "STEPCAST_WORKER_PRICE", value_name = "DOLLARS", value_parser = price)]
+    price: Option<UsdMicros>,
+    /// The trainer's command, words separated by spaces; {processes} becomes the number of GPUs
+    #[arg(long, env = "STEPCAST_SIMPLETUNER_COMMAND", value_name = "COMMAND")]
+    simpletuner_command: Option<String>,
+    /// Seconds a trainer may take to save a checkpoint when the worker is asked to stop
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    drain_seconds: u64,
+    /// The program that starts trainers, in place of this one: for tests that count the starts
+    #[arg(long, value_name = "PROGRAM", hide = true)]
+    helper: Option<PathBuf>,
+}
+
+/// Why the options cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The token's file cannot be read.
+    #[error("the token's file {} cannot be read", path.display())]
+    Token {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file holds something else.
+    #[error("{} must hold one token and nothing else", path.display())]
+    NoToken {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// This program's own file is needed to start trainers.
+    #[error("this program's own file cannot be found")]
+    Program(#[source] io::Error),
+}
+
+impl Options {
+    /// A worker of these servers that trusts `ca_file` besides the system's authorities.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be used.
+    pub fn config(
+        self,
+        servers: Vec<String>,
+        ca_file: Option<PathBuf>,
+    ) -> Result<WorkerConfig, Error> {
+        let join_token = self.join_token_file.map(token).transpose()?;
+        let offer = match self.replay {
+            Some(devices) => Offer::Replay(devices),
+            None if self.cpu => Offer::Cpu,
+            None => Offer::Gpus,
+        };
+        let program = self.helper.map_or_else(std::env::current_exe, Ok);
+        let command = self.simpletuner_command;
+        Ok(WorkerConfig {
+            servers,
+            join_token,
+            ca_file,
+            state: self.state,
+            outputs: self.outputs,
+            offer,
+            labels: BTreeMap::from_iter(self.labels),
+            price_usd_micros_per_hour: self.price.map(|UsdMicros(micros)| micros),
+            simpletuner_command: command
+                .map(|command| command.split_whitespace().map(str::to_owned).collect()),
+            replay: ReplayConfig {
+                stream: self.replay_stream,
+                speed: self.replay_speed,
+            },
+            helper: vec![program.map_err(Error::Program)?.into()],
+            drain_grace: Duration::from_secs(self.drain_seconds),
+        })
+    }
+}
+
+fn token(path: PathBuf) -> Result<String, Error> {
+    let read = |path: &PathBuf| {
+        let short = std::fs::metadata(path)?.len() <= TOKEN_BYTES_MAX;
+        short.then(|| std::fs::read_to_string(path)).transpose()
+    };
+    match read(&path) {
+        Ok(text) => {
+            let text = text.unwrap_or_default();
+            let token = text.trim();
+            let plain = !token.is_empty() && token.chars().all(|letter| letter.is_ascii_graphic());
+            plain
+                .then(|| token.to_owned())
+                .ok_or(Error::NoToken { path })
+        }
+        Err(source) => Err(Error::Token { path, source }),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn price(text: &str) -> Result<UsdMicros, String> {
+    let amount = text.trim().trim_start_matches('$').parse();
+    amount.map_err(|_no_amount| {
+        format!("`{text}` is no amount of dollars; write one such as 5 or 2.50")
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_word_in_a_short_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        assert!(matches!(token(path.clone()), Err(Error::Token { .. })));
+        std::fs::write(&path, "abc123\n").unwrap();
+        assert_eq!(token(path.clone()).unwrap(), "abc123");
+        for other in ["", "two words", &"x".repeat(5_000)] {
+            std::fs::write(&path, other).unwrap();
+            assert!(
+                matches!(token(path.clone()), Err(Error::NoToken { .. })),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn prices_and_labels_are_read_to_the_letter() {
+        assert_eq!(price("0.40"), Ok(UsdMicros(400_000)));
+        assert_eq!(price("$2"), Ok(UsdMicros(2_000_000)));
+        assert!(price("cheap").is_err() && price("-1").is_err());
+        assert_eq!(label("zone=a=b"), Ok(("zone".to_owned(), "a=b".to_owned())));
+        assert!(label("zone").is_err());
+    }
+}
