@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use stepcast_proto::v1::{
-    CancelJobRequest, ExplainJobRequest, ExplainJobResponse, GetJobLogsRequest, GetJobRequest,
-    Job as Wire, JobState, WhyTier,
+    Attempt, CancelJobRequest, ExplainJobRequest, ExplainJobResponse, GetJobLogsRequest,
+    GetJobRequest, Job as Wire, JobState, WhyTier,
 };
 
 use super::jobs::{self, number, words, worker};
@@ -209,7 +209,7 @@ fn attempts(job: &Wire) -> Table {
             worker(attempt).into(),
             attempt.hardware.clone().into(),
             state,
-            count(attempt.last_step).into(),
+            count(step(job, attempt)).into(),
             if attempt.checkpoint_step > 0 {
                 count(attempt.checkpoint_step).into()
             } else {
@@ -220,6 +220,16 @@ fn attempts(job: &Wire) -> Table {
         ]);
     }
     table
+}
+
+/// The last step that is known of an attempt: while it runs, the log of decisions knows only of checkpoints.
+fn step(job: &Wire, attempt: &Attempt) -> u64 {
+    let live = job
+        .progress
+        .as_ref()
+        .filter(|_| attempt.end_time.is_none())
+        .map_or(0, |progress| progress.step);
+    attempt.last_step.max(live)
 }
 
 async fn logs(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {

@@ -200,11 +200,12 @@ fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
             None => "waits".to_owned(),
         },
         JobState::Failed => words(&job.failure_reason),
-        JobState::Succeeded => attempt
+        JobState::Succeeded | JobState::Cancelled => attempt
             .map(|attempt| format!("{} steps", count(attempt.last_step)))
             .unwrap_or_default(),
         _ => match &job.progress {
-            Some(progress) if progress.steps_total > 0 && progress.step > 0 => {
+            // After the last step a full bar would hide that it still validates or saves.
+            Some(progress) if progress.step > 0 && progress.step < progress.steps_total => {
                 let part = percent(progress.step, progress.steps_total);
                 format!("{} {part:>2}%", bar(progress.step, progress.steps_total))
             }
@@ -239,11 +240,12 @@ pub(crate) fn left(job: &Job) -> Option<f64> {
         .progress
         .as_ref()
         .filter(|_| job.state() == JobState::Running)?;
-    if progress.steps_total == 0 {
+    let steps = progress.steps_total.saturating_sub(progress.step);
+    if steps == 0 {
         return None;
     }
     #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
-    let steps = progress.steps_total.saturating_sub(progress.step) as f64;
+    let steps = steps as f64;
     Some(steps * progress.step_ms? / 1e3)
 }
 
@@ -313,6 +315,26 @@ mod tests {
         );
         assert_eq!(place(&job, job.attempts.last()), "w1 x1");
         assert!((left(&job).expect("known") - 1903.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn after_the_last_step_a_job_says_what_it_still_does() {
+        let mut job = running();
+        let progress = job.progress.as_mut().expect("given");
+        progress.step = progress.steps_total;
+        progress.phase = stepcast_proto::v1::Phase::Validating.into();
+        assert_eq!(doing(&job, job.attempts.last()), "validating");
+        assert_eq!(left(&job), None);
+    }
+
+    #[test]
+    fn a_cancelled_job_says_how_far_it_came() {
+        let mut job = running();
+        job.state = JobState::Cancelled.into();
+        job.progress = None;
+        job.attempts[0].last_step = 17;
+        assert_eq!(doing(&job, job.attempts.last()), "17 steps");
+        assert_eq!(doing(&job, None), "");
     }
 
     #[test]
