@@ -247,10 +247,14 @@ fn read(settings: &[Setting]) -> Result<ServerConfig, Failure> {
     })
 }
 
+/// What is logged unless `RUST_LOG` says otherwise. The table format's libraries tell every file they read at `info`,
+/// dozens of lines a commit, in which our own would drown.
+const LOGGED: &str = "info,buoyant_kernel=warn,deltalake_core=warn,raft_engine=warn";
+
 /// Messages of a long-running process go to stderr; `RUST_LOG` says how much.
 pub(crate) fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_unset| "info".into());
+        .unwrap_or_else(|_unset| LOGGED.into());
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr())
         && std::env::var_os("NO_COLOR").is_none();
     // A second call finds the first one's subscriber in place, which is fine.
