@@ -6,9 +6,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::memory::InMemory;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use std::time::Duration;
 use url::Url;
 
@@ -21,6 +21,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request is tried so often before the caller hears of it; the caller has its own, slower, retry.
 const REQUEST_RETRIES: usize = 3;
+
+/// How the store's client lets an operator write yes.
+const YES: [&str; 5] = ["true", "1", "on", "yes", "y"];
 
 /// Where the tables lie and how to reach them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,13 +126,24 @@ impl StoreConfig {
     fn s3_store(&self, url: &Url) -> Result<impl ObjectStore + use<>, Error> {
         let bucket = url.host_str();
         let bucket = bucket.ok_or_else(|| Error::Config("write s3://bucket/prefix".into()))?;
-        let client = ClientOptions::new()
-            .with_timeout(REQUEST_TIMEOUT)
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_allow_http(self.s3.allow_http);
-        let mut builder = AmazonS3Builder::from_env()
+        let bounded = |key, wait: Duration| {
+            (
+                AmazonS3ConfigKey::Client(key),
+                format!("{} seconds", wait.as_secs()),
+            )
+        };
+        // One by one, so that what the environment says about the client, such as a proxy, stays.
+        let waits = [
+            bounded(ClientConfigKey::Timeout, REQUEST_TIMEOUT),
+            bounded(ClientConfigKey::ConnectTimeout, CONNECT_TIMEOUT),
+        ];
+        let builder = waits
+            .into_iter()
+            .fold(AmazonS3Builder::from_env(), |builder, (key, wait)| {
+                builder.with_config(key, wait)
+            });
+        let mut builder = builder
             .with_bucket_name(bucket)
-            .with_client_options(client)
             .with_retry(RetryConfig {
                 max_retries: REQUEST_RETRIES,
                 retry_timeout: REQUEST_TIMEOUT,
@@ -154,9 +168,31 @@ impl StoreConfig {
         if let Some(token) = &self.s3.session_token {
             builder = builder.with_token(token);
         }
+        if self.s3.allow_http {
+            builder = builder.with_allow_http(true);
+        }
+        check_encrypted(&builder)?;
         let wrong = |error| Error::Config(format!("the store's options are wrong: {error}"));
         builder.build().map_err(wrong)
     }
+}
+
+/// Refuses an endpoint to which no request would go, which is otherwise found out only by the first of them.
+fn check_encrypted(builder: &AmazonS3Builder) -> Result<(), Error> {
+    let endpoints = [AmazonS3ConfigKey::Endpoint, AmazonS3ConfigKey::S3Endpoint];
+    let plain = endpoints.iter().any(|key| {
+        let endpoint = builder.get_config_value(key);
+        endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"))
+    });
+    let allowed = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
+    let allowed = builder.get_config_value(&allowed).unwrap_or_default();
+    if plain && !YES.contains(&allowed.to_ascii_lowercase().as_str()) {
+        return Err(Error::Config(
+            "the store's endpoint is plain http://; use https://, or set AWS_ALLOW_HTTP=true where nobody listens in"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -180,6 +216,16 @@ mod tests {
             error.to_string(),
             "a store is file://, s3:// or memory://, not ftp://"
         );
+    }
+
+    #[test]
+    fn a_plain_endpoint_must_be_allowed() {
+        let mut config = StoreConfig::at("s3://bench");
+        config.s3.endpoint = Some("http://127.0.0.1:1".into());
+        let error = config.open().expect_err("refused").to_string();
+        assert!(error.contains("AWS_ALLOW_HTTP=true"), "{error}");
+        config.s3.allow_http = true;
+        config.open().expect("allowed");
     }
 
     #[test]
