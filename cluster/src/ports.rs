@@ -52,7 +52,7 @@ pub trait Staging: Send + Sync {
 
 /// A port could not do what it was asked; the duty that asked tries again.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error(transparent)]
 pub struct PortError(pub Box<dyn std::error::Error + Send + Sync>);
 
 impl PortError {

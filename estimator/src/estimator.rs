@@ -34,6 +34,8 @@ pub use stats::{Stats, TableStats};
 pub const CONTRIBUTIONS_MAX: usize = 4_096;
 /// Opening waits so long for the store before it goes on without; what is there is then read in the background.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
+/// A query waits so long for a store that has not been read yet: a person is waiting too.
+const FIRST_LOOK_WAIT: Duration = Duration::from_secs(3);
 
 /// The history, the index and the prices. Clones share everything, and every method may be called at any time.
 #[derive(Clone)]
@@ -76,7 +78,10 @@ impl Estimator {
         match timeout(OPEN_WAIT, estimator.refresh()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the history could not be read; it is tried again")
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the history could not be read; it is tried again"
+                )
             }
             Err(_) => {
                 estimator.note_trouble(Some("the benchmark store answers too slowly".into()));
@@ -192,16 +197,28 @@ impl Estimator {
     /// last look at the store. Bounded in every way: see the constants beside [`Answer`].
     ///
     /// # Errors
+    /// [`Error::Unreachable`] while the store has not been read even once, since an empty answer would be a wrong one;
     /// [`Error::Refused`] and [`Error::Query`] are for the person who wrote the statement, with a hint;
     /// [`Error::TimedOut`], [`Error::OutOfMemory`] and [`Error::Busy`] are the bounds.
     pub async fn sql(&self, statement: &str) -> Result<Answer, Error> {
-        let views = self.shared.tables.iter().map(|table| sql::View {
-            kind: table.kind(),
-            files: table.listing().files.clone(),
-        });
+        if !self.shared.tables.iter().all(|table| table.listing().seen) {
+            // It may have come back since the last try; whether it has shows below.
+            let _ = timeout(FIRST_LOOK_WAIT, self.refresh()).await;
+        }
+        let view = |table: &Table| {
+            let listing = table.listing();
+            let view = sql::View {
+                kind: table.kind(),
+                files: listing.files.clone(),
+            };
+            let unseen = || Error::unreachable("the tables have not been read since the start");
+            listing.seen.then_some(view).ok_or_else(unseen)
+        };
+        let views = self.shared.tables.iter().map(view);
+        let views = views.collect::<Result<_, Error>>()?;
         self.shared
             .sql
-            .run(statement, &self.shared.prefixed, views.collect())
+            .run(statement, &self.shared.prefixed, views)
             .await
     }
 

@@ -76,10 +76,16 @@ async fn run(
         let batch = gather(first, every, &mut waiting).await;
         let (contributions, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let count = contributions.len();
-        let recorded = record(sink.as_ref(), contributions, patience).await.map_err(|error| {
-            tracing::warn!(%error, count, "contributions were not recorded; workers send them again");
-            ContributeError::Failed
-        });
+        let recorded = record(sink.as_ref(), contributions, patience)
+            .await
+            .map_err(|error| {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    count,
+                    "contributions were not recorded; workers send them again"
+                );
+                ContributeError::Failed
+            });
         for answer in answers {
             // A worker that is gone asks again with the same id.
             let _ = answer.send(recorded);

@@ -1,5 +1,6 @@
 //! The background follower: looks for what others stored, and now and then tidies the tables up.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -43,14 +44,20 @@ async fn run(estimator: Estimator, every: Duration) {
         pause = match estimator.refresh().await {
             Ok(()) => every,
             Err(error) => {
-                tracing::warn!(%error, "the history could not be followed; it is tried again");
+                tracing::warn!(
+                    error = &error as &dyn Error,
+                    "the history could not be followed; it is tried again"
+                );
                 (pause * 2).min(FOLLOW_PAUSE_MAX.max(every))
             }
         };
         if compacted.elapsed() >= COMPACT_EVERY {
             compacted = Instant::now();
             if let Err(error) = estimator.compact().await {
-                tracing::warn!(%error, "the history could not be tidied up; it is tried again");
+                tracing::warn!(
+                    error = &error as &dyn Error,
+                    "the history could not be tidied up; it is tried again"
+                );
             }
         }
     }

@@ -101,6 +101,25 @@ async fn a_snapshot_of_the_index_never_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_before_the_first_look_is_no_empty_answer() {
+    let disk = memory();
+    let faulty = Faulty::new(&disk, None);
+    let store: Arc<dyn ObjectStore> = faulty.clone();
+    over(&disk)
+        .record(vec![run(1, "rtx4090", 14_000)])
+        .await
+        .expect("stored");
+    let estimator = over(&store);
+    let ask = || estimator.sql("SELECT count(*) FROM training_steps");
+    faulty.set_dead(true);
+    let error = ask().await.expect_err("gone");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    faulty.set_dead(false);
+    let answer = ask().await.expect("answer");
+    assert_eq!(answer.cells(), [[Some("1".to_owned())]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_gone_is_said_and_nothing_is_lost() {
     let disk = memory();
     let faulty = Faulty::new(&disk, None);

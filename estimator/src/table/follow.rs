@@ -91,6 +91,7 @@ impl Table {
     async fn open(&self, state: &mut State) -> Result<News, Error> {
         let exists = self.log.is_delta_table_location().await;
         if !exists.map_err(Error::unreachable)? {
+            self.publish_nothing();
             return Ok(News {
                 everything: true,
                 ..News::default()

@@ -41,6 +41,8 @@ pub(crate) struct Table {
 /// The files of the version that the table was last followed to: what a reader needs, without the table's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
+    /// Whether the store has been looked at: before that, no files means that nothing is known of them.
+    pub(crate) seen: bool,
     /// The version; `None` while there is no table or none was read yet.
     pub(crate) version: Option<u64>,
     /// The files.
@@ -113,8 +115,20 @@ impl Table {
             bytes: u64::try_from(file.size()).unwrap_or(0),
         });
         let files = files.collect();
-        self.listing.store(Arc::new(Listing { version, files }));
+        self.listing.store(Arc::new(Listing {
+            seen: true,
+            version,
+            files,
+        }));
         Ok(())
+    }
+
+    /// Shows readers that there is no table.
+    pub(super) fn publish_nothing(&self) {
+        self.listing.store(Arc::new(Listing {
+            seen: true,
+            ..Listing::default()
+        }));
     }
 
     pub(super) async fn lock(&self) -> MutexGuard<'_, State> {
