@@ -22,6 +22,9 @@ const RETRY_FULL: Duration = Duration::from_secs(30);
 /// Problems of a configuration that are told at once: a screen of them. The rest is counted.
 const PROBLEMS_TOLD: usize = 50;
 
+/// So much of a caller's word is repeated: longer than any name that could have been meant.
+const WORD_CHARS: usize = 40;
+
 /// A refusal in the making.
 pub(crate) struct Refusal {
     code: Code,
@@ -100,6 +103,12 @@ pub(crate) fn bad_field(field: &str, what: impl Into<String>) -> Status {
     refusal
         .fields(vec![FieldViolation::new(field, what)])
         .into()
+}
+
+/// A caller's word, fit to be repeated: short and on one line.
+pub(crate) fn shown(word: &str) -> String {
+    let short: String = word.chars().take(WORD_CHARS).collect();
+    short.escape_debug().to_string()
 }
 
 /// A resource that is not there.
@@ -266,7 +275,14 @@ pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
     use stepcast_estimator::Error;
     let message = error.to_string();
     match error {
-        Error::Unreachable { .. } => records_unreachable(message),
+        Error::Unreachable { .. } if is_full(error) => storage_full(),
+        Error::Unreachable { .. } => {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "a call needed the record store"
+            );
+            records_unreachable(message)
+        }
         Error::Contended { .. } => Refusal::new(Code::Aborted, "RECORDS_CONTENDED", message).retry(RETRY).into(),
         Error::Config(_) => Refusal::new(Code::InvalidArgument, "RECORDS_INVALID", message).into(),
         Error::Foreign { .. } => Refusal::new(Code::FailedPrecondition, "UPGRADE_REQUIRED", message)
@@ -279,6 +295,13 @@ pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
         Error::OutOfMemory => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_MEMORY", message), error),
         Error::Busy => busy(message, RETRY),
     }
+}
+
+/// Whether the cause is a disk without room.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+        || error.source().is_some_and(is_full)
 }
 
 fn hinted(refusal: Refusal, error: &stepcast_estimator::Error) -> Status {
@@ -391,6 +414,7 @@ fn stale_instance(message: String) -> Status {
 
 fn records_unreachable(message: impl Into<String>) -> Status {
     Refusal::new(Code::Unavailable, "RECORDS_UNREACHABLE", message)
+        .hint("estimates and jobs go on without it, and samples wait; the server's log says what is wrong with the store")
         .retry(RETRY_FULL)
         .into()
 }

@@ -174,6 +174,8 @@ fn exit_of(code: Code, reason: &str) -> Exit {
     match (code, reason) {
         (_, "OUTCOME_UNKNOWN") => Exit::Unknown,
         (Code::NotFound, _) => Exit::NotFound,
+        // The server answers; it is its store that does not.
+        (_, "RECORDS_UNREACHABLE") => Exit::Refused,
         (Code::Unavailable | Code::DeadlineExceeded, _) => Exit::Unreachable,
         _ => Exit::Refused,
     }

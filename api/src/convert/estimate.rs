@@ -6,7 +6,7 @@ use stepcast_records::{Basis, Estimate, Hardware, Note};
 use tonic::Status;
 
 use super::quantity::{closed_code, costs, times};
-use crate::status::bad_field;
+use crate::status::{bad_field, shown};
 
 /// An estimate.
 pub(crate) fn estimate(estimate: &Estimate) -> v1::Estimate {
@@ -49,7 +49,7 @@ pub(crate) fn hardware_list(
         name.parse().map_err(|error| {
             bad_field(
                 &format!("{field}[{index}]"),
-                format!("{error}; write it as h100 or h100x2"),
+                format!("{error}: {}; write it as h100 or h100x2", shown(name)),
             )
         })
     };

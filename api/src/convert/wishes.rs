@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::quantity::{duration_ms, duration_to_ms};
 use super::workload::workload;
-use crate::status::bad_field;
+use crate::status::{bad_field, shown};
 
 /// A job as it goes into the log.
 pub(crate) fn wishes(
@@ -29,7 +29,7 @@ pub(crate) fn wishes(
         model.parse().map_err(|error| {
             narrow(
                 &format!("allow[{index}]"),
-                &format!("{error}; write it as h100"),
+                &format!("{error}: {}; write it as h100", shown(model)),
             )
         })
     });
