@@ -57,9 +57,7 @@ pub enum Rejection {
     #[error("the token is not valid")]
     InvalidToken,
     /// A second worker came with the token of one that takes part.
-    #[error(
-        "the token belongs to worker {name}, which runs elsewhere: give every worker its own token"
-    )]
+    #[error("the token belongs to worker {name}, which runs elsewhere")]
     TokenInUse {
         /// The worker that has it.
         worker: WorkerId,

@@ -55,7 +55,10 @@ impl From<Status> for Trouble {
             ("TOKEN_IN_USE", _) => Self::Stop(Refusal::InUse(status.message().to_owned())),
             ("STALE_INSTANCE", _) => Self::Stop(Refusal::Replaced(status.message().to_owned())),
             ("INVALID_INVENTORY", _) => Self::Stop(Refusal::Offer(status.message().to_owned())),
-            ("INVALID_TOKEN", _) | (_, Code::Unauthenticated | Code::PermissionDenied) => {
+            ("INVALID_TOKEN", _) => {
+                Self::Stop(Refusal::Token("it is unknown, or was revoked".to_owned()))
+            }
+            (_, Code::Unauthenticated | Code::PermissionDenied) => {
                 Self::Stop(Refusal::Token(status.message().to_owned()))
             }
             ("NO_SUCH_WORKER", _) | (_, Code::NotFound) => Self::Unknown,
