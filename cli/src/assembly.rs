@@ -32,8 +32,13 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     let listens = listener
         .local_addr()
         .map_err(|error| refused("the port cannot be told", &error))?;
-    std::fs::create_dir_all(&config.data)
-        .map_err(|error| refused(&format!("{} cannot be used", config.data.display()), &error))?;
+    std::fs::create_dir_all(&config.data).map_err(|error| {
+        refused(
+            &format!("the data folder {} cannot be used", config.data.display()),
+            &error,
+        )
+        .hint("choose a folder that this user may write with --data")
+    })?;
     let prices = prices(config.prices.as_deref())?;
     let estimator = Estimator::open(StoreConfig::at(config.store.clone()), prices).await;
     let estimator = Arc::new(estimator.map_err(|error| {

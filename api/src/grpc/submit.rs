@@ -89,12 +89,12 @@ fn never(spec: &JobSpec, misfits: &[Misfit]) -> Status {
     let violation = |misfit: &Misfit| {
         let words = match misfit.workers {
             1 => format!(
-                "1 worker: {} (it takes {})",
+                "1 worker: {} (cleared by {})",
                 misfit.reason,
                 misfit.reason.clears()
             ),
             count => format!(
-                "{count} workers: {} (it takes {})",
+                "{count} workers: {} (cleared by {})",
                 misfit.reason,
                 misfit.reason.clears()
             ),

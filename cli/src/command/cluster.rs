@@ -51,7 +51,12 @@ fn show(context: &Context, status: &GetClusterStatusResponse) -> Result<(), Fail
     let state = if healthy {
         Tone::Good.paint("healthy")
     } else {
-        Tone::Bad.paint(&super::jobs::words(&status.health))
+        let words = match status.health.as_str() {
+            "STORAGE_FULL" => "short of disk space".to_owned(),
+            "LOG_STALLED" => "stalled".to_owned(),
+            other => super::jobs::words(other),
+        };
+        Tone::Bad.paint(&words)
     };
     let leads = if status.leader_id == 0 {
         "nobody leads".to_owned()

@@ -143,15 +143,13 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
         .as_ref()
         .filter(|_| job.state() == JobState::Running)
     {
-        line(
-            "doing",
-            format!(
-                "{}, step {} of {}",
-                jobs::phase_words(progress.phase()),
-                count(progress.step),
-                count(progress.steps_total)
-            ),
-        );
+        let mut doing = jobs::phase_words(progress.phase()).to_owned();
+        // How many steps there are is only known once the trainer has counted its data.
+        if progress.steps_total > 0 {
+            let (step, total) = (count(progress.step), count(progress.steps_total));
+            doing.push_str(&format!(", step {step} of {total}"));
+        }
+        line("doing", doing);
     }
     line("failed by", words(&job.failure_reason));
     line(

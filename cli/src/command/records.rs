@@ -187,7 +187,7 @@ fn show_sources(context: &Context, answer: &ListSourcesResponse) -> Result<(), F
         table.row(vec![
             source.name.clone().into(),
             count(source.rows).into(),
-            time::day_and_clock(source.import_time.as_ref()).into(),
+            time::utc_day(source.import_time.as_ref()).into(),
         ]);
     }
     if !table.is_empty() {

@@ -139,6 +139,12 @@ pub(crate) fn day_and_clock(at: Option<&Timestamp>) -> String {
     )
 }
 
+/// A day that was noted without a time of day, in UTC: `2026-11-26`.
+pub(crate) fn utc_day(at: Option<&Timestamp>) -> String {
+    at.and_then(utc)
+        .map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d").to_string())
+}
+
 /// A moment for programs: RFC 3339 in UTC with milliseconds.
 pub(crate) fn rfc3339(at: &Timestamp) -> Option<String> {
     utc(at).map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true))
