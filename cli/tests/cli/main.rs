@@ -5,4 +5,6 @@ mod commands;
 mod refusals;
 mod ring;
 mod screens;
+mod storage;
 mod support;
+mod tokens;

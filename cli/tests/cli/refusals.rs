@@ -21,6 +21,7 @@ fn a_wrong_command_line_is_usage() {
 #[test]
 fn what_is_not_there_is_not_found() {
     let ring = Ring::start();
+    let job = ring.submit(&[]);
     for wrong in [
         &["job", "show", "nosuch"][..],
         &["job", "why", "nosuch"],
@@ -36,7 +37,13 @@ fn what_is_not_there_is_not_found() {
     ] {
         let stderr = ring.call(wrong).refused(3);
         assert!(stderr.starts_with("error: "), "{wrong:?}: {stderr}");
+        let unknown_job = wrong.contains(&"nosuch") && wrong[0] == "job";
+        if unknown_job {
+            assert!(stderr.contains("there is no such job"), "{stderr}");
+            assert!(stderr.contains("hint: `stepcast jobs` lists"), "{stderr}");
+        }
     }
+    ring.still_has(&job);
     let json = ring.call(&["job", "show", "nosuch", "--json"]).refused(3);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["error"]["exit_code"], 3);
@@ -59,9 +66,26 @@ fn nobody_there_is_its_own_exit_code() {
 #[test]
 fn a_malformed_configuration_is_refused_with_its_place() {
     let ring = Ring::start();
-    ring.file("broken/config.json", "{\n  \"model_family\": \"flux\",,\n}");
-    let stderr = ring.call(&["estimate", "broken"]).refused(1);
-    assert!(stderr.contains("config.json line 2"), "{stderr}");
+    let job = ring.submit(&[]);
+    let deep = format!("{{\"model_family\": {}", "[".repeat(100_000));
+    for (text, words) in [
+        ("{\n  \"model_family\": \"flux\",,\n}", "config.json line 2"),
+        ("", "config.json line 1"),
+        ("{", "config.json line 1"),
+        ("[]", "config.json"),
+        (deep.as_str(), "config.json"),
+        ("{\"model_family\": 1}", "model_family"),
+    ] {
+        ring.file("broken/config.json", text);
+        for command in [&["estimate", "broken"][..], &["submit", "broken", "--yes"]] {
+            let stderr = ring.call(command).refused(1);
+            assert!(
+                stderr.starts_with("error: the configuration cannot be used: "),
+                "{stderr}"
+            );
+            assert!(stderr.contains(words), "{words}: {stderr}");
+        }
+    }
     ring.file(
         "poor/config.json",
         "{\"model_family\": \"nonsense\", \"data_backend_config\": \"nowhere.json\"}",
@@ -69,33 +93,57 @@ fn a_malformed_configuration_is_refused_with_its_place() {
     let stderr = ring.call(&["submit", "poor", "--yes"]).refused(1);
     assert!(stderr.contains("model_family"), "{stderr}");
     assert!(stderr.contains("nowhere.json: not found here"), "{stderr}");
+    std::fs::write(ring.folder.path().join("broken/config.json"), [0xff; 99]).unwrap();
+    ring.call(&["submit", "broken", "--yes"]).refused(1);
+    ring.still_has(&job);
 }
 
 #[test]
 fn a_huge_configuration_is_refused_before_anything_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("config.json");
-    std::fs::File::create(&path)
+    let ring = Ring::start();
+    let job = ring.submit(&[]);
+    let path = ring.file("huge/config.json", "");
+    std::fs::File::create(path)
         .unwrap()
         .set_len(100 << 20)
         .unwrap();
-    let stderr = alone(folder.path(), &["estimate", "config.json"]).refused(1);
-    assert!(stderr.contains("100.0 MiB"), "{stderr}");
+    // The file that it names may be the huge one as well.
+    ring.file(
+        "names/config.json",
+        "{\"model_family\": \"flux\", \"data_backend_config\": \"../huge/config.json\"}",
+    );
+    for folder in ["huge", "names"] {
+        for command in [&["estimate", folder][..], &["submit", folder, "--yes"]] {
+            let stderr = ring.call(command).refused(1);
+            assert!(stderr.contains("is too large\n  100.0 MiB; "), "{stderr}");
+            assert!(stderr.contains("hint: is it the right file?"), "{stderr}");
+        }
+    }
+    ring.still_has(&job);
 }
 
 #[test]
-fn a_wrong_token_is_refused_and_the_right_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let (right, wrong) = (folder.path().join("right"), folder.path().join("wrong"));
-    std::fs::write(&right, "right-0123456789abcdef\n").unwrap();
-    std::fs::write(&wrong, "wrong-0123456789abcdef\n").unwrap();
-    let (right, wrong) = (right.to_str().unwrap(), wrong.to_str().unwrap());
-    let ring = Ring::with(&["--access-token-file", right]);
-    ring.call(&["jobs", "--access-token-file", right]).ok();
-    ring.call(&["jobs", "--access-token-file", wrong])
-        .refused(1);
-    let stderr = ring.call(&["jobs"]).refused(1);
-    assert!(stderr.contains("access"), "{stderr}");
+fn a_secret_is_refused_with_its_place_and_is_not_repeated() {
+    let ring = Ring::start();
+    let job = ring.submit(&[]);
+    let text = std::fs::read_to_string(example().join("config.json")).unwrap();
+    let secret = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz012345";
+    let text = text.replacen('{', &format!("{{\n  \"hub_token\": \"{secret}\","), 1);
+    ring.file("secret/config.json", &text);
+    let loader = std::fs::read_to_string(example().join("multidatabackend.json")).unwrap();
+    ring.file("secret/multidatabackend.json", &loader);
+    let stderr = ring.call(&["submit", "secret", "--yes"]).refused(1);
+    assert!(stderr.contains("hub_token"), "{stderr}");
+    assert!(stderr.contains("environment of the worker"), "{stderr}");
+    assert!(!stderr.contains(secret), "{stderr}");
+    assert_eq!(
+        ring.call(&["jobs", "--json"]).json()["jobs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    ring.still_has(&job);
 }
 
 #[test]

@@ -101,10 +101,19 @@ impl Ring {
 
     /// The same with more arguments.
     pub(crate) fn with(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::over(tempfile::tempdir().unwrap(), arguments, &[])
+    }
+
+    /// The same in a folder that is there already, and with more in its environment.
+    pub(crate) fn over(
+        folder: TempDir,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
         let mut server = program(folder.path())
             .args(["server", "--data", "data", "--listen", "127.0.0.1:0"])
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -154,6 +163,14 @@ impl Ring {
         let mut arguments = vec!["submit", path.to_str().unwrap(), "--yes"];
         arguments.extend(more);
         self.call(&arguments).ok().trim().to_owned()
+    }
+
+    /// A waiting job is as it was, and the server answers.
+    pub(crate) fn still_has(&self, job: &str) {
+        let shown = self.call(&["job", "show", job, "--json"]).json();
+        assert_eq!(shown["state"], "PENDING", "{shown}");
+        let status = self.call(&["cluster", "status", "--json"]).json();
+        assert_eq!(status["health"], "SERVING", "{status}");
     }
 
     /// Starts a worker with one pretend device, and waits until it is there.

@@ -1,0 +1,114 @@
+//! Who is let in: a person's access token, and one token a worker.
+
+use serde_json::Value;
+
+use crate::support::{Ring, Said};
+
+/// A worker process that is expected to end by itself.
+fn refused_worker(ring: &Ring, state: &str, token: &str) -> Said {
+    let arguments = [
+        "worker",
+        "--replay",
+        "1",
+        "--state",
+        state,
+        "--join-token-file",
+        token,
+    ];
+    ring.command(&arguments)
+        .env("RUST_LOG", "off")
+        .output()
+        .unwrap()
+        .into()
+}
+
+/// The workers' names, each with whether it is there.
+fn workers(ring: &Ring) -> Vec<(Value, Value)> {
+    let answer = ring.call(&["workers", "--json"]).json();
+    let workers = answer["workers"].as_array().unwrap().iter();
+    workers
+        .map(|worker| (worker["display_name"].clone(), worker["attached"].clone()))
+        .collect()
+}
+
+#[test]
+fn a_person_s_wrong_token_is_refused_and_the_right_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (folder.path().join("right"), folder.path().join("wrong"));
+    std::fs::write(&right, "right-0123456789abcdef\n").unwrap();
+    std::fs::write(&wrong, "wrong-0123456789abcdef\n").unwrap();
+    let (right, wrong) = (right.to_str().unwrap(), wrong.to_str().unwrap());
+    let ring = Ring::with(&["--access-token-file", right]);
+    let job = ring.submit(&["--access-token-file", right]);
+    for arguments in [
+        &["jobs"][..],
+        &["job", "cancel", &job],
+        &["jobs", "--access-token-file", wrong],
+        &["job", "cancel", &job, "--access-token-file", wrong],
+        &["sql", "SELECT 1 AS one", "--access-token-file", wrong],
+    ] {
+        let stderr = ring.call(arguments).refused(1);
+        assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("--access-token-file"),
+            "{arguments:?}: {stderr}"
+        );
+        assert!(
+            !stderr.contains("0123456789abcdef"),
+            "{arguments:?}: {stderr}"
+        );
+    }
+    let known = ring.call(&["jobs", "--json", "--access-token-file", right]);
+    assert_eq!(known.json()["jobs"][0]["state"], "PENDING");
+}
+
+#[test]
+fn a_worker_s_wrong_token_is_refused() {
+    let ring = Ring::start();
+    let job = ring.submit(&[]);
+    ring.file("wrong.token", "wrong-0123456789abcdef\n");
+    let made = ["workers", "token", "create", "w2", "--out", "revoked.token"];
+    ring.call(&made).ok();
+    ring.call(&["workers", "token", "revoke", "w2"]).ok();
+    for token in ["wrong.token", "revoked.token"] {
+        let stderr = refused_worker(&ring, "state", token).refused(1);
+        assert_eq!(
+            stderr,
+            "error: the worker cannot go on\n  \
+             the server does not accept this worker's token (it is unknown, or was revoked); make a new one with \
+             `stepcast workers token create NAME` and start the worker with it (--join-token-file)\n"
+        );
+    }
+    assert_eq!(workers(&ring), []);
+    assert_eq!(
+        ring.call(&["job", "show", &job, "--json"]).json()["state"],
+        "PENDING"
+    );
+}
+
+#[test]
+fn the_second_of_two_workers_with_one_token_ends_and_the_first_goes_on() {
+    let ring = Ring::start();
+    let _first = ring.worker("0");
+    let stderr = refused_worker(&ring, "w2", "w1.token").refused(1);
+    assert_eq!(
+        stderr,
+        "error: the worker cannot go on\n  \
+         the token belongs to worker w1, which runs elsewhere; every worker needs a token of its own: stop the other \
+         one, or make a new one with `stepcast workers token create NAME` and start this worker with it \
+         (--join-token-file)\n"
+    );
+    // One state folder is one worker's, too.
+    let stderr = refused_worker(&ring, "w1", "w1.token").refused(1);
+    assert!(
+        stderr.contains("give this one a state folder of its own (--state)"),
+        "{stderr}"
+    );
+    assert_eq!(workers(&ring), [("w1".into(), true.into())]);
+    let job = ring.submit(&["--trainer", "replay"]);
+    ring.call(&["job", "watch", &job]).ok();
+    assert_eq!(
+        ring.call(&["job", "show", &job, "--json"]).json()["state"],
+        "SUCCEEDED"
+    );
+}
