@@ -174,20 +174,15 @@ fn a_shutdown_answers_those_who_still_wait() {
     run(async {
         leading(&handle).await;
         disk.refuse(true);
-        let waiting = tokio::task::LocalSet::new();
-        let proposer = handle.clone();
-        let answer =
-            waiting.spawn_local(async move { proposer.propose(Bytes::from("never")).await });
-        waiting
-            .run_until(async {
-                until("the stall", || matches!(handle.state(), State::Stalled(_))).await;
-                let stopping = handle.clone();
-                tokio::task::spawn_blocking(move || stopping.shutdown())
-                    .await
-                    .unwrap();
-                assert_eq!(answer.await.unwrap(), Err(Refused::OutcomeUnknown));
-            })
-            .await;
+        let mut answer = std::pin::pin!(handle.propose(Bytes::from("never")));
+        // It is taken here and now: once the stall shows, nothing more is.
+        assert!(futures::poll!(answer.as_mut()).is_pending());
+        until("the stall", || matches!(handle.state(), State::Stalled(_))).await;
+        let stopping = handle.clone();
+        tokio::task::spawn_blocking(move || stopping.shutdown())
+            .await
+            .unwrap();
+        assert_eq!(answer.await, Err(Refused::OutcomeUnknown));
     });
     assert_eq!(handle.in_flight(), 0);
 }
