@@ -210,7 +210,6 @@ fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
                 format!("{} {part:>2}%", bar(progress.step, progress.steps_total))
             }
             Some(progress) => phase_words(progress.phase()).to_owned(),
-            None if job.state() == JobState::Cancelled => "-".to_owned(),
             None => "starting".to_owned(),
         },
     }
