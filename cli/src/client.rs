@@ -32,6 +32,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A stream on which nothing comes is probed this often, or the network forgets it.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
+/// What the library says when a call's own deadline ends it, on either side, a moment before ours does.
+const DEADLINE_WORDS: &str = "Timeout expired";
+
 /// What every call goes through.
 pub(crate) type Wire = InterceptedService<Channel, Bearer>;
 
@@ -146,6 +149,7 @@ impl Client {
         loop {
             let mut failure = match tokio::time::timeout_at(ends, call()).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) if status.message() == DEADLINE_WORDS => self.silent(deadline),
                 Ok(Err(status)) => self.failure(&status),
                 Err(_elapsed) => self.silent(deadline),
             };
