@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use stepcast_benches::{Latencies, ports, spec, wide};
 use stepcast_cluster::session::{Order, Report};
-use stepcast_cluster::{Config, Handle, Node, Session};
+use stepcast_cluster::{Config, Handle, Node, ProposeError, Session};
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::{InstanceId, RequestId, StagingId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Outcome, TrainerKind};
-use stepcast_scheduler::{Command, Reply};
+use stepcast_scheduler::{Command, Rejection, Reply};
 
 /// Who submits at the same time, each waiting for its reply before the next.
 const PROPOSERS: [usize; 3] = [1, 64, 512];
@@ -159,15 +159,17 @@ async fn submit(
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(spec.staging, Instant::now());
-                node.propose(
-                    Command::SubmitJob {
-                        spec: Box::new(spec),
-                    },
-                    Some(RequestId(id)),
-                )
-                .await?;
+                let command = Command::SubmitJob {
+                    spec: Box::new(spec),
+                };
+                match node.propose(command, Some(RequestId(id))).await {
+                    Ok(_) => {}
+                    // More than the planner takes: the queue's bound is reached, and what is in it is still placed.
+                    Err(ProposeError::Rejected(Rejection::Full { .. })) => break,
+                    Err(error) => return Err(error),
+                }
             }
-            Ok::<_, stepcast_cluster::ProposeError>(())
+            Ok(())
         })
     });
     try_join_all(proposing)
