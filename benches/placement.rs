@@ -6,10 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
-use stepcast_records::{
-    FrameClass, HalfMegapixels, Hardware, Precision, Quantization, Recipe, UsdMicros,
-};
+use stepcast_records::simpletuner::Workload;
+use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::ids::{InstanceId, StagingId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Objective, TrainerKind};
 use stepcast_scheduler::placement::{Forecast, ForecastSource, explain, plan};
@@ -159,25 +157,6 @@ fn join(number: u16, mut apply: impl FnMut(Command)) {
 }
 
 fn wishes(number: u64) -> JobSpec {
-    let workload = Workload {
-        recipe: Recipe::parse("flux.dev/lora").expect("a recipe"),
-        precision: Precision::Bf16,
-        quantization: Quantization::None,
-        accumulation: 1,
-        context_parallel: 1,
-        datasets: vec![Dataset {
-            resolution: HalfMegapixels::new(2).expect("a bucket"),
-            frames: FrameClass::Single,
-            batch_size: 4,
-            samples: Some(40),
-            repeats: 0,
-            padded: false,
-        }],
-        length: Length::Steps(1_000),
-        checkpoint_every: None,
-        validation: None,
-        off_record: Vec::new(),
-    };
     let kind = usize::try_from(number).expect("a small number");
     JobSpec {
         gpu_count: Hardware::COUNTS[kind % 4],
@@ -187,6 +166,6 @@ fn wishes(number: u64) -> JobSpec {
             .map(|gpu| gpu.parse().expect("a GPU"))
             .collect(),
         objective: OBJECTIVES[kind % 3],
-        ..JobSpec::new(workload, StagingId([0; 16]))
+        ..stepcast_benches::spec().expect("a recipe of the registry")
     }
 }
