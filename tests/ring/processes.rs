@@ -102,10 +102,15 @@ impl Ring {
     pub(crate) async fn await_recorded(&self) {
         let begun = Instant::now();
         let spool = self.path("worker").join("spool");
-        while fs::read_dir(&spool).is_ok_and(|entries| entries.count() > 0) {
+        loop {
+            let entries = fs::read_dir(&spool).unwrap();
+            let waiting: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            if waiting.is_empty() {
+                return;
+            }
             assert!(
                 begun.elapsed() < PATIENCE,
-                "samples stay in the worker's spool"
+                "samples stay in the worker's spool: {waiting:?}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -128,6 +128,9 @@ impl StateDir {
             Err(fs::TryLockError::Error(source)) => return Err(at("lock", &path)(source)),
         }
         let root = root.canonicalize().map_err(at("find", root))?;
+        for folder in [root.clone(), root.join("spool")] {
+            remove_unfinished(&folder)?;
+        }
         Ok(Self { root, _lock: lock })
     }
 
@@ -311,16 +314,28 @@ fn read_json<T: for<'a> Deserialize<'a>>(
 }
 
 /// The entries of a folder but for half-written files.
+/// What a process that was killed had not finished writing: nobody was promised anything of it.
+fn remove_unfinished(folder: &Path) -> Result<(), Error> {
+    for path in entries(folder)?.iter().filter(|path| is_unfinished(path)) {
+        fs::remove_file(path).map_err(at("remove", path))?;
+    }
+    Ok(())
+}
+
 fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = entries(folder)?;
+    paths.retain(|path| !is_unfinished(path));
+    Ok(paths)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(folder).map_err(at("list", folder))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let paths: Vec<PathBuf> = paths
-        .collect::<io::Result<_>>()
-        .map_err(at("list", folder))?;
-    Ok(paths
-        .into_iter()
-        .filter(|path| path.extension().is_none_or(|kind| kind != "tmp"))
-        .collect())
+    paths.collect::<io::Result<_>>().map_err(at("list", folder))
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "tmp")
 }
 
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -358,6 +373,22 @@ mod tests {
         ));
         drop(first);
         StateDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_had_not_finished_writing_is_gone_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(StateDir::open(folder.path()).unwrap());
+        let unfinished = [
+            folder.path().join("credential.tmp"),
+            folder.path().join("spool").join("00.tmp"),
+        ];
+        for path in &unfinished {
+            fs::write(path, "{\"id\":").unwrap();
+        }
+        let state = StateDir::open(folder.path()).unwrap();
+        assert!(unfinished.iter().all(|path| !path.exists()));
+        assert!(state.spooled().unwrap().is_empty());
     }
 
     #[test]
