@@ -3,6 +3,13 @@
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=stepcast");
+    public()?;
+    peers()
+}
+
+/// What people and workers speak, with its descriptors for reflection.
+fn public() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("stepcast/v1");
     let mut files: Vec<PathBuf> = std::fs::read_dir(root)?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -12,7 +19,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .collect();
     files.sort();
-    println!("cargo:rerun-if-changed=stepcast");
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(
@@ -23,6 +29,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // The rare large variant lies apart, so that every renewal and progress report stays small.
         .boxed(".stepcast.v1.AttachResponse.order.assign")
         .boxed(".stepcast.v1.WatchJobResponse.update.current")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// What nodes speak among themselves: nobody else needs to know its shape.
+fn peers() -> Result<(), Box<dyn std::error::Error>> {
+    let descriptors = protox::compile(["stepcast/raft/v1/peer_service.proto"], ["."])?;
+    tonic_prost_build::configure()
+        // Frames are handed on as they came, without a copy.
+        .bytes(".")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -24,4 +24,4 @@ pub use self::handle::{Handle, Progress, Refused, Stall, State};
 pub use self::peer::{
     Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, Output, Peer, Proposed, Role, Write,
 };
-pub use self::transport::{Alone, Transport};
+pub use self::transport::{Alone, Inbound, Transport};

@@ -17,6 +17,7 @@ mod handle;
 mod identity;
 mod jobs;
 mod leader;
+pub mod members;
 pub mod metrics;
 mod node;
 pub mod ports;

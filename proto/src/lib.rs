@@ -12,5 +12,18 @@ pub mod v1 {
     tonic::include_proto!("stepcast.v1");
 }
 
-/// All files as a serialised `google.protobuf.FileDescriptorSet`, for the reflection service.
+/// Package `stepcast.raft.v1`: what the nodes of a cluster say to each other.
+pub mod raft {
+    /// The only version there is.
+    pub mod v1 {
+        #![expect(
+            clippy::allow_attributes,
+            clippy::allow_attributes_without_reason,
+            reason = "generated code"
+        )]
+        tonic::include_proto!("stepcast.raft.v1");
+    }
+}
+
+/// All files of `stepcast.v1` as a serialised `google.protobuf.FileDescriptorSet`, for the reflection service.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

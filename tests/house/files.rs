@@ -17,7 +17,15 @@ const TABLES: [&str; 2] = [
 ];
 
 /// Only the edges speak the wire's language.
-const EDGES: [&str; 5] = ["api/", "worker/", "cli/", "tests/", "benches/"];
+const EDGES: [&str; 6] = [
+    "api/",
+    "worker/",
+    "cli/",
+    "tests/",
+    "benches/",
+    // The edge towards other nodes.
+    "cluster/src/peers",
+];
 
 #[test]
 fn every_file_says_what_it_is_for() {

@@ -1,11 +1,34 @@
-//! How Raft's messages reach other nodes.
+//! How Raft's messages reach other nodes, and what comes back from there.
 
 use raft::eraftpb::Message;
 
+use crate::members::Members;
+
 /// Sends messages to other nodes. It never waits: what cannot be sent now is dropped, and Raft sends it again.
 pub trait Transport: Send + Sync + 'static {
-    /// Sends these, in order for each receiver.
+    /// Sends these, in order for each receiver. A message of type `MsgSnapshot` stands for the whole snapshot of the
+    /// entry it names: the transport streams the file and then says how that went, through
+    /// [`Inbound::snapshot_sent`], always.
     fn send(&self, messages: Vec<Message>);
+
+    /// Who belongs to the cluster from now on. Called once at the start and after every change.
+    fn members(&self, members: &Members);
+}
+
+/// What a transport tells its node.
+pub trait Inbound: Send + Sync + 'static {
+    /// Messages came. Too many at once are dropped; Raft copes with lost messages.
+    fn receive(&self, messages: Vec<Message>);
+
+    /// A snapshot has come in: whole, checked and on disk, as
+    /// [`Snapshots::receive`](crate::snapshot::Snapshots::receive) has left it; `message` is the `MsgSnapshot` it came with.
+    fn receive_snapshot(&self, message: Message);
+
+    /// Messages to this node were dropped or its connection is gone: Raft sends it less until it answers.
+    fn unreachable(&self, node: u64);
+
+    /// How sending a snapshot to this node ended. Raft sends it nothing until this is said.
+    fn snapshot_sent(&self, node: u64, arrived: bool);
 }
 
 /// The transport of a cluster of one.
@@ -19,4 +42,6 @@ impl Transport for Alone {
             "a cluster of one has nobody to send to"
         );
     }
+
+    fn members(&self, _members: &Members) {}
 }
