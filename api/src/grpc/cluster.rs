@@ -41,8 +41,44 @@ impl ClusterService for Cluster {
             jobs_pending: jobs.pending as u64,
             jobs_running: (jobs.running + jobs.cancelling) as u64,
             jobs_ended: (jobs.succeeded + jobs.failed + jobs.cancelled) as u64,
+            nodes: Vec::new(),
+            log_format: 0,
         }))
     }
+
+    type BackupStream = futures::stream::BoxStream<'static, Result<v1::BackupResponse, Status>>;
+
+    async fn create_join_token(
+        &self,
+        _: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        Err(not_built())
+    }
+
+    async fn remove_node(
+        &self,
+        _: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        Err(not_built())
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        Err(not_built())
+    }
+
+    async fn backup(
+        &self,
+        _: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(not_built())
+    }
+}
+
+fn not_built() -> Status {
+    Status::unimplemented("this version cannot do that yet")
 }
 
 fn health(health: Health) -> (&'static str, String) {
