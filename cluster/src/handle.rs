@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
 use crate::leader::view;
 use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot};
+use crate::members::Member;
 use crate::metrics::Metrics;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
@@ -130,6 +131,13 @@ impl Handle {
         self.0.proposer.now_ms()
     }
 
+    /// Where a node of the cluster is, as far as this one knows.
+    pub fn member(&self, id: u64) -> Option<Member> {
+        self.0
+            .replicated
+            .read_at(|_, members, _| members.node(id).cloned())
+    }
+
     /// Where the node stands.
     pub fn status(&self) -> NodeStatus {
         let inner = &*self.0;
@@ -143,6 +151,7 @@ impl Handle {
             leader: role.leader,
             leading: leader.is_some(),
             voters: inner.consensus.voters(),
+            members: inner.replicated.members(),
             commit_index: progress.committed,
             applied_index: progress.applied,
             last_index: progress.last,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use raft::eraftpb::ConfState;
 use stepcast_scheduler::State;
 use tokio::task::JoinSet;
 
@@ -19,6 +18,7 @@ use crate::handle::{Handle, Inner};
 use crate::identity::{self, Identity};
 use crate::jobs::{Follower, JobHub};
 use crate::leader::{LiveBoard, Parts, Recorder, Signals, duties};
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::proposer::Proposer;
@@ -43,7 +43,12 @@ impl Node {
         let mut log = EngineLog::open(&identity::log_dir(&config.data_dir))?;
         let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;
         let recovered = recover(log.load()?, &snapshots, identity.node_id)?;
-        let parts = Assembly::new(&config, recovered.state, recovered.at);
+        let parts = Assembly::new(
+            &config,
+            recovered.state,
+            recovered.members.clone(),
+            recovered.at,
+        );
         let stamper = parts
             .replicated
             .read(|state| Stamper::new(Arc::clone(&ports.clock), state.newest_stamp_ms()));
@@ -51,10 +56,7 @@ impl Node {
             node_id: identity.node_id,
             log,
             loaded: recovered.log,
-            conf_state: ConfState {
-                voters: recovered.voters,
-                ..ConfState::default()
-            },
+            members: recovered.members.clone(),
             applied: recovered.at.index,
             machine: Replica::new(
                 Arc::clone(&parts.replicated),
@@ -73,20 +75,20 @@ impl Node {
 struct Recovered {
     state: State,
     at: Position,
-    voters: Vec<u64>,
+    members: Members,
     log: Loaded,
 }
 
 /// The newest snapshot and the log behind it, checked against each other.
 fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recovered, StartError> {
-    let (state, at, voters) = match snapshots.newest()? {
-        None => (State::new(), ORIGIN, vec![node_id]),
+    let (state, at, members) = match snapshots.newest()? {
+        None => (State::new(), ORIGIN, Members::founder(node_id)),
         Some(found) => {
             let state = State::restore(&found.state).map_err(|error| snapshot::Error::State {
                 index: found.at.index,
                 why: error.to_string(),
             })?;
-            (state, found.at, found.voters)
+            (state, found.at, found.members)
         }
     };
     if at.index < log.truncated.index {
@@ -108,7 +110,7 @@ fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recov
     Ok(Recovered {
         state,
         at,
-        voters,
+        members,
         log,
     })
 }
@@ -124,9 +126,9 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn new(config: &Config, state: State, at: Position) -> Self {
+    fn new(config: &Config, state: State, members: Members, at: Position) -> Self {
         Self {
-            replicated: Arc::new(Replicated::new(state, at)),
+            replicated: Arc::new(Replicated::new(state, members, at)),
             hub: Arc::default(),
             metrics: Arc::default(),
             signals: Arc::new(Signals::default()),

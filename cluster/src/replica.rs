@@ -8,6 +8,7 @@ use stepcast_scheduler::{Effect, Envelope, Rejection, Reply, State, codec};
 
 use crate::consensus::log::Position;
 use crate::consensus::{Committed, Machine, Role};
+use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::snapshotter::Due;
 
@@ -30,13 +31,18 @@ pub(crate) struct Replicated {
 
 struct Core {
     state: State,
+    members: Members,
     applied: Position,
 }
 
 impl Replicated {
-    pub(crate) fn new(state: State, applied: Position) -> Self {
+    pub(crate) fn new(state: State, members: Members, applied: Position) -> Self {
         Self {
-            core: RwLock::new(Core { state, applied }),
+            core: RwLock::new(Core {
+                state,
+                members,
+                applied,
+            }),
         }
     }
 
@@ -45,10 +51,15 @@ impl Replicated {
         read(&self.core.read().state)
     }
 
-    /// Reads the state together with the entry it is as of.
-    pub(crate) fn read_at<T>(&self, read: impl FnOnce(&State, Position) -> T) -> T {
+    /// Reads the state and the members together with the entry they are as of.
+    pub(crate) fn read_at<T>(&self, read: impl FnOnce(&State, &Members, Position) -> T) -> T {
         let core = self.core.read();
-        read(&core.state, core.applied)
+        read(&core.state, &core.members, core.applied)
+    }
+
+    /// Who belongs to the cluster, as of the newest applied entry.
+    pub(crate) fn members(&self) -> Members {
+        self.core.read().members.clone()
     }
 }
 

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::consensus::log::Position;
+use crate::members::Members;
 
 /// First bytes of every snapshot file; the last of them is the format's version.
-const MAGIC: [u8; 8] = *b"stepsnp\x01";
+const MAGIC: [u8; 8] = *b"stepsnp\x02";
 
-/// Magic, index, term, length of the voters, length of the state, checksum of what follows and of these.
+/// Magic, index, term, length of the members, length of the state, checksum of what follows and of these.
 const HEADER: usize = 8 + 8 + 8 + 8 + 8 + 8 + 8;
 
 /// Snapshots kept. The log is kept back to the older one.
@@ -25,8 +26,8 @@ const MAX_BYTES: u64 = 8 << 30;
 pub struct Snapshot {
     /// The last entry that is in it.
     pub at: Position,
-    /// Who voted as of that entry.
-    pub voters: Vec<u64>,
+    /// Who belonged to the cluster as of that entry.
+    pub members: Members,
     /// The state's own bytes.
     pub state: Vec<u8>,
 }
@@ -195,19 +196,15 @@ fn io_error(path: &Path, source: io::Error) -> Error {
 }
 
 fn write_synced(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
-    let mut body: Vec<u8> = snapshot
-        .voters
-        .iter()
-        .flat_map(|voter| voter.to_le_bytes())
-        .collect();
-    let voters = body.len() as u64;
+    let mut body = snapshot.members.encode();
+    let members = body.len() as u64;
     body.extend_from_slice(&snapshot.state);
     let mut header = Vec::with_capacity(HEADER);
     header.extend_from_slice(&MAGIC);
     for word in [
         snapshot.at.index,
         snapshot.at.term,
-        voters,
+        members,
         snapshot.state.len() as u64,
         xxh3_64(&body),
     ] {
@@ -240,27 +237,24 @@ fn read(path: &Path) -> Result<Snapshot, Error> {
             path: path.display().to_string(),
         });
     }
-    let (voters, state) = (word(2), word(3));
-    if voters % 8 != 0 || voters.saturating_add(state) > MAX_BYTES {
+    let (members, state) = (word(2), word(3));
+    if members.saturating_add(state) > MAX_BYTES {
         return Err(damaged());
     }
     let mut body = Vec::new();
     file.read_to_end(&mut body)
         .map_err(|source| io_error(path, source))?;
-    if body.len() as u64 != voters + state || xxh3_64(&body) != word(4) {
+    if body.len() as u64 != members + state || xxh3_64(&body) != word(4) {
         return Err(damaged());
     }
-    let state = body.split_off(usize::try_from(voters).map_err(|_| damaged())?);
-    let voters = body
-        .chunks_exact(8)
-        .map(|v| v.try_into().map_or(0, u64::from_le_bytes))
-        .collect();
+    let state = body.split_off(usize::try_from(members).map_err(|_| damaged())?);
+    let members = Members::decode(&body).ok_or_else(damaged)?;
     Ok(Snapshot {
         at: Position {
             index: word(0),
             term: word(1),
         },
-        voters,
+        members,
         state,
     })
 }
@@ -273,7 +267,7 @@ mod tests {
     fn snapshot(index: u64) -> Snapshot {
         Snapshot {
             at: Position { index, term: 3 },
-            voters: vec![1, 7],
+            members: Members::founder(7),
             state: vec![index as u8; 1000],
         }
     }
@@ -352,7 +346,7 @@ mod tests {
         snapshots.write(&snapshot(5)).unwrap();
         let path = snapshots.files_called("snapshot").unwrap().pop().unwrap();
         let mut newer = fs::read(&path).unwrap();
-        newer[7] = 2;
+        newer[7] = 9;
         let sum = xxh3_64(&newer[..HEADER - 8]);
         newer[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
         fs::write(&path, newer).unwrap();

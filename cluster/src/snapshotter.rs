@@ -113,13 +113,12 @@ impl<R: Send + 'static> Snapshotter<R> {
             return Ok(());
         }
         let newest = self.newest.load(Ordering::Acquire);
-        let voters = self.consensus.voters();
-        let snapshot = self.replicated.read_at(|state, at| {
+        let snapshot = self.replicated.read_at(|state, members, at| {
             (at.index > newest).then(|| {
                 self.due.restart();
                 Snapshot {
                     at,
-                    voters,
+                    members: members.clone(),
                     state: state.snapshot(),
                 }
             })

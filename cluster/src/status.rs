@@ -1,5 +1,7 @@
 //! What a node says about itself.
 
+use crate::members::Members;
+
 /// Where a node stands. Taken without waiting for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeStatus {
@@ -15,6 +17,8 @@ pub struct NodeStatus {
     pub leading: bool,
     /// Nodes that vote.
     pub voters: Vec<u64>,
+    /// Everybody who belongs to the cluster, and where they are, as of the newest applied entry.
+    pub members: Members,
     /// Highest entry known to be committed.
     pub commit_index: u64,
     /// Highest entry applied to the state.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use raft::eraftpb::ConfState;
 use tokio::sync::watch;
 
 use super::admission::Admission;
@@ -20,6 +19,7 @@ use super::peer::{Dropped, Output, Peer, Role};
 use super::queue::Queue;
 use super::transport::Transport;
 use super::writer::{self, Job};
+use crate::members::Members;
 
 /// One Raft tick. An election takes ten to twenty of them.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -38,8 +38,8 @@ pub struct Start<M, L, T> {
     pub log: L,
     /// What was read from it.
     pub loaded: Loaded,
-    /// Who votes as of `applied`.
-    pub conf_state: ConfState,
+    /// Who belongs to the cluster as of `applied`.
+    pub members: Members,
     /// The entry the machine is restored to.
     pub applied: u64,
     /// The replicated state.
@@ -66,7 +66,12 @@ where
     L: LogStore,
     T: Transport,
 {
-    let mut peer = Peer::new(start.node_id, start.loaded, start.conf_state, start.applied)?;
+    let mut peer = Peer::new(
+        start.node_id,
+        start.loaded,
+        start.members.conf_state(),
+        start.applied,
+    )?;
     peer.start()?;
     let shared = Arc::new(Shared {
         inbox: Queue::new(),

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::eraftpb::ConfState;
 
 use super::log::{EngineLog, LogStore, MemLogDisk, ORIGIN, Position};
 use super::*;
+use crate::members::Members;
 
 /// Remembers what it applied and answers with the entry's index.
 #[derive(Clone, Default)]
@@ -41,10 +41,7 @@ fn begin<L: LogStore>(mut log: L) -> (Handle<u64>, Notebook) {
         node_id: 1,
         loaded: log.load().unwrap(),
         log,
-        conf_state: ConfState {
-            voters: vec![1],
-            ..ConfState::default()
-        },
+        members: Members::founder(1),
         applied: ORIGIN.index,
         machine: notebook.clone(),
         transport: Arc::new(Alone),
