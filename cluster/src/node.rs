@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::proposer::Proposer;
 use crate::replica::{Replica, Replicated};
+use crate::runtime::{Runtime, Tokio};
 use crate::snapshot::{self, Snapshots};
 use crate::snapshotter::{Due, Gate, Snapshotter};
 use crate::stamp::Stamper;
@@ -156,6 +157,7 @@ impl Assembly {
         snapshots: Snapshots,
     ) -> Handle {
         let disk_free = Arc::new(AtomicU64::new(u64::MAX));
+        let runtime: Arc<dyn Runtime> = Arc::new(Tokio);
         look_at_disk(&config.data_dir, &disk_free);
         let proposer = Arc::new(Proposer::new(
             consensus.clone(),
@@ -163,10 +165,15 @@ impl Assembly {
             Arc::clone(&disk_free),
             config.disk_reserve_bytes,
             Arc::clone(&self.metrics),
+            Arc::clone(&runtime),
         ));
         let live = Arc::new(LiveBoard::default());
         let slot = Arc::new(RwLock::new(None));
-        let (recorder, recording) = Recorder::new(Arc::clone(&ports.recorder), config.record_every);
+        let (recorder, recording) = Recorder::new(
+            Arc::clone(&ports.recorder),
+            config.record_every,
+            Arc::clone(&runtime),
+        );
         let gate = Arc::new(Gate::default());
         let snapshotter = Snapshotter {
             replicated: Arc::clone(&self.replicated),
@@ -181,6 +188,7 @@ impl Assembly {
         let leading = Parts {
             config: config.clone(),
             ports,
+            runtime,
             replicated: Arc::clone(&self.replicated),
             proposer: Arc::clone(&proposer),
             signals: self.signals,

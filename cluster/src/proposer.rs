@@ -10,6 +10,7 @@ use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
 use crate::consensus::{Handle, Refused, Stall};
 use crate::error::{ProposeError, ReadError};
 use crate::metrics::Metrics;
+use crate::runtime::{Runtime, timeout};
 use crate::stamp::Stamper;
 
 /// What the log answers with.
@@ -37,6 +38,7 @@ pub(crate) struct Proposer {
     disk_free: Arc<AtomicU64>,
     disk_reserve: u64,
     metrics: Arc<Metrics>,
+    runtime: Arc<dyn Runtime>,
     closed: AtomicBool,
 }
 
@@ -47,6 +49,7 @@ impl Proposer {
         disk_free: Arc<AtomicU64>,
         disk_reserve: u64,
         metrics: Arc<Metrics>,
+        runtime: Arc<dyn Runtime>,
     ) -> Self {
         Self {
             consensus,
@@ -54,6 +57,7 @@ impl Proposer {
             disk_free,
             disk_reserve,
             metrics,
+            runtime,
             closed: AtomicBool::new(false),
         }
     }
@@ -82,18 +86,20 @@ impl Proposer {
             return Err(ProposeError::StorageFull);
         }
         let data = self.encode(command, request_id)?;
-        match tokio::time::timeout(PROPOSE_TIMEOUT, self.consensus.propose(data)).await {
-            Err(_) => Err(ProposeError::OutcomeUnknown),
-            Ok(Err(refused)) => Err(refused.into()),
-            Ok(Ok(outcome)) => outcome.map_err(ProposeError::Rejected),
+        let proposed = self.consensus.propose(data);
+        match timeout(self.runtime.as_ref(), PROPOSE_TIMEOUT, proposed).await {
+            None => Err(ProposeError::OutcomeUnknown),
+            Some(Err(refused)) => Err(refused.into()),
+            Some(Ok(outcome)) => outcome.map_err(ProposeError::Rejected),
         }
     }
 
     /// Waits until everything acknowledged before is applied here.
     pub(crate) async fn confirm_read(&self) -> Result<(), ReadError> {
-        match tokio::time::timeout(READ_TIMEOUT, self.consensus.read()).await {
-            Err(_) => Err(ReadError::Timeout),
-            Ok(confirmed) => confirmed.map_err(|refused| match refused {
+        let confirmed = self.consensus.read();
+        match timeout(self.runtime.as_ref(), READ_TIMEOUT, confirmed).await {
+            None => Err(ReadError::Timeout),
+            Some(confirmed) => confirmed.map_err(|refused| match refused {
                 Refused::NotLeader { leader } => ReadError::NotLeader { leader },
                 Refused::Stopped(why) => ReadError::Stopped(why),
                 Refused::Busy | Refused::Stalled(_) | Refused::OutcomeUnknown => {

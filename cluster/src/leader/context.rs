@@ -18,12 +18,14 @@ use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::proposer::Proposer;
 use crate::replica::Replicated;
+use crate::runtime::Runtime;
 use crate::session::Parting;
 
 /// One leadership.
 pub(crate) struct Leader {
     pub(crate) config: Config,
     pub(crate) ports: Ports,
+    pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) replicated: Arc<Replicated>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) signals: Arc<Signals>,
@@ -44,6 +46,7 @@ impl Leader {
         Self {
             config: parts.config,
             ports: parts.ports,
+            runtime: parts.runtime,
             replicated: parts.replicated,
             proposer: parts.proposer,
             signals: parts.signals,
@@ -92,6 +95,7 @@ impl Leader {
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) ports: Ports,
+    pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) replicated: Arc<Replicated>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) signals: Arc<Signals>,

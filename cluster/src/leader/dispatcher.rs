@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::WorkerId;
 
@@ -36,14 +37,16 @@ fn welcome_back(leader: &Arc<Leader>, worker: WorkerId) {
     }
     let leader = Arc::clone(leader);
     // Beside the dispatcher, which has other workers to tell; what fails is tried again with the next look.
-    tokio::spawn(async move {
+    let runtime = Arc::clone(&leader.runtime);
+    let return_of_it = async move {
         match leader.proposer.propose(command, None).await {
             Ok(_) => tracing::info!(%worker, "a worker that was given up is back"),
             Err(error) => {
                 tracing::warn!(%error, %worker, "a worker's return was not taken into the log")
             }
         }
-    });
+    };
+    runtime.spawn(return_of_it.boxed());
 }
 
 /// Brings one worker's session in line with the state.

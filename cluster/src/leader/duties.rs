@@ -1,11 +1,14 @@
 //! Begins a leader's duties when this node comes to lead, and ends them when it no longer does.
 
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Either, select, select_all};
 use parking_lot::RwLock;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::context::{Leader, Parts};
 use super::{dispatcher, expiry, planner, sweeps};
@@ -28,7 +31,7 @@ pub(crate) async fn run(parts: Parts, slot: Slot, mut role: watch::Receiver<Role
             if !role.borrow().leads {
                 break;
             }
-            tokio::time::sleep(TRY_AGAIN).await;
+            parts.runtime.sleep(TRY_AGAIN).await;
         }
         if *role.borrow() == now {
             lead(&parts, &slot, &mut role, now).await;
@@ -41,26 +44,29 @@ async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now:
     let leader = Arc::new(Leader::new(parts.clone()));
     *slot.write() = Some(Arc::clone(&leader));
     // Dropped at the end of this leadership, which ends every duty.
-    let mut duties = JoinSet::new();
-    duties.spawn(dispatcher::run(Arc::clone(&leader)));
-    duties.spawn(planner::run(Arc::clone(&leader)));
-    duties.spawn(expiry::run(Arc::clone(&leader)));
-    duties.spawn(sweeps::run(Arc::clone(&leader)));
+    let duties: [BoxFuture<'_, ()>; 4] = [
+        dispatcher::run(Arc::clone(&leader)).boxed(),
+        planner::run(Arc::clone(&leader)).boxed(),
+        expiry::run(Arc::clone(&leader)).boxed(),
+        sweeps::run(Arc::clone(&leader)).boxed(),
+    ];
+    let duties = duties.map(|duty| AssertUnwindSafe(duty).catch_unwind());
     let ended = Ending {
         slot: Arc::clone(slot),
         leader,
     };
-    let failed = tokio::select! {
-        _ = role.wait_for(|role| *role != now) => None,
-        failed = duties.join_next() => Some(failed),
-    };
-    match failed {
-        None => tracing::info!(term = now.term, "this node no longer leads"),
-        Some(failed) => {
-            tracing::error!(?failed, "a duty has ended; all of them begin anew");
-            // Whatever ended it may still be there: not in a tight circle.
-            tokio::time::sleep(TRY_AGAIN).await;
-        }
+    let changed = async { drop(role.wait_for(|role| *role != now).await) };
+    let failed = matches!(
+        select(pin!(changed), select_all(duties)).await,
+        Either::Right(_)
+    );
+    if failed {
+        // What it said when it failed is in the log already.
+        tracing::error!("a duty has ended; all of them begin anew");
+        // Whatever ended it may still be there: not in a tight circle.
+        parts.runtime.sleep(TRY_AGAIN).await;
+    } else {
+        tracing::info!(term = now.term, "this node no longer leads");
     }
     drop(ended);
 }

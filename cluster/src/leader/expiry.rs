@@ -10,7 +10,7 @@ use super::view;
 /// Looks at leases, workers and limits until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
-        tokio::time::sleep(leader.config.lease_check_every).await;
+        leader.runtime.sleep(leader.config.lease_check_every).await;
         expire_leases(&leader).await;
         lose_workers(&leader).await;
         sweep(&leader).await;

@@ -1,13 +1,14 @@
 //! Has the queue looked at whenever something could start, and proposes what the policy says.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stepcast_scheduler::placement;
 use stepcast_scheduler::{Command, Reply};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 
 use super::context::Leader;
+use crate::runtime::timeout;
 
 /// Placements in one command: a round's worth for a large cluster, and a small log entry.
 const PLACEMENTS: usize = 256;
@@ -25,8 +26,9 @@ const REST_AT_LEAST: Duration = Duration::from_millis(2);
 /// Plans until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
-        let _ =
-            tokio::time::timeout(leader.config.plan_every, leader.signals.plan.notified()).await;
+        let called = leader.signals.plan.notified();
+        // Called or not, it looks.
+        let _ = timeout(leader.runtime.as_ref(), leader.config.plan_every, called).await;
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
             let Some(round) = round(&leader).await else {
@@ -37,7 +39,10 @@ pub(crate) async fn run(leader: Arc<Leader>) {
                 break;
             }
         }
-        tokio::time::sleep((longest * REST).max(REST_AT_LEAST)).await;
+        leader
+            .runtime
+            .sleep((longest * REST).max(REST_AT_LEAST))
+            .await;
     }
 }
 
@@ -50,7 +55,10 @@ struct Round {
 /// Looks at the queue and proposes what the policy says; `None` if the node is stopping.
 async fn round(leader: &Arc<Leader>) -> Option<Round> {
     let planning = Arc::clone(leader);
-    let (placements, took) = spawn_blocking(move || plan(&planning)).await.ok()?;
+    let (planned, placements) = oneshot::channel();
+    let work = Box::new(move || drop(planned.send(plan(&planning))));
+    leader.runtime.blocking(work).await;
+    let (placements, took) = placements.await.ok()?;
     let count = placements.len();
     let mut round = Round {
         took,
@@ -93,12 +101,12 @@ fn note_waits(leader: &Leader, reply: &Reply) {
 }
 
 fn plan(leader: &Leader) -> (Vec<placement::Placement>, Duration) {
-    let begun = Instant::now();
+    let begun = leader.now();
     let now_ms = leader.proposer.now_ms();
     let placements = leader
         .replicated
         .read(|state| placement::plan(state, leader.ports.forecast.as_ref(), now_ms, PLACEMENTS));
-    let took = begun.elapsed();
+    let took = leader.now().saturating_sub(begun);
     leader.metrics.planned(took);
     (placements, took)
 }

@@ -1,12 +1,14 @@
 //! Gathers workers' contributions for a moment and records them together. Samples never enter the log.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::ports::{Contribution, PortError, RecordSink};
+use crate::runtime::{Runtime, timeout};
 
 /// Contributions recorded at once: enough for one table file, few enough to retry as a whole.
 const BATCH: usize = 256;
@@ -45,9 +47,10 @@ impl Recorder {
     pub(crate) fn new(
         sink: Arc<dyn RecordSink>,
         every: Duration,
+        runtime: Arc<dyn Runtime>,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(WAITING);
-        (Self { queue }, run(sink, every, PATIENCE, waiting))
+        (Self { queue }, run(sink, every, PATIENCE, runtime, waiting))
     }
 
     /// Waits until the contribution is durable.
@@ -70,13 +73,14 @@ async fn run(
     sink: Arc<dyn RecordSink>,
     every: Duration,
     patience: Duration,
+    runtime: Arc<dyn Runtime>,
     mut waiting: mpsc::Receiver<Waiting>,
 ) {
     while let Some(first) = waiting.recv().await {
-        let batch = gather(first, every, &mut waiting).await;
+        let batch = gather(first, every, runtime.as_ref(), &mut waiting).await;
         let (contributions, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let count = contributions.len();
-        let recorded = record(sink.as_ref(), contributions, patience)
+        let recorded = record(sink.as_ref(), contributions, patience, runtime.as_ref())
             .await
             .map_err(|error| {
                 tracing::warn!(
@@ -97,10 +101,11 @@ async fn record(
     sink: &dyn RecordSink,
     contributions: Vec<Contribution>,
     patience: Duration,
+    runtime: &dyn Runtime,
 ) -> Result<(), PortError> {
-    match timeout(patience, sink.record(contributions)).await {
-        Ok(recorded) => recorded,
-        Err(_) => Err(PortError::new("the store did not answer in time")),
+    match timeout(runtime, patience, sink.record(contributions)).await {
+        Some(recorded) => recorded,
+        None => Err(PortError::new("the store did not answer in time")),
     }
 }
 
@@ -108,14 +113,15 @@ async fn record(
 async fn gather(
     first: Waiting,
     every: Duration,
+    runtime: &dyn Runtime,
     waiting: &mut mpsc::Receiver<Waiting>,
 ) -> Vec<Waiting> {
-    let until = Instant::now() + every;
+    let mut over = runtime.sleep(every);
     let mut batch = vec![first];
     while batch.len() < BATCH {
-        match timeout_at(until, waiting.recv()).await {
-            Ok(Some(next)) => batch.push(next),
-            Ok(None) | Err(_) => break,
+        match select(pin!(waiting.recv()), &mut over).await {
+            Either::Left((Some(next), _)) => batch.push(next),
+            Either::Left((None, _)) | Either::Right(_) => break,
         }
     }
     batch
@@ -127,6 +133,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::runtime::Tokio;
 
     #[derive(Default)]
     struct Sink {
@@ -158,7 +165,8 @@ mod tests {
     #[tokio::test]
     async fn what_comes_together_is_recorded_together_and_then_acknowledged() {
         let sink = Arc::new(Sink::default());
-        let (recorder, task) = Recorder::new(sink.clone(), Duration::from_millis(5));
+        let (recorder, task) =
+            Recorder::new(sink.clone(), Duration::from_millis(5), Arc::new(Tokio));
         let task = tokio::spawn(task);
         let answers = join_all((0..5).map(|n| recorder.contribute(contribution(n)))).await;
         assert!(answers.iter().all(|answer| *answer == Ok(())));
@@ -173,7 +181,8 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_told_to_everybody_in_the_batch_and_the_next_one_works() {
         let sink = Arc::new(Sink::default());
-        let (recorder, task) = Recorder::new(sink.clone(), Duration::from_millis(5));
+        let (recorder, task) =
+            Recorder::new(sink.clone(), Duration::from_millis(5), Arc::new(Tokio));
         tokio::spawn(task);
         *sink.failing.lock() = true;
         let answers = join_all((0..2).map(|n| recorder.contribute(contribution(n)))).await;
@@ -192,7 +201,13 @@ mod tests {
         }
         let (queue, waiting) = mpsc::channel(1);
         let short = Duration::from_millis(5);
-        tokio::spawn(run(Arc::new(Silent), short, short, waiting));
+        tokio::spawn(run(
+            Arc::new(Silent),
+            short,
+            short,
+            Arc::new(Tokio),
+            waiting,
+        ));
         assert_eq!(
             Recorder { queue }.contribute(contribution(1)).await,
             Err(ContributeError::Failed)
@@ -202,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_instead_of_waiting() {
         let sink = Arc::new(Sink::default());
-        let (recorder, task) = Recorder::new(sink, Duration::from_millis(5));
+        let (recorder, task) = Recorder::new(sink, Duration::from_millis(5), Arc::new(Tokio));
         let mut waiting: Vec<_> = (0..WAITING)
             .map(|_| Box::pin(recorder.contribute(contribution(0))))
             .collect();

@@ -143,7 +143,7 @@ impl Reports {
         });
         // The first look at it puts the fact into the log's queue, so that facts stand there in the order of the reports.
         if futures::poll!(recording.as_mut()).is_pending() {
-            tokio::spawn(recording);
+            self.0.leader.runtime.spawn(recording);
         }
         Ok(())
     }
@@ -209,7 +209,8 @@ impl Inner {
                     self.tell(|| vec![lease_lost(epoch)])
                 }
                 Err(ProposeError::Busy { retry_ms } | ProposeError::Stalled { retry_ms, .. }) => {
-                    tokio::time::sleep(Duration::from_millis(retry_ms)).await;
+                    let wait = Duration::from_millis(retry_ms);
+                    self.leader.runtime.sleep(wait).await;
                     continue;
                 }
                 // The worker says it again until it is acknowledged; the others are repeated by what comes after them.
