@@ -12,7 +12,6 @@
 mod checks;
 mod people;
 mod processes;
-mod random;
 mod work;
 
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use std::time::Duration;
 
 use people::People;
 use processes::Ring;
-use random::Random;
+use stepcast_tests::random::Random;
 
 /// Kills in a plain `cargo test`: enough to meet every kind of moment, few enough to wait for.
 const KILLS: u64 = 24;

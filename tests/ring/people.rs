@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stepcast_proto::v1::{self, jobs_service_client::JobsServiceClient};
+use stepcast_tests::random::Random;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt;
 
-use crate::random::Random;
 use crate::work;
 
 /// Jobs that are not over at one time: the pretend devices stay busy though many wait for a retry.
@@ -171,13 +172,20 @@ pub(crate) fn is_over(job: &v1::Job) -> bool {
 
 /// A server that is away or just back says so in one of these ways; anything else is a mistake.
 async fn again(status: &tonic::Status) {
-    let away = [
-        Code::Unavailable,
-        Code::DeadlineExceeded,
-        Code::Cancelled,
-        Code::Unknown,
-        Code::Internal,
-    ];
-    assert!(away.contains(&status.code()), "{status:?}");
+    let told = status.get_details_error_info();
+    let away = match &told {
+        // The server itself has spoken: that something went wrong inside is no way of being away.
+        Some(_) => matches!(status.code(), Code::Unavailable | Code::ResourceExhausted),
+        // What a connection that was cut in the middle of an answer looks like.
+        None => matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::Internal
+        ),
+    };
+    assert!(away, "{status:?} {told:?}");
     tokio::time::sleep(Duration::from_millis(30)).await;
 }

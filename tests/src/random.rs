@@ -3,25 +3,39 @@
 use std::ops::Range;
 
 /// A generator.
-pub(crate) struct Random(u64);
+#[derive(Debug)]
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The generator of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A generator of its own for somebody else, so that the order of their calls does not matter.
-    pub(crate) fn fork(&mut self) -> Self {
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
-    /// A number of a range.
-    pub(crate) fn within(&mut self, range: Range<u64>) -> u64 {
+    /// A number of a range, which must not be empty.
+    pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
+    /// Whether something that happens once in so many times happens now.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.within(0..times) == 0
+    }
+
+    /// One of these, of which there must be some.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[usize::try_from(self.within(0..of.len() as u64)).unwrap_or(0)]
+    }
+
     /// 32 hexadecimal digits.
-    pub(crate) fn request_id(&mut self) -> String {
+    pub fn request_id(&mut self) -> String {
         format!("{:016x}{:016x}", self.next(), self.next())
     }
 
