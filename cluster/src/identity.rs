@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::members::Member;
+
 /// The file's name in the data directory.
 const FILE: &str = "node.json";
 
-/// The file's format.
-const FORMAT: u32 = 1;
+/// The file's format. Format 1 knew no other nodes.
+const FORMAT: u32 = 2;
 
 /// A founder of a cluster of one has this id unless told otherwise.
 const FIRST_NODE: u64 = 1;
 
 /// A node and its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     /// The file's format.
     format: u32,
@@ -24,6 +26,19 @@ pub(crate) struct Identity {
     pub node_id: u64,
     /// The cluster, drawn at random by its founder: nodes of different clusters must never talk.
     pub cluster_id: u64,
+    /// Who was there when this node joined: whom to talk to until the log says more. Empty for a founder.
+    #[serde(default)]
+    known: Vec<Known>,
+}
+
+/// A node of which a joining one was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    id: u64,
+    peer_address: String,
+    client_address: String,
+    /// SHA-256 of its public key, in hexadecimal digits.
+    key: String,
 }
 
 /// Why a data directory cannot be used.
@@ -71,6 +86,12 @@ pub enum Error {
         "the data directory has a log but no {FILE}: it was copied in part, or that file was deleted"
     )]
     Orphan,
+    /// A node was let in and was stopped before it had written that down.
+    #[error(
+        "this node has not finished joining its cluster: start it with --join once more (it gets the same id), or empty \
+         the data directory to begin a new cluster"
+    )]
+    HalfJoined,
 }
 
 impl Identity {
@@ -96,6 +117,76 @@ impl Identity {
             _ => Ok(found),
         }
     }
+
+    /// Whether the directory belongs to some node already.
+    pub(crate) fn exists(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
+    /// Writes down that this directory is now this node's, which was let in to a cluster of these others.
+    pub(crate) fn join(
+        dir: &Path,
+        node_id: u64,
+        cluster_id: u64,
+        others: &[Member],
+    ) -> Result<Self, Error> {
+        let path = dir.join(FILE);
+        let identity = Self {
+            format: FORMAT,
+            node_id,
+            cluster_id,
+            known: others.iter().map(Known::from).collect(),
+        };
+        write_synced(dir, &path, &identity).map_err(|source| io_error(&path, source))?;
+        Ok(identity)
+    }
+
+    /// Whether this node began its cluster, rather than joined it.
+    pub(crate) fn founded(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Who was there when this node joined.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "a node does not open its port for other nodes yet"
+        )
+    )]
+    pub(crate) fn known(&self) -> Vec<Member> {
+        self.known.iter().map(Member::from).collect()
+    }
+}
+
+impl From<&Member> for Known {
+    fn from(member: &Member) -> Self {
+        Self {
+            id: member.id,
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            key: member.key.iter().map(|b| format!("{b:02x}")).collect(),
+        }
+    }
+}
+
+impl From<&Known> for Member {
+    fn from(known: &Known) -> Self {
+        let mut key = [0; 32];
+        for (byte, digits) in key.iter_mut().zip(known.key.as_bytes().chunks(2)) {
+            // A key that is damaged is nobody's: that node is not talked to until the log says its key.
+            *byte = std::str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok())
+                .unwrap_or(0);
+        }
+        Self {
+            id: known.id,
+            peer_address: known.peer_address.clone(),
+            client_address: known.client_address.clone(),
+            key,
+        }
+    }
 }
 
 /// Where a node keeps its log.
@@ -114,7 +205,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
         source,
     };
     let identity: Identity = serde_json::from_slice(bytes).map_err(damaged)?;
-    if identity.format != FORMAT {
+    if !(1..=FORMAT).contains(&identity.format) {
         return Err(Error::UpgradeRequired {
             found: identity.format,
         });
@@ -126,11 +217,15 @@ fn create(dir: &Path, path: &Path, asked: Option<u64>) -> Result<Identity, Error
     if log_dir(dir).exists() {
         return Err(Error::Orphan);
     }
+    if dir.join("tls").exists() || dir.join("tls.joining").exists() {
+        return Err(Error::HalfJoined);
+    }
     let cluster_id = random().map_err(|source| io_error(Path::new("/dev/urandom"), source))?;
     let identity = Identity {
         format: FORMAT,
         node_id: asked.unwrap_or(FIRST_NODE),
         cluster_id,
+        known: Vec::new(),
     };
     write_synced(dir, path, &identity).map_err(|source| io_error(path, source))?;
     Ok(identity)
@@ -192,12 +287,47 @@ mod tests {
         ));
         fs::write(
             dir.path().join(FILE),
-            r#"{"format":2,"node_id":1,"cluster_id":5}"#,
+            r#"{"format":3,"node_id":1,"cluster_id":5}"#,
         )
         .unwrap();
         assert!(matches!(
             Identity::open(dir.path(), None),
-            Err(Error::UpgradeRequired { found: 2 })
+            Err(Error::UpgradeRequired { found: 3 })
+        ));
+    }
+
+    #[test]
+    fn the_format_before_is_read_as_a_founder_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = r#"{"format":1,"node_id":1,"cluster_id":5}"#;
+        fs::write(dir.path().join(FILE), old).unwrap();
+        let found = Identity::open(dir.path(), None).unwrap();
+        assert_eq!((found.node_id, found.cluster_id), (1, 5));
+        assert!(found.founded());
+    }
+
+    #[test]
+    fn a_node_that_joined_remembers_whom_it_met() {
+        let dir = tempfile::tempdir().unwrap();
+        let met = Member {
+            id: 1,
+            peer_address: "a:7071".into(),
+            client_address: "http://a:7070".into(),
+            key: std::array::from_fn(|n| n as u8 * 8),
+        };
+        let joined = Identity::join(dir.path(), 4, 5, std::slice::from_ref(&met)).unwrap();
+        assert!(Identity::exists(dir.path()) && !joined.founded());
+        let found = Identity::open(dir.path(), None).unwrap();
+        assert_eq!((found.known(), &found), (vec![met], &joined));
+    }
+
+    #[test]
+    fn a_half_joined_directory_founds_no_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tls.joining")).unwrap();
+        assert!(matches!(
+            Identity::open(dir.path(), None),
+            Err(Error::HalfJoined)
         ));
     }
 }

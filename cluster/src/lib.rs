@@ -20,6 +20,11 @@ mod leader;
 pub mod members;
 pub mod metrics;
 mod node;
+#[expect(
+    dead_code,
+    reason = "a node does not open its port for other nodes yet"
+)]
+pub mod peers;
 pub mod ports;
 mod proposer;
 mod replica;

@@ -1,0 +1,335 @@
+//! The way to one node: a connection that is made again and again, and the stream of messages on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::Stream;
+use parking_lot::Mutex;
+use protobuf::Message as _;
+use raft::eraftpb::Message;
+use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
+use stepcast_proto::raft::v1::{ExchangeRequest, ExchangeResponse, Hello};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
+use tonic::Status;
+
+use super::authority::node_name;
+use super::dial::{Dialled, chain, dial};
+use super::outbox::Outbox;
+use super::refusal;
+use super::shared::Shared;
+
+/// After a connection ended or was not made, the next is tried after this long; twice that each time, up to the second.
+/// A node that was killed and is back is reached within it.
+const AGAIN_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(150));
+
+/// A node that says that this one does not belong to the cluster is asked again this often.
+const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// How often the round trip is measured.
+const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// Without an answer to a ping for this long the other end hangs, even if its host is alive.
+const PONG_WITHIN: Duration = Duration::from_secs(3);
+
+/// Answers are small.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// One peer.
+pub(super) struct Link {
+    pub(super) node: u64,
+    address: watch::Sender<String>,
+    outbox: Outbox,
+    /// Somebody has seen the peer: try at once.
+    again: Notify,
+    contact: Mutex<Contact>,
+    /// Messages that were not sent.
+    dropped: AtomicU64,
+    /// Whether a snapshot is on its way.
+    pub(super) sending: AtomicBool,
+}
+
+/// What is known of the peer.
+#[derive(Debug, Clone, Default)]
+struct Contact {
+    connected: bool,
+    round_trip: Option<Duration>,
+    version: String,
+    log_format: Option<u32>,
+    /// Why it was not reached last, in one line; said once in the log.
+    failure: Option<String>,
+}
+
+/// What a node knows of one of its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Which node.
+    pub id: u64,
+    /// `HOST:PORT` where it was last said to be.
+    pub address: String,
+    /// Whether it answers.
+    pub reachable: bool,
+    /// How long the last question and answer took.
+    pub round_trip: Option<Duration>,
+    /// Its version, once it has said it; empty before.
+    pub version: String,
+    /// The newest log format that it reads, once it has said it.
+    pub log_format: Option<u32>,
+    /// Why it does not answer.
+    pub failure: Option<String>,
+    /// Messages to it that were dropped, since this node started.
+    pub dropped: u64,
+}
+
+impl Link {
+    pub(super) fn new(node: u64, address: &str) -> Self {
+        Self {
+            node,
+            address: watch::Sender::new(address.to_owned()),
+            outbox: Outbox::new(),
+            again: Notify::new(),
+            contact: Mutex::default(),
+            dropped: AtomicU64::new(0),
+            sending: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes messages to the peer in. False if some were dropped.
+    pub(super) fn push(&self, messages: impl IntoIterator<Item = Message>) -> bool {
+        let dropped = self.outbox.push(messages);
+        self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+        dropped == 0
+    }
+
+    /// The peer is there from now on.
+    pub(super) fn is_at(&self, address: &str) {
+        self.address.send_if_modified(|known| {
+            let moved = known != address;
+            if moved {
+                address.clone_into(known);
+            }
+            moved
+        });
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.address.borrow().clone()
+    }
+
+    /// The peer has called and said this of itself.
+    pub(super) fn heard(&self, hello: &Hello) {
+        {
+            let mut contact = self.contact.lock();
+            contact.version.clone_from(&hello.version);
+            contact.log_format = Some(hello.log_format);
+        }
+        if !hello.peer_address.is_empty() {
+            self.is_at(&hello.peer_address);
+        }
+        if !self.contact.lock().connected {
+            self.again.notify_one();
+        }
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        let contact = self.contact.lock().clone();
+        Seen {
+            id: self.node,
+            address: self.address(),
+            reachable: contact.connected,
+            round_trip: contact.round_trip,
+            version: contact.version,
+            log_format: contact.log_format,
+            failure: contact.failure,
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Says once why the peer is not reached.
+    fn failed(&self, why: &str) {
+        let news = {
+            let mut contact = self.contact.lock();
+            contact.connected = false;
+            contact.round_trip = None;
+            contact.failure.as_deref() != Some(why) && {
+                contact.failure = Some(why.to_owned());
+                true
+            }
+        };
+        if news {
+            tracing::info!(node = self.node, address = %self.address(), why, "a node is not reached");
+        }
+    }
+
+    fn connected(&self, hello: &Hello) {
+        self.contact.lock().failure = None;
+        self.contact.lock().connected = true;
+        self.heard(hello);
+        tracing::info!(node = self.node, address = %self.address(), version = hello.version, "a node is reached");
+    }
+}
+
+/// Why a connection is over.
+enum Ended {
+    /// It was there for a while.
+    Lost(String),
+    /// It never was.
+    Unreached(String),
+    /// The peer does not hear this node.
+    Refused(String),
+    /// The peer is somewhere else now.
+    Moved,
+}
+
+/// Keeps the connection for as long as the task lives.
+pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>) {
+    let mut wait = AGAIN_AFTER.0;
+    loop {
+        let mut address = link.address.subscribe();
+        let at = address.borrow_and_update().clone();
+        let ended = tokio::select! {
+            ended = connection(&shared, &link, &at) => ended,
+            Ok(()) = address.changed() => Ended::Moved,
+        };
+        link.outbox.close();
+        shared.tell(|inbound| inbound.unreachable(link.node));
+        let pause = match &ended {
+            Ended::Moved => Duration::ZERO,
+            Ended::Lost(why) => {
+                link.failed(why);
+                wait = AGAIN_AFTER.0;
+                wait
+            }
+            Ended::Unreached(why) => {
+                link.failed(why);
+                wait = (wait * 2).min(AGAIN_AFTER.1);
+                wait
+            }
+            Ended::Refused(why) => {
+                link.failed(why);
+                REFUSED_AGAIN_AFTER
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = link.again.notified() => {}
+            Ok(()) = address.changed() => {}
+        }
+    }
+}
+
+/// Connects to the peer and makes sure that it is who it should be.
+pub(super) async fn reach(shared: &Shared, node: u64, address: &str) -> Result<Dialled, String> {
+    let name = node_name(node, shared.cluster_id);
+    let dialled = dial(address, Some(&name), Arc::clone(&shared.tls))
+        .await
+        .map_err(|error| chain(&error))?;
+    let certificate = dialled.certificate.as_ref();
+    certificate
+        .ok_or_else(|| "no certificate".to_owned())
+        .and_then(|c| shared.roster.is(node, c).map_err(|e| e.to_string()))?;
+    Ok(dialled)
+}
+
+/// One connection from its making to its end.
+async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
+    let dialled = match reach(shared, link.node, address).await {
+        Ok(dialled) => dialled,
+        Err(why) => return Ended::Unreached(why),
+    };
+    let begun = Instant::now();
+    let requests = requests(shared.hello(link.node), Arc::clone(link), begun);
+    let mut client = PeerServiceClient::new(dialled.channel)
+        .max_decoding_message_size(ANSWER_BYTES_MAX)
+        .max_encoding_message_size(super::FRAME_BYTES_MAX);
+    let mut answers = match timeout(PONG_WITHIN, client.exchange(requests)).await {
+        Ok(Ok(answers)) => answers.into_inner(),
+        Ok(Err(status)) => return refused(shared, &status),
+        Err(_) => return Ended::Unreached("it does not answer".to_owned()),
+    };
+    let mut greeted = false;
+    loop {
+        let answer: ExchangeResponse = match timeout(PONG_WITHIN, answers.message()).await {
+            Ok(Ok(Some(answer))) => answer,
+            Ok(Ok(None)) => return Ended::Lost("it has ended the connection".to_owned()),
+            Ok(Err(status)) => return Ended::Lost(chain(&status)),
+            Err(_) => return Ended::Lost("it has not answered for 3 s".to_owned()),
+        };
+        if let Some(hello) = &answer.hello
+            && !greeted
+        {
+            greeted = true;
+            link.connected(hello);
+        }
+        if answer.ping != 0 {
+            let asked = Duration::from_micros(answer.ping);
+            link.contact.lock().round_trip = Some(begun.elapsed().saturating_sub(asked));
+        }
+    }
+}
+
+fn refused(shared: &Shared, status: &Status) -> Ended {
+    let why = status.message().to_owned();
+    match refusal::read(status) {
+        Some(refusal::REMOVED) => {
+            shared.removed.send_replace(true);
+            Ended::Refused(why)
+        }
+        Some(refusal::STRANGER) => Ended::Refused(why),
+        _ => Ended::Unreached(chain(status)),
+    }
+}
+
+/// Hello, and then frames and pings for as long as this stream is the link's newest.
+fn requests(
+    hello: Hello,
+    link: Arc<Link>,
+    begun: Instant,
+) -> impl Stream<Item = ExchangeRequest> + Send + 'static {
+    let reader = link.outbox.open();
+    let mut pings = interval(PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let first = ExchangeRequest {
+        hello: Some(hello),
+        ..ExchangeRequest::default()
+    };
+    futures::stream::unfold((Some(first), pings), move |(first, mut pings)| {
+        let link = Arc::clone(&link);
+        async move {
+            let request = match first {
+                Some(first) => Some(first),
+                None => next(&link, reader, &mut pings, begun).await,
+            };
+            request.map(|request| (request, (None, pings)))
+        }
+    })
+}
+
+async fn next(
+    link: &Link,
+    reader: u64,
+    pings: &mut Interval,
+    begun: Instant,
+) -> Option<ExchangeRequest> {
+    let frame = tokio::select! {
+        biased;
+        _ = pings.tick() => {
+            // Never 0, which is none.
+            let ping = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+            return Some(ExchangeRequest { ping, ..ExchangeRequest::default() });
+        }
+        frame = link.outbox.frame(reader) => frame?,
+    };
+    let messages = frame.iter().filter_map(|message| {
+        let bytes = message.write_to_bytes();
+        bytes
+            .inspect_err(|error| tracing::error!(%error, "a message of raft's cannot be written"))
+            .ok()
+    });
+    Some(ExchangeRequest {
+        messages: messages.map(Bytes::from).collect(),
+        ..ExchangeRequest::default()
+    })
+}

@@ -1,0 +1,177 @@
+//! The port for other nodes: takes connections in, speaks TLS on them, and bounds how many there are.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+/// A caller that has not finished its TLS greeting in this time does not mean it.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// TLS greetings at once; more wait to be accepted.
+const HANDSHAKES: usize = 32;
+
+/// Connections of members: two from each of them, and those that ended without a word.
+const MEMBERS: usize = 128;
+
+/// Connections without a certificate: nodes that ask to join, one at a time as a rule.
+const STRANGERS: usize = 16;
+
+/// A connection without a certificate ends after this long: joining takes a second, or half a minute in bad times.
+const STRANGER_FOR: Duration = Duration::from_secs(90);
+
+/// When the system refuses to accept (too many open files), this long passes before the next try.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A caller's connection. Gives its room back when it ends.
+pub(super) struct Connection {
+    stream: TlsStream<TcpStream>,
+    ends: Option<Pin<Box<Sleep>>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The certificate of whoever is at the other end, verified against the authority.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(pub(super) Option<CertificateDer<'static>>);
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        let chain = self.stream.get_ref().1.peer_certificates();
+        Caller(chain.and_then(|chain| chain.first()).cloned())
+    }
+}
+
+/// The connections that come in, until the stream is dropped.
+pub(super) fn connections(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+) -> impl Stream<Item = io::Result<Connection>> {
+    let (found, connections) = mpsc::channel(1);
+    tokio::spawn(accept(listener, tls.into(), found));
+    ReceiverStream::new(connections)
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    found: mpsc::Sender<io::Result<Connection>>,
+) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let members = Arc::new(Semaphore::new(MEMBERS));
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    loop {
+        let Ok(greeting) = Arc::clone(&handshakes).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = found.closed() => return,
+        };
+        let tcp = match accepted {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let (tls, found) = (tls.clone(), found.clone());
+        let (members, strangers) = (Arc::clone(&members), Arc::clone(&strangers));
+        tokio::spawn(async move {
+            let connection = greet(tcp, &tls, members, strangers).await;
+            drop(greeting);
+            if let Some(connection) = connection {
+                let _ = found.send(Ok(connection)).await;
+            }
+        });
+    }
+}
+
+async fn greet(
+    tcp: TcpStream,
+    tls: &TlsAcceptor,
+    members: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+) -> Option<Connection> {
+    tcp.set_nodelay(true).ok()?;
+    let from = tcp.peer_addr().ok()?;
+    let stream = match timeout(HANDSHAKE, tls.accept(tcp)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%from, %error, "a caller does not speak TLS with us");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let stranger = stream.get_ref().1.peer_certificates().is_none();
+    let room = if stranger { strangers } else { members };
+    let Ok(room) = room.try_acquire_owned() else {
+        tracing::warn!(%from, stranger, "too many connections: this one is dropped");
+        return None;
+    };
+    Some(Connection {
+        stream,
+        ends: stranger.then(|| Box::pin(sleep(STRANGER_FOR))),
+        _room: room,
+    })
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(ends) = &mut self.ends
+            && ends.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,172 @@
+//! Sends a snapshot to a node that the log no longer reaches, on a connection of its own, and always says how it went.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use protobuf::Message as _;
+use raft::eraftpb::Message;
+use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
+use stepcast_proto::raft::v1::{InstallSnapshotRequest, SnapshotHeader};
+use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::dial::chain;
+use super::link::{Link, reach};
+use super::shared::Shared;
+use crate::consensus::log::Position;
+
+/// Bytes in one piece.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// When no piece was taken for this long, the receiver is gone.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// After the last piece the receiver checks and syncs all of it, which for gigabytes takes a while.
+const DONE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Sends the snapshot that this message stands for, in a task of its own.
+pub(super) fn begin(shared: &Arc<Shared>, message: Message) {
+    let node = message.to;
+    let mut report = Report {
+        shared: Arc::clone(shared),
+        node,
+        link: None,
+        arrived: false,
+    };
+    let Some(link) = shared.link(node) else {
+        return;
+    };
+    if link.sending.swap(true, Ordering::AcqRel) {
+        // One is on its way; Raft asks again when it hears that this one is not.
+        return;
+    }
+    report.link = Some(Arc::clone(&link));
+    let shared = Arc::clone(shared);
+    shared.runtime.clone().spawn(async move {
+        let index = message.get_snapshot().get_metadata().index;
+        match send(&shared, &link, message).await {
+            Ok(bytes) => {
+                report.arrived = true;
+                tracing::info!(node, index, bytes, "a snapshot has arrived");
+            }
+            Err(why) => tracing::warn!(node, index, why, "a snapshot has not arrived"),
+        }
+        drop(report);
+    });
+}
+
+/// Says how it went when it goes out of scope, whatever became of the sending.
+struct Report {
+    shared: Arc<Shared>,
+    node: u64,
+    link: Option<Arc<Link>>,
+    arrived: bool,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            link.sending.store(false, Ordering::Release);
+        }
+        self.shared
+            .tell(|inbound| inbound.snapshot_sent(self.node, self.arrived));
+    }
+}
+
+async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Result<u64, String> {
+    let metadata = message.get_snapshot().get_metadata();
+    let at = Position {
+        index: metadata.index,
+        term: metadata.term,
+    };
+    let files = Arc::clone(&shared.snapshots);
+    let opened = spawn_blocking(move || {
+        let file = files.open(at)?;
+        let length = file.metadata()?.len();
+        Ok::<_, io::Error>((file, length))
+    });
+    let (file, length) = opened
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| chain(&error))?;
+    let header = SnapshotHeader {
+        hello: Some(shared.hello(link.node)),
+        message: Bytes::from(message.write_to_bytes().map_err(|error| chain(&error))?),
+        length,
+    };
+    let dialled = reach(shared, link.node, &link.address()).await?;
+    let taken = Arc::new(AtomicU64::new(0));
+    let pieces = pieces(header, file.into(), length, Arc::clone(&taken));
+    let mut client =
+        PeerServiceClient::new(dialled.channel).max_encoding_message_size(super::FRAME_BYTES_MAX);
+    let sent = client.install_snapshot(pieces);
+    tokio::pin!(sent);
+    let mut before = 0;
+    loop {
+        let now = taken.load(Ordering::Acquire);
+        let patience = if now > length {
+            DONE_WITHIN
+        } else {
+            STALLED_AFTER
+        };
+        tokio::select! {
+            answer = &mut sent => {
+                return answer.map(|_| length).map_err(|status| chain(&status));
+            }
+            () = sleep(patience) => {}
+        }
+        if taken.load(Ordering::Acquire) == now && now == before {
+            return Err(format!("nothing went on for {} s", patience.as_secs()));
+        }
+        before = now;
+    }
+}
+
+/// The header, and then the file. `taken` counts bytes, and one more at the end.
+fn pieces(
+    header: SnapshotHeader,
+    file: tokio::fs::File,
+    length: u64,
+    taken: Arc<AtomicU64>,
+) -> impl Stream<Item = InstallSnapshotRequest> + Send + 'static {
+    let first = InstallSnapshotRequest {
+        header: Some(header),
+        data: Bytes::new(),
+    };
+    // Never more than was said, should the file have grown.
+    let file = file.take(length);
+    futures::stream::unfold((Some(first), file), move |(first, mut file)| {
+        let taken = Arc::clone(&taken);
+        async move {
+            if let Some(first) = first {
+                return Some((first, (None, file)));
+            }
+            let mut data = BytesMut::with_capacity(PIECE_BYTES);
+            while data.len() < PIECE_BYTES {
+                match file.read_buf(&mut data).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        // The receiver finds that bytes are missing.
+                        tracing::error!(%error, "a snapshot cannot be read");
+                        data.clear();
+                        break;
+                    }
+                }
+            }
+            taken.fetch_add((data.len() as u64).max(1), Ordering::AcqRel);
+            (!data.is_empty()).then(|| {
+                let piece = InstallSnapshotRequest {
+                    header: None,
+                    data: data.freeze(),
+                };
+                (piece, (None, file))
+            })
+        }
+    })
+}

@@ -1,0 +1,281 @@
+//! What this node answers to other nodes, and to those that ask to join.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
+use stepcast_proto::raft::v1::peer_service_server::PeerService;
+use stepcast_proto::raft::v1::{
+    ExchangeRequest, ExchangeResponse, Hello, InstallSnapshotRequest, InstallSnapshotResponse,
+    JoinRequest, JoinResponse, PeerNode,
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::admission::{Applicant, NotAdmitted, TEXT_BYTES_MAX};
+use super::authority::PublicKey;
+use super::listener::Caller;
+use super::receiving;
+use super::refusal;
+use super::shared::{Attached, Shared};
+use super::token::JoinToken;
+use crate::members::Members;
+
+/// A caller says who it is at once.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+/// Pings that wait to be answered on one stream; of more than that the newest are not.
+const PONGS: usize = 8;
+
+/// Joins at once: each is a change of the members, which Raft does one at a time.
+const JOINS: usize = 4;
+
+/// The leader lets a node in within this time or says that it could not.
+const ADMITTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// The service behind the port for nodes.
+pub(super) struct Service {
+    shared: Arc<Shared>,
+    joins: Semaphore,
+    /// One snapshot at a time: it replaces everything there is.
+    receiving: Arc<Semaphore>,
+}
+
+impl Service {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            joins: Semaphore::new(JOINS),
+            receiving: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Refuses whoever has no certificate before reading anything.
+    fn member(&self, caller: Option<&Caller>) -> Result<(Caller, Attached), Status> {
+        let caller = caller
+            .filter(|caller| caller.0.is_some())
+            .ok_or_else(|| refusal::stranger(&super::roster::Stranger::NoCertificate))?;
+        let attached = self.shared.attached().ok_or_else(refusal::starting)?;
+        Ok((caller.clone(), attached))
+    }
+
+    fn hello(&self, caller: &Caller, hello: Option<Hello>) -> Result<Hello, Status> {
+        let hello = hello.ok_or_else(|| {
+            Status::invalid_argument("the first message of a stream says who speaks")
+        })?;
+        self.shared
+            .roster
+            .admit(hello.cluster_id, hello.from, hello.to, caller.0.as_ref())
+            .map_err(|why| refusal::stranger(&why))?;
+        self.shared.connect(hello.from, &hello.peer_address);
+        if let Some(link) = self.shared.link(hello.from) {
+            link.heard(&hello);
+        }
+        Ok(hello)
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Service {
+    type ExchangeStream = ReceiverStream<Result<ExchangeResponse, Status>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ExchangeRequest>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let (caller, attached) = self.member(request.extensions().get())?;
+        let mut requests = request.into_inner();
+        let first = timeout(HELLO_WITHIN, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("nobody said who speaks"))??;
+        let hello = self.hello(&caller, first.and_then(|first| first.hello))?;
+        let (answers, stream) = mpsc::channel(PONGS);
+        let greeting = ExchangeResponse {
+            hello: Some(self.shared.hello(hello.from)),
+            ping: 0,
+        };
+        let _ = answers.try_send(Ok(greeting));
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let from = hello.from;
+            tokio::select! {
+                ended = exchange(&shared, &attached, &caller, from, requests, &answers) => {
+                    if let Err(status) = ended {
+                        let _ = answers.try_send(Err(status));
+                    }
+                }
+                // The connection is gone, whether or not the last message has been read.
+                () = answers.closed() => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<InstallSnapshotRequest>>,
+    ) -> Result<Response<InstallSnapshotResponse>, Status> {
+        let (caller, attached) = self.member(request.extensions().get())?;
+        let mut requests = request.into_inner();
+        let first = timeout(HELLO_WITHIN, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("nobody said who speaks"))??;
+        let header = first
+            .and_then(|first| first.header)
+            .ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
+        let hello = self.hello(&caller, header.hello)?;
+        let message = read(&header.message, hello.from, self.shared.me.id)?;
+        if message.get_msg_type() != MessageType::MsgSnapshot {
+            return Err(Status::invalid_argument("this is no message of a snapshot"));
+        }
+        let room = Arc::clone(&self.receiving)
+            .try_acquire_owned()
+            .map_err(|_| {
+                refusal::refuse(
+                    Code::Unavailable,
+                    refusal::LATER,
+                    "another snapshot is coming in",
+                )
+            })?;
+        let files = Arc::clone(&self.shared.snapshots);
+        receiving::receive(files, &message, header.length, requests, room).await?;
+        attached.inbound.receive_snapshot(message);
+        Ok(Response::new(InstallSnapshotResponse {}))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let attached = self.shared.attached().ok_or_else(refusal::starting)?;
+        let request = request.into_inner();
+        let authority = self.shared.credentials.authority();
+        JoinToken::parse(&request.token)
+            .and_then(|token| token.check(authority, SystemTime::now()))
+            .map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let _room = self.joins.try_acquire().map_err(|_| {
+            refusal::refuse(Code::Unavailable, refusal::LATER, "other nodes are joining")
+        })?;
+        let (key, applicant) = applicant(request)?;
+        let admitted = timeout(ADMITTED_WITHIN, attached.admission.admit(applicant))
+            .await
+            .unwrap_or_else(|_| {
+                Err(NotAdmitted::Later(
+                    "the cluster has not let the node in in time".to_owned(),
+                ))
+            })
+            .map_err(|why| match why {
+                NotAdmitted::NotLeader { peer_address } => {
+                    refusal::not_leader(peer_address.as_deref())
+                }
+                NotAdmitted::Later(why) => refusal::refuse(Code::Unavailable, refusal::LATER, why),
+                NotAdmitted::Refused(why) => Status::failed_precondition(why),
+            })?;
+        let certificate = authority
+            .certify(admitted.node_id, &key)
+            .map_err(|error| Status::internal(super::dial::chain(&error)))?;
+        Ok(Response::new(JoinResponse {
+            cluster_id: self.shared.cluster_id,
+            node_id: admitted.node_id,
+            certificate: Bytes::copy_from_slice(&certificate),
+            authority: Bytes::copy_from_slice(authority.certificate()),
+            authority_key: Bytes::copy_from_slice(authority.key()),
+            nodes: nodes(&admitted.members),
+        }))
+    }
+}
+
+/// Takes a peer's messages for as long as it sends them and is a member.
+async fn exchange(
+    shared: &Shared,
+    attached: &Attached,
+    caller: &Caller,
+    from: u64,
+    mut requests: Streaming<ExchangeRequest>,
+    answers: &mpsc::Sender<Result<ExchangeResponse, Status>>,
+) -> Result<(), Status> {
+    while let Some(request) = requests.message().await? {
+        if let Some(certificate) = &caller.0
+            && request.ping != 0
+        {
+            // Twice a second: a node that was removed meanwhile is heard no longer.
+            let still = shared.roster.is(from, certificate);
+            still.map_err(|why| refusal::stranger(&why))?;
+            let _ = answers.try_send(Ok(ExchangeResponse {
+                hello: None,
+                ping: request.ping,
+            }));
+        }
+        if request.messages.is_empty() {
+            continue;
+        }
+        let messages = request.messages.iter();
+        let messages: Vec<Message> = messages
+            .map(|bytes| read(bytes, from, shared.me.id))
+            .collect::<Result<_, _>>()?;
+        if messages
+            .iter()
+            .any(|message| message.get_msg_type() == MessageType::MsgSnapshot)
+        {
+            return Err(Status::invalid_argument(
+                "a snapshot does not come as a message",
+            ));
+        }
+        attached.inbound.receive(messages);
+    }
+    Ok(())
+}
+
+/// A message of Raft's from this node to that one; its entries stay parts of the frame.
+fn read(bytes: &Bytes, from: u64, to: u64) -> Result<Message, Status> {
+    let message = Message::parse_from_carllerche_bytes(bytes)
+        .map_err(|error| Status::invalid_argument(format!("no message of raft's: {error}")))?;
+    if message.from != from || message.to != to {
+        return Err(Status::invalid_argument(format!(
+            "a message from node {} to node {} on a stream from node {from} to node {to}",
+            message.from, message.to
+        )));
+    }
+    Ok(message)
+}
+
+fn applicant(request: JoinRequest) -> Result<(PublicKey, Applicant), Status> {
+    let key = PublicKey::from_info(&request.public_key)
+        .ok_or_else(|| Status::invalid_argument("the public key is not one of Ed25519"))?;
+    let texts = [
+        (&request.peer_address, "peer address"),
+        (&request.client_address, "client address"),
+        (&request.store, "store"),
+        (&request.staging, "staging area"),
+    ];
+    for (text, what) in texts {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("the {what} is too long")));
+        }
+    }
+    if request.peer_address.is_empty() {
+        return Err(Status::invalid_argument("the peer address is missing"));
+    }
+    let applicant = Applicant {
+        key: key.hash(),
+        peer_address: request.peer_address,
+        client_address: request.client_address,
+        log_format: request.log_format,
+        store: request.store,
+        staging: request.staging,
+    };
+    Ok((key, applicant))
+}
+
+fn nodes(members: &Members) -> Vec<PeerNode> {
+    let nodes = members.nodes.values();
+    nodes
+        .map(|member| PeerNode {
+            id: member.id,
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+            key: Bytes::copy_from_slice(&member.key),
+        })
+        .collect()
+}

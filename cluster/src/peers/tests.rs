@@ -1,0 +1,1 @@
+//! Endpoints on loopback that speak real TLS with each other.
