@@ -125,6 +125,17 @@ pub(crate) async fn worker(handle: &Handle, metadata: &MetadataMap) -> Result<Ca
         .ok_or_else(status::invalid_token)
 }
 
+/// The same for calls that only the leader takes: another node says so at once, without asking a leader that may be gone.
+pub(crate) async fn worker_of_leader(
+    handle: &Handle,
+    metadata: &MetadataMap,
+) -> Result<Caller, Status> {
+    if !handle.leads() {
+        return Err(status::not_leader(handle.status().leader));
+    }
+    worker(handle, metadata).await
+}
+
 /// A new worker token's secret, and the hash that is kept of it.
 pub(crate) fn new_worker_secret() -> (String, TokenHash) {
     // The thread's generator is a cryptographic one, seeded by the system.

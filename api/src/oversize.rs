@@ -1,21 +1,24 @@
-//! Says clearly that a message was too large, where the library underneath only says so in its own words.
+//! Says clearly that a message was too large, where the library underneath only says so in its own words, and where the
+//! leader is.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use stepcast_cluster::Handle;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
+use crate::redirect;
 use crate::status::Refusal;
 
 /// How the library's own words begin.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
-/// A service whose refusals of large messages can be understood.
+/// A service whose refusals of large messages can be understood, and whose refusals for want of leadership lead on.
 #[derive(Debug, Clone)]
-pub(crate) struct Explained<S>(pub(crate) S);
+pub(crate) struct Explained<S>(pub(crate) S, pub(crate) Handle);
 
 impl<S: NamedService> NamedService for Explained<S> {
     const NAME: &'static str = S::NAME;
@@ -35,8 +38,11 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let answer = self.0.call(request);
-        Box::pin(async move { answer.await.map(explain) })
+        let (answer, handle) = (self.0.call(request), self.1.clone());
+        Box::pin(async move {
+            let answer = answer.await?;
+            Ok(redirect::tell(explain(answer), &handle))
+        })
     }
 }
 

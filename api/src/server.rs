@@ -202,18 +202,31 @@ async fn router(
     let agent = AgentServiceServer::new(Agent(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
+    let handle = || context.handle.clone();
     let router = server
         .add_service(health)
         .add_service(reflection)
-        .add_service(InterceptedService::new(Explained(jobs), people.clone()))
         .add_service(InterceptedService::new(
-            Explained(estimates),
+            Explained(jobs, handle()),
             people.clone(),
         ))
-        .add_service(InterceptedService::new(Explained(records), people.clone()))
-        .add_service(InterceptedService::new(Explained(workers), people.clone()))
-        .add_service(InterceptedService::new(Explained(cluster), people))
-        .add_service(Explained(agent));
+        .add_service(InterceptedService::new(
+            Explained(estimates, handle()),
+            people.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            Explained(records, handle()),
+            people.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            Explained(workers, handle()),
+            people.clone(),
+        ))
+        .add_service(InterceptedService::new(
+            Explained(cluster, handle()),
+            people,
+        ))
+        .add_service(Explained(agent, handle()));
     Ok((router, background))
 }
 

@@ -13,6 +13,12 @@ use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt
 /// The domain of every reason.
 pub const DOMAIN: &str = "stepcast";
 
+/// The reason of a refusal by a node that does not lead. Its metadata says who does, and where that node is.
+pub const NOT_LEADER: &str = "NOT_LEADER";
+
+/// The leader's node id in that metadata.
+pub(crate) const LEADER_ID: &str = "leader_id";
+
 /// A good moment to try again when nothing better is known: an election is over by then.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -386,14 +392,15 @@ pub(crate) fn internal(reason: &'static str, message: &str) -> Status {
         .into()
 }
 
-fn not_leader(leader: Option<u64>) -> Status {
+/// Another node leads, or none does.
+pub(crate) fn not_leader(leader: Option<u64>) -> Status {
     let message = match leader {
         Some(leader) => format!("this node does not lead; node {leader} does"),
         None => "no node leads at the moment".to_owned(),
     };
-    let refusal = Refusal::new(Code::Unavailable, "NOT_LEADER", message).retry(RETRY);
+    let refusal = Refusal::new(Code::Unavailable, NOT_LEADER, message).retry(RETRY);
     match leader {
-        Some(leader) => refusal.with("leader_node", leader).into(),
+        Some(leader) => refusal.with(LEADER_ID, leader).into(),
         None => refusal.into(),
     }
 }
@@ -452,7 +459,7 @@ mod tests {
         assert_eq!(reason(&status), "NOT_LEADER");
         let info = status.get_details_error_info();
         assert_eq!(
-            info.and_then(|info| info.metadata.get("leader_node").cloned())
+            info.and_then(|info| info.metadata.get(LEADER_ID).cloned())
                 .as_deref(),
             Some("2")
         );

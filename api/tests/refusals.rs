@@ -155,7 +155,7 @@ async fn what_is_not_there_and_what_is_too_large_is_said_and_the_server_goes_on(
     );
     let watched = v1::WatchJobRequest {
         name: "jobs/jzzzz".into(),
-        logs: false,
+        ..v1::WatchJobRequest::default()
     };
     assert_eq!(
         reason(&server.jobs().watch_job(watched).await.unwrap_err()),

@@ -30,6 +30,7 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
     let watch = v1::WatchJobRequest {
         name: job.name.clone(),
         logs: true,
+        after_seq: 0,
     };
     let mut watch = server.jobs().watch_job(watch).await.unwrap().into_inner();
 
@@ -76,6 +77,8 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
     let ends = kinds.iter().filter(|kind| *kind == "ATTEMPT_ENDED").count();
     assert_eq!((ends, lines), (1, log.lines));
 
+    goes_on_where_another_watch_ended(&server, &job.name, seq).await;
+
     until("the job's files are deleted", || server.staged().is_empty()).await;
     let gone = worker
         .agent
@@ -109,6 +112,37 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
         .into_inner();
     assert_eq!((sources.training_rows, sources.cells), (1, 1));
     server.stop().await;
+}
+
+/// A watch that goes on from an event tells every later one once, then the job, and never goes back.
+async fn goes_on_where_another_watch_ended(server: &Server, job: &str, newest: u64) {
+    let watch = |after_seq| {
+        let request = v1::WatchJobRequest {
+            name: job.to_owned(),
+            logs: false,
+            after_seq,
+        };
+        let mut jobs = server.jobs();
+        async move {
+            let mut watch = jobs.watch_job(request).await.unwrap().into_inner();
+            let mut told = Vec::new();
+            while let Some(update) = watch.message().await? {
+                told.push((
+                    update.seq,
+                    matches!(update.update, Some(Update::Current(_))),
+                ));
+            }
+            Ok::<_, tonic::Status>(told)
+        }
+    };
+    for known in 1..=newest {
+        let mut expected: Vec<_> = (known + 1..=newest).map(|seq| (seq, false)).collect();
+        expected.push((newest, true));
+        assert_eq!(watch(known).await.unwrap(), expected, "after {known}");
+    }
+    assert_eq!(watch(0).await.unwrap(), [(newest, true)]);
+    let ahead = watch(newest + 1).await.unwrap_err();
+    assert_eq!(reason(&ahead), "WATCH_AHEAD");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

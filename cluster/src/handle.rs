@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
 use crate::leader::view;
 use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot};
-use crate::members::Member;
+use crate::members::{Member, Members};
 use crate::metrics::Metrics;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
@@ -170,6 +170,17 @@ impl Handle {
             .read(|state| self.0.metrics.text(&status, state))
     }
 
+    /// Whether this node leads and its duties have begun.
+    pub fn leads(&self) -> bool {
+        self.0.slot.read().is_some()
+    }
+
+    /// Waits until this node does not lead any more; not at all on one that does not.
+    pub async fn deposed(&self) {
+        // Without its sender the node has stopped, and leads no more either.
+        let _ = self.0.consensus.role().wait_for(|role| !role.leads).await;
+    }
+
     /// Waits until this node leads and its duties have begun, or cannot any more.
     pub async fn leading(&self) -> bool {
         let mut role = self.0.consensus.role();
@@ -183,6 +194,11 @@ impl Handle {
             // Duties begin shortly after the role changes, so both are looked at again and again.
             let _ = tokio::time::timeout(Duration::from_millis(5), role.changed()).await;
         }
+    }
+
+    /// Who belongs to the cluster, as of the newest entry that is applied here.
+    pub fn members(&self) -> Members {
+        self.0.replicated.members()
     }
 
     /// Where the data is.

@@ -28,7 +28,7 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::RegisterWorkerRequest>,
     ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
-        let caller = auth::worker(&self.0.handle, request.metadata()).await?;
+        let caller = auth::worker_of_leader(&self.0.handle, request.metadata()).await?;
         let request = request.into_inner();
         let version: String = request
             .version
@@ -68,7 +68,7 @@ impl AgentService for Agent {
         &self,
         request: Request<Streaming<v1::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let caller = auth::worker(&self.0.handle, request.metadata()).await?;
+        let caller = auth::worker_of_leader(&self.0.handle, request.metadata()).await?;
         let orders = attach::open(&self.0, caller, request.into_inner()).await?;
         Ok(Response::new(orders))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::stream::{self, BoxStream};
 use stepcast_cluster::session::{Order, Parting};
-use stepcast_cluster::{Reports, Session};
+use stepcast_cluster::{Handle, Reports, Session};
 use stepcast_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -18,7 +18,7 @@ use super::agent::{instance, not_registered};
 use crate::auth::Caller;
 use crate::context::{Context, closed};
 use crate::status::Refusal;
-use crate::{convert, names, status};
+use crate::{convert, names, redirect, status};
 
 /// A worker says hello with its first message; one that has not by then does not mean it.
 const HELLO: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ pub(crate) async fn open(
         orders,
         failure,
         closing: context.closing.clone(),
+        handle: context.handle.clone(),
         _reading: Reading(reading),
     };
     Ok(Orders(Box::pin(stream::unfold(Some(open), next))))
@@ -69,6 +70,7 @@ struct Open {
     orders: mpsc::Receiver<Order>,
     failure: oneshot::Receiver<Status>,
     closing: watch::Receiver<bool>,
+    handle: Handle,
     _reading: Reading,
 }
 
@@ -89,11 +91,20 @@ async fn next(open: Option<Open>) -> Option<(Item, Option<Open>)> {
     tokio::select! {
         biased;
         order = open.orders.recv() => match order {
+            // Said as a refusal, since that can carry the address of the node that leads now.
+            Some(Order::Shutdown(Parting::NotLeader)) => Some((Err(open.lead_on()), None)),
             Some(order @ Order::Shutdown(_)) => Some((Ok(convert::order(order)), None)),
             Some(order) => Some((Ok(convert::order(order)), Some(open))),
             None => Some((end(&mut open), None)),
         },
         status = closed(&mut open.closing) => Some((Err(status), None)),
+    }
+}
+
+impl Open {
+    fn lead_on(&self) -> Status {
+        let leader = self.handle.status().leader;
+        redirect::told(status::not_leader(leader), &self.handle)
     }
 }
 

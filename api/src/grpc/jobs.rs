@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::submit;
 use super::watch::{Updates, updates};
 use crate::context::Context;
+use crate::freshness::Freshness;
 use crate::ports::EstimatedForecasts;
 use crate::{convert, names, status};
 
@@ -56,10 +57,11 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
         let name = request.into_inner().name;
         let id = names::job("name", &name)?;
         Ok(Response::new(v1::GetJobResponse {
-            job: Some(self.job(id, &name).await?),
+            job: Some(self.job(id, &name, freshness).await?),
         }))
     }
 
@@ -67,6 +69,7 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
         let request = request.into_inner();
         let size = match request.page_size {
             0 => PAGE,
@@ -86,11 +89,10 @@ impl JobsService for Jobs {
         };
         let states = convert::states("states", &request.states)?;
         let now_ms = self.context.handle.now_ms();
-        let page = self
-            .context
-            .handle
-            .read(|state| page(state, below, &states, size as usize, now_ms));
-        let (mut jobs, last) = page.await.map_err(status::read)?;
+        let page = freshness.read(&self.context.handle, |state| {
+            page(state, below, &states, size as usize, now_ms)
+        });
+        let (mut jobs, last) = page.await?;
         for job in &mut jobs {
             self.add_progress(job);
         }
@@ -114,26 +116,25 @@ impl JobsService for Jobs {
             .propose(Command::CancelJob { job: id }, request_id)
             .await;
         cancelled.map_err(|error| status::propose_about(error, &request.name))?;
-        Ok(Response::new(v1::CancelJobResponse {
-            job: Some(self.job(id, &request.name).await?),
-        }))
+        // Applied here already: the answer must not fail for want of a leader once the job is cancelled.
+        let job = self.job(id, &request.name, Freshness::Stale).await?;
+        Ok(Response::new(v1::CancelJobResponse { job: Some(job) }))
     }
 
     async fn explain_job(
         &self,
         request: Request<v1::ExplainJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
         let name = request.into_inner().name;
         let id = names::job("name", &name)?;
         let forecasts: &EstimatedForecasts = &self.context.forecasts;
         let now_ms = self.context.handle.now_ms();
-        let why = self
-            .context
-            .handle
-            .read(|state| placement::explain(state, forecasts, id, now_ms));
+        let why = freshness.read(&self.context.handle, |state| {
+            placement::explain(state, forecasts, id, now_ms)
+        });
         let why = why
-            .await
-            .map_err(status::read)?
+            .await?
             .ok_or_else(|| status::not_found("jobs", "a job", &name))?;
         Ok(Response::new(convert::why(why)))
     }
@@ -142,29 +143,36 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
         let request = request.into_inner();
         let id = names::job("name", &request.name)?;
-        let watch = self
-            .context
-            .handle
+        let handle = &self.context.handle;
+        // What a watcher was told anywhere before is known here from now on: it never sees the job step back.
+        freshness.await_at(handle).await.map_err(status::read)?;
+        let watch = handle
             .watch(id)
             .map_err(|error| status::watch(error, &request.name))?;
-        Ok(Response::new(updates(&self.context, watch, request.logs)))
+        Ok(Response::new(updates(
+            &self.context,
+            watch,
+            &request,
+            freshness,
+        )))
     }
 
     async fn get_job_logs(
         &self,
         request: Request<v1::GetJobLogsRequest>,
     ) -> Result<Response<v1::GetJobLogsResponse>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
         let name = request.into_inner().name;
         let id = names::job("name", &name)?;
         // An attempt that is long over, or of another leader's time, has no lines any more.
-        let epoch = self
-            .context
-            .handle
-            .read(|state| state.job(id).map(newest_epoch))
-            .await
-            .map_err(status::read)?;
+        let epoch = freshness
+            .read(&self.context.handle, |state| {
+                state.job(id).map(newest_epoch)
+            })
+            .await?;
         let epoch = epoch.ok_or_else(|| status::not_found("jobs", "a job", &name))?;
         let log = epoch.map(|epoch| {
             let lines = self
@@ -181,15 +189,18 @@ impl JobsService for Jobs {
 
 impl Jobs {
     /// A job as it is now.
-    pub(super) async fn job(&self, id: JobId, name: &str) -> Result<v1::Job, Status> {
+    pub(super) async fn job(
+        &self,
+        id: JobId,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<v1::Job, Status> {
         let now_ms = self.context.handle.now_ms();
-        let job = self
-            .context
-            .handle
-            .read(|state| state.job(id).map(|job| convert::job(job, state, now_ms)));
+        let job = freshness.read(&self.context.handle, |state| {
+            state.job(id).map(|job| convert::job(job, state, now_ms))
+        });
         let mut job = job
-            .await
-            .map_err(status::read)?
+            .await?
             .ok_or_else(|| status::not_found("jobs", "a job", name))?;
         self.add_progress(&mut job);
         Ok(job)

@@ -21,6 +21,7 @@ use super::estimates::{for_job, missing};
 use super::jobs::{Jobs, request_id};
 use super::workers::unexpected;
 use crate::fit::{self, Misfit};
+use crate::freshness::Freshness;
 use crate::staging::{self, Put};
 use crate::status::Refusal;
 use crate::submission::Submission;
@@ -48,7 +49,7 @@ pub(super) async fn submit(
         convert::unsubmitted(&spec)
     } else {
         let job = put(jobs, id, submission, &spec).await?;
-        jobs.job(job, &names::of_job(job)).await?
+        jobs.job(job, &names::of_job(job), Freshness::Stale).await?
     };
     Ok(v1::SubmitJobResponse {
         job: Some(job),

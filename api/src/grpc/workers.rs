@@ -9,6 +9,7 @@ use stepcast_scheduler::{Command, Reply};
 use tonic::{Request, Response, Status};
 
 use crate::context::Context;
+use crate::freshness::Freshness;
 use crate::{auth, convert, names, status};
 
 /// The service.
@@ -33,12 +34,11 @@ impl WorkersService for Workers {
             Reply::TokenCreated { token } => token,
             other => return Err(unexpected(&other)),
         };
+        // Applied here already: the secret must not be lost for want of a leader.
         let token = self
             .0
             .handle
-            .read(|state| state.token(id).map(convert::token))
-            .await
-            .map_err(status::read)?;
+            .read_stale(|state| state.token(id).map(convert::token));
         Ok(Response::new(v1::CreateWorkerTokenResponse {
             token,
             secret,
@@ -58,29 +58,29 @@ impl WorkersService for Workers {
 
     async fn list_worker_tokens(
         &self,
-        _: Request<v1::ListWorkerTokensRequest>,
+        request: Request<v1::ListWorkerTokensRequest>,
     ) -> Result<Response<v1::ListWorkerTokensResponse>, Status> {
-        let tokens = self
-            .0
-            .handle
-            .read(|state| state.tokens().map(convert::token).collect::<Vec<_>>());
-        let mut tokens = tokens.await.map_err(status::read)?;
+        let tokens = Freshness::of(request.metadata())?.read(&self.0.handle, |state| {
+            state.tokens().map(convert::token).collect::<Vec<_>>()
+        });
+        let mut tokens = tokens.await?;
         tokens.sort_by(|a, b| a.display_name.cmp(&b.display_name));
         Ok(Response::new(v1::ListWorkerTokensResponse { tokens }))
     }
 
     async fn list_workers(
         &self,
-        _: Request<v1::ListWorkersRequest>,
+        request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
         let attached: BTreeSet<_> = self.0.handle.attached().into_iter().collect();
-        let workers = self.0.handle.read(|state| {
+        let workers = freshness.read(&self.0.handle, |state| {
             let worker = |one: &stepcast_scheduler::model::Worker| {
                 convert::worker(one, state, attached.contains(&one.id))
             };
             state.workers().map(worker).collect()
         });
-        let workers = workers.await.map_err(status::read)?;
+        let workers = workers.await?;
         Ok(Response::new(v1::ListWorkersResponse { workers }))
     }
 
