@@ -25,19 +25,27 @@ pub use self::servers::Unusable;
 use self::wire::Said;
 use crate::gpu::{Device, Offer};
 use crate::host::Host;
-use crate::order::Report;
+use crate::order::{Order, Report};
 use crate::state_dir::Credential;
 use crate::work::News;
 
 /// Reports on their way into the stream. The outbox keeps what waits; this only has to keep the pipe busy.
 const REPORTS: usize = 16;
 
-/// How long the answer to a call or to a new stream is waited for: what the conventions set for every call.
+/// How long the answer to a call is waited for: what the conventions set for every call.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
-/// A leader that says nothing this long after a renewal may be cut off from the others: a third of a lease term, so the
-/// next one is asked before anything is lost.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long the opening of a stream is waited for. It takes no write, and a server that hangs must not hold a worker up
+/// whose leases run on.
+const OPENING: Duration = Duration::from_secs(3);
+
+/// A leader that says nothing for this part of a lease term after a renewal hangs or is cut off from the others. Renewals
+/// are a third of a term apart, so the next leader is found before anything is lost.
+const SILENT_PART: u32 = 5;
+
+/// Bounds of that: a busy host is silent for moments, and nothing is won by waiting longer for long leases.
+const SILENCE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(10);
 
 /// A connection that lived this long was a good one: the next failure starts with a short wait again.
 const GOOD: Duration = Duration::from_secs(5);
@@ -50,6 +58,8 @@ pub(crate) struct Session {
     news: mpsc::Sender<News>,
     /// `workers/{worker}`, once registered.
     worker: Option<String>,
+    /// How long an answer to a renewal may take.
+    silence: Duration,
     said: String,
 }
 
@@ -89,20 +99,23 @@ impl Session {
             offer,
             news,
             worker: None,
+            silence: *SILENCE.end(),
             said: String::new(),
         }
     }
 
     /// Runs until the loop has ended (nothing more to say) or this worker is not wanted any more.
     pub(crate) async fn run(mut self) -> Result<(), Refusal> {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut tried) = (Backoff::search(), 0);
         while !self.news.is_closed() {
             let since = Instant::now();
             let trouble = self.connect().await;
             self.host.outbox.connected(false);
             if since.elapsed() >= GOOD {
                 backoff.reset();
+                tried = 0;
             }
+            tried += 1;
             match trouble {
                 _ if self.news.is_closed() => return Ok(()),
                 Trouble::Stop(refusal) => return Err(refusal),
@@ -112,6 +125,10 @@ impl Session {
                     self.say_once(why);
                     self.servers.next();
                 }
+            }
+            // Every server is asked once without a wait.
+            if tried % self.servers.count() != 0 {
+                continue;
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
@@ -172,7 +189,7 @@ impl Session {
         let _room = reports.try_send(wire::hello(hello));
         let mut client = self.servers.client();
         let opening = client.attach(ReceiverStream::new(outgoing));
-        let answer = tokio::time::timeout(ANSWER, opening).await;
+        let answer = tokio::time::timeout(OPENING, opening).await;
         let mut orders = answer
             .map_err(|_late| Trouble::Again("the server does not answer".to_owned()))?
             .map_err(Trouble::from)?
@@ -190,7 +207,7 @@ impl Session {
                     self.order(order).await?;
                 }
                 sent = send_next(&self.host, &reports) => match sent {
-                    Some(true) => drop(silent_at.get_or_insert_with(|| Instant::now() + SILENCE)),
+                    Some(true) => drop(silent_at.get_or_insert_with(|| Instant::now() + self.silence)),
                     Some(false) => {}
                     // The server reads no more; its last word says why.
                     None => return Err(last_word(&mut orders).await),
@@ -202,14 +219,19 @@ impl Session {
     }
 
     async fn order(
-        &self,
+        &mut self,
         order: Result<Option<v1::AttachResponse>, tonic::Status>,
     ) -> Result<(), Trouble> {
         let order = order.map_err(Trouble::from)?;
         let response =
             order.ok_or_else(|| Trouble::Again("the server ended the stream".to_owned()))?;
         match wire::said(response) {
-            Said::Order(order) => self.tell(News::Order(order)).await,
+            Said::Order(order) => {
+                if let Order::Renewed { term_ms, .. } = order {
+                    self.silence = silence(term_ms);
+                }
+                self.tell(News::Order(order)).await
+            }
             Said::Parting(parting) => Err(Trouble::from(parting)),
             Said::Unusable(ended) => {
                 tracing::error!(
@@ -254,6 +276,11 @@ async fn send_next(host: &Host, reports: &mpsc::Sender<v1::AttachRequest>) -> Op
     let answered = matches!(report, Report::Renew { .. });
     room.send(wire::report(report));
     Some(answered)
+}
+
+/// How long an answer to a renewal may take under leases of this term.
+fn silence(term_ms: u64) -> Duration {
+    (Duration::from_millis(term_ms) / SILENT_PART).clamp(*SILENCE.start(), *SILENCE.end())
 }
 
 async fn last_word(orders: &mut Streaming<v1::AttachResponse>) -> Trouble {

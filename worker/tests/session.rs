@@ -275,6 +275,40 @@ async fn the_leader_is_found_by_what_a_follower_says() {
 }
 
 #[tokio::test]
+async fn a_running_attempt_goes_on_with_the_next_leader() {
+    let mut first = Leader::with(6_000, Vec::new()).await;
+    let mut second = Leader::with(6_000, Vec::new()).await;
+    let worker = Worker::endless(&[&first.address, &second.address]);
+    first.attached().await;
+    first.assign(9, v1::Trainer::Replay, workload(9_000)).await;
+    assert_eq!(first.started().await, 9);
+    // The first hangs: it accepts everything and answers nothing. Only its silence can tell the worker.
+    first.ways.answers.store(false, Ordering::SeqCst);
+    second.attached().await;
+    let renewed = second.renewed().await;
+    assert_eq!(renewed, [9], "the lease is asked for at once");
+    // Past every deadline that the first leader's renewals gave.
+    let mut over = std::pin::pin!(second.ended());
+    let lease = std::time::Duration::from_secs(6);
+    assert!(tokio::time::timeout(lease, &mut over).await.is_err());
+    worker.stopped().await;
+}
+
+#[tokio::test]
+async fn a_dead_server_is_passed_over_at_once() {
+    let mut leader = Leader::start().await;
+    let gone = |_| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let dead: Vec<String> = (0..3).map(gone).collect();
+    let servers = [&dead[0], &dead[1], &dead[2], &leader.address].map(String::as_str);
+    let worker = Worker::start(&servers, |_| {});
+    leader.attached().await;
+    worker.stopped().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_not_wanted_says_what_to_do() {
     let leader = Leader::start().await;
     let wrong = Worker::start(&[&leader.address], |config| {

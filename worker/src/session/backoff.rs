@@ -4,19 +4,47 @@ use std::time::Duration;
 
 use crate::random;
 
-/// The first wait. A leader change takes about a second.
+/// The first wait.
 const FIRST_MS: u64 = 250;
 
 /// The longest wait: a lease term is longer, so one lost try does not cost a running attempt its lease.
 const LONGEST_MS: u64 = 5_000;
 
+/// The first wait of somebody who looks for the leader.
+const SEARCH_FIRST_MS: u64 = 100;
+
+/// The longest wait of the same: a new leader is known about a second after the old one is gone, and what runs should not
+/// wait as long as that again for its lease to be renewed.
+const SEARCH_LONGEST_MS: u64 = 1_000;
+
 /// Counts failures in a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
     failures: u32,
+    first_ms: u64,
+    longest_ms: u64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            failures: 0,
+            first_ms: FIRST_MS,
+            longest_ms: LONGEST_MS,
+        }
+    }
 }
 
 impl Backoff {
+    /// Shorter waits, for finding the leader while attempts run.
+    pub(crate) fn search() -> Self {
+        Self {
+            failures: 0,
+            first_ms: SEARCH_FIRST_MS,
+            longest_ms: SEARCH_LONGEST_MS,
+        }
+    }
+
     /// It worked: start over.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
@@ -24,9 +52,10 @@ impl Backoff {
 
     /// How long to wait before the next try: between half of the doubled time and all of it.
     pub(crate) fn next(&mut self) -> Duration {
-        let whole = FIRST_MS
+        let whole = self
+            .first_ms
             .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_MS);
+            .min(self.longest_ms);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(whole / 2 + random::below(whole / 2 + 1))
     }

@@ -14,8 +14,8 @@ use tonic::{Request, Status};
 
 use crate::config::WorkerConfig;
 
-/// How long a TCP and TLS handshake may take: less than a third of a lease term, so that the next server is tried in time.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long a TCP and TLS handshake may take: so little of a lease term that every other server is tried in time.
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// An idle connection is asked for a sign of life this often, as servers and proxies allow.
 const KEEPALIVE: Duration = Duration::from_secs(20);
@@ -136,6 +136,11 @@ impl Servers {
     pub(super) fn address(&self) -> String {
         let known = self.lock();
         known.servers[known.present].address.clone()
+    }
+
+    /// How many there are to go round.
+    pub(super) fn count(&self) -> usize {
+        self.lock().servers.len()
     }
 
     /// Goes to the next server.

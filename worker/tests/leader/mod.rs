@@ -142,6 +142,18 @@ impl Leader {
         .await
     }
 
+    /// The epochs of the next renewal.
+    pub(crate) async fn renewed(&mut self) -> Vec<u64> {
+        self.until(|event| {
+            if let Event::Report(Report::Renew(renew)) = event {
+                Some(renew.epochs)
+            } else {
+                None
+            }
+        })
+        .await
+    }
+
     pub(crate) async fn started(&mut self) -> u64 {
         self.until(|event| {
             if let Event::Report(Report::Started(started)) = event {
