@@ -1,5 +1,8 @@
-//! The way to a server: connecting, the access token, deadlines, and asking again with the same request id.
+//! The way to the servers: connecting, the access token, deadlines, and asking again with the same request id.
 
+mod servers;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use stepcast_proto::v1::cluster_service_client::ClusterServiceClient;
@@ -11,9 +14,10 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use self::servers::Servers;
 use crate::failure::{Exit, Failure};
 use crate::settings;
 
@@ -21,65 +25,74 @@ use crate::settings;
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(10);
 /// An import may write many objects.
 pub(crate) const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
-/// A server that does not accept a connection by then is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// With several servers, one that is silent for this part of a call's deadline is left for the next: a node that hangs
+/// accepts connections and answers nothing.
+const SILENT_PART: u32 = 3;
 /// The first pause before asking again; each further one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause: a new leader is found in a few seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The same with several servers, any of which may be the one that is elected next.
+const PAUSE_MAX_OF_SEVERAL: Duration = Duration::from_millis(500);
 /// The largest answer: a page of a thousand jobs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// A stream on which nothing comes is probed this often, or the network forgets it.
-const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// What the library says when a call's own deadline ends it, on either side, a moment before ours does.
 const DEADLINE_WORDS: &str = "Timeout expired";
 
-/// What every call goes through.
-pub(crate) type Wire = InterceptedService<Channel, Bearer>;
+/// Metadata that says how fresh an answer has to be.
+const READ: &str = "stepcast-read";
+/// Everything that was acknowledged, and what only the leader keeps: how far jobs are, and which workers are there.
+const LIVE: &str = "live";
+/// Whatever the server that is asked has.
+const STALE: &str = "stale";
 
-/// A connection to a server.
+/// What every call goes through.
+pub(crate) type Wire = InterceptedService<Channel, Caller>;
+
+/// The servers of one cluster. Clones share what they learn of who leads.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    wire: Wire,
-    server: String,
+    servers: Arc<Servers>,
+    caller: Caller,
 }
 
-/// Puts the access token on every call.
+/// Puts on every call what it carries: the access token, and whether an old answer will do.
 #[derive(Debug, Clone)]
-pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+pub(crate) struct Caller {
+    token: Option<MetadataValue<Ascii>>,
+    stale: bool,
+}
 
-impl Interceptor for Bearer {
+impl Interceptor for Caller {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", token.clone());
+        let metadata = request.metadata_mut();
+        if let Some(token) = &self.token {
+            metadata.insert("authorization", token.clone());
         }
+        let freshness = if self.stale { STALE } else { LIVE };
+        metadata.insert(READ, MetadataValue::from_static(freshness));
         Ok(request)
     }
 }
 
-/// Where the server is and how it is talked to.
+/// Where the servers are and how they are talked to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Address {
-    /// Such as `http://127.0.0.1:7070`; without a scheme it is `http`.
+    /// Such as `http://127.0.0.1:7070`, several separated by commas; without a scheme it is `http`.
     pub(crate) server: String,
-    /// The token that the server asks for.
+    /// The token that the servers ask for.
     pub(crate) token: Option<String>,
     /// A certificate authority to trust, as a PEM file.
     pub(crate) ca_file: Option<std::path::PathBuf>,
+    /// Whether reads may be answered by any server from what it has.
+    pub(crate) stale: bool,
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to the first server that can be reached.
     pub(crate) async fn connect(address: &Address) -> Result<Self, Failure> {
-        let server = with_scheme(&address.server);
-        let endpoint = endpoint(&server, address)?;
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| unreachable(&server, &error))?;
+        let servers = Servers::new(address)?;
         let token = match &address.token {
             Some(token) => {
                 let value: Result<MetadataValue<Ascii>, _> = format!("Bearer {token}").parse();
@@ -91,40 +104,48 @@ impl Client {
             }
             None => None,
         };
+        servers.reach(address.ca_file.as_deref()).await?;
         Ok(Self {
-            wire: InterceptedService::new(channel, Bearer(token)),
-            server,
+            servers: Arc::new(servers),
+            caller: Caller {
+                token,
+                stale: address.stale,
+            },
         })
+    }
+
+    fn wire(&self) -> Wire {
+        InterceptedService::new(self.servers.channel(), self.caller.clone())
     }
 
     /// Jobs.
     pub(crate) fn jobs(&self) -> JobsServiceClient<Wire> {
-        JobsServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        JobsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Estimates.
     pub(crate) fn estimates(&self) -> EstimatesServiceClient<Wire> {
-        EstimatesServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        EstimatesServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Workers.
     pub(crate) fn workers(&self) -> WorkersServiceClient<Wire> {
-        WorkersServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        WorkersServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Records.
     pub(crate) fn records(&self) -> RecordsServiceClient<Wire> {
-        RecordsServiceClient::new(self.wire.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        RecordsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// The cluster.
     pub(crate) fn cluster(&self) -> ClusterServiceClient<Wire> {
-        ClusterServiceClient::new(self.wire.clone())
+        ClusterServiceClient::new(self.wire())
     }
 
-    /// Asks until there is an answer or the deadline is over, again and again while the server says that it does not
-    /// lead or cannot tell what became of it. Only for calls that may be repeated: those that read, and those with a
-    /// request id.
+    /// Asks until there is an answer or the deadline is over: of the leader where a server says who that is, of the next
+    /// server where one cannot be reached, and again while nobody leads or it is not known what became of it. Only for
+    /// calls that may be repeated: those that read, and those with a request id.
     pub(crate) async fn ask<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
     where
         Call: FnMut() -> Answer,
@@ -137,6 +158,28 @@ impl Client {
     pub(crate) async fn ask_within<T, Call, Answer>(
         &self,
         deadline: Duration,
+        call: Call,
+    ) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(deadline, may_be_repeated, call).await
+    }
+
+    /// Asks for what must not happen twice: again only where a server has said that it has not taken it.
+    pub(crate) async fn ask_once<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(UNARY_DEADLINE, was_not_taken, call).await
+    }
+
+    async fn repeat<T, Call, Answer>(
+        &self,
+        deadline: Duration,
+        again: fn(&Failure, bool) -> bool,
         mut call: Call,
     ) -> Result<T, Failure>
     where
@@ -144,26 +187,71 @@ impl Client {
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
         let ends = Instant::now() + deadline;
-        let mut pause = PAUSE_FIRST;
-        let mut unknown = false;
+        let (mut pause, mut asked, mut unknown) = (PAUSE_FIRST, 1, false);
         loop {
-            let mut failure = match tokio::time::timeout_at(ends, call()).await {
+            let patience = self.patience(deadline);
+            let tried_until = ends.min(Instant::now() + patience);
+            let mut failure = match tokio::time::timeout_at(tried_until, call()).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) if status.message() == DEADLINE_WORDS => self.silent(deadline),
+                Ok(Err(status)) if status.message() == DEADLINE_WORDS => self.silent(patience),
                 Ok(Err(status)) => self.failure(&status),
-                Err(_elapsed) => self.silent(deadline),
+                Err(_elapsed) => self.silent(patience),
             };
             // Once an outcome was in doubt it stays in doubt until there is an answer.
             unknown |= failure.exit == Exit::Unknown;
-            let wait = failure.retry_after.unwrap_or(pause).min(PAUSE_MAX);
-            if !worth_repeating(&failure) || Instant::now() + wait >= ends {
+            let moved = self.go_on(&failure);
+            let count = self.servers.count();
+            let repeated = again(&failure, count > 1);
+            let wait = if moved && asked < count {
+                // Every server is asked once without a pause.
+                asked += 1;
+                Duration::ZERO
+            } else if count > 1 {
+                asked = 1;
+                pause.min(PAUSE_MAX_OF_SEVERAL)
+            } else {
+                let asked_for = failure.again.as_ref().and_then(|again| again.after);
+                asked_for.unwrap_or(pause).min(PAUSE_MAX)
+            };
+            if !repeated || Instant::now() + wait >= ends {
                 if unknown && failure.exit == Exit::Unreachable {
                     failure.exit = Exit::Unknown;
                 }
                 return Err(failure);
             }
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            if !wait.is_zero() {
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// Chooses whom to ask next after a failure: the leader if its address was told, the next server if this one cannot
+    /// help. Says whether it is another one.
+    pub(crate) fn go_on(&self, failure: &Failure) -> bool {
+        let before = self.servers.address();
+        let lost = failure.exit == Exit::Unreachable || failure.exit == Exit::Unknown;
+        if failure.reason == "NOT_LEADER" {
+            let again = failure.again.as_ref();
+            self.servers
+                .follow(again.and_then(|again| again.leader.as_deref()));
+        } else if lost {
+            self.servers.next();
+        }
+        self.servers.address() != before
+    }
+
+    /// How many servers there are to go round.
+    pub(crate) fn server_count(&self) -> usize {
+        self.servers.count()
+    }
+
+    /// How long one server is waited for.
+    fn patience(&self, deadline: Duration) -> Duration {
+        if self.servers.count() > 1 {
+            deadline / SILENT_PART
+        } else {
+            deadline
         }
     }
 
@@ -171,17 +259,23 @@ impl Client {
     pub(crate) fn failure(&self, status: &Status) -> Failure {
         let mut failure = Failure::from_status(status);
         if failure.exit == Exit::Unreachable && failure.reason.is_empty() {
-            failure.details.insert(0, format!("asked {}", self.server));
+            failure
+                .details
+                .insert(0, format!("asked {}", self.servers.address()));
         }
         failure
     }
 
-    fn silent(&self, deadline: Duration) -> Failure {
-        Failure::new(
-            Exit::Unreachable,
-            format!("no answer within {} seconds", deadline.as_secs()),
-        )
-        .detail(format!("asked {}", self.server))
+    fn silent(&self, patience: Duration) -> Failure {
+        let failure = if patience.as_secs() == 0 {
+            Failure::new(Exit::Unreachable, "no answer in time")
+        } else {
+            Failure::new(
+                Exit::Unreachable,
+                format!("no answer within {} seconds", patience.as_secs()),
+            )
+        };
+        failure.detail(format!("asked {}", self.servers.address()))
     }
 }
 
@@ -202,68 +296,17 @@ pub(crate) fn request_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// Whether the same question may find another answer in a moment.
-fn worth_repeating(failure: &Failure) -> bool {
+/// Whether the same question may find another answer in a moment, or from another of several servers.
+fn may_be_repeated(failure: &Failure, several: bool) -> bool {
     matches!(
         failure.reason.as_str(),
-        "NOT_LEADER" | "NO_LEADER" | "OUTCOME_UNKNOWN" | "OVERLOADED" | "STARTING"
-    )
+        "NOT_LEADER" | "OUTCOME_UNKNOWN" | "BUSY" | "READ_TIMEOUT"
+    ) || (several && failure.exit == Exit::Unreachable)
 }
 
-fn with_scheme(server: &str) -> String {
-    let server = server
-        .split(',')
-        .next()
-        .unwrap_or(server)
-        .trim()
-        .trim_end_matches('/');
-    if server.contains("://") {
-        server.to_owned()
-    } else {
-        format!("http://{server}")
-    }
-}
-
-fn endpoint(server: &str, address: &Address) -> Result<Endpoint, Failure> {
-    let wrong = |why: String| {
-        Failure::usage(format!("`{server}` is no server's address"))
-            .detail(why)
-            .hint("write one such as http://127.0.0.1:7070")
-    };
-    let endpoint =
-        Endpoint::from_shared(server.to_owned()).map_err(|error| wrong(error.to_string()))?;
-    if endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err(wrong("it names no host".to_owned()));
-    }
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .user_agent(concat!("stepcast/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| wrong(error.to_string()))?;
-    if endpoint.uri().scheme_str() != Some("https") {
-        return Ok(endpoint);
-    }
-    let mut tls = ClientTlsConfig::new().with_enabled_roots();
-    if let Some(file) = &address.ca_file {
-        let pem = std::fs::read(file).map_err(|error| {
-            Failure::refused(format!("{} cannot be read", file.display())).detail(error.to_string())
-        })?;
-        tls = tls.ca_certificate(Certificate::from_pem(pem));
-    }
-    endpoint
-        .tls_config(tls)
-        .map_err(|error| wrong(error.to_string()))
-}
-
-fn unreachable(server: &str, error: &tonic::transport::Error) -> Failure {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    Failure::new(Exit::Unreachable, format!("no server answers at {server}"))
-        .detail(cause.to_string())
-        .hint("start one with `stepcast dev`, or name another with --server or STEPCAST_SERVER")
+/// Whether the server has said that nothing came of the question.
+fn was_not_taken(failure: &Failure, _several: bool) -> bool {
+    failure.reason == "NOT_LEADER"
 }
 
 /// The address that these settings say.
@@ -271,6 +314,7 @@ pub(crate) fn address(
     server: String,
     token_file: Option<&str>,
     ca_file: Option<&str>,
+    stale: bool,
 ) -> Result<Address, Failure> {
     let token = token_file
         .map(|path| settings::secret(path.as_ref()))
@@ -279,18 +323,13 @@ pub(crate) fn address(
         server,
         token,
         ca_file: ca_file.map(Into::into),
+        stale,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_may_leave_out_its_scheme() {
-        assert_eq!(with_scheme("127.0.0.1:7070"), "http://127.0.0.1:7070");
-        assert_eq!(with_scheme("https://a:1/,http://b:2"), "https://a:1");
-    }
 
     #[test]
     fn request_ids_are_32_digits_and_differ() {

@@ -41,7 +41,7 @@ impl Context {
             .collect())
     }
 
-    /// Where the server is.
+    /// Where the servers are.
     pub(crate) fn address(&self) -> Result<Address, Failure> {
         let settings = self.settings()?;
         let value = |name: &str| {
@@ -55,10 +55,11 @@ impl Context {
             value("server").unwrap_or_default(),
             token.as_deref(),
             authority.as_deref(),
+            self.common.stale,
         )
     }
 
-    /// A connection to the server.
+    /// A connection to one of the servers.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         Client::connect(&self.address()?).await
     }

@@ -43,8 +43,17 @@ pub(crate) struct Failure {
     pub(crate) details: Vec<String>,
     /// What to do next.
     pub(crate) hint: Option<String>,
-    /// How long the server asks callers to wait before they try again.
-    pub(crate) retry_after: Option<Duration>,
+    /// What the server says of asking again, if it does.
+    pub(crate) again: Option<Box<Again>>,
+}
+
+/// How to ask again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// How long the server asks callers to wait first.
+    pub(crate) after: Option<Duration>,
+    /// Where the leader is, as a URL.
+    pub(crate) leader: Option<String>,
 }
 
 impl Failure {
@@ -56,7 +65,7 @@ impl Failure {
             primary: primary.into(),
             details: Vec::new(),
             hint: None,
-            retry_after: None,
+            again: None,
         }
     }
 
@@ -110,10 +119,14 @@ impl Failure {
         let details = status.get_error_details();
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone()).unwrap_or_default();
-        let mut failure = Self::new(
-            exit_of(status.code(), &reason),
-            first_line(status.message()),
-        );
+        let mut failure = if reason.is_empty() && is_broken(status) {
+            Self::new(Exit::Unreachable, "the connection to the server broke").detail(cause(status))
+        } else {
+            Self::new(
+                exit_of(status.code(), &reason),
+                first_line(status.message()),
+            )
+        };
         failure.reason = reason;
         failure.details.extend(
             status
@@ -154,7 +167,11 @@ impl Failure {
                     .map(|link| link.description.clone())
             })
             .or_else(|| usual_hint(status.code()));
-        failure.retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
+        let again = Again {
+            after: details.retry_info().and_then(|retry| retry.retry_delay),
+            leader: info.and_then(|info| info.metadata.get("leader").cloned()),
+        };
+        failure.again = (again != Again::default()).then(|| Box::new(again));
         // A single violation is often the message itself.
         let primary = failure.primary.clone();
         failure
@@ -179,6 +196,23 @@ fn exit_of(code: Code, reason: &str) -> Exit {
         (Code::Unavailable | Code::DeadlineExceeded, _) => Exit::Unreachable,
         _ => Exit::Refused,
     }
+}
+
+/// Whether the library itself made this status since the connection failed: one that a server has sent has no cause here.
+fn is_broken(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+    ) && std::error::Error::source(status).is_some()
+}
+
+/// The deepest cause: the words above it say only that it did not work.
+fn cause(status: &Status) -> String {
+    let mut cause: &dyn std::error::Error = status;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn usual_hint(code: Code) -> Option<String> {

@@ -35,7 +35,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
 /// What every command understands.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// The server to talk to; a worker may be given several, separated by commas
+    /// The servers to talk to, separated by commas; one is enough while it runs
     ///
     /// Environment: STEPCAST_SERVER. Default: http://127.0.0.1:7070.
     #[arg(
@@ -65,6 +65,11 @@ pub(crate) struct Common {
         help_heading = "Common options"
     )]
     pub(crate) ca_file: Option<String>,
+    /// Let any server answer a question from what it has, also when it cannot reach the others
+    ///
+    /// The answer may be a moment old. Without it every answer contains all that was acknowledged before.
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(crate) stale: bool,
     /// Answer in JSON; its names never change within a major version
     #[arg(long, global = true, help_heading = "Common options")]
     pub(crate) json: bool,
@@ -100,7 +105,7 @@ pub(crate) enum Command {
     /// Adds measured figures to the records, or lists where they came from
     #[command(subcommand)]
     Records(command::records::Records),
-    /// Says where the server stands
+    /// Says where the cluster stands; lets nodes in and takes them out, backs up and restores
     #[command(subcommand)]
     Cluster(command::cluster::Cluster),
     /// Shows this program's settings and where each came from

@@ -66,7 +66,8 @@ pub(crate) const CLIENT: &[Known] = &[
         name: "server",
         variable: "STEPCAST_SERVER",
         default: Some("http://127.0.0.1:7070"),
-        doc: "The server to talk to, as `http://HOST:PORT` or `https://HOST:PORT`.",
+        doc: "The servers to talk to, as `http://HOST:PORT` or `https://HOST:PORT`, separated by commas. One is enough while it \
+              runs: it says where the leader is. With several the others are asked when it is away.",
     },
     Known {
         name: "access_token_file",

@@ -180,15 +180,15 @@ pub(crate) async fn make_token(client: &Client, name: &str, file: &Path) -> Resu
             "take it back with `stepcast workers token revoke {name}` and start again"
         )));
     }
-    let request = timed(CreateWorkerTokenRequest {
-        display_name: name.to_owned(),
+    let answer = client.ask_once(|| {
+        let request = timed(CreateWorkerTokenRequest {
+            display_name: name.to_owned(),
+        });
+        let mut service = client.workers();
+        async move { service.create_worker_token(request).await }
     });
-    let answer = client
-        .workers()
-        .create_worker_token(request)
-        .await
-        .map_err(|status| client.failure(&status))?;
+    let answer = answer.await?;
     // A file without a token that the server knows is of another server.
     let _ = std::fs::remove_file(file);
-    write_secret(file, &answer.into_inner().secret)
+    write_secret(file, &answer.secret)
 }

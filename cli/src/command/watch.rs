@@ -23,7 +23,7 @@ use crate::output::{Output, json, time};
 /// Step times that the strip shows.
 const STRIP: usize = 32;
 /// A stream that breaks is opened again so often in a row before the watcher gives up.
-const REOPENED_MAX: u32 = 20;
+const REOPENED_MAX: usize = 60;
 /// The pause before it is opened again.
 const REOPEN_AFTER: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -37,11 +37,17 @@ pub(crate) async fn until_end(
     let mut watcher = Watcher::new(&context.output, name);
     let mut broken = 0;
     loop {
-        match follow(&mut watcher, client, name, logs).await {
+        let seq = watcher.seq;
+        let followed = follow(&mut watcher, client, name, logs).await;
+        if watcher.seq > seq {
+            broken = 0;
+        }
+        match followed {
             Ok(()) if watcher.is_over() => break,
             Ok(()) => broken += 1,
-            Err(failure) if failure.exit == Exit::Unreachable && broken < REOPENED_MAX => {
-                broken += 1
+            Err(failure) if may_go_on(&failure) && broken < REOPENED_MAX => {
+                client.go_on(&failure);
+                broken += 1;
             }
             Err(failure) => return Err(failure),
         }
@@ -51,11 +57,19 @@ pub(crate) async fn until_end(
                 "the server ended the watch again and again",
             ));
         }
-        tokio::time::sleep(REOPEN_AFTER).await;
+        // Every server is asked once without a pause.
+        if broken % client.server_count() == 0 {
+            tokio::time::sleep(REOPEN_AFTER).await;
+        }
     }
     // The stream ends with the job; what it cost in the end is asked for once more.
     watcher.job = get(client, name).await?;
     watcher.finish()
+}
+
+/// Whether the watch can be opened again, here or elsewhere, and go on where it was.
+fn may_go_on(failure: &Failure) -> bool {
+    failure.exit == Exit::Unreachable || matches!(failure.reason.as_str(), "WATCH_BEHIND" | "BUSY")
 }
 
 async fn follow(
@@ -67,6 +81,7 @@ async fn follow(
     let request = Request::new(WatchJobRequest {
         name: name.to_owned(),
         logs,
+        after_seq: watcher.seq,
     });
     let stream = client
         .jobs()
@@ -82,6 +97,7 @@ async fn follow(
         if let Some(update) = message.update {
             watcher.take(update)?;
         }
+        watcher.seq = watcher.seq.max(message.seq);
     }
     Ok(())
 }
@@ -91,7 +107,7 @@ struct Watcher<'output> {
     output: &'output Output,
     live: Live,
     job: Job,
-    /// Events up to here were shown.
+    /// Events up to here were shown, or are in the job as it was shown.
     seq: u64,
     /// Stages of the newest attempt that are over, with their seconds.
     stages: Vec<(String, f64)>,
@@ -141,13 +157,21 @@ impl<'output> Watcher<'output> {
 
     fn current(&mut self, job: Job) -> Result<(), Failure> {
         let known = self.job.state() != JobState::Unspecified;
-        self.job = job;
+        let before = std::mem::replace(&mut self.job, job);
+        if known {
+            // The watch was opened again: what is new in this was told as events, and how far the attempt is may be unknown
+            // to a new leader for a moment.
+            if self.job.progress.is_none() && self.job.attempts.len() == before.attempts.len() {
+                self.job.progress = before.progress;
+            }
+            return Ok(());
+        }
         if self.output.json {
             return self
                 .output
                 .json(&json!({ "current": json::job(&self.job) }));
         }
-        if !known && !self.output.live {
+        if !self.output.live {
             let text = words(json::state(&self.job));
             self.output.data(&format!(
                 "{} job {} is {text}\n",
@@ -217,6 +241,11 @@ impl<'output> Watcher<'output> {
     }
 
     fn progress(&mut self, progress: Progress) -> Result<(), Failure> {
+        let known = self.job.progress.as_ref();
+        if known.is_some_and(|known| known.epoch == progress.epoch && known.step > progress.step) {
+            // Something from before that arrives late; an attempt's steps only grow.
+            return Ok(());
+        }
         if self
             .phase
             .is_none_or(|(phase, _)| phase != progress.phase())

@@ -279,15 +279,14 @@ async fn create(
     out: Option<PathBuf>,
 ) -> Result<(), Failure> {
     // Not asked again by itself: a second token of the same name is refused, and the first one's secret would be lost.
-    let request = timed(CreateWorkerTokenRequest {
-        display_name: name.clone(),
+    let answer = client.ask_once(|| {
+        let request = timed(CreateWorkerTokenRequest {
+            display_name: name.clone(),
+        });
+        let mut service = client.workers();
+        async move { service.create_worker_token(request).await }
     });
-    let answer = client
-        .workers()
-        .create_worker_token(request)
-        .await
-        .map_err(|status| client.failure(&status))?
-        .into_inner();
+    let answer = answer.await?;
     let token = answer.token.unwrap_or_default();
     let output = &context.output;
     let file = match &out {
