@@ -3,7 +3,13 @@
 use crate::command::{Command, Envelope};
 
 /// The format this version writes, and the newest it reads. What reads what is in docs/operating.md.
-pub const VERSION: u16 = 1;
+///
+/// 2 has the bytes of 1 and other rules: larger [`Bounds`](crate::model::limits::Bounds), and a job that loses its
+/// worker for the first time goes back into the queue at once.
+pub const VERSION: u16 = 2;
+
+/// What a log begins with, until a [`Command::Barrier`] raises it.
+pub const FIRST: u16 = 1;
 
 /// The bytes are no envelope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -33,6 +33,17 @@ impl Envelope {
             command,
         }
     }
+
+    /// The same in the format that every node knows: that of the [`State`](crate::State) that it is proposed to.
+    #[must_use]
+    pub const fn in_format(mut self, format: u16) -> Self {
+        self.version = if format < codec::FIRST {
+            codec::FIRST
+        } else {
+            format
+        };
+        self
+    }
 }
 
 /// What is to be done. Their order is part of the format: new ones are added at the end, with a new version.

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::limits::{
-    ATTEMPTS_MAX, DETAIL_BYTES_MAX, EVENTS_MAX, JOBS_MAX, REQUESTS_MAX, TOKENS_MAX,
-    UNFINISHED_JOBS_MAX, WORKERS_MAX,
+    ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, TOKENS_MAX, WORKERS_MAX,
 };
 use crate::model::{EventKind, Job, JobState};
 use crate::state::{Indexes, State};
@@ -22,21 +21,36 @@ pub struct Violation {
 /// Everything that is wrong with a state: nothing, unless there is a mistake in the rules.
 #[must_use]
 pub fn check(state: &State) -> Vec<Violation> {
+    let mut found = Found(check_whole(state));
+    for (id, kept) in state.jobs.iter() {
+        let job = kept.job();
+        found.hold("everything is found by its id", id == job.id, || {
+            id.to_string()
+        });
+        found.all_of_job(state, &job);
+    }
+    found.hold(
+        "indexes say what the jobs say",
+        state.indexes == Indexes::of(state.jobs()),
+        String::new,
+    );
+    found.0
+}
+
+/// What is wrong with one job, as far as it can be said from what is there once and from the job.
+pub(crate) fn check_job(state: &State, job: &Job) -> Option<Violation> {
+    let mut found = Found(Vec::new());
+    found.all_of_job(state, job);
+    found.0.into_iter().next()
+}
+
+/// What is wrong with a state whose jobs are right, each by itself, and whose indexes were made of them.
+pub(crate) fn check_whole(state: &State) -> Vec<Violation> {
     let mut found = Found(Vec::new());
     found.leases(state);
     found.workers(state);
-    for job in state.jobs.values() {
-        found.job(state, job);
-        found.attempts(state, job);
-        found.events(job);
-    }
     found.ids(state);
     found.bounds(state);
-    found.hold(
-        "indexes say what the jobs say",
-        state.indexes == Indexes::of(state.jobs.values()),
-        String::new,
-    );
     found.0
 }
 
@@ -52,12 +66,18 @@ impl Found {
         }
     }
 
+    fn all_of_job(&mut self, state: &State, job: &Job) {
+        self.job(state, job);
+        self.attempts(state, job);
+        self.events(job);
+    }
+
     fn leases(&mut self, state: &State) {
         let mut used = BTreeSet::new();
         let mut epochs = BTreeSet::new();
         let live = state
             .jobs
-            .values()
+            .all_open()
             .filter_map(|job| Some((job, job.live_attempt()?)));
         for (job, attempt) in live {
             self.hold("one epoch, one lease", epochs.insert(attempt.epoch), || {
@@ -86,7 +106,7 @@ impl Found {
 
     fn workers(&mut self, state: &State) {
         let mut names = BTreeMap::new();
-        for (hash, token) in &state.tokens {
+        for (hash, token) in state.tokens.iter() {
             let alone = names.insert(&token.name, token.id).is_none();
             self.hold("one name, one token", alone, || token.name.to_string());
             let bound = token
@@ -111,7 +131,6 @@ impl Found {
     }
 
     fn ids(&mut self, state: &State) {
-        let jobs = state.jobs.iter().all(|(id, job)| *id == job.id);
         let workers = state
             .workers
             .iter()
@@ -122,14 +141,10 @@ impl Found {
             .all(|token| token.id.0 <= state.last_token);
         self.hold(
             "everything is found by its id",
-            jobs && workers && tokens,
+            workers && tokens,
             String::new,
         );
-        let unfinished = state
-            .jobs
-            .values()
-            .filter(|job| !job.state.is_terminal())
-            .count();
+        let unfinished = state.jobs.all_open().count();
         self.hold(
             "one job, its own files",
             unfinished == state.unfinished_count(),
@@ -240,16 +255,17 @@ impl Found {
     }
 
     fn bounds(&mut self, state: &State) {
+        let bounds = Bounds::of(state.format);
         for (what, count, max) in [
-            ("jobs", state.jobs.len(), JOBS_MAX),
+            ("jobs", state.jobs.len(), bounds.jobs),
             (
                 "unfinished jobs",
                 state.unfinished_count(),
-                UNFINISHED_JOBS_MAX,
+                bounds.unfinished_jobs,
             ),
             ("workers", state.workers.len(), WORKERS_MAX),
             ("tokens", state.tokens.len(), TOKENS_MAX),
-            ("requests", state.requests.len(), REQUESTS_MAX),
+            ("requests", state.requests.len(), bounds.requests),
         ] {
             self.hold("every table is bounded", count <= max, || {
                 format!("{count} {what}")

@@ -11,8 +11,8 @@
 //!
 //! - [`State::apply`] changes the state and gives back [`Applied`]: a [`Reply`] or a [`Rejection`] for the caller, and
 //!   effects for the leader. A refused command changes nothing; a repeated request gets its first reply.
-//! - [`State::snapshot`] and [`State::restore`] are the whole state as bytes, with a checksum, looked through by
-//!   [`invariants`] before it is used.
+//! - [`State::view`] is the state of one moment, taken in a few milliseconds and written in chunks while the state goes
+//!   on; [`Restoring`] makes a state of the chunks, looked through by [`invariants`] before it is used.
 //! - [`placement::plan()`] says what should start now. It is proposed as [`Command::Place`], and apply looks at each
 //!   placement again, so that what has become untrue in the meantime is dropped alone.
 //! - [`placement::explain()`] says why a job does not start, by going through the queue with the planner's own rules.
@@ -47,4 +47,4 @@ pub use effect::Effect;
 pub use ids::RequestId;
 pub use rejection::Rejection;
 pub use reply::Reply;
-pub use state::{Applied, State};
+pub use state::{Applied, Restoring, State, View};

@@ -5,23 +5,30 @@ mod attempts;
 mod counts;
 mod indexes;
 mod jobs;
+mod pages;
 mod requests;
 mod retention;
 mod settle;
 mod snapshot;
+mod table;
 mod workers;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::ids::{Epoch, JobId, StagingId, TokenHash, TokenId, WorkerId};
-use crate::model::{Attempt, Job, Lease, Token, Worker, WorkerState};
+use crate::model::{Attempt, Job, JobState, Lease, Token, Worker, WorkerState};
 pub use apply::Applied;
 pub use counts::JobCounts;
 pub(crate) use indexes::Indexes;
 pub(crate) use requests::Requests;
-pub use snapshot::{Error as RestoreError, SNAPSHOT_VERSION};
+pub use snapshot::{CHUNK_BYTES_MAX, Error as RestoreError, Restoring, SNAPSHOT_VERSION, View};
+pub(crate) use table::Jobs;
 
 /// The state. Changed by [`State::apply`] alone.
+///
+/// Every table is shared with the [`View`]s that were taken of it and copied in small parts when it is changed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     /// The newest entry that was applied.
@@ -33,9 +40,9 @@ pub struct State {
     pub(crate) last_job: u64,
     pub(crate) last_worker: u64,
     pub(crate) last_token: u64,
-    pub(crate) jobs: BTreeMap<JobId, Job>,
-    pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    pub(crate) tokens: BTreeMap<TokenHash, Token>,
+    pub(crate) jobs: Jobs,
+    pub(crate) workers: Arc<BTreeMap<WorkerId, Worker>>,
+    pub(crate) tokens: Arc<BTreeMap<TokenHash, Token>>,
     pub(crate) requests: Requests,
     /// What can be found quicker than by looking at every job. Made from the jobs alone.
     pub(crate) indexes: Indexes,
@@ -66,22 +73,39 @@ impl State {
         self.format
     }
 
-    /// A job.
+    /// A job: one that is over is read from its bytes.
     #[must_use]
-    pub fn job(&self, job: JobId) -> Option<&Job> {
-        self.jobs.get(&job)
+    pub fn job(&self, job: JobId) -> Option<Cow<'_, Job>> {
+        Some(self.jobs.get(job)?.job())
     }
 
-    /// Every job, oldest first. A [`DoubleEndedIterator`], so that pages can be read from either end.
-    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = &Job> {
-        self.jobs.values()
+    /// A job that is not over.
+    #[must_use]
+    pub fn open_job(&self, job: JobId) -> Option<&Job> {
+        self.jobs.open(job)
+    }
+
+    /// Every job, oldest first. A [`DoubleEndedIterator`], so that pages can be read from either end. Reads what is over
+    /// from its bytes: for a page, not for all of a large state.
+    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = Cow<'_, Job>> {
+        self.jobs.iter().map(|(_, kept)| kept.job())
     }
 
     /// The jobs behind `after`, oldest first.
-    pub fn jobs_after(&self, after: JobId) -> impl Iterator<Item = &Job> {
-        self.jobs
-            .range(JobId(after.0.saturating_add(1))..)
-            .map(|(_, job)| job)
+    pub fn jobs_after(&self, after: JobId) -> impl Iterator<Item = Cow<'_, Job>> {
+        self.jobs.after(after).map(|(_, kept)| kept.job())
+    }
+
+    /// The jobs before `below` that stand where they are wanted, newest first. What is not wanted is passed quickly.
+    pub fn jobs_below(
+        &self,
+        below: JobId,
+        wanted: impl Fn(JobState) -> bool,
+    ) -> impl Iterator<Item = Cow<'_, Job>> {
+        let below = self.jobs.before(below);
+        below
+            .filter(move |(_, kept)| wanted(kept.state()))
+            .map(|(_, kept)| kept.job())
     }
 
     /// How many jobs are not over.
@@ -95,7 +119,7 @@ impl State {
         self.indexes
             .pending
             .iter()
-            .filter_map(|(_, id)| self.jobs.get(id))
+            .filter_map(|(_, id)| self.jobs.open(*id))
     }
 
     /// How many jobs wait.
@@ -167,7 +191,7 @@ impl State {
     /// The attempt with this epoch, if it holds a lease, with its job.
     #[must_use]
     pub fn live_attempt(&self, epoch: Epoch) -> Option<(&Job, &Attempt)> {
-        let job = self.job(self.lease(epoch)?.job)?;
+        let job = self.open_job(self.lease(epoch)?.job)?;
         Some((job, job.live_attempt()?))
     }
 

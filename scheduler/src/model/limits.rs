@@ -1,10 +1,41 @@
 //! Every bound of the state, with its reason. A bound is part of the log's meaning: changing one needs a new format version.
 
-/// Jobs that are not over. A queue longer than this helps nobody, and a plan must stay quick.
-pub const UNFINISHED_JOBS_MAX: usize = 50_000;
+/// The bounds that have changed from one format of the log to another. What stands in the log was decided by those of
+/// its format, so the old ones are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Jobs that are not over. A plan must stay quick, and a queue that nobody will see the end of helps nobody.
+    pub unfinished_jobs: usize,
+    /// Jobs altogether. Beyond it the oldest finished ones are forgotten early, so that history never blocks new work.
+    pub jobs: usize,
+    /// Replies kept for repeated requests of the last day.
+    pub requests: usize,
+}
 
-/// Jobs altogether. Beyond it the oldest finished ones are forgotten early, so that history never blocks new work.
-pub const JOBS_MAX: usize = 200_000;
+impl Bounds {
+    /// Those of the first format: a few hosts.
+    pub const FIRST: Self = Self {
+        unfinished_jobs: 50_000,
+        jobs: 200_000,
+        requests: 500_000,
+    };
+
+    /// Those of the newest: a finished job takes a few hundred bytes since, and every job may have come with a request.
+    pub const NEWEST: Self = Self {
+        unfinished_jobs: 200_000,
+        jobs: 1_500_000,
+        requests: 1_500_000,
+    };
+
+    /// Those that hold in a log of this format.
+    #[must_use]
+    pub const fn of(format: u16) -> Self {
+        match format {
+            0 | 1 => Self::FIRST,
+            _ => Self::NEWEST,
+        }
+    }
+}
 
 /// Workers. Ten times the largest fleet this is made for.
 pub const WORKERS_MAX: usize = 5_000;
@@ -44,9 +75,6 @@ pub const EARLIER_DETAIL_BYTES_MAX: usize = 512;
 
 /// Bytes kept of such texts in the whole state. Beyond it new ones are cut to [`EARLIER_DETAIL_BYTES_MAX`].
 pub const DETAILS_BYTES_MAX: usize = 64 << 20;
-
-/// Replies kept for repeated requests: six new requests a second, every second of a day.
-pub const REQUESTS_MAX: usize = 500_000;
 
 /// How long a request id is known.
 pub const REQUEST_RETENTION_MS: u64 = 24 * HOUR_MS;

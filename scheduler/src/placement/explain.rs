@@ -68,9 +68,12 @@ pub fn explain(
 ) -> Option<Why> {
     let job = state.job(job)?;
     let now_ms = now_ms.max(state.newest_stamp_ms());
-    if job.state != JobState::Pending {
-        return Some(not_waiting(state, job));
-    }
+    let Some(job) = state
+        .open_job(job.id)
+        .filter(|job| job.state == JobState::Pending)
+    else {
+        return Some(not_waiting(state, &job));
+    };
     let mut round = Round::new(state, forecast, now_ms);
     let mut jobs_ahead = 0;
     for other in state.pending().take_while(|other| other.id != job.id) {

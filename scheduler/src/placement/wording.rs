@@ -138,7 +138,7 @@ impl Wording<'_> {
 
     /// A job that runs, and how much longer.
     fn run(&self, id: JobId) -> String {
-        let attempt = self.state.job(id).and_then(Job::live_attempt);
+        let attempt = self.state.open_job(id).and_then(Job::live_attempt);
         let expected_ms = attempt
             .and_then(|attempt| Some(attempt.placed_ms.saturating_add(attempt.note.run_ms_p90?)));
         match expected_ms {

@@ -5,7 +5,7 @@ use super::requests::Fingerprint;
 use crate::command::{Command, Envelope};
 use crate::effect::Effect;
 use crate::ids::JobId;
-use crate::model::limits::EVENTS_MAX;
+use crate::model::limits::{Bounds, EVENTS_MAX};
 use crate::model::{EventKind, Job, JobEvent};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
@@ -23,6 +23,8 @@ pub struct Applied {
 pub(super) struct Entry {
     pub(super) index: u64,
     pub(super) now_ms: u64,
+    /// The format of the log there, which says by which rules.
+    pub(super) format: u16,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -44,13 +46,14 @@ impl State {
                     effects: Vec::new(),
                 };
             }
-            if !self.requests.make_room(self.now_ms) {
+            if !self.requests.make_room(Bounds::of(self.format).requests, self.now_ms) {
                 return refused(Rejection::Busy);
             }
         }
         let mut entry = Entry {
             index,
             now_ms: self.now_ms,
+            format: self.format,
             effects: Vec::new(),
         };
         let reply = self.handle(&mut entry, &envelope.command);
@@ -99,12 +102,15 @@ impl State {
         }
     }
 
-    /// Changes a job and keeps the indexes true. The only way a job is changed.
+    /// Changes a job that is not over and keeps the indexes true. The only way a job is changed.
     pub(super) fn change<T>(&mut self, id: JobId, change: impl FnOnce(&mut Job) -> T) -> Option<T> {
-        let job = self.jobs.get_mut(&id)?;
+        let job = self.jobs.open_mut(id)?;
         self.indexes.remove(job);
         let changed = change(job);
         self.indexes.add(job);
+        if job.ended_ms.is_some() {
+            self.jobs.close(id);
+        }
         Some(changed)
     }
 }

@@ -40,7 +40,7 @@ impl State {
         epoch: Epoch,
         placement: &Placement,
     ) -> Result<Epoch, Dropped> {
-        let job = self.job(placement.job).ok_or(Dropped::JobMoved)?;
+        let job = self.open_job(placement.job).ok_or(Dropped::JobMoved)?;
         if job.state != JobState::Pending || job.next_attempt() != placement.attempt {
             return Err(Dropped::JobMoved);
         }

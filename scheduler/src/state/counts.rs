@@ -21,21 +21,23 @@ pub struct JobCounts {
 }
 
 impl State {
-    /// How many jobs stand where. Looks at every job: for a page or a scrape, not for a loop.
+    /// How many jobs stand where.
     #[must_use]
-    pub fn job_counts(&self) -> JobCounts {
-        let mut counts = JobCounts::default();
-        for job in self.jobs() {
-            let count = match job.state {
-                JobState::Pending => &mut counts.pending,
-                JobState::Running => &mut counts.running,
-                JobState::Cancelling => &mut counts.cancelling,
-                JobState::Succeeded => &mut counts.succeeded,
-                JobState::Failed { .. } => &mut counts.failed,
-                JobState::Cancelled => &mut counts.cancelled,
-            };
-            *count += 1;
+    pub const fn job_counts(&self) -> JobCounts {
+        self.indexes.counts
+    }
+}
+
+impl JobCounts {
+    /// The number of those that stand there.
+    pub(crate) const fn of_mut(&mut self, state: JobState) -> &mut usize {
+        match state {
+            JobState::Pending => &mut self.pending,
+            JobState::Running => &mut self.running,
+            JobState::Cancelling => &mut self.cancelling,
+            JobState::Succeeded => &mut self.succeeded,
+            JobState::Failed { .. } => &mut self.failed,
+            JobState::Cancelled => &mut self.cancelled,
         }
-        counts
     }
 }

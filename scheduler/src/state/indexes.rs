@@ -1,7 +1,9 @@
 //! What is looked up often: made from the jobs alone, kept beside them, and compared with them by the invariants.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::counts::JobCounts;
 use crate::ids::{Epoch, JobId, StagingId, WorkerId};
 use crate::model::{Job, JobState, Lease};
 
@@ -24,15 +26,17 @@ pub(crate) struct Indexes {
     pub(crate) busy: BTreeMap<(WorkerId, u8), Epoch>,
     /// Attempts that are to be asked to stop at a time, and were not yet.
     pub(crate) deadlines: BTreeSet<(u64, Epoch)>,
+    /// How many jobs stand where.
+    pub(crate) counts: JobCounts,
     /// Bytes of what workers said about ends.
     pub(crate) detail_bytes: usize,
 }
 
 impl Indexes {
     /// The indexes of these jobs.
-    pub(crate) fn of<'a>(jobs: impl Iterator<Item = &'a Job>) -> Self {
+    pub(crate) fn of<J: Borrow<Job>>(jobs: impl Iterator<Item = J>) -> Self {
         let mut indexes = Self::default();
-        jobs.for_each(|job| indexes.add(job));
+        jobs.for_each(|job| indexes.add(job.borrow()));
         indexes
     }
 
@@ -64,6 +68,7 @@ impl Indexes {
                 self.deadlines.insert((deadline.at_ms, epoch));
             }
         }
+        *self.counts.of_mut(job.state) += 1;
         self.detail_bytes += detail_bytes(job);
     }
 
@@ -88,6 +93,7 @@ impl Indexes {
                 self.deadlines.remove(&(deadline.at_ms, epoch));
             }
         }
+        *self.counts.of_mut(job.state) -= 1;
         self.detail_bytes -= detail_bytes(job);
     }
 }

@@ -6,7 +6,7 @@ use super::State;
 use super::apply::Entry;
 use crate::effect::Effect;
 use crate::ids::JobId;
-use crate::model::limits::{JOBS_MAX, UNFINISHED_JOBS_MAX};
+use crate::model::limits::Bounds;
 use crate::model::{EventKind, Job, JobSpec, JobState, StopReason};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
@@ -14,7 +14,8 @@ use crate::reply::Reply;
 impl State {
     pub(super) fn submit(&mut self, entry: &mut Entry, spec: &JobSpec) -> Result<Reply, Rejection> {
         spec.check().map_err(Rejection::InvalidSpec)?;
-        if self.unfinished_count() >= UNFINISHED_JOBS_MAX {
+        let bounds = Bounds::of(self.format);
+        if self.unfinished_count() >= bounds.unfinished_jobs {
             return Err(Rejection::Full {
                 what: "unfinished jobs",
             });
@@ -22,7 +23,7 @@ impl State {
         if self.needs_staging(&spec.staging) {
             return Err(Rejection::StagingInUse);
         }
-        while self.jobs.len() >= JOBS_MAX {
+        while self.jobs.len() >= bounds.jobs {
             // There are more jobs than unfinished ones may be, so there is a finished one to forget.
             let Some(&(_, oldest)) = self.indexes.ended.first() else {
                 break;
@@ -47,12 +48,12 @@ impl State {
         entry.effects.push(Effect::Plan);
         let id = job.id;
         self.indexes.add(&job);
-        self.jobs.insert(id, job);
+        self.jobs.insert(job);
         Ok(Reply::JobSubmitted { job: id })
     }
 
     pub(super) fn cancel(&mut self, entry: &mut Entry, id: JobId) -> Result<Reply, Rejection> {
-        let state = self.job(id).ok_or(Rejection::NoSuchJob)?.state;
+        let state = self.jobs.get(id).ok_or(Rejection::NoSuchJob)?.state();
         let state = match state {
             JobState::Pending => {
                 self.change(id, |job| entry.finish(job, JobState::Cancelled));

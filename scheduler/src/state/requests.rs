@@ -1,13 +1,14 @@
 //! Replies kept for callers that ask again with the same request id.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::pages::Pages;
 use crate::command::Command;
 use crate::ids::RequestId;
-use crate::model::limits::{REQUEST_RETENTION_MS, REQUESTS_MAX};
+use crate::model::limits::REQUEST_RETENTION_MS;
 use crate::rejection::Rejection;
 use crate::reply::Reply;
 
@@ -17,16 +18,20 @@ const FORGET_PER_REQUEST: usize = 8;
 /// The replies of a day. Only those of commands that were taken: a refused one has changed nothing, and may succeed later.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Requests {
-    replies: BTreeMap<RequestId, Remembered>,
-    oldest: BTreeSet<(u64, RequestId)>,
+    /// By when they were given: what is new comes last, and what is over is at the front.
+    replies: Replies,
+    /// When each was given.
+    given: BTreeMap<RequestId, u64>,
 }
+
+/// Replies by when they were given, in milliseconds, and to what.
+pub(crate) type Replies = Pages<(u64, RequestId), Given>;
 
 /// A reply that was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    stamp_ms: u64,
-    command_hash: u64,
-    reply: Reply,
+pub(crate) struct Given {
+    pub(crate) command_hash: u64,
+    pub(crate) reply: Reply,
 }
 
 /// A command as it is told apart from others under the same request id.
@@ -50,10 +55,11 @@ impl Requests {
         print: Fingerprint,
         now_ms: u64,
     ) -> Option<Result<Reply, Rejection>> {
-        let known = self
-            .replies
-            .get(&id)
-            .filter(|known| !known.is_over(now_ms))?;
+        let stamp_ms = *self.given.get(&id)?;
+        if is_over(stamp_ms, now_ms) {
+            return None;
+        }
+        let known = self.replies.get(&(stamp_ms, id))?;
         Some(if known.command_hash == print.0 {
             Ok(known.reply.clone())
         } else {
@@ -62,22 +68,9 @@ impl Requests {
     }
 
     /// Makes room for one more; false if there is none within the day.
-    pub(crate) fn make_room(&mut self, now_ms: u64) -> bool {
-        for _ in 0..FORGET_PER_REQUEST {
-            let Some(&(stamp_ms, id)) = self.oldest.first() else {
-                break;
-            };
-            if self
-                .replies
-                .get(&id)
-                .is_some_and(|known| !known.is_over(now_ms))
-            {
-                break;
-            }
-            self.oldest.remove(&(stamp_ms, id));
-            self.replies.remove(&id);
-        }
-        self.replies.len() < REQUESTS_MAX
+    pub(crate) fn make_room(&mut self, max: usize, now_ms: u64) -> bool {
+        self.forget(FORGET_PER_REQUEST, now_ms);
+        self.len() < max
     }
 
     /// Keeps a reply.
@@ -88,66 +81,54 @@ impl Requests {
         reply: &Reply,
         stamp_ms: u64,
     ) {
-        let remembered = Remembered {
-            stamp_ms,
+        let given = Given {
             command_hash: print.0,
             reply: reply.clone(),
         };
-        if let Some(before) = self.replies.insert(id, remembered) {
-            self.oldest.remove(&(before.stamp_ms, id));
+        self.insert(stamp_ms, id, given);
+    }
+
+    /// Keeps a reply that was given then.
+    pub(crate) fn insert(&mut self, stamp_ms: u64, id: RequestId, given: Given) {
+        if let Some(before_ms) = self.given.insert(id, stamp_ms) {
+            self.replies.remove(&(before_ms, id));
         }
-        self.oldest.insert((stamp_ms, id));
+        self.replies.insert((stamp_ms, id), given);
     }
 
     /// Forgets up to `limit` replies that are over; gives back how many.
     pub(crate) fn forget(&mut self, limit: usize, now_ms: u64) -> usize {
-        let over: Vec<_> = self
-            .oldest
-            .iter()
-            .take(limit)
-            .take_while(|(stamp, _)| is_over(*stamp, now_ms))
-            .copied()
-            .collect();
-        for (stamp_ms, id) in &over {
-            self.oldest.remove(&(*stamp_ms, *id));
-            self.replies.remove(id);
+        let mut forgotten = 0;
+        while forgotten < limit
+            && let Some(((stamp_ms, id), _)) = self.replies.first()
+            && is_over(stamp_ms, now_ms)
+        {
+            self.replies.remove(&(stamp_ms, id));
+            self.given.remove(&id);
+            forgotten += 1;
         }
-        over.len()
+        forgotten
     }
 
     /// Whether a reply is to be forgotten.
     pub(crate) fn is_due(&self, now_ms: u64) -> bool {
-        self.oldest
+        self.replies
             .first()
-            .is_some_and(|(stamp_ms, _)| is_over(*stamp_ms, now_ms))
+            .is_some_and(|((stamp_ms, _), _)| is_over(stamp_ms, now_ms))
     }
 
     /// How many replies are kept.
-    pub(crate) fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.replies.len()
     }
 
     /// What a snapshot keeps.
-    pub(crate) const fn replies(&self) -> &BTreeMap<RequestId, Remembered> {
+    pub(crate) const fn replies(&self) -> &Replies {
         &self.replies
     }
-
-    /// From what a snapshot has kept.
-    pub(crate) fn from_replies(replies: BTreeMap<RequestId, Remembered>) -> Self {
-        let oldest = replies
-            .iter()
-            .map(|(id, known)| (known.stamp_ms, *id))
-            .collect();
-        Self { replies, oldest }
-    }
 }
 
-impl Remembered {
-    const fn is_over(&self, now_ms: u64) -> bool {
-        is_over(self.stamp_ms, now_ms)
-    }
-}
-
+/// Whether a reply that was given then is to be forgotten.
 const fn is_over(stamp_ms: u64, now_ms: u64) -> bool {
     now_ms >= stamp_ms.saturating_add(REQUEST_RETENTION_MS)
 }

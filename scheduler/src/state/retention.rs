@@ -1,5 +1,7 @@
 //! What must not exist any more: found by asking, ended or forgotten a bounded number at a time.
 
+use std::sync::Arc;
+
 use super::State;
 use super::apply::Entry;
 use crate::ids::{JobId, WorkerId};
@@ -44,7 +46,7 @@ impl State {
 
     /// Forgets a job that is over: all that is left is the last event, for who watches.
     pub(super) fn forget(&mut self, entry: &mut Entry, id: JobId) {
-        if let Some(mut job) = self.jobs.remove(&id) {
+        if let Some(mut job) = self.jobs.remove(id) {
             self.indexes.remove(&job);
             entry.event(&mut job, EventKind::Forgotten);
         }
@@ -92,8 +94,8 @@ impl State {
     fn forget_lost_workers(&mut self, limit: usize, now_ms: u64) -> usize {
         let workers: Vec<_> = self.workers_to_forget(now_ms).take(limit).collect();
         for id in &workers {
-            if let Some(worker) = self.workers.remove(id)
-                && let Some(token) = self.tokens.get_mut(&worker.token)
+            if let Some(worker) = Arc::make_mut(&mut self.workers).remove(id)
+                && let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(&worker.token)
             {
                 // The token stays valid: a worker that comes back after all is a new one.
                 token.worker = None;

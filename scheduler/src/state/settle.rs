@@ -85,7 +85,9 @@ impl Entry {
         let tries = match reason.retry() {
             Retry::Never => None,
             Retry::Counted => count(&mut job.retries, job.spec.retry_limit),
-            Retry::Lost => count(&mut job.lost_retries, LOST_RETRIES_MAX),
+            // To lose a worker is nobody's fault and rare: the first time costs no wait.
+            Retry::Lost => count(&mut job.lost_retries, LOST_RETRIES_MAX)
+                .map(|lost| if self.format < 2 { lost } else { lost - 1 }),
             // Nobody asked for it, so it may happen again at once: not every moment, please.
             Retry::Free => Some(u32::from(stop.is_none())),
         };

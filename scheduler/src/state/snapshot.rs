@@ -1,22 +1,24 @@
-//! The whole state as bytes and back: a version, a checksum, and the same bytes for the same log on every node.
+//! The whole state as bytes and back, in chunks: the same bytes for the same log on every node, however it got there.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+mod first;
+mod restoring;
+mod view;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::requests::Remembered;
-use super::{Indexes, Requests, State};
-use crate::codec;
-use crate::ids::{JobId, RequestId, TokenHash, WorkerId};
-use crate::invariants;
-use crate::model::{Job, Token, Worker};
+use super::State;
+
+pub use restoring::Restoring;
+pub use view::View;
 
 /// The format this version writes, and the newest it reads.
-pub const SNAPSHOT_VERSION: u16 = 1;
+pub const SNAPSHOT_VERSION: u16 = 2;
 
-/// Tells a snapshot from any other file.
+/// Most bytes of one chunk: what a reader needs room for at a time.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// Tells a snapshot from any other bytes.
 const MAGIC: [u8; 4] = *b"SCSN";
 
 /// Magic, version and checksum.
@@ -36,87 +38,93 @@ pub enum Error {
     Damaged(String),
 }
 
-/// What a snapshot keeps. Indexes are made anew.
-#[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+/// What a chunk holds. They come in this order; all but the head may be missing or come several times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Section {
+    /// The version, and what is there once.
+    Head,
+    /// Tokens by their hash.
+    Tokens,
+    /// Workers by id.
+    Workers,
+    /// Jobs by id.
+    Jobs,
+    /// Replies by when they were given.
+    Replies,
+}
+
+impl Section {
+    /// In their order, which is their number.
+    const ALL: [Self; 5] = [
+        Self::Head,
+        Self::Tokens,
+        Self::Workers,
+        Self::Jobs,
+        Self::Replies,
+    ];
+}
+
+/// What there is once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
     applied_index: u64,
     now_ms: u64,
     format: u16,
     last_job: u64,
     last_worker: u64,
     last_token: u64,
-    jobs: Cow<'a, BTreeMap<JobId, Job>>,
-    workers: Cow<'a, BTreeMap<WorkerId, Worker>>,
-    tokens: Cow<'a, BTreeMap<TokenHash, Token>>,
-    replies: Cow<'a, BTreeMap<RequestId, Remembered>>,
+    /// How many entries each section has, so that none can be missing.
+    tokens: u64,
+    workers: u64,
+    jobs: u64,
+    replies: u64,
 }
 
 impl State {
-    /// The state as bytes.
+    /// The state as bytes, all at once: for a state that is known to be small. A large one is taken by its
+    /// [`State::view`].
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let kept = Kept {
-            applied_index: self.applied_index,
-            now_ms: self.now_ms,
-            format: self.format,
-            last_job: self.last_job,
-            last_worker: self.last_worker,
-            last_token: self.last_token,
-            jobs: Cow::Borrowed(&self.jobs),
-            workers: Cow::Borrowed(&self.workers),
-            tokens: Cow::Borrowed(&self.tokens),
-            replies: Cow::Borrowed(self.requests.replies()),
-        };
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + 512 * self.jobs.len());
-        bytes.extend_from_slice(&MAGIC);
+        let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 8]);
-        let mut bytes = match postcard::to_extend(&kept, bytes) {
-            Ok(bytes) => bytes,
-            // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
-            Err(error) => unreachable!("a state is always encodable: {error}"),
-        };
+        for chunk in self.view().chunks() {
+            bytes.extend_from_slice(&(chunk.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&chunk);
+        }
         let checksum = xxh3_64(&bytes[HEADER_BYTES..]);
         bytes[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
-    /// The state of such bytes.
+    /// The state of such bytes, or of those that the first version of this program kept.
     ///
     /// # Errors
     /// When a newer version is needed, or the bytes are damaged in any way.
     pub fn restore(bytes: &[u8]) -> Result<Self, Error> {
-        let body = body(bytes)?;
-        let (kept, rest): (Kept<'_>, _) = postcard::take_from_bytes(body).map_err(damaged)?;
-        if !rest.is_empty() {
-            return Err(damaged("it is too long"));
+        let (version, mut body) = body(bytes)?;
+        if version == first::VERSION {
+            return first::restore(body);
         }
-        if kept.format > codec::VERSION {
-            return Err(Error::UpgradeRequired { found: kept.format });
+        let mut restoring = Restoring::default();
+        while !body.is_empty() {
+            let (length, rest) = body
+                .split_first_chunk()
+                .ok_or_else(|| damaged("it is too short"))?;
+            let length = u32::from_le_bytes(*length) as usize;
+            let (chunk, rest) = rest
+                .split_at_checked(length)
+                .ok_or_else(|| damaged("it is too short"))?;
+            restoring.take(chunk)?;
+            body = rest;
         }
-        let jobs = kept.jobs.into_owned();
-        let state = Self {
-            applied_index: kept.applied_index,
-            now_ms: kept.now_ms,
-            format: kept.format,
-            last_job: kept.last_job,
-            last_worker: kept.last_worker,
-            last_token: kept.last_token,
-            indexes: Indexes::of(jobs.values()),
-            jobs,
-            workers: kept.workers.into_owned(),
-            tokens: kept.tokens.into_owned(),
-            requests: Requests::from_replies(kept.replies.into_owned()),
-        };
-        match invariants::check(&state).into_iter().next() {
-            None => Ok(state),
-            Some(violation) => Err(damaged(violation)),
-        }
+        restoring.finish()
     }
 }
 
-/// What follows the header, if the header is right.
-fn body(bytes: &[u8]) -> Result<&[u8], Error> {
+/// The version, and what follows the header, if the header is right.
+fn body(bytes: &[u8]) -> Result<(u16, &[u8]), Error> {
     let (magic, rest) = bytes
         .split_first_chunk()
         .ok_or_else(|| damaged("it is too short"))?;
@@ -126,20 +134,23 @@ fn body(bytes: &[u8]) -> Result<&[u8], Error> {
     let (version, rest) = rest
         .split_first_chunk()
         .ok_or_else(|| damaged("it is too short"))?;
-    let version = u16::from_le_bytes(*version);
-    if version > SNAPSHOT_VERSION {
-        return Err(Error::UpgradeRequired { found: version });
-    }
-    if version == 0 {
-        return Err(damaged("it has no version"));
-    }
+    let version = known(u16::from_le_bytes(*version))?;
     let (checksum, body) = rest
         .split_first_chunk()
         .ok_or_else(|| damaged("it is too short"))?;
     if u64::from_le_bytes(*checksum) != xxh3_64(body) {
         return Err(damaged("its checksum is wrong"));
     }
-    Ok(body)
+    Ok((version, body))
+}
+
+/// The version, if it is one that can be read.
+fn known(version: u16) -> Result<u16, Error> {
+    match version {
+        0 => Err(damaged("it has no version")),
+        1..=SNAPSHOT_VERSION => Ok(version),
+        found => Err(Error::UpgradeRequired { found }),
+    }
 }
 
 fn damaged(why: impl ToString) -> Error {

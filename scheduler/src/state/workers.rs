@@ -1,5 +1,7 @@
 //! Workers: let in by a token, one at a time for each, drained, lost, and removed.
 
+use std::sync::Arc;
+
 use super::State;
 use super::apply::Entry;
 use crate::effect::Effect;
@@ -32,7 +34,7 @@ impl State {
         }
         self.last_token += 1;
         let id = TokenId(self.last_token);
-        self.tokens.insert(
+        Arc::make_mut(&mut self.tokens).insert(
             hash,
             Token {
                 id,
@@ -52,9 +54,9 @@ impl State {
         let known = self.tokens.iter().find(|(_, token)| token.id == id);
         let (&hash, token) = known.ok_or(Rejection::NoSuchToken)?;
         let worker = token.worker;
-        self.tokens.remove(&hash);
+        Arc::make_mut(&mut self.tokens).remove(&hash);
         if let Some(worker) = worker {
-            if let Some(worker) = self.workers.get_mut(&worker) {
+            if let Some(worker) = Arc::make_mut(&mut self.workers).get_mut(&worker) {
                 worker.state = WorkerState::Revoked;
             }
             self.stop_all(entry, worker, StopReason::Revoked);
@@ -96,7 +98,7 @@ impl State {
             }
             None => self.new_worker(*hash, instance, inventory),
         };
-        if let Some(worker) = self.workers.get_mut(&worker) {
+        if let Some(worker) = Arc::make_mut(&mut self.workers).get_mut(&worker) {
             worker.instance = instance;
             worker.inventory = inventory.clone();
             worker.state = WorkerState::Present;
@@ -114,7 +116,7 @@ impl State {
         id: WorkerId,
         stop: bool,
     ) -> Result<Reply, Rejection> {
-        let worker = self.workers.get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
+        let worker = Arc::make_mut(&mut self.workers).get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
         let since_ms = worker.drain.map_or(entry.now_ms, |drain| drain.since_ms);
         worker.drain = Some(Drain {
             since_ms,
@@ -128,8 +130,7 @@ impl State {
     }
 
     pub(super) fn resume(&mut self, entry: &mut Entry, id: WorkerId) -> Result<Reply, Rejection> {
-        self.workers
-            .get_mut(&id)
+        Arc::make_mut(&mut self.workers).get_mut(&id)
             .ok_or(Rejection::NoSuchWorker)?
             .drain = None;
         entry
@@ -144,7 +145,7 @@ impl State {
         id: WorkerId,
         instance: InstanceId,
     ) -> Result<Reply, Rejection> {
-        let worker = self.workers.get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
+        let worker = Arc::make_mut(&mut self.workers).get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
         if worker.instance != instance {
             return Err(Rejection::StaleInstance);
         }
@@ -165,7 +166,7 @@ impl State {
             .worker(id)
             .is_some_and(|worker| worker.state == WorkerState::Revoked);
         if revoked && self.leases_on(id).next().is_none() {
-            self.workers.remove(&id);
+            Arc::make_mut(&mut self.workers).remove(&id);
         }
     }
 
@@ -186,7 +187,7 @@ impl State {
     ) -> WorkerId {
         self.last_worker += 1;
         let id = WorkerId(self.last_worker);
-        if let Some(token) = self.tokens.get_mut(&hash) {
+        if let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(&hash) {
             token.worker = Some(id);
             let worker = Worker {
                 id,
@@ -198,7 +199,7 @@ impl State {
                 drain: None,
                 registered_ms: self.now_ms,
             };
-            self.workers.insert(id, worker);
+            Arc::make_mut(&mut self.workers).insert(id, worker);
         }
         id
     }

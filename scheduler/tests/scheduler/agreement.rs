@@ -34,7 +34,7 @@ proptest! {
             if why.tier == Some(Tier::Never) {
                 let mut staying = state.workers().filter(|worker| worker.state != WorkerState::Revoked);
                 let may = staying.any(|worker| {
-                    some_gpus(worker).any(|gpus| feasible::admits(job, worker, &gpus, now_ms).is_ok())
+                    some_gpus(worker).any(|gpus| feasible::admits(&job, worker, &gpus, now_ms).is_ok())
                 });
                 prop_assert!(!may, "{:?}", why);
             }

@@ -1,5 +1,6 @@
 //! Random histories: steps that make sense more often than not, applied one after the other and kept as a log.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use proptest::collection::vec;
@@ -397,7 +398,7 @@ impl History {
         })
     }
 
-    fn job(&self, number: u8) -> Option<&Job> {
+    fn job(&self, number: u8) -> Option<Cow<'_, Job>> {
         let count = self.state.jobs().count().max(1);
         self.state.jobs().nth(usize::from(number) % count)
     }

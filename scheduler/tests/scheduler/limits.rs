@@ -1,5 +1,6 @@
 //! What is bounded stays bounded, and what was cut is said by its numbers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash};
@@ -80,7 +81,7 @@ fn run(history: &mut History, job: JobId, outcome: Outcome, detail: &str) {
     assert_eq!(invariants::check(&history.state), []);
 }
 
-fn at(history: &History, job: JobId) -> &Job {
+fn at(history: &History, job: JobId) -> Cow<'_, Job> {
     history.state.job(job).expect("the job is there")
 }
 

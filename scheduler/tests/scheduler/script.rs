@@ -282,12 +282,9 @@ impl Script {
 
     /// The epoch of a job's attempt: the newest, or that of the try that is named.
     fn epoch(&self, line: &Line<'_>) -> Epoch {
-        let attempts = self
-            .state
-            .job(self.job(line.about))
-            .map(|job| &job.attempts);
+        let job = self.state.job(self.job(line.about));
         let wanted = line.number("attempt").map(AttemptNumber);
-        let mut tries = attempts.into_iter().flatten().rev();
+        let mut tries = job.iter().flat_map(|job| job.attempts.iter().rev());
         tries
             .find(|attempt| wanted.is_none_or(|wanted| wanted == attempt.number))
             .map_or(Epoch(0), |attempt| attempt.epoch)

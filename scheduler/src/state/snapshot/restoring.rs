@@ -1,0 +1,169 @@
+//! A state that comes back chunk by chunk: nothing is believed that was not looked at.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::super::requests::Given;
+use super::super::table::{Kept, decode, encode};
+use super::super::State;
+use super::{Error, Head, Section, damaged, known};
+use crate::codec;
+use crate::ids::{RequestId, TokenHash};
+use crate::invariants;
+use crate::model::{Token, Worker};
+
+/// What has come so far.
+#[derive(Debug, Default)]
+pub struct Restoring {
+    state: State,
+    head: Option<Head>,
+    /// The section of the newest chunk.
+    section: Option<Section>,
+}
+
+impl Restoring {
+    /// Takes the next chunk.
+    ///
+    /// # Errors
+    /// When a newer version is needed, or the chunk is not what comes next.
+    pub fn take(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        let (number, body) = chunk
+            .split_first()
+            .ok_or_else(|| damaged("a chunk is empty"))?;
+        let section = *Section::ALL
+            .get(usize::from(*number))
+            .ok_or_else(|| damaged(format!("there is no section {number}")))?;
+        let in_order = match self.section {
+            None => section == Section::Head,
+            Some(before) => section >= before && section != Section::Head,
+        };
+        if !in_order {
+            return Err(damaged("its sections are out of order"));
+        }
+        self.section = Some(section);
+        if section == Section::Head {
+            return self.head(body);
+        }
+        let mut rest = body;
+        while !rest.is_empty() {
+            rest = match section {
+                Section::Head => unreachable!("a head is taken above"),
+                Section::Tokens => self.token(rest)?,
+                Section::Workers => self.worker(rest)?,
+                Section::Jobs => self.job(rest)?,
+                Section::Replies => self.reply(rest)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// The state, once every chunk has come.
+    ///
+    /// # Errors
+    /// When something is missing, or the parts contradict each other.
+    pub fn finish(self) -> Result<State, Error> {
+        let head = self.head.ok_or_else(|| damaged("it has no head"))?;
+        let state = self.state;
+        for (what, promised, came) in [
+            ("tokens", head.tokens, state.tokens.len()),
+            ("workers", head.workers, state.workers.len()),
+            ("jobs", head.jobs, state.jobs.len()),
+            ("replies", head.replies, state.requests.len()),
+        ] {
+            if promised != came as u64 {
+                return Err(damaged(format!(
+                    "it promises {promised} {what} and has {came}"
+                )));
+            }
+        }
+        match invariants::check_whole(&state).into_iter().next() {
+            None => Ok(state),
+            Some(violation) => Err(damaged(violation)),
+        }
+    }
+
+    fn head(&mut self, body: &[u8]) -> Result<(), Error> {
+        let (version, rest) = postcard::take_from_bytes(body).map_err(damaged)?;
+        known(version)?;
+        let (head, rest): (Head, _) = postcard::take_from_bytes(rest).map_err(damaged)?;
+        if !rest.is_empty() {
+            return Err(damaged("its head is too long"));
+        }
+        if head.format > codec::VERSION {
+            return Err(Error::UpgradeRequired { found: head.format });
+        }
+        self.state = State {
+            applied_index: head.applied_index,
+            now_ms: head.now_ms,
+            format: head.format,
+            last_job: head.last_job,
+            last_worker: head.last_worker,
+            last_token: head.last_token,
+            ..State::default()
+        };
+        self.head = Some(head);
+        Ok(())
+    }
+
+    fn token<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let ((hash, token), rest): ((TokenHash, Token), _) = read(bytes)?;
+        let tokens = Arc::make_mut(&mut self.state.tokens);
+        in_order(tokens.last_key_value().is_none_or(|(last, _)| *last < hash))?;
+        tokens.insert(hash, token);
+        Ok(rest)
+    }
+
+    fn worker<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let (worker, rest): (Worker, _) = read(bytes)?;
+        let workers = Arc::make_mut(&mut self.state.workers);
+        in_order(workers.last_key_value().is_none_or(|(last, _)| *last < worker.id))?;
+        workers.insert(worker.id, worker);
+        Ok(rest)
+    }
+
+    fn job<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let (bytes, rest): (&[u8], _) = read(bytes)?;
+        let job = decode(bytes).ok_or_else(|| damaged("a job cannot be read"))?;
+        // The bytes are kept as they are, and must be those that every other node would make.
+        if encode(&job) != bytes {
+            return Err(damaged("a job is not written as it should be"));
+        }
+        let last = self.state.jobs.iter().next_back();
+        in_order(last.is_none_or(|(last, _)| last < job.id))?;
+        if let Some(violation) = invariants::check_job(&self.state, &job) {
+            return Err(damaged(violation));
+        }
+        self.state.indexes.add(&job);
+        let (id, state) = (job.id, job.state);
+        let kept = if job.ended_ms.is_some() {
+            Kept::Over {
+                state,
+                bytes: bytes.into(),
+            }
+        } else {
+            Kept::of(job)
+        };
+        self.state.jobs.insert_kept(id, kept);
+        Ok(rest)
+    }
+
+    fn reply<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        type Entry = ((u64, RequestId), Given);
+        let (((stamp_ms, id), given), rest): (Entry, _) = read(bytes)?;
+        let requests = &mut self.state.requests;
+        let last = requests.replies().last();
+        in_order(last.is_none_or(|(last, _)| last < (stamp_ms, id)))?;
+        requests.insert(stamp_ms, id, given);
+        Ok(rest)
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Error> {
+    postcard::take_from_bytes(bytes).map_err(damaged)
+}
+
+fn in_order(is: bool) -> Result<(), Error> {
+    is.then_some(())
+        .ok_or_else(|| damaged("its entries are out of order"))
+}

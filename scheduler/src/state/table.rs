@@ -1,0 +1,161 @@
+//! The jobs by id: those that may still change as they are, those that are over as their bytes, a quarter of the room.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::pages::Pages;
+use crate::ids::JobId;
+use crate::model::{Job, JobState};
+
+/// The jobs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Jobs(Pages<JobId, Kept>);
+
+/// A job as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kept {
+    /// It may still change.
+    Open(Arc<Job>),
+    /// It is over: nothing changes it any more, and it is looked at seldom.
+    Over {
+        /// How it ended, for lists.
+        state: JobState,
+        /// All of it, as in the log.
+        bytes: Arc<[u8]>,
+    },
+}
+
+impl Kept {
+    /// A job as it is to be kept.
+    pub(crate) fn of(job: Job) -> Self {
+        if job.ended_ms.is_some() {
+            Self::Over {
+                state: job.state,
+                bytes: encode(&job).into(),
+            }
+        } else {
+            Self::Open(Arc::new(job))
+        }
+    }
+
+    /// The job.
+    pub(crate) fn job(&self) -> Cow<'_, Job> {
+        match self {
+            Self::Open(job) => Cow::Borrowed(job),
+            Self::Over { bytes, .. } => match decode(bytes) {
+                Some(job) => Cow::Owned(job),
+                None => unreachable!("a job is kept as bytes that were made of it"),
+            },
+        }
+    }
+
+    /// Where it stands.
+    pub(crate) fn state(&self) -> JobState {
+        match self {
+            Self::Open(job) => job.state,
+            Self::Over { state, .. } => *state,
+        }
+    }
+
+    /// The job, unless it is over.
+    pub(crate) fn open(&self) -> Option<&Job> {
+        match self {
+            Self::Open(job) => Some(job),
+            Self::Over { .. } => None,
+        }
+    }
+}
+
+impl Jobs {
+    /// How many there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A job.
+    pub(crate) fn get(&self, id: JobId) -> Option<&Kept> {
+        self.0.get(&id)
+    }
+
+    /// A job that is not over.
+    pub(crate) fn open(&self, id: JobId) -> Option<&Job> {
+        self.0.get(&id)?.open()
+    }
+
+    /// A job that is not over, to be changed.
+    pub(crate) fn open_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        match self.0.get_mut(&id)? {
+            Kept::Open(job) => Some(Arc::make_mut(job)),
+            Kept::Over { .. } => None,
+        }
+    }
+
+    /// Takes a job in.
+    pub(crate) fn insert(&mut self, job: Job) {
+        self.0.insert(job.id, Kept::of(job));
+    }
+
+    /// Takes a job in as it was kept.
+    pub(crate) fn insert_kept(&mut self, id: JobId, kept: Kept) {
+        self.0.insert(id, kept);
+    }
+
+    /// Keeps a job as its bytes if it is over by now.
+    pub(crate) fn close(&mut self, id: JobId) {
+        if let Some(kept) = self.0.get_mut(&id)
+            && let Kept::Open(job) = kept
+            && job.ended_ms.is_some()
+        {
+            *kept = Kept::Over {
+                state: job.state,
+                bytes: encode(job).into(),
+            };
+        }
+    }
+
+    /// Takes a job out.
+    pub(crate) fn remove(&mut self, id: JobId) -> Option<Job> {
+        let kept = self.0.remove(&id)?;
+        Some(match kept {
+            Kept::Open(job) => Arc::unwrap_or_clone(job),
+            Kept::Over { .. } => kept.job().into_owned(),
+        })
+    }
+
+    /// Every job, oldest first.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (JobId, &Kept)> {
+        self.0.iter()
+    }
+
+    /// The jobs that are not over, oldest first.
+    pub(crate) fn all_open(&self) -> impl Iterator<Item = &Job> {
+        self.0.iter().filter_map(|(_, kept)| kept.open())
+    }
+
+    /// The jobs behind one, oldest first.
+    pub(crate) fn after(&self, id: JobId) -> impl Iterator<Item = (JobId, &Kept)> {
+        self.0.after(id)
+    }
+
+    /// The jobs before one, newest first.
+    pub(crate) fn before(&self, id: JobId) -> impl Iterator<Item = (JobId, &Kept)> {
+        self.0.before(id)
+    }
+}
+
+/// A job as bytes; the same job always gives the same.
+pub(crate) fn encode(job: &Job) -> Vec<u8> {
+    match postcard::to_extend(job, Vec::with_capacity(256)) {
+        Ok(bytes) => bytes,
+        // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
+        Err(error) => unreachable!("a job is always encodable: {error}"),
+    }
+}
+
+/// The job of such bytes; `None` if they are of no job, or not those that the job gives.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Job> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((job, [])) => Some(job),
+        _ => None,
+    }
+}
