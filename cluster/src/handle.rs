@@ -78,12 +78,8 @@ impl Handle {
         // Under the state's lock, so that no event falls between the value and the watch.
         self.0.replicated.read(|state| {
             let current = state.job(job).ok_or(WatchError::NoSuchJob)?;
-            self.0.hub.open(
-                job,
-                current.seq(),
-                current.clone(),
-                current.state.is_terminal(),
-            )
+            let (seq, is_over) = (current.seq(), current.state.is_terminal());
+            self.0.hub.open(job, seq, current.into_owned(), is_over)
         })
     }
 

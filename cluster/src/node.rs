@@ -82,15 +82,10 @@ struct Recovered {
 
 /// The newest snapshot and the log behind it, checked against each other.
 fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recovered, StartError> {
+    snapshots.settle(log.truncated)?;
     let (state, at, members) = match snapshots.newest()? {
         None => (State::new(), ORIGIN, Members::founder(node_id)),
-        Some(found) => {
-            let state = State::restore(&found.state).map_err(|error| snapshot::Error::State {
-                index: found.at.index,
-                why: error.to_string(),
-            })?;
-            (state, found.at, found.members)
-        }
+        Some(found) => (found.state, found.header.at, found.header.members),
     };
     if at.index < log.truncated.index {
         return Err(snapshot::Error::Missing {

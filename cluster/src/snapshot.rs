@@ -1,41 +1,78 @@
 //! Snapshots of the state as files: the newest two are kept, so that one damaged file does not cost the state.
 
+mod first;
+mod format;
+mod incoming;
+mod paced;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use parking_lot::Mutex;
+use stepcast_scheduler::{Restoring, State, View};
 
+use self::format::{Fault, Reading};
+pub use self::incoming::Incoming;
+use self::paced::Paced;
 use crate::consensus::log::Position;
 use crate::members::Members;
-
-/// First bytes of every snapshot file; the last of them is the format's version.
-const MAGIC: [u8; 8] = *b"stepsnp\x02";
-
-/// Magic, index, term, length of the members, length of the state, checksum of what follows and of these.
-const HEADER: usize = 8 + 8 + 8 + 8 + 8 + 8 + 8;
 
 /// Snapshots kept. The log is kept back to the older one.
 const KEPT: usize = 2;
 
-/// Largest state that is read back; a length beyond it is damage, not a state.
-const MAX_BYTES: u64 = 8 << 30;
+/// Bytes read from a file at a time.
+const READ_BYTES: usize = 1 << 20;
 
-/// The state as of one entry.
+/// What a snapshot's file begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct Header {
     /// The last entry that is in it.
     pub at: Position,
     /// Who belonged to the cluster as of that entry.
     pub members: Members,
-    /// The state's own bytes.
-    pub state: Vec<u8>,
 }
 
-/// A directory of snapshots.
+/// The state as of one entry, read back.
+#[derive(Debug, PartialEq)]
+pub struct Restored {
+    /// Which entry, and who belonged to the cluster.
+    pub header: Header,
+    /// The state.
+    pub state: State,
+}
+
+/// What writing a snapshot has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The file's size.
+    pub bytes: u64,
+    /// Up to which entry the log is no longer needed: that of the older of the two that are kept, so that either can be
+    /// started from.
+    pub older: Option<u64>,
+}
+
+/// A snapshot's file, to be sent. It can be read to its end even if it is deleted meanwhile.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Which entry, and who belonged to the cluster.
+    pub header: Header,
+    /// The file, at its beginning.
+    pub file: File,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A directory of snapshots. Cheap to clone; every call blocks.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
     dir: PathBuf,
+    /// Files that this process has written or looked through: they are sent without another look.
+    whole: Arc<Mutex<BTreeSet<Position>>>,
 }
 
 /// Why a snapshot cannot be written or none can be read.
@@ -51,10 +88,12 @@ pub enum Error {
         source: io::Error,
     },
     /// A file is not what was written.
-    #[error("the snapshot file {path} is damaged")]
+    #[error("the snapshot file {path} is damaged: {what}")]
     Damaged {
         /// Which file.
         path: String,
+        /// What is wrong, and where.
+        what: String,
     },
     /// A newer program wrote it.
     #[error(
@@ -94,6 +133,12 @@ pub enum Error {
         /// The log's last entry.
         log: u64,
     },
+    /// The snapshot that was received is not there any more.
+    #[error("no snapshot of entry {index} has been received")]
+    NotReceived {
+        /// Which.
+        index: u64,
+    },
 }
 
 impl Snapshots {
@@ -102,24 +147,38 @@ impl Snapshots {
         fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
         for file in list(dir)? {
             if file.extension().is_some_and(|e| e == "tmp") {
-                fs::remove_file(&file).map_err(|source| io_error(&file, source))?;
+                remove(&file)?;
             }
         }
         Ok(Self {
             dir: dir.to_path_buf(),
+            whole: Arc::default(),
         })
+    }
+
+    /// Decides about snapshots that were received before the process ended, at a start and before [`Self::newest`]. The
+    /// one that the log was reset to is adopted, as nothing else has what is in it; any other will be sent again.
+    pub fn settle(&self, log_begins: Position) -> Result<(), Error> {
+        for file in self.files_called("received")? {
+            if position_of(&file) == Some(log_begins) {
+                rename(&file, &file.with_extension("snapshot"))?;
+            } else {
+                remove(&file)?;
+            }
+        }
+        Ok(())
     }
 
     /// The newest snapshot that can be read. A damaged one is passed over with a warning, as an older one and the log
     /// lead to the same state, and set aside, so that it does not count as one of the two that are kept; one from a newer
     /// program is neither.
-    pub fn newest(&self) -> Result<Option<Snapshot>, Error> {
+    pub fn newest(&self) -> Result<Option<Restored>, Error> {
         let mut damaged: Vec<PathBuf> = Vec::new();
         for path in self.files_called("snapshot")?.into_iter().rev() {
-            match read(&path) {
-                Ok(snapshot) => {
+            match self.read(&path) {
+                Ok(restored) => {
                     damaged.iter().try_for_each(|file| set_aside(file))?;
-                    return Ok(Some(snapshot));
+                    return Ok(Some(restored));
                 }
                 Err(error @ Error::Damaged { .. }) => {
                     tracing::warn!(%error, "an older snapshot is used");
@@ -131,17 +190,96 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// Writes a snapshot, durably and all or nothing, and removes all but the newest two. Says up to which entry
-    /// the log is no longer needed: the older of the two, so that either can be started from.
-    pub fn write(&self, snapshot: &Snapshot) -> Result<Option<u64>, Error> {
-        let path = self.dir.join(name(snapshot.at));
+    /// The newest snapshot's entry, by the name of its file alone.
+    pub fn newest_at(&self) -> Result<Option<Position>, Error> {
+        let files = self.files_called("snapshot")?;
+        Ok(files.iter().rev().find_map(|file| position_of(file)))
+    }
+
+    /// Writes a snapshot, durably and all or nothing, and removes all but the newest two.
+    pub fn write(&self, header: &Header, view: &View) -> Result<Written, Error> {
+        let path = self.path(header.at);
         let unfinished = path.with_extension("tmp");
-        let written =
-            write_synced(&unfinished, snapshot).and_then(|()| fs::rename(&unfinished, &path));
-        if let Err(source) = written.and_then(|()| File::open(&self.dir)?.sync_all()) {
-            let _ = fs::remove_file(&unfinished);
-            return Err(io_error(&path, source));
+        let bytes = match write_synced(&unfinished, header, view) {
+            Ok(bytes) => bytes,
+            Err(source) => {
+                let _ = fs::remove_file(&unfinished);
+                return Err(io_error(&path, source));
+            }
+        };
+        rename(&unfinished, &path)?;
+        self.whole.lock().insert(header.at);
+        let older = self.thin_out()?;
+        Ok(Written { bytes, older })
+    }
+
+    /// The snapshot of one entry, to be sent; `None` if there is none any more, or it is damaged: another is to be taken.
+    pub fn open_at(&self, at: Position) -> Result<Option<Outgoing>, Error> {
+        let path = self.path(at);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_error(&path, source)),
+        };
+        let looked_through = self.whole.lock().contains(&at);
+        let header = match read_header(&path, at, looked_through) {
+            Ok(header) => header,
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(%error, "the snapshot is not sent");
+                set_aside(&path)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        self.whole.lock().insert(at);
+        let bytes = file
+            .metadata()
+            .map_err(|source| io_error(&path, source))?
+            .len();
+        Ok(Some(Outgoing {
+            header,
+            file,
+            bytes,
+        }))
+    }
+
+    /// Begins to receive the snapshot of one entry. A finished one waits for [`Self::adopt`].
+    pub fn receive(&self, at: Position) -> Result<Incoming, Error> {
+        Incoming::create(&self.dir, &name(at), at)
+    }
+
+    /// Makes a received snapshot one of this node's own and reads its state, once the log has been reset to its entry.
+    /// Until then a crash leaves the old log and the old snapshots, from then on [`Self::settle`] does the same.
+    pub fn adopt(&self, at: Position) -> Result<Restored, Error> {
+        let path = self.path(at);
+        let received = path.with_extension("received");
+        if received.exists() {
+            rename(&received, &path)?;
+        } else if !path.exists() {
+            return Err(Error::NotReceived { index: at.index });
         }
+        let restored = self.read(&path)?;
+        self.thin_out()?;
+        Ok(restored)
+    }
+
+    /// Reads a snapshot's file, wherever it is.
+    pub fn read_file(path: &Path) -> Result<Restored, Error> {
+        let at = position_of(path).unwrap_or_default();
+        let mut reading = Reading::new(Restoring::default());
+        let of = |fault| Error::of(fault, path, at);
+        read_pieces(path, |piece| reading.push(piece).map_err(of).map(|()| true))?;
+        reading.finish().map_err(of)
+    }
+
+    fn read(&self, path: &Path) -> Result<Restored, Error> {
+        let restored = Self::read_file(path)?;
+        self.whole.lock().insert(restored.header.at);
+        Ok(restored)
+    }
+
+    /// Removes all but the newest two; says the entry of the older one.
+    fn thin_out(&self) -> Result<Option<u64>, Error> {
         let files = self.files_called("snapshot")?;
         let keep_from = files.len().saturating_sub(KEPT);
         // A damaged one has served whoever wanted to look at it, and what is in it must not outlive its retention.
@@ -149,11 +287,15 @@ impl Snapshots {
             .iter()
             .chain(&self.files_called("damaged")?)
         {
-            fs::remove_file(old).map_err(|source| io_error(old, source))?;
+            remove(old)?;
         }
         Ok((files.len() >= KEPT)
-            .then(|| files[keep_from].file_stem().and_then(index_of))
+            .then(|| position_of(&files[keep_from]).map(|at| at.index))
             .flatten())
+    }
+
+    fn path(&self, at: Position) -> PathBuf {
+        self.dir.join(name(at)).with_extension("snapshot")
     }
 
     /// Files with this ending, oldest first: their names sort by index.
@@ -165,16 +307,34 @@ impl Snapshots {
     }
 }
 
+impl Error {
+    fn of(fault: Fault, path: &Path, at: Position) -> Self {
+        let path = path.display().to_string();
+        match fault {
+            Fault::Damaged(what) => Self::Damaged { path, what },
+            Fault::UpgradeRequired => Self::UpgradeRequired { path },
+            Fault::State(why) => Self::State {
+                index: at.index,
+                why: why.to_string(),
+            },
+        }
+    }
+}
+
 fn set_aside(path: &Path) -> Result<(), Error> {
-    fs::rename(path, path.with_extension("damaged")).map_err(|source| io_error(path, source))
+    rename(path, &path.with_extension("damaged"))
 }
 
 fn name(at: Position) -> String {
-    format!("{:020}-{:020}.snapshot", at.index, at.term)
+    format!("{:020}-{:020}", at.index, at.term)
 }
 
-fn index_of(stem: &std::ffi::OsStr) -> Option<u64> {
-    stem.to_str()?.split('-').next()?.parse().ok()
+fn position_of(path: &Path) -> Option<Position> {
+    let (index, term) = path.file_stem()?.to_str()?.split_once('-')?;
+    Some(Position {
+        index: index.parse().ok()?,
+        term: term.parse().ok()?,
+    })
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -188,6 +348,25 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect()
 }
 
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to)
+        .and_then(|()| sync_dir(to))
+        .map_err(|source| io_error(to, source))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error(path, source)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the name of a file durable.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
 fn io_error(path: &Path, source: io::Error) -> Error {
     Error::Io {
         path: path.display().to_string(),
@@ -195,164 +374,44 @@ fn io_error(path: &Path, source: io::Error) -> Error {
     }
 }
 
-fn write_synced(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
-    let mut body = snapshot.members.encode();
-    let members = body.len() as u64;
-    body.extend_from_slice(&snapshot.state);
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend_from_slice(&MAGIC);
-    for word in [
-        snapshot.at.index,
-        snapshot.at.term,
-        members,
-        snapshot.state.len() as u64,
-        xxh3_64(&body),
-    ] {
-        header.extend_from_slice(&word.to_le_bytes());
-    }
-    header.extend_from_slice(&xxh3_64(&header).to_le_bytes());
-    let mut file = File::create(path)?;
-    file.write_all(&header)?;
-    file.write_all(&body)?;
-    file.sync_all()
+fn write_synced(path: &Path, header: &Header, view: &View) -> io::Result<u64> {
+    let mut file = Paced::new(File::create(path)?);
+    let bytes = format::write(&mut file, header, view)?;
+    file.finish()?;
+    Ok(bytes)
 }
 
-fn read(path: &Path) -> Result<Snapshot, Error> {
-    let damaged = || Error::Damaged {
-        path: path.display().to_string(),
-    };
+/// What a file begins with. Unless that is `enough`, all of it is looked through.
+fn read_header(path: &Path, at: Position, enough: bool) -> Result<Header, Error> {
+    let mut reading = Reading::new(());
+    read_pieces(path, |piece| {
+        let pushed = reading.push(piece);
+        pushed.map_err(|fault| Error::of(fault, path, at))?;
+        Ok(!enough || reading.header().is_none())
+    })?;
+    match reading.header() {
+        Some(header) if enough => Ok(header.clone()),
+        _ => reading.finish().map_err(|fault| Error::of(fault, path, at)),
+    }
+}
+
+/// Reads a file to its end, or until `take` says that it is enough.
+fn read_pieces(
+    path: &Path,
+    mut take: impl FnMut(&[u8]) -> Result<bool, Error>,
+) -> Result<(), Error> {
     let mut file = File::open(path).map_err(|source| io_error(path, source))?;
-    let mut header = [0; HEADER];
-    file.read_exact(&mut header).map_err(|_| damaged())?;
-    let word = |n: usize| {
-        header[8 + n * 8..16 + n * 8]
-            .try_into()
-            .map_or(0, u64::from_le_bytes)
-    };
-    if word(5) != xxh3_64(&header[..HEADER - 8]) {
-        return Err(damaged());
-    }
-    if header[..8] != MAGIC {
-        return Err(Error::UpgradeRequired {
-            path: path.display().to_string(),
-        });
-    }
-    let (members, state) = (word(2), word(3));
-    if members.saturating_add(state) > MAX_BYTES {
-        return Err(damaged());
-    }
-    let mut body = Vec::new();
-    file.read_to_end(&mut body)
-        .map_err(|source| io_error(path, source))?;
-    if body.len() as u64 != members + state || xxh3_64(&body) != word(4) {
-        return Err(damaged());
-    }
-    let state = body.split_off(usize::try_from(members).map_err(|_| damaged())?);
-    let members = Members::decode(&body).ok_or_else(damaged)?;
-    Ok(Snapshot {
-        at: Position {
-            index: word(0),
-            term: word(1),
-        },
-        members,
-        state,
-    })
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    fn snapshot(index: u64) -> Snapshot {
-        Snapshot {
-            at: Position { index, term: 3 },
-            members: Members::founder(7),
-            state: vec![index as u8; 1000],
+    let mut piece = vec![0; READ_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(bytes) => {
+                if !take(&piece[..bytes])? {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(io_error(path, source)),
         }
-    }
-
-    fn indices(snapshots: &Snapshots) -> Vec<u64> {
-        snapshots
-            .files_called("snapshot")
-            .unwrap()
-            .iter()
-            .filter_map(|f| index_of(f.file_stem()?))
-            .collect()
-    }
-
-    #[test]
-    fn the_newest_of_two_is_read_and_the_log_is_kept_back_to_the_older() {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::open(dir.path()).unwrap();
-        assert_eq!(snapshots.newest().unwrap(), None);
-        assert_eq!(snapshots.write(&snapshot(9)).unwrap(), None);
-        assert_eq!(snapshots.write(&snapshot(100)).unwrap(), Some(9));
-        assert_eq!(snapshots.write(&snapshot(1000)).unwrap(), Some(100));
-        assert_eq!(indices(&snapshots), [100, 1000]);
-        assert_eq!(
-            Snapshots::open(dir.path()).unwrap().newest().unwrap(),
-            Some(snapshot(1000))
-        );
-    }
-
-    #[test]
-    fn every_flipped_byte_is_noticed_and_the_older_snapshot_is_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::open(dir.path()).unwrap();
-        snapshots.write(&snapshot(1)).unwrap();
-        snapshots.write(&snapshot(2)).unwrap();
-        let path = snapshots.files_called("snapshot").unwrap().pop().unwrap();
-        let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1;
-            fs::write(&path, damaged).unwrap();
-            assert_eq!(snapshots.newest().unwrap(), Some(snapshot(1)), "byte {at}");
-        }
-        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(snapshots.newest().unwrap(), Some(snapshot(1)));
-        snapshots.write(&snapshot(3)).unwrap();
-        assert_eq!(
-            indices(&snapshots),
-            [1, 3],
-            "a damaged one is none of the two"
-        );
-        assert_eq!(
-            list(dir.path()).unwrap().len(),
-            2,
-            "and goes with the next that is written"
-        );
-    }
-
-    #[test]
-    fn an_unfinished_write_leaves_no_trace() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(
-            dir.path()
-                .join("00000000000000000007-00000000000000000001.tmp"),
-            "half",
-        )
-        .unwrap();
-        let snapshots = Snapshots::open(dir.path()).unwrap();
-        assert_eq!(list(dir.path()).unwrap(), [] as [PathBuf; 0]);
-        assert_eq!(snapshots.newest().unwrap(), None);
-    }
-
-    #[test]
-    fn a_newer_format_asks_for_an_upgrade() {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshots = Snapshots::open(dir.path()).unwrap();
-        snapshots.write(&snapshot(5)).unwrap();
-        let path = snapshots.files_called("snapshot").unwrap().pop().unwrap();
-        let mut newer = fs::read(&path).unwrap();
-        newer[7] = 9;
-        let sum = xxh3_64(&newer[..HEADER - 8]);
-        newer[HEADER - 8..HEADER].copy_from_slice(&sum.to_le_bytes());
-        fs::write(&path, newer).unwrap();
-        assert!(matches!(
-            snapshots.newest(),
-            Err(Error::UpgradeRequired { .. })
-        ));
     }
 }

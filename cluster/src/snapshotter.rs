@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::config::Config;
 use crate::consensus::Handle;
 use crate::replica::Replicated;
-use crate::snapshot::{Error, Snapshot, Snapshots};
+use crate::snapshot::{Error, Header, Snapshots, Written};
 
 /// A snapshot that could not be written is tried again after this long.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
@@ -23,6 +23,8 @@ pub(crate) struct Due {
     bytes: AtomicU64,
     max_entries: u64,
     max_bytes: u64,
+    /// The size of the newest snapshot.
+    size: AtomicU64,
     enough: Notify,
 }
 
@@ -33,6 +35,7 @@ impl Due {
             bytes: AtomicU64::new(0),
             max_entries: config.snapshot_entries.max(1),
             max_bytes: config.snapshot_bytes.max(1),
+            size: AtomicU64::new(0),
             enough: Notify::new(),
         }
     }
@@ -41,9 +44,18 @@ impl Due {
     pub(crate) fn applied(&self, entries: u64, bytes: u64) {
         let entries = self.entries.fetch_add(entries, Ordering::Relaxed) + entries;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if entries >= self.max_entries || bytes >= self.max_bytes {
+        // A large state is written when the log has grown as much: the disk writes each entry about twice, and a start
+        // reads about as much of the log as of the snapshot.
+        let size = self.size.load(Ordering::Relaxed);
+        let entries_enough = entries >= self.max_entries && bytes >= size;
+        if entries_enough || bytes >= self.max_bytes.max(size) {
             self.enough.notify_one();
         }
+    }
+
+    /// A snapshot of this size was written.
+    pub(crate) fn written(&self, bytes: u64) {
+        self.size.store(bytes, Ordering::Relaxed);
     }
 
     fn restart(&self) {
@@ -113,29 +125,25 @@ impl<R: Send + 'static> Snapshotter<R> {
             return Ok(());
         }
         let newest = self.newest.load(Ordering::Acquire);
-        let snapshot = self.replicated.read_at(|state, members, at| {
+        // Under the lock only the view is taken, so that the log does not wait for the disk.
+        let taken = self.replicated.read_at(|state, members, at| {
             (at.index > newest).then(|| {
                 self.due.restart();
-                Snapshot {
-                    at,
-                    members: members.clone(),
-                    state: state.snapshot(),
-                }
+                let members = members.clone();
+                (Header { at, members }, state.view())
             })
         });
-        let Some(snapshot) = snapshot else {
+        let Some((header, view)) = taken else {
             return Ok(());
         };
-        let older = self.snapshots.write(&snapshot)?;
-        self.newest.store(snapshot.at.index, Ordering::Release);
-        tracing::debug!(
-            index = snapshot.at.index,
-            bytes = snapshot.state.len(),
-            "snapshot written"
-        );
+        let index = header.at.index;
+        let Written { bytes, older } = self.snapshots.write(&header, &view)?;
+        self.due.written(bytes);
+        self.newest.fetch_max(index, Ordering::AcqRel);
+        tracing::debug!(index, bytes, "snapshot written");
         if let Some(older) = older {
             self.consensus
-                .compact(older.min(snapshot.at.index.saturating_sub(self.log_tail_entries)));
+                .compact(older.min(index.saturating_sub(self.log_tail_entries)));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{Epoch, JobId, StagingId, TokenHash, TokenId, WorkerId};
+use crate::ids::{Epoch, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId};
 use crate::model::{Attempt, Job, JobState, Lease, Token, Worker, WorkerState};
 pub use apply::Applied;
 pub use counts::JobCounts;
@@ -199,6 +199,12 @@ impl State {
     #[must_use]
     pub fn user_of(&self, worker: WorkerId, gpu: u8) -> Option<Epoch> {
         self.indexes.busy.get(&(worker, gpu)).copied()
+    }
+
+    /// Whether this request was taken within the last day: asked again, it is answered as before.
+    #[must_use]
+    pub fn remembers(&self, request: RequestId) -> bool {
+        self.requests.remembers(request, self.now_ms)
     }
 
     /// Whether a job that is not over has its files there.

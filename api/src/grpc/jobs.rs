@@ -170,7 +170,7 @@ impl JobsService for Jobs {
         // An attempt that is long over, or of another leader's time, has no lines any more.
         let epoch = freshness
             .read(&self.context.handle, |state| {
-                state.job(id).map(newest_epoch)
+                state.job(id).map(|job| newest_epoch(&job))
             })
             .await?;
         let epoch = epoch.ok_or_else(|| status::not_found("jobs", "a job", &name))?;
@@ -197,7 +197,7 @@ impl Jobs {
     ) -> Result<v1::Job, Status> {
         let now_ms = self.context.handle.now_ms();
         let job = freshness.read(&self.context.handle, |state| {
-            state.job(id).map(|job| convert::job(job, state, now_ms))
+            state.job(id).map(|job| convert::job(&job, state, now_ms))
         });
         let mut job = job
             .await?
@@ -251,18 +251,16 @@ fn page(
     size: usize,
     now_ms: u64,
 ) -> (Vec<v1::Job>, Option<JobId>) {
-    let wanted = |job: &&Job| {
-        below.is_none_or(|below| job.id < below)
-            && (states.is_empty() || states.contains(&convert::job_state(job.state)))
-    };
-    let mut jobs = state.jobs().rev().filter(wanted).peekable();
+    let wanted = |state| states.is_empty() || states.contains(&convert::job_state(state));
+    let below = below.unwrap_or(JobId(u64::MAX));
+    let mut jobs = state.jobs_below(below, wanted).peekable();
     let mut last = None;
     let mut page = Vec::new();
     while page.len() < size
         && let Some(job) = jobs.next()
     {
         last = Some(job.id);
-        page.push(convert::job(job, state, now_ms));
+        page.push(convert::job(&job, state, now_ms));
     }
     (page, last.filter(|_| jobs.peek().is_some()))
 }

@@ -12,7 +12,7 @@ use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Missing, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::{Command, Reply, RequestId, State};
+use stepcast_scheduler::{Command, Reply, RequestId};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
@@ -44,7 +44,7 @@ pub(super) async fn submit(
         staging,
     )?;
     check_plan(&reading, spec.gpu_count)?;
-    check_fit(jobs, &spec).await?;
+    check_fit(jobs, id, &spec).await?;
     let job = if request.validate_only {
         convert::unsubmitted(&spec)
     } else {
@@ -71,13 +71,13 @@ fn check_plan(reading: &Reading, gpu_count: u8) -> Result<(), Status> {
 
 /// Refuses what no worker can ever hold. Without any worker there is nothing to say yet. A job that was taken before is
 /// not refused now, since the same request has the same answer.
-async fn check_fit(jobs: &Jobs, spec: &JobSpec) -> Result<(), Status> {
+async fn check_fit(jobs: &Jobs, request: RequestId, spec: &JobSpec) -> Result<(), Status> {
     let now_ms = jobs.context.handle.now_ms();
     let found = jobs
         .context
         .handle
         .read(|state| match fit::misfits(state, spec, now_ms) {
-            Some(misfits) if !is_taken(state, spec.staging) => Some(misfits),
+            Some(misfits) if !state.remembers(request) => Some(misfits),
             _ => None,
         });
     match found.await.map_err(status::read)? {
@@ -171,10 +171,6 @@ const fn is_settled(proposed: &Result<Reply, ProposeError>) -> bool {
         ) => true,
         Err(ProposeError::OutcomeUnknown | ProposeError::Stopped(_)) => false,
     }
-}
-
-fn is_taken(state: &State, staging: StagingId) -> bool {
-    state.needs_staging(&staging) || state.jobs().rev().any(|job| job.spec.staging == staging)
 }
 
 fn not_staged(error: staging::Error) -> Status {

@@ -90,8 +90,7 @@ fn note_waits(leader: &Leader, reply: &Reply) {
     };
     leader.replicated.read(|state| {
         for epoch in outcomes.iter().flatten() {
-            let job = state.lease(*epoch).and_then(|lease| state.job(lease.job));
-            if let Some((job, attempt)) = job.and_then(|job| Some((job, job.live_attempt()?))) {
+            if let Some((job, attempt)) = state.live_attempt(*epoch) {
                 leader.metrics.waited(Duration::from_millis(
                     attempt.placed_ms.saturating_sub(job.queued_ms),
                 ));

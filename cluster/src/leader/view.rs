@@ -39,7 +39,7 @@ pub(crate) fn live_attempts_on(state: &State, worker: WorkerId) -> Vec<Held> {
 /// What the state wants of a worker, oldest first.
 pub(crate) fn wanted_on(state: &State, worker: WorkerId) -> Vec<Attempt> {
     let attempts = state.leases_on(worker).filter_map(|lease| {
-        let attempt = state.job(lease.job)?.live_attempt()?;
+        let (_, attempt) = state.live_attempt(lease.epoch)?;
         Some(Attempt {
             job: lease.job,
             number: attempt.number,

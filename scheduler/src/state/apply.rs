@@ -46,7 +46,10 @@ impl State {
                     effects: Vec::new(),
                 };
             }
-            if !self.requests.make_room(Bounds::of(self.format).requests, self.now_ms) {
+            if !self
+                .requests
+                .make_room(Bounds::of(self.format).requests, self.now_ms)
+            {
                 return refused(Rejection::Busy);
             }
         }

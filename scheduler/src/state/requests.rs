@@ -67,6 +67,12 @@ impl Requests {
         })
     }
 
+    /// Whether the reply to this request is known.
+    pub(crate) fn remembers(&self, id: RequestId, now_ms: u64) -> bool {
+        let given = self.given.get(&id);
+        given.is_some_and(|stamp_ms| !is_over(*stamp_ms, now_ms))
+    }
+
     /// Makes room for one more; false if there is none within the day.
     pub(crate) fn make_room(&mut self, max: usize, now_ms: u64) -> bool {
         self.forget(FORGET_PER_REQUEST, now_ms);

@@ -116,7 +116,9 @@ impl State {
         id: WorkerId,
         stop: bool,
     ) -> Result<Reply, Rejection> {
-        let worker = Arc::make_mut(&mut self.workers).get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
+        let worker = Arc::make_mut(&mut self.workers)
+            .get_mut(&id)
+            .ok_or(Rejection::NoSuchWorker)?;
         let since_ms = worker.drain.map_or(entry.now_ms, |drain| drain.since_ms);
         worker.drain = Some(Drain {
             since_ms,
@@ -130,7 +132,8 @@ impl State {
     }
 
     pub(super) fn resume(&mut self, entry: &mut Entry, id: WorkerId) -> Result<Reply, Rejection> {
-        Arc::make_mut(&mut self.workers).get_mut(&id)
+        Arc::make_mut(&mut self.workers)
+            .get_mut(&id)
             .ok_or(Rejection::NoSuchWorker)?
             .drain = None;
         entry
@@ -145,7 +148,9 @@ impl State {
         id: WorkerId,
         instance: InstanceId,
     ) -> Result<Reply, Rejection> {
-        let worker = Arc::make_mut(&mut self.workers).get_mut(&id).ok_or(Rejection::NoSuchWorker)?;
+        let worker = Arc::make_mut(&mut self.workers)
+            .get_mut(&id)
+            .ok_or(Rejection::NoSuchWorker)?;
         if worker.instance != instance {
             return Err(Rejection::StaleInstance);
         }

@@ -49,8 +49,23 @@ pub(super) fn restore(body: &[u8]) -> Result<State, Error> {
         return Err(Error::UpgradeRequired { found: kept.format });
     }
     let mut requests = Requests::default();
-    for (id, Remembered { stamp_ms, command_hash, reply }) in kept.replies {
-        requests.insert(stamp_ms, id, Given { command_hash, reply });
+    for (
+        id,
+        Remembered {
+            stamp_ms,
+            command_hash,
+            reply,
+        },
+    ) in kept.replies
+    {
+        requests.insert(
+            stamp_ms,
+            id,
+            Given {
+                command_hash,
+                reply,
+            },
+        );
     }
     let indexes = Indexes::of(kept.jobs.values());
     let mut jobs = Jobs::default();

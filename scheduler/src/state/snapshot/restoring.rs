@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::super::State;
 use super::super::requests::Given;
 use super::super::table::{Kept, decode, encode};
-use super::super::State;
 use super::{Error, Head, Section, damaged, known};
 use crate::codec;
 use crate::ids::{RequestId, TokenHash};
@@ -117,7 +117,11 @@ impl Restoring {
     fn worker<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let (worker, rest): (Worker, _) = read(bytes)?;
         let workers = Arc::make_mut(&mut self.state.workers);
-        in_order(workers.last_key_value().is_none_or(|(last, _)| *last < worker.id))?;
+        in_order(
+            workers
+                .last_key_value()
+                .is_none_or(|(last, _)| *last < worker.id),
+        )?;
         workers.insert(worker.id, worker);
         Ok(rest)
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::super::State;
 use super::super::requests::Replies;
 use super::super::table::{Jobs, Kept, encode};
-use super::super::State;
 use super::{Head, SNAPSHOT_VERSION, Section};
 use crate::ids::{TokenHash, WorkerId};
 use crate::model::{Token, Worker};
@@ -71,18 +71,26 @@ impl View {
         let head = Packed::new(Section::Head, head, |head: Head, chunk: &mut _| {
             put(&(SNAPSHOT_VERSION, head), chunk);
         });
-        let tokens = Packed::new(Section::Tokens, self.tokens.iter(), |token, chunk: &mut _| {
-            put(&token, chunk);
-        });
+        let tokens = Packed::new(
+            Section::Tokens,
+            self.tokens.iter(),
+            |token, chunk: &mut _| {
+                put(&token, chunk);
+            },
+        );
         let workers = self.workers.values();
         let workers = Packed::new(Section::Workers, workers, |worker, chunk: &mut _| {
             put(worker, chunk);
         });
         let jobs = self.jobs.iter().map(|(_, kept)| kept);
-        let jobs = Packed::new(Section::Jobs, jobs, |kept: &Kept, chunk: &mut _| match kept {
-            Kept::Open(job) => put_bytes(&encode(job), chunk),
-            Kept::Over { bytes, .. } => put_bytes(bytes, chunk),
-        });
+        let jobs = Packed::new(
+            Section::Jobs,
+            jobs,
+            |kept: &Kept, chunk: &mut _| match kept {
+                Kept::Open(job) => put_bytes(&encode(job), chunk),
+                Kept::Over { bytes, .. } => put_bytes(bytes, chunk),
+            },
+        );
         let replies = self.replies.iter();
         let replies = Packed::new(Section::Replies, replies, |reply, chunk: &mut _| {
             put(&reply, chunk);
