@@ -2,12 +2,16 @@
 
 mod admission;
 mod applier;
+mod change;
+mod core;
 mod driver;
+mod event;
 mod handle;
 pub mod log;
 mod logger;
 mod peer;
 mod queue;
+mod reads;
 #[cfg(test)]
 mod simulation;
 mod storage;
@@ -18,10 +22,14 @@ mod waiters;
 mod writer;
 
 pub use self::admission::{MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES};
-pub use self::applier::{Committed, Machine};
+pub use self::applier::{Applier, Committed, Machine};
+pub use self::change::{Change, ChangeError};
+pub use self::core::{Core, Effect};
 pub use self::driver::{Error, Start, TICK, start};
+pub use self::event::{ChangeWaiter, Event, ReadWaiter, Task, Waiter};
 pub use self::handle::{Handle, Progress, Refused, Stall, State};
 pub use self::peer::{
-    Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, Output, Peer, Proposed, Role, Write,
+    Begin, Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, NodeProgress, Output, Peer, Proposed, ReadId,
+    Role, Sending, Write,
 };
 pub use self::transport::{Alone, Inbound, Transport};

@@ -113,6 +113,9 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
+    /// The host gave no random number.
+    #[error("the host gave no random number")]
+    Random(#[source] std::io::Error),
     /// Called outside of a tokio runtime.
     #[error("a node needs a tokio runtime")]
     Runtime,

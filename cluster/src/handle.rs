@@ -140,14 +140,15 @@ impl Handle {
         let role = *inner.consensus.role().borrow();
         let progress = inner.consensus.progress();
         let leader = inner.slot.read().clone();
+        let members = inner.replicated.members();
         NodeStatus {
             node_id: inner.identity.node_id,
             cluster_id: inner.identity.cluster_id,
             term: role.term,
             leader: role.leader,
             leading: leader.is_some(),
-            voters: inner.consensus.voters(),
-            members: inner.replicated.members(),
+            voters: members.voters.iter().copied().collect(),
+            members,
             commit_index: progress.committed,
             applied_index: progress.applied,
             last_index: progress.last,

@@ -241,7 +241,7 @@ fn write_synced(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> 
 }
 
 /// Random, and never 0.
-fn random() -> io::Result<u64> {
+pub(crate) fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes).max(1))

@@ -1,13 +1,17 @@
 //! The bridge from what the log does to those who care: watchers of jobs on every node, and the duties of a leader.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use stepcast_scheduler::Effect;
 use stepcast_scheduler::model::{EventKind, Job, JobEvent};
+use stepcast_scheduler::{Command, Effect};
 
+use crate::consensus::log::Position;
 use crate::leader::Signals;
 use crate::metrics::Metrics;
 use crate::replica::Follow;
+use crate::snapshotter::Due;
 use crate::watch::{Hub, Update, Watch};
 
 /// A watch of one job: a stream of [`JobUpdate`]s that starts with the job as it is and ends with it.
@@ -24,6 +28,8 @@ pub(crate) struct Follower {
     pub(crate) hub: Arc<JobHub>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) due: Arc<Due>,
+    pub(crate) snapshot_index: Arc<AtomicU64>,
 }
 
 impl Follow for Follower {
@@ -53,6 +59,19 @@ impl Follow for Follower {
             }
         }
     }
+
+    fn applied(&self, command: &Command, took: Duration) {
+        self.metrics.applied(command, took);
+    }
+
+    fn grown(&self, entries: u64, bytes: u64) {
+        self.due.applied(entries, bytes);
+    }
+
+    fn replaced(&self, at: Position) {
+        self.snapshot_index.fetch_max(at.index, Ordering::AcqRel);
+        self.hub.restart();
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +88,8 @@ mod tests {
             hub: Arc::default(),
             signals: Arc::default(),
             metrics: Arc::default(),
+            due: Arc::new(Due::new(&crate::Config::new("/nowhere"))),
+            snapshot_index: Arc::default(),
         }
     }
 

@@ -27,7 +27,7 @@ mod node;
 pub mod peers;
 pub mod ports;
 mod proposer;
-mod replica;
+pub mod replica;
 pub mod runtime;
 pub mod session;
 pub mod snapshot;

@@ -38,6 +38,7 @@ pub struct Members {
     /// Whether a joint configuration is left by itself.
     pub auto_leave: bool,
     /// Learners that are on their way out: they are not given a vote again.
+    /// Learners that are on their way out: they are not given a vote again.
     pub leaving: BTreeSet<u64>,
     /// Where everybody is.
     pub nodes: BTreeMap<u64, Member>,

@@ -22,9 +22,9 @@ use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::proposer::Proposer;
-use crate::replica::{Replica, Replicated};
+use crate::replica::{Received, Replica, Replicated};
 use crate::runtime::{Runtime, Tokio};
-use crate::snapshot::{self, Snapshots};
+use crate::snapshot::{self, Header, Snapshots};
 use crate::snapshotter::{Due, Gate, Snapshotter};
 use crate::stamp::Stamper;
 
@@ -59,11 +59,12 @@ impl Node {
             loaded: recovered.log,
             members: recovered.members.clone(),
             applied: recovered.at.index,
+            snapshot: recovered.snapshot,
+            life: identity::random().map_err(StartError::Random)?,
             machine: Replica::new(
                 Arc::clone(&parts.replicated),
                 Arc::new(parts.follower()),
-                Arc::clone(&parts.metrics),
-                Arc::clone(&parts.due),
+                Incoming(snapshots.clone()),
             ),
             transport: Arc::new(Alone),
         })?;
@@ -78,14 +79,20 @@ struct Recovered {
     at: Position,
     members: Members,
     log: Loaded,
+    /// The snapshot it begins with, if there is one.
+    snapshot: Option<(Position, Members)>,
 }
 
 /// The newest snapshot and the log behind it, checked against each other.
 fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recovered, StartError> {
     snapshots.settle(log.truncated)?;
-    let (state, at, members) = match snapshots.newest()? {
-        None => (State::new(), ORIGIN, Members::founder(node_id)),
-        Some(found) => (found.state, found.header.at, found.header.members),
+    let (state, at, members, snapshot) = match snapshots.newest()? {
+        None => (State::new(), ORIGIN, Members::founder(node_id), None),
+        Some(found) => {
+            let Header { at, members } = found.header;
+            let snapshot = Some((at, members.clone()));
+            (found.state, at, members, snapshot)
+        }
     };
     if at.index < log.truncated.index {
         return Err(snapshot::Error::Missing {
@@ -108,6 +115,7 @@ fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recov
         at,
         members,
         log,
+        snapshot,
     })
 }
 
@@ -138,6 +146,8 @@ impl Assembly {
             hub: Arc::clone(&self.hub),
             signals: Arc::clone(&self.signals),
             metrics: Arc::clone(&self.metrics),
+            due: Arc::clone(&self.due),
+            snapshot_index: Arc::clone(&self.snapshot_index),
         }
     }
 
@@ -213,6 +223,24 @@ impl Assembly {
             tasks: Mutex::new(tasks),
         }))
     }
+}
+
+/// Snapshots that other nodes have sent.
+struct Incoming(Snapshots);
+
+impl Received for Incoming {
+    fn take(&self, at: Position) -> Result<State, String> {
+        match self.0.adopt(at) {
+            Ok(restored) => Ok(restored.state),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+}
+
+/// An error with what lies behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
 async fn watch_disk(dir: PathBuf, free: Arc<AtomicU64>) {

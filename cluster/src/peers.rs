@@ -237,6 +237,10 @@ impl Transport for Peers {
     fn members(&self, members: &Members) {
         self.shared.update(members);
     }
+
+    fn log_format(&self, node: u64) -> Option<u32> {
+        self.shared.link(node)?.seen().log_format
+    }
 }
 
 impl Drop for Peers {

@@ -1,31 +1,44 @@
 //! The state that every node keeps alike: committed entries go in, replies and effects come out.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use stepcast_scheduler::{Effect, Envelope, Rejection, Reply, State, codec};
+use stepcast_scheduler::{Command, Effect, Envelope, Rejection, Reply, State, codec};
 
 use crate::consensus::log::Position;
 use crate::consensus::{Committed, Machine, Role};
 use crate::members::Members;
-use crate::metrics::Metrics;
-use crate::snapshotter::Due;
 
 /// Entries applied under one hold of the lock, so that readers wait for a moment at most.
 const ENTRIES_PER_HOLD: usize = 256;
 
 /// What follows from applied entries outside of the state. Called on the apply thread: it only takes note.
-pub(crate) trait Follow: Send + Sync + 'static {
+pub trait Follow: Send + Sync + 'static {
     /// Something about a job has changed. Called on every node, in the order of the log.
     fn changed(&self, effects: &[Effect]);
 
     /// Effects of entries that this node has proposed as the leader; never those of a replay.
     fn lead(&self, effects: &[Effect]);
+
+    /// One command was applied, in this time.
+    fn applied(&self, command: &Command, took: Duration);
+
+    /// This many entries of so many bytes were applied.
+    fn grown(&self, entries: u64, bytes: u64);
+
+    /// The state was replaced as a whole, by the snapshot of this entry: whoever follows it has to look again.
+    fn replaced(&self, at: Position);
+}
+
+/// Snapshots that come from other nodes.
+pub trait Received: Send + 'static {
+    /// The state in the snapshot of this entry, which has come in whole; from now on a start finds it as well.
+    fn take(&self, at: Position) -> Result<State, String>;
 }
 
 /// The state and the entry it is as of, for everybody who reads it.
-pub(crate) struct Replicated {
+pub struct Replicated {
     core: RwLock<Core>,
 }
 
@@ -36,7 +49,8 @@ struct Core {
 }
 
 impl Replicated {
-    pub(crate) fn new(state: State, members: Members, applied: Position) -> Self {
+    /// This state and these members, as of this entry.
+    pub fn new(state: State, members: Members, applied: Position) -> Self {
         Self {
             core: RwLock::new(Core {
                 state,
@@ -47,44 +61,38 @@ impl Replicated {
     }
 
     /// Reads the state as it is now. The log waits meanwhile, so `read` must be quick.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.core.read().state)
     }
 
     /// Reads the state and the members together with the entry they are as of.
-    pub(crate) fn read_at<T>(&self, read: impl FnOnce(&State, &Members, Position) -> T) -> T {
+    pub fn read_at<T>(&self, read: impl FnOnce(&State, &Members, Position) -> T) -> T {
         let core = self.core.read();
         read(&core.state, &core.members, core.applied)
     }
 
     /// Who belongs to the cluster, as of the newest applied entry.
-    pub(crate) fn members(&self) -> Members {
+    pub fn members(&self) -> Members {
         self.core.read().members.clone()
     }
 }
 
 /// Applies the log to the state.
-pub(crate) struct Replica<F> {
+pub struct Replica<F, S> {
     replicated: Arc<Replicated>,
     follow: Arc<F>,
-    metrics: Arc<Metrics>,
-    due: Arc<Due>,
+    received: S,
     /// The term in which this node leads.
     leading: Option<u64>,
 }
 
-impl<F: Follow> Replica<F> {
-    pub(crate) fn new(
-        replicated: Arc<Replicated>,
-        follow: Arc<F>,
-        metrics: Arc<Metrics>,
-        due: Arc<Due>,
-    ) -> Self {
+impl<F: Follow, S: Received> Replica<F, S> {
+    /// Keeps this state up to date.
+    pub fn new(replicated: Arc<Replicated>, follow: Arc<F>, received: S) -> Self {
         Self {
             replicated,
             follow,
-            metrics,
-            due,
+            received,
             leading: None,
         }
     }
@@ -100,7 +108,7 @@ impl<F: Follow> Replica<F> {
         for (entry, envelope) in entries.iter().zip(envelopes) {
             let begun = Instant::now();
             let applied = core.state.apply(entry.at.index, envelope);
-            self.metrics.applied(&envelope.command, begun.elapsed());
+            self.follow.applied(&envelope.command, begun.elapsed());
             replies.push(applied.reply);
             if !applied.effects.is_empty() {
                 effects.push((entry.at.term, applied.effects));
@@ -121,7 +129,7 @@ impl<F: Follow> Replica<F> {
     }
 }
 
-impl<F: Follow> Machine for Replica<F> {
+impl<F: Follow, S: Received> Machine for Replica<F, S> {
     type Reply = Result<Reply, Rejection>;
 
     fn apply(
@@ -144,10 +152,30 @@ impl<F: Follow> Machine for Replica<F> {
             self.apply_some(entries, envelopes, replies, &mut effects);
             self.forward(&mut effects);
         }
-        self.due.applied(
+        self.follow.grown(
             entries.len() as u64,
             entries.iter().map(|e| e.data.len() as u64).sum(),
         );
+        Ok(())
+    }
+
+    fn members(&mut self, members: &Members, at: Position) {
+        let mut core = self.replicated.core.write();
+        core.members.clone_from(members);
+        core.applied = at;
+    }
+
+    fn install(&mut self, at: Position, members: &Members) -> Result<(), String> {
+        let state = self.received.take(at)?;
+        let old = {
+            let mut core = self.replicated.core.write();
+            core.members.clone_from(members);
+            core.applied = at;
+            std::mem::replace(&mut core.state, state)
+        };
+        self.follow.replaced(at);
+        // A large one takes a while, and nobody has to wait for that.
+        drop(old);
         Ok(())
     }
 

@@ -97,8 +97,12 @@ impl<R: Send + 'static> Snapshotter<R> {
     pub(crate) async fn run(self) {
         let this = Arc::new(self);
         loop {
-            // Either is a reason; nothing is written if nothing was applied.
-            let _ = tokio::time::timeout(this.every, this.due.enough.notified()).await;
+            // Any of them is a reason; nothing is written if nothing was applied.
+            tokio::select! {
+                () = tokio::time::sleep(this.every) => {}
+                () = this.due.enough.notified() => {}
+                () = this.consensus.snapshot_wanted() => {}
+            }
             let taking = Arc::clone(&this);
             match spawn_blocking(move || taking.take()).await {
                 Ok(Ok(())) => {}
@@ -136,14 +140,15 @@ impl<R: Send + 'static> Snapshotter<R> {
         let Some((header, view)) = taken else {
             return Ok(());
         };
-        let index = header.at.index;
+        let Header { at, members } = header.clone();
         let Written { bytes, older } = self.snapshots.write(&header, &view)?;
         self.due.written(bytes);
-        self.newest.fetch_max(index, Ordering::AcqRel);
-        tracing::debug!(index, bytes, "snapshot written");
+        self.newest.fetch_max(at.index, Ordering::AcqRel);
+        self.consensus.snapshot_taken(at, members);
+        tracing::debug!(index = at.index, bytes, "snapshot written");
         if let Some(older) = older {
             self.consensus
-                .compact(older.min(index.saturating_sub(self.log_tail_entries)));
+                .compact(older.min(at.index.saturating_sub(self.log_tail_entries)));
         }
         Ok(())
     }

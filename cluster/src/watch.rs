@@ -51,7 +51,7 @@ pub enum Update<V, E> {
         /// The lines, oldest first.
         lines: Vec<String>,
     },
-    /// The reader was too slow, and events after `seq` were not kept for it: watch again. Always the last update.
+    /// The reader was too slow, or a snapshot took this node over them: events after `seq` were not kept for it: watch again. Always the last update.
     Behind {
         /// Number of the last event it was given.
         seq: u64,
@@ -159,6 +159,16 @@ impl<V, E> Hub<V, E> {
         watchers.retain_mut(|watcher| watcher.event(seq, event));
         if last || watchers.is_empty() {
             all.remove(&job);
+        }
+    }
+
+    /// Ends every watch with [`Update::Behind`]: events were passed over, and whoever wants the rest has to watch again.
+    pub(crate) fn restart(&self) {
+        for watcher in std::mem::take(&mut *self.watchers.lock())
+            .into_values()
+            .flatten()
+        {
+            watcher.behind.store(true, Ordering::Release);
         }
     }
 

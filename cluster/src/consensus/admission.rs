@@ -11,10 +11,12 @@ pub const MAX_IN_FLIGHT: usize = 16_384;
 pub const MAX_IN_FLIGHT_BYTES: usize = 64 << 20;
 
 /// Counts what is in flight.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Admission {
     count: AtomicUsize,
     bytes: AtomicUsize,
+    max_count: usize,
+    max_bytes: usize,
 }
 
 /// A place among what is in flight; given back when dropped.
@@ -25,6 +27,16 @@ pub(super) struct Permit {
 }
 
 impl Admission {
+    /// Places for so many, and so many bytes.
+    pub(super) fn new(max_count: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_count,
+            max_bytes,
+        })
+    }
+
     /// A place for something of this size, or nothing if there is none.
     pub(super) fn enter(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
         // Taken first and given back by the permit if it was too much, so that no two callers share a place.
@@ -34,7 +46,7 @@ impl Admission {
             admission: Arc::clone(self),
             bytes,
         };
-        (count <= MAX_IN_FLIGHT && total <= MAX_IN_FLIGHT_BYTES).then_some(permit)
+        (count <= self.max_count && total <= self.max_bytes).then_some(permit)
     }
 
     /// How many there are.
@@ -58,7 +70,7 @@ mod tests {
 
     #[test]
     fn places_run_out_by_count_and_by_bytes_and_come_back() {
-        let admission = Arc::new(Admission::default());
+        let admission = Admission::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES);
         let held: Vec<_> = (0..MAX_IN_FLIGHT)
             .map_while(|_| admission.enter(0))
             .collect();

@@ -1,19 +1,17 @@
-//! The thread that owns the replicated state: it applies committed entries in order and answers who waits for them.
+//! Applies committed entries in order to the replicated state and answers who waits for them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use raft::eraftpb::{Entry, EntryType};
 
-use super::handle::{Event, ReadWaiter, Refused, Shared, Waiter};
+use super::change::ChangeError;
+use super::event::{ChangeWaiter, ReadWaiter, Task, Waiter};
+use super::handle::Refused;
 use super::log::Position;
 use super::peer::Role;
-use super::queue::Queue;
 use super::waiters::Waiters;
-
-/// The queue wakes its reader; this only bounds how long a stopped process can go unnoticed.
-const WAIT: Duration = Duration::from_secs(10);
+use crate::members::Members;
 
 /// The replicated state as consensus sees it.
 pub trait Machine: Send + 'static {
@@ -26,6 +24,13 @@ pub trait Machine: Send + 'static {
         entries: &[Committed],
         replies: &mut Vec<Self::Reply>,
     ) -> Result<(), String>;
+
+    /// The entry `at` has changed who belongs to the cluster.
+    fn members(&mut self, members: &Members, at: Position);
+
+    /// Replaces the state by the snapshot of the entry `at`, which another node has sent and which is on disk. An error
+    /// stops this node for good.
+    fn install(&mut self, at: Position, members: &Members) -> Result<(), String>;
 
     /// Every entry up to here counts as applied, also the ones that carry nothing.
     fn advanced(&mut self, to: Position);
@@ -43,71 +48,58 @@ pub struct Committed {
     pub data: bytes::Bytes,
 }
 
-/// What the apply thread is told.
-pub(super) enum Task<R> {
-    Appended {
-        first: Position,
-        waiters: Vec<Waiter<R>>,
-    },
-    Apply(Vec<Entry>),
-    ReadAt {
-        index: u64,
-        waiters: Vec<ReadWaiter>,
-    },
-    Role(Role),
-}
-
-pub(super) struct Applier<M: Machine> {
+/// The apply side of a node: a machine, and everybody who waits for what it does.
+pub struct Applier<M: Machine> {
     machine: M,
-    tasks: Arc<Queue<Task<M::Reply>>>,
-    shared: Arc<Shared<M::Reply>>,
     waiters: Waiters<Waiter<M::Reply>>,
+    changes: Waiters<ChangeWaiter>,
     reads: Vec<(u64, Vec<ReadWaiter>)>,
-    applied: u64,
+    applied: Arc<AtomicU64>,
 }
 
 impl<M: Machine> Applier<M> {
-    pub(super) fn new(
-        machine: M,
-        tasks: Arc<Queue<Task<M::Reply>>>,
-        shared: Arc<Shared<M::Reply>>,
-    ) -> Self {
-        let applied = shared.applied.load(Ordering::Acquire);
+    /// Begins with a machine that is as of the entry `applied`.
+    pub fn new(machine: M, applied: u64) -> Self {
+        Self::shared(machine, Arc::new(AtomicU64::new(applied)))
+    }
+
+    /// The same, with a place to see from elsewhere how far it is.
+    pub(super) fn shared(machine: M, applied: Arc<AtomicU64>) -> Self {
         Self {
             machine,
-            tasks,
-            shared,
             waiters: Waiters::new(),
+            changes: Waiters::new(),
             reads: Vec::new(),
             applied,
         }
     }
 
-    pub(super) fn run(mut self) {
-        let mut tasks = Vec::new();
-        while self.tasks.drain(&mut tasks, WAIT) {
-            for task in tasks.drain(..) {
-                if let Err(why) = self.take(task) {
-                    tracing::error!(%why, "applying the log has stopped");
-                    self.shared.stop(why);
-                    self.tasks.abandon();
-                    return;
-                }
-            }
-            // Once for everything that was waiting: Raft only needs to know how far this is.
-            let _ = self.shared.inbox.push(Event::Applied(self.applied));
-        }
-        lose(self.waiters.take_all());
+    /// Highest applied index.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
     }
 
-    fn take(&mut self, task: Task<M::Reply>) -> Result<(), String> {
+    /// The state.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// Does one task. An error stops this node for good.
+    pub fn take(&mut self, task: Task<M::Reply>) -> Result<(), String> {
         match task {
             Task::Appended { first, waiters } => lose(self.waiters.appended(first, waiters)),
-            Task::Apply(entries) => self.apply(entries)?,
+            Task::ChangeAppended { at, waiter } => {
+                lose_changes(self.changes.appended(at, vec![waiter]));
+            }
+            Task::Apply { entries, changes } => self.apply(entries, changes)?,
+            Task::Install { at, members } => {
+                self.machine.install(at, &members)?;
+                self.applied.store(at.index, Ordering::Release);
+            }
             Task::ReadAt { index, waiters } => self.reads.push((index, waiters)),
             Task::Role(role) => {
                 if !role.leads {
-                    lose(self.waiters.take_all());
+                    self.lose_all();
                 }
                 self.machine.role(role);
             }
@@ -116,25 +108,50 @@ impl<M: Machine> Applier<M> {
         Ok(())
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), String> {
+    /// Nothing more comes: whoever waits for an entry is told that its outcome is not known.
+    pub fn lose_all(&mut self) {
+        lose(self.waiters.take_all());
+        lose_changes(self.changes.take_all());
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>, changes: Vec<(u64, Members)>) -> Result<(), String> {
         let Some(last) = entries.last().map(position) else {
             return Ok(());
         };
-        let carrying: Vec<Committed> = entries
-            .into_iter()
-            // A new leader's first entry is empty, and changes of members are Raft's own business.
-            .filter(|e| !e.data.is_empty() && e.get_entry_type() == EntryType::EntryNormal)
-            .map(|e| Committed {
-                at: position(&e),
-                data: e.data,
-            })
-            .collect();
-        let mut replies = Vec::with_capacity(carrying.len());
-        self.machine.apply(&carrying, &mut replies)?;
+        let mut changes = changes.into_iter().peekable();
+        let mut carrying = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let at = position(&entry);
+            let changed = changes.next_if(|(index, _)| *index == at.index);
+            if let Some((_, members)) = &changed {
+                // The state and the members of a snapshot are of the same entry, so they go on in the same order.
+                self.apply_carrying(&mut carrying)?;
+                self.machine.members(members, at);
+                self.applied.store(at.index, Ordering::Release);
+            } else if !entry.data.is_empty() && entry.get_entry_type() == EntryType::EntryNormal {
+                // A new leader's first entry is empty.
+                carrying.push(Committed {
+                    at,
+                    data: entry.data,
+                });
+            }
+            self.answer_change(at, changed.map(|(_, members)| members));
+        }
+        self.apply_carrying(&mut carrying)?;
         self.machine.advanced(last);
-        self.applied = last.index;
-        self.shared.applied.store(last.index, Ordering::Release);
-        for (entry, reply) in carrying.iter().zip(replies) {
+        self.applied.store(last.index, Ordering::Release);
+        Ok(())
+    }
+
+    fn apply_carrying(&mut self, carrying: &mut Vec<Committed>) -> Result<(), String> {
+        let Some(last) = carrying.last().map(|entry| entry.at) else {
+            return Ok(());
+        };
+        let mut replies = Vec::with_capacity(carrying.len());
+        self.machine.apply(carrying, &mut replies)?;
+        self.machine.advanced(last);
+        self.applied.store(last.index, Ordering::Release);
+        for (entry, reply) in carrying.drain(..).zip(replies) {
             let matched = self.waiters.applied(entry.at);
             lose(matched.lost);
             if let Some(waiter) = matched.mine {
@@ -144,8 +161,17 @@ impl<M: Machine> Applier<M> {
         Ok(())
     }
 
+    fn answer_change(&mut self, at: Position, members: Option<Members>) {
+        let matched = self.changes.applied(at);
+        lose_changes(matched.lost);
+        if let Some(waiter) = matched.mine {
+            // Raft empties the entry of a change that comes while another one is under way.
+            let _ = waiter.send(members.ok_or(ChangeError::UnderWay));
+        }
+    }
+
     fn answer_reads(&mut self) {
-        let applied = self.applied;
+        let applied = self.applied();
         for (_, waiters) in self.reads.extract_if(.., |(index, _)| *index <= applied) {
             waiters.into_iter().for_each(|w| w.answer(Ok(())));
         }
@@ -163,4 +189,10 @@ fn lose<R>(waiters: Vec<Waiter<R>>) {
     waiters
         .into_iter()
         .for_each(|w| w.answer(Err(Refused::OutcomeUnknown)));
+}
+
+fn lose_changes(waiters: Vec<ChangeWaiter>) {
+    for waiter in waiters {
+        let _ = waiter.send(Err(ChangeError::OutcomeUnknown));
+    }
 }

@@ -1,37 +1,40 @@
-//! The thread that owns Raft: it takes what came in, lets the peer decide, and hands out what follows.
+//! The threads: one turns what comes in over to the core and does what it says, one writes the log, one applies it.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::admission::Admission;
-use super::applier::{self, Machine, Task};
-use super::handle::{Event, Handle, ReadWaiter, Refused, Shared, State, Waiter};
-use super::log::{Loaded, LogStore};
-use super::peer::{Dropped, Output, Peer, Role};
+use super::admission::{Admission, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES};
+use super::applier::{Applier, Machine};
+use super::core::{Core, Effect};
+use super::event::{Event, Task};
+use super::handle::{Handle, Input, Shared, State};
+use super::log::{Loaded, LogStore, Position};
+use super::peer::{Begin, Role};
 use super::queue::Queue;
 use super::transport::Transport;
 use super::writer::{self, Job};
 use crate::members::Members;
 
 /// One Raft tick. An election takes ten to twenty of them.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(50);
 
-/// Entries in one proposal message; more are split, so that one turn's work stays in the cache.
-const PROPOSE_AT_ONCE: usize = 4096;
+/// The queue wakes its reader; this only bounds how long a stopped process can go unnoticed.
+const WAIT: Duration = Duration::from_secs(10);
 
-/// A read that got no answer for this many ticks is asked for again: Raft drops such questions in silence.
-const READ_AGAIN_TICKS: u64 = 5;
+/// Messages from other nodes that wait to be taken in; what comes beyond is dropped, and Raft sends it again.
+const MAX_RECEIVED: usize = 16_384;
+
+/// Bytes of the same: what a leader may have on its way to a follower, and as much again.
+const MAX_RECEIVED_BYTES: usize = 64 << 20;
 
 /// What a node starts consensus with.
-pub struct Start<M, L, T> {
+pub struct Start<M, L> {
     /// This node, never 0.
     pub node_id: u64,
     /// The log, already read.
@@ -42,10 +45,14 @@ pub struct Start<M, L, T> {
     pub members: Members,
     /// The entry the machine is restored to.
     pub applied: u64,
+    /// The newest snapshot on disk, to be sent to a node that is too far behind.
+    pub snapshot: Option<(Position, Members)>,
+    /// Drawn at random at every start.
+    pub life: u64,
     /// The replicated state.
     pub machine: M,
     /// The way to other nodes.
-    pub transport: Arc<T>,
+    pub transport: Arc<dyn Transport>,
 }
 
 /// Why consensus did not start.
@@ -60,48 +67,51 @@ pub enum Error {
 }
 
 /// Starts the Raft, log and apply threads.
-pub fn start<M, L, T>(start: Start<M, L, T>) -> Result<Handle<M::Reply>, Error>
+pub fn start<M, L>(start: Start<M, L>) -> Result<Handle<M::Reply>, Error>
 where
     M: Machine,
     L: LogStore,
-    T: Transport,
 {
-    let mut peer = Peer::new(
-        start.node_id,
-        start.loaded,
-        start.members.conf_state(),
-        start.applied,
-    )?;
-    peer.start()?;
+    let begin = Begin {
+        id: start.node_id,
+        loaded: start.loaded,
+        applied: start.applied,
+        members: start.members,
+        snapshot: start.snapshot,
+    };
+    let core = Core::new(begin, start.life)?;
+    start.transport.members(core.members());
+    let applied = Arc::new(AtomicU64::new(start.applied));
     let shared = Arc::new(Shared {
         inbox: Queue::new(),
-        admission: Arc::new(Admission::default()),
+        admission: Admission::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES),
+        received: Admission::new(MAX_RECEIVED, MAX_RECEIVED_BYTES),
         role: watch::Sender::new(Role::default()),
         state: RwLock::new(State::Running),
         committed: AtomicU64::new(start.applied),
-        applied: AtomicU64::new(start.applied),
-        last: AtomicU64::new(peer.last_index()),
-        voters: RwLock::new(peer.voters()),
+        applied: Arc::clone(&applied),
+        last: AtomicU64::new(core.last_index()),
+        followers: RwLock::default(),
+        snapshot_wanted: Notify::new(),
         threads: Mutex::new(Vec::new()),
     });
     let jobs = Arc::new(Queue::new());
     let tasks = Arc::new(Queue::new());
     let driver = Driver {
-        peer,
+        core,
         shared: Arc::clone(&shared),
         jobs: Arc::clone(&jobs),
         tasks: Arc::clone(&tasks),
         transport: Arc::clone(&start.transport),
-        reads: Reads::default(),
-        ticks: 0,
-        outputs: Vec::new(),
+        effects: Vec::new(),
     };
     let writer = writer::Writer::new(start.log, jobs, Arc::clone(&shared), start.transport);
-    let applier = applier::Applier::new(start.machine, tasks, Arc::clone(&shared));
+    let applier = Applier::shared(start.machine, applied);
+    let applying = Arc::clone(&shared);
     let threads = [
         spawn("raft", &shared, move || driver.run()),
         spawn("log", &shared, move || writer.run()),
-        spawn("apply", &shared, move || applier.run()),
+        spawn("apply", &shared, move || apply(applier, &tasks, &applying)),
     ];
     for thread in threads {
         match thread {
@@ -133,167 +143,119 @@ fn spawn<R: Send + 'static>(
             shared.stop(format!("the {name} thread failed: {words}"));
         }
         // Whichever thread ends first takes the others with it: no half of consensus is of any use.
-        let _ = shared.inbox.push(Event::Stop);
+        let _ = shared.inbox.push(Input::Stop);
     })
 }
 
-struct Driver<R, T> {
-    peer: Peer,
+/// The apply thread.
+fn apply<M: Machine>(
+    mut applier: Applier<M>,
+    queue: &Queue<Task<M::Reply>>,
+    shared: &Shared<M::Reply>,
+) {
+    let mut tasks = Vec::new();
+    while queue.drain(&mut tasks, WAIT) {
+        for task in tasks.drain(..) {
+            if let Err(why) = applier.take(task) {
+                tracing::error!(%why, "applying the log has stopped");
+                shared.stop(why);
+                queue.abandon();
+                return;
+            }
+        }
+        // Once for everything that was waiting: Raft only needs to know how far this is.
+        let _ = shared.tell(Event::Applied(applier.applied()));
+    }
+    applier.lose_all();
+}
+
+/// The Raft thread.
+struct Driver<R> {
+    core: Core<R>,
     shared: Arc<Shared<R>>,
     jobs: Arc<Queue<Job>>,
     tasks: Arc<Queue<Task<R>>>,
-    transport: Arc<T>,
-    reads: Reads,
-    ticks: u64,
-    outputs: Vec<Output>,
+    transport: Arc<dyn Transport>,
+    effects: Vec<Effect<R>>,
 }
 
-/// Reads on their way through Raft.
-#[derive(Default)]
-struct Reads {
-    last_number: u64,
-    /// Not asked for yet.
-    waiting: Vec<ReadWaiter>,
-    /// Asked for under a number, at a tick.
-    asked: BTreeMap<u64, (u64, Vec<ReadWaiter>)>,
-}
-
-impl<R: Send + 'static, T: Transport> Driver<R, T> {
+impl<R: Send + 'static> Driver<R> {
     fn run(mut self) {
-        let mut events = Vec::new();
+        let mut inputs = Vec::new();
         let mut next_tick = Instant::now() + TICK;
-        self.flush();
-        loop {
+        let mut going = self.act();
+        while going {
             let wait = next_tick.saturating_duration_since(Instant::now());
-            let open = self.shared.inbox.drain(&mut events, wait);
-            if self.take(&mut events) || !open {
+            let open = self.shared.inbox.drain(&mut inputs, wait);
+            if self.take(&mut inputs) || !open {
                 break;
             }
             if Instant::now() >= next_tick {
                 // A late thread ticks once, not once for each tick it missed: nobody has been silent but itself.
                 next_tick = Instant::now() + TICK;
-                self.ticks += 1;
-                self.peer.tick();
-                self.reads.forget_lost(self.ticks);
+                self.core.tick();
+                *self.shared.followers.write() = self.core.followers();
             }
-            self.ask_reads();
-            self.flush();
+            going = self.act();
         }
         self.leave();
     }
 
-    /// Takes the events in; true to stop.
-    fn take(&mut self, events: &mut Vec<Event<R>>) -> bool {
+    /// Takes the inputs in; true to stop.
+    fn take(&mut self, inputs: &mut Vec<Input<R>>) -> bool {
         let mut stop = false;
-        let mut data = Vec::new();
-        let mut waiters = Vec::new();
-        for event in events.drain(..) {
-            match event {
-                Event::Propose(bytes, waiter) => {
-                    data.push(bytes);
-                    waiters.push(waiter);
-                    if data.len() == PROPOSE_AT_ONCE {
-                        self.propose(std::mem::take(&mut data), std::mem::take(&mut waiters));
-                    }
+        for input in inputs.drain(..) {
+            match input {
+                Input::Event(event) => self.core.handle(event),
+                Input::Received(messages, permit) => {
+                    self.core.handle(Event::Received(messages));
+                    drop(permit);
                 }
-                Event::Read(waiter) => self.reads.waiting.push(waiter),
-                Event::Received(messages) => messages.into_iter().for_each(|m| self.peer.step(m)),
-                Event::Persisted(number) => self.peer.persisted(number),
-                Event::Applied(index) => self.peer.applied(index),
-                Event::Compact(index) => {
-                    if let Some(to) = self.peer.compact(index) {
-                        let _ = self.jobs.push(Job::Compact(to));
-                    }
-                }
-                Event::Stop => stop = true,
+                Input::Stop => stop = true,
             }
         }
-        self.propose(data, waiters);
         stop
     }
 
-    fn propose(&mut self, data: Vec<Bytes>, waiters: Vec<Waiter<R>>) {
-        if data.is_empty() {
-            return;
-        }
-        match self.peer.propose(data) {
-            Ok(proposed) => {
-                // Ahead of the entries themselves, which go through the same queue once committed.
-                let _ = self.tasks.push(Task::Appended {
-                    first: proposed.first,
-                    waiters,
-                });
-            }
-            Err(dropped) => {
-                let refused = match dropped {
-                    Dropped::NotLeader => Refused::NotLeader {
-                        leader: self.peer.role().leader,
-                    },
-                    Dropped::Busy => Refused::Busy,
-                };
-                waiters
-                    .into_iter()
-                    .for_each(|w| w.answer(Err(refused.clone())));
-            }
-        }
-    }
-
-    /// One question to Raft for all reads of this turn.
-    fn ask_reads(&mut self) {
-        if self.reads.waiting.is_empty() {
-            return;
-        }
-        let role = self.peer.role();
-        if !role.leads {
-            let refused = Refused::NotLeader {
-                leader: role.leader,
-            };
-            self.reads
-                .waiting
-                .drain(..)
-                .for_each(|w| w.answer(Err(refused.clone())));
-            return;
-        }
-        let number = self.reads.last_number + 1;
-        if self.peer.read(number) {
-            self.reads.last_number = number;
-            let waiters = std::mem::take(&mut self.reads.waiting);
-            self.reads.asked.insert(number, (self.ticks, waiters));
-        }
-    }
-
-    /// Hands out everything the peer has decided.
-    fn flush(&mut self) {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        self.peer.outputs(&mut outputs);
-        for output in outputs.drain(..) {
-            match output {
-                Output::Send(messages) => self.transport.send(messages),
-                Output::Persist(write) => {
+    /// Does everything the core has decided; false if it is to stop.
+    fn act(&mut self) -> bool {
+        let mut going = true;
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.effects(&mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send(messages) => self.transport.send(messages),
+                Effect::Write(write) => {
                     let _ = self.jobs.push(Job::Write(write));
                 }
-                Output::Apply(entries) => {
-                    let _ = self.tasks.push(Task::Apply(entries));
+                Effect::Compact(to) => {
+                    let _ = self.jobs.push(Job::Compact(to));
                 }
-                Output::ReadAt { read, index } => {
-                    if let Some((_, waiters)) = self.reads.asked.remove(&read) {
-                        let _ = self.tasks.push(Task::ReadAt { index, waiters });
-                    }
+                Effect::Apply(task) => {
+                    let _ = self.tasks.push(task);
                 }
-                Output::Role(role) => {
+                Effect::Role(role) => {
                     let _ = self.tasks.push(Task::Role(role));
-                    *self.shared.voters.write() = self.peer.voters();
+                    *self.shared.followers.write() = self.core.followers();
                     self.shared.role.send_replace(role);
+                }
+                Effect::Members(members) => self.transport.members(&members),
+                Effect::SnapshotWanted => self.shared.snapshot_wanted.notify_one(),
+                Effect::Fail(why) => {
+                    tracing::error!(%why, "this node stops taking part");
+                    self.shared.stop(why);
+                    going = false;
                 }
             }
         }
-        self.outputs = outputs;
+        self.effects = effects;
         self.shared
             .committed
-            .store(self.peer.committed(), Ordering::Release);
+            .store(self.core.committed(), Ordering::Release);
         self.shared
             .last
-            .store(self.peer.last_index(), Ordering::Release);
+            .store(self.core.last_index(), Ordering::Release);
+        going
     }
 
     /// Nothing more comes in; what was handed out is still written and applied.
@@ -302,23 +264,11 @@ impl<R: Send + 'static, T: Transport> Driver<R, T> {
         self.shared.inbox.abandon();
         self.jobs.close();
         self.tasks.close();
+        self.shared.followers.write().clear();
         self.shared.role.send_replace(Role {
             leads: false,
             leader: None,
-            ..self.peer.role()
+            ..self.core.role()
         });
-    }
-}
-
-impl Reads {
-    /// Reads whose question got lost wait to be asked for again; those nobody waits for any more are dropped.
-    fn forget_lost(&mut self, now: u64) {
-        self.waiting.retain(|waiter| !waiter.gone());
-        while let Some(first) = self.asked.first_entry() {
-            if now.saturating_sub(first.get().0) < READ_AGAIN_TICKS {
-                break;
-            }
-            self.waiting.extend(first.remove().1);
-        }
     }
 }

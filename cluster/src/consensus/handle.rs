@@ -3,15 +3,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::Message;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::{Admission, Permit};
-use super::peer::Role;
+use super::change::{Change, ChangeError};
+use super::core::weight;
+use super::driver::TICK;
+use super::event::{Event, ReadWaiter, Waiter};
+use super::log::Position;
+use super::peer::{ELECTION_TICKS, NodeProgress, Role};
 use super::queue::Queue;
+use super::transport::Inbound;
+use crate::members::Members;
+
+/// Raft gives a transfer up after one election timeout; the new leader's first word takes a moment more.
+const TRANSFER_TIMEOUT: Duration = TICK.saturating_mul(2 * ELECTION_TICKS as u32);
 
 /// Why a proposal or a read has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +51,15 @@ pub enum Stall {
     Failing(String),
 }
 
+impl std::fmt::Display for Stall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Full => f.write_str("the disk is full"),
+            Self::Failing(why) => f.write_str(why),
+        }
+    }
+}
+
 /// How far the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
@@ -58,15 +78,25 @@ pub struct Handle<R> {
 
 /// What the three threads and the handles share.
 pub(super) struct Shared<R> {
-    pub(super) inbox: Queue<Event<R>>,
+    pub(super) inbox: Queue<Input<R>>,
     pub(super) admission: Arc<Admission>,
+    pub(super) received: Arc<Admission>,
     pub(super) role: watch::Sender<Role>,
     pub(super) state: RwLock<State>,
     pub(super) committed: AtomicU64,
-    pub(super) applied: AtomicU64,
+    pub(super) applied: Arc<AtomicU64>,
     pub(super) last: AtomicU64,
-    pub(super) voters: RwLock<Vec<u64>>,
+    pub(super) followers: RwLock<Vec<NodeProgress>>,
+    pub(super) snapshot_wanted: Notify,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the Raft thread is told.
+pub(super) enum Input<R> {
+    Event(Event<R>),
+    /// Counted until they are taken in.
+    Received(Vec<Message>, Permit),
+    Stop,
 }
 
 /// Whether consensus runs.
@@ -81,47 +111,6 @@ pub enum State {
     Stopped(String),
 }
 
-/// What the Raft thread is told.
-pub(super) enum Event<R> {
-    Propose(Bytes, Waiter<R>),
-    Read(ReadWaiter),
-    Received(Vec<Message>),
-    Persisted(u64),
-    Applied(u64),
-    Compact(u64),
-    Stop,
-}
-
-/// Somebody waiting for the outcome of a proposal.
-pub(super) struct Waiter<R> {
-    answer: oneshot::Sender<Result<R, Refused>>,
-    _permit: Permit,
-}
-
-/// Somebody waiting until a read is safe.
-pub(super) struct ReadWaiter {
-    answer: oneshot::Sender<Result<(), Refused>>,
-    _permit: Permit,
-}
-
-impl<R> Waiter<R> {
-    /// Gives the outcome; the receiver may have gone.
-    pub(super) fn answer(self, outcome: Result<R, Refused>) {
-        let _ = self.answer.send(outcome);
-    }
-}
-
-impl ReadWaiter {
-    pub(super) fn answer(self, outcome: Result<(), Refused>) {
-        let _ = self.answer.send(outcome);
-    }
-
-    /// Whether nobody waits any more.
-    pub(super) fn gone(&self) -> bool {
-        self.answer.is_closed()
-    }
-}
-
 impl<R: Send + 'static> Handle<R> {
     /// Puts an entry into the log and waits until it is applied. Dropping the future does not take it back.
     pub async fn propose(&self, data: Bytes) -> Result<R, Refused> {
@@ -129,30 +118,62 @@ impl<R: Send + 'static> Handle<R> {
         waiting.await.unwrap_or(Err(Refused::OutcomeUnknown))
     }
 
-    /// Waits until every entry acknowledged before this call is applied here.
+    /// Waits until every entry acknowledged before this call is applied here, on whichever node this is.
     pub async fn read(&self) -> Result<(), Refused> {
         if let State::Stopped(why) = self.state() {
             return Err(Refused::Stopped(why));
         }
         let permit = self.shared.admission.enter(0).ok_or(Refused::Busy)?;
-        let (answer, waiting) = oneshot::channel();
-        let event = Event::Read(ReadWaiter {
-            answer,
-            _permit: permit,
-        });
-        self.shared.inbox.push(event).map_err(|_| self.stopped())?;
+        let (waiter, waiting) = ReadWaiter::within(Some(permit));
+        self.shared
+            .tell(Event::Read(waiter))
+            .map_err(|()| self.stopped())?;
         waiting.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    /// Hands on what other nodes sent.
-    pub fn receive(&self, messages: Vec<Message>) {
-        // A node that has stopped hears nothing; Raft copes with lost messages.
-        let _ = self.shared.inbox.push(Event::Received(messages));
+    /// Changes who belongs to the cluster, and waits until that is applied here. Answers with who belongs to it then.
+    pub async fn change(&self, change: Change) -> Result<Members, ChangeError> {
+        if let State::Stalled(stall) = self.state() {
+            return Err(ChangeError::Stalled(stall.to_string()));
+        }
+        let (waiter, waiting) = oneshot::channel();
+        self.shared
+            .tell(Event::Change(change, waiter))
+            .map_err(|()| ChangeError::Stopped(self.why_stopped()))?;
+        waiting.await.unwrap_or(Err(ChangeError::OutcomeUnknown))
+    }
+
+    /// Hands leadership to this node, or to the one that fits best, and waits until it has taken over. Proposals are
+    /// refused meanwhile. Answers with the new leader.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<u64, ChangeError> {
+        let mut role = self.role();
+        let (answer, waiting) = oneshot::channel();
+        self.shared
+            .tell(Event::Transfer(to, answer))
+            .map_err(|_| ChangeError::Stopped(self.why_stopped()))?;
+        let to = waiting
+            .await
+            .map_err(|_| ChangeError::Stopped(self.why_stopped()))??;
+        let taken = role.wait_for(|role| !role.leads && role.leader == Some(to));
+        match tokio::time::timeout(TRANSFER_TIMEOUT, taken).await {
+            Ok(Ok(_)) => Ok(to),
+            Ok(Err(_)) | Err(_) => Err(ChangeError::NotTaken(to)),
+        }
+    }
+
+    /// A snapshot of this entry is on disk: it can be sent to a node that is too far behind.
+    pub fn snapshot_taken(&self, at: Position, members: Members) {
+        let _ = self.shared.tell(Event::SnapshotTaken(at, members));
+    }
+
+    /// Waits until another node needs a snapshot that is not there.
+    pub async fn snapshot_wanted(&self) {
+        self.shared.snapshot_wanted.notified().await;
     }
 
     /// Forgets the log up to `index`, which is safe in snapshots.
     pub fn compact(&self, index: u64) {
-        let _ = self.shared.inbox.push(Event::Compact(index));
+        let _ = self.shared.tell(Event::Compact(index));
     }
 
     /// Term and leader, and every change of them.
@@ -169,9 +190,9 @@ impl<R: Send + 'static> Handle<R> {
         }
     }
 
-    /// Who votes.
-    pub fn voters(&self) -> Vec<u64> {
-        self.shared.voters.read().clone()
+    /// How far everybody else is, as of the last tick; nobody on a node that does not lead.
+    pub fn followers(&self) -> Vec<NodeProgress> {
+        self.shared.followers.read().clone()
     }
 
     /// Whether it runs.
@@ -187,7 +208,7 @@ impl<R: Send + 'static> Handle<R> {
     /// Has the threads stop, without waiting for them.
     pub fn stop(&self) {
         // One that is gone has stopped already.
-        let _ = self.shared.inbox.push(Event::Stop);
+        let _ = self.shared.inbox.push(Input::Stop);
     }
 
     /// Stops the threads and waits for them. What is in the log's queue still reaches the disk; what is not committed
@@ -212,27 +233,57 @@ impl<R: Send + 'static> Handle<R> {
             .admission
             .enter(data.len())
             .ok_or(Refused::Busy)?;
-        let (answer, waiting) = oneshot::channel();
-        let event = Event::Propose(
-            data,
-            Waiter {
-                answer,
-                _permit: permit,
-            },
-        );
-        self.shared.inbox.push(event).map_err(|_| self.stopped())?;
+        let (waiter, waiting) = Waiter::within(Some(permit));
+        self.shared
+            .tell(Event::Propose(data, waiter))
+            .map_err(|()| self.stopped())?;
         Ok(waiting)
     }
 
     fn stopped(&self) -> Refused {
+        Refused::Stopped(self.why_stopped())
+    }
+
+    fn why_stopped(&self) -> String {
         match self.state() {
-            State::Stopped(why) => Refused::Stopped(why),
-            _ => Refused::Stopped("it is shutting down".to_owned()),
+            State::Stopped(why) => why,
+            _ => "it is shutting down".to_owned(),
         }
     }
 }
 
+/// What other nodes say. A node that has stopped hears nothing.
+impl<R: Send + 'static> Inbound for Handle<R> {
+    fn receive(&self, messages: Vec<Message>) {
+        // Without room they are dropped: Raft copes with lost messages.
+        if let Some(permit) = self.shared.received.enter(weight(&messages)) {
+            let _ = self.shared.inbox.push(Input::Received(messages, permit));
+        }
+    }
+
+    fn receive_snapshot(&self, message: Message) {
+        let _ = self.shared.tell(Event::Received(vec![message]));
+    }
+
+    fn unreachable(&self, node: u64) {
+        let _ = self.shared.tell(Event::Unreachable(node));
+    }
+
+    fn snapshot_sent(&self, node: u64, arrived: bool) {
+        let _ = self.shared.tell(Event::SnapshotSent { node, arrived });
+    }
+
+    fn removed(&self) {
+        let _ = self.shared.tell(Event::Removed);
+    }
+}
+
 impl<R> Shared<R> {
+    /// Has the Raft thread decide about this; an error if that has stopped.
+    pub(super) fn tell(&self, event: Event<R>) -> Result<(), ()> {
+        self.inbox.push(Input::Event(event)).map_err(drop)
+    }
+
     /// Stops for good and says why; the first reason stays.
     pub(super) fn stop(&self, why: String) {
         let mut state = self.state.write();

@@ -10,6 +10,7 @@ mod tests;
 use raft::eraftpb::{Entry, HardState};
 
 pub use self::batch::Batch;
+pub(super) use self::batch::entry_bytes;
 pub use self::engine::EngineLog;
 pub use self::memory::{MemLog, MemLogDisk};
 
@@ -92,7 +93,8 @@ pub trait LogStore: Send + 'static {
     /// Reads everything, checks it, and refuses a log with anything missing or unreadable in it.
     fn load(&mut self) -> Result<Loaded, Error>;
 
-    /// Writes a batch: its entries replace whatever was stored from the first one's index on. With `sync` it is on disk
+    /// Writes a batch: a reset first forgets everything, so that the log begins behind that entry; the entries replace
+    /// whatever was stored from the first one's index on. All of it counts or nothing does. With `sync` it is on disk
     /// when this returns. After an error nothing of it counts as written, and the same batch may be tried again.
     fn write(&mut self, batch: &Batch, sync: bool) -> Result<(), Error>;
 

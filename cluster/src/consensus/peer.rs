@@ -1,14 +1,20 @@
 //! What to send, persist and apply, in which order: Raft for one node, without any I/O.
 
-use bytes::Bytes;
-use protobuf::Message as _;
-use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
-use raft::{Config, RawNode, ReadOnlyOption, StateRole};
+mod changes;
+mod followers;
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{Config, RawNode, ReadOnlyOption, Ready, StateRole};
+
+pub use self::followers::{NodeProgress, Sending};
 use super::log::{Batch, Loaded, Position};
 use super::storage::LiveLog;
+use crate::members::Members;
 
-/// Ticks without a leader's word before a follower campaigns; the driver ticks every 100 ms.
+/// Ticks without a leader's word before a follower campaigns; the driver ticks every 50 ms.
 pub const ELECTION_TICKS: usize = 10;
 
 /// Ticks between a leader's heartbeats.
@@ -30,7 +36,44 @@ const IN_FLIGHT_MESSAGES: usize = 64;
 /// One node's Raft.
 pub struct Peer {
     raw: RawNode<LiveLog>,
+    /// As of the newest entry that was handed out to be applied.
+    members: Members,
     role: Role,
+    /// Snapshots whose place in the log is being written, by the turn that writes it.
+    installing: VecDeque<(u64, Position, Members)>,
+    /// The newest of them: until it is applied this node must not campaign.
+    installed: u64,
+    /// The newest turn, and the newest that is on disk.
+    handed: u64,
+    persisted: u64,
+    /// Decided between two turns.
+    decided: Vec<Output>,
+}
+
+/// What a node begins with.
+#[derive(Debug)]
+pub struct Begin {
+    /// This node, never 0.
+    pub id: u64,
+    /// What was read from its log.
+    pub loaded: Loaded,
+    /// The entry the state is restored to.
+    pub applied: u64,
+    /// Who belongs to the cluster as of that entry.
+    pub members: Members,
+    /// The newest snapshot on disk, to be sent to a node that is too far behind.
+    pub snapshot: Option<(Position, Members)>,
+}
+
+/// The context of a read: unique among all nodes and all lives of each, since an answer may come late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadId {
+    /// Who asks.
+    pub node: u64,
+    /// In which of its lives: drawn at random at its start.
+    pub life: u64,
+    /// The question's number in this life.
+    pub number: u64,
 }
 
 /// What this node is in its term.
@@ -68,16 +111,34 @@ pub enum Output {
     /// Put on disk; the turns' numbers come back in order through [`Peer::persisted`].
     Persist(Write),
     /// Apply these committed entries.
-    Apply(Vec<Entry>),
+    Apply {
+        /// In order, without a gap.
+        entries: Vec<Entry>,
+        /// Who belongs to the cluster after each of them that changes it, by its index.
+        changes: Vec<(u64, Members)>,
+    },
+    /// Replace the state by the snapshot of this entry, which has come in. The log on disk begins behind it already.
+    Install {
+        /// The last entry that is in it.
+        at: Position,
+        /// Who belongs to the cluster as of it.
+        members: Members,
+    },
     /// Every write acknowledged before this read was asked for is at or below `index`.
     ReadAt {
-        /// The number given to [`Peer::read`].
-        read: u64,
+        /// What was given to [`Peer::read`].
+        read: ReadId,
         /// The index to have applied first.
         index: u64,
     },
     /// Term, leader or both have changed.
     Role(Role),
+    /// Who belongs to the cluster has changed.
+    Members(Members),
+    /// A node is so far behind that it needs a snapshot, and there is none that would do: take one.
+    SnapshotWanted,
+    /// This node must not go on, and why.
+    Fail(String),
 }
 
 /// One turn's share of the log.
@@ -99,18 +160,13 @@ pub struct Write {
 pub struct Error(#[from] raft::Error);
 
 impl Peer {
-    /// Starts from what is on disk. `applied` is the entry the state is restored to, and `conf_state` who votes as of it.
-    pub fn new(
-        id: u64,
-        loaded: Loaded,
-        conf_state: ConfState,
-        applied: u64,
-    ) -> Result<Self, Error> {
+    /// Starts from what is on disk.
+    pub fn new(begin: Begin) -> Result<Self, Error> {
         let config = Config {
-            id,
+            id: begin.id,
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
-            applied,
+            applied: begin.applied,
             max_size_per_msg: MESSAGE_BYTES,
             max_inflight_msgs: IN_FLIGHT_MESSAGES,
             check_quorum: true,
@@ -123,16 +179,22 @@ impl Peer {
         };
         config.validate()?;
         let logger = super::logger::to_tracing();
-        let raw = RawNode::new(&config, LiveLog::new(loaded, conf_state), &logger)?;
+        let log = LiveLog::new(begin.loaded, &begin.members, begin.snapshot);
         Ok(Self {
-            raw,
+            raw: RawNode::new(&config, log, &logger)?,
+            members: begin.members,
             role: Role::default(),
+            installing: VecDeque::new(),
+            installed: 0,
+            handed: 0,
+            persisted: 0,
+            decided: Vec::new(),
         })
     }
 
     /// Elects this node at once if nobody else votes, instead of after the first timeout.
     pub fn start(&mut self) -> Result<(), Error> {
-        if self.voters() == [self.raw.raft.id] {
+        if self.votes_alone() {
             self.raw.campaign()?;
         }
         Ok(())
@@ -140,19 +202,31 @@ impl Peer {
 
     /// A tick has passed.
     pub fn tick(&mut self) {
-        self.raw.tick();
+        if !self.must_not_campaign() {
+            self.raw.tick();
+        }
+    }
+
+    /// While a snapshot takes the place of the state, the log between the two is not there to be looked through, which
+    /// Raft's library does before it campaigns; and who votes alone wins at once, for which its own writes must be done.
+    fn must_not_campaign(&self) -> bool {
+        let installing = self.raw.raft.raft_log.applied < self.installed;
+        let writing = self.persisted < self.handed && self.votes_alone();
+        self.raw.raft.state != StateRole::Leader && (installing || writing)
     }
 
     /// A message came from another node. What no peer has business sending is dropped.
     pub fn step(&mut self, message: Message) {
         let stranger = self.raw.raft.prs().get(message.from).is_none();
         let unfit = match message.get_msg_type() {
-            // Proposals go to the leader through its own front door, so that they are counted and answered there.
-            MessageType::MsgPropose => true,
-            MessageType::MsgTimeoutNow | MessageType::MsgTransferLeader => stranger,
-            _ => message.to != self.raw.raft.id,
+            // Proposals and transfers go to the leader through its own front door, so that they are answered there.
+            MessageType::MsgPropose | MessageType::MsgTransferLeader => true,
+            MessageType::MsgTimeoutNow => stranger || self.must_not_campaign(),
+            // Asked again by who asks; handed on, it could go in circles.
+            MessageType::MsgReadIndex => self.raw.raft.state != StateRole::Leader,
+            _ => false,
         };
-        if unfit {
+        if unfit || message.to != self.raw.raft.id {
             return;
         }
         if let Err(error) = self.raw.step(message) {
@@ -186,19 +260,32 @@ impl Peer {
         })
     }
 
-    /// Asks how far the log must be applied for a read to see every acknowledged write. False while this node cannot
-    /// say: it does not lead, or has not committed an entry of its own term yet.
-    pub fn read(&mut self, number: u64) -> bool {
-        if self.raw.raft.state != StateRole::Leader || !self.raw.raft.commit_to_current_term() {
-            return false;
+    /// Asks how far the log must be applied for a read to see every acknowledged write. False while nobody can say:
+    /// there is no leader, or it is this node and has not committed an entry of its own term yet. A question to another
+    /// node may get lost, in silence.
+    pub fn read(&mut self, read: ReadId) -> bool {
+        let raft = &self.raw.raft;
+        let able = match raft.state {
+            StateRole::Leader => raft.commit_to_current_term(),
+            _ => raft.leader_id != 0,
+        };
+        if able {
+            self.raw.read_index(read.to_bytes());
         }
-        self.raw.read_index(number.to_le_bytes().to_vec());
-        true
+        able
     }
 
     /// Every turn up to this number is on disk.
     pub fn persisted(&mut self, number: u64) {
+        self.persisted = number;
         self.raw.on_persist_ready(number);
+        while let Some((turn, ..)) = self.installing.front()
+            && *turn <= number
+        {
+            if let Some((_, at, members)) = self.installing.pop_front() {
+                self.decided.push(Output::Install { at, members });
+            }
+        }
     }
 
     /// Every entry up to this index is applied.
@@ -208,16 +295,19 @@ impl Peer {
         }
     }
 
-    /// Forgets the log up to `index`, which is in a snapshot. Says where it then begins, for the log on disk.
-    pub fn compact(&mut self, index: u64) -> Option<Position> {
-        let applied = self.raw.raft.raft_log.applied;
-        self.raw.mut_store().compact(index.min(applied))
+    /// A snapshot of this entry is on disk, and can be sent.
+    pub fn snapshot_taken(&mut self, at: Position, members: Members) {
+        self.raw.mut_store().set_snapshot(at, members);
     }
 
     /// Moves what must be done into `out`.
     pub fn outputs(&mut self, out: &mut Vec<Output>) {
+        out.append(&mut self.decided);
         while self.raw.has_ready() {
             self.turn(out);
+        }
+        if self.raw.store().take_wanted() {
+            out.push(Output::SnapshotWanted);
         }
         let role = self.role();
         if role != self.role {
@@ -246,21 +336,23 @@ impl Peer {
         self.raw.raft.raft_log.last_index()
     }
 
-    /// Who votes, in order.
-    pub fn voters(&self) -> Vec<u64> {
-        let mut voters = self.conf_state().voters;
-        voters.sort_unstable();
-        voters
+    /// This node.
+    pub fn id(&self) -> u64 {
+        self.raw.raft.id
     }
 
-    /// Who votes and learns, as a snapshot keeps it.
-    pub fn conf_state(&self) -> ConfState {
-        self.raw.raft.prs().conf().to_conf_state()
+    /// Who belongs to the cluster, as of the newest committed entry that was handed out.
+    pub fn members(&self) -> &Members {
+        &self.members
     }
 
-    /// Takes the only chance out of Raft's library: when a simulated node campaigns follows from the seed.
-    #[cfg(test)]
-    pub(super) fn set_election_timeout(&mut self, ticks: usize) {
+    fn votes_alone(&self) -> bool {
+        self.members.outgoing.is_empty() && self.members.voters.iter().eq([&self.raw.raft.id])
+    }
+
+    /// Takes the only chance out of Raft's library: when a simulated node campaigns follows from the seed. To be called
+    /// after every other call, since any of them may draw a new timeout.
+    pub fn set_election_timeout(&mut self, ticks: usize) {
         self.raw
             .raft
             .set_randomized_election_timeout(ticks.clamp(ELECTION_TICKS, 2 * ELECTION_TICKS - 1));
@@ -273,48 +365,82 @@ impl Peer {
         if !messages.is_empty() {
             out.push(Output::Send(messages));
         }
+        let mut reset = None;
+        if !ready.snapshot().is_empty() {
+            match self.restore(&ready) {
+                Ok(at) => {
+                    reset = Some(at);
+                    out.push(Output::Members(self.members.clone()));
+                }
+                Err(why) => out.push(Output::Fail(why)),
+            }
+        }
         let entries = ready.take_entries();
         self.raw.mut_store().append(&entries);
         if let Some(hard_state) = ready.hs() {
             self.raw.mut_store().set_hard_state(hard_state.clone());
         }
         for state in ready.take_read_states() {
-            if let Ok(number) = <[u8; 8]>::try_from(state.request_ctx.as_slice()) {
-                out.push(Output::ReadAt {
-                    read: u64::from_le_bytes(number),
-                    index: state.index,
-                });
+            if let Some(read) = ReadId::from_bytes(&state.request_ctx) {
+                let index = state.index;
+                out.push(Output::ReadAt { read, index });
             }
         }
         let committed = ready.take_committed_entries();
         let write = Write {
             number: ready.number(),
-            batch: Batch::new(entries, ready.hs().cloned()),
+            batch: Batch::new(reset, entries, ready.hs().cloned()),
             sync: ready.must_sync(),
             then_send: ready.take_persisted_messages(),
         };
+        self.handed = write.number;
         self.raw.advance_append_async(ready);
         out.push(Output::Persist(write));
         if !committed.is_empty() {
-            self.change_members(&committed);
-            out.push(Output::Apply(committed));
+            let changes = self.change_members(&committed, out);
+            out.push(Output::Apply {
+                entries: committed,
+                changes,
+            });
         }
     }
 
-    fn change_members(&mut self, committed: &[Entry]) {
-        for entry in committed {
-            let changed = match entry.get_entry_type() {
-                EntryType::EntryNormal => continue,
-                EntryType::EntryConfChange => ConfChange::parse_from_bytes(&entry.data)
-                    .map_err(raft::Error::from)
-                    .and_then(|change| self.raw.apply_conf_change(&change)),
-                EntryType::EntryConfChangeV2 => ConfChangeV2::parse_from_bytes(&entry.data)
-                    .map_err(raft::Error::from)
-                    .and_then(|change| self.raw.apply_conf_change(&change)),
-            };
-            if let Err(error) = changed {
-                tracing::error!(%error, index = entry.index, "a change of members was not understood");
-            }
-        }
+    /// A snapshot takes the place of the log, in memory at once and on disk with this turn's write.
+    fn restore(&mut self, ready: &Ready) -> Result<Position, String> {
+        let metadata = ready.snapshot().get_metadata();
+        let at = Position {
+            index: metadata.index,
+            term: metadata.term,
+        };
+        let members = Members::decode(ready.snapshot().get_data()).ok_or_else(|| {
+            format!(
+                "the members in the snapshot of entry {} cannot be read: upgrade this node",
+                at.index
+            )
+        })?;
+        self.raw.mut_store().restore(at, &members);
+        self.members.clone_from(&members);
+        self.installing.push_back((ready.number(), at, members));
+        self.installed = at.index;
+        Ok(at)
+    }
+}
+
+impl ReadId {
+    fn to_bytes(self) -> Vec<u8> {
+        [self.node, self.life, self.number]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 24] = bytes.try_into().ok()?;
+        let word = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
+        Some(Self {
+            node: word(0)?,
+            life: word(8)?,
+            number: word(16)?,
+        })
     }
 }

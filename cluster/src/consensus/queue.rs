@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Many writers, one reader. It has no bound of its own: what enters is bounded by [`super::admission`] for proposals
-/// and reads, and by one event per turn of the writing thread for everything else.
+/// Many writers, one reader. It has no bound of its own: what enters is bounded by [`super::admission`] for proposals,
+/// reads and messages, and by one event per turn of the writing thread for everything else.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     inner: Mutex<Inner<T>>,

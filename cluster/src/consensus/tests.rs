@@ -30,6 +30,12 @@ impl Machine for Notebook {
         Ok(())
     }
 
+    fn members(&mut self, _members: &Members, _at: Position) {}
+
+    fn install(&mut self, at: Position, _members: &Members) -> Result<(), String> {
+        Err(format!("nobody sends the snapshot of entry {}", at.index))
+    }
+
     fn advanced(&mut self, _to: Position) {}
 
     fn role(&mut self, _role: Role) {}
@@ -43,6 +49,8 @@ fn begin<L: LogStore>(mut log: L) -> (Handle<u64>, Notebook) {
         log,
         members: Members::founder(1),
         applied: ORIGIN.index,
+        snapshot: None,
+        life: 1,
         machine: notebook.clone(),
         transport: Arc::new(Alone),
     })

@@ -13,6 +13,9 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Who belongs to the cluster from now on. Called once at the start and after every change.
     fn members(&self, members: &Members);
+
+    /// The newest log format that this node reads, by its own word; `None` until it has been heard.
+    fn log_format(&self, node: u64) -> Option<u32>;
 }
 
 /// What a transport tells its node.
@@ -29,6 +32,10 @@ pub trait Inbound: Send + Sync + 'static {
 
     /// How sending a snapshot to this node ended. Raft sends it nothing until this is said.
     fn snapshot_sent(&self, node: u64, arrived: bool);
+
+    /// A member has refused this node because it was removed ([`Members::removed`]; a node that is merely not known yet
+    /// is something else): it stops taking part and says so.
+    fn removed(&self);
 }
 
 /// The transport of a cluster of one.
@@ -44,4 +51,8 @@ impl Transport for Alone {
     }
 
     fn members(&self, _members: &Members) {}
+
+    fn log_format(&self, _node: u64) -> Option<u32> {
+        None
+    }
 }

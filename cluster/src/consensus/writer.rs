@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use raft::eraftpb::Message;
 
-use super::handle::{Event, Shared, Stall, State};
+use super::event::Event;
+use super::handle::{Shared, Stall, State};
 use super::log::{Batch, Error, LogStore, Position};
 use super::peer::Write;
 use super::queue::Queue;
@@ -35,11 +36,11 @@ pub(super) enum Job {
     Compact(Position),
 }
 
-pub(super) struct Writer<L, T, R> {
+pub(super) struct Writer<L, R> {
     log: L,
     jobs: Arc<Queue<Job>>,
     shared: Arc<Shared<R>>,
-    transport: Arc<T>,
+    transport: Arc<dyn Transport>,
     purged: Instant,
 }
 
@@ -61,12 +62,12 @@ impl Merged {
     }
 }
 
-impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
+impl<L: LogStore, R: Send + 'static> Writer<L, R> {
     pub(super) fn new(
         log: L,
         jobs: Arc<Queue<Job>>,
         shared: Arc<Shared<R>>,
-        transport: Arc<T>,
+        transport: Arc<dyn Transport>,
     ) -> Self {
         Self {
             log,
@@ -136,6 +137,7 @@ impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
                 Err(error) => {
                     if !stalled {
                         tracing::error!(%error, "the log cannot be written; nothing is acknowledged until it can");
+                        let _ = self.shared.tell(Event::Stalled(true));
                     }
                     stalled = true;
                     self.shared.stalled(Some(stall(&error)));
@@ -149,11 +151,12 @@ impl<L: LogStore, T: Transport, R: Send + 'static> Writer<L, T, R> {
         if stalled {
             tracing::info!("the log can be written again");
             self.shared.stalled(None);
+            let _ = self.shared.tell(Event::Stalled(false));
         }
         if !merged.then_send.is_empty() {
             self.transport.send(merged.then_send);
         }
-        let _ = self.shared.inbox.push(Event::Persisted(merged.number));
+        let _ = self.shared.tell(Event::Persisted(merged.number));
         true
     }
 

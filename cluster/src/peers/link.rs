@@ -275,6 +275,7 @@ fn refused(shared: &Shared, status: &Status) -> Ended {
     match refusal::read(status) {
         Some(refusal::REMOVED) => {
             shared.removed.send_replace(true);
+            shared.tell(|inbound| inbound.removed());
             Ended::Refused(why)
         }
         Some(refusal::STRANGER) => Ended::Refused(why),

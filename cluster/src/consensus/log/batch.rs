@@ -2,23 +2,37 @@
 
 use raft::eraftpb::{Entry, HardState};
 
+use super::Position;
+
 /// Entries and the newest hard state. Merging several keeps what the last of them would have left on disk.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
+    reset: Option<Position>,
     entries: Vec<Entry>,
     hard_state: Option<HardState>,
     bytes: usize,
 }
 
 impl Batch {
-    /// One turn's share.
-    pub fn new(entries: Vec<Entry>, hard_state: Option<HardState>) -> Self {
+    /// One turn's share. With `reset` a snapshot of that entry has come in and takes the place of all entries before
+    /// these.
+    pub fn new(
+        reset: Option<Position>,
+        entries: Vec<Entry>,
+        hard_state: Option<HardState>,
+    ) -> Self {
         let bytes = entries.iter().map(entry_bytes).sum();
         Self {
+            reset,
             entries,
             hard_state,
             bytes,
         }
+    }
+
+    /// Where the log begins anew: everything that was in it is forgotten before the entries are written.
+    pub fn reset(&self) -> Option<Position> {
+        self.reset
     }
 
     /// The entries, in order and without a gap.
@@ -38,11 +52,16 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.hard_state.is_none()
+        self.reset.is_none() && self.entries.is_empty() && self.hard_state.is_none()
     }
 
     /// Adds a later turn's share.
     pub fn merge(&mut self, later: Batch) {
+        if later.reset.is_some() {
+            self.reset = later.reset;
+            self.entries.clear();
+            self.bytes = 0;
+        }
         if let Some(first) = later.entries.first() {
             // A new leader may replace entries that an earlier turn of this very batch has brought.
             while self.entries.last().is_some_and(|e| e.index >= first.index) {
@@ -58,7 +77,7 @@ impl Batch {
 }
 
 /// Room one entry takes, roughly: its data and what surrounds it.
-pub(crate) fn entry_bytes(entry: &Entry) -> usize {
+pub(in crate::consensus) fn entry_bytes(entry: &Entry) -> usize {
     entry.data.len() + entry.context.len() + 24
 }
 
@@ -82,15 +101,17 @@ mod tests {
             ..HardState::default()
         };
         let mut batch = Batch::new(
+            None,
             vec![entry(5, 1), entry(6, 1), entry(7, 1)],
             Some(first_term),
         );
-        batch.merge(Batch::new(vec![entry(6, 2)], None));
+        batch.merge(Batch::new(None, vec![entry(6, 2)], None));
         let found: Vec<_> = batch.entries().iter().map(|e| (e.index, e.term)).collect();
         assert_eq!(found, [(5, 1), (6, 2)]);
         assert_eq!(batch.bytes(), 68);
         assert_eq!(batch.hard_state().map(|hs| hs.term), Some(1));
         batch.merge(Batch::new(
+            None,
             vec![],
             Some(HardState {
                 term: 2,
@@ -98,5 +119,10 @@ mod tests {
             }),
         ));
         assert_eq!(batch.hard_state().map(|hs| hs.term), Some(2));
+        let at = Position { index: 20, term: 2 };
+        batch.merge(Batch::new(Some(at), vec![entry(21, 2)], None));
+        batch.merge(Batch::new(None, vec![entry(22, 2)], None));
+        assert_eq!((batch.reset(), batch.entries().len()), (Some(at), 2));
+        assert_eq!(batch.bytes(), 68);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use raft::eraftpb::{Entry, HardState};
-use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
 
 use super::mark::Mark;
 use super::{Batch, Error, Loaded, LogStore, ORIGIN, Position};
@@ -87,12 +87,8 @@ impl EngineLog {
     }
 
     fn put_truncated(&self, to: Position) -> Result<(), Error> {
-        let mut bytes = to.index.to_le_bytes().to_vec();
-        bytes.extend(to.term.to_le_bytes());
         let mut batch = LogBatch::default();
-        batch
-            .put(GROUP, TRUNCATED.to_vec(), bytes)
-            .map_err(refused)?;
+        put_position(&mut batch, to)?;
         self.engine.write(&mut batch, true).map_err(refused)?;
         Ok(())
     }
@@ -141,7 +137,10 @@ impl LogStore for EngineLog {
             }
             None => {
                 let new = Loaded::new_cluster();
-                self.write(&Batch::new(Vec::new(), Some(new.hard_state.clone())), false)?;
+                self.write(
+                    &Batch::new(None, Vec::new(), Some(new.hard_state.clone())),
+                    false,
+                )?;
                 self.put_truncated(new.truncated)?;
                 new
             }
@@ -169,6 +168,14 @@ impl LogStore for EngineLog {
 
     fn write(&mut self, batch: &Batch, sync: bool) -> Result<(), Error> {
         let mut write = LogBatch::with_capacity(2);
+        if let Some(at) = batch.reset() {
+            // First, and in the same write: the engine cannot bear a gap between what it has and what comes.
+            write.add_command(GROUP, Command::Clean);
+            put_position(&mut write, at)?;
+            if at.index < self.last.index {
+                self.mark.lower(at).map_err(Error::Mark)?;
+            }
+        }
         write
             .add_entries::<Entries>(GROUP, batch.entries())
             .map_err(refused)?;
@@ -180,7 +187,7 @@ impl LogStore for EngineLog {
         if let Some(first) = batch
             .entries()
             .first()
-            .filter(|first| first.index <= self.last.index)
+            .filter(|first| batch.reset().is_none() && first.index <= self.last.index)
         {
             let before = Position {
                 index: first.index - 1,
@@ -189,6 +196,9 @@ impl LogStore for EngineLog {
             self.mark.lower(before).map_err(Error::Mark)?;
         }
         self.engine.write(&mut write, sync).map_err(refused)?;
+        if let Some(at) = batch.reset() {
+            self.last = at;
+        }
         if let Some(last) = batch.entries().last() {
             self.last = Position {
                 index: last.index,
@@ -210,6 +220,12 @@ impl LogStore for EngineLog {
     fn purge(&mut self) -> Result<(), Error> {
         self.engine.purge_expired_files().map(drop).map_err(refused)
     }
+}
+
+fn put_position(batch: &mut LogBatch, to: Position) -> Result<(), Error> {
+    let mut bytes = to.index.to_le_bytes().to_vec();
+    bytes.extend(to.term.to_le_bytes());
+    batch.put(GROUP, TRUNCATED.to_vec(), bytes).map_err(refused)
 }
 
 /// Sorts a failed write: no room, or anything else.

@@ -74,6 +74,10 @@ impl Change {
     fn apply_to(self, loaded: &mut Loaded) {
         match self {
             Self::Write(batch) => {
+                if let Some(at) = batch.reset() {
+                    loaded.entries.clear();
+                    loaded.truncated = at;
+                }
                 if let Some(first) = batch.entries().first() {
                     let keep = loaded.entries.partition_point(|e| e.index < first.index);
                     loaded.entries.truncate(keep);

@@ -32,6 +32,7 @@ fn hard_state(term: u64, commit: u64) -> Option<HardState> {
 
 fn batch(indices: std::ops::Range<u64>, term: u64, commit: u64) -> Batch {
     Batch::new(
+        None,
         indices.map(|i| entry(i, term)).collect(),
         hard_state(term, commit),
     )
@@ -111,6 +112,36 @@ fn a_compacted_log_begins_behind_the_snapshot() {
     let (_, loaded) = open(dir.path()).unwrap();
     assert_eq!(indices(&loaded), (31, 52, 22));
     assert_eq!(loaded.truncated, Position { index: 30, term: 1 });
+}
+
+#[test]
+fn a_reset_forgets_everything_and_the_log_goes_on_behind_it() {
+    // A snapshot from another node may be far ahead of the log, or fall into the midst of it.
+    for at in [1000, 30] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path());
+        let (mut log, _) = open(dir.path()).unwrap();
+        let position = Position { index: at, term: 3 };
+        let entries = vec![entry(at + 1, 3)];
+        let reset = Batch::new(Some(position), entries, hard_state(3, at));
+        log.write(&reset, true).unwrap();
+        log.write(&batch(at + 2..at + 4, 3, at + 1), true).unwrap();
+        log.purge().unwrap();
+        drop(log);
+        let (mut log, loaded) = open(dir.path()).unwrap();
+        assert_eq!(indices(&loaded), (at + 1, at + 3, 3));
+        assert_eq!(
+            (loaded.truncated, loaded.hard_state.commit),
+            (position, at + 1)
+        );
+        log.compact(Position {
+            index: at + 2,
+            term: 3,
+        })
+        .unwrap();
+        drop(log);
+        assert_eq!(indices(&open(dir.path()).unwrap().1), (at + 3, at + 3, 1));
+    }
 }
 
 #[test]

@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft::eraftpb::ConfState;
 
 use super::super::log::{Batch, LogStore, MemLog, MemLogDisk, ORIGIN, Position};
 use super::super::waiters::Waiters;
-use super::super::{Output, Peer, Write};
+use super::super::{Begin, Output, Peer, Write};
 use super::Dice;
+use crate::members::Members;
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
@@ -40,11 +40,14 @@ impl Life {
     fn begin(disk: &MemLogDisk) -> Self {
         let mut log = disk.open();
         let loaded = log.load().unwrap();
-        let conf_state = ConfState {
-            voters: vec![1],
-            ..ConfState::default()
-        };
-        let mut peer = Peer::new(1, loaded, conf_state, ORIGIN.index).unwrap();
+        let mut peer = Peer::new(Begin {
+            id: 1,
+            loaded,
+            applied: ORIGIN.index,
+            members: Members::founder(1),
+            snapshot: None,
+        })
+        .unwrap();
         peer.start().unwrap();
         let (to_write, to_apply) = (VecDeque::new(), VecDeque::new());
         Self {
@@ -64,9 +67,9 @@ impl Life {
         for output in outputs {
             match output {
                 Output::Persist(write) => self.to_write.push_back(write),
-                Output::Apply(entries) => self.to_apply.extend(entries),
+                Output::Apply { entries, .. } => self.to_apply.extend(entries),
                 Output::Send(messages) => assert!(messages.is_empty()),
-                Output::ReadAt { .. } | Output::Role(_) => {}
+                _ => {}
             }
         }
     }

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, Message};
+use raft::eraftpb::{Entry, Message};
 
 use super::super::log::{LogStore, MemLog, MemLogDisk, ORIGIN, Position};
 use super::super::waiters::Waiters;
-use super::super::{Output, Peer, Write};
+use super::super::{Begin, Output, Peer, Write};
 use super::Dice;
+use crate::members::Members;
 
 const SEEDS: u64 = 200;
 const STEPS: usize = 4_000;
@@ -52,11 +53,18 @@ impl Node {
     fn begin(number: usize, disk: MemLogDisk) -> Self {
         let mut log = disk.open();
         let loaded = log.load().unwrap();
-        let conf_state = ConfState {
-            voters: (1..=NODES as u64).collect(),
-            ..ConfState::default()
-        };
-        let peer = Peer::new(number as u64 + 1, loaded, conf_state, ORIGIN.index).unwrap();
+        let peer = Peer::new(Begin {
+            id: number as u64 + 1,
+            loaded,
+            applied: ORIGIN.index,
+            members: Members {
+                voters: (1..=NODES as u64).collect(),
+                last_id: NODES as u64,
+                ..Members::default()
+            },
+            snapshot: None,
+        })
+        .unwrap();
         let (to_write, to_apply) = (VecDeque::new(), VecDeque::new());
         Self {
             peer,
@@ -98,13 +106,13 @@ impl World {
             match output {
                 Output::Send(messages) => self.network.extend(messages),
                 Output::Persist(write) => node.to_write.push_back(write),
-                Output::Apply(entries) => node.to_apply.extend(entries),
+                Output::Apply { entries, .. } => node.to_apply.extend(entries),
                 Output::Role(role) if role.leads => {
                     let first = *self.truth.leaders.entry(role.term).or_insert(number);
                     assert_eq!(first, number, "one leader in term {}", role.term);
                 }
                 Output::Role(_) => drop(node.waiters.take_all()),
-                Output::ReadAt { .. } => {}
+                _ => {}
             }
         }
     }

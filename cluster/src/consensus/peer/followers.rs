@@ -1,0 +1,107 @@
+//! What a leader knows of the others: how far each is, who could take over, and what they still need of the log.
+
+use raft::{ProgressState, SnapshotStatus, StateRole};
+
+use super::Peer;
+use crate::consensus::log::Position;
+
+/// Bytes of the log in memory. Entries that a follower still needs are kept up to this; one that is further behind gets a
+/// snapshot.
+const KEPT_BYTES: usize = 192 << 20;
+
+/// A node as its leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeProgress {
+    /// The node.
+    pub id: u64,
+    /// Everything up to here is in its log.
+    pub matched: u64,
+    /// What it is being sent.
+    pub sending: Sending,
+    /// Whether it was heard within the last election timeout.
+    pub active: bool,
+}
+
+/// What a leader sends to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// One message at a time, to find out where its log ends.
+    Probe,
+    /// Entries, as they come.
+    Log,
+    /// A snapshot, and nothing else until it is there.
+    Snapshot,
+}
+
+impl Peer {
+    /// Everybody else, by id, as this leader sees them; nobody on a node that does not lead. `active` says who was heard
+    /// lately.
+    pub fn followers(&self, active: impl Fn(u64) -> bool) -> Vec<NodeProgress> {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return Vec::new();
+        }
+        let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+        let mut followers: Vec<NodeProgress> = others
+            .map(|(id, progress)| NodeProgress {
+                id: *id,
+                matched: progress.matched,
+                sending: match progress.state {
+                    ProgressState::Probe => Sending::Probe,
+                    ProgressState::Replicate => Sending::Log,
+                    ProgressState::Snapshot => Sending::Snapshot,
+                },
+                active: active(*id),
+            })
+            .collect();
+        followers.sort_unstable_by_key(|follower| follower.id);
+        followers
+    }
+
+    /// The voter with most of the log that takes part right now.
+    pub(super) fn successor(&self) -> Option<u64> {
+        let raft = &self.raw.raft;
+        raft.prs()
+            .iter()
+            .filter(|(id, progress)| {
+                **id != raft.id
+                    && self.members.voters.contains(id)
+                    && progress.state == ProgressState::Replicate
+            })
+            .max_by_key(|(id, progress)| (progress.matched, **id))
+            .map(|(id, _)| *id)
+    }
+
+    /// Forgets the log up to `index`, which is in a snapshot, but for what those who are `active` still need, up to a
+    /// bound. Says where it then begins, for the log on disk.
+    pub fn compact(&mut self, index: u64, active: impl Fn(u64) -> bool) -> Option<Position> {
+        let raft = &self.raw.raft;
+        let mut to = index.min(raft.raft_log.applied);
+        if raft.state == StateRole::Leader && self.raw.store().bytes() <= KEPT_BYTES {
+            let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+            for (_, progress) in others.filter(|(id, _)| active(**id)) {
+                to = to.min(match progress.state {
+                    // It goes on from there once the snapshot is in.
+                    ProgressState::Snapshot => progress.pending_snapshot,
+                    ProgressState::Probe | ProgressState::Replicate => progress.matched,
+                });
+            }
+        }
+        self.raw.mut_store().compact(to)
+    }
+
+    /// Messages to this node got lost.
+    pub fn unreachable(&mut self, node: u64) {
+        self.raw.report_unreachable(node);
+    }
+
+    /// How sending a snapshot to this node ended.
+    pub fn snapshot_sent(&mut self, node: u64, arrived: bool) {
+        let status = if arrived {
+            SnapshotStatus::Finish
+        } else {
+            SnapshotStatus::Failure
+        };
+        self.raw.report_snapshot(node, status);
+    }
+}

@@ -1,0 +1,95 @@
+//! Reads on their way through Raft: one question for everybody who waits, asked again when it got lost.
+
+use std::collections::BTreeMap;
+
+use super::event::ReadWaiter;
+use super::handle::Refused;
+use super::peer::{ELECTION_TICKS, Peer, ReadId};
+
+/// A read that got no answer for this many ticks is asked for again: Raft drops such questions in silence.
+const AGAIN_TICKS: u64 = 5;
+
+/// Without a leader a read waits for this many ticks: an election takes one to two timeouts.
+const PATIENCE_TICKS: u64 = 4 * ELECTION_TICKS as u64;
+
+/// Questions under way at once. Each costs a round of heartbeats, so what comes in meanwhile shares the next one.
+const ASKED: usize = 4;
+
+/// All reads of this node that are not safe yet.
+pub(super) struct Reads {
+    /// Of the newest question.
+    last: ReadId,
+    /// Not asked for yet, with the tick at which each came.
+    waiting: Vec<(u64, ReadWaiter)>,
+    /// Asked for, at a tick.
+    asked: BTreeMap<ReadId, (u64, Vec<(u64, ReadWaiter)>)>,
+}
+
+impl Reads {
+    pub(super) fn new(node: u64, life: u64) -> Self {
+        let last = ReadId {
+            node,
+            life,
+            number: 0,
+        };
+        Self {
+            last,
+            waiting: Vec::new(),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, waiter: ReadWaiter, now: u64) {
+        self.waiting.push((now, waiter));
+    }
+
+    /// One question for all that wait, if it can be asked now.
+    pub(super) fn ask(&mut self, peer: &mut Peer, now: u64) -> bool {
+        if self.waiting.is_empty() || self.asked.len() >= ASKED {
+            return false;
+        }
+        let read = ReadId {
+            number: self.last.number + 1,
+            ..self.last
+        };
+        let asked = peer.read(read);
+        if asked {
+            self.last = read;
+            let waiters = std::mem::take(&mut self.waiting);
+            self.asked.insert(read, (now, waiters));
+        }
+        asked
+    }
+
+    /// The question is answered: who asked it.
+    pub(super) fn answered(&mut self, read: ReadId) -> Option<Vec<ReadWaiter>> {
+        let (_, waiters) = self.asked.remove(&read)?;
+        Some(waiters.into_iter().map(|(_, waiter)| waiter).collect())
+    }
+
+    /// Another node leads, or none: whatever was asked is asked again.
+    pub(super) fn leader_changed(&mut self) {
+        for (_, waiters) in std::mem::take(&mut self.asked).into_values() {
+            self.waiting.extend(waiters);
+        }
+    }
+
+    /// Reads whose question got lost wait to be asked for again; those nobody waits for any more are dropped, and those
+    /// that no leader came for are refused.
+    pub(super) fn tick(&mut self, leader: Option<u64>, now: u64) {
+        while let Some(first) = self.asked.first_entry() {
+            if now.saturating_sub(first.get().0) < AGAIN_TICKS {
+                break;
+            }
+            self.waiting.extend(first.remove().1);
+        }
+        self.waiting.retain(|(_, waiter)| !waiter.gone());
+        if leader.is_some() {
+            return;
+        }
+        let tired = |(since, _): &mut (u64, ReadWaiter)| now - *since >= PATIENCE_TICKS;
+        for (_, waiter) in self.waiting.extract_if(.., tired) {
+            waiter.answer(Err(Refused::NotLeader { leader: None }));
+        }
+    }
+}
