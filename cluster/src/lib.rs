@@ -20,9 +20,12 @@ mod leader;
 pub mod members;
 pub mod metrics;
 mod node;
-#[expect(
-    dead_code,
-    reason = "a node does not open its port for other nodes yet"
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "a node does not open its port for other nodes yet"
+    )
 )]
 pub mod peers;
 pub mod ports;

@@ -145,7 +145,11 @@ impl Peers {
             .initial_stream_window_size(dial::WINDOW_BYTES)
             .initial_connection_window_size(dial::WINDOW_BYTES)
             .add_service(service)
-            .serve_with_incoming(listener::connections(listener, server_tls));
+            .serve_with_incoming(listener::connections(
+                listener,
+                server_tls,
+                shared.closing.subscribe(),
+            ));
         let serving = runtime.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(

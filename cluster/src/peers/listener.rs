@@ -11,8 +11,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -39,7 +39,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// A caller's connection. Gives its room back when it ends.
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
-    ends: Option<Pin<Box<Sleep>>>,
+    /// Done when the connection may go on no longer; `None` then.
+    ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -56,13 +57,15 @@ impl Connected for Connection {
     }
 }
 
-/// The connections that come in, until the stream is dropped.
+/// The connections that come in, until the stream is dropped. Once `closing` says so, all of them end: what serves them
+/// does not know when its own time is over.
 pub(super) fn connections(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
+    closing: watch::Receiver<bool>,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let (found, connections) = mpsc::channel(1);
-    tokio::spawn(accept(listener, tls.into(), found));
+    tokio::spawn(accept(listener, tls.into(), found, closing));
     ReceiverStream::new(connections)
 }
 
@@ -70,6 +73,7 @@ async fn accept(
     listener: TcpListener,
     tls: TlsAcceptor,
     found: mpsc::Sender<io::Result<Connection>>,
+    closing: watch::Receiver<bool>,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let members = Arc::new(Semaphore::new(MEMBERS));
@@ -92,8 +96,9 @@ async fn accept(
         };
         let (tls, found) = (tls.clone(), found.clone());
         let (members, strangers) = (Arc::clone(&members), Arc::clone(&strangers));
+        let closing = closing.clone();
         tokio::spawn(async move {
-            let connection = greet(tcp, &tls, members, strangers).await;
+            let connection = greet(tcp, &tls, members, strangers, closing).await;
             drop(greeting);
             if let Some(connection) = connection {
                 let _ = found.send(Ok(connection)).await;
@@ -107,6 +112,7 @@ async fn greet(
     tls: &TlsAcceptor,
     members: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    mut closing: watch::Receiver<bool>,
 ) -> Option<Connection> {
     tcp.set_nodelay(true).ok()?;
     let from = tcp.peer_addr().ok()?;
@@ -124,9 +130,18 @@ async fn greet(
         tracing::warn!(%from, stranger, "too many connections: this one is dropped");
         return None;
     };
+    let ends = async move {
+        // The sender is gone only when everything is.
+        let closed = async { drop(closing.wait_for(|closing| *closing).await) };
+        if stranger {
+            let _ = timeout(STRANGER_FOR, closed).await;
+        } else {
+            closed.await;
+        }
+    };
     Some(Connection {
         stream,
-        ends: stranger.then(|| Box::pin(sleep(STRANGER_FOR))),
+        ends: Some(Box::pin(ends)),
         _room: room,
     })
 }
@@ -137,10 +152,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(ends) = &mut self.ends
-            && ends.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        let over = match &mut self.ends {
+            Some(ends) => ends.as_mut().poll(context).is_ready(),
+            None => true,
+        };
+        if over {
+            self.ends = None;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_read(context, into)
     }

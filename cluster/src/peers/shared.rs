@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) runtime: Handle,
     /// Whether some member says that this node was removed.
     pub(super) removed: watch::Sender<bool>,
+    /// Whether callers' connections are to end.
+    pub(super) closing: watch::Sender<bool>,
     attached: RwLock<Option<Attached>>,
     links: Mutex<BTreeMap<u64, Running>>,
 }
@@ -83,6 +85,7 @@ impl Shared {
             snapshots: parts.snapshots,
             runtime: parts.runtime,
             removed: watch::Sender::new(false),
+            closing: watch::Sender::new(false),
             attached: RwLock::new(None),
             links: Mutex::new(BTreeMap::new()),
         }
@@ -166,8 +169,9 @@ impl Shared {
         }
     }
 
-    /// Ends every link, and forgets the node behind.
+    /// Ends every link and every caller's connection, and forgets the node behind.
     pub(super) fn close(&self) {
+        self.closing.send_replace(true);
         self.links.lock().clear();
         self.attach(None);
     }

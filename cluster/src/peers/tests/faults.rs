@@ -1,0 +1,69 @@
+//! Peers die, hang and come back; what is not read is bounded.
+
+use std::time::{Duration, Instant};
+
+use super::support::{
+    CLUSTER, Endpoint, Then, acquaint, append, copy, credentials, indices, members,
+};
+use crate::consensus::Transport;
+use crate::peers::authority::{Authority, new_key, read_key};
+use crate::peers::credentials::Credentials;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_was_killed_is_reached_again_when_it_is_back() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let key = new_key().unwrap();
+    let again = |key: &rcgen::KeyPair| {
+        let key = read_key(key.serialized_der()).unwrap();
+        let certificate = authority.certify(2, &key).unwrap();
+        Credentials::joined(copy(&authority, CLUSTER), key, certificate)
+    };
+    let first = Endpoint::start(1, credentials(&authority, 1, CLUSTER));
+    let second = Endpoint::start(2, again(&key));
+    let at = second.address;
+    acquaint([&first, &second]);
+    let everybody = members([&first, &second]);
+    first.sees(2, |seen| seen.reachable).await;
+    second.peers.shutdown().await;
+    drop(second);
+    first.ear.hears(|told| told.unreachable.contains(&2)).await;
+    let gone = |seen: &crate::peers::Seen| !seen.reachable && seen.failure.is_some();
+    first.sees(2, gone).await;
+    // Its messages are dropped now, and that is said.
+    let before = first.ear.now().unreachable.len();
+    first.peers.send(vec![append(1, 2, 1, 1)]);
+    first
+        .ear
+        .hears(|told| told.unreachable.len() > before)
+        .await;
+    let begun = Instant::now();
+    let second = Endpoint::start_at(2, again(&key), at);
+    // It knows nobody yet, so that only the first can reach out.
+    first.sees(2, |seen| seen.reachable).await;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    second.members(&everybody);
+    first.peers.send(vec![append(1, 2, 2, 1)]);
+    second.ear.hears(|told| indices(told) == [2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_reads_nothing_costs_bounded_memory_and_is_given_up() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let first = Endpoint::start(1, credentials(&authority, 1, CLUSTER));
+    let two = credentials(&authority, 2, CLUSTER);
+    let (second, proxy) = Endpoint::behind(2, two, 8 << 20, Then::Hang).await;
+    acquaint([&first, &second]);
+    first.sees(2, |seen| seen.reachable).await;
+    // 200 MB, of which the outbox holds 64 MiB, and what is on its way a few more.
+    for index in 0..400 {
+        first.peers.send(vec![append(1, 2, index, 512 << 10)]);
+    }
+    let dropped = first.peers.seen().remove(0).dropped;
+    assert!(dropped > 200, "{dropped} of 400 were dropped");
+    first.ear.hears(|told| told.unreachable.contains(&2)).await;
+    // Nothing is read for 3 s: the peer hangs, and that is noticed without its help.
+    let given_up = |seen: &crate::peers::Seen| !seen.reachable && seen.failure.is_some();
+    first.sees(2, given_up).await;
+    assert!(proxy.passed() < 16 << 20, "{}", proxy.passed());
+}

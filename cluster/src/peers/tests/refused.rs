@@ -1,0 +1,197 @@
+//! Who is not heard: without a certificate, with another authority's, removed, or of another cluster.
+
+use bytes::Bytes;
+use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
+use stepcast_proto::raft::v1::{ExchangeRequest, Hello};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::support::{CLUSTER, Endpoint, append, cluster, credentials, indices, members};
+use crate::consensus::Transport;
+use crate::peers::authority::Authority;
+use crate::peers::credentials::Credentials;
+use crate::peers::dial::dial;
+use crate::peers::{FRAME_BYTES_MAX, refusal, tls};
+
+fn hello(from: u64, to: u64) -> Hello {
+    Hello {
+        cluster_id: CLUSTER,
+        from,
+        to,
+        ..Hello::default()
+    }
+}
+
+/// A caller that is no endpoint: says what it likes.
+async fn call(to: &Endpoint, with: &Credentials) -> PeerServiceClient<Channel> {
+    let tls = tls::client(with).unwrap();
+    let name = crate::peers::authority::node_name(to.peers.me().id, CLUSTER);
+    let dialled = dial(&to.address.to_string(), Some(&name), tls).await;
+    PeerServiceClient::new(dialled.unwrap().channel).max_encoding_message_size(usize::MAX)
+}
+
+async fn say(
+    client: &mut PeerServiceClient<Channel>,
+    requests: Vec<ExchangeRequest>,
+) -> Result<(), Status> {
+    let requests = futures::stream::iter(requests);
+    let mut answers = client.exchange(requests).await?.into_inner();
+    while answers.message().await?.is_some() {}
+    Ok(())
+}
+
+fn greeting(hello: Hello) -> ExchangeRequest {
+    ExchangeRequest {
+        hello: Some(hello),
+        ..ExchangeRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_of_another_authority_reaches_nobody() {
+    let (_, nodes) = cluster(1);
+    // Even if it calls itself the same cluster's.
+    let other = Authority::found(CLUSTER).unwrap();
+    let stranger = Endpoint::start(2, credentials(&other, 2, CLUSTER));
+    stranger.peers.members(&members(&nodes));
+    stranger
+        .sees(1, |seen| {
+            let failure = seen.failure.as_deref().unwrap_or_default();
+            failure.contains("has not proved that it belongs to the cluster")
+        })
+        .await;
+    assert!(nodes[0].ear.now().messages.is_empty());
+    // Nor does somebody without scruples about whom it talks to: it trusts by a token, and shows nothing.
+    let token = nodes[0].peers.mint_token(std::time::Duration::from_secs(9));
+    let tls = tls::joiner(&token.unwrap()).unwrap();
+    let address = nodes[0].address.to_string();
+    let mut client = PeerServiceClient::new(dial(&address, None, tls).await.unwrap().channel);
+    let status = say(&mut client, vec![greeting(hello(1, 1))])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(
+        status.message(),
+        "nodes are known by their certificates, and this call came without one"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_lie_is_told_apart() {
+    let (authority, nodes) = cluster(2);
+    let two = credentials(&authority, 2, CLUSTER);
+    let mut client = call(&nodes[0], &two).await;
+    let mut other = hello(2, 1);
+    other.cluster_id = 9;
+    let lies = [
+        (
+            other,
+            "the caller belongs to cluster 0000000000000009, this node to cluster 00000000000000c1",
+        ),
+        (
+            hello(2, 5),
+            "the call was meant for node 5, but this is node 1",
+        ),
+        (hello(3, 1), "the certificate is not node 3's"),
+        // The right name and authority, but not the key that the log knows.
+        (hello(2, 1), "the certificate is not node 2's"),
+    ];
+    for (lie, sentence) in lies {
+        let status = say(&mut client, vec![greeting(lie)]).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert_eq!(status.message(), sentence);
+    }
+    let status = say(&mut client, vec![ExchangeRequest::default()]).await;
+    assert_eq!(status.unwrap_err().code(), Code::InvalidArgument);
+    assert!(nodes[0].ear.now().messages.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_others_and_frames_beyond_all_bounds_end_the_stream() {
+    let (authority, nodes) = cluster(1);
+    let newer = credentials(&authority, 2, CLUSTER);
+    let mut client = call(&nodes[0], &newer).await;
+    let message = |message: &raft::eraftpb::Message| {
+        Bytes::from(protobuf::Message::write_to_bytes(message).unwrap())
+    };
+    let frame = |messages| ExchangeRequest {
+        messages,
+        ..ExchangeRequest::default()
+    };
+    let mut snapshot = append(2, 1, 1, 1);
+    snapshot.set_msg_type(raft::eraftpb::MessageType::MsgSnapshot);
+    let bad = [
+        (
+            frame(vec![message(&append(3, 1, 1, 1))]),
+            Code::InvalidArgument,
+        ),
+        (
+            frame(vec![message(&append(2, 3, 1, 1))]),
+            Code::InvalidArgument,
+        ),
+        (
+            frame(vec![Bytes::from_static(b"\xff\xff")]),
+            Code::InvalidArgument,
+        ),
+        (frame(vec![message(&snapshot)]), Code::InvalidArgument),
+        (
+            frame(vec![Bytes::from(vec![0; FRAME_BYTES_MAX])]),
+            Code::OutOfRange,
+        ),
+    ];
+    for (frame, code) in bad {
+        let requests = vec![greeting(hello(2, 1)), frame];
+        let status = say(&mut client, requests).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+    }
+    assert!(nodes[0].ear.now().messages.is_empty());
+    // The node goes on.
+    let good = frame(vec![message(&append(2, 1, 4, 1))]);
+    say(&mut client, vec![greeting(hello(2, 1)), good])
+        .await
+        .unwrap();
+    nodes[0].ear.hears(|told| indices(told) == [4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_cut_off_and_told_so() {
+    let (_, nodes) = cluster(3);
+    nodes[1].sees(1, |seen| seen.reachable).await;
+    let mut without = members(&nodes);
+    without.voters.remove(&2);
+    without.nodes.remove(&2);
+    let mut removed = nodes[1].peers.removed();
+    assert!(!*removed.borrow());
+    nodes[0].members(&without);
+    assert_eq!(nodes[0].peers.seen().len(), 1, "the link to it ends");
+    // Its own stream ends with the next ping, and it is told why when it tries again.
+    tokio::time::timeout(super::support::SOON, removed.wait_for(|removed| *removed))
+        .await
+        .unwrap()
+        .unwrap();
+    nodes[1]
+        .sees(1, |seen| {
+            let failure = seen.failure.as_deref().unwrap_or_default();
+            failure.starts_with("node 2 was removed from the cluster")
+        })
+        .await;
+    let heard = nodes[0].ear.now().messages.len();
+    nodes[1]
+        .peers
+        .send(vec![append(2, 1, 1, 1), append(2, 3, 2, 1)]);
+    nodes[2].ear.hears(|told| indices(told) == [2]).await;
+    assert_eq!(nodes[0].ear.now().messages.len(), heard);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_the_node_has_started_calls_are_put_off() {
+    let (authority, nodes) = cluster(1);
+    nodes[0].peers.shared.attach(None);
+    let newer = credentials(&authority, 2, CLUSTER);
+    let mut client = call(&nodes[0], &newer).await;
+    let status = say(&mut client, vec![greeting(hello(2, 1))])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(refusal::read(&status), Some(refusal::LATER));
+}

@@ -1,0 +1,246 @@
+//! Snapshots arrive whole or not at all, whatever their size, and how it went is always said.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use raft::eraftpb::{Message, MessageType};
+use tempfile::TempDir;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::support::{CLUSTER, Endpoint, Then, acquaint, cluster, credentials};
+use crate::consensus::Transport;
+use crate::consensus::log::Position;
+use crate::peers::authority::Authority;
+use crate::peers::{Receiving, SnapshotFiles};
+
+/// Snapshots that end with their own checksum. Writing can be held up.
+pub(super) struct Folder {
+    dir: TempDir,
+    gate: Arc<Gate>,
+    /// The files that were opened for sending, at the sender's place in them.
+    opened: Mutex<Vec<File>>,
+}
+
+#[derive(Default)]
+struct Gate {
+    shut: Mutex<bool>,
+    opened: Condvar,
+    waiting: tokio::sync::Notify,
+}
+
+struct Incoming {
+    file: File,
+    path: PathBuf,
+    gate: Arc<Gate>,
+    done: bool,
+}
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            gate: Arc::default(),
+            opened: Mutex::default(),
+        }
+    }
+
+    fn put(&self, at: Position, bytes: &[u8]) {
+        let mut whole = bytes.to_vec();
+        whole.extend_from_slice(&xxh3_64(bytes).to_le_bytes());
+        fs::write(self.path(at, "snapshot"), whole).unwrap();
+    }
+
+    fn path(&self, at: Position, ending: &str) -> PathBuf {
+        let name = format!("{}-{}.{ending}", at.index, at.term);
+        self.dir.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let files = fs::read_dir(self.dir.path()).unwrap();
+        files
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+impl SnapshotFiles for Folder {
+    fn open(&self, at: Position) -> io::Result<File> {
+        let file = File::open(self.path(at, "snapshot"))?;
+        self.opened.lock().push(file.try_clone()?);
+        Ok(file)
+    }
+
+    fn receive(&self, at: Position) -> io::Result<Box<dyn Receiving>> {
+        let path = self.path(at, "tmp");
+        Ok(Box::new(Incoming {
+            file: File::create(&path)?,
+            path,
+            gate: Arc::clone(&self.gate),
+            done: false,
+        }))
+    }
+}
+
+impl Receiving for Incoming {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut shut = self.gate.shut.lock();
+        while *shut {
+            self.gate.waiting.notify_one();
+            self.gate.opened.wait(&mut shut);
+        }
+        drop(shut);
+        self.file.write_all(piece)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if !whole(&self.path) {
+            return Err("the snapshot is damaged".into());
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.path, self.path.with_extension("received"))?;
+        self.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn whole(path: &Path) -> bool {
+    let bytes = fs::read(path).unwrap();
+    let (body, sum) = bytes.split_at(bytes.len().saturating_sub(8));
+    let mut hash = Xxh3::new();
+    hash.update(body);
+    sum == hash.digest().to_le_bytes()
+}
+
+const AT: Position = Position { index: 9, term: 4 };
+
+fn message(from: u64, to: u64) -> Message {
+    let mut message = Message {
+        from,
+        to,
+        term: 5,
+        ..Message::default()
+    };
+    message.set_msg_type(MessageType::MsgSnapshot);
+    let metadata = message.mut_snapshot().mut_metadata();
+    metadata.index = AT.index;
+    metadata.term = AT.term;
+    message
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let words = (0..bytes as u64 / 8).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+async fn pair() -> (Endpoint, Endpoint) {
+    let (_, nodes) = cluster(2);
+    let [first, second] = <[Endpoint; 2]>::try_from(nodes).ok().unwrap();
+    first.sees(2, |seen| seen.reachable).await;
+    (first, second)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_megabytes_arrive_and_are_never_in_memory() {
+    let (first, second) = pair().await;
+    let bytes = noise(50 << 20);
+    first.folder.put(AT, &bytes);
+    *second.folder.gate.shut.lock() = true;
+    first.peers.send(vec![message(1, 2)]);
+    second.folder.gate.waiting.notified().await;
+    // The receiver's disk hangs: the sender stops soon, with the rest still on its own disk.
+    let read = || first.folder.opened.lock()[0].stream_position().unwrap();
+    let mut before = u64::MAX;
+    while before != read() {
+        before = read();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(before <= 24 << 20, "{before} bytes were read");
+    assert!(second.ear.now().snapshots.is_empty());
+    *second.folder.gate.shut.lock() = false;
+    second.folder.gate.opened.notify_all();
+    let told = second.ear.hears(|told| !told.snapshots.is_empty()).await;
+    assert_eq!(told.snapshots, [message(1, 2)]);
+    first.ear.hears(|told| told.sent == [(2, true)]).await;
+    assert_eq!(second.folder.names(), ["9-4.received"]);
+    let received = fs::read(second.folder.path(AT, "received")).unwrap();
+    assert!(received[..received.len() - 8] == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_snapshot_at_a_time_goes_to_a_peer() {
+    let (first, second) = pair().await;
+    first.folder.put(AT, &noise(1 << 20));
+    *second.folder.gate.shut.lock() = true;
+    first.peers.send(vec![message(1, 2)]);
+    second.folder.gate.waiting.notified().await;
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent == [(2, false)]).await;
+    *second.folder.gate.shut.lock() = false;
+    second.folder.gate.opened.notify_all();
+    first
+        .ear
+        .hears(|told| told.sent == [(2, false), (2, true)])
+        .await;
+    first.peers.send(vec![message(1, 2)]);
+    first
+        .ear
+        .hears(|told| told.sent.len() == 3 && told.sent[2].1)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_damaged_short_or_missing_is_not_handed_on() {
+    let (first, second) = pair().await;
+    // Nobody to send to, and nothing to send.
+    first.peers.send(vec![message(1, 7)]);
+    first.ear.hears(|told| told.sent == [(7, false)]).await;
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent.len() == 2).await;
+    // A flipped byte.
+    first.folder.put(AT, &noise(3 << 20));
+    let path = first.folder.path(AT, "snapshot");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1 << 20] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent.len() == 3).await;
+    assert_eq!(first.ear.now().sent, [(7, false), (2, false), (2, false)]);
+    assert!(second.ear.now().snapshots.is_empty());
+    assert!(second.folder.names().is_empty(), "nothing is left of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let first = Endpoint::start(1, credentials(&authority, 1, CLUSTER));
+    let (second, proxy) =
+        Endpoint::behind(2, credentials(&authority, 2, CLUSTER), 5 << 20, Then::Cut).await;
+    acquaint([&first, &second]);
+    first.sees(2, |seen| seen.reachable).await;
+    first.folder.put(AT, &noise(20 << 20));
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent == [(2, false)]).await;
+    while !second.folder.names().is_empty() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(second.ear.now().snapshots.is_empty());
+    proxy.may_pass(u64::MAX);
+    first.peers.send(vec![message(1, 2)]);
+    first
+        .ear
+        .hears(|told| told.sent == [(2, false), (2, true)])
+        .await;
+    assert_eq!(second.folder.names(), ["9-4.received"]);
+}
