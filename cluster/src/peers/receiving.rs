@@ -76,7 +76,7 @@ fn write(
     }
     receiving
         .finish()
-        .map_err(|error| Status::data_loss(super::dial::chain(&*error)))
+        .map_err(|error| Status::data_loss(super::dial::chain(&error)))
 }
 
 fn failed(error: &dyn Error) -> Status {

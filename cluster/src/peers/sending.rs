@@ -1,6 +1,5 @@
 //! Sends a snapshot to a node that the log no longer reaches, on a connection of its own, and always says how it went.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,14 +85,12 @@ async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Result<u64
     };
     let files = Arc::clone(&shared.snapshots);
     let opened = spawn_blocking(move || {
-        let file = files.open(at)?;
-        let length = file.metadata()?.len();
-        Ok::<_, io::Error>((file, length))
+        let file = files.open(at).map_err(|error| chain(&error))?;
+        let file = file.ok_or_else(|| "there is no such snapshot any more".to_owned())?;
+        let length = file.metadata().map_err(|error| chain(&error))?.len();
+        Ok::<_, String>((file, length))
     });
-    let (file, length) = opened
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| chain(&error))?;
+    let (file, length) = opened.await.map_err(|error| error.to_string())??;
     let header = SnapshotHeader {
         hello: Some(shared.hello(link.node)),
         message: Bytes::from(message.write_to_bytes().map_err(|error| chain(&error))?),

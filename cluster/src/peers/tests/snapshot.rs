@@ -1,21 +1,24 @@
 //! Snapshots arrive whole or not at all, whatever their size, and how it went is always said.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::{Message, MessageType};
+use stepcast_scheduler::State;
 use tempfile::TempDir;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::support::{CLUSTER, Endpoint, Then, acquaint, cluster, credentials};
 use crate::consensus::Transport;
 use crate::consensus::log::Position;
+use crate::members::Members;
 use crate::peers::authority::Authority;
 use crate::peers::{Receiving, SnapshotFiles};
+use crate::snapshot::{Error, Header, Snapshots};
 
 /// Snapshots that end with their own checksum. Writing can be held up.
 pub(super) struct Folder {
@@ -68,16 +71,18 @@ impl Folder {
 }
 
 impl SnapshotFiles for Folder {
-    fn open(&self, at: Position) -> io::Result<File> {
-        let file = File::open(self.path(at, "snapshot"))?;
-        self.opened.lock().push(file.try_clone()?);
-        Ok(file)
+    fn open(&self, at: Position) -> Result<Option<File>, Error> {
+        let Ok(file) = File::open(self.path(at, "snapshot")) else {
+            return Ok(None);
+        };
+        self.opened.lock().push(file.try_clone().unwrap());
+        Ok(Some(file))
     }
 
-    fn receive(&self, at: Position) -> io::Result<Box<dyn Receiving>> {
+    fn receive(&self, at: Position) -> Result<Box<dyn Receiving>, Error> {
         let path = self.path(at, "tmp");
         Ok(Box::new(Incoming {
-            file: File::create(&path)?,
+            file: File::create(&path).unwrap(),
             path,
             gate: Arc::clone(&self.gate),
             done: false,
@@ -86,22 +91,25 @@ impl SnapshotFiles for Folder {
 }
 
 impl Receiving for Incoming {
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+    fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
         let mut shut = self.gate.shut.lock();
         while *shut {
             self.gate.waiting.notify_one();
             self.gate.opened.wait(&mut shut);
         }
         drop(shut);
-        self.file.write_all(piece)
+        self.file.write_all(piece).unwrap();
+        Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
         if !whole(&self.path) {
-            return Err("the snapshot is damaged".into());
+            return Err(Error::Damaged {
+                path: self.path.display().to_string(),
+                what: "its checksum".into(),
+            });
         }
-        self.file.sync_all()?;
-        fs::rename(&self.path, self.path.with_extension("received"))?;
+        fs::rename(&self.path, self.path.with_extension("received")).unwrap();
         self.done = true;
         Ok(())
     }
@@ -243,4 +251,39 @@ async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
         .hears(|told| told.sent == [(2, false), (2, true)])
         .await;
     assert_eq!(second.folder.names(), ["9-4.received"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_s_own_snapshots_travel_and_a_flipped_bit_does_not() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [ours, theirs] = dirs
+        .each_ref()
+        .map(|dir| Snapshots::open(dir.path()).unwrap());
+    let files = |snapshots: &Snapshots| Arc::new(snapshots.clone());
+    let first = Endpoint::with(1, credentials(&authority, 1, CLUSTER), files(&ours));
+    let second = Endpoint::with(2, credentials(&authority, 2, CLUSTER), files(&theirs));
+    acquaint([&first, &second]);
+    let header = Header {
+        at: AT,
+        members: Members::founder(1),
+    };
+    ours.write(&header, &State::new().view()).unwrap();
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent == [(2, true)]).await;
+    assert_eq!(second.ear.now().snapshots, [message(1, 2)]);
+    assert_eq!(theirs.adopt(AT).unwrap().header, header);
+    // Another process of the same node finds that its disk has forgotten a bit.
+    let file = fs::read_dir(dirs[0].path()).unwrap().next().unwrap();
+    let path = file.unwrap().path();
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    first.peers.send(vec![message(1, 2)]);
+    first
+        .ear
+        .hears(|told| told.sent == [(2, true), (2, false)])
+        .await;
+    assert_eq!(second.ear.now().snapshots.len(), 1);
 }

@@ -136,7 +136,18 @@ impl Endpoint {
     pub(super) fn start_at(node: u64, credentials: Credentials, at: SocketAddr) -> Self {
         let listener = std::net::TcpListener::bind(at).unwrap();
         let address = listener.local_addr().unwrap();
-        Self::start_on(node, credentials, listener, address)
+        Self::start_on(node, credentials, listener, address, None)
+    }
+
+    /// One with snapshots of its own.
+    pub(super) fn with(
+        node: u64,
+        credentials: Credentials,
+        snapshots: Arc<dyn SnapshotFiles>,
+    ) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        Self::start_on(node, credentials, listener, address, Some(snapshots))
     }
 
     /// One that others reach through a proxy only.
@@ -148,7 +159,7 @@ impl Endpoint {
     ) -> (Self, Proxy) {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let proxy = Proxy::start(listener.local_addr().unwrap(), bytes, then).await;
-        let endpoint = Self::start_on(node, credentials, listener, proxy.address);
+        let endpoint = Self::start_on(node, credentials, listener, proxy.address, None);
         (endpoint, proxy)
     }
 
@@ -157,6 +168,7 @@ impl Endpoint {
         credentials: Credentials,
         listener: std::net::TcpListener,
         address: SocketAddr,
+        snapshots: Option<Arc<dyn SnapshotFiles>>,
     ) -> Self {
         let folder = Arc::new(Folder::new());
         let peers = Peers::start(PeersConfig {
@@ -169,7 +181,7 @@ impl Endpoint {
             log_format: 10 + u32::try_from(node).unwrap(),
             version: format!("0.{node}"),
             known: Vec::new(),
-            snapshots: Arc::clone(&folder) as Arc<dyn SnapshotFiles>,
+            snapshots: snapshots.unwrap_or_else(|| Arc::clone(&folder) as _),
         })
         .unwrap();
         let (ear, desk) = (Arc::new(Ear::default()), Arc::new(Desk::default()));
