@@ -1,0 +1,135 @@
+//! The job that is submitted: a FLUX LoRA as people write it, two and a half KiB in two files, each a little different.
+
+use anyhow::anyhow;
+use stepcast_proto::v1;
+use stepcast_records::simpletuner::{self, File, Files};
+use stepcast_scheduler::codec::{self, VERSION};
+use stepcast_scheduler::ids::{RequestId, StagingId};
+use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::{Command, Envelope};
+
+/// What differs from job to job.
+const RUN: &str = "@RUN@";
+
+/// Pictures in each data set.
+const SAMPLES: u64 = 480;
+
+/// The files of one job after another.
+pub(crate) struct Template {
+    config: String,
+    loader: String,
+}
+
+impl Template {
+    /// The usual job.
+    pub(crate) fn new() -> Self {
+        Self {
+            config: pretty(&config()),
+            loader: pretty(&loader()),
+        }
+    }
+
+    /// Bytes of both files of one job.
+    pub(crate) fn bytes(&self) -> usize {
+        self.config.len() + self.loader.len()
+    }
+
+    /// The request of the `number`th job. `run` tells apart the runs of this program against one cluster.
+    pub(crate) fn request(&self, run: u64, number: u64) -> v1::SubmitJobRequest {
+        let file = |role: v1::FileRole, name: &str, text: String| v1::JobFile {
+            role: role.into(),
+            name: name.to_owned(),
+            content: text.into_bytes(),
+        };
+        let config = self.config.replace(RUN, &format!("{run:08x}-{number:08}"));
+        v1::SubmitJobRequest {
+            request_id: format!("{run:016x}{number:016x}"),
+            files: vec![
+                file(v1::FileRole::Config, "config.json", config),
+                file(
+                    v1::FileRole::DataLoader,
+                    "multidatabackend.json",
+                    self.loader.clone(),
+                ),
+            ],
+            sample_counts: vec![v1::SampleCount {
+                dataset: String::new(),
+                samples: SAMPLES,
+            }],
+            ..Default::default()
+        }
+    }
+}
+
+/// Bytes of such a job's submission as it stands in the log.
+pub(crate) fn entry_bytes() -> anyhow::Result<usize> {
+    let template = Template::new();
+    let files = Files {
+        config: File {
+            name: "config.json",
+            bytes: template.config.as_bytes(),
+        },
+        data_backend: Some(File {
+            name: "multidatabackend.json",
+            bytes: template.loader.as_bytes(),
+        }),
+        lycoris: None,
+        prompt_library: None,
+    };
+    let options = simpletuner::Options {
+        samples: [("style-1024", SAMPLES), ("style-512", SAMPLES)]
+            .map(|(id, samples)| (id.to_owned(), samples))
+            .into(),
+    };
+    let reading = simpletuner::read(&files, &options)
+        .map_err(|problems| anyhow!("the usual job cannot be read: {problems:?}"))?;
+    let spec = JobSpec::new(reading.workload, StagingId([0xff; 16]));
+    let now = std::time::UNIX_EPOCH.elapsed()?.as_millis();
+    let envelope = Envelope {
+        version: VERSION,
+        stamp_ms: u64::try_from(now)?,
+        request_id: Some(RequestId([0xff; 16])),
+        command: Command::SubmitJob {
+            spec: Box::new(spec),
+        },
+    };
+    Ok(codec::encode(&envelope).len())
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn config() -> serde_json::Value {
+    serde_json::json!({
+        "model_family": "flux", "model_flavour": "dev", "model_type": "lora",
+        "pretrained_model_name_or_path": "black-forest-labs/FLUX.1-dev",
+        "lora_type": "standard", "lora_rank": 16, "lora_alpha": 16,
+        "output_dir": format!("output/{RUN}"), "data_backend_config": "config/multidatabackend.json",
+        "optimizer": "adamw_bf16", "learning_rate": 0.000_1, "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100,
+        "mixed_precision": "bf16", "base_model_precision": "int8-quanto", "gradient_checkpointing": true,
+        "train_batch_size": 4, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0,
+        "resolution": 1024, "resolution_type": "pixel_area", "minimum_image_size": 0,
+        "aspect_bucket_rounding": 2, "caption_dropout_probability": 0.05,
+        "max_train_steps": 3000, "num_train_epochs": 0,
+        "checkpoint_step_interval": 500, "checkpoints_total_limit": 5, "resume_from_checkpoint": "latest",
+        "validation_disable": true, "disable_benchmark": true, "seed": 42,
+        "push_to_hub": false, "hub_model_id": format!("style-{RUN}"),
+        "tracker_project_name": "style-loras", "tracker_run_name": RUN,
+    })
+}
+
+fn loader() -> serde_json::Value {
+    serde_json::json!([
+        {"id": "style-1024", "type": "local", "dataset_type": "image", "crop": true, "crop_aspect": "square", "crop_style": "center",
+         "resolution": 1024, "minimum_image_size": 768, "maximum_image_size": 2048, "target_downsample_size": 1536,
+         "resolution_type": "pixel_area", "cache_dir_vae": "cache/vae/flux/style-1024", "instance_data_dir": "datasets/style",
+         "caption_strategy": "textfile", "metadata_backend": "discovery", "repeats": 10},
+        {"id": "style-512", "type": "local", "dataset_type": "image", "crop": false,
+         "resolution": 512, "minimum_image_size": 384, "maximum_image_size": 1024, "target_downsample_size": 768,
+         "resolution_type": "pixel_area", "cache_dir_vae": "cache/vae/flux/style-512", "instance_data_dir": "datasets/style",
+         "caption_strategy": "textfile", "metadata_backend": "discovery", "repeats": 10},
+        {"id": "text-embeds", "type": "local", "dataset_type": "text_embeds", "default": true,
+         "cache_dir": "cache/text/flux", "write_batch_size": 128},
+    ])
+}
