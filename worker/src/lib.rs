@@ -24,6 +24,7 @@ pub mod state_dir;
 pub mod stream;
 pub mod sweep;
 pub mod trainer;
+pub mod waiting;
 pub mod webhook;
 mod work;
 

@@ -1,26 +1,13 @@
-//! What still has to be said to the leader: bounded, and each kind kept by its own rule.
-//!
-//! A renewal or a progress is worth only its latest value. An end is kept until it is acknowledged and said again on
-//! each new connection. Started and checkpointed are kept in order. Log lines come last, and go first when there is no room.
+//! The reports that wait for the connection, shared by the loop that makes them and the session that sends them.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::agent::{Epoch, MAX_ATTEMPTS, Progress};
-use crate::order::{Ended, Report};
-
-/// Started and checkpointed reports that wait. Four an attempt is more than a minute of any connection loss makes.
-const MAX_FACTS: usize = 4 * MAX_ATTEMPTS;
-
-/// Log bytes that wait for a connection. The attempt's own log has a budget; this bounds all of them together.
-const MAX_LOG_BYTES: usize = 4 * 1024 * 1024;
-
-/// An end that is not acknowledged by then is said again on the same connection.
-const REPEAT_END: Duration = Duration::from_secs(10);
+use crate::agent::Epoch;
+use crate::order::Report;
+use crate::waiting::Waiting;
 
 /// The reports that wait, shared by the loop that makes them and the session that sends them.
 #[derive(Debug, Default)]
@@ -29,70 +16,27 @@ pub(crate) struct Outbox {
     wake: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    renewal: Option<Report>,
-    facts: VecDeque<Report>,
-    /// Each with the time at which it was last said on the present connection.
-    ends: BTreeMap<Epoch, (Ended, Option<Instant>)>,
-    progress: BTreeMap<Epoch, Progress>,
-    logs: VecDeque<(Epoch, Vec<String>)>,
-    log_bytes: usize,
-    connected: bool,
-}
-
 impl Outbox {
-    /// Adds a report by the rule of its kind. Renewals are dropped while there is no connection: they would be stale.
+    /// Adds a report by the rule of its kind.
     pub(crate) fn push(&self, report: Report) {
-        let mut waiting = self.lock();
-        match report {
-            Report::Renew { .. } if !waiting.connected => return,
-            Report::Renew { .. } => waiting.renewal = Some(report),
-            Report::Started { .. } | Report::Checkpointed { .. } => {
-                if waiting.facts.len() == MAX_FACTS {
-                    waiting.facts.pop_front();
-                }
-                if !waiting.facts.contains(&report) {
-                    waiting.facts.push_back(report);
-                }
-            }
-            Report::Progress(epoch, progress) => {
-                waiting.progress.insert(epoch, progress);
-            }
-            Report::Ended(ended) => {
-                waiting.progress.remove(&ended.epoch);
-                waiting.ends.insert(ended.epoch, (ended, None));
-            }
-            Report::Logs(epoch, lines) => waiting.add_logs(epoch, lines),
-        }
-        drop(waiting);
+        self.lock().push(report);
         self.wake.notify_one();
     }
 
     /// The end of this epoch needs no more saying, nor does anything else of it.
     pub(crate) fn acknowledged(&self, epoch: Epoch) {
-        let mut waiting = self.lock();
-        waiting.ends.remove(&epoch);
-        waiting.progress.remove(&epoch);
-        waiting.facts.retain(|fact| !matches!(fact, Report::Started { epoch: e, .. } | Report::Checkpointed { epoch: e, .. } if *e == epoch));
+        self.lock().acknowledged(epoch);
     }
 
-    /// A new connection: every end is said again. False: there is none, and renewals are not collected.
+    /// A new connection, or none any more.
     pub(crate) fn connected(&self, connected: bool) {
-        let mut waiting = self.lock();
-        waiting.connected = connected;
-        waiting.renewal = None;
-        for (_, said) in waiting.ends.values_mut() {
-            *said = None;
-        }
-        drop(waiting);
+        self.lock().connected(connected);
         self.wake.notify_one();
     }
 
     /// True when nothing but logs waits.
     pub(crate) fn is_empty(&self) -> bool {
-        let waiting = self.lock();
-        waiting.ends.is_empty() && waiting.facts.is_empty()
+        self.lock().is_empty()
     }
 
     /// The next report to send; waits until there is one. Cancel-safe.
@@ -100,16 +44,10 @@ impl Outbox {
         loop {
             let repeat_at = {
                 let mut waiting = self.lock();
-                let now = Instant::now();
-                if let Some(report) = waiting.take(now) {
+                if let Some(report) = waiting.take(Instant::now()) {
                     return report;
                 }
-                waiting
-                    .ends
-                    .values()
-                    .filter_map(|(_, said)| *said)
-                    .min()
-                    .map(|said| said + REPEAT_END)
+                waiting.repeat_at()
             };
             match repeat_at {
                 Some(at) => {
@@ -126,48 +64,12 @@ impl Outbox {
     }
 }
 
-impl Waiting {
-    /// Leases first: everything else can wait, they cannot. Log lines before ends, so that they are there at the end.
-    fn take(&mut self, now: Instant) -> Option<Report> {
-        if let Some(renewal) = self.renewal.take() {
-            return Some(renewal);
-        }
-        if let Some(fact) = self.facts.pop_front() {
-            return Some(fact);
-        }
-        if let Some((epoch, progress)) = self.progress.pop_first() {
-            return Some(Report::Progress(epoch, progress));
-        }
-        if let Some((epoch, lines)) = self.logs.pop_front() {
-            self.log_bytes -= size(&lines);
-            return Some(Report::Logs(epoch, lines));
-        }
-        let due = |said: &Option<Instant>| said.is_none_or(|said| now >= said + REPEAT_END);
-        let (ended, said) = self.ends.values_mut().find(|(_, said)| due(said))?;
-        *said = Some(now);
-        Some(Report::Ended(ended.clone()))
-    }
-
-    fn add_logs(&mut self, epoch: Epoch, lines: Vec<String>) {
-        self.log_bytes += size(&lines);
-        self.logs.push_back((epoch, lines));
-        while self.log_bytes > MAX_LOG_BYTES {
-            let Some((_, oldest)) = self.logs.pop_front() else {
-                return;
-            };
-            self.log_bytes -= size(&oldest);
-        }
-    }
-}
-
-fn size(lines: &[String]) -> usize {
-    lines.iter().map(|line| line.len() + 1).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{Outcome, Phase};
+    use crate::agent::{Outcome, Phase, Progress};
+    use crate::order::Ended;
+    use crate::waiting::{MAX_LOG_BYTES, REPEAT_END};
 
     fn ended(epoch: Epoch) -> Report {
         Report::Ended(Ended {

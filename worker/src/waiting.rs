@@ -1,0 +1,125 @@
+//! What still has to be said to the leader: bounded, and each kind kept by its own rule. Pure: time comes in.
+//!
+//! A renewal or a progress is worth only its latest value. An end is kept until it is acknowledged and said again on
+//! each new connection. Started and checkpointed are kept in order. Log lines come last, and go first when there is no room.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::agent::{Epoch, MAX_ATTEMPTS, Progress};
+use crate::order::{Ended, Report};
+
+/// Started and checkpointed reports that wait. Four an attempt is more than a minute of any connection loss makes.
+const MAX_FACTS: usize = 4 * MAX_ATTEMPTS;
+
+/// Log bytes that wait for a connection. The attempt's own log has a budget; this bounds all of them together.
+pub(crate) const MAX_LOG_BYTES: usize = 4 * 1024 * 1024;
+
+/// An end that is not acknowledged by then is said again on the same connection.
+pub(crate) const REPEAT_END: Duration = Duration::from_secs(10);
+
+/// The reports that wait.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    renewal: Option<Report>,
+    facts: VecDeque<Report>,
+    /// Each with the time at which it was last said on the present connection.
+    ends: BTreeMap<Epoch, (Ended, Option<Instant>)>,
+    progress: BTreeMap<Epoch, Progress>,
+    logs: VecDeque<(Epoch, Vec<String>)>,
+    pub(crate) log_bytes: usize,
+    connected: bool,
+}
+
+impl Waiting {
+    /// Adds a report by the rule of its kind. Renewals are dropped while there is no connection: they would be stale.
+    pub fn push(&mut self, report: Report) {
+        match report {
+            Report::Renew { .. } if !self.connected => {}
+            Report::Renew { .. } => self.renewal = Some(report),
+            Report::Started { .. } | Report::Checkpointed { .. } => {
+                if self.facts.len() == MAX_FACTS {
+                    self.facts.pop_front();
+                }
+                if !self.facts.contains(&report) {
+                    self.facts.push_back(report);
+                }
+            }
+            Report::Progress(epoch, progress) => {
+                self.progress.insert(epoch, progress);
+            }
+            Report::Ended(ended) => {
+                self.progress.remove(&ended.epoch);
+                self.ends.insert(ended.epoch, (ended, None));
+            }
+            Report::Logs(epoch, lines) => self.add_logs(epoch, lines),
+        }
+    }
+
+    /// The end of this epoch needs no more saying, nor does anything else of it.
+    pub fn acknowledged(&mut self, epoch: Epoch) {
+        self.ends.remove(&epoch);
+        self.progress.remove(&epoch);
+        self.facts.retain(|fact| !matches!(fact, Report::Started { epoch: e, .. } | Report::Checkpointed { epoch: e, .. } if *e == epoch));
+    }
+
+    /// A new connection: every end is said again. False: there is none, and renewals are not collected.
+    pub fn connected(&mut self, connected: bool) {
+        self.connected = connected;
+        self.renewal = None;
+        for (_, said) in self.ends.values_mut() {
+            *said = None;
+        }
+    }
+
+    /// True when nothing but logs waits.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.facts.is_empty()
+    }
+
+    /// When an end that was said is to be said again, if nothing is added before.
+    pub fn repeat_at(&self) -> Option<Instant> {
+        let said = self.ends.values().filter_map(|(_, said)| *said).min();
+        said.map(|said| said + REPEAT_END)
+    }
+
+    /// The next report to send at this moment, if there is one.
+    ///
+    /// Leases first: everything else can wait, they cannot. Log lines before ends, so that they are there at the end.
+    pub fn take(&mut self, now: Instant) -> Option<Report> {
+        if let Some(renewal) = self.renewal.take() {
+            return Some(renewal);
+        }
+        if let Some(fact) = self.facts.pop_front() {
+            return Some(fact);
+        }
+        if let Some((epoch, progress)) = self.progress.pop_first() {
+            return Some(Report::Progress(epoch, progress));
+        }
+        if let Some((epoch, lines)) = self.logs.pop_front() {
+            self.log_bytes -= size(&lines);
+            return Some(Report::Logs(epoch, lines));
+        }
+        let due = |said: &Option<Instant>| said.is_none_or(|said| now >= said + REPEAT_END);
+        let (ended, said) = self.ends.values_mut().find(|(_, said)| due(said))?;
+        *said = Some(now);
+        Some(Report::Ended(ended.clone()))
+    }
+
+    fn add_logs(&mut self, epoch: Epoch, lines: Vec<String>) {
+        self.log_bytes += size(&lines);
+        self.logs.push_back((epoch, lines));
+        while self.log_bytes > MAX_LOG_BYTES {
+            let Some((_, oldest)) = self.logs.pop_front() else {
+                return;
+            };
+            self.log_bytes -= size(&oldest);
+        }
+    }
+}
+
+fn size(lines: &[String]) -> usize {
+    lines.iter().map(|line| line.len() + 1).sum()
+}
