@@ -18,6 +18,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod turn;
 mod waiters;
 mod writer;
 
@@ -33,3 +34,4 @@ pub use self::peer::{
     Role, Sending, Write,
 };
 pub use self::transport::{Alone, Inbound, Transport};
+pub use self::turn::Bare;

@@ -2,22 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
-
-use super::admission::{Admission, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES};
 use super::applier::{Applier, Machine};
 use super::core::{Core, Effect};
 use super::event::{Event, Task};
-use super::handle::{Handle, Input, Shared, State};
+use super::handle::{Handle, Input, Shared};
 use super::log::{Loaded, LogStore, Position};
-use super::peer::{Begin, Role};
+use super::peer::Begin;
 use super::queue::Queue;
 use super::transport::Transport;
+use super::turn::{Next, Turns};
 use super::writer::{self, Job};
 use crate::members::Members;
 
@@ -26,12 +23,6 @@ pub const TICK: Duration = Duration::from_millis(50);
 
 /// The queue wakes its reader; this only bounds how long a stopped process can go unnoticed.
 const WAIT: Duration = Duration::from_secs(10);
-
-/// Messages from other nodes that wait to be taken in; what comes beyond is dropped, and Raft sends it again.
-const MAX_RECEIVED: usize = 16_384;
-
-/// Bytes of the same: what a leader may have on its way to a follower, and as much again.
-const MAX_RECEIVED_BYTES: usize = 64 << 20;
 
 /// What a node starts consensus with.
 pub struct Start<M, L> {
@@ -82,24 +73,11 @@ where
     let core = Core::new(begin, start.life)?;
     start.transport.members(core.members());
     let applied = Arc::new(AtomicU64::new(start.applied));
-    let shared = Arc::new(Shared {
-        inbox: Queue::new(),
-        admission: Admission::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES),
-        received: Admission::new(MAX_RECEIVED, MAX_RECEIVED_BYTES),
-        role: watch::Sender::new(Role::default()),
-        state: RwLock::new(State::Running),
-        committed: AtomicU64::new(start.applied),
-        applied: Arc::clone(&applied),
-        last: AtomicU64::new(core.last_index()),
-        followers: RwLock::default(),
-        snapshot_wanted: Notify::new(),
-        threads: Mutex::new(Vec::new()),
-    });
+    let shared = Arc::new(Shared::new(Arc::clone(&applied), core.last_index()));
     let jobs = Arc::new(Queue::new());
     let tasks = Arc::new(Queue::new());
     let driver = Driver {
-        core,
-        shared: Arc::clone(&shared),
+        turns: Turns::new(core, Arc::clone(&shared)),
         jobs: Arc::clone(&jobs),
         tasks: Arc::clone(&tasks),
         transport: Arc::clone(&start.transport),
@@ -171,8 +149,7 @@ fn apply<M: Machine>(
 
 /// The Raft thread.
 struct Driver<R> {
-    core: Core<R>,
-    shared: Arc<Shared<R>>,
+    turns: Turns<R>,
     jobs: Arc<Queue<Job>>,
     tasks: Arc<Queue<Task<R>>>,
     transport: Arc<dyn Transport>,
@@ -181,47 +158,27 @@ struct Driver<R> {
 
 impl<R: Send + 'static> Driver<R> {
     fn run(mut self) {
-        let mut inputs = Vec::new();
         let mut next_tick = Instant::now() + TICK;
-        let mut going = self.act();
-        while going {
+        let mut next = self.act();
+        while next == Next::Turn {
             let wait = next_tick.saturating_duration_since(Instant::now());
-            let open = self.shared.inbox.drain(&mut inputs, wait);
-            if self.take(&mut inputs) || !open {
+            if self.turns.take(wait) == Next::Leave {
                 break;
             }
             if Instant::now() >= next_tick {
                 // A late thread ticks once, not once for each tick it missed: nobody has been silent but itself.
                 next_tick = Instant::now() + TICK;
-                self.core.tick();
-                *self.shared.followers.write() = self.core.followers();
+                self.turns.tick();
             }
-            going = self.act();
+            next = self.act();
         }
         self.leave();
     }
 
-    /// Takes the inputs in; true to stop.
-    fn take(&mut self, inputs: &mut Vec<Input<R>>) -> bool {
-        let mut stop = false;
-        for input in inputs.drain(..) {
-            match input {
-                Input::Event(event) => self.core.handle(event),
-                Input::Received(messages, permit) => {
-                    self.core.handle(Event::Received(messages));
-                    drop(permit);
-                }
-                Input::Stop => stop = true,
-            }
-        }
-        stop
-    }
-
-    /// Does everything the core has decided; false if it is to stop.
-    fn act(&mut self) -> bool {
-        let mut going = true;
+    /// Does everything the core has decided.
+    fn act(&mut self) -> Next {
         let mut effects = std::mem::take(&mut self.effects);
-        self.core.effects(&mut effects);
+        let next = self.turns.effects(&mut effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send(messages) => self.transport.send(messages),
@@ -236,39 +193,20 @@ impl<R: Send + 'static> Driver<R> {
                 }
                 Effect::Role(role) => {
                     let _ = self.tasks.push(Task::Role(role));
-                    *self.shared.followers.write() = self.core.followers();
-                    self.shared.role.send_replace(role);
                 }
                 Effect::Members(members) => self.transport.members(&members),
-                Effect::SnapshotWanted => self.shared.snapshot_wanted.notify_one(),
-                Effect::Fail(why) => {
-                    tracing::error!(%why, "this node stops taking part");
-                    self.shared.stop(why);
-                    going = false;
-                }
+                // Told to whom it concerns by the turn itself.
+                Effect::SnapshotWanted | Effect::Fail(_) => {}
             }
         }
         self.effects = effects;
-        self.shared
-            .committed
-            .store(self.core.committed(), Ordering::Release);
-        self.shared
-            .last
-            .store(self.core.last_index(), Ordering::Release);
-        going
+        next
     }
 
     /// Nothing more comes in; what was handed out is still written and applied.
     fn leave(&self) {
-        self.shared.stop("it was shut down".to_owned());
-        self.shared.inbox.abandon();
+        self.turns.leave();
         self.jobs.close();
         self.tasks.close();
-        self.shared.followers.write().clear();
-        self.shared.role.send_replace(Role {
-            leads: false,
-            leader: None,
-            ..self.core.role()
-        });
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use raft::eraftpb::Message;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::admission::{Admission, Permit};
+use super::admission::{Admission, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Permit};
 use super::change::{Change, ChangeError};
 use super::core::weight;
 use super::driver::TICK;
@@ -23,6 +23,12 @@ use crate::members::Members;
 
 /// Raft gives a transfer up after one election timeout; the new leader's first word takes a moment more.
 const TRANSFER_TIMEOUT: Duration = TICK.saturating_mul(2 * ELECTION_TICKS as u32);
+
+/// Messages from other nodes that wait to be taken in; what comes beyond is dropped, and Raft sends it again.
+const MAX_RECEIVED: usize = 16_384;
+
+/// Bytes of the same: what a leader may have on its way to a follower, and as much again.
+const MAX_RECEIVED_BYTES: usize = 64 << 20;
 
 /// Why a proposal or a read has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,6 +285,23 @@ impl<R: Send + 'static> Inbound for Handle<R> {
 }
 
 impl<R> Shared<R> {
+    /// What a node that begins with this log shares; `applied` says how far it has been applied.
+    pub(super) fn new(applied: Arc<AtomicU64>, last: u64) -> Self {
+        Self {
+            inbox: Queue::new(),
+            admission: Admission::new(MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES),
+            received: Admission::new(MAX_RECEIVED, MAX_RECEIVED_BYTES),
+            role: watch::Sender::new(Role::default()),
+            state: RwLock::new(State::Running),
+            committed: AtomicU64::new(applied.load(Ordering::Acquire)),
+            applied,
+            last: AtomicU64::new(last),
+            followers: RwLock::default(),
+            snapshot_wanted: Notify::new(),
+            threads: Mutex::new(Vec::new()),
+        }
+    }
+
     /// Has the Raft thread decide about this; an error if that has stopped.
     pub(super) fn tell(&self, event: Event<R>) -> Result<(), ()> {
         self.inbox.push(Input::Event(event)).map_err(drop)

@@ -55,6 +55,11 @@ impl<T> Queue<T> {
         !(inner.closed && into.is_empty())
     }
 
+    /// Whether nothing is inside.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner.lock().items.is_empty()
+    }
+
     /// Lets nothing more in; what is inside can still be drained.
     pub(super) fn close(&self) {
         self.inner.lock().closed = true;
