@@ -68,6 +68,8 @@ impl Inbound for Ear {
     fn snapshot_sent(&self, node: u64, arrived: bool) {
         self.0.send_modify(|told| told.sent.push((node, arrived)));
     }
+
+    fn removed(&self) {}
 }
 
 /// Lets nodes in, or answers what it is told to.
