@@ -3,6 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Places that are the same for every node of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Where the benchmark tables lie.
+    pub store: String,
+    /// Where submitted files lie.
+    pub staging: String,
+}
+
 /// One node's settings. [`Config::new`] has defaults for everything but the directory.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -10,6 +19,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The node's id in its cluster, never 0. `None`: the one the directory holds, or 1 for a new directory.
     pub node_id: Option<u64>,
+    /// Where the tables and the submitted files lie, if every node can reach both; only then can other nodes join.
+    pub places: Option<Places>,
     /// How long a worker may run an attempt after its last renewal. Longer survives longer pauses, shorter notices a
     /// dead worker sooner.
     pub lease_term: Duration,
@@ -41,6 +52,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             node_id: None,
+            places: None,
             lease_term: Duration::from_secs(30),
             plan_every: Duration::from_secs(5),
             lease_check_every: Duration::from_secs(1),

@@ -107,6 +107,12 @@ pub enum StartError {
     /// No snapshot can be read, or one is damaged and the log does not reach back far enough.
     #[error("the snapshots cannot be used")]
     Snapshot(#[from] crate::snapshot::Error),
+    /// The keys of the port for other nodes are unusable.
+    #[error("the keys of this node cannot be used")]
+    Credentials(#[from] crate::peers::CredentialsError),
+    /// The port for other nodes cannot be opened.
+    #[error("the port for other nodes cannot be opened")]
+    Peers(#[from] crate::peers::Error),
     /// Raft refuses what log and snapshot say.
     #[error("consensus does not start")]
     Consensus(#[from] crate::consensus::Error),

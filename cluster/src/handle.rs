@@ -1,5 +1,7 @@
 //! The front door of a running node.
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +19,8 @@ use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
 use crate::leader::view;
 use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot};
-use crate::members::{Member, Members};
 use crate::metrics::Metrics;
+use crate::network::Way;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
 use crate::replica::Replicated;
@@ -47,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) disk_free: Arc<AtomicU64>,
     pub(crate) snapshot_index: Arc<AtomicU64>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) way: Way,
     pub(crate) tasks: Mutex<JoinSet<()>>,
 }
 
@@ -127,13 +130,6 @@ impl Handle {
         self.0.proposer.now_ms()
     }
 
-    /// Where a node of the cluster is, as far as this one knows.
-    pub fn member(&self, id: u64) -> Option<Member> {
-        self.0
-            .replicated
-            .read_at(|_, members, _| members.node(id).cloned())
-    }
-
     /// Where the node stands.
     pub fn status(&self) -> NodeStatus {
         let inner = &*self.0;
@@ -149,6 +145,8 @@ impl Handle {
             leading: leader.is_some(),
             voters: members.voters.iter().copied().collect(),
             members,
+            followers: inner.consensus.followers(),
+            log_format: inner.replicated.read(State::format),
             commit_index: progress.committed,
             applied_index: progress.applied,
             last_index: progress.last,
@@ -193,22 +191,25 @@ impl Handle {
         }
     }
 
-    /// Who belongs to the cluster, as of the newest entry that is applied here.
-    pub fn members(&self) -> Members {
-        self.0.replicated.members()
-    }
-
     /// Where the data is.
     pub fn data_dir(&self) -> &PathBuf {
         &self.0.config.data_dir
     }
 
-    /// Stops the node: nothing new is taken, what is under way finishes if it can, and the log is closed.
+    /// Stops the node: nothing new is taken, what is under way finishes if it can, another node is handed leadership if
+    /// this one has it, and the log is closed.
     pub async fn shutdown(&self) {
         self.0.proposer.close();
         let begun = tokio::time::Instant::now();
         while self.0.consensus.in_flight() > 0 && begun.elapsed() < DRAIN {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if self.0.consensus.role().borrow().leads && !self.0.consensus.followers().is_empty() {
+            match self.0.consensus.transfer(None).await {
+                Ok(to) => tracing::info!(to, "leadership was handed over"),
+                // They find out by themselves, one election timeout later.
+                Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+            }
         }
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
         tasks.shutdown().await;
@@ -219,6 +220,7 @@ impl Handle {
             consensus.shutdown();
         })
         .await;
+        self.0.way.close().await;
     }
 
     fn health(&self, leader: Option<u64>) -> Health {

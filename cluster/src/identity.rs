@@ -15,7 +15,7 @@ const FILE: &str = "node.json";
 const FORMAT: u32 = 2;
 
 /// A founder of a cluster of one has this id unless told otherwise.
-const FIRST_NODE: u64 = 1;
+pub(crate) const FIRST_NODE: u64 = 1;
 
 /// A node and its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,13 +147,6 @@ impl Identity {
     }
 
     /// Who was there when this node joined.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "a node does not open its port for other nodes yet"
-        )
-    )]
     pub(crate) fn known(&self) -> Vec<Member> {
         self.known.iter().map(Member::from).collect()
     }

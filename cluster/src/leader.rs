@@ -6,6 +6,7 @@ pub(crate) mod duties;
 mod expiry;
 mod leases;
 mod live;
+mod membership;
 mod orders;
 mod planner;
 mod recorder;

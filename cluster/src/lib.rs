@@ -12,6 +12,7 @@
 mod config;
 pub mod consensus;
 mod disk;
+mod doorkeeper;
 pub mod error;
 mod handle;
 mod identity;
@@ -19,14 +20,8 @@ mod jobs;
 mod leader;
 pub mod members;
 pub mod metrics;
+mod network;
 mod node;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "a node does not open its port for other nodes yet"
-    )
-)]
 pub mod peers;
 pub mod ports;
 mod proposer;
@@ -39,12 +34,13 @@ mod stamp;
 mod status;
 pub mod watch;
 
-pub use config::Config;
+pub use config::{Config, Places};
 pub use error::{AttachError, ProposeError, ReadError, ReportError, StartError};
 pub use handle::Handle;
 pub use identity::Error as IdentityError;
 pub use jobs::{JobUpdate, JobWatch};
 pub use leader::{ContributeError, LOG_LINES, Live, Reports, Session};
+pub use network::{Network, PeerPort};
 pub use node::Node;
 pub use ports::{Clock, Contribution, HostClock, PortError, Ports, RecordSink, Staging};
 pub use proposer::MAX_COMMAND_BYTES;

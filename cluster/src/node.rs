@@ -10,9 +10,10 @@ use stepcast_scheduler::State;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::consensus;
 use crate::consensus::log::{EngineLog, Loaded, LogStore, ORIGIN, Position};
-use crate::consensus::{self, Alone};
 use crate::disk;
+use crate::doorkeeper::Doorkeeper;
 use crate::error::StartError;
 use crate::handle::{Handle, Inner};
 use crate::identity::{self, Identity};
@@ -20,8 +21,9 @@ use crate::jobs::{Follower, JobHub};
 use crate::leader::{LiveBoard, Parts, Recorder, Signals, duties};
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::network::{Network, Way};
 use crate::ports::Ports;
-use crate::proposer::Proposer;
+use crate::proposer::{Outcome, Proposer};
 use crate::replica::{Received, Replica, Replicated};
 use crate::runtime::{Runtime, Tokio};
 use crate::snapshot::{self, Header, Snapshots};
@@ -39,11 +41,19 @@ impl Node {
     /// Starts a node on its data directory, new or old, and returns once it takes part: a node that votes alone leads
     /// a moment later. Reads the whole log first, which blocks. To be called inside a tokio runtime.
     pub fn start(config: Config, ports: Ports) -> Result<Handle, StartError> {
+        Self::start_in(config, ports, Network::Alone)
+    }
+
+    /// The same for a node of several: new ones let themselves in with [`peers::join`](crate::peers::join) first, which
+    /// gives the data directory its identity.
+    pub fn start_in(config: Config, ports: Ports, network: Network) -> Result<Handle, StartError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
         let identity = Identity::open(&config.data_dir, config.node_id)?;
         let mut log = EngineLog::open(&identity::log_dir(&config.data_dir))?;
         let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;
-        let recovered = recover(log.load()?, &snapshots, identity.node_id)?;
+        let recovered = recover(log.load()?, &snapshots, &identity)?;
+        let _entered = runtime.enter();
+        let way = network.open(&config.data_dir, &identity, &snapshots)?;
         let parts = Assembly::new(
             &config,
             recovered.state,
@@ -66,10 +76,17 @@ impl Node {
                 Arc::new(parts.follower()),
                 Incoming(snapshots.clone()),
             ),
-            transport: Arc::new(Alone),
+            transport: Arc::clone(&way.transport),
         })?;
-        let _entered = runtime.enter();
-        Ok(parts.run(identity, config, ports, stamper, consensus, snapshots))
+        Ok(parts.run(Running {
+            identity,
+            config,
+            ports,
+            stamper,
+            consensus,
+            snapshots,
+            way,
+        }))
     }
 }
 
@@ -84,10 +101,14 @@ struct Recovered {
 }
 
 /// The newest snapshot and the log behind it, checked against each other.
-fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recovered, StartError> {
+fn recover(
+    mut log: Loaded,
+    snapshots: &Snapshots,
+    identity: &Identity,
+) -> Result<Recovered, StartError> {
     snapshots.settle(log.truncated)?;
     let (state, at, members, snapshot) = match snapshots.newest()? {
-        None => (State::new(), ORIGIN, Members::founder(node_id), None),
+        None => (State::new(), ORIGIN, first_members(identity), None),
         Some(found) => {
             let Header { at, members } = found.header;
             let snapshot = Some((at, members.clone()));
@@ -117,6 +138,30 @@ fn recover(mut log: Loaded, snapshots: &Snapshots, node_id: u64) -> Result<Recov
         log,
         snapshot,
     })
+}
+
+/// Who belongs to a cluster in which nothing has happened yet. A node that joins begins there as well, and hears from the
+/// leader what has happened since; until then it knows whom it met.
+fn first_members(identity: &Identity) -> Members {
+    if identity.founded() {
+        return Members::founder(identity.node_id);
+    }
+    let met = identity.known();
+    Members {
+        nodes: met.into_iter().map(|member| (member.id, member)).collect(),
+        ..Members::founder(identity::FIRST_NODE)
+    }
+}
+
+/// What the tasks round a running consensus need.
+struct Running {
+    identity: Identity,
+    config: Config,
+    ports: Ports,
+    stamper: Stamper,
+    consensus: consensus::Handle<Outcome>,
+    snapshots: Snapshots,
+    way: Way,
 }
 
 /// The parts that need no running consensus.
@@ -152,15 +197,16 @@ impl Assembly {
     }
 
     /// Starts the tasks round consensus.
-    fn run(
-        self,
-        identity: Identity,
-        config: Config,
-        ports: Ports,
-        stamper: Stamper,
-        consensus: consensus::Handle<crate::proposer::Outcome>,
-        snapshots: Snapshots,
-    ) -> Handle {
+    fn run(self, running: Running) -> Handle {
+        let Running {
+            identity,
+            config,
+            ports,
+            stamper,
+            consensus,
+            snapshots,
+            way,
+        } = running;
         let disk_free = Arc::new(AtomicU64::new(u64::MAX));
         let runtime: Arc<dyn Runtime> = Arc::new(Tokio);
         look_at_disk(&config.data_dir, &disk_free);
@@ -190,10 +236,22 @@ impl Assembly {
             log_tail_entries: config.log_tail_entries,
             newest: Arc::clone(&self.snapshot_index),
         };
+        let doorkeeper = Doorkeeper {
+            consensus: consensus.clone(),
+            transport: Arc::clone(&way.transport),
+            replicated: Arc::clone(&self.replicated),
+            places: config.places.clone(),
+            runtime: Arc::clone(&runtime),
+        };
+        way.transport
+            .attach(Arc::new(consensus.clone()), Arc::new(doorkeeper));
         let leading = Parts {
             config: config.clone(),
             ports,
             runtime,
+            node_id: identity.node_id,
+            consensus: consensus.clone(),
+            transport: Arc::clone(&way.transport),
             replicated: Arc::clone(&self.replicated),
             proposer: Arc::clone(&proposer),
             signals: self.signals,
@@ -220,6 +278,7 @@ impl Assembly {
             disk_free,
             snapshot_index: self.snapshot_index,
             gate,
+            way,
             tasks: Mutex::new(tasks),
         }))
     }

@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use raft::eraftpb::{Message, MessageType};
 use stepcast_proto::raft::v1::peer_service_server::PeerServiceServer;
 use tokio::runtime::Handle;
+#[cfg(test)]
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
@@ -185,6 +186,7 @@ impl Peers {
     }
 
     /// Where a node was last said to be, `HOST:PORT`.
+    #[cfg(test)]
     pub(crate) fn address(&self, node: u64) -> Option<String> {
         let link = self.shared.link(node);
         link.map(|link| link.address())
@@ -192,6 +194,7 @@ impl Peers {
     }
 
     /// Whether some member has said that this node was removed from the cluster. It stays so: ids are not given twice.
+    #[cfg(test)]
     pub(crate) fn removed(&self) -> watch::Receiver<bool> {
         self.shared.removed.subscribe()
     }
@@ -240,6 +243,14 @@ impl Transport for Peers {
 
     fn members(&self, members: &Members) {
         self.shared.update(members);
+    }
+
+    fn attach(&self, inbound: Arc<dyn Inbound>, admission: Arc<dyn Admission>) {
+        Self::attach(self, inbound, admission);
+    }
+
+    fn me(&self) -> Option<Member> {
+        Some(Self::me(self))
     }
 
     fn log_format(&self, node: u64) -> Option<u32> {

@@ -1,5 +1,6 @@
 //! What a node says about itself.
 
+use crate::consensus::NodeProgress;
 use crate::members::Members;
 
 /// Where a node stands. Taken without waiting for anything.
@@ -19,6 +20,10 @@ pub struct NodeStatus {
     pub voters: Vec<u64>,
     /// Everybody who belongs to the cluster, and where they are, as of the newest applied entry.
     pub members: Members,
+    /// How far everybody else is, on the leader.
+    pub followers: Vec<NodeProgress>,
+    /// The format that everybody who belongs to the cluster reads.
+    pub log_format: u16,
     /// Highest entry known to be committed.
     pub commit_index: u64,
     /// Highest entry applied to the state.

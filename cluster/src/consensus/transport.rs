@@ -1,8 +1,11 @@
 //! How Raft's messages reach other nodes, and what comes back from there.
 
+use std::sync::Arc;
+
 use raft::eraftpb::Message;
 
-use crate::members::Members;
+use crate::members::{Member, Members};
+use crate::peers::Admission;
 
 /// Sends messages to other nodes. It never waits: what cannot be sent now is dropped, and Raft sends it again.
 pub trait Transport: Send + Sync + 'static {
@@ -13,6 +16,12 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Who belongs to the cluster from now on. Called once at the start and after every change.
     fn members(&self, members: &Members);
+
+    /// From now on what comes in reaches this node.
+    fn attach(&self, inbound: Arc<dyn Inbound>, admission: Arc<dyn Admission>);
+
+    /// This node as the others should know it; nothing if nobody can reach it.
+    fn me(&self) -> Option<Member>;
 
     /// The newest log format that this node reads, by its own word; `None` until it has been heard.
     fn log_format(&self, node: u64) -> Option<u32>;
@@ -51,6 +60,12 @@ impl Transport for Alone {
     }
 
     fn members(&self, _members: &Members) {}
+
+    fn attach(&self, _inbound: Arc<dyn Inbound>, _admission: Arc<dyn Admission>) {}
+
+    fn me(&self) -> Option<Member> {
+        None
+    }
 
     fn log_format(&self, _node: u64) -> Option<u32> {
         None

@@ -13,10 +13,11 @@ use super::orders::Sessions;
 use super::signals::Signals;
 use super::view;
 use crate::config::Config;
+use crate::consensus::{Handle, Transport};
 use crate::jobs::JobHub;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
-use crate::proposer::Proposer;
+use crate::proposer::{Outcome, Proposer};
 use crate::replica::Replicated;
 use crate::runtime::Runtime;
 use crate::session::Parting;
@@ -28,6 +29,9 @@ pub(crate) struct Leader {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) replicated: Arc<Replicated>,
     pub(crate) proposer: Arc<Proposer>,
+    pub(crate) node_id: u64,
+    pub(crate) consensus: Handle<Outcome>,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) hub: Arc<JobHub>,
     pub(crate) live: Arc<LiveBoard>,
@@ -49,6 +53,9 @@ impl Leader {
             runtime: parts.runtime,
             replicated: parts.replicated,
             proposer: parts.proposer,
+            node_id: parts.node_id,
+            consensus: parts.consensus,
+            transport: parts.transport,
             signals: parts.signals,
             hub: parts.hub,
             live: parts.live,
@@ -98,6 +105,9 @@ pub(crate) struct Parts {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) replicated: Arc<Replicated>,
     pub(crate) proposer: Arc<Proposer>,
+    pub(crate) node_id: u64,
+    pub(crate) consensus: Handle<Outcome>,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) hub: Arc<JobHub>,
     pub(crate) live: Arc<LiveBoard>,

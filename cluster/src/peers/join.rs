@@ -64,6 +64,17 @@ pub struct Joined {
     pub others: Vec<Member>,
 }
 
+impl Joined {
+    /// Writes down in an empty data directory that it is this node's. Joining over the port for nodes has done so.
+    pub fn write(&self, data_dir: &std::path::Path) -> Result<(), identity::Error> {
+        std::fs::create_dir_all(data_dir).map_err(|source| identity::Error::Io {
+            path: data_dir.display().to_string(),
+            source,
+        })?;
+        Identity::join(data_dir, self.node_id, self.cluster_id, &self.others).map(drop)
+    }
+}
+
 /// Why a node has not joined.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

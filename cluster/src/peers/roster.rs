@@ -78,6 +78,7 @@ impl Roster {
     }
 
     /// Where a node was said to be.
+    #[cfg(test)]
     pub(super) fn address(&self, node: u64) -> Option<String> {
         let inner = self.inner.read();
         let member = inner.members.node(node).or_else(|| inner.met.get(&node));

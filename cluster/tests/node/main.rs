@@ -3,6 +3,8 @@
 
 mod crash;
 mod disk;
+mod net;
 mod ring;
 mod sessions;
+mod several;
 mod support;

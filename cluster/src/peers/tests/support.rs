@@ -33,6 +33,7 @@ pub(super) struct Told {
     pub(super) snapshots: Vec<Message>,
     pub(super) unreachable: Vec<u64>,
     pub(super) sent: Vec<(u64, bool)>,
+    pub(super) removed: bool,
 }
 
 #[derive(Default)]
@@ -69,7 +70,9 @@ impl Inbound for Ear {
         self.0.send_modify(|told| told.sent.push((node, arrived)));
     }
 
-    fn removed(&self) {}
+    fn removed(&self) {
+        self.0.send_modify(|told| told.removed = true);
+    }
 }
 
 /// Lets nodes in, or answers what it is told to.

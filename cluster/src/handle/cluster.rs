@@ -1,0 +1,98 @@
+//! What an operator asks of a node about its cluster: who belongs to it, who leads it, who may join.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::Handle;
+use crate::consensus::{Change, ChangeError};
+use crate::members::{Member, Members};
+use crate::peers::{JoinToken, Seen};
+
+/// How often a removal looks how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A removal that takes longer goes on without anybody waiting for it: the leader's duties end it.
+const REMOVED_WITHIN: Duration = Duration::from_secs(30);
+
+impl Handle {
+    /// Who belongs to the cluster, as of the newest entry that is applied here.
+    pub fn members(&self) -> Members {
+        self.0.replicated.members()
+    }
+
+    /// Where a node of the cluster is, as far as this one knows.
+    pub fn member(&self, id: u64) -> Option<Member> {
+        self.0
+            .replicated
+            .read_at(|_, members, _| members.node(id).cloned())
+    }
+
+    /// What this node sees of the others; nothing without a port for them.
+    pub fn peers(&self) -> Vec<Seen> {
+        let peers = self.0.way.peers.as_ref();
+        peers.map_or_else(Vec::new, |peers| peers.seen())
+    }
+
+    /// A token with which nodes can join within this time. Any node can make one. Nothing without a port for nodes.
+    pub fn join_token(&self, valid_for: Duration) -> Option<io::Result<JoinToken>> {
+        let peers = self.0.way.peers.as_ref()?;
+        Some(peers.mint_token(valid_for))
+    }
+
+    /// Hands leadership to this node, or to the one that fits best, and waits until it has taken over. On the leader
+    /// only. Answers with the new leader.
+    pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64, ChangeError> {
+        let role = *self.0.consensus.role().borrow();
+        if role.leads && to == Some(self.0.identity.node_id) {
+            return Ok(self.0.identity.node_id);
+        }
+        self.0.consensus.transfer(to).await
+    }
+
+    /// Takes a node out of the cluster, in two steps: it loses its vote, and once it knows that it is let go. On the
+    /// leader only; a leader that is to go itself hands leadership over and says to whom. Answers with who is left. It is
+    /// safe to ask again.
+    pub async fn remove_node(&self, id: u64) -> Result<Members, ChangeError> {
+        let begun = Instant::now();
+        let mut found = false;
+        while begun.elapsed() < REMOVED_WITHIN {
+            let role = *self.0.consensus.role().borrow();
+            if !role.leads {
+                let leader = role.leader;
+                return Err(ChangeError::NotLeader { leader });
+            }
+            // What is applied here may be from before this leadership.
+            if self.0.consensus.read().await.is_err() {
+                continue;
+            }
+            let members = self.members();
+            if !members.contains(id) {
+                return found.then_some(members).ok_or(ChangeError::Unknown(id));
+            }
+            found = true;
+            let step = if members.voters.contains(&id) {
+                Some(Change::Demote(id))
+            } else if members.leaving.contains(&id) {
+                // The leader's duties let it go.
+                None
+            } else {
+                Some(Change::Remove(id))
+            };
+            let outcome = match step {
+                Some(step) => self.0.consensus.change(step).await.map(drop),
+                None => Ok(()),
+            };
+            match outcome {
+                Ok(()) | Err(ChangeError::UnderWay | ChangeError::Busy) => sleep(LOOK_EVERY).await,
+                Err(ChangeError::Leads(_)) => {
+                    let leader = Some(self.0.consensus.transfer(None).await?);
+                    return Err(ChangeError::NotLeader { leader });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ChangeError::OutcomeUnknown)
+    }
+}

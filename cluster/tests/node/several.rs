@@ -1,0 +1,156 @@
+//! Three nodes and more: they elect, fail over, lose nothing that was acknowledged, and do nothing twice.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use stepcast_cluster::consensus::ChangeError;
+use stepcast_cluster::{Health, ProposeError, ReadError};
+use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::{Command, RequestId};
+
+use crate::net::{Cluster, FAILOVER};
+use crate::support::{spec, submit, until, wide, within};
+
+/// The jobs that a node has, by its own state.
+fn jobs(node: &stepcast_cluster::Handle) -> BTreeSet<JobId> {
+    node.read_stale(|state| state.jobs().map(|job| job.id).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_hold_the_same_state_and_it_survives_a_restart_of_all() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await.clone();
+    let mut submitted = BTreeSet::new();
+    for number in 0..50 {
+        submitted.insert(submit(&leader, number).await);
+    }
+    cluster.level().await;
+    for node in cluster.nodes() {
+        assert_eq!(jobs(node), submitted);
+        assert_eq!(node.status().health, Health::Serving);
+    }
+    for id in 1..=3 {
+        cluster.kill(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start(id);
+    }
+    let leader = cluster.leader().await.clone();
+    assert_eq!(leader.read(|state| state.jobs().count()).await, Ok(50));
+    submit(&leader, 50).await;
+    cluster.level().await;
+    assert!(cluster.nodes().all(|node| jobs(node).len() == 51));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_has_everything_acknowledged_and_gives_the_same_answers() {
+    let mut cluster = Cluster::of(3).await;
+    let mut acknowledged = Vec::new();
+    for round in 0..3u64 {
+        let leader = cluster.leader().await.clone();
+        let id = leader.status().node_id;
+        for number in round * 20..round * 20 + 20 {
+            acknowledged.push((number, submit(&leader, number).await));
+        }
+        let begun = Instant::now();
+        cluster.kill(id).await;
+        let next = cluster.leader().await.clone();
+        assert!(begun.elapsed() < FAILOVER);
+        assert_ne!(next.status().node_id, id);
+        for (number, job) in &acknowledged {
+            assert_eq!(submit(&next, *number).await, *job, "the same request again");
+        }
+        cluster.start(id);
+        cluster.level().await;
+    }
+    for node in cluster.nodes() {
+        assert_eq!(jobs(node).len(), acknowledged.len());
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_acknowledges_nothing_and_reads_nothing() {
+    let cluster = Cluster::of(3).await;
+    let old = cluster.leader().await.clone();
+    let id = old.status().node_id;
+    submit(&old, 1).await;
+    cluster.net.isolate(id);
+    // Both are asked of the old leader before it can know.
+    let asked = old.clone();
+    let unknown = tokio::spawn(async move {
+        let command = Command::SubmitJob {
+            spec: Box::new(spec(2)),
+        };
+        asked.propose(command, Some(RequestId(wide(2)))).await
+    });
+    let read = within(old.read(|state| state.jobs().count())).await;
+    assert!(
+        matches!(read, Err(ReadError::NotLeader { .. } | ReadError::Timeout)),
+        "{read:?}"
+    );
+    assert!(matches!(
+        within(unknown).await.unwrap(),
+        Err(ProposeError::OutcomeUnknown | ProposeError::NotLeader { .. })
+    ));
+    until("another leader", || {
+        cluster
+            .nodes()
+            .any(|node| node.status().leading && node.status().node_id != id)
+    })
+    .await;
+    let new = cluster.leader().await.clone();
+    let third = submit(&new, 3).await;
+    cluster.net.heal();
+    // What it had not committed is gone or in, but one job at most, and the new leader's is there.
+    let again = submit(&new, 2).await;
+    cluster.level().await;
+    for node in cluster.nodes() {
+        assert_eq!(jobs(node).len(), 3);
+        assert!(jobs(node).is_superset(&BTreeSet::from([again, third])));
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_reads_what_was_acknowledged_anywhere() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await.clone();
+    for number in 0..100 {
+        submit(&leader, number).await;
+        for node in cluster.nodes() {
+            let seen = within(node.read(|state| state.jobs().count())).await;
+            assert_eq!(seen, Ok(number as usize + 1));
+        }
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_goes_where_it_is_sent_and_a_leader_that_stops_hands_it_over() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await.clone();
+    let id = leader.status().node_id;
+    let to = if id == 3 { 1 } else { id + 1 };
+    assert_eq!(within(leader.transfer_leadership(Some(to))).await, Ok(to));
+    assert_eq!(cluster.leader().await.status().node_id, to);
+    assert!(matches!(
+        leader.transfer_leadership(Some(id)).await,
+        Err(ChangeError::NotLeader { leader: Some(leads) }) if leads == to
+    ));
+    assert_eq!(
+        cluster.node(to).transfer_leadership(Some(9)).await,
+        Err(ChangeError::Unknown(9))
+    );
+    let term = cluster.node(to).status().term;
+    cluster.stop(to).await;
+    let next = cluster.leader().await.clone();
+    assert_eq!(
+        next.status().term,
+        term + 1,
+        "no election was lost on the way"
+    );
+    submit(&next, 1).await;
+    cluster.shutdown().await;
+}
