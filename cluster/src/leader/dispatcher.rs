@@ -1,6 +1,7 @@
 //! Tells each attached worker what the state wants of it, and no more than it has not been told yet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use stepcast_scheduler::State;
@@ -14,10 +15,19 @@ use crate::session::{Assignment, Order, Parting, StopReason};
 /// A trainer that is asked to stop may take this long to save a checkpoint.
 const GRACE_MS: u64 = 60_000;
 
+/// Between two tries to learn that this node still leads.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// Dispatches until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
-        for worker in leader.signals.workers().await {
+        let workers = leader.signals.workers().await;
+        // A node that was paused, or is cut off, may have been deposed without knowing: what its state says may be over,
+        // and an order that is long out of date would have an attempt run beside the one that took its place.
+        while leader.proposer.confirm_read().await.is_err() {
+            leader.runtime.sleep(TRY_AGAIN).await;
+        }
+        for worker in workers {
             look(&leader, worker);
             welcome_back(&leader, worker);
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
 
-/// A new leader waits this much longer than one term: the leader before it may have renewed a lease in the moment before
-/// it noticed that it no longer leads, which takes at most two election timeouts.
+/// A new leader waits this much longer than one term. The leader before it renews only what is confirmed to have been asked
+/// while it led, so this covers no more than an order that was long on its way, and clocks that do not run alike.
 const HANDOVER: Duration = Duration::from_secs(4);
 
 /// An expiry whose proposal got lost is proposed again after this long.

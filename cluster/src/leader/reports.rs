@@ -17,6 +17,9 @@ use crate::watch::Update;
 /// Facts of one worker on their way into the log. Beyond it the worker's stream is read no further.
 const FACTS: usize = 64;
 
+/// Renewals of one worker that wait to be confirmed. One comes every few seconds and is confirmed in milliseconds.
+const RENEWALS: usize = 4;
+
 /// Epochs in one renewal: many times what the GPUs of one host can run.
 const RENEWED: usize = 256;
 
@@ -41,6 +44,7 @@ struct Inner {
     worker: WorkerId,
     number: u64,
     facts: Arc<Semaphore>,
+    renewals: Arc<Semaphore>,
 }
 
 impl Session {
@@ -57,6 +61,7 @@ impl Session {
                 worker,
                 number,
                 facts,
+                renewals: Arc::new(Semaphore::new(RENEWALS)),
             })),
         }
     }
@@ -69,7 +74,7 @@ impl Reports {
             return Err(ReportError::SessionOver);
         }
         match report {
-            Report::Renew { renewal, epochs } => self.0.renew(renewal, epochs),
+            Report::Renew { renewal, epochs } => self.renew(renewal, epochs).await,
             Report::Progress { epoch, progress } => {
                 self.0.live(epoch, |leader, job| {
                     leader.live.progress(job, epoch, progress);
@@ -114,6 +119,29 @@ impl Reports {
                 .await
             }
         }
+    }
+
+    /// Renews once it is certain that this node has led since it was asked: one that was paused, or is cut off, may have
+    /// been deposed without knowing, and its word would outlast the lease that the new leader keeps. In the background, so
+    /// that what comes behind is not kept waiting.
+    async fn renew(&self, renewal: u64, epochs: Vec<Epoch>) -> Result<(), ReportError> {
+        self.0.tell(Vec::new)?;
+        // Without room the worker gets no answer, and asks again.
+        let Ok(permit) = Arc::clone(&self.0.renewals).try_acquire_owned() else {
+            return Ok(());
+        };
+        let inner = Arc::clone(&self.0);
+        let mut renewing = Box::pin(async move {
+            // A session that has ended meanwhile hears nothing.
+            if inner.leader.proposer.confirm_read().await.is_ok() && !inner.leader.is_over() {
+                let _ = inner.renew(renewal, epochs);
+            }
+            drop(permit);
+        });
+        if futures::poll!(renewing.as_mut()).is_pending() {
+            self.0.leader.runtime.spawn(renewing);
+        }
+        Ok(())
     }
 
     /// Puts a fact into the log in the background, so that renewals behind it are not kept waiting.

@@ -1,8 +1,10 @@
 //! A whole node on a real disk: the ring it serves, the rules of sessions, crashes, and a disk that fails.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod catching_up;
 mod crash;
 mod disk;
+mod membership;
 mod net;
 mod ring;
 mod sessions;

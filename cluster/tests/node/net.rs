@@ -14,6 +14,7 @@ use stepcast_cluster::members::{Member, Members};
 use stepcast_cluster::peers::{Admission, Admitted, Applicant, Joined, NotAdmitted};
 use stepcast_cluster::snapshot::Snapshots;
 use stepcast_cluster::{Config, Handle, Network, Node, Places};
+use stepcast_scheduler::codec;
 
 use crate::support::{World, config, until};
 
@@ -150,7 +151,7 @@ impl Transport for Plug {
     }
 
     fn log_format(&self, _: u64) -> Option<u32> {
-        Some(1)
+        Some(u32::from(codec::VERSION))
     }
 }
 
@@ -223,7 +224,7 @@ impl Cluster {
             // The id is not known yet, but the test's addresses and keys are made of it.
             let next = self.leader().await.members().last_id + 1;
             let leader = self.leader().await.status().node_id;
-            let admission = Arc::clone(&self.net.ports.lock()[&leader].admission);
+            let admission = self.admission(leader);
             match admission.admit(applicant(next)).await {
                 Ok(admitted) => break admitted,
                 Err(NotAdmitted::NotLeader { .. } | NotAdmitted::Later(_)) => {}
@@ -248,6 +249,11 @@ impl Cluster {
         })
         .await;
         found.unwrap()
+    }
+
+    /// Where newcomers ask a node.
+    pub(crate) fn admission(&self, id: u64) -> Arc<dyn Admission> {
+        Arc::clone(&self.net.ports.lock()[&id].admission)
     }
 
     /// Waits until exactly these vote, as all of them know.
@@ -326,7 +332,7 @@ pub(crate) fn applicant(id: u64) -> Applicant {
         key,
         peer_address,
         client_address,
-        log_format: 1,
+        log_format: u32::from(codec::VERSION),
         store: places().store,
         staging: places().staging,
     }

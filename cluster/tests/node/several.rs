@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use stepcast_cluster::consensus::ChangeError;
+use stepcast_cluster::session::{Order, Report};
 use stepcast_cluster::{Health, ProposeError, ReadError};
 use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::model::{EventKind, Outcome};
 use stepcast_scheduler::{Command, RequestId};
 
 use crate::net::{Cluster, FAILOVER};
-use crate::support::{spec, submit, until, wide, within};
+use crate::support::{Worker, assignment, ended, order, renew, spec, submit, until, wide, within};
 
 /// The jobs that a node has, by its own state.
 fn jobs(node: &stepcast_cluster::Handle) -> BTreeSet<JobId> {
@@ -124,6 +126,45 @@ async fn every_node_reads_what_was_acknowledged_anywhere() {
             assert_eq!(seen, Ok(number as usize + 1));
         }
     }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_runs_on_under_a_new_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await.clone();
+    let job = submit(&leader, 1).await;
+    let worker = Worker::join(&leader, 7).await;
+    let mut session = worker.attach(&leader);
+    let assigned = assignment(&mut session).await;
+    let started = Report::Started {
+        job,
+        epoch: assigned.epoch,
+    };
+    session.reports.report(started).await.unwrap();
+    assert_eq!(renew(&mut session, assigned.epoch).await, [assigned.epoch]);
+    until("the start in the log", || {
+        let is_running = |kind: &EventKind| matches!(kind, EventKind::Started { .. });
+        let events = leader.read_stale(|state| state.job(job).unwrap().events.clone());
+        events.iter().any(|event| is_running(&event.kind))
+    })
+    .await;
+    let id = leader.status().node_id;
+    cluster.kill(id).await;
+    assert!(matches!(order(&mut session).await, Order::Shutdown(_)));
+    let next = cluster.leader().await.clone();
+    let mut session = worker.attach(&next);
+    let again = assignment(&mut session).await;
+    assert_eq!((again.job, again.epoch), (job, assigned.epoch));
+    assert_eq!(renew(&mut session, assigned.epoch).await, [assigned.epoch]);
+    let report = ended(&again, Outcome::Succeeded);
+    session.reports.report(report).await.unwrap();
+    assert!(matches!(
+        order(&mut session).await,
+        Order::Acknowledged { epoch } if epoch == assigned.epoch
+    ));
+    let attempts = next.read(|state| state.job(job).unwrap().attempts.len());
+    assert_eq!(within(attempts).await, Ok(1), "nothing was started again");
     cluster.shutdown().await;
 }
 

@@ -1,0 +1,144 @@
+//! Nodes that the log no longer reaches get a snapshot, and go on from there, whatever happens meanwhile.
+
+use std::fs;
+
+use stepcast_cluster::{Config, Health};
+
+use crate::net::Cluster;
+use crate::support::{submit, until};
+
+/// Snapshots often, and a log that keeps next to nothing behind them.
+fn forgetful(config: &mut Config) {
+    config.snapshot_entries = 20;
+    config.log_tail_entries = 5;
+}
+
+/// Submits jobs until the leader's log begins behind `entry`.
+async fn forget(cluster: &Cluster, numbers: std::ops::Range<u64>, entry: u64) {
+    let leader = cluster.leader().await.clone();
+    for number in numbers {
+        submit(&leader, number).await;
+    }
+    until("the log to begin later", || {
+        leader.status().snapshot_index > entry + 20
+    })
+    .await;
+}
+
+fn snapshots(cluster: &Cluster, id: u64) -> usize {
+    let received = cluster.net.snapshots.lock();
+    received.iter().filter(|node| **node == id).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_gets_a_snapshot_and_the_log_behind_it() {
+    let mut cluster = Cluster::tuned(3, forgetful).await;
+    let leader = cluster.leader().await.status().node_id;
+    let away = if leader == 3 { 2 } else { 3 };
+    let at = cluster.level().await;
+    let mut watch = {
+        let job = submit(cluster.leader().await, 1_000).await;
+        cluster.level().await;
+        cluster.node(away).watch(job).unwrap()
+    };
+    cluster.net.isolate(away);
+    // It counts as alive for a while, and until then the log is kept for it.
+    forget(&cluster, 0..100, at).await;
+    until("it to count as away", || {
+        let followers = cluster.node(leader).status().followers;
+        followers.iter().any(|f| f.id == away && !f.active)
+    })
+    .await;
+    forget(&cluster, 100..200, at + 100).await;
+    cluster.net.heal();
+    cluster.level().await;
+    assert!(
+        snapshots(&cluster, away) > 0,
+        "the log reached it after all"
+    );
+    let told = crate::support::within(async {
+        let mut last = None;
+        while let Some(update) = watch.next().await {
+            last = Some(update);
+        }
+        last
+    })
+    .await;
+    assert!(
+        matches!(told, Some(stepcast_cluster::Update::Behind { .. })),
+        "its watchers are told to watch again: {told:?}"
+    );
+    let node = cluster.node(away).clone();
+    assert_eq!(node.read(|state| state.jobs().count()).await, Ok(201));
+    // What it has now is on its disk, under the log that it goes on with.
+    let before = node.status();
+    drop(node);
+    cluster.kill(away).await;
+    cluster.start(away);
+    assert!(cluster.node(away).status().applied_index >= before.snapshot_index);
+    cluster.level().await;
+    assert_eq!(
+        cluster.node(away).read(|state| state.jobs().count()).await,
+        Ok(201)
+    );
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_node_joins_by_a_snapshot_and_can_lead() {
+    let mut cluster = Cluster::tuned(1, forgetful).await;
+    forget(&cluster, 0..200, 1).await;
+    let id = cluster.join().await;
+    cluster.voting(vec![1, id]).await;
+    assert!(snapshots(&cluster, id) > 0, "the log reached it after all");
+    let third = cluster.join().await;
+    cluster.voting(vec![1, id, third]).await;
+    cluster.level().await;
+    let leader = cluster.leader().await.clone();
+    if leader.status().node_id != third {
+        leader.transfer_leadership(Some(third)).await.unwrap();
+    }
+    let leader = cluster.leader().await.clone();
+    assert_eq!(leader.status().node_id, third);
+    assert_eq!(leader.read(|state| state.jobs().count()).await, Ok(200));
+    assert_eq!(leader.members().nodes.len(), 3);
+    submit(&leader, 200).await;
+    for id in 1..=3 {
+        cluster.kill(id).await;
+    }
+    (1..=3).for_each(|id| cluster.start(id));
+    let leader = cluster.leader().await.clone();
+    assert_eq!(leader.read(|state| state.jobs().count()).await, Ok(201));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_came_but_was_not_taken_up_is_no_harm() {
+    let mut cluster = Cluster::tuned(3, forgetful).await;
+    forget(&cluster, 0..100, 1).await;
+    let leader = cluster.leader().await.status().node_id;
+    let other = if leader == 3 { 2 } else { 3 };
+    cluster.level().await;
+    cluster.kill(other).await;
+    // As a crash between the file and the log's reset leaves it: a received file that the log does not begin with.
+    let dir = cluster.data(other).join("snapshots");
+    let newest = fs::read_dir(cluster.data(leader).join("snapshots"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|e| e == "snapshot"))
+        .max()
+        .unwrap();
+    let stem = newest.file_stem().unwrap().to_string_lossy().into_owned();
+    fs::copy(&newest, dir.join(format!("{stem}.received"))).unwrap();
+    fs::write(
+        dir.join("00000000000000000009-00000000000000000001.tmp"),
+        "half",
+    )
+    .unwrap();
+    cluster.start(other);
+    cluster.level().await;
+    let node = cluster.node(other);
+    until("it to serve", || node.status().health == Health::Serving).await;
+    assert_eq!(node.read(|state| state.jobs().count()).await, Ok(100));
+    cluster.shutdown().await;
+}
