@@ -21,7 +21,7 @@ pub(crate) fn read(
 ) -> Result<(Submission, Reading), Status> {
     let submission = Submission::read(files)?;
     screen(&submission)?;
-    let (mut options, default) = options(counts)?;
+    let options = options(counts)?;
     let file = |role| {
         submission
             .file(role)
@@ -35,28 +35,12 @@ pub(crate) fn read(
         lycoris: file(Role::Lycoris),
         prompt_library: file(Role::Prompts),
     };
-    let read =
-        |options: &Options| simpletuner::read(&files, options).map_err(|found| problems(&found));
-    let mut reading = read(&options)?;
-    if let Some(default) = default {
-        options
-            .samples
-            .extend(uncounted(&reading).map(|id| (id.to_owned(), default)));
-        reading = read(&options)?;
-    }
+    let reading = simpletuner::read(&files, &options).map_err(|found| problems(&found))?;
     Ok((submission, reading))
 }
 
-/// The ids of the data sets whose size nobody has said.
-fn uncounted(reading: &Reading) -> impl Iterator<Item = &str> {
-    let datasets = reading.dataset_ids.iter().zip(&reading.workload.datasets);
-    datasets
-        .filter(|(_, dataset)| dataset.samples.is_none())
-        .map(|(id, _)| id.as_str())
-}
-
 /// The counts by data set, and the one for all others.
-fn options(counts: Vec<v1::SampleCount>) -> Result<(Options, Option<u64>), Status> {
+fn options(counts: Vec<v1::SampleCount>) -> Result<Options, Status> {
     if counts.len() > COUNTS_MAX {
         return Err(bad_field(
             "sample_counts",
@@ -64,7 +48,6 @@ fn options(counts: Vec<v1::SampleCount>) -> Result<(Options, Option<u64>), Statu
         ));
     }
     let mut options = Options::default();
-    let mut default = None;
     for (index, count) in counts.into_iter().enumerate() {
         if count.dataset.len() > DATASET_BYTES_MAX {
             return Err(bad_field(
@@ -73,7 +56,7 @@ fn options(counts: Vec<v1::SampleCount>) -> Result<(Options, Option<u64>), Statu
             ));
         }
         let twice = if count.dataset.is_empty() {
-            default.replace(count.samples).is_some()
+            options.other_samples.replace(count.samples).is_some()
         } else {
             options
                 .samples
@@ -87,5 +70,5 @@ fn options(counts: Vec<v1::SampleCount>) -> Result<(Options, Option<u64>), Statu
             ));
         }
     }
-    Ok((options, default))
+    Ok(options)
 }

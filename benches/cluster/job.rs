@@ -80,6 +80,7 @@ pub(crate) fn entry_bytes() -> anyhow::Result<usize> {
         samples: [("style-1024", SAMPLES), ("style-512", SAMPLES)]
             .map(|(id, samples)| (id.to_owned(), samples))
             .into(),
+        ..Default::default()
     };
     let reading = simpletuner::read(&files, &options)
         .map_err(|problems| anyhow!("the usual job cannot be read: {problems:?}"))?;

@@ -48,9 +48,9 @@ impl Context<'_> {
             .samples
             .get(id)
             .copied()
-            .filter(|samples| (1..=Workload::MAX_SAMPLES).contains(samples));
+            .filter(|samples| Workload::SAMPLES.contains(samples));
         let maximum = entry.whole("max_num_samples", 0..=u64::MAX, found);
-        let maximum = maximum.filter(|samples| (1..=Workload::MAX_SAMPLES).contains(samples));
+        let maximum = maximum.filter(|samples| Workload::SAMPLES.contains(samples));
         if given.is_none() && maximum.is_some() {
             loader.sizes_from_maximum.push(position);
         }
@@ -58,6 +58,11 @@ impl Context<'_> {
             (Some(given), Some(maximum)) => Some(given.min(maximum)),
             (given, maximum) => given.or(maximum),
         };
+        let others = || {
+            self.other_samples
+                .filter(|samples| Workload::SAMPLES.contains(samples))
+        };
+        let samples = samples.or_else(others);
         let padded = repeats == 0
             && self
                 .settings

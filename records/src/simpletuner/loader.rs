@@ -8,6 +8,7 @@ use super::entry::Entry;
 use super::files::File;
 use super::findings::Findings;
 use super::problem::shown;
+use super::reader::Options;
 use super::settings::Settings;
 use super::source;
 use super::vocabulary;
@@ -45,6 +46,8 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
     pub(super) recipe: Option<Recipe>,
     pub(super) samples: &'a BTreeMap<String, u64>,
+    /// Samples of every data set whose size nothing else says.
+    pub(super) other_samples: Option<u64>,
     validated: Option<String>,
 }
 
@@ -65,7 +68,7 @@ pub(super) fn loader(
     file: &File<'_>,
     settings: &Settings,
     recipe: Option<Recipe>,
-    samples: &BTreeMap<String, u64>,
+    options: &Options,
     found: &mut Findings,
 ) -> Option<Loader> {
     let Value::Array(entries) = source::json(file, found)? else {
@@ -82,7 +85,8 @@ pub(super) fn loader(
         file: file.name,
         settings,
         recipe,
-        samples,
+        samples: &options.samples,
+        other_samples: options.other_samples,
         validated,
     };
     let mut loader = Loader::default();
@@ -110,12 +114,28 @@ fn check_samples(context: &Context<'_>, loader: &Loader, found: &mut Findings) {
             let known: Vec<_> = loader.ids.iter().take(8).map(|id| shown(id)).collect();
             let hint = format!("give the size of one of {}", known.join(", "));
             found.problem(context.file, "$", what, hint);
-        } else if !(1..=Workload::MAX_SAMPLES).contains(samples) {
-            let what = format!("{} cannot have {samples} samples", shown(id));
-            let hint = format!("give a number from 1 to {}", Workload::MAX_SAMPLES);
-            found.problem(context.file, "$", what, hint);
+        } else if !Workload::SAMPLES.contains(samples) {
+            impossible(context, id, *samples, found);
         }
     }
+    let others = context.other_samples;
+    let Some(others) = others.filter(|samples| !Workload::SAMPLES.contains(samples)) else {
+        return;
+    };
+    for (id, _) in loader
+        .ids
+        .iter()
+        .zip(&loader.datasets)
+        .filter(|(_, dataset)| dataset.samples.is_none())
+    {
+        impossible(context, id, others, found);
+    }
+}
+
+fn impossible(context: &Context<'_>, id: &str, samples: u64, found: &mut Findings) {
+    let what = format!("{} cannot have {samples} samples", shown(id));
+    let hint = format!("give a number from 1 to {}", Workload::MAX_SAMPLES);
+    found.problem(context.file, "$", what, hint);
 }
 
 /// Whether an entry is trained on in its own right, so that captions beside it are not.

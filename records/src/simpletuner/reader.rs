@@ -27,6 +27,8 @@ use crate::recipe::{FrameClass, Modality};
 pub struct Options {
     /// Samples by the id of their data set, for data sets whose size decides something.
     pub samples: BTreeMap<String, u64>,
+    /// Samples of every data set whose size nothing else says.
+    pub other_samples: Option<u64>,
 }
 
 /// A configuration that was understood.
@@ -114,7 +116,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         files.data_backend,
         found,
     ) {
-        Some(file) => loader::loader(&file, &settings, recipe, &options.samples, found),
+        Some(file) => loader::loader(&file, &settings, recipe, options, found),
         None => {
             model::required(&settings, "data_backend_config", found);
             None

@@ -125,6 +125,9 @@ impl Workload {
     pub const MAX_EPOCHS: u32 = 1_000_000;
     /// Samples of one data set at most: a thousand million, more than any public set of images.
     pub const MAX_SAMPLES: u64 = 1_000_000_000;
+
+    /// How many samples a data set can have.
+    pub const SAMPLES: std::ops::RangeInclusive<u64> = 1..=Self::MAX_SAMPLES;
     /// Repeats of one data set at most.
     pub const MAX_REPEATS: u32 = 1_000_000;
     /// Micro-batch, accumulation and GPUs per sample at most.
