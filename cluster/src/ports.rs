@@ -42,7 +42,8 @@ pub trait Staging: Send + Sync {
     /// Deletes the files of one submission; deleting what is not there succeeds.
     fn delete(&self, staging: StagingId) -> BoxFuture<'_, Result<(), PortError>>;
 
-    /// Submissions put there longer ago than `age`, at most `limit` of them.
+    /// Submissions put there longer ago than `age`, at most `limit` of them: the ones after those of the last call, so that
+    /// calls in a row see all of them.
     fn older_than(
         &self,
         age: Duration,

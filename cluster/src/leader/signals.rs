@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use stepcast_scheduler::ids::{StagingId, WorkerId};
+use stepcast_scheduler::model::limits::Bounds;
 use tokio::sync::Notify;
 
 /// Signals carry no facts, only where to look: the duties read the state. So a signal may be given twice, and a set of
@@ -19,8 +20,9 @@ pub(crate) struct Signals {
     pub(crate) sweep: Notify,
 }
 
-/// Dropped submissions that are remembered; the periodic sweep finds the others by their age.
-const DROPPED: usize = 4096;
+/// Dropped submissions that are remembered: as many as there may be jobs that are not over. The periodic sweep finds
+/// others by their age.
+const DROPPED: usize = Bounds::NEWEST.unfinished_jobs;
 
 impl Signals {
     /// Something about this worker's attempts has changed.
