@@ -1,28 +1,33 @@
-//! The staging area: the files of submitted jobs, each in a folder of its own until its job is over.
+//! The staging area: the files of submitted jobs, each submission by itself until its job is over.
 //!
-//! A folder `STAGING_ID` holds the files, each named `ROLE-NAME`. It is written under another name first, synced and
-//! then renamed, so that a folder with its right name is always whole.
+//! It is a folder or an object store, and every node of a cluster uses the same one: what one node has put, any other
+//! reads and deletes. So it carries the id of its cluster, and a node that was given another place is told so.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+mod bucket;
+mod folder;
+mod packed;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use stepcast_cluster::{PortError, Staging};
+use stepcast_estimator::StoreConfig;
 use stepcast_scheduler::ids::StagingId;
-use tokio::task::spawn_blocking;
+use stepcast_scheduler::model::limits::Bounds;
 
-use crate::submission::{Role, StagedFile};
+use self::bucket::Bucket;
+use self::folder::Folder;
+use crate::submission::StagedFile;
 
-/// Submissions staged at once: at 3 MiB each this is 30 GiB, far above what a queue of real configurations takes.
-const SUBMISSIONS_MAX: usize = 10_000;
-
-/// How the name of an unfinished folder ends.
-const UNFINISHED: &str = ".part";
+/// Submissions in a folder at once: those of every job that is not over, and as many on their way in or out.
+const SUBMISSIONS_MAX: usize = 2 * Bounds::NEWEST.unfinished_jobs;
 
 /// Why files were not staged or read.
 #[derive(Debug, thiserror::Error)]
@@ -33,84 +38,163 @@ pub enum Error {
     /// There is no such submission, or not any more.
     #[error("the files of this submission are gone")]
     Missing,
+    /// What is there is not what was put.
+    #[error("the files of this submission are damaged")]
+    Damaged,
     /// The disk refuses.
     #[error("the staging area cannot be used")]
     Io(#[from] io::Error),
+    /// The object store does not answer or refuses; trying again later may help.
+    #[error("the staging area does not answer")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The location or an option is wrong.
+    #[error("the staging area's location is wrong: {0}")]
+    Location(String),
+    /// Another cluster uses the place.
+    #[error(
+        "the staging area {location} belongs to {owner} and not to cluster {cluster:016x}: give each cluster a place of its own"
+    )]
+    Foreign {
+        /// Where.
+        location: String,
+        /// Whose it is.
+        owner: String,
+        /// Whose it was taken for.
+        cluster: u64,
+    },
+    /// The place is not the one that the other nodes use.
+    #[error(
+        "the staging area {location} is not the one that cluster {cluster:016x} uses: give every node the same place, such as \
+         s3://bucket/prefix or a shared folder"
+    )]
+    Elsewhere {
+        /// Where.
+        location: String,
+        /// The cluster.
+        cluster: u64,
+    },
 }
 
-/// Whether a call has made a submission's folder or found it.
+/// Whether a call has put a submission or found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// It made it.
+    /// It has put it.
     New,
     /// It was there, from the same request before.
     There,
 }
 
-/// The folder of all submissions. One process at a time may have it open.
+/// The place of all submissions. Several processes may have it open at once.
 #[derive(Debug)]
 pub struct StagingArea {
-    inner: Arc<Inner>,
+    location: String,
+    place: Place,
 }
 
 #[derive(Debug)]
-struct Inner {
-    root: PathBuf,
-    count: AtomicUsize,
+enum Place {
+    Folder(Folder),
+    Bucket(Bucket),
 }
 
 impl StagingArea {
-    /// Opens the area at this folder, new or old; what an earlier process left unfinished is deleted.
+    /// Opens the area in this folder, new or old.
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let root = root.into();
-        private_dir(true).create(&root)?;
-        let mut count = 0;
-        for entry in std::fs::read_dir(&root)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
-                std::fs::remove_dir_all(entry.path())?;
-            } else {
-                count += 1;
-            }
-        }
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
+        let folder = folder.as_ref();
         Ok(Self {
-            inner: Arc::new(Inner {
-                root,
-                count: AtomicUsize::new(count),
-            }),
+            location: folder.display().to_string(),
+            place: Place::Folder(Folder::open(folder, SUBMISSIONS_MAX)?),
         })
     }
 
-    /// Keeps the files of a submission. When it returns they are on disk.
-    pub(crate) async fn put(
-        &self,
-        staging: StagingId,
-        files: Vec<StagedFile>,
-    ) -> Result<Put, Error> {
-        self.blocking(move |inner| inner.put(staging, &files)).await
+    /// Opens the area at a location: a folder, `file://...`, or `s3://bucket/prefix` with the usual `AWS_*` environment. A
+    /// store is not asked yet whether it is there.
+    ///
+    /// # Errors
+    /// When the location is wrong, or the folder cannot be made or read.
+    pub fn at(location: &str) -> Result<Self, Error> {
+        match location.split_once("://") {
+            None => Self::open(location),
+            Some(("file", path)) if path.starts_with('/') => Self::open(path),
+            Some(("file", _)) => Err(Error::Location("write file:///folder".to_owned())),
+            Some(_) => Self::in_store(&StoreConfig::at(location)),
+        }
+    }
+
+    /// Opens the area in an object store.
+    ///
+    /// # Errors
+    /// When the location or an option is wrong.
+    pub fn in_store(config: &StoreConfig) -> Result<Self, Error> {
+        let (store, prefix) = config
+            .object_store()
+            .map_err(|error| Error::Location(error.to_string()))?;
+        Ok(Self {
+            location: config.location.clone(),
+            place: Place::Bucket(Bucket::new(store, prefix)),
+        })
+    }
+
+    /// Makes sure that the place is this cluster's. A node that is alone in its cluster may take a place that is nobody's
+    /// yet; with other nodes it must be the one that they use.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] and [`Error::Elsewhere`] when the place is another; any other when it cannot be asked.
+    pub async fn claim(&self, cluster: u64, alone: bool) -> Result<(), Error> {
+        let mine = marker(cluster);
+        let mut owner = self.marker().await?;
+        if owner.is_none() && alone {
+            match &self.place {
+                Place::Folder(folder) => folder.mark(mine.clone()).await?,
+                Place::Bucket(bucket) => bucket.mark(mine.clone()).await?,
+            }
+            // Of two that claim it at once only one has got it.
+            owner = self.marker().await?;
+        }
+        let location = self.location.clone();
+        match owner {
+            Some(owner) if owner == mine => Ok(()),
+            Some(owner) => Err(Error::Foreign {
+                location,
+                owner: words(&owner),
+                cluster,
+            }),
+            None => Err(Error::Elsewhere { location, cluster }),
+        }
+    }
+
+    async fn marker(&self) -> Result<Option<String>, Error> {
+        match &self.place {
+            Place::Folder(folder) => folder.marker().await,
+            Place::Bucket(bucket) => bucket.marker().await,
+        }
+    }
+
+    /// Keeps the files of a submission. When it returns they are safe.
+    pub(crate) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
+        match &self.place {
+            Place::Folder(folder) => folder.put(staging, files).await,
+            Place::Bucket(bucket) => bucket.put(staging, files).await,
+        }
     }
 
     /// The files of a submission.
     pub(crate) async fn get(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
-        self.blocking(move |inner| inner.get(staging)).await
+        match &self.place {
+            Place::Folder(folder) => folder.get(staging).await,
+            Place::Bucket(bucket) => bucket.get(staging).await,
+        }
     }
 
     /// Deletes the files of a submission, if there are any.
     pub(crate) async fn remove(&self, staging: StagingId) -> Result<(), Error> {
-        self.blocking(move |inner| inner.remove(staging)).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let inner = Arc::clone(&self.inner);
-        spawn_blocking(move || act(&inner))
-            .await
-            .map_err(|_| Error::Io(io::Error::other("the work was given up")))?
+        match &self.place {
+            Place::Folder(folder) => folder.remove(staging).await,
+            Place::Bucket(bucket) => bucket.remove(staging).await,
+        }
     }
 }
 
@@ -125,221 +209,29 @@ impl Staging for StagingArea {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>> {
         Box::pin(async move {
-            let found = self
-                .blocking(move |inner| inner.older_than(age, limit))
-                .await;
+            let found = match &self.place {
+                Place::Folder(folder) => folder.older_than(age, limit).await,
+                Place::Bucket(bucket) => bucket.older_than(age, limit).await,
+            };
             found.map_err(PortError::new)
         })
     }
 }
 
-impl Inner {
-    fn folder(&self, staging: StagingId) -> PathBuf {
-        self.root.join(staging.to_string())
-    }
-
-    fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
-        let folder = self.folder(staging);
-        if folder.is_dir() {
-            return Ok(Put::There);
-        }
-        if self.count.load(Ordering::Acquire) >= SUBMISSIONS_MAX {
-            return Err(Error::Full);
-        }
-        // Another call with the same id may be writing at the same moment, so the unfinished folder is this call's own.
-        let unfinished = self.root.join(format!(
-            "{staging}.{:016x}{UNFINISHED}",
-            rand::random::<u64>()
-        ));
-        let written =
-            write(&unfinished, files).and_then(|()| match std::fs::rename(&unfinished, &folder) {
-                Ok(()) => sync_dir(&self.root).map(|()| Put::New),
-                Err(_) if folder.is_dir() => Ok(Put::There),
-                Err(error) => Err(error),
-            });
-        match written {
-            Ok(Put::New) => {
-                self.count.fetch_add(1, Ordering::AcqRel);
-            }
-            // What could not be finished takes no room, least of all on a full disk.
-            Ok(Put::There) | Err(_) => {
-                let _ = std::fs::remove_dir_all(&unfinished);
-            }
-        }
-        Ok(written?)
-    }
-
-    fn get(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
-        let entries = match std::fs::read_dir(self.folder(staging)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing),
-            entries => entries?,
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some((role, name)) = name.to_str().and_then(read_name) else {
-                continue;
-            };
-            files.push(StagedFile {
-                role,
-                name: name.to_owned(),
-                content: std::fs::read(entry.path())?,
-            });
-        }
-        files.sort_by_key(|file| file.role);
-        Ok(files)
-    }
-
-    fn remove(&self, staging: StagingId) -> Result<(), Error> {
-        let folder = self.folder(staging);
-        // Renamed first, so that a folder with its right name is whole until it is gone.
-        let going = self.root.join(format!(
-            "{staging}.{:016x}{UNFINISHED}",
-            rand::random::<u64>()
-        ));
-        match std::fs::rename(&folder, &going) {
-            Ok(()) => {
-                self.count.fetch_sub(1, Ordering::AcqRel);
-                std::fs::remove_dir_all(&going)?;
-                sync_dir(&self.root)?;
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn older_than(&self, age: Duration, limit: usize) -> Result<Vec<StagingId>, Error> {
-        let now = SystemTime::now();
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.root)? {
-            let entry = entry?;
-            let Some(staging) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            // A folder from the future is as old as nothing.
-            if metadata
-                .modified()
-                .is_ok_and(|at| now.duration_since(at).is_ok_and(|passed| passed >= age))
-            {
-                found.push(staging);
-            }
-            if found.len() >= limit {
-                break;
-            }
-        }
-        Ok(found)
-    }
+/// What the marker says.
+fn marker(cluster: u64) -> String {
+    format!("cluster {cluster:016x}\n")
 }
 
-fn write(folder: &Path, files: &[StagedFile]) -> io::Result<()> {
-    private_dir(false).create(folder)?;
-    for file in files {
-        let path = folder.join(format!("{}-{}", file.role.slug(), file.name));
-        let mut written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        written.write_all(&file.content)?;
-        written.sync_all()?;
-    }
-    sync_dir(folder)
-}
-
-fn read_name(name: &str) -> Option<(Role, &str)> {
-    Role::ALL.into_iter().find_map(|role| {
-        let name = name.strip_prefix(role.slug())?.strip_prefix('-')?;
-        Some((role, name))
-    })
+/// A marker as a person reads it: what is no marker of ours is not repeated.
+fn words(marker: &str) -> String {
+    let id = marker.strip_prefix("cluster ").map(str::trim_end);
+    let id = id.filter(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    id.map_or_else(|| "something else".to_owned(), |id| format!("cluster {id}"))
 }
 
 fn private_dir(recursive: bool) -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.recursive(recursive).mode(0o700);
     builder
-}
-
-fn sync_dir(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    const ID: StagingId = StagingId([7; 16]);
-
-    fn files() -> Vec<StagedFile> {
-        let file = |role, name: &str, content: &[u8]| StagedFile {
-            role,
-            name: name.into(),
-            content: content.into(),
-        };
-        vec![
-            file(Role::Config, "config.json", b"{}"),
-            file(Role::DataLoader, "my-data.json", b"[]"),
-        ]
-    }
-
-    #[tokio::test]
-    async fn files_come_back_as_they_were_until_they_are_deleted() {
-        let root = tempfile::tempdir().unwrap();
-        let area = StagingArea::open(root.path().join("staging")).unwrap();
-        assert_eq!(area.put(ID, files()).await.unwrap(), Put::New);
-        assert_eq!(area.put(ID, files()).await.unwrap(), Put::There);
-        assert_eq!(area.get(ID).await.unwrap(), files());
-        area.delete(ID).await.unwrap();
-        area.delete(ID).await.unwrap();
-        assert!(matches!(area.get(ID).await, Err(Error::Missing)));
-        assert_eq!(
-            std::fs::read_dir(root.path().join("staging"))
-                .unwrap()
-                .count(),
-            0
-        );
-        assert_eq!(area.inner.count.load(Ordering::Acquire), 0);
-    }
-
-    #[tokio::test]
-    async fn folders_and_files_are_private_and_a_start_clears_what_is_unfinished() {
-        let root = tempfile::tempdir().unwrap();
-        let area = StagingArea::open(root.path()).unwrap();
-        area.put(ID, files()).await.unwrap();
-        let folder = root.path().join(ID.to_string());
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(
-            (mode(&folder), mode(&folder.join("config-config.json"))),
-            (0o700, 0o600)
-        );
-        std::fs::create_dir(root.path().join(format!("x{UNFINISHED}"))).unwrap();
-        let again = StagingArea::open(root.path()).unwrap();
-        assert_eq!(again.inner.count.load(Ordering::Acquire), 1);
-        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
-    }
-
-    #[tokio::test]
-    async fn old_submissions_are_found_and_young_ones_are_not() {
-        let area_root = tempfile::tempdir().unwrap();
-        let area = StagingArea::open(area_root.path()).unwrap();
-        area.put(ID, files()).await.unwrap();
-        assert_eq!(area.older_than(Duration::ZERO, 10).await.unwrap(), [ID]);
-        assert_eq!(
-            area.older_than(Duration::from_secs(3600), 10)
-                .await
-                .unwrap(),
-            []
-        );
-    }
 }

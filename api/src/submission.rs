@@ -17,13 +17,13 @@ pub(crate) const FILES_BYTES_MAX: usize = 3 << 20;
 /// Bytes of a file's name, so that it stays a name on every file system with what is put before it.
 const NAME_BYTES_MAX: usize = 128;
 
-/// What a file is for.
+/// What a file is for. The numbers stand in the staging area, and mean the same for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
-    Config,
-    DataLoader,
-    Lycoris,
-    Prompts,
+    Config = 0,
+    DataLoader = 1,
+    Lycoris = 2,
+    Prompts = 3,
 }
 
 /// One file.
@@ -140,11 +140,6 @@ impl Submission {
         let mut id = [0; 16];
         id.copy_from_slice(&digest.finalize()[..16]);
         StagingId(id)
-    }
-
-    /// All files, to be kept.
-    pub(crate) fn into_files(self) -> Vec<StagedFile> {
-        self.0
     }
 }
 

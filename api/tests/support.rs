@@ -117,10 +117,13 @@ impl Server {
         WorkersServiceClient::new(self.channel.clone())
     }
 
-    /// The folders of the staging area.
+    /// The submissions in the staging area, each named by its id.
     pub(crate) fn staged(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.dir.path().join("staging")).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.file_name().is_some_and(|name| name.len() == 32))
+            .collect()
     }
 
     /// A new worker's token.

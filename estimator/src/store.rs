@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use object_store::{ClientConfigKey, ObjectStore, RetryConfig};
 use std::time::Duration;
 use url::Url;
@@ -84,6 +85,18 @@ impl StoreConfig {
             location: location.into(),
             s3: S3Options::default(),
         }
+    }
+
+    /// The store that the location names, for what others keep in one beside the tables, and the prefix in it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the location or an option is wrong.
+    pub fn object_store(&self) -> Result<(Arc<dyn ObjectStore>, Path), Error> {
+        let (store, url) = self.open()?;
+        let prefix = Path::from_url_path(url.path());
+        let prefix = prefix
+            .map_err(|error| Error::Config(format!("the store's location is wrong: {error}")))?;
+        Ok((store, prefix))
     }
 
     /// The store, rooted where its addresses are, and the address of the prefix with a slash at its end.

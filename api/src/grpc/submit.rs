@@ -30,6 +30,9 @@ use crate::{convert, names, reading, status};
 /// The same request is taken a moment later, when the first one is done.
 const UNDER_WAY: Duration = Duration::from_millis(200);
 
+/// An object store that does not answer may do so again by then.
+const STORE_BACK: Duration = Duration::from_secs(5);
+
 pub(super) async fn submit(
     jobs: &Jobs,
     request: v1::SubmitJobRequest,
@@ -127,7 +130,7 @@ async fn put(
     let put = jobs
         .context
         .staging
-        .put(spec.staging, submission.into_files())
+        .put(spec.staging, submission.files())
         .await
         .map_err(not_staged)?;
     let proposed = jobs
@@ -184,7 +187,13 @@ fn not_staged(error: staging::Error) -> Status {
         staging::Error::Io(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             status::storage_full()
         }
-        error @ (staging::Error::Io(_) | staging::Error::Missing) => unreadable(&error),
+        staging::Error::Store(ref source) => {
+            tracing::error!(error = ?source, "the staging area does not answer");
+            Refusal::new(Code::Unavailable, "STAGING_UNREACHABLE", error.to_string())
+                .retry(STORE_BACK)
+                .into()
+        }
+        error => unreadable(&error),
     }
 }
 

@@ -1,0 +1,346 @@
+//! A folder as the staging area, local or on a file system that several nodes share: a file for each submission.
+//!
+//! One thread of each process writes and deletes, so that many submissions share their syncs (see [`commit`]). Other
+//! processes do the same in the same folder at the same time; each has its own unfinished files and leaves those of the
+//! others alone.
+
+mod commit;
+mod spares;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use stepcast_scheduler::ids::StagingId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::spawn_blocking;
+
+use self::commit::{Commit, Refused};
+use self::spares::{Spare, Spares};
+use super::packed::{PACKED_BYTES_MAX, pack, unpack};
+use super::{Error, Put, private_dir};
+use crate::submission::{Role, StagedFile};
+
+/// Bytes of submissions on their way to the disk; beyond it callers wait. Real ones have some KiB, so this is a good
+/// second's worth of the fastest disk.
+const WAITING_BYTES: usize = 64 << 20;
+
+/// What each task counts for at least.
+const TASK_BYTES: usize = 1 << 10;
+
+/// Submissions that share their syncs at most, so that the first does not wait long for the last.
+const BATCH: usize = 512;
+
+/// A folder that looks full is counted anew this often at most: others may have deleted from it.
+const COUNT_AGAIN: Duration = Duration::from_secs(1);
+
+/// A file that was used again while it was read is looked for again so often.
+const LOOKS: usize = 3;
+
+/// The name of the file that says whose folder it is.
+const MARKER: &str = "cluster";
+
+/// The folder, as one process sees it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    tasks: Sender<Task>,
+    room: Arc<Semaphore>,
+    /// Where the last look for old submissions ended.
+    looked: Mutex<Option<StagingId>>,
+}
+
+/// What the thread owns.
+#[derive(Debug)]
+pub(super) struct Disk {
+    root: File,
+    path: PathBuf,
+    spares: Spares,
+    /// Submissions when they were last counted, and what this process has added and removed since.
+    count: usize,
+    most: usize,
+    counted: Instant,
+}
+
+#[derive(Debug)]
+struct Task {
+    staging: StagingId,
+    what: What,
+    _room: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum What {
+    Put(Vec<u8>, oneshot::Sender<Result<Put, Refused>>),
+    Remove(oneshot::Sender<Result<(), Refused>>),
+}
+
+impl Folder {
+    /// Opens the folder, new or old, for at most so many submissions.
+    pub(super) fn open(root: &Path, most: usize) -> io::Result<Self> {
+        let disk = Disk::open(root, most)?;
+        let (tasks, waiting) = channel();
+        std::thread::Builder::new()
+            .name("staging".to_owned())
+            .spawn(move || work(disk, &waiting))?;
+        Ok(Self {
+            root: root.to_owned(),
+            tasks,
+            room: Arc::new(Semaphore::new(WAITING_BYTES / TASK_BYTES)),
+            looked: Mutex::default(),
+        })
+    }
+
+    pub(super) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
+        let packed = pack(staging, files);
+        let (answer, answered) = oneshot::channel();
+        self.send(staging, packed.len(), What::Put(packed, answer))
+            .await?;
+        Ok(answered.await.map_err(|_| ended())??)
+    }
+
+    pub(super) async fn remove(&self, staging: StagingId) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        self.send(staging, 0, What::Remove(answer)).await?;
+        answered.await.map_err(|_| ended())??;
+        Ok(())
+    }
+
+    pub(super) async fn get(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
+        let path = self.root.join(staging.to_string());
+        blocking(move || read(&path, staging)).await
+    }
+
+    /// Submissions older than `age`, in the order of their ids and going on where the last call has ended.
+    pub(super) async fn older_than(
+        &self,
+        age: Duration,
+        limit: usize,
+    ) -> Result<Vec<StagingId>, Error> {
+        let after = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let root = self.root.clone();
+        let found = blocking(move || {
+            spares::tidy(&root, SystemTime::now())?;
+            Ok(older_than(&root, age, after, limit)?)
+        })
+        .await?;
+        let next = found.last().copied().filter(|_| found.len() >= limit);
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(found)
+    }
+
+    /// Whose folder it is; `None` while nobody has claimed it.
+    pub(super) async fn marker(&self) -> Result<Option<String>, Error> {
+        let path = self.root.join(MARKER);
+        blocking(move || match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// Claims the folder, unless it is somebody's already.
+    pub(super) async fn mark(&self, text: String) -> Result<(), Error> {
+        let root = self.root.clone();
+        blocking(move || Ok(mark(&root, &text)?)).await
+    }
+
+    async fn send(&self, staging: StagingId, bytes: usize, what: What) -> Result<(), Error> {
+        let permits = u32::try_from(bytes.div_ceil(TASK_BYTES)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(permits.max(1));
+        let task = Task {
+            staging,
+            what,
+            _room: room.await.map_err(|_| ended())?,
+        };
+        self.tasks.send(task).map_err(|_| ended())
+    }
+}
+
+impl Disk {
+    fn open(root: &Path, most: usize) -> io::Result<Self> {
+        private_dir(true).create(root)?;
+        spares::tidy(root, SystemTime::now())?;
+        Ok(Self {
+            root: File::open(root)?,
+            path: root.to_owned(),
+            spares: Spares::open(root)?,
+            count: count(root)?,
+            most,
+            counted: Instant::now(),
+        })
+    }
+
+    /// Deletes what was written and got no name.
+    fn forget(&mut self, spare: Spare) {
+        self.spares.delete(spare);
+        self.count = self.count.saturating_sub(1);
+    }
+
+    /// Whether there are as many submissions as there may be, by all processes together.
+    fn is_full(&mut self) -> bool {
+        if self.count >= self.most && self.counted.elapsed() >= COUNT_AGAIN {
+            self.counted = Instant::now();
+            self.count = count(&self.path).unwrap_or(self.count);
+        }
+        self.count >= self.most
+    }
+}
+
+/// Does what is waiting, all of it together, until nobody can ask any more.
+fn work(mut disk: Disk, waiting: &Receiver<Task>) {
+    while let Ok(first) = waiting.recv() {
+        let more = std::iter::from_fn(|| waiting.try_recv().ok());
+        let tasks = std::iter::once(first).chain(more).take(BATCH);
+        let (mut coming, mut puts, mut going, mut removes) = (vec![], vec![], vec![], vec![]);
+        let mut room = Vec::new();
+        for task in tasks {
+            room.push(task._room);
+            match task.what {
+                What::Put(packed, answer) => {
+                    coming.push((task.staging, packed));
+                    puts.push(answer);
+                }
+                What::Remove(answer) => {
+                    going.push(task.staging);
+                    removes.push(answer);
+                }
+            }
+        }
+        let mut commit = Commit::new(coming, going);
+        while commit.step(&mut disk) {}
+        let outcome = commit.outcome();
+        // Who does not wait any more needs no answer.
+        for (answer, put) in puts.into_iter().zip(outcome.coming) {
+            let _ = answer.send(put);
+        }
+        for (answer, removed) in removes.into_iter().zip(outcome.going) {
+            let _ = answer.send(removed);
+        }
+    }
+    disk.spares.close();
+}
+
+fn read(path: &Path, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
+    for _ in 0..LOOKS {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing),
+            file => file?,
+        };
+        if file.metadata()?.is_dir() {
+            return Ok(read_folder(path)?);
+        }
+        let mut packed = Vec::new();
+        file.take(PACKED_BYTES_MAX as u64)
+            .read_to_end(&mut packed)?;
+        if let Some(files) = unpack(staging, &packed) {
+            return Ok(files);
+        }
+        // It was deleted and used again at this moment; then its name is gone, and the next look says so.
+    }
+    Err(Error::Damaged)
+}
+
+/// The files of a submission as version 0.1 kept them: a folder, and each file named by its role.
+fn read_folder(path: &Path) -> io::Result<Vec<StagedFile>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let read = Role::ALL.into_iter().find_map(|role| {
+            let name = name.to_str()?.strip_prefix(role.slug())?;
+            Some((role, name.strip_prefix('-')?.to_owned()))
+        });
+        let Some((role, name)) = read else { continue };
+        let content = std::fs::read(entry.path())?;
+        files.push(StagedFile {
+            role,
+            name,
+            content,
+        });
+    }
+    files.sort_by_key(|file| file.role);
+    Ok(files)
+}
+
+/// The ids of all submissions in a folder, in any order.
+fn ids(root: &Path) -> io::Result<Vec<StagingId>> {
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        ids.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<StagingId>().ok()),
+        );
+    }
+    Ok(ids)
+}
+
+fn count(root: &Path) -> io::Result<usize> {
+    ids(root).map(|ids| ids.len())
+}
+
+fn older_than(
+    root: &Path,
+    age: Duration,
+    after: Option<StagingId>,
+    limit: usize,
+) -> io::Result<Vec<StagingId>> {
+    let now = SystemTime::now();
+    let is_old = |staging: &StagingId| {
+        // What is gone by now is not old, and a file from the future is as old as nothing.
+        let metadata = std::fs::metadata(root.join(staging.to_string()));
+        let modified = metadata.and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|passed| passed >= age))
+    };
+    let mut ids = ids(root)?;
+    ids.retain(|id| after.is_none_or(|after| *id > after));
+    ids.sort_unstable();
+    Ok(ids.into_iter().filter(is_old).take(limit).collect())
+}
+
+/// Writes the marker whole or not at all; the first of several wins.
+fn mark(root: &Path, text: &str) -> io::Result<()> {
+    let mut unfinished = tempfile_in(root)?;
+    unfinished.0.write_all(text.as_bytes())?;
+    unfinished.0.sync_all()?;
+    let linked = std::fs::hard_link(&unfinished.1, root.join(MARKER));
+    std::fs::remove_file(&unfinished.1)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(root)?.sync_all(),
+    }
+}
+
+fn tempfile_in(root: &Path) -> io::Result<(File, PathBuf)> {
+    let path = root.join(format!("{MARKER}.{:016x}.part", rand::random::<u64>()));
+    Ok((File::create_new(&path)?, path))
+}
+
+async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    spawn_blocking(act).await.map_err(|_| ended())?
+}
+
+/// The thread is gone, which only a panic of its own can do.
+fn ended() -> Error {
+    Error::Io(io::Error::other("the staging thread has ended"))
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Full,
+            Refused::System(error) => Self::Io(error.into()),
+        }
+    }
+}
