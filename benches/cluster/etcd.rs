@@ -13,6 +13,7 @@ use crate::board::{Board, Tally};
 use crate::callers::{Load, Pace, WARM_UP, Write, connections};
 use crate::job;
 use crate::nodes::{Nodes, free_address};
+use crate::row;
 use crate::servers::Servers;
 
 /// Debian's package `etcd-server`.
@@ -39,6 +40,9 @@ pub(crate) struct Etcd {
     /// Members and nodes
     #[arg(long, default_value_t = 3)]
     nodes: usize,
+    /// Stepcast's nodes, if they are to be fewer than etcd's members
+    #[arg(long)]
+    own_nodes: Option<usize>,
     /// Bytes of a value; as many as a submission takes in our log unless given
     #[arg(long)]
     value_bytes: Option<usize>,
@@ -93,6 +97,7 @@ impl Etcd {
             "p99 ms",
             "ratio"
         );
+        let mut rows = Vec::new();
         for callers in &self.callers {
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for round in 0..self.rounds {
@@ -108,12 +113,27 @@ impl Etcd {
                     line(&callers.to_string(), &(round + 1).to_string(), ours, theirs);
                 }
             }
-            line(
-                &callers.to_string(),
-                "all",
-                &Tally::together(&ours),
-                &Tally::together(&theirs),
+            let (ours, theirs) = (Tally::together(&ours), Tally::together(&theirs));
+            line(&callers.to_string(), "all", &ours, &theirs);
+            rows.push((*callers, ours, theirs));
+        }
+        for (callers, ours, theirs) in rows {
+            let ratio = ours.acked_per_second() / theirs.acked_per_second();
+            let figure = format!(
+                "{ratio:.2} ({:.0}/s, p99 {:.1} ms; etcd {:.0}/s, p99 {:.1} ms)",
+                ours.acked_per_second(),
+                ours.acked.ms(0.99),
+                theirs.acked_per_second(),
+                theirs.acked.ms(0.99)
             );
+            let question =
+                format!("submissions by etcd's puts of {value} bytes, {callers} callers");
+            let (bar, met) = match callers {
+                // One caller waits for the disk here as there.
+                ..64 => ("no bar", true),
+                _ => ("1.0 or more", ratio >= 1.0),
+            };
+            row(&question, &figure, bar, met);
         }
         Ok(())
     }
@@ -125,7 +145,7 @@ impl Etcd {
         folder: &Path,
         callers: usize,
     ) -> anyhow::Result<Tally> {
-        let nodes = Nodes::start(program, folder, self.nodes).await?;
+        let nodes = Nodes::start(program, folder, self.own_nodes.unwrap_or(self.nodes)).await?;
         let servers = Servers::new(&nodes.addresses, connections(callers))?;
         let tally = self.measure(servers, callers, Write::jobs()?).await?;
         nodes.stop().await?;

@@ -65,6 +65,12 @@ async fn main() -> anyhow::Result<()> {
     done
 }
 
+/// One row of the table that `benches/cluster/run` puts together.
+fn row(question: &str, figure: &str, bar: &str, met: bool) {
+    let met = if met { "met" } else { "not met" };
+    println!("| {question} | {figure} | {bar}: {met} |");
+}
+
 /// `target/release/stepcast`, seen from `target/release/deps/cluster-...`.
 fn beside() -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;

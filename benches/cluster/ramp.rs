@@ -9,11 +9,15 @@ use clap::Args;
 use crate::board::{Board, Tally};
 use crate::callers::{Load, Pace, Troubles, WARM_UP, Write, connections};
 use crate::nodes::Nodes;
+use crate::row;
 use crate::servers::Servers;
 use crate::workers::Workers;
 
 /// p99 of a good step stays within this many milliseconds, for the answer and for the worker alike.
 const BAR_MS: f64 = 100.0;
+
+/// So many jobs a second are wanted.
+const BAR_PER_SECOND: f64 = 5_000.0;
 
 /// A good step keeps to its pace by this much: jobs that were placed, in the time until the last one was.
 const KEPT: f64 = 0.95;
@@ -74,7 +78,7 @@ impl Ramp {
             crate::job::Template::new().bytes()
         );
         heading();
-        self.open(&load).await?;
+        self.open(&load, addresses.len()).await?;
         for callers in &self.closed {
             let load = jobs(&addresses, *callers, &board)?;
             let time = Duration::from_secs(self.seconds);
@@ -89,7 +93,7 @@ impl Ramp {
         }
     }
 
-    async fn open(&self, load: &Arc<Load>) -> anyhow::Result<()> {
+    async fn open(&self, load: &Arc<Load>, nodes: usize) -> anyhow::Result<()> {
         let (mut rate, mut good, mut again) = (self.from, None, false);
         while rate <= self.to {
             let time = Duration::from_secs(self.seconds);
@@ -100,7 +104,7 @@ impl Ramp {
             let tally = load.board.take();
             line(&format!("open {rate:.0}/s"), &tally, &troubles, left);
             if is_good(&tally, &troubles, left, rate) {
-                good = Some((rate, tally));
+                good = Some(tally);
                 (rate, again) = (rate + self.step, false);
             } else if again {
                 break;
@@ -109,18 +113,22 @@ impl Ramp {
                 again = true;
             }
         }
-        match good {
-            Some((_, tally)) => println!(
-                "last good step: {:.0} jobs/s submitted, committed and placed; answer p50 {:.1} ms, p99 {:.1} ms; \
-                 at its worker p50 {:.1} ms, p99 {:.1} ms",
-                tally.placed_per_second(),
-                tally.acked.ms(0.5),
-                tally.acked.ms(0.99),
-                tally.placed.ms(0.5),
-                tally.placed.ms(0.99)
-            ),
-            None => println!("no step was good"),
-        }
+        let figure = good.as_ref().map_or_else(
+            || "not one step was good".to_owned(),
+            |tally| {
+                format!(
+                    "{:.0}/s; answer p50 {:.1} ms, p99 {:.1} ms; at its worker p50 {:.1} ms, p99 {:.1} ms",
+                    tally.placed_per_second(),
+                    tally.acked.ms(0.5),
+                    tally.acked.ms(0.99),
+                    tally.placed.ms(0.5),
+                    tally.placed.ms(0.99)
+                )
+            },
+        );
+        let met = good.is_some_and(|tally| tally.placed_per_second() >= BAR_PER_SECOND * KEPT);
+        let question = format!("jobs submitted, committed and placed by {nodes} nodes over gRPC");
+        row(&question, &figure, "5,000/s at p99 below 100 ms", met);
         Ok(())
     }
 }

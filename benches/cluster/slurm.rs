@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use crate::board::Board;
 use crate::nodes::{Nodes, free_address};
 use crate::ramp::{SETTLES_WITHIN, jobs};
+use crate::row;
 use crate::workers::Workers;
 
 /// Daemons and nodes that are not ready in this time have failed.
@@ -63,23 +64,23 @@ impl Slurm {
         let ours = self.ours(program, &data.join("nodes")).await?;
         let theirs = self.theirs(&data.join("slurm")).await?;
         let per_second = |took: Duration| self.jobs as f64 / took.as_secs_f64();
-        println!(
-            "{} jobs submitted and started: Stepcast ({} nodes, each job its own call, fsync on) {:.2} s, {:.0}/s; \
-             Slurm (one controller, {} nodes, one array) {:.2} s, {:.0}/s; ratio {:.1}",
-            self.jobs,
+        let ratio = theirs.launched.as_secs_f64() / ours.as_secs_f64();
+        let figure = format!(
+            "{ratio:.1} (Stepcast with {} nodes, each job a call of its own: {:.2} s, {:.0}/s; Slurm with {} nodes, one array: \
+             {:.2} s, {:.0}/s, and {:.2} s until its controller had a place for each)",
             self.nodes,
             ours.as_secs_f64(),
             per_second(ours),
             self.daemons,
             theirs.launched.as_secs_f64(),
             per_second(theirs.launched),
-            theirs.launched.as_secs_f64() / ours.as_secs_f64()
+            theirs.allocated.as_secs_f64()
         );
-        println!(
-            "its controller alone, until every job had a place on paper: {:.2} s, {:.0}/s",
-            theirs.allocated.as_secs_f64(),
-            per_second(theirs.allocated)
+        let question = format!(
+            "time until {} jobs have started, Slurm's by Stepcast's",
+            self.jobs
         );
+        row(&question, &figure, "10 or more", ratio >= 10.0);
         Ok(())
     }
 
