@@ -108,6 +108,12 @@ impl State {
             .map(|(_, kept)| kept.job())
     }
 
+    /// How many jobs there are.
+    #[must_use]
+    pub const fn job_count(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// How many jobs are not over.
     #[must_use]
     pub fn unfinished_count(&self) -> usize {

@@ -1,0 +1,143 @@
+//! A new cluster of one from a snapshot's file: what a backup is for.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::consensus::log::{self, Batch, EngineLog, LogStore, Position};
+use crate::identity::{self, Identity};
+use crate::members::Members;
+use crate::snapshot::{self, Header, Snapshots};
+use raft::eraftpb::HardState;
+
+/// What was restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restoration {
+    /// The new node, alone in its cluster.
+    pub node_id: u64,
+    /// The new cluster: no node of the old one takes part in it.
+    pub cluster_id: u64,
+    /// The last entry of the old log that is in it.
+    pub at: Position,
+    /// How many jobs there are.
+    pub jobs: usize,
+    /// The newest time that the state has seen, in milliseconds since 1970.
+    pub newest_stamp_ms: u64,
+}
+
+/// Why nothing was restored. The data directory is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory has something in it.
+    #[error(
+        "the data directory {dir} is not empty: a backup is restored into a new directory, never over another node"
+    )]
+    NotEmpty {
+        /// Which.
+        dir: String,
+    },
+    /// The backup cannot be used.
+    #[error("the backup cannot be used")]
+    Backup(#[source] snapshot::Error),
+    /// The snapshot could not be written.
+    #[error("the snapshot of the new node could not be written")]
+    Snapshot(#[source] snapshot::Error),
+    /// The log could not be written.
+    #[error("the log of the new node could not be written")]
+    Log(#[from] log::Error),
+    /// The identity could not be written.
+    #[error("the identity of the new node could not be written")]
+    Identity(#[from] identity::Error),
+    /// The file system refused.
+    #[error("the directory {dir} cannot be used")]
+    Io {
+        /// Which.
+        dir: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes a data directory of a snapshot's file, which is left as it is: the first node of a new cluster, whose log
+/// goes on behind the file's last entry. Workers come back with their tokens; the nodes of the old cluster must not run
+/// any more, or jobs run twice. Everything is made beside the directory and put in its place at the end, so that a
+/// crash leaves either nothing or all of it. Blocks.
+///
+/// # Errors
+/// When the directory is not empty, or the file is damaged, newer than this program or no snapshot.
+pub fn restore_into(data_dir: &Path, file: &Path) -> Result<Restoration, Error> {
+    check_empty(data_dir)?;
+    let restored = Snapshots::read_file(file).map_err(Error::Backup)?;
+    let beside = beside(data_dir);
+    // Of an attempt that was broken off.
+    if beside.exists() {
+        fs::remove_dir_all(&beside).map_err(|source| io_error(&beside, source))?;
+    }
+    let identity = Identity::open(&beside, None)?;
+    let at = restored.header.at;
+    let header = Header {
+        at,
+        members: Members::founder(identity.node_id),
+    };
+    Snapshots::open(&identity::snapshot_dir(&beside))
+        .and_then(|snapshots| snapshots.write(&header, &restored.state.view()))
+        .map_err(Error::Snapshot)?;
+    begin_log(&identity::log_dir(&beside), at)?;
+    put_in_place(&beside, data_dir).map_err(|source| io_error(data_dir, source))?;
+    Ok(Restoration {
+        node_id: identity.node_id,
+        cluster_id: identity.cluster_id,
+        at,
+        jobs: restored.state.job_count(),
+        newest_stamp_ms: restored.state.newest_stamp_ms(),
+    })
+}
+
+/// A log without entries that goes on behind `at`.
+fn begin_log(dir: &Path, at: Position) -> Result<(), log::Error> {
+    let mut log = EngineLog::open(dir)?;
+    log.load()?;
+    let hard_state = HardState {
+        term: at.term,
+        commit: at.index,
+        ..HardState::default()
+    };
+    log.write(&Batch::new(Vec::new(), Some(hard_state)), true)?;
+    log.compact(at)
+}
+
+fn check_empty(dir: &Path) -> Result<(), Error> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) if entries.next().is_some() => Err(Error::NotEmpty {
+            dir: dir.display().to_string(),
+        }),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(io_error(dir, source)),
+    }
+}
+
+/// Where it is made: on the same file system, so that it can be renamed.
+fn beside(data_dir: &Path) -> PathBuf {
+    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
+    name.push(".restoring");
+    data_dir.with_file_name(name)
+}
+
+fn put_in_place(beside: &Path, data_dir: &Path) -> io::Result<()> {
+    File::open(beside)?.sync_all()?;
+    // An empty directory gives way; one that has been filled in the meantime does not.
+    fs::rename(beside, data_dir)?;
+    match data_dir.parent() {
+        Some(parent) if parent != Path::new("") => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+fn io_error(dir: &Path, source: io::Error) -> Error {
+    Error::Io {
+        dir: dir.display().to_string(),
+        source,
+    }
+}
