@@ -24,7 +24,8 @@ use crate::network::Way;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
 use crate::replica::Replicated;
-use crate::snapshotter::Gate;
+use crate::snapshot::{self, Outgoing};
+use crate::snapshotter::{Gate, Snapshotter};
 use crate::status::{Health, NodeStatus};
 use crate::watch::WatchError;
 
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) snapshot_index: Arc<AtomicU64>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) way: Way,
+    pub(crate) snapshotter: Arc<Snapshotter<Outcome>>,
     pub(crate) tasks: Mutex<JoinSet<()>>,
 }
 
@@ -155,6 +157,14 @@ impl Handle {
             disk_free_bytes: inner.disk_free.load(Ordering::Relaxed),
             health: self.health(role.leader),
         }
+    }
+
+    /// A snapshot with everything in it that this node has applied, as a file: a backup, for
+    /// [`restore_into`](crate::restore_into). Whoever needs what was acknowledged elsewhere a moment ago reads first.
+    pub async fn snapshot_now(&self) -> Result<Outgoing, snapshot::Error> {
+        let snapshotter = Arc::clone(&self.0.snapshotter);
+        let taken = spawn_blocking(move || snapshotter.take_to_send()).await;
+        taken.unwrap_or(Err(snapshot::Error::Closed))
     }
 
     /// Everything measured, in the text format that Prometheus reads.

@@ -226,7 +226,7 @@ impl Assembly {
             Arc::clone(&runtime),
         );
         let gate = Arc::new(Gate::default());
-        let snapshotter = Snapshotter {
+        let snapshotter = Arc::new(Snapshotter {
             replicated: Arc::clone(&self.replicated),
             snapshots,
             consensus: consensus.clone(),
@@ -235,7 +235,7 @@ impl Assembly {
             every: config.snapshot_every,
             log_tail_entries: config.log_tail_entries,
             newest: Arc::clone(&self.snapshot_index),
-        };
+        });
         let doorkeeper = Doorkeeper {
             consensus: consensus.clone(),
             transport: Arc::clone(&way.transport),
@@ -261,7 +261,7 @@ impl Assembly {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(recording);
-        tasks.spawn(snapshotter.run());
+        tasks.spawn(Arc::clone(&snapshotter).run());
         tasks.spawn(duties::run(leading, Arc::clone(&slot), consensus.role()));
         tasks.spawn(watch_disk(config.data_dir.clone(), Arc::clone(&disk_free)));
         Handle(Arc::new(Inner {
@@ -279,6 +279,7 @@ impl Assembly {
             snapshot_index: self.snapshot_index,
             gate,
             way,
+            snapshotter,
             tasks: Mutex::new(tasks),
         }))
     }

@@ -103,18 +103,20 @@ fn begin_log(dir: &Path, at: Position) -> Result<(), log::Error> {
         commit: at.index,
         ..HardState::default()
     };
-    log.write(&Batch::new(Vec::new(), Some(hard_state)), true)?;
-    log.compact(at)
+    log.write(&Batch::new(Some(at), Vec::new(), Some(hard_state)), true)
 }
 
 fn check_empty(dir: &Path) -> Result<(), Error> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) if entries.next().is_some() => Err(Error::NotEmpty {
+    let mut entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error(dir, source)),
+    };
+    match entries.next() {
+        Some(_) => Err(Error::NotEmpty {
             dir: dir.display().to_string(),
         }),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(io_error(dir, source)),
+        None => Ok(()),
     }
 }
 

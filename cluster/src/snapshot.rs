@@ -133,6 +133,9 @@ pub enum Error {
         /// The log's last entry.
         log: u64,
     },
+    /// Nothing is written any more.
+    #[error("no snapshot is written, as the node is stopping")]
+    Closed,
     /// The snapshot that was received is not there any more.
     #[error("no snapshot of entry {index} has been received")]
     NotReceived {

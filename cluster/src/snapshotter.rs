@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::config::Config;
 use crate::consensus::Handle;
 use crate::replica::Replicated;
-use crate::snapshot::{Error, Header, Snapshots, Written};
+use crate::snapshot::{Error, Header, Outgoing, Snapshots, Written};
 
 /// A snapshot that could not be written is tried again after this long.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
@@ -44,11 +44,12 @@ impl Due {
     pub(crate) fn applied(&self, entries: u64, bytes: u64) {
         let entries = self.entries.fetch_add(entries, Ordering::Relaxed) + entries;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // A large state is written when the log has grown as much: the disk writes each entry about twice, and a start
-        // reads about as much of the log as of the snapshot.
+        // A large state is written when the log has grown by a good part of it, so that the disk is not busy with
+        // snapshots alone; no later than that, since the log is held in memory.
         let size = self.size.load(Ordering::Relaxed);
-        let entries_enough = entries >= self.max_entries && bytes >= size;
-        if entries_enough || bytes >= self.max_bytes.max(size) {
+        let worth = (size / 2).min(self.max_bytes.saturating_mul(2));
+        let entries_enough = entries >= self.max_entries && bytes >= worth;
+        if entries_enough || bytes >= self.max_bytes.max(worth) {
             self.enough.notify_one();
         }
     }
@@ -94,8 +95,8 @@ pub(crate) struct Snapshotter<R> {
 
 impl<R: Send + 'static> Snapshotter<R> {
     /// Runs until it is aborted.
-    pub(crate) async fn run(self) {
-        let this = Arc::new(self);
+    pub(crate) async fn run(self: Arc<Self>) {
+        let this = self;
         loop {
             // Any of them is a reason; nothing is written if nothing was applied.
             tokio::select! {
@@ -120,6 +121,23 @@ impl<R: Send + 'static> Snapshotter<R> {
                 }
             }
         }
+    }
+
+    /// The file of a snapshot with everything in it that this node has applied. Blocks.
+    pub(crate) fn take_to_send(&self) -> Result<Outgoing, Error> {
+        for _ in 0..2 {
+            let applied = self.replicated.read_at(|_, _, at| at.index);
+            self.take()?;
+            if let Some(at) = self.snapshots.newest_at()?
+                && at.index >= applied
+                && let Some(outgoing) = self.snapshots.open_at(at)?
+            {
+                return Ok(outgoing);
+            }
+            // There is none yet, or it has turned out to be damaged: another one is needed.
+            self.newest.store(0, Ordering::Release);
+        }
+        Err(Error::Closed)
     }
 
     /// Writes a snapshot of the state as it is now. Blocks.
