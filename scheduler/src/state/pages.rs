@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// Entries of one page: few enough that copying one is quick, and many enough that a view of a million entries is a few
 /// thousand pointers.
-const PAGE: usize = 64;
+const PAGE: usize = 128;
 
 /// A map whose copies are cheap: a copy shares every page until either side changes it.
 ///
