@@ -99,13 +99,13 @@ impl<R: Send + 'static> Snapshotter<R> {
         let this = self;
         loop {
             // Any of them is a reason; nothing is written if nothing was applied.
-            tokio::select! {
-                () = tokio::time::sleep(this.every) => {}
-                () = this.due.enough.notified() => {}
-                () = this.consensus.snapshot_wanted() => {}
-            }
+            let wanted = tokio::select! {
+                () = tokio::time::sleep(this.every) => false,
+                () = this.due.enough.notified() => false,
+                () = this.consensus.snapshot_wanted() => true,
+            };
             let taking = Arc::clone(&this);
-            match spawn_blocking(move || taking.take()).await {
+            match spawn_blocking(move || taking.take(wanted)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -127,7 +127,7 @@ impl<R: Send + 'static> Snapshotter<R> {
     pub(crate) fn take_to_send(&self) -> Result<Outgoing, Error> {
         for _ in 0..2 {
             let applied = self.replicated.read_at(|_, _, at| at.index);
-            self.take()?;
+            self.take(false)?;
             if let Some(at) = self.snapshots.newest_at()?
                 && at.index >= applied
                 && let Some(outgoing) = self.snapshots.open_at(at)?
@@ -140,8 +140,9 @@ impl<R: Send + 'static> Snapshotter<R> {
         Err(Error::Closed)
     }
 
-    /// Writes a snapshot of the state as it is now. Blocks.
-    fn take(&self) -> Result<(), Error> {
+    /// Writes a snapshot of the state as it is now, unless there is one. Another node that waits for a snapshot could not be
+    /// sent that one, so it is written once more. Blocks.
+    fn take(&self, wanted: bool) -> Result<(), Error> {
         let closed = self.gate.closed.lock();
         if *closed {
             return Ok(());
@@ -149,7 +150,7 @@ impl<R: Send + 'static> Snapshotter<R> {
         let newest = self.newest.load(Ordering::Acquire);
         // Under the lock only the view is taken, so that the log does not wait for the disk.
         let taken = self.replicated.read_at(|state, members, at| {
-            (at.index > newest).then(|| {
+            (at.index > newest || wanted).then(|| {
                 self.due.restart();
                 let members = members.clone();
                 (Header { at, members }, state.view())

@@ -28,7 +28,7 @@ const TRANSFER_TIMEOUT: Duration = TICK.saturating_mul(2 * ELECTION_TICKS as u32
 const MAX_RECEIVED: usize = 16_384;
 
 /// Bytes of the same: what a leader may have on its way to a follower, and as much again.
-const MAX_RECEIVED_BYTES: usize = 64 << 20;
+pub(super) const MAX_RECEIVED_BYTES: usize = 64 << 20;
 
 /// Why a proposal or a read has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,6 +43,8 @@ pub struct Peer {
     installing: VecDeque<(u64, Position, Members)>,
     /// The newest of them: until it is applied this node must not campaign.
     installed: u64,
+    /// Snapshots in a row that did not reach whom they were sent to.
+    failed_snapshots: u32,
     /// The newest turn, and the newest that is on disk.
     handed: u64,
     persisted: u64,
@@ -186,6 +188,7 @@ impl Peer {
             role: Role::default(),
             installing: VecDeque::new(),
             installed: 0,
+            failed_snapshots: 0,
             handed: 0,
             persisted: 0,
             decided: Vec::new(),
@@ -387,11 +390,19 @@ impl Peer {
             }
         }
         let committed = ready.take_committed_entries();
+        // A question promises nothing, so it need not wait for the disk.
+        let (questions, then_send): (Vec<_>, Vec<_>) = ready
+            .take_persisted_messages()
+            .into_iter()
+            .partition(|message| message.get_msg_type() == MessageType::MsgReadIndex);
+        if !questions.is_empty() {
+            out.push(Output::Send(questions));
+        }
         let write = Write {
             number: ready.number(),
             batch: Batch::new(reset, entries, ready.hs().cloned()),
             sync: ready.must_sync(),
-            then_send: ready.take_persisted_messages(),
+            then_send,
         };
         self.handed = write.number;
         self.raw.advance_append_async(ready);

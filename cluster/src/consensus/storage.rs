@@ -73,6 +73,11 @@ impl LiveLog {
         }
     }
 
+    /// The newest snapshot is of no use.
+    pub(super) fn forget_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
     /// Whether a snapshot was asked for in vain since the last call.
     pub(super) fn take_wanted(&self) -> bool {
         self.wanted.take()

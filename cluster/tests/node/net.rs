@@ -103,9 +103,9 @@ fn carry(net: &Net, files: &Snapshots, from: u64, message: Message) -> Option<()
         if read == 0 {
             break;
         }
-        incoming.write(&piece[..read]).unwrap();
+        incoming.write(&piece[..read]).ok()?;
     }
-    incoming.finish().unwrap();
+    incoming.finish().ok()?;
     port.inbound.receive_snapshot(message);
     Some(())
 }

@@ -9,6 +9,9 @@ use crate::consensus::log::Position;
 /// snapshot.
 const KEPT_BYTES: usize = 192 << 20;
 
+/// A snapshot that could not be sent this often in a row is not tried any more.
+const SNAPSHOT_TRIES: u32 = 3;
+
 /// A node as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeProgress {
@@ -98,8 +101,15 @@ impl Peer {
     /// How sending a snapshot to this node ended.
     pub fn snapshot_sent(&mut self, node: u64, arrived: bool) {
         let status = if arrived {
+            self.failed_snapshots = 0;
             SnapshotStatus::Finish
         } else {
+            self.failed_snapshots += 1;
+            if self.failed_snapshots >= SNAPSHOT_TRIES {
+                // The file may be damaged or gone. Raft asks for another one, which is then taken.
+                self.failed_snapshots = 0;
+                self.raw.mut_store().forget_snapshot();
+            }
             SnapshotStatus::Failure
         };
         self.raw.report_snapshot(node, status);
