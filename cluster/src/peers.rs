@@ -33,8 +33,6 @@ use parking_lot::Mutex;
 use raft::eraftpb::{Message, MessageType};
 use stepcast_proto::raft::v1::peer_service_server::PeerServiceServer;
 use tokio::runtime::Handle;
-#[cfg(test)]
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
 
@@ -183,20 +181,6 @@ impl Peers {
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let links = self.shared.links();
         links.iter().map(|link| link.seen()).collect()
-    }
-
-    /// Where a node was last said to be, `HOST:PORT`.
-    #[cfg(test)]
-    pub(crate) fn address(&self, node: u64) -> Option<String> {
-        let link = self.shared.link(node);
-        link.map(|link| link.address())
-            .or_else(|| self.shared.roster.address(node))
-    }
-
-    /// Whether some member has said that this node was removed from the cluster. It stays so: ids are not given twice.
-    #[cfg(test)]
-    pub(crate) fn removed(&self) -> watch::Receiver<bool> {
-        self.shared.removed.subscribe()
     }
 
     /// Makes a token with which a node can join within this time.

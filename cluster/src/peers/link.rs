@@ -274,7 +274,6 @@ fn refused(shared: &Shared, status: &Status) -> Ended {
     let why = status.message().to_owned();
     match refusal::read(status) {
         Some(refusal::REMOVED) => {
-            shared.removed.send_replace(true);
             shared.tell(|inbound| inbound.removed());
             Ended::Refused(why)
         }

@@ -61,7 +61,7 @@ impl Roster {
     /// node has heard of is a newer member's, as its certificate says.
     pub(super) fn belongs(&self, node: u64) -> bool {
         let inner = self.inner.read();
-        inner.members.contains(node) || node > inner.members.last_id
+        !inner.members.removed(node)
     }
 
     /// Everybody else of whom something is known, with where they were said to be.
@@ -75,14 +75,6 @@ impl Roster {
             }
         }
         others
-    }
-
-    /// Where a node was said to be.
-    #[cfg(test)]
-    pub(super) fn address(&self, node: u64) -> Option<String> {
-        let inner = self.inner.read();
-        let member = inner.members.node(node).or_else(|| inner.met.get(&node));
-        member.map(|member| member.peer_address.clone())
     }
 
     /// Whether this certificate, which TLS has verified, is that of this node, still a member.

@@ -33,8 +33,6 @@ pub(super) struct Shared {
     pub(super) roster: Roster,
     pub(super) snapshots: Arc<dyn SnapshotFiles>,
     pub(super) runtime: Handle,
-    /// Whether some member says that this node was removed.
-    pub(super) removed: watch::Sender<bool>,
     /// Whether callers' connections are to end.
     pub(super) closing: watch::Sender<bool>,
     attached: RwLock<Option<Attached>>,
@@ -84,7 +82,6 @@ impl Shared {
             tls: parts.tls,
             snapshots: parts.snapshots,
             runtime: parts.runtime,
-            removed: watch::Sender::new(false),
             closing: watch::Sender::new(false),
             attached: RwLock::new(None),
             links: Mutex::new(BTreeMap::new()),

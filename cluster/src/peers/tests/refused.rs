@@ -160,15 +160,11 @@ async fn a_removed_node_is_cut_off_and_told_so() {
     let mut without = members(&nodes);
     without.voters.remove(&2);
     without.nodes.remove(&2);
-    let mut removed = nodes[1].peers.removed();
-    assert!(!*removed.borrow());
+    assert!(!nodes[1].ear.now().removed);
     nodes[0].members(&without);
     assert_eq!(nodes[0].peers.seen().len(), 1, "the link to it ends");
     // Its own stream ends with the next ping, and it is told why when it tries again.
-    tokio::time::timeout(super::support::SOON, removed.wait_for(|removed| *removed))
-        .await
-        .unwrap()
-        .unwrap();
+    nodes[1].ear.hears(|told| told.removed).await;
     nodes[1]
         .sees(1, |seen| {
             let failure = seen.failure.as_deref().unwrap_or_default();
