@@ -100,7 +100,8 @@ pub(crate) struct PeersConfig {
 /// A node's peers.
 pub struct Peers {
     shared: Arc<shared::Shared>,
-    serving: Mutex<Option<JoinHandle<()>>>,
+    /// What accepts callers and what serves them.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Peers {
@@ -136,6 +137,8 @@ impl Peers {
         let service = PeerServiceServer::new(service::Service::new(Arc::clone(&shared)))
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX);
+        let (connections, accepting) =
+            listener::connections(listener, server_tls, shared.closing.subscribe());
         let serving = Server::builder()
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(HEADER_BYTES)
@@ -144,11 +147,7 @@ impl Peers {
             .initial_stream_window_size(dial::WINDOW_BYTES)
             .initial_connection_window_size(dial::WINDOW_BYTES)
             .add_service(service)
-            .serve_with_incoming(listener::connections(
-                listener,
-                server_tls,
-                shared.closing.subscribe(),
-            ));
+            .serve_with_incoming(connections);
         let serving = runtime.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(
@@ -162,7 +161,7 @@ impl Peers {
         }
         Ok(Arc::new(Self {
             shared,
-            serving: Mutex::new(Some(serving)),
+            tasks: Mutex::new(vec![accepting, serving]),
         }))
     }
 
@@ -192,11 +191,11 @@ impl Peers {
     /// Closes the port and every connection.
     pub(crate) async fn shutdown(&self) {
         self.shared.close();
-        let serving = self.serving.lock().take();
-        if let Some(serving) = serving {
-            serving.abort();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
             // Cancelled, which is what was asked for.
-            let _ = serving.await;
+            let _ = task.await;
         }
     }
 }
@@ -245,9 +244,7 @@ impl Transport for Peers {
 impl Drop for Peers {
     fn drop(&mut self) {
         self.shared.close();
-        if let Some(serving) = self.serving.lock().take() {
-            serving.abort();
-        }
+        self.tasks.lock().iter().for_each(JoinHandle::abort);
     }
 }
 

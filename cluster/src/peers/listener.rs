@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -57,16 +58,16 @@ impl Connected for Connection {
     }
 }
 
-/// The connections that come in, until the stream is dropped. Once `closing` says so, all of them end: what serves them
-/// does not know when its own time is over.
+/// The connections that come in, and the task that accepts them: it has the port for as long as it runs. Once `closing`
+/// says so, all of them end: what serves them does not know when its own time is over.
 pub(super) fn connections(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     closing: watch::Receiver<bool>,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> (impl Stream<Item = io::Result<Connection>>, JoinHandle<()>) {
     let (found, connections) = mpsc::channel(1);
-    tokio::spawn(accept(listener, tls.into(), found, closing));
-    ReceiverStream::new(connections)
+    let accepting = tokio::spawn(accept(listener, tls.into(), found, closing));
+    (ReceiverStream::new(connections), accepting)
 }
 
 async fn accept(
