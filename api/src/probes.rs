@@ -1,0 +1,225 @@
+//! What machines ask of a node over plain HTTP: its measurements, whether it lives, and whether it is ready.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use stepcast_cluster::{Handle, Health};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Connections at once: a scraper or two, a balancer, and a person with curl.
+const CONNECTIONS: usize = 16;
+
+/// A connection asks one question and is closed by then at the latest, so that nobody can hold all of them.
+const CONNECTION_LIFE: Duration = Duration::from_secs(3);
+
+/// A port that takes no connection is tried again after this long: usually too many files are open.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// An entry that is committed is applied by then, or this node is behind.
+const APPLY_WITHIN: Duration = Duration::from_millis(250);
+
+/// How often it is looked at whether it is.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The text format that Prometheus reads.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The listener for machines: `/metrics`, `/livez` and `/readyz`. It answers from before the log is read until it is
+/// dropped, to everybody who can reach it: it names no job and takes no order.
+#[derive(Debug)]
+pub struct Probes {
+    node: Node,
+    serving: JoinHandle<()>,
+}
+
+type Node = Arc<OnceLock<Handle>>;
+
+impl Probes {
+    /// Answers on a listener, as yet for a node that starts.
+    #[must_use]
+    pub fn start(listener: TcpListener) -> Self {
+        let node = Node::default();
+        let app = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .with_state(Arc::clone(&node));
+        let listener = Brief {
+            listener,
+            room: Arc::new(Semaphore::new(CONNECTIONS)),
+        };
+        let serving = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "metrics and probes are not served any more");
+            }
+        });
+        Self { node, serving }
+    }
+
+    /// From now on it speaks of this node.
+    pub fn attach(&self, handle: Handle) {
+        // A second node has nothing to say here.
+        let _ = self.node.set(handle);
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+type Answer = (StatusCode, [(HeaderName, &'static str); 2], String);
+
+fn answer(code: StatusCode, kind: &'static str, text: String) -> Answer {
+    let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
+    (code, headers, text)
+}
+
+fn probe(verdict: Result<&'static str, String>) -> Answer {
+    let (code, text) = match verdict {
+        Ok(text) => (StatusCode::OK, text.to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    answer(code, "text/plain; charset=utf-8", format!("{text}\n"))
+}
+
+async fn metrics(State(node): State<Node>) -> impl IntoResponse {
+    match node.get() {
+        Some(handle) => answer(StatusCode::OK, METRICS_TYPE, handle.metrics_text()),
+        None => probe(Err(STARTING.to_owned())),
+    }
+}
+
+/// What is said until the log is read.
+const STARTING: &str = "the node reads its log";
+
+/// Alive unless only a restart helps.
+async fn livez(State(node): State<Node>) -> impl IntoResponse {
+    probe(match node.get().map(|handle| handle.status().health) {
+        Some(Health::Stopped(why)) => {
+            Err(format!("the node cannot go on without a restart: {why}"))
+        }
+        _ => Ok("alive"),
+    })
+}
+
+/// Ready when it knows a leader and has applied what it knows to be committed.
+async fn readyz(State(node): State<Node>) -> impl IntoResponse {
+    probe(match node.get() {
+        Some(handle) => readiness(handle).await.map(|()| "ready"),
+        None => Err(STARTING.to_owned()),
+    })
+}
+
+async fn readiness(handle: &Handle) -> Result<(), String> {
+    let asked = handle.status();
+    match asked.health {
+        Health::Stopped(why) => return Err(format!("the node has stopped: {why}")),
+        Health::Electing => return Err("no node leads at the moment".to_owned()),
+        // These keep it from writing; it still reads.
+        Health::Serving | Health::StorageFull | Health::LogStalled(_) => {}
+    }
+    let began = Instant::now();
+    loop {
+        let applied = handle.status().applied_index;
+        if applied >= asked.commit_index {
+            return Ok(());
+        }
+        if began.elapsed() >= APPLY_WITHIN {
+            let behind = asked.commit_index - applied;
+            return Err(format!("{behind} committed entries are not applied yet"));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A listener with few and short connections.
+struct Brief {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+}
+
+/// One of them.
+struct BriefStream {
+    stream: TcpStream,
+    ends: Pin<Box<Sleep>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl axum::serve::Listener for Brief {
+    type Io = BriefStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let room = Arc::clone(&self.room).acquire_owned().await;
+            match (self.listener.accept().await, room) {
+                (Ok((stream, address)), Ok(room)) => {
+                    let ends = Box::pin(sleep(CONNECTION_LIFE));
+                    let stream = BriefStream {
+                        stream,
+                        ends,
+                        _room: room,
+                    };
+                    return (stream, address);
+                }
+                _ => sleep(ACCEPT_AGAIN).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for BriefStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            return Poll::Ready(read);
+        }
+        ready!(self.ends.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for BriefStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, bytes) {
+            return Poll::Ready(written);
+        }
+        ready!(self.ends.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
