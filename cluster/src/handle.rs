@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
 use crate::leader::view;
 use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Moment};
 use crate::network::Way;
 use crate::ports::Contribution;
 use crate::proposer::{Outcome, Proposer};
@@ -169,10 +169,15 @@ impl Handle {
 
     /// Everything measured, in the text format that Prometheus reads.
     pub fn metrics_text(&self) -> String {
-        let status = self.status();
+        let (status, peers) = (self.status(), self.peers());
+        let moment = Moment {
+            status: &status,
+            peers: &peers,
+            in_flight: self.0.consensus.in_flight(),
+        };
         self.0
             .replicated
-            .read(|state| self.0.metrics.text(&status, state))
+            .read(|state| self.0.metrics.text(&moment, state))
     }
 
     /// Whether this node leads and its duties have begun.

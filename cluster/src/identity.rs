@@ -182,6 +182,12 @@ impl From<&Known> for Member {
     }
 }
 
+/// Whether a data directory belongs to a node of some cluster.
+#[must_use]
+pub fn is_node(dir: &Path) -> bool {
+    Identity::exists(dir)
+}
+
 /// Where a node keeps its log.
 pub(crate) fn log_dir(dir: &Path) -> PathBuf {
     dir.join("log")

@@ -38,7 +38,7 @@ pub mod watch;
 pub use config::{Config, Places};
 pub use error::{AttachError, ProposeError, ReadError, ReportError, StartError};
 pub use handle::Handle;
-pub use identity::Error as IdentityError;
+pub use identity::{Error as IdentityError, is_node};
 pub use jobs::{JobUpdate, JobWatch};
 pub use leader::{ContributeError, LOG_LINES, Live, Reports, Session};
 pub use network::{Network, PeerPort};
@@ -48,4 +48,7 @@ pub use proposer::MAX_COMMAND_BYTES;
 pub use restore::{Error as RestoreError, Restoration, restore_into};
 pub use runtime::Runtime;
 pub use status::{Health, NodeStatus};
+/// The newest log format that this version reads.
+pub const LOG_FORMAT: u32 = stepcast_scheduler::codec::VERSION as u32;
+
 pub use watch::{Update, Watch, WatchError};

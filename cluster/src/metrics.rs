@@ -1,18 +1,19 @@
 //! Names of everything this crate measures, and the numbers behind them, in the text format that Prometheus reads.
 
 mod durations;
+mod nodes;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stepcast_scheduler::model::{JobState, Outcome};
+use stepcast_scheduler::model::Outcome;
 use stepcast_scheduler::{Command, Reply, State};
 
 use self::durations::Durations;
+pub(crate) use self::nodes::Moment;
 use crate::error::ProposeError;
-use crate::status::NodeStatus;
 
 /// Raft's term.
 pub const RAFT_TERM: &str = "stepcast_raft_term";
@@ -20,8 +21,32 @@ pub const RAFT_TERM: &str = "stepcast_raft_term";
 pub const RAFT_COMMIT_INDEX: &str = "stepcast_raft_commit_index";
 /// Highest applied entry.
 pub const RAFT_APPLIED_INDEX: &str = "stepcast_raft_applied_index";
+/// Highest entry in the log.
+pub const RAFT_LAST_INDEX: &str = "stepcast_raft_last_index";
+/// Entry of the newest snapshot on disk, 0 without one.
+pub const RAFT_SNAPSHOT_INDEX: &str = "stepcast_raft_snapshot_index";
 /// 1 on the node that leads, 0 elsewhere.
 pub const RAFT_LEADER: &str = "stepcast_raft_leader";
+/// Nodes that vote.
+pub const RAFT_VOTERS: &str = "stepcast_raft_voters";
+/// The format in which entries are written.
+pub const LOG_FORMAT: &str = "stepcast_log_format";
+/// Committed entries that a node does not have yet, as the leader knows; nothing on other nodes.
+pub const PEER_BEHIND_ENTRIES: &str = "stepcast_peer_behind_entries";
+/// Whether this node can talk with another one.
+pub const PEER_REACHABLE: &str = "stepcast_peer_reachable";
+/// How long a question to another node and its answer take.
+pub const PEER_ROUND_TRIP_SECONDS: &str = "stepcast_peer_round_trip_seconds";
+/// Messages to another node that were dropped, since it was away or its queue full. Raft sends what matters again.
+pub const PEER_DROPPED_MESSAGES_TOTAL: &str = "stepcast_peer_dropped_messages_total";
+/// Proposals that wait to be committed and applied.
+pub const PROPOSALS_IN_FLIGHT: &str = "stepcast_proposals_in_flight";
+/// Workers with an open session on this node.
+pub const WORKER_SESSIONS: &str = "stepcast_worker_sessions";
+/// Bytes free on the disk of the log.
+pub const DISK_FREE_BYTES: &str = "stepcast_disk_free_bytes";
+/// Which program this is; always 1.
+pub const BUILD_INFO: &str = "stepcast_build_info";
 /// Proposals by result.
 pub const PROPOSALS_TOTAL: &str = "stepcast_proposals_total";
 /// Time from a proposal to its reply, of those that have one.
@@ -144,17 +169,9 @@ impl Metrics {
     }
 
     /// All of it in the text format that Prometheus reads.
-    pub(crate) fn text(&self, status: &NodeStatus, state: &State) -> String {
+    pub(crate) fn text(&self, moment: &Moment<'_>, state: &State) -> String {
         let mut text = Text(String::with_capacity(16 << 10));
-        for (name, value) in [
-            (RAFT_TERM, status.term),
-            (RAFT_COMMIT_INDEX, status.commit_index),
-            (RAFT_APPLIED_INDEX, status.applied_index),
-            (RAFT_LEADER, u64::from(status.leading)),
-        ] {
-            text.kind(name, "gauge");
-            text.line(format_args!("{name} {value}"));
-        }
+        text.moment(moment);
         text.counters(PROPOSALS_TOTAL, "result", &RESULTS, &self.proposals);
         text.counters(ATTEMPTS_TOTAL, "outcome", &OUTCOMES, &self.attempts);
         text.kind(LEASE_EXPIRATIONS_TOTAL, "counter");
@@ -203,10 +220,16 @@ impl Text {
     }
 
     fn jobs(&mut self, state: &State) {
-        let mut counts = [0u64; STATES.len()];
-        for job in state.jobs() {
-            counts[state_number(job.state)] += 1;
-        }
+        let counts = state.job_counts();
+        // In the order of the names.
+        let counts = [
+            counts.pending,
+            counts.running,
+            counts.cancelling,
+            counts.succeeded,
+            counts.failed,
+            counts.cancelled,
+        ];
         self.kind(JOBS, "gauge");
         for (name, count) in STATES.iter().zip(counts) {
             self.line(format_args!("{JOBS}{{state=\"{name}\"}} {count}"));
@@ -231,17 +254,6 @@ impl Text {
                 "{GPUS}{{model=\"{model}\",state=\"{used}\"}} {count}"
             ));
         }
-    }
-}
-
-fn state_number(state: JobState) -> usize {
-    match state {
-        JobState::Pending => 0,
-        JobState::Running => 1,
-        JobState::Cancelling => 2,
-        JobState::Succeeded => 3,
-        JobState::Failed { .. } => 4,
-        JobState::Cancelled => 5,
     }
 }
 

@@ -35,6 +35,11 @@ impl Handle {
         peers.map_or_else(Vec::new, |peers| peers.seen())
     }
 
+    /// `HOST:PORT` where other nodes reach this one, as it tells them; nothing without a port for them.
+    pub fn peer_address(&self) -> Option<String> {
+        Some(self.0.way.peers.as_ref()?.me().peer_address)
+    }
+
     /// A token with which nodes can join within this time. Any node can make one. Nothing without a port for nodes.
     pub fn join_token(&self, valid_for: Duration) -> Option<io::Result<JoinToken>> {
         let peers = self.0.way.peers.as_ref()?;
