@@ -15,6 +15,10 @@ pub struct ApiConfig {
     pub allow_plaintext: bool,
     /// Whose contributions the records hold.
     pub privacy_mode: PrivacyMode,
+    /// Where every node of the cluster keeps the benchmark tables; empty for a folder of this node alone.
+    pub store: String,
+    /// The same of the files of jobs.
+    pub staging: String,
 }
 
 /// A certificate and its key, each in a PEM file.

@@ -5,12 +5,20 @@ use std::sync::Arc;
 use stepcast_cluster::Handle;
 use stepcast_estimator::Estimator;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::config::PrivacyMode;
 use crate::ports::EstimatedForecasts;
 use crate::staging::StagingArea;
 use crate::status::Refusal;
+
+/// Places that all nodes of a cluster share; empty for a folder of this node alone.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) store: String,
+    pub(crate) staging: String,
+}
 
 /// The parts behind the front door. Clones share them.
 #[derive(Clone)]
@@ -20,6 +28,10 @@ pub(crate) struct Context {
     pub(crate) forecasts: Arc<EstimatedForecasts>,
     pub(crate) staging: Arc<StagingArea>,
     pub(crate) privacy_mode: PrivacyMode,
+    /// Where every node keeps the tables and the files of jobs.
+    pub(crate) places: Arc<Places>,
+    /// When this server began.
+    pub(crate) began: Instant,
     /// Becomes true when the server is about to end.
     pub(crate) closing: watch::Receiver<bool>,
 }

@@ -11,6 +11,7 @@ use stepcast_estimator::Estimator;
 use stepcast_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::server::NamedService;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -24,7 +25,7 @@ use v1::workers_service_server::WorkersServiceServer;
 
 use crate::auth::People;
 use crate::config::{ApiConfig, Tls};
-use crate::context::Context;
+use crate::context::{Context, Places};
 use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Workers};
 use crate::health;
 use crate::oversize::Explained;
@@ -131,6 +132,11 @@ pub async fn serve(
         estimator,
         staging,
         privacy_mode: config.privacy_mode,
+        places: Arc::new(Places {
+            store: config.store,
+            staging: config.staging,
+        }),
+        began: Instant::now(),
         closing,
     };
     let (router, mut health) = router(&mut server, &context, People(config.access_token)).await?;

@@ -1,13 +1,33 @@
-//! Where this node and its log stand.
+//! Where the cluster stands, who belongs to it and who leads it, and its state as a file.
 
-use stepcast_cluster::Health;
+use std::io::Read;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use stepcast_cluster::consensus::ChangeError;
+use stepcast_cluster::{Handle, Health, NodeStatus};
 use stepcast_proto::v1;
 use stepcast_proto::v1::cluster_service_server::ClusterService;
-use tonic::{Request, Response, Status};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
 
 use crate::context::Context;
+use crate::status::{self, Refusal};
 
-/// The service. It answers on every node, also on one that cannot write.
+/// How long a join token is good for when nobody says.
+const TOKEN_SECONDS: u32 = 3_600;
+
+/// The longest: long enough to prepare hosts in a week, too short to be forgotten in a drawer.
+const TOKEN_SECONDS_MAX: u32 = 7 * 24 * 3_600;
+
+/// Bytes of a backup in one message.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Pieces of a backup on their way: enough to keep the connection busy while the next is read.
+const PIECES: usize = 4;
+
+/// The service. Status, tokens and backups are every node's, changes are the leader's.
 pub(crate) struct Cluster(pub(crate) Context);
 
 #[tonic::async_trait]
@@ -16,11 +36,10 @@ impl ClusterService for Cluster {
         &self,
         _: Request<v1::GetClusterStatusRequest>,
     ) -> Result<Response<v1::GetClusterStatusResponse>, Status> {
-        let status = self.0.handle.status();
-        let jobs = self
-            .0
-            .handle
-            .read_stale(stepcast_scheduler::State::job_counts);
+        let handle = &self.0.handle;
+        let status = handle.status();
+        let jobs = handle.read_stale(stepcast_scheduler::State::job_counts);
+        let nodes = nodes(handle, &status);
         let (health, detail) = health(status.health);
         Ok(Response::new(v1::GetClusterStatusResponse {
             node_id: status.node_id,
@@ -41,44 +60,220 @@ impl ClusterService for Cluster {
             jobs_pending: jobs.pending as u64,
             jobs_running: (jobs.running + jobs.cancelling) as u64,
             jobs_ended: (jobs.succeeded + jobs.failed + jobs.cancelled) as u64,
-            nodes: Vec::new(),
-            log_format: 0,
+            nodes,
+            log_format: status.log_format.into(),
+            up_seconds: self.0.began.elapsed().as_secs(),
         }))
     }
 
-    type BackupStream = futures::stream::BoxStream<'static, Result<v1::BackupResponse, Status>>;
-
     async fn create_join_token(
         &self,
-        _: Request<v1::CreateJoinTokenRequest>,
+        request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
-        Err(not_built())
+        let seconds = match request.into_inner().valid_seconds {
+            0 => TOKEN_SECONDS,
+            seconds if seconds <= TOKEN_SECONDS_MAX => seconds,
+            _ => {
+                return Err(status::bad_field(
+                    "valid_seconds",
+                    "a join token is good for a week at most",
+                ));
+            }
+        };
+        let handle = &self.0.handle;
+        let token = handle.join_token(Duration::from_secs(seconds.into()));
+        let token = token.ok_or_else(no_port)?.map_err(|error| {
+            tracing::error!(%error, "no join token can be made");
+            status::internal("NO_RANDOM_BYTES", "the server can make no token")
+        })?;
+        let peer_address = handle
+            .peer_address()
+            .filter(|address| !address.is_empty())
+            .ok_or_else(no_port)?;
+        Ok(Response::new(v1::CreateJoinTokenResponse {
+            token: token.text(),
+            peer_address,
+            store: self.0.places.store.clone(),
+            staging: self.0.places.staging.clone(),
+        }))
     }
 
     async fn remove_node(
         &self,
-        _: Request<v1::RemoveNodeRequest>,
+        request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
-        Err(not_built())
+        let id = node("node_id", request.into_inner().node_id)?;
+        let removed = self.0.handle.remove_node(id).await;
+        removed.map_err(|error| changed(error, id))?;
+        tracing::info!(node = id, "a node was removed");
+        Ok(Response::new(v1::RemoveNodeResponse {}))
     }
 
     async fn transfer_leadership(
         &self,
-        _: Request<v1::TransferLeadershipRequest>,
+        request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
-        Err(not_built())
+        let id = request.into_inner().node_id;
+        let to = (id != 0).then_some(id);
+        let leader = self.0.handle.transfer_leadership(to).await;
+        let leader_id = leader.map_err(|error| changed(error, id))?;
+        Ok(Response::new(v1::TransferLeadershipResponse { leader_id }))
     }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupResponse, Status>>;
 
     async fn backup(
         &self,
         _: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
-        Err(not_built())
+        let (pieces, outgoing) = mpsc::channel(PIECES);
+        tokio::spawn(send(self.0.handle.clone(), pieces));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }
 
-fn not_built() -> Status {
-    Status::unimplemented("this version cannot do that yet")
+type Pieces = mpsc::Sender<Result<v1::BackupResponse, Status>>;
+
+/// Takes a snapshot and sends it piece by piece, for as long as somebody reads.
+async fn send(handle: Handle, pieces: Pieces) {
+    let snapshot = match handle.snapshot_now().await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "no backup can be made"
+            );
+            let failed = status::internal("BACKUP_FAILED", "the state cannot be written to a file");
+            // Nobody reads any more.
+            let _ = pieces.send(Err(failed)).await;
+            return;
+        }
+    };
+    // Reads a file, which blocks.
+    let _read = tokio::task::spawn_blocking(move || {
+        let (index, length) = (snapshot.header.at.index, snapshot.bytes);
+        let mut file = snapshot.file;
+        let mut head = (index, length);
+        loop {
+            let mut data = Vec::with_capacity(PIECE_BYTES);
+            let read = (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut data);
+            let piece = match read {
+                Ok(0) => return,
+                Ok(_) => Ok(v1::BackupResponse {
+                    data,
+                    index: head.0,
+                    length: head.1,
+                }),
+                Err(error) => {
+                    tracing::error!(%error, "a snapshot cannot be read");
+                    Err(status::internal(
+                        "BACKUP_FAILED",
+                        "the snapshot cannot be read",
+                    ))
+                }
+            };
+            head = (0, 0);
+            let failed = piece.is_err();
+            if pieces.blocking_send(piece).is_err() || failed {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+/// Everybody who belongs to the cluster, as far as this node knows.
+fn nodes(handle: &Handle, status: &NodeStatus) -> Vec<v1::ClusterNode> {
+    let members = &status.members;
+    let role = |id: u64| match id {
+        _ if members.leaving.contains(&id) => "LEAVING",
+        _ if members.voters.contains(&id) => "VOTER",
+        _ => "LEARNER",
+    };
+    let seen = handle.peers();
+    let node = |id: u64| {
+        let (member, me) = (members.node(id), id == status.node_id);
+        let seen = seen.iter().find(|seen| seen.id == id);
+        let progress = status.followers.iter().find(|follower| follower.id == id);
+        let round_trip = seen.and_then(|seen| seen.round_trip);
+        v1::ClusterNode {
+            node_id: id,
+            role: role(id).to_owned(),
+            peer_address: member.map_or_else(String::new, |member| member.peer_address.clone()),
+            client_address: member.map_or_else(String::new, |member| member.client_address.clone()),
+            reachable: me || seen.is_some_and(|seen| seen.reachable),
+            matched_index: match progress {
+                _ if me => status.last_index,
+                Some(progress) => progress.matched,
+                None => 0,
+            },
+            round_trip_us: round_trip.map_or(0, |round_trip| {
+                u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX)
+            }),
+            version: match seen {
+                _ if me => env!("CARGO_PKG_VERSION").to_owned(),
+                Some(seen) => seen.version.clone(),
+                None => String::new(),
+            },
+            log_format: match seen {
+                _ if me => stepcast_scheduler::codec::VERSION.into(),
+                Some(seen) => seen.log_format.unwrap_or(0),
+                None => 0,
+            },
+        }
+    };
+    members.ids().map(node).collect()
+}
+
+fn node(field: &str, id: u64) -> Result<u64, Status> {
+    match id {
+        0 => Err(status::bad_field(
+            field,
+            "name a node: their numbers begin at 1",
+        )),
+        id => Ok(id),
+    }
+}
+
+/// Why the members or the leader stay as they are.
+fn changed(error: ChangeError, node: u64) -> Status {
+    let message = error.to_string();
+    let refuse = |code, reason| Refusal::new(code, reason, message.clone());
+    match error {
+        ChangeError::NotLeader { leader } => status::not_leader(leader),
+        ChangeError::Unknown(_) => status::not_found("nodes", "a node", &format!("nodes/{node}")),
+        ChangeError::OutcomeUnknown => refuse(Code::Unavailable, "OUTCOME_UNKNOWN")
+            .hint("`stepcast cluster status` shows whether it took effect")
+            .into(),
+        ChangeError::UnderWay | ChangeError::Busy => {
+            status::busy(message, Duration::from_millis(500))
+        }
+        ChangeError::LastVoter(_) => refuse(Code::FailedPrecondition, "LAST_VOTER")
+            .hint("a cluster that is not needed any more is stopped, and its data folder deleted")
+            .into(),
+        ChangeError::NoSuccessor | ChangeError::NotTaken(_) => {
+            refuse(Code::FailedPrecondition, "NO_SUCCESSOR")
+                .hint("`stepcast cluster status` says which nodes are away or behind")
+                .into()
+        }
+        ChangeError::Stalled(_) => refuse(Code::Unavailable, "LOG_STALLED").into(),
+        ChangeError::Stopped(_) => refuse(Code::Unavailable, "STOPPED").into(),
+        ChangeError::Taken(_)
+        | ChangeError::Votes(_)
+        | ChangeError::Learns(_)
+        | ChangeError::Leads(_) => refuse(Code::FailedPrecondition, "NODE_ROLE").into(),
+    }
+}
+
+/// Nobody can join through this node.
+fn no_port() -> Status {
+    Refusal::new(
+        Code::FailedPrecondition,
+        "NO_PEER_ADDRESS",
+        "this node has not been told where other nodes can reach it",
+    )
+    .hint("restart it with --peer-address HOST:PORT and --client-address URL")
+    .into()
 }
 
 fn health(health: Health) -> (&'static str, String) {
