@@ -49,7 +49,24 @@ pub(crate) struct Servers {
 
 struct Known {
     servers: Vec<Server>,
+    /// The one that is spoken with.
     present: usize,
+    /// Whose turn it was last. Hints do not move it: a server that points to one that is gone is not asked again and again
+    /// while the others are not.
+    turn: usize,
+}
+
+impl Known {
+    /// The next one in turn that is not the present one.
+    fn go_round(&mut self) {
+        for _ in 0..2 {
+            self.turn = (self.turn + 1) % self.servers.len();
+            if self.turn != self.present {
+                break;
+            }
+        }
+        self.present = self.turn;
+    }
 }
 
 struct Server {
@@ -101,6 +118,7 @@ impl Servers {
         let known = Known {
             servers: Vec::new(),
             present: 0,
+            turn: 0,
         };
         let servers = Self {
             known: Mutex::new(known),
@@ -145,8 +163,7 @@ impl Servers {
 
     /// Goes to the next server.
     pub(super) fn next(&self) {
-        let mut known = self.lock();
-        known.present = (known.present + 1) % known.servers.len();
+        self.lock().go_round();
     }
 
     /// Goes where the leader is said to be; to the next server if that says nothing.
@@ -165,11 +182,11 @@ impl Servers {
             .position(|server| server.address == address)
         {
             // The present one says that it is the leader and does not act like it: ask the others.
-            known.present = if at == known.present {
-                (at + 1) % known.servers.len()
+            if at == known.present {
+                known.go_round();
             } else {
-                at
-            };
+                known.present = at;
+            }
             return;
         }
         drop(known);
@@ -294,11 +311,13 @@ mod tests {
         servers.follow(Some("http://c:1"));
         assert_eq!(
             servers.address(),
-            "http://a:1",
+            "http://b:1",
             "it says it leads, and does not"
         );
         servers.follow(None);
-        assert_eq!(servers.address(), "http://b:1");
+        assert_eq!(servers.address(), "http://c:1");
+        servers.next();
+        assert_eq!(servers.address(), "http://a:1");
         for number in 0..100 {
             servers.follow(Some(&format!("http://n{number}:1")));
         }
