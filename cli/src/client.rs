@@ -1,6 +1,8 @@
 //! The way to the servers: connecting, the access token, deadlines, and asking again with the same request id.
 
 mod servers;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::settings;
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(10);
 /// An import may write many objects.
 pub(crate) const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
+/// A change of who belongs to the cluster takes several steps, each of them an entry of the log.
+pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(60);
 /// With several servers, one that is silent for this part of a call's deadline is left for the next: a node that hangs
 /// accepts connections and answers nothing.
 const SILENT_PART: u32 = 3;
@@ -173,7 +177,37 @@ impl Client {
         Call: FnMut() -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        self.repeat(UNARY_DEADLINE, was_not_taken, call).await
+        self.ask_once_within(UNARY_DEADLINE, call).await
+    }
+
+    /// The same with another deadline.
+    pub(crate) async fn ask_once_within<T, Call, Answer>(
+        &self,
+        deadline: Duration,
+        call: Call,
+    ) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(deadline, was_not_taken, call).await
+    }
+
+    /// Opens a stream: of the leader if only it can.
+    pub(crate) async fn open<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.ask(call).await
+    }
+
+    /// A client of this server alone, if it may be called with what this one carries.
+    pub(crate) fn only(&self, address: &str) -> Option<Self> {
+        Some(Self {
+            servers: Arc::new(self.servers.only(address)?),
+            caller: self.caller.clone(),
+        })
     }
 
     async fn repeat<T, Call, Answer>(
@@ -325,30 +359,4 @@ pub(crate) fn address(
         ca_file: ca_file.map(Into::into),
         stale,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_ids_are_32_digits_and_differ() {
-        let (first, second) = (request_id(), request_id());
-        assert_eq!(first.len(), 32);
-        assert!(first.chars().all(|digit| digit.is_ascii_hexdigit()));
-        assert_ne!(first, second);
-    }
-
-    #[tokio::test]
-    async fn nobody_there_is_its_own_exit_code() {
-        let address = Address {
-            server: "http://127.0.0.1:1".to_owned(),
-            ..Address::default()
-        };
-        let failure = Client::connect(&address)
-            .await
-            .expect_err("nobody listens on port 1");
-        assert_eq!(failure.exit, Exit::Unreachable);
-        assert_eq!(failure.primary, "no server answers at http://127.0.0.1:1");
-    }
 }

@@ -34,7 +34,24 @@ pub(super) struct Servers {
 #[derive(Debug)]
 struct Known {
     servers: Vec<Server>,
+    /// The one that is asked.
     present: usize,
+    /// Whose turn it was last. Hints do not move it: a server that points to one that is gone is not asked again and again
+    /// while the others are not.
+    turn: usize,
+}
+
+impl Known {
+    /// The next one in turn that is not the present one.
+    fn go_round(&mut self) {
+        for _ in 0..2 {
+            self.turn = (self.turn + 1) % self.servers.len();
+            if self.turn != self.present {
+                break;
+            }
+        }
+        self.present = self.turn;
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +79,7 @@ impl Servers {
             known: Mutex::new(Known {
                 servers: Vec::new(),
                 present: 0,
+                turn: 0,
             }),
             tls: match encrypted {
                 0 => None,
@@ -106,13 +124,29 @@ impl Servers {
                 Ok(channel) => {
                     let mut known = self.lock();
                     known.servers[index].channel = channel;
-                    known.present = index;
+                    (known.present, known.turn) = (index, index);
                     return Ok(());
                 }
                 Err(error) => causes.push(cause(&error)),
             }
         }
         Err(unreachable(&addresses, causes, ca_file))
+    }
+
+    /// This server alone, if it may be called.
+    pub(super) fn only(&self, address: &str) -> Option<Self> {
+        if address.is_empty() || !self.may_be_told(address) {
+            return None;
+        }
+        let server = self.server(address, CONNECT_TIMEOUT_OF_SEVERAL).ok()?;
+        Some(Self {
+            known: Mutex::new(Known {
+                servers: vec![server],
+                present: 0,
+                turn: 0,
+            }),
+            tls: self.tls.clone(),
+        })
     }
 
     /// The connection to the server that is asked.
@@ -134,8 +168,7 @@ impl Servers {
 
     /// Asks the next server from now on.
     pub(super) fn next(&self) {
-        let mut known = self.lock();
-        known.present = (known.present + 1) % known.servers.len();
+        self.lock().go_round();
     }
 
     /// Asks where the leader is said to be from now on; the next server if that says nothing of use.
@@ -151,9 +184,7 @@ impl Servers {
             .position(|server| server.address == address);
         match at {
             // The present one says that it leads and does not act like it: ask the others.
-            Some(at) if at == known.present => {
-                known.present = (at + 1) % known.servers.len();
-            }
+            Some(at) if at == known.present => known.go_round(),
             Some(at) => known.present = at,
             None if known.servers.len() < SERVERS_MAX => {
                 match self.server(&address, CONNECT_TIMEOUT_OF_SEVERAL) {
@@ -161,10 +192,10 @@ impl Servers {
                         known.servers.push(server);
                         known.present = known.servers.len() - 1;
                     }
-                    Err(_unusable) => known.present = (known.present + 1) % known.servers.len(),
+                    Err(_unusable) => known.go_round(),
                 }
             }
-            None => known.present = (known.present + 1) % known.servers.len(),
+            None => known.go_round(),
         }
     }
 
@@ -322,9 +353,15 @@ mod tests {
         servers.follow(Some("http://c:1"));
         assert_eq!(servers.address(), "http://c:1");
         servers.follow(Some("http://c:1"));
-        assert_eq!(servers.address(), "http://a:1", "it leads and does not");
+        assert_eq!(
+            servers.address(),
+            "http://b:1",
+            "it says it leads, and does not"
+        );
         servers.follow(None);
-        assert_eq!(servers.address(), "http://b:1");
+        assert_eq!(servers.address(), "http://c:1");
+        servers.next();
+        assert_eq!(servers.address(), "http://a:1");
         for number in 0..100 {
             servers.follow(Some(&format!("http://n{number}:1")));
         }
