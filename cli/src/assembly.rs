@@ -1,15 +1,25 @@
 //! One node put together: the estimator, the log with its duties, the staging area and the front door.
 
+mod ports;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use stepcast_api::{AccessToken, ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, Tls};
-use stepcast_cluster::{Config, Handle, HostClock, Node, Ports};
+use stepcast_api::{
+    AccessToken, ApiConfig, EstimatedForecasts, EstimatorSink, Probes, StagingArea, StagingError,
+    Tls,
+};
+use stepcast_cluster::peers::{self, JoinConfig, JoinToken};
+use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places};
 use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig};
 use tokio::net::TcpListener;
 
-use crate::command::server::ServerConfig;
+use crate::child::LISTENING;
+use crate::command::server::{Join, ServerConfig};
 use crate::failure::{Exit, Failure};
+
+/// Where the node lies in the data folder.
+pub(crate) const NODE: &str = "node";
 
 /// A node that is ready to serve.
 pub(crate) struct Assembled {
@@ -18,20 +28,16 @@ pub(crate) struct Assembled {
     estimator: Arc<Estimator>,
     staging: Arc<StagingArea>,
     listener: TcpListener,
-    address: String,
+    greeting: String,
     /// Keeps the index fresh for as long as it lives.
     _follower: Follower,
+    /// Answers machines for as long as it lives.
+    _probes: Option<Probes>,
 }
 
-/// Opens everything that a server needs: the port first, since it is what is most often taken.
+/// Opens everything that a server needs, and joins a cluster first if that is wanted.
 pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-        refused(&format!("{} cannot be listened on", config.listen), &error)
-            .hint("is another server running? choose another with --listen")
-    })?;
-    let listens = listener
-        .local_addr()
-        .map_err(|error| refused("the port cannot be told", &error))?;
+    let ports = ports::Ports::open(&config).await?;
     std::fs::create_dir_all(&config.data).map_err(|error| {
         refused(
             &format!("the data folder {} cannot be used", config.data.display()),
@@ -39,18 +45,24 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         )
         .hint("choose a folder that this user may write with --data")
     })?;
+    let greeting = greeting(&ports)?;
+    let probes = ports.metrics.map(Probes::start);
     let prices = prices(config.prices.as_deref())?;
-    let estimator = Estimator::open(StoreConfig::at(config.store.clone()), prices).await;
+    let store = StoreConfig::at(config.store.location.clone());
+    let estimator = Estimator::open(store, prices).await;
     let estimator = Arc::new(estimator.map_err(|error| {
         refused(
-            &format!("the store {} cannot be used", config.store),
+            &format!("the store {} cannot be used", config.store.location),
             &error,
         )
     })?);
-    let staging = StagingArea::open(config.data.join("staging"))
+    let staging = StagingArea::at(&config.staging.location)
         .map_err(|error| refused("the staging area cannot be used", &error))?;
     let staging = Arc::new(staging);
-    let ports = Ports {
+    if let Some(join) = &config.join {
+        self::join(&config, join, &ports.peers).await?;
+    }
+    let needs = stepcast_cluster::Ports {
         forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
         recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
         staging: Arc::clone(&staging) as _,
@@ -58,38 +70,124 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     };
     let node = Config {
         lease_term: config.lease_term,
-        ..Config::new(config.data.join("node"))
+        places: places(&config),
+        ..Config::new(config.data.join(NODE))
     };
     let runtime = tokio::runtime::Handle::current();
+    let network = Network::Port(ports.peers);
     // Reads the whole log, which blocks.
     let started = tokio::task::spawn_blocking(move || {
         let _entered = runtime.enter();
-        Node::start(node, ports)
+        Node::start_in(node, needs, network)
     });
     let handle = started
         .await
         .map_err(|error| Failure::refused(error.to_string()))?;
     let handle = handle.map_err(|error| refused("the log cannot be opened", &error))?;
-    let scheme = if config.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    if let Some(probes) = &probes {
+        probes.attach(handle.clone());
+    }
+    if let Err(failure) = claim(&staging, &handle).await {
+        handle.shutdown().await;
+        return Err(failure);
+    }
     Ok(Assembled {
         config: front_door(&config)?,
         handle,
         _follower: estimator.follow(),
+        _probes: probes,
         estimator,
         staging,
-        listener,
-        address: format!("{scheme}://{listens}"),
+        listener: ports.client,
+        greeting,
     })
 }
 
+/// Lets this node into a cluster, unless it belongs to one already.
+async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(), Failure> {
+    let data_dir = config.data.join(NODE);
+    if stepcast_cluster::is_node(&data_dir) {
+        return Ok(());
+    }
+    for (address, flag) in [
+        (&port.peer_address, "--peer-address HOST:PORT"),
+        (&port.client_address, "--client-address URL"),
+    ] {
+        if address.is_empty() {
+            return Err(Failure::usage(format!(
+                "the other nodes cannot reach this one at {}: say where they can with {flag}",
+                config.listen.ip()
+            )));
+        }
+    }
+    let token = join.token()?;
+    let token = JoinToken::parse(&token)
+        .map_err(|error| refused("the join token cannot be used", &error))?;
+    tracing::info!(through = join.servers.join(", "), "joining a cluster");
+    let joined = peers::join(JoinConfig {
+        servers: join.servers.clone(),
+        token,
+        data_dir,
+        peer_address: port.peer_address.clone(),
+        client_address: port.client_address.clone(),
+        log_format: stepcast_cluster::LOG_FORMAT,
+        store: config.store.shared(),
+        staging: config.staging.shared(),
+    });
+    let joined = joined
+        .await
+        .map_err(|error| refused("this node has not joined the cluster", &error))?;
+    tracing::info!(node = joined.node_id, "joined");
+    Ok(())
+}
+
+/// Makes sure that the staging area is this cluster's. One that is away for a moment is no reason not to start.
+async fn claim(staging: &StagingArea, handle: &Handle) -> Result<(), Failure> {
+    let status = handle.status();
+    let alone = status.members.ids().eq([status.node_id]);
+    match staging.claim(status.cluster_id, alone).await {
+        Ok(()) => Ok(()),
+        Err(error @ (StagingError::Foreign { .. } | StagingError::Elsewhere { .. })) => {
+            Err(refused("the staging area cannot be used", &error))
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "it is not known whether the staging area is this cluster's"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The places that every node shares, if both are such.
+fn places(config: &ServerConfig) -> Option<Places> {
+    let shared = config.store.chosen && config.staging.chosen;
+    shared.then(|| Places {
+        store: config.store.shared(),
+        staging: config.staging.shared(),
+    })
+}
+
+/// What is printed once people may call: the first line says where.
+fn greeting(ports: &ports::Ports) -> Result<String, Failure> {
+    use std::fmt::Write;
+    let told = |error: std::io::Error| refused("the port cannot be told", &error);
+    let mut text = format!("{LISTENING}{}\n", ports.address);
+    let peers = ports.peers.listener.local_addr().map_err(told)?;
+    // Writing into a string cannot fail.
+    let _ = writeln!(text, "for other nodes on {peers}");
+    if let Some(metrics) = &ports.metrics {
+        let address = metrics.local_addr().map_err(told)?;
+        let _ = writeln!(text, "metrics on http://{address}/metrics");
+    }
+    Ok(text)
+}
+
 impl Assembled {
-    /// What to give `--server`.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    /// What to print on stdout: where people, other nodes and machines may call, a line each.
+    pub(crate) fn greeting(&self) -> &str {
+        &self.greeting
     }
 
     /// Serves until then, and closes the log.
@@ -124,6 +222,8 @@ fn front_door(config: &ServerConfig) -> Result<ApiConfig, Failure> {
         access_token,
         tls,
         allow_plaintext: config.allow_plain_text,
+        store: config.store.shared(),
+        staging: config.staging.shared(),
         ..ApiConfig::default()
     })
 }

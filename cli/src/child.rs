@@ -79,10 +79,11 @@ impl Child {
 
     /// Starts a server and waits until it listens; the address to talk to.
     pub(crate) async fn start_server(
+        name: &'static str,
         arguments: &[OsString],
         log: Log,
     ) -> Result<(Self, String), Failure> {
-        let mut server = Self::start("server", arguments, log)?;
+        let mut server = Self::start(name, arguments, log)?;
         let line = tokio::time::timeout(LISTENS_WITHIN, server.stdout.next_line()).await;
         match line {
             Ok(Ok(Some(line))) if line.starts_with(LISTENING) => {
@@ -91,7 +92,7 @@ impl Child {
             }
             Ok(_) => Err(server.failed().await),
             Err(_elapsed) => Err(Failure::refused(format!(
-                "the server did not start within {} seconds",
+                "the {name} did not start within {} seconds",
                 LISTENS_WITHIN.as_secs()
             ))),
         }

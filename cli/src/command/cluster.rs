@@ -1,130 +1,119 @@
-//! `stepcast cluster`: where the server and its log stand.
+//! `stepcast cluster`: where the cluster stands, who belongs to it, and its backups.
+
+mod backup;
+mod nodes;
+mod status;
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::json;
-use stepcast_proto::v1::{GetClusterStatusRequest, GetClusterStatusResponse};
 
-use crate::client::{Client, timed};
+use crate::client::Client;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::money::{bytes, count, counted};
-use crate::output::style::{Mark, Tone};
-use crate::output::table::{Side, Table};
+use crate::output::time::parse_span;
 
-/// What can be asked about a cluster.
+/// What can be done with a cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
-    /// Says where the server and its log stand
+    /// Says where every node of the cluster stands
     Status,
+    /// Prints a token with which new nodes may join, and the command that does it
+    ///
+    /// Example: stepcast cluster token --out join.token
+    Token(NewToken),
+    /// The same, and waits until a new node has joined and votes
+    ///
+    /// Example: stepcast cluster add --out join.token
+    Add {
+        #[command(flatten)]
+        token: NewToken,
+        /// How long to wait for it
+        #[arg(long, value_name = "TIME", value_parser = parse_span, default_value = "30m")]
+        wait: Duration,
+    },
+    /// Takes a node out; its data folder is of no use afterwards
+    ///
+    /// Example: stepcast cluster remove n3
+    Remove {
+        /// The node, such as n3
+        #[arg(value_parser = nodes::parse)]
+        node: u64,
+    },
+    /// Has another node lead: the one named, or else the one that is furthest
+    ///
+    /// Example: stepcast cluster transfer n2
+    Transfer {
+        /// The node, such as n2
+        #[arg(value_parser = nodes::parse)]
+        node: Option<u64>,
+    },
+    /// Writes the cluster's state as of now to a file
+    ///
+    /// Example: stepcast cluster backup stepcast-2026-11-01.snapshot
+    Backup {
+        /// The file; one that is there is not replaced
+        file: PathBuf,
+    },
+    /// Makes the data folder of a new cluster of one node from a backup; no server is needed
+    ///
+    /// Example: stepcast cluster restore --data /var/lib/stepcast stepcast-2026-11-01.snapshot
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// The data folder of the server that will run on it; must hold no node
+        #[arg(long, value_name = "FOLDER")]
+        data: PathBuf,
+    },
+}
+
+/// How many nodes vote, as the leader says.
+pub(crate) async fn voters(client: &Client) -> Result<usize, Failure> {
+    let whole = status::view(client).await?.whole;
+    Ok(if whole.leading { whole.voters.len() } else { 0 })
+}
+
+/// The longest that a token may be good for.
+const VALID_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A token to be made.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NewToken {
+    /// How long it lets nodes in, at most 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_valid, default_value = "1h")]
+    valid: Duration,
+    /// Write it to this file, readable by nobody else, instead of stdout
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+fn parse_valid(text: &str) -> Result<Duration, String> {
+    let valid = parse_span(text)?;
+    if valid.is_zero() || valid > VALID_MAX {
+        return Err("a token is good for a second to seven days".to_owned());
+    }
+    Ok(valid)
 }
 
 impl Cluster {
-    /// Asks and shows.
+    /// Does it.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let Self::Status = self;
-        let client = context.connect().await?;
-        let status = status(&client).await?;
-        if context.output.json {
-            context.output.json(&status_json(&status))
-        } else {
-            show(context, &status)
+        match self {
+            Self::Status => status::show(context, &context.connect().await?).await,
+            Self::Token(token) => {
+                let client = context.connect().await?;
+                nodes::token(context, &client, &token).await.map(drop)
+            }
+            Self::Add { token, wait } => {
+                nodes::add(context, &context.connect().await?, &token, wait).await
+            }
+            Self::Remove { node } => nodes::remove(context, &context.connect().await?, node).await,
+            Self::Transfer { node } => {
+                nodes::transfer(context, &context.connect().await?, node).await
+            }
+            Self::Backup { file } => backup::write(context, &context.connect().await?, &file).await,
+            Self::Restore { file, data } => backup::restore(context, &file, &data).await,
         }
     }
-}
-
-/// Where the server stands.
-pub(crate) async fn status(client: &Client) -> Result<GetClusterStatusResponse, Failure> {
-    let answer = client.ask(|| {
-        let mut service = client.cluster();
-        async move {
-            service
-                .get_cluster_status(timed(GetClusterStatusRequest {}))
-                .await
-        }
-    });
-    answer.await
-}
-
-fn show(context: &Context, status: &GetClusterStatusResponse) -> Result<(), Failure> {
-    let output = &context.output;
-    let healthy = status.health == "SERVING";
-    let state = if healthy {
-        Tone::Good.paint("healthy")
-    } else {
-        let words = match status.health.as_str() {
-            "STORAGE_FULL" => "short of disk space".to_owned(),
-            "LOG_STALLED" => "stalled".to_owned(),
-            other => super::jobs::words(other),
-        };
-        Tone::Bad.paint(&words)
-    };
-    let leads = if status.leader_id == 0 {
-        "nobody leads".to_owned()
-    } else {
-        format!("n{} leads", status.leader_id)
-    };
-    let losses = status.voters.len().saturating_sub(1) / 2;
-    output.say(format!(
-        "The cluster is {state}: term {}, {leads}, can lose {}",
-        status.term,
-        counted(losses as u64, "node", "nodes")
-    ));
-    output.say("");
-    let mut table = Table::new(&[
-        ("NODE", Side::Left),
-        ("ROLE", Side::Left),
-        ("COMMIT", Side::Right),
-        ("APPLIED", Side::Right),
-        ("SNAPSHOT", Side::Right),
-        ("WORKERS", Side::Right),
-        ("DISK FREE", Side::Right),
-        ("VERSION", Side::Left),
-    ]);
-    let role = if status.leading { "leader" } else { "follower" };
-    table.row(vec![
-        format!("n{}", status.node_id).into(),
-        role.into(),
-        count(status.commit_index).into(),
-        count(status.applied_index).into(),
-        count(status.snapshot_index).into(),
-        count(u64::from(status.sessions)).into(),
-        bytes(status.disk_free_bytes).into(),
-        status.version.clone().into(),
-    ]);
-    output.table(&table)?;
-    output.say("");
-    output.say(format!(
-        "  jobs: {} pending, {} running, {} ended   privacy {}",
-        count(status.jobs_pending),
-        count(status.jobs_running),
-        count(status.jobs_ended),
-        status.privacy_mode
-    ));
-    if !status.detail.is_empty() {
-        output.marked(Mark::Look, Tone::Warn, &status.detail);
-    }
-    Ok(())
-}
-
-fn status_json(status: &GetClusterStatusResponse) -> serde_json::Value {
-    json!({
-        "node_id": status.node_id,
-        "cluster_id": format!("{:016x}", status.cluster_id),
-        "term": status.term,
-        "leader_id": status.leader_id,
-        "leading": status.leading,
-        "voters": status.voters,
-        "commit_index": status.commit_index,
-        "applied_index": status.applied_index,
-        "snapshot_index": status.snapshot_index,
-        "sessions": status.sessions,
-        "disk_free_bytes": status.disk_free_bytes,
-        "health": status.health,
-        "detail": status.detail,
-        "version": status.version,
-        "privacy_mode": status.privacy_mode,
-        "jobs_pending": status.jobs_pending,
-        "jobs_running": status.jobs_running,
-        "jobs_ended": status.jobs_ended,
-    })
 }

@@ -85,8 +85,12 @@ impl Demo {
             &["server", "--listen", "127.0.0.1:0", "--data"],
             &[folder.path().join("server").as_os_str()],
         );
-        let (server, address) =
-            Child::start_server(&words, Log::File(folder.path().join("server.log"))).await?;
+        let (server, address) = Child::start_server(
+            "server",
+            &words,
+            Log::File(folder.path().join("server.log")),
+        )
+        .await?;
         let outcome = ring(context, &mut story, folder.path(), &address).await;
         server.stop().await;
         if self.keep {

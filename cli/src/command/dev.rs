@@ -1,14 +1,17 @@
 //! `stepcast dev`: a server and a worker on this machine, for trying things out.
 
+mod nodes;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use stepcast_proto::v1::{CreateWorkerTokenRequest, ListWorkerTokensRequest};
 
+use self::nodes::Nodes;
 use super::workers::write_secret;
 use crate::child::{Child, Log, asked_to_end};
-use crate::client::{Address, Client, timed};
+use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::style::{Mark, Tone};
@@ -38,42 +41,52 @@ pub(crate) struct Dev {
     /// How many times faster pretend devices play; 0 for no waiting at all
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay")]
     replay_speed: f64,
+    /// Run so many servers as one cluster: 3 or 5 to see one of them die
+    #[arg(long, value_name = "NODES", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    nodes: u8,
     /// Run no worker
     #[arg(long, conflicts_with_all = ["cpu", "replay"])]
     no_worker: bool,
+}
+
+/// What ended it.
+enum Ended {
+    /// The last server.
+    Servers(Box<Failure>),
+    /// The worker.
+    Worker,
+    /// A person.
+    Asked,
 }
 
 impl Dev {
     /// Runs both until Ctrl-C or until one of them ends.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let output = &context.output;
-        let server = arguments(
-            &["server", "--data"],
-            &[
-                self.data.join("server").as_os_str(),
-                "--listen".as_ref(),
-                self.listen.as_ref(),
-            ],
-        );
-        let (mut server, address) = Child::start_server(&server, Log::Shown).await?;
-        let client = Client::connect(&Address {
-            server: address.clone(),
-            ..Address::default()
-        })
-        .await?;
+        let mut nodes = Nodes::start(&self.data, &self.listen, self.nodes).await?;
+        let client = nodes.client().await?;
+        let addresses = nodes.addresses();
+        let what = match self.nodes {
+            1 => "server".to_owned(),
+            nodes => format!("{nodes} servers, one cluster,"),
+        };
         output.marked(
             Mark::Done,
             Tone::Good,
-            format!("server on {address}, data in {}", self.data.display()),
+            format!(
+                "{what} on {}, data in {}",
+                addresses.replace(',', ", "),
+                self.data.display()
+            ),
         );
         let mut worker = match self.no_worker {
             true => None,
-            false => Some(self.start_worker(&client, &address).await?),
+            false => Some(self.start_worker(&client, &addresses).await?),
         };
-        let other = if address == "http://127.0.0.1:7070" {
+        let other = if addresses == "http://127.0.0.1:7070" {
             String::new()
         } else {
-            format!(" --server {address}")
+            format!(" --server {addresses}")
         };
         let replay = if self.replay.is_some() {
             " --trainer replay"
@@ -83,36 +96,55 @@ impl Dev {
         output.next(format!(
             "in another terminal: stepcast submit PATH{replay}{other}"
         ));
+        let ended = self.watch(context, &mut nodes, &mut worker).await;
+        let failure = match (ended, worker) {
+            (Ended::Worker, Some(worker)) => worker
+                .failed()
+                .await
+                .hint("--cpu offers the processor, --replay 1 a pretend device"),
+            (ended, worker) => {
+                if let Some(worker) = worker {
+                    worker.stop().await;
+                }
+                match ended {
+                    Ended::Servers(failure) => *failure,
+                    Ended::Worker | Ended::Asked => interrupted(),
+                }
+            }
+        };
+        nodes.stop().await;
+        Err(failure)
+    }
+
+    /// Waits until a person asks for the end, or until nothing is left to wait for. One node of several may go.
+    async fn watch(
+        &self,
+        context: &Context,
+        nodes: &mut Nodes,
+        worker: &mut Option<Child>,
+    ) -> Ended {
         let worker_ends = async {
-            match &mut worker {
+            match worker {
                 Some(worker) => worker.wait().await,
                 None => std::future::pending().await,
             }
         };
-        let ended = tokio::select! {
-            () = server.wait() => Some("server"),
-            () = worker_ends => Some("worker"),
-            () = asked_to_end(false) => None,
-        };
-        let failure = match (ended, worker) {
-            (Some("worker"), Some(worker)) => Some(
-                worker
-                    .failed()
-                    .await
-                    .hint("--cpu offers the processor, --replay 1 a pretend device"),
-            ),
-            (_, Some(worker)) => {
-                worker.stop().await;
-                None
+        let asked = asked_to_end(false);
+        tokio::pin!(worker_ends, asked);
+        loop {
+            let (left, failure) = tokio::select! {
+                ended = nodes.ended() => ended,
+                () = &mut worker_ends => return Ended::Worker,
+                () = &mut asked => return Ended::Asked,
+            };
+            if left == 0 {
+                return Ended::Servers(Box::new(failure));
             }
-            (_, None) => None,
-        };
-        match (ended, failure) {
-            (Some("server"), _) => Err(server.failed().await),
-            (_, failure) => {
-                server.stop().await;
-                failure.map_or_else(|| Err(interrupted()), Err)
-            }
+            context.output.marked(
+                Mark::Look,
+                Tone::Warn,
+                format!("{}; {left} of {} go on", failure.primary, self.nodes),
+            );
         }
     }
 

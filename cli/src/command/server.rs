@@ -1,18 +1,19 @@
 //! `stepcast server`: one node with its log, its tables and its front door.
 
-use std::net::SocketAddr;
+mod settings;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use self::settings::{Join, SETTINGS, ServerConfig};
 use crate::assembly;
-use crate::child::{LISTENING, asked_to_end};
+use crate::child::asked_to_end;
 use crate::command::config;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::settings::{self, Known, Setting, SettingsFile};
+use crate::settings::{self as values, Setting, SettingsFile};
 
 /// Where an operator's settings lie.
 const FILE: &str = "/etc/stepcast/server.toml";
@@ -30,9 +31,39 @@ pub(crate) struct Server {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", global = true)]
     listen: Option<String>,
+    /// URL where people and workers reach this node; where it listens unless given
+    #[arg(long, value_name = "URL", global = true)]
+    client_address: Option<String>,
+    /// Address to listen on for other nodes; the port after that of --listen unless given
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    peer_listen: Option<String>,
+    /// Where other nodes reach this one; where it listens to them unless given
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    peer_address: Option<String>,
+    /// Peer addresses of a cluster to join, separated by commas; `stepcast cluster token` says which
+    #[arg(long, value_name = "HOST:PORT", global = true)]
+    join: Option<String>,
+    /// File with the token to join with
+    #[arg(long, value_name = "FILE", global = true)]
+    join_token_file: Option<String>,
+    /// The token itself, which everybody on this host can then see in the list of processes: prefer --join-token-file
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "join",
+        conflicts_with = "join_token_file"
+    )]
+    token: Option<String>,
+    /// Address on which /metrics, /livez and /readyz are answered over plain HTTP; nowhere unless given
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    metrics_listen: Option<String>,
     /// Where the benchmark tables lie: a folder, file://..., or s3://bucket/prefix; `records` in the data folder unless given
     #[arg(long, value_name = "LOCATION", global = true)]
     store: Option<String>,
+    /// Where the files of jobs lie until they are over: a folder, or s3://bucket/prefix; `staging` in the data folder unless
+    /// given
+    #[arg(long, value_name = "LOCATION", global = true)]
+    staging: Option<String>,
     /// Price book, as TOML or CSV; what it does not say is taken from the shipped list prices
     #[arg(long, value_name = "FILE", global = true)]
     prices: Option<String>,
@@ -69,90 +100,6 @@ enum Config {
     Show,
 }
 
-/// What a server can be told.
-pub(crate) const SETTINGS: &[Known] = &[
-    Known {
-        name: "data",
-        variable: "STEPCAST_DATA",
-        default: Some("/var/lib/stepcast"),
-        doc: "Folder of the log and everything else that must survive.",
-    },
-    Known {
-        name: "listen",
-        variable: "STEPCAST_LISTEN",
-        default: Some("127.0.0.1:7070"),
-        doc: "Address to listen on.",
-    },
-    Known {
-        name: "store",
-        variable: "STEPCAST_STORE",
-        default: None,
-        doc: "Where the benchmark tables lie: a folder, `file://...` or `s3://bucket/prefix` (with the usual `AWS_*` variables); \
-              `records` in the data folder unless given.",
-    },
-    Known {
-        name: "prices",
-        variable: "STEPCAST_PRICES",
-        default: None,
-        doc: "Price book, as TOML or CSV; what it does not say is taken from the shipped list prices.",
-    },
-    Known {
-        name: "tls_cert",
-        variable: "STEPCAST_TLS_CERT",
-        default: None,
-        doc: "Certificate to show, as a PEM file.",
-    },
-    Known {
-        name: "tls_key",
-        variable: "STEPCAST_TLS_KEY",
-        default: None,
-        doc: "The certificate's private key, as a PEM file.",
-    },
-    Known {
-        name: "access_token_file",
-        variable: "STEPCAST_ACCESS_TOKEN_FILE",
-        default: None,
-        doc: "File with the token that people must show. Needed when the server listens beyond this host.",
-    },
-    Known {
-        name: "allow_plain_text",
-        variable: "STEPCAST_ALLOW_PLAIN_TEXT",
-        default: Some("false"),
-        doc: "`true` listens beyond this host without TLS; only where something else encrypts.",
-    },
-    Known {
-        name: "lease_seconds",
-        variable: "STEPCAST_LEASE_SECONDS",
-        default: Some("30"),
-        doc: "Seconds that a worker may run an attempt after its last renewal, 3 to 600. Longer survives longer pauses of \
-              the server or the network, shorter notices a dead worker sooner.",
-    },
-];
-
-/// A shorter lease would end between two renewals on a busy host; a longer one leaves GPUs idle after a worker's death.
-const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 3..=600;
-
-/// A server's settings, read and checked.
-#[derive(Debug, Clone)]
-pub(crate) struct ServerConfig {
-    /// Folder of everything that must survive.
-    pub(crate) data: PathBuf,
-    /// Address to listen on.
-    pub(crate) listen: SocketAddr,
-    /// Where the tables lie.
-    pub(crate) store: String,
-    /// The operator's own prices.
-    pub(crate) prices: Option<PathBuf>,
-    /// Files of the certificate and its key.
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
-    /// What people must show.
-    pub(crate) access_token: Option<String>,
-    /// Whether it may listen beyond this host without TLS.
-    pub(crate) allow_plain_text: bool,
-    /// How long a worker may run an attempt after its last renewal.
-    pub(crate) lease_term: Duration,
-}
-
 impl Server {
     /// Serves until it is asked to end.
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
@@ -162,10 +109,9 @@ impl Server {
             return Ok(ExitCode::SUCCESS);
         }
         log_to_stderr();
-        let server = assembly::start(read(&settings)?).await?;
-        context
-            .output
-            .data(&format!("{LISTENING}{}\n", server.address()))?;
+        let server = assembly::start(settings::read(&settings, self.token)?).await?;
+        // In one piece: whoever has started this may read the first line and no more.
+        context.output.data(server.greeting())?;
         server.until(asked_to_end(self.with_parent)).await?;
         Ok(ExitCode::SUCCESS)
     }
@@ -184,7 +130,14 @@ impl Server {
         let flags = [
             self.data.clone(),
             self.listen.clone(),
+            self.client_address.clone(),
+            self.peer_listen.clone(),
+            self.peer_address.clone(),
+            self.join.clone(),
+            self.join_token_file.clone(),
+            self.metrics_listen.clone(),
             self.store.clone(),
+            self.staging.clone(),
             self.prices.clone(),
             self.tls_cert.clone(),
             self.tls_key.clone(),
@@ -195,56 +148,9 @@ impl Server {
         Ok(SETTINGS
             .iter()
             .zip(flags)
-            .map(|(known, flag)| settings::resolve(known, flag, &file))
+            .map(|(known, flag)| values::resolve(known, flag, &file))
             .collect())
     }
-}
-
-fn read(settings: &[Setting]) -> Result<ServerConfig, Failure> {
-    let value = |name: &str| {
-        settings
-            .iter()
-            .find(|setting| setting.name == name)
-            .and_then(|setting| setting.value.clone())
-    };
-    let required = |name: &str| value(name).unwrap_or_default();
-    let wrong = |name: &str, why: &str| {
-        Failure::usage(format!("{name} `{}` cannot be used", required(name))).detail(why)
-    };
-    let data = PathBuf::from(required("data"));
-    let listen = required("listen").parse().map_err(|_bad| {
-        wrong(
-            "listen",
-            "write an address and a port, such as 127.0.0.1:7070",
-        )
-    })?;
-    let tls = match (value("tls_cert"), value("tls_key")) {
-        (Some(cert), Some(key)) => Some((cert.into(), key.into())),
-        (None, None) => None,
-        _ => return Err(Failure::usage("tls_cert and tls_key belong together")),
-    };
-    let allow_plain_text = match required("allow_plain_text").as_str() {
-        "true" | "1" => true,
-        "false" | "0" => false,
-        _ => return Err(wrong("allow_plain_text", "write true or false")),
-    };
-    let lease_seconds = required("lease_seconds").parse().ok();
-    let lease_seconds = lease_seconds
-        .filter(|seconds| LEASE_SECONDS.contains(seconds))
-        .ok_or_else(|| wrong("lease_seconds", "write a number from 3 to 600"))?;
-    Ok(ServerConfig {
-        store: value("store")
-            .unwrap_or_else(|| data.join("records").to_string_lossy().into_owned()),
-        data,
-        listen,
-        prices: value("prices").map(PathBuf::from),
-        tls,
-        access_token: value("access_token_file")
-            .map(|path| settings::secret(path.as_ref()))
-            .transpose()?,
-        allow_plain_text,
-        lease_term: Duration::from_secs(lease_seconds),
-    })
 }
 
 /// What is logged unless `RUST_LOG` says otherwise. The table format's libraries tell every file they read at `info`,

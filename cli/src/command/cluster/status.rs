@@ -1,0 +1,403 @@
+//! `stepcast cluster status`: every node as it says itself, and as the leader sees it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use stepcast_proto::v1::{ClusterNode, GetClusterStatusRequest, GetClusterStatusResponse};
+
+use crate::client::{Client, timed};
+use crate::command::jobs::words;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::money::{bytes, count, counted};
+use crate::output::style::{Mark, Tone};
+use crate::output::table::{Cell, Side, Table};
+use crate::output::time;
+
+/// A node that has not said by then where it stands is shown without it.
+const NODE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is known of the cluster.
+pub(super) struct View {
+    /// What the leader says, or the node that was asked if no leader can be reached.
+    pub(super) whole: GetClusterStatusResponse,
+    nodes: Vec<Node>,
+}
+
+/// One node: what the others know of it, and what it says itself if it can be reached from here.
+struct Node {
+    known: ClusterNode,
+    own: Option<GetClusterStatusResponse>,
+}
+
+/// Shows where everybody stands.
+pub(super) async fn show(context: &Context, client: &Client) -> Result<(), Failure> {
+    let view = view(client).await?;
+    if context.output.json {
+        context.output.json(&view.json())
+    } else {
+        view.show(context)
+    }
+}
+
+/// Where the node that is asked stands.
+pub(super) async fn of(client: &Client) -> Result<GetClusterStatusResponse, Failure> {
+    let answer = client.ask(|| {
+        let mut service = client.cluster();
+        async move {
+            service
+                .get_cluster_status(timed(GetClusterStatusRequest {}))
+                .await
+        }
+    });
+    answer.await
+}
+
+/// Asks a node, then the leader it names, then everybody.
+pub(super) async fn view(client: &Client) -> Result<View, Failure> {
+    let mut whole = of(client).await?;
+    if !whole.leading
+        && let Some(leader) = whole
+            .nodes
+            .iter()
+            .find(|node| node.node_id == whole.leader_id)
+        && let Some(answer) = own(client, leader.client_address.clone()).await
+        && answer.leading
+    {
+        whole = answer;
+    }
+    let mut asked = tokio::task::JoinSet::new();
+    for node in whole
+        .nodes
+        .iter()
+        .filter(|node| node.node_id != whole.node_id)
+    {
+        let (client, id, address) = (client.clone(), node.node_id, node.client_address.clone());
+        asked.spawn(async move { (id, own(&client, address).await) });
+    }
+    let mut said = asked.join_all().await;
+    let mut nodes: Vec<Node> = whole.nodes.iter().cloned().map(Node::known).collect();
+    for node in &mut nodes {
+        let id = node.known.node_id;
+        node.own = if id == whole.node_id {
+            Some(whole.clone())
+        } else {
+            let at = said.iter().position(|(other, _)| *other == id);
+            let own = at.and_then(|at| said.swap_remove(at).1);
+            // At this address there may be another node by now.
+            own.filter(|own| own.node_id == id && own.cluster_id == whole.cluster_id)
+        };
+    }
+    nodes.sort_by_key(|node| node.known.node_id);
+    Ok(View { whole, nodes })
+}
+
+/// What a node says of itself, if it answers soon.
+async fn own(client: &Client, address: String) -> Option<GetClusterStatusResponse> {
+    let client = client.only(&address)?;
+    let mut service = client.cluster();
+    let answer = service.get_cluster_status(timed(GetClusterStatusRequest {}));
+    let answer = tokio::time::timeout(NODE_WITHIN, answer).await;
+    Some(answer.ok()?.ok()?.into_inner())
+}
+
+impl Node {
+    fn known(known: ClusterNode) -> Self {
+        Self { known, own: None }
+    }
+
+    fn votes(&self) -> bool {
+        self.known.role == "VOTER"
+    }
+
+    fn version(&self) -> &str {
+        match &self.own {
+            Some(own) => &own.version,
+            None => &self.known.version,
+        }
+    }
+}
+
+impl View {
+    fn role(&self, node: &Node) -> &'static str {
+        match node.known.role.as_str() {
+            _ if node.known.node_id == self.whole.leader_id => "leader",
+            "VOTER" => "follower",
+            "LEAVING" => "leaving",
+            _ => "learner",
+        }
+    }
+
+    /// Whether it takes part: the leader hears of it, or it answers here.
+    fn takes_part(&self, node: &Node) -> bool {
+        node.known.reachable || node.own.is_some()
+    }
+
+    /// Voters that may still be lost; nothing if there are too few already.
+    fn spare(&self) -> Option<u64> {
+        let voters = self.nodes.iter().filter(|node| node.votes());
+        let (all, there) = voters.fold((0, 0), |(all, there), node| {
+            (all + 1, there + u64::from(self.takes_part(node)))
+        });
+        let majority = all / 2 + 1;
+        (there >= majority).then(|| there - majority)
+    }
+
+    fn state(&self) -> String {
+        let away = self.nodes.iter().any(|node| !self.takes_part(node));
+        match self.whole.health.as_str() {
+            _ if self.spare().is_none() => Tone::Bad.paint("without a majority"),
+            "SERVING" if away => Tone::Warn.paint("short of a node"),
+            "SERVING" => Tone::Good.paint("healthy"),
+            "STORAGE_FULL" => Tone::Bad.paint("short of disk space"),
+            "LOG_STALLED" => Tone::Bad.paint("stalled"),
+            other => Tone::Bad.paint(&words(other)),
+        }
+    }
+
+    fn show(&self, context: &Context) -> Result<(), Failure> {
+        let (output, whole) = (&context.output, &self.whole);
+        let leads = match whole.leader_id {
+            0 => "nobody leads".to_owned(),
+            leader => format!("n{leader} leads"),
+        };
+        let losses = match self.spare() {
+            Some(spare) => format!("can lose {}", counted(spare, "node", "nodes")),
+            None => "nothing can be written".to_owned(),
+        };
+        output.say(format!(
+            "The cluster is {}: term {}, {leads}, {losses}",
+            self.state(),
+            whole.term
+        ));
+        output.say("");
+        output.table(&self.table())?;
+        output.say("");
+        output.say(format!(
+            "  snapshot {}   {}   disk {} free   privacy {}",
+            count(whole.snapshot_index),
+            counted(u64::from(whole.sessions), "worker", "workers"),
+            bytes(whole.disk_free_bytes),
+            whole.privacy_mode
+        ));
+        output.say(format!(
+            "  jobs: {} pending, {} running, {} ended",
+            count(whole.jobs_pending),
+            count(whole.jobs_running),
+            count(whole.jobs_ended)
+        ));
+        for line in self.remarks() {
+            output.marked(Mark::Look, Tone::Warn, line);
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new(&[
+            ("NODE", Side::Left),
+            ("ROLE", Side::Left),
+            ("COMMIT", Side::Right),
+            ("APPLIED", Side::Right),
+            ("BEHIND", Side::Right),
+            ("RTT", Side::Right),
+            ("VERSION", Side::Left),
+            ("UP", Side::Right),
+            ("ADDRESS", Side::Left),
+        ]);
+        for node in &self.nodes {
+            let index = |of: fn(&GetClusterStatusResponse) -> u64| {
+                node.own.as_ref().map_or_else(dash, |own| count(of(own)))
+            };
+            let (known, leads) = (&node.known, node.known.node_id == self.whole.leader_id);
+            let away = !self.takes_part(node);
+            let behind = match (leads, self.behind(node)) {
+                (false, Some(behind)) => count(behind),
+                _ => dash(),
+            };
+            let role = self.role(node);
+            table.row(vec![
+                format!("n{}", known.node_id).into(),
+                match away {
+                    true => Cell::toned(format!("{role} (away)"), Tone::Bad),
+                    false => role.into(),
+                },
+                index(|own| own.commit_index).into(),
+                index(|own| own.applied_index).into(),
+                behind.into(),
+                match known.round_trip_us {
+                    0 => dash(),
+                    us => milliseconds(us),
+                }
+                .into(),
+                match node.version() {
+                    "" => dash().into(),
+                    version if version != self.whole.version => {
+                        Cell::toned(format!("{version} !"), Tone::Warn)
+                    }
+                    version => version.into(),
+                },
+                node.own
+                    .as_ref()
+                    .map_or_else(dash, |own| time::rough_span(own.up_seconds as f64))
+                    .into(),
+                known.client_address.clone().into(),
+            ]);
+        }
+        table
+    }
+
+    /// Entries that are committed and not known to be on the node.
+    fn behind(&self, node: &Node) -> Option<u64> {
+        let has = match (&node.own, node.known.matched_index) {
+            (Some(own), 0) => own.applied_index,
+            (None, 0) => return None,
+            (_, matched) => matched,
+        };
+        Some(self.whole.commit_index.saturating_sub(has))
+    }
+
+    /// What somebody should look at.
+    fn remarks(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.whole.detail.is_empty() {
+            lines.push(format!("n{}: {}", self.whole.node_id, self.whole.detail));
+        }
+        for node in &self.nodes {
+            let id = node.known.node_id;
+            if !self.takes_part(node) {
+                lines.push(format!(
+                    "n{id} does not answer; if it is gone for good: stepcast cluster remove n{id}, then add another"
+                ));
+            }
+            let own = node
+                .own
+                .as_ref()
+                .filter(|own| own.node_id != self.whole.node_id);
+            if let Some(own) = own.filter(|own| !own.detail.is_empty()) {
+                lines.push(format!("n{id}: {}", own.detail));
+            }
+            let version = node.version();
+            if !version.is_empty() && version != self.whole.version {
+                lines.push(format!(
+                    "n{id} runs version {version}, n{} runs {}; what is new stays off until every node has it",
+                    self.whole.node_id, self.whole.version
+                ));
+            }
+        }
+        lines
+    }
+
+    fn json(&self) -> Value {
+        let whole = &self.whole;
+        let nodes: Vec<Value> = self.nodes.iter().map(|node| self.node_json(node)).collect();
+        json!({
+            "node_id": whole.node_id,
+            "cluster_id": format!("{:016x}", whole.cluster_id),
+            "term": whole.term,
+            "leader_id": whole.leader_id,
+            "leading": whole.leading,
+            "voters": whole.voters,
+            "commit_index": whole.commit_index,
+            "applied_index": whole.applied_index,
+            "snapshot_index": whole.snapshot_index,
+            "sessions": whole.sessions,
+            "disk_free_bytes": whole.disk_free_bytes,
+            "health": whole.health,
+            "detail": whole.detail,
+            "version": whole.version,
+            "log_format": whole.log_format,
+            "privacy_mode": whole.privacy_mode,
+            "jobs_pending": whole.jobs_pending,
+            "jobs_running": whole.jobs_running,
+            "jobs_ended": whole.jobs_ended,
+            "can_lose": self.spare(),
+            "nodes": nodes,
+        })
+    }
+
+    fn node_json(&self, node: &Node) -> Value {
+        let (known, own) = (&node.known, node.own.as_ref());
+        json!({
+            "node_id": known.node_id,
+            "role": self.role(node).to_uppercase(),
+            "votes": node.votes(),
+            "peer_address": known.peer_address,
+            "client_address": known.client_address,
+            "reachable": self.takes_part(node),
+            "commit_index": own.map(|own| own.commit_index),
+            "applied_index": own.map(|own| own.applied_index),
+            "behind": self.behind(node),
+            "round_trip_us": (known.round_trip_us > 0).then_some(known.round_trip_us),
+            "version": node.version(),
+            "health": own.map(|own| own.health.clone()),
+            "up_seconds": own.map(|own| own.up_seconds),
+        })
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn milliseconds(us: u64) -> String {
+    match us {
+        0..10_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{} ms", us / 1_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64, role: &str, reachable: bool) -> Node {
+        Node::known(ClusterNode {
+            node_id: id,
+            role: role.to_owned(),
+            reachable,
+            matched_index: 90 + id,
+            ..ClusterNode::default()
+        })
+    }
+
+    fn view(nodes: Vec<Node>) -> View {
+        View {
+            whole: GetClusterStatusResponse {
+                node_id: 1,
+                leader_id: 1,
+                leading: true,
+                commit_index: 100,
+                health: "SERVING".to_owned(),
+                ..GetClusterStatusResponse::default()
+            },
+            nodes,
+        }
+    }
+
+    #[test]
+    fn what_can_be_lost_counts_voters_that_are_there() {
+        let spare = |nodes| view(nodes).spare();
+        let here = |id| node(id, "VOTER", true);
+        let gone = |id| node(id, "VOTER", false);
+        assert_eq!(spare(vec![here(1)]), Some(0));
+        assert_eq!(spare(vec![here(1), here(2), here(3)]), Some(1));
+        assert_eq!(spare(vec![here(1), here(2), gone(3)]), Some(0));
+        assert_eq!(spare(vec![here(1), gone(2), gone(3)]), None);
+        assert_eq!(
+            spare(vec![here(1), here(2), node(3, "LEARNER", true)]),
+            Some(0),
+            "two that vote can lose nobody"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_away_is_said_with_what_to_do() {
+        let view = view(vec![node(1, "VOTER", true), node(2, "VOTER", false)]);
+        let remarks = view.remarks();
+        assert!(
+            remarks[0].contains("stepcast cluster remove n2"),
+            "{remarks:?}"
+        );
+        assert_eq!(view.behind(&view.nodes[1]), Some(8));
+    }
+}
