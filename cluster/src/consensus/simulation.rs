@@ -1,6 +1,5 @@
 //! Nodes on pretend disks and a pretend network, from a seed, in one thread.
 
-mod failover;
 mod one;
 mod three;
 

@@ -11,4 +11,3 @@ mod ring;
 mod sessions;
 mod several;
 mod support;
-mod wire;
