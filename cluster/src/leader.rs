@@ -4,6 +4,7 @@ mod context;
 mod dispatcher;
 pub(crate) mod duties;
 mod expiry;
+mod handover;
 mod leases;
 mod live;
 mod membership;

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::context::{Leader, Parts};
-use super::{dispatcher, expiry, membership, planner, sweeps};
+use super::{dispatcher, expiry, handover, membership, planner, sweeps};
 use crate::consensus::Role;
 
 /// Between two tries to learn that this node really leads.
@@ -44,12 +44,13 @@ async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now:
     let leader = Arc::new(Leader::new(parts.clone()));
     *slot.write() = Some(Arc::clone(&leader));
     // Dropped at the end of this leadership, which ends every duty.
-    let duties: [BoxFuture<'_, ()>; 5] = [
+    let duties: [BoxFuture<'_, ()>; 6] = [
         dispatcher::run(Arc::clone(&leader)).boxed(),
         planner::run(Arc::clone(&leader)).boxed(),
         expiry::run(Arc::clone(&leader)).boxed(),
         sweeps::run(Arc::clone(&leader)).boxed(),
         membership::run(Arc::clone(&leader)).boxed(),
+        handover::run(Arc::clone(&leader)).boxed(),
     ];
     let duties = duties.map(|duty| AssertUnwindSafe(duty).catch_unwind());
     let ended = Ending {
