@@ -239,6 +239,10 @@ impl Transport for Peers {
     fn log_format(&self, node: u64) -> Option<u32> {
         self.shared.link(node)?.seen().log_format
     }
+
+    fn said(&self, node: u64) -> Option<Member> {
+        self.shared.link(node)?.said()
+    }
 }
 
 impl Drop for Peers {

@@ -1,6 +1,7 @@
 //! What to send, persist and apply, in which order: Raft for one node, without any I/O.
 
 mod changes;
+mod election;
 mod followers;
 
 use std::collections::VecDeque;
@@ -48,6 +49,8 @@ pub struct Peer {
     /// The newest turn, and the newest that is on disk.
     handed: u64,
     persisted: u64,
+    /// Whether somebody chooses when this node campaigns.
+    chosen_timeout: bool,
     /// Decided between two turns.
     decided: Vec<Output>,
 }
@@ -191,6 +194,7 @@ impl Peer {
             failed_snapshots: 0,
             handed: 0,
             persisted: 0,
+            chosen_timeout: false,
             decided: Vec::new(),
         })
     }
@@ -201,21 +205,6 @@ impl Peer {
             self.raw.campaign()?;
         }
         Ok(())
-    }
-
-    /// A tick has passed.
-    pub fn tick(&mut self) {
-        if !self.must_not_campaign() {
-            self.raw.tick();
-        }
-    }
-
-    /// While a snapshot takes the place of the state, the log between the two is not there to be looked through, which
-    /// Raft's library does before it campaigns; and who votes alone wins at once, for which its own writes must be done.
-    fn must_not_campaign(&self) -> bool {
-        let installing = self.raw.raft.raft_log.applied < self.installed;
-        let writing = self.persisted < self.handed && self.votes_alone();
-        self.raw.raft.state != StateRole::Leader && (installing || writing)
     }
 
     /// A message came from another node. What no peer has business sending is dropped.
@@ -351,14 +340,6 @@ impl Peer {
 
     fn votes_alone(&self) -> bool {
         self.members.outgoing.is_empty() && self.members.voters.iter().eq([&self.raw.raft.id])
-    }
-
-    /// Takes the only chance out of Raft's library: when a simulated node campaigns follows from the seed. To be called
-    /// after every other call, since any of them may draw a new timeout.
-    pub fn set_election_timeout(&mut self, ticks: usize) {
-        self.raw
-            .raft
-            .set_randomized_election_timeout(ticks.clamp(ELECTION_TICKS, 2 * ELECTION_TICKS - 1));
     }
 
     fn turn(&mut self, out: &mut Vec<Output>) {

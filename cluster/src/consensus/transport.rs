@@ -25,6 +25,12 @@ pub trait Transport: Send + Sync + 'static {
 
     /// The newest log format that this node reads, by its own word; `None` until it has been heard.
     fn log_format(&self, node: u64) -> Option<u32>;
+
+    /// Where this node is by its own word, when it last proved who it is; `None` until then.
+    fn said(&self, node: u64) -> Option<Member> {
+        let _ = node;
+        None
+    }
 }
 
 /// What a transport tells its node.

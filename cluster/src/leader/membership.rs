@@ -9,7 +9,7 @@ use stepcast_scheduler::{Command, codec};
 
 use super::context::Leader;
 use crate::consensus::{Change, ChangeError, NodeProgress, Sending};
-use crate::members::Members;
+use crate::members::{Member, Members};
 
 /// How often the members are looked at: a new node waits this much longer for its vote at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -34,9 +34,8 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         };
         let followers = leader.consensus.followers();
         let committed = leader.consensus.progress().committed;
-        let me = leader.transport.me();
-        let change = match me.filter(|me| members.node(me.id) != Some(me)) {
-            Some(me) => Some(Change::Admit(me)),
+        let change = match moved(&leader, &members) {
+            Some(node) => Some(Change::Admit(node)),
             None => next(&members, &followers, committed, looks),
         };
         if let Some(change) = change {
@@ -44,6 +43,19 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         }
         raise_format(&leader, &members).await;
     }
+}
+
+/// A node that says that it is somewhere else than the log does: this one, or one that has proved with its own key who it
+/// is.
+fn moved(leader: &Leader, members: &Members) -> Option<Member> {
+    let me = leader.transport.me();
+    let others = members.nodes.values().filter_map(|known| {
+        let said = leader.transport.said(known.id)?;
+        (said.key == known.key && !said.peer_address.is_empty()).then_some(said)
+    });
+    me.into_iter()
+        .chain(others)
+        .find(|node| members.node(node.id) != Some(node))
 }
 
 /// What is to be changed now, if anything. Pure.

@@ -9,17 +9,21 @@ use futures::Stream;
 use parking_lot::Mutex;
 use protobuf::Message as _;
 use raft::eraftpb::Message;
+use rustls::pki_types::CertificateDer;
 use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
 use stepcast_proto::raft::v1::{ExchangeRequest, ExchangeResponse, Hello};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tonic::Status;
+use tonic::transport::Channel;
 
 use super::authority::node_name;
-use super::dial::{Dialled, chain, dial};
+use super::dial::{chain, dial};
 use super::outbox::Outbox;
 use super::refusal;
 use super::shared::Shared;
+use super::tls;
+use crate::members::Member;
 
 /// After a connection ended or was not made, the next is tried after this long; twice that each time, up to the second.
 /// A node that was killed and is back is reached within it.
@@ -58,6 +62,8 @@ struct Contact {
     round_trip: Option<Duration>,
     version: String,
     log_format: Option<u32>,
+    /// Where it says that it is.
+    said: Option<Member>,
     /// Why it was not reached last, in one line; said once in the log.
     failure: Option<String>,
 }
@@ -118,12 +124,19 @@ impl Link {
         self.address.borrow().clone()
     }
 
-    /// The peer has called and said this of itself.
-    pub(super) fn heard(&self, hello: &Hello) {
+    /// The peer has said this of itself, and has shown this certificate, which is its own.
+    pub(super) fn heard(&self, hello: &Hello, certificate: &CertificateDer<'_>) {
         {
             let mut contact = self.contact.lock();
             contact.version.clone_from(&hello.version);
             contact.log_format = Some(hello.log_format);
+            let key = tls::key_of(certificate).ok();
+            contact.said = key.map(|key| Member {
+                id: self.node,
+                peer_address: hello.peer_address.clone(),
+                client_address: hello.client_address.clone(),
+                key,
+            });
         }
         if !hello.peer_address.is_empty() {
             self.is_at(&hello.peer_address);
@@ -131,6 +144,11 @@ impl Link {
         if !self.contact.lock().connected {
             self.again.notify_one();
         }
+    }
+
+    /// Where it says that it is.
+    pub(super) fn said(&self) -> Option<Member> {
+        self.contact.lock().said.clone()
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -163,10 +181,13 @@ impl Link {
         }
     }
 
-    fn connected(&self, hello: &Hello) {
-        self.contact.lock().failure = None;
-        self.contact.lock().connected = true;
-        self.heard(hello);
+    fn connected(&self, hello: &Hello, certificate: &CertificateDer<'_>) {
+        {
+            let mut contact = self.contact.lock();
+            contact.failure = None;
+            contact.connected = true;
+        }
+        self.heard(hello, certificate);
         tracing::info!(node = self.node, address = %self.address(), version = hello.version, "a node is reached");
     }
 }
@@ -220,28 +241,36 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     }
 }
 
+/// A connection to a peer that has proved who it is.
+pub(super) struct Reached {
+    pub(super) channel: Channel,
+    certificate: CertificateDer<'static>,
+}
+
 /// Connects to the peer and makes sure that it is who it should be.
-pub(super) async fn reach(shared: &Shared, node: u64, address: &str) -> Result<Dialled, String> {
+pub(super) async fn reach(shared: &Shared, node: u64, address: &str) -> Result<Reached, String> {
     let name = node_name(node, shared.cluster_id);
     let dialled = dial(address, Some(&name), Arc::clone(&shared.tls))
         .await
         .map_err(|error| chain(&error))?;
-    let certificate = dialled.certificate.as_ref();
-    certificate
-        .ok_or_else(|| "no certificate".to_owned())
-        .and_then(|c| shared.roster.is(node, c).map_err(|e| e.to_string()))?;
-    Ok(dialled)
+    let certificate = dialled.certificate.ok_or("it has shown no certificate")?;
+    let is = shared.roster.is(node, &certificate);
+    is.map_err(|stranger| stranger.to_string())?;
+    Ok(Reached {
+        channel: dialled.channel,
+        certificate,
+    })
 }
 
 /// One connection from its making to its end.
 async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
-    let dialled = match reach(shared, link.node, address).await {
-        Ok(dialled) => dialled,
+    let reached = match reach(shared, link.node, address).await {
+        Ok(reached) => reached,
         Err(why) => return Ended::Unreached(why),
     };
     let begun = Instant::now();
     let requests = requests(shared.hello(link.node), Arc::clone(link), begun);
-    let mut client = PeerServiceClient::new(dialled.channel)
+    let mut client = PeerServiceClient::new(reached.channel)
         .max_decoding_message_size(ANSWER_BYTES_MAX)
         .max_encoding_message_size(super::FRAME_BYTES_MAX);
     let mut answers = match timeout(PONG_WITHIN, client.exchange(requests)).await {
@@ -261,7 +290,7 @@ async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
             && !greeted
         {
             greeted = true;
-            link.connected(hello);
+            link.connected(hello, &reached.certificate);
         }
         if answer.ping != 0 {
             let asked = Duration::from_micros(answer.ping);

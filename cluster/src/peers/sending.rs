@@ -96,11 +96,11 @@ async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Result<u64
         message: Bytes::from(message.write_to_bytes().map_err(|error| chain(&error))?),
         length,
     };
-    let dialled = reach(shared, link.node, &link.address()).await?;
+    let reached = reach(shared, link.node, &link.address()).await?;
     let taken = Arc::new(AtomicU64::new(0));
     let pieces = pieces(header, file.into(), length, Arc::clone(&taken));
     let mut client =
-        PeerServiceClient::new(dialled.channel).max_encoding_message_size(super::FRAME_BYTES_MAX);
+        PeerServiceClient::new(reached.channel).max_encoding_message_size(super::FRAME_BYTES_MAX);
     let sent = client.install_snapshot(pieces);
     tokio::pin!(sent);
     let mut before = 0;

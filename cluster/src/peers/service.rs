@@ -72,8 +72,10 @@ impl Service {
             .admit(hello.cluster_id, hello.from, hello.to, caller.0.as_ref())
             .map_err(|why| refusal::stranger(&why))?;
         self.shared.connect(hello.from, &hello.peer_address);
-        if let Some(link) = self.shared.link(hello.from) {
-            link.heard(&hello);
+        if let Some(link) = self.shared.link(hello.from)
+            && let Some(certificate) = &caller.0
+        {
+            link.heard(&hello, certificate);
         }
         Ok(hello)
     }

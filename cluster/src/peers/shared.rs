@@ -112,6 +112,7 @@ impl Shared {
             log_format: self.log_format,
             version: self.version.clone(),
             peer_address: self.me.peer_address.clone(),
+            client_address: self.me.client_address.clone(),
         }
     }
 

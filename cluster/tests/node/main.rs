@@ -11,3 +11,4 @@ mod ring;
 mod sessions;
 mod several;
 mod support;
+mod wire;

@@ -1,0 +1,53 @@
+//! When this node campaigns.
+
+use raft::StateRole;
+
+use super::{ELECTION_TICKS, Peer};
+
+/// Between the campaigns of two followers of a leader that is gone: longer than a round of votes takes, disks included,
+/// so that they do not split the votes and lose another election timeout over it.
+const APART_TICKS: usize = 3;
+
+impl Peer {
+    /// A tick has passed.
+    pub fn tick(&mut self) {
+        if self.must_not_campaign() {
+            return;
+        }
+        self.take_turns();
+        self.raw.tick();
+    }
+
+    /// While a snapshot takes the place of the state, the log between the two is not there to be looked through, which
+    /// Raft's library does before it campaigns; and who votes alone wins at once, for which its own writes must be done.
+    pub(super) fn must_not_campaign(&self) -> bool {
+        let installing = self.raw.raft.raft_log.applied < self.installed;
+        let writing = self.persisted < self.handed && self.votes_alone();
+        self.raw.raft.state != StateRole::Leader && (installing || writing)
+    }
+
+    /// Raft has every follower wait for a time that is drawn by chance, and sometimes two draw nearly the same. Followers
+    /// of one leader know each other, so they take turns instead: the first try comes soon and is nearly always the last.
+    /// Without success Raft's chance decides from then on.
+    fn take_turns(&mut self) {
+        let raft = &self.raw.raft;
+        if self.chosen_timeout || raft.state != StateRole::Follower || raft.leader_id == 0 {
+            return;
+        }
+        let ahead = |id: &&u64| **id > raft.id && **id != raft.leader_id;
+        let turn = self.members.voters.iter().filter(ahead).count();
+        let ticks = ELECTION_TICKS + turn * APART_TICKS;
+        self.raw
+            .raft
+            .set_randomized_election_timeout(ticks.min(2 * ELECTION_TICKS - 1));
+    }
+
+    /// Takes the only chance out of Raft's library: when a simulated node campaigns follows from the seed. To be called
+    /// after every other call, since any of them may draw a new timeout.
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.chosen_timeout = true;
+        self.raw
+            .raft
+            .set_randomized_election_timeout(ticks.clamp(ELECTION_TICKS, 2 * ELECTION_TICKS - 1));
+    }
+}

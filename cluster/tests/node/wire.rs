@@ -1,0 +1,209 @@
+//! Nodes over real ports: TLS, join tokens, snapshots as files on the wire, and everything again after a restart.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stepcast_cluster::peers::{JoinConfig, JoinError, join};
+use stepcast_cluster::{Config, Handle, Health, Network, Node, PeerPort, Places};
+use stepcast_scheduler::codec;
+
+use crate::support::{World, config, submit, until, within};
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    world: Arc<World>,
+    tune: fn(&mut Config),
+    nodes: BTreeMap<u64, (Handle, SocketAddr)>,
+}
+
+impl Cluster {
+    /// As many nodes, all of which vote.
+    async fn of(count: u64, tune: fn(&mut Config)) -> Self {
+        let mut cluster = Self {
+            dir: tempfile::tempdir().unwrap(),
+            world: Arc::default(),
+            tune,
+            nodes: BTreeMap::new(),
+        };
+        cluster.start(1);
+        assert!(within(cluster.node(1).leading()).await);
+        for id in 2..=count {
+            assert_eq!(cluster.join("s3://store").await.unwrap(), id);
+        }
+        until("everybody to vote", || {
+            cluster.node(1).status().voters.len() as u64 == count
+        })
+        .await;
+        cluster
+    }
+
+    fn data(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("node-{id}"))
+    }
+
+    /// Starts a node whose data directory is there, at an address of its choice.
+    fn start(&mut self, id: u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.start_on(id, listener);
+    }
+
+    fn start_on(&mut self, id: u64, listener: TcpListener) {
+        let address = listener.local_addr().unwrap();
+        let mut config = Config {
+            places: Some(Places {
+                store: "s3://store".into(),
+                staging: "s3://staging".into(),
+            }),
+            ..config(&self.data(id))
+        };
+        (self.tune)(&mut config);
+        let port = PeerPort {
+            listener,
+            peer_address: address.to_string(),
+            client_address: format!("http://node-{id}"),
+        };
+        let node = Node::start_in(config, self.world.ports(), Network::Port(port)).unwrap();
+        self.nodes.insert(id, (node, address));
+    }
+
+    /// Lets the next node in, by a token of some node and by asking some node, and starts it.
+    async fn join(&mut self, store: &str) -> Result<u64, JoinError> {
+        let next = self.nodes.len() as u64 + 1;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (last, at) = self.nodes.values().next_back().unwrap();
+        let token = last.join_token(Duration::from_secs(60)).unwrap().unwrap();
+        let joined = join(JoinConfig {
+            servers: vec![at.to_string()],
+            token,
+            data_dir: self.data(next),
+            peer_address: listener.local_addr().unwrap().to_string(),
+            client_address: format!("http://node-{next}"),
+            log_format: u32::from(codec::VERSION),
+            store: store.into(),
+            staging: "s3://staging".into(),
+        });
+        let id = within(joined).await?.node_id;
+        self.start_on(id, listener);
+        Ok(id)
+    }
+
+    fn node(&self, id: u64) -> &Handle {
+        &self.nodes[&id].0
+    }
+
+    async fn stop(&mut self, id: u64) {
+        let (node, _) = self.nodes.remove(&id).unwrap();
+        within(node.shutdown()).await;
+    }
+
+    async fn leader(&self) -> Handle {
+        let leads = || self.nodes.values().find(|(node, _)| node.leads());
+        until("somebody to lead", || leads().is_some()).await;
+        leads().unwrap().0.clone()
+    }
+
+    /// Waits until every node has so many jobs.
+    async fn all_have(&self, jobs: usize) {
+        for (node, _) in self.nodes.values() {
+            until("everybody to have every job", || {
+                node.read_stale(|state| state.jobs().count()) == jobs
+            })
+            .await;
+        }
+    }
+
+    async fn stop_all(mut self) {
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.stop(id).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn three_nodes_elect_replicate_and_survive_over_tls() {
+    let mut cluster = Cluster::of(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    for number in 0..40 {
+        submit(&leader, number).await;
+    }
+    cluster.all_have(40).await;
+    // Every node answers for the whole cluster.
+    for (node, _) in cluster.nodes.values() {
+        let jobs = within(node.read(|state| state.jobs().count())).await;
+        assert_eq!(jobs, Ok(40));
+    }
+    until("the peers to be seen", || {
+        leader.peers().iter().filter(|seen| seen.reachable).count() == 2
+    })
+    .await;
+    let gone = leader.status().node_id;
+    drop(leader);
+    cluster.stop(gone).await;
+    let leader = cluster.leader().await;
+    for number in 40..60 {
+        submit(&leader, number).await;
+    }
+    cluster.all_have(60).await;
+    // It is back at another address, which it says itself.
+    cluster.start(gone);
+    cluster.all_have(60).await;
+    let address = cluster.nodes[&gone].1.to_string();
+    until("the log to know where it is now", || {
+        let member = leader.member(gone);
+        member.is_some_and(|member| member.peer_address == address)
+    })
+    .await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_the_log_does_not_reach_gets_a_snapshot_over_tls() {
+    let forgetful = |config: &mut Config| {
+        config.snapshot_entries = 20;
+        config.log_tail_entries = 5;
+    };
+    let mut cluster = Cluster::of(1, forgetful).await;
+    for number in 0..100 {
+        submit(cluster.node(1), number).await;
+    }
+    until("a snapshot", || {
+        cluster.node(1).status().snapshot_index > 60
+    })
+    .await;
+    assert_eq!(cluster.join("s3://store").await.unwrap(), 2);
+    cluster.all_have(100).await;
+    assert!(
+        cluster.node(2).status().snapshot_index > 60,
+        "the log alone would not have reached it"
+    );
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_removed_node_is_told_so_and_a_node_with_another_store_is_not_let_in() {
+    let mut cluster = Cluster::of(3, |_| {}).await;
+    let error = cluster.join("file:///elsewhere").await.unwrap_err();
+    assert!(error.to_string().contains("--store s3://store"), "{error}");
+    let leader = cluster.leader().await;
+    let gone = (1..=3).find(|id| *id != leader.status().node_id).unwrap();
+    let left = within(leader.remove_node(gone)).await.unwrap();
+    assert!(!left.contains(gone) && left.voters.len() == 2);
+    let node = cluster.node(gone).clone();
+    until("it to say so", || {
+        matches!(node.status().health, Health::Stopped(_))
+    })
+    .await;
+    // The same after a restart, when it may have missed that.
+    cluster.stop(gone).await;
+    cluster.start(gone);
+    let node = cluster.node(gone).clone();
+    until("it to say so again", || {
+        matches!(node.status().health, Health::Stopped(_))
+    })
+    .await;
+    submit(&leader, 1).await;
+    cluster.stop_all().await;
+}
