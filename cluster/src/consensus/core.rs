@@ -166,7 +166,9 @@ impl<R> Core<R> {
     }
 
     fn receive(&mut self, message: Message) {
-        self.heard.insert(message.from, self.ticks);
+        if self.peer.members().contains(message.from) {
+            self.heard.insert(message.from, self.ticks);
+        }
         self.peer.step(message);
     }
 
