@@ -212,6 +212,7 @@ impl Assembly {
         look_at_disk(&config.data_dir, &disk_free);
         let proposer = Arc::new(Proposer::new(
             consensus.clone(),
+            Arc::clone(&self.replicated),
             stamper,
             Arc::clone(&disk_free),
             config.disk_reserve_bytes,

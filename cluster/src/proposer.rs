@@ -10,6 +10,7 @@ use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
 use crate::consensus::{Handle, Refused, Stall};
 use crate::error::{ProposeError, ReadError};
 use crate::metrics::Metrics;
+use crate::replica::Replicated;
 use crate::runtime::{Runtime, timeout};
 use crate::stamp::Stamper;
 
@@ -34,6 +35,7 @@ const RETRY_STALLED_MS: u64 = 2_000;
 /// The way into the log.
 pub(crate) struct Proposer {
     consensus: Handle<Outcome>,
+    replicated: Arc<Replicated>,
     stamper: Stamper,
     disk_free: Arc<AtomicU64>,
     disk_reserve: u64,
@@ -45,6 +47,7 @@ pub(crate) struct Proposer {
 impl Proposer {
     pub(crate) fn new(
         consensus: Handle<Outcome>,
+        replicated: Arc<Replicated>,
         stamper: Stamper,
         disk_free: Arc<AtomicU64>,
         disk_reserve: u64,
@@ -53,6 +56,7 @@ impl Proposer {
     ) -> Self {
         Self {
             consensus,
+            replicated,
             stamper,
             disk_free,
             disk_reserve,
@@ -129,7 +133,8 @@ impl Proposer {
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Bytes, ProposeError> {
-        let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command);
+        let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command)
+            .in_format(self.replicated.format());
         let data = codec::encode(&envelope);
         if data.len() > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLarge {

@@ -1,6 +1,7 @@
 //! The state that every node keeps alike: committed entries go in, replies and effects come out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -40,6 +41,8 @@ pub trait Received: Send + 'static {
 /// The state and the entry it is as of, for everybody who reads it.
 pub struct Replicated {
     core: RwLock<Core>,
+    /// The state's format, for whoever writes an entry: looked at without waiting for the log.
+    format: AtomicU16,
 }
 
 struct Core {
@@ -52,12 +55,18 @@ impl Replicated {
     /// This state and these members, as of this entry.
     pub fn new(state: State, members: Members, applied: Position) -> Self {
         Self {
+            format: AtomicU16::new(state.format()),
             core: RwLock::new(Core {
                 state,
                 members,
                 applied,
             }),
         }
+    }
+
+    /// The format of the log that every node reads: what is proposed is written in it.
+    pub fn format(&self) -> u16 {
+        self.format.load(Ordering::Acquire)
     }
 
     /// Reads the state as it is now. The log waits meanwhile, so `read` must be quick.
@@ -69,6 +78,10 @@ impl Replicated {
     pub fn read_at<T>(&self, read: impl FnOnce(&State, &Members, Position) -> T) -> T {
         let core = self.core.read();
         read(&core.state, &core.members, core.applied)
+    }
+
+    fn note_format(&self, state: &State) {
+        self.format.store(state.format(), Ordering::Release);
     }
 
     /// Who belongs to the cluster, as of the newest applied entry.
@@ -115,6 +128,7 @@ impl<F: Follow, S: Received> Replica<F, S> {
             }
             core.applied = entry.at;
         }
+        self.replicated.note_format(&core.state);
     }
 
     fn forward(&self, effects: &mut Vec<(u64, Vec<Effect>)>) {
@@ -138,12 +152,19 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
         replies: &mut Vec<Self::Reply>,
     ) -> Result<(), String> {
         let mut envelopes = Vec::with_capacity(entries.len());
+        let mut unreadable = Ok(());
         for entry in entries {
-            let envelope = codec::decode(&entry.data).map_err(|error| {
-                format!("log entry {} cannot be applied: {error}", entry.at.index)
-            })?;
-            envelopes.push(envelope);
+            match codec::decode(&entry.data) {
+                Ok(envelope) => envelopes.push(envelope),
+                // What came before it was committed and can be read here all the same.
+                Err(error) => {
+                    let index = entry.at.index;
+                    unreadable = Err(format!("log entry {index} cannot be applied: {error}"));
+                    break;
+                }
+            }
         }
+        let entries = &entries[..envelopes.len()];
         let mut effects = Vec::new();
         for (entries, envelopes) in entries
             .chunks(ENTRIES_PER_HOLD)
@@ -156,7 +177,7 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
             entries.len() as u64,
             entries.iter().map(|e| e.data.len() as u64).sum(),
         );
-        Ok(())
+        unreadable
     }
 
     fn members(&mut self, members: &Members, at: Position) {
@@ -171,6 +192,7 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
             let mut core = self.replicated.core.write();
             core.members.clone_from(members);
             core.applied = at;
+            self.replicated.note_format(&state);
             std::mem::replace(&mut core.state, state)
         };
         self.follow.replaced(at);

@@ -11,4 +11,5 @@ mod ring;
 mod sessions;
 mod several;
 mod support;
+mod upgrade;
 mod wire;
