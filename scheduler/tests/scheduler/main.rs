@@ -1,6 +1,7 @@
 //! The core from outside: scripts that people read, and properties of random histories.
 
 mod agreement;
+mod golden;
 mod history;
 mod limits;
 mod properties;

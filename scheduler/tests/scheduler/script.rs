@@ -196,6 +196,9 @@ impl Script {
                 expired: vec![(job(), epoch())],
             },
             "sweep" => Command::Sweep,
+            "barrier" => Command::Barrier {
+                version: line.about.parse().expect("a format"),
+            },
             "force" => Command::Place {
                 placements: vec![self.forced(line)],
             },

@@ -17,6 +17,7 @@ fn scripts_say_what_happens() {
     let entries = fs::read_dir(&folder).expect("the folder of scripts");
     let mut paths: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
         .collect();
     paths.sort();
     assert!(!paths.is_empty(), "there are no scripts");
