@@ -96,7 +96,8 @@ pub enum Parting {
     NotLeader,
     /// The worker was removed or its token revoked: do not attach again.
     Revoked,
-    /// The worker read its orders too slowly: attach again, everything that matters is sent anew.
+    /// The worker read its orders too slowly, or did not renew its leases in time: attach again, everything that matters
+    /// is sent anew.
     TooSlow,
 }
 

@@ -1,16 +1,23 @@
 //! Ends what is not to go on: leases that were not renewed, workers that stay away, and whatever is over its time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
 use stepcast_scheduler::Command;
+use stepcast_scheduler::ids::{InstanceId, WorkerId};
 
 use super::context::Leader;
 use super::view;
+use crate::session::Parting;
+
+/// Leases that end within a moment of each other are ended together.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// Looks at leases, workers and limits until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
     loop {
-        leader.runtime.sleep(leader.config.lease_check_every).await;
+        leader.runtime.sleep(until_next(&leader)).await;
         expire_leases(&leader).await;
         lose_workers(&leader).await;
         sweep(&leader).await;
@@ -20,17 +27,41 @@ pub(crate) async fn run(leader: Arc<Leader>) {
     }
 }
 
+/// A lease is ended when it is over and not with the next look: its job is to start elsewhere within a second.
+fn until_next(leader: &Leader) -> Duration {
+    let every = leader.config.lease_check_every;
+    let next = leader.leases.lock().next_end();
+    next.map_or(every, |end| {
+        end.saturating_sub(leader.now()).max(MOMENT).min(every)
+    })
+}
+
 async fn expire_leases(leader: &Leader) {
     let live = leader.replicated.read(view::live_attempts);
-    let expired = {
+    let (expired, silent) = {
         let mut leases = leader.leases.lock();
         let now = leader.now();
         leases.align(&live, now);
-        leases.expired(now)
+        let expired = leases.expired(now);
+        let silent = leases.silent(&expired, now);
+        (expired, silent)
     };
     if expired.is_empty() {
         return;
     }
+    // First, or the jobs would be given to the same workers again at once. One that is alive after all attaches anew.
+    for worker in &silent {
+        leader
+            .sessions
+            .part(*worker, Parting::TooSlow, leader.now());
+    }
+    let present = leader.replicated.read(view::present_workers);
+    let lost = present.into_iter();
+    join_all(
+        lost.filter(|(worker, _)| silent.contains(worker))
+            .map(|(worker, instance)| lose(leader, worker, instance)),
+    )
+    .await;
     let count = expired.len();
     tracing::info!(count, "leases have ended without a word from their workers");
     match leader
@@ -54,13 +85,14 @@ async fn lose_workers(leader: &Leader) {
         .into_iter()
         .filter(|(worker, _)| away.contains(worker))
     {
-        if let Err(error) = leader
-            .proposer
-            .propose(Command::LoseWorker { worker, instance }, None)
-            .await
-        {
-            tracing::warn!(%error, %worker, "the loss of a worker was not taken into the log");
-        }
+        lose(leader, worker, instance).await;
+    }
+}
+
+async fn lose(leader: &Leader, worker: WorkerId, instance: InstanceId) {
+    let lost = Command::LoseWorker { worker, instance };
+    if let Err(error) = leader.proposer.propose(lost, None).await {
+        tracing::warn!(%error, %worker, "the loss of a worker was not taken into the log");
     }
 }
 

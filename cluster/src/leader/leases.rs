@@ -28,6 +28,8 @@ pub(crate) struct Held {
 pub(crate) struct Leases {
     term: Duration,
     table: BTreeMap<Epoch, Lease>,
+    /// When each worker with leases asked last to keep any.
+    heard: BTreeMap<WorkerId, Duration>,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Leases {
         let mut leases = Self {
             term,
             table: BTreeMap::new(),
+            heard: BTreeMap::new(),
         };
         leases.grant_for(live, now + term + HANDOVER);
         leases
@@ -54,6 +57,8 @@ impl Leases {
     pub(crate) fn align(&mut self, live: &[Held], now: Duration) {
         let known: BTreeSet<Epoch> = live.iter().map(|held| held.epoch).collect();
         self.table.retain(|epoch, _| known.contains(epoch));
+        let holders: BTreeSet<WorkerId> = live.iter().map(|held| held.worker).collect();
+        self.heard.retain(|worker, _| holders.contains(worker));
         self.grant(live, now);
     }
 
@@ -86,6 +91,7 @@ impl Leases {
         live: &[Held],
         now: Duration,
     ) -> Vec<Epoch> {
+        self.heard.insert(worker, now);
         let mut renewed = Vec::with_capacity(live.len());
         for epoch in epochs
             .iter()
@@ -115,6 +121,26 @@ impl Leases {
             }
         }
         expired
+    }
+
+    /// The holders of these leases that have not been heard of for a whole term: what they held must not be given to them
+    /// again. One that renews others has let a lease go by itself.
+    pub(crate) fn silent(&self, expired: &[(JobId, Epoch)], now: Duration) -> BTreeSet<WorkerId> {
+        let holders = expired.iter().filter_map(|(_, epoch)| self.held(*epoch));
+        let silent = |worker: &WorkerId| {
+            let heard = self.heard.get(worker);
+            heard.is_none_or(|at| now >= *at + self.term)
+        };
+        holders.map(|held| held.worker).filter(silent).collect()
+    }
+
+    /// When the next lease will be to be ended.
+    pub(crate) fn next_end(&self) -> Option<Duration> {
+        let due = |lease: &Lease| match lease.expiry_proposed {
+            Some(at) => at + PROPOSE_AGAIN,
+            None => lease.ends,
+        };
+        self.table.values().map(due).min()
     }
 }
 
@@ -177,6 +203,25 @@ mod tests {
         );
         assert_eq!(leases.expired(at(40)).len(), 2);
         assert_eq!(leases.renew(WorkerId(8), &[Epoch(2)], &live, at(40)), []);
+    }
+
+    #[test]
+    fn a_holder_is_silent_if_it_has_renewed_nothing_for_a_term() {
+        let both = [held(1, 7), held(2, 7)];
+        let mut leases = Leases::new(TERM, &[], at(0));
+        leases.align(&both, at(10));
+        assert_eq!(leases.next_end(), Some(at(40)));
+        // It has let go of the first, or has never had it.
+        leases.renew(WorkerId(7), &[Epoch(2)], &both, at(30));
+        assert_eq!(leases.next_end(), Some(at(40)));
+        let expired = leases.expired(at(40));
+        assert_eq!(expired.len(), 1);
+        assert_eq!(leases.silent(&expired, at(40)), BTreeSet::new());
+        assert_eq!(leases.next_end(), Some(at(45)), "it is proposed again");
+        leases.align(&both[1..], at(41));
+        assert_eq!(leases.next_end(), Some(at(60)));
+        let expired = leases.expired(at(60));
+        assert_eq!(leases.silent(&expired, at(60)), [WorkerId(7)].into());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use stepcast_records::{
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, WorkerId};
 use stepcast_scheduler::model::{EventKind, Inventory, JobSpec, Outcome, TrainerKind};
 use stepcast_scheduler::placement::NoForecast;
-use stepcast_scheduler::{Command, Reply, RequestId};
+use stepcast_scheduler::{Command, Reply, RequestId, State, codec};
 
 /// A wait longer than this is a failure; no test comes near it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,10 +124,14 @@ pub(crate) fn config(dir: &Path) -> Config {
     }
 }
 
-/// A node that leads.
+/// A node that leads, and whose log goes on in the newest format.
 pub(crate) async fn start(config: Config, world: &Arc<World>) -> Handle {
     let node = Node::start(config, world.ports()).unwrap();
     assert!(node.leading().await);
+    until("the newest format", || {
+        node.read_stale(State::format) == codec::VERSION
+    })
+    .await;
     node
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use stepcast_records::simpletuner::{Dataset, Length, OffRecord, Validation, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, UsdMicros};
@@ -20,13 +19,12 @@ use stepcast_scheduler::{Command, Envelope, RequestId, State, codec, invariants}
 
 use crate::support::workload;
 
-/// A file of these formats.
-fn golden(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("testdata/golden")
-        .join(name);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+/// A log of the first format, an entry a line.
+const LOG_1: &str = include_str!("../../testdata/golden/log-1.txt");
+
+/// Snapshots of the state it leads to.
+const SNAPSHOT_1: &str = include_str!("../../testdata/golden/snapshot-1.txt");
+const SNAPSHOT_2: &str = include_str!("../../testdata/golden/snapshot-2.txt");
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -216,10 +214,9 @@ fn state() -> State {
 
 #[test]
 fn entries_of_the_first_format_are_written_and_read_as_ever() {
-    let golden = golden("log-1.txt");
     let log = log();
-    assert_eq!(golden.lines().count(), log.len());
-    for (line, envelope) in golden.lines().zip(&log) {
+    assert_eq!(LOG_1.lines().count(), log.len());
+    for (line, envelope) in LOG_1.lines().zip(&log) {
         assert_eq!(hex(&codec::encode(envelope)), line, "{envelope:?}");
         assert_eq!(codec::decode(&bytes(line)).as_ref(), Ok(envelope));
     }
@@ -227,7 +224,7 @@ fn entries_of_the_first_format_are_written_and_read_as_ever() {
 
 #[test]
 fn entries_of_the_second_format_differ_from_the_first_in_their_version_alone() {
-    for (line, envelope) in golden("log-1.txt").lines().zip(log()) {
+    for (line, envelope) in LOG_1.lines().zip(log()) {
         let written = hex(&codec::encode(&envelope.in_format(2)));
         assert_eq!(written, format!("0200{}", &line[4..]));
     }
@@ -235,15 +232,14 @@ fn entries_of_the_second_format_differ_from_the_first_in_their_version_alone() {
 
 #[test]
 fn a_snapshot_of_the_first_version_is_read_as_ever() {
-    let restored = State::restore(&bytes(&golden("snapshot-1.txt")));
+    let restored = State::restore(&bytes(SNAPSHOT_1));
     assert_eq!(restored.expect("it is restored"), state());
 }
 
 #[test]
 fn a_snapshot_of_the_second_version_is_written_and_read_as_ever() {
-    let golden = golden("snapshot-2.txt");
     let state = state();
-    assert_eq!(hex(&state.snapshot()), golden.trim_end());
-    let restored = State::restore(&bytes(&golden));
+    assert_eq!(hex(&state.snapshot()), SNAPSHOT_2.trim_end());
+    let restored = State::restore(&bytes(SNAPSHOT_2));
     assert_eq!(restored.expect("it is restored"), state);
 }
