@@ -9,6 +9,7 @@
 //! cluster of one; more nodes are a matter of [`consensus::Transport`].
 #![warn(missing_docs)]
 
+pub mod bare;
 mod config;
 pub mod consensus;
 mod disk;
@@ -44,7 +45,7 @@ pub use leader::{ContributeError, LOG_LINES, Live, Reports, Session};
 pub use network::{Network, PeerPort};
 pub use node::Node;
 pub use ports::{Clock, Contribution, HostClock, PortError, Ports, RecordSink, Staging};
-pub use proposer::MAX_COMMAND_BYTES;
+pub use proposer::{MAX_COMMAND_BYTES, Outcome};
 pub use restore::{Error as RestoreError, Restoration, restore_into};
 pub use runtime::Runtime;
 pub use status::{Health, NodeStatus};

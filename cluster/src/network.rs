@@ -71,7 +71,7 @@ impl Network {
 }
 
 impl Way {
-    fn other(transport: Arc<dyn Transport>) -> Self {
+    pub(crate) fn other(transport: Arc<dyn Transport>) -> Self {
         Self {
             transport,
             peers: None,

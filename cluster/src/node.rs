@@ -165,17 +165,17 @@ struct Running {
 }
 
 /// The parts that need no running consensus.
-struct Assembly {
-    replicated: Arc<Replicated>,
-    hub: Arc<JobHub>,
-    signals: Arc<Signals>,
-    metrics: Arc<Metrics>,
-    due: Arc<Due>,
-    snapshot_index: Arc<AtomicU64>,
+pub(crate) struct Assembly {
+    pub(crate) replicated: Arc<Replicated>,
+    pub(crate) hub: Arc<JobHub>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) due: Arc<Due>,
+    pub(crate) snapshot_index: Arc<AtomicU64>,
 }
 
 impl Assembly {
-    fn new(config: &Config, state: State, members: Members, at: Position) -> Self {
+    pub(crate) fn new(config: &Config, state: State, members: Members, at: Position) -> Self {
         Self {
             replicated: Arc::new(Replicated::new(state, members, at)),
             hub: Arc::default(),
@@ -186,7 +186,7 @@ impl Assembly {
         }
     }
 
-    fn follower(&self) -> Follower {
+    pub(crate) fn follower(&self) -> Follower {
         Follower {
             hub: Arc::clone(&self.hub),
             signals: Arc::clone(&self.signals),

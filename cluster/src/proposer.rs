@@ -15,7 +15,7 @@ use crate::runtime::{Runtime, timeout};
 use crate::stamp::Stamper;
 
 /// What the log answers with.
-pub(crate) type Outcome = Result<Reply, Rejection>;
+pub type Outcome = Result<Reply, Rejection>;
 
 /// Largest encoded command. A job's files are in the staging area, so commands are a few KiB.
 pub const MAX_COMMAND_BYTES: usize = 1 << 20;

@@ -145,6 +145,14 @@ pub enum Error {
 }
 
 impl Snapshots {
+    /// No directory at all: for a node whose snapshots are kept by whoever moves it.
+    pub(crate) fn unopened() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            whole: Arc::default(),
+        }
+    }
+
     /// The snapshots in `dir`, which is made if it is missing. Left-overs of an unfinished write are removed.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
