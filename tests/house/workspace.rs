@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every crate's folder, lowest storey first.
-pub(crate) const CRATES: [&str; 10] = [
+pub(crate) const CRATES: [&str; 11] = [
     "records",
     "scheduler",
     "proto",
@@ -14,6 +14,7 @@ pub(crate) const CRATES: [&str; 10] = [
     "api",
     "cli",
     "tests",
+    "tests/simulation",
     "benches",
 ];
 

@@ -1,0 +1,305 @@
+//! Calls to a node's front door, over the wires: the answer may be lost, late, or never given.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{Either, select};
+use stepcast_cluster::session::{Order, Report};
+use stepcast_cluster::{
+    AttachError, ContributeError, Contribution, Handle, JobUpdate, ProposeError, ReadError,
+    Runtime, Session,
+};
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
+use stepcast_scheduler::{Command, Reply, RequestId};
+use tokio::sync::oneshot;
+
+use crate::checks::Seen;
+use crate::clock::Process;
+use crate::kernel::{Host, Kernel};
+use crate::mutant::Mutant;
+use crate::network::{Network, Receiver, Sender};
+use crate::world::World;
+
+/// What a node is asked.
+pub(crate) enum Request {
+    /// To put a command into the log.
+    Propose(Command, Option<RequestId>),
+    /// To say how these jobs stand, with everything that was acknowledged.
+    Read(Vec<JobId>),
+    /// To store samples.
+    Contribute(Contribution),
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub(crate) enum Response {
+    /// What came of a command.
+    Proposed(Result<Reply, ProposeError>),
+    /// How the jobs stand.
+    Read(Result<Seen, ReadError>),
+    /// Whether the samples are stored.
+    Contributed(Result<(), ContributeError>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nobody listens there: nothing was done.
+    Refused,
+    /// It was asked, and nobody knows what came of it.
+    Unknown,
+}
+
+/// What a worker hears over its stream.
+pub(crate) enum Down {
+    /// The session is open.
+    Open,
+    /// There is none.
+    Refused(AttachError),
+    /// An order.
+    Order(Order),
+}
+
+/// What a watcher hears.
+pub(crate) enum Told {
+    /// The watch is not opened.
+    Refused,
+    /// Something about the job.
+    Update(Box<JobUpdate>),
+}
+
+/// The host of a node.
+pub(crate) fn node(id: u64) -> Host {
+    Host::Node(id)
+}
+
+/// Has this happen at the other end, unless the wire is cut when it would arrive.
+pub(crate) fn deliver(
+    kernel: &Arc<Kernel>,
+    network: &Arc<Network>,
+    from: Host,
+    to: Host,
+    act: impl FnOnce(&mut World) + Send + 'static,
+) {
+    let delay = network.delay(kernel);
+    kernel.after(delay, move |world| {
+        if world.network.is_cut(from, to) {
+            // Nothing is heard of it, not even that it failed.
+            world.limbo.push(Box::new(act));
+        } else {
+            act(world);
+        }
+    });
+}
+
+/// Asks a node and waits for its answer.
+pub(crate) async fn call(
+    process: &Process,
+    network: &Arc<Network>,
+    server: u64,
+    request: Request,
+    patience: Duration,
+) -> Result<Response, Failure> {
+    let (answer, answered) = oneshot::channel();
+    let here = process.owner.host;
+    let kernel = &process.kernel;
+    deliver(kernel, network, here, node(server), move |world| {
+        serve(world, server, here, request, answer);
+    });
+    match select(pin!(answered), process.sleep(patience)).await {
+        Either::Left((Ok(answer), _)) => answer,
+        // The node ended while it had the call.
+        Either::Left((Err(_), _)) | Either::Right(_) => Err(Failure::Unknown),
+    }
+}
+
+type Answer = oneshot::Sender<Result<Response, Failure>>;
+
+fn serve(world: &mut World, server: u64, from: Host, request: Request, answer: Answer) {
+    let Some((handle, owner)) = world.door(server) else {
+        let (kernel, network) = (Arc::clone(&world.kernel), Arc::clone(&world.network));
+        deliver(&kernel, &network, node(server), from, move |_| {
+            let _ = answer.send(Err(Failure::Refused));
+        });
+        return;
+    };
+    let (kernel, network) = (Arc::clone(&world.kernel), Arc::clone(&world.network));
+    let stale = world.options.mutant == Some(Mutant::ReadWithoutQuorum);
+    let forgetful = world.options.mutant == Some(Mutant::RequestForgotten);
+    let forgets = forgetful && world.has_restored(server);
+    let task = async move {
+        let response = respond(&handle, request, stale, forgets).await;
+        deliver(&kernel, &network, node(server), from, move |_| {
+            let _ = answer.send(Ok(response));
+        });
+    };
+    world.kernel.spawn(owner, task.boxed());
+}
+
+async fn respond(handle: &Handle, request: Request, stale: bool, forgets: bool) -> Response {
+    match request {
+        // A deliberate bug: a node that was restored from a snapshot does not know the requests before it.
+        Request::Propose(command, _) if forgets => {
+            Response::Proposed(handle.propose(command, None).await)
+        }
+        Request::Propose(command, request_id) => {
+            Response::Proposed(handle.propose(command, request_id).await)
+        }
+        Request::Read(jobs) => {
+            let look = |state: &stepcast_scheduler::State| {
+                let job = |id: &JobId| {
+                    let job = state.job(*id)?;
+                    Some((job.seq(), job.state.is_terminal()))
+                };
+                Seen {
+                    index: state.applied_index(),
+                    jobs: jobs.iter().map(|id| (*id, job(id))).collect(),
+                }
+            };
+            // A deliberate bug: the state as it is here is shown without asking anybody.
+            Response::Read(if stale {
+                Ok(handle.read_stale(look))
+            } else {
+                handle.read(look).await
+            })
+        }
+        Request::Contribute(contribution) => {
+            Response::Contributed(handle.contribute(contribution).await)
+        }
+    }
+}
+
+/// A worker's stream arrives at a node.
+pub(crate) fn attach(
+    world: &mut World,
+    server: u64,
+    (worker, instance): (WorkerId, InstanceId),
+    up: Receiver<Report>,
+    down: Sender<Down>,
+) {
+    let Some((handle, owner)) = world.door(server) else {
+        return;
+    };
+    let unfenced = world.options.mutant == Some(Mutant::EpochNotChecked);
+    let task = async move {
+        match handle.attach(worker, instance) {
+            Err(error) => down.send(Down::Refused(error)),
+            Ok(session) => {
+                down.send(Down::Open);
+                serve_session(&handle, session, up, down, unfenced).await;
+            }
+        }
+    };
+    world.kernel.spawn(owner, task.boxed());
+}
+
+async fn serve_session(
+    handle: &Handle,
+    session: Session,
+    mut up: Receiver<Report>,
+    down: Sender<Down>,
+    unfenced: bool,
+) {
+    let Session {
+        mut orders,
+        reports,
+    } = session;
+    let reading = async move {
+        while let Some(report) = up.next().await {
+            let report = if unfenced {
+                unfence(handle, report)
+            } else {
+                report
+            };
+            if reports.report(report).await.is_err() {
+                return;
+            }
+        }
+    };
+    let writing = async move {
+        loop {
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order @ Order::Shutdown(_)) => {
+                        down.send(Down::Order(order));
+                        return;
+                    }
+                    Some(order) => down.send(Down::Order(order)),
+                    None => {
+                        down.send(Down::Order(Order::Shutdown(stepcast_cluster::session::Parting::TooSlow)));
+                        return;
+                    }
+                },
+                () = down.closed() => return,
+            }
+        }
+    };
+    // The end of the orders ends the reading; the end of the reading closes the session, which ends the orders.
+    match select(pin!(writing), pin!(reading)).await {
+        Either::Left(((), _)) => {}
+        Either::Right(((), writing)) => writing.await,
+    }
+}
+
+/// A deliberate bug: whatever epoch a report names, it is taken for the newest of its job.
+fn unfence(handle: &Handle, report: Report) -> Report {
+    let newest = |job: JobId, epoch: Epoch| {
+        let newest = handle.read_stale(|state| Some(state.job(job)?.live_attempt()?.epoch));
+        newest.unwrap_or(epoch)
+    };
+    match report {
+        Report::Started { job, epoch } => Report::Started {
+            job,
+            epoch: newest(job, epoch),
+        },
+        Report::Checkpointed { job, epoch, step } => Report::Checkpointed {
+            job,
+            epoch: newest(job, epoch),
+            step,
+        },
+        Report::Ended {
+            job,
+            epoch,
+            outcome,
+            step,
+            detail,
+        } => Report::Ended {
+            job,
+            epoch: newest(job, epoch),
+            outcome,
+            step,
+            detail,
+        },
+        other => other,
+    }
+}
+
+/// A person's watch arrives at a node.
+pub(crate) fn watch(world: &mut World, server: u64, job: JobId, to: Sender<Told>) {
+    let Some((handle, owner)) = world.door(server) else {
+        return;
+    };
+    let gap = world.options.mutant == Some(Mutant::WatchGap);
+    let kernel = Arc::clone(&world.kernel);
+    let task = async move {
+        match handle.watch(job) {
+            Err(_) => to.send(Told::Refused),
+            Ok(mut watch) => loop {
+                tokio::select! {
+                    biased;
+                    update = watch.next() => match update {
+                        // A deliberate bug: now and then an event is not passed on.
+                        Some(JobUpdate::Event { .. }) if gap && kernel.roll(|dice| dice.per_mille(50)) => {}
+                        Some(update) => to.send(Told::Update(Box::new(update))),
+                        None => return,
+                    },
+                    () = to.closed() => return,
+                }
+            },
+        }
+    };
+    world.kernel.spawn(owner, task.boxed());
+}

@@ -1,0 +1,174 @@
+//! Trainers as they really run, against what the log says of them.
+
+use std::collections::BTreeMap;
+
+use stepcast_scheduler::ids::{Epoch, JobId};
+use stepcast_scheduler::model::{EventKind, Job, JobEvent, Outcome};
+
+use super::Check;
+use crate::kernel::Micros;
+
+/// How a trainer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// It said that it was complete and left with 0.
+    Complete,
+    /// In any other way.
+    Otherwise,
+}
+
+/// One trainer that was started.
+#[derive(Debug, Clone)]
+struct Trainer {
+    job: JobId,
+    worker: u64,
+    gpus: Vec<u8>,
+    begun: Micros,
+    ended: Option<(Micros, Finish)>,
+}
+
+/// All trainers, and each job's history as the log made it.
+#[derive(Default)]
+pub(crate) struct Trainers {
+    trainers: BTreeMap<Epoch, Trainer>,
+    jobs: BTreeMap<JobId, Vec<JobEvent>>,
+}
+
+type Found = Option<(Check, String)>;
+
+impl Trainers {
+    /// A trainer begins.
+    pub(crate) fn begin(
+        &mut self,
+        epoch: Epoch,
+        job: JobId,
+        worker: u64,
+        gpus: &[u8],
+        now: Micros,
+    ) -> Found {
+        let live = self.trainers.iter().filter(|(_, t)| t.ended.is_none());
+        for (other, trainer) in live {
+            if trainer.job == job {
+                let detail = format!(
+                    "job {job} is trained under epoch {epoch} on host {worker} while epoch {other} still trains it on \
+                     host {}",
+                    trainer.worker
+                );
+                return Some((Check::OneTrainerAJob, detail));
+            }
+            if trainer.worker == worker && trainer.gpus.iter().any(|gpu| gpus.contains(gpu)) {
+                let detail = format!(
+                    "epoch {epoch} begins on GPUs {gpus:?} of host {worker} that epoch {other} still uses"
+                );
+                return Some((Check::OneTrainerAGpu, detail));
+            }
+        }
+        let trainer = Trainer {
+            job,
+            worker,
+            gpus: gpus.to_vec(),
+            begun: now,
+            ended: None,
+        };
+        self.trainers.insert(epoch, trainer).map(|_| {
+            let detail = format!("epoch {epoch} of job {job} is begun a second time");
+            (Check::AttemptsStartOnce, detail)
+        })
+    }
+
+    /// It has ended.
+    pub(crate) fn end(&mut self, epoch: Epoch, finish: Finish, now: Micros) {
+        if let Some(trainer) = self.trainers.get_mut(&epoch) {
+            trainer.ended.get_or_insert((now, finish));
+        }
+    }
+
+    /// How many were begun, and how long they ran together.
+    pub(crate) fn totals(&self, now: Micros) -> (u64, Micros) {
+        let ran = |t: &Trainer| t.ended.map_or(now, |(at, _)| at) - t.begun;
+        (
+            self.trainers.len() as u64,
+            self.trainers.values().map(ran).sum(),
+        )
+    }
+
+    /// How many runs the log says have succeeded.
+    pub(crate) fn events(&self, job: JobId) -> &[JobEvent] {
+        self.jobs.get(&job).map_or(&[], Vec::as_slice)
+    }
+
+    /// A job as it is after one more entry: what is new in its history must be possible and true.
+    pub(crate) fn follow(&mut self, job: &Job) -> Found {
+        let known = self.jobs.entry(job.id).or_default();
+        let newest = known.last().map_or(0, |event| event.seq);
+        let new: Vec<JobEvent> = job
+            .events
+            .iter()
+            .filter(|event| event.seq > newest)
+            .copied()
+            .collect();
+        let mut before = known.clone();
+        known.extend(&new);
+        for event in new {
+            if let Some(found) = self.judge(job, &before, event) {
+                return Some(found);
+            }
+            before.push(event);
+        }
+        None
+    }
+
+    fn judge(&self, job: &Job, before: &[JobEvent], event: JobEvent) -> Found {
+        let id = job.id;
+        if before.iter().any(|earlier| earlier.kind.is_last()) {
+            let detail = format!("job {id} was over, and then: {:?}", event.kind);
+            return Some((Check::TerminalIsFinal, detail));
+        }
+        let placed = |events: &[JobEvent]| {
+            events.iter().rev().find_map(|event| match event.kind {
+                EventKind::Placed { attempt, epoch, .. } => Some((attempt, epoch)),
+                _ => None,
+            })
+        };
+        match event.kind {
+            EventKind::Placed { attempt, epoch, .. } => {
+                let (last, newest) = placed(before)?;
+                (attempt <= last || epoch <= newest).then(|| {
+                    let detail = format!(
+                        "job {id}: attempt {attempt} with epoch {epoch} comes after attempt {last} with epoch {newest}"
+                    );
+                    (Check::TerminalIsFinal, detail)
+                })
+            }
+            EventKind::AttemptEnded { outcome, .. } => {
+                let (_, epoch) = placed(before)?;
+                self.ended(id, epoch, outcome)
+            }
+            _ => None,
+        }
+    }
+
+    fn ended(&self, job: JobId, epoch: Epoch, outcome: Outcome) -> Found {
+        let trainer = self.trainers.get(&epoch);
+        let live = trainer.is_some_and(|trainer| trainer.ended.is_none());
+        if live {
+            let check = match outcome {
+                Outcome::LeaseExpired => Check::LeasesOutliveTrainers,
+                _ => Check::OldEpochsAreRefused,
+            };
+            let detail = format!(
+                "the log ends epoch {epoch} of job {job} ({outcome:?}) while its trainer runs"
+            );
+            return Some((check, detail));
+        }
+        let complete = trainer
+            .and_then(|trainer| trainer.ended)
+            .is_some_and(|(_, finish)| finish == Finish::Complete);
+        (outcome == Outcome::Succeeded && !complete).then(|| {
+            let detail = format!(
+                "the log says that epoch {epoch} of job {job} succeeded, and its trainer did not"
+            );
+            (Check::OldEpochsAreRefused, detail)
+        })
+    }
+}

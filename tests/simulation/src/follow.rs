@@ -1,0 +1,84 @@
+//! What the checks see of the state: after every entry the jobs it touched, and now and then the whole of it.
+
+use std::collections::BTreeSet;
+
+use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::{Command, State, codec, invariants};
+
+use crate::checks::Check;
+use crate::world::World;
+
+/// This node is the first to have applied this entry.
+pub(crate) fn entry(world: &World, id: u64, index: u64, data: &[u8]) {
+    world.checks.mix(index);
+    let Some(bare) = world.nodes.get(&id).and_then(|machine| machine.bare()) else {
+        return;
+    };
+    let Ok(envelope) = codec::decode(data) else {
+        return;
+    };
+    world.checks.note("entry", || {
+        format!("{index} on {id}: {:?}", envelope.command)
+    });
+    let mut trainers = world.checks.trainers.lock();
+    bare.read_at(|state, _, _| {
+        for job in touched(state, &envelope.command) {
+            if let Some(job) = state.job(job) {
+                let found = trainers.follow(&job);
+                world.checks.judge(found);
+            }
+        }
+    });
+}
+
+fn touched(state: &State, command: &Command) -> Vec<JobId> {
+    match command {
+        Command::CancelJob { job }
+        | Command::StartAttempt { job, .. }
+        | Command::Checkpoint { job, .. }
+        | Command::EndAttempt { job, .. } => vec![*job],
+        Command::Place { placements } => placements.iter().map(|place| place.job).collect(),
+        Command::ExpireLeases { expired } => expired.iter().map(|(job, _)| *job).collect(),
+        Command::SubmitJob { .. } => state
+            .jobs()
+            .next_back()
+            .map(|job| job.id)
+            .into_iter()
+            .collect(),
+        Command::Sweep | Command::DrainWorker { .. } => state.jobs().map(|job| job.id).collect(),
+        Command::CreateWorkerToken { .. }
+        | Command::RevokeWorkerToken { .. }
+        | Command::RegisterWorker { .. }
+        | Command::ResumeWorker { .. }
+        | Command::LoseWorker { .. }
+        | Command::Barrier { .. } => Vec::new(),
+    }
+}
+
+/// The whole state of a node after this entry.
+pub(crate) fn state(world: &World, id: u64, index: u64) {
+    let Some(bare) = world.nodes.get(&id).and_then(|machine| machine.bare()) else {
+        return;
+    };
+    bare.read_at(|state, _, _| {
+        let found = world.checks.logs.lock().state(id, index, &state.snapshot());
+        world.checks.judge(found);
+        sound(world, id, state);
+    });
+}
+
+/// What must hold of every state.
+pub(crate) fn sound(world: &World, id: u64, state: &State) {
+    for violation in invariants::check(state) {
+        world
+            .checks
+            .fail(Check::Invariants, format!("node {id}: {violation}"));
+    }
+    let mut files: BTreeSet<StagingId> = BTreeSet::new();
+    for job in state.jobs() {
+        if !files.insert(job.spec.staging) {
+            let detail = format!("node {id} has two jobs of one request; one is {}", job.id);
+            world.checks.fail(Check::OneRequestOneJob, detail);
+        }
+    }
+}

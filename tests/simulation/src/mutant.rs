@@ -1,0 +1,90 @@
+//! Deliberate bugs, put in where the world touches the production code: each shows that a check can fail.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::checks::Check;
+
+macro_rules! mutants {
+    ($($name:ident, $text:literal, $doc:literal, [$($check:ident),+];)+) => {
+        /// A deliberate bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutant {
+            $(#[doc = $doc] $name,)+
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// What it is called on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What is wrong with it, in one sentence.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$name => $doc,)+ }
+            }
+
+            /// The checks that may catch it: whatever else fails first is not the one it is for.
+            pub const fn caught_by(self) -> &'static [Check] {
+                match self { $(Self::$name => &[$(Check::$check),+],)+ }
+            }
+        }
+    };
+}
+
+mutants! {
+    AckBeforeSync, "ack-before-sync",
+        "A node says that its log is on disk before it is.",
+        [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree];
+    EpochNotChecked, "epoch-not-checked",
+        "A leader takes a report on an old epoch for one on the newest.",
+        [OldEpochsAreRefused];
+    LeaseByWallClock, "lease-by-wall-clock",
+        "A leader counts leases by its wall clock, which jumps.",
+        [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
+    NewLeaderHurries, "new-leader-hurries",
+        "A new leader does not give leases a full term.",
+        [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
+    WorkerClockIsSlow, "worker-clock-is-slow",
+        "A worker counts its leases by a clock that is much too slow.",
+        [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
+    RequestForgotten, "request-forgotten",
+        "A node that begins from a snapshot does not know the requests before it.",
+        [OneRequestOneJob];
+    AppliedTwice, "applied-twice",
+        "A node applies the last entry before its restart a second time.",
+        [StatesAgree, TerminalIsFinal, Invariants];
+    VoteLost, "vote-lost",
+        "A node forgets its vote when it restarts.",
+        [OneLeaderATerm, CommittedEntriesAgree, LogsMatch];
+    ReadWithoutQuorum, "read-without-quorum",
+        "A node answers reads from its own state without asking the others.",
+        [ReadsAreLinearizable, AcknowledgedIsKept];
+    WatchGap, "watch-gap",
+        "A watch leaves an event out.",
+        [WatchesAreWhole];
+    StaleLeader, "stale-leader",
+        "A leader is not told that it no longer leads, and goes on renewing leases.",
+        [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu, EverythingEnds];
+}
+
+impl fmt::Display for Mutant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Mutant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|mutant| mutant.name() == text);
+        known.copied().ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|mutant| mutant.name()).collect();
+            format!("there is no such bug; there are: {}", names.join(", "))
+        })
+    }
+}

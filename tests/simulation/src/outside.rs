@@ -1,0 +1,92 @@
+//! What a node asks of the world: an object store of records that is slow and fails, and a staging area.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use stepcast_cluster::{Contribution, PortError, RecordSink, Staging};
+use stepcast_scheduler::ids::StagingId;
+
+use crate::checks::Checks;
+use crate::kernel::{Kernel, MS};
+
+/// The object store. Every contribution is one transaction by its id.
+#[derive(Default)]
+pub(crate) struct Store {
+    inner: Mutex<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    stored: BTreeSet<[u8; 16]>,
+    /// Calls in a thousand that fail.
+    failing: u64,
+}
+
+impl Store {
+    /// How often it fails from now on, in a thousand.
+    pub(crate) fn fails(&self, per_mille: u64) {
+        self.inner.lock().failing = per_mille;
+    }
+}
+
+/// One node's way to the outside.
+pub(crate) struct Outside {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) checks: Arc<Checks>,
+    pub(crate) node: u64,
+}
+
+impl RecordSink for Outside {
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+        let failing = self.store.inner.lock().failing;
+        let (takes, fails_before, fails_after) = self.kernel.roll(|dice| {
+            (
+                dice.between(5 * MS, 200 * MS),
+                dice.per_mille(failing / 2),
+                dice.per_mille(failing / 2),
+            )
+        });
+        let written = self.kernel.sleep(takes);
+        async move {
+            written.await;
+            if fails_before {
+                return Err(PortError::new("the simulated store is away"));
+            }
+            {
+                let mut shelf = self.store.inner.lock();
+                for contribution in &contributions {
+                    if shelf.stored.insert(contribution.id) {
+                        self.checks.histories.lock().stored(contribution.id);
+                    }
+                }
+            }
+            self.checks.mix(self.node);
+            if fails_after {
+                return Err(PortError::new(
+                    "the simulated store did not say what it did",
+                ));
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+impl Staging for Outside {
+    fn delete(&self, _: StagingId) -> BoxFuture<'_, Result<(), PortError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn older_than(
+        &self,
+        _: Duration,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}

@@ -1,0 +1,81 @@
+//! Raft's messages between nodes: lost, doubled, late and out of order; a snapshot travels with its file.
+
+use raft::eraftpb::{Message, MessageType};
+use stepcast_cluster::consensus::log::Position;
+
+use crate::kernel::{Host, MS};
+use crate::node::{self, snapshots};
+use crate::world::World;
+
+/// Sends these to whom they are for.
+pub(crate) fn send(world: &mut World, messages: Vec<Message>) {
+    for message in messages {
+        world.checks.count("raft messages");
+        if message.get_msg_type() == MessageType::MsgSnapshot {
+            send_snapshot(world, message);
+            continue;
+        }
+        let (from, to) = (message.from, message.to);
+        for arrives in world.network.datagram(&world.kernel).into_iter().flatten() {
+            let message = message.clone();
+            world.kernel.after(arrives, move |world| {
+                if !world.network.is_cut(Host::Node(from), Host::Node(to)) {
+                    world.checks.mix(message.index ^ (message.term << 32));
+                    world.checks.note("raft", || words(&message));
+                    node::receive(world, to, vec![message]);
+                }
+            });
+        }
+    }
+}
+
+/// A message in one line.
+fn words(message: &Message) -> String {
+    let entries: Vec<(u64, u64)> = message
+        .get_entries()
+        .iter()
+        .map(|entry| (entry.index, entry.term))
+        .collect();
+    format!(
+        "{} to {}: {:?} of term {}, at ({}, {}), commit {}, entries {entries:?}{}",
+        message.from,
+        message.to,
+        message.get_msg_type(),
+        message.term,
+        message.index,
+        message.log_term,
+        message.commit,
+        if message.reject { ", rejected" } else { "" }
+    )
+}
+
+/// The file is streamed; how that ended is always said.
+fn send_snapshot(world: &mut World, message: Message) {
+    let (from, to) = (message.from, message.to);
+    let meta = message.get_snapshot().get_metadata();
+    let at = Position {
+        index: meta.index,
+        term: meta.term,
+    };
+    let kept = world
+        .nodes
+        .get(&from)
+        .and_then(|machine| machine.snapshots.iter().find(|kept| kept.at == at).cloned());
+    let takes = world.kernel.roll(|dice| dice.between(2 * MS, 800 * MS));
+    world.checks.note("snapshot", || {
+        format!("of entry {} from {from} to {to}", at.index)
+    });
+    world.kernel.after(takes, move |world| {
+        let cut = world.network.is_cut(Host::Node(from), Host::Node(to))
+            || world.network.is_cut(Host::Node(to), Host::Node(from));
+        let there = world.nodes.get(&to).is_some_and(node::Machine::is_up);
+        let arrives = !cut && there;
+        match kept {
+            Some(kept) if arrives => {
+                snapshots::receive(world, to, message, kept);
+                snapshots::sent(world, from, to, true);
+            }
+            _ => snapshots::sent(world, from, to, false),
+        }
+    });
+}

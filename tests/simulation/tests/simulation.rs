@@ -1,0 +1,49 @@
+//! A fixed set of seeds, on every core: nothing is seen that must never be, and a seed plays the same every time.
+
+use stepcast_simulation::{Options, play, run};
+
+/// Seeds in every run of the tests. More: `cargo run -p stepcast-simulation -- --seeds N`.
+const SEEDS: u64 = 2_000;
+
+#[test]
+fn nothing_is_seen_that_must_never_be() {
+    let (counts, failed) = play(0, SEEDS, Options::new);
+    if let Some(report) = failed {
+        let words = report.violation.map(|found| found.to_string());
+        panic!(
+            "seed {} fails; play it again: cargo run -p stepcast-simulation -- --seed {} --trace\n{}",
+            report.seed,
+            report.seed,
+            words.unwrap_or_default()
+        );
+    }
+    // The world is lively enough for the checks to mean something.
+    let least = [
+        ("crashes", 5_000),
+        ("crashes of workers", 2_000),
+        ("partitions", 4_000),
+        ("one-way partitions", 2_000),
+        ("pauses of nodes", 1_500),
+        ("pauses of workers", 1_500),
+        ("snapshots taken", 3_000),
+        ("submissions acknowledged", 30_000),
+        ("trainers started", 15_000),
+        ("watches to the end", 10_000),
+        ("reads", 200_000),
+        ("terms led", 6_000),
+    ];
+    for (what, least) in least {
+        let seen = counts.0.get(what).copied().unwrap_or_default();
+        assert!(seen >= least, "only {seen} {what} in {SEEDS} seeds");
+    }
+}
+
+#[test]
+fn the_same_seed_plays_the_same() {
+    for seed in 0..8 {
+        let once = run(Options::new(seed));
+        let again = run(Options::new(seed));
+        assert_eq!(once.trace_hash, again.trace_hash, "seed {seed}");
+        assert_eq!(once.counts, again.counts, "seed {seed}");
+    }
+}
