@@ -123,6 +123,9 @@ pub async fn serve(
     check(&config, address)?;
     let mut server = builder();
     if let Some(tls) = &config.tls {
+        // More than one library of primitives is linked, as the tables' object store brings its own. Whoever has chosen
+        // one already is left alone.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         server = server.tls_config(identity(tls)?)?;
     }
     let (close, closing) = watch::channel(false);

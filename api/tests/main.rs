@@ -6,3 +6,4 @@ mod refusals;
 mod ring;
 mod submissions;
 mod support;
+mod tls;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 use tonic_types::StatusExt;
 use v1::agent_service_client::AgentServiceClient;
@@ -47,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) dir: TempDir,
     pub(crate) handle: Handle,
     pub(crate) channel: Channel,
+    pub(crate) port: u16,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), stepcast_api::Error>>,
 }
@@ -74,7 +75,8 @@ impl Server {
         let handle = Node::start(config, ports).unwrap();
         assert!(handle.leading().await);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let endpoint = endpoint(&api, port);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move {
             let _ = stopped.await;
@@ -87,15 +89,12 @@ impl Server {
             listener,
             stopped,
         ));
-        let channel = Channel::from_shared(address)
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
+        let channel = endpoint.connect().await.unwrap();
         Self {
             dir,
             handle,
             channel,
+            port,
             stop,
             serving,
         }
@@ -155,6 +154,19 @@ impl Server {
             .unwrap();
         self.handle.shutdown().await;
     }
+}
+
+/// The way to a server on this port: by TLS if it has a certificate, which is all that is trusted then.
+pub(crate) fn endpoint(api: &ApiConfig, port: u16) -> Endpoint {
+    let Some(tls) = &api.tls else {
+        return Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let trusted = Certificate::from_pem(std::fs::read(&tls.certificate).unwrap());
+    Endpoint::from_shared(format!("https://localhost:{port}"))
+        .unwrap()
+        .tls_config(ClientTlsConfig::new().ca_certificate(trusted))
+        .unwrap()
 }
 
 /// A process that shows a worker's secret.

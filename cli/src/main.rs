@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     if let Command::Guard(guard) = options.command {
         return guard.run();
     }
+    // More than one library of primitives is linked, as the tables' object store brings its own: rustls has to be told.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let context = Context::new(options.common);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -71,6 +71,8 @@ struct Run {
 fn main() -> ExitCode {
     match Program::parse().command {
         Command::Run(run) => {
+            // In a build of the whole workspace more than one library of primitives is linked.
+            let _ = rustls::crypto::ring::default_provider().install_default();
             let filter = tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_unset| "info".into());
             tracing_subscriber::fmt()

@@ -1,0 +1,58 @@
+//! The port with a certificate of the operator's own: who trusts it is served, and nobody else learns anything.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use stepcast_api::{ApiConfig, Tls};
+use stepcast_proto::v1::ListJobsRequest;
+use tonic::transport::Endpoint;
+
+use crate::support::{Server, endpoint};
+
+/// A certificate for this host that vouches for itself, and its key, as files.
+fn certificate(dir: &Path, name: &str) -> Tls {
+    let made = rcgen::generate_simple_self_signed([String::from("localhost")]).unwrap();
+    let tls = Tls {
+        certificate: dir.join(format!("{name}.pem")),
+        key: dir.join(format!("{name}.key")),
+    };
+    let key = made.signing_key.serialized_der();
+    std::fs::write(&tls.certificate, pem("CERTIFICATE", made.cert.der())).unwrap();
+    std::fs::write(&tls.key, pem("PRIVATE KEY", key)).unwrap();
+    tls
+}
+
+fn pem(what: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines = text.as_bytes().chunks(64);
+    let lines: Vec<&str> = lines.map(|l| std::str::from_utf8(l).unwrap()).collect();
+    let body = lines.join("\n");
+    format!("-----BEGIN {what}-----\n{body}\n-----END {what}-----\n")
+}
+
+#[tokio::test]
+async fn who_trusts_the_certificate_is_served_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let api = |name| ApiConfig {
+        tls: Some(certificate(dir.path(), name)),
+        ..ApiConfig::default()
+    };
+    let server = Server::with(api("ours")).await;
+    let jobs = server.jobs().list_jobs(ListJobsRequest::default()).await;
+    assert!(jobs.unwrap().into_inner().jobs.is_empty());
+    // Somebody who trusts another certificate of the same name, and somebody who speaks no TLS.
+    let other = endpoint(&api("other"), server.port).connect().await;
+    assert!(format!("{:?}", other.unwrap_err()).contains("InvalidCertificate"));
+    let plain = format!("http://127.0.0.1:{}", server.port);
+    let plain = Endpoint::from_shared(plain).unwrap().connect().await;
+    let answered = match plain {
+        Ok(channel) => {
+            let mut jobs = stepcast_proto::v1::jobs_service_client::JobsServiceClient::new(channel);
+            jobs.list_jobs(ListJobsRequest::default()).await.is_ok()
+        }
+        Err(_) => false,
+    };
+    assert!(!answered);
+    server.stop().await;
+}
