@@ -87,6 +87,7 @@ impl Bare {
         let disk_free = Arc::new(AtomicU64::new(u64::MAX));
         let proposer = Arc::new(Proposer::new(
             opened.clone(),
+            Arc::clone(&parts.replicated),
             stamper,
             Arc::clone(&disk_free),
             config.disk_reserve_bytes,
