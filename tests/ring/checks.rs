@@ -5,6 +5,7 @@ use std::fs;
 
 use stepcast_proto::v1;
 
+use crate::contributions;
 use crate::people::is_over;
 use crate::processes::{Ring, epoch_of};
 
@@ -89,29 +90,8 @@ fn no_epoch_started_twice(jobs: &[v1::Job], ring: &Ring) -> usize {
     epochs.len()
 }
 
-/// Each contribution here has one row, and the table's log names its id beside the file that holds it.
 fn every_contribution_is_stored_once(jobs: &[v1::Job], rows: u64, ring: &Ring) -> usize {
-    let mut ids = BTreeSet::new();
-    let log = ring
-        .path("data")
-        .join("records")
-        .join("training_steps")
-        .join("_delta_log");
-    for entry in fs::read_dir(&log).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        for line in fs::read_to_string(&path).unwrap().lines() {
-            let action: serde_json::Value = serde_json::from_str(line).unwrap();
-            if let Some(id) = action["txn"]["appId"].as_str() {
-                assert!(
-                    ids.insert(id.to_owned()),
-                    "contribution {id} is in two commits"
-                );
-            }
-        }
-    }
+    let ids = contributions::stored_once(&ring.path("data").join("records"));
     assert_eq!(rows, ids.len() as u64, "rows and contributions");
     let succeeded = jobs
         .iter()

@@ -10,6 +10,7 @@
 )]
 
 mod checks;
+mod contributions;
 mod people;
 mod processes;
 mod work;

@@ -62,6 +62,8 @@ pub struct Known {
     stand: Option<Stand>,
     cancelled: bool,
     over: bool,
+    /// It ended by itself: a cancellation was refused.
+    done: bool,
 }
 
 /// The model of one job.
@@ -88,27 +90,34 @@ impl Model for Job {
                 over: known.over || stand.is_over(),
                 ..*known
             }),
-            Call::Cancel => (there && !known.over).then_some(cancelled(known)),
-            Call::CancelOver => there.then_some(Known {
+            Call::Cancel => cancelled(known),
+            Call::CancelOver => (there && !known.was_cancelled()).then_some(Known {
                 over: true,
+                done: true,
                 ..*known
             }),
-            Call::CancelUnknown => Some(if there && !known.over {
-                cancelled(known)
-            } else {
-                *known
-            }),
+            Call::CancelUnknown => Some(cancelled(known).unwrap_or(*known)),
         }
     }
 }
 
-fn cancelled(known: &Known) -> Known {
-    Known {
+impl Known {
+    fn was_cancelled(&self) -> bool {
+        self.stand == Some(Stand::Cancelled)
+    }
+}
+
+/// The job once its cancellation is acknowledged, if it can be: cancelling what is cancelled changes nothing.
+fn cancelled(known: &Known) -> Option<Known> {
+    if known.was_cancelled() {
+        return Some(*known);
+    }
+    (known.seq > 0 && !known.over).then_some(Known {
         cancelled: true,
         // What was seen before says nothing about the moment after.
         stand: None,
         ..*known
-    }
+    })
 }
 
 fn fits(known: &Known, seq: u64, stand: Stand) -> bool {
@@ -117,7 +126,7 @@ fn fits(known: &Known, seq: u64, stand: Stand) -> bool {
     let newer = seq > known.seq && !final_seen;
     let goes_on = matches!(stand, Stand::Pending | Stand::Running);
     let undone = (known.over && !stand.is_over()) || (known.cancelled && goes_on);
-    (same || newer) && !undone
+    (same || newer) && !undone && !(known.done && stand == Stand::Cancelled)
 }
 
 #[cfg(test)]
@@ -154,10 +163,17 @@ mod tests {
             Call::Cancel,
             get(4, Stand::Cancelling),
             get(6, Stand::Cancelled),
-            Call::CancelOver,
+            Call::Cancel,
             get(6, Stand::Cancelled),
         ];
         assert!(accepted(&life));
+        let done = [
+            Call::Submit,
+            get(5, Stand::Succeeded),
+            Call::CancelOver,
+            get(5, Stand::Succeeded),
+        ];
+        assert!(accepted(&done));
     }
 
     #[test]
@@ -191,8 +207,11 @@ mod tests {
         ] {
             assert!(!accepted(&[Call::Submit, get(5, Stand::Succeeded), next]));
         }
-        let refused = [Call::Submit, Call::CancelOver, get(9, Stand::Running)];
-        assert!(!accepted(&refused));
+        for next in [Stand::Running, Stand::Cancelled] {
+            assert!(!accepted(&[Call::Submit, Call::CancelOver, get(9, next)]));
+        }
+        let both = [Call::Submit, get(9, Stand::Cancelled), Call::CancelOver];
+        assert!(!accepted(&both));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use crate::jobs::Stand;
 /// One thing that a watcher was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// It watches, now for the first time or again because its stream broke.
+    /// It watches: for the first time, or again because its stream broke, and then it says which event was its last.
+    /// Whatever it has missed is told first.
     Opened,
-    /// The job as it is.
+    /// The job as it is: once on each stream.
     Current {
         /// Number of the newest event in it.
         seq: u64,
@@ -49,7 +50,7 @@ pub fn violations(job: &str, watchers: &[Vec<Told>]) -> Vec<String> {
     };
     for (number, watcher) in watchers.iter().enumerate() {
         let mut last: Option<(u64, Stand)> = None;
-        // Nothing was said yet on the stream that is open.
+        // The job itself was not told yet on the stream that is open.
         let mut fresh = true;
         for told in watcher {
             let seen = last.map_or(0, |(seq, _)| seq);
@@ -62,6 +63,9 @@ pub fn violations(job: &str, watchers: &[Vec<Told>]) -> Vec<String> {
                 Told::Current { seq, .. } if *seq < seen => {
                     Some(format!("it stepped back from event {seen} to {seq}"))
                 }
+                Told::Current { seq, .. } if *seq > seen && last.is_some() => Some(format!(
+                    "it knew event {seen} and went on with {seq}: a gap"
+                )),
                 Told::Event { seq, .. } if fresh && last.is_none() => {
                     Some(format!("it began with event {seq} and not with the job"))
                 }
@@ -87,7 +91,7 @@ pub fn violations(job: &str, watchers: &[Vec<Told>]) -> Vec<String> {
                 }
                 Told::Event { seq, what, stand } => {
                     wrong.extend(agree(*seq, *stand, Some(what)).err());
-                    (last, fresh) = (Some((*seq, *stand)), false);
+                    last = Some((*seq, *stand));
                 }
                 Told::Opened | Told::Ended => {}
             }
@@ -121,6 +125,8 @@ mod tests {
             event(2, Stand::Running),
             Told::Opened,
             Told::Opened,
+            event(3, Stand::Running),
+            event(4, Stand::Running),
             current(4, Stand::Running),
             event(5, Stand::Succeeded),
             Told::Ended,
@@ -142,6 +148,8 @@ mod tests {
             (vec![event(3, Stand::Running)], 1),
             (vec![Told::Opened, current(2, Stand::Pending)], 1),
             (vec![current(4, Stand::Running)], 1),
+            (vec![Told::Opened, current(5, Stand::Running)], 1),
+            (vec![Told::Opened, event(5, Stand::Running)], 1),
             (vec![Told::Ended], 1),
             (vec![event(4, Stand::Failed), event(5, Stand::Running)], 1),
             (vec![event(4, Stand::Failed), Told::Ended], 0),

@@ -1,0 +1,210 @@
+//! How long it takes to go on: figures for benches/README.md, measured by this harness on a network that is good.
+//!
+//! `cargo test --release --workspace --test cluster -- --ignored --nocapture figures`; `STEPCAST_CLUSTER_KILLS` and
+//! `STEPCAST_CLUSTER_NODES` choose other numbers. The machine should have nothing else to do.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use stepcast_proto::v1;
+use stepcast_tests::random::Random;
+
+use crate::cluster::{Cluster, LEASE, PATIENCE};
+use crate::faults::{make_good, serves};
+use crate::history::History;
+use crate::people::People;
+use crate::trainers::Trainer;
+use crate::wires::Wires;
+use crate::{ALONE, WORKERS, begin, join, number, verdict};
+
+/// Leaders killed.
+const KILLS: u64 = 100;
+
+/// Workers killed: each takes a lease.
+const WORKER_KILLS: u64 = 20;
+
+/// Between a cluster that is whole again and the next kill, so that kills fall on every moment of a heartbeat.
+const BETWEEN_MS: std::ops::Range<u64> = 100..600;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes, on a machine with nothing else to do: figures for benches/README.md"]
+async fn figures_of_failover() {
+    let mut random = begin("failover");
+    let _alone = ALONE.lock().await;
+    let history = History::new();
+    let mut cluster = Cluster::new(Wires::Direct, &history, random.fork()).await;
+    for _ in 0..number("STEPCAST_CLUSTER_NODES").unwrap_or(3) {
+        cluster.grow(false).await;
+    }
+    cluster.hire(WORKERS).await;
+    let people = People::new(cluster.servers.clone(), history.clone(), false);
+    let calling = people.begin(&mut random);
+    serves(&history).await;
+    let kills = kill_leaders(&mut cluster, &history, &mut random).await;
+    let mut restarts = Vec::new();
+    for _ in 0..number("STEPCAST_CLUSTER_WORKER_KILLS").unwrap_or(WORKER_KILLS) {
+        restarts.push(kill_a_worker(&mut cluster, &history, &people, &mut random).await);
+    }
+    people.close();
+    join(calling).await;
+    let jobs = people.await_ends(&mut random).await;
+    let trainers = cluster.trainers.all();
+    cluster.stop().await;
+    tell_leaders(&kills, &jobs, &trainers);
+    tell("dead worker to its job restarted elsewhere", restarts);
+    println!("  a lease has {} s", LEASE.as_secs());
+    let (wrong, told) = verdict::of(&history, &jobs, &trainers);
+    println!("{told}\n{} violations", wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One leader's death.
+struct Kill {
+    at: Instant,
+    /// The same moment by the clock that stamps are taken from.
+    wall: SystemTime,
+    /// When a submission was acknowledged again.
+    served: Duration,
+}
+
+async fn kill_leaders(cluster: &mut Cluster, history: &History, random: &mut Random) -> Vec<Kill> {
+    let mut kills = Vec::new();
+    for _ in 0..number("STEPCAST_CLUSTER_KILLS").unwrap_or(KILLS) {
+        cluster.until_even().await;
+        let between = random.within(BETWEEN_MS);
+        tokio::time::sleep(Duration::from_millis(between)).await;
+        let leader = cluster.await_leader().await;
+        let process = cluster.node(leader).process.take();
+        let (at, wall) = (Instant::now(), SystemTime::now());
+        process.into_iter().for_each(crate::process::Process::kill);
+        // What the dead leader answered last may still be on its way: wait for one that was sent after its death.
+        let served = served_after(history, history.at(Instant::now())).await;
+        kills.push(Kill {
+            at,
+            wall,
+            served: served.duration_since(at),
+        });
+        make_good(cluster);
+        serves(history).await;
+    }
+    kills
+}
+
+/// When the first submission that was sent after a moment was acknowledged.
+async fn served_after(history: &History, moment: u64) -> Instant {
+    let mut acknowledged = history.acknowledged();
+    loop {
+        let so = history.seen().wishes.values().any(|wish| {
+            wish.acknowledged
+                .as_ref()
+                .is_some_and(|(end, _)| *end > moment)
+        });
+        if so {
+            return Instant::now();
+        }
+        let changed = tokio::time::timeout(PATIENCE, acknowledged.changed()).await;
+        assert!(
+            changed.is_ok(),
+            "nothing is acknowledged after the leader's death"
+        );
+    }
+}
+
+fn tell_leaders(kills: &[Kill], jobs: &[v1::Job], trainers: &[Trainer]) {
+    let mut placements: Vec<Duration> = jobs
+        .iter()
+        .flat_map(|job| &job.attempts)
+        .filter_map(|attempt| attempt.place_time)
+        .filter_map(|time| {
+            let seconds = u64::try_from(time.seconds).ok()?;
+            Some(Duration::new(seconds, u32::try_from(time.nanos).ok()?))
+        })
+        .collect();
+    placements.sort();
+    let (mut placed, mut started, mut served) = (Vec::new(), Vec::new(), Vec::new());
+    for kill in kills {
+        let wall = kill.wall.duration_since(UNIX_EPOCH).unwrap();
+        let next = placements.iter().find(|at| **at > wall);
+        placed.extend(next.map(|at| *at - wall));
+        let starts = trainers.iter().map(|trainer| trainer.start);
+        let next = starts.filter(|start| *start > kill.at).min();
+        started.extend(next.map(|start| start - kill.at));
+        served.push(kill.served);
+    }
+    println!("leader killed {} times", kills.len());
+    tell("to the next placement", placed);
+    tell("to the next submission acknowledged", served);
+    tell("to the next trainer started", started);
+}
+
+/// Kills a worker that runs something; how long it took until a job of it ran elsewhere.
+async fn kill_a_worker(
+    cluster: &mut Cluster,
+    history: &History,
+    people: &People,
+    random: &mut Random,
+) -> Duration {
+    cluster.until_even().await;
+    let busy = cluster.trainers.until(PATIENCE, |all| {
+        all.iter()
+            .rev()
+            .find(|one| one.end.is_none())
+            .map(|one| (one.worker, one.epoch))
+    });
+    let (worker, _) = busy
+        .await
+        .unwrap_or_else(|| panic!("no worker runs anything"));
+    let process = cluster.workers[worker].process.take();
+    let at = Instant::now();
+    process.into_iter().for_each(crate::process::Process::kill);
+    // What ran there ends with its worker.
+    let ended = cluster.trainers.until(PATIENCE, |all| {
+        let here = || all.iter().filter(|one| one.worker == worker);
+        let lost = here().filter(|one| one.end.is_some_and(|end| end > at));
+        here()
+            .all(|one| one.end.is_some())
+            .then(|| lost.map(|one| one.epoch).collect::<Vec<_>>())
+    });
+    let lost = ended.await.unwrap_or_default();
+    let begun = Instant::now();
+    let restarted = 'found: loop {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "no job of a dead worker is restarted: {lost:?}"
+        );
+        for job in people.newest(random).await {
+            let after = job
+                .attempts
+                .iter()
+                .skip_while(|attempt| !lost.contains(&attempt.epoch))
+                .nth(1);
+            let epoch = after.map(|attempt| attempt.epoch);
+            let all = cluster.trainers.all();
+            if let Some(trainer) = all.iter().find(|trainer| Some(trainer.epoch) == epoch) {
+                break 'found trainer.start - at;
+            }
+        }
+    };
+    make_good(cluster);
+    serves(history).await;
+    restarted
+}
+
+fn tell(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |part: f64| {
+        let last = times.len().saturating_sub(1);
+        let place = (part * times.len() as f64).ceil() as usize;
+        times
+            .get(place.saturating_sub(1).min(last))
+            .copied()
+            .unwrap_or_default()
+            .as_millis()
+    };
+    println!(
+        "  {what}: {} times, p50 {} ms, p99 {} ms, most {} ms",
+        times.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
