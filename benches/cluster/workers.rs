@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::{StreamExt, stream};
 use stepcast_proto::v1;
 use stepcast_proto::v1::attach_request::Report;
 use tokio::sync::mpsc;
@@ -27,6 +28,9 @@ const REPORTS: usize = 64;
 
 /// How often leases are renewed: a third of the shortest usual term.
 const RENEW: Duration = Duration::from_secs(5);
+
+/// Workers that are let in at the same time.
+const AT_ONCE: usize = 16;
 
 /// The pause before a lost session is opened again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -59,9 +63,11 @@ impl Workers {
         let servers = Arc::new(Servers::new(addresses, count)?);
         let mut tasks = JoinSet::new();
         let (attached, mut all_attached) = mpsc::channel::<()>(1);
-        for number in 0..count {
-            let worker = enter(number, &servers, board).await?;
-            tasks.spawn(worker.run(Some(attached.clone())));
+        let mut entering = stream::iter(0..count)
+            .map(|number| enter(number, &servers, board))
+            .buffer_unordered(AT_ONCE);
+        while let Some(worker) = entering.next().await {
+            tasks.spawn(worker?.run(Some(attached.clone())));
         }
         drop(attached);
         let waiting = all_attached.recv();
