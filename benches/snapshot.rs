@@ -18,6 +18,7 @@ use stepcast_cluster::snapshot::{Header, Snapshots};
 use stepcast_cluster::{Config, Handle, Node, restore_into};
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::{AttemptNumber, InstanceId, JobId, RequestId, StagingId, TokenHash};
+use stepcast_scheduler::model::limits::JOB_RETENTION_MS;
 use stepcast_scheduler::model::{Inventory, JobSpec, Outcome, TrainerKind};
 use stepcast_scheduler::placement::{Placement, PlacementNote};
 use stepcast_scheduler::{Command, Envelope, Reply, State, codec};
@@ -59,6 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         resident_mb()
     );
     let file = written(&dir, &mut seed)?;
+    swept(&mut seed);
     drop(seed);
     let begun = Instant::now();
     let restored = Snapshots::read_file(&file)?;
@@ -240,6 +242,26 @@ fn written(dir: &Path, seed: &mut Seed) -> Result<PathBuf, Box<dyn Error>> {
     let outgoing = snapshots.open_at(at)?.ok_or("the snapshot is gone")?;
     std::io::copy(&mut &outgoing.file, &mut std::fs::File::create(&file)?)?;
     Ok(file)
+}
+
+/// The end of every finished job's retention: what one command of the log does about it.
+fn swept(seed: &mut Seed) {
+    let before = seed.state.job_count();
+    let stamp_ms = seed.state.newest_stamp_ms() + JOB_RETENTION_MS;
+    // The first also ends what has waited for too long, and forgets replies; the tenth is like any other.
+    let sweeps = (0..10).map(|_| {
+        seed.index += 1;
+        let begun = Instant::now();
+        let sweep = Envelope::new(stamp_ms, None, Command::Sweep);
+        let _ = seed.state.apply(seed.index, &sweep);
+        begun.elapsed()
+    });
+    let longest = sweeps.max().unwrap_or_default();
+    println!(
+        "retention    {} jobs forgotten by 10 sweeps, the longest in {:.2} ms",
+        before - seed.state.job_count(),
+        longest.as_secs_f64() * 1e3
+    );
 }
 
 /// Submitters on a node with this state: alone, and while snapshots are written.

@@ -117,6 +117,27 @@ pub enum Error {
         #[source]
         source: raft_engine::Error,
     },
+    /// What the store finds at a start is not what it has written.
+    #[error(
+        "the log in {dir} is damaged; wipe this node and let it join under a new id, or restore the data directory"
+    )]
+    Damaged {
+        /// Its directory.
+        dir: String,
+        /// The store's own words, with the file and the place.
+        #[source]
+        source: raft_engine::Error,
+    },
+    /// The node has voted, and the log does not say so any more.
+    #[error(
+        "the log says term {term} but this node has voted in term {known}: it has lost data; wipe this node and let it          join under a new id, or restore the data directory"
+    )]
+    VoteLost {
+        /// The log's term.
+        term: u64,
+        /// The term in which it has voted.
+        known: u64,
+    },
     /// Writing failed; nothing was acknowledged.
     #[error("writing the log failed: {0}")]
     Write(#[source] raft_engine::Error),

@@ -58,9 +58,14 @@ impl EngineLog {
             enable_log_recycle: false,
             ..Config::default()
         };
-        let engine = Engine::open(config).map_err(|source| Error::Open {
-            dir: dir.to_string_lossy().into_owned(),
-            source,
+        let engine = Engine::open(config).map_err(|source| {
+            let dir = dir.to_string_lossy().into_owned();
+            match source {
+                raft_engine::Error::Corruption(_)
+                | raft_engine::Error::Codec(_)
+                | raft_engine::Error::Protobuf(_) => Error::Damaged { dir, source },
+                source => Error::Open { dir, source },
+            }
         })?;
         let mark = Mark::open(&dir.with_extension("mark")).map_err(Error::Mark)?;
         Ok(Self {
@@ -128,11 +133,11 @@ impl LogStore for EngineLog {
         let acknowledged = self.mark.acknowledged();
         let loaded = match self.truncated() {
             None if self.engine.last_index(GROUP).is_some()
-                || acknowledged.index > ORIGIN.index =>
+                || acknowledged.last.index > ORIGIN.index =>
             {
                 return Err(Error::Shortened {
                     last: 0,
-                    known: acknowledged.index.max(ORIGIN.index),
+                    known: acknowledged.last.index.max(ORIGIN.index),
                 });
             }
             None => {
@@ -149,17 +154,28 @@ impl LogStore for EngineLog {
                     .engine
                     .get_message::<HardState>(GROUP, HARD_STATE)
                     .map_err(|source| Error::Unreadable { index: 0, source })?
-                    .unwrap_or_default(),
+                    .ok_or(Error::VoteLost {
+                        term: 0,
+                        known: acknowledged.term,
+                    })?,
                 truncated,
                 entries: self.read_entries(truncated.index + 1)?,
             },
         };
         loaded.check()?;
         self.last = loaded.last();
-        if self.last.index < acknowledged.index {
+        if self.last.index < acknowledged.last.index {
             return Err(Error::Shortened {
                 last: self.last.index,
-                known: acknowledged.index,
+                known: acknowledged.last.index,
+            });
+        }
+        let HardState { term, vote, .. } = loaded.hard_state;
+        let same = term == acknowledged.term;
+        if term < acknowledged.term || (same && ![0, vote].contains(&acknowledged.vote)) {
+            return Err(Error::VoteLost {
+                term,
+                known: acknowledged.term,
             });
         }
         tracing::debug!(dir = %self.dir.display(), entries = loaded.entries.len(), last = self.last.index, "log read");
@@ -207,6 +223,9 @@ impl LogStore for EngineLog {
         }
         if sync {
             self.mark.advance(self.last);
+            if let Some(hard_state) = batch.hard_state() {
+                self.mark.voted(hard_state.term, hard_state.vote);
+            }
         }
         Ok(())
     }
