@@ -60,6 +60,8 @@ pub(crate) enum Step {
     Lose(u8),
     Revoke(u8),
     Sweep,
+    /// Every node knows the newest format by now.
+    Raise,
 }
 
 /// What a worker offers.
@@ -142,6 +144,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => number().prop_map(Step::Lose),
         1 => number().prop_map(Step::Revoke),
         1 => Just(Step::Sweep),
+        1 => Just(Step::Raise),
     ]
 }
 
@@ -395,6 +398,9 @@ impl History {
                 token: self.token(*token)?,
             },
             Step::Sweep => Command::Sweep,
+            Step::Raise => Command::Barrier {
+                version: codec::VERSION,
+            },
         })
     }
 
