@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use stepcast_cluster::session::{Order, Phase, Progress, Report};
-use stepcast_cluster::{Contribution, Health, ProposeError, Update, WatchError};
+use stepcast_cluster::session::{Order, Parting, Phase, Progress, Report};
+use stepcast_cluster::{
+    AttachError, Contribution, Health, ProposeError, ReportError, Update, WatchError,
+};
 use stepcast_records::{
     Accumulation, BatchSize, HalfMegapixels, Histogram, Precision, Quantization, Recipe, Sample,
     TrainingShape,
 };
-use stepcast_scheduler::ids::{AttemptNumber, JobId};
+use stepcast_scheduler::ids::{AttemptNumber, Epoch, JobId};
 use stepcast_scheduler::model::{EventKind, JobState, Outcome};
 use stepcast_scheduler::{Command, Rejection, RequestId};
 
@@ -239,4 +241,30 @@ fn sample() -> Sample {
         key: shape.on("h100".parse().unwrap()).into(),
         histogram,
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_ends_with_its_leadership() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    let node = start(config(dir.path()), &world).await;
+    let worker = Worker::join(&node, 7).await;
+    let mut session = worker.attach(&node);
+    node.shutdown().await;
+    assert!(matches!(
+        order(&mut session).await,
+        Order::Shutdown(Parting::NotLeader)
+    ));
+    let report = Report::Renew {
+        renewal: 1,
+        epochs: vec![Epoch(1)],
+    };
+    assert_eq!(
+        session.reports.report(report).await,
+        Err(ReportError::SessionOver)
+    );
+    assert!(matches!(
+        node.attach(worker.id, worker.instance),
+        Err(AttachError::NotLeader { .. })
+    ));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stepcast_cluster::session::{Order, Parting, Report, StopReason};
 use stepcast_cluster::{AttachError, Config, ReportError};
 use stepcast_scheduler::Command;
-use stepcast_scheduler::ids::{Epoch, InstanceId, WorkerId};
+use stepcast_scheduler::ids::{InstanceId, WorkerId};
 use stepcast_scheduler::model::{EventKind, FailureReason, JobState, Outcome, WorkerState};
 
 use crate::support::{
@@ -473,30 +473,4 @@ async fn files_that_no_job_needs_are_found_and_removed() {
         assert!(world.is_staged(needed), "in round {round}");
     }
     node.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_ends_with_its_leadership() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
-    let node = start(config(dir.path()), &world).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    node.shutdown().await;
-    assert!(matches!(
-        order(&mut session).await,
-        Order::Shutdown(Parting::NotLeader)
-    ));
-    let report = Report::Renew {
-        renewal: 1,
-        epochs: vec![Epoch(1)],
-    };
-    assert_eq!(
-        session.reports.report(report).await,
-        Err(ReportError::SessionOver)
-    );
-    assert!(matches!(
-        node.attach(worker.id, worker.instance),
-        Err(AttachError::NotLeader { .. })
-    ));
 }
