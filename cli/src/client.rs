@@ -225,8 +225,13 @@ impl Client {
         loop {
             let patience = self.patience(deadline);
             let tried_until = ends.min(Instant::now() + patience);
+            let mut sent = true;
             let mut failure = match tokio::time::timeout_at(tried_until, call()).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) if is_refused(&status) => {
+                    sent = false;
+                    self.failure(&status)
+                }
                 Ok(Err(status)) if status.message() == DEADLINE_WORDS => self.silent(patience),
                 Ok(Err(status)) => self.failure(&status),
                 Err(_elapsed) => self.silent(patience),
@@ -235,7 +240,7 @@ impl Client {
             unknown |= failure.exit == Exit::Unknown;
             let moved = self.go_on(&failure);
             let count = self.servers.count();
-            let repeated = again(&failure, count > 1);
+            let repeated = again(&failure, count > 1) || (!sent && count > 1);
             let wait = if moved && asked < count {
                 // Every server is asked once without a pause.
                 asked += 1;
@@ -273,6 +278,11 @@ impl Client {
             self.servers.next();
         }
         self.servers.address() != before
+    }
+
+    /// Asks another server from now on, if there are several.
+    pub(crate) fn next_server(&self) {
+        self.servers.next();
     }
 
     /// How many servers there are to go round.
@@ -336,6 +346,27 @@ fn may_be_repeated(failure: &Failure, several: bool) -> bool {
         failure.reason.as_str(),
         "NOT_LEADER" | "OUTCOME_UNKNOWN" | "BUSY" | "READ_TIMEOUT"
     ) || (several && failure.exit == Exit::Unreachable)
+}
+
+/// Whether nobody has taken the connection, so that nothing was sent.
+fn is_refused(status: &Status) -> bool {
+    use std::io::ErrorKind;
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| {
+            matches!(
+                io.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+            )
+        }) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether the server has said that nothing came of the question.

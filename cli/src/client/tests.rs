@@ -143,6 +143,18 @@ async fn status(client: &Client) -> Result<v1::GetClusterStatusResponse, Failure
     status_within(client, UNARY_DEADLINE).await
 }
 
+async fn status_once(client: &Client) -> Result<v1::GetClusterStatusResponse, Failure> {
+    let answer = client.ask_once(|| {
+        let mut service = client.cluster();
+        async move {
+            service
+                .get_cluster_status(v1::GetClusterStatusRequest {})
+                .await
+        }
+    });
+    answer.await
+}
+
 async fn status_within(
     client: &Client,
     deadline: Duration,
@@ -179,7 +191,12 @@ async fn the_others_are_asked_when_one_is_not_there() {
     status(&client)
         .await
         .expect("a leader that is gone is passed over");
-    assert_eq!(there.asked(), 2);
+    follower.now(Way::PointsTo(nobody()));
+    let client = self::client(&[&follower.address, &there.address]).await;
+    status_once(&client)
+        .await
+        .expect("what was never sent may be sent elsewhere");
+    assert_eq!(there.asked(), 3);
 }
 
 #[tokio::test]
@@ -215,15 +232,8 @@ async fn an_election_is_waited_for() {
 async fn what_is_in_doubt_is_asked_again_only_if_it_may_be() {
     let forgets = Server::start(Way::Forgets).await;
     let client = client(&[&forgets.address]).await;
-    let once = client.ask_once(|| {
-        let mut service = client.cluster();
-        async move {
-            service
-                .get_cluster_status(v1::GetClusterStatusRequest {})
-                .await
-        }
-    });
-    assert_eq!(once.await.expect_err("in doubt").exit, Exit::Unknown);
+    let once = status_once(&client).await;
+    assert_eq!(once.expect_err("in doubt").exit, Exit::Unknown);
     assert_eq!(forgets.asked(), 1);
     let again = status_within(&client, Duration::from_millis(500)).await;
     assert_eq!(again.expect_err("still in doubt").exit, Exit::Unknown);

@@ -201,6 +201,7 @@ impl Ring {
 }
 
 /// Asks again and again until it is so; a minute is far longer than anything here takes.
+#[track_caller]
 pub(crate) fn until(mut so: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !so() {

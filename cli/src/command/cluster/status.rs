@@ -56,6 +56,18 @@ pub(super) async fn of(client: &Client) -> Result<GetClusterStatusResponse, Fail
 /// Asks a node, then the leader it names, then everybody.
 pub(super) async fn view(client: &Client) -> Result<View, Failure> {
     let mut whole = of(client).await?;
+    // One that knows no leader may be cut off, or have been removed: another may know more.
+    for _ in 1..client.server_count() {
+        if whole.leader_id != 0 {
+            break;
+        }
+        client.next_server();
+        if let Ok(answer) = of(client).await
+            && answer.leader_id != 0
+        {
+            whole = answer;
+        }
+    }
     if !whole.leading
         && let Some(leader) = whole
             .nodes
