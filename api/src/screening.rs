@@ -3,6 +3,11 @@
 //! Files of a submission lie on the server's disk until their job is over, and a secret must not. So credentials belong
 //! into the environment of the worker that needs them.
 
+use std::fmt;
+
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::FieldViolation;
@@ -46,6 +51,9 @@ const SECRET_NAMES: [&str; 33] = [
     "wandbkey",
     "webhooksecret",
 ];
+
+/// Bytes of the longest of them.
+const SECRET_NAME_BYTES_MAX: usize = 19;
 
 /// How well-known secrets begin, and how many letters follow at least.
 const SECRET_SHAPES: [(&str, usize); 9] = [
@@ -95,19 +103,21 @@ fn find(file: &StagedFile, found: &mut Found) {
     let Ok(text) = std::str::from_utf8(&file.content) else {
         return;
     };
-    let name = file.name.to_ascii_lowercase();
-    let value = if name.ends_with(".toml") {
-        toml::from_str::<Value>(text).ok()
-    } else if name.ends_with(".env") {
-        None
-    } else {
-        serde_json::from_str::<Value>(text).ok()
-    };
+    let before = found.len();
     let mut screen = Screen { file, found };
-    match value {
-        Some(value) => screen.walk(&value, "$", 0),
-        // What is not JSON or TOML is read line by line; whether it is a configuration is the reader's question.
-        None => screen.lines(text),
+    let name = file.name.to_ascii_lowercase();
+    let read = if name.ends_with(".toml") {
+        toml::from_str::<Value>(text).is_ok_and(|value| screen.walk(value).is_ok())
+    } else if name.ends_with(".env") {
+        false
+    } else {
+        let mut json = serde_json::Deserializer::from_str(text);
+        screen.walk(&mut json).is_ok() && json.end().is_ok()
+    };
+    // What is not JSON or TOML is read line by line; whether it is a configuration is the reader's question.
+    if !read {
+        screen.found.truncate(before);
+        screen.lines(text);
     }
 }
 
@@ -116,31 +126,115 @@ struct Screen<'a> {
     found: &'a mut Found,
 }
 
+/// Where a value stands, from the file's root; written out only when there is something to say of it.
+enum Place<'a> {
+    Root,
+    Key(&'a Self, &'a str),
+    Index(&'a Self, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("$"),
+            Self::Key(parent, key) => write!(f, "{parent}.{}", shown(key)),
+            Self::Index(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// A look at one value and everything in it, as it is read: no copy of it is made.
+struct Look<'a, 'b> {
+    screen: &'a mut Screen<'b>,
+    place: &'a Place<'a>,
+    /// Whether its key is the name of a secret.
+    named: bool,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Look<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
+        if self.depth > DEPTH_MAX || self.screen.is_full() {
+            return IgnoredAny::deserialize(value).map(drop);
+        }
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Look<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if (self.named && is_value(text)) || is_secret(text) {
+            self.screen.note(self.place.to_string());
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value_seed(Look {
+                named: self.screen.names_secret(&key),
+                place: &Place::Key(self.place, &key),
+                screen: self.screen,
+                depth: self.depth + 1,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while values
+            .next_element_seed(Look {
+                named: false,
+                place: &Place::Index(self.place, index),
+                screen: self.screen,
+                depth: self.depth + 1,
+            })?
+            .is_some()
+        {
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
 impl Screen<'_> {
-    fn walk(&mut self, value: &Value, path: &str, depth: usize) {
-        if depth > DEPTH_MAX || self.is_full() {
-            return;
+    fn walk<'de, D: Deserializer<'de>>(&mut self, value: D) -> Result<(), D::Error> {
+        Look {
+            screen: self,
+            place: &Place::Root,
+            named: false,
+            depth: 0,
         }
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    let below = format!("{path}.{}", shown(key));
-                    match value {
-                        Value::String(text) if self.names_secret(key) && is_value(text) => {
-                            self.note(below)
-                        }
-                        _ => self.walk(value, &below, depth + 1),
-                    }
-                }
-            }
-            Value::Array(values) => {
-                for (index, value) in values.iter().enumerate() {
-                    self.walk(value, &format!("{path}[{index}]"), depth + 1);
-                }
-            }
-            Value::String(text) if is_secret(text) => self.note(path.to_owned()),
-            Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
-        }
+        .deserialize(value)
     }
 
     fn lines(&mut self, text: &str) {
@@ -164,12 +258,20 @@ impl Screen<'_> {
 
     /// Whether a key is the name of a secret. In a library of prompts a key is the name of a prompt, whatever it says.
     fn names_secret(&self, key: &str) -> bool {
-        let letters: String = key
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .map(|c| c.to_ascii_lowercase())
-            .collect();
-        self.file.role != Role::Prompts && SECRET_NAMES.contains(&letters.as_str())
+        let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
+        let mut name = [0; SECRET_NAME_BYTES_MAX];
+        let mut length = 0;
+        for letter in letters {
+            // What is longer is none of the names.
+            let Some(place) = name.get_mut(length) else {
+                return false;
+            };
+            *place = letter.to_ascii_lowercase();
+            length += 1;
+        }
+        let name = &name[..length];
+        let is_known = SECRET_NAMES.iter().any(|known| known.as_bytes() == name);
+        is_known && self.file.role != Role::Prompts
     }
 
     fn note(&mut self, path: String) {
@@ -277,6 +379,16 @@ mod tests {
             ("config.env", "export A=1\nHF_TOKEN='canary'", "line 2"),
             (
                 "config.json",
+                r#"{"hub_token": "canary", "hub_token": ""}"#,
+                "$.hub_token",
+            ),
+            (
+                "config.json",
+                r#"{"hub_token": "canary"} and more"#,
+                "line 1",
+            ),
+            (
+                "config.json",
                 "{ broken\n \"hub_token\": \"canary\",",
                 "line 2",
             ),
@@ -288,6 +400,12 @@ mod tests {
                 "{text}: {message}"
             );
         }
+    }
+
+    #[test]
+    fn no_name_of_a_secret_is_too_long_to_be_compared() {
+        let longest = SECRET_NAMES.iter().map(|name| name.len()).max();
+        assert_eq!(longest, Some(SECRET_NAME_BYTES_MAX));
     }
 
     #[test]
