@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use crate::config::PrivacyMode;
+use crate::fit::Offers;
 use crate::ports::EstimatedForecasts;
 use crate::staging::StagingArea;
 use crate::status::Refusal;
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) estimator: Arc<Estimator>,
     pub(crate) forecasts: Arc<EstimatedForecasts>,
     pub(crate) staging: Arc<StagingArea>,
+    pub(crate) offers: Arc<Offers>,
     pub(crate) privacy_mode: PrivacyMode,
     /// Where every node keeps the tables and the files of jobs.
     pub(crate) places: Arc<Places>,

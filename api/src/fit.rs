@@ -1,8 +1,12 @@
 //! Whether any worker could ever hold a job, by the rules that place it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-use stepcast_records::{GpuModel, Hardware, UsdMicros};
+use parking_lot::Mutex;
+use stepcast_estimator::Offer;
+use stepcast_records::{GpuModel, Hardware};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::JobId;
 use stepcast_scheduler::model::{Inventory, Job, JobSpec, JobState, Worker, WorkerState};
@@ -33,8 +37,29 @@ pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<
     (!misfits.is_empty()).then_some(misfits)
 }
 
-/// What workers that take part offer: every number of GPUs of one model, and its price.
-pub(crate) fn offers(state: &State) -> Vec<(Hardware, Option<UsdMicros>)> {
+/// What workers that take part offer, kept until one of them comes, goes or registers anew: every submission asks, and a
+/// fleet has thousands of workers.
+#[derive(Debug, Default)]
+pub(crate) struct Offers(Mutex<(u64, Arc<[Offer]>)>);
+
+impl Offers {
+    /// Every number of GPUs of one model, and its price.
+    pub(crate) fn of(&self, state: &State) -> Arc<[Offer]> {
+        let mut hash = DefaultHasher::new();
+        for worker in state.present_workers() {
+            (worker.id, worker.registered_ms, worker.inventory.gpus.len()).hash(&mut hash);
+            worker.inventory.price_per_gpu_hour.hash(&mut hash);
+        }
+        let seen = hash.finish();
+        let mut kept = self.0.lock();
+        if kept.0 != seen {
+            *kept = (seen, offers(state).into());
+        }
+        Arc::clone(&kept.1)
+    }
+}
+
+fn offers(state: &State) -> Vec<Offer> {
     let mut offers = Vec::new();
     for worker in state.present_workers() {
         for (model, positions) in by_model(&worker.inventory) {
@@ -42,14 +67,14 @@ pub(crate) fn offers(state: &State) -> Vec<(Hardware, Option<UsdMicros>)> {
                 .into_iter()
                 .filter(|count| usize::from(*count) <= positions.len())
             {
-                offers.push((
-                    Hardware { gpu: model, count },
-                    worker.price_per_hour(count.into()),
-                ));
+                offers.push(Offer {
+                    hardware: Hardware { gpu: model, count },
+                    price_per_hour: worker.price_per_hour(count.into()),
+                });
             }
         }
     }
-    offers.sort_unstable();
+    offers.sort_unstable_by_key(|offer| (offer.hardware, offer.price_per_hour));
     offers.dedup();
     offers
 }

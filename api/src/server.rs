@@ -134,6 +134,7 @@ pub async fn serve(
         handle,
         estimator,
         staging,
+        offers: Arc::default(),
         privacy_mode: config.privacy_mode,
         places: Arc::new(Places {
             store: config.store,

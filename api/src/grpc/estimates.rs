@@ -1,6 +1,7 @@
 //! What a run will take and cost, before it is submitted.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use stepcast_estimator::estimate::HARDWARE_MAX;
 use stepcast_estimator::{Ask, Day, Offer};
@@ -12,7 +13,7 @@ use stepcast_scheduler::model::{JobSpec, Objective, TrainerKind};
 use tonic::{Request, Response, Status};
 
 use crate::context::Context;
-use crate::{convert, fit, reading, status};
+use crate::{convert, reading, status};
 
 /// The service.
 pub(crate) struct Estimates(pub(crate) Context);
@@ -29,7 +30,8 @@ impl EstimatesService for Estimates {
         let missing = |error: Missing| missing(&error, &reading.dataset_ids);
         let plan = smallest_plan(&reading.workload).map_err(missing)?;
         let day = Day::today();
-        let mut estimates = ask(&self.0, &reading.workload, &hardware, day).map_err(missing)?;
+        let mut estimates =
+            ask(&self.0, &reading.workload, &hardware, &offers(&self.0), day).map_err(missing)?;
         estimates.sort_by_key(|estimate| rank(estimate, Objective::Cheapest));
         Ok(Response::new(v1::EstimateJobResponse {
             title: reading.title.clone(),
@@ -58,16 +60,16 @@ pub(super) async fn for_job(
     context: &Context,
     spec: &JobSpec,
 ) -> Result<Vec<v1::Estimate>, Status> {
-    let offered = context.handle.read_stale(fit::offers);
+    let offered = offers(context);
     let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
         (false, _) => spec.allow.clone(),
         (true, TrainerKind::Replay) => vec![GpuModel::REPLAY],
         (true, TrainerKind::SimpleTuner) => {
             let fitting = offered
                 .iter()
-                .filter(|(hardware, _)| hardware.count == spec.gpu_count);
+                .filter(|offer| offer.hardware.count == spec.gpu_count);
             let mut models: Vec<GpuModel> = fitting
-                .map(|(hardware, _)| hardware.gpu)
+                .map(|offer| offer.hardware.gpu)
                 .filter(|gpu| gpu.is_gpu())
                 .collect();
             models.dedup();
@@ -83,7 +85,8 @@ pub(super) async fn for_job(
         return Ok(Vec::new());
     }
     // Without the number of samples there is no number of steps, and so no estimate; the notes say what was assumed.
-    let mut estimates = ask(context, &spec.workload, &hardware, Day::today()).unwrap_or_default();
+    let mut estimates =
+        ask(context, &spec.workload, &hardware, &offered, Day::today()).unwrap_or_default();
     estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
     Ok(estimates.iter().map(convert::estimate).collect())
 }
@@ -103,23 +106,21 @@ pub(super) fn missing(error: &Missing, dataset_ids: &[String]) -> Status {
     )
 }
 
+fn offers(context: &Context) -> Arc<[Offer]> {
+    context.handle.read_stale(|state| context.offers.of(state))
+}
+
 fn ask(
     context: &Context,
     workload: &Workload,
     hardware: &[Hardware],
+    offers: &[Offer],
     day: Day,
 ) -> Result<Vec<Estimate>, Missing> {
-    let offers = context.handle.read_stale(fit::offers).into_iter();
-    let offers: Vec<Offer> = offers
-        .map(|(hardware, price_per_hour)| Offer {
-            hardware,
-            price_per_hour,
-        })
-        .collect();
     context.estimator.estimate(&Ask {
         workload,
         hardware,
-        offers: &offers,
+        offers,
         day,
     })
 }

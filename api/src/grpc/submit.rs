@@ -12,7 +12,7 @@ use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Missing, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::{Command, Reply, RequestId};
+use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
@@ -75,15 +75,17 @@ fn check_plan(reading: &Reading, gpu_count: u8) -> Result<(), Status> {
 /// Refuses what no worker can ever hold. Without any worker there is nothing to say yet. A job that was taken before is
 /// not refused now, since the same request has the same answer.
 async fn check_fit(jobs: &Jobs, request: RequestId, spec: &JobSpec) -> Result<(), Status> {
-    let now_ms = jobs.context.handle.now_ms();
-    let found = jobs
-        .context
-        .handle
-        .read(|state| match fit::misfits(state, spec, now_ms) {
-            Some(misfits) if !state.remembers(request) => Some(misfits),
-            _ => None,
-        });
-    match found.await.map_err(status::read)? {
+    let handle = &jobs.context.handle;
+    let now_ms = handle.now_ms();
+    let look = |state: &State| match fit::misfits(state, spec, now_ms) {
+        Some(misfits) if !state.remembers(request) => Some(misfits),
+        _ => None,
+    };
+    // What fits a moment ago is taken; only a refusal must know every worker there is.
+    if handle.read_stale(look).is_none() {
+        return Ok(());
+    }
+    match handle.read(look).await.map_err(status::read)? {
         None => Ok(()),
         Some(misfits) => Err(never(spec, &misfits)),
     }
