@@ -20,9 +20,13 @@ pub fn plan(
     max: usize,
 ) -> Vec<Placement> {
     let mut round = Round::new(state, forecast, now_ms.max(state.newest_stamp_ms()));
-    state
-        .pending()
-        .filter_map(|job| round.visit(job))
-        .take(max)
-        .collect()
+    let mut placements = Vec::new();
+    for job in state.pending() {
+        // Without a free GPU nothing more starts in this look, however long the queue is and whatever is kept for whom.
+        if placements.len() >= max || !round.pool.has_room() {
+            break;
+        }
+        placements.extend(round.visit(job));
+    }
+    placements
 }

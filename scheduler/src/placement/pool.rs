@@ -35,6 +35,8 @@ pub(super) struct Pool<'a> {
     pub(super) slots: Vec<Slot<'a>>,
     /// The positions of those that take new work, equal ones together: what fits one fits all of its kind.
     pub(super) kinds: Vec<Vec<usize>>,
+    /// Workers from the first on that have nothing left.
+    spent: usize,
 }
 
 impl<'a> Pool<'a> {
@@ -45,7 +47,11 @@ impl<'a> Pool<'a> {
             .map(|worker| Slot::of(worker, now_ms))
             .collect();
         let kinds = kinds(&slots);
-        let mut pool = Self { slots, kinds };
+        let mut pool = Self {
+            slots,
+            kinds,
+            spent: 0,
+        };
         for (_, attempt) in state
             .leases()
             .filter_map(|lease| state.live_attempt(lease.epoch))
@@ -62,6 +68,20 @@ impl<'a> Pool<'a> {
         self.kinds[kind]
             .iter()
             .map(|position| (*position, &self.slots[*position]))
+    }
+
+    /// Whether there is a GPU left for anybody. GPUs only become fewer during a look, so a worker that has none is not
+    /// looked at again.
+    pub(super) fn has_room(&mut self) -> bool {
+        let has_room = |slot: &Slot<'_>| slot.worker.takes_work() && slot.available(Gpus::MAX) != 0;
+        while self
+            .slots
+            .get(self.spent)
+            .is_some_and(|slot| !has_room(slot))
+        {
+            self.spent += 1;
+        }
+        self.spent < self.slots.len()
     }
 
     fn find(&mut self, worker: WorkerId) -> Option<&mut Slot<'a>> {
