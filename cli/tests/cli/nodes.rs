@@ -179,8 +179,8 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     let path = example();
     let submit = ["submit", path.to_str().unwrap(), "--yes"];
     let job = cluster.call_at(&address, &submit).ok().trim().to_owned();
-    assert_eq!(cluster.jobs(&address, &[]), [job.clone()]);
-    until(|| cluster.jobs(&address, &["--stale"]) == [job.clone()]);
+    assert_eq!(cluster.jobs(&address, &[]), [job.as_str()]);
+    until(|| cluster.jobs(&address, &["--stale"]) == [job.as_str()]);
     let metrics = cluster.node(follower).probe("/metrics");
     assert!(metrics.contains("stepcast_raft_voters 3\n"), "{metrics}");
     assert!(
@@ -192,7 +192,7 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     let moved = cluster.ask(&["cluster", "transfer", &format!("n{follower}"), "--json"]);
     assert_eq!(moved["leader_id"], follower);
     cluster.kill(follower);
-    assert_eq!(cluster.jobs(&cluster.addresses(), &[]), [job.clone()]);
+    assert_eq!(cluster.jobs(&cluster.addresses(), &[]), [job.as_str()]);
     let next = cluster.leader();
     assert_ne!(next, follower);
     until(|| {
