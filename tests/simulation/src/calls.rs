@@ -11,7 +11,7 @@ use stepcast_cluster::{
     AttachError, ContributeError, Contribution, Handle, JobUpdate, ProposeError, ReadError,
     Runtime, Session,
 };
-use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
+use stepcast_scheduler::ids::{InstanceId, JobId, WorkerId};
 use stepcast_scheduler::{Command, Reply, RequestId};
 use tokio::sync::oneshot;
 
@@ -208,11 +208,9 @@ async fn serve_session(
     } = session;
     let reading = async move {
         while let Some(report) = up.next().await {
-            let report = if unfenced {
-                unfence(handle, report)
-            } else {
-                report
-            };
+            if unfenced && believe(handle, &report).await {
+                continue;
+            }
             if reports.report(report).await.is_err() {
                 return;
             }
@@ -244,37 +242,30 @@ async fn serve_session(
     }
 }
 
-/// A deliberate bug: whatever epoch a report names, it is taken for the newest of its job.
-fn unfence(handle: &Handle, report: Report) -> Report {
-    let newest = |job: JobId, epoch: Epoch| {
-        let newest = handle.read_stale(|state| Some(state.job(job)?.live_attempt()?.epoch));
-        newest.unwrap_or(epoch)
+/// A deliberate bug: the end of an old epoch is taken for the end of the newest attempt of its job.
+async fn believe(handle: &Handle, report: &Report) -> bool {
+    let Report::Ended {
+        job,
+        epoch,
+        outcome,
+        step,
+        detail,
+    } = report
+    else {
+        return false;
     };
-    match report {
-        Report::Started { job, epoch } => Report::Started {
-            job,
-            epoch: newest(job, epoch),
-        },
-        Report::Checkpointed { job, epoch, step } => Report::Checkpointed {
-            job,
-            epoch: newest(job, epoch),
-            step,
-        },
-        Report::Ended {
-            job,
-            epoch,
-            outcome,
-            step,
-            detail,
-        } => Report::Ended {
-            job,
-            epoch: newest(job, epoch),
-            outcome,
-            step,
-            detail,
-        },
-        other => other,
-    }
+    let newest = handle.read_stale(|state| Some(state.job(*job)?.live_attempt()?.epoch));
+    let Some(newest) = newest.filter(|newest| newest != epoch) else {
+        return false;
+    };
+    let command = Command::EndAttempt {
+        job: *job,
+        epoch: newest,
+        outcome: *outcome,
+        step: *step,
+        detail: detail.clone(),
+    };
+    handle.propose(command, None).await.is_ok()
 }
 
 /// A person's watch arrives at a node.

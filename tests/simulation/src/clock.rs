@@ -35,6 +35,11 @@ pub(crate) struct HostClock {
 
 impl HostClock {
     pub(crate) fn new(kernel: &Arc<Kernel>, follows_wall: bool) -> Arc<Self> {
+        Self::slower(kernel, follows_wall, 1)
+    }
+
+    /// A clock that runs so many times slower than it should, for a deliberate bug.
+    pub(crate) fn slower(kernel: &Arc<Kernel>, follows_wall: bool, times: u64) -> Arc<Self> {
         let (rate, begin, jumped_ms) = kernel.roll(|dice| {
             let rate = 1_000_000 - DRIFT_PPM + dice.roll(2 * DRIFT_PPM + 1);
             (
@@ -45,7 +50,7 @@ impl HostClock {
         });
         Arc::new(Self {
             kernel: Arc::clone(kernel),
-            rate,
+            rate: rate / times,
             begin,
             jumped_ms: AtomicI64::new(jumped_ms),
             leapt: AtomicU64::new(0),

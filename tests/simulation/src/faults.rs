@@ -94,6 +94,31 @@ fn crash(world: &mut World, id: u64, lasts: Micros) {
         .after(lasts, move |world| node::start(world, id));
 }
 
+/// A node has given its vote: the worst moment to lose it, and for whoever got it to be alone.
+pub(crate) fn at_a_vote(world: &mut World, voter: u64, candidate: u64) {
+    if world.is_in_peace() || !world.kernel.roll(|dice| dice.per_mille(60)) {
+        return;
+    }
+    let (soon, lasts, alone) = world.kernel.roll(|dice| {
+        (
+            dice.between(100, 2 * MS),
+            dice.between(50 * MS, 600 * MS),
+            dice.between(SECOND, 4 * SECOND),
+        )
+    });
+    world.kernel.after(soon, move |world| {
+        crash(world, voter, lasts);
+        let nodes = (1..=world.options.nodes).filter(|id| *id != voter && *id != candidate);
+        let wires = nodes.flat_map(|id| {
+            let (other, led) = (Host::Node(id), Host::Node(candidate));
+            [(other, led), (led, other)]
+        });
+        let wires = wires.collect();
+        world.checks.count("votes lost in a crash");
+        cut(world, wires, alone);
+    });
+}
+
 fn crash_all(world: &mut World, lasts: Micros) {
     world.checks.count("power failures");
     for id in 1..=world.options.nodes {
@@ -234,7 +259,11 @@ fn at_a_worker(world: &mut World) {
         (
             dice.roll(workers) + 1,
             dice.roll(100),
-            dice.between(200 * MS, 14 * SECOND),
+            if dice.per_mille(300) {
+                dice.between(10 * SECOND, 24 * SECOND)
+            } else {
+                dice.between(200 * MS, 10 * SECOND)
+            },
         )
     });
     match kind {

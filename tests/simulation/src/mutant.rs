@@ -38,7 +38,7 @@ macro_rules! mutants {
 mutants! {
     AckBeforeSync, "ack-before-sync",
         "A node says that its log is on disk before it is.",
-        [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree];
+        [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree, NoPanic];
     EpochNotChecked, "epoch-not-checked",
         "A leader takes a report on an old epoch for one on the newest.",
         [OldEpochsAreRefused];
@@ -49,7 +49,7 @@ mutants! {
         "A new leader does not give leases a full term.",
         [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
     WorkerClockIsSlow, "worker-clock-is-slow",
-        "A worker counts its leases by a clock that is much too slow.",
+        "A worker and its guards count leases by a clock that runs at half the speed.",
         [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
     RequestForgotten, "request-forgotten",
         "A node that begins from a snapshot does not know the requests before it.",
@@ -58,17 +58,20 @@ mutants! {
         "A node applies the last entry before its restart a second time.",
         [StatesAgree, TerminalIsFinal, Invariants];
     VoteLost, "vote-lost",
-        "A node forgets its vote when it restarts.",
-        [OneLeaderATerm, CommittedEntriesAgree, LogsMatch];
+        "A node forgets its newest vote, and the term it was in, when it restarts.",
+        [OneLeaderATerm, CommittedEntriesAgree, LogsMatch, NoPanic];
     ReadWithoutQuorum, "read-without-quorum",
         "A node answers reads from its own state without asking the others.",
         [ReadsAreLinearizable, AcknowledgedIsKept];
     WatchGap, "watch-gap",
         "A watch leaves an event out.",
         [WatchesAreWhole];
-    StaleLeader, "stale-leader",
-        "A leader is not told that it no longer leads, and goes on renewing leases.",
-        [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu, EverythingEnds];
+    GuardSleeps, "guard-sleeps",
+        "A guard does not end its trainer at the deadline, so that a worker that hangs lets it run on.",
+        [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
+    SamplesRenamed, "samples-renamed",
+        "A worker sends the same samples under a new id when it had no answer.",
+        [ContributionsCountOnce];
 }
 
 impl fmt::Display for Mutant {

@@ -182,7 +182,9 @@ pub(crate) fn start(world: &mut World, id: u64) {
     }
     loaded.hard_state.commit = loaded.hard_state.commit.max(at.index);
     if mutant == Some(Mutant::VoteLost) {
+        let least = loaded.last().term;
         loaded.hard_state.vote = 0;
+        loaded.hard_state.term = least.max(loaded.hard_state.term.saturating_sub(1));
     }
     let replayed = loaded
         .entries

@@ -237,7 +237,13 @@ impl Person {
         let (id, steps, gpus, limit) = self.process.kernel.roll(|dice| {
             let gpus = *dice.pick(&[1, 1, 1, 1, 2, 2, 4]).unwrap_or(&1);
             let limit = dice.per_mille(60).then(|| dice.between(1_000, 6_000));
-            (dice.wide(), dice.between(1, 16), gpus, limit)
+            let long = dice.per_mille(300);
+            let steps = if long {
+                dice.between(20, 70)
+            } else {
+                dice.between(1, 16)
+            };
+            (dice.wide(), steps, gpus, limit)
         });
         let mut spec = JobSpec::new(workload(steps), StagingId(id));
         spec.gpu_count = gpus;

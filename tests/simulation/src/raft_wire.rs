@@ -3,6 +3,7 @@
 use raft::eraftpb::{Message, MessageType};
 use stepcast_cluster::consensus::log::Position;
 
+use crate::faults;
 use crate::kernel::{Host, MS};
 use crate::node::{self, snapshots};
 use crate::world::World;
@@ -16,6 +17,9 @@ pub(crate) fn send(world: &mut World, messages: Vec<Message>) {
             continue;
         }
         let (from, to) = (message.from, message.to);
+        if message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject {
+            faults::at_a_vote(world, from, to);
+        }
         for arrives in world.network.datagram(&world.kernel).into_iter().flatten() {
             let message = message.clone();
             world.kernel.after(arrives, move |world| {

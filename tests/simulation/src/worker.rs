@@ -17,6 +17,7 @@ use self::process::Shell;
 use self::trainer::{Launching, Trainer};
 use crate::clock::{HostClock, Process};
 use crate::kernel::{Host, Micros, Owner};
+use crate::mutant::Mutant;
 use crate::world::World;
 
 /// What a worker keeps on disk. Every write is synced before anything is said of it.
@@ -64,12 +65,15 @@ struct Running {
 
 impl Machine {
     pub(crate) fn new(world: &World, number: u64, gpus: u8) -> Self {
+        // A deliberate bug: as if leases were counted in processor time.
+        let slow = world.options.mutant == Some(Mutant::WorkerClockIsSlow);
+        let slower = if slow { 2 } else { 1 };
         let mut instance = [0; 16];
         instance[0] = 1 + u8::try_from(number).unwrap_or(0);
         Self {
             number,
             gpus,
-            clock: HostClock::new(&world.kernel, false),
+            clock: HostClock::slower(&world.kernel, false, slower),
             folder: Arc::default(),
             instance: InstanceId(instance),
             token: token(number),

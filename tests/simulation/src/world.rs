@@ -160,6 +160,11 @@ impl World {
         self.executor.resume(owner);
     }
 
+    /// Whether nothing goes wrong any more.
+    pub(crate) fn is_in_peace(&self) -> bool {
+        self.kernel.now() >= self.options.troubled
+    }
+
     /// The node that leads the newest term, if one does.
     pub(crate) fn leader(&self) -> Option<u64> {
         let leading = self.nodes.values().filter_map(|machine| {

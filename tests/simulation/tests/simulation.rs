@@ -1,6 +1,6 @@
 //! A fixed set of seeds, on every core: nothing is seen that must never be, and a seed plays the same every time.
 
-use stepcast_simulation::{Options, play, run};
+use stepcast_simulation::{Mutant, Options, play, run};
 
 /// Seeds in every run of the tests. More: `cargo run -p stepcast-simulation -- --seeds N`.
 const SEEDS: u64 = 2_000;
@@ -45,5 +45,31 @@ fn the_same_seed_plays_the_same() {
         let again = run(Options::new(seed));
         assert_eq!(once.trace_hash, again.trace_hash, "seed {seed}");
         assert_eq!(once.counts, again.counts, "seed {seed}");
+    }
+}
+
+/// A deliberate bug is caught within this many seeds, most of them by one of the first ten.
+const MUTANT_SEEDS: u64 = 400;
+
+#[test]
+fn every_deliberate_bug_is_caught_by_the_check_it_is_for() {
+    for mutant in Mutant::ALL {
+        let (_, caught) = play(0, MUTANT_SEEDS, |seed| {
+            let mut options = Options::new(seed);
+            options.mutant = Some(*mutant);
+            options
+        });
+        let Some(report) = caught else {
+            panic!(
+                "no seed of {MUTANT_SEEDS} catches `{mutant}`: {}",
+                mutant.sentence()
+            );
+        };
+        let found = report.violation.map(|violation| violation.check);
+        assert!(
+            found.is_some_and(|check| mutant.caught_by().contains(&check)),
+            "seed {} catches `{mutant}` with {found:?}",
+            report.seed
+        );
     }
 }

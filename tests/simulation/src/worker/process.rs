@@ -198,13 +198,7 @@ impl Work {
             .clock
             .monotonic()
             .saturating_sub(self.from);
-        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
-        // A deliberate bug: a clock that is much too slow, as if the lease were counted in processor time.
-        if self.shell.mutant == Some(Mutant::WorkerClockIsSlow) {
-            passed / 2
-        } else {
-            passed
-        }
+        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn order(&mut self, order: Order) {

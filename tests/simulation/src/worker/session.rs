@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::process::{News, Shell, job_id};
 use crate::calls::{self, Down, Failure, Request, Response};
+use crate::mutant::Mutant;
 use crate::network::{self, Receiver, Sender};
 
 /// How long an answer is waited for.
@@ -268,6 +269,20 @@ fn outcome(outcome: agent::Outcome) -> Outcome {
     Outcome::Failed(failure)
 }
 
+/// A deliberate bug: samples that nobody has acknowledged are sent as others the next time.
+fn rename(shell: &Shell, id: [u8; 16]) {
+    if shell.mutant != Some(Mutant::SamplesRenamed) {
+        return;
+    }
+    let mut folder = shell.folder.lock();
+    if let Some(epoch) = folder.spool.remove(&id) {
+        let new = shell.runtime.kernel.roll(crate::dice::Dice::wide);
+        let found = shell.checks.histories.lock().measured(new, epoch);
+        shell.checks.judge(found);
+        folder.spool.insert(new, epoch);
+    }
+}
+
 /// Sends samples until each is acknowledged, under the id it was kept with.
 pub(super) async fn spool(shell: Arc<Shell>) {
     loop {
@@ -286,7 +301,7 @@ pub(super) async fn spool(shell: Arc<Shell>) {
                     shell.folder.lock().spool.remove(&id);
                     shell.checks.count("contributions acknowledged");
                 }
-                Ok(_) | Err(Failure::Refused | Failure::Unknown) => {}
+                Ok(_) | Err(Failure::Refused | Failure::Unknown) => rename(&shell, id),
             }
         }
         let again = pin!(shell.runtime.sleep(SAMPLES_AGAIN));

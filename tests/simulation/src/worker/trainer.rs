@@ -7,6 +7,7 @@ use stepcast_worker::event::{Event, Received, Stage, StageStatus};
 use super::hop;
 use crate::checks::Finish;
 use crate::kernel::{MS, Micros, SECOND};
+use crate::mutant::Mutant;
 use crate::world::World;
 
 /// The guard's own deadline before the worker has named one.
@@ -159,7 +160,9 @@ fn guard(world: &mut World, number: u64, epoch: Epoch) {
     world.kernel.after(wait, move |world| {
         let told_another =
             self::trainer(world, number, epoch).is_none_or(|trainer| trainer.deadline != deadline);
-        if !told_another {
+        // A deliberate bug: nobody is there to end it.
+        let sleeps = world.options.mutant == Some(Mutant::GuardSleeps);
+        if !told_another && !sleeps {
             world.checks.count("trainers ended by their guard");
             kill(world, number, epoch);
         }
