@@ -160,8 +160,14 @@ pub enum Output {
         /// The epochs to renew.
         epochs: Vec<Epoch>,
     },
-    /// Prepare the attempt's directory and start its trainer under a guard.
-    Launch(Epoch),
+    /// Prepare the attempt's directory and start its trainer under a guard, which kills it at the deadline from the very
+    /// beginning: whoever started it may be stopped before it can say so.
+    Launch {
+        /// Which attempt.
+        epoch: Epoch,
+        /// Milliseconds from now until the deadline.
+        in_ms: u64,
+    },
     /// Tell the leader that the trainer runs.
     Started(Epoch),
     /// Have the guard kill the trainer this long from now, unless told a later time before.

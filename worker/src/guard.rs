@@ -24,9 +24,6 @@ use rustix::process::{Pid, WaitOptions, WaitStatus};
 pub use self::client::{Error, Guard, Status};
 use self::tree::Tree;
 
-/// How long the guard lives without a first deadline: a worker that says nothing after starting it is broken.
-const FIRST_DEADLINE: Duration = Duration::from_secs(60);
-
 /// Commands and exits waiting to be handled. The worker sends a few a minute; a reader that waits is fine.
 const QUEUE: usize = 64;
 
@@ -61,6 +58,11 @@ pub fn run(command: &[OsString]) -> ExitCode {
         // Still works for trainers that stay in their group; the worker's own clean-up finds the others.
         eprintln!("stepcast guard: cannot become the reaper of the trainer's processes: {error}");
     }
+    // Nothing runs before it is known for how long it may: the worker may have been stopped since it started this guard.
+    let Some(left) = first_deadline() else {
+        say("failed nobody said how long it may run");
+        return ExitCode::FAILURE;
+    };
     let pid = match start(program, arguments) {
         Ok(pid) => pid,
         Err(error) => {
@@ -73,7 +75,7 @@ pub fn run(command: &[OsString]) -> ExitCode {
     let commands = sender.clone();
     std::thread::spawn(move || read_commands(&commands));
     std::thread::spawn(move || reap(pid, &sender));
-    let status = watch(&messages, Tree::of(pid));
+    let status = watch(&messages, Tree::of(pid), Instant::now() + left);
     match status.and_then(|status| status.terminating_signal()) {
         Some(signal) => say(&format!("signaled {signal}")),
         None => say(&format!(
@@ -104,8 +106,7 @@ fn start(program: &OsString, arguments: &[OsString]) -> std::io::Result<Pid> {
 ///
 /// When the first process ends by itself, what it left behind is killed. After SIGTERM the others may still be saving,
 /// so they have until the worker says `kill` or the deadline passes.
-fn watch(messages: &Receiver<Message>, tree: Tree) -> Option<WaitStatus> {
-    let mut deadline = Instant::now() + FIRST_DEADLINE;
+fn watch(messages: &Receiver<Message>, tree: Tree, mut deadline: Instant) -> Option<WaitStatus> {
     let mut asked = false;
     let mut killed = false;
     let mut gone = None;
@@ -141,6 +142,19 @@ fn watch(messages: &Receiver<Message>, tree: Tree) -> Option<WaitStatus> {
         if killed && living > 0 {
             std::thread::sleep(SWEEP_EVERY);
         }
+    }
+}
+
+/// How long the trainer may run, which the worker says first; nothing if it says something else or is gone.
+fn first_deadline() -> Option<Duration> {
+    let mut line = String::new();
+    let mut stdin = std::io::stdin().lock();
+    std::io::Read::take(&mut stdin, LINE_BYTES)
+        .read_line(&mut line)
+        .ok()?;
+    match parse(line.trim()) {
+        Some(Message::Deadline(left)) => Some(left),
+        _ => None,
     }
 }
 

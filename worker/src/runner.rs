@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
@@ -29,8 +30,8 @@ const OUTPUT_REST: Duration = Duration::from_secs(5);
 /// What the agent wants of the trainer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Let it run this much longer, in milliseconds.
-    Deadline(u64),
+    /// Let it run until then.
+    Deadline(Instant),
     /// Ask for a checkpoint.
     Checkpoint,
     /// SIGTERM.
@@ -55,6 +56,7 @@ struct NotLaunched(Failure, String);
 pub(crate) async fn run(
     host: Arc<Host>,
     assignment: Assignment,
+    until: Instant,
     mut commands: mpsc::Receiver<Command>,
     inputs: mpsc::Sender<Input>,
 ) {
@@ -62,7 +64,7 @@ pub(crate) async fn run(
     let launched = tokio::select! {
         biased;
         () = told_to_end(&mut commands) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
-        launched = launch(&host, &assignment, &inputs) => launched,
+        launched = launch(&host, &assignment, until, &inputs) => launched,
     };
     let end = match launched {
         Ok(trainer) => {
@@ -94,6 +96,7 @@ async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
 async fn launch(
     host: &Arc<Host>,
     assignment: &Assignment,
+    until: Instant,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<Trainer, NotLaunched> {
     let epoch = assignment.epoch;
@@ -140,11 +143,19 @@ async fn launch(
     };
     let launch = trainer::prepare(&ground).map_err(|error| failed(error.failure())(&error))?;
     drop(files);
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(NotLaunched(
+            Failure::LaunchFailed,
+            "its lease ended before it was started".to_owned(),
+        ));
+    }
     let mut guard = Guard::start(
         &guard_command(host),
         &launch.command,
         &launch.directory,
         &launch.environment,
+        left,
     )
     .await
     .map_err(|error| launch_failed(&error))?;
@@ -208,7 +219,10 @@ async fn watch(
                 Status::Started(_) | Status::Failed(_) => {}
             },
             command = commands.recv(), if open => match command {
-                Some(Command::Deadline(in_ms)) => trainer.guard.deadline(in_ms).await,
+                Some(Command::Deadline(at)) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    trainer.guard.deadline(left).await;
+                }
                 Some(Command::Terminate) => trainer.guard.terminate().await,
                 Some(Command::Kill) => trainer.guard.kill().await,
                 // The loop has ended.

@@ -224,21 +224,25 @@ impl Work {
     fn handle(&mut self, input: Input) {
         let now = millis(self.from.elapsed());
         for output in self.agent.handle(input, now) {
-            self.act(output);
+            self.act(output, now);
         }
     }
 
-    fn act(&mut self, output: Output) {
+    fn act(&mut self, output: Output, now: u64) {
+        // A moment and not a time from now: this process may be stopped at any point on the way to the guard.
+        let at = |in_ms: u64| self.from + Duration::from_millis(now.saturating_add(in_ms));
         match output {
             Output::Renew { renewal, epochs } => {
                 self.host.outbox.push(Report::Renew { renewal, epochs })
             }
-            Output::Launch(epoch) => self.launch(epoch),
+            Output::Launch { epoch, in_ms } => self.launch(epoch, at(in_ms)),
             Output::Started(epoch) => {
                 let job = self.job(epoch);
                 self.host.outbox.push(Report::Started { epoch, job });
             }
-            Output::Deadline { epoch, in_ms } => self.command(epoch, Command::Deadline(in_ms)),
+            Output::Deadline { epoch, in_ms } => {
+                self.command(epoch, Command::Deadline(at(in_ms)));
+            }
             Output::RequestCheckpoint(epoch) => self.command(epoch, Command::Checkpoint),
             Output::Terminate(epoch) => self.command(epoch, Command::Terminate),
             Output::Kill(epoch) => self.command(epoch, Command::Kill),
@@ -259,7 +263,7 @@ impl Work {
         }
     }
 
-    fn launch(&mut self, epoch: Epoch) {
+    fn launch(&mut self, epoch: Epoch, until: Instant) {
         let Some(known) = self.attempts.get_mut(&epoch) else {
             return;
         };
@@ -269,6 +273,7 @@ impl Work {
         self.runners.spawn(runner::run(
             Arc::clone(&self.host),
             assignment,
+            until,
             receiver,
             self.inputs.clone(),
         ));

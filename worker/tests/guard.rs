@@ -15,6 +15,9 @@ use tokio::io::{AsyncBufReadExt, Lines};
 /// How long a thing that must happen may take on a busy machine before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A deadline that no test comes near.
+const LONG: Duration = Duration::from_secs(600);
+
 fn guard_command() -> Vec<OsString> {
     vec![env!("CARGO_BIN_EXE_stepcast-worker").into(), "guard".into()]
 }
@@ -27,9 +30,15 @@ async fn start(
 ) {
     let trainer: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into()];
     let environment = vec![("PATH".into(), std::env::var_os("PATH").unwrap())];
-    let mut guard = Guard::start(&guard_command(), &trainer, Path::new("/"), &environment)
-        .await
-        .unwrap();
+    let mut guard = Guard::start(
+        &guard_command(),
+        &trainer,
+        Path::new("/"),
+        &environment,
+        LONG,
+    )
+    .await
+    .unwrap();
     let output = tokio::io::BufReader::new(guard.take_output().unwrap()).lines();
     (guard, output)
 }
@@ -69,7 +78,7 @@ async fn the_exit_code_and_the_output_come_through() {
 #[tokio::test]
 async fn a_trainer_that_cannot_start_is_named() {
     let trainer: Vec<OsString> = vec!["/no/such/trainer".into()];
-    let failed = Guard::start(&guard_command(), &trainer, Path::new("/"), &[]).await;
+    let failed = Guard::start(&guard_command(), &trainer, Path::new("/"), &[], LONG).await;
     assert!(failed.unwrap_err().to_string().contains("No such file"));
 }
 
@@ -127,8 +136,8 @@ async fn kill_ends_what_ignores_sigterm_and_reparents() {
 async fn a_passed_deadline_kills_and_a_renewed_one_does_not() {
     let (mut guard, mut output) = start("echo $$; while :; do sleep 0.05; done").await;
     let trainer: u32 = output.next_line().await.unwrap().unwrap().parse().unwrap();
-    guard.deadline(600_000).await;
-    guard.deadline(1).await;
+    guard.deadline(LONG).await;
+    guard.deadline(Duration::from_millis(1)).await;
     assert_eq!(
         status(&mut guard).await,
         Status::Ended(ExitStatus::Signal(9))
@@ -136,7 +145,7 @@ async fn a_passed_deadline_kills_and_a_renewed_one_does_not() {
     wait_until_gone(trainer);
     let (mut guard, mut output) = start("echo up; read -r _ </dev/null; exit 5").await;
     output.next_line().await.unwrap();
-    guard.deadline(600_000).await;
+    guard.deadline(LONG).await;
     assert_eq!(status(&mut guard).await, Status::Ended(ExitStatus::Code(5)));
 }
 
@@ -146,12 +155,6 @@ fn the_trainer_ends_with_a_worker_that_is_killed() {
         "setsid sh -c 'echo $$; while :; do sleep 0.05; done' & while :; do sleep 0.05; done",
     );
     let hidden: u32 = first_line(guard.stderr.take().unwrap()).parse().unwrap();
-    guard
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(b"deadline 600000\n")
-        .unwrap();
     // What the kernel does to the pipe when the worker is killed with signal 9.
     drop(guard.stdin.take());
     guard.wait().unwrap();
@@ -161,16 +164,51 @@ fn the_trainer_ends_with_a_worker_that_is_killed() {
 fn spawn_piped(script: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stepcast-worker"));
     command.args(["guard", "--", "/bin/sh", "-c", script]);
-    command
+    let mut guard = command
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    let stdin = guard.stdin.as_mut().unwrap();
+    stdin.write_all(b"deadline 600000\n").unwrap();
+    guard
 }
 
 fn first_line(pipe: impl std::io::Read) -> String {
     let mut line = String::new();
     BufReader::new(pipe).read_line(&mut line).unwrap();
     line.trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_trainer_whose_time_is_over_when_it_is_started_does_not_live() {
+    let trainer: Vec<OsString> = ["/bin/sh", "-c", "while :; do sleep 0.05; done"]
+        .map(OsString::from)
+        .into();
+    let environment = vec![("PATH".into(), std::env::var_os("PATH").unwrap())];
+    let over = Duration::ZERO;
+    let mut guard = Guard::start(
+        &guard_command(),
+        &trainer,
+        Path::new("/"),
+        &environment,
+        over,
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        status(&mut guard).await,
+        Status::Ended(ExitStatus::Signal(9))
+    );
+}
+
+#[test]
+fn nothing_is_started_before_it_is_said_how_long_it_may_run() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stepcast-worker"));
+    command.args(["guard", "--", "/bin/sh", "-c", "echo it runs >&2"]);
+    let said = command.stdin(Stdio::null()).output().unwrap();
+    assert!(!said.status.success());
+    assert_eq!(String::from_utf8_lossy(&said.stderr), "");
+    assert!(String::from_utf8_lossy(&said.stdout).starts_with("failed "));
 }

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use stepcast_records::{
     Accumulation, BatchSize, GpuModel, HalfMegapixels, Hardware, InferenceSteps, Precision,
@@ -173,12 +174,18 @@ async fn play(recording: &Path, exit: u8, cancelled: bool) -> End {
     let environment = [(TOKEN_VARIABLE.into(), "token".into())];
     let guard_command = [binary, "guard".into()];
     let mut agent = running_agent();
-    let mut guard = Guard::start(&guard_command, &player, Path::new("/"), &environment)
-        .await
-        .unwrap();
+    let mut guard = Guard::start(
+        &guard_command,
+        &player,
+        Path::new("/"),
+        &environment,
+        Duration::from_secs(600),
+    )
+    .await
+    .unwrap();
     let mut output = guard.take_output().unwrap();
     tokio::spawn(async move { tokio::io::copy(&mut output, &mut tokio::io::sink()).await });
-    guard.deadline(600_000).await;
+    guard.deadline(Duration::from_secs(600)).await;
     let status = loop {
         tokio::select! {
             biased;

@@ -56,7 +56,7 @@ mutants! {
         [OneRequestOneJob];
     AppliedTwice, "applied-twice",
         "A node applies the last entry before its restart a second time.",
-        [StatesAgree, TerminalIsFinal, Invariants];
+        [StatesAgree, TerminalIsFinal, Invariants, ReadsAreLinearizable];
     VoteLost, "vote-lost",
         "A node forgets its newest vote, and the term it was in, when it restarts.",
         [OneLeaderATerm, CommittedEntriesAgree, LogsMatch, NoPanic];

@@ -95,6 +95,10 @@ impl Machine {
         }
     }
 
+    fn is_paused(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.paused)
+    }
+
     /// Whether anything of an attempt is still there.
     pub(crate) fn is_idle(&self) -> bool {
         self.trainers.is_empty() && self.launching.is_empty()

@@ -114,7 +114,10 @@ impl Attempt {
             self.deadline_ms = Some(deadline_ms);
             if deadline_ms > now {
                 self.life = Life::Launching;
-                out.push(Output::Launch(self.epoch));
+                out.push(Output::Launch {
+                    epoch: self.epoch,
+                    in_ms: deadline_ms - now,
+                });
             }
             return;
         }

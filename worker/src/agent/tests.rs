@@ -159,7 +159,12 @@ fn nothing_runs_before_the_first_renewal_is_answered() {
         }]
     );
     script.now = 400;
-    assert_eq!(script.renewed(0, &[5]), [Output::Launch(5)]);
+    // Counted from 0, when the renewal was sent.
+    let in_ms = TERM_MS - MARGIN_MS - 400;
+    assert_eq!(
+        script.renewed(0, &[5]),
+        [Output::Launch { epoch: 5, in_ms }]
+    );
     let out = script.at(1_000, Input::Launched(5));
     // Counted from 0, when the renewal was sent: not from 400, when the answer came.
     assert_eq!(
@@ -345,7 +350,11 @@ fn before_the_first_step_there_is_nothing_to_save() {
 fn a_cancel_while_launching_ends_what_is_started_after_all() {
     let mut script = Script::default();
     script.input(assigned(5, 1));
-    assert_eq!(script.renewed(0, &[5]), [Output::Launch(5)]);
+    let in_ms = TERM_MS - MARGIN_MS;
+    assert_eq!(
+        script.renewed(0, &[5]),
+        [Output::Launch { epoch: 5, in_ms }]
+    );
     let stop = Input::Stop {
         epoch: 5,
         why: Why::Cancelled,
@@ -387,7 +396,11 @@ fn the_time_limit_counts_from_the_launch_and_saves_first() {
 fn attempts_do_not_touch_each_other() {
     let mut script = Script::running();
     script.input(assigned(6, 2));
-    assert_eq!(script.renewed(1, &[5, 6]), [Output::Launch(6)]);
+    let in_ms = TERM_MS - MARGIN_MS;
+    assert_eq!(
+        script.renewed(1, &[5, 6]),
+        [Output::Launch { epoch: 6, in_ms }]
+    );
     let failed = Input::LaunchFailed {
         epoch: 6,
         failure: Failure::StagingMissing,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -44,12 +45,14 @@ pub enum Error {
 impl Guard {
     /// Starts `guard` (the program and its leading arguments) with the trainer's command behind it.
     ///
-    /// `environment` replaces the worker's own environment completely.
+    /// `environment` replaces the worker's own environment completely. The guard is told how long the trainer may run
+    /// (`left`) before it starts it: the worker may be stopped in the next moment.
     pub async fn start(
         guard: &[OsString],
         trainer: &[OsString],
         directory: &Path,
         environment: &[(OsString, OsString)],
+        left: Duration,
     ) -> Result<Self, Error> {
         let Some((program, leading)) = guard.split_first() else {
             return Err(Error::Guard(std::io::Error::other(
@@ -84,6 +87,7 @@ impl Guard {
             stderr,
             trainer_pid: 0,
         };
+        guard.deadline(left).await;
         match guard.status().await {
             Status::Started(pid) => guard.trainer_pid = pid,
             Status::Failed(why) => return Err(Error::Trainer(why)),
@@ -103,8 +107,8 @@ impl Guard {
     }
 
     /// Lets the trainer run for this long from now.
-    pub async fn deadline(&mut self, in_ms: u64) {
-        self.say(&format!("deadline {in_ms}\n")).await;
+    pub async fn deadline(&mut self, left: Duration) {
+        self.say(&format!("deadline {}\n", left.as_millis())).await;
     }
 
     /// Sends SIGTERM to all of the trainer's processes.

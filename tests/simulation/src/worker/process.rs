@@ -264,7 +264,7 @@ impl Work {
         let push = |report| self.shell.outbox.change(|w| w.push(report));
         match output {
             Output::Renew { renewal, epochs } => push(Report::Renew { renewal, epochs }),
-            Output::Launch(epoch) => self.launch(epoch),
+            Output::Launch { epoch, in_ms } => self.launch(epoch, in_ms),
             Output::Started(epoch) => push(Report::Started {
                 epoch,
                 job: self.job(epoch),
@@ -291,7 +291,7 @@ impl Work {
         }
     }
 
-    fn launch(&self, epoch: Epoch) {
+    fn launch(&self, epoch: Epoch, in_ms: u64) {
         let Some(assignment) = self.attempts.get(&epoch) else {
             return;
         };
@@ -304,6 +304,7 @@ impl Work {
             job: assignment.job,
             gpus: assignment.gpus.clone(),
             steps,
+            until: self.shell.runtime.clock.micros() + in_ms * crate::kernel::MS,
         };
         let job = assignment.job.to_string();
         self.shell.folder.lock().attempts.insert(epoch, job);

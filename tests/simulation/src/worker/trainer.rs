@@ -10,9 +10,6 @@ use crate::kernel::{MS, Micros, SECOND};
 use crate::mutant::Mutant;
 use crate::world::World;
 
-/// The guard's own deadline before the worker has named one.
-const FIRST_DEADLINE: Micros = 60 * SECOND;
-
 /// SIGKILL's number.
 const SIGKILL: i32 = 9;
 
@@ -73,6 +70,8 @@ pub(super) struct Order {
     pub(super) job: JobId,
     pub(super) gpus: Vec<u8>,
     pub(super) steps: u64,
+    /// The host's clock when it must have ended.
+    pub(super) until: Micros,
 }
 
 fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: bool) {
@@ -84,10 +83,19 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
     if machine.life != life {
         return;
     }
+    if machine.is_paused() {
+        // It starts nothing now, and will when it goes on, before it has looked at anything else.
+        let order = order.clone();
+        world.kernel.after(MS, move |world| {
+            launched(world, number, life, &order, fails);
+        });
+        return;
+    }
+    let over = machine.clock.micros() >= order.until;
     let Some(launching) = machine.launching.remove(&epoch) else {
         return;
     };
-    if launching.told_to_end || fails {
+    if launching.told_to_end || fails || over {
         let failed = Input::LaunchFailed {
             epoch,
             failure: Failure::LaunchFailed,
@@ -107,12 +115,11 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
             dice.between(MS, 3 * SECOND)
         },
     });
-    let deadline = machine.clock.micros() + FIRST_DEADLINE;
     let trainer = Trainer {
         life,
         plan,
         step: 0,
-        deadline,
+        deadline: order.until,
         asked_to_end: false,
         checkpoint_asked: false,
         dying: false,
