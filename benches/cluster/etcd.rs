@@ -25,6 +25,9 @@ const LEADS_WITHIN: Duration = Duration::from_secs(20);
 /// The pause between two questions for a leader.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// From so many callers on, as many submissions as puts are wanted.
+const BAR_FROM: usize = 64;
+
 /// How many submissions and how many puts a second, and the first by the second.
 #[derive(Debug, Args)]
 pub(crate) struct Etcd {
@@ -128,12 +131,9 @@ impl Etcd {
             );
             let question =
                 format!("submissions by etcd's puts of {value} bytes, {callers} callers");
-            let (bar, met) = match callers {
-                // One caller waits for the disk here as there.
-                ..64 => ("no bar", true),
-                _ => ("1.0 or more", ratio >= 1.0),
-            };
-            row(&question, &figure, bar, met);
+            // One caller waits for the disk here as there.
+            let bar = (callers >= BAR_FROM).then_some(("1.0 or more", ratio >= 1.0));
+            row(&question, &figure, bar);
         }
         Ok(())
     }

@@ -66,9 +66,13 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// One row of the table that `benches/cluster/run` puts together.
-fn row(question: &str, figure: &str, bar: &str, met: bool) {
-    let met = if met { "met" } else { "not met" };
-    println!("| {question} | {figure} | {bar}: {met} |");
+fn row(question: &str, figure: &str, bar: Option<(&str, bool)>) {
+    let bar = match bar {
+        Some((bar, true)) => format!("{bar}: met"),
+        Some((bar, false)) => format!("{bar}: not met"),
+        None => String::new(),
+    };
+    println!("| {question} | {figure} | {bar} |");
 }
 
 /// `target/release/stepcast`, seen from `target/release/deps/cluster-...`.

@@ -104,7 +104,7 @@ impl Slurm {
             "time until {} jobs have started, Slurm's by Stepcast's",
             self.jobs
         );
-        row(&question, &figure, "10 or more", ratio >= 10.0);
+        row(&question, &figure, Some(("10 or more", ratio >= 10.0)));
         Ok(())
     }
 
