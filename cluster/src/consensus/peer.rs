@@ -49,6 +49,8 @@ pub struct Peer {
     /// The newest turn, and the newest that is on disk.
     handed: u64,
     persisted: u64,
+    /// The newest term, and the turn that puts it on disk.
+    term: (u64, u64),
     /// Whether somebody chooses when this node campaigns.
     chosen_timeout: bool,
     /// Decided between two turns.
@@ -187,6 +189,7 @@ impl Peer {
         };
         config.validate()?;
         let logger = super::logger::to_tracing();
+        let term = begin.loaded.hard_state.term;
         let log = LiveLog::new(begin.loaded, &begin.members, begin.snapshot);
         Ok(Self {
             raw: RawNode::new(&config, log, &logger)?,
@@ -197,6 +200,7 @@ impl Peer {
             failed_snapshots: 0,
             handed: 0,
             persisted: 0,
+            term: (term, 0),
             chosen_timeout: false,
             decided: Vec::new(),
         })
@@ -348,10 +352,13 @@ impl Peer {
 
     fn turn(&mut self, out: &mut Vec<Output>) {
         let mut ready = self.raw.ready();
+        if let Some(hard_state) = ready.hs().filter(|hs| hs.term > self.term.0) {
+            self.term = (hard_state.term, ready.number());
+        }
         // Only a leader has any: it may send entries while it writes them itself.
-        let messages = ready.take_messages();
-        if !messages.is_empty() {
-            out.push(Output::Send(messages));
+        let mut leading = ready.take_messages();
+        if !leading.is_empty() && self.persisted >= self.term.1 {
+            out.push(Output::Send(std::mem::take(&mut leading)));
         }
         let mut reset = None;
         if !ready.snapshot().is_empty() {
@@ -383,11 +390,14 @@ impl Peer {
         if !questions.is_empty() {
             out.push(Output::Send(questions));
         }
+        // Who votes alone leads before its term is on disk. A learner must not hear of it until then: after a crash the
+        // same term would begin again, with other entries.
+        leading.extend(then_send);
         let write = Write {
             number: ready.number(),
             batch: Batch::new(reset, entries, ready.hs().cloned()),
             sync: ready.must_sync(),
-            then_send,
+            then_send: leading,
         };
         self.handed = write.number;
         self.raw.advance_append_async(ready);

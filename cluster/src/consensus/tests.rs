@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::log::{EngineLog, LogStore, MemLogDisk, ORIGIN, Position};
+use super::log::{EngineLog, Loaded, LogStore, MemLogDisk, ORIGIN, Position};
 use super::*;
 use crate::members::Members;
 
@@ -192,4 +192,42 @@ fn a_shutdown_answers_those_who_still_wait() {
         assert_eq!(answer.await, Err(Refused::OutcomeUnknown));
     });
     assert_eq!(handle.in_flight(), 0);
+}
+
+#[test]
+fn who_votes_alone_tells_learners_of_its_term_only_once_it_is_on_disk() {
+    let members = Members {
+        learners: [2].into(),
+        last_id: 2,
+        ..Members::founder(1)
+    };
+    let mut peer = Peer::new(Begin {
+        id: 1,
+        loaded: Loaded::new_cluster(),
+        applied: ORIGIN.index,
+        members,
+        snapshot: None,
+    })
+    .unwrap();
+    peer.start().unwrap();
+    let mut outputs = Vec::new();
+    peer.outputs(&mut outputs);
+    assert!(peer.role().leads);
+    let sent = |output: &Output| matches!(output, Output::Send(_));
+    assert!(!outputs.iter().any(sent), "{outputs:?}");
+    let mut held = 0;
+    for output in outputs.drain(..) {
+        if let Output::Persist(write) = output {
+            held += write.then_send.len();
+            peer.persisted(write.number);
+        }
+    }
+    assert!(held > 0, "the learner is told after the write");
+    peer.propose(vec![Bytes::from("next")]).unwrap();
+    (0..10).for_each(|_| peer.tick());
+    peer.outputs(&mut outputs);
+    assert!(
+        outputs.iter().any(sent),
+        "from then on nothing waits: {outputs:?}"
+    );
 }

@@ -1,6 +1,6 @@
 //! Raft's messages between nodes: lost, doubled, late and out of order; a snapshot travels with its file.
 
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, Message, MessageType};
 use stepcast_cluster::consensus::log::Position;
 
 use crate::faults;
@@ -17,6 +17,9 @@ pub(crate) fn send(world: &mut World, messages: Vec<Message>) {
             continue;
         }
         let (from, to) = (message.from, message.to);
+        if message.get_msg_type() == MessageType::MsgAppend {
+            shown(world, from, message.get_entries());
+        }
         if message.get_msg_type() == MessageType::MsgRequestVoteResponse && !message.reject {
             faults::at_a_vote(world, from, to);
         }
@@ -30,6 +33,14 @@ pub(crate) fn send(world: &mut World, messages: Vec<Message>) {
                 }
             });
         }
+    }
+}
+
+/// A node shows these entries, to its disk or to another node: each is the same wherever it is shown.
+pub(crate) fn shown(world: &World, id: u64, entries: &[Entry]) {
+    let mut logs = world.checks.logs.lock();
+    for entry in entries {
+        world.checks.judge(logs.writes(id, entry));
     }
 }
 

@@ -125,7 +125,11 @@ fn a_leader_that_cannot_write_hands_leadership_over_and_follows_once_it_can() {
         // Its followers can still acknowledge this, and it is told to nobody as long as it is not on the leader's disk.
         let during = leader.propose(Bytes::from("during"));
         let outcome = tokio::time::timeout(Duration::from_secs(30), during).await;
-        assert_eq!(outcome.unwrap(), Err(Refused::OutcomeUnknown));
+        let outcome = outcome.unwrap();
+        // A note of how far the log is committed may meet the disk first: then leadership is on its way already.
+        let taken = outcome == Err(Refused::OutcomeUnknown);
+        let refused = matches!(outcome, Err(Refused::Busy | Refused::Stalled(_)));
+        assert!(taken || refused, "{outcome:?}");
         let new = three.leader(Some(old)).await;
         three.node(new).propose(Bytes::from("after")).await.unwrap();
         assert!(matches!(three.node(old).state(), State::Stalled(_)));
@@ -136,7 +140,13 @@ fn a_leader_that_cannot_write_hands_leadership_over_and_follows_once_it_can() {
         .await;
         three.node(old).read().await.unwrap();
         let told = three.notebooks[&old].0.lock().clone();
-        assert_eq!(told, ["before", "during", "after"]);
+        let during = taken.then_some("during");
+        let all: Vec<&str> = ["before"]
+            .into_iter()
+            .chain(during)
+            .chain(["after"])
+            .collect();
+        assert_eq!(told, all);
     });
     three.end();
 }

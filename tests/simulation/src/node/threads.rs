@@ -2,7 +2,7 @@
 
 use raft::eraftpb::{Entry, Message};
 use stepcast_cluster::Outcome;
-use stepcast_cluster::consensus::{ELECTION_TICKS, Effect, Event, TICK, Task, Write};
+use stepcast_cluster::consensus::{ELECTION_TICKS, Effect, Event, TICK, Task};
 use stepcast_cluster::members::Members;
 
 use super::{Job, running, snapshots, within, writing};
@@ -94,7 +94,6 @@ fn act(world: &mut World, id: u64, effect: Effect<Outcome>) {
     match effect {
         Effect::Send(messages) => crate::raft_wire::send(world, messages),
         Effect::Write(write) => {
-            written(world, id, &write);
             writing::push(world, id, Job::Write(write));
         }
         Effect::Compact(to) => writing::push(world, id, Job::Compact(to)),
@@ -137,13 +136,6 @@ pub(super) fn stopped(world: &mut World, id: u64, why: &str) {
     world
         .checks
         .fail(Check::NodesRestart, format!("node {id} stops: {why}"));
-}
-
-fn written(world: &mut World, id: u64, write: &Write) {
-    for entry in write.batch.entries() {
-        let found = world.checks.logs.lock().writes(id, entry);
-        world.checks.judge(found);
-    }
 }
 
 fn apply_later(world: &mut World, id: u64, task: Task<Outcome>) {

@@ -95,9 +95,12 @@ fn write(world: &mut World, id: u64, life: u64) {
         (Disk::Slow, true) => world.kernel.roll(|dice| dice.between(20 * MS, 900 * MS)),
         (_, true) => world.kernel.roll(|dice| dice.between(100, 4 * MS)),
     };
+    let entries = batch.entries().to_vec();
     world.checks.count("writes to disk");
     world.kernel.after(takes, move |world| {
         within(world, id, life, move |world| {
+            // From here on it counts: what a crash takes before has never been.
+            crate::raft_wire::shown(world, id, &entries);
             write_done(world, id, number, sync, then_send);
         });
     });
