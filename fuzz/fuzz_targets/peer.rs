@@ -1,8 +1,8 @@
 //! Whatever members send, in whatever order: a node's Raft takes it or leaves it.
 //!
 //! Members are who the cluster trusts, and Raft's library stops a node on purpose when one of them claims what cannot be
-//! true of an honest cluster: a commit beyond what it has sent, another entry in the place of a committed one, or a vote
-//! without a term. Such claims are left out here.
+//! true of an honest cluster: a commit beyond what it has sent, another entry in the place of a committed one, or an entry
+//! of no term. Such claims are left out here.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -66,11 +66,10 @@ fn honest(peer: &Peer, message: &Message) -> bool {
         .entries
         .iter()
         .zip(message.index.wrapping_add(1)..)
-        .all(|(entry, index)| entry.index == index && entry.term <= message.term);
-    // Only a question for a read has no term.
-    if message.term == 0 && message.get_msg_type() != MessageType::MsgReadIndex {
-        return false;
-    }
+        .all(|(entry, index)| {
+            let terms = message.log_term.max(1)..=message.term;
+            entry.index == index && terms.contains(&entry.term)
+        });
     match message.get_msg_type() {
         MessageType::MsgAppend => {
             entries_follow && message.index >= peer.committed() && message.index < u64::MAX / 2

@@ -218,11 +218,17 @@ impl Peer {
     pub fn step(&mut self, message: Message) {
         let stranger = self.raw.raft.prs().get(message.from).is_none();
         let unfit = match message.get_msg_type() {
+            // Only a question for a read has no term. The library takes anything else without one for its own doing,
+            // and stops the process over such a vote.
+            kind if message.term == 0 && kind != MessageType::MsgReadIndex => true,
             // Proposals and transfers go to the leader through its own front door, so that they are answered there.
             MessageType::MsgPropose | MessageType::MsgTransferLeader => true,
             MessageType::MsgTimeoutNow => stranger || self.must_not_campaign(),
-            // Asked again by who asks; handed on, it could go in circles.
-            MessageType::MsgReadIndex => self.raw.raft.state != StateRole::Leader,
+            // Asked again by who asks; handed on, it could go in circles. Without its one entry, which is the question,
+            // Raft's library stops the process.
+            MessageType::MsgReadIndex => {
+                self.raw.raft.state != StateRole::Leader || message.entries.len() != 1
+            }
             MessageType::MsgAppend => has_gap(&message),
             _ => false,
         };
