@@ -11,7 +11,7 @@ use stepcast_scheduler::model::{EventKind, FailureReason, JobState, Outcome, Wor
 
 use crate::support::{
     Worker, World, assignment, config, ended, events_until, order, renew, spec, start, submit,
-    until,
+    until, within,
 };
 
 const TERM: Duration = Duration::from_secs(30);
@@ -30,15 +30,23 @@ async fn nobody_attaches_who_is_not_registered_or_was_replaced() {
         node.attach(worker.id, InstanceId([8; 16])).err(),
         Some(AttachError::StaleInstance)
     );
-    // The worker's host is set up anew: the first process is given up, and a second one comes with its token. Were the
-    // two not in the log side by side, the first one's session would have it take part again.
+    // The worker's host is set up anew: the first process is given up, and a second one comes with its token. When the
+    // two are not in the log side by side, the first one's session has it take part again, and it is given up again.
     let mut first = worker.attach(&node);
     let losing = Command::LoseWorker {
         worker: worker.id,
         instance: worker.instance,
     };
-    let registering = Worker::register(&node, worker.token, InstanceId([8; 16]));
-    let (_, second) = tokio::join!(node.propose(losing, None), registering);
+    let replaced = async {
+        loop {
+            let registering = Worker::try_register(&node, worker.token, InstanceId([8; 16]));
+            let (_, second) = tokio::join!(node.propose(losing.clone(), None), registering);
+            if let Some(second) = second {
+                return second;
+            }
+        }
+    };
+    let second = within(replaced).await;
     assert_eq!(second.id, worker.id);
     assert!(matches!(
         order(&mut first).await,

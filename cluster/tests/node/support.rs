@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use stepcast_cluster::session::{Assignment, Order, Report};
 use stepcast_cluster::{
-    Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, RecordSink, Session,
-    Staging, Update,
+    Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, ProposeError,
+    RecordSink, Session, Staging, Update,
 };
 use stepcast_records::simpletuner::{Dataset, Length, Workload};
 use stepcast_records::{
@@ -20,7 +20,7 @@ use stepcast_records::{
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, WorkerId};
 use stepcast_scheduler::model::{EventKind, Inventory, JobSpec, Outcome, TrainerKind};
 use stepcast_scheduler::placement::NoForecast;
-use stepcast_scheduler::{Command, Reply, RequestId, State, codec};
+use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State, codec};
 
 /// A wait longer than this is a failure; no test comes near it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -196,6 +196,15 @@ impl Worker {
 
     /// Registers a process of a worker.
     pub(crate) async fn register(node: &Handle, token: TokenHash, instance: InstanceId) -> Self {
+        Self::try_register(node, token, instance).await.unwrap()
+    }
+
+    /// The same; nothing if another process takes part with this token.
+    pub(crate) async fn try_register(
+        node: &Handle,
+        token: TokenHash,
+        instance: InstanceId,
+    ) -> Option<Self> {
         let inventory = Inventory {
             gpus: vec!["h100".parse::<GpuModel>().unwrap()],
             trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
@@ -213,11 +222,12 @@ impl Worker {
             )
             .await
         {
-            Ok(Reply::WorkerRegistered { worker }) => Self {
+            Ok(Reply::WorkerRegistered { worker }) => Some(Self {
                 id: worker,
                 instance,
                 token,
-            },
+            }),
+            Err(ProposeError::Rejected(Rejection::TokenInUse { .. })) => None,
             other => panic!("{other:?}"),
         }
     }
