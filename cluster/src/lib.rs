@@ -6,7 +6,7 @@
 //! through [`Ports`].
 //!
 //! What is acknowledged is on disk: a reply means that the command was written, synced and applied. A node alone is a
-//! cluster of one; more nodes are a matter of [`consensus::Transport`].
+//! cluster of one; several speak with each other through [`peers`].
 #![warn(missing_docs)]
 
 pub mod bare;
