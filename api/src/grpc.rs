@@ -6,8 +6,6 @@ mod cluster;
 mod estimates;
 mod jobs;
 mod records;
-mod submit;
-mod watch;
 mod workers;
 
 pub(crate) use agent::Agent;

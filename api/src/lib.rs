@@ -20,6 +20,7 @@ mod reading;
 mod redirect;
 mod screening;
 mod server;
+mod service;
 mod staging;
 pub mod status;
 mod submission;

@@ -30,6 +30,7 @@ use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Workers};
 use crate::health;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
+use crate::service;
 use crate::staging::StagingArea;
 use crate::submission::FILES_BYTES_MAX;
 
@@ -195,16 +196,16 @@ async fn router(
         context.handle.clone(),
         SERVICES.to_vec(),
     ));
-    let jobs = JobsServiceServer::new(Jobs::new(context.clone()))
+    let jobs = JobsServiceServer::new(Jobs(service::Jobs::new(context.clone())))
         .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let estimates = EstimatesServiceServer::new(Estimates(context.clone()))
+    let estimates = EstimatesServiceServer::new(Estimates(service::Estimates(context.clone())))
         .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let records = RecordsServiceServer::new(Records(context.clone()))
+    let records = RecordsServiceServer::new(Records(service::Records(context.clone())))
         .max_decoding_message_size(IMPORT_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let workers = WorkersServiceServer::new(Workers(context.clone()))
+    let workers = WorkersServiceServer::new(Workers(service::Workers(context.clone())))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let cluster = ClusterServiceServer::new(Cluster(context.clone()))

@@ -21,9 +21,11 @@ use stepcast_cluster::{PortError, Staging};
 use stepcast_estimator::StoreConfig;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::limits::Bounds;
+use tonic::Status;
 
 use self::bucket::Bucket;
 use self::folder::Folder;
+use crate::status;
 use crate::submission::StagedFile;
 
 /// Submissions in a folder at once: those of every job that is not over, and as many on their way in or out.
@@ -216,6 +218,12 @@ impl Staging for StagingArea {
             found.map_err(PortError::new)
         })
     }
+}
+
+/// A staging area that cannot be used, to a caller. What the disk says stays in the server's log.
+pub(crate) fn unusable(error: &Error) -> Status {
+    tracing::error!(error = ?error, "the staging area cannot be used");
+    status::internal("STAGING_UNUSABLE", "the server cannot use its staging area")
 }
 
 /// What the marker says.

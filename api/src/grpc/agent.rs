@@ -11,8 +11,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::FieldViolation;
 
 use super::attach::{self, Orders};
-use super::workers::unexpected;
 use crate::context::Context;
+use crate::service::unexpected;
 use crate::staging;
 use crate::status::Refusal;
 use crate::{auth, convert, names, status};
@@ -93,7 +93,7 @@ impl AgentService for Agent {
                 "the job's files are gone",
             )
             .into()),
-            Err(error) => Err(unreadable(&error)),
+            Err(error) => Err(staging::unusable(&error)),
         }
     }
 
@@ -192,10 +192,4 @@ fn check_hardware(samples: &[Sample], inventory: &Inventory) -> Result<(), Statu
             )
         }
     }
-}
-
-/// A staging area that cannot be used. What the disk says stays in the server's log.
-pub(super) fn unreadable(error: &staging::Error) -> Status {
-    tracing::error!(error = ?error, "the staging area cannot be used");
-    status::internal("STAGING_UNUSABLE", "the server cannot use its staging area")
 }

@@ -1,44 +1,14 @@
-//! What people do with jobs.
+//! Jobs over gRPC.
 
-use std::collections::BTreeSet;
-
-use parking_lot::Mutex;
 use stepcast_proto::v1;
 use stepcast_proto::v1::jobs_service_server::JobsService;
-use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
-use stepcast_scheduler::model::Job;
-use stepcast_scheduler::placement;
-use stepcast_scheduler::{Command, RequestId, State};
 use tonic::{Request, Response, Status};
 
-use super::submit;
-use super::watch::{Updates, updates};
-use crate::context::Context;
 use crate::freshness::Freshness;
-use crate::ports::EstimatedForecasts;
-use crate::{convert, names, status};
-
-/// Jobs on a page when nobody says how many.
-const PAGE: u32 = 100;
-
-/// Jobs on a page at most: the log waits while they are read.
-const PAGE_MAX: u32 = 1_000;
+use crate::service::{self, Updates};
 
 /// The service.
-pub(crate) struct Jobs {
-    pub(super) context: Context,
-    /// Submissions whose files are on their way, so that the same one is not taken twice at once.
-    pub(super) under_way: Mutex<BTreeSet<StagingId>>,
-}
-
-impl Jobs {
-    pub(crate) fn new(context: Context) -> Self {
-        Self {
-            context,
-            under_way: Mutex::default(),
-        }
-    }
-}
+pub(crate) struct Jobs(pub(crate) service::Jobs);
 
 #[tonic::async_trait]
 impl JobsService for Jobs {
@@ -48,9 +18,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
-        submit::submit(self, request.into_inner())
-            .await
-            .map(Response::new)
+        let submitted = self.0.submit(request.into_inner()).await;
+        submitted.map(Response::new)
     }
 
     async fn get_job(
@@ -58,11 +27,8 @@ impl JobsService for Jobs {
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let name = request.into_inner().name;
-        let id = names::job("name", &name)?;
-        Ok(Response::new(v1::GetJobResponse {
-            job: Some(self.job(id, &name, freshness).await?),
-        }))
+        let job = self.0.get(&request.get_ref().name, freshness).await;
+        job.map(Response::new)
     }
 
     async fn list_jobs(
@@ -70,55 +36,16 @@ impl JobsService for Jobs {
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let request = request.into_inner();
-        let size = match request.page_size {
-            0 => PAGE,
-            size if size <= PAGE_MAX => size,
-            _ => {
-                return Err(status::bad_field(
-                    "page_size",
-                    format!("a page has at most {PAGE_MAX} jobs"),
-                ));
-            }
-        };
-        let below = match request.page_token.as_str() {
-            "" => None,
-            token => Some(token.parse::<JobId>().map_err(|_| {
-                status::bad_field("page_token", "this is no token of a page before")
-            })?),
-        };
-        let states = convert::states("states", &request.states)?;
-        let now_ms = self.context.handle.now_ms();
-        let page = freshness.read(&self.context.handle, |state| {
-            page(state, below, &states, size as usize, now_ms)
-        });
-        let (mut jobs, last) = page.await?;
-        for job in &mut jobs {
-            self.add_progress(job);
-        }
-        let next_page_token = last.map_or_else(String::new, |last| last.to_string());
-        Ok(Response::new(v1::ListJobsResponse {
-            jobs,
-            next_page_token,
-        }))
+        let jobs = self.0.list(request.into_inner(), freshness).await;
+        jobs.map(Response::new)
     }
 
     async fn cancel_job(
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        let request = request.into_inner();
-        let id = names::job("name", &request.name)?;
-        let request_id = request_id(&request.request_id)?;
-        let cancelled = self
-            .context
-            .handle
-            .propose(Command::CancelJob { job: id }, request_id)
-            .await;
-        cancelled.map_err(|error| status::propose_about(error, &request.name))?;
-        // Applied here already: the answer must not fail for want of a leader once the job is cancelled.
-        let job = self.job(id, &request.name, Freshness::Stale).await?;
-        Ok(Response::new(v1::CancelJobResponse { job: Some(job) }))
+        let cancelled = self.0.cancel(request.into_inner()).await;
+        cancelled.map(Response::new)
     }
 
     async fn explain_job(
@@ -126,17 +53,8 @@ impl JobsService for Jobs {
         request: Request<v1::ExplainJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let name = request.into_inner().name;
-        let id = names::job("name", &name)?;
-        let forecasts: &EstimatedForecasts = &self.context.forecasts;
-        let now_ms = self.context.handle.now_ms();
-        let why = freshness.read(&self.context.handle, |state| {
-            placement::explain(state, forecasts, id, now_ms)
-        });
-        let why = why
-            .await?
-            .ok_or_else(|| status::not_found("jobs", "a job", &name))?;
-        Ok(Response::new(convert::why(why)))
+        let why = self.0.explain(&request.get_ref().name, freshness).await;
+        why.map(Response::new)
     }
 
     async fn watch_job(
@@ -144,20 +62,8 @@ impl JobsService for Jobs {
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let request = request.into_inner();
-        let id = names::job("name", &request.name)?;
-        let handle = &self.context.handle;
-        // What a watcher was told anywhere before is known here from now on: it never sees the job step back.
-        freshness.await_at(handle).await.map_err(status::read)?;
-        let watch = handle
-            .watch(id)
-            .map_err(|error| status::watch(error, &request.name))?;
-        Ok(Response::new(updates(
-            &self.context,
-            watch,
-            &request,
-            freshness,
-        )))
+        let updates = self.0.watch(request.into_inner(), freshness).await;
+        updates.map(Response::new)
     }
 
     async fn get_job_logs(
@@ -165,102 +71,7 @@ impl JobsService for Jobs {
         request: Request<v1::GetJobLogsRequest>,
     ) -> Result<Response<v1::GetJobLogsResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let name = request.into_inner().name;
-        let id = names::job("name", &name)?;
-        // An attempt that is long over, or of another leader's time, has no lines any more.
-        let epoch = freshness
-            .read(&self.context.handle, |state| {
-                state.job(id).map(|job| newest_epoch(&job))
-            })
-            .await?;
-        let epoch = epoch.ok_or_else(|| status::not_found("jobs", "a job", &name))?;
-        let log = epoch.map(|epoch| {
-            let lines = self
-                .context
-                .handle
-                .live(epoch)
-                .map(|live| live.lines)
-                .unwrap_or_default();
-            convert::log_lines(epoch, lines)
-        });
-        Ok(Response::new(v1::GetJobLogsResponse { log }))
+        let logs = self.0.logs(&request.get_ref().name, freshness).await;
+        logs.map(Response::new)
     }
-}
-
-impl Jobs {
-    /// A job as it is now.
-    pub(super) async fn job(
-        &self,
-        id: JobId,
-        name: &str,
-        freshness: Freshness,
-    ) -> Result<v1::Job, Status> {
-        let now_ms = self.context.handle.now_ms();
-        let job = freshness.read(&self.context.handle, |state| {
-            state.job(id).map(|job| convert::job(&job, state, now_ms))
-        });
-        let mut job = job
-            .await?
-            .ok_or_else(|| status::not_found("jobs", "a job", name))?;
-        self.add_progress(&mut job);
-        Ok(job)
-    }
-
-    /// Says how far the running attempt is, as far as this node knows.
-    fn add_progress(&self, job: &mut v1::Job) {
-        let live = job
-            .attempts
-            .last()
-            .filter(|attempt| attempt.end_time.is_none());
-        let Some(epoch) = live.map(|attempt| Epoch(attempt.epoch)) else {
-            return;
-        };
-        let progress = self
-            .context
-            .handle
-            .live(epoch)
-            .and_then(|live| live.progress);
-        job.progress = progress.map(|progress| convert::live_progress(epoch, progress));
-    }
-}
-
-/// The caller's request id, if it has drawn one.
-pub(super) fn request_id(text: &str) -> Result<Option<RequestId>, Status> {
-    match text {
-        "" => Ok(None),
-        text => {
-            let id = text
-                .parse()
-                .map_err(|error: stepcast_scheduler::ids::Error| {
-                    status::bad_field("request_id", error.to_string())
-                })?;
-            Ok(Some(id))
-        }
-    }
-}
-
-fn newest_epoch(job: &Job) -> Option<Epoch> {
-    job.attempts.last().map(|attempt| attempt.epoch)
-}
-
-/// Jobs below an id in these states, newest first, and the last one if there are more.
-fn page(
-    state: &State,
-    below: Option<JobId>,
-    states: &[v1::JobState],
-    size: usize,
-    now_ms: u64,
-) -> (Vec<v1::Job>, Option<JobId>) {
-    let wanted = |state| states.is_empty() || states.contains(&convert::job_state(state));
-    let below = below.unwrap_or(JobId(u64::MAX));
-    let mut jobs = state.jobs_below(below, wanted).peekable();
-    let mut last = None;
-    let mut page = Vec::new();
-    while page.len() < size
-        && let Some(job) = jobs.next()
-    {
-        last = Some(job.id);
-        page.push(convert::job(&job, state, now_ms));
-    }
-    (page, last.filter(|_| jobs.peek().is_some()))
 }

@@ -1,19 +1,14 @@
-//! Workers as operators see them.
-
-use std::collections::BTreeSet;
+//! Workers over gRPC, as operators see them.
 
 use stepcast_proto::v1;
 use stepcast_proto::v1::workers_service_server::WorkersService;
-use stepcast_scheduler::model::Label;
-use stepcast_scheduler::{Command, Reply};
 use tonic::{Request, Response, Status};
 
-use crate::context::Context;
 use crate::freshness::Freshness;
-use crate::{auth, convert, names, status};
+use crate::service;
 
 /// The service.
-pub(crate) struct Workers(pub(crate) Context);
+pub(crate) struct Workers(pub(crate) service::Workers);
 
 #[tonic::async_trait]
 impl WorkersService for Workers {
@@ -21,51 +16,24 @@ impl WorkersService for Workers {
         &self,
         request: Request<v1::CreateWorkerTokenRequest>,
     ) -> Result<Response<v1::CreateWorkerTokenResponse>, Status> {
-        let name: Label = request.into_inner().display_name.try_into().map_err(
-            |error: stepcast_scheduler::model::label::Error| {
-                status::bad_field("display_name", error.to_string())
-            },
-        )?;
-        let (secret, hash) = auth::new_worker_secret();
-        let id = match self
-            .propose(Command::CreateWorkerToken { name, hash }, "")
-            .await?
-        {
-            Reply::TokenCreated { token } => token,
-            other => return Err(unexpected(&other)),
-        };
-        // Applied here already: the secret must not be lost for want of a leader.
-        let token = self
-            .0
-            .handle
-            .read_stale(|state| state.token(id).map(convert::token));
-        Ok(Response::new(v1::CreateWorkerTokenResponse {
-            token,
-            secret,
-        }))
+        let created = self.0.create_token(request.into_inner()).await;
+        created.map(Response::new)
     }
 
     async fn revoke_worker_token(
         &self,
         request: Request<v1::RevokeWorkerTokenRequest>,
     ) -> Result<Response<v1::RevokeWorkerTokenResponse>, Status> {
-        let name = request.into_inner().name;
-        let token = names::token("name", &name)?;
-        self.propose(Command::RevokeWorkerToken { token }, &name)
-            .await?;
-        Ok(Response::new(v1::RevokeWorkerTokenResponse {}))
+        let revoked = self.0.revoke_token(&request.get_ref().name).await;
+        revoked.map(Response::new)
     }
 
     async fn list_worker_tokens(
         &self,
         request: Request<v1::ListWorkerTokensRequest>,
     ) -> Result<Response<v1::ListWorkerTokensResponse>, Status> {
-        let tokens = Freshness::of(request.metadata())?.read(&self.0.handle, |state| {
-            state.tokens().map(convert::token).collect::<Vec<_>>()
-        });
-        let mut tokens = tokens.await?;
-        tokens.sort_by(|a, b| a.display_name.cmp(&b.display_name));
-        Ok(Response::new(v1::ListWorkerTokensResponse { tokens }))
+        let freshness = Freshness::of(request.metadata())?;
+        self.0.list_tokens(freshness).await.map(Response::new)
     }
 
     async fn list_workers(
@@ -73,58 +41,21 @@ impl WorkersService for Workers {
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let attached: BTreeSet<_> = self.0.handle.attached().into_iter().collect();
-        let workers = freshness.read(&self.0.handle, |state| {
-            let worker = |one: &stepcast_scheduler::model::Worker| {
-                convert::worker(one, state, attached.contains(&one.id))
-            };
-            state.workers().map(worker).collect()
-        });
-        let workers = workers.await?;
-        Ok(Response::new(v1::ListWorkersResponse { workers }))
+        self.0.list(freshness).await.map(Response::new)
     }
 
     async fn drain_worker(
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        let request = request.into_inner();
-        let worker = names::worker("name", &request.name)?;
-        self.propose(
-            Command::DrainWorker {
-                worker,
-                stop_running: request.stop_running,
-            },
-            &request.name,
-        )
-        .await?;
-        Ok(Response::new(v1::DrainWorkerResponse {}))
+        self.0.drain(request.into_inner()).await.map(Response::new)
     }
 
     async fn resume_worker(
         &self,
         request: Request<v1::ResumeWorkerRequest>,
     ) -> Result<Response<v1::ResumeWorkerResponse>, Status> {
-        let name = request.into_inner().name;
-        let worker = names::worker("name", &name)?;
-        self.propose(Command::ResumeWorker { worker }, &name)
-            .await?;
-        Ok(Response::new(v1::ResumeWorkerResponse {}))
+        let resumed = self.0.resume(&request.get_ref().name).await;
+        resumed.map(Response::new)
     }
-}
-
-impl Workers {
-    async fn propose(&self, command: Command, name: &str) -> Result<Reply, Status> {
-        let proposed = self.0.handle.propose(command, None).await;
-        proposed.map_err(|error| status::propose_about(error, name))
-    }
-}
-
-/// A reply that no such command has.
-pub(super) fn unexpected(reply: &Reply) -> Status {
-    tracing::error!(?reply, "a command was answered with another one's reply");
-    status::internal(
-        "UNEXPECTED_REPLY",
-        "the server gave itself an answer that does not fit",
-    )
 }

@@ -18,7 +18,7 @@ use crate::status::{self, Refusal};
 use crate::{convert, redirect};
 
 /// What a watcher is told, one by one.
-pub(super) type Updates = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
+pub(crate) type Updates = BoxStream<'static, Result<v1::WatchJobResponse, Status>>;
 
 /// The stream of an open watch. A live one ends when this node does not lead any more, since only the leader hears of
 /// progress.

@@ -16,7 +16,6 @@ use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
-use super::agent::unreadable;
 use super::estimates::{for_job, missing};
 use super::jobs::{Jobs, request_id};
 use super::workers::unexpected;
@@ -195,7 +194,7 @@ fn not_staged(error: staging::Error) -> Status {
                 .retry(STORE_BACK)
                 .into()
         }
-        error => unreadable(&error),
+        error => staging::unusable(&error),
     }
 }
 

@@ -1,0 +1,14 @@
+//! What each call does, whichever way it came: gRPC and HTTP only read a request and write an answer.
+
+mod estimates;
+mod jobs;
+mod records;
+mod submit;
+mod watch;
+mod workers;
+
+pub(crate) use estimates::Estimates;
+pub(crate) use jobs::Jobs;
+pub(crate) use records::{Parts, Records};
+pub(crate) use watch::Updates;
+pub(crate) use workers::{Workers, unexpected};

@@ -1,0 +1,142 @@
+//! What a run will take and cost, before it is submitted.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use stepcast_estimator::estimate::HARDWARE_MAX;
+use stepcast_estimator::{Ask, Day, Offer};
+use stepcast_proto::v1;
+use stepcast_records::simpletuner::{Missing, Plan, Workload};
+use stepcast_records::{Estimate, GpuModel, Hardware};
+use stepcast_scheduler::model::{JobSpec, Objective, TrainerKind};
+use tonic::Status;
+
+use crate::context::Context;
+use crate::{convert, reading, status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Estimates(pub(crate) Context);
+
+impl Estimates {
+    /// What a run will take and cost. Nothing is kept of it.
+    pub(crate) fn estimate(
+        &self,
+        request: v1::EstimateJobRequest,
+    ) -> Result<v1::EstimateJobResponse, Status> {
+        let hardware = convert::hardware_list("hardware", &request.hardware, HARDWARE_MAX)?;
+        let (_, reading) = reading::read(request.files, request.sample_counts)?;
+        let missing = |error: Missing| missing(&error, &reading.dataset_ids);
+        let plan = smallest_plan(&reading.workload).map_err(missing)?;
+        let day = Day::today();
+        let mut estimates =
+            ask(&self.0, &reading.workload, &hardware, &offers(&self.0), day).map_err(missing)?;
+        estimates.sort_by_key(|estimate| rank(estimate, Objective::Cheapest));
+        Ok(v1::EstimateJobResponse {
+            title: reading.title.clone(),
+            workload: Some(convert::workload(&reading.workload)),
+            steps_total: plan.steps_total,
+            validation_passes: plan.validation_passes,
+            validation_prompts: plan.validation.iter().map(|(_, prompts)| prompts).sum(),
+            notes: reading.notes.iter().map(convert::note).collect(),
+            estimates: estimates.iter().map(convert::estimate).collect(),
+            prices_date: day.to_string(),
+        })
+    }
+}
+
+/// The run on as few GPUs as it can have: one, unless a sample is shared among several.
+fn smallest_plan(workload: &Workload) -> Result<Plan, Missing> {
+    let plans = Hardware::COUNTS.map(|count| workload.plan(count));
+    let mut plans = plans
+        .into_iter()
+        .skip_while(|plan| matches!(plan, Err(Missing::Gpus { .. })));
+    plans.next().unwrap_or_else(|| workload.plan(1))
+}
+
+/// What a job would take on the hardware that it may run on, best first by what it chooses hardware by.
+pub(super) async fn for_job(
+    context: &Context,
+    spec: &JobSpec,
+) -> Result<Vec<v1::Estimate>, Status> {
+    let offered = offers(context);
+    let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
+        (false, _) => spec.allow.clone(),
+        (true, TrainerKind::Replay) => vec![GpuModel::REPLAY],
+        (true, TrainerKind::SimpleTuner) => {
+            let fitting = offered
+                .iter()
+                .filter(|offer| offer.hardware.count == spec.gpu_count);
+            let mut models: Vec<GpuModel> = fitting
+                .map(|offer| offer.hardware.gpu)
+                .filter(|gpu| gpu.is_gpu())
+                .collect();
+            models.dedup();
+            models
+        }
+    };
+    let hardware: Vec<Hardware> = models
+        .into_iter()
+        .filter_map(|gpu| Hardware::new(gpu, spec.gpu_count))
+        .take(HARDWARE_MAX)
+        .collect();
+    if hardware.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Without the number of samples there is no number of steps, and so no estimate; the notes say what was assumed.
+    let mut estimates =
+        ask(context, &spec.workload, &hardware, &offered, Day::today()).unwrap_or_default();
+    estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
+    Ok(estimates.iter().map(convert::estimate).collect())
+}
+
+/// A fact without which a run cannot be counted, with the person's own name for the data set.
+pub(super) fn missing(error: &Missing, dataset_ids: &[String]) -> Status {
+    let position = match error {
+        Missing::Samples { dataset } | Missing::TooFewSamples { dataset, .. } => *dataset,
+        Missing::Gpus { .. } | Missing::Datasets => return status::missing(error, None),
+    };
+    status::missing(
+        error,
+        position
+            .checked_sub(1)
+            .and_then(|index| dataset_ids.get(index))
+            .map(String::as_str),
+    )
+}
+
+fn offers(context: &Context) -> Arc<[Offer]> {
+    context.handle.read_stale(|state| context.offers.of(state))
+}
+
+fn ask(
+    context: &Context,
+    workload: &Workload,
+    hardware: &[Hardware],
+    offers: &[Offer],
+    day: Day,
+) -> Result<Vec<Estimate>, Missing> {
+    context.estimator.estimate(&Ask {
+        workload,
+        hardware,
+        offers,
+        day,
+    })
+}
+
+/// What is better comes first; what has no number comes last.
+fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, Reverse<bool>, u128) {
+    let run_ms = estimate.run_ms.map(|run| u128::from(run.p50));
+    let cost = estimate.cost.map(|cost| u128::from(cost.p50.0));
+    let measure = match (objective, cost, run_ms) {
+        (Objective::Fastest, _, run) => run,
+        (Objective::Cheapest, Some(cost), _) => Some(cost),
+        (Objective::Balanced, Some(cost), Some(run)) => Some(cost * run),
+        (Objective::Cheapest | Objective::Balanced, _, run) => run,
+    };
+    (
+        Reverse(run_ms.is_some()),
+        Reverse(cost.is_some()),
+        measure.unwrap_or(u128::MAX),
+    )
+}

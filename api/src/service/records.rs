@@ -1,0 +1,203 @@
+//! The benchmark tables: asked in SQL, fed from measured figures.
+
+use std::collections::BTreeMap;
+
+use futures::stream::{self, BoxStream};
+use stepcast_estimator::Day;
+use stepcast_estimator::arrow::ipc::writer::StreamWriter;
+use stepcast_estimator::import::{Mapping, Refusal as RefusedLine};
+use stepcast_estimator::sql::{self, Answer};
+use stepcast_proto::v1;
+use stepcast_proto::v1::run_query_response::Part;
+use tonic::Status;
+
+use crate::context::Context;
+use crate::{convert, status};
+
+/// Bytes of one piece of an Arrow stream: well under what any client takes in one message.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Bytes of an imported file.
+const CSV_BYTES_MAX: usize = 16 << 20;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Records(pub(crate) Context);
+
+/// The answer to a question in pieces: an Arrow stream, and a summary behind it.
+pub(crate) type Parts = BoxStream<'static, Result<v1::RunQueryResponse, Status>>;
+
+impl Records {
+    /// The answer to a question in SQL.
+    pub(crate) async fn query(&self, sql: &str, max_rows: u32) -> Result<Answer, Status> {
+        let answer = self
+            .0
+            .estimator
+            .sql(sql)
+            .await
+            .map_err(|error| status::records(&error))?;
+        Ok(cut(answer, max_rows))
+    }
+
+    /// The same as an Arrow stream.
+    pub(crate) async fn run_query(&self, request: v1::RunQueryRequest) -> Result<Parts, Status> {
+        let answer = self.query(&request.sql, request.max_rows).await?;
+        let mut parts: Vec<Part> = arrow(&answer)?;
+        parts.push(Part::Summary(summary(&answer)));
+        let parts = parts
+            .into_iter()
+            .map(|part| Ok(v1::RunQueryResponse { part: Some(part) }));
+        Ok(Box::pin(stream::iter(parts)))
+    }
+
+    /// The tables and their columns.
+    pub(crate) fn tables() -> v1::ListTablesResponse {
+        let column = |column: sql::ColumnDoc| v1::Column {
+            name: column.name.to_owned(),
+            r#type: column.sql_type.to_owned(),
+            doc: column.description.to_owned(),
+        };
+        let table = |table: sql::TableDoc| v1::Table {
+            name: table.name.to_owned(),
+            doc: table.description.to_owned(),
+            columns: table.columns.into_iter().map(column).collect(),
+        };
+        v1::ListTablesResponse {
+            tables: sql::tables().into_iter().map(table).collect(),
+        }
+    }
+
+    /// Takes measured figures in.
+    pub(crate) async fn import(
+        &self,
+        request: v1::ImportRecordsRequest,
+    ) -> Result<v1::ImportRecordsResponse, Status> {
+        if request.csv.len() > CSV_BYTES_MAX {
+            return Err(status::bad_field(
+                "csv",
+                "a file has at most 16 MiB: send it in parts",
+            ));
+        }
+        let mapping = match request.mapping.as_str() {
+            "" => Mapping::Records,
+            name => Mapping::parse(name)
+                .ok_or_else(|| status::bad_field("mapping", unknown_mapping()))?,
+        };
+        let imported = self
+            .0
+            .estimator
+            .import(&request.source, mapping, &request.csv)
+            .await;
+        let imported = imported.map_err(|error| status::records(&error))?;
+        Ok(v1::ImportRecordsResponse {
+            lines: imported.lines as u64,
+            rows_stored: imported.stored as u64,
+            rows_known: imported.known as u64,
+            refused: refused(&imported.reasons, &imported.refusals),
+        })
+    }
+
+    /// Where the rows come from.
+    pub(crate) async fn sources(&self) -> Result<v1::ListSourcesResponse, Status> {
+        let sources = self
+            .0
+            .estimator
+            .sources()
+            .await
+            .map_err(|error| status::records(&error))?;
+        let stats = self.0.estimator.stats();
+        let source = |source: stepcast_estimator::import::Source| {
+            let day: Option<Day> = source.last_day.parse().ok();
+            let import_ms = day.and_then(|day| u64::try_from(day.start_ms()).ok());
+            v1::Source {
+                import_time: import_ms.map(convert::timestamp_ms),
+                name: source.name,
+                rows: source.rows as u64,
+            }
+        };
+        Ok(v1::ListSourcesResponse {
+            sources: sources.into_iter().map(source).collect(),
+            training_rows: stats.training.rows,
+            validation_rows: stats.validation.rows,
+            cells: stats.cells as u64,
+            location: self.0.estimator.location(),
+        })
+    }
+}
+
+/// The answer with as many rows as were asked for.
+fn cut(mut answer: Answer, max_rows: u32) -> Answer {
+    let mut left = match max_rows {
+        0 => usize::MAX,
+        rows => rows as usize,
+    };
+    for batch in &mut answer.batches {
+        if batch.num_rows() > left {
+            *batch = batch.slice(0, left);
+            answer.truncated = true;
+        }
+        left -= batch.num_rows();
+    }
+    answer
+}
+
+/// The rows as an Arrow IPC stream in pieces.
+fn arrow(answer: &Answer) -> Result<Vec<Part>, Status> {
+    let mut bytes = Vec::new();
+    let written = StreamWriter::try_new(&mut bytes, &answer.schema).and_then(|mut writer| {
+        answer
+            .batches
+            .iter()
+            .try_for_each(|batch| writer.write(batch))?;
+        writer.finish()
+    });
+    written.map_err(|error| {
+        tracing::error!(%error, "an answer cannot be written as an Arrow stream");
+        status::internal("ARROW", "the answer cannot be written as an Arrow stream")
+    })?;
+    Ok(bytes
+        .chunks(PIECE_BYTES)
+        .map(|piece| Part::ArrowIpc(piece.to_vec()))
+        .collect())
+}
+
+fn summary(answer: &Answer) -> v1::QuerySummary {
+    v1::QuerySummary {
+        rows: answer.rows() as u64,
+        truncated: answer.truncated,
+        elapsed: Some(convert::duration_ms(
+            u64::try_from(answer.elapsed.as_millis()).unwrap_or(u64::MAX),
+        )),
+        objects_read: answer.objects_read as u64,
+        objects_total: answer.objects as u64,
+        bytes_read: answer.bytes_read,
+    }
+}
+
+/// Lines by reason, the most frequent first, each with the first line it concerns.
+fn refused(
+    reasons: &BTreeMap<&'static str, usize>,
+    lines: &[RefusedLine],
+) -> Vec<v1::RefusedLines> {
+    let mut refused: Vec<_> = reasons
+        .iter()
+        .map(|(reason, count)| v1::RefusedLines {
+            reason: (*reason).to_owned(),
+            count: *count as u64,
+            first_line: lines
+                .iter()
+                .find(|line| line.reason == *reason)
+                .map_or(0, |line| line.line),
+        })
+        .collect();
+    refused.sort_by_key(|lines| std::cmp::Reverse(lines.count));
+    refused
+}
+
+fn unknown_mapping() -> String {
+    let names: Vec<&str> = Mapping::ALL.into_iter().map(Mapping::name).collect();
+    format!(
+        "there is no such mapping; there are {}",
+        names.join(" and ")
+    )
+}
