@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use stepcast_scheduler::State;
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ use crate::consensus::{self, Begin, Core, Effect, Event, Stall, Task, Transport}
 use crate::handle::{Handle, Inner};
 use crate::identity::Identity;
 use crate::jobs::Follower;
-use crate::leader::{Parts, Recorder, duties};
+use crate::leader::{Parts, Recorder, Slot, duties};
 use crate::members::Members;
 use crate::network::Way;
 use crate::node::Assembly;
@@ -94,7 +94,7 @@ impl Bare {
             Arc::clone(&parts.metrics),
             Arc::clone(&runtime),
         ));
-        let slot = Arc::new(RwLock::new(None));
+        let slot = Slot::default();
         let (recorder, recording) = Recorder::new(
             Arc::clone(&ports.recorder),
             config.record_every,

@@ -95,7 +95,7 @@ impl Handle {
 
     /// Opens a session for a registered worker, on the leader only. An earlier session of the worker is closed.
     pub fn attach(&self, worker: WorkerId, instance: InstanceId) -> Result<Session, AttachError> {
-        let leader = self.0.slot.read().clone();
+        let leader = self.0.slot.borrow().clone();
         let Some(leader) = leader else {
             return Err(AttachError::NotLeader {
                 leader: self.0.consensus.role().borrow().leader,
@@ -117,7 +117,7 @@ impl Handle {
     pub fn attached(&self) -> Vec<WorkerId> {
         self.0
             .slot
-            .read()
+            .borrow()
             .as_ref()
             .map_or_else(Vec::new, |leader| leader.sessions.attached())
     }
@@ -137,7 +137,7 @@ impl Handle {
         let inner = &*self.0;
         let role = *inner.consensus.role().borrow();
         let progress = inner.consensus.progress();
-        let leader = inner.slot.read().clone();
+        let leader = inner.slot.borrow().clone();
         let members = inner.replicated.members();
         NodeStatus {
             node_id: inner.identity.node_id,
@@ -182,7 +182,7 @@ impl Handle {
 
     /// Whether this node leads and its duties have begun.
     pub fn leads(&self) -> bool {
-        self.0.slot.read().is_some()
+        self.0.slot.borrow().is_some()
     }
 
     /// Waits until this node does not lead any more; not at all on one that does not.
@@ -195,7 +195,7 @@ impl Handle {
     pub async fn leading(&self) -> bool {
         let mut role = self.0.consensus.role();
         loop {
-            if self.0.slot.read().is_some() {
+            if self.0.slot.borrow().is_some() {
                 return true;
             }
             if matches!(self.0.consensus.state(), consensus::State::Stopped(_)) {

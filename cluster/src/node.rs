@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use stepcast_scheduler::State;
 use tokio::task::JoinSet;
 
@@ -18,7 +18,7 @@ use crate::error::StartError;
 use crate::handle::{Handle, Inner};
 use crate::identity::{self, Identity};
 use crate::jobs::{Follower, JobHub};
-use crate::leader::{LiveBoard, Parts, Recorder, Signals, duties};
+use crate::leader::{LiveBoard, Parts, Recorder, Signals, Slot, duties};
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::network::{Network, Way};
@@ -220,7 +220,7 @@ impl Assembly {
             Arc::clone(&runtime),
         ));
         let live = Arc::new(LiveBoard::default());
-        let slot = Arc::new(RwLock::new(None));
+        let slot = Slot::default();
         let (recorder, recording) = Recorder::new(
             Arc::clone(&ports.recorder),
             config.record_every,

@@ -182,6 +182,11 @@ impl Peers {
         links.iter().map(|link| link.seen()).collect()
     }
 
+    /// Whether this peer answers.
+    pub(crate) fn is_reached(&self, node: u64) -> bool {
+        self.shared.link(node).is_some_and(|link| link.is_reached())
+    }
+
     /// Makes a token with which a node can join within this time.
     pub(crate) fn mint_token(&self, valid_for: Duration) -> io::Result<JoinToken> {
         let authority = self.shared.credentials.authority();

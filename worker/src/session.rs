@@ -47,8 +47,9 @@ const SILENT_PART: u32 = 5;
 const SILENCE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(10);
 
-/// A connection that lived this long was a good one: the next failure starts with a short wait again.
-const GOOD: Duration = Duration::from_secs(5);
+/// A connection that lived this long was a good one: the next failure starts with a short wait again. One that is lost at
+/// once, again and again, is none.
+const GOOD: Duration = Duration::from_secs(1);
 
 /// Speaks with the leader for the whole life of the worker.
 pub(crate) struct Session {
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     worker: Option<String>,
     /// How long an answer to a renewal may take.
     silence: Duration,
+    /// Since when it is attached, or was last.
+    attached: Option<Instant>,
     said: String,
 }
 
@@ -100,6 +103,7 @@ impl Session {
             news,
             worker: None,
             silence: *SILENCE.end(),
+            attached: None,
             said: String::new(),
         }
     }
@@ -108,10 +112,10 @@ impl Session {
     pub(crate) async fn run(mut self) -> Result<(), Refusal> {
         let (mut backoff, mut tried) = (Backoff::search(), 0);
         while !self.news.is_closed() {
-            let since = Instant::now();
+            self.attached = None;
             let trouble = self.connect().await;
             self.host.outbox.connected(false);
-            if since.elapsed() >= GOOD {
+            if self.attached.is_some_and(|since| since.elapsed() >= GOOD) {
                 backoff.reset();
                 tried = 0;
             }
@@ -195,6 +199,7 @@ impl Session {
             .map_err(Trouble::from)?
             .into_inner();
         self.host.outbox.connected(true);
+        self.attached = Some(Instant::now());
         self.tell(News::Connected).await?;
         tracing::info!(server = self.servers.address(), "attached");
         self.said.clear();

@@ -23,6 +23,10 @@ use crate::{convert, names, redirect, status};
 /// A worker says hello with its first message; one that has not by then does not mean it.
 const HELLO: Duration = Duration::from_secs(10);
 
+/// A worker that comes while nobody leads waits this long for a leader, since what it runs waits for one too. An election
+/// takes less, and a node that is cut off does not hold up for longer a worker that would find the others.
+const ELECTION: Duration = Duration::from_secs(1);
+
 /// The orders of one session. Dropping it ends the session.
 pub(crate) struct Orders(BoxStream<'static, Result<v1::AttachResponse, Status>>);
 
@@ -47,6 +51,11 @@ pub(crate) async fn open(
         .worker
         .filter(|known| known.id == id)
         .ok_or_else(not_registered)?;
+    let mut closing = context.closing.clone();
+    tokio::select! {
+        () = context.handle.somebody_leads(ELECTION) => {}
+        status = closed(&mut closing) => return Err(status),
+    }
     let session = context
         .handle
         .attach(known.id, instance)

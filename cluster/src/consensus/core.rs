@@ -96,6 +96,8 @@ impl<R> Core<R> {
             }
             Event::Received(messages) => messages.into_iter().for_each(|m| self.receive(m)),
             Event::Unreachable(node) => self.peer.unreachable(node),
+            Event::HungUp(node) => self.peer.hung_up(node),
+            Event::Reached(node) => self.peer.reached(node),
             Event::SnapshotSent { node, arrived } => self.peer.snapshot_sent(node, arrived),
             Event::Persisted(number) => self.peer.persisted(number),
             Event::Stalled(stalled) => {

@@ -26,6 +26,10 @@ pub enum Event<R> {
     Received(Vec<Message>),
     /// Messages to this node got lost.
     Unreachable(u64),
+    /// The other end has closed the connection to this node: as a rule its process is gone.
+    HungUp(u64),
+    /// There is a connection to this node again.
+    Reached(u64),
     /// Sending a snapshot to this node has ended, well or not.
     SnapshotSent {
         /// The node.

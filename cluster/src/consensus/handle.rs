@@ -275,6 +275,14 @@ impl<R: Send + 'static> Inbound for Handle<R> {
         let _ = self.shared.tell(Event::Unreachable(node));
     }
 
+    fn hung_up(&self, node: u64) {
+        let _ = self.shared.tell(Event::HungUp(node));
+    }
+
+    fn reached(&self, node: u64) {
+        let _ = self.shared.tell(Event::Reached(node));
+    }
+
     fn snapshot_sent(&self, node: u64, arrived: bool) {
         let _ = self.shared.tell(Event::SnapshotSent { node, arrived });
     }

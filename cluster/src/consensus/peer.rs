@@ -4,7 +4,7 @@ mod changes;
 mod election;
 mod followers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -53,6 +53,10 @@ pub struct Peer {
     term: (u64, u64),
     /// Whether somebody chooses when this node campaigns.
     chosen_timeout: bool,
+    /// Members that have closed their connection and are not reached again.
+    hung_up: BTreeSet<u64>,
+    /// Whether this node campaigns, or is about to, because its leader is among them.
+    hurries: bool,
     /// Decided between two turns.
     decided: Vec<Output>,
 }
@@ -202,6 +206,8 @@ impl Peer {
             persisted: 0,
             term: (term, 0),
             chosen_timeout: false,
+            hung_up: BTreeSet::new(),
+            hurries: false,
             decided: Vec::new(),
         })
     }

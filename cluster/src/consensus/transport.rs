@@ -45,6 +45,13 @@ pub trait Inbound: Send + Sync + 'static {
     /// Messages to this node were dropped or its connection is gone: Raft sends it less until it answers.
     fn unreachable(&self, node: u64);
 
+    /// The other end has closed the connection to this node, as it does when a process ends. Whether that is so shows by
+    /// itself: followers only wait less long for the word of a leader that has hung up.
+    fn hung_up(&self, node: u64);
+
+    /// There is a connection to this node.
+    fn reached(&self, node: u64);
+
     /// How sending a snapshot to this node ended. Raft sends it nothing until this is said.
     fn snapshot_sent(&self, node: u64, arrived: bool);
 

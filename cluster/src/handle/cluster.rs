@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Handle;
 use crate::consensus::{Change, ChangeError};
@@ -12,6 +12,9 @@ use crate::peers::{JoinToken, Seen};
 
 /// How often a removal looks how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often a wait for a leader looks whether the one that is known is reached again.
+const REACHED_EVERY: Duration = Duration::from_millis(100);
 
 /// A removal that takes longer goes on without anybody waiting for it: the leader's duties end it.
 const REMOVED_WITHIN: Duration = Duration::from_secs(30);
@@ -33,6 +36,35 @@ impl Handle {
     pub fn peers(&self) -> Vec<Seen> {
         let peers = self.0.way.peers.as_ref();
         peers.map_or_else(Vec::new, |peers| peers.seen())
+    }
+
+    /// Waits until somebody leads who can be asked, but no longer than this: whoever comes in the middle of an election
+    /// need not be sent away to ask again and again.
+    pub async fn somebody_leads(&self, at_most: Duration) {
+        let mut role = self.0.consensus.role();
+        let mut slot = self.0.slot.subscribe();
+        let waiting = async {
+            while !self.knows_who_leads() {
+                tokio::select! {
+                    _ = role.changed() => {}
+                    _ = slot.changed() => {}
+                    () = sleep(REACHED_EVERY) => {}
+                }
+            }
+        };
+        let _ = timeout(at_most, waiting).await;
+    }
+
+    /// Whether this node leads and its duties have begun, or it knows of another that does and reaches it.
+    fn knows_who_leads(&self) -> bool {
+        let leader = self.0.consensus.role().borrow().leader;
+        leader.is_some_and(|leader| {
+            if leader == self.0.identity.node_id {
+                return self.leads();
+            }
+            let peers = self.0.way.peers.as_ref();
+            peers.is_none_or(|peers| peers.is_reached(leader))
+        })
     }
 
     /// `HOST:PORT` where other nodes reach this one, as it tells them; nothing without a port for them.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select, select_all};
-use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::context::{Leader, Parts};
@@ -17,8 +16,8 @@ use crate::consensus::Role;
 /// Between two tries to learn that this node really leads.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
-/// The present leadership, if there is one.
-pub(crate) type Slot = Arc<RwLock<Option<Arc<Leader>>>>;
+/// The present leadership, if there is one, and every change of it.
+pub(crate) type Slot = Arc<watch::Sender<Option<Arc<Leader>>>>;
 
 /// Runs until the node stops.
 pub(crate) async fn run(parts: Parts, slot: Slot, mut role: watch::Receiver<Role>) {
@@ -42,7 +41,7 @@ pub(crate) async fn run(parts: Parts, slot: Slot, mut role: watch::Receiver<Role
 async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now: Role) {
     tracing::info!(term = now.term, "this node leads");
     let leader = Arc::new(Leader::new(parts.clone()));
-    *slot.write() = Some(Arc::clone(&leader));
+    slot.send_replace(Some(Arc::clone(&leader)));
     // Dropped at the end of this leadership, which ends every duty.
     let duties: [BoxFuture<'_, ()>; 6] = [
         dispatcher::run(Arc::clone(&leader)).boxed(),
@@ -81,7 +80,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.slot.write().take();
+        self.slot.send_replace(None);
         self.leader.end();
     }
 }

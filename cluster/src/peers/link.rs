@@ -151,6 +151,11 @@ impl Link {
         self.contact.lock().said.clone()
     }
 
+    /// Whether it answers.
+    pub(super) fn is_reached(&self) -> bool {
+        self.contact.lock().connected
+    }
+
     pub(super) fn seen(&self) -> Seen {
         let contact = self.contact.lock().clone();
         Seen {
@@ -194,6 +199,8 @@ impl Link {
 
 /// Why a connection is over.
 enum Ended {
+    /// It was there for a while, and the other end has closed it.
+    HungUp(String),
     /// It was there for a while.
     Lost(String),
     /// It never was.
@@ -215,10 +222,15 @@ pub(super) async fn run(shared: Arc<Shared>, link: Arc<Link>) {
             Ok(()) = address.changed() => Ended::Moved,
         };
         link.outbox.close();
-        shared.tell(|inbound| inbound.unreachable(link.node));
+        shared.tell(|inbound| {
+            inbound.unreachable(link.node);
+            if matches!(ended, Ended::HungUp(_)) {
+                inbound.hung_up(link.node);
+            }
+        });
         let pause = match &ended {
             Ended::Moved => Duration::ZERO,
-            Ended::Lost(why) => {
+            Ended::HungUp(why) | Ended::Lost(why) => {
                 link.failed(why);
                 wait = AGAIN_AFTER.0;
                 wait
@@ -282,8 +294,8 @@ async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
     loop {
         let answer: ExchangeResponse = match timeout(PONG_WITHIN, answers.message()).await {
             Ok(Ok(Some(answer))) => answer,
-            Ok(Ok(None)) => return Ended::Lost("it has ended the connection".to_owned()),
-            Ok(Err(status)) => return Ended::Lost(chain(&status)),
+            Ok(Ok(None)) => return Ended::HungUp("it has ended the connection".to_owned()),
+            Ok(Err(status)) => return Ended::HungUp(chain(&status)),
             Err(_) => return Ended::Lost("it has not answered for 3 s".to_owned()),
         };
         if let Some(hello) = &answer.hello
@@ -291,6 +303,7 @@ async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
         {
             greeted = true;
             link.connected(hello, &reached.certificate);
+            shared.tell(|inbound| inbound.reached(link.node));
         }
         if answer.ping != 0 {
             let asked = Duration::from_micros(answer.ping);

@@ -82,7 +82,8 @@ fn at_a_node(world: &mut World) {
         79..=84 => disk(world, id, Disk::Slow, lasts),
         85..=87 => disk(world, id, Disk::Failing, lasts),
         88..=90 => disk(world, id, Disk::Full, lasts),
-        91..=95 => wall_clock(world, id),
+        91..=93 => wall_clock(world, id),
+        94..=96 => crate::raft_wire::breaks(world, id),
         _ => transfer(world, id),
     }
 }

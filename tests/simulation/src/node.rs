@@ -2,7 +2,7 @@
 
 pub(crate) mod snapshots;
 mod threads;
-pub(crate) use self::threads::{receive, turn_soon};
+pub(crate) use self::threads::{hear_of, receive, turn_soon};
 mod writing;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -253,6 +253,7 @@ pub(crate) fn start(world: &mut World, id: u64) {
     threads::election(world, id);
     threads::tick(world, id, owner.life);
     threads::turn_soon(world, id);
+    crate::raft_wire::connects(world, id);
 }
 
 /// What a node's duties know of the way to the others.
@@ -321,6 +322,7 @@ pub(crate) fn crash(world: &mut World, id: u64) {
     machine.log.crash(usize::try_from(kept).unwrap_or(0));
     world.end_tasks(owner);
     drop(running);
+    crate::raft_wire::hangs_up(world, id);
     world.checks.count("crashes");
     world.checks.note("node", || {
         format!("{id} crashes; {kept} of {unsynced} unsynced writes stay")

@@ -1,6 +1,7 @@
 //! Raft's messages between nodes: lost, doubled, late and out of order; a snapshot travels with its file.
 
 use raft::eraftpb::{Entry, Message, MessageType};
+use stepcast_cluster::consensus::Event;
 use stepcast_cluster::consensus::log::Position;
 
 use crate::faults;
@@ -62,6 +63,60 @@ fn words(message: &Message) -> String {
         message.commit,
         if message.reject { ", rejected" } else { "" }
     )
+}
+
+/// A process ends, and its connections with it: whoever is not cut off from its host learns of it soon, or never.
+pub(crate) fn hangs_up(world: &mut World, id: u64) {
+    for other in (1..=world.options.nodes).filter(|other| *other != id) {
+        let (soon, lost) = world
+            .kernel
+            .roll(|dice| (dice.between(200, 30 * MS), dice.per_mille(100)));
+        if lost {
+            continue;
+        }
+        world.kernel.after(soon, move |world| {
+            if !world.network.is_cut(Host::Node(id), Host::Node(other)) {
+                node::hear_of(world, other, Event::HungUp(id));
+            }
+        });
+    }
+}
+
+/// A node is there: it reaches the others, and they reach it, once their wires let them.
+pub(crate) fn connects(world: &mut World, id: u64) {
+    for other in (1..=world.options.nodes).filter(|other| *other != id) {
+        reach(world, other, id);
+        reach(world, id, other);
+    }
+}
+
+/// One node connects to another, sooner or later.
+fn reach(world: &mut World, from: u64, to: u64) {
+    let soon = world.kernel.roll(|dice| dice.between(10 * MS, 200 * MS));
+    world.kernel.after(soon, move |world| {
+        let up = world.nodes.get(&to).is_some_and(node::Machine::is_up);
+        let cut = world.network.is_cut(Host::Node(from), Host::Node(to))
+            || world.network.is_cut(Host::Node(to), Host::Node(from));
+        if up && !cut {
+            node::hear_of(world, from, Event::Reached(to));
+        } else if up {
+            reach(world, from, to);
+        }
+    });
+}
+
+/// Every connection to a node breaks, though it lives: the others take it for gone until they reach it again.
+pub(crate) fn breaks(world: &mut World, id: u64) {
+    world.checks.count("connections broken");
+    world
+        .checks
+        .note("raft", || format!("{id} loses its connections"));
+    hangs_up(world, id);
+    world.kernel.after(30 * MS, move |world| {
+        for other in (1..=world.options.nodes).filter(|other| *other != id) {
+            reach(world, other, id);
+        }
+    });
 }
 
 /// The file is streamed; how that ended is always said.

@@ -24,6 +24,7 @@ fn nothing_is_seen_that_must_never_be() {
         ("partitions", 4_000),
         ("one-way partitions", 2_000),
         ("pauses of nodes", 1_500),
+        ("connections broken", 400),
         ("pauses of workers", 1_500),
         ("snapshots taken", 3_000),
         ("submissions acknowledged", 30_000),

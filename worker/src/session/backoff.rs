@@ -13,14 +13,19 @@ const LONGEST_MS: u64 = 5_000;
 /// The first wait of somebody who looks for the leader.
 const SEARCH_FIRST_MS: u64 = 100;
 
-/// The longest wait of the same: a new leader is known about a second after the old one is gone, and what runs should not
-/// wait as long as that again for its lease to be renewed.
+/// The longest wait of the same: what runs should not wait longer for its lease to be renewed.
 const SEARCH_LONGEST_MS: u64 = 1_000;
+
+/// Waits of a length in that search: a new leader is known within a second, which four short waits and four of twice that
+/// fill.
+const SEARCH_TRIES: u32 = 4;
 
 /// Counts failures in a row.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     failures: u32,
+    /// Waits before the next is twice as long.
+    tries: u32,
     first_ms: u64,
     longest_ms: u64,
 }
@@ -29,6 +34,7 @@ impl Default for Backoff {
     fn default() -> Self {
         Self {
             failures: 0,
+            tries: 1,
             first_ms: FIRST_MS,
             longest_ms: LONGEST_MS,
         }
@@ -40,6 +46,7 @@ impl Backoff {
     pub(crate) fn search() -> Self {
         Self {
             failures: 0,
+            tries: SEARCH_TRIES,
             first_ms: SEARCH_FIRST_MS,
             longest_ms: SEARCH_LONGEST_MS,
         }
@@ -54,7 +61,7 @@ impl Backoff {
     pub(crate) fn next(&mut self) -> Duration {
         let whole = self
             .first_ms
-            .saturating_mul(1 << self.failures.min(16))
+            .saturating_mul(1 << (self.failures / self.tries).min(16))
             .min(self.longest_ms);
         self.failures = self.failures.saturating_add(1);
         Duration::from_millis(whole / 2 + random::below(whole / 2 + 1))
@@ -73,6 +80,10 @@ mod tests {
             let wait = u64::try_from(backoff.next().as_millis()).unwrap_or(u64::MAX);
             assert!((whole / 2..=whole).contains(&wait), "{failures}: {wait}");
         }
+        let mut search = Backoff::search();
+        let all: Duration = (0..8).map(|_| search.next()).sum();
+        let bounds = Duration::from_millis(600)..=Duration::from_millis(1_200);
+        assert!(bounds.contains(&all), "{all:?}");
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(FIRST_MS));
     }

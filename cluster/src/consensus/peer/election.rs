@@ -2,11 +2,18 @@
 
 use raft::StateRole;
 
-use super::{ELECTION_TICKS, Peer};
+use super::{ELECTION_TICKS, HEARTBEAT_TICKS, Peer};
 
 /// Between the campaigns of two followers of a leader that is gone: longer than a round of votes takes, disks included,
 /// so that they do not split the votes and lose another election timeout over it.
 const APART_TICKS: usize = 3;
+
+/// Ticks without a word of a leader that has hung up before it is taken for gone: more than a heartbeat is late, and a
+/// connection that merely broke is made again within one.
+const SILENT_TICKS: usize = HEARTBEAT_TICKS + 1;
+
+/// Who has learned first that the leader is gone asks the others again after this long: they may have learned it since.
+const AGAIN_TICKS: usize = 4;
 
 impl Peer {
     /// A tick has passed.
@@ -15,7 +22,20 @@ impl Peer {
             return;
         }
         self.take_turns();
+        self.hurry();
         self.raw.tick();
+    }
+
+    /// The connection to this node was closed by its other end.
+    pub fn hung_up(&mut self, node: u64) {
+        if self.members.contains(node) {
+            self.hung_up.insert(node);
+        }
+    }
+
+    /// There is a connection to this node again.
+    pub fn reached(&mut self, node: u64) {
+        self.hung_up.remove(&node);
     }
 
     /// While a snapshot takes the place of the state, the log between the two is not there to be looked through, which
@@ -36,10 +56,31 @@ impl Peer {
         }
         let ahead = |id: &&u64| **id > raft.id && **id != raft.leader_id;
         let turn = self.members.voters.iter().filter(ahead).count();
-        let ticks = ELECTION_TICKS + turn * APART_TICKS;
+        // One who hurries lets the others learn of it first, or they would refuse.
+        let later = usize::from(self.hung_up.contains(&raft.leader_id));
+        let ticks = ELECTION_TICKS + later + turn * APART_TICKS;
         self.raw
             .raft
             .set_randomized_election_timeout(ticks.min(2 * ELECTION_TICKS - 1));
+    }
+
+    /// A process that ends closes its connections, at once and everywhere. Whose leader has done so does not wait for the
+    /// whole election timeout: the rest of it passes in one tick. It is a hint and no more. A leader that is heard all the
+    /// same starts the time anew, the others refuse whoever asks for their votes while they hear it (each by its own hint),
+    /// and who is elected is decided by votes as ever.
+    fn hurry(&mut self) {
+        let raft = &mut self.raw.raft;
+        let patience = match raft.state {
+            StateRole::Follower if raft.leader_id != 0 => {
+                self.hurries = self.hung_up.contains(&raft.leader_id);
+                SILENT_TICKS
+            }
+            StateRole::PreCandidate => AGAIN_TICKS,
+            _ => return,
+        };
+        if self.hurries && (patience..ELECTION_TICKS).contains(&raft.election_elapsed) {
+            raft.election_elapsed = ELECTION_TICKS - 1;
+        }
     }
 
     /// Takes the only chance out of Raft's library: when a simulated node campaigns follows from the seed. To be called

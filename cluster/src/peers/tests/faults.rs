@@ -27,6 +27,8 @@ async fn a_peer_that_was_killed_is_reached_again_when_it_is_back() {
     second.peers.shutdown().await;
     drop(second);
     first.ear.hears(|told| told.unreachable.contains(&2)).await;
+    let told = first.ear.hears(|told| told.hung_up.contains(&2)).await;
+    assert_eq!(told.reached, [2]);
     let gone = |seen: &crate::peers::Seen| !seen.reachable && seen.failure.is_some();
     first.sees(2, gone).await;
     // Its messages are dropped now, and that is said.
@@ -42,6 +44,7 @@ async fn a_peer_that_was_killed_is_reached_again_when_it_is_back() {
     first.sees(2, |seen| seen.reachable).await;
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
+    first.ear.hears(|told| told.reached == [2, 2]).await;
     second.members(&everybody);
     first.peers.send(vec![append(1, 2, 2, 1)]);
     second.ear.hears(|told| indices(told) == [2]).await;

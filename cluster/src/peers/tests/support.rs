@@ -32,6 +32,8 @@ pub(super) struct Told {
     pub(super) messages: Vec<Message>,
     pub(super) snapshots: Vec<Message>,
     pub(super) unreachable: Vec<u64>,
+    pub(super) hung_up: Vec<u64>,
+    pub(super) reached: Vec<u64>,
     pub(super) sent: Vec<(u64, bool)>,
     pub(super) removed: bool,
 }
@@ -64,6 +66,14 @@ impl Inbound for Ear {
 
     fn unreachable(&self, node: u64) {
         self.0.send_modify(|told| told.unreachable.push(node));
+    }
+
+    fn hung_up(&self, node: u64) {
+        self.0.send_modify(|told| told.hung_up.push(node));
+    }
+
+    fn reached(&self, node: u64) {
+        self.0.send_modify(|told| told.reached.push(node));
     }
 
     fn snapshot_sent(&self, node: u64, arrived: bool) {

@@ -58,6 +58,19 @@ pub(crate) fn receive(world: &mut World, id: u64, messages: Vec<Message>) {
     });
 }
 
+/// The way to another node: its other end has closed the connection, or there is one again.
+pub(crate) fn hear_of(world: &mut World, id: u64, event: Event<Outcome>) {
+    let Some(life) = world.nodes.get(&id).map(|machine| machine.life) else {
+        return;
+    };
+    within(world, id, life, move |world| {
+        if let Some(running) = running(world, id) {
+            running.bare.tell(event);
+            turn_soon(world, id);
+        }
+    });
+}
+
 /// The Raft thread takes its turn soon, if it is not about to.
 pub(crate) fn turn_soon(world: &mut World, id: u64) {
     let Some(life) = world.nodes.get(&id).map(|machine| machine.life) else {
