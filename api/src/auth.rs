@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use axum::http::HeaderMap;
 use sha2::{Digest, Sha256};
 use stepcast_cluster::Handle;
 use stepcast_scheduler::ids::{TokenHash, WorkerId};
 use stepcast_scheduler::model::Inventory;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::service::Interceptor;
-use tonic::{Request, Status};
 
+use crate::access::{Caller, Claims, TICKET_LIFE, Tickets};
 use crate::status;
 
 /// Shortest access token: 128 bits in hexadecimal or base64 are longer than this, words that can be guessed are not.
@@ -71,29 +73,61 @@ impl fmt::Debug for AccessToken {
 }
 
 /// Lets people in: everybody when no token is set, which only a loopback listener may be.
-#[derive(Debug, Clone)]
-pub(crate) struct People(pub(crate) Option<AccessToken>);
+#[derive(Clone)]
+pub(crate) struct People {
+    access_token: Option<AccessToken>,
+    tickets: Tickets,
+}
 
-impl Interceptor for People {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let Some(AccessToken(wanted)) = &self.0 else {
-            return Ok(request);
-        };
-        let shown = bearer(request.metadata())
-            .ok_or_else(|| status::access_denied("this server asks people for an access token"))?;
-        if equal(&hash(shown), wanted) {
-            Ok(request)
-        } else {
-            Err(status::access_denied(
-                "the access token is not this server's",
-            ))
+impl People {
+    pub(crate) const fn new(access_token: Option<AccessToken>, tickets: Tickets) -> Self {
+        Self {
+            access_token,
+            tickets,
         }
+    }
+
+    /// Who calls over HTTP.
+    pub(crate) fn caller_of(&self, headers: &HeaderMap) -> Result<Caller, Status> {
+        let shown = headers.get(axum::http::header::AUTHORIZATION);
+        self.caller(shown.and_then(|value| secret_in(value.to_str().ok()?)))
+    }
+
+    /// A short-lived token for who shows a long-lived one, and for how long it is good.
+    pub(crate) fn exchange(
+        &self,
+        refresh_token: &str,
+        org: &str,
+        now: SystemTime,
+    ) -> Result<(String, Duration), Status> {
+        let own = self.access_token.as_ref().is_some_and(|AccessToken(own)| {
+            refresh_token.len() <= SECRET_BYTES_MAX && equal(&hash(refresh_token), own)
+        });
+        if !own || org.is_empty() {
+            return Err(status::access_denied("the token is not this server's"));
+        }
+        let claims = Claims { user: 0, org: 0 };
+        Ok((self.tickets.issue(claims, now), TICKET_LIFE))
+    }
+
+    fn caller(&self, shown: Option<&str>) -> Result<Caller, Status> {
+        let Some(AccessToken(own)) = &self.access_token else {
+            return Ok(Caller::ANYBODY);
+        };
+        let shown = shown
+            .ok_or_else(|| status::access_denied("this server asks people for an access token"))?;
+        if self.tickets.check(shown, SystemTime::now()).is_some() || equal(&hash(shown), own) {
+            return Ok(Caller::OPERATOR);
+        }
+        Err(status::access_denied(
+            "the access token is not this server's, or it is over",
+        ))
     }
 }
 
 /// A worker that has shown the secret of a valid token.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
+pub(crate) struct WorkerCaller {
     /// The hash of the secret.
     pub(crate) token: TokenHash,
     /// The worker that came with it before, if there is one, with what it offers.
@@ -108,7 +142,10 @@ pub(crate) struct Known {
 }
 
 /// Tells which worker calls by the secret it shows. Nothing of a caller without a valid one goes any further.
-pub(crate) async fn worker(handle: &Handle, metadata: &MetadataMap) -> Result<Caller, Status> {
+pub(crate) async fn worker(
+    handle: &Handle,
+    metadata: &MetadataMap,
+) -> Result<WorkerCaller, Status> {
     let token = hash(bearer(metadata).ok_or_else(status::invalid_token)?);
     let found = handle.read(|state| {
         let known = state.token_by_hash(&token)?;
@@ -117,7 +154,7 @@ pub(crate) async fn worker(handle: &Handle, metadata: &MetadataMap) -> Result<Ca
             id: worker.id,
             inventory: worker.inventory.clone(),
         });
-        Some(Caller { token, worker })
+        Some(WorkerCaller { token, worker })
     });
     found
         .await
@@ -129,7 +166,7 @@ pub(crate) async fn worker(handle: &Handle, metadata: &MetadataMap) -> Result<Ca
 pub(crate) async fn worker_of_leader(
     handle: &Handle,
     metadata: &MetadataMap,
-) -> Result<Caller, Status> {
+) -> Result<WorkerCaller, Status> {
     if !handle.leads() {
         return Err(status::not_leader(handle.status().leader));
     }
@@ -147,7 +184,11 @@ pub(crate) fn new_worker_secret() -> (String, TokenHash) {
 }
 
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
-    let value = metadata.get("authorization")?.to_str().ok()?;
+    secret_in(metadata.get("authorization")?.to_str().ok()?)
+}
+
+/// The secret in a header.
+fn secret_in(value: &str) -> Option<&str> {
     let (scheme, secret) = value.split_once(' ')?;
     let secret = secret.trim();
     let fits = !secret.is_empty() && secret.len() <= SECRET_BYTES_MAX;
@@ -175,22 +216,18 @@ mod tests {
     use super::*;
 
     fn asks(people: &People, header: Option<&str>) -> Option<Code> {
-        let mut request = Request::new(());
+        let mut headers = HeaderMap::new();
         if let Some(header) = header {
-            request
-                .metadata_mut()
-                .insert("authorization", header.parse().unwrap());
+            headers.insert("authorization", header.parse().unwrap());
         }
-        people
-            .clone()
-            .call(request)
-            .err()
-            .map(|status| status.code())
+        people.caller_of(&headers).err().map(|status| status.code())
     }
 
     #[test]
     fn people_show_the_token_when_there_is_one() {
-        let people = People(Some(AccessToken::new("0123456789abcdef").unwrap()));
+        let tickets = Tickets::new(&[1; 32]);
+        let token = AccessToken::new("0123456789abcdef").unwrap();
+        let people = People::new(Some(token), tickets.clone());
         assert_eq!(asks(&people, Some("Bearer 0123456789abcdef")), None);
         assert_eq!(asks(&people, Some("bearer 0123456789abcdef")), None);
         for wrong in [
@@ -205,7 +242,27 @@ mod tests {
                 "{wrong:?}"
             );
         }
-        assert_eq!(asks(&People(None), None), None);
+        assert_eq!(asks(&People::new(None, tickets), None), None);
+    }
+
+    #[test]
+    fn a_long_lived_token_is_exchanged_for_a_short_lived_one() {
+        let token = AccessToken::new("0123456789abcdef").unwrap();
+        let people = People::new(Some(token), Tickets::new(&[1; 32]));
+        let (ticket, life) = people
+            .exchange("0123456789abcdef", "main", SystemTime::now())
+            .unwrap();
+        assert!(life > Duration::from_secs(600));
+        assert_eq!(asks(&people, Some(&format!("Bearer {ticket}"))), None);
+        for (wrong, org) in [("0123456789abcdeg", "main"), ("0123456789abcdef", "")] {
+            assert!(people.exchange(wrong, org, SystemTime::now()).is_err());
+        }
+        let before = SystemTime::now() - life;
+        let (over, _) = people.exchange("0123456789abcdef", "main", before).unwrap();
+        assert_eq!(
+            asks(&people, Some(&format!("Bearer {over}"))),
+            Some(Code::Unauthenticated)
+        );
     }
 
     #[test]

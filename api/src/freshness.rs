@@ -24,7 +24,16 @@ pub(crate) enum Freshness {
 impl Freshness {
     /// What the caller asks for; [`Freshness::Confirmed`] if it says nothing.
     pub(crate) fn of(metadata: &MetadataMap) -> Result<Self, Status> {
-        match metadata.get(KEY).map(|value| value.as_bytes()) {
+        Self::read_word(metadata.get(KEY).map(|value| value.as_bytes()))
+    }
+
+    /// The same of a call over HTTP.
+    pub(crate) fn of_http(headers: &axum::http::HeaderMap) -> Result<Self, Status> {
+        Self::read_word(headers.get(KEY).map(axum::http::HeaderValue::as_bytes))
+    }
+
+    fn read_word(word: Option<&[u8]>) -> Result<Self, Status> {
+        match word {
             None | Some(b"confirmed") => Ok(Self::Confirmed),
             Some(b"live") => Ok(Self::Live),
             Some(b"stale") => Ok(Self::Stale),

@@ -1,10 +1,13 @@
-//! The front door: the cluster, the records and the staging area as gRPC services.
+//! The front door: the cluster, the records and the staging area, over gRPC and over HTTP with JSON on the same port.
 //!
 //! [`serve`] answers on a listener until it is told to stop. What it needs is a running node's handle, the estimator and
 //! the [`StagingArea`], the last two of which also give the node its ports ([`EstimatedForecasts`], [`EstimatorSink`]).
 //! Everything that comes in is checked here, and everything that goes out is converted here: no wire type goes further.
 
+mod access;
+mod admission;
 mod auth;
+mod certificate;
 mod config;
 mod context;
 mod convert;
@@ -12,6 +15,8 @@ mod fit;
 mod freshness;
 mod grpc;
 mod health;
+mod http;
+mod listen;
 mod names;
 mod oversize;
 mod ports;

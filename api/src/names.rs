@@ -32,6 +32,11 @@ pub(crate) fn of_token(token: TokenId) -> String {
     format!("{TOKENS}/{token}")
 }
 
+/// The name of what has this id, as a caller wrote it.
+pub(crate) fn of_text(kind: &str, id: &str) -> String {
+    format!("{kind}/{id}")
+}
+
 /// The id in `jobs/{job}`.
 pub(crate) fn job(field: &str, name: &str) -> Result<JobId, Status> {
     id(field, name, JOBS, "a job")

@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::server::NamedService;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::{Router, TcpIncoming};
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
 use v1::agent_service_server::AgentServiceServer;
 use v1::cluster_service_server::ClusterServiceServer;
 use v1::estimates_service_server::EstimatesServiceServer;
@@ -23,16 +23,20 @@ use v1::jobs_service_server::JobsServiceServer;
 use v1::records_service_server::RecordsServiceServer;
 use v1::workers_service_server::WorkersServiceServer;
 
+use crate::access::Tickets;
+use crate::admission::Admitted;
 use crate::auth::People;
-use crate::config::{ApiConfig, Tls};
+use crate::certificate;
+use crate::config::ApiConfig;
 use crate::context::{Context, Places};
 use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Workers};
-use crate::health;
+use crate::listen::Incoming;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
 use crate::service;
 use crate::staging::StagingArea;
 use crate::submission::FILES_BYTES_MAX;
+use crate::{health, http};
 
 /// A message with a submission's files, and what stands round them.
 const SUBMISSION_MESSAGE_BYTES: usize = FILES_BYTES_MAX + (256 << 10);
@@ -62,8 +66,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// ask by themselves every 20 s, which is allowed on idle connections too.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// A client that does not finish its TLS greeting in this time does not mean it.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What the key of access tokens is derived for.
+const TICKETS: &[u8] = b"stepcast access token 1";
 
 /// At the end, calls under way may finish for this long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -102,12 +106,16 @@ pub enum Error {
     /// The certificate cannot be used, or the connections cannot be served.
     #[error("the server cannot go on")]
     Transport(#[from] tonic::transport::Error),
+    /// The certificate and its key are no pair that a server can show.
+    #[error("the certificate cannot be used")]
+    Tls(#[from] rustls::Error),
     /// The descriptors of the services cannot be read.
     #[error("the descriptors of the services cannot be read")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `shutdown` is done: every service of `stepcast.v1`, `grpc.health.v1` and reflection. Streams are told to
+/// Serves until `shutdown` is done: every service of `stepcast.v1`, `grpc.health.v1` and reflection, and `/v1` over HTTP with
+/// JSON. Streams are told to
 /// end then, and other calls may finish for a few seconds.
 ///
 /// # Errors
@@ -123,12 +131,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(Error::Listener)?;
     check(&config, address)?;
     let mut server = builder();
-    if let Some(tls) = &config.tls {
-        // More than one library of primitives is linked, as the tables' object store brings its own. Whoever has chosen
-        // one already is left alone.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        server = server.tls_config(identity(tls)?)?;
-    }
+    let tls = config.tls.as_ref().map(certificate::server).transpose()?;
     let (close, closing) = watch::channel(false);
     let context = Context {
         forecasts: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
@@ -144,8 +147,12 @@ pub async fn serve(
         began: Instant::now(),
         closing,
     };
-    let (router, mut health) = router(&mut server, &context, People(config.access_token)).await?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    // A node that no other can join needs a key for as long as it runs.
+    let key = context.handle.key_for(TICKETS).unwrap_or_else(rand::random);
+    let tickets = Tickets::new(&key);
+    let people = People::new(config.access_token, tickets);
+    let (router, mut health) = router(&mut server, &context, people).await?;
+    let incoming = Incoming::new(listener, tls);
     let mut stopped = close.subscribe();
     let stop = async move {
         // The sender lives until the end of this call.
@@ -174,6 +181,8 @@ fn builder() -> Server {
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .timeout(CALL_TIMEOUT)
+        // For HTTP with JSON beside gRPC; a head that does not come within 30 s ends the connection.
+        .accept_http1(true)
 }
 
 type Background = tokio::task::JoinSet<()>;
@@ -196,7 +205,9 @@ async fn router(
         context.handle.clone(),
         SERVICES.to_vec(),
     ));
-    let jobs = JobsServiceServer::new(Jobs(service::Jobs::new(context.clone())))
+    let jobs_service = service::Jobs::new(context.clone());
+    let http = http::router(context.clone(), people.clone(), jobs_service.clone());
+    let jobs = JobsServiceServer::new(Jobs(jobs_service))
         .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let estimates = EstimatesServiceServer::new(Estimates(service::Estimates(context.clone())))
@@ -214,31 +225,18 @@ async fn router(
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let handle = || context.handle.clone();
-    let router = server
+    let mut routes = Routes::default();
+    *routes.axum_router_mut() = http;
+    let routes = routes
         .add_service(health)
         .add_service(reflection)
-        .add_service(InterceptedService::new(
-            Explained(jobs, handle()),
-            people.clone(),
-        ))
-        .add_service(InterceptedService::new(
-            Explained(estimates, handle()),
-            people.clone(),
-        ))
-        .add_service(InterceptedService::new(
-            Explained(records, handle()),
-            people.clone(),
-        ))
-        .add_service(InterceptedService::new(
-            Explained(workers, handle()),
-            people.clone(),
-        ))
-        .add_service(InterceptedService::new(
-            Explained(cluster, handle()),
-            people,
-        ))
+        .add_service(Admitted(Explained(jobs, handle()), people.clone()))
+        .add_service(Admitted(Explained(estimates, handle()), people.clone()))
+        .add_service(Admitted(Explained(records, handle()), people.clone()))
+        .add_service(Admitted(Explained(workers, handle()), people.clone()))
+        .add_service(Admitted(Explained(cluster, handle()), people))
         .add_service(Explained(agent, handle()));
-    Ok((router, background))
+    Ok((server.add_routes(routes), background))
 }
 
 /// The services whose health is told one by one.
@@ -265,21 +263,11 @@ fn check(config: &ApiConfig, address: SocketAddr) -> Result<(), Error> {
     Ok(())
 }
 
-fn identity(tls: &Tls) -> Result<ServerTlsConfig, Error> {
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|source| Error::Certificate {
-            path: path.clone(),
-            source,
-        })
-    };
-    let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
-    Ok(ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::auth::AccessToken;
+    use crate::config::Tls;
 
     #[test]
     fn what_others_can_reach_needs_tls_and_a_token() {

@@ -372,6 +372,16 @@ pub(crate) fn access_denied(message: &str) -> Status {
         .into()
 }
 
+/// A call that this server has not, or that nobody may make.
+pub(crate) fn no_such_call() -> Status {
+    Refusal::new(
+        Code::Unimplemented,
+        "NO_SUCH_CALL",
+        "this server has no such call",
+    )
+    .into()
+}
+
 /// No room for what was sent; nothing of it was kept.
 pub(crate) fn storage_full() -> Status {
     let message = "the server's disk is nearly full, so nothing new is taken";

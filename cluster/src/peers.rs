@@ -193,6 +193,14 @@ impl Peers {
         JoinToken::mint(authority, SystemTime::now(), valid_for)
     }
 
+    /// A key for one purpose: every node of the cluster has the same one, and nobody else has it.
+    pub(crate) fn key_for(&self, purpose: &[u8]) -> [u8; 32] {
+        let tag = token::derived(self.shared.credentials.authority(), purpose);
+        let mut key = [0; 32];
+        key.copy_from_slice(tag.as_ref());
+        key
+    }
+
     /// Closes the port and every connection.
     pub(crate) async fn shutdown(&self) {
         self.shared.close();

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
 use super::agent::{instance, not_registered};
-use crate::auth::Caller;
+use crate::auth::WorkerCaller;
 use crate::context::{Context, closed};
 use crate::status::Refusal;
 use crate::{convert, names, redirect, status};
@@ -33,7 +33,7 @@ pub(crate) struct Orders(BoxStream<'static, Result<v1::AttachResponse, Status>>)
 /// Opens the session of a worker that has shown its secret.
 pub(crate) async fn open(
     context: &Context,
-    caller: Caller,
+    caller: WorkerCaller,
     mut stream: Streaming<v1::AttachRequest>,
 ) -> Result<Orders, Status> {
     let first = timeout(HELLO, stream.message())

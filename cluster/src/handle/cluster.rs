@@ -78,6 +78,12 @@ impl Handle {
         Some(peers.mint_token(valid_for))
     }
 
+    /// A key for one purpose that every node of the cluster derives for itself; it is written nowhere. Nothing without a
+    /// port for nodes.
+    pub fn key_for(&self, purpose: &[u8]) -> Option<[u8; 32]> {
+        Some(self.0.way.peers.as_ref()?.key_for(purpose))
+    }
+
     /// Hands leadership to this node, or to the one that fits best, and waits until it has taken over. On the leader
     /// only. Answers with the new leader.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<u64, ChangeError> {

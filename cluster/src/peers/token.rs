@@ -139,8 +139,13 @@ impl fmt::Debug for JoinToken {
 }
 
 fn key(authority: &Authority) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, derived(authority, PURPOSE).as_ref())
+}
+
+/// A key for one purpose that every holder of the authority's key can derive, and nobody else.
+pub(super) fn derived(authority: &Authority, purpose: &[u8]) -> hmac::Tag {
     let root = hmac::Key::new(hmac::HMAC_SHA256, authority.key());
-    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, PURPOSE).as_ref())
+    hmac::sign(&root, purpose)
 }
 
 fn seconds(time: SystemTime) -> u64 {

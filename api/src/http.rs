@@ -1,0 +1,21 @@
+//! The same calls over HTTP and JSON, in the words that SimpleTuner's own cloud client speaks.
+//!
+//! A route is added with its permission, its query, its body and its answer; the router and the document that describes
+//! it are made of the same list, so that neither can know a route that the other does not.
+
+mod answer;
+mod api;
+mod body;
+mod document;
+mod estimates;
+mod jobs;
+mod limits;
+mod records;
+mod route;
+mod session;
+mod shapes;
+mod submit;
+mod watch;
+mod workers;
+
+pub(crate) use api::router;

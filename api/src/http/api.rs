@@ -1,0 +1,265 @@
+//! The list of routes, and what every call goes through before its own code runs: who calls, whether they may, how often,
+//! and how much they send.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::{Code, Status};
+
+use super::document::Document;
+use super::limits::Limits;
+use super::route::{Nothing, Route, Shape};
+use super::{answer, body, estimates, jobs, records, session, submit, watch, workers};
+use crate::access::{Caller, Permission, authorise};
+use crate::auth::People;
+use crate::context::Context;
+use crate::freshness::Freshness;
+use crate::listen::Peer;
+use crate::redirect;
+use crate::service;
+use crate::status::Refusal;
+
+/// What the routes share. Clones share it too.
+#[derive(Clone)]
+pub(crate) struct Http {
+    pub(crate) context: Context,
+    pub(crate) people: People,
+    pub(crate) jobs: service::Jobs,
+    pub(crate) limits: Arc<Limits>,
+}
+
+/// A request as a route's own code sees it.
+pub(crate) struct Asked<Q> {
+    pub(crate) caller: Caller,
+    pub(crate) query: Q,
+    pub(crate) freshness: Freshness,
+    pub(crate) headers: HeaderMap,
+    pub(crate) peer: Option<IpAddr>,
+    path: Vec<(String, String)>,
+}
+
+impl<Q> Asked<Q> {
+    /// What stands in the path under this name.
+    pub(crate) fn part(&self, name: &str) -> &str {
+        let part = self.path.iter().find(|(key, _)| key == name);
+        part.map_or("", |(_, value)| value)
+    }
+}
+
+/// Routes in the making.
+pub(crate) struct Api {
+    http: Http,
+    router: Router,
+    document: Document,
+}
+
+/// Every route, for the whole port.
+pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> Router {
+    let http = Http {
+        context,
+        people,
+        jobs,
+        limits: Arc::default(),
+    };
+    let mut api = Api {
+        http,
+        router: Router::new(),
+        document: Document::default(),
+    };
+    session::routes(&mut api);
+    submit::routes(&mut api);
+    jobs::routes(&mut api);
+    watch::routes(&mut api);
+    estimates::routes(&mut api);
+    workers::routes(&mut api);
+    records::routes(&mut api);
+    api.finish()
+}
+
+impl Api {
+    /// Adds a route whose answer is JSON.
+    pub(crate) fn route<Q, B, A, F, Fut>(&mut self, route: Route, handler: F)
+    where
+        Q: DeserializeOwned + Shape + Send + 'static,
+        B: DeserializeOwned + Shape + Send + 'static,
+        A: Serialize + JsonSchema,
+        F: Fn(Http, Asked<Q>, B) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<A, Status>> + Send + 'static,
+    {
+        let status = route.status;
+        self.document.add::<Q, B, A>(&route);
+        self.raw(route, move |http, asked, body| {
+            let answer = handler(http, asked, body);
+            async move {
+                let number = axum::http::StatusCode::from_u16(status).unwrap_or_default();
+                Ok((number, axum::Json(answer.await?)).into_response())
+            }
+        });
+    }
+
+    /// Adds a route that makes its answer itself, of the shape `A`.
+    pub(crate) fn stream<Q, A, F, Fut>(&mut self, route: Route, handler: F)
+    where
+        Q: DeserializeOwned + Shape + Send + 'static,
+        A: JsonSchema,
+        F: Fn(Http, Asked<Q>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response, Status>> + Send + 'static,
+    {
+        self.document.add::<Q, Nothing, A>(&route);
+        self.raw(route, move |http, asked, _: Nothing| handler(http, asked));
+    }
+
+    fn raw<Q, B, F, Fut>(&mut self, route: Route, handler: F)
+    where
+        Q: DeserializeOwned + Send + 'static,
+        B: DeserializeOwned + Shape + Send + 'static,
+        F: Fn(Http, Asked<Q>, B) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response, Status>> + Send + 'static,
+    {
+        let http = self.http.clone();
+        // Every method here has a filter.
+        let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::GET);
+        let path = route.path;
+        let serve = move |parameters: RawPathParams, request: Request| {
+            let (http, handler, route) = (http.clone(), handler.clone(), route.clone());
+            async move {
+                let path = parameters
+                    .iter()
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect();
+                let handle = http.context.handle.clone();
+                match serve(http, &route, path, request, handler).await {
+                    Ok(response) => response,
+                    Err(status) => answer::refused(&redirect::told(status, &handle)),
+                }
+            }
+        };
+        let router = std::mem::take(&mut self.router);
+        self.router = router.route(path, on(filter, serve));
+    }
+
+    fn finish(mut self) -> Router {
+        let document = Route::open(
+            Method::GET,
+            "/v1/openapi.json",
+            "This document, in the words of OpenAPI 3.1.",
+        );
+        self.document
+            .add::<Nothing, Nothing, serde_json::Value>(&document);
+        let text: Arc<str> = self.document.text().into();
+        self.raw(document, move |_, _: Asked<Nothing>, _: Nothing| {
+            let text = Arc::clone(&text);
+            async move {
+                let kind = [(axum::http::header::CONTENT_TYPE, super::route::JSON)];
+                Ok((kind, text.to_string()).into_response())
+            }
+        });
+        self.router
+            .method_not_allowed_fallback(wrong_method)
+            .fallback(nothing_there)
+    }
+}
+
+/// Everything that comes before a route's own code.
+async fn serve<Q, B, F, Fut>(
+    http: Http,
+    route: &Route,
+    path: Vec<(String, String)>,
+    request: Request,
+    handler: F,
+) -> Result<Response, Status>
+where
+    Q: DeserializeOwned,
+    B: DeserializeOwned + Shape,
+    F: Fn(Http, Asked<Q>, B) -> Fut,
+    Fut: Future<Output = Result<Response, Status>>,
+{
+    let (parts, sent) = request.into_parts();
+    let peer = parts
+        .extensions
+        .get::<Peer>()
+        .map(|Peer(address)| address.ip());
+    let caller = match route.permission {
+        Some(permission) => admitted(&http, &parts, peer, permission)?,
+        None => {
+            http.limits.stranger(peer)?;
+            Caller::ANYBODY
+        }
+    };
+    let _room = http.limits.body(route.body_max).await?;
+    let bytes = if expects_body::<B>() {
+        body::read(&parts.headers, sent, route.body_max).await?
+    } else {
+        Vec::new()
+    };
+    let asked = Asked {
+        caller,
+        query: body::query(parts.uri.query())?,
+        freshness: Freshness::of_http(&parts.headers)?,
+        headers: parts.headers,
+        peer,
+        path,
+    };
+    let sent = if expects_body::<B>() {
+        body::json(&bytes)?
+    } else {
+        body::json(b"{}")?
+    };
+    drop(bytes);
+    handler(http, asked, sent).await
+}
+
+/// Who calls, if they may do what the route does and have not asked too often.
+fn admitted(
+    http: &Http,
+    parts: &Parts,
+    peer: Option<IpAddr>,
+    permission: Permission,
+) -> Result<Caller, Status> {
+    let caller = http.people.caller_of(&parts.headers);
+    let caller = caller.inspect_err(|_| {
+        // Guesses are slowed down like any other question of a stranger; too many of them say so.
+        let _ = http.limits.stranger(peer);
+    })?;
+    http.limits.caller(&caller, peer)?;
+    authorise(&caller, permission)?;
+    Ok(caller)
+}
+
+fn expects_body<B: Shape>() -> bool {
+    B::schema(&mut schemars::SchemaGenerator::default()).is_some()
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let message = format!("{} takes no {method}", uri.path());
+    answer::refused(&Refusal::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message).into())
+}
+
+/// Nothing is at this path. A caller that speaks gRPC is told so in its own words.
+async fn nothing_there(headers: HeaderMap) -> Response {
+    let kind = headers.get(axum::http::header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return Status::unimplemented("this server has no such service")
+            .into_http::<axum::body::Body>();
+    }
+    let refusal = Refusal::new(
+        Code::NotFound,
+        "NO_SUCH_PATH",
+        "there is nothing at this path",
+    );
+    answer::refused(
+        &refusal
+            .hint("GET /v1/openapi.json lists what there is")
+            .into(),
+    )
+}

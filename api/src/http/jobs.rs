@@ -1,0 +1,195 @@
+//! Jobs listed, shown, explained and cancelled, and what their trainers printed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stepcast_proto::v1;
+use tonic::Status;
+
+use super::api::{Api, Asked, Http};
+use super::route::{Nothing, Route};
+use super::shapes::{self, AttemptShown, JobShown, short};
+use crate::access::Permission;
+use crate::names;
+
+pub(super) fn routes(api: &mut Api) {
+    let read = Permission::ReadJobs;
+    api.route(Route::get("/v1/jobs", read, "Jobs, newest first."), list);
+    api.route(
+        Route::get("/v1/jobs/{id}", read, "One job with its attempts."),
+        show,
+    );
+    api.route(
+        Route::get(
+            "/v1/jobs/{id}/logs",
+            read,
+            "What the trainer printed, redacted.",
+        ),
+        logs,
+    );
+    api.route(
+        Route::get("/v1/jobs/{id}/why", read, "Why a job does not run."),
+        why,
+    );
+    api.route(
+        Route::post(
+            "/v1/jobs/{id}/cancel",
+            Permission::CancelJobs,
+            "Ends a job.",
+        ),
+        cancel,
+    );
+}
+
+/// Which jobs.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Which {
+    /// 1 to 1,000; 50 unless given.
+    page_size: Option<u32>,
+    /// `next_page_token` of the answer before.
+    page_token: Option<String>,
+    /// Only jobs in this state, such as `RUNNING`.
+    state: Option<String>,
+}
+
+/// Jobs.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Jobs {
+    /// Newest first.
+    items: Vec<JobShown>,
+    /// Empty on the last page.
+    next_page_token: String,
+}
+
+/// A job and its attempts.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Shown {
+    job: JobShown,
+    /// Oldest first.
+    attempts: Vec<AttemptShown>,
+}
+
+/// Lines of a trainer.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Logs {
+    /// All lines so far, each with its end.
+    logs: String,
+}
+
+/// A job that ends.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Cancelled {
+    /// `cancelling` or `cancelled`.
+    status: &'static str,
+    job: JobShown,
+}
+
+/// Why a job does not run.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Why {
+    /// `NEVER`, `HELD`, `CAPACITY`, `ORDER` or `NEW`; `UNSPECIFIED` when it runs or is over.
+    tier: String,
+    /// What it waits for.
+    headline: String,
+    /// Each reason with whom it concerns.
+    lines: Vec<WhyLine>,
+    /// Jobs that go first.
+    jobs_ahead: u32,
+    /// What would start it sooner.
+    hints: Vec<String>,
+}
+
+/// One reason.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WhyLine {
+    /// How many workers it concerns.
+    count: u32,
+    /// A stable name such as `GPUS_BUSY`.
+    reason: String,
+    /// What the workers are called, at most ten.
+    workers: Vec<String>,
+    /// What it means and what clears it.
+    detail: String,
+}
+
+/// Jobs on a page unless somebody says how many: as many as SimpleTuner's client asks for.
+const PAGE: u32 = 50;
+
+async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Status> {
+    let which = &asked.query;
+    let states = match &which.state {
+        None => Vec::new(),
+        Some(name) => {
+            let name = format!("JOB_STATE_{}", name.to_ascii_uppercase());
+            let state = v1::JobState::from_str_name(&name);
+            vec![state.map_or(-1, i32::from)]
+        }
+    };
+    let request = v1::ListJobsRequest {
+        page_size: which.page_size.unwrap_or(PAGE),
+        page_token: which.page_token.clone().unwrap_or_default(),
+        states,
+    };
+    let page = http.jobs.list(request, asked.freshness).await?;
+    Ok(Jobs {
+        items: page.jobs.iter().map(shapes::job).collect(),
+        next_page_token: page.next_page_token,
+    })
+}
+
+async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, Status> {
+    let name = name(&asked);
+    let job = http.jobs.get(&name, asked.freshness).await?.job;
+    let job = job.unwrap_or_default();
+    Ok(Shown {
+        attempts: shapes::attempts(&job),
+        job: shapes::job(&job),
+    })
+}
+
+async fn logs(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Logs, Status> {
+    let name = name(&asked);
+    let log = http.jobs.logs(&name, asked.freshness).await?.log;
+    let lines = log.map(|log| log.lines).unwrap_or_default();
+    let bytes = lines.iter().map(|line| line.len() + 1).sum();
+    let mut logs = String::with_capacity(bytes);
+    for line in lines {
+        logs.push_str(&line);
+        logs.push('\n');
+    }
+    Ok(Logs { logs })
+}
+
+async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Cancelled, Status> {
+    let request = v1::CancelJobRequest {
+        name: name(&asked),
+        request_id: String::new(),
+    };
+    let job = http.jobs.cancel(request).await?.job.unwrap_or_default();
+    let job = shapes::job(&job);
+    Ok(Cancelled {
+        status: job.status,
+        job,
+    })
+}
+
+async fn why(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Why, Status> {
+    let why = http.jobs.explain(&name(&asked), asked.freshness).await?;
+    let line = |line: &v1::WhyLine| WhyLine {
+        count: line.count,
+        reason: line.reason.clone(),
+        workers: line.workers.clone(),
+        detail: line.detail.clone(),
+    };
+    Ok(Why {
+        tier: short(why.tier().as_str_name(), "WHY_TIER_"),
+        lines: why.lines.iter().map(line).collect(),
+        headline: why.headline,
+        jobs_ahead: why.jobs_ahead,
+        hints: why.hints,
+    })
+}
+
+/// The resource name of the job in the path.
+pub(super) fn name<Q>(asked: &Asked<Q>) -> String {
+    names::of_text("jobs", asked.part("id"))
+}

@@ -1,0 +1,107 @@
+//! One route: what it is for, who may use it, and what goes in and comes out.
+
+use axum::http::Method;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use crate::access::Permission;
+
+/// A route in the making.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    /// With names in braces where an id stands.
+    pub(crate) path: &'static str,
+    /// What its caller needs; `None` for a route that is everybody's.
+    pub(crate) permission: Option<Permission>,
+    /// One line for the document.
+    pub(crate) summary: &'static str,
+    /// The status of an answer that is no refusal.
+    pub(crate) status: u16,
+    /// Most bytes of its body.
+    pub(crate) body_max: usize,
+    /// The kind of its answer.
+    pub(crate) kind: &'static str,
+}
+
+/// A body of settings and a few words.
+const BODY_BYTES: usize = 64 << 10;
+
+/// JSON, as nearly every route answers.
+pub(crate) const JSON: &str = "application/json";
+
+impl Route {
+    const fn new(
+        method: Method,
+        path: &'static str,
+        permission: Option<Permission>,
+        summary: &'static str,
+    ) -> Self {
+        Self {
+            method,
+            path,
+            permission,
+            summary,
+            status: 200,
+            body_max: BODY_BYTES,
+            kind: JSON,
+        }
+    }
+
+    pub(crate) const fn get(
+        path: &'static str,
+        permission: Permission,
+        summary: &'static str,
+    ) -> Self {
+        Self::new(Method::GET, path, Some(permission), summary)
+    }
+
+    pub(crate) const fn post(
+        path: &'static str,
+        permission: Permission,
+        summary: &'static str,
+    ) -> Self {
+        Self::new(Method::POST, path, Some(permission), summary)
+    }
+
+    /// A route that everybody may use, since it is how one becomes somebody, or tells nothing of anybody.
+    pub(crate) const fn open(method: Method, path: &'static str, summary: &'static str) -> Self {
+        Self::new(method, path, None, summary)
+    }
+
+    pub(crate) const fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(crate) const fn body_max(mut self, bytes: usize) -> Self {
+        self.body_max = bytes;
+        self
+    }
+
+    pub(crate) const fn kind(mut self, kind: &'static str) -> Self {
+        self.kind = kind;
+        self
+    }
+}
+
+/// What has a shape in the document, or none.
+pub(crate) trait Shape {
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
+}
+
+/// No body, or no parameters: whatever is there is not looked at.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Nothing {}
+
+impl Shape for Nothing {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+}
+
+impl<T: JsonSchema> Shape for T {
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<T>())
+    }
+}
