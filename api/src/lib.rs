@@ -16,6 +16,7 @@ mod freshness;
 mod grpc;
 mod health;
 mod http;
+mod lines;
 mod listen;
 mod names;
 mod oversize;

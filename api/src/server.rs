@@ -151,7 +151,9 @@ pub async fn serve(
     let key = context.handle.key_for(TICKETS).unwrap_or_else(rand::random);
     let tickets = Tickets::new(&key);
     let people = People::new(config.access_token, tickets);
-    let (router, mut health) = router(&mut server, &context, people).await?;
+    let (router, mut background) = router(&mut server, &context, people).await?;
+    let kept = Arc::clone(&context.staging);
+    background.spawn(async move { kept.lines().keep().await });
     let incoming = Incoming::new(listener, tls);
     let mut stopped = close.subscribe();
     let stop = async move {
@@ -169,7 +171,7 @@ pub async fn serve(
             tokio::time::timeout(DRAIN, serving).await.unwrap_or(Ok(()))
         }
     };
-    health.shutdown().await;
+    background.shutdown().await;
     Ok(ended?)
 }
 

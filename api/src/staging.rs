@@ -14,22 +14,30 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use stepcast_cluster::session::Progress;
 use stepcast_cluster::{PortError, Staging};
 use stepcast_estimator::StoreConfig;
-use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::model::limits::Bounds;
 use tonic::Status;
 
 use self::bucket::Bucket;
 use self::folder::Folder;
+use crate::lines::Lines;
 use crate::status;
 use crate::submission::StagedFile;
 
 /// Submissions in a folder at once: those of every job that is not over, and as many on their way in or out.
 const SUBMISSIONS_MAX: usize = 2 * Bounds::NEWEST.unfinished_jobs;
+
+/// The folder of what trainers print.
+const LINES: &str = "lines";
 
 /// Why files were not staged or read.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +99,7 @@ pub(crate) enum Put {
 pub struct StagingArea {
     location: String,
     place: Place,
+    lines: Lines,
 }
 
 #[derive(Debug)]
@@ -106,9 +115,14 @@ impl StagingArea {
     /// When the folder cannot be made or read.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
+        let place = Place::Folder(Folder::open(folder, SUBMISSIONS_MAX)?);
+        let lines = folder.join(LINES);
+        private_dir(true).create(&lines)?;
+        let store = LocalFileSystem::new_with_prefix(lines).map_err(unopened)?;
         Ok(Self {
             location: folder.display().to_string(),
-            place: Place::Folder(Folder::open(folder, SUBMISSIONS_MAX)?),
+            place,
+            lines: Lines::new(Arc::new(store), object_store::path::Path::default()),
         })
     }
 
@@ -134,10 +148,19 @@ impl StagingArea {
         let (store, prefix) = config
             .object_store()
             .map_err(|error| Error::Location(error.to_string()))?;
-        Ok(Self {
-            location: config.location.clone(),
+        Ok(Self::in_bucket(config.location.clone(), store, prefix))
+    }
+
+    fn in_bucket(
+        location: String,
+        store: Arc<dyn ObjectStore>,
+        prefix: object_store::path::Path,
+    ) -> Self {
+        Self {
+            location,
+            lines: Lines::new(Arc::clone(&store), prefix.clone().join(LINES)),
             place: Place::Bucket(Bucket::new(store, prefix)),
-        })
+        }
     }
 
     /// Makes sure that the place is this cluster's. A node that is alone in its cluster may take a place that is nobody's
@@ -166,6 +189,11 @@ impl StagingArea {
             }),
             None => Err(Error::Elsewhere { location, cluster }),
         }
+    }
+
+    /// What trainers have printed.
+    pub(crate) const fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     async fn marker(&self) -> Result<Option<String>, Error> {
@@ -218,6 +246,27 @@ impl Staging for StagingArea {
             found.map_err(PortError::new)
         })
     }
+
+    fn keep_lines(&self, job: JobId, epoch: Epoch, lines: &[String]) {
+        self.lines.append(job, epoch, lines);
+    }
+
+    fn keep_progress(&self, job: JobId, epoch: Epoch, progress: &Progress) {
+        self.lines.progress(job, epoch, progress);
+    }
+
+    fn jobs_with_lines(&self, limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
+        Box::pin(async move { self.lines.jobs(limit).await.map_err(PortError::new) })
+    }
+
+    fn forget_lines(&self, job: JobId) -> BoxFuture<'_, Result<(), PortError>> {
+        Box::pin(async move { self.lines.forget(job).await.map_err(PortError::new) })
+    }
+}
+
+/// The place of lines cannot be opened.
+fn unopened(error: object_store::Error) -> Error {
+    Error::Store(Box::new(error))
 }
 
 /// A staging area that cannot be used, to a caller. What the disk says stays in the server's log.

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use stepcast_records::Sample;
-use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::placement::ForecastSource;
+
+use crate::session::Progress;
 
 /// Everything a node asks of the world. Each port is shared by several tasks, so all of them are cheap to call at once.
 #[derive(Clone)]
@@ -49,6 +51,23 @@ pub trait Staging: Send + Sync {
         age: Duration,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>>;
+
+    /// Takes lines that a job's trainer has printed, redacted, to be kept for as long as the job is known. Returns at
+    /// once; what cannot be kept is lost, and a place that keeps none need not do anything.
+    fn keep_lines(&self, _job: JobId, _epoch: Epoch, _lines: &[String]) {}
+
+    /// Takes how far a job's attempt is, for those who read its lines.
+    fn keep_progress(&self, _job: JobId, _epoch: Epoch, _progress: &Progress) {}
+
+    /// Jobs of which lines are kept, at most `limit` of them: the ones after those of the last call.
+    fn jobs_with_lines(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Deletes the lines of a job; deleting what is not there succeeds.
+    fn forget_lines(&self, _job: JobId) -> BoxFuture<'_, Result<(), PortError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A port could not do what it was asked; the duty that asked tries again.

@@ -71,7 +71,7 @@ struct Shown {
 /// Lines of a trainer.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Logs {
-    /// All lines so far, each with its end.
+    /// All lines of all attempts so far, each with its end. A later answer begins with all of an earlier one.
     logs: String,
 }
 
@@ -147,15 +147,7 @@ async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, St
 }
 
 async fn logs(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Logs, Status> {
-    let name = name(&asked);
-    let log = http.jobs.logs(&name, asked.freshness).await?.log;
-    let lines = log.map(|log| log.lines).unwrap_or_default();
-    let bytes = lines.iter().map(|line| line.len() + 1).sum();
-    let mut logs = String::with_capacity(bytes);
-    for line in lines {
-        logs.push_str(&line);
-        logs.push('\n');
-    }
+    let logs = http.jobs.kept_logs(&name(&asked), asked.freshness).await?;
     Ok(Logs { logs })
 }
 

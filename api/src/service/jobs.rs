@@ -16,7 +16,7 @@ use super::watch::{Updates, updates};
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::ports::EstimatedForecasts;
-use crate::{convert, names, status};
+use crate::{convert, names, staging, status};
 
 /// Jobs on a page when nobody says how many.
 const PAGE: u32 = 100;
@@ -176,6 +176,21 @@ impl Jobs {
             convert::log_lines(epoch, lines)
         });
         Ok(v1::GetJobLogsResponse { log })
+    }
+
+    /// Everything that a job's trainers have printed, as far as it is kept, oldest first, each line with its end.
+    pub(crate) async fn kept_logs(
+        &self,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<String, Status> {
+        let id = names::job("name", name)?;
+        let known = freshness.read(&self.context.handle, |state| state.job(id).is_some());
+        if !known.await? {
+            return Err(status::not_found("jobs", "a job", name));
+        }
+        let lines = self.context.staging.lines().read(id).await;
+        lines.map_err(|error| staging::unusable(&staging::Error::Store(Box::new(error))))
     }
 
     /// A job as it is now.

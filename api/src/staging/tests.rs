@@ -29,12 +29,12 @@ fn files() -> Vec<StagedFile> {
 /// The same place as two nodes see it.
 fn in_memory() -> [StagingArea; 2] {
     let store = Arc::new(InMemory::new());
-    [(); 2].map(|()| StagingArea {
-        location: "memory".into(),
-        place: Place::Bucket(Bucket::new(
+    [(); 2].map(|()| {
+        StagingArea::in_bucket(
+            "memory".into(),
             Arc::clone(&store) as _,
             ObjectPath::from("a/b"),
-        )),
+        )
     })
 }
 

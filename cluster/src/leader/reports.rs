@@ -77,6 +77,7 @@ impl Reports {
             Report::Renew { renewal, epochs } => self.renew(renewal, epochs).await,
             Report::Progress { epoch, progress } => {
                 self.0.live(epoch, |leader, job| {
+                    leader.ports.staging.keep_progress(job, epoch, &progress);
                     leader.live.progress(job, epoch, progress);
                     leader.hub.live(job, &Update::Progress { epoch, progress });
                 });
@@ -84,6 +85,7 @@ impl Reports {
             }
             Report::LogLines { epoch, lines } => {
                 self.0.live(epoch, |leader, job| {
+                    leader.ports.staging.keep_lines(job, epoch, &lines);
                     let lines = leader.live.lines(job, epoch, lines);
                     leader.hub.live(job, &Update::Log { epoch, lines });
                 });

@@ -1,4 +1,4 @@
-//! Cleans the staging area: asks which files nobody needs any more, and removes them.
+//! Cleans the staging area: asks which files and lines nobody needs any more, and removes them.
 
 use std::sync::Arc;
 
@@ -12,6 +12,9 @@ use crate::runtime::timeout;
 /// Submissions looked at in one sweep of the staging area; the next sweep goes on where it ended.
 const STAGED: usize = 16_384;
 
+/// Jobs whose lines are looked at in one sweep; the next sweep goes on where it ended.
+const LINED: usize = 16_384;
+
 /// Submissions deleted at once. Each waits for its disk or store, and those that wait together share what it takes.
 const AT_ONCE: usize = 256;
 
@@ -23,6 +26,7 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         if leader.now() >= whole {
             whole = leader.now() + leader.config.sweep_every;
             delete(&leader, old(&leader).await).await;
+            forget_lines(&leader).await;
         }
         let rest = whole.saturating_sub(leader.now());
         // Called or not, it looks.
@@ -46,6 +50,24 @@ async fn old(leader: &Leader) -> Vec<StagingId> {
             tracing::warn!(%error, "the staging area could not be listed");
             Vec::new()
         })
+}
+
+/// Deletes the lines of jobs that are not known any more.
+async fn forget_lines(leader: &Leader) {
+    let staging = &leader.ports.staging;
+    let jobs = staging.jobs_with_lines(LINED).await;
+    let jobs = jobs.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the lines of jobs could not be listed");
+        Vec::new()
+    });
+    for job in jobs {
+        if leader.replicated.read(|state| state.job(job).is_some()) {
+            continue;
+        }
+        if let Err(error) = staging.forget_lines(job).await {
+            tracing::warn!(%error, %job, "the lines of a forgotten job were not deleted; a later sweep tries again");
+        }
+    }
 }
 
 /// Deletes those of these submissions that no job needs.

@@ -1,0 +1,94 @@
+//! Lines that are kept, in a store that fails now and then.
+
+use object_store::memory::InMemory;
+
+use super::*;
+
+const JOB: JobId = JobId(77);
+
+fn lines(store: &Arc<InMemory>) -> Lines {
+    Lines::new(Arc::clone(store) as _, Path::from("lines"))
+}
+
+fn text(from: usize, to: usize) -> Vec<String> {
+    (from..to)
+        .map(|n| format!("line {n} {}", "x".repeat(200)))
+        .collect()
+}
+
+/// Writes what waits, as the task does.
+async fn keep(lines: &Lines, job: JobId) {
+    while lines.books.lock().jobs.get(&job).is_some_and(Book::is_due) {
+        assert!(lines.write(job).await);
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_once_is_how_the_next_answer_begins_also_after_another_node_leads() {
+    let store = Arc::new(InMemory::new());
+    let first = lines(&store);
+    let mut before = String::new();
+    for round in 0..20 {
+        first.append(JOB, Epoch(1), &text(round * 20, round * 20 + 20));
+        keep(&first, JOB).await;
+        let now = first.read(JOB).await.unwrap();
+        assert!(now.starts_with(&before) && now.len() > before.len());
+        before = now;
+    }
+    assert!(
+        first.parts(JOB).await.unwrap().next() > 1,
+        "it has several parts"
+    );
+    let second = lines(&store);
+    second.append(JOB, Epoch(2), &["after the change".to_owned()]);
+    keep(&second, JOB).await;
+    let now = first.read(JOB).await.unwrap();
+    assert!(now.starts_with(&before));
+    assert!(
+        now.ends_with("after the change\n"),
+        "{}",
+        &now[now.len() - 100..]
+    );
+    assert_eq!(
+        now.lines().filter(|line| line.starts_with("line ")).count(),
+        400
+    );
+}
+
+#[tokio::test]
+async fn a_new_attempt_is_told_and_a_job_has_a_bound() {
+    let lines = lines(&Arc::new(InMemory::new()));
+    lines.append(JOB, Epoch(1), &["one".to_owned()]);
+    lines.append(JOB, Epoch(2), &["two".to_owned()]);
+    keep(&lines, JOB).await;
+    assert_eq!(
+        lines.read(JOB).await.unwrap(),
+        "one\n[stepcast] another attempt\ntwo\n"
+    );
+    let large = vec!["y".repeat(1 << 20)];
+    for _ in 0..20 {
+        lines.append(JOB, Epoch(2), &large);
+        keep(&lines, JOB).await;
+    }
+    let kept = lines.read(JOB).await.unwrap();
+    assert!(kept.len() as u64 <= JOB_BYTES + 100, "{}", kept.len());
+    assert_eq!(kept.matches("lines were left out here").count(), 1);
+}
+
+#[tokio::test]
+async fn jobs_with_lines_are_found_in_turn_and_forgotten_wholly() {
+    let store = Arc::new(InMemory::new());
+    let lines = lines(&store);
+    for job in 1..=5 {
+        lines.append(JobId(job), Epoch(job), &["a".to_owned()]);
+        keep(&lines, JobId(job)).await;
+    }
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        seen.extend(lines.jobs(2).await.unwrap());
+    }
+    assert_eq!(seen.len(), 5);
+    lines.forget(JobId(3)).await.unwrap();
+    assert_eq!(lines.read(JobId(3)).await.unwrap(), "");
+    assert_eq!(lines.jobs(9).await.unwrap().len(), 4);
+}
