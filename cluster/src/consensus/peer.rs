@@ -235,7 +235,7 @@ impl Peer {
             MessageType::MsgReadIndex => {
                 self.raw.raft.state != StateRole::Leader || message.entries.len() != 1
             }
-            MessageType::MsgAppend => has_gap(&message),
+            MessageType::MsgAppend => !is_whole(&message),
             _ => false,
         };
         if unfit || message.to != self.raw.raft.id {
@@ -463,11 +463,15 @@ impl ReadId {
     }
 }
 
-/// Whether the entries of a message do not follow the one it names. Raft's library does not look, and would answer for
-/// entries that were never sent.
-fn has_gap(message: &Message) -> bool {
-    let entries = message.get_entries().iter();
-    (message.index + 1..)
-        .zip(entries)
-        .any(|(index, entry)| entry.index != index)
+/// Whether the entries of a message follow the one it names, one after the other, in terms that never fall and are not
+/// beyond the sender's. Raft's library does not look: it would answer for entries that were never sent, and stops the
+/// process over one of no term.
+fn is_whole(message: &Message) -> bool {
+    let mut before = (message.index, message.log_term.max(1));
+    message.get_entries().iter().all(|entry| {
+        let follows = before.0.checked_add(1) == Some(entry.index)
+            && (before.1..=message.term).contains(&entry.term);
+        before = (entry.index, entry.term);
+        follows
+    })
 }

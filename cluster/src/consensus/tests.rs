@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use raft::eraftpb::{Entry, Message, MessageType};
 
 use super::log::{EngineLog, Loaded, LogStore, MemLogDisk, ORIGIN, Position};
 use super::*;
@@ -230,4 +231,53 @@ fn who_votes_alone_tells_learners_of_its_term_only_once_it_is_on_disk() {
         outputs.iter().any(sent),
         "from then on nothing waits: {outputs:?}"
     );
+}
+
+#[test]
+fn entries_that_no_honest_leader_sends_are_dropped() {
+    let members = Members {
+        voters: [1, 2, 3].into(),
+        last_id: 3,
+        ..Members::default()
+    };
+    let mut peer = Peer::new(Begin {
+        id: 1,
+        loaded: Loaded::new_cluster(),
+        applied: ORIGIN.index,
+        members,
+        snapshot: None,
+    })
+    .unwrap();
+    let at = ORIGIN.index;
+    let mut append = |entries: &[(u64, u64)]| {
+        let entries = entries.iter().map(|(index, term)| Entry {
+            index: *index,
+            term: *term,
+            ..Entry::default()
+        });
+        let mut message = Message {
+            from: 2,
+            to: 1,
+            term: 5,
+            index: at,
+            log_term: ORIGIN.term,
+            ..Message::default()
+        };
+        message.set_msg_type(MessageType::MsgAppend);
+        message.set_entries(entries.collect::<Vec<_>>().into());
+        peer.step(message);
+        peer.outputs(&mut Vec::new());
+        peer.last_index()
+    };
+    let refused: [&[(u64, u64)]; 5] = [
+        &[(at + 1, 0)],
+        &[(at + 1, 6)],
+        &[(at + 1, 4), (at + 2, 3)],
+        &[(at + 2, 5)],
+        &[(at + 1, 5), (at + 3, 5)],
+    ];
+    for entries in refused {
+        assert_eq!(append(entries), at, "{entries:?}");
+    }
+    assert_eq!(append(&[(at + 1, 4), (at + 2, 5)]), at + 2);
 }

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use raft::eraftpb::{Message, MessageType};
-
 use super::*;
 use crate::consensus::handle::MAX_RECEIVED_BYTES;
 use crate::members::Member;
