@@ -17,6 +17,7 @@ pub mod redact;
 pub mod reduce;
 pub mod replay;
 mod runner;
+pub mod servers;
 mod session;
 mod spool;
 mod start;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use stepcast_worker::servers::{Round, is_encrypted, may_be_told, trust, whole};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::Address;
 use crate::failure::{Exit, Failure};
@@ -21,43 +22,11 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// A server that does not answer such a probe by then is gone, and a watch goes on elsewhere.
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// Addresses remembered, told ones included: clusters have up to five nodes, and they move.
-const SERVERS_MAX: usize = 16;
-
 /// What is known of the cluster's servers. The one that is asked changes while calls are under way.
 #[derive(Debug)]
 pub(super) struct Servers {
-    known: Mutex<Known>,
+    known: Mutex<Round<Channel>>,
     tls: Option<ClientTlsConfig>,
-}
-
-#[derive(Debug)]
-struct Known {
-    servers: Vec<Server>,
-    /// The one that is asked.
-    present: usize,
-    /// Whose turn it was last. Hints do not move it: a server that points to one that is gone is not asked again and again
-    /// while the others are not.
-    turn: usize,
-}
-
-impl Known {
-    /// The next one in turn that is not the present one.
-    fn go_round(&mut self) {
-        for _ in 0..2 {
-            self.turn = (self.turn + 1) % self.servers.len();
-            if self.turn != self.present {
-                break;
-            }
-        }
-        self.present = self.turn;
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Server {
-    address: String,
-    channel: Channel,
 }
 
 impl Servers {
@@ -75,56 +44,35 @@ impl Servers {
             .detail(addresses.join(", "))
             .hint("give every server as https://HOST:PORT: the access token goes to each of them"));
         }
-        let servers = Self {
-            known: Mutex::new(Known {
-                servers: Vec::new(),
-                present: 0,
-                turn: 0,
-            }),
-            tls: match encrypted {
-                0 => None,
-                _ => Some(tls(address.ca_file.as_deref())?),
-            },
+        let tls = match encrypted {
+            0 => None,
+            _ => Some(trusted(address.ca_file.as_deref())?),
         };
-        let patience = if addresses.len() > 1 {
-            CONNECT_TIMEOUT_OF_SEVERAL
-        } else {
-            CONNECT_TIMEOUT
-        };
-        for address in addresses {
-            let server = servers.server(&address, patience)?;
-            servers.lock().servers.push(server);
-        }
-        if servers.count() == 0 {
-            return Err(
-                Failure::usage("no server is named").hint("name one such as http://127.0.0.1:7070")
-            );
-        }
-        Ok(servers)
+        let patience = patience(addresses.len());
+        let servers = addresses.into_iter().map(|address| {
+            let channel = endpoint(&address, patience, tls.as_ref())?.connect_lazy();
+            Ok((address, channel))
+        });
+        let known = Round::new(servers.collect::<Result<_, Failure>>()?);
+        let known = known.ok_or_else(|| {
+            Failure::usage("no server is named").hint("name one such as http://127.0.0.1:7070")
+        })?;
+        Ok(Self {
+            known: Mutex::new(known),
+            tls,
+        })
     }
 
     /// Connects to the first server that can be reached; it is the one that is asked from now on.
     pub(super) async fn reach(&self, ca_file: Option<&Path>) -> Result<(), Failure> {
-        let addresses: Vec<String> = {
-            let known = self.lock();
-            known
-                .servers
-                .iter()
-                .map(|server| server.address.clone())
-                .collect()
-        };
-        let patience = if addresses.len() > 1 {
-            CONNECT_TIMEOUT_OF_SEVERAL
-        } else {
-            CONNECT_TIMEOUT
-        };
+        let addresses: Vec<String> = self.lock().addresses().map(str::to_owned).collect();
+        let patience = patience(addresses.len());
         let mut causes = Vec::new();
-        for (index, address) in addresses.iter().enumerate() {
-            match self.endpoint(address, patience)?.connect().await {
+        for (place, address) in addresses.iter().enumerate() {
+            let endpoint = endpoint(address, patience, self.tls.as_ref())?;
+            match endpoint.connect().await {
                 Ok(channel) => {
-                    let mut known = self.lock();
-                    known.servers[index].channel = channel;
-                    (known.present, known.turn) = (index, index);
+                    self.lock().found(place, channel);
                     return Ok(());
                 }
                 Err(error) => causes.push(cause(&error)),
@@ -135,35 +83,33 @@ impl Servers {
 
     /// This server alone, if it may be called.
     pub(super) fn only(&self, address: &str) -> Option<Self> {
-        if address.is_empty() || !self.may_be_told(address) {
+        let tls = self.tls.as_ref();
+        if address.is_empty() || !may_be_told(address, self.lock().address(), tls.is_some()) {
             return None;
         }
-        let server = self.server(address, CONNECT_TIMEOUT_OF_SEVERAL).ok()?;
+        let endpoint = endpoint(address, CONNECT_TIMEOUT_OF_SEVERAL, tls).ok()?;
         Some(Self {
-            known: Mutex::new(Known {
-                servers: vec![server],
-                present: 0,
-                turn: 0,
-            }),
-            tls: self.tls.clone(),
+            known: Mutex::new(Round::new(vec![(
+                address.to_owned(),
+                endpoint.connect_lazy(),
+            )])?),
+            tls: tls.cloned(),
         })
     }
 
     /// The connection to the server that is asked.
     pub(super) fn channel(&self) -> Channel {
-        let known = self.lock();
-        known.servers[known.present].channel.clone()
+        self.lock().present().clone()
     }
 
     /// The address of the server that is asked.
     pub(super) fn address(&self) -> String {
-        let known = self.lock();
-        known.servers[known.present].address.clone()
+        self.lock().address().to_owned()
     }
 
     /// How many are known.
     pub(super) fn count(&self) -> usize {
-        self.lock().servers.len()
+        self.lock().count()
     }
 
     /// Asks the next server from now on.
@@ -173,79 +119,56 @@ impl Servers {
 
     /// Asks where the leader is said to be from now on; the next server if that says nothing of use.
     pub(super) fn follow(&self, hint: Option<&str>) {
-        let hint = hint.map(with_scheme_of(&self.address()));
-        let Some(address) = hint.filter(|hint| self.may_be_told(hint)) else {
-            return self.next();
-        };
-        let mut known = self.lock();
-        let at = known
-            .servers
-            .iter()
-            .position(|server| server.address == address);
-        match at {
-            // The present one says that it leads and does not act like it: ask the others.
-            Some(at) if at == known.present => known.go_round(),
-            Some(at) => known.present = at,
-            None if known.servers.len() < SERVERS_MAX => {
-                match self.server(&address, CONNECT_TIMEOUT_OF_SEVERAL) {
-                    Ok(server) => {
-                        known.servers.push(server);
-                        known.present = known.servers.len() - 1;
-                    }
-                    Err(_unusable) => known.go_round(),
-                }
-            }
-            None => known.go_round(),
-        }
+        let tls = self.tls.as_ref();
+        self.lock().follow(hint, tls.is_some(), |address| {
+            let endpoint = endpoint(address, CONNECT_TIMEOUT_OF_SEVERAL, tls);
+            Some(endpoint.ok()?.connect_lazy())
+        });
     }
 
-    /// Whether a server may be called there: never without encryption where a person has asked for it, since every call
-    /// carries the access token.
-    fn may_be_told(&self, address: &str) -> bool {
-        self.tls.is_some() == is_encrypted(address)
-    }
-
-    fn server(&self, address: &str, patience: Duration) -> Result<Server, Failure> {
-        Ok(Server {
-            address: address.to_owned(),
-            channel: self.endpoint(address, patience)?.connect_lazy(),
-        })
-    }
-
-    fn endpoint(&self, server: &str, patience: Duration) -> Result<Endpoint, Failure> {
-        let wrong = |why: String| {
-            Failure::usage(format!("`{server}` is no server's address"))
-                .detail(why)
-                .hint("write one such as http://127.0.0.1:7070")
-        };
-        let endpoint =
-            Endpoint::from_shared(server.to_owned()).map_err(|error| wrong(error.to_string()))?;
-        if endpoint.uri().host().is_none_or(str::is_empty) {
-            return Err(wrong("it names no host".to_owned()));
-        }
-        let endpoint = endpoint
-            .connect_timeout(patience)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE_ANSWER)
-            .keep_alive_while_idle(true)
-            .user_agent(concat!("stepcast/", env!("CARGO_PKG_VERSION")))
-            .map_err(|error| wrong(error.to_string()))?;
-        match self.tls.clone().filter(|_| is_encrypted(server)) {
-            Some(tls) => endpoint
-                .tls_config(tls)
-                .map_err(|error| wrong(error.to_string())),
-            None => Ok(endpoint),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Round<Channel>> {
         // Whole after any panic: no step in here leaves it half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_encrypted(address: &str) -> bool {
-    address.starts_with("https://")
+/// How long one of so many servers is waited for.
+fn patience(servers: usize) -> Duration {
+    if servers > 1 {
+        CONNECT_TIMEOUT_OF_SEVERAL
+    } else {
+        CONNECT_TIMEOUT
+    }
+}
+
+fn endpoint(
+    server: &str,
+    patience: Duration,
+    tls: Option<&ClientTlsConfig>,
+) -> Result<Endpoint, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(format!("`{server}` is no server's address"))
+            .detail(why)
+            .hint("write one such as http://127.0.0.1:7070")
+    };
+    let endpoint =
+        Endpoint::from_shared(server.to_owned()).map_err(|error| wrong(error.to_string()))?;
+    if endpoint.uri().host().is_none_or(str::is_empty) {
+        return Err(wrong("it names no host".to_owned()));
+    }
+    let endpoint = endpoint
+        .connect_timeout(patience)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_ANSWER)
+        .keep_alive_while_idle(true)
+        .user_agent(concat!("stepcast/", env!("CARGO_PKG_VERSION")))
+        .map_err(|error| wrong(error.to_string()))?;
+    match tls.filter(|_| is_encrypted(server)) {
+        Some(tls) => endpoint
+            .tls_config(tls.clone())
+            .map_err(|error| wrong(error.to_string())),
+        None => Ok(endpoint),
+    }
 }
 
 /// The addresses that a person has written, separated by commas.
@@ -253,7 +176,7 @@ fn list(servers: &str) -> Vec<String> {
     let mut addresses: Vec<String> = Vec::new();
     let named = servers.split(',').map(str::trim);
     for server in named.filter(|server| !server.is_empty()) {
-        let address = with_scheme_of("http://")(server);
+        let address = whole(server, "http://");
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -261,27 +184,15 @@ fn list(servers: &str) -> Vec<String> {
     addresses
 }
 
-/// An address may leave out its scheme; it is then that of another one.
-fn with_scheme_of(other: &str) -> impl Fn(&str) -> String {
-    let scheme = if is_encrypted(other) { "https" } else { "http" };
-    move |server| {
-        let server = server.trim().trim_end_matches('/');
-        if server.contains("://") {
-            server.to_owned()
-        } else {
-            format!("{scheme}://{server}")
-        }
-    }
-}
-
 /// The authorities that the host trusts, and the one that a person has named.
-fn tls(ca_file: Option<&Path>) -> Result<ClientTlsConfig, Failure> {
-    let tls = ClientTlsConfig::new().with_enabled_roots();
-    let Some(file) = ca_file else { return Ok(tls) };
-    let pem = std::fs::read(file).map_err(|error| {
-        Failure::refused(format!("{} cannot be read", file.display())).detail(error.to_string())
-    })?;
-    Ok(tls.ca_certificate(Certificate::from_pem(pem)))
+fn trusted(ca_file: Option<&Path>) -> Result<ClientTlsConfig, Failure> {
+    trust(ca_file).map_err(|error| {
+        let failure = Failure::refused(error.to_string());
+        match std::error::Error::source(&error) {
+            Some(cause) => failure.detail(cause.to_string()),
+            None => failure,
+        }
+    })
 }
 
 /// The deepest cause: the library's own words say only that it could not.
@@ -327,14 +238,6 @@ fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>
 mod tests {
     use super::*;
 
-    fn servers(list: &str) -> Servers {
-        let address = Address {
-            server: list.to_owned(),
-            ..Address::default()
-        };
-        Servers::new(&address).expect("usable addresses")
-    }
-
     #[test]
     fn an_address_may_leave_out_its_scheme() {
         assert_eq!(list("127.0.0.1:7070"), ["http://127.0.0.1:7070"]);
@@ -342,39 +245,6 @@ mod tests {
             list("https://a:1/, b:2 ,,http://b:2"),
             ["https://a:1", "http://b:2"]
         );
-    }
-
-    #[tokio::test]
-    async fn hints_are_followed_and_the_others_are_asked_in_turn() {
-        let servers = servers("a:1,b:1");
-        assert_eq!(servers.address(), "http://a:1");
-        servers.follow(Some("http://b:1/"));
-        assert_eq!(servers.address(), "http://b:1");
-        servers.follow(Some("http://c:1"));
-        assert_eq!(servers.address(), "http://c:1");
-        servers.follow(Some("http://c:1"));
-        assert_eq!(
-            servers.address(),
-            "http://b:1",
-            "it says it leads, and does not"
-        );
-        servers.follow(None);
-        assert_eq!(servers.address(), "http://c:1");
-        servers.next();
-        assert_eq!(servers.address(), "http://a:1");
-        for number in 0..100 {
-            servers.follow(Some(&format!("http://n{number}:1")));
-        }
-        assert_eq!(servers.count(), SERVERS_MAX);
-    }
-
-    #[tokio::test]
-    async fn a_hint_never_takes_the_token_out_of_encryption() {
-        let servers = servers("https://a:1,https://b:1");
-        servers.follow(Some("http://c:1"));
-        assert_eq!(servers.address(), "https://b:1");
-        servers.follow(Some("d:1"));
-        assert_eq!(servers.address(), "https://d:1");
     }
 
     #[tokio::test]

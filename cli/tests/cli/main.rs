@@ -1,6 +1,7 @@
 //! The real program against a real server in a temporary folder: every command, its exit codes and its screens.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod authority;
 mod commands;
 mod nodes;
 mod refusals;

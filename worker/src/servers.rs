@@ -1,0 +1,230 @@
+//! The servers of a cluster as those who call them know them: which one is asked, which is the next, and whom to trust.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tonic::transport::{Certificate, ClientTlsConfig};
+
+/// Addresses remembered, told ones included: clusters have up to five nodes, and they move.
+pub const SERVERS_MAX: usize = 16;
+
+/// Where Linux distributions, macOS and OpenSSL keep the authorities that everybody trusts.
+const SYSTEM_AUTHORITIES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// The servers there are, each with what its caller needs to reach it. One of them is asked, and whoever is asked may say
+/// where the leader is.
+#[derive(Debug)]
+pub struct Round<T> {
+    servers: Vec<(String, T)>,
+    /// The one that is asked.
+    present: usize,
+    /// Whose turn it was last. Hints do not move it: a server that points to one that is gone is not asked again and again
+    /// while the others are not.
+    turn: usize,
+}
+
+impl<T> Round<T> {
+    /// These, of which the first is asked first; nothing if there are none.
+    pub fn new(servers: Vec<(String, T)>) -> Option<Self> {
+        (!servers.is_empty()).then_some(Self {
+            servers,
+            present: 0,
+            turn: 0,
+        })
+    }
+
+    /// What reaches the one that is asked.
+    pub fn present(&self) -> &T {
+        &self.servers[self.present].1
+    }
+
+    /// The address of the one that is asked.
+    pub fn address(&self) -> &str {
+        &self.servers[self.present].0
+    }
+
+    /// Every address that is known.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.servers.iter().map(|(address, _)| address.as_str())
+    }
+
+    /// How many are known, at least one.
+    pub fn count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// This one is reached by this, and is asked from now on.
+    pub fn found(&mut self, place: usize, reached_by: T) {
+        if let Some((_, by)) = self.servers.get_mut(place) {
+            *by = reached_by;
+            (self.present, self.turn) = (place, place);
+        }
+    }
+
+    /// Asks the next one in turn that is not the present one.
+    pub fn go_round(&mut self) {
+        for _ in 0..2 {
+            self.turn = (self.turn + 1) % self.servers.len();
+            if self.turn != self.present {
+                break;
+            }
+        }
+        self.present = self.turn;
+    }
+
+    /// Asks where the leader is said to be; the next one if that says nothing of use. `encrypts` says whether TLS can be
+    /// spoken ([`may_be_told`]); `reach` makes what reaches a server that was not known yet.
+    pub fn follow(
+        &mut self,
+        hint: Option<&str>,
+        encrypts: bool,
+        reach: impl FnOnce(&str) -> Option<T>,
+    ) {
+        let hint = hint.map(str::trim).filter(|hint| !hint.is_empty());
+        let hint = hint.map(|hint| whole(hint, self.address()));
+        let Some(address) = hint.filter(|hint| may_be_told(hint, self.address(), encrypts)) else {
+            return self.go_round();
+        };
+        let place = self.addresses().position(|known| known == address);
+        match place {
+            // The present one says that it leads and does not act like it: ask the others.
+            Some(place) if place == self.present => self.go_round(),
+            Some(place) => self.present = place,
+            None if self.servers.len() < SERVERS_MAX => match reach(&address) {
+                Some(by) => {
+                    self.servers.push((address, by));
+                    self.present = self.servers.len() - 1;
+                }
+                None => self.go_round(),
+            },
+            None => self.go_round(),
+        }
+    }
+}
+
+/// Whether this address is one that speaks TLS.
+#[must_use]
+pub fn is_encrypted(address: &str) -> bool {
+    address.starts_with("https://")
+}
+
+/// An address may leave out its scheme; it is then that of another one.
+#[must_use]
+pub fn whole(address: &str, like: &str) -> String {
+    let address = address.trim().trim_end_matches('/');
+    if address.contains("://") {
+        return address.to_owned();
+    }
+    let scheme = if is_encrypted(like) { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
+/// Whether a server may be called at an address that another one has told: never without encryption where that one is
+/// called with it, since every call carries a secret; and never with it where nobody is trusted.
+#[must_use]
+pub fn may_be_told(address: &str, by: &str, encrypts: bool) -> bool {
+    if is_encrypted(address) {
+        encrypts
+    } else {
+        !is_encrypted(by)
+    }
+}
+
+/// Why no server's certificate can be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum Untrusted {
+    /// A file of certificates cannot be read.
+    #[error("the certificate authorities in {0} cannot be read")]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// Nobody is trusted.
+    #[error(
+        "no certificate authorities were found on this host; name the cluster's own (--ca-file)"
+    )]
+    Nobody,
+}
+
+/// Who may sign a server's certificate: the authorities that this host trusts (`SSL_CERT_FILE` names others), and the one
+/// in `ca_file`.
+///
+/// # Errors
+/// When a file cannot be read, or there is none.
+pub fn trust(ca_file: Option<&Path>) -> Result<ClientTlsConfig, Untrusted> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let system = SYSTEM_AUTHORITIES.map(PathBuf::from).into_iter();
+    let system = named.into_iter().chain(system).find(|path| path.is_file());
+    let files: Vec<PathBuf> = system
+        .into_iter()
+        .chain(ca_file.map(Path::to_owned))
+        .collect();
+    if files.is_empty() {
+        return Err(Untrusted::Nobody);
+    }
+    let mut tls = ClientTlsConfig::new();
+    for file in files {
+        let pem = std::fs::read(&file).map_err(|error| Untrusted::Unreadable(file, error))?;
+        tls = tls.ca_certificate(Certificate::from_pem(pem));
+    }
+    Ok(tls)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn round(addresses: &[&str]) -> Round<()> {
+        let servers = addresses.iter().map(|address| (whole(address, ""), ()));
+        Round::new(servers.collect()).unwrap()
+    }
+
+    #[test]
+    fn hints_are_followed_and_the_others_are_asked_in_turn() {
+        let mut round = round(&["http://a:1/", "b:1"]);
+        assert_eq!(round.address(), "http://a:1");
+        let mut follow = |hint: Option<&str>| {
+            round.follow(hint, false, |_| Some(()));
+            round.address().to_owned()
+        };
+        assert_eq!(follow(Some("http://b:1/")), "http://b:1");
+        assert_eq!(follow(Some("c:1")), "http://c:1");
+        let disowned = follow(Some("http://c:1"));
+        assert_eq!(disowned, "http://b:1", "it says it leads, and does not");
+        assert_eq!(follow(None), "http://c:1");
+        assert_eq!(follow(Some(" ")), "http://a:1");
+        for number in 0..100 {
+            follow(Some(&format!("http://n{number}:1")));
+        }
+        assert_eq!(round.count(), SERVERS_MAX);
+    }
+
+    #[test]
+    fn one_alone_is_asked_again() {
+        let mut round = round(&["a:1"]);
+        round.go_round();
+        round.follow(Some("a:1"), false, |_| None);
+        round.follow(Some("b:1"), false, |_| None);
+        assert_eq!(round.address(), "http://a:1");
+    }
+
+    #[test]
+    fn a_hint_never_takes_a_secret_out_of_encryption() {
+        let mut safe = round(&["https://a:1", "https://b:1"]);
+        safe.follow(Some("http://c:1"), true, |_| Some(()));
+        assert_eq!(safe.address(), "https://b:1");
+        safe.follow(Some("d:1"), true, |_| Some(()));
+        assert_eq!(safe.address(), "https://d:1");
+        let mut plain = round(&["http://a:1", "http://b:1"]);
+        plain.follow(Some("https://c:1"), false, |_| Some(()));
+        assert_eq!(plain.address(), "http://b:1", "nobody is trusted");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let error = trust(Some(Path::new("/nowhere/authority.pem"))).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/authority.pem"));
+    }
+}
