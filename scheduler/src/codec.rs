@@ -6,7 +6,10 @@ use crate::command::{Command, Envelope};
 ///
 /// 2 has the bytes of 1 and other rules: larger [`Bounds`](crate::model::limits::Bounds), and a job that loses its
 /// worker for the first time goes back into the queue at once.
-pub const VERSION: u16 = 2;
+///
+/// 3 has new commands, and the [`Terms`](crate::model::Terms) of a job behind the command that brings it. Money is set
+/// aside for every attempt from there on.
+pub const VERSION: u16 = 3;
 
 /// What a log begins with, until a [`Command::Barrier`] raises it.
 pub const FIRST: u16 = 1;
@@ -33,7 +36,12 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&envelope.version.to_le_bytes());
     let body = (envelope.stamp_ms, envelope.request_id, &envelope.command);
-    match postcard::to_extend(&body, bytes) {
+    let written =
+        postcard::to_extend(&body, bytes).and_then(|bytes| match envelope.command.terms() {
+            Some(terms) if envelope.version >= 3 => postcard::to_extend(terms, bytes),
+            _ => Ok(bytes),
+        });
+    match written {
         Ok(bytes) => bytes,
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
         Err(error) => unreachable!("a command is always encodable: {error}"),
@@ -55,8 +63,16 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
     if version == 0 {
         return Err(malformed("it has no version"));
     }
-    let ((stamp_ms, request_id, command), rest) =
+    let ((stamp_ms, request_id, mut command), mut rest): ((_, _, Command), _) =
         postcard::take_from_bytes(body).map_err(malformed)?;
+    if version >= 3
+        && let Some(terms) = command.terms_mut()
+    {
+        (*terms, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
+    }
+    if command.needs() > version {
+        return Err(malformed("it holds what its format does not know"));
+    }
     if !rest.is_empty() {
         return Err(malformed("it is too long"));
     }

@@ -5,9 +5,9 @@ use stepcast_records::UsdMicros;
 
 use crate::codec;
 use crate::ids::{
-    AttemptNumber, Epoch, InstanceId, JobId, RequestId, TokenHash, TokenId, WorkerId,
+    AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
-use crate::model::{Inventory, JobSpec, Label, Outcome};
+use crate::model::{Inventory, JobSpec, Label, Outcome, TeamName, TeamRules, Terms};
 
 /// A command as it stands in the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +145,114 @@ pub enum Command {
         /// The format.
         version: u16,
     },
+    /// Make a team, or give one other rules.
+    SetTeam {
+        /// Which. A part's other half is there before it.
+        name: TeamName,
+        /// What it is due and what it may from here on.
+        rules: TeamRules,
+    },
+    /// Forget a team that has no part and no job that is not over.
+    RemoveTeam {
+        /// Which.
+        name: TeamName,
+    },
+    /// A job may cost what it costs.
+    ApproveJob {
+        /// Which.
+        job: JobId,
+    },
+    /// Ask for something else: while a job waits, all but its work and its files may be changed.
+    UpdateJob {
+        /// Which.
+        job: JobId,
+        /// What is asked for from here on. Its work, its files and its place in an array stay as they are.
+        spec: Box<JobSpec>,
+        /// The number of the job's newest event that the caller knew; refused if there is a newer one.
+        seq: Option<u64>,
+    },
+    /// Put a sweep into the queue: jobs that differ in their files alone.
+    SubmitArray {
+        /// What is asked for, for each of them. Its own files are not looked at.
+        spec: Box<JobSpec>,
+        /// The files of each task: 1 to [`crate::model::limits::ARRAY_MAX`].
+        tasks: Vec<StagingId>,
+        /// How many may hold GPUs at the same time; 0 for all.
+        parallel: u32,
+    },
+    /// End every job of an array that is not over.
+    CancelArray {
+        /// Its first job.
+        array: JobId,
+    },
+    /// Take GPUs back. Each is looked at again, and left alone if it may not be disturbed any more.
+    Preempt {
+        /// At most [`crate::model::limits::PREEMPTIONS_PER_COMMAND`].
+        preemptions: Vec<Preemption>,
+    },
+}
+
+/// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preemption {
+    /// Whose attempt.
+    pub job: JobId,
+    /// Which.
+    pub epoch: Epoch,
+    /// For which job. The same job: to go on where it fares better.
+    pub for_job: Option<JobId>,
+}
+
+impl Command {
+    /// The format that a log must have reached before this may stand in it.
+    #[must_use]
+    pub fn needs(&self) -> u16 {
+        match self {
+            Self::SubmitJob { spec } if spec.terms == Terms::default() => codec::FIRST,
+            Self::SubmitJob { .. }
+            | Self::SetTeam { .. }
+            | Self::RemoveTeam { .. }
+            | Self::ApproveJob { .. }
+            | Self::UpdateJob { .. }
+            | Self::SubmitArray { .. }
+            | Self::CancelArray { .. }
+            | Self::Preempt { .. } => 3,
+            Self::CancelJob { .. }
+            | Self::CreateWorkerToken { .. }
+            | Self::RevokeWorkerToken { .. }
+            | Self::RegisterWorker { .. }
+            | Self::DrainWorker { .. }
+            | Self::ResumeWorker { .. }
+            | Self::LoseWorker { .. }
+            | Self::Place { .. }
+            | Self::StartAttempt { .. }
+            | Self::Checkpoint { .. }
+            | Self::EndAttempt { .. }
+            | Self::ExpireLeases { .. }
+            | Self::Sweep
+            | Self::Barrier { .. } => codec::FIRST,
+        }
+    }
+
+    /// The terms that are written behind the command.
+    pub(crate) fn terms(&self) -> Option<&Terms> {
+        match self {
+            Self::SubmitJob { spec }
+            | Self::UpdateJob { spec, .. }
+            | Self::SubmitArray { spec, .. } => Some(&spec.terms),
+            _ => None,
+        }
+    }
+
+    /// The same, to be filled in.
+    pub(crate) fn terms_mut(&mut self) -> Option<&mut Terms> {
+        match self {
+            Self::SubmitJob { spec }
+            | Self::UpdateJob { spec, .. }
+            | Self::SubmitArray { spec, .. } => Some(&mut spec.terms),
+            _ => None,
+        }
+    }
 }
 
 /// A job paired with a worker's GPUs.

@@ -67,6 +67,37 @@ short_id!(
     "A worker's token, not its secret. Written as `t` and at least four letters."
 );
 
+short_id!(
+    TeamId,
+    'g',
+    "a team id",
+    "A team. Written as `g` and at least four letters; people call teams by their names."
+);
+
+short_id!(
+    OrgId,
+    'o',
+    "an organisation id",
+    "An organisation that jobs belong to. Written as `o` and at least four letters."
+);
+short_id!(
+    UserId,
+    'u',
+    "a user id",
+    "Somebody who submits jobs: a number, not who it is. Written as `u` and at least four letters."
+);
+
+impl TeamId {
+    /// The team of who has none.
+    pub const DEFAULT: Self = Self(0);
+}
+
+impl Default for TeamId {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 /// The fencing token of one attempt: where its placement stands in the log. A later one is always greater.
 ///
 /// It is the index of the `Place` entry times [`Epoch::PLACEMENTS_MAX`], plus the position in that entry, since one

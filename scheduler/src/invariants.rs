@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::model::limits::{
-    ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, TOKENS_MAX, WORKERS_MAX,
-};
+use crate::ids::TeamId;
+use crate::model::limits::{ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, TEAMS_MAX};
 use crate::model::{EventKind, Job, JobState};
 use crate::state::{Indexes, State};
 
@@ -49,6 +48,7 @@ pub(crate) fn check_whole(state: &State) -> Vec<Violation> {
     let mut found = Found(Vec::new());
     found.leases(state);
     found.workers(state);
+    found.teams(state);
     found.ids(state);
     found.bounds(state);
     found.0
@@ -130,6 +130,64 @@ impl Found {
         }
     }
 
+    fn teams(&mut self, state: &State) {
+        let mut names = BTreeSet::new();
+        let first = state.teams.contains_key(&TeamId::DEFAULT);
+        self.hold(
+            "from format 3 on there is a team",
+            first == (state.format >= 3),
+            String::new,
+        );
+        for team in state.teams.values() {
+            let (id, name) = (team.id, || team.name.to_string());
+            self.hold("one name, one team", names.insert(&team.name), name);
+            let parent = team
+                .parent
+                .and_then(|id| state.team(id))
+                .map(|team| team.name.clone());
+            self.hold(
+                "a team is a part of the one it is named after",
+                parent == team.name.parent(),
+                name,
+            );
+            self.hold("ids come from the counter", id.0 <= state.last_team, name);
+            self.hold("a team within its bounds", team.rules.check().is_ok(), name);
+            let promised = team
+                .spent(state.now_ms)
+                .0
+                .saturating_add(state.reserved(id).0);
+            let kept = team.rules.budget.is_none() || promised <= team.account.ceiling.0;
+            self.hold("no budget is overshot", kept, || {
+                format!("{} has {promised}", team.name)
+            });
+            let gpus = state.gpus_in_use(id);
+            let kept = team.rules.gpu_quota.is_none() || gpus <= team.account.gpu_ceiling;
+            self.hold("no quota is overshot", kept, || {
+                format!("{} uses {gpus}", team.name)
+            });
+        }
+        for (array, tasks) in &state.indexes.arrays {
+            let part = state.job(*array).and_then(|job| job.spec.terms.array);
+            let kept = part.is_none_or(|part| tasks.live <= part.parallel);
+            self.hold("an array runs so many at a time", kept, || {
+                array.to_string()
+            });
+        }
+        let teamed = state
+            .jobs
+            .all_open()
+            .all(|job| state.team_of(job).is_some() || state.format < 3);
+        self.hold("a job that is not over has a team", teamed, String::new);
+        let keyed = state
+            .leases()
+            .filter_map(|lease| state.open_job(lease.job)?.spec.terms.spread.as_ref());
+        self.hold(
+            "jobs with one key run on different workers",
+            keyed.count() == state.indexes.keys.len(),
+            String::new,
+        );
+    }
+
     fn ids(&mut self, state: &State) {
         let workers = state
             .workers
@@ -180,15 +238,24 @@ impl Found {
             || job.id.to_string(),
         );
         let price = job.spec.max_price_per_hour;
-        let dear = job
-            .attempts
-            .iter()
-            .any(|attempt| price.is_some_and(|max| attempt.price_per_hour.is_none_or(|p| p > max)));
+        // A cap that is lowered while the job waits says nothing about what has ended.
+        let dear = job.live_attempt().is_some_and(|attempt| {
+            price.is_some_and(|max| attempt.price_per_hour.is_none_or(|p| p > max))
+        });
         self.hold("the price cap is kept", !dear, || job.id.to_string());
         let watched = job
             .live_attempt()
             .is_none_or(|a| a.deadline.is_some() || job.spec.max_cost.is_none());
         self.hold("what has a budget has a deadline", watched, || {
+            job.id.to_string()
+        });
+        let reserved = job.standing.reserved.0;
+        let kept = running || (reserved == 0 && job.standing.yields_to.is_none());
+        self.hold("money is set aside for what runs alone", kept, || {
+            job.id.to_string()
+        });
+        let own = job.spec.max_cost.is_none_or(|max| reserved <= max.0);
+        self.hold("no more is set aside than a job may cost", own, || {
             job.id.to_string()
         });
     }
@@ -263,8 +330,9 @@ impl Found {
                 state.unfinished_count(),
                 bounds.unfinished_jobs,
             ),
-            ("workers", state.workers.len(), WORKERS_MAX),
-            ("tokens", state.tokens.len(), TOKENS_MAX),
+            ("workers", state.workers.len(), bounds.workers),
+            ("tokens", state.tokens.len(), bounds.tokens),
+            ("teams", state.teams.len(), TEAMS_MAX),
             ("requests", state.requests.len(), bounds.requests),
         ] {
             self.hold("every table is bounded", count <= max, || {

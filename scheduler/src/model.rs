@@ -1,11 +1,15 @@
 //! What the state knows: jobs, their attempts and events, workers and their tokens, and the bounds of all of it.
 
 pub mod attempt;
+pub mod decay;
 pub mod event;
 pub mod job;
 pub mod label;
 pub mod limits;
 pub mod spec;
+pub mod standing;
+pub mod team;
+pub mod terms;
 pub mod worker;
 
 mod gpu_numbers;
@@ -15,4 +19,7 @@ pub use event::{EventKind, JobEvent};
 pub use job::{Job, JobState};
 pub use label::Label;
 pub use spec::{JobSpec, Objective, TrainerKind};
+pub use standing::Standing;
+pub use team::{Account, Budget, Period, Team, TeamName, TeamRules, Usage};
+pub use terms::{ArrayPart, Owner, Terms};
 pub use worker::{Drain, Inventory, Token, Worker, WorkerState};

@@ -3,6 +3,7 @@
 pub mod explain;
 pub mod feasible;
 pub mod forecast;
+pub mod ledger;
 pub mod plan;
 pub mod reason;
 
@@ -14,5 +15,6 @@ mod wording;
 pub use crate::command::{Placement, PlacementNote};
 pub use explain::{Line, Why, explain};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
+pub use ledger::Ledger;
 pub use plan::plan;
 pub use reason::{Reason, Tier};

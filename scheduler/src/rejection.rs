@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, InstanceId, TokenId, WorkerId};
 use crate::model::spec::SpecError;
-use crate::model::{JobState, Label};
+use crate::model::{JobState, Label, TeamName};
 
 /// A command was refused, and nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +101,59 @@ pub enum Rejection {
     /// The command is not newer than what was applied.
     #[error("the entry is not newer than what was applied")]
     OutOfOrder,
+    /// There is no such team.
+    #[error("there is no team {name}")]
+    NoSuchTeam {
+        /// What it was called.
+        name: String,
+    },
+    /// A team has parts or jobs, or is the one that is always there.
+    #[error("the team stays: {why}")]
+    TeamInUse {
+        /// What keeps it.
+        why: &'static str,
+    },
+    /// A team's rules are outside their bounds.
+    #[error("the team cannot be set: {why}")]
+    InvalidTeam {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The job asks for more GPUs than its team may ever use.
+    #[error("the job asks for {asked} GPUs, and team {team} may use {quota} at a time")]
+    OverQuota {
+        /// The team.
+        team: TeamName,
+        /// What it may use.
+        quota: u32,
+        /// What the job asks for.
+        asked: u32,
+    },
+    /// The job's priority is higher than its team's may be.
+    #[error("jobs of team {team} have a priority of {max} at most")]
+    AbovePriority {
+        /// The team.
+        team: TeamName,
+        /// The highest.
+        max: i8,
+    },
+    /// Only a job that waits can be changed.
+    #[error("the job does not wait any more: only what waits can be changed")]
+    NotWaiting,
+    /// The job has changed since the caller has seen it.
+    #[error("the job has changed in the meantime")]
+    Changed,
+    /// A sweep of more tasks than one command may bring, or of none.
+    #[error("an array has 1 to {max} tasks, and this one has {asked}: submit it in parts")]
+    ArraySize {
+        /// Most there may be.
+        max: u32,
+        /// How many there are.
+        asked: u32,
+    },
+    /// Some node does not know yet what this command asks for.
+    #[error("not every node knows this command yet: it can be used once all are upgraded")]
+    NotYet,
 }
 
 /// Why one placement of many was dropped.
@@ -116,6 +169,11 @@ pub enum Dropped {
     GpuBusy,
     /// The GPUs are not what the job asks for.
     Unfit,
+    /// A limit of its team, its array or the job itself is reached.
+    Limited,
+    /// The attempt may not be disturbed: it is over, was asked to stop already, or is too young, or its job was disturbed
+    /// often enough.
+    Settled,
 }
 
 impl Rejection {
@@ -143,6 +201,15 @@ impl Rejection {
             Self::Busy => "BUSY",
             Self::TooMany { .. } => "TOO_MANY",
             Self::OutOfOrder => "OUT_OF_ORDER",
+            Self::NoSuchTeam { .. } => "NO_SUCH_TEAM",
+            Self::TeamInUse { .. } => "TEAM_IN_USE",
+            Self::InvalidTeam { .. } => "INVALID_TEAM",
+            Self::OverQuota { .. } => "OVER_QUOTA",
+            Self::AbovePriority { .. } => "ABOVE_PRIORITY",
+            Self::NotWaiting => "NOT_WAITING",
+            Self::Changed => "CHANGED",
+            Self::ArraySize { .. } => "ARRAY_SIZE",
+            Self::NotYet => "NOT_YET",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, JobId, TokenId, WorkerId};
+use crate::ids::{Epoch, JobId, TeamId, TokenId, WorkerId};
 use crate::model::JobState;
 use crate::rejection::Dropped;
 
@@ -45,5 +45,27 @@ pub enum Reply {
     Swept {
         /// How many.
         count: u32,
+    },
+    /// The team has these rules.
+    TeamSet {
+        /// Its id.
+        team: TeamId,
+    },
+    /// The array is in the queue.
+    ArraySubmitted {
+        /// Its first job, by which it is called; the others have the ids behind it.
+        array: JobId,
+        /// How many jobs it has.
+        tasks: u32,
+    },
+    /// An array's jobs are cancelled, or will be when their workers confirm.
+    ArrayCancelled {
+        /// How many there were that were not over.
+        count: u32,
+    },
+    /// What became of each preemption, in their order.
+    Preempted {
+        /// Whether its worker was told, or why it is left alone.
+        outcomes: Vec<Result<(), Dropped>>,
     },
 }

@@ -1,27 +1,32 @@
 //! What is true: every committed command changes it the same way on every node.
 
 mod apply;
+mod arrays;
 mod attempts;
+mod changes;
 mod counts;
 mod indexes;
 mod jobs;
+mod money;
 mod pages;
 mod requests;
 mod retention;
 mod settle;
 mod snapshot;
 mod table;
+mod teams;
 mod workers;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{Epoch, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId};
-use crate::model::{Attempt, Job, JobState, Lease, Token, Worker, WorkerState};
+use crate::ids::{Epoch, JobId, RequestId, StagingId, TeamId, TokenHash, TokenId, WorkerId};
+use crate::model::{Attempt, Job, JobState, Label, Lease, Team, Token, Worker, WorkerState};
 pub use apply::Applied;
 pub use counts::JobCounts;
 pub(crate) use indexes::Indexes;
+pub(crate) use money::wanted;
 pub(crate) use requests::Requests;
 pub use snapshot::{CHUNK_BYTES_MAX, Error as RestoreError, Restoring, SNAPSHOT_VERSION, View};
 pub(crate) use table::Jobs;
@@ -40,9 +45,12 @@ pub struct State {
     pub(crate) last_job: u64,
     pub(crate) last_worker: u64,
     pub(crate) last_token: u64,
+    pub(crate) last_team: u64,
     pub(crate) jobs: Jobs,
     pub(crate) workers: Arc<BTreeMap<WorkerId, Worker>>,
     pub(crate) tokens: Arc<BTreeMap<TokenHash, Token>>,
+    /// From format 3 on, with the one of who has none.
+    pub(crate) teams: Arc<BTreeMap<TeamId, Team>>,
     pub(crate) requests: Requests,
     /// What can be found quicker than by looking at every job. Made from the jobs alone.
     pub(crate) indexes: Indexes,
@@ -211,6 +219,13 @@ impl State {
     #[must_use]
     pub fn remembers(&self, request: RequestId) -> bool {
         self.requests.remembers(request, self.now_ms)
+    }
+
+    /// Whether an attempt on the worker keeps others with this key away.
+    #[must_use]
+    pub fn holds_key(&self, worker: WorkerId, key: &Label) -> bool {
+        // Few jobs have a key at all, so most looks end here.
+        !self.indexes.keys.is_empty() && self.indexes.keys.contains(&(worker, key.clone()))
     }
 
     /// Whether a job that is not over has its files there.

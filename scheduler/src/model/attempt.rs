@@ -96,6 +96,8 @@ pub enum FailureReason {
     StagingMissing,
     /// It waited longer than any job may.
     QueuedTooLong,
+    /// The money that its team had set aside for it was used up, and there was no more.
+    TeamBudget,
 }
 
 /// What a failure means for the job.
@@ -126,6 +128,8 @@ pub enum StopReason {
     BudgetSpent,
     /// Its worker may no longer take part.
     Revoked,
+    /// The money that its team has set aside for it is used up, and there is no more.
+    TeamBudget,
 }
 
 /// When an attempt is asked to stop, since it has run or cost as much as it may.
@@ -185,7 +189,7 @@ impl FailureReason {
         match self {
             Self::TrainerError | Self::Stuck | Self::LaunchFailed => Retry::Counted,
             Self::WorkerLost | Self::WorkerRestarted => Retry::Lost,
-            Self::Preempted => Retry::Free,
+            Self::Preempted | Self::TeamBudget => Retry::Free,
             Self::ConfigInvalid
             | Self::OutOfMemory
             | Self::MaxRuntime
@@ -217,6 +221,7 @@ impl FailureReason {
             Self::LaunchFailed => "LAUNCH_FAILED",
             Self::StagingMissing => "STAGING_MISSING",
             Self::QueuedTooLong => "QUEUED_TOO_LONG",
+            Self::TeamBudget => "TEAM_BUDGET",
         }
     }
 }

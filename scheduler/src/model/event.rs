@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FailureReason, Outcome};
-use crate::ids::{AttemptNumber, Epoch, WorkerId};
+use crate::ids::{AttemptNumber, Epoch, JobId, WorkerId};
 
 /// One thing that has happened to a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,17 @@ pub enum EventKind {
     Cancelled,
     /// The job's retention is over; nothing of it is kept.
     Forgotten,
+    /// Somebody has approved what it costs.
+    Approved,
+    /// What is asked for has changed.
+    Changed,
+    /// Its GPUs are taken back: the worker was told.
+    PreemptRequested {
+        /// Which try.
+        attempt: AttemptNumber,
+        /// For which job; itself, to go on where it fares better.
+        for_job: Option<JobId>,
+    },
 }
 
 impl EventKind {

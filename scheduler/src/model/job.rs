@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
-use super::limits::PRIORITY_STEP_MS;
-use super::{Attempt, FailureReason, JobEvent, JobSpec};
-use crate::ids::{AttemptNumber, JobId};
+use super::limits::{MIN_RUN_MS, PREEMPTIONS, PRIORITY_STEP_MS};
+use super::{Attempt, FailureReason, JobEvent, JobSpec, Standing};
+use crate::ids::{AttemptNumber, JobId, TeamId};
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Job {
     pub attempts: Vec<Attempt>,
     /// Its newest events, oldest first; their numbers have no gap.
     pub events: VecDeque<JobEvent>,
+    /// What was decided about it, and what is promised to it. Written behind the job, from format 3 on.
+    #[serde(skip)]
+    pub standing: Standing,
 }
 
 /// Where a job stands.
@@ -109,6 +112,31 @@ impl Job {
     pub fn budget_left(&self, now_ms: u64) -> Option<UsdMicros> {
         let UsdMicros(max) = self.spec.max_cost?;
         Some(UsdMicros(max.saturating_sub(self.cost(now_ms).0)))
+    }
+
+    /// The teams whose limits hold for it: its own, and the one that it is a part of.
+    pub fn teams(&self) -> impl Iterator<Item = TeamId> {
+        std::iter::once(self.spec.terms.team).chain(self.standing.parent)
+    }
+
+    /// How long an attempt of it is left in peace before its GPUs may be taken back, in milliseconds.
+    #[must_use]
+    pub fn min_run_ms(&self) -> u64 {
+        self.spec.terms.min_run_ms.unwrap_or(MIN_RUN_MS)
+    }
+
+    /// How often its GPUs may be taken back for other jobs.
+    #[must_use]
+    pub fn preemptions_max(&self) -> u8 {
+        self.spec.terms.preemptions_max.unwrap_or(PREEMPTIONS)
+    }
+
+    /// What it has cost and what is set aside for it: what it may come to without another look.
+    #[must_use]
+    pub fn committed(&self) -> UsdMicros {
+        let ended = self.attempts.iter().filter(|attempt| !attempt.is_live());
+        let ended = ended.map(|attempt| attempt.cost(0).0);
+        UsdMicros(ended.fold(self.standing.reserved.0, u64::saturating_add))
     }
 
     /// What all its attempts have cost by `now_ms`.

@@ -10,6 +10,10 @@ pub struct Bounds {
     pub jobs: usize,
     /// Replies kept for repeated requests of the last day.
     pub requests: usize,
+    /// Workers. More than the largest fleet this is made for.
+    pub workers: usize,
+    /// Tokens of workers: one each, and some spare.
+    pub tokens: usize,
 }
 
 impl Bounds {
@@ -18,13 +22,25 @@ impl Bounds {
         unfinished_jobs: 50_000,
         jobs: 200_000,
         requests: 500_000,
+        workers: 5_000,
+        tokens: 10_000,
     };
 
-    /// Those of the newest: a finished job takes a few hundred bytes since, and every job may have come with a request.
-    pub const NEWEST: Self = Self {
+    /// Those of the second: a finished job takes a few hundred bytes since, and every job may have come with a request.
+    pub const SECOND: Self = Self {
         unfinished_jobs: 200_000,
         jobs: 1_500_000,
         requests: 1_500_000,
+        ..Self::FIRST
+    };
+
+    /// Those of the newest: a look at the queue does not take longer for a longer queue since.
+    pub const NEWEST: Self = Self {
+        unfinished_jobs: 1_000_000,
+        jobs: 2_000_000,
+        requests: 2_000_000,
+        workers: 20_000,
+        tokens: 40_000,
     };
 
     /// Those that hold in a log of this format.
@@ -32,16 +48,34 @@ impl Bounds {
     pub const fn of(format: u16) -> Self {
         match format {
             0 | 1 => Self::FIRST,
+            2 => Self::SECOND,
             _ => Self::NEWEST,
         }
     }
 }
 
-/// Workers. Ten times the largest fleet this is made for.
-pub const WORKERS_MAX: usize = 5_000;
+/// Teams. Each is looked at when its job is, and an operator can still go through a list of them.
+pub const TEAMS_MAX: usize = 5_000;
 
-/// Tokens of workers: one each, and some spare.
-pub const TOKENS_MAX: usize = 10_000;
+/// Tasks of one array: what fits into one entry of the log and is still found in a list. A larger sweep is several.
+pub const ARRAY_MAX: usize = 1_000;
+
+/// How long an attempt is left in peace before its GPUs may be taken back, unless its job says otherwise: to load a model
+/// takes minutes, and what is taken back before the first steps was for nothing.
+pub const MIN_RUN_MS: u64 = 10 * 60_000;
+
+/// How often a job's GPUs may be taken back for other jobs, unless it says otherwise.
+pub const PREEMPTIONS: u8 = 3;
+
+/// Most taken back in one command.
+pub const PREEMPTIONS_PER_COMMAND: usize = 256;
+
+/// Money set aside for an attempt that nobody can tell the cost of: for so long. There is more when it is used up, as far
+/// as the budget goes.
+pub const RESERVE_UNKNOWN_MS: u64 = HOUR_MS;
+
+/// At least so much time is paid for when more money is set aside for an attempt.
+pub const RESERVE_MORE_MS: u64 = 10 * 60_000;
 
 /// GPUs of one worker: the largest hosts sold have 16.
 pub const GPUS_PER_WORKER_MAX: usize = 16;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::simpletuner::{OutOfBounds, Workload};
 use stepcast_records::{GpuModel, Hardware, UsdMicros};
 
-use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, RETRIES_MAX};
-use super::{Label, gpu_numbers};
+use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, QUEUE_AGE_MAX_MS, RETRIES_MAX};
+use super::{Label, Terms, gpu_numbers};
 use crate::ids::StagingId;
 
 /// A job as it was submitted. No file, no path, no prompt and no secret is in it.
@@ -42,6 +42,9 @@ pub struct JobSpec {
     pub staging: StagingId,
     /// What runs it.
     pub trainer: TrainerKind,
+    /// For whom, when and how firmly. Written behind the command or the job that it is in, from format 3 on.
+    #[serde(skip)]
+    pub terms: Terms,
 }
 
 /// What a job's hardware is chosen by.
@@ -94,6 +97,21 @@ pub enum SpecError {
     /// Recordings on real hardware, or training on pretend hardware.
     #[error("a replay runs on replay hardware only, and nothing else does")]
     ReplayHardware,
+    /// No worker could ever satisfy two of its wishes at once.
+    #[error("its wishes contradict each other: {what}")]
+    Contradiction {
+        /// What cannot be.
+        what: &'static str,
+    },
+    /// A task outside of its array.
+    #[error("an array has 1 to 1,000 tasks, and at least one of them runs at a time")]
+    Array,
+    /// What was asked for is over already.
+    #[error("it would have to be done by a time that is past")]
+    Past,
+    /// Later than anything may wait.
+    #[error("a job waits at most 30 days: it may not begin later than that")]
+    TooLate,
     /// The workload is none that a real run asks for.
     #[error("the workload is out of bounds: {0}")]
     Workload(OutOfBounds),
@@ -118,6 +136,7 @@ impl JobSpec {
             retry_limit: 3,
             staging,
             trainer: TrainerKind::default(),
+            terms: Terms::default(),
         }
     }
 
@@ -142,7 +161,34 @@ impl JobSpec {
             () if self.allow.iter().any(|gpu| gpu.is_replay() != replays) => {
                 Err(SpecError::ReplayHardware)
             }
-            () => self.workload.check().map_err(SpecError::Workload),
+            () => self
+                .terms
+                .check(&self.labels)
+                .and_then(|()| self.workload.check().map_err(SpecError::Workload)),
+        }
+    }
+
+    /// Whether no worker, whatever it offers, and no time could satisfy it. Looked at when a job comes, from format 3 on;
+    /// a job that came before is kept.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn check_sense(&self, now_ms: u64) -> Result<(), SpecError> {
+        let enough = |gpu: &GpuModel| !gpu.is_gpu() || gpu.memory_gib() >= self.min_memory_gib;
+        let small = !self.allow.is_empty() && !self.allow.iter().any(enough);
+        match () {
+            () if small => Err(SpecError::Contradiction {
+                what: "no GPU model that it allows has as much memory as it asks for",
+            }),
+            () if self.terms.finish_by_ms.is_some_and(|ms| ms <= now_ms) => Err(SpecError::Past),
+            () if self
+                .terms
+                .not_before_ms
+                .is_some_and(|ms| ms > now_ms.saturating_add(QUEUE_AGE_MAX_MS)) =>
+            {
+                Err(SpecError::TooLate)
+            }
+            () => Ok(()),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use stepcast_records::Hardware;
 
-use super::feasible;
 use super::forecast::ForecastSource;
 use super::reason::{Reason, Tier};
 use super::round::Round;
@@ -81,12 +80,12 @@ pub fn explain(
         jobs_ahead += 1;
     }
     let wording = Wording { state, job, now_ms };
-    let held = feasible::held(job, now_ms);
+    let held = round.ledger.held(job);
     let lines = lines(&round, &wording);
     let hints = if held.is_some() {
         Vec::new()
     } else {
-        hints(&round, job, now_ms)
+        hints(&round, job)
     };
     let placement = match held {
         Some(_) => None,
@@ -98,10 +97,20 @@ pub fn explain(
     } else {
         headline_tier(held, &lines)
     };
+    // What holds it on every worker alike is said like what holds it wherever.
+    let in_the_way = held.or_else(|| lines.first().map(|line| line.reason));
     Some(Why {
         state: job.state,
         tier: Some(tier),
-        headline: wording.headline(tier, held, placement.as_ref(), free_ms),
+        headline: wording.headline(
+            tier,
+            in_the_way,
+            placement.as_ref(),
+            free_ms,
+            round
+                .ledger
+                .team_in_the_way(job, in_the_way.unwrap_or(Reason::Free)),
+        ),
         held,
         hints: if placement.is_some() {
             Vec::new()
@@ -146,7 +155,7 @@ fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
 fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
     let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
     for slot in &round.pool.slots {
-        let reason = feasible::reason(wording.job, slot, wording.now_ms);
+        let reason = round.reason(wording.job, slot);
         let known = groups.iter().position(|(known, ..)| *known == reason);
         let position = known.unwrap_or_else(|| {
             groups.push((reason, Vec::new(), Vec::new()));
@@ -177,17 +186,17 @@ fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
 }
 
 /// Wishes without which the job would start now: each is tried with the same rules.
-fn hints(round: &Round<'_>, job: &Job, now_ms: u64) -> Vec<String> {
+fn hints(round: &Round<'_>, job: &Job) -> Vec<String> {
     let mut hints = Vec::new();
     for slot in &round.pool.slots {
         if hints.len() == HINTS_MAX {
             break;
         }
-        let reason = feasible::reason(job, slot, now_ms);
+        let reason = round.reason(job, slot);
         let Some((other, hint)) = relaxed(job, slot.worker, reason) else {
             continue;
         };
-        let starts = feasible::reason(&other, slot, now_ms) == Reason::Free;
+        let starts = round.reason(&other, slot) == Reason::Free;
         if starts && !hints.contains(&hint) {
             hints.push(hint);
         }

@@ -17,6 +17,7 @@ pub(crate) struct Needs<'a> {
     min_memory_gib: u16,
     allow: &'a [GpuModel],
     labels: &'a BTreeMap<Label, Label>,
+    avoid: &'a BTreeMap<Label, Label>,
 }
 
 /// What a job may pay. Apart from its needs, since every job that has run a while has another sum left.
@@ -26,13 +27,19 @@ pub(crate) struct Purse {
     budget_left: Option<UsdMicros>,
 }
 
-/// Why a job may not run anywhere at `now_ms`: it waits for a retry, or its money is spent.
+/// Why a job may not run anywhere at `now_ms`, as far as it can be told from the job alone: it is not its time yet, or its
+/// money is spent. The rest of it is in the [`Ledger`](super::Ledger).
 #[must_use]
-pub fn held(job: &Job, now_ms: u64) -> Option<Reason> {
+pub(super) fn held(job: &Job, now_ms: u64) -> Option<Reason> {
     if job.budget_left(now_ms) == Some(UsdMicros(0)) {
         return Some(Reason::BudgetSpent);
     }
-    (job.not_before_ms > now_ms).then_some(Reason::WaitsForRetry)
+    let wanted = job.spec.terms.not_before_ms.is_some_and(|ms| ms > now_ms);
+    match job.not_before_ms > now_ms {
+        true if wanted => Some(Reason::NotBefore),
+        true => Some(Reason::WaitsForRetry),
+        false => None,
+    }
 }
 
 /// Whether these GPUs of a worker are what the job asks for. Whether they are free is another question.
@@ -60,28 +67,6 @@ pub fn affordable_ms(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) 
     lasts_ms(job.budget_left(now_ms)?, price_per_hour?)
 }
 
-/// What is against a job on a worker, as a look at the queue sees it; [`Reason::Free`] for nothing.
-pub(super) fn reason(job: &Job, slot: &Slot<'_>, now_ms: u64) -> Reason {
-    against(job, slot, now_ms).err().unwrap_or(Reason::Free)
-}
-
-fn against(job: &Job, slot: &Slot<'_>, now_ms: u64) -> Result<(), Reason> {
-    let count = job.spec.gpu_count;
-    let models = Needs::of(job).fit(slot.worker)?;
-    Purse::of(job, now_ms).pays(slot.worker.price_per_hour(usize::from(count)))?;
-    if let Some(reason) = away(slot.worker) {
-        return Err(reason);
-    }
-    let mut nearest = Reason::GpusBusy;
-    for model in models {
-        match short_of(slot, slot.of_model(model), count) {
-            None => return Ok(()),
-            Some(reason) => nearest = nearest.max(reason),
-        }
-    }
-    Err(nearest)
-}
-
 /// Why fewer than `count` of a worker's GPUs can be had now; `None` if enough can.
 pub(super) fn short_of(slot: &Slot<'_>, gpus: Gpus, count: u8) -> Option<Reason> {
     let enough = |gpus: Gpus| gpus.count_ones() >= u32::from(count);
@@ -94,7 +79,7 @@ pub(super) fn short_of(slot: &Slot<'_>, gpus: Gpus, count: u8) -> Option<Reason>
 }
 
 /// Why a worker takes nothing new, whatever the job.
-fn away(worker: &Worker) -> Option<Reason> {
+pub(super) fn away(worker: &Worker) -> Option<Reason> {
     match worker.state {
         WorkerState::Revoked => Some(Reason::Revoked),
         WorkerState::Lost { .. } => Some(Reason::Lost),
@@ -112,6 +97,7 @@ impl<'a> Needs<'a> {
             min_memory_gib: job.spec.min_memory_gib,
             allow: &job.spec.allow,
             labels: &job.spec.labels,
+            avoid: &job.spec.terms.avoid,
         }
     }
 
@@ -147,10 +133,10 @@ impl<'a> Needs<'a> {
         }
         let carries =
             |(key, value): (&Label, &Label)| worker.inventory.labels.get(key) == Some(value);
-        if self.labels.iter().all(carries) {
-            Ok(())
-        } else {
-            Err(Reason::MissingLabel)
+        match () {
+            () if !self.labels.iter().all(carries) => Err(Reason::MissingLabel),
+            () if self.avoid.iter().any(carries) => Err(Reason::Avoided),
+            () => Ok(()),
         }
     }
 
@@ -199,7 +185,7 @@ impl Purse {
 }
 
 /// How long money lasts at a price; `None` where nothing is to be paid.
-fn lasts_ms(UsdMicros(left): UsdMicros, UsdMicros(price): UsdMicros) -> Option<u64> {
+pub(crate) fn lasts_ms(UsdMicros(left): UsdMicros, UsdMicros(price): UsdMicros) -> Option<u64> {
     const MS_PER_HOUR: u128 = 3_600_000;
     let ms = (u128::from(left) * MS_PER_HOUR).checked_div(u128::from(price))?;
     Some(u64::try_from(ms).unwrap_or(u64::MAX))

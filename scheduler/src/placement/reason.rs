@@ -11,6 +11,8 @@ pub enum Reason {
     NoTrainer,
     /// A label the job asks for is missing or another.
     MissingLabel,
+    /// It carries a label that the job keeps away from.
+    Avoided,
     /// The job has a price cap or a budget, and the worker has no price.
     NoPrice,
     /// It costs more an hour than the job allows.
@@ -27,10 +29,22 @@ pub enum Reason {
     BudgetSpent,
     /// The job waits before it is tried again.
     WaitsForRetry,
+    /// The job is not to begin yet.
+    NotBefore,
+    /// Somebody has to approve what it costs first.
+    AwaitingApproval,
+    /// As many tasks of its array run as may at a time.
+    ArrayFull,
+    /// Its team uses as many GPUs as it may.
+    QuotaFull,
+    /// Its team has not enough money left for it.
+    TeamBudget,
     /// The worker was not heard of.
     Lost,
     /// The worker takes nothing new.
     Draining,
+    /// A job with the same key runs there.
+    KeyTaken,
     /// Its GPUs are in use.
     GpusBusy,
     /// Its free GPUs are kept for a job that has waited long enough.
@@ -64,14 +78,21 @@ impl Reason {
             Self::Revoked
             | Self::NoTrainer
             | Self::MissingLabel
+            | Self::Avoided
             | Self::NoPrice
             | Self::TooDear
             | Self::BudgetTooSmall
             | Self::OtherGpu
             | Self::TooLittleMemory
             | Self::TooFewGpus => Tier::Never,
-            Self::BudgetSpent | Self::WaitsForRetry => Tier::Held,
-            Self::Lost | Self::Draining | Self::GpusBusy => Tier::Capacity,
+            Self::BudgetSpent
+            | Self::WaitsForRetry
+            | Self::NotBefore
+            | Self::AwaitingApproval
+            | Self::ArrayFull
+            | Self::QuotaFull
+            | Self::TeamBudget => Tier::Held,
+            Self::Lost | Self::Draining | Self::KeyTaken | Self::GpusBusy => Tier::Capacity,
             Self::Reserved | Self::TakenNow => Tier::Order,
             Self::Free => Tier::New,
         }
@@ -84,6 +105,7 @@ impl Reason {
             Self::Revoked => "REVOKED",
             Self::NoTrainer => "NO_TRAINER",
             Self::MissingLabel => "MISSING_LABEL",
+            Self::Avoided => "AVOIDED",
             Self::NoPrice => "NO_PRICE",
             Self::TooDear => "TOO_DEAR",
             Self::BudgetTooSmall => "BUDGET_TOO_SMALL",
@@ -92,8 +114,14 @@ impl Reason {
             Self::TooFewGpus => "TOO_FEW_GPUS",
             Self::BudgetSpent => "BUDGET_SPENT",
             Self::WaitsForRetry => "WAITS_FOR_RETRY",
+            Self::NotBefore => "NOT_BEFORE",
+            Self::AwaitingApproval => "AWAITING_APPROVAL",
+            Self::ArrayFull => "ARRAY_FULL",
+            Self::QuotaFull => "QUOTA_FULL",
+            Self::TeamBudget => "TEAM_BUDGET",
             Self::Lost => "LOST",
             Self::Draining => "DRAINING",
+            Self::KeyTaken => "KEY_TAKEN",
             Self::GpusBusy => "GPUS_BUSY",
             Self::Reserved => "RESERVED",
             Self::TakenNow => "TAKEN_NOW",
@@ -108,6 +136,7 @@ impl Reason {
             Self::Revoked => "another worker, or a new token for this one",
             Self::NoTrainer => "a worker that offers the job's trainer",
             Self::MissingLabel => "a worker with the job's labels, or fewer labels",
+            Self::Avoided => "a worker without that label, or not keeping away from it",
             Self::NoPrice => "a price on the worker, or no price cap and no budget",
             Self::TooDear => "a higher price cap, or a cheaper worker",
             Self::BudgetTooSmall => "a larger budget, or a cheaper worker",
@@ -115,10 +144,14 @@ impl Reason {
             Self::TooLittleMemory => "asking for less GPU memory",
             Self::TooFewGpus => "asking for fewer GPUs",
             Self::BudgetSpent => "a larger budget",
-            Self::WaitsForRetry => "time",
+            Self::WaitsForRetry | Self::NotBefore => "time",
+            Self::AwaitingApproval => "somebody's approval, or a lower cost limit",
+            Self::ArrayFull => "the end of another task of the array",
+            Self::QuotaFull => "the end of what its team runs, or a larger quota",
+            Self::TeamBudget => "a larger budget, or the next period",
             Self::Lost => "the worker's return",
             Self::Draining => "the worker's resumption",
-            Self::GpusBusy => "the end of what runs there",
+            Self::KeyTaken | Self::GpusBusy => "the end of what runs there",
             Self::Reserved | Self::TakenNow => "the start of the jobs ahead",
             Self::Free => "",
         }
@@ -145,6 +178,7 @@ impl fmt::Display for Reason {
             Self::Revoked => "revoked",
             Self::NoTrainer => "no trainer",
             Self::MissingLabel => "other labels",
+            Self::Avoided => "a label to avoid",
             Self::NoPrice => "no price",
             Self::TooDear => "too dear",
             Self::BudgetTooSmall => "budget too small",
@@ -153,8 +187,14 @@ impl fmt::Display for Reason {
             Self::TooFewGpus => "too few GPUs",
             Self::BudgetSpent => "budget spent",
             Self::WaitsForRetry => "waits for retry",
+            Self::NotBefore => "not before its time",
+            Self::AwaitingApproval => "awaiting approval",
+            Self::ArrayFull => "array at its limit",
+            Self::QuotaFull => "team's quota in use",
+            Self::TeamBudget => "team's budget too small",
             Self::Lost => "lost",
             Self::Draining => "draining",
+            Self::KeyTaken => "another of its kind runs there",
             Self::GpusBusy => "GPUs busy",
             Self::Reserved => "GPUs reserved",
             Self::TakenNow => "GPUs taken now",

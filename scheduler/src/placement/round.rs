@@ -6,8 +6,10 @@ use stepcast_records::{GpuModel, Hardware};
 
 use super::feasible::{self, Needs, Purse};
 use super::forecast::{Forecast, ForecastSource};
+use super::ledger::Ledger;
 use super::pool::{Gpus, Pool, Slot, positions};
 use super::rank;
+use super::reason::Reason;
 use crate::command::{Placement, PlacementNote};
 use crate::ids::WorkerId;
 use crate::model::Job;
@@ -29,6 +31,7 @@ pub(super) struct Round<'a> {
     pub(super) pool: Pool<'a>,
     groups: BTreeMap<Needs<'a>, Group>,
     kept: usize,
+    pub(super) ledger: Ledger<'a>,
 }
 
 /// Where jobs with the same needs may run, busy or not.
@@ -64,12 +67,13 @@ impl<'a> Round<'a> {
             pool: Pool::of(state, now_ms),
             groups: BTreeMap::new(),
             kept: 0,
+            ledger: Ledger::new(state, now_ms),
         }
     }
 
     /// Gives a job its turn; what it gets, if anything.
     pub(super) fn visit(&mut self, job: &'a Job) -> Option<Placement> {
-        if feasible::held(job, self.now_ms).is_some() {
+        if self.ledger.held(job).is_some() {
             return None;
         }
         let Some(choice) = self.choose(job) else {
@@ -78,7 +82,11 @@ impl<'a> Round<'a> {
         };
         let run_ms = choice.placement.note.run_ms_p90.unwrap_or(u64::MAX);
         let free_ms = self.now_ms.saturating_add(run_ms);
-        self.pool.slots[choice.slot].take(job.id, choice.gpus, free_ms);
+        let slot = &mut self.pool.slots[choice.slot];
+        slot.take(job.id, choice.gpus, free_ms);
+        let price = slot.worker.price_per_hour(choice.placement.gpus.len());
+        let (worker, run_ms_p90) = (slot.worker.id, choice.placement.note.run_ms_p90);
+        self.ledger.take(job, worker, price, run_ms_p90);
         Some(choice.placement)
     }
 
@@ -112,6 +120,14 @@ impl<'a> Round<'a> {
                     continue;
                 }
                 let forecast = forecasts.on(hardware);
+                let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
+                if self
+                    .ledger
+                    .allows(job, slot.worker, price, run_ms_p90)
+                    .is_err()
+                {
+                    continue;
+                }
                 let score = rank::score(job.spec.objective, hardware, forecast, price);
                 // Of equals the fullest worker, so that large jobs find an empty one.
                 let rank = (score, available.count_ones(), slot.worker.id);
@@ -124,6 +140,36 @@ impl<'a> Round<'a> {
         let (_, position, available, forecast) = best?;
         let gpus = positions(available).take(usize::from(count));
         Some(self.pool.slots[position].choice(job, position, gpus.collect(), forecast))
+    }
+
+    /// What is against a job on a worker, as this look at the queue sees it; [`Reason::Free`] for nothing.
+    pub(super) fn reason(&self, job: &Job, slot: &Slot<'_>) -> Reason {
+        self.against(job, slot).err().unwrap_or(Reason::Free)
+    }
+
+    fn against(&self, job: &Job, slot: &Slot<'_>) -> Result<(), Reason> {
+        let count = job.spec.gpu_count;
+        let price = slot.worker.price_per_hour(usize::from(count));
+        let models = Needs::of(job).fit(slot.worker)?;
+        Purse::of(job, self.now_ms).pays(price)?;
+        let mut refused = None;
+        let mut nearest = None;
+        for model in models {
+            let forecast = Hardware::new(model, count)
+                .and_then(|hardware| self.forecast.forecast(&job.spec.workload, hardware));
+            let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
+            if let Err(reason) = self.ledger.allows(job, slot.worker, price, run_ms_p90) {
+                refused = refused.max(Some(reason));
+                continue;
+            }
+            match feasible::away(slot.worker)
+                .or_else(|| feasible::short_of(slot, slot.of_model(model), count))
+            {
+                None => return Ok(()),
+                Some(reason) => nearest = nearest.max(Some(reason)),
+            }
+        }
+        Err(nearest.or(refused).unwrap_or(Reason::OtherGpu))
     }
 
     /// When enough GPUs of one worker are expected to be free for a job, by stamp; `None` if one cannot tell.
@@ -157,10 +203,11 @@ impl<'a> Round<'a> {
             let slots = pool.of_kind(place.kind);
             slots.map(|(position, slot)| (position, slot, place.gpus))
         });
+        let ledger = &self.ledger;
         let soonest = slots.filter_map(|(position, slot, gpus)| {
-            purse
-                .pays(slot.worker.price_per_hour(usize::from(count)))
-                .ok()?;
+            let price = slot.worker.price_per_hour(usize::from(count));
+            purse.pays(price).ok()?;
+            ledger.allows(job, slot.worker, price, None).ok()?;
             let (free_ms, gpus) = slot.soonest(gpus, count)?;
             let missing = u32::from(count) - slot.available(gpus).count_ones();
             Some((free_ms, missing, position, gpus))

@@ -8,7 +8,7 @@ use stepcast_records::{GpuModel, units};
 use super::reason::{Reason, Tier};
 use crate::command::Placement;
 use crate::ids::JobId;
-use crate::model::{Job, JobState, Worker, WorkerState};
+use crate::model::{Job, JobState, Team, Worker, WorkerState};
 use crate::state::State;
 
 /// What is said about one job.
@@ -44,6 +44,7 @@ impl Wording<'_> {
         held: Option<Reason>,
         placement: Option<&Placement>,
         free_ms: Option<u64>,
+        team: Option<&Team>,
     ) -> String {
         let id = self.job.id;
         match (tier, placement) {
@@ -58,6 +59,42 @@ impl Wording<'_> {
             (Tier::Never, _) => format!("{id} cannot start: no worker could hold it"),
             (Tier::Held, _) if held == Some(Reason::BudgetSpent) => {
                 format!("{id} is held: its budget is spent")
+            }
+            (Tier::Held, _) if held == Some(Reason::NotBefore) => {
+                format!(
+                    "{id} is held: it is not to begin before another {}",
+                    self.until(self.job.not_before_ms)
+                )
+            }
+            (Tier::Held, _) if held == Some(Reason::ArrayFull) => {
+                let parallel = self.job.spec.terms.array.map_or(0, |part| part.parallel);
+                format!(
+                    "{id} is held: {parallel} of its array's tasks run, and no more may at a time"
+                )
+            }
+            (Tier::Held, _) if held == Some(Reason::QuotaFull) => {
+                let quota = team.and_then(|team| team.rules.gpu_quota).unwrap_or(0);
+                format!(
+                    "{id} is held: team {} may use {quota} GPUs at a time",
+                    name_of(team)
+                )
+            }
+            (Tier::Held, _) if held == Some(Reason::AwaitingApproval) => {
+                let above = team
+                    .and_then(|team| team.rules.approve_above)
+                    .unwrap_or_default();
+                format!(
+                    "{id} is held: what costs team {} more than {above} must be approved",
+                    name_of(team)
+                )
+            }
+            (Tier::Held, _) if held == Some(Reason::TeamBudget) => {
+                let left = team.and_then(|team| self.state.money_left(team, self.now_ms));
+                let left = left.unwrap_or_default();
+                format!(
+                    "{id} is held: team {} has {left} of its budget left",
+                    name_of(team)
+                )
             }
             (Tier::Held, _) => {
                 let wait_ms = self.job.not_before_ms.saturating_sub(self.now_ms);
@@ -96,6 +133,12 @@ impl Wording<'_> {
             Reason::TooDear => self.too_dear(workers),
             Reason::GpusBusy => list(jobs.iter().map(|job| self.run(*job))),
             Reason::Reserved | Reason::TakenNow => list(jobs),
+            Reason::TeamBudget => self.team_budget(),
+            Reason::AwaitingApproval => self.approval(),
+            Reason::KeyTaken => {
+                let key = self.job.spec.terms.spread.as_ref();
+                key.map_or_else(String::new, |key| format!("its key is {key}"))
+            }
             Reason::Lost | Reason::Draining => workers
                 .first()
                 .map_or_else(String::new, |worker| self.since(worker)),
@@ -136,6 +179,23 @@ impl Wording<'_> {
         )
     }
 
+    fn team_budget(&self) -> String {
+        let teams = self.job.teams().filter_map(|team| self.state.team(team));
+        let left =
+            teams.filter_map(|team| Some((self.state.money_left(team, self.now_ms)?, &team.name)));
+        let least = left.min();
+        least.map_or_else(String::new, |(left, name)| {
+            format!("team {name} has {left} left")
+        })
+    }
+
+    fn approval(&self) -> String {
+        let above = self.state.approval_above(self.job);
+        above.map_or_else(String::new, |above| {
+            format!("it may cost more than {above} there")
+        })
+    }
+
     /// A job that runs, and how much longer.
     fn run(&self, id: JobId) -> String {
         let attempt = self.state.open_job(id).and_then(Job::live_attempt);
@@ -163,6 +223,10 @@ impl Wording<'_> {
     fn until(&self, ms: u64) -> String {
         units::display_duration(ms.saturating_sub(self.now_ms))
     }
+}
+
+fn name_of(team: Option<&Team>) -> String {
+    team.map_or_else(String::new, |team| team.name.to_string())
 }
 
 /// The GPU models of workers, each once.

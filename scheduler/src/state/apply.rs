@@ -2,6 +2,7 @@
 
 use super::State;
 use super::requests::Fingerprint;
+use crate::codec;
 use crate::command::{Command, Envelope};
 use crate::effect::Effect;
 use crate::ids::JobId;
@@ -36,6 +37,9 @@ impl State {
         }
         self.applied_index = index;
         self.now_ms = self.now_ms.max(envelope.stamp_ms);
+        if envelope.command.needs() > self.format.max(codec::FIRST) {
+            return refused(Rejection::NotYet);
+        }
         let request = envelope
             .request_id
             .map(|id| (id, Fingerprint::of(&envelope.command)));
@@ -100,8 +104,20 @@ impl State {
             Command::Sweep => Ok(self.sweep(entry)),
             Command::Barrier { version } => {
                 self.format = self.format.max(*version);
+                self.found_teams();
                 Ok(Reply::Done)
             }
+            Command::SetTeam { name, rules } => self.set_team(entry, name, *rules),
+            Command::RemoveTeam { name } => self.remove_team(name),
+            Command::ApproveJob { job } => self.approve(entry, *job),
+            Command::UpdateJob { job, spec, seq } => self.update(entry, *job, spec, *seq),
+            Command::SubmitArray {
+                spec,
+                tasks,
+                parallel,
+            } => self.submit_array(entry, spec, tasks, *parallel),
+            Command::CancelArray { array } => self.cancel_array(entry, *array),
+            Command::Preempt { preemptions } => self.preempt(entry, preemptions),
         }
     }
 

@@ -4,14 +4,14 @@ use stepcast_records::UsdMicros;
 
 use super::State;
 use super::apply::Entry;
+use super::money::{deadline, wanted};
 use crate::command::Placement;
 use crate::effect::Effect;
 use crate::ids::{Epoch, JobId};
-use crate::model::limits::{BUDGET_MARGIN_MS, EXPIRED_MAX};
-use crate::model::{
-    Attempt, AttemptState, Deadline, EventKind, Job, JobState, Outcome, StopReason, Worker,
-};
-use crate::placement::feasible;
+use crate::model::limits::EXPIRED_MAX;
+use crate::model::{Attempt, AttemptState, EventKind, JobState, Outcome, Worker};
+use crate::placement::ledger::Ledger;
+use crate::placement::{Reason, feasible};
 use crate::rejection::{Dropped, Rejection};
 use crate::reply::Reply;
 
@@ -55,13 +55,29 @@ impl State {
         {
             return Err(Dropped::GpuBusy);
         }
-        if feasible::held(job, entry.now_ms).is_some() {
-            return Err(Dropped::JobHeld);
+        let ledger = Ledger::new(self, entry.now_ms);
+        match ledger.held(job) {
+            None => {}
+            Some(Reason::BudgetSpent | Reason::WaitsForRetry) => return Err(Dropped::JobHeld),
+            Some(_) => return Err(Dropped::Limited),
         }
         feasible::admits(job, worker, &placement.gpus, entry.now_ms).map_err(|_| Dropped::Unfit)?;
-        let attempt = granted(entry, epoch, placement, job, worker).ok_or(Dropped::Unfit)?;
+        let price = worker.price_per_hour(placement.gpus.len());
+        let run_ms_p90 = placement.note.run_ms_p90;
+        ledger
+            .allows(job, worker, price, run_ms_p90)
+            .map_err(|_| Dropped::Limited)?;
+        let reserved = if entry.format >= 3 {
+            wanted(job, price, run_ms_p90, entry.now_ms)
+        } else {
+            UsdMicros(0)
+        };
+        let mut attempt = granted(entry, epoch, placement, worker).ok_or(Dropped::Unfit)?;
+        attempt.deadline = deadline(self, job, price, reserved, entry.now_ms);
         self.change(placement.job, |job| {
             job.state = JobState::Running;
+            job.standing.reserved = reserved;
+            job.standing.yields_to = None;
             entry.event(
                 job,
                 EventKind::Placed {
@@ -170,13 +186,7 @@ impl State {
 }
 
 /// The attempt a placement makes.
-fn granted(
-    entry: &Entry,
-    epoch: Epoch,
-    placement: &Placement,
-    job: &Job,
-    worker: &Worker,
-) -> Option<Attempt> {
+fn granted(entry: &Entry, epoch: Epoch, placement: &Placement, worker: &Worker) -> Option<Attempt> {
     let gpu = *worker
         .inventory
         .gpus
@@ -195,28 +205,9 @@ fn granted(
         placed_ms: entry.now_ms,
         started_ms: None,
         ended_ms: None,
-        deadline: deadline(job, price_per_hour, entry.now_ms),
+        deadline: None,
         checkpoint_step: 0,
         last_step: 0,
         detail: String::new(),
-    })
-}
-
-/// When the attempt will have run as long as it may, or cost what is left.
-fn deadline(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) -> Option<Deadline> {
-    let by_time = job
-        .spec
-        .max_runtime_ms
-        .map(|ms| (ms, StopReason::MaxRuntime));
-    let affordable_ms = feasible::affordable_ms(job, price_per_hour, now_ms);
-    let by_money =
-        affordable_ms.map(|ms| (ms.saturating_sub(BUDGET_MARGIN_MS), StopReason::BudgetSpent));
-    let (ms, why) = by_time
-        .into_iter()
-        .chain(by_money)
-        .min_by_key(|(ms, _)| *ms)?;
-    Some(Deadline {
-        at_ms: now_ms.saturating_add(ms),
-        why,
     })
 }

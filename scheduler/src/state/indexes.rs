@@ -4,8 +4,9 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counts::JobCounts;
-use crate::ids::{Epoch, JobId, StagingId, WorkerId};
-use crate::model::{Job, JobState, Lease};
+use super::money::rating;
+use crate::ids::{Epoch, JobId, StagingId, TeamId, WorkerId};
+use crate::model::{Job, JobState, Label, Lease};
 
 /// Ways to find jobs and leases.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +31,44 @@ pub(crate) struct Indexes {
     pub(crate) counts: JobCounts,
     /// Bytes of what workers said about ends.
     pub(crate) detail_bytes: usize,
+    /// What teams and their parts have in use.
+    pub(crate) teams: BTreeMap<TeamId, InUse>,
+    /// The tasks of arrays that are not over.
+    pub(crate) arrays: BTreeMap<JobId, Tasks>,
+    /// Keys of live attempts that keep others of the same key away from their worker.
+    pub(crate) keys: BTreeSet<(WorkerId, Label)>,
+}
+
+/// What a team and its parts have in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct InUse {
+    /// Jobs that are not over.
+    pub(crate) unfinished: usize,
+    /// GPUs under a lease.
+    pub(crate) gpus: u32,
+    /// Money that is set aside, in millionths of a dollar.
+    pub(crate) reserved: u64,
+    /// What the attempts cost an hour, in millionths of a dollar.
+    pub(crate) price: Growing,
+    /// What their GPUs are rated at, in TFLOPS.
+    pub(crate) rating: Growing,
+}
+
+/// A sum of rates, each from its own time on.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Growing {
+    rate: u128,
+    /// The rates times when each began.
+    begun: u128,
+}
+
+/// The tasks of one array.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Tasks {
+    /// Those that hold GPUs.
+    pub(crate) live: u32,
+    /// Those that are not over.
+    pub(crate) unfinished: u32,
 }
 
 impl Indexes {
@@ -70,6 +109,9 @@ impl Indexes {
         }
         *self.counts.of_mut(job.state) += 1;
         self.detail_bytes += detail_bytes(job);
+        if job.ended_ms.is_none() {
+            self.use_of(job, true);
+        }
     }
 
     /// Takes a job out, as it is now.
@@ -95,8 +137,104 @@ impl Indexes {
         }
         *self.counts.of_mut(job.state) -= 1;
         self.detail_bytes -= detail_bytes(job);
+        if job.ended_ms.is_none() {
+            self.use_of(job, false);
+        }
+    }
+
+    /// What a team and its parts have in use.
+    pub(crate) fn in_use(&self, team: TeamId) -> InUse {
+        self.teams.get(&team).copied().unwrap_or_default()
+    }
+
+    /// Counts what a job that is not over has in use, or no longer.
+    fn use_of(&mut self, job: &Job, adds: bool) {
+        let live = job.live_attempt();
+        for team in job.teams() {
+            let team = self.teams.entry(team).or_default();
+            count(&mut team.unfinished, 1, adds);
+            count(&mut team.reserved, job.standing.reserved.0, adds);
+            if let Some(attempt) = live {
+                let (from_ms, price) = (attempt.placed_ms, attempt.price_per_hour);
+                count(&mut team.gpus, attempt.gpus.len() as u32, adds);
+                team.price
+                    .count(price.map_or(0, |price| price.0), from_ms, adds);
+                team.rating.count(rating(attempt), from_ms, adds);
+            }
+        }
+        if !adds {
+            for team in job.teams() {
+                if self.teams.get(&team) == Some(&InUse::default()) {
+                    self.teams.remove(&team);
+                }
+            }
+        }
+        if let Some(part) = job.spec.terms.array {
+            let tasks = self.arrays.entry(part.array).or_default();
+            count(&mut tasks.unfinished, 1, adds);
+            count(&mut tasks.live, u32::from(live.is_some()), adds);
+            if *tasks == Tasks::default() {
+                self.arrays.remove(&part.array);
+            }
+        }
+        if let (Some(key), Some(attempt)) = (&job.spec.terms.spread, live) {
+            let key = (attempt.worker, key.clone());
+            _ = if adds {
+                self.keys.insert(key)
+            } else {
+                self.keys.remove(&key)
+            };
+        }
     }
 }
+
+impl Growing {
+    /// What has come together by then, in units of the rate and milliseconds.
+    pub(crate) fn by(&self, now_ms: u64) -> u64 {
+        let whole = self.rate.saturating_mul(u128::from(now_ms));
+        u64::try_from(whole.saturating_sub(self.begun)).unwrap_or(u64::MAX)
+    }
+
+    fn count(&mut self, rate: u64, from_ms: u64, adds: bool) {
+        let rate = u128::from(rate);
+        let begun = rate * u128::from(from_ms);
+        (self.rate, self.begun) = if adds {
+            (self.rate.wrapping_add(rate), self.begun.wrapping_add(begun))
+        } else {
+            (self.rate.wrapping_sub(rate), self.begun.wrapping_sub(begun))
+        };
+    }
+}
+
+/// Counts up or down. What does not fit comes out right again on the way back.
+fn count<T: WrappingCount>(number: &mut T, by: T, adds: bool) {
+    *number = if adds {
+        number.plus(by)
+    } else {
+        number.minus(by)
+    };
+}
+
+trait WrappingCount: Copy {
+    fn plus(self, by: Self) -> Self;
+    fn minus(self, by: Self) -> Self;
+}
+
+macro_rules! wrapping_count {
+    ($($number:ty),*) => {
+        $(impl WrappingCount for $number {
+            fn plus(self, by: Self) -> Self {
+                self.wrapping_add(by)
+            }
+
+            fn minus(self, by: Self) -> Self {
+                self.wrapping_sub(by)
+            }
+        })*
+    };
+}
+
+wrapping_count!(u32, u64, usize);
 
 fn detail_bytes(job: &Job) -> usize {
     job.attempts

@@ -7,15 +7,14 @@ use super::apply::Entry;
 use crate::effect::Effect;
 use crate::ids::JobId;
 use crate::model::limits::Bounds;
-use crate::model::{EventKind, Job, JobSpec, JobState, StopReason};
+use crate::model::{EventKind, Job, JobSpec, JobState, Standing, StopReason};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
 
 impl State {
     pub(super) fn submit(&mut self, entry: &mut Entry, spec: &JobSpec) -> Result<Reply, Rejection> {
-        spec.check().map_err(Rejection::InvalidSpec)?;
-        let bounds = Bounds::of(self.format);
-        if self.unfinished_count() >= bounds.unfinished_jobs {
+        self.check_submission(entry, spec)?;
+        if self.unfinished_count() >= Bounds::of(self.format).unfinished_jobs {
             return Err(Rejection::Full {
                 what: "unfinished jobs",
             });
@@ -23,7 +22,26 @@ impl State {
         if self.needs_staging(&spec.staging) {
             return Err(Rejection::StagingInUse);
         }
-        while self.jobs.len() >= bounds.jobs {
+        let mut spec = spec.clone();
+        // Only a command that brings all of an array makes one.
+        spec.terms.array = None;
+        let job = self.take_in(entry, spec);
+        Ok(Reply::JobSubmitted { job })
+    }
+
+    /// Refuses what is outside its bounds, makes no sense, or is not for its team.
+    pub(super) fn check_submission(&self, entry: &Entry, spec: &JobSpec) -> Result<(), Rejection> {
+        spec.check().map_err(Rejection::InvalidSpec)?;
+        if entry.format >= 3 {
+            spec.check_sense(entry.now_ms)
+                .map_err(Rejection::InvalidSpec)?;
+        }
+        self.check_team(spec).map(drop)
+    }
+
+    /// Puts a job that was looked at into the queue.
+    pub(super) fn take_in(&mut self, entry: &mut Entry, spec: JobSpec) -> JobId {
+        while self.jobs.len() >= Bounds::of(self.format).jobs {
             // There are more jobs than unfinished ones may be, so there is a finished one to forget.
             let Some(&(_, oldest)) = self.indexes.ended.first() else {
                 break;
@@ -31,25 +49,30 @@ impl State {
             self.forget(entry, oldest);
         }
         self.last_job += 1;
+        let id = JobId(self.last_job);
+        let standing = Standing {
+            parent: self.team(spec.terms.team).and_then(|team| team.parent),
+            ..Standing::default()
+        };
         let mut job = Job {
-            id: JobId(self.last_job),
-            spec: spec.clone(),
+            id,
             state: JobState::Pending,
             submitted_ms: entry.now_ms,
             queued_ms: entry.now_ms,
-            not_before_ms: entry.now_ms,
+            not_before_ms: entry.now_ms.max(spec.terms.not_before_ms.unwrap_or(0)),
             ended_ms: None,
             retries: 0,
             lost_retries: 0,
             attempts: Vec::new(),
             events: VecDeque::new(),
+            standing,
+            spec,
         };
         entry.event(&mut job, EventKind::Submitted);
         entry.effects.push(Effect::Plan);
-        let id = job.id;
         self.indexes.add(&job);
         self.jobs.insert(job);
-        Ok(Reply::JobSubmitted { job: id })
+        id
     }
 
     pub(super) fn cancel(&mut self, entry: &mut Entry, id: JobId) -> Result<Reply, Rejection> {

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::pages::Pages;
 use crate::command::Command;
 use crate::ids::RequestId;
+use crate::model::Terms;
 use crate::model::limits::REQUEST_RETENTION_MS;
 use crate::rejection::Rejection;
 use crate::reply::Reply;
@@ -41,9 +42,16 @@ pub(crate) struct Fingerprint(u64);
 impl Fingerprint {
     pub(crate) fn of(command: &Command) -> Self {
         // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
-        Self(xxh3_64(
-            &postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default(),
-        ))
+        let mut bytes = postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default();
+        // What the estimate says is no wish of the caller's, and may be something else when a request comes again.
+        let terms = command.terms().map(|terms| Terms {
+            expected_cost: None,
+            ..terms.clone()
+        });
+        if let Some(terms) = terms.filter(|terms| *terms != Terms::default()) {
+            bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
+        }
+        Self(xxh3_64(&bytes))
     }
 }
 

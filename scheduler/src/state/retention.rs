@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::State;
 use super::apply::Entry;
-use crate::ids::{JobId, WorkerId};
+use crate::ids::{Epoch, JobId, WorkerId};
 use crate::model::limits::{
     JOB_RETENTION_MS, LOST_WORKER_RETENTION_MS, QUEUE_AGE_MAX_MS, SWEEP_MAX,
 };
-use crate::model::{EventKind, FailureReason, JobState, WorkerState};
+use crate::model::{EventKind, FailureReason, JobState, StopReason, WorkerState};
 use crate::reply::Reply;
 
 impl State {
@@ -60,6 +60,9 @@ impl State {
             .take_while(|(ms, _)| *ms <= entry.now_ms);
         let epochs: Vec<_> = due.take(limit).map(|(_, epoch)| *epoch).collect();
         for epoch in &epochs {
+            if self.lacks_team_money(*epoch) && self.reserve_more(*epoch, entry.now_ms) {
+                continue;
+            }
             let Some(job) = self.lease(*epoch).map(|lease| lease.job) else {
                 continue;
             };
@@ -70,6 +73,14 @@ impl State {
             });
         }
         epochs.len()
+    }
+
+    /// Whether what ends an attempt is that the money its teams have set aside is used up.
+    fn lacks_team_money(&self, epoch: Epoch) -> bool {
+        let deadline = self
+            .live_attempt(epoch)
+            .and_then(|(_, attempt)| attempt.deadline);
+        deadline.is_some_and(|deadline| deadline.why == StopReason::TeamBudget)
     }
 
     fn end_queued_too_long(&mut self, entry: &mut Entry, limit: usize) -> usize {

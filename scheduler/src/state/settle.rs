@@ -2,6 +2,7 @@
 
 use super::State;
 use super::apply::Entry;
+use super::money::Bill;
 use crate::effect::Effect;
 use crate::ids::JobId;
 use crate::model::attempt::Retry;
@@ -49,13 +50,19 @@ impl State {
                 },
             );
             entry.effects.push(Effect::WorkerChanged { worker });
+            let reserved = std::mem::take(&mut job.standing.reserved);
+            job.standing.yields_to = None;
+            let bill = Bill::of(job, reserved, entry.now_ms);
             match verdict(job.state, stop, outcome) {
                 Verdict::Over(state) => entry.finish(job, state),
                 Verdict::Failed(reason) => entry.retry_or_fail(job, reason, stop),
             }
-            Some(worker)
+            Some((worker, bill))
         });
-        if let Some(worker) = worker.flatten() {
+        if let Some((worker, bill)) = worker.flatten() {
+            if let Some(bill) = bill {
+                self.settle_bill(&bill, entry.now_ms);
+            }
             self.forget_if_revoked(worker);
         }
     }
@@ -73,6 +80,7 @@ fn verdict(state: JobState, stop: Option<StopReason>, outcome: Outcome) -> Verdi
         _ if state == JobState::Cancelling => Verdict::Over(JobState::Cancelled),
         (_, Some(StopReason::MaxRuntime)) => Verdict::Failed(FailureReason::MaxRuntime),
         (_, Some(StopReason::BudgetSpent)) => Verdict::Failed(FailureReason::BudgetSpent),
+        (_, Some(StopReason::TeamBudget)) => Verdict::Failed(FailureReason::TeamBudget),
         (Outcome::LeaseExpired, _) => Verdict::Failed(FailureReason::WorkerLost),
         // A trainer that is told to stop may end in any way.
         (_, Some(_)) | (Outcome::Cancelled, None) => Verdict::Failed(FailureReason::Preempted),

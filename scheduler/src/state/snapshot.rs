@@ -13,7 +13,12 @@ pub use restoring::Restoring;
 pub use view::View;
 
 /// The format this version writes, and the newest it reads.
-pub const SNAPSHOT_VERSION: u16 = 2;
+pub const SNAPSHOT_VERSION: u16 = 3;
+
+/// The format that a state is written in: while its log is of an older one, so that older nodes read it.
+const fn version_of(format: u16) -> u16 {
+    if format < 3 { 2 } else { SNAPSHOT_VERSION }
+}
 
 /// Most bytes of one chunk: what a reader needs room for at a time.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -52,16 +57,19 @@ enum Section {
     Jobs,
     /// Replies by when they were given.
     Replies,
+    /// Teams by id, from version 3 on.
+    Teams,
 }
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,
         Self::Jobs,
         Self::Replies,
+        Self::Teams,
     ];
 }
 
@@ -81,13 +89,20 @@ struct Head {
     replies: u64,
 }
 
+/// What there is once from version 3 on, behind the head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct More {
+    last_team: u64,
+    teams: u64,
+}
+
 impl State {
     /// The state as bytes, all at once: for a state that is known to be small. A large one is taken by its
     /// [`State::view`].
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&version_of(self.format).to_le_bytes());
         bytes.extend_from_slice(&[0; 8]);
         for chunk in self.view().chunks() {
             bytes.extend_from_slice(&(chunk.len() as u32).to_le_bytes());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::pages::Pages;
 use crate::ids::JobId;
-use crate::model::{Job, JobState};
+use crate::model::{Job, JobState, Standing, Terms};
 
 /// The jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -143,9 +143,16 @@ impl Jobs {
     }
 }
 
-/// A job as bytes; the same job always gives the same.
+/// A job as bytes; the same job always gives the same. What format 3 has added stands behind what was there before, and
+/// is left out while there is nothing to say.
 pub(crate) fn encode(job: &Job) -> Vec<u8> {
-    match postcard::to_extend(job, Vec::with_capacity(256)) {
+    let written = postcard::to_extend(job, Vec::with_capacity(256)).and_then(|bytes| {
+        if job.spec.terms == Terms::default() && job.standing == Standing::default() {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&(&job.spec.terms, job.standing), bytes)
+    });
+    match written {
         Ok(bytes) => bytes,
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
         Err(error) => unreachable!("a job is always encodable: {error}"),
@@ -154,8 +161,13 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
 
 /// The job of such bytes; `None` if they are of no job, or not those that the job gives.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Job> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((job, [])) => Some(job),
-        _ => None,
+    let (mut job, rest): (Job, _) = postcard::take_from_bytes(bytes).ok()?;
+    if !rest.is_empty() {
+        let ((terms, standing), []) = postcard::take_from_bytes::<(Terms, Standing)>(rest).ok()?
+        else {
+            return None;
+        };
+        (job.spec.terms, job.standing) = (terms, standing);
     }
+    Some(job)
 }

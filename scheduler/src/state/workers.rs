@@ -6,7 +6,7 @@ use super::State;
 use super::apply::Entry;
 use crate::effect::Effect;
 use crate::ids::{InstanceId, TokenHash, TokenId, WorkerId};
-use crate::model::limits::{GPUS_PER_WORKER_MAX, LABELS_MAX, TOKENS_MAX, WORKERS_MAX};
+use crate::model::limits::{Bounds, GPUS_PER_WORKER_MAX, LABELS_MAX};
 use crate::model::{Drain, Inventory, JobState, Label, StopReason, Token, Worker, WorkerState};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
@@ -27,7 +27,7 @@ impl State {
         if self.tokens.contains_key(&hash) {
             return Err(Rejection::TokenExists);
         }
-        if self.tokens.len() >= TOKENS_MAX {
+        if self.tokens.len() >= Bounds::of(self.format).tokens {
             return Err(Rejection::Full {
                 what: "worker tokens",
             });
@@ -93,7 +93,7 @@ impl State {
                 self.check_leased_gpus(worker, inventory)?;
                 worker.id
             }
-            None if self.workers.len() >= WORKERS_MAX => {
+            None if self.workers.len() >= Bounds::of(self.format).workers => {
                 return Err(Rejection::Full { what: "workers" });
             }
             None => self.new_worker(*hash, instance, inventory),

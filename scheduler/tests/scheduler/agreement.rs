@@ -9,7 +9,7 @@ use stepcast_scheduler::model::{
     Inventory, JobSpec, JobState, Outcome, TrainerKind, Worker, WorkerState,
 };
 use stepcast_scheduler::placement::plan::PASSED_MAX_MS;
-use stepcast_scheduler::placement::{Reason, Tier, explain, feasible, plan};
+use stepcast_scheduler::placement::{Ledger, Reason, Tier, explain, feasible, plan};
 use stepcast_scheduler::{Command, Reply};
 
 use crate::history::{History, steps};
@@ -34,7 +34,10 @@ proptest! {
             if why.tier == Some(Tier::Never) {
                 let mut staying = state.workers().filter(|worker| worker.state != WorkerState::Revoked);
                 let may = staying.any(|worker| {
-                    some_gpus(worker).any(|gpus| feasible::admits(&job, worker, &gpus, now_ms).is_ok())
+                    // A team with a budget pays for nothing that has no price.
+                    let price = worker.price_per_hour(usize::from(job.spec.gpu_count));
+                    let paid = Ledger::new(state, now_ms).allows(&job, worker, price, None) != Err(Reason::NoPrice);
+                    paid && some_gpus(worker).any(|gpus| feasible::admits(&job, worker, &gpus, now_ms).is_ok())
                 });
                 prop_assert!(!may, "{:?}", why);
             }

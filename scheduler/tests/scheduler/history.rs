@@ -1,19 +1,20 @@
 //! Random histories: steps that make sense more often than not, applied one after the other and kept as a log.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use stepcast_records::{GpuModel, UsdMicros};
-use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, TokenId, WorkerId};
-use stepcast_scheduler::model::{
-    FailureReason, Inventory, Job, JobSpec, Label, Objective, Outcome, TrainerKind,
-};
+use stepcast_records::UsdMicros;
+use stepcast_scheduler::command::Preemption;
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId};
+use stepcast_scheduler::model::{FailureReason, Job, JobSpec, Outcome, TeamRules, Terms};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
 use stepcast_scheduler::{Applied, Command, Envelope, RequestId, State, codec};
 
-use crate::support::{Table, workload};
+use crate::drawn::{
+    Offer, TEAMS, Wish, inventory, label, labels, offer, rules, spec, staging, team_name, wish,
+};
+use crate::support::Table;
 
 /// One step. Numbers choose among what is there.
 #[derive(Debug, Clone)]
@@ -62,30 +63,26 @@ pub(crate) enum Step {
     Sweep,
     /// Every node knows the newest format by now.
     Raise,
-}
-
-/// What a worker offers.
-#[derive(Debug, Clone)]
-pub(crate) struct Offer {
-    gpus: Vec<&'static str>,
-    replay: bool,
-    price: Option<u64>,
-    label: bool,
-}
-
-/// What a job asks for.
-#[derive(Debug, Clone)]
-pub(crate) struct Wish {
-    gpu_count: u8,
-    allow: Vec<&'static str>,
-    memory: u16,
-    label: bool,
-    objective: Objective,
-    price: Option<u64>,
-    cost: Option<u64>,
-    runtime_ms: Option<u64>,
-    priority: i8,
-    replay: bool,
+    Team {
+        team: u8,
+        rules: TeamRules,
+    },
+    RemoveTeam(u8),
+    Approve(u8),
+    Update {
+        job: u8,
+        wish: Wish,
+    },
+    Array {
+        wish: Wish,
+        tasks: u8,
+        parallel: u8,
+    },
+    CancelArray(u8),
+    Preempt {
+        job: u8,
+        for_job: Option<u8>,
+    },
 }
 
 /// A state, how it came about, and the time.
@@ -112,6 +109,10 @@ pub(crate) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
             join(1, second),
         ]
     });
+    // Most logs are of the newest format from early on, and some of an older one for long.
+    let raised =
+        prop::bool::weighted(0.7).prop_map(|raised| vec![Step::Raise; usize::from(raised)]);
+    let workers = (workers, raised).prop_map(|(workers, raised)| [workers, raised].concat());
     (workers, vec(step(), count / 2..count)).prop_map(|(workers, steps)| [workers, steps].concat())
 }
 
@@ -145,6 +146,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => number().prop_map(Step::Revoke),
         1 => Just(Step::Sweep),
         1 => Just(Step::Raise),
+        3 => (0..TEAMS.len() as u8, rules()).prop_map(|(team, rules)| Step::Team { team, rules }),
+        1 => (0..TEAMS.len() as u8).prop_map(Step::RemoveTeam),
+        1 => number().prop_map(Step::Approve),
+        2 => (number(), wish()).prop_map(|(job, wish)| Step::Update { job, wish }),
+        1 => (wish(), 0..5_u8, 0..4_u8).prop_map(|(wish, tasks, parallel)| Step::Array { wish, tasks, parallel }),
+        1 => number().prop_map(Step::CancelArray),
+        3 => (number(), prop::option::of(number())).prop_map(|(job, for_job)| Step::Preempt { job, for_job }),
     ]
 }
 
@@ -155,68 +163,6 @@ fn gpus() -> impl Strategy<Value = Vec<u8>> {
         2 => Just(vec![0, 1]),
         1 => vec(0..9_u8, 0..4),
     ]
-}
-
-fn offer() -> impl Strategy<Value = Offer> {
-    let hosts: [&[&str]; 6] = [
-        &["h100", "h100"],
-        &["rtx4090"; 4],
-        &["a100-80", "a100-80", "rtx4090"],
-        &["rtx4090"; 8],
-        &["cpu"],
-        &["replay", "replay"],
-    ];
-    let price = prop::option::of(100_000..3_000_000_u64);
-    (prop::sample::select(hosts.to_vec()), price, any::<bool>()).prop_map(|(gpus, price, label)| {
-        Offer {
-            gpus: gpus.to_vec(),
-            replay: gpus.contains(&"replay"),
-            price,
-            label,
-        }
-    })
-}
-
-fn wish() -> impl Strategy<Value = Wish> {
-    let objectives = [Objective::Cheapest, Objective::Fastest, Objective::Balanced];
-    let allow: [&[&str]; 5] = [&[], &[], &["h100"], &["a100-80", "rtx4090"], &["cpu"]];
-    let hardware = (
-        prop::sample::select(vec![1, 1, 1, 2, 2, 4, 8, 3]),
-        prop::sample::select(allow.to_vec()),
-        prop::sample::select(vec![0, 0, 24, 80]),
-        prop::bool::weighted(0.2),
-        prop::bool::weighted(0.1),
-    );
-    let limits = (
-        prop::option::weighted(0.2, 0..6_000_000_u64),
-        prop::option::weighted(0.2, 10_000..6_000_000_u64),
-        prop::option::weighted(0.2, 1..8_000_000_u64),
-    );
-    (
-        hardware,
-        limits,
-        prop::sample::select(objectives.to_vec()),
-        -11..=11_i8,
-    )
-        .prop_map(
-            |(
-                (gpu_count, allow, memory, label, replay),
-                (price, cost, runtime_ms),
-                objective,
-                priority,
-            )| Wish {
-                gpu_count,
-                allow: if replay { Vec::new() } else { allow.to_vec() },
-                memory,
-                label,
-                objective,
-                price,
-                cost,
-                runtime_ms,
-                priority,
-                replay,
-            },
-        )
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -309,7 +255,54 @@ impl History {
             Step::Submit { wish, .. } => {
                 self.submitted += 1;
                 Command::SubmitJob {
-                    spec: Box::new(spec(wish, self.submitted)),
+                    spec: Box::new(self.spec(wish, self.submitted)),
+                }
+            }
+            Step::Team { team, rules } => Command::SetTeam {
+                name: team_name(*team),
+                rules: *rules,
+            },
+            Step::RemoveTeam(team) => Command::RemoveTeam {
+                name: team_name(*team),
+            },
+            Step::Approve(job) => Command::ApproveJob {
+                job: self.waiting(*job)?,
+            },
+            Step::Update { job, wish } => {
+                let job = self.waiting(*job)?;
+                Command::UpdateJob {
+                    job,
+                    spec: Box::new(self.spec(wish, 0)),
+                    seq: None,
+                }
+            }
+            Step::Array {
+                wish,
+                tasks,
+                parallel,
+            } => {
+                let first = self.submitted + 1;
+                self.submitted += u64::from(*tasks);
+                Command::SubmitArray {
+                    spec: Box::new(self.spec(wish, 0)),
+                    tasks: (first..=self.submitted).map(staging).collect(),
+                    parallel: (*parallel).into(),
+                }
+            }
+            Step::CancelArray(job) => {
+                let job = self.job(*job)?;
+                let array = job.spec.terms.array.map_or(job.id, |part| part.array);
+                Command::CancelArray { array }
+            }
+            Step::Preempt { job, for_job } => {
+                let (job, epoch) = self.held(*job)?;
+                let for_job = for_job.and_then(|number| self.waiting(number));
+                Command::Preempt {
+                    preemptions: vec![Preemption {
+                        job,
+                        epoch,
+                        for_job,
+                    }],
                 }
             }
             Step::Cancel(job) => Command::CancelJob {
@@ -320,8 +313,7 @@ impl History {
                 Command::Place { placements }
             }
             Step::Force { job, worker, gpus } => {
-                let waiting = self.state.pending_count().max(1);
-                let job = self.state.pending().nth(usize::from(*job) % waiting)?;
+                let job = self.state.open_job(self.waiting(*job)?)?;
                 let (attempt, note) = (job.next_attempt(), PlacementNote::default());
                 let placement = Placement {
                     job: job.id,
@@ -409,6 +401,33 @@ impl History {
         self.state.jobs().nth(usize::from(number) % count)
     }
 
+    /// A job that waits.
+    fn waiting(&self, number: u8) -> Option<JobId> {
+        let count = self.state.pending_count().max(1);
+        let job = self.state.pending().nth(usize::from(number) % count)?;
+        Some(job.id)
+    }
+
+    fn spec(&self, wish: &Wish, number: u64) -> JobSpec {
+        let mut spec = spec(wish, number);
+        let Some(wish) = &wish.terms else {
+            return spec;
+        };
+        let team = self.state.team_named(&team_name(wish.team));
+        spec.terms = Terms {
+            team: team.map_or(TeamId::DEFAULT, |team| team.id),
+            not_before_ms: wish.wait_ms.map(|ms| self.now_ms + ms),
+            finish_by_ms: wish.finish_ms.map(|ms| self.now_ms + ms),
+            avoid: labels(wish.avoid),
+            spread: wish.spread.map(label),
+            min_run_ms: wish.min_run_ms,
+            preemptions_max: wish.preemptions_max,
+            expected_cost: wish.expected.map(UsdMicros),
+            ..Terms::default()
+        };
+        spec
+    }
+
     /// A job with a lease, and its epoch.
     fn held(&self, number: u8) -> Option<(JobId, Epoch)> {
         let count = self.state.leases().count().max(1);
@@ -431,57 +450,4 @@ impl History {
             .nth(usize::from(number) % count)
             .map(|token| token.id)
     }
-}
-
-fn spec(wish: &Wish, number: u64) -> JobSpec {
-    let mut staging = [0; 16];
-    staging[..8].copy_from_slice(&number.to_le_bytes());
-    let mut spec = JobSpec::new(workload(), StagingId(staging));
-    spec.gpu_count = wish.gpu_count;
-    spec.allow = wish.allow.iter().map(|gpu| model(gpu)).collect();
-    spec.min_memory_gib = wish.memory;
-    spec.labels = labels(wish.label);
-    spec.objective = wish.objective;
-    spec.max_price_per_hour = wish.price.map(UsdMicros);
-    spec.max_cost = wish.cost.map(UsdMicros);
-    spec.max_runtime_ms = wish.runtime_ms;
-    spec.priority = wish.priority;
-    spec.trainer = if wish.replay {
-        TrainerKind::Replay
-    } else {
-        TrainerKind::SimpleTuner
-    };
-    spec
-}
-
-fn inventory(offer: &Offer) -> Inventory {
-    let trainer = if offer.replay {
-        TrainerKind::Replay
-    } else {
-        TrainerKind::SimpleTuner
-    };
-    Inventory {
-        gpus: offer.gpus.iter().map(|gpu| model(gpu)).collect(),
-        trainers: [trainer].into(),
-        labels: labels(offer.label),
-        price_per_gpu_hour: offer.price.map(UsdMicros),
-    }
-}
-
-fn labels(carried: bool) -> BTreeMap<Label, Label> {
-    let zone = || {
-        (
-            "zone".parse().expect("a label"),
-            "eu".parse().expect("a label"),
-        )
-    };
-    carried.then(zone).into_iter().collect()
-}
-
-fn model(name: &str) -> GpuModel {
-    name.parse().expect("a GPU model")
-}
-
-fn label(number: u8) -> Label {
-    format!("host-{number}").parse().expect("a label")
 }

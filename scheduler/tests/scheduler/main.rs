@@ -1,6 +1,7 @@
 //! The core from outside: scripts that people read, and properties of random histories.
 
 mod agreement;
+mod drawn;
 mod golden;
 mod history;
 mod limits;
@@ -9,3 +10,4 @@ mod script;
 mod scripts;
 mod show;
 mod support;
+mod wishes;

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use stepcast_scheduler::command::Preemption;
 use stepcast_scheduler::ids::{
-    AttemptNumber, Epoch, InstanceId, JobId, StagingId, TokenHash, TokenId, WorkerId,
+    AttemptNumber, Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId,
 };
-use stepcast_scheduler::model::{
-    FailureReason, Inventory, JobSpec, Objective, Outcome, TrainerKind,
-};
+use stepcast_scheduler::model::{FailureReason, Inventory, Outcome, TrainerKind};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
 use stepcast_scheduler::{Command, Effect, Envelope, Reply, RequestId, State, codec, invariants};
 
 use crate::show;
-use crate::support::{Table, workload};
+use crate::support::Table;
+use crate::wishes::{labels, rules, spec, staging, trainer, wish};
 
 /// A script's state, its time, and its names for things.
 #[derive(Default)]
@@ -28,11 +28,11 @@ pub(crate) struct Script {
 }
 
 /// One line: a verb, what it is about, and settings.
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     verb: &'a str,
-    about: &'a str,
-    rest: Vec<&'a str>,
-    settings: BTreeMap<&'a str, &'a str>,
+    pub(crate) about: &'a str,
+    pub(crate) rest: Vec<&'a str>,
+    pub(crate) settings: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Line<'a> {
@@ -53,13 +53,13 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
         self.settings
             .get(key)
             .map(|text| text.parse().ok().unwrap_or_else(|| panic!("{key}={text}")))
     }
 
-    fn list(&self, key: &str) -> Vec<&'a str> {
+    pub(crate) fn list(&self, key: &str) -> Vec<&'a str> {
         self.settings
             .get(key)
             .map(|text| text.split(',').collect())
@@ -88,6 +88,7 @@ impl Script {
             "show" => show::job(&self.state, self.job(line.about)),
             "queue" => show::queue(&self.state),
             "workers" => show::workers(&self.state),
+            "teams" => show::teams(&self.state, self.now_ms),
             "due" => self.state.is_sweep_due(self.now_ms).to_string(),
             "snapshot" => self.snapshot(),
             _ => self.apply(&line),
@@ -105,6 +106,10 @@ impl Script {
         let (reply, text) = said;
         match reply {
             Some(Reply::JobSubmitted { job }) => _ = self.jobs.insert(line.about.to_owned(), job),
+            Some(Reply::ArraySubmitted { array, tasks }) => {
+                let named = |task| (format!("{}.{task}", line.about), JobId(array.0 + task));
+                self.jobs.extend((0..u64::from(tasks)).map(named));
+            }
             Some(Reply::WorkerRegistered { worker }) => {
                 _ = self.workers.insert(line.about.to_owned(), worker)
             }
@@ -175,7 +180,43 @@ impl Script {
                 instance: instance(line),
             },
             "submit" => Command::SubmitJob {
-                spec: Box::new(spec(line)),
+                spec: Box::new(spec(line, |name| self.team(name))),
+            },
+            "update" => {
+                let mut spec = self.state.job(job()).expect("a job").spec.clone();
+                wish(&mut spec, line, |name| self.team(name));
+                Command::UpdateJob {
+                    job: job(),
+                    spec: Box::new(spec),
+                    seq: line.number("seq"),
+                }
+            }
+            "array" => {
+                let count = line.number("tasks").unwrap_or(1);
+                let files = |task: u32| staging(&format!("{}.{task}", line.about));
+                Command::SubmitArray {
+                    spec: Box::new(spec(line, |name| self.team(name))),
+                    tasks: (0..count).map(files).collect(),
+                    parallel: line.number("parallel").unwrap_or(0),
+                }
+            }
+            "cancel-array" => Command::CancelArray {
+                array: self.job(&format!("{}.0", line.about)),
+            },
+            "team" => Command::SetTeam {
+                name: line.about.parse().expect("a team's name"),
+                rules: rules(line),
+            },
+            "remove-team" => Command::RemoveTeam {
+                name: line.about.parse().expect("a team's name"),
+            },
+            "approve" => Command::ApproveJob { job: job() },
+            "preempt" => Command::Preempt {
+                preemptions: vec![Preemption {
+                    job: job(),
+                    epoch: epoch(),
+                    for_job: line.settings.get("for").map(|name| self.job(name)),
+                }],
             },
             "cancel" => Command::CancelJob { job: job() },
             "start" => Command::StartAttempt {
@@ -221,7 +262,7 @@ impl Script {
             inventory: Inventory {
                 gpus: gpus.collect(),
                 trainers,
-                labels: labels(line),
+                labels: labels(line, "labels"),
                 price_per_gpu_hour: line.number("price"),
             },
         }
@@ -276,6 +317,11 @@ impl Script {
         "the same".to_owned()
     }
 
+    fn team(&self, name: &str) -> TeamId {
+        let known = self.state.team_named(&name.parse().expect("a team's name"));
+        known.map_or(TeamId(99), |team| team.id)
+    }
+
     fn job(&self, name: &str) -> JobId {
         *self
             .jobs
@@ -301,73 +347,6 @@ impl Script {
         jobs.chain(workers)
             .chain(tokens)
             .fold(text, |text, (id, name)| text.replace(&id, name))
-    }
-}
-
-fn spec(line: &Line<'_>) -> JobSpec {
-    // Every job has its own files unless it says whose.
-    let files = line.settings.get("files").copied().unwrap_or(line.about);
-    let mut staging = [0; 16];
-    staging
-        .iter_mut()
-        .zip(files.bytes())
-        .for_each(|(byte, letter)| *byte = letter);
-    let mut spec = JobSpec::new(workload(), StagingId(staging));
-    spec.name = line.about.parse().ok();
-    spec.gpu_count = line.number("gpus").unwrap_or(1);
-    spec.allow = line
-        .list("allow")
-        .into_iter()
-        .map(|gpu| gpu.parse().expect("a GPU"))
-        .collect();
-    spec.min_memory_gib = line.number("memory").unwrap_or(0);
-    spec.labels = labels(line);
-    spec.objective = match line.settings.get("objective").copied() {
-        Some("cheapest") => Objective::Cheapest,
-        Some("fastest") => Objective::Fastest,
-        _ => Objective::Balanced,
-    };
-    spec.max_price_per_hour = line.number("price");
-    spec.max_cost = line.number("budget");
-    spec.max_runtime_ms = line
-        .settings
-        .get("runtime")
-        .map(|text| show::duration_ms(text));
-    spec.priority = line.number("priority").unwrap_or(0);
-    spec.retry_limit = line.number("retries").unwrap_or(spec.retry_limit);
-    spec.trainer = line
-        .settings
-        .get("trainer")
-        .map_or(TrainerKind::SimpleTuner, |name| trainer(name));
-    if line.rest.contains(&"empty") {
-        spec.workload.datasets.clear();
-    }
-    spec
-}
-
-fn labels<
-    T: FromIterator<(
-        stepcast_scheduler::model::Label,
-        stepcast_scheduler::model::Label,
-    )>,
->(
-    line: &Line<'_>,
-) -> T {
-    let pair = |text: &str| {
-        let (key, value) = text.split_once(':').expect("key:value");
-        (
-            key.parse().expect("a label"),
-            value.parse().expect("a label"),
-        )
-    };
-    line.list("labels").into_iter().map(pair).collect()
-}
-
-fn trainer(name: &str) -> TrainerKind {
-    match name {
-        "replay" => TrainerKind::Replay,
-        "simpletuner" => TrainerKind::SimpleTuner,
-        other => panic!("no such trainer: {other}"),
     }
 }
 

@@ -36,6 +36,16 @@ pub(crate) fn reply(reply: &Reply) -> String {
         }
         Reply::Expired { count } => format!("{count} expired"),
         Reply::Swept { count } => format!("{count} swept"),
+        Reply::TeamSet { .. } => "set".to_owned(),
+        Reply::ArraySubmitted { array, tasks } => format!("submitted {array} and so on: {tasks}"),
+        Reply::ArrayCancelled { count } => format!("{count} cancelled"),
+        Reply::Preempted { outcomes } => {
+            let outcomes = outcomes.iter().map(|outcome| match outcome {
+                Ok(()) => "its worker is told".to_owned(),
+                Err(dropped) => format!("dropped: {dropped:?}"),
+            });
+            outcomes.collect::<Vec<_>>().join("\n")
+        }
     }
 }
 
@@ -138,6 +148,29 @@ pub(crate) fn queue(state: &State) -> String {
     }
 }
 
+pub(crate) fn teams(state: &State, now_ms: u64) -> String {
+    let lines = state.teams().map(|team| {
+        let (rules, usage) = (team.rules, state.usage(team.id, now_ms));
+        let mut line = format!(
+            "{} weight {}, {} GPUs",
+            team.name,
+            rules.weight,
+            state.gpus_in_use(team.id)
+        );
+        if let Some(quota) = rules.gpu_quota {
+            _ = write!(line, " of {quota}");
+        }
+        let (spent, reserved) = (team.spent(now_ms), state.reserved(team.id));
+        _ = write!(line, ", {reserved} set aside");
+        if let Some(budget) = rules.budget {
+            _ = write!(line, ", {spent} of {} spent", budget.amount);
+        }
+        _ = write!(line, "; lately {} and {} TFLOP", usage.usd, usage.work);
+        line
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 pub(crate) fn workers(state: &State) -> String {
     let lines = state.workers().map(|worker| {
         let stands = match worker.state {
@@ -214,6 +247,12 @@ fn event_of(kind: EventKind) -> String {
         EventKind::Failed { reason } => format!("failed {}", reason.code()),
         EventKind::Cancelled => "cancelled".to_owned(),
         EventKind::Forgotten => "forgotten".to_owned(),
+        EventKind::Approved => "approved".to_owned(),
+        EventKind::Changed => "changed".to_owned(),
+        EventKind::PreemptRequested { attempt, for_job } => {
+            let whom = for_job.map_or_else(|| "nobody".to_owned(), |job| job.to_string());
+            format!("#{attempt} is to give way to {whom}")
+        }
     }
 }
 

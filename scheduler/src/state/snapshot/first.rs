@@ -82,6 +82,8 @@ pub(super) fn restore(body: &[u8]) -> Result<State, Error> {
         last_job: kept.last_job,
         last_worker: kept.last_worker,
         last_token: kept.last_token,
+        last_team: 0,
+        teams: Arc::default(),
         jobs,
         workers: Arc::new(kept.workers),
         tokens: Arc::new(kept.tokens),

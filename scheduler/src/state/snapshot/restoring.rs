@@ -7,17 +7,18 @@ use serde::Deserialize;
 use super::super::State;
 use super::super::requests::Given;
 use super::super::table::{Kept, decode, encode};
-use super::{Error, Head, Section, damaged, known};
+use super::{Error, Head, More, Section, damaged, known, version_of};
 use crate::codec;
 use crate::ids::{RequestId, TokenHash};
 use crate::invariants;
-use crate::model::{Token, Worker};
+use crate::model::{Team, Token, Worker};
 
 /// What has come so far.
 #[derive(Debug, Default)]
 pub struct Restoring {
     state: State,
     head: Option<Head>,
+    teams: u64,
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -53,6 +54,7 @@ impl Restoring {
                 Section::Workers => self.worker(rest)?,
                 Section::Jobs => self.job(rest)?,
                 Section::Replies => self.reply(rest)?,
+                Section::Teams => self.team(rest)?,
             };
         }
         Ok(())
@@ -70,6 +72,7 @@ impl Restoring {
             ("workers", head.workers, state.workers.len()),
             ("jobs", head.jobs, state.jobs.len()),
             ("replies", head.replies, state.requests.len()),
+            ("teams", self.teams, state.teams.len()),
         ] {
             if promised != came as u64 {
                 return Err(damaged(format!(
@@ -86,7 +89,19 @@ impl Restoring {
     fn head(&mut self, body: &[u8]) -> Result<(), Error> {
         let (version, rest) = postcard::take_from_bytes(body).map_err(damaged)?;
         known(version)?;
-        let (head, rest): (Head, _) = postcard::take_from_bytes(rest).map_err(damaged)?;
+        let (head, mut rest): (Head, _) = postcard::take_from_bytes(rest).map_err(damaged)?;
+        if version != version_of(head.format) && version >= 3 {
+            return Err(damaged(
+                "it is written in another version than it should be",
+            ));
+        }
+        let more: Option<More>;
+        (more, rest) = if version >= 3 {
+            let (more, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            (Some(more), rest)
+        } else {
+            (None, rest)
+        };
         if !rest.is_empty() {
             return Err(damaged("its head is too long"));
         }
@@ -100,8 +115,10 @@ impl Restoring {
             last_job: head.last_job,
             last_worker: head.last_worker,
             last_token: head.last_token,
+            last_team: more.as_ref().map_or(0, |more| more.last_team),
             ..State::default()
         };
+        self.teams = more.map_or(0, |more| more.teams);
         self.head = Some(head);
         Ok(())
     }
@@ -111,6 +128,18 @@ impl Restoring {
         let tokens = Arc::make_mut(&mut self.state.tokens);
         in_order(tokens.last_key_value().is_none_or(|(last, _)| *last < hash))?;
         tokens.insert(hash, token);
+        Ok(rest)
+    }
+
+    fn team<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let (team, rest): (Team, _) = read(bytes)?;
+        let teams = Arc::make_mut(&mut self.state.teams);
+        in_order(
+            teams
+                .last_key_value()
+                .is_none_or(|(last, _)| *last < team.id),
+        )?;
+        teams.insert(team.id, team);
         Ok(rest)
     }
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::super::State;
 use super::super::requests::Replies;
 use super::super::table::{Jobs, Kept, encode};
-use super::{Head, SNAPSHOT_VERSION, Section};
-use crate::ids::{TokenHash, WorkerId};
-use crate::model::{Token, Worker};
+use super::{Head, More, Section, version_of};
+use crate::ids::{TeamId, TokenHash, WorkerId};
+use crate::model::{Team, Token, Worker};
 
 /// A chunk is full with so many bytes. The largest entry, a job with as many attempts, events and words as it may have,
 /// is far smaller than the rest of [`CHUNK_BYTES_MAX`](super::CHUNK_BYTES_MAX).
@@ -24,6 +24,8 @@ pub struct View {
     workers: Arc<BTreeMap<WorkerId, Worker>>,
     jobs: Jobs,
     replies: Replies,
+    more: More,
+    teams: Arc<BTreeMap<TeamId, Team>>,
 }
 
 impl State {
@@ -47,6 +49,11 @@ impl State {
             workers: Arc::clone(&self.workers),
             jobs: self.jobs.clone(),
             replies: self.requests.replies().clone(),
+            more: More {
+                last_team: self.last_team,
+                teams: self.teams.len() as u64,
+            },
+            teams: Arc::clone(&self.teams),
         }
     }
 }
@@ -69,7 +76,11 @@ impl View {
     pub fn chunks(&self) -> impl Iterator<Item = Vec<u8>> {
         let head = std::iter::once(self.head);
         let head = Packed::new(Section::Head, head, |head: Head, chunk: &mut _| {
-            put(&(SNAPSHOT_VERSION, head), chunk);
+            let version = version_of(head.format);
+            put(&(version, head), chunk);
+            if version >= 3 {
+                put(&self.more, chunk);
+            }
         });
         let tokens = Packed::new(
             Section::Tokens,
@@ -95,7 +106,18 @@ impl View {
         let replies = Packed::new(Section::Replies, replies, |reply, chunk: &mut _| {
             put(&reply, chunk);
         });
-        head.chain(tokens).chain(workers).chain(jobs).chain(replies)
+        let teams = Packed::new(
+            Section::Teams,
+            self.teams.values(),
+            |team, chunk: &mut _| {
+                put(team, chunk);
+            },
+        );
+        head.chain(tokens)
+            .chain(workers)
+            .chain(jobs)
+            .chain(replies)
+            .chain(teams)
     }
 }
 

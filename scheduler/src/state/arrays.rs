@@ -1,0 +1,81 @@
+//! Arrays: sweeps of jobs that come together, run so many at a time, and can be cancelled together.
+
+use super::State;
+use super::apply::Entry;
+use crate::ids::{JobId, StagingId};
+use crate::model::limits::{ARRAY_MAX, Bounds};
+use crate::model::{ArrayPart, JobSpec};
+use crate::rejection::Rejection;
+use crate::reply::Reply;
+
+impl State {
+    /// The jobs of an array that are still known, in their order. Empty for what is no array.
+    pub fn array_jobs(&self, array: JobId) -> impl Iterator<Item = JobId> {
+        let part = self.job(array).and_then(|job| job.spec.terms.array);
+        let of = part
+            .filter(|part| part.array == array)
+            .map_or(0, |part| part.of);
+        (array.0..array.0.saturating_add(of.into())).map(JobId)
+    }
+
+    pub(super) fn submit_array(
+        &mut self,
+        entry: &mut Entry,
+        spec: &JobSpec,
+        tasks: &[StagingId],
+        parallel: u32,
+    ) -> Result<Reply, Rejection> {
+        let of = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        if tasks.is_empty() || tasks.len() > ARRAY_MAX {
+            return Err(Rejection::ArraySize {
+                max: ARRAY_MAX as u32,
+                asked: of,
+            });
+        }
+        let array = JobId(self.last_job + 1);
+        let spec_of = |index: u32, staging: StagingId| {
+            let mut spec = spec.clone();
+            spec.staging = staging;
+            spec.terms.array = Some(ArrayPart {
+                array,
+                index,
+                of,
+                parallel: if parallel == 0 { of } else { parallel },
+            });
+            spec
+        };
+        // All of them or none: what would be wrong with one of them is looked for before the first is taken.
+        self.check_submission(entry, &spec_of(0, tasks[0]))?;
+        if self.unfinished_count() + tasks.len() > Bounds::of(self.format).unfinished_jobs {
+            return Err(Rejection::Full {
+                what: "unfinished jobs",
+            });
+        }
+        let alone: std::collections::BTreeSet<_> = tasks.iter().collect();
+        if alone.len() < tasks.len() || tasks.iter().any(|files| self.needs_staging(files)) {
+            return Err(Rejection::StagingInUse);
+        }
+        for (index, staging) in (0..).zip(tasks) {
+            self.take_in(entry, spec_of(index, *staging));
+        }
+        Ok(Reply::ArraySubmitted { array, tasks: of })
+    }
+
+    pub(super) fn cancel_array(
+        &mut self,
+        entry: &mut Entry,
+        array: JobId,
+    ) -> Result<Reply, Rejection> {
+        let jobs: Vec<_> = self.array_jobs(array).collect();
+        if jobs.is_empty() {
+            return Err(Rejection::NoSuchJob);
+        }
+        let mut count = 0;
+        for job in jobs {
+            if self.open_job(job).is_some() && self.cancel(entry, job).is_ok() {
+                count += 1;
+            }
+        }
+        Ok(Reply::ArrayCancelled { count })
+    }
+}

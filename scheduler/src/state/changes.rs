@@ -1,0 +1,163 @@
+//! What people and the planner change about a job after it was submitted: its wishes, its approval, its place on a GPU.
+
+use super::State;
+use super::apply::Entry;
+use super::money;
+use crate::command::Preemption;
+use crate::effect::Effect;
+use crate::ids::{Epoch, JobId};
+use crate::model::limits::{PREEMPTIONS_PER_COMMAND, RETRIES_MAX};
+use crate::model::{EventKind, JobSpec, JobState, StopReason, Terms};
+use crate::rejection::{Dropped, Rejection};
+use crate::reply::Reply;
+
+impl State {
+    pub(super) fn approve(&mut self, entry: &mut Entry, id: JobId) -> Result<Reply, Rejection> {
+        let state = self.jobs.get(id).ok_or(Rejection::NoSuchJob)?.state();
+        if state.is_terminal() {
+            return Err(Rejection::JobOver { state });
+        }
+        let approved = self
+            .open_job(id)
+            .is_some_and(|job| job.standing.approved_ms.is_some());
+        if approved {
+            return Ok(Reply::Done);
+        }
+        self.change(id, |job| {
+            job.standing.approved_ms = Some(entry.now_ms);
+            entry.event(job, EventKind::Approved);
+        });
+        let renewed = self.open_job(id).and_then(|job| {
+            let attempt = job
+                .live_attempt()
+                .filter(|attempt| attempt.stop.is_none())?;
+            let (price, reserved) = (attempt.price_per_hour, job.standing.reserved);
+            Some(money::deadline(
+                self,
+                job,
+                price,
+                reserved,
+                attempt.placed_ms,
+            ))
+        });
+        if let Some(deadline) = renewed {
+            self.change(id, |job| {
+                if let Some(attempt) = job.attempts.last_mut() {
+                    attempt.deadline = deadline;
+                }
+            });
+        }
+        entry.effects.push(Effect::Plan);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn update(
+        &mut self,
+        entry: &mut Entry,
+        id: JobId,
+        spec: &JobSpec,
+        seq: Option<u64>,
+    ) -> Result<Reply, Rejection> {
+        let state = self.jobs.get(id).ok_or(Rejection::NoSuchJob)?.state();
+        if state.is_terminal() {
+            return Err(Rejection::JobOver { state });
+        }
+        let job = self.open_job(id).ok_or(Rejection::NoSuchJob)?;
+        if job.state != JobState::Pending {
+            return Err(Rejection::NotWaiting);
+        }
+        if seq.is_some_and(|seq| seq != job.seq()) {
+            return Err(Rejection::Changed);
+        }
+        let spec = JobSpec {
+            workload: job.spec.workload.clone(),
+            staging: job.spec.staging,
+            trainer: job.spec.trainer,
+            retry_limit: spec.retry_limit.max(job.retries.min(RETRIES_MAX)),
+            terms: Terms {
+                array: job.spec.terms.array,
+                owner: job.spec.terms.owner,
+                ..spec.terms.clone()
+            },
+            ..spec.clone()
+        };
+        spec.check().map_err(Rejection::InvalidSpec)?;
+        spec.check_sense(entry.now_ms)
+            .map_err(Rejection::InvalidSpec)?;
+        let parent = self.check_team(&spec)?;
+        if spec == job.spec {
+            return Ok(Reply::Done);
+        }
+        self.change(id, |job| {
+            // A wait before a retry is not cut short, and an earlier wish not to begin is no longer one.
+            let retry_ms = match job.spec.terms.not_before_ms {
+                Some(wish_ms) if wish_ms == job.not_before_ms => job.queued_ms,
+                _ => job.not_before_ms,
+            };
+            job.not_before_ms = retry_ms.max(spec.terms.not_before_ms.unwrap_or(0));
+            job.standing.parent = parent;
+            // What was approved was something else, unless it can only have become cheaper.
+            let cheaper = spec
+                .max_cost
+                .is_some_and(|max| job.spec.max_cost.is_none_or(|was| max <= was));
+            let same = spec.max_cost == job.spec.max_cost && spec.gpu_count <= job.spec.gpu_count;
+            let dearer = !cheaper && !same || spec.terms.team != job.spec.terms.team;
+            if dearer {
+                job.standing.approved_ms = None;
+            }
+            job.spec = spec;
+            entry.event(job, EventKind::Changed);
+        });
+        entry.effects.push(Effect::Plan);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn preempt(
+        &mut self,
+        entry: &mut Entry,
+        preemptions: &[Preemption],
+    ) -> Result<Reply, Rejection> {
+        if preemptions.len() > PREEMPTIONS_PER_COMMAND {
+            return Err(Rejection::TooMany {
+                what: "preemptions",
+            });
+        }
+        let outcomes = preemptions.iter().map(|preemption| {
+            if !self.may_preempt(preemption.job, preemption.epoch, entry.now_ms) {
+                return Err(Dropped::Settled);
+            }
+            self.change(preemption.job, |job| {
+                let attempt = job.next_attempt().0 - 1;
+                job.standing.preemptions = job.standing.preemptions.saturating_add(1);
+                job.standing.yields_to = preemption.for_job;
+                entry.event(
+                    job,
+                    EventKind::PreemptRequested {
+                        attempt: crate::ids::AttemptNumber(attempt),
+                        for_job: preemption.for_job,
+                    },
+                );
+                entry.stop(job, StopReason::Preempted);
+            });
+            Ok(())
+        });
+        Ok(Reply::Preempted {
+            outcomes: outcomes.collect(),
+        })
+    }
+
+    /// Whether the GPUs of an attempt may be taken back at `now_ms`.
+    #[must_use]
+    pub fn may_preempt(&self, job: JobId, epoch: Epoch, now_ms: u64) -> bool {
+        let live = self
+            .open_job(job)
+            .filter(|job| job.state == JobState::Running);
+        live.and_then(|job| Some((job, job.live_attempt()?)))
+            .is_some_and(|(job, attempt)| {
+                attempt.epoch == epoch
+                    && attempt.stop.is_none()
+                    && now_ms.saturating_sub(attempt.placed_ms) >= job.min_run_ms()
+                    && job.standing.preemptions < job.preemptions_max()
+            })
+    }
+}
