@@ -9,7 +9,7 @@ use stepcast_estimator::Offer;
 use stepcast_records::{GpuModel, Hardware};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::model::{Inventory, Job, JobSpec, JobState, Worker, WorkerState};
+use stepcast_scheduler::model::{Inventory, Job, JobSpec, JobState, Standing, Worker, WorkerState};
 use stepcast_scheduler::placement::{Reason, feasible};
 
 /// How many workers have the same reason against them.
@@ -124,5 +124,6 @@ fn waiting(spec: &JobSpec, now_ms: u64) -> Job {
         lost_retries: 0,
         attempts: Vec::new(),
         events: VecDeque::new(),
+        standing: Standing::default(),
     }
 }

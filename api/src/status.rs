@@ -355,6 +355,24 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
         Rejection::Busy => refuse(Code::ResourceExhausted).retry(RETRY_FULL).into(),
         Rejection::TooMany { .. } => refuse(Code::InvalidArgument).into(),
         Rejection::OutOfOrder => refuse(Code::Internal).into(),
+        Rejection::NoSuchTeam { name } => not_found("teams", "a team", &format!("teams/{name}")),
+        Rejection::TeamInUse { .. } | Rejection::NotWaiting => {
+            refuse(Code::FailedPrecondition).into()
+        }
+        Rejection::InvalidTeam { .. }
+        | Rejection::InvalidPolicy
+        | Rejection::ArraySize { .. }
+        | Rejection::AbovePriority { .. } => refuse(Code::InvalidArgument).into(),
+        Rejection::OverQuota { ref team, .. } => refuse(Code::FailedPrecondition)
+            .hint("ask for fewer GPUs, or have the team's quota raised")
+            .quota(team.as_str(), &message)
+            .into(),
+        Rejection::Changed => refuse(Code::Aborted)
+            .hint("look at the job again, and ask for the change again if it still makes sense")
+            .into(),
+        Rejection::NotYet => refuse(Code::FailedPrecondition)
+            .hint("`stepcast cluster status` shows which node is older")
+            .into(),
     }
 }
 

@@ -83,7 +83,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 23] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -99,6 +99,14 @@ const COMMANDS: [&str; 15] = [
     "expire_leases",
     "sweep",
     "barrier",
+    "set_team",
+    "remove_team",
+    "approve_job",
+    "update_job",
+    "submit_array",
+    "cancel_array",
+    "preempt",
+    "set_policy",
 ];
 
 /// Counters of one node.
@@ -283,5 +291,13 @@ fn number_of(command: &Command) -> usize {
         Command::ExpireLeases { .. } => 12,
         Command::Sweep => 13,
         Command::Barrier { .. } => 14,
+        Command::SetTeam { .. } => 15,
+        Command::RemoveTeam { .. } => 16,
+        Command::ApproveJob { .. } => 17,
+        Command::UpdateJob { .. } => 18,
+        Command::SubmitArray { .. } => 19,
+        Command::CancelArray { .. } => 20,
+        Command::Preempt { .. } => 21,
+        Command::SetPolicy { .. } => 22,
     }
 }

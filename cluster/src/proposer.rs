@@ -133,8 +133,13 @@ impl Proposer {
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Bytes, ProposeError> {
-        let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command)
-            .in_format(self.replicated.format());
+        let format = self.replicated.format();
+        // What an older node could not read must not stand in its log.
+        if command.needs() > format.max(codec::FIRST) {
+            return Err(ProposeError::Rejected(Rejection::NotYet));
+        }
+        let envelope =
+            Envelope::new(self.stamper.stamp_ms(), request_id, command).in_format(format);
         let data = codec::encode(&envelope);
         if data.len() > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLarge {
@@ -151,6 +156,8 @@ fn takes_room(command: &Command) -> bool {
     matches!(
         command,
         Command::SubmitJob { .. }
+            | Command::SubmitArray { .. }
+            | Command::SetTeam { .. }
             | Command::CreateWorkerToken { .. }
             | Command::RegisterWorker { .. }
             | Command::Place { .. }

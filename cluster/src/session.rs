@@ -81,7 +81,8 @@ impl From<model::StopReason> for StopReason {
             model::StopReason::Preempted => Self::Preempted,
             model::StopReason::Draining => Self::Draining,
             model::StopReason::MaxRuntime => Self::MaxRuntime,
-            model::StopReason::BudgetSpent => Self::BudgetSpent,
+            // To the worker it is the same: the money is used up, and a checkpoint is worth saving.
+            model::StopReason::BudgetSpent | model::StopReason::TeamBudget => Self::BudgetSpent,
             model::StopReason::Revoked => Self::Revoked,
         }
     }

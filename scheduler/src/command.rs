@@ -8,6 +8,7 @@ use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
 use crate::model::{Inventory, JobSpec, Label, Outcome, TeamName, TeamRules, Terms};
+use crate::policy::Policy;
 
 /// A command as it stands in the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -190,6 +191,11 @@ pub enum Command {
         /// At most [`crate::model::limits::PREEMPTIONS_PER_COMMAND`].
         preemptions: Vec<Preemption>,
     },
+    /// Decide by another policy from here on.
+    SetPolicy {
+        /// The policy.
+        policy: Policy,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -216,7 +222,8 @@ impl Command {
             | Self::UpdateJob { .. }
             | Self::SubmitArray { .. }
             | Self::CancelArray { .. }
-            | Self::Preempt { .. } => 3,
+            | Self::Preempt { .. }
+            | Self::SetPolicy { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

@@ -131,6 +131,11 @@ impl Found {
     }
 
     fn teams(&mut self, state: &State) {
+        self.hold(
+            "a policy within its bounds",
+            state.policy.is_sound(),
+            String::new,
+        );
         let mut names = BTreeSet::new();
         let first = state.teams.contains_key(&TeamId::DEFAULT);
         self.hold(

@@ -151,6 +151,9 @@ pub enum Rejection {
         /// How many there are.
         asked: u32,
     },
+    /// A policy with a number outside of its bounds.
+    #[error("the policy cannot be set: one of its numbers is out of bounds")]
+    InvalidPolicy,
     /// Some node does not know yet what this command asks for.
     #[error("not every node knows this command yet: it can be used once all are upgraded")]
     NotYet,
@@ -209,6 +212,7 @@ impl Rejection {
             Self::NotWaiting => "NOT_WAITING",
             Self::Changed => "CHANGED",
             Self::ArraySize { .. } => "ARRAY_SIZE",
+            Self::InvalidPolicy => "INVALID_POLICY",
             Self::NotYet => "NOT_YET",
         }
     }

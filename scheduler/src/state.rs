@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::ids::{Epoch, JobId, RequestId, StagingId, TeamId, TokenHash, TokenId, WorkerId};
 use crate::model::{Attempt, Job, JobState, Label, Lease, Team, Token, Worker, WorkerState};
+use crate::policy::Policy;
 pub use apply::Applied;
 pub use counts::JobCounts;
 pub(crate) use indexes::Indexes;
@@ -46,6 +47,7 @@ pub struct State {
     pub(crate) last_worker: u64,
     pub(crate) last_token: u64,
     pub(crate) last_team: u64,
+    pub(crate) policy: Policy,
     pub(crate) jobs: Jobs,
     pub(crate) workers: Arc<BTreeMap<WorkerId, Worker>>,
     pub(crate) tokens: Arc<BTreeMap<TokenHash, Token>>,
@@ -73,6 +75,12 @@ impl State {
     #[must_use]
     pub const fn newest_stamp_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// How the cluster decides who runs where and when.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The format every node must know.

@@ -56,6 +56,12 @@ pub(crate) fn event(event: &JobEvent, before: JobState) -> (v1::JobEvent, JobSta
         }
         EventKind::Cancelled => "CANCELLED",
         EventKind::Forgotten => "FORGOTTEN",
+        EventKind::Approved => "APPROVED",
+        EventKind::Changed => "CHANGED",
+        EventKind::PreemptRequested { attempt, .. } => {
+            told.attempt = attempt.0;
+            "PREEMPT_REQUESTED"
+        }
     }
     .to_owned();
     (told, after)
@@ -73,6 +79,9 @@ const fn after(kind: EventKind, before: JobState) -> JobState {
         EventKind::AttemptEnded { .. }
         | EventKind::Started { .. }
         | EventKind::Checkpointed { .. }
+        | EventKind::Approved
+        | EventKind::Changed
+        | EventKind::PreemptRequested { .. }
         | EventKind::Forgotten => before,
     }
 }

@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
-use super::limits::{MIN_RUN_MS, PREEMPTIONS, PRIORITY_STEP_MS};
+use super::limits::PRIORITY_STEP_MS;
 use super::{Attempt, FailureReason, JobEvent, JobSpec, Standing};
 use crate::ids::{AttemptNumber, JobId, TeamId};
+use crate::policy::Policy;
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,16 +120,19 @@ impl Job {
         std::iter::once(self.spec.terms.team).chain(self.standing.parent)
     }
 
-    /// How long an attempt of it is left in peace before its GPUs may be taken back, in milliseconds.
+    /// How long an attempt of it is left in peace before its GPUs may be taken back, in milliseconds: as long as the
+    /// cluster says, and longer if the job does.
     #[must_use]
-    pub fn min_run_ms(&self) -> u64 {
-        self.spec.terms.min_run_ms.unwrap_or(MIN_RUN_MS)
+    pub fn min_run_ms(&self, policy: &Policy) -> u64 {
+        let asked_ms = self.spec.terms.min_run_ms.unwrap_or(0);
+        policy.min_run_ms.max(asked_ms)
     }
 
-    /// How often its GPUs may be taken back for other jobs.
+    /// How often its GPUs may be taken back: as often as the cluster says, and less if the job does.
     #[must_use]
-    pub fn preemptions_max(&self) -> u8 {
-        self.spec.terms.preemptions_max.unwrap_or(PREEMPTIONS)
+    pub fn preemptions_max(&self, policy: &Policy) -> u8 {
+        let asked = self.spec.terms.preemptions_max.unwrap_or(u8::MAX);
+        policy.preemptions_max.min(asked)
     }
 
     /// What it has cost and what is set aside for it: what it may come to without another look.

@@ -60,13 +60,6 @@ pub const TEAMS_MAX: usize = 5_000;
 /// Tasks of one array: what fits into one entry of the log and is still found in a list. A larger sweep is several.
 pub const ARRAY_MAX: usize = 1_000;
 
-/// How long an attempt is left in peace before its GPUs may be taken back, unless its job says otherwise: to load a model
-/// takes minutes, and what is taken back before the first steps was for nothing.
-pub const MIN_RUN_MS: u64 = 10 * 60_000;
-
-/// How often a job's GPUs may be taken back for other jobs, unless it says otherwise.
-pub const PREEMPTIONS: u8 = 3;
-
 /// Most taken back in one command.
 pub const PREEMPTIONS_PER_COMMAND: usize = 256;
 

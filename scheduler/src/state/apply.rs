@@ -118,6 +118,12 @@ impl State {
             } => self.submit_array(entry, spec, tasks, *parallel),
             Command::CancelArray { array } => self.cancel_array(entry, *array),
             Command::Preempt { preemptions } => self.preempt(entry, preemptions),
+            Command::SetPolicy { policy } if !policy.is_sound() => Err(Rejection::InvalidPolicy),
+            Command::SetPolicy { policy } => {
+                self.policy = *policy;
+                entry.effects.push(Effect::Plan);
+                Ok(Reply::Done)
+            }
         }
     }
 

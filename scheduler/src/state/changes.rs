@@ -156,8 +156,8 @@ impl State {
             .is_some_and(|(job, attempt)| {
                 attempt.epoch == epoch
                     && attempt.stop.is_none()
-                    && now_ms.saturating_sub(attempt.placed_ms) >= job.min_run_ms()
-                    && job.standing.preemptions < job.preemptions_max()
+                    && now_ms.saturating_sub(attempt.placed_ms) >= job.min_run_ms(&self.policy)
+                    && job.standing.preemptions < job.preemptions_max(&self.policy)
             })
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::State;
+use crate::policy::Policy;
 
 pub use restoring::Restoring;
 pub use view::View;
@@ -92,6 +93,7 @@ struct Head {
 /// What there is once from version 3 on, behind the head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct More {
+    policy: Policy,
     last_team: u64,
     teams: u64,
 }

@@ -26,14 +26,14 @@ const LOG_1: &str = include_str!("../../testdata/golden/log-1.txt");
 const SNAPSHOT_1: &str = include_str!("../../testdata/golden/snapshot-1.txt");
 const SNAPSHOT_2: &str = include_str!("../../testdata/golden/snapshot-2.txt");
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let hex: String = hex.split_whitespace().collect();
     let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
     (0..hex.len()).step_by(2).map(digit).collect()
@@ -97,7 +97,7 @@ fn labels() -> BTreeMap<stepcast_scheduler::model::Label, stepcast_scheduler::mo
 }
 
 /// A log with every command in it, each where it takes effect.
-fn log() -> Vec<Envelope> {
+pub(crate) fn log() -> Vec<Envelope> {
     let (first, second) = (TokenHash([0x11; 32]), TokenHash([0x22; 32]));
     let inventory = Inventory {
         gpus: vec!["h100".parse().expect("a GPU"); 3],

@@ -9,6 +9,7 @@ use stepcast_scheduler::command::Preemption;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId};
 use stepcast_scheduler::model::{FailureReason, Job, JobSpec, Outcome, TeamRules, Terms};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
+use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Applied, Command, Envelope, RequestId, State, codec};
 
 use crate::drawn::{
@@ -83,6 +84,7 @@ pub(crate) enum Step {
         job: u8,
         for_job: Option<u8>,
     },
+    Policy(u8),
 }
 
 /// A state, how it came about, and the time.
@@ -152,6 +154,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (number(), wish()).prop_map(|(job, wish)| Step::Update { job, wish }),
         1 => (wish(), 0..5_u8, 0..4_u8).prop_map(|(wish, tasks, parallel)| Step::Array { wish, tasks, parallel }),
         1 => number().prop_map(Step::CancelArray),
+        1 => (0..30_u8).prop_map(Step::Policy),
         3 => (number(), prop::option::of(number())).prop_map(|(job, for_job)| Step::Preempt { job, for_job }),
     ]
 }
@@ -294,6 +297,13 @@ impl History {
                 let array = job.spec.terms.array.map_or(job.id, |part| part.array);
                 Command::CancelArray { array }
             }
+            Step::Policy(number) => Command::SetPolicy {
+                policy: Policy {
+                    preemptions_max: *number,
+                    min_run_ms: u64::from(*number) * 60_000,
+                    ..Policy::default()
+                },
+            },
             Step::Preempt { job, for_job } => {
                 let (job, epoch) = self.held(*job)?;
                 let for_job = for_job.and_then(|number| self.waiting(number));

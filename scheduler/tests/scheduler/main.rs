@@ -3,6 +3,7 @@
 mod agreement;
 mod drawn;
 mod golden;
+mod golden_3;
 mod history;
 mod limits;
 mod properties;

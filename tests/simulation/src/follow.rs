@@ -36,7 +36,10 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         Command::CancelJob { job }
         | Command::StartAttempt { job, .. }
         | Command::Checkpoint { job, .. }
-        | Command::EndAttempt { job, .. } => vec![*job],
+        | Command::EndAttempt { job, .. }
+        | Command::ApproveJob { job }
+        | Command::UpdateJob { job, .. } => vec![*job],
+        Command::Preempt { preemptions } => preemptions.iter().map(|what| what.job).collect(),
         Command::Place { placements } => placements.iter().map(|place| place.job).collect(),
         Command::ExpireLeases { expired } => expired.iter().map(|(job, _)| *job).collect(),
         Command::SubmitJob { .. } => state
@@ -45,12 +48,18 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
             .map(|job| job.id)
             .into_iter()
             .collect(),
-        Command::Sweep | Command::DrainWorker { .. } => state.jobs().map(|job| job.id).collect(),
+        Command::Sweep
+        | Command::DrainWorker { .. }
+        | Command::SubmitArray { .. }
+        | Command::CancelArray { .. } => state.jobs().map(|job| job.id).collect(),
         Command::CreateWorkerToken { .. }
         | Command::RevokeWorkerToken { .. }
         | Command::RegisterWorker { .. }
         | Command::ResumeWorker { .. }
         | Command::LoseWorker { .. }
+        | Command::SetTeam { .. }
+        | Command::RemoveTeam { .. }
+        | Command::SetPolicy { .. }
         | Command::Barrier { .. } => Vec::new(),
     }
 }

@@ -12,6 +12,7 @@ use crate::codec;
 use crate::ids::{JobId, RequestId, TokenHash, WorkerId};
 use crate::invariants;
 use crate::model::{Job, Token, Worker};
+use crate::policy::Policy;
 use crate::reply::Reply;
 
 /// Its number.
@@ -83,6 +84,7 @@ pub(super) fn restore(body: &[u8]) -> Result<State, Error> {
         last_worker: kept.last_worker,
         last_token: kept.last_token,
         last_team: 0,
+        policy: Policy::default(),
         teams: Arc::default(),
         jobs,
         workers: Arc::new(kept.workers),

@@ -12,6 +12,7 @@ use crate::codec;
 use crate::ids::{RequestId, TokenHash};
 use crate::invariants;
 use crate::model::{Team, Token, Worker};
+use crate::policy::Policy;
 
 /// What has come so far.
 #[derive(Debug, Default)]
@@ -105,6 +106,9 @@ impl Restoring {
         if !rest.is_empty() {
             return Err(damaged("its head is too long"));
         }
+        if more.as_ref().is_some_and(|more| !more.policy.is_sound()) {
+            return Err(damaged("its policy is out of bounds"));
+        }
         if head.format > codec::VERSION {
             return Err(Error::UpgradeRequired { found: head.format });
         }
@@ -116,6 +120,9 @@ impl Restoring {
             last_worker: head.last_worker,
             last_token: head.last_token,
             last_team: more.as_ref().map_or(0, |more| more.last_team),
+            policy: more
+                .as_ref()
+                .map_or_else(Policy::default, |more| more.policy),
             ..State::default()
         };
         self.teams = more.map_or(0, |more| more.teams);

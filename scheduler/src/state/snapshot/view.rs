@@ -50,6 +50,7 @@ impl State {
             jobs: self.jobs.clone(),
             replies: self.requests.replies().clone(),
             more: More {
+                policy: self.policy,
                 last_team: self.last_team,
                 teams: self.teams.len() as u64,
             },
