@@ -1,7 +1,7 @@
 //! What tests of several modules share: keys, rows and contributions.
 
 mod faulty;
-mod moto;
+pub(crate) mod moto;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -12,7 +12,6 @@ use stepcast_records::{
 
 use crate::Contribution;
 pub(crate) use faulty::{Fault, Faulty};
-pub(crate) use moto::Moto;
 
 /// A key at 1.0 megapixels, batch 4, no accumulation, bf16 and int8.
 pub(crate) fn training_key(recipe: &str, hardware: &str) -> TrainingKey {

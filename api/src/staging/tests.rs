@@ -1,12 +1,10 @@
 //! Tests that a folder, a store in memory and a real S3 server pass alike, with two nodes at each.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
+use stepcast_tests::moto::Moto;
 
 use super::*;
 use crate::submission::Role;
@@ -95,8 +93,10 @@ async fn two_nodes_share_a_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_share_a_bucket_of_an_s3_server() {
-    let Some(moto) = Moto::start() else { return };
-    passes([(); 2].map(|()| StagingArea::in_store(&moto.config()).unwrap())).await;
+    let Some(server) = Moto::start("jobs") else {
+        return;
+    };
+    passes([(); 2].map(|()| StagingArea::in_store(&bucket(&server)).unwrap())).await;
 }
 
 #[tokio::test]
@@ -161,61 +161,13 @@ fn locations_are_a_folder_or_a_store() {
     }
 }
 
-/// A local S3 server with one empty bucket, where it is installed. It ends when this is dropped.
-struct Moto {
-    process: Child,
-    port: u16,
-}
-
-impl Moto {
-    fn start() -> Option<Self> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.unwrap().port();
-        let started = Command::new("moto_server")
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(process) = started else {
-            eprintln!("skipped: moto_server is not installed (pip install 'moto[server]')");
-            return None;
-        };
-        let moto = Self { process, port };
-        for _ in 0..600 {
-            let made = moto.request("PUT /jobs");
-            if made.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-                return Some(moto);
-            }
-            // A starting server tells nobody when it is ready.
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("moto_server does not answer");
-    }
-
-    fn config(&self) -> StoreConfig {
-        let mut config = StoreConfig::at("s3://jobs/staging");
-        config.s3.endpoint = Some(format!("http://127.0.0.1:{}", self.port));
-        config.s3.region = Some("us-east-1".into());
-        config.s3.access_key_id = Some("testing".into());
-        config.s3.secret_access_key = Some("testing".into());
-        config.s3.allow_http = true;
-        config
-    }
-
-    fn request(&self, line: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        let end = "Host: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-        write!(stream, "{line} HTTP/1.1\r\n{end}").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        // Both fail only when the server has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// How to reach an S3 server's bucket.
+fn bucket(server: &Moto) -> StoreConfig {
+    let mut config = StoreConfig::at("s3://jobs/staging");
+    config.s3.endpoint = Some(format!("http://127.0.0.1:{}", server.port()));
+    config.s3.region = Some("us-east-1".into());
+    config.s3.access_key_id = Some("testing".into());
+    config.s3.secret_access_key = Some("testing".into());
+    config.s3.allow_http = true;
+    config
 }

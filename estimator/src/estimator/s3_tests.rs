@@ -1,14 +1,15 @@
 //! Tests of the doors over an S3 server: several writers, readers of what they wrote, and a server that goes away.
 
+use stepcast_tests::moto::Moto;
 use tokio::time::timeout;
 
 use super::*;
 use crate::Mapping;
 use crate::import::TRAINING_HEADER;
-use crate::testing::{Moto, contribution, row, training_key};
+use crate::testing::{contribution, moto, row, training_key};
 
-async fn open(moto: &Moto) -> Estimator {
-    let estimator = Estimator::open(moto.config(), PriceBook::default())
+async fn open(port: u16) -> Estimator {
+    let estimator = Estimator::open(moto::config(port), PriceBook::default())
         .await
         .expect("opened");
     assert_eq!(estimator.stats().trouble, None);
@@ -31,10 +32,14 @@ fn batch(ids: std::ops::Range<u8>) -> Vec<Contribution> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_s3_store_holds_the_history() {
-    let Some(mut moto) = Moto::start() else {
+    let Some(mut server) = Moto::start(moto::BUCKET) else {
         return;
     };
-    let writers = [open(&moto).await, open(&moto).await, open(&moto).await];
+    let writers = [
+        open(server.port()).await,
+        open(server.port()).await,
+        open(server.port()).await,
+    ];
     let mut tasks = Vec::new();
     for (number, writer) in (0u8..).zip(writers) {
         tasks.push(tokio::spawn(async move {
@@ -50,7 +55,7 @@ async fn an_s3_store_holds_the_history() {
     for task in tasks {
         task.await.expect("no panic");
     }
-    let estimator = open(&moto).await;
+    let estimator = open(server.port()).await;
     assert_eq!(
         estimator.stats().training.rows,
         24,
@@ -71,7 +76,7 @@ async fn an_s3_store_holds_the_history() {
     assert_eq!(imported.stored, 1);
     assert_eq!(estimator.sources().await.expect("list").len(), 1);
 
-    moto.stop();
+    server.stop();
     let lost = timeout(Duration::from_secs(90), estimator.record(batch(30..31)))
         .await
         .expect("in time");

@@ -1,8 +1,8 @@
 //! A store that fails on command: before a write, or after it so that only the answer is lost.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -41,6 +41,7 @@ pub(crate) struct Faulty {
     fault: Option<(usize, Fault)>,
     writes: AtomicUsize,
     dead: AtomicBool,
+    read: Mutex<Vec<Path>>,
 }
 
 impl Faulty {
@@ -50,12 +51,22 @@ impl Faulty {
             fault,
             writes: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
+            read: Mutex::default(),
         })
     }
 
     /// How many writes were tried.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// How many reads there were of files of rows.
+    pub(crate) fn row_files_read(&self) -> usize {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = |path: &&Path| {
+            path.as_ref().ends_with(".parquet") && !path.as_ref().contains("_delta_log")
+        };
+        read.iter().filter(rows).count()
     }
 
     /// From now on the store answers nothing, or answers again.
@@ -118,6 +129,10 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.alive()?;
+        self.read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(path.clone());
         self.inner.get_opts(path, options).await
     }
 

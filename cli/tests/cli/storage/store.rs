@@ -1,14 +1,13 @@
 //! An object store that is away, and one that comes later.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use stepcast_records::{Key, Sample};
+use stepcast_tests::moto::{Moto, free_port};
 
 use super::{estimates, jobs};
 use crate::support::{FIGURES, Ring, until};
@@ -49,53 +48,6 @@ fn refuses_what_needs_the_store(ring: &Ring) {
     estimates(ring);
 }
 
-/// A local S3 server on this port with one empty bucket, where moto is installed. It ends when this is dropped.
-struct Moto(Child);
-
-impl Moto {
-    /// Starts one, or says in one line that there is none.
-    fn start(port: u16) -> Option<Self> {
-        let started = Command::new("moto_server")
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut process) = started else {
-            eprintln!("skipped: moto_server is not installed (pip install 'moto[server]')");
-            return None;
-        };
-        loop {
-            if makes_bucket(port).is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-                return Some(Self(process));
-            }
-            if process.try_wait().unwrap().is_some() {
-                eprintln!("skipped: moto_server does not start here");
-                return None;
-            }
-            // A starting server tells nobody when it is ready.
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn makes_bucket(port: u16) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let request =
-        "PUT /bench HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 /// The contributions that a worker keeps: ids, and how many rows of each table they come to.
 fn spooled(state: &Path) -> (usize, [u64; 2]) {
     let mut rows = [0, 0];
@@ -120,10 +72,7 @@ fn rows(ring: &Ring, table: &str) -> u64 {
 
 #[test]
 fn a_run_s_samples_wait_for_a_store_that_comes_later() {
-    let port = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let ring = ring(port);
     refuses_what_needs_the_store(&ring);
     let _worker = ring.worker("0");
@@ -135,7 +84,7 @@ fn a_run_s_samples_wait_for_a_store_that_comes_later() {
     assert!(contributions > 0 && expected[0] > 0, "{expected:?}");
     refuses_what_needs_the_store(&ring);
 
-    let Some(_moto) = Moto::start(port) else {
+    let Some(_moto) = Moto::start_on(port, "bench") else {
         return;
     };
     until(|| spooled(&state).0 == 0);
