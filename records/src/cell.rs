@@ -1,7 +1,5 @@
 //! A cell: everything that is known about one key, folded from its rows in any order.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::Quantiles;
@@ -13,8 +11,9 @@ use crate::sample::Row;
 /// however many rows it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
-    /// How many rows have each mean, in milliseconds.
-    rows_by_mean: BTreeMap<u32, u32>,
+    /// The different means in milliseconds, shortest first, each with how many rows have it. Most cells have few, so
+    /// that a list is smaller and quicker than a tree.
+    rows_by_mean: Vec<(u32, u32)>,
     rows: u32,
     count: u64,
     /// Sum of mean times count over the rows.
@@ -44,20 +43,47 @@ impl Cell {
 
     /// Adds one measurement: a mean in milliseconds over so many steps or prompts.
     pub fn add_measured(&mut self, avg_ms: u32, count: u32) {
-        *self.rows_by_mean.entry(avg_ms).or_default() += 1;
-        self.rows += 1;
+        self.add_rows(avg_ms, 1);
         self.count += u64::from(count);
         self.total_ms += u128::from(avg_ms) * u128::from(count);
     }
 
     /// Adds all rows of another cell of the same key.
     pub fn merge(&mut self, other: &Self) {
-        for (&mean, &rows) in &other.rows_by_mean {
-            *self.rows_by_mean.entry(mean).or_default() += rows;
+        for &(mean, rows) in &other.rows_by_mean {
+            self.add_rows(mean, rows);
         }
-        self.rows += other.rows;
         self.count += other.count;
         self.total_ms += other.total_ms;
+    }
+
+    /// The cell that [`Cell::means`], [`Cell::count`] and [`Cell::total_ms`] describe; `None` when a mean is not longer
+    /// than the one before it, has no rows, or there are more rows than can be counted.
+    pub fn of_means(
+        means: impl IntoIterator<Item = (u32, u32)>,
+        count: u64,
+        total_ms: u128,
+    ) -> Option<Self> {
+        let rows_by_mean: Vec<(u32, u32)> = means.into_iter().collect();
+        let grows = rows_by_mean.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let mut rows = 0u32;
+        for &(_, of_mean) in &rows_by_mean {
+            rows = rows.checked_add(of_mean).filter(|_| of_mean > 0)?;
+        }
+        grows.then_some(Self {
+            rows_by_mean,
+            rows,
+            count,
+            total_ms,
+        })
+    }
+
+    fn add_rows(&mut self, mean: u32, rows: u32) {
+        self.rows += rows;
+        match self.rows_by_mean.binary_search_by_key(&mean, |pair| pair.0) {
+            Ok(at) => self.rows_by_mean[at].1 += rows,
+            Err(at) => self.rows_by_mean.insert(at, (mean, rows)),
+        }
     }
 
     /// How many rows, that is contributions.
@@ -70,6 +96,12 @@ impl Cell {
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The sum in milliseconds over all steps or prompts of their row's mean.
+    #[must_use]
+    pub const fn total_ms(&self) -> u128 {
+        self.total_ms
     }
 
     /// Whether there are no rows.
@@ -108,12 +140,12 @@ impl Cell {
 
     /// The different means in milliseconds, each with how many rows have it, shortest first.
     pub fn means(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.rows_by_mean.iter().map(|(&mean, &rows)| (mean, rows))
+        self.rows_by_mean.iter().copied()
     }
 
     fn nth_mean(&self, index: u32) -> Option<f64> {
         let mut before = 0;
-        for (&mean, &rows) in &self.rows_by_mean {
+        for &(mean, rows) in &self.rows_by_mean {
             before += rows;
             if index < before {
                 return Some(f64::from(mean));
@@ -158,6 +190,14 @@ mod tests {
     }
 
     #[test]
+    fn means_that_are_none_make_no_cell() {
+        assert_eq!(Cell::of_means([(2, 1), (1, 1)], 2, 3), None);
+        assert_eq!(Cell::of_means([(1, 1), (1, 1)], 2, 2), None);
+        assert_eq!(Cell::of_means([(1, 0)], 0, 0), None);
+        assert_eq!(Cell::of_means([(1, u32::MAX), (2, 1)], 2, 2), None);
+    }
+
+    #[test]
     fn one_row_is_its_own_spread() {
         let spread = cell(&[(1_420, 800)]).spread();
         assert_eq!(spread, Some(Quantiles::constant(1_420)));
@@ -175,6 +215,13 @@ mod tests {
             let mut merged = cell(tail);
             merged.merge(&cell(head));
             prop_assert_eq!(merged, cell(&rows));
+        }
+
+        #[test]
+        fn a_cell_comes_back_from_its_means(rows in measured()) {
+            let cell = cell(&rows);
+            let back = Cell::of_means(cell.means(), cell.count(), cell.total_ms());
+            prop_assert_eq!(back, Some(cell));
         }
 
         #[test]
