@@ -14,6 +14,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use stepcast_cluster::{Handle, Health};
+use stepcast_estimator::Estimator;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,7 +47,7 @@ pub struct Probes {
     serving: JoinHandle<()>,
 }
 
-type Node = Arc<OnceLock<Handle>>;
+type Node = Arc<OnceLock<(Handle, Arc<Estimator>)>>;
 
 impl Probes {
     /// Answers on a listener, as yet for a node that starts.
@@ -70,10 +71,10 @@ impl Probes {
         Self { node, serving }
     }
 
-    /// From now on it speaks of this node.
-    pub fn attach(&self, handle: Handle) {
+    /// From now on it speaks of this node and its tables.
+    pub fn attach(&self, handle: Handle, estimator: Arc<Estimator>) {
         // A second node has nothing to say here.
-        let _ = self.node.set(handle);
+        let _ = self.node.set((handle, estimator));
     }
 }
 
@@ -100,7 +101,10 @@ fn probe(verdict: Result<&'static str, String>) -> Answer {
 
 async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     match node.get() {
-        Some(handle) => answer(StatusCode::OK, METRICS_TYPE, handle.metrics_text()),
+        Some((handle, estimator)) => {
+            let text = handle.metrics_text() + &estimator.stats().metrics_text();
+            answer(StatusCode::OK, METRICS_TYPE, text)
+        }
         None => probe(Err(STARTING.to_owned())),
     }
 }
@@ -110,7 +114,7 @@ const STARTING: &str = "the node reads its log";
 
 /// Alive unless only a restart helps.
 async fn livez(State(node): State<Node>) -> impl IntoResponse {
-    probe(match node.get().map(|handle| handle.status().health) {
+    probe(match node.get().map(|(handle, _)| handle.status().health) {
         Some(Health::Stopped(why)) => {
             Err(format!("the node cannot go on without a restart: {why}"))
         }
@@ -121,7 +125,7 @@ async fn livez(State(node): State<Node>) -> impl IntoResponse {
 /// Ready when it knows a leader and has applied what it knows to be committed.
 async fn readyz(State(node): State<Node>) -> impl IntoResponse {
     probe(match node.get() {
-        Some(handle) => readiness(handle).await.map(|()| "ready"),
+        Some((handle, _)) => readiness(handle).await.map(|()| "ready"),
         None => Err(STARTING.to_owned()),
     })
 }

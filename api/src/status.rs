@@ -286,7 +286,7 @@ pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
     let message = error.to_string();
     match error {
         Error::Unreachable { .. } if is_full(error) => storage_full(),
-        Error::Unreachable { .. } => {
+        Error::Unreachable { .. } | Error::Denied { .. } => {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
                 "a call needed the record store"

@@ -30,13 +30,14 @@ async fn a_node_says_whether_it_lives_is_ready_and_what_it_measured() {
     assert_eq!(ask(address, "/livez").await.1, "alive\n");
 
     let server = Server::start().await;
-    probes.attach(server.handle.clone());
+    probes.attach(server.handle.clone(), server.estimator.clone());
     let (head, text) = ask(address, "/readyz").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert_eq!(text, "ready\n");
     let (head, text) = ask(address, "/metrics").await;
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     assert!(text.contains("\nstepcast_raft_leader 1\n"), "{text}");
+    assert!(text.contains("\nstepcast_records_reachable 1\n"), "{text}");
     assert!(ask(address, "/jobs").await.0.starts_with("HTTP/1.1 404"));
 
     // Those who connect and say nothing do not keep others out for longer than their time.

@@ -46,6 +46,7 @@ pub(crate) const LOADER: &str = r#"[
 pub(crate) struct Server {
     pub(crate) dir: TempDir,
     pub(crate) handle: Handle,
+    pub(crate) estimator: Arc<Estimator>,
     pub(crate) channel: Channel,
     pub(crate) port: u16,
     stop: oneshot::Sender<()>,
@@ -84,7 +85,7 @@ impl Server {
         let serving = tokio::spawn(serve(
             api,
             handle.clone(),
-            estimator,
+            Arc::clone(&estimator),
             staging,
             listener,
             stopped,
@@ -93,6 +94,7 @@ impl Server {
         Self {
             dir,
             handle,
+            estimator,
             channel,
             port,
             stop,

@@ -85,7 +85,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         .map_err(|error| Failure::refused(error.to_string()))?;
     let handle = handle.map_err(|error| refused("the log cannot be opened", &error))?;
     if let Some(probes) = &probes {
-        probes.attach(handle.clone());
+        probes.attach(handle.clone(), Arc::clone(&estimator));
     }
     if let Err(failure) = claim(&staging, &handle).await {
         handle.shutdown().await;

@@ -15,6 +15,13 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The object store refuses the credentials: wrong, over, or without the right to do this.
+    #[error("the benchmark store refuses the credentials")]
+    Denied {
+        /// What the store's client said. It may name a location; never send it to a tenant.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Others committed at the same moment, again and again; the caller may try again.
     #[error("others are writing to the {table} table; nothing was stored, try again")]
     Contended {
@@ -70,7 +77,7 @@ impl Error {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Contended { .. } | Self::Busy
+            Self::Unreachable { .. } | Self::Denied { .. } | Self::Contended { .. } | Self::Busy
         )
     }
 
@@ -86,9 +93,27 @@ impl Error {
         }
     }
 
+    /// What it means that a request to the store failed.
     pub(crate) fn unreachable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Unreachable {
-            source: source.into(),
+        let source = source.into();
+        if is_denied(source.as_ref()) {
+            return Self::Denied { source };
         }
+        Self::Unreachable { source }
     }
+}
+
+/// Whether the store's client was refused for who it is. Where a library keeps only the words of the cause, these say it.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let refused = error.downcast_ref::<object_store::Error>();
+    let refused = refused.is_some_and(|error| {
+        matches!(
+            error,
+            object_store::Error::PermissionDenied { .. }
+                | object_store::Error::Unauthenticated { .. }
+        )
+    });
+    let text = error.to_string();
+    let words = ["403 Forbidden", "401 Unauthorized", "ExpiredToken"];
+    refused || words.iter().any(|word| text.contains(word)) || error.source().is_some_and(is_denied)
 }

@@ -1,11 +1,16 @@
 //! The estimator: the history in object storage, its index in memory, and the doors to both.
 
 mod follower;
+mod metrics;
+mod publish;
+#[cfg(test)]
+mod s3_faults_tests;
 #[cfg(test)]
 mod s3_tests;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tidy;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,9 +30,9 @@ use crate::index::Index;
 use crate::price::PriceBook;
 use crate::sql::{self, Answer};
 use crate::store::StoreConfig;
-use crate::table::{Compacted, Kind, News, Table};
+use crate::table::{Kind, News, Table};
 pub use follower::Follower;
-pub use stats::{Stats, TableStats};
+pub use stats::{Stats, TableStats, Work};
 
 /// One call may record so many contributions: enough for a recorder's batch many times over, few enough for one
 /// log entry of well under a megabyte.
@@ -60,8 +65,12 @@ struct Shared {
 #[derive(Default)]
 struct Building {
     index: Index,
-    /// Rows and files that were none, by table.
-    refused: [(u64, u64); 2],
+    /// Rows that were none, by table.
+    refused_rows: [u64; 2],
+    /// Objects beside the tables that are not of them, by table, as the last clean-up found them.
+    foreign: [usize; 2],
+    /// What was tidied up so far.
+    work: Work,
     /// What the last look at the store ended with, if it failed.
     trouble: Option<String>,
 }
@@ -128,7 +137,7 @@ impl Estimator {
             .shared
             .tables
             .iter()
-            .map(|table| table.commit(&contributions, |news| self.learn(table.kind(), &news)));
+            .map(|table| table.commit(&contributions, |news| self.learn(table.kind(), news)));
         let mut stored = HashSet::new();
         let mut rows = 0;
         let mut failure = None;
@@ -159,7 +168,7 @@ impl Estimator {
     pub async fn refresh(&self) -> Result<(), Error> {
         let looks = self.shared.tables.iter().map(|table| async move {
             table
-                .follow_with(|news| self.learn(table.kind(), &news))
+                .follow_with(|news| self.learn(table.kind(), news))
                 .await
         });
         let outcome = join_all(looks)
@@ -168,23 +177,6 @@ impl Estimator {
             .collect::<Result<(), Error>>();
         self.note(outcome.as_ref().err());
         outcome
-    }
-
-    /// Moves the rows of many small objects into few, and deletes what no recent version needs.
-    ///
-    /// # Errors
-    /// As [`Estimator::refresh`]; nothing is lost by a compaction that ends half way.
-    pub async fn compact(&self) -> Result<Compacted, Error> {
-        let mut sum = Compacted::default();
-        for table in &self.shared.tables {
-            let done = table
-                .compact(|news| self.learn(table.kind(), &news))
-                .await?;
-            sum.files += done.files;
-            sum.rows += done.rows;
-            sum.deleted += done.deleted;
-        }
-        Ok(sum)
     }
 
     /// Follows the store in the background for as long as what this returns is kept. Needs a Tokio runtime.
@@ -251,20 +243,23 @@ impl Estimator {
         let building = self.building();
         let table = |kind: Kind| {
             let listing = self.shared.tables[kind as usize].listing();
-            let (refused_rows, refused_objects) = building.refused[kind as usize];
             TableStats {
                 rows: building.index.rows(kind),
                 version: listing.version,
                 objects: listing.files.len(),
                 bytes: listing.files.iter().map(|file| file.bytes).sum(),
-                refused_rows,
-                refused_objects,
+                refused_rows: building.refused_rows[kind as usize],
+                refused_objects: listing.unreadable.len() as u64,
+                foreign_objects: building.foreign[kind as usize] as u64,
+                cells_aside: building.index.aside(kind).count() as u64,
+                read_only: listing.read_only,
             }
         };
         Stats {
             training: table(Kind::Training),
             validation: table(Kind::Validation),
             cells: building.index.cells(),
+            work: building.work,
             trouble: building.trouble.clone(),
         }
     }
@@ -275,20 +270,16 @@ impl Estimator {
     }
 
     /// Takes news into the index and shows the new index to everybody.
-    fn learn(&self, kind: Kind, news: &News) {
+    fn learn(&self, kind: Kind, news: News) {
         if news.is_nothing() {
             return;
         }
         let mut building = self.building();
-        let refused = &mut building.refused[kind as usize];
         if news.everything {
-            *refused = (0, 0);
+            building.refused_rows[kind as usize] = 0;
+            building.index.replace(kind, news.known);
         }
-        refused.0 += news.refused_rows as u64;
-        refused.1 += news.refused_files as u64;
-        if news.everything {
-            building.index.forget(kind);
-        }
+        building.refused_rows[kind as usize] += news.refused_rows;
         building.index.add(&news.rows);
         self.shared.index.store(Arc::new(building.index.clone()));
     }

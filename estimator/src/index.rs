@@ -1,5 +1,9 @@
 //! The index: every cell of the history in memory, so that an estimate reads no file.
 
+mod aside;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -26,25 +30,99 @@ pub struct Shelf {
     pub training: BTreeMap<TrainingShape, Cell>,
     /// Times of validation prompts, by shape.
     pub validation: BTreeMap<ValidationShape, Cell>,
+    /// Cells that are implausible beside the others, so that no estimate rests on them.
+    aside: Aside,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Aside {
+    training: BTreeMap<TrainingShape, Cell>,
+    validation: BTreeMap<ValidationShape, Cell>,
 }
 
 impl Index {
-    /// Adds rows.
+    /// Adds rows, and looks anew which cells are plausible beside their neighbours.
     pub fn add<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) {
+        let mut touched = BTreeSet::new();
         for row in rows {
-            match row.key {
-                Key::Training(key) => {
-                    let shelf = self.shelf_mut(key.recipe, key.hardware);
-                    shelf.training.entry(key.shape()).or_default().add(row);
-                    self.training_rows += 1;
+            self.add_one(row);
+            touched.insert((row.key.recipe(), row.key.hardware()));
+        }
+        for (recipe, hardware) in touched {
+            self.shelf_mut(recipe, hardware).judge();
+        }
+    }
+
+    /// Adds rows without a look at their neighbours; [`Index::judge`] does that when all are there.
+    pub(crate) fn gather<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) {
+        rows.into_iter().for_each(|row| self.add_one(row));
+    }
+
+    /// Looks at every shelf which cells are plausible beside the others.
+    pub(crate) fn judge(&mut self) {
+        for shelf in self.shelves.values_mut() {
+            Arc::make_mut(shelf).judge();
+        }
+    }
+
+    /// Takes in a cell of a key that has none yet.
+    pub(crate) fn put(&mut self, key: Key, cell: Cell) {
+        *self.rows_mut(Kind::of(&key)) += u64::from(cell.rows());
+        let shelf = self.shelf_mut(key.recipe(), key.hardware());
+        match key {
+            Key::Training(key) => drop(shelf.training.insert(key.shape(), cell)),
+            Key::Validation(key) => drop(shelf.validation.insert(key.shape(), cell)),
+        }
+    }
+
+    /// Takes in the cells of one table of another index, in the place of those of this one.
+    pub(crate) fn replace(&mut self, kind: Kind, other: Self) {
+        self.forget(kind);
+        *self.rows_mut(kind) = other.rows(kind);
+        for ((recipe, hardware), from) in other.shelves {
+            let shelf = self.shelf_mut(recipe, hardware);
+            let from = Arc::unwrap_or_clone(from);
+            match kind {
+                Kind::Training => {
+                    (shelf.training, shelf.aside.training) = (from.training, from.aside.training);
                 }
-                Key::Validation(key) => {
-                    let shelf = self.shelf_mut(key.recipe, key.hardware);
-                    shelf.validation.entry(key.shape()).or_default().add(row);
-                    self.validation_rows += 1;
+                Kind::Validation => {
+                    shelf.validation = from.validation;
+                    shelf.aside.validation = from.aside.validation;
                 }
             }
         }
+    }
+
+    /// Every cell of one table, those that were set aside too, in no order.
+    pub(crate) fn cells_of(&self, kind: Kind) -> impl Iterator<Item = (Key, &Cell)> {
+        self.served(kind).chain(self.aside(kind))
+    }
+
+    /// The cells of one table that estimates rest on, in no order.
+    pub(crate) fn served(&self, kind: Kind) -> impl Iterator<Item = (Key, &Cell)> {
+        self.shelves
+            .iter()
+            .flat_map(move |(&(_, hardware), shelf)| {
+                let (training, validation) = match kind {
+                    Kind::Training => (Some(&shelf.training), None),
+                    Kind::Validation => (None, Some(&shelf.validation)),
+                };
+                keyed(hardware, training, validation)
+            })
+    }
+
+    /// The cells of one table that were set aside, in no order.
+    pub fn aside(&self, kind: Kind) -> impl Iterator<Item = (Key, &Cell)> {
+        self.shelves
+            .iter()
+            .flat_map(move |(&(_, hardware), shelf)| {
+                let (training, validation) = match kind {
+                    Kind::Training => (Some(&shelf.aside.training), None),
+                    Kind::Validation => (None, Some(&shelf.aside.validation)),
+                };
+                keyed(hardware, training, validation)
+            })
     }
 
     /// Forgets the rows of one table, before all of them are added anew.
@@ -52,8 +130,14 @@ impl Index {
         for shelf in self.shelves.values_mut() {
             let shelf = Arc::make_mut(shelf);
             match kind {
-                Kind::Training => shelf.training.clear(),
-                Kind::Validation => shelf.validation.clear(),
+                Kind::Training => {
+                    shelf.training.clear();
+                    shelf.aside.training.clear();
+                }
+                Kind::Validation => {
+                    shelf.validation.clear();
+                    shelf.aside.validation.clear();
+                }
             }
         }
         self.shelves.retain(|_, shelf| !shelf.is_empty());
@@ -106,11 +190,17 @@ impl Index {
         }
     }
 
-    /// How many cells there are.
+    /// How many cells estimates rest on.
     #[must_use]
     pub fn cells(&self) -> usize {
         let cells = |shelf: &Arc<Shelf>| shelf.training.len() + shelf.validation.len();
         self.shelves.values().map(cells).sum()
+    }
+
+    fn add_one(&mut self, row: &Row) {
+        let shelf = self.shelf_mut(row.key.recipe(), row.key.hardware());
+        shelf.cell_mut(&row.key).add(row);
+        *self.rows_mut(Kind::of(&row.key)) += 1;
     }
 
     fn rows_mut(&mut self, kind: Kind) -> &mut u64 {
@@ -134,86 +224,43 @@ impl Shelf {
     /// Whether there is no cell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        self.training.is_empty() && self.validation.is_empty() && self.aside.is_empty()
+    }
+
+    /// The cell of a key, also when it was set aside.
+    fn cell_mut(&mut self, key: &Key) -> &mut Cell {
+        match key {
+            Key::Training(key) => match self.aside.training.get_mut(&key.shape()) {
+                Some(cell) => cell,
+                None => self.training.entry(key.shape()).or_default(),
+            },
+            Key::Validation(key) => match self.aside.validation.get_mut(&key.shape()) {
+                Some(cell) => cell,
+                None => self.validation.entry(key.shape()).or_default(),
+            },
+        }
+    }
+
+    /// Looks anew which cells are plausible beside the others.
+    fn judge(&mut self) {
+        aside::judge(&mut self.training, &mut self.aside.training);
+        aside::judge(&mut self.validation, &mut self.aside.validation);
+    }
+}
+
+impl Aside {
+    fn is_empty(&self) -> bool {
         self.training.is_empty() && self.validation.is_empty()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{hardware, row, training_key, validation_key};
-
-    #[test]
-    fn a_copy_does_not_see_what_is_added_later() {
-        let key = training_key("flux.dev/lora", "rtx4090");
-        let mut index = Index::default();
-        index.add(&[row(key, 14_000, 150)]);
-        let before = index.clone();
-        index.add(&[
-            row(key, 14_200, 150),
-            row(validation_key("flux.dev/lora", "h100"), 9_000, 9),
-        ]);
-        let rows = |index: &Index| {
-            index
-                .training(&key.shape(), key.hardware)
-                .expect("cell")
-                .rows()
-        };
-        assert_eq!((rows(&before), rows(&index)), (1, 2));
-        assert_eq!((before.cells(), index.cells()), (1, 2));
-        assert_eq!(
-            (index.rows(Kind::Training), index.rows(Kind::Validation)),
-            (2, 1)
-        );
-        let known: Vec<Hardware> = index.hardware(key.recipe).collect();
-        assert_eq!(known, [hardware("rtx4090"), hardware("h100")]);
-        assert!(index.shelf(key.recipe, hardware("h100x2")).is_none());
-    }
-
-    #[test]
-    fn one_tables_rows_can_be_replaced() {
-        let (training, validation) = (
-            training_key("flux.dev/lora", "rtx4090"),
-            validation_key("flux.dev/lora", "h100"),
-        );
-        let mut index = Index::default();
-        index.add(&[row(training, 14_000, 150), row(validation, 9_000, 9)]);
-        index.forget(Kind::Training);
-        assert!(
-            index
-                .training(&training.shape(), training.hardware)
-                .is_none()
-        );
-        assert!(
-            index
-                .validation(&validation.shape(), validation.hardware)
-                .is_some()
-        );
-        assert_eq!(
-            (index.rows(Kind::Training), index.rows(Kind::Validation)),
-            (0, 1)
-        );
-        let known: Vec<Hardware> = index.hardware(training.recipe).collect();
-        assert_eq!(
-            known,
-            [hardware("h100")],
-            "a hardware without cells is not known"
-        );
-    }
-
-    #[test]
-    fn the_pretend_device_is_found_only_by_its_own_name() {
-        let replay = training_key("flux.dev/lora", "replay");
-        let mut index = Index::default();
-        index.add(&[row(replay, 14, 150)]);
-        assert_eq!(index.hardware(replay.recipe).count(), 0);
-        assert!(
-            index
-                .training(&replay.shape(), hardware("replay"))
-                .is_some()
-        );
-        for real in Hardware::all().filter(|hardware| !hardware.is_replay()) {
-            assert!(index.shelf(replay.recipe, real).is_none(), "{real}");
-        }
-    }
+fn keyed<'a>(
+    hardware: Hardware,
+    training: Option<&'a BTreeMap<TrainingShape, Cell>>,
+    validation: Option<&'a BTreeMap<ValidationShape, Cell>>,
+) -> impl Iterator<Item = (Key, &'a Cell)> {
+    let training = training.into_iter().flatten();
+    let training = training.map(move |(shape, cell)| (Key::Training(shape.on(hardware)), cell));
+    let validation = validation.into_iter().flatten();
+    training.chain(validation.map(move |(shape, cell)| (Key::Validation(shape.on(hardware)), cell)))
 }

@@ -21,6 +21,8 @@ mod words;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::execution::cache::default_cache::DefaultCache;
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
@@ -52,8 +54,13 @@ const TURN_WAIT: Duration = Duration::from_secs(2);
 /// are not touched cost nothing.
 const STACK_BYTES: usize = 64 << 20;
 
+/// Footers of files that are kept from one statement to the next. Files never change, so that a footer is never old; a
+/// footer with its index of pages takes some kilobytes a million rows.
+const FOOTER_BYTES: usize = 32 << 20;
+
 /// Runs statements, a few at a time.
 pub(crate) struct Engine {
+    footers: Arc<FileMetadataCache>,
     turns: Arc<Semaphore>,
     time_max: Duration,
 }
@@ -61,6 +68,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new() -> Self {
         Self {
+            footers: Arc::new(DefaultCache::new(FOOTER_BYTES)),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             time_max: TIME_MAX,
         }
@@ -82,7 +90,7 @@ impl Engine {
         let turn = Arc::clone(&self.turns).acquire_owned();
         let turn = timeout(TURN_WAIT, turn).await.map_err(|_| Error::Busy)?;
         let turn = turn.map_err(|_| Error::Busy)?;
-        let session = Session::new(store, Handle::current(), views)?;
+        let session = Session::new(store, Handle::current(), &self.footers, views)?;
         let (answer, answered) = oneshot::channel();
         let (statement, time_max) = (statement.to_owned(), self.time_max);
         let work = move || {

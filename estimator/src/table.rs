@@ -4,6 +4,8 @@
 //! application transaction per contribution id. Either all of it is there or nothing is, and an id that is
 //! there is skipped, so a contribution counts once however often it is sent.
 
+mod cells;
+mod clean;
 mod columns;
 mod commit;
 mod compact;
@@ -12,6 +14,7 @@ mod ids;
 mod log;
 mod parquet;
 mod schema;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +23,10 @@ pub(crate) use follow::News;
 pub(crate) use log::{DataFile, Table};
 pub use schema::Kind;
 
-/// The bytes of a file of rows, for tests of what reads such files.
-#[cfg(test)]
-pub(crate) fn data_file(kind: Kind, mut rows: Vec<stepcast_records::Row>) -> bytes::Bytes {
-    parquet::write(kind, &mut rows).expect("file")
+/// The bytes of a file with the columns of a table and these rows, sorted by key.
+pub(crate) fn plain_file(
+    kind: Kind,
+    mut rows: Vec<stepcast_records::Row>,
+) -> Result<bytes::Bytes, datafusion::parquet::errors::ParquetError> {
+    parquet::write(kind, &mut rows)
 }

@@ -41,4 +41,11 @@ impl RecordsService for Records {
     ) -> Result<Response<v1::ListSourcesResponse>, Status> {
         self.0.sources().await.map(Response::new)
     }
+
+    async fn get_records_status(
+        &self,
+        _: Request<v1::GetRecordsStatusRequest>,
+    ) -> Result<Response<v1::GetRecordsStatusResponse>, Status> {
+        Ok(Response::new(self.0.status()))
+    }
 }

@@ -7,8 +7,10 @@ use stepcast_estimator::Day;
 use stepcast_estimator::arrow::ipc::writer::StreamWriter;
 use stepcast_estimator::import::{Mapping, Refusal as RefusedLine};
 use stepcast_estimator::sql::{self, Answer};
+use stepcast_estimator::{Index, Kind};
 use stepcast_proto::v1;
 use stepcast_proto::v1::run_query_response::Part;
+use stepcast_records::{Cell, Key};
 use tonic::Status;
 
 use crate::context::Context;
@@ -19,6 +21,9 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// Bytes of an imported file.
 const CSV_BYTES_MAX: usize = 16 << 20;
+
+/// Keys that were set aside are listed up to so many: a person looks at a few, and SQL has them all.
+const ASIDE_MAX: usize = 20;
 
 /// The service.
 #[derive(Clone)]
@@ -123,6 +128,71 @@ impl Records {
             location: self.0.estimator.location(),
         })
     }
+
+    /// How the tables are.
+    pub(crate) fn status(&self) -> v1::GetRecordsStatusResponse {
+        let estimator = &self.0.estimator;
+        let stats = estimator.stats();
+        let table = |kind: Kind| {
+            let table = stats.table(kind);
+            v1::TableStatus {
+                name: kind.name().to_owned(),
+                version: table.version,
+                rows: table.rows,
+                objects: table.objects as u64,
+                bytes: table.bytes,
+                refused_rows: table.refused_rows,
+                refused_objects: table.refused_objects,
+                foreign_objects: table.foreign_objects,
+                cells_aside: table.cells_aside,
+                aside: aside(&estimator.index(), kind),
+                read_only: table.read_only,
+            }
+        };
+        let work = stats.work;
+        v1::GetRecordsStatusResponse {
+            tables: Kind::ALL.into_iter().map(table).collect(),
+            location: estimator.location(),
+            tidying: Some(v1::Tidying {
+                done: work.done,
+                failed: work.failed,
+                objects_moved: work.files_moved,
+                rows_moved: work.rows_moved,
+                objects_deleted: work.deleted,
+                last_duration: Some(convert::duration_ms(work.last_ms)),
+            }),
+            trouble: stats.trouble.unwrap_or_default(),
+        }
+    }
+}
+
+/// Some keys that were set aside, in their order.
+fn aside(index: &Index, kind: Kind) -> Vec<v1::AsideCell> {
+    let mut cells: Vec<_> = index.aside(kind).collect();
+    cells.sort_unstable_by_key(|(key, _)| *key);
+    let cell = |(key, cell): (Key, &Cell)| v1::AsideCell {
+        key: in_words(&key),
+        rows: cell.rows().into(),
+        median_ms: cell.quantile(0.5).unwrap_or_default() as u64,
+    };
+    cells.into_iter().take(ASIDE_MAX).map(cell).collect()
+}
+
+/// A key as its columns are written.
+fn in_words(key: &Key) -> String {
+    let (recipe, hardware) = (key.recipe(), key.hardware());
+    let megapixels = key.resolution().megapixels();
+    let rest = match key {
+        Key::Training(key) => format!(
+            "batch {} x {}, {}, {}",
+            key.batch_size, key.accumulation, key.precision, key.quantization
+        ),
+        Key::Validation(key) => format!(
+            "{} inference steps, {}, {}",
+            key.inference_steps, key.precision, key.quantization
+        ),
+    };
+    format!("{recipe} on {hardware}, {megapixels:.1} MP, {rest}")
 }
 
 /// The answer with as many rows as were asked for.

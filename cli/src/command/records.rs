@@ -1,5 +1,7 @@
 //! `stepcast records`: measured figures in, and where the records came from.
 
+mod status;
+
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -35,6 +37,8 @@ pub(crate) enum Records {
     },
     /// Lists what was imported, and how much there is
     Ls,
+    /// Says how the tables are: what was left out and why, and what was tidied up
+    Status,
 }
 
 impl Records {
@@ -60,6 +64,10 @@ impl Records {
             Self::Ls => {
                 let client = context.connect().await?;
                 show_sources(context, &sources(&client).await?)
+            }
+            Self::Status => {
+                let client = context.connect().await?;
+                status::show(context, &status::ask(&client).await?)
             }
         }
     }

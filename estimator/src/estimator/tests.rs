@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use datafusion::arrow::util::display::array_value_to_string;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 
 use super::*;
@@ -215,6 +218,78 @@ async fn a_folder_is_a_store() {
     assert_eq!((again.stats().rows(), again.stats().cells), (20, 2));
     let repeated = again.record(contributions).await.expect("known");
     assert_eq!((repeated.stored, repeated.skipped), (0, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_in_the_store_is_told_and_everything_goes_on() {
+    let store = memory();
+    let estimator = over(&store);
+    for id in 0..3 {
+        estimator
+            .record(vec![run(id, "rtx4090", 14_000)])
+            .await
+            .expect("stored");
+    }
+    let folder = Path::from("bench/training_steps");
+    let listed = store.list_with_delimiter(Some(&folder)).await;
+    let broken = listed.expect("list").objects[0].location.clone();
+    store
+        .put(&broken, "PAR1 no more".into())
+        .await
+        .expect("put");
+    let stray = folder.join("notes.txt");
+    store.put(&stray, "mine".into()).await.expect("put");
+
+    let other = over(&store);
+    other.refresh().await.expect("read");
+    other.compact().await.expect("tidied up");
+    let stats = other.stats();
+    let training = &stats.training;
+    assert_eq!((training.rows, training.objects), (2, 2));
+    assert_eq!((training.refused_objects, training.foreign_objects), (1, 1));
+    assert_eq!((stats.validation.rows, stats.trouble), (3, None));
+    assert_eq!((stats.work.done, stats.work.failed), (1, 0));
+    assert_eq!((stats.work.cells_written, stats.work.published), (2, 2));
+    let answer = other.sql("SELECT count(*) FROM training_steps").await;
+    assert_eq!(answer.expect("the rest").cells(), [[Some("2".to_owned())]]);
+    let text = other.stats().metrics_text();
+    let told = "stepcast_records_refused_objects{table=\"training_steps\"} 1";
+    assert!(text.lines().any(|line| line == told), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_file_has_a_row_for_each_cell_and_is_written_when_that_changes() {
+    let store = memory();
+    let estimator = over(&store);
+    let contributions = vec![
+        run(1, "rtx4090", 14_000),
+        run(2, "rtx4090", 14_200),
+        run(3, "h100", 5_000),
+        run(4, "replay", 14),
+    ];
+    estimator.record(contributions).await.expect("stored");
+    for published in [2, 0] {
+        let before = estimator.stats().work.published;
+        estimator.compact().await.expect("tidied up");
+        assert_eq!(estimator.stats().work.published - before, published);
+    }
+    let path = Path::from("bench/public/training_steps.parquet");
+    let file = store.get(&path).await.expect("file").bytes().await;
+    let file = file.expect("bytes");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("file");
+    assert_eq!(reader.metadata().file_metadata().key_value_metadata(), None);
+    let batches = reader.build().expect("reader");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let batch = batch.expect("batch");
+        assert_eq!(batch.num_columns(), 9, "the policy's columns");
+        for row in 0..batch.num_rows() {
+            let cell =
+                |column: usize| array_value_to_string(batch.column(column), row).expect("value");
+            rows.push([1, 7, 8].map(cell).join(" "));
+        }
+    }
+    assert_eq!(rows, ["rtx4090x1 14100 300", "h100x1 5000 150"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DFSchema;
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -32,7 +31,16 @@ pub(crate) struct View {
 #[async_trait]
 impl TableProvider for View {
     fn schema(&self) -> SchemaRef {
-        self.kind.arrow_schema()
+        let schema = self.kind.arrow_schema();
+        let fields = schema.fields().iter().map(|field| {
+            // Texts as views of the file's dictionary, which nothing copies.
+            let kind = match field.data_type() {
+                DataType::Utf8 => DataType::Utf8View,
+                other => other.clone(),
+            };
+            Field::new(field.name(), kind, field.is_nullable())
+        });
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     fn table_type(&self) -> TableType {
@@ -43,7 +51,7 @@ impl TableProvider for View {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        // Used to leave out row groups; the engine filters the rows itself.
+        // The engine pushes them into the scan itself, and keeps those that the scan cannot answer.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -62,15 +70,16 @@ impl TableProvider for View {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let mut source = ParquetSource::new(Arc::clone(&schema));
-        if let Some(filter) = conjunction(filters.to_vec()) {
-            let columns = DFSchema::try_from(schema)?;
-            source = source.with_predicate(session.create_physical_expr(filter, &columns)?);
-        }
+        let address = ObjectStoreUrl::parse(STORE)?;
+        let environment = session.runtime_env();
+        let footers = environment.cache_manager.get_file_metadata_cache();
+        let reads = environment.object_store(&address)?;
+        let readers = CachedParquetFileReaderFactory::new(reads, footers);
+        let source = ParquetSource::new(schema).with_parquet_file_reader_factory(Arc::new(readers));
         let files = self.files.iter().map(|file| {
             PartitionedFile::new(format!("{}/{}", self.kind.name(), file.path), file.bytes)
         });
-        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE)?, Arc::new(source))
+        let scan = FileScanConfigBuilder::new(address, Arc::new(source))
             .with_file_group(FileGroup::new(files.collect()))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit.filter(|_| filters.is_empty()))

@@ -54,6 +54,7 @@ impl Table {
         };
         for attempt in 0..ATTEMPTS {
             learn(self.follow_in(&mut state).await?);
+            self.writable(&state)?;
             let batch = Batch::new(self.kind, contributions, &state);
             if batch.ids.is_empty() {
                 return Ok(Outcome {
@@ -107,18 +108,22 @@ impl Table {
 
     /// Puts a file of rows beside the log. Until a log entry names it, nobody sees it.
     ///
-    /// Its name follows from its bytes and from the ids, so a repeated call writes the same object again; the
-    /// ids are in the name because two contributions may hold equal rows.
+    /// Its name follows from its bytes, the ids and the day, so a repeated call writes the same object again. The ids
+    /// are in the name because two contributions may hold equal rows, and the day so that no name is ever used again
+    /// that [`Table::clean`] may be about to delete.
     pub(super) async fn put_file(
         &self,
-        mut rows: Vec<Row>,
+        rows: Vec<Row>,
         ids: &HashSet<[u8; 16]>,
         day: i64,
     ) -> Result<Add, Error> {
         let count = rows.len();
-        let bytes = parquet::write(self.kind, &mut rows)
+        let (kind, mut rows) = (self.kind, rows);
+        let written = tokio::task::spawn_blocking(move || parquet::write(kind, &mut rows)).await;
+        let bytes = written
+            .map_err(Error::unreachable)?
             .map_err(|error| self.foreign(format!("its rows cannot be written: {error}")))?;
-        let path = Path::from(format!("{:032x}.parquet", name_hash(&bytes, ids)));
+        let path = file_path(name_hash(&bytes, ids, day));
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         let put = self.log.object_store(None).put(&path, bytes.into()).await;
         put.map_err(Error::unreachable)?;
@@ -211,13 +216,27 @@ impl Batch {
     }
 }
 
-fn name_hash(bytes: &Bytes, ids: &HashSet<[u8; 16]>) -> u128 {
+fn name_hash(bytes: &Bytes, ids: &HashSet<[u8; 16]>, day: i64) -> u128 {
     let mut ids: Vec<&[u8; 16]> = ids.iter().collect();
     ids.sort_unstable();
     let mut hash = Xxh3::new();
     hash.update(bytes);
     ids.iter().for_each(|id| hash.update(*id));
+    hash.update(&day.to_le_bytes());
     hash.digest128()
+}
+
+/// The place of a data file in the table's folder.
+fn file_path(hash: u128) -> Path {
+    Path::from(format!("{hash:032x}.parquet"))
+}
+
+/// Whether an object has the name of a data file of ours.
+pub(super) fn is_ours(path: &Path) -> bool {
+    let Some(hash) = path.as_ref().strip_suffix(".parquet") else {
+        return false;
+    };
+    hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether somebody else was faster, as opposed to a store that does not answer.

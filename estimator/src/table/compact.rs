@@ -1,17 +1,16 @@
-//! Compaction: the rows of many small files move into one, sorted by key, and what nobody needs any more goes.
+//! Compaction: the rows of many small files move into one, sorted by key.
 
 use std::collections::HashSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deltalake::checkpoints;
-use deltalake::kernel::{Action, Remove};
+use deltalake::kernel::{Action, LogicalFileView, Remove};
 use deltalake::protocol::DeltaOperation;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use stepcast_records::Row;
 
 use super::follow::{News, read_file};
-use super::log::Table;
-use super::parquet;
+use super::log::{State, Table};
 use crate::error::Error;
 use crate::price::Day;
 
@@ -19,10 +18,16 @@ use crate::price::Day;
 const FILES_MIN: usize = 8;
 /// A file of so many bytes is large enough and stays as it is.
 const LARGE_BYTES: i64 = 32 << 20;
-/// One compaction reads at most so many bytes, so that its memory is bounded; the next one goes on.
-const READ_BYTES_MAX: i64 = 256 << 20;
+/// So is one of so many rows.
+const LARGE_ROWS: usize = 2_000_000;
+/// One round moves at most so many rows, so that its memory stays within some hundreds of megabytes.
+const ROWS_MAX: usize = 4_000_000;
+/// And reads at most so many bytes, in case a file's number of rows is not known.
+const BYTES_MAX: i64 = 256 << 20;
+/// So many rounds at most: after a long time without any there is more than one round's worth to do.
+const ROUNDS_MAX: usize = 64;
 /// So many files are read at once.
-const READS_AT_ONCE: usize = 16;
+const READS_AT_ONCE: usize = 8;
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,65 +36,95 @@ pub struct Compacted {
     pub files: usize,
     /// Rows that moved.
     pub rows: usize,
-    /// Files deleted that no version within the retention names.
+    /// Files and log entries deleted that no version within the retention names.
     pub deleted: usize,
 }
 
 impl Table {
-    /// Moves the rows of small files into one. Commits of others go on meanwhile and nothing of theirs is lost;
-    /// `learn` hears of them.
+    /// Moves the rows of small files into few. Commits of others go on meanwhile and nothing of theirs is lost;
+    /// `learn` hears of them. Files that cannot be read, or hold rows that are none, stay as they are.
     pub(crate) async fn compact(
         &self,
         mut learn: impl FnMut(News) + Send,
     ) -> Result<Compacted, Error> {
-        let mut state = self.lock().await;
-        learn(self.follow_in(&mut state).await?);
-        let Some(delta) = &state.delta else {
-            return Ok(Compacted::default());
-        };
+        let mut done = Compacted::default();
+        let mut left = HashSet::new();
+        {
+            let mut state = self.lock().await;
+            learn(self.follow_in(&mut state).await?);
+            learn(self.try_again(&mut state).await?);
+        }
+        for _ in 0..ROUNDS_MAX {
+            // The lock is given up between rounds, so that commits of this process need not wait for all of them.
+            let mut state = self.lock().await;
+            learn(self.follow_in(&mut state).await?);
+            if state.delta.is_none() {
+                break;
+            }
+            self.writable(&state)?;
+            let round = self.round(&mut state, &mut left).await?;
+            learn(self.follow_in(&mut state).await?);
+            done.files += round.files;
+            done.rows += round.rows;
+            if round.files == 0 {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    async fn round(&self, state: &mut State, left: &mut HashSet<Path>) -> Result<Compacted, Error> {
+        let delta = state.delta.clone();
+        let delta = delta.ok_or_else(|| self.foreign("it was never opened"))?;
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
-        let mut bytes_left = READ_BYTES_MAX;
-        let small: Vec<_> = snapshot
-            .log_data()
-            .iter()
-            .filter(|file| file.size() < LARGE_BYTES)
-            .take_while(|file| {
-                bytes_left -= file.size();
-                bytes_left >= 0
-            })
-            .collect();
+        let log_data = snapshot.log_data();
+        let small = choose(log_data.iter().filter(|file| {
+            let path = file.object_store_path();
+            !left.contains(&path) && !state.unreadable.contains(&path)
+        }));
         if small.len() < FILES_MIN {
             return Ok(Compacted::default());
         }
         let store = self.log.object_store(None);
-        let paths: Vec<Path> = small.iter().map(|file| file.object_store_path()).collect();
-        let reads = paths
-            .into_iter()
-            .map(|path| read_file(store.as_ref(), path));
+        let paths = small.iter().map(|file| file.object_store_path());
+        let reads = paths.map(|path| read_file(store.as_ref(), path));
+        let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
-        let mut rows = Vec::new();
-        while let Some(bytes) = reads.try_next().await? {
-            let bytes = bytes.ok_or_else(|| self.foreign("a file is missing"))?;
-            let (read, refused) = parquet::read(self.kind, bytes)
-                .map_err(|error| self.foreign(format!("a file cannot be read: {error}")))?;
-            if refused > 0 {
-                return Err(self.foreign("rows of another vocabulary would be lost"));
+        let mut rows: Vec<Row> = Vec::new();
+        let mut moved = HashSet::new();
+        while let Some((path, bytes)) = reads.try_next().await? {
+            match self.rows_of(&path, bytes).await {
+                Some((read, 0)) => {
+                    rows.extend(read);
+                    moved.insert(path);
+                }
+                // Rows of another vocabulary would be lost.
+                Some(_) => drop(left.insert(path)),
+                None => drop(state.unreadable.insert(path)),
             }
-            rows.extend(read);
         }
         drop(reads);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        let mut actions: Vec<Action> = Vec::with_capacity(small.len() + 1);
-        for file in &small {
-            actions.push(Action::Remove(Remove {
+        self.publish(&delta, state)?;
+        if moved.len() < FILES_MIN {
+            return Ok(Compacted::default());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+        let removed = small
+            .iter()
+            .filter(|file| moved.contains(&file.object_store_path()));
+        let removed = removed.map(|file| {
+            Action::Remove(Remove {
                 deletion_timestamp: Some(now),
                 ..file.remove_action(false)
-            }));
-        }
-        let moved = rows.len();
+            })
+        });
+        let mut actions: Vec<Action> = removed.collect();
+        let done = Compacted {
+            files: moved.len(),
+            rows: rows.len(),
+            deleted: 0,
+        };
         let mut add = self
             .put_file(rows, &HashSet::new(), Day::today().start_ms())
             .await?;
@@ -99,28 +134,26 @@ impl Table {
             predicate: None,
             target_size: LARGE_BYTES,
         };
-        let files = small.len();
-        self.write_entry(&state, actions, Vec::new(), operation)
+        self.write_entry(state, actions, Vec::new(), operation)
             .await?;
-        learn(self.follow_in(&mut state).await?);
-        let deleted = match &state.delta {
-            Some(delta) => self.clean(delta.clone()).await?,
-            None => 0,
-        };
-        Ok(Compacted {
-            files,
-            rows: moved,
-            deleted,
-        })
+        Ok(done)
     }
+}
 
-    /// Deletes data files and log entries that are older than their retention.
-    async fn clean(&self, delta: deltalake::DeltaTable) -> Result<usize, Error> {
-        let checkpointed = checkpoints::create_checkpoint(&delta, None).await;
-        checkpointed.map_err(Error::unreachable)?;
-        let entries = checkpoints::cleanup_metadata(&delta, None).await;
-        let entries = entries.map_err(Error::unreachable)?;
-        let (_, vacuumed) = delta.vacuum().await.map_err(Error::unreachable)?;
-        Ok(entries + vacuumed.files_deleted.len())
-    }
+/// The smallest files, as many as one round may take, if they are small enough to be worth it.
+fn choose(files: impl Iterator<Item = LogicalFileView>) -> Vec<LogicalFileView> {
+    let rows = |file: &LogicalFileView| file.num_records().unwrap_or(0);
+    let mut small: Vec<LogicalFileView> = files
+        .filter(|file| file.size() < LARGE_BYTES && rows(file) < LARGE_ROWS)
+        .collect();
+    small.sort_by_key(LogicalFileView::size);
+    let (mut rows_left, mut bytes_left) = (ROWS_MAX, BYTES_MAX);
+    let fits = |file: &LogicalFileView| {
+        let (rows, bytes) = (rows(file), file.size());
+        let fits = rows <= rows_left && bytes <= bytes_left;
+        rows_left = rows_left.saturating_sub(rows);
+        bytes_left = bytes_left.saturating_sub(bytes);
+        fits
+    };
+    small.into_iter().take_while(fits).collect()
 }

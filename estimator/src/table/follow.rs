@@ -1,5 +1,7 @@
 //! Following a table: what has been added since the last look, or everything on the first one.
 
+use std::collections::{BTreeSet, HashSet};
+
 use deltalake::DeltaTable;
 use deltalake::kernel::Action;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,36 +12,34 @@ use stepcast_records::Row;
 use super::log::{ID_RETENTION_DAYS, State, Table};
 use super::{ids, parquet};
 use crate::error::Error;
+use crate::index::Index;
 use crate::price::Day;
 
-/// So many files are read at once on the first look: enough to hide a store's latency, few enough to be polite.
-const READS_AT_ONCE: usize = 16;
+/// So many objects are read at once: enough to hide a store's latency, few enough to be polite and to fit in memory.
+const READS_AT_ONCE: usize = 8;
 const DAY_MS: i64 = 86_400_000;
 
 /// What a look at a table found.
 #[derive(Debug, Default)]
 pub(crate) struct News {
-    /// Whether `rows` is everything there is, instead of what was added.
+    /// Whether this is everything there is, instead of what was added.
     pub(crate) everything: bool,
-    /// The rows.
+    /// With everything: its cells, which are looked at for plausibility when all of them are there.
+    pub(crate) known: Index,
+    /// Rows that were added, or that are not in the cells.
     pub(crate) rows: Vec<Row>,
     /// Stored rows that are none: another vocabulary, or numbers out of bounds.
-    pub(crate) refused_rows: usize,
-    /// Files that are missing or no Parquet of ours.
-    pub(crate) refused_files: usize,
+    pub(crate) refused_rows: u64,
 }
 
 impl News {
     /// Whether there is nothing to take in.
     pub(crate) fn is_nothing(&self) -> bool {
-        !self.everything
-            && self.rows.is_empty()
-            && self.refused_rows == 0
-            && self.refused_files == 0
+        !self.everything && self.rows.is_empty() && self.refused_rows == 0
     }
 }
 
-/// What the log entries since the last look ask for.
+/// What the log entries since a version ask for.
 enum Since {
     Files(Vec<Path>),
     /// Files went away or the log was cut: only a full read is right.
@@ -69,28 +69,29 @@ impl Table {
             return self.open(state).await;
         };
         let before = delta.version().unwrap_or_default();
-        delta.update_state().await.map_err(Error::unreachable)?;
+        delta.update_state().await.map_err(|e| self.unopened(e))?;
         let now = delta.version().unwrap_or_default();
         let mut ids = ids::Ids::new();
         match self.since(before, now, &mut ids).await? {
             Since::Files(files) => {
-                let news = self.read(files, News::default()).await?;
-                self.publish(&delta)?;
+                let mut news = News::default();
+                let unreadable = self.read(files, &mut news, false).await?;
                 state.ids.extend(ids);
+                state.unreadable.extend(unreadable);
+                self.publish(&delta, state)?;
                 state.delta = Some(delta);
                 Ok(news)
             }
-            Since::Reload => {
-                self.check(&delta)?;
-                self.open(state).await
-            }
+            Since::Reload => self.open(state).await,
         }
     }
 
-    /// The first look, and the one after something unusual: everything is read.
-    async fn open(&self, state: &mut State) -> Result<News, Error> {
+    /// The first look, and the one after something unusual: everything is read, from the newest object of cells and
+    /// what came after it where there is one, and otherwise row by row.
+    pub(super) async fn open(&self, state: &mut State) -> Result<News, Error> {
         let exists = self.log.is_delta_table_location().await;
         if !exists.map_err(Error::unreachable)? {
+            *state = State::default();
             self.publish_nothing();
             return Ok(News {
                 everything: true,
@@ -98,29 +99,85 @@ impl Table {
             });
         }
         let mut delta = DeltaTable::new(std::sync::Arc::clone(&self.log));
-        delta.load().await.map_err(Error::unreachable)?;
-        self.check(&delta)?;
+        delta.load().await.map_err(|error| self.unopened(error))?;
+        let read_only = self.check(&delta)?;
         let version = delta.version().unwrap_or_default();
-        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
-        let log_data = snapshot.log_data();
-        let files = log_data.iter().map(|file| file.object_store_path());
-        let news = News {
+        let mut news = News {
             everything: true,
             ..News::default()
         };
-        let news = self.read(files.collect(), news).await?;
-        state.ids = self.load_ids(version).await?;
-        forget_old(&mut state.ids);
-        self.publish(&delta)?;
+        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
+        let log_data = snapshot.log_data();
+        let files: HashSet<Path> = log_data
+            .iter()
+            .map(|file| file.object_store_path())
+            .collect();
+        let unreadable = match self.by_cells(version, &files, &mut news).await? {
+            Some(unreadable) => unreadable,
+            None => {
+                self.read(files.into_iter().collect(), &mut news, true)
+                    .await?
+            }
+        };
+        news.known.judge();
+        let mut ids = self.load_ids(version).await?;
+        forget_old(&mut ids);
+        state.ids = ids;
+        state.unreadable = unreadable;
+        state.read_only = read_only;
+        self.publish(&delta, state)?;
         state.delta = Some(delta);
+        Ok(news)
+    }
+
+    /// Everything by way of the newest object of cells; `None` when there is none that leads here.
+    async fn by_cells(
+        &self,
+        version: u64,
+        named: &HashSet<Path>,
+        news: &mut News,
+    ) -> Result<Option<BTreeSet<Path>>, Error> {
+        let Some(found) = self.newest_cells(version).await? else {
+            return Ok(None);
+        };
+        let header = found.header;
+        // Its ids are not wanted: they are read from the log anyway.
+        let mut ids = ids::Ids::new();
+        let Since::Files(mut files) = self.since(header.version, version, &mut ids).await? else {
+            return Ok(None);
+        };
+        news.known = found.index;
+        news.refused_rows += header.refused_rows + found.unknown;
+        // What could not be read then may be whole again.
+        let unreadable = header.unreadable.into_iter().map(Path::from);
+        files.extend(unreadable.filter(|path| named.contains(path)));
+        Ok(Some(self.read(files, news, true).await?))
+    }
+
+    /// Tries files once more that could not be read; those that can be now are news.
+    pub(super) async fn try_again(&self, state: &mut State) -> Result<News, Error> {
+        let mut news = News::default();
+        let listing = self.listing();
+        if listing.unreadable.is_empty() {
+            return Ok(news);
+        }
+        let unreadable = self
+            .read(listing.unreadable.clone(), &mut news, false)
+            .await?;
+        state.unreadable = unreadable;
+        if let Some(delta) = state.delta.clone() {
+            self.publish(&delta, state)?;
+        }
         Ok(news)
     }
 
     /// Reads the log entries after `before` up to `now`, and takes their ids along.
     async fn since(&self, before: u64, now: u64, ids: &mut ids::Ids) -> Result<Since, Error> {
         let mut files = Vec::new();
-        for version in before + 1..=now {
-            let Some(actions) = self.actions(version).await? else {
+        let entries = (before + 1..=now).map(|version| self.actions(version));
+        let mut entries = stream::iter(entries).buffered(READS_AT_ONCE);
+        while let Some(actions) = entries.try_next().await? {
+            let Some(actions) = actions else {
                 return Ok(Since::Reload);
             };
             ids::collect(&actions, ids);
@@ -140,23 +197,56 @@ impl Table {
         Ok(Since::Files(files))
     }
 
-    async fn read(&self, files: Vec<Path>, mut news: News) -> Result<News, Error> {
+    /// Reads files into the news, as cells when they are many. Returns those that could not be read.
+    async fn read(
+        &self,
+        files: Vec<Path>,
+        news: &mut News,
+        fold: bool,
+    ) -> Result<BTreeSet<Path>, Error> {
         let store = self.log.object_store(None);
         let reads = files
             .into_iter()
             .map(|path| read_file(store.as_ref(), path));
         let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
-        while let Some(bytes) = reads.try_next().await? {
-            let read = bytes.and_then(|bytes| parquet::read(self.kind, bytes).ok());
-            match read {
+        let mut unreadable = BTreeSet::new();
+        while let Some((path, bytes)) = reads.try_next().await? {
+            match self.rows_of(&path, bytes).await {
                 Some((rows, refused)) => {
-                    news.rows.extend(rows);
-                    news.refused_rows += refused;
+                    news.refused_rows += refused as u64;
+                    if fold {
+                        news.known.gather(&rows);
+                    } else {
+                        news.rows.extend(rows);
+                    }
                 }
-                None => news.refused_files += 1,
+                None => drop(unreadable.insert(path)),
             }
         }
-        Ok(news)
+        Ok(unreadable)
+    }
+
+    /// The rows of a file, and how many of its rows are none. `None`, and a word in the log, when it is missing or no
+    /// file of ours: it is left where it is, for a person to look at, and everything else goes on.
+    pub(super) async fn rows_of(
+        &self,
+        path: &Path,
+        bytes: Option<bytes::Bytes>,
+    ) -> Option<(Vec<Row>, usize)> {
+        let kind = self.kind;
+        let read = match bytes {
+            Some(bytes) => {
+                // On a thread where it keeps nobody waiting, and where a reader that panics ends nothing but itself.
+                let read = tokio::task::spawn_blocking(move || parquet::read(kind, bytes)).await;
+                read.map_err(|error| error.to_string())
+                    .and_then(|read| read.map_err(|error| error.to_string()))
+            }
+            None => Err("it is missing".to_owned()),
+        };
+        read.inspect_err(|error| {
+            tracing::warn!(table = kind.name(), object = %path, %error, "an object cannot be read and is left out");
+        })
+        .ok()
     }
 }
 
@@ -166,15 +256,15 @@ pub(super) fn forget_old(ids: &mut ids::Ids) {
     ids.retain(|_, day| *day >= oldest);
 }
 
-/// The bytes of a file; `None` when it is not there.
+/// The bytes of a file, beside its path; `None` when it is not there.
 pub(super) async fn read_file(
     store: &dyn ObjectStore,
     path: Path,
-) -> Result<Option<bytes::Bytes>, Error> {
+) -> Result<(Path, Option<bytes::Bytes>), Error> {
     let read = async { store.get(&path).await?.bytes().await };
     match read.await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Ok(bytes) => Ok((path, Some(bytes))),
+        Err(object_store::Error::NotFound { .. }) => Ok((path, None)),
         Err(error) => Err(Error::unreachable(error)),
     }
 }

@@ -1,6 +1,6 @@
 //! One table: its log, the version it was followed to, and the contribution ids it holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -21,6 +21,9 @@ use crate::error::Error;
 /// For so many days the log remembers a contribution id. A worker's spool drops what is older, so an id that is
 /// forgotten can no longer arrive.
 pub(super) const ID_RETENTION_DAYS: i64 = 30;
+
+/// A file that no version names any more is kept for so many days, for readers of the versions that did.
+pub(super) const FILE_RETENTION_DAYS: u32 = 7;
 
 /// What the table says about itself in its first log entry.
 const PROPERTIES: [(&str, &str); 3] = [
@@ -45,8 +48,12 @@ pub(crate) struct Listing {
     pub(crate) seen: bool,
     /// The version; `None` while there is no table or none was read yet.
     pub(crate) version: Option<u64>,
-    /// The files.
+    /// The files that can be read.
     pub(crate) files: Vec<DataFile>,
+    /// Files of that version that are missing or no Parquet of ours.
+    pub(crate) unreadable: Vec<Path>,
+    /// Whether a newer version has added columns: what this one knows is read, and nothing is written.
+    pub(crate) read_only: bool,
 }
 
 /// One Parquet file.
@@ -65,6 +72,10 @@ pub(super) struct State {
     pub(super) delta: Option<DeltaTable>,
     /// Every contribution id in the log, with the day it was written, in milliseconds since 1970.
     pub(super) ids: HashMap<[u8; 16], i64>,
+    /// Files that could not be read. Some of them may be of earlier versions.
+    pub(super) unreadable: BTreeSet<Path>,
+    /// As in [`Listing`].
+    pub(super) read_only: bool,
 }
 
 impl Table {
@@ -103,22 +114,31 @@ impl Table {
     }
 
     /// Shows readers the version that was just followed to.
-    pub(super) fn publish(&self, delta: &DeltaTable) -> Result<(), Error> {
+    pub(super) fn publish(&self, delta: &DeltaTable, state: &State) -> Result<(), Error> {
         let version = delta.version();
-        if self.listing.load().version == version {
+        let shown = self.listing.load();
+        let same = shown.version == version && shown.read_only == state.read_only;
+        if same && shown.unreadable.len() == state.unreadable.len() {
             return Ok(());
         }
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();
-        let files = log_data.iter().map(|file| DataFile {
-            path: file.object_store_path(),
-            bytes: u64::try_from(file.size()).unwrap_or(0),
-        });
-        let files = files.collect();
+        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
+        for file in log_data.iter() {
+            let path = file.object_store_path();
+            if state.unreadable.contains(&path) {
+                unreadable.push(path);
+            } else {
+                let bytes = u64::try_from(file.size()).unwrap_or(0);
+                files.push(DataFile { path, bytes });
+            }
+        }
         self.listing.store(Arc::new(Listing {
             seen: true,
             version,
             files,
+            unreadable,
+            read_only: state.read_only,
         }));
         Ok(())
     }
@@ -160,8 +180,9 @@ impl Table {
         }
     }
 
-    /// Checks that the table has our columns and no others.
-    pub(super) fn check(&self, delta: &DeltaTable) -> Result<(), Error> {
+    /// Checks that the table has our columns. Others after them are a newer version's: then it is only read, which is
+    /// what `true` says.
+    pub(super) fn check(&self, delta: &DeltaTable) -> Result<bool, Error> {
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let found = snapshot.schema();
         let found: Vec<_> = found
@@ -173,10 +194,45 @@ impl Table {
             .iter()
             .map(|field| (field.name().as_str(), field.data_type()))
             .collect();
-        if found != wanted {
+        if !found.starts_with(&wanted) {
             let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
             return Err(self.foreign(format!("its columns are {}", names.join(", "))));
         }
+        let more: Vec<&str> = found[wanted.len()..]
+            .iter()
+            .map(|(name, _)| *name)
+            .collect();
+        if !more.is_empty() {
+            tracing::warn!(
+                table = self.kind.name(),
+                columns = more.join(", "),
+                "a newer version has added columns: the table is read, and not written"
+            );
+        }
+        Ok(!more.is_empty())
+    }
+
+    /// Refuses to write to a table that a newer version has changed.
+    pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
+        if state.read_only {
+            return Err(self.foreign("a newer version has added columns to it"));
+        }
         Ok(())
+    }
+
+    /// What it means that the log cannot be opened.
+    pub(super) fn unopened(&self, error: DeltaTableError) -> Error {
+        let text = error.to_string();
+        let words = [
+            "Unsupported",
+            "unsupported",
+            "not supported",
+            "reader version",
+            "feature",
+        ];
+        if words.iter().any(|word| text.contains(word)) {
+            return self.foreign("its format is newer than this version reads");
+        }
+        Error::unreachable(error)
     }
 }

@@ -15,7 +15,9 @@ use super::schema::Kind;
 /// Says nothing about who wrote the file and when.
 const CREATED_BY: &str = "stepcast";
 /// Rows of a row group. One group holds any batch of contributions, so a group says nothing about one.
-const ROW_GROUP_ROWS: usize = 1 << 20;
+const ROW_GROUP_ROWS: usize = 1 << 17;
+/// Rows of a page. Rows lie in the order of their keys, so that a query for one key reads a page of each column.
+const PAGE_ROWS: usize = 4_096;
 
 /// The bytes of a file that holds the rows of one table, sorted by key.
 pub(super) fn write(kind: Kind, rows: &mut [Row]) -> Result<Bytes, ParquetError> {
@@ -24,6 +26,9 @@ pub(super) fn write(kind: Kind, rows: &mut [Row]) -> Result<Bytes, ParquetError>
         .set_created_by(CREATED_BY.to_owned())
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        // Rows are looked at for whether a page is full after each so many, hence not more than a page has.
+        .set_write_batch_size(PAGE_ROWS)
         .build();
     // The Arrow schema would be written beside the columns; plain types need none.
     let options = ArrowWriterOptions::new()

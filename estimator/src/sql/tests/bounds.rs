@@ -195,7 +195,7 @@ async fn large(
     let rows: Vec<_> = (0..20_000)
         .map(|n| row(training_key("flux.dev/lora", "h100"), 1 + n % 999, 150))
         .collect();
-    let file = crate::table::data_file(crate::table::Kind::Training, rows);
+    let file = crate::table::plain_file(crate::table::Kind::Training, rows).expect("file");
     let bytes = file.len() as u64;
     store
         .put(&"training_steps/one.parquet".into(), file.into())

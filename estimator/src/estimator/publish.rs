@@ -1,0 +1,81 @@
+//! The plain Parquet files for everybody else: one row per served cell, with the policy's columns and no others.
+//!
+//! Whoever reads the tables' folders by a pattern counts rows twice that a compaction has moved. These two files are
+//! what can be read with anything that reads Parquet, each overwritten as a whole.
+
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use stepcast_records::{Row, sample};
+
+use crate::error::Error;
+use crate::index::Index;
+use crate::table::{Kind, plain_file};
+
+/// The folder beside the tables.
+const FOLDER: &str = "public";
+
+/// Writes one table's file if it is not there as it should be; returns whether it did. Cells of the pretend device are
+/// left out, and without any cell there is no file.
+pub(super) async fn write(
+    kind: Kind,
+    index: &Index,
+    store: &dyn ObjectStore,
+) -> Result<bool, Error> {
+    let rows: Vec<Row> = index
+        .served(kind)
+        .filter(|(key, _)| !key.hardware().is_replay())
+        .filter_map(|(key, cell)| {
+            let mean = cell.mean_ms()?.round() as u32;
+            Some(Row {
+                key,
+                avg_ms: sample::three_digits(mean.max(1)),
+                count: two_digits(cell.count()),
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    let bytes = tokio::task::spawn_blocking(move || plain_file(kind, rows)).await;
+    let bytes = bytes.map_err(Error::unreachable)?;
+    let bytes = bytes.map_err(Error::unreachable)?;
+    let path = Path::from(format!("{FOLDER}/{}.parquet", kind.name()));
+    // The same cells give the same bytes, so that several nodes need not write them in turn.
+    let there = store.get_opts(&path, GetOptions::default()).await;
+    match there {
+        Ok(there) if there.meta.size == bytes.len() as u64 => {
+            if there.bytes().await.map_err(Error::unreachable)? == bytes {
+                return Ok(false);
+            }
+        }
+        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => return Err(Error::unreachable(error)),
+    }
+    let put = store.put(&path, bytes.into()).await;
+    put.map_err(Error::unreachable)?;
+    Ok(true)
+}
+
+/// A sum of steps or prompts to two digits, rounded down, so that it betrays no single run.
+fn two_digits(count: u64) -> u32 {
+    let mut unit = 1;
+    while count / unit >= 100 {
+        unit *= 10;
+    }
+    // Integer columns of 32 bits; nobody cares how far above two thousand million it is.
+    u32::try_from(count / unit * unit).map_or(i32::MAX as u32, |count| count.min(i32::MAX as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_have_two_digits() {
+        let counts = [0, 7, 99, 100, 149, 1_999, 123_456, u64::MAX];
+        assert_eq!(
+            counts.map(two_digits),
+            [0, 7, 99, 100, 140, 1_900, 120_000, i32::MAX as u32]
+        );
+    }
+}

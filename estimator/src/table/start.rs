@@ -1,0 +1,121 @@
+//! The objects of cells beside a table: writing one now and then, and finding the newest on a start.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::cells::{self, Header, Read};
+use super::follow::{News, read_file};
+use super::log::Table;
+use crate::error::Error;
+use crate::index::Index;
+
+/// The folder in the table's folder. Names that begin so are none of a Delta table's.
+const FOLDER: &str = "_cells";
+/// So many objects are kept: the newest, and the one before it for who is just reading it.
+const KEPT: usize = 2;
+
+impl Table {
+    /// Writes the cells of the version that was followed to, if there are none of it yet. `index` must give the index
+    /// that has learnt what `learn` heard. Returns whether something was written.
+    pub(crate) async fn write_cells(
+        &self,
+        learn: impl FnOnce(News) + Send,
+        index: impl FnOnce() -> (Arc<Index>, u64) + Send,
+    ) -> Result<bool, Error> {
+        // Nobody else follows meanwhile, so that the index is exactly at this version.
+        let mut state = self.lock().await;
+        learn(self.follow_in(&mut state).await?);
+        let Some(version) = state
+            .delta
+            .as_ref()
+            .and_then(deltalake::DeltaTable::version)
+        else {
+            return Ok(false);
+        };
+        let (index, refused_rows) = index();
+        let unreadable = self
+            .listing()
+            .unreadable
+            .iter()
+            .map(Path::to_string)
+            .collect();
+        drop(state);
+        let written = self.versions().await?;
+        if written.first() == Some(&version) {
+            return Ok(false);
+        }
+        let kind = self.kind;
+        let header = Header {
+            version,
+            rows: index.rows(kind),
+            refused_rows,
+            unreadable,
+            ..Header::default()
+        };
+        let bytes = tokio::task::spawn_blocking(move || cells::write(kind, &index, header)).await;
+        let bytes = bytes.map_err(Error::unreachable)?;
+        let bytes = bytes.map_err(Error::unreachable)?;
+        let store = self.log.object_store(None);
+        let put = store.put(&path(version), bytes.into()).await;
+        put.map_err(Error::unreachable)?;
+        for old in written.into_iter().skip(KEPT - 1) {
+            match store.delete(&path(old)).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(Error::unreachable(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The newest cells of a version up to this one that can be read. Any trouble with them is no trouble: the rows
+    /// are there too.
+    pub(super) async fn newest_cells(&self, until: u64) -> Result<Option<Read>, Error> {
+        let store = self.log.object_store(None);
+        for version in self.versions().await? {
+            if version > until {
+                continue;
+            }
+            let (_, bytes) = read_file(store.as_ref(), path(version)).await?;
+            let Some(bytes) = bytes else { continue };
+            let kind = self.kind;
+            let read = tokio::task::spawn_blocking(move || cells::read(kind, &bytes)).await;
+            match read
+                .ok()
+                .flatten()
+                .filter(|read| read.header.version == version)
+            {
+                Some(read) => return Ok(Some(read)),
+                None => {
+                    tracing::warn!(
+                        table = kind.name(),
+                        version,
+                        "the cells cannot be read; the rows are"
+                    );
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The versions that cells lie there of, the newest first.
+    async fn versions(&self) -> Result<Vec<u64>, Error> {
+        let store: Arc<dyn ObjectStore> = self.log.object_store(None);
+        let listed: Vec<Path> = store
+            .list(Some(&Path::from(FOLDER)))
+            .map_ok(|object| object.location)
+            .try_collect()
+            .await
+            .map_err(Error::unreachable)?;
+        let version = |path: &Path| path.filename()?.strip_suffix(".cells")?.parse().ok();
+        let mut versions: Vec<u64> = listed.iter().filter_map(version).collect();
+        versions.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(versions)
+    }
+}
+
+fn path(version: u64) -> Path {
+    Path::from(format!("{FOLDER}/{version:020}.cells"))
+}

@@ -1,0 +1,130 @@
+//! Tests of starting from an object of cells: the same as from every row, and no trouble when it is not there.
+
+use super::*;
+use crate::index::Index;
+
+/// Writes the cells of the table as they are.
+async fn write_cells(own: &Table) -> bool {
+    let mut index = Index::default();
+    let news = own.open(&mut *own.lock().await).await.expect("opened");
+    index.replace(Kind::Training, news.known);
+    index.add(&news.rows);
+    own.write_cells(drop, || (Arc::new(index), 0))
+        .await
+        .expect("written")
+}
+
+/// What a process that starts knows, and how many objects of rows it read for that.
+async fn started(store: &Arc<dyn ObjectStore>) -> (Index, usize) {
+    let counting = Faulty::new(store, None);
+    let as_store: Arc<dyn ObjectStore> = counting.clone();
+    let news = table(&as_store).follow().await.expect("read");
+    let mut index = Index::default();
+    index.replace(Kind::Training, news.known);
+    index.add(&news.rows);
+    (index, counting.row_files_read())
+}
+
+fn same(a: &Index, b: &Index) -> bool {
+    let cells = |index: &Index| {
+        let mut cells: Vec<_> = index
+            .cells_of(Kind::Training)
+            .map(|(key, cell)| (key, cell.clone()))
+            .collect();
+        cells.sort_by_key(|(key, _)| *key);
+        (cells, index.rows(Kind::Training))
+    };
+    cells(a) == cells(b)
+}
+
+fn cells_at(version: u64) -> Path {
+    Path::from(format!("bench/training_steps/_cells/{version:020}.cells"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_from_cells_is_the_same_as_one_from_rows() {
+    let store = memory();
+    let own = table(&store);
+    for id in 0..5 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let (by_rows, read) = started(&store).await;
+    assert_eq!((by_rows.rows(Kind::Training), read), (10, 5));
+    assert!(write_cells(&own).await);
+    assert!(!write_cells(&own).await, "they are of this version already");
+    let (by_cells, read) = started(&store).await;
+    assert!(same(&by_rows, &by_cells));
+    assert_eq!(read, 0, "no row was read");
+    for id in 5..7 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let (later, read) = started(&store).await;
+    assert_eq!(
+        (later.rows(Kind::Training), read),
+        (14, 2),
+        "what came after"
+    );
+    let known = table(&store).commit(&batch(0..7), drop).await;
+    assert_eq!(known.expect("known").rows, 0, "ids come from the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_survive_a_compaction_and_old_ones_go() {
+    let store = memory();
+    let own = table(&store);
+    for round in 0..4u8 {
+        for id in round * 9..round * 9 + 9 {
+            own.commit(&batch(id..id + 1), drop).await.expect("stored");
+        }
+        assert!(write_cells(&own).await);
+        own.compact(drop).await.expect("compacted");
+    }
+    let (index, read) = started(&store).await;
+    assert_eq!((index.rows(Kind::Training), read), (72, 0));
+    let prefix = Path::from("bench/training_steps/_cells");
+    let left = store
+        .list_with_delimiter(Some(&prefix))
+        .await
+        .expect("list");
+    assert_eq!(left.objects.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_cells_or_a_cut_log_cost_a_full_read_and_nothing_else() {
+    let store = memory();
+    let own = table(&store);
+    own.commit(&batch(0..3), drop).await.expect("stored");
+    assert!(write_cells(&own).await);
+    let (right, _) = started(&store).await;
+    store
+        .put(&cells_at(1), "damaged".into())
+        .await
+        .expect("put");
+    let (again, read) = started(&store).await;
+    assert!(same(&right, &again) && read == 1);
+    // Cells of a version that is not there yet, as after a log was put back from a backup.
+    let cells = cells_at(9);
+    store
+        .put(&cells, "of the future".into())
+        .await
+        .expect("put");
+    assert!(same(&right, &started(&store).await.0));
+    store.delete(&cells).await.expect("gone");
+
+    store.delete(&cells_at(1)).await.expect("gone");
+    assert!(write_cells(&own).await);
+    own.commit(&batch(3..4), drop).await.expect("stored");
+    own.commit(&batch(4..5), drop).await.expect("stored");
+    deltalake::protocol::checkpoints::create_checkpoint(
+        own.lock().await.delta.as_ref().expect("open"),
+        None,
+    )
+    .await
+    .expect("checkpoint");
+    for version in 0..3 {
+        let entry = format!("bench/training_steps/_delta_log/{version:020}.json");
+        store.delete(&Path::from(entry)).await.expect("cut");
+    }
+    let (whole, read) = started(&store).await;
+    assert_eq!((whole.rows(Kind::Training), read), (10, 3));
+}
