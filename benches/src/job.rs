@@ -1,7 +1,7 @@
 //! A job as a person submits it.
 
 use stepcast_records::simpletuner::{Dataset, Length, Workload};
-use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
+use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe, TrainingKey};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
 
@@ -10,6 +10,30 @@ pub fn wide(number: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
     bytes
+}
+
+/// A run of a thousand steps of exactly this key, without validation.
+#[must_use]
+pub fn workload(key: &TrainingKey) -> Workload {
+    Workload {
+        recipe: key.recipe,
+        precision: key.precision,
+        quantization: key.quantization,
+        accumulation: key.accumulation.into(),
+        context_parallel: 1,
+        datasets: vec![Dataset {
+            resolution: key.resolution,
+            frames: key.recipe.frames(),
+            batch_size: key.batch_size.into(),
+            samples: Some(1_000),
+            repeats: 0,
+            padded: false,
+        }],
+        length: Length::Steps(1_000),
+        checkpoint_every: None,
+        validation: None,
+        off_record: Vec::new(),
+    }
 }
 
 /// A job as a person submits it: one data set, no validation.

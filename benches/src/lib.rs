@@ -1,7 +1,9 @@
 //! Figures a user would ask for: one program a question, listed in README.md with how to run it. This is what they share.
 
 mod job;
+mod keys;
 mod surroundings;
 
-pub use job::{spec, wide};
+pub use job::{spec, wide, workload};
+pub use keys::{keys, row};
 pub use surroundings::{Latencies, ports};
