@@ -6,6 +6,7 @@ mod cluster;
 mod estimates;
 mod jobs;
 mod records;
+mod scheduling;
 mod workers;
 
 pub(crate) use agent::Agent;
@@ -13,4 +14,5 @@ pub(crate) use cluster::Cluster;
 pub(crate) use estimates::Estimates;
 pub(crate) use jobs::Jobs;
 pub(crate) use records::Records;
+pub(crate) use scheduling::Scheduling;
 pub(crate) use workers::Workers;

@@ -4,12 +4,14 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use stepcast_scheduler::ids::{AttemptNumber, JobId, TokenId, WorkerId};
+use stepcast_scheduler::model::TeamName;
 use tonic::Status;
 
 use crate::status;
 
 const JOBS: &str = "jobs";
 const WORKERS: &str = "workers";
+const TEAMS: &str = "teams";
 const TOKENS: &str = "workerTokens";
 
 /// `jobs/{job}`.
@@ -35,6 +37,20 @@ pub(crate) fn of_token(token: TokenId) -> String {
 /// The name of what has this id, as a caller wrote it.
 pub(crate) fn of_text(kind: &str, id: &str) -> String {
     format!("{kind}/{id}")
+}
+
+/// `teams/{team}`.
+pub(crate) fn of_team(team: &TeamName) -> String {
+    format!("{TEAMS}/{team}")
+}
+
+/// The name in `teams/{team}`.
+pub(crate) fn team(field: &str, name: &str) -> Result<TeamName, Status> {
+    let bare = name.strip_prefix("teams/").unwrap_or(name);
+    bare.parse()
+        .map_err(|error: stepcast_scheduler::model::team::Error| {
+            status::bad_field(field, error.to_string())
+        })
 }
 
 /// The id in `jobs/{job}`.

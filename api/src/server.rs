@@ -21,6 +21,7 @@ use v1::cluster_service_server::ClusterServiceServer;
 use v1::estimates_service_server::EstimatesServiceServer;
 use v1::jobs_service_server::JobsServiceServer;
 use v1::records_service_server::RecordsServiceServer;
+use v1::scheduling_service_server::SchedulingServiceServer;
 use v1::workers_service_server::WorkersServiceServer;
 
 use crate::access::Tickets;
@@ -29,7 +30,7 @@ use crate::auth::People;
 use crate::certificate;
 use crate::config::ApiConfig;
 use crate::context::{Context, Places};
-use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Workers};
+use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Scheduling, Workers};
 use crate::listen::Incoming;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
@@ -221,6 +222,9 @@ async fn router(
     let workers = WorkersServiceServer::new(Workers(service::Workers(context.clone())))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
+    let scheduling = SchedulingServiceServer::new(Scheduling(service::Scheduling(context.clone())))
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(ANSWER_BYTES);
     let cluster = ClusterServiceServer::new(Cluster(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES);
     let agent = AgentServiceServer::new(Agent(context.clone()))
@@ -236,13 +240,15 @@ async fn router(
         .add_service(Admitted(Explained(estimates, handle()), people.clone()))
         .add_service(Admitted(Explained(records, handle()), people.clone()))
         .add_service(Admitted(Explained(workers, handle()), people.clone()))
+        .add_service(Admitted(Explained(scheduling, handle()), people.clone()))
         .add_service(Admitted(Explained(cluster, handle()), people))
         .add_service(Explained(agent, handle()));
     Ok((server.add_routes(routes), background))
 }
 
 /// The services whose health is told one by one.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
+    <SchedulingServiceServer<Scheduling> as NamedService>::NAME,
     <JobsServiceServer<Jobs> as NamedService>::NAME,
     <EstimatesServiceServer<Estimates> as NamedService>::NAME,
     <RecordsServiceServer<Records> as NamedService>::NAME,

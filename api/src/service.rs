@@ -1,8 +1,11 @@
 //! What each call does, whichever way it came: gRPC and HTTP only read a request and write an answer.
 
+mod arrays;
+mod changes;
 mod estimates;
 mod jobs;
 mod records;
+mod scheduling;
 mod submit;
 mod watch;
 mod workers;
@@ -10,5 +13,6 @@ mod workers;
 pub(crate) use estimates::Estimates;
 pub(crate) use jobs::Jobs;
 pub(crate) use records::{Parts, Records};
+pub(crate) use scheduling::Scheduling;
 pub(crate) use watch::Updates;
 pub(crate) use workers::{Workers, unexpected};

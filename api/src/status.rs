@@ -125,6 +125,10 @@ pub(crate) fn not_found(kind: &'static str, article: &str, name: &str) -> Status
             "`stepcast jobs` lists the jobs that are known; a job is forgotten 90 days after its end",
         ),
         "workers" => ("NO_SUCH_WORKER", "`stepcast workers` lists the workers"),
+        "teams" => (
+            "NO_SUCH_TEAM",
+            "`stepcast teams` lists the teams; a part is made once its whole is there",
+        ),
         "nodes" => (
             "NO_SUCH_NODE",
             "`stepcast cluster status` lists the nodes; one that was removed does not come back",

@@ -5,6 +5,7 @@ mod http;
 mod probes;
 mod refusals;
 mod ring;
+mod scheduling;
 mod submissions;
 mod support;
 mod tls;

@@ -11,6 +11,7 @@ use stepcast_proto::v1::cluster_service_client::ClusterServiceClient;
 use stepcast_proto::v1::estimates_service_client::EstimatesServiceClient;
 use stepcast_proto::v1::jobs_service_client::JobsServiceClient;
 use stepcast_proto::v1::records_service_client::RecordsServiceClient;
+use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
 use stepcast_proto::v1::workers_service_client::WorkersServiceClient;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -125,6 +126,11 @@ impl Client {
     /// Jobs.
     pub(crate) fn jobs(&self) -> JobsServiceClient<Wire> {
         JobsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Teams and policies.
+    pub(crate) fn scheduling(&self) -> SchedulingServiceClient<Wire> {
+        SchedulingServiceClient::new(self.wire())
     }
 
     /// Estimates.

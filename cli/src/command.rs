@@ -9,10 +9,15 @@ pub(crate) mod estimate;
 pub(crate) mod helpers;
 pub(crate) mod job;
 pub(crate) mod jobs;
+pub(crate) mod policy;
 pub(crate) mod records;
 pub(crate) mod server;
 pub(crate) mod sql;
 pub(crate) mod submit;
+pub(crate) mod sweep;
+pub(crate) mod teams;
+pub(crate) mod terms;
+pub(crate) mod update;
 pub(crate) mod watch;
 pub(crate) mod worker;
 pub(crate) mod workers;
@@ -48,6 +53,8 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Jobs(jobs) => jobs.run(context).await?,
         Command::Job(job) => return job.run(context).await,
         Command::Workers(workers) => workers.run(context).await?,
+        Command::Teams(teams) => teams.run(context).await?,
+        Command::Policy(policy) => policy.run(context).await?,
         Command::Sql(sql) => sql.run(context).await?,
         Command::Records(records) => records.run(context).await?,
         Command::Cluster(cluster) => cluster.run(context).await?,

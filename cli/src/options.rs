@@ -95,11 +95,15 @@ pub(crate) enum Command {
     Submit(Box<command::submit::Submit>),
     /// Lists jobs, newest first
     Jobs(command::jobs::Jobs),
-    /// Looks at one job, or cancels it
+    /// Looks at one job, changes it, or cancels it
     #[command(subcommand)]
     Job(command::job::Job),
     /// Lists workers; lets them in, drains them, takes them out
     Workers(command::workers::Workers),
+    /// Lists teams; makes them, gives them other rules, forgets them
+    Teams(command::teams::Teams),
+    /// Shows by what the cluster decides, or has it decide by something else
+    Policy(command::policy::Policy),
     /// Asks the benchmark records in SQL; without a query it prompts
     Sql(command::sql::Sql),
     /// Adds measured figures to the records, or lists where they came from

@@ -9,13 +9,13 @@ pub(crate) fn of_call(path: &str) -> Option<Permission> {
         RunCluster, RunWorkers, SubmitJobs,
     };
     Some(match path.strip_prefix("/stepcast.v1.")? {
-        "JobsService/SubmitJob" => SubmitJobs,
+        "JobsService/SubmitJob" | "JobsService/SubmitArray" | "JobsService/UpdateJob" => SubmitJobs,
         "JobsService/GetJob"
         | "JobsService/ListJobs"
         | "JobsService/ExplainJob"
         | "JobsService/WatchJob"
         | "JobsService/GetJobLogs" => ReadJobs,
-        "JobsService/CancelJob" => CancelJobs,
+        "JobsService/CancelJob" | "JobsService/CancelArray" => CancelJobs,
         "EstimatesService/EstimateJob" => Estimate,
         "RecordsService/RunQuery" | "RecordsService/ListTables" | "RecordsService/ListSources" => {
             ReadRecords
@@ -27,8 +27,14 @@ pub(crate) fn of_call(path: &str) -> Option<Permission> {
         | "WorkersService/ListWorkerTokens"
         | "WorkersService/DrainWorker"
         | "WorkersService/ResumeWorker" => RunWorkers,
-        "ClusterService/GetClusterStatus" => ReadCluster,
-        "ClusterService/CreateJoinToken"
+        "ClusterService/GetClusterStatus"
+        | "SchedulingService/ListTeams"
+        | "SchedulingService/GetPolicy" => ReadCluster,
+        "JobsService/ApproveJob"
+        | "SchedulingService/SetTeam"
+        | "SchedulingService/RemoveTeam"
+        | "SchedulingService/SetPolicy"
+        | "ClusterService/CreateJoinToken"
         | "ClusterService/RemoveNode"
         | "ClusterService/TransferLeadership"
         | "ClusterService/Backup" => RunCluster,

@@ -9,6 +9,7 @@ use stepcast_scheduler::model::{Attempt, AttemptState, Job, JobState, Outcome};
 use tonic::Status;
 
 use super::quantity::{duration_ms, timestamp_ms};
+use super::terms::write_standing;
 use super::wishes::spec_wishes;
 use super::workload::workload;
 use crate::names;
@@ -30,7 +31,7 @@ pub(crate) fn job(job: &Job, state: &State, now_ms: u64) -> v1::Job {
         | JobState::Succeeded
         | JobState::Cancelled => (String::new(), None),
     };
-    v1::Job {
+    let mut told = v1::Job {
         name: names::of_job(job.id),
         title: job.spec.workload.recipe.title(),
         workload: Some(workload(&job.spec.workload)),
@@ -49,7 +50,10 @@ pub(crate) fn job(job: &Job, state: &State, now_ms: u64) -> v1::Job {
         cost_usd_micros: cost,
         progress: None,
         etag: format!("{:x}", job.seq()),
-    }
+        ..v1::Job::default()
+    };
+    write_standing(job, state, &mut told);
+    told
 }
 
 /// How far an attempt is, as it said lately.

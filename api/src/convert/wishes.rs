@@ -5,20 +5,23 @@ use std::collections::{BTreeMap, HashMap};
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_records::simpletuner::Workload;
-use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::ids::{StagingId, TeamId};
 use stepcast_scheduler::model::{JobSpec, Label, Objective, TrainerKind};
 use tonic::Status;
 
 use super::quantity::{duration_ms, duration_to_ms};
+use super::terms::{terms, write_terms};
 use super::workload::workload;
 use crate::status::{bad_field, shown};
 
 /// A job as it goes into the log.
 pub(crate) fn wishes(
-    wishes: v1::JobWishes,
+    mut wishes: v1::JobWishes,
     workload: Workload,
     staging: StagingId,
+    team: impl FnOnce(&str) -> Result<TeamId, Status>,
 ) -> Result<JobSpec, Status> {
+    let terms = terms(&mut wishes, team)?;
     let (objective, trainer) = (
         objective(wishes.objective)?,
         trainer_kind("wishes.trainer", wishes.trainer)?,
@@ -62,6 +65,7 @@ pub(crate) fn wishes(
                 .map_err(|_| narrow("retry_limit", "a job is retried at most 10 times"))?,
         },
         trainer,
+        terms,
         ..default
     };
     spec.check()
@@ -72,7 +76,7 @@ pub(crate) fn wishes(
 /// The wishes of a job.
 pub(crate) fn spec_wishes(spec: &JobSpec) -> v1::JobWishes {
     let micros = |limit: Option<UsdMicros>| limit.map(|UsdMicros(micros)| micros);
-    v1::JobWishes {
+    let mut wishes = v1::JobWishes {
         display_name: spec
             .name
             .as_ref()
@@ -97,7 +101,10 @@ pub(crate) fn spec_wishes(spec: &JobSpec) -> v1::JobWishes {
         priority: spec.priority.into(),
         retry_limit: Some(spec.retry_limit.into()),
         trainer: trainer(spec.trainer).into(),
-    }
+        ..v1::JobWishes::default()
+    };
+    write_terms(&spec.terms, &mut wishes);
+    wishes
 }
 
 /// A job that was only checked: what it would be, without a name.

@@ -40,6 +40,38 @@ impl JobsService for Jobs {
         jobs.map(Response::new)
     }
 
+    async fn submit_array(
+        &self,
+        request: Request<v1::SubmitArrayRequest>,
+    ) -> Result<Response<v1::SubmitArrayResponse>, Status> {
+        let submitted = self.0.submit_array(request.into_inner()).await;
+        submitted.map(Response::new)
+    }
+
+    async fn update_job(
+        &self,
+        request: Request<v1::UpdateJobRequest>,
+    ) -> Result<Response<v1::UpdateJobResponse>, Status> {
+        let updated = self.0.update(request.into_inner()).await;
+        updated.map(Response::new)
+    }
+
+    async fn approve_job(
+        &self,
+        request: Request<v1::ApproveJobRequest>,
+    ) -> Result<Response<v1::ApproveJobResponse>, Status> {
+        let approved = self.0.approve(request.into_inner()).await;
+        approved.map(Response::new)
+    }
+
+    async fn cancel_array(
+        &self,
+        request: Request<v1::CancelArrayRequest>,
+    ) -> Result<Response<v1::CancelArrayResponse>, Status> {
+        let cancelled = self.0.cancel_array(request.into_inner()).await;
+        cancelled.map(Response::new)
+    }
+
     async fn cancel_job(
         &self,
         request: Request<v1::CancelJobRequest>,

@@ -9,8 +9,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use stepcast_cluster::{Health, ProposeError};
 use stepcast_proto::v1;
+use stepcast_records::UsdMicros;
+use stepcast_records::simpletuner::Workload;
 use stepcast_records::simpletuner::{Missing, Reading};
-use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::ids::{JobId, StagingId, TeamId};
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
@@ -40,13 +42,17 @@ pub(super) async fn submit(
     let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
     let (submission, reading) = reading::read(request.files, request.sample_counts)?;
     let staging = submission.staging(id);
-    let spec = convert::wishes(
+    let mut spec = convert::wishes(
         request.wishes.unwrap_or_default(),
         reading.workload.clone(),
         staging,
+        |name| jobs.team(name),
     )?;
     check_plan(&reading, spec.gpu_count)?;
-    check_fit(jobs, id, &spec).await?;
+    check_fit(jobs, Some(id), &spec).await?;
+    let estimates = for_job(&jobs.context, &spec).await?;
+    check_time(jobs, id, &spec, &estimates)?;
+    jobs.expect(&mut spec, &estimates);
     let job = if request.validate_only {
         convert::unsubmitted(&spec)
     } else {
@@ -56,7 +62,7 @@ pub(super) async fn submit(
     Ok(v1::SubmitJobResponse {
         job: Some(job),
         notes: reading.notes.iter().map(convert::note).collect(),
-        estimates: for_job(&jobs.context, &spec).await?,
+        estimates,
     })
 }
 
@@ -71,13 +77,101 @@ fn check_plan(reading: &Reading, gpu_count: u8) -> Result<(), Status> {
     }
 }
 
+/// The same of a workload whose data sets have no names here.
+pub(super) fn check_gpus(workload: &Workload, gpu_count: u8) -> Result<(), Status> {
+    match workload.plan(gpu_count) {
+        Ok(_) | Err(Missing::Samples { .. }) => Ok(()),
+        Err(error) => Err(missing(&error, &[])),
+    }
+}
+
+/// Refuses what nobody could be done with by then: every hardware that it may run on has history, and takes longer even
+/// if it began now.
+pub(super) fn check_time(
+    jobs: &Jobs,
+    request: RequestId,
+    spec: &JobSpec,
+    estimates: &[v1::Estimate],
+) -> Result<(), Status> {
+    let Some(by_ms) = spec.terms.finish_by_ms else {
+        return Ok(());
+    };
+    let begins_ms = spec
+        .terms
+        .not_before_ms
+        .unwrap_or(0)
+        .max(jobs.context.handle.now_ms());
+    let seconds = |times: Option<&v1::TimeQuantiles>| {
+        let p50 = times.and_then(|times| times.p50.as_ref());
+        p50.map(|span| u64::try_from(span.seconds).unwrap_or(0))
+    };
+    let takes = estimates.iter().map(|row| {
+        let run = seconds(row.run_time.as_ref())?;
+        Some(run + seconds(row.setup_time.as_ref()).unwrap_or(0))
+    });
+    let Some(least) = takes
+        .collect::<Option<Vec<u64>>>()
+        .and_then(|takes| takes.into_iter().min())
+    else {
+        return Ok(());
+    };
+    // The same request has the same answer, also when it is late by now.
+    let taken = || {
+        jobs.context
+            .handle
+            .read_stale(|state| state.remembers(request))
+    };
+    if begins_ms.saturating_add(least * 1_000) <= by_ms || taken() {
+        return Ok(());
+    }
+    let takes = stepcast_records::units::display_duration(least * 1_000);
+    Err(Refusal::new(
+        Code::FailedPrecondition,
+        "TOO_LATE",
+        "no hardware that it may run on could be done by then",
+    )
+    .with("fastest_s", least)
+    .hint(format!(
+        "the fastest takes {takes}: allow more hardware, or more time"
+    ))
+    .into())
+}
+
+impl Jobs {
+    /// The team with this name.
+    pub(super) fn team(&self, name: &str) -> Result<TeamId, Status> {
+        let known = names::team("wishes.team", name)?;
+        let found = self
+            .context
+            .handle
+            .read_stale(|state| state.team_named(&known).map(|team| team.id));
+        found.ok_or_else(|| status::not_found("teams", "a team", &names::of_team(&known)))
+    }
+
+    /// Writes down what nine in ten such runs cost at most, where its team asks for somebody's word above a sum.
+    pub(super) fn expect(&self, spec: &mut JobSpec, estimates: &[v1::Estimate]) {
+        let asks = self.context.handle.read_stale(|state| {
+            let mut chain = state.team_chain(spec.terms.team);
+            chain.any(|team| team.rules.approve_above.is_some())
+        });
+        if asks {
+            let cost = estimates.first().and_then(|row| row.cost.as_ref());
+            spec.terms.expected_cost = cost.map(|cost| UsdMicros(cost.p90_usd_micros));
+        }
+    }
+}
+
 /// Refuses what no worker can ever hold. Without any worker there is nothing to say yet. A job that was taken before is
 /// not refused now, since the same request has the same answer.
-async fn check_fit(jobs: &Jobs, request: RequestId, spec: &JobSpec) -> Result<(), Status> {
+pub(super) async fn check_fit(
+    jobs: &Jobs,
+    request: Option<RequestId>,
+    spec: &JobSpec,
+) -> Result<(), Status> {
     let handle = &jobs.context.handle;
     let now_ms = handle.now_ms();
     let look = |state: &State| match fit::misfits(state, spec, now_ms) {
-        Some(misfits) if !state.remembers(request) => Some(misfits),
+        Some(misfits) if !request.is_some_and(|request| state.remembers(request)) => Some(misfits),
         _ => None,
     };
     // What fits a moment ago is taken; only a refusal must know every worker there is.
@@ -162,7 +256,7 @@ async fn put(
 }
 
 /// Whether it is certain what became of the command.
-const fn is_settled(proposed: &Result<Reply, ProposeError>) -> bool {
+pub(super) const fn is_settled(proposed: &Result<Reply, ProposeError>) -> bool {
     match proposed {
         Ok(_) => true,
         Err(
@@ -177,7 +271,7 @@ const fn is_settled(proposed: &Result<Reply, ProposeError>) -> bool {
     }
 }
 
-fn not_staged(error: staging::Error) -> Status {
+pub(super) fn not_staged(error: staging::Error) -> Status {
     match error {
         staging::Error::Full => {
             Refusal::new(Code::ResourceExhausted, "STAGING_FULL", error.to_string())

@@ -10,7 +10,7 @@ use stepcast_proto::v1::{
 };
 
 use super::jobs::{self, number, words, worker};
-use super::watch;
+use super::{update, watch};
 use crate::client::{self, Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -39,9 +39,21 @@ pub(crate) enum Job {
         #[command(flatten)]
         job: Named,
         /// Wait until it is over
-        #[arg(long)]
+        #[arg(long, conflicts_with = "array")]
         wait: bool,
+        /// End the whole array that the job is a task of
+        #[arg(long)]
+        array: bool,
     },
+    /// Has a waiting job ask for something else
+    Update {
+        #[command(flatten)]
+        job: Named,
+        #[command(flatten)]
+        changes: Box<update::Changes>,
+    },
+    /// Lets a job cost what it costs, where its team wants somebody's word for it
+    Approve(Named),
     /// Says why a job does not run
     #[command(visible_alias = "why-pending")]
     Why(Named),
@@ -83,7 +95,14 @@ impl Job {
                 return Ok(code);
             }
             Self::Logs(job) => logs(context, &client, &job.name).await?,
-            Self::Cancel { job, wait } => {
+            Self::Cancel {
+                job, array: true, ..
+            } => update::cancel_array(context, &client, &job.name).await?,
+            Self::Update { job, changes } => {
+                update::update(context, &client, &job.name, &changes).await?;
+            }
+            Self::Approve(job) => update::approve(context, &client, &job.name).await?,
+            Self::Cancel { job, wait, .. } => {
                 cancel(context, &client, &job.name).await?;
                 if wait {
                     watch::until_end(context, &client, &job.name, false).await?;
@@ -136,6 +155,23 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     }
     if job.not_before_time.is_some() && job.state() == JobState::Pending {
         line("not before", time::clock(job.not_before_time.as_ref()));
+    }
+    if let Some(part) = &job.array_task {
+        let of = format!("{} of {}", part.index + 1, part.tasks);
+        line("task", format!("{of} of array {}", json::id(&part.array)));
+    }
+    line("team", wishes.team.trim_start_matches("teams/").to_owned());
+    if wishes.finish_by_time.is_some() {
+        line(
+            "done by",
+            time::day_and_clock(wishes.finish_by_time.as_ref()),
+        );
+    }
+    if job.approve_time.is_some() {
+        line("approved", time::day_and_clock(job.approve_time.as_ref()));
+    }
+    if job.preemptions > 0 {
+        line("yielded", counted(job.preemptions.into(), "time", "times"));
     }
     line("cost", dollars(job.cost_usd_micros));
     if let Some(progress) = job

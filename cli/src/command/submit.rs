@@ -9,16 +9,18 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use stepcast_proto::v1::{
-    Estimate as Row, JobWishes, Objective, SubmitJobRequest, SubmitJobResponse, Trainer,
+    Estimate as Row, JobWishes, Objective, SubmitArrayRequest, SubmitArrayResponse,
+    SubmitJobRequest, SubmitJobResponse, Trainer,
 };
 
 use super::estimate::{self, Question};
-use super::watch;
+use super::terms::Terms;
+use super::{sweep, watch};
 use crate::client::{self, Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Submission};
-use crate::output::money::parse_dollars;
+use crate::output::money::{counted, parse_dollars};
 use crate::output::style::{Mark, Tone};
 use crate::output::{Output, json, time};
 
@@ -81,6 +83,14 @@ pub(crate) struct Submit {
     /// What runs it
     #[arg(long, value_enum, default_value_t = Runs::Simpletuner)]
     trainer: Runs,
+    #[command(flatten)]
+    terms: Terms,
+    /// One task for each value of a setting in config.json, such as learning_rate=1e-4,2e-4; several make every combination
+    #[arg(long = "sweep", value_name = "SETTING=VALUES", value_parser = sweep::setting, conflicts_with = "wait")]
+    sweep: Vec<sweep::Setting>,
+    /// How many tasks of a sweep may hold GPUs at the same time; all unless given
+    #[arg(long, value_name = "TASKS", requires = "sweep")]
+    parallel: Option<u32>,
     /// 32 hexadecimal digits: the same id again is the same job. Drawn at random unless given
     #[arg(long, value_name = "ID", value_parser = request_id)]
     request_id: Option<String>,
@@ -104,7 +114,7 @@ enum Runs {
     Replay,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -124,6 +134,9 @@ impl Submit {
         let output = &context.output;
         let submission = files::collect(&self.path)?;
         let client = context.connect().await?;
+        if !self.sweep.is_empty() {
+            return self.run_sweep(context, &client, &submission).await;
+        }
         let message = self.message(&submission);
         if self.dry_run || !output.json {
             let planned = send(
@@ -205,7 +218,7 @@ impl Submit {
             Runs::Simpletuner => Trainer::Simpletuner,
             Runs::Replay => Trainer::Replay,
         };
-        JobWishes {
+        let mut wishes = JobWishes {
             display_name: self
                 .name
                 .clone()
@@ -224,11 +237,101 @@ impl Submit {
             priority: self.priority,
             retry_limit: self.retries,
             trainer: trainer.into(),
+            ..JobWishes::default()
+        };
+        self.terms.write(&mut wishes);
+        wishes
+    }
+
+    /// Checks, asks, and submits a sweep.
+    async fn run_sweep(
+        &self,
+        context: &Context,
+        client: &Client,
+        submission: &Submission,
+    ) -> Result<ExitCode, Failure> {
+        let output = &context.output;
+        let single = self.message(submission);
+        let message = SubmitArrayRequest {
+            request_id: single.request_id.clone(),
+            validate_only: true,
+            files: single.files,
+            sample_counts: single.sample_counts,
+            wishes: single.wishes,
+            tasks: sweep::tasks(&self.sweep, submission)?,
+            parallel: self.parallel.unwrap_or(0),
+        };
+        let tasks = counted(message.tasks.len() as u64, "task", "tasks");
+        if self.dry_run || !output.json {
+            let planned = sweep::send(client, message.clone()).await?;
+            if self.dry_run && output.json {
+                output.json(&sweep_json(&planned, &message, true))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            output.say(match planned.estimates.first() {
+                Some(row) if row.run_time.is_some() => {
+                    format!(
+                        "  {tasks}, each on {}: {}",
+                        estimate::title(row),
+                        row.headline
+                    )
+                }
+                _ => format!("  {tasks}; nobody knows yet what one takes"),
+            });
+            estimate::show_notes(output, &planned.notes);
+            estimate::missing_files(output, submission);
+            if self.dry_run {
+                output.say("Nothing was submitted.");
+                return Ok(ExitCode::SUCCESS);
+            }
+            if !self.yes && std::io::stdin().is_terminal() && output.live && !confirmed().await? {
+                output.say("Nothing was submitted.");
+                return Ok(ExitCode::from(Exit::Interrupted as u8));
+            }
         }
+        let message = SubmitArrayRequest {
+            validate_only: false,
+            ..message
+        };
+        let answer = sweep::send(client, message.clone())
+            .await
+            .map_err(|failure| in_doubt(failure, &message.request_id, false))?;
+        if output.json {
+            output.json(&sweep_json(&answer, &message, false))?;
+        } else {
+            let ids = answer.jobs.iter().map(|job| format!("{}\n", json::id(job)));
+            output.data(&ids.collect::<String>())?;
+            let id = json::id(&answer.array);
+            output.marked(
+                Mark::Done,
+                Tone::Good,
+                format!("array {id} submitted: {tasks}"),
+            );
+            output.next(format!(
+                "stepcast jobs    (or stepcast job cancel {id} --array)"
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-fn wire_span(span: Duration) -> prost_types::Duration {
+fn sweep_json(
+    answer: &SubmitArrayResponse,
+    message: &SubmitArrayRequest,
+    dry_run: bool,
+) -> serde_json::Value {
+    json!({
+        "dry_run": dry_run,
+        "request_id": message.request_id,
+        "array": json::id(&answer.array),
+        "jobs": answer.jobs.iter().map(|job| json::id(job)).collect::<Vec<_>>(),
+        "tasks": message.tasks.len(),
+        "notes": json::notes(&answer.notes),
+        "estimates": answer.estimates.iter().map(json::estimate).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn wire_span(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         nanos: 0,
@@ -236,7 +339,7 @@ fn wire_span(span: Duration) -> prost_types::Duration {
 }
 
 /// `h100x2` is two GPUs of model `h100`; a model's own name may hold an `x` too.
-fn split_hardware(text: &str) -> (String, Option<u32>) {
+pub(super) fn split_hardware(text: &str) -> (String, Option<u32>) {
     let text = text.trim().to_ascii_lowercase();
     match text.rsplit_once('x') {
         Some((model, count)) if matches!(count, "1" | "2" | "4" | "8") && !model.is_empty() => {

@@ -24,6 +24,12 @@ pub(crate) fn job(job: &v1::Job) -> Value {
         "cost_usd_micros": job.cost_usd_micros,
         "progress": job.progress.as_ref().map(progress),
         "etag": job.etag,
+        "approve_time": moment(job.approve_time.as_ref()),
+        "preemptions": job.preemptions,
+        "reserved_usd_micros": job.reserved_usd_micros,
+        "array_task": job.array_task.as_ref().map(|part| json!({
+            "array": id(&part.array), "index": part.index, "tasks": part.tasks, "parallel": part.parallel,
+        })),
     })
 }
 
@@ -130,6 +136,13 @@ fn wishes(wishes: &v1::JobWishes) -> Value {
         "priority": wishes.priority,
         "retry_limit": wishes.retry_limit,
         "trainer": bare(wishes.trainer().as_str_name(), "TRAINER_"),
+        "team": wishes.team.trim_start_matches("teams/"),
+        "not_before_time": moment(wishes.not_before_time.as_ref()),
+        "finish_by_time": moment(wishes.finish_by_time.as_ref()),
+        "avoid_labels": labels(&wishes.avoid_labels),
+        "spread_key": wishes.spread_key,
+        "min_run_s": wishes.min_run_time.as_ref().map(time::seconds),
+        "preemptions_max": wishes.preemptions_max,
     })
 }
 

@@ -191,9 +191,59 @@ pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a moment that a person wrote: `18:00` for the next time that the clock says so here, a time in RFC 3339, or a span
+/// from now such as `2h`.
+pub(crate) fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim();
+    let wrong = || {
+        format!(
+            "`{text}` is no moment; write one such as 18:00, 2026-12-01T18:00:00Z, or 2h for two hours from now"
+        )
+    };
+    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        return Ok(wire_moment(at.with_timezone(&Utc)));
+    }
+    if let Ok(clock) = chrono::NaiveTime::parse_from_str(text, "%H:%M") {
+        let now = Local::now();
+        let days = [now.date_naive(), now.date_naive() + chrono::Days::new(1)];
+        let at = days
+            .iter()
+            .filter_map(|day| day.and_time(clock).and_local_timezone(Local).earliest());
+        let next = at.filter(|at| *at > now).min();
+        return next
+            .map(|at| wire_moment(at.with_timezone(&Utc)))
+            .ok_or_else(wrong);
+    }
+    let span = parse_span(text).map_err(|_no_span| wrong())?;
+    let span = chrono::Duration::from_std(span).map_err(|_too_long| wrong())?;
+    let at = Utc::now().checked_add_signed(span).ok_or_else(wrong)?;
+    Ok(wire_moment(at))
+}
+
+fn wire_moment(at: DateTime<Utc>) -> Timestamp {
+    Timestamp {
+        seconds: at.timestamp(),
+        nanos: 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_read_in_three_ways() {
+        let at = parse_moment("2026-12-01T18:00:00Z").expect("a time");
+        assert_eq!(at.seconds, 1_796_148_000);
+        let now = Utc::now().timestamp();
+        let clock = parse_moment("18:00").expect("a clock time").seconds;
+        assert!(clock > now && clock <= now + 25 * 3_600);
+        let span = parse_moment("2h").expect("a span").seconds;
+        assert!((now + 7_200..now + 7_300).contains(&span));
+        for wrong in ["", "soon", "25:00", "-2h"] {
+            assert!(parse_moment(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn spans_have_two_parts() {

@@ -1,0 +1,172 @@
+//! A sweep from its files to an array in the queue: every task is read and checked before the first is kept.
+
+use stepcast_proto::v1;
+use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::model::limits::ARRAY_MAX;
+use stepcast_scheduler::{Command, Rejection, Reply, RequestId};
+use tonic::{Code, Status};
+
+use super::estimates::for_job;
+use super::jobs::{Jobs, request_id};
+use super::submit::{check_fit, check_gpus, check_time, is_settled, not_staged};
+use super::unexpected;
+use crate::staging::Put;
+use crate::status::{Refusal, bad_field};
+use crate::submission::Submission;
+use crate::{convert, names, reading, status};
+
+impl Jobs {
+    /// Puts a sweep into the queue.
+    pub(crate) async fn submit_array(
+        &self,
+        request: v1::SubmitArrayRequest,
+    ) -> Result<v1::SubmitArrayResponse, Status> {
+        let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
+        let count = request.tasks.len();
+        if count == 0 || count > ARRAY_MAX {
+            return Err(status::rejection(Rejection::ArraySize {
+                max: ARRAY_MAX as u32,
+                asked: u32::try_from(count).unwrap_or(u32::MAX),
+            }));
+        }
+        let mut tasks: Vec<(StagingId, Submission)> = Vec::with_capacity(count);
+        let mut first = None;
+        for (index, task) in request.tasks.into_iter().enumerate() {
+            let files = replaced(&request.files, task.files);
+            let (submission, reading) = reading::read(files, request.sample_counts.clone())
+                .map_err(|error| of_task(index, error))?;
+            let staging = submission.staging(id);
+            if tasks.iter().any(|(other, _)| *other == staging) {
+                let what = "this task has the same files as one before it";
+                return Err(bad_field(&format!("tasks[{index}]"), what));
+            }
+            match &first {
+                None => first = Some(reading),
+                Some(first) if first.workload != reading.workload => {
+                    return Err(another_workload(index));
+                }
+                Some(_) => {}
+            }
+            tasks.push((staging, submission));
+        }
+        let Some(reading) = first else {
+            return Err(bad_field("tasks", "there is none"));
+        };
+        let mut spec = convert::wishes(
+            request.wishes.unwrap_or_default(),
+            reading.workload.clone(),
+            tasks[0].0,
+            |name| self.team(name),
+        )?;
+        check_gpus(&spec.workload, spec.gpu_count)?;
+        check_fit(self, Some(id), &spec).await?;
+        let estimates = for_job(&self.context, &spec).await?;
+        check_time(self, id, &spec, &estimates)?;
+        self.expect(&mut spec, &estimates);
+        let notes = reading.notes.iter().map(convert::note).collect();
+        if request.validate_only {
+            return Ok(v1::SubmitArrayResponse {
+                notes,
+                estimates,
+                ..v1::SubmitArrayResponse::default()
+            });
+        }
+        let mut new = Vec::new();
+        for (staging, submission) in &tasks {
+            let put = self.context.staging.put(*staging, submission.files()).await;
+            if put.map_err(not_staged)? == Put::New {
+                new.push(*staging);
+            }
+        }
+        let command = Command::SubmitArray {
+            spec: Box::new(spec),
+            tasks: tasks.iter().map(|(staging, _)| *staging).collect(),
+            parallel: request.parallel,
+        };
+        let proposed = self.context.handle.propose(command, Some(id)).await;
+        if is_settled(&proposed) {
+            self.drop_unneeded(&new).await;
+        }
+        match proposed.map_err(status::propose)? {
+            Reply::ArraySubmitted { array, tasks } => Ok(v1::SubmitArrayResponse {
+                array: names::of_job(array),
+                jobs: (0..u64::from(tasks))
+                    .map(|task| names::of_job(JobId(array.0 + task)))
+                    .collect(),
+                notes,
+                estimates,
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends every job of an array that is not over.
+    pub(crate) async fn cancel_array(
+        &self,
+        request: v1::CancelArrayRequest,
+    ) -> Result<v1::CancelArrayResponse, Status> {
+        let id = names::job("name", &request.name)?;
+        let request_id = request_id(&request.request_id)?;
+        let part = self
+            .context
+            .handle
+            .read(|state| Some(state.job(id)?.spec.terms.array));
+        let part = part.await.map_err(status::read)?;
+        let part = part.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
+        let array = part.map(|part| part.array).ok_or_else(|| {
+            Refusal::new(
+                Code::FailedPrecondition,
+                "NO_ARRAY",
+                "this job is no part of an array",
+            )
+            .hint("end a job by itself with `stepcast job cancel`")
+        })?;
+        let cancelled = self
+            .context
+            .handle
+            .propose(Command::CancelArray { array }, request_id)
+            .await;
+        match cancelled.map_err(|error| status::propose_about(error, &request.name))? {
+            Reply::ArrayCancelled { count } => Ok(v1::CancelArrayResponse { count }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Removes files that no job has come for.
+    async fn drop_unneeded(&self, staged: &[StagingId]) {
+        for staging in staged {
+            let needed = self
+                .context
+                .handle
+                .read_stale(|state| state.needs_staging(staging));
+            if !needed && let Err(error) = self.context.staging.remove(*staging).await {
+                tracing::warn!(error = ?error, "files of a sweep that was not taken are left to the sweep");
+            }
+        }
+    }
+}
+
+/// The files of all, with those of one task in the place of the same role's.
+fn replaced(all: &[v1::JobFile], own: Vec<v1::JobFile>) -> Vec<v1::JobFile> {
+    let kept = all
+        .iter()
+        .filter(|file| own.iter().all(|other| other.role != file.role));
+    kept.cloned().chain(own.iter().cloned()).collect()
+}
+
+fn another_workload(index: usize) -> Status {
+    bad_field(
+        &format!("tasks[{index}]"),
+        "this task asks for other work than the first: a sweep may change what leaves steps and their time as they are, such as the learning rate or the seed; submit the others by themselves",
+    )
+}
+
+fn of_task(index: usize, error: Status) -> Status {
+    let message = format!("task {index}: {}", error.message());
+    Status::with_details_and_metadata(
+        error.code(),
+        message,
+        error.details().to_vec().into(),
+        error.metadata().clone(),
+    )
+}

@@ -1,0 +1,168 @@
+//! What people change about a job that waits: what it asks for, and whether it may cost what it costs.
+
+use stepcast_proto::v1;
+use stepcast_scheduler::Command;
+use stepcast_scheduler::model::{JobSpec, JobState};
+use tonic::Status;
+
+use super::jobs::{Jobs, request_id};
+use super::submit::{check_fit, check_gpus};
+use crate::freshness::Freshness;
+use crate::{convert, names, status};
+
+/// The wishes that can be changed, by their names on the wire.
+const WISHES: [&str; 18] = [
+    "display_name",
+    "gpu_count",
+    "allow",
+    "min_memory_gib",
+    "labels",
+    "objective",
+    "max_price_per_hour_usd_micros",
+    "max_cost_usd_micros",
+    "max_runtime",
+    "priority",
+    "retry_limit",
+    "team",
+    "not_before_time",
+    "finish_by_time",
+    "avoid_labels",
+    "spread_key",
+    "min_run_time",
+    "preemptions_max",
+];
+
+impl Jobs {
+    /// Has a waiting job ask for something else.
+    pub(crate) async fn update(
+        &self,
+        request: v1::UpdateJobRequest,
+    ) -> Result<v1::UpdateJobResponse, Status> {
+        let id = names::job("name", &request.name)?;
+        let request_id = request_id(&request.request_id)?;
+        let paths = request.update_mask.map_or_else(Vec::new, |mask| mask.paths);
+        if let Some(unknown) = paths.iter().find(|path| !WISHES.contains(&path.as_str())) {
+            let known = WISHES.join(", ");
+            let what = format!(
+                "{} cannot be changed; there are {known}",
+                status::shown(unknown)
+            );
+            return Err(status::bad_field("update_mask", what));
+        }
+        let now_ms = self.context.handle.now_ms();
+        let found = self.context.handle.read(|state| {
+            let job = state.job(id)?;
+            Some((
+                job.spec.clone(),
+                job.seq(),
+                job.state,
+                convert::job(&job, state, now_ms),
+            ))
+        });
+        let found = found.await.map_err(status::read)?;
+        let (was, seq, state, told) =
+            found.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
+        if !request.etag.is_empty() && request.etag != told.etag {
+            return Err(status::rejection(stepcast_scheduler::Rejection::Changed));
+        }
+        if state != JobState::Pending {
+            return Err(status::rejection(stepcast_scheduler::Rejection::NotWaiting));
+        }
+        let wishes = mixed(
+            told.wishes.unwrap_or_default(),
+            request.wishes.unwrap_or_default(),
+            &paths,
+        );
+        let mut asked = convert::wishes(wishes, was.workload.clone(), was.staging, |name| {
+            self.team(name)
+        })?;
+        asked.trainer = was.trainer;
+        asked.terms.expected_cost = was.terms.expected_cost;
+        asked.terms.array = was.terms.array;
+        asked.terms.owner = was.terms.owner;
+        check_gpus(&asked.workload, asked.gpu_count)?;
+        if needs_another_look(&was, &asked) {
+            check_fit(self, None, &asked).await?;
+        }
+        let command = Command::UpdateJob {
+            job: id,
+            spec: Box::new(asked),
+            // With a request id the same change may come a second time, when the job is another one already.
+            seq: request_id.is_none().then_some(seq),
+        };
+        let proposed = self.context.handle.propose(command, request_id).await;
+        proposed.map_err(|error| status::propose_about(error, &request.name))?;
+        let job = self.job(id, &request.name, Freshness::Stale).await?;
+        Ok(v1::UpdateJobResponse { job: Some(job) })
+    }
+
+    /// Lets a job cost what it costs.
+    pub(crate) async fn approve(
+        &self,
+        request: v1::ApproveJobRequest,
+    ) -> Result<v1::ApproveJobResponse, Status> {
+        let id = names::job("name", &request.name)?;
+        let request_id = request_id(&request.request_id)?;
+        let approved = self
+            .context
+            .handle
+            .propose(Command::ApproveJob { job: id }, request_id)
+            .await;
+        approved.map_err(|error| status::propose_about(error, &request.name))?;
+        let job = self.job(id, &request.name, Freshness::Stale).await?;
+        Ok(v1::ApproveJobResponse { job: Some(job) })
+    }
+}
+
+/// Whether a change could make a job one that no worker can hold.
+fn needs_another_look(was: &JobSpec, asked: &JobSpec) -> bool {
+    let narrows = |spec: &JobSpec| {
+        (
+            spec.gpu_count,
+            spec.allow.clone(),
+            spec.min_memory_gib,
+            spec.labels.clone(),
+            spec.max_price_per_hour,
+            spec.max_cost,
+            spec.terms.avoid.clone(),
+        )
+    };
+    narrows(was) != narrows(asked)
+}
+
+/// The wishes with those of `paths` taken from `asked`; all of them without any path.
+fn mixed(was: v1::JobWishes, asked: v1::JobWishes, paths: &[String]) -> v1::JobWishes {
+    let mut wishes = if paths.is_empty() {
+        asked.clone()
+    } else {
+        was.clone()
+    };
+    wishes.trainer = was.trainer;
+    for path in paths {
+        match path.as_str() {
+            "display_name" => wishes.display_name.clone_from(&asked.display_name),
+            "gpu_count" => wishes.gpu_count = asked.gpu_count,
+            "allow" => wishes.allow.clone_from(&asked.allow),
+            "min_memory_gib" => wishes.min_memory_gib = asked.min_memory_gib,
+            "labels" => wishes.labels.clone_from(&asked.labels),
+            "objective" => wishes.objective = asked.objective,
+            "max_price_per_hour_usd_micros" => {
+                wishes.max_price_per_hour_usd_micros = asked.max_price_per_hour_usd_micros;
+            }
+            "max_cost_usd_micros" => wishes.max_cost_usd_micros = asked.max_cost_usd_micros,
+            "max_runtime" => wishes.max_runtime = asked.max_runtime,
+            "priority" => wishes.priority = asked.priority,
+            "retry_limit" => wishes.retry_limit = asked.retry_limit,
+            "team" => wishes.team.clone_from(&asked.team),
+            "not_before_time" => wishes.not_before_time = asked.not_before_time,
+            "finish_by_time" => wishes.finish_by_time = asked.finish_by_time,
+            "avoid_labels" => wishes.avoid_labels.clone_from(&asked.avoid_labels),
+            "spread_key" => wishes.spread_key.clone_from(&asked.spread_key),
+            "min_run_time" => wishes.min_run_time = asked.min_run_time,
+            "preemptions_max" => wishes.preemptions_max = asked.preemptions_max,
+            // Looked for before.
+            _ => {}
+        }
+    }
+    wishes
+}

@@ -1,0 +1,98 @@
+//! Teams and the policy by which the cluster decides.
+
+use stepcast_proto::v1;
+use stepcast_scheduler::model::TeamName;
+use stepcast_scheduler::{Command, Reply};
+use tonic::Status;
+
+use super::jobs::request_id;
+use super::unexpected;
+use crate::context::Context;
+use crate::freshness::Freshness;
+use crate::{convert, names, status};
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct Scheduling(pub(crate) Context);
+
+impl Scheduling {
+    /// Every team.
+    pub(crate) async fn list_teams(
+        &self,
+        freshness: Freshness,
+    ) -> Result<v1::ListTeamsResponse, Status> {
+        let now_ms = self.0.handle.now_ms();
+        let teams = freshness.read(&self.0.handle, |state| {
+            let teams = state.teams().map(|team| convert::team(team, state, now_ms));
+            teams.collect()
+        });
+        Ok(v1::ListTeamsResponse {
+            teams: teams.await?,
+        })
+    }
+
+    /// Makes a team, or gives one other rules.
+    pub(crate) async fn set_team(
+        &self,
+        request: v1::SetTeamRequest,
+    ) -> Result<v1::SetTeamResponse, Status> {
+        let asked = request.team.unwrap_or_default();
+        let name = names::team("team.name", &asked.name)?;
+        let rules = convert::team_rules(&asked)?;
+        let command = Command::SetTeam { name, rules };
+        let id = match self.propose(command, &request.request_id).await? {
+            Reply::TeamSet { team } => team,
+            other => return Err(unexpected(&other)),
+        };
+        let now_ms = self.0.handle.now_ms();
+        // Applied here already.
+        let team = self.0.handle.read_stale(|state| {
+            let team = state.team(id)?;
+            Some(convert::team(team, state, now_ms))
+        });
+        Ok(v1::SetTeamResponse { team })
+    }
+
+    /// Forgets a team.
+    pub(crate) async fn remove_team(
+        &self,
+        request: v1::RemoveTeamRequest,
+    ) -> Result<v1::RemoveTeamResponse, Status> {
+        let name: TeamName = names::team("name", &request.name)?;
+        self.propose(Command::RemoveTeam { name }, &request.request_id)
+            .await?;
+        Ok(v1::RemoveTeamResponse {})
+    }
+
+    /// The policy.
+    pub(crate) async fn get_policy(
+        &self,
+        freshness: Freshness,
+    ) -> Result<v1::GetPolicyResponse, Status> {
+        let policy = freshness.read(&self.0.handle, |state| convert::policy(state.policy()));
+        Ok(v1::GetPolicyResponse {
+            policy: Some(policy.await?),
+        })
+    }
+
+    /// Has the cluster decide by another policy.
+    pub(crate) async fn set_policy(
+        &self,
+        request: v1::SetPolicyRequest,
+    ) -> Result<v1::SetPolicyResponse, Status> {
+        let asked = request.policy.unwrap_or_default();
+        let now = self.0.handle.read(|state| *state.policy()).await;
+        let policy = convert::changed_policy(&now.map_err(status::read)?, &asked)?;
+        self.propose(Command::SetPolicy { policy }, &request.request_id)
+            .await?;
+        Ok(v1::SetPolicyResponse {
+            policy: Some(convert::policy(&policy)),
+        })
+    }
+
+    async fn propose(&self, command: Command, request: &str) -> Result<Reply, Status> {
+        let request = request_id(request)?;
+        let proposed = self.0.handle.propose(command, request).await;
+        proposed.map_err(status::propose)
+    }
+}

@@ -1,0 +1,292 @@
+//! Teams, terms, sweeps, changes and approvals as callers see them.
+
+use prost_types::FieldMask;
+use stepcast_proto::v1;
+use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::support::{CONFIG, Server, files, reason, submission};
+
+fn scheduling(server: &Server) -> SchedulingServiceClient<Channel> {
+    SchedulingServiceClient::new(server.channel.clone())
+}
+
+/// A server whose log has reached the newest format.
+async fn raised() -> Server {
+    let server = Server::start().await;
+    while server.handle.status().log_format < stepcast_cluster::LOG_FORMAT as u16 {
+        tokio::task::yield_now().await;
+    }
+    server
+}
+
+async fn set(server: &Server, team: v1::Team) -> Result<v1::Team, tonic::Status> {
+    let request = v1::SetTeamRequest {
+        team: Some(team),
+        request_id: String::new(),
+    };
+    let set = scheduling(server).set_team(request).await?;
+    Ok(set.into_inner().team.unwrap())
+}
+
+fn named(name: &str) -> v1::Team {
+    v1::Team {
+        name: format!("teams/{name}"),
+        ..v1::Team::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn teams_are_made_listed_and_forgotten() {
+    let server = raised().await;
+    let part = v1::Team {
+        weight: 3,
+        gpu_quota: Some(2),
+        budget_usd_micros: Some(9_000_000),
+        budget_period: v1::BudgetPeriod::Month.into(),
+        ..named("acme/vision")
+    };
+    let orphan = set(&server, part.clone()).await.unwrap_err();
+    assert_eq!(
+        (orphan.code(), reason(&orphan).as_str()),
+        (Code::NotFound, "NO_SUCH_TEAM")
+    );
+    set(&server, named("acme")).await.unwrap();
+    let made = set(&server, part).await.unwrap();
+    assert_eq!(
+        (made.weight, made.gpu_quota, made.budget_usd_micros),
+        (3, Some(2), Some(9_000_000))
+    );
+    for (weight, quota) in [(-1, None), (10_001, None), (1, Some(0))] {
+        let wrong = v1::Team {
+            weight,
+            gpu_quota: quota,
+            ..named("acme")
+        };
+        let refused = set(&server, wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{weight} {quota:?}");
+    }
+    let listed = scheduling(&server)
+        .list_teams(v1::ListTeamsRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let names: Vec<&str> = listed.teams.iter().map(|team| team.name.as_str()).collect();
+    assert_eq!(names, ["teams/default", "teams/acme", "teams/acme/vision"]);
+
+    let mut wide = submission('1');
+    wide.wishes = Some(v1::JobWishes {
+        team: "teams/acme/vision".to_owned(),
+        gpu_count: 4,
+        ..v1::JobWishes::default()
+    });
+    let refused = server.jobs().submit_job(wide.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), "OVER_QUOTA", "{refused:?}");
+    wide.wishes.as_mut().unwrap().gpu_count = 2;
+    let job = server
+        .jobs()
+        .submit_job(wide)
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    assert_eq!(job.wishes.unwrap().team, "teams/acme/vision");
+
+    let remove = |name: &str| v1::RemoveTeamRequest {
+        name: format!("teams/{name}"),
+        request_id: String::new(),
+    };
+    let refused = scheduling(&server)
+        .remove_team(remove("acme/vision"))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), "TEAM_IN_USE");
+    let cancel = v1::CancelJobRequest {
+        name: job.name,
+        request_id: String::new(),
+    };
+    server.jobs().cancel_job(cancel).await.unwrap();
+    scheduling(&server)
+        .remove_team(remove("acme/vision"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_job_is_changed_and_approved() {
+    let server = raised().await;
+    let job = server
+        .jobs()
+        .submit_job(submission('1'))
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    let change = |path: &str, etag: &str, wishes: v1::JobWishes| v1::UpdateJobRequest {
+        name: job.name.clone(),
+        wishes: Some(wishes),
+        update_mask: Some(FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+        etag: etag.to_owned(),
+        request_id: String::new(),
+    };
+    let eager = v1::JobWishes {
+        priority: 7,
+        allow: vec!["h100".to_owned()],
+        ..v1::JobWishes::default()
+    };
+    let changed = server
+        .jobs()
+        .update_job(change("priority", &job.etag, eager.clone()))
+        .await
+        .unwrap();
+    let changed = changed.into_inner().job.unwrap();
+    let wishes = changed.wishes.unwrap();
+    // Only what was named has changed.
+    assert_eq!((wishes.priority, wishes.allow.len()), (7, 0));
+    let stale = server
+        .jobs()
+        .update_job(change("priority", &job.etag, eager.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (stale.code(), reason(&stale).as_str()),
+        (Code::Aborted, "CHANGED")
+    );
+    let unknown = server
+        .jobs()
+        .update_job(change("trainer", "", eager))
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::InvalidArgument);
+
+    let approve = v1::ApproveJobRequest {
+        name: job.name.clone(),
+        request_id: String::new(),
+    };
+    let approved = server
+        .jobs()
+        .approve_job(approve)
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    assert!(approved.approve_time.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_is_taken_whole_or_not_at_all() {
+    let server = raised().await;
+    let task = |config: String| v1::ArrayTaskFiles {
+        files: files(&config).into_iter().take(1).collect(),
+    };
+    let rate = |rate: u32| task(CONFIG.replacen('{', &format!("{{\"learning_rate\": {rate},"), 1));
+    let sweep = |tasks: Vec<v1::ArrayTaskFiles>| v1::SubmitArrayRequest {
+        request_id: "5".repeat(32),
+        files: files(CONFIG),
+        sample_counts: submission('5').sample_counts,
+        tasks,
+        parallel: 2,
+        ..v1::SubmitArrayRequest::default()
+    };
+    for (tasks, why) in [
+        (vec![], "none"),
+        (vec![rate(1), rate(1)], "twice the same"),
+        (
+            vec![rate(1), task(CONFIG.replace("150", "151"))],
+            "other work",
+        ),
+        (vec![rate(1); 1_001], "too many"),
+    ] {
+        let refused = server.jobs().submit_array(sweep(tasks)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{why}: {refused:?}");
+        assert_eq!(server.staged().len(), 0, "{why}");
+    }
+    let array = server
+        .jobs()
+        .submit_array(sweep(vec![rate(1), rate(2), rate(3)]))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((array.jobs.len(), server.staged().len()), (3, 3));
+    // The same request has the same answer.
+    let again = server
+        .jobs()
+        .submit_array(sweep(vec![rate(1), rate(2), rate(3)]))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (again.array.as_str(), server.staged().len()),
+        (array.array.as_str(), 3)
+    );
+    let last = v1::GetJobRequest {
+        name: array.jobs[2].clone(),
+    };
+    let last = server
+        .jobs()
+        .get_job(last)
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    let part = last.array_task.unwrap();
+    assert_eq!((part.index, part.tasks, part.parallel), (2, 3, 2));
+    let cancel = v1::CancelArrayRequest {
+        name: array.jobs[1].clone(),
+        request_id: String::new(),
+    };
+    assert_eq!(
+        server
+            .jobs()
+            .cancel_array(cancel)
+            .await
+            .unwrap()
+            .into_inner()
+            .count,
+        3
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_is_set_and_one_that_is_none_is_refused() {
+    let server = raised().await;
+    let set = |aim: &str, preemptions_max| v1::SetPolicyRequest {
+        policy: Some(v1::Policy {
+            aim: aim.to_owned(),
+            preemptions_max,
+            ..v1::Policy::default()
+        }),
+        request_id: String::new(),
+    };
+    let policy = scheduling(&server)
+        .set_policy(set("fifo", None))
+        .await
+        .unwrap()
+        .into_inner()
+        .policy
+        .unwrap();
+    assert_eq!(
+        (policy.aim.as_str(), policy.preemption.as_str()),
+        ("fifo", "for-priority")
+    );
+    for (aim, times) in [("quickest", None), ("", Some(200)), ("", Some(400))] {
+        let refused = scheduling(&server)
+            .set_policy(set(aim, times))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{aim} {times:?}");
+    }
+    let kept = scheduling(&server)
+        .get_policy(v1::GetPolicyRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(kept.policy, Some(policy));
+}

@@ -1,0 +1,158 @@
+//! `stepcast submit --sweep`: one submission of many tasks, each with other values of some settings.
+
+use serde_json::Value;
+use stepcast_proto::v1::{
+    ArrayTaskFiles, FileRole, JobFile, SubmitArrayRequest, SubmitArrayResponse,
+};
+
+use crate::client::{Client, timed};
+use crate::failure::Failure;
+use crate::files::Submission;
+
+/// Most tasks of one array, as the server has it.
+const TASKS_MAX: usize = 1_000;
+
+/// A setting and the values that it takes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Setting {
+    name: String,
+    values: Vec<Value>,
+}
+
+/// Reads `learning_rate=1e-4,2e-4`: a value that is no number, truth or null of JSON is a text.
+pub(crate) fn setting(text: &str) -> Result<Setting, String> {
+    let wrong = || format!("`{text}` is no sweep; write one such as learning_rate=1e-4,2e-4");
+    let (name, values) = text.split_once('=').ok_or_else(wrong)?;
+    let values: Vec<Value> = values
+        .split(',')
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
+        .map(|value| serde_json::from_str(value).unwrap_or_else(|_text| Value::from(value)))
+        .collect();
+    if name.is_empty() || values.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Setting {
+        name: name.trim_start_matches('-').to_owned(),
+        values,
+    })
+}
+
+/// The files of every task: each combination of the values, the last setting changing fastest.
+pub(crate) fn tasks(
+    settings: &[Setting],
+    submission: &Submission,
+) -> Result<Vec<ArrayTaskFiles>, Failure> {
+    let count = settings.iter().try_fold(1_usize, |count, setting| {
+        count
+            .checked_mul(setting.values.len())
+            .filter(|count| *count <= TASKS_MAX)
+    });
+    let count = count.ok_or_else(|| {
+        Failure::usage(format!(
+            "a sweep has at most {TASKS_MAX} tasks, and these values make more"
+        ))
+        .hint("submit it in parts, each with some of the values")
+    })?;
+    let role = i32::from(FileRole::Config);
+    let config = submission.files.iter().find(|file| file.role == role);
+    let parsed = config.and_then(|file| {
+        Some((
+            file,
+            serde_json::from_slice::<serde_json::Map<String, Value>>(&file.content).ok()?,
+        ))
+    });
+    let Some((file, config)) = parsed else {
+        return Err(Failure::usage("a sweep changes settings of a config.json")
+            .hint("write the configuration as config.json; other forms cannot be swept"));
+    };
+    let task = |number: usize| {
+        let mut config = config.clone();
+        let mut left = number;
+        for setting in settings.iter().rev() {
+            let value = setting.values[left % setting.values.len()].clone();
+            left /= setting.values.len();
+            // SimpleTuner takes settings with and without the dashes of its command line.
+            let dashed = format!("--{}", setting.name);
+            let key = if config.contains_key(&dashed) {
+                dashed
+            } else {
+                setting.name.clone()
+            };
+            config.insert(key, value);
+        }
+        let content = serde_json::to_vec_pretty(&config);
+        let content = content.map_err(|error| Failure::refused(error.to_string()))?;
+        Ok(ArrayTaskFiles {
+            files: vec![JobFile {
+                role,
+                name: file.name.clone(),
+                content,
+            }],
+        })
+    };
+    (0..count).map(task).collect()
+}
+
+/// Sends a sweep; the same request id each time makes asking again safe.
+pub(crate) async fn send(
+    client: &Client,
+    message: SubmitArrayRequest,
+) -> Result<SubmitArrayResponse, Failure> {
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.submit_array(request).await }
+    });
+    answer.await
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn submission() -> Submission {
+        Submission {
+            files: vec![JobFile {
+                role: FileRole::Config.into(),
+                name: "config.json".to_owned(),
+                content: br#"{"--learning_rate": 1, "seed": 2}"#.to_vec(),
+            }],
+            title: "cats".to_owned(),
+            missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_combination_is_a_task() {
+        let settings = [
+            setting("learning_rate=1e-4,2e-4").unwrap(),
+            setting("seed=1,2,3").unwrap(),
+        ];
+        let tasks = tasks(&settings, &submission()).unwrap();
+        let configs: Vec<Value> = tasks
+            .iter()
+            .map(|task| serde_json::from_slice(&task.files[0].content).unwrap())
+            .collect();
+        assert_eq!(configs.len(), 6);
+        assert_eq!(
+            configs[0],
+            serde_json::json!({"--learning_rate": 1e-4, "seed": 1})
+        );
+        assert_eq!(
+            configs[5],
+            serde_json::json!({"--learning_rate": 2e-4, "seed": 3})
+        );
+    }
+
+    #[test]
+    fn a_sweep_without_end_is_refused() {
+        let many: Vec<String> = (0..1_001).map(|value| value.to_string()).collect();
+        let settings = [setting(&format!("seed={}", many.join(","))).unwrap()];
+        assert!(tasks(&settings, &submission()).is_err());
+        for wrong in ["seed", "seed=", "=1", ""] {
+            assert!(setting(wrong).is_err(), "{wrong}");
+        }
+    }
+}

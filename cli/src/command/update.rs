@@ -1,0 +1,218 @@
+//! `stepcast job update` and `approve`: what a waiting job asks for from here on, and that it may cost what it costs.
+
+use clap::Args;
+use prost_types::FieldMask;
+use stepcast_proto::v1::{ApproveJobRequest, CancelArrayRequest, JobWishes, UpdateJobRequest};
+
+use super::job::get;
+use super::submit::{label, split_hardware, wire_span};
+use super::terms::Terms;
+use crate::client::{self, Client, timed};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::money::{counted, parse_dollars};
+use crate::output::style::{Mark, Tone};
+use crate::output::{json, time};
+
+/// What to change. What is not given stays.
+#[derive(Debug, Args)]
+pub(crate) struct Changes {
+    /// GPU models that it may run on besides those that it allows now, such as a100-80
+    #[arg(long, value_name = "MODEL", value_delimiter = ',')]
+    allow: Vec<String>,
+    /// The only GPU models that it may run on
+    #[arg(
+        long,
+        value_name = "MODEL",
+        value_delimiter = ',',
+        conflicts_with = "allow"
+    )]
+    on: Vec<String>,
+    /// GPUs on one worker: 1, 2, 4 or 8
+    #[arg(long, value_name = "COUNT")]
+    gpus: Option<u32>,
+    /// Least memory of each GPU, in GiB; 0 for no wish
+    #[arg(long, value_name = "GIB")]
+    min_memory: Option<u32>,
+    /// The labels that the worker must carry, instead of those before
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// No label at all
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
+    /// Most that all attempts together may cost, in dollars
+    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    max_cost: Option<u64>,
+    /// Most that the GPUs together may cost an hour, in dollars
+    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    max_price: Option<u64>,
+    /// No limit on what it costs, in all and an hour
+    #[arg(long, conflicts_with_all = ["max_cost", "max_price"])]
+    no_limits: bool,
+    /// Longest time of one attempt, such as 2h or 45m
+    #[arg(long, value_name = "TIME", value_parser = time::parse_span)]
+    max_runtime: Option<std::time::Duration>,
+    /// -10 to 10; higher goes first
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-10..=10))]
+    priority: Option<i32>,
+    /// No time before which it may not begin
+    #[arg(long, conflicts_with = "not_before")]
+    now: bool,
+    /// No label to keep away from, and no key that keeps it from others
+    #[arg(long, conflicts_with_all = ["avoid", "spread"])]
+    anywhere: bool,
+    #[command(flatten)]
+    terms: Terms,
+}
+
+impl Changes {
+    /// The wishes with the changes in them, and their names.
+    fn of(&self, now: &JobWishes) -> (JobWishes, Vec<String>) {
+        let mut wishes = now.clone();
+        let mut paths = self.terms.write(&mut wishes);
+        let mut set = |path| paths.push(path);
+        if !self.allow.is_empty() || !self.on.is_empty() {
+            let models = self
+                .allow
+                .iter()
+                .chain(&self.on)
+                .map(|text| split_hardware(text).0);
+            let models: Vec<String> = models.collect();
+            if !self.on.is_empty() {
+                wishes.allow.clear();
+            }
+            for model in models {
+                if !wishes.allow.contains(&model) {
+                    wishes.allow.push(model);
+                }
+            }
+            set("allow");
+        }
+        if let Some(count) = self.gpus {
+            wishes.gpu_count = count;
+            set("gpu_count");
+        }
+        if let Some(memory) = self.min_memory {
+            wishes.min_memory_gib = memory;
+            set("min_memory_gib");
+        }
+        if !self.labels.is_empty() || self.no_labels {
+            wishes.labels = self.labels.iter().cloned().collect();
+            set("labels");
+        }
+        if self.max_cost.is_some() || self.no_limits {
+            wishes.max_cost_usd_micros = self.max_cost;
+            set("max_cost_usd_micros");
+        }
+        if self.max_price.is_some() || self.no_limits {
+            wishes.max_price_per_hour_usd_micros = self.max_price;
+            set("max_price_per_hour_usd_micros");
+        }
+        if self.max_runtime.is_some() {
+            wishes.max_runtime = self.max_runtime.map(wire_span);
+            set("max_runtime");
+        }
+        if let Some(priority) = self.priority {
+            wishes.priority = priority;
+            set("priority");
+        }
+        if self.now {
+            wishes.not_before_time = None;
+            set("not_before_time");
+        }
+        if self.anywhere {
+            wishes.avoid_labels.clear();
+            wishes.spread_key.clear();
+            set("avoid_labels");
+            set("spread_key");
+        }
+        (wishes, paths.into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// Has a waiting job ask for something else.
+pub(crate) async fn update(
+    context: &Context,
+    client: &Client,
+    name: &str,
+    changes: &Changes,
+) -> Result<(), Failure> {
+    let job = get(client, name).await?;
+    let (wishes, paths) = changes.of(&job.wishes.clone().unwrap_or_default());
+    if paths.is_empty() {
+        return Err(
+            Failure::usage("nothing to change was given").hint("see `stepcast job update --help`")
+        );
+    }
+    let message = UpdateJobRequest {
+        name: name.to_owned(),
+        wishes: Some(wishes),
+        update_mask: Some(FieldMask { paths }),
+        etag: job.etag,
+        request_id: client::request_id(),
+    };
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.update_job(request).await }
+    });
+    let job = answer.await?.job.unwrap_or_default();
+    let (output, id) = (&context.output, json::id(name));
+    if output.json {
+        return output.json(&json::job(&job));
+    }
+    output.marked(Mark::Done, Tone::Good, format!("job {id} changed"));
+    output.next(format!("stepcast job why {id}"));
+    Ok(())
+}
+
+/// Lets a job cost what it costs.
+pub(crate) async fn approve(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+    let message = ApproveJobRequest {
+        name: name.to_owned(),
+        request_id: client::request_id(),
+    };
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.approve_job(request).await }
+    });
+    let job = answer.await?.job.unwrap_or_default();
+    let (output, id) = (&context.output, json::id(name));
+    if output.json {
+        return output.json(&json::job(&job));
+    }
+    output.marked(Mark::Done, Tone::Good, format!("job {id} approved"));
+    output.next(format!("stepcast job watch {id}"));
+    Ok(())
+}
+
+/// Ends every job of an array that is not over.
+pub(crate) async fn cancel_array(
+    context: &Context,
+    client: &Client,
+    name: &str,
+) -> Result<(), Failure> {
+    let message = CancelArrayRequest {
+        name: name.to_owned(),
+        request_id: client::request_id(),
+    };
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.cancel_array(request).await }
+    });
+    let count = answer.await?.count;
+    let output = &context.output;
+    if output.json {
+        return output.json(&serde_json::json!({ "array": json::id(name), "cancelled": count }));
+    }
+    let jobs = counted(count.into(), "job", "jobs");
+    output.marked(
+        Mark::Done,
+        Tone::Good,
+        format!("{jobs} of the array cancelled, or asked to end"),
+    );
+    output.next("stepcast jobs");
+    Ok(())
+}
