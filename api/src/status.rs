@@ -1,5 +1,7 @@
 //! Every refusal as a `google.rpc.Status`: its code, a stable reason, and what a person or a program can do about it.
 
+mod rejected;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use stepcast_scheduler::Rejection;
 use stepcast_scheduler::ids::InstanceId;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
+
+pub(crate) use rejected::rejection;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "stepcast";
@@ -205,7 +209,7 @@ pub(crate) fn missing(missing: &Missing, dataset: Option<&str>) -> Status {
 pub(crate) fn propose(error: ProposeError) -> Status {
     let message = error.to_string();
     match error {
-        ProposeError::Rejected(rejection) => self::rejection(rejection),
+        ProposeError::Rejected(refused) => rejection(refused),
         ProposeError::NotLeader { leader } => not_leader(leader),
         ProposeError::OutcomeUnknown => Refusal::new(Code::Unavailable, "OUTCOME_UNKNOWN", message)
             .hint("ask again with the same request id: it takes effect once")
@@ -322,61 +326,6 @@ fn hinted(refusal: Refusal, error: &stepcast_estimator::Error) -> Status {
     match error.hint() {
         Some(hint) => refusal.hint(hint).into(),
         None => refusal.into(),
-    }
-}
-
-/// A command that the state refuses.
-pub(crate) fn rejection(rejection: Rejection) -> Status {
-    let (reason, message) = (rejection.code(), rejection.to_string());
-    let refuse = |code| Refusal::new(code, reason, message.clone());
-    match rejection {
-        Rejection::NoSuchJob => not_found("jobs", "a job", "jobs"),
-        Rejection::NoSuchWorker => not_found("workers", "a worker", "workers"),
-        Rejection::NoSuchToken => not_found("workerTokens", "a worker token", "workerTokens"),
-        Rejection::InvalidSpec(error) => {
-            refuse(Code::InvalidArgument).fields(vec![FieldViolation::new("wishes", error.to_string())]).into()
-        }
-        Rejection::InvalidInventory { .. } => refuse(Code::InvalidArgument).into(),
-        Rejection::RequestIdReused => refuse(Code::AlreadyExists)
-            .hint("draw a new request id for every new request; send the same one only with the same request")
-            .into(),
-        Rejection::StagingInUse => refuse(Code::AlreadyExists).into(),
-        Rejection::JobOver { .. } => refuse(Code::FailedPrecondition).into(),
-        Rejection::StaleEpoch { given, newest } => refuse(Code::FailedPrecondition)
-            .with("given", given)
-            .with("newest", newest.map_or_else(String::new, |newest| newest.to_string()))
-            .into(),
-        Rejection::AttemptOver { epoch } => refuse(Code::FailedPrecondition).with("epoch", epoch).into(),
-        Rejection::InvalidToken => invalid_token(),
-        Rejection::TokenInUse { worker, instance, .. } => token_in_use(message, worker, instance),
-        Rejection::NameTaken { .. } => refuse(Code::AlreadyExists)
-            .hint("choose another name, or revoke the token that has it")
-            .into(),
-        Rejection::TokenExists => refuse(Code::AlreadyExists).into(),
-        Rejection::GpusInUse => refuse(Code::FailedPrecondition).retry(RETRY_FULL).into(),
-        Rejection::StaleInstance => stale_instance(message),
-        Rejection::Full { what } => refuse(Code::ResourceExhausted).quota(what, &message).retry(RETRY_FULL).into(),
-        Rejection::Busy => refuse(Code::ResourceExhausted).retry(RETRY_FULL).into(),
-        Rejection::TooMany { .. } => refuse(Code::InvalidArgument).into(),
-        Rejection::OutOfOrder => refuse(Code::Internal).into(),
-        Rejection::NoSuchTeam { name } => not_found("teams", "a team", &format!("teams/{name}")),
-        Rejection::TeamInUse { .. } | Rejection::NotWaiting => {
-            refuse(Code::FailedPrecondition).into()
-        }
-        Rejection::InvalidTeam { .. }
-        | Rejection::InvalidPolicy
-        | Rejection::ArraySize { .. }
-        | Rejection::AbovePriority { .. } => refuse(Code::InvalidArgument).into(),
-        Rejection::OverQuota { ref team, .. } => refuse(Code::FailedPrecondition)
-            .hint("ask for fewer GPUs, or have the team's quota raised")
-            .quota(team.as_str(), &message)
-            .into(),
-        Rejection::Changed => refuse(Code::Aborted)
-            .hint("look at the job again, and ask for the change again if it still makes sense")
-            .into(),
-        Rejection::NotYet => refuse(Code::FailedPrecondition)
-            .hint("`stepcast cluster status` shows which node is older")
-            .into(),
     }
 }
 
