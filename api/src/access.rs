@@ -1,62 +1,103 @@
 //! Who calls, and what they may: one function decides, and what it does not know it denies.
 
 mod calls;
-mod permission;
 mod ticket;
 
-use std::fmt;
+use stepcast_scheduler::accounts::{Actor, User};
+use stepcast_scheduler::ids::{OrgId, UserId};
+use stepcast_scheduler::model::{Job, Owner};
+use tonic::{Code, Request, Status};
 
-use tonic::{Code, Status};
+pub(crate) use calls::{Needed, of_call};
+pub(crate) use stepcast_scheduler::accounts::{Permission, Role};
+pub(crate) use ticket::{Claims, GOOD_FOR as TICKET_LIFE, PREFIX as TICKET_PREFIX, Tickets};
 
-pub(crate) use calls::of_call;
-pub(crate) use permission::{Permission, Role};
-pub(crate) use ticket::{Claims, GOOD_FOR as TICKET_LIFE, Tickets};
-
-use crate::status::Refusal;
+use crate::status::{self, Refusal};
 
 /// Somebody who calls, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// What they are.
     pub(crate) role: Role,
+    /// Where; an operator has no organisation.
+    pub(crate) org: Option<OrgId>,
+    /// Who; none for who has shown the server's own access token, or was asked for none.
+    pub(crate) user: Option<UserId>,
     /// Whether anybody at all may call here, so that nothing is known of them.
-    pub(crate) anybody: bool,
+    anybody: bool,
 }
 
 impl Caller {
     /// Whoever reaches a server that asks nobody who they are.
     pub(crate) const ANYBODY: Self = Self {
         role: Role::Operator,
+        org: None,
+        user: None,
         anybody: true,
     };
 
     /// Who has shown the server's own access token.
     pub(crate) const OPERATOR: Self = Self {
-        role: Role::Operator,
         anybody: false,
+        ..Self::ANYBODY
     };
-}
 
-impl Caller {
+    /// Somebody who is known.
+    pub(crate) const fn of(user: &User) -> Self {
+        Self {
+            role: user.role,
+            org: user.org,
+            user: Some(user.id),
+            anybody: false,
+        }
+    }
+
+    /// Who has made this call, which was let in.
+    pub(crate) fn by<T>(request: &Request<T>) -> Result<Self, Status> {
+        let caller = request.extensions().get::<Self>().cloned();
+        caller.ok_or_else(|| status::access_denied("nobody is known to have made this call"))
+    }
+
     /// A number that no other caller has; none for whom nothing is known of.
     pub(crate) fn number(&self) -> Option<u64> {
-        (!self.anybody).then_some(0)
+        let user = self.user.map_or(0, |UserId(user)| user);
+        (!self.anybody).then_some(user)
     }
 
-    /// Who they are, as an account says it.
-    pub(crate) fn user_text(&self) -> String {
-        self.role.name().to_owned()
+    /// Whether anybody at all may call here, so that nothing is known of them.
+    pub(crate) const fn is_anybody(&self) -> bool {
+        self.anybody
     }
 
-    /// Where, as an account says it.
-    pub(crate) fn org_text(&self) -> String {
-        String::new()
+    /// In whose name a command goes into the log; nobody's where nobody is asked.
+    pub(crate) fn actor(&self) -> Option<Actor> {
+        (!self.anybody).then_some(Actor {
+            user: self.user,
+            org: self.org,
+            role: self.role,
+        })
     }
-}
 
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.role.name())
+    /// Whose a job is that they submit.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        Some(Owner {
+            org: self.org?,
+            user: self.user?,
+        })
+    }
+
+    /// Whether a job is of their organisation; an operator sees all.
+    pub(crate) fn sees(&self, job: &Job) -> bool {
+        let of = job.spec.terms.owner.map(|owner| owner.org);
+        self.role == Role::Operator || (self.org.is_some() && of == self.org)
+    }
+
+    /// What they need to end or change this job.
+    pub(crate) fn to_change(&self, job: &Job) -> Permission {
+        match job.spec.terms.owner {
+            Some(owner) if Some(owner.user) == self.user => Permission::ChangeJobs,
+            _ => Permission::ChangeJobsOfOthers,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 
-use crate::access::{authorise, of_call};
+use crate::access::{Needed, authorise, of_call};
 use crate::auth::People;
 use crate::status;
 
@@ -33,14 +33,20 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let admitted = self.1.caller_of(request.headers()).and_then(|caller| {
-            let permission = of_call(request.uri().path()).ok_or_else(status::no_such_call)?;
-            authorise(&caller, permission)?;
-            Ok(caller)
+        let needed = of_call(request.uri().path()).ok_or_else(status::no_such_call);
+        let admitted = needed.and_then(|needed| match needed {
+            Needed::Nothing => Ok(None),
+            Needed::This(permission) => {
+                let caller = self.1.caller_of(request.headers())?;
+                authorise(&caller, permission)?;
+                Ok(Some(caller))
+            }
         });
         match admitted {
             Ok(caller) => {
-                request.extensions_mut().insert(caller);
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
+                }
                 Either::Left(self.0.call(request))
             }
             Err(status) => Either::Right(ready(Ok(status.into_http()))),

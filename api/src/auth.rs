@@ -5,14 +5,16 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
+use ring::hmac;
 use sha2::{Digest, Sha256};
 use stepcast_cluster::Handle;
-use stepcast_scheduler::ids::{TokenHash, WorkerId};
+use stepcast_scheduler::accounts::User;
+use stepcast_scheduler::ids::{OrgId, TokenHash, UserId, WorkerId};
 use stepcast_scheduler::model::Inventory;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::access::{Caller, Claims, TICKET_LIFE, Tickets};
+use crate::access::{Caller, Claims, TICKET_LIFE, TICKET_PREFIX, Tickets};
 use crate::status;
 
 /// Shortest access token: 128 bits in hexadecimal or base64 are longer than this, words that can be guessed are not.
@@ -21,8 +23,20 @@ const ACCESS_TOKEN_BYTES_MIN: usize = 16;
 /// Longest secret that is looked at: ours have 68 bytes, and a header is read before anything is known of its sender.
 const SECRET_BYTES_MAX: usize = 512;
 
-/// Random bytes of a worker token's secret.
-const WORKER_SECRET_BYTES: usize = 32;
+/// The organisation of who has nothing but the server's own access token.
+const OWN_ORG: &str = "main";
+
+/// What operators call where they are, when they exchange a token.
+const OPERATORS: &str = "operators";
+
+/// How a person's long-lived token begins.
+const REFRESH_PREFIX: &str = "scr1_";
+
+/// How what lets the first operator in begins.
+const FIRST_PREFIX: &str = "sco1_";
+
+/// Random bytes of a secret.
+const SECRET_BYTES: usize = 32;
 
 /// How a worker token's secret begins, so that it is known for one where it should not be.
 const WORKER_SECRET_PREFIX: &str = "scw_";
@@ -72,22 +86,38 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// Lets people in: everybody when no token is set, which only a loopback listener may be.
+/// Lets people in: by the server's own access token, by a long-lived token of their own, or by a short-lived one that was
+/// given for either. A server without an access token of its own, which only listens on loopback, asks nobody until there
+/// is an operator.
 #[derive(Clone)]
 pub(crate) struct People {
     access_token: Option<AccessToken>,
+    /// Whether only this host reaches the server.
+    loopback: bool,
+    handle: Handle,
     tickets: Tickets,
+    /// What long-lived tokens are hashed with.
+    pepper: hmac::Key,
+    /// What lets the first operator in.
+    first: hmac::Key,
 }
 
 impl People {
-    pub(crate) const fn new(access_token: Option<AccessToken>, tickets: Tickets) -> Self {
+    pub(crate) fn new(access_token: Option<AccessToken>, loopback: bool, handle: Handle) -> Self {
+        // A node that no other can join needs a key for as long as it runs.
+        let key = |purpose: &[u8]| handle.key_for(purpose).unwrap_or_else(rand::random);
+        let hmac = |purpose: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, &key(purpose));
         Self {
             access_token,
-            tickets,
+            loopback,
+            tickets: Tickets::new(&key(b"stepcast access token 1")),
+            pepper: hmac(b"stepcast refresh token 1"),
+            first: hmac(b"stepcast first operator 1"),
+            handle,
         }
     }
 
-    /// Who calls over HTTP.
+    /// Who calls, by the headers of their request.
     pub(crate) fn caller_of(&self, headers: &HeaderMap) -> Result<Caller, Status> {
         let shown = headers.get(axum::http::header::AUTHORIZATION);
         self.caller(shown.and_then(|value| secret_in(value.to_str().ok()?)))
@@ -100,29 +130,136 @@ impl People {
         org: &str,
         now: SystemTime,
     ) -> Result<(String, Duration), Status> {
-        let own = self.access_token.as_ref().is_some_and(|AccessToken(own)| {
-            refresh_token.len() <= SECRET_BYTES_MAX && equal(&hash(refresh_token), own)
-        });
-        if !own || org.is_empty() {
-            return Err(status::access_denied("the token is not this server's"));
-        }
-        let claims = Claims { user: 0, org: 0 };
+        let claims = if self.is_own(refresh_token) {
+            (org == OWN_ORG).then_some(Claims { user: 0, org: 0 })
+        } else {
+            self.holder(refresh_token).and_then(|user| {
+                let there = self.is_called(user.org, org);
+                there.then_some(Claims {
+                    user: user.id.0,
+                    org: user.org.map_or(0, |OrgId(org)| org),
+                })
+            })
+        };
+        // Which of both is wrong is not said: whoever guesses tokens learns nothing about organisations.
+        let claims = claims.ok_or_else(|| {
+            status::access_denied("the refresh token is not good, or not for this organisation")
+        })?;
         Ok((self.tickets.issue(claims, now), TICKET_LIFE))
     }
 
-    fn caller(&self, shown: Option<&str>) -> Result<Caller, Status> {
-        let Some(AccessToken(own)) = &self.access_token else {
-            return Ok(Caller::ANYBODY);
-        };
-        let shown = shown
-            .ok_or_else(|| status::access_denied("this server asks people for an access token"))?;
-        if self.tickets.check(shown, SystemTime::now()).is_some() || equal(&hash(shown), own) {
-            return Ok(Caller::OPERATOR);
-        }
-        Err(status::access_denied(
-            "the access token is not this server's, or it is over",
-        ))
+    /// A new long-lived token, and the hash that is kept of it.
+    pub(crate) fn new_refresh_token(&self) -> (String, TokenHash) {
+        let secret = format!("{REFRESH_PREFIX}{}", random_digits());
+        let hash = self.keyed(&secret);
+        (secret, hash)
     }
+
+    /// What lets the first operator in, as long as there is none. Every node of the cluster knows the same.
+    pub(crate) fn first_token(&self) -> Option<String> {
+        if self.access_token.is_some() || self.has_operator() {
+            return None;
+        }
+        let cluster = self.handle.status().cluster_id;
+        let tag = hmac::sign(&self.first, &cluster.to_le_bytes());
+        let digits: String = tag.as_ref()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Some(format!("{FIRST_PREFIX}{digits}"))
+    }
+
+    /// Whether this is what lets the first operator in.
+    pub(crate) fn is_first(&self, shown: &str) -> bool {
+        self.first_token()
+            .is_some_and(|token| equal(&hash(&token), &hash(shown)))
+    }
+
+    fn caller(&self, shown: Option<&str>) -> Result<Caller, Status> {
+        let known = shown.and_then(|shown| self.known(shown));
+        if let Some(caller) = known {
+            return Ok(caller);
+        }
+        // A token of ours that is not good is never taken for none at all.
+        let ours = shown.is_some_and(|shown| {
+            shown.starts_with(REFRESH_PREFIX) || shown.starts_with(TICKET_PREFIX)
+        });
+        if self.loopback && self.access_token.is_none() && !ours && !self.has_operator() {
+            return Ok(Caller::ANYBODY);
+        }
+        Err(status::access_denied(match shown {
+            None => "this server asks people for an access token",
+            Some(_) => "the access token is not this server's, or it is over",
+        }))
+    }
+
+    fn known(&self, shown: &str) -> Option<Caller> {
+        if let Some(claims) = self.tickets.check(shown, SystemTime::now()) {
+            if claims == (Claims { user: 0, org: 0 }) {
+                return Some(Caller::OPERATOR);
+            }
+            // Looked up in memory, so that who was shut out a moment ago, or is something else now, is so at once.
+            let user = self.handle.read_stale(|state| {
+                let user = state.accounts().user(UserId(claims.user));
+                user.cloned()
+            });
+            let user = user.filter(|user| user.org.map_or(0, |OrgId(org)| org) == claims.org)?;
+            return Some(Caller::of(&user));
+        }
+        if self.is_own(shown) {
+            return Some(Caller::OPERATOR);
+        }
+        self.holder(shown).as_ref().map(Caller::of)
+    }
+
+    /// Whose long-lived token this is.
+    fn holder(&self, token: &str) -> Option<User> {
+        if !token.starts_with(REFRESH_PREFIX) || token.len() > SECRET_BYTES_MAX {
+            return None;
+        }
+        let (hash, now_ms) = (self.keyed(token), self.handle.now_ms());
+        self.handle.read_stale(|state| {
+            let holder = state.accounts().holder(&hash, now_ms);
+            holder.map(|(_, user)| user.clone())
+        })
+    }
+
+    fn is_own(&self, token: &str) -> bool {
+        let fits = token.len() <= SECRET_BYTES_MAX;
+        let own = self.access_token.as_ref();
+        fits && own.is_some_and(|AccessToken(own)| equal(&hash(token), own))
+    }
+
+    /// Whether an organisation is called that, by its id or its name.
+    fn is_called(&self, org: Option<OrgId>, name: &str) -> bool {
+        let Some(org) = org else {
+            return name == OPERATORS;
+        };
+        org.to_string() == name
+            || self.handle.read_stale(|state| {
+                let org = state.accounts().org(org);
+                org.is_some_and(|org| org.name.as_str() == name)
+            })
+    }
+
+    fn has_operator(&self) -> bool {
+        let has = |state: &stepcast_scheduler::State| state.accounts().has_operator();
+        self.handle.read_stale(has)
+    }
+
+    fn keyed(&self, secret: &str) -> TokenHash {
+        let tag = hmac::sign(&self.pepper, secret.as_bytes());
+        let mut hash = [0; 32];
+        hash.copy_from_slice(tag.as_ref());
+        TokenHash(hash)
+    }
+}
+
+/// What lets the first operator of a cluster in, as long as it has none. Every node knows the same, and it is stored
+/// nowhere; whoever is shown it can take the cluster over.
+#[must_use]
+pub fn first_operator_token(handle: &Handle) -> Option<String> {
+    People::new(None, false, handle.clone()).first_token()
 }
 
 /// A worker that has shown the secret of a valid token.
@@ -175,12 +312,15 @@ pub(crate) async fn worker_of_leader(
 
 /// A new worker token's secret, and the hash that is kept of it.
 pub(crate) fn new_worker_secret() -> (String, TokenHash) {
-    // The thread's generator is a cryptographic one, seeded by the system.
-    let bytes: [u8; WORKER_SECRET_BYTES] = rand::random();
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let secret = format!("{WORKER_SECRET_PREFIX}{digits}");
+    let secret = format!("{WORKER_SECRET_PREFIX}{}", random_digits());
     let hash = hash(&secret);
     (secret, hash)
+}
+
+fn random_digits() -> String {
+    // The thread's generator is a cryptographic one, seeded by the system.
+    let bytes: [u8; SECRET_BYTES] = rand::random();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bearer(metadata: &MetadataMap) -> Option<&str> {
@@ -211,59 +351,7 @@ fn equal(TokenHash(a): &TokenHash, TokenHash(b): &TokenHash) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use tonic::Code;
-
     use super::*;
-
-    fn asks(people: &People, header: Option<&str>) -> Option<Code> {
-        let mut headers = HeaderMap::new();
-        if let Some(header) = header {
-            headers.insert("authorization", header.parse().unwrap());
-        }
-        people.caller_of(&headers).err().map(|status| status.code())
-    }
-
-    #[test]
-    fn people_show_the_token_when_there_is_one() {
-        let tickets = Tickets::new(&[1; 32]);
-        let token = AccessToken::new("0123456789abcdef").unwrap();
-        let people = People::new(Some(token), tickets.clone());
-        assert_eq!(asks(&people, Some("Bearer 0123456789abcdef")), None);
-        assert_eq!(asks(&people, Some("bearer 0123456789abcdef")), None);
-        for wrong in [
-            None,
-            Some("Bearer 0123456789abcdeg"),
-            Some("Basic 0123456789abcdef"),
-            Some("Bearer "),
-        ] {
-            assert_eq!(
-                asks(&people, wrong),
-                Some(Code::Unauthenticated),
-                "{wrong:?}"
-            );
-        }
-        assert_eq!(asks(&People::new(None, tickets), None), None);
-    }
-
-    #[test]
-    fn a_long_lived_token_is_exchanged_for_a_short_lived_one() {
-        let token = AccessToken::new("0123456789abcdef").unwrap();
-        let people = People::new(Some(token), Tickets::new(&[1; 32]));
-        let (ticket, life) = people
-            .exchange("0123456789abcdef", "main", SystemTime::now())
-            .unwrap();
-        assert!(life > Duration::from_secs(600));
-        assert_eq!(asks(&people, Some(&format!("Bearer {ticket}"))), None);
-        for (wrong, org) in [("0123456789abcdeg", "main"), ("0123456789abcdef", "")] {
-            assert!(people.exchange(wrong, org, SystemTime::now()).is_err());
-        }
-        let before = SystemTime::now() - life;
-        let (over, _) = people.exchange("0123456789abcdef", "main", before).unwrap();
-        assert_eq!(
-            asks(&people, Some(&format!("Bearer {over}"))),
-            Some(Code::Unauthenticated)
-        );
-    }
 
     #[test]
     fn tokens_that_can_be_guessed_are_refused_and_none_is_shown() {
@@ -277,10 +365,7 @@ mod tests {
     #[test]
     fn worker_secrets_differ_and_hash_to_what_is_kept() {
         let (secret, kept) = new_worker_secret();
-        assert_eq!(
-            secret.len(),
-            WORKER_SECRET_PREFIX.len() + 2 * WORKER_SECRET_BYTES
-        );
+        assert_eq!(secret.len(), WORKER_SECRET_PREFIX.len() + 2 * SECRET_BYTES);
         assert!(equal(&hash(&secret), &kept));
         assert_ne!(new_worker_secret().0, secret);
     }

@@ -1,5 +1,6 @@
 //! The services of `stepcast.v1`, one file each.
 
+mod accounts;
 mod agent;
 mod attach;
 mod cluster;
@@ -9,6 +10,7 @@ mod records;
 mod scheduling;
 mod workers;
 
+pub(crate) use accounts::Accounts;
 pub(crate) use agent::Agent;
 pub(crate) use cluster::Cluster;
 pub(crate) use estimates::Estimates;

@@ -3,6 +3,7 @@
 //! A route is added with its permission, its query, its body and its answer; the router and the document that describes
 //! it are made of the same list, so that neither can know a route that the other does not.
 
+mod accounts;
 mod answer;
 mod api;
 mod body;

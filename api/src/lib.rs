@@ -31,7 +31,7 @@ mod staging;
 pub mod status;
 mod submission;
 
-pub use auth::{AccessToken, AccessTokenError};
+pub use auth::{AccessToken, AccessTokenError, first_operator_token};
 pub use config::{ApiConfig, PrivacyMode, Tls};
 pub use ports::{EstimatedForecasts, EstimatorSink};
 pub use probes::Probes;

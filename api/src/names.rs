@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use stepcast_scheduler::ids::{AttemptNumber, JobId, TokenId, WorkerId};
+use stepcast_scheduler::ids::{AttemptNumber, JobId, KeyId, OrgId, TokenId, UserId, WorkerId};
 use stepcast_scheduler::model::TeamName;
 use tonic::Status;
 
@@ -13,6 +13,9 @@ const JOBS: &str = "jobs";
 const WORKERS: &str = "workers";
 const TEAMS: &str = "teams";
 const TOKENS: &str = "workerTokens";
+const ORGS: &str = "orgs";
+const USERS: &str = "users";
+const KEYS: &str = "tokens";
 
 /// `jobs/{job}`.
 pub(crate) fn of_job(job: JobId) -> String {
@@ -66,6 +69,36 @@ pub(crate) fn worker(field: &str, name: &str) -> Result<WorkerId, Status> {
 /// The id in `workerTokens/{token}`.
 pub(crate) fn token(field: &str, name: &str) -> Result<TokenId, Status> {
     id(field, name, TOKENS, "a worker token")
+}
+
+/// `orgs/{org}`.
+pub(crate) fn of_org(org: OrgId) -> String {
+    format!("{ORGS}/{org}")
+}
+
+/// `users/{user}`.
+pub(crate) fn of_user(user: UserId) -> String {
+    format!("{USERS}/{user}")
+}
+
+/// `tokens/{token}`.
+pub(crate) fn of_key(key: KeyId) -> String {
+    format!("{KEYS}/{key}")
+}
+
+/// The id in `orgs/{org}`.
+pub(crate) fn org(field: &str, name: &str) -> Result<OrgId, Status> {
+    id(field, name, ORGS, "an organisation")
+}
+
+/// The id in `users/{user}`.
+pub(crate) fn user(field: &str, name: &str) -> Result<UserId, Status> {
+    id(field, name, USERS, "a user")
+}
+
+/// The id in `tokens/{token}`.
+pub(crate) fn key(field: &str, name: &str) -> Result<KeyId, Status> {
+    id(field, name, KEYS, "a token")
 }
 
 /// A name of the right kind with an id that nothing can have names what is not there; any other text is a mistake.

@@ -16,6 +16,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use v1::accounts_service_server::AccountsServiceServer;
 use v1::agent_service_server::AgentServiceServer;
 use v1::cluster_service_server::ClusterServiceServer;
 use v1::estimates_service_server::EstimatesServiceServer;
@@ -24,13 +25,12 @@ use v1::records_service_server::RecordsServiceServer;
 use v1::scheduling_service_server::SchedulingServiceServer;
 use v1::workers_service_server::WorkersServiceServer;
 
-use crate::access::Tickets;
 use crate::admission::Admitted;
 use crate::auth::People;
 use crate::certificate;
 use crate::config::ApiConfig;
 use crate::context::{Context, Places};
-use crate::grpc::{Agent, Cluster, Estimates, Jobs, Records, Scheduling, Workers};
+use crate::grpc::{Accounts, Agent, Cluster, Estimates, Jobs, Records, Scheduling, Workers};
 use crate::listen::Incoming;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
@@ -67,9 +67,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// ask by themselves every 20 s, which is allowed on idle connections too.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// What the key of access tokens is derived for.
-const TICKETS: &[u8] = b"stepcast access token 1";
-
 /// At the end, calls under way may finish for this long.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -85,14 +82,6 @@ pub enum Error {
          its key, or allow plain text if a proxy in front speaks TLS"
     )]
     Plaintext {
-        /// Where it was to listen.
-        address: SocketAddr,
-    },
-    /// No access token on an address that others can reach.
-    #[error(
-        "{address} can be reached from other machines, and anybody there could submit jobs: give an access token's file"
-    )]
-    NoAccessToken {
         /// Where it was to listen.
         address: SocketAddr,
     },
@@ -148,10 +137,11 @@ pub async fn serve(
         began: Instant::now(),
         closing,
     };
-    // A node that no other can join needs a key for as long as it runs.
-    let key = context.handle.key_for(TICKETS).unwrap_or_else(rand::random);
-    let tickets = Tickets::new(&key);
-    let people = People::new(config.access_token, tickets);
+    let people = People::new(
+        config.access_token,
+        address.ip().is_loopback(),
+        context.handle.clone(),
+    );
     let (router, mut background) = router(&mut server, &context, people).await?;
     let kept = Arc::clone(&context.staging);
     background.spawn(async move { kept.lines().keep().await });
@@ -227,6 +217,12 @@ async fn router(
         .max_encoding_message_size(ANSWER_BYTES);
     let cluster = ClusterServiceServer::new(Cluster(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES);
+    let accounts = service::Accounts {
+        context: context.clone(),
+        people: people.clone(),
+    };
+    let accounts =
+        AccountsServiceServer::new(Accounts(accounts)).max_decoding_message_size(MESSAGE_BYTES);
     let agent = AgentServiceServer::new(Agent(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
@@ -241,13 +237,14 @@ async fn router(
         .add_service(Admitted(Explained(records, handle()), people.clone()))
         .add_service(Admitted(Explained(workers, handle()), people.clone()))
         .add_service(Admitted(Explained(scheduling, handle()), people.clone()))
+        .add_service(Admitted(Explained(accounts, handle()), people.clone()))
         .add_service(Admitted(Explained(cluster, handle()), people))
         .add_service(Explained(agent, handle()));
     Ok((server.add_routes(routes), background))
 }
 
 /// The services whose health is told one by one.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     <SchedulingServiceServer<Scheduling> as NamedService>::NAME,
     <JobsServiceServer<Jobs> as NamedService>::NAME,
     <EstimatesServiceServer<Estimates> as NamedService>::NAME,
@@ -255,9 +252,10 @@ const SERVICES: [&str; 7] = [
     <WorkersServiceServer<Workers> as NamedService>::NAME,
     <ClusterServiceServer<Cluster> as NamedService>::NAME,
     <AgentServiceServer<Agent> as NamedService>::NAME,
+    <AccountsServiceServer<Accounts> as NamedService>::NAME,
 ];
 
-/// What others can reach needs TLS and a token.
+/// What others can reach needs TLS.
 fn check(config: &ApiConfig, address: SocketAddr) -> Result<(), Error> {
     if address.ip().is_loopback() {
         return Ok(());
@@ -265,31 +263,22 @@ fn check(config: &ApiConfig, address: SocketAddr) -> Result<(), Error> {
     if config.tls.is_none() && !config.allow_plaintext {
         return Err(Error::Plaintext { address });
     }
-    if config.access_token.is_none() {
-        return Err(Error::NoAccessToken { address });
-    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::AccessToken;
     use crate::config::Tls;
 
     #[test]
-    fn what_others_can_reach_needs_tls_and_a_token() {
+    fn what_others_can_reach_needs_tls() {
         let open: SocketAddr = ([0, 0, 0, 0], 1).into();
         let loopback: SocketAddr = ([127, 0, 0, 1], 1).into();
         let mut config = ApiConfig::default();
         assert!(check(&config, loopback).is_ok());
         assert!(matches!(check(&config, open), Err(Error::Plaintext { .. })));
         config.allow_plaintext = true;
-        assert!(matches!(
-            check(&config, open),
-            Err(Error::NoAccessToken { .. })
-        ));
-        config.access_token = AccessToken::new("0123456789abcdef").ok();
         assert!(check(&config, open).is_ok());
         config.allow_plaintext = false;
         config.tls = Some(Tls {

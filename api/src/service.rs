@@ -1,5 +1,6 @@
 //! What each call does, whichever way it came: gRPC and HTTP only read a request and write an answer.
 
+mod accounts;
 mod arrays;
 mod changes;
 mod estimates;
@@ -10,6 +11,7 @@ mod submit;
 mod watch;
 mod workers;
 
+pub(crate) use accounts::Accounts;
 pub(crate) use estimates::Estimates;
 pub(crate) use jobs::Jobs;
 pub(crate) use records::{Parts, Records};

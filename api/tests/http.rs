@@ -309,7 +309,14 @@ async fn the_document_names_every_route_and_what_it_needs() {
         }
     }
     // Whatever else is everybody's has to be put here in so many words.
-    assert_eq!(open, ["post /v1/auth/cli/token", "get /v1/openapi.json"]);
+    assert_eq!(
+        open,
+        [
+            "post /v1/auth/cli/token",
+            "post /v1/operator",
+            "get /v1/openapi.json"
+        ]
+    );
     assert!(paths.len() >= 13, "{}", paths.len());
     server.stop().await;
 }

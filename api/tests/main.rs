@@ -1,6 +1,7 @@
 //! The front door as a caller meets it: a real node, real tables and real gRPC over loopback.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod http;
 mod probes;
 mod refusals;

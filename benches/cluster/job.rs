@@ -93,6 +93,7 @@ pub(crate) fn entry_bytes() -> anyhow::Result<usize> {
         command: Command::SubmitJob {
             spec: Box::new(spec),
         },
+        actor: None,
     };
     Ok(codec::encode(&envelope).len())
 }

@@ -91,6 +91,14 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         handle.shutdown().await;
         return Err(failure);
     }
+    let mut greeting = greeting;
+    // Only where others come: on loopback whoever is here is let in until there is an operator.
+    if !config.listen.ip().is_loopback()
+        && config.access_token.is_none()
+        && let Some(token) = stepcast_api::first_operator_token(&handle)
+    {
+        greeting += &format!("first operator: show {token} once, to POST /v1/operator\n");
+    }
     Ok(Assembled {
         config: front_door(&config)?,
         handle,

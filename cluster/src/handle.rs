@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use stepcast_scheduler::accounts::Actor;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
 use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -64,6 +65,17 @@ impl Handle {
         request_id: Option<RequestId>,
     ) -> Result<Reply, ProposeError> {
         self.0.proposer.propose(command, request_id).await
+    }
+
+    /// The same in somebody's name: what is taken stands in the audit trail.
+    pub async fn propose_by(
+        &self,
+        actor: Option<Actor>,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<Reply, ProposeError> {
+        let proposer = &self.0.proposer;
+        proposer.propose_by(actor, command, request_id).await
     }
 
     /// Reads the state with everything in it that was acknowledged before this call. The log waits while `read` runs,

@@ -83,7 +83,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -107,6 +107,7 @@ const COMMANDS: [&str; 23] = [
     "cancel_array",
     "preempt",
     "set_policy",
+    "account",
 ];
 
 /// Counters of one node.
@@ -299,5 +300,6 @@ fn number_of(command: &Command) -> usize {
         Command::CancelArray { .. } => 20,
         Command::Preempt { .. } => 21,
         Command::SetPolicy { .. } => 22,
+        Command::Account { .. } => 23,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use stepcast_scheduler::accounts::Actor;
 use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
 
 use crate::consensus::{Handle, Refused, Stall};
@@ -72,14 +73,25 @@ impl Proposer {
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Reply, ProposeError> {
+        self.propose_by(None, command, request_id).await
+    }
+
+    /// The same in somebody's name.
+    pub(crate) async fn propose_by(
+        &self,
+        actor: Option<Actor>,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<Reply, ProposeError> {
         let begun = Instant::now();
-        let outcome = self.attempt(command, request_id).await;
+        let outcome = self.attempt(actor, command, request_id).await;
         self.metrics.proposed(&outcome, begun.elapsed());
         outcome
     }
 
     async fn attempt(
         &self,
+        actor: Option<Actor>,
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Reply, ProposeError> {
@@ -89,7 +101,7 @@ impl Proposer {
         if self.disk_is_low() && takes_room(&command) {
             return Err(ProposeError::StorageFull);
         }
-        let data = self.encode(command, request_id)?;
+        let data = self.encode(actor, command, request_id)?;
         let proposed = self.consensus.propose(data);
         match timeout(self.runtime.as_ref(), PROPOSE_TIMEOUT, proposed).await {
             None => Err(ProposeError::OutcomeUnknown),
@@ -130,6 +142,7 @@ impl Proposer {
 
     fn encode(
         &self,
+        actor: Option<Actor>,
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Bytes, ProposeError> {
@@ -138,8 +151,9 @@ impl Proposer {
         if command.needs() > format.max(codec::FIRST) {
             return Err(ProposeError::Rejected(Rejection::NotYet));
         }
-        let envelope =
-            Envelope::new(self.stamper.stamp_ms(), request_id, command).in_format(format);
+        let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command)
+            .by(actor)
+            .in_format(format);
         let data = codec::encode(&envelope);
         if data.len() > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLarge {
@@ -158,6 +172,7 @@ fn takes_room(command: &Command) -> bool {
         Command::SubmitJob { .. }
             | Command::SubmitArray { .. }
             | Command::SetTeam { .. }
+            | Command::Account { .. }
             | Command::CreateWorkerToken { .. }
             | Command::RegisterWorker { .. }
             | Command::Place { .. }

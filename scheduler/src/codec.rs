@@ -7,7 +7,8 @@ use crate::command::{Command, Envelope};
 /// 2 has the bytes of 1 and other rules: larger [`Bounds`](crate::model::limits::Bounds), and a job that loses its
 /// worker for the first time goes back into the queue at once.
 ///
-/// 3 has new commands, and the [`Terms`](crate::model::Terms) of a job behind the command that brings it. Money is set
+/// 3 has new commands, the [`Terms`](crate::model::Terms) of a job behind the command that brings it, and behind
+/// everything in whose name it is done. Money is set
 /// aside for every attempt from there on.
 pub const VERSION: u16 = 3;
 
@@ -41,6 +42,10 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
             Some(terms) if envelope.version >= 3 => postcard::to_extend(terms, bytes),
             _ => Ok(bytes),
         });
+    let written = written.and_then(|bytes| match envelope.version {
+        0..3 => Ok(bytes),
+        _ => postcard::to_extend(&envelope.actor, bytes),
+    });
     match written {
         Ok(bytes) => bytes,
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
@@ -70,6 +75,13 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
     {
         (*terms, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
     }
+    let actor = if version >= 3 {
+        let (actor, after) = postcard::take_from_bytes(rest).map_err(malformed)?;
+        rest = after;
+        actor
+    } else {
+        None
+    };
     if command.needs() > version {
         return Err(malformed("it holds what its format does not know"));
     }
@@ -86,6 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
             stamp_ms,
             request_id,
             command,
+            actor,
         }),
     }
 }

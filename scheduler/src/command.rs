@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
+use crate::accounts::{AccountChange, Actor};
 use crate::codec;
 use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
@@ -21,6 +22,8 @@ pub struct Envelope {
     pub request_id: Option<RequestId>,
     /// What is to be done.
     pub command: Command,
+    /// In whose name, where that is known. Written from format 3 on: what is taken then stands in the audit trail.
+    pub actor: Option<Actor>,
 }
 
 impl Envelope {
@@ -32,7 +35,15 @@ impl Envelope {
             stamp_ms,
             request_id,
             command,
+            actor: None,
         }
+    }
+
+    /// The same in somebody's name.
+    #[must_use]
+    pub const fn by(mut self, actor: Option<Actor>) -> Self {
+        self.actor = actor;
+        self
     }
 
     /// The same in the format that every node knows: that of the [`State`](crate::State) that it is proposed to.
@@ -196,6 +207,11 @@ pub enum Command {
         /// The policy.
         policy: Policy,
     },
+    /// Change who may use the cluster. It stands in the audit trail, whoever does it.
+    Account {
+        /// What is changed.
+        change: AccountChange,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -223,7 +239,8 @@ impl Command {
             | Self::SubmitArray { .. }
             | Self::CancelArray { .. }
             | Self::Preempt { .. }
-            | Self::SetPolicy { .. } => 3,
+            | Self::SetPolicy { .. }
+            | Self::Account { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

@@ -98,6 +98,13 @@ impl Default for TeamId {
     }
 }
 
+short_id!(
+    KeyId,
+    'k',
+    "a token id",
+    "A person's long-lived token, not its secret. Written as `k` and at least four letters."
+);
+
 /// The fencing token of one attempt: where its placement stands in the log. A later one is always greater.
 ///
 /// It is the index of the `Place` entry times [`Epoch::PLACEMENTS_MAX`], plus the position in that entry, since one

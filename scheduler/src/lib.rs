@@ -31,6 +31,7 @@
 //! The readable specification is `testdata/*.txt`: scripts of commands with what comes of them.
 #![warn(missing_docs)]
 
+pub mod accounts;
 pub mod codec;
 pub mod command;
 pub mod effect;

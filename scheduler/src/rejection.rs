@@ -154,6 +154,29 @@ pub enum Rejection {
     /// A policy with a number outside of its bounds.
     #[error("the policy cannot be set: one of its numbers is out of bounds")]
     InvalidPolicy,
+    /// There is no such organisation.
+    #[error("there is no such organisation")]
+    NoSuchOrg,
+    /// There is nobody with this id.
+    #[error("there is no such user")]
+    NoSuchUser,
+    /// Who asks may not do that to them.
+    #[error(
+        "only who rules over them may do that: an owner, an admin for all but owners, or an operator"
+    )]
+    NotAllowed,
+    /// Operators belong to no organisation, and everybody else to one.
+    #[error("an operator belongs to no organisation, and everybody else belongs to one")]
+    RoleElsewhere,
+    /// Nobody would be left who could let others in.
+    #[error("an organisation keeps its last owner, and a cluster its last operator")]
+    LastOne,
+    /// Somebody or some organisation is called that already.
+    #[error("{name} is taken")]
+    AccountNameTaken {
+        /// The name.
+        name: Label,
+    },
     /// Some node does not know yet what this command asks for.
     #[error("not every node knows this command yet: it can be used once all are upgraded")]
     NotYet,
@@ -213,6 +236,12 @@ impl Rejection {
             Self::Changed => "CHANGED",
             Self::ArraySize { .. } => "ARRAY_SIZE",
             Self::InvalidPolicy => "INVALID_POLICY",
+            Self::NoSuchOrg => "NO_SUCH_ORG",
+            Self::NoSuchUser => "NO_SUCH_USER",
+            Self::NotAllowed => "NOT_ALLOWED",
+            Self::RoleElsewhere => "ROLE_ELSEWHERE",
+            Self::LastOne => "LAST_ONE",
+            Self::AccountNameTaken { .. } => "ACCOUNT_NAME_TAKEN",
             Self::NotYet => "NOT_YET",
         }
     }

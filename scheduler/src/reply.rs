@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, JobId, TeamId, TokenId, WorkerId};
+use crate::ids::{Epoch, JobId, KeyId, OrgId, TeamId, TokenId, UserId, WorkerId};
 use crate::model::JobState;
 use crate::rejection::Dropped;
 
@@ -67,5 +67,20 @@ pub enum Reply {
     Preempted {
         /// Whether its worker was told, or why it is left alone.
         outcomes: Vec<Result<(), Dropped>>,
+    },
+    /// The organisation is there.
+    OrgCreated {
+        /// Its id.
+        org: OrgId,
+    },
+    /// Somebody is let in.
+    UserCreated {
+        /// Their id.
+        user: UserId,
+    },
+    /// The token is good.
+    KeyCreated {
+        /// Its id.
+        key: KeyId,
     },
 }

@@ -3,6 +3,7 @@
 mod apply;
 mod arrays;
 mod attempts;
+mod audit;
 mod changes;
 mod counts;
 mod indexes;
@@ -21,6 +22,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::accounts::Accounts;
 use crate::ids::{Epoch, JobId, RequestId, StagingId, TeamId, TokenHash, TokenId, WorkerId};
 use crate::model::{Attempt, Job, JobState, Label, Lease, Team, Token, Worker, WorkerState};
 use crate::policy::Policy;
@@ -53,6 +55,8 @@ pub struct State {
     pub(crate) tokens: Arc<BTreeMap<TokenHash, Token>>,
     /// From format 3 on, with the one of who has none.
     pub(crate) teams: Arc<BTreeMap<TeamId, Team>>,
+    /// From format 3 on: who may use the cluster, and what was done by whom.
+    pub(crate) accounts: Accounts,
     pub(crate) requests: Requests,
     /// What can be found quicker than by looking at every job. Made from the jobs alone.
     pub(crate) indexes: Indexes,
@@ -81,6 +85,12 @@ impl State {
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Who may use the cluster, and what was done by whom.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The format every node must know.

@@ -50,9 +50,10 @@ const ALLOWED: [(&str, &[&str]); 11] = [
 ];
 
 /// Everything the core may link besides `records`: no clock, randomness, thread, file, socket or environment.
-const SCHEDULER_MAY_NAME: [&str; 5] = [
+const SCHEDULER_MAY_NAME: [&str; 6] = [
     "postcard",
     "serde",
+    "sha2",
     "stepcast-records",
     "thiserror",
     "xxhash-rust",

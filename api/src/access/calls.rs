@@ -2,24 +2,39 @@
 
 use super::Permission;
 
+/// What a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needed {
+    /// Nothing: it is how one becomes somebody.
+    Nothing,
+    /// A permission.
+    This(Permission),
+}
+
 /// The permission that the call at this path needs, such as `/stepcast.v1.JobsService/GetJob`.
-pub(crate) fn of_call(path: &str) -> Option<Permission> {
+pub(crate) fn of_call(path: &str) -> Option<Needed> {
     use Permission::{
-        CancelJobs, Estimate, ImportRecords, ReadCluster, ReadJobs, ReadRecords, ReadWorkers,
-        RunCluster, RunWorkers, SubmitJobs,
+        ChangeJobs, Estimate, ImportRecords, ManageOrgs, ManageUsers, ReadAudit, ReadCluster,
+        ReadJobs, ReadRecords, ReadSelf, ReadUsers, ReadWorkers, RunCluster, RunWorkers,
+        SubmitJobs,
     };
-    Some(match path.strip_prefix("/stepcast.v1.")? {
-        "JobsService/SubmitJob" | "JobsService/SubmitArray" | "JobsService/UpdateJob" => SubmitJobs,
+    // How one becomes the first operator: whoever shows what the server has printed.
+    if path == "/stepcast.v1.AccountsService/ClaimOperator" {
+        return Some(Needed::Nothing);
+    }
+    Some(Needed::This(match path.strip_prefix("/stepcast.v1.")? {
+        "JobsService/SubmitJob" | "JobsService/SubmitArray" => SubmitJobs,
         "JobsService/GetJob"
         | "JobsService/ListJobs"
         | "JobsService/ExplainJob"
         | "JobsService/WatchJob"
         | "JobsService/GetJobLogs" => ReadJobs,
-        "JobsService/CancelJob" | "JobsService/CancelArray" => CancelJobs,
+        "JobsService/CancelJob" | "JobsService/CancelArray" | "JobsService/UpdateJob" => ChangeJobs,
         "EstimatesService/EstimateJob" => Estimate,
         "RecordsService/RunQuery" | "RecordsService/ListTables" | "RecordsService/ListSources" => {
             ReadRecords
         }
+        "RecordsService/GetRecordsStatus" => ReadRecords,
         "RecordsService/ImportRecords" => ImportRecords,
         "WorkersService/ListWorkers" => ReadWorkers,
         "WorkersService/CreateWorkerToken"
@@ -38,8 +53,19 @@ pub(crate) fn of_call(path: &str) -> Option<Permission> {
         | "ClusterService/RemoveNode"
         | "ClusterService/TransferLeadership"
         | "ClusterService/Backup" => RunCluster,
+        "AccountsService/CreateOrg" | "AccountsService/ListOrgs" | "AccountsService/DeleteOrg" => {
+            ManageOrgs
+        }
+        "AccountsService/CreateUser"
+        | "AccountsService/SetUserRole"
+        | "AccountsService/DeleteUser" => ManageUsers,
+        "AccountsService/ListUsers" => ReadUsers,
+        "AccountsService/CreateToken"
+        | "AccountsService/ListTokens"
+        | "AccountsService/RevokeToken" => ReadSelf,
+        "AccountsService/ListAuditEntries" => ReadAudit,
         _ => return None,
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as TEXT;
 use ring::hmac;
 
 /// How a token begins, so that it is known for one where it should not be; the number is the format.
-const PREFIX: &str = "sca1_";
+pub(crate) const PREFIX: &str = "sca1_";
 
 /// How long one is good for. SimpleTuner's client asks for another a minute before the end.
 pub(crate) const GOOD_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// Bytes of what is signed: user, organisation, end.
-const SIGNED: usize = 24;
+/// Bytes of what is signed: user, organisation, end, and a number that is drawn so that no two are equal.
+const SIGNED: usize = 32;
 
 /// Bytes of HMAC-SHA256.
 const TAG: usize = 32;
@@ -44,7 +44,7 @@ impl Tickets {
     pub(crate) fn issue(&self, claims: Claims, now: SystemTime) -> String {
         let ends = seconds(now) + GOOD_FOR.as_secs();
         let mut bytes = Vec::with_capacity(SIGNED + TAG);
-        for part in [claims.user, claims.org, ends] {
+        for part in [claims.user, claims.org, ends, rand::random()] {
             bytes.extend_from_slice(&part.to_le_bytes());
         }
         let tag = hmac::sign(&self.0, &bytes);

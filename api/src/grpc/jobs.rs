@@ -4,6 +4,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::jobs_service_server::JobsService;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::freshness::Freshness;
 use crate::service::{self, Updates};
 
@@ -18,7 +19,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
-        let submitted = self.0.submit(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let submitted = self.0.submit(&caller, request.into_inner()).await;
         submitted.map(Response::new)
     }
 
@@ -27,7 +29,11 @@ impl JobsService for Jobs {
         request: Request<v1::GetJobRequest>,
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let job = self.0.get(&request.get_ref().name, freshness).await;
+        let caller = Caller::by(&request)?;
+        let job = self
+            .0
+            .get(&caller, &request.get_ref().name, freshness)
+            .await;
         job.map(Response::new)
     }
 
@@ -36,7 +42,8 @@ impl JobsService for Jobs {
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let jobs = self.0.list(request.into_inner(), freshness).await;
+        let caller = Caller::by(&request)?;
+        let jobs = self.0.list(&caller, request.into_inner(), freshness).await;
         jobs.map(Response::new)
     }
 
@@ -44,7 +51,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::SubmitArrayRequest>,
     ) -> Result<Response<v1::SubmitArrayResponse>, Status> {
-        let submitted = self.0.submit_array(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let submitted = self.0.submit_array(&caller, request.into_inner()).await;
         submitted.map(Response::new)
     }
 
@@ -52,7 +60,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::UpdateJobRequest>,
     ) -> Result<Response<v1::UpdateJobResponse>, Status> {
-        let updated = self.0.update(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let updated = self.0.update(&caller, request.into_inner()).await;
         updated.map(Response::new)
     }
 
@@ -60,7 +69,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::ApproveJobRequest>,
     ) -> Result<Response<v1::ApproveJobResponse>, Status> {
-        let approved = self.0.approve(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let approved = self.0.approve(&caller, request.into_inner()).await;
         approved.map(Response::new)
     }
 
@@ -68,7 +78,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::CancelArrayRequest>,
     ) -> Result<Response<v1::CancelArrayResponse>, Status> {
-        let cancelled = self.0.cancel_array(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let cancelled = self.0.cancel_array(&caller, request.into_inner()).await;
         cancelled.map(Response::new)
     }
 
@@ -76,7 +87,8 @@ impl JobsService for Jobs {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        let cancelled = self.0.cancel(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let cancelled = self.0.cancel(&caller, request.into_inner()).await;
         cancelled.map(Response::new)
     }
 
@@ -85,7 +97,11 @@ impl JobsService for Jobs {
         request: Request<v1::ExplainJobRequest>,
     ) -> Result<Response<v1::ExplainJobResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let why = self.0.explain(&request.get_ref().name, freshness).await;
+        let caller = Caller::by(&request)?;
+        let why = self
+            .0
+            .explain(&caller, &request.get_ref().name, freshness)
+            .await;
         why.map(Response::new)
     }
 
@@ -94,7 +110,8 @@ impl JobsService for Jobs {
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let updates = self.0.watch(request.into_inner(), freshness).await;
+        let caller = Caller::by(&request)?;
+        let updates = self.0.watch(&caller, request.into_inner(), freshness).await;
         updates.map(Response::new)
     }
 
@@ -103,7 +120,11 @@ impl JobsService for Jobs {
         request: Request<v1::GetJobLogsRequest>,
     ) -> Result<Response<v1::GetJobLogsResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let logs = self.0.logs(&request.get_ref().name, freshness).await;
+        let caller = Caller::by(&request)?;
+        let logs = self
+            .0
+            .logs(&caller, &request.get_ref().name, freshness)
+            .await;
         logs.map(Response::new)
     }
 }

@@ -4,6 +4,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::scheduling_service_server::SchedulingService;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::freshness::Freshness;
 use crate::service;
 
@@ -24,7 +25,8 @@ impl SchedulingService for Scheduling {
         &self,
         request: Request<v1::SetTeamRequest>,
     ) -> Result<Response<v1::SetTeamResponse>, Status> {
-        let set = self.0.set_team(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let set = self.0.set_team(&caller, request.into_inner()).await;
         set.map(Response::new)
     }
 
@@ -32,7 +34,8 @@ impl SchedulingService for Scheduling {
         &self,
         request: Request<v1::RemoveTeamRequest>,
     ) -> Result<Response<v1::RemoveTeamResponse>, Status> {
-        let removed = self.0.remove_team(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let removed = self.0.remove_team(&caller, request.into_inner()).await;
         removed.map(Response::new)
     }
 
@@ -48,7 +51,8 @@ impl SchedulingService for Scheduling {
         &self,
         request: Request<v1::SetPolicyRequest>,
     ) -> Result<Response<v1::SetPolicyResponse>, Status> {
-        let set = self.0.set_policy(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let set = self.0.set_policy(&caller, request.into_inner()).await;
         set.map(Response::new)
     }
 }

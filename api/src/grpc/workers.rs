@@ -4,6 +4,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::workers_service_server::WorkersService;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::freshness::Freshness;
 use crate::service;
 
@@ -16,7 +17,8 @@ impl WorkersService for Workers {
         &self,
         request: Request<v1::CreateWorkerTokenRequest>,
     ) -> Result<Response<v1::CreateWorkerTokenResponse>, Status> {
-        let created = self.0.create_token(request.into_inner()).await;
+        let caller = Caller::by(&request)?;
+        let created = self.0.create_token(&caller, request.into_inner()).await;
         created.map(Response::new)
     }
 
@@ -24,7 +26,8 @@ impl WorkersService for Workers {
         &self,
         request: Request<v1::RevokeWorkerTokenRequest>,
     ) -> Result<Response<v1::RevokeWorkerTokenResponse>, Status> {
-        let revoked = self.0.revoke_token(&request.get_ref().name).await;
+        let caller = Caller::by(&request)?;
+        let revoked = self.0.revoke_token(&caller, &request.get_ref().name).await;
         revoked.map(Response::new)
     }
 
@@ -41,21 +44,27 @@ impl WorkersService for Workers {
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        self.0.list(freshness).await.map(Response::new)
+        let caller = Caller::by(&request)?;
+        self.0.list(&caller, freshness).await.map(Response::new)
     }
 
     async fn drain_worker(
         &self,
         request: Request<v1::DrainWorkerRequest>,
     ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
-        self.0.drain(request.into_inner()).await.map(Response::new)
+        let caller = Caller::by(&request)?;
+        self.0
+            .drain(&caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn resume_worker(
         &self,
         request: Request<v1::ResumeWorkerRequest>,
     ) -> Result<Response<v1::ResumeWorkerResponse>, Status> {
-        let resumed = self.0.resume(&request.get_ref().name).await;
+        let caller = Caller::by(&request)?;
+        let resumed = self.0.resume(&caller, &request.get_ref().name).await;
         resumed.map(Response::new)
     }
 }

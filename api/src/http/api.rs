@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use super::document::Document;
 use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
-use super::{answer, body, estimates, jobs, records, session, submit, watch, workers};
+use super::{accounts, answer, body, estimates, jobs, records, session, submit, watch, workers};
 use crate::access::{Caller, Permission, authorise};
 use crate::auth::People;
 use crate::context::Context;
@@ -35,6 +35,7 @@ pub(crate) struct Http {
     pub(crate) context: Context,
     pub(crate) people: People,
     pub(crate) jobs: service::Jobs,
+    pub(crate) accounts: service::Accounts,
     pub(crate) limits: Arc<Limits>,
 }
 
@@ -65,7 +66,12 @@ pub(crate) struct Api {
 
 /// Every route, for the whole port.
 pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> Router {
+    let accounts = service::Accounts {
+        context: context.clone(),
+        people: people.clone(),
+    };
     let http = Http {
+        accounts,
         context,
         people,
         jobs,
@@ -83,6 +89,7 @@ pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> R
     estimates::routes(&mut api);
     workers::routes(&mut api);
     records::routes(&mut api);
+    accounts::routes(&mut api);
     api.finish()
 }
 

@@ -33,7 +33,7 @@ pub(super) fn routes(api: &mut Api) {
     api.route(
         Route::post(
             "/v1/jobs/{id}/cancel",
-            Permission::CancelJobs,
+            Permission::ChangeJobs,
             "Ends a job.",
         ),
         cancel,
@@ -129,7 +129,10 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Statu
         page_token: which.page_token.clone().unwrap_or_default(),
         states,
     };
-    let page = http.jobs.list(request, asked.freshness).await?;
+    let page = http
+        .jobs
+        .list(&asked.caller, request, asked.freshness)
+        .await?;
     Ok(Jobs {
         items: page.jobs.iter().map(shapes::job).collect(),
         next_page_token: page.next_page_token,
@@ -138,7 +141,11 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Statu
 
 async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, Status> {
     let name = name(&asked);
-    let job = http.jobs.get(&name, asked.freshness).await?.job;
+    let job = http
+        .jobs
+        .get(&asked.caller, &name, asked.freshness)
+        .await?
+        .job;
     let job = job.unwrap_or_default();
     Ok(Shown {
         attempts: shapes::attempts(&job),
@@ -147,7 +154,10 @@ async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, St
 }
 
 async fn logs(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Logs, Status> {
-    let logs = http.jobs.kept_logs(&name(&asked), asked.freshness).await?;
+    let logs = http
+        .jobs
+        .kept_logs(&asked.caller, &name(&asked), asked.freshness)
+        .await?;
     Ok(Logs { logs })
 }
 
@@ -156,7 +166,12 @@ async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Cancell
         name: name(&asked),
         request_id: String::new(),
     };
-    let job = http.jobs.cancel(request).await?.job.unwrap_or_default();
+    let job = http
+        .jobs
+        .cancel(&asked.caller, request)
+        .await?
+        .job
+        .unwrap_or_default();
     let job = shapes::job(&job);
     Ok(Cancelled {
         status: job.status,
@@ -165,7 +180,10 @@ async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Cancell
 }
 
 async fn why(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Why, Status> {
-    let why = http.jobs.explain(&name(&asked), asked.freshness).await?;
+    let why = http
+        .jobs
+        .explain(&asked.caller, &name(&asked), asked.freshness)
+        .await?;
     let line = |line: &v1::WhyLine| WhyLine {
         count: line.count,
         reason: line.reason.clone(),

@@ -67,8 +67,10 @@ async fn token(http: Http, _: Asked<Nothing>, sent: Exchange) -> Result<Exchange
 async fn account(_: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Account, Status> {
     let caller = asked.caller;
     Ok(Account {
-        user_id: caller.user_text(),
-        org_id: caller.org_text(),
+        user_id: caller
+            .user
+            .map_or_else(String::new, |user| user.to_string()),
+        org_id: caller.org.map_or_else(String::new, |org| org.to_string()),
         org_role: caller.role.name().to_owned(),
     })
 }

@@ -91,7 +91,7 @@ struct Submitted {
     notes: Vec<NoteShown>,
 }
 
-async fn submit(http: Http, _: Asked<Nothing>, sent: Submit) -> Result<Submitted, Status> {
+async fn submit(http: Http, asked: Asked<Nothing>, sent: Submit) -> Result<Submitted, Status> {
     let request = v1::SubmitJobRequest {
         request_id: sent.request_id.clone().unwrap_or_default(),
         validate_only: sent.validate_only,
@@ -99,7 +99,7 @@ async fn submit(http: Http, _: Asked<Nothing>, sent: Submit) -> Result<Submitted
         sample_counts: sent.settings.counts(),
         wishes: Some(sent.wishes()?),
     };
-    let answer = http.jobs.submit(request).await?;
+    let answer = http.jobs.submit(&asked.caller, request).await?;
     let job = answer.job.unwrap_or_default();
     let cents = |pick: fn(&v1::CostQuantiles) -> u64| {
         let mut costs = answer.estimates.iter().filter_map(|one| one.cost.as_ref());

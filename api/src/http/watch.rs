@@ -87,7 +87,10 @@ async fn watch(http: Http, asked: Asked<Which>) -> Result<Response, Status> {
         after_seq: asked.query.after_seq.or(last).unwrap_or(0),
     };
     let open = http.limits.stream(&asked.caller, asked.peer)?;
-    let updates = http.jobs.watch(request, asked.freshness).await?;
+    let updates = http
+        .jobs
+        .watch(&asked.caller, request, asked.freshness)
+        .await?;
     let events = updates.map(move |update| {
         // Held until the stream ends.
         let _open = &open;

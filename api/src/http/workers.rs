@@ -65,7 +65,10 @@ struct Done {
 }
 
 async fn list(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<All, Status> {
-    let workers = Workers(http.context).list(asked.freshness).await?.workers;
+    let workers = Workers(http.context)
+        .list(&asked.caller, asked.freshness)
+        .await?
+        .workers;
     let items = workers.iter().map(shown).collect();
     Ok(All { items })
 }
@@ -91,13 +94,13 @@ async fn drain(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, St
         name: names::of_text("workers", asked.part("id")),
         stop_running: false,
     };
-    Workers(http.context).drain(request).await?;
+    Workers(http.context).drain(&asked.caller, request).await?;
     Ok(done(&asked))
 }
 
 async fn resume(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, Status> {
     let name = names::of_text("workers", asked.part("id"));
-    Workers(http.context).resume(&name).await?;
+    Workers(http.context).resume(&asked.caller, &name).await?;
     Ok(done(&asked))
 }
 

@@ -10,6 +10,8 @@ use super::estimates::for_job;
 use super::jobs::{Jobs, request_id};
 use super::submit::{check_fit, check_gpus, check_time, is_settled, not_staged};
 use super::unexpected;
+use crate::access::Caller;
+use crate::freshness::Freshness;
 use crate::staging::Put;
 use crate::status::{Refusal, bad_field};
 use crate::submission::Submission;
@@ -19,6 +21,7 @@ impl Jobs {
     /// Puts a sweep into the queue.
     pub(crate) async fn submit_array(
         &self,
+        caller: &Caller,
         request: v1::SubmitArrayRequest,
     ) -> Result<v1::SubmitArrayResponse, Status> {
         let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
@@ -58,6 +61,7 @@ impl Jobs {
             tasks[0].0,
             |name| self.team(name),
         )?;
+        spec.terms.owner = caller.owner();
         check_gpus(&spec.workload, spec.gpu_count)?;
         check_fit(self, Some(id), &spec).await?;
         let estimates = for_job(&self.context, &spec).await?;
@@ -83,7 +87,8 @@ impl Jobs {
             tasks: tasks.iter().map(|(staging, _)| *staging).collect(),
             parallel: request.parallel,
         };
-        let proposed = self.context.handle.propose(command, Some(id)).await;
+        let handle = &self.context.handle;
+        let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;
         if is_settled(&proposed) {
             self.drop_unneeded(&new).await;
         }
@@ -103,10 +108,13 @@ impl Jobs {
     /// Ends every job of an array that is not over.
     pub(crate) async fn cancel_array(
         &self,
+        caller: &Caller,
         request: v1::CancelArrayRequest,
     ) -> Result<v1::CancelArrayResponse, Status> {
         let id = names::job("name", &request.name)?;
         let request_id = request_id(&request.request_id)?;
+        self.check(caller, id, &request.name, Freshness::Confirmed, true)
+            .await?;
         let part = self
             .context
             .handle
@@ -124,7 +132,7 @@ impl Jobs {
         let cancelled = self
             .context
             .handle
-            .propose(Command::CancelArray { array }, request_id)
+            .propose_by(caller.actor(), Command::CancelArray { array }, request_id)
             .await;
         match cancelled.map_err(|error| status::propose_about(error, &request.name))? {
             Reply::ArrayCancelled { count } => Ok(v1::CancelArrayResponse { count }),

@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::jobs::{Jobs, request_id};
 use super::submit::{check_fit, check_gpus};
+use crate::access::Caller;
 use crate::freshness::Freshness;
 use crate::{convert, names, status};
 
@@ -36,6 +37,7 @@ impl Jobs {
     /// Has a waiting job ask for something else.
     pub(crate) async fn update(
         &self,
+        caller: &Caller,
         request: v1::UpdateJobRequest,
     ) -> Result<v1::UpdateJobResponse, Status> {
         let id = names::job("name", &request.name)?;
@@ -49,6 +51,8 @@ impl Jobs {
             );
             return Err(status::bad_field("update_mask", what));
         }
+        self.check(caller, id, &request.name, Freshness::Confirmed, true)
+            .await?;
         let now_ms = self.context.handle.now_ms();
         let found = self.context.handle.read(|state| {
             let job = state.job(id)?;
@@ -90,15 +94,19 @@ impl Jobs {
             // With a request id the same change may come a second time, when the job is another one already.
             seq: request_id.is_none().then_some(seq),
         };
-        let proposed = self.context.handle.propose(command, request_id).await;
+        let handle = &self.context.handle;
+        let proposed = handle.propose_by(caller.actor(), command, request_id).await;
         proposed.map_err(|error| status::propose_about(error, &request.name))?;
-        let job = self.job(id, &request.name, Freshness::Stale).await?;
+        let job = self
+            .job(caller, id, &request.name, Freshness::Stale)
+            .await?;
         Ok(v1::UpdateJobResponse { job: Some(job) })
     }
 
     /// Lets a job cost what it costs.
     pub(crate) async fn approve(
         &self,
+        caller: &Caller,
         request: v1::ApproveJobRequest,
     ) -> Result<v1::ApproveJobResponse, Status> {
         let id = names::job("name", &request.name)?;
@@ -106,10 +114,12 @@ impl Jobs {
         let approved = self
             .context
             .handle
-            .propose(Command::ApproveJob { job: id }, request_id)
+            .propose_by(caller.actor(), Command::ApproveJob { job: id }, request_id)
             .await;
         approved.map_err(|error| status::propose_about(error, &request.name))?;
-        let job = self.job(id, &request.name, Freshness::Stale).await?;
+        let job = self
+            .job(caller, id, &request.name, Freshness::Stale)
+            .await?;
         Ok(v1::ApproveJobResponse { job: Some(job) })
     }
 }

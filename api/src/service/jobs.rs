@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::submit;
 use super::watch::{Updates, updates};
+use crate::access::{Caller, authorise};
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::ports::EstimatedForecasts;
@@ -23,6 +24,9 @@ const PAGE: u32 = 100;
 
 /// Jobs on a page at most: the log waits while they are read.
 const PAGE_MAX: u32 = 1_000;
+
+/// Jobs looked at for one page: a page of somebody whose jobs are few among many may have less than it could.
+const LOOKS_MAX: usize = 5_000;
 
 /// The service. Clones share what is under way.
 #[derive(Clone)]
@@ -45,26 +49,29 @@ impl Jobs {
     /// Puts a job into the queue.
     pub(crate) async fn submit(
         &self,
+        caller: &Caller,
         request: v1::SubmitJobRequest,
     ) -> Result<v1::SubmitJobResponse, Status> {
-        submit::submit(self, request).await
+        submit::submit(self, caller, request).await
     }
 
     /// One job.
     pub(crate) async fn get(
         &self,
+        caller: &Caller,
         name: &str,
         freshness: Freshness,
     ) -> Result<v1::GetJobResponse, Status> {
         let id = names::job("name", name)?;
         Ok(v1::GetJobResponse {
-            job: Some(self.job(id, name, freshness).await?),
+            job: Some(self.job(caller, id, name, freshness).await?),
         })
     }
 
     /// Jobs, newest first.
     pub(crate) async fn list(
         &self,
+        caller: &Caller,
         request: v1::ListJobsRequest,
         freshness: Freshness,
     ) -> Result<v1::ListJobsResponse, Status> {
@@ -87,7 +94,7 @@ impl Jobs {
         let states = convert::states("states", &request.states)?;
         let now_ms = self.context.handle.now_ms();
         let page = freshness.read(&self.context.handle, |state| {
-            page(state, below, &states, size as usize, now_ms)
+            page(caller, state, below, &states, size as usize, now_ms)
         });
         let (mut jobs, last) = page.await?;
         for job in &mut jobs {
@@ -103,31 +110,38 @@ impl Jobs {
     /// Ends a job.
     pub(crate) async fn cancel(
         &self,
+        caller: &Caller,
         request: v1::CancelJobRequest,
     ) -> Result<v1::CancelJobResponse, Status> {
         let id = names::job("name", &request.name)?;
         let request_id = request_id(&request.request_id)?;
+        self.check(caller, id, &request.name, Freshness::Confirmed, true)
+            .await?;
         let cancelled = self
             .context
             .handle
-            .propose(Command::CancelJob { job: id }, request_id)
+            .propose_by(caller.actor(), Command::CancelJob { job: id }, request_id)
             .await;
         cancelled.map_err(|error| status::propose_about(error, &request.name))?;
         // Applied here already: the answer must not fail for want of a leader once the job is cancelled.
-        let job = self.job(id, &request.name, Freshness::Stale).await?;
+        let job = self
+            .job(caller, id, &request.name, Freshness::Stale)
+            .await?;
         Ok(v1::CancelJobResponse { job: Some(job) })
     }
 
     /// Why a job does not run.
     pub(crate) async fn explain(
         &self,
+        caller: &Caller,
         name: &str,
         freshness: Freshness,
     ) -> Result<v1::ExplainJobResponse, Status> {
         let id = names::job("name", name)?;
+        self.check(caller, id, name, freshness, false).await?;
         let forecasts: &EstimatedForecasts = &self.context.forecasts;
         let now_ms = self.context.handle.now_ms();
-        let why = freshness.read(&self.context.handle, |state| {
+        let why = Freshness::Stale.read(&self.context.handle, |state| {
             placement::explain(state, forecasts, id, now_ms)
         });
         let why = why
@@ -139,13 +153,15 @@ impl Jobs {
     /// A job watched to its end.
     pub(crate) async fn watch(
         &self,
+        caller: &Caller,
         request: v1::WatchJobRequest,
         freshness: Freshness,
     ) -> Result<Updates, Status> {
         let id = names::job("name", &request.name)?;
         let handle = &self.context.handle;
         // What a watcher was told anywhere before is known here from now on: it never sees the job step back.
-        freshness.await_at(handle).await.map_err(status::read)?;
+        self.check(caller, id, &request.name, freshness, false)
+            .await?;
         let watch = handle
             .watch(id)
             .map_err(|error| status::watch(error, &request.name))?;
@@ -155,6 +171,7 @@ impl Jobs {
     /// The newest lines of a job's newest attempt.
     pub(crate) async fn logs(
         &self,
+        caller: &Caller,
         name: &str,
         freshness: Freshness,
     ) -> Result<v1::GetJobLogsResponse, Status> {
@@ -162,7 +179,8 @@ impl Jobs {
         // An attempt that is long over, or of another leader's time, has no lines any more.
         let epoch = freshness
             .read(&self.context.handle, |state| {
-                state.job(id).map(|job| newest_epoch(&job))
+                let job = state.job(id).filter(|job| caller.sees(job));
+                job.map(|job| newest_epoch(&job))
             })
             .await?;
         let epoch = epoch.ok_or_else(|| status::not_found("jobs", "a job", name))?;
@@ -181,14 +199,12 @@ impl Jobs {
     /// Everything that a job's trainers have printed, as far as it is kept, oldest first, each line with its end.
     pub(crate) async fn kept_logs(
         &self,
+        caller: &Caller,
         name: &str,
         freshness: Freshness,
     ) -> Result<String, Status> {
         let id = names::job("name", name)?;
-        let known = freshness.read(&self.context.handle, |state| state.job(id).is_some());
-        if !known.await? {
-            return Err(status::not_found("jobs", "a job", name));
-        }
+        self.check(caller, id, name, freshness, false).await?;
         let lines = self.context.staging.lines().read(id).await;
         lines.map_err(|error| staging::unusable(&staging::Error::Store(Box::new(error))))
     }
@@ -196,19 +212,44 @@ impl Jobs {
     /// A job as it is now.
     pub(super) async fn job(
         &self,
+        caller: &Caller,
         id: JobId,
         name: &str,
         freshness: Freshness,
     ) -> Result<v1::Job, Status> {
         let now_ms = self.context.handle.now_ms();
         let job = freshness.read(&self.context.handle, |state| {
-            state.job(id).map(|job| convert::job(&job, state, now_ms))
+            let job = state.job(id).filter(|job| caller.sees(job));
+            job.map(|job| convert::job(&job, state, now_ms))
         });
         let mut job = job
             .await?
             .ok_or_else(|| status::not_found("jobs", "a job", name))?;
         self.add_progress(&mut job);
         Ok(job)
+    }
+
+    /// Refuses a job that is not there, or not the caller's to see, which look the same; and if it is to be changed, one
+    /// that is not theirs to change.
+    pub(super) async fn check(
+        &self,
+        caller: &Caller,
+        id: JobId,
+        name: &str,
+        freshness: Freshness,
+        change: bool,
+    ) -> Result<(), Status> {
+        let needed = freshness.read(&self.context.handle, |state| {
+            let job = state.job(id).filter(|job| caller.sees(job));
+            job.map(|job| caller.to_change(&job))
+        });
+        let needed = needed
+            .await?
+            .ok_or_else(|| status::not_found("jobs", "a job", name))?;
+        if change {
+            authorise(caller, needed)?;
+        }
+        Ok(())
     }
 
     /// Says how far the running attempt is, as far as this node knows.
@@ -250,6 +291,7 @@ fn newest_epoch(job: &Job) -> Option<Epoch> {
 
 /// Jobs below an id in these states, newest first, and the last one if there are more.
 fn page(
+    caller: &Caller,
     state: &State,
     below: Option<JobId>,
     states: &[v1::JobState],
@@ -261,11 +303,16 @@ fn page(
     let mut jobs = state.jobs_below(below, wanted).peekable();
     let mut last = None;
     let mut page = Vec::new();
+    let mut looks = LOOKS_MAX;
     while page.len() < size
+        && looks > 0
         && let Some(job) = jobs.next()
     {
+        looks -= 1;
         last = Some(job.id);
-        page.push(convert::job(&job, state, now_ms));
+        if caller.sees(&job) {
+            page.push(convert::job(&job, state, now_ms));
+        }
     }
     (page, last.filter(|_| jobs.peek().is_some()))
 }

@@ -7,6 +7,7 @@ use tonic::Status;
 
 use super::jobs::request_id;
 use super::unexpected;
+use crate::access::Caller;
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::{convert, names, status};
@@ -34,13 +35,14 @@ impl Scheduling {
     /// Makes a team, or gives one other rules.
     pub(crate) async fn set_team(
         &self,
+        caller: &Caller,
         request: v1::SetTeamRequest,
     ) -> Result<v1::SetTeamResponse, Status> {
         let asked = request.team.unwrap_or_default();
         let name = names::team("team.name", &asked.name)?;
         let rules = convert::team_rules(&asked)?;
         let command = Command::SetTeam { name, rules };
-        let id = match self.propose(command, &request.request_id).await? {
+        let id = match self.propose(caller, command, &request.request_id).await? {
             Reply::TeamSet { team } => team,
             other => return Err(unexpected(&other)),
         };
@@ -56,10 +58,11 @@ impl Scheduling {
     /// Forgets a team.
     pub(crate) async fn remove_team(
         &self,
+        caller: &Caller,
         request: v1::RemoveTeamRequest,
     ) -> Result<v1::RemoveTeamResponse, Status> {
         let name: TeamName = names::team("name", &request.name)?;
-        self.propose(Command::RemoveTeam { name }, &request.request_id)
+        self.propose(caller, Command::RemoveTeam { name }, &request.request_id)
             .await?;
         Ok(v1::RemoveTeamResponse {})
     }
@@ -78,21 +81,31 @@ impl Scheduling {
     /// Has the cluster decide by another policy.
     pub(crate) async fn set_policy(
         &self,
+        caller: &Caller,
         request: v1::SetPolicyRequest,
     ) -> Result<v1::SetPolicyResponse, Status> {
         let asked = request.policy.unwrap_or_default();
         let now = self.0.handle.read(|state| *state.policy()).await;
         let policy = convert::changed_policy(&now.map_err(status::read)?, &asked)?;
-        self.propose(Command::SetPolicy { policy }, &request.request_id)
+        self.propose(caller, Command::SetPolicy { policy }, &request.request_id)
             .await?;
         Ok(v1::SetPolicyResponse {
             policy: Some(convert::policy(&policy)),
         })
     }
 
-    async fn propose(&self, command: Command, request: &str) -> Result<Reply, Status> {
+    async fn propose(
+        &self,
+        caller: &Caller,
+        command: Command,
+        request: &str,
+    ) -> Result<Reply, Status> {
         let request = request_id(request)?;
-        let proposed = self.0.handle.propose(command, request).await;
+        let proposed = self
+            .0
+            .handle
+            .propose_by(caller.actor(), command, request)
+            .await;
         proposed.map_err(status::propose)
     }
 }

@@ -21,6 +21,7 @@ use tonic_types::PreconditionViolation;
 use super::estimates::{for_job, missing};
 use super::jobs::{Jobs, request_id};
 use super::workers::unexpected;
+use crate::access::Caller;
 use crate::fit::{self, Misfit};
 use crate::freshness::Freshness;
 use crate::staging::{self, Put};
@@ -36,6 +37,7 @@ const STORE_BACK: Duration = Duration::from_secs(5);
 
 pub(super) async fn submit(
     jobs: &Jobs,
+    caller: &Caller,
     request: v1::SubmitJobRequest,
 ) -> Result<v1::SubmitJobResponse, Status> {
     // Without an id of the caller's the request is new each time.
@@ -48,6 +50,7 @@ pub(super) async fn submit(
         staging,
         |name| jobs.team(name),
     )?;
+    spec.terms.owner = caller.owner();
     check_plan(&reading, spec.gpu_count)?;
     check_fit(jobs, Some(id), &spec).await?;
     let estimates = for_job(&jobs.context, &spec).await?;
@@ -56,8 +59,9 @@ pub(super) async fn submit(
     let job = if request.validate_only {
         convert::unsubmitted(&spec)
     } else {
-        let job = put(jobs, id, submission, &spec).await?;
-        jobs.job(job, &names::of_job(job), Freshness::Stale).await?
+        let job = put(jobs, caller, id, submission, &spec).await?;
+        jobs.job(caller, job, &names::of_job(job), Freshness::Stale)
+            .await?
     };
     Ok(v1::SubmitJobResponse {
         job: Some(job),
@@ -214,6 +218,7 @@ fn never(spec: &JobSpec, misfits: &[Misfit]) -> Status {
 /// Keeps the files and puts the job into the log.
 async fn put(
     jobs: &Jobs,
+    caller: &Caller,
     id: RequestId,
     submission: Submission,
     spec: &JobSpec,
@@ -231,7 +236,8 @@ async fn put(
     let proposed = jobs
         .context
         .handle
-        .propose(
+        .propose_by(
+            caller.actor(),
             Command::SubmitJob {
                 spec: Box::new(spec.clone()),
             },

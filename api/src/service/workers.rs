@@ -7,9 +7,13 @@ use stepcast_scheduler::model::Label;
 use stepcast_scheduler::{Command, Reply};
 use tonic::Status;
 
+use crate::access::Caller;
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::{auth, convert, names, status};
+
+/// What stands for a job of another organisation.
+const FOREIGN: &str = "jobs/-";
 
 /// The service.
 #[derive(Clone)]
@@ -19,6 +23,7 @@ impl Workers {
     /// A new worker's token, with its secret, which is not kept.
     pub(crate) async fn create_token(
         &self,
+        caller: &Caller,
         request: v1::CreateWorkerTokenRequest,
     ) -> Result<v1::CreateWorkerTokenResponse, Status> {
         let name: Label = request.display_name.try_into().map_err(
@@ -28,7 +33,7 @@ impl Workers {
         )?;
         let (secret, hash) = auth::new_worker_secret();
         let id = match self
-            .propose(Command::CreateWorkerToken { name, hash }, "")
+            .propose(caller, Command::CreateWorkerToken { name, hash }, "")
             .await?
         {
             Reply::TokenCreated { token } => token,
@@ -45,10 +50,11 @@ impl Workers {
     /// Takes a worker's token back.
     pub(crate) async fn revoke_token(
         &self,
+        caller: &Caller,
         name: &str,
     ) -> Result<v1::RevokeWorkerTokenResponse, Status> {
         let token = names::token("name", name)?;
-        self.propose(Command::RevokeWorkerToken { token }, name)
+        self.propose(caller, Command::RevokeWorkerToken { token }, name)
             .await?;
         Ok(v1::RevokeWorkerTokenResponse {})
     }
@@ -69,12 +75,24 @@ impl Workers {
     /// Every worker.
     pub(crate) async fn list(
         &self,
+        caller: &Caller,
         freshness: Freshness,
     ) -> Result<v1::ListWorkersResponse, Status> {
         let attached: BTreeSet<_> = self.0.handle.attached().into_iter().collect();
         let workers = freshness.read(&self.0.handle, |state| {
             let worker = |one: &stepcast_scheduler::model::Worker| {
-                convert::worker(one, state, attached.contains(&one.id))
+                let mut shown = convert::worker(one, state, attached.contains(&one.id));
+                for gpu in &mut shown.gpus {
+                    // That a GPU is busy is everybody's to know; whose job it is busy with is not.
+                    if !names::job("job", &gpu.job)
+                        .ok()
+                        .and_then(|job| state.open_job(job))
+                        .is_none_or(|job| caller.sees(job))
+                    {
+                        gpu.job = FOREIGN.to_owned();
+                    }
+                }
+                shown
             };
             state.workers().map(worker).collect()
         });
@@ -85,10 +103,12 @@ impl Workers {
     /// Gives a worker nothing new.
     pub(crate) async fn drain(
         &self,
+        caller: &Caller,
         request: v1::DrainWorkerRequest,
     ) -> Result<v1::DrainWorkerResponse, Status> {
         let worker = names::worker("name", &request.name)?;
         self.propose(
+            caller,
             Command::DrainWorker {
                 worker,
                 stop_running: request.stop_running,
@@ -100,14 +120,25 @@ impl Workers {
     }
 
     /// Gives a drained worker work again.
-    pub(crate) async fn resume(&self, name: &str) -> Result<v1::ResumeWorkerResponse, Status> {
+    pub(crate) async fn resume(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<v1::ResumeWorkerResponse, Status> {
         let worker = names::worker("name", name)?;
-        self.propose(Command::ResumeWorker { worker }, name).await?;
+        self.propose(caller, Command::ResumeWorker { worker }, name)
+            .await?;
         Ok(v1::ResumeWorkerResponse {})
     }
 
-    async fn propose(&self, command: Command, name: &str) -> Result<Reply, Status> {
-        let proposed = self.0.handle.propose(command, None).await;
+    async fn propose(
+        &self,
+        caller: &Caller,
+        command: Command,
+        name: &str,
+    ) -> Result<Reply, Status> {
+        let handle = &self.0.handle;
+        let proposed = handle.propose_by(caller.actor(), command, None).await;
         proposed.map_err(|error| status::propose_about(error, name))
     }
 }

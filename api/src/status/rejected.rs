@@ -55,6 +55,16 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
         Rejection::Changed => refuse(Code::Aborted)
             .hint("look at the job again, and ask for the change again if it still makes sense")
             .into(),
+        Rejection::NoSuchOrg => not_found("orgs", "an organisation", "orgs"),
+        Rejection::NoSuchUser => not_found("users", "a user", "users"),
+        Rejection::NotAllowed => refuse(Code::PermissionDenied).into(),
+        Rejection::RoleElsewhere => refuse(Code::InvalidArgument).into(),
+        Rejection::LastOne => refuse(Code::FailedPrecondition)
+            .hint("make somebody else an owner or operator first")
+            .into(),
+        Rejection::AccountNameTaken { .. } => {
+            refuse(Code::AlreadyExists).hint("choose another name").into()
+        }
         Rejection::NotYet => refuse(Code::FailedPrecondition)
             .hint("`stepcast cluster status` shows which node is older")
             .into(),

@@ -2,6 +2,7 @@
 
 use super::State;
 use super::requests::Fingerprint;
+use crate::accounts::Actor;
 use crate::codec;
 use crate::command::{Command, Envelope};
 use crate::effect::Effect;
@@ -26,6 +27,8 @@ pub(super) struct Entry {
     pub(super) now_ms: u64,
     /// The format of the log there, which says by which rules.
     pub(super) format: u16,
+    /// In whose name it is done.
+    pub(super) actor: Option<Actor>,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -61,9 +64,13 @@ impl State {
             index,
             now_ms: self.now_ms,
             format: self.format,
+            actor: envelope.actor,
             effects: Vec::new(),
         };
         let reply = self.handle(&mut entry, &envelope.command);
+        if let (Some(actor), Ok(reply)) = (entry.actor, &reply) {
+            self.write_down(&entry, actor, &envelope.command, reply);
+        }
         if let (Some((id, print)), Ok(reply)) = (request, &reply) {
             self.requests.remember(id, print, reply, self.now_ms);
         }
@@ -123,6 +130,10 @@ impl State {
                 self.policy = *policy;
                 entry.effects.push(Effect::Plan);
                 Ok(Reply::Done)
+            }
+            Command::Account { change } => {
+                let actor = entry.actor.unwrap_or(Actor::OPERATOR);
+                self.accounts.change(entry.now_ms, actor, change)
             }
         }
     }

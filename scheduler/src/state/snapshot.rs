@@ -1,5 +1,6 @@
 //! The whole state as bytes and back, in chunks: the same bytes for the same log on every node, however it got there.
 
+mod accounts;
 mod first;
 mod restoring;
 mod view;
@@ -60,17 +61,20 @@ enum Section {
     Replies,
     /// Teams by id, from version 3 on.
     Teams,
+    /// Organisations, people, their tokens and the audit trail, from version 3 on.
+    Accounts,
 }
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,
         Self::Jobs,
         Self::Replies,
         Self::Teams,
+        Self::Accounts,
     ];
 }
 
@@ -96,6 +100,7 @@ struct More {
     policy: Policy,
     last_team: u64,
     teams: u64,
+    accounts: accounts::Head,
 }
 
 impl State {

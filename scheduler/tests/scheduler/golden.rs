@@ -197,6 +197,7 @@ pub(crate) fn log() -> Vec<Envelope> {
             stamp_ms: 1_700_000_000_000 + 1_000 * at as u64,
             request_id: requests.contains(&at).then_some(RequestId([at as u8; 16])),
             command,
+            actor: None,
         });
     enveloped.collect()
 }

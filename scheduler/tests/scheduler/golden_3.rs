@@ -1,6 +1,7 @@
 //! The third format as bytes in the repository: new commands, and terms behind those that bring a job.
 
 use stepcast_records::UsdMicros;
+use stepcast_scheduler::accounts::{AccountChange, Action, Actor, Role};
 use stepcast_scheduler::command::Preemption;
 use stepcast_scheduler::ids::{
     AttemptNumber, Epoch, JobId, OrgId, StagingId, TeamId, TokenHash, UserId, WorkerId,
@@ -136,7 +137,47 @@ fn commands() -> Vec<Command> {
             }],
         },
         Command::CancelArray { array: JobId(6) },
+        account(AccountChange::CreateOrg {
+            name: "acme".parse().expect("a label"),
+        }),
+        account(AccountChange::CreateUser {
+            org: Some(OrgId(1)),
+            name: "ana".parse().expect("a label"),
+            role: Role::Admin,
+        }),
+        account(AccountChange::CreateUser {
+            org: None,
+            name: "root".parse().expect("a label"),
+            role: Role::Operator,
+        }),
+        account(AccountChange::CreateKey {
+            user: UserId(1),
+            hash: TokenHash([0x34; 32]),
+            expires_ms: Some(1_700_500_000_000),
+        }),
+        account(AccountChange::SetRole {
+            user: UserId(1),
+            role: Role::Owner,
+        }),
+        account(AccountChange::Note {
+            action: Action::Backup,
+            subject: "nodes/1".to_owned(),
+        }),
+        Command::CancelJob { job: JobId(5) },
     ]
+}
+
+fn account(change: AccountChange) -> Command {
+    Command::Account { change }
+}
+
+/// In whose name a command is done.
+fn actor(command: &Command) -> Option<Actor> {
+    matches!(command, Command::CancelJob { .. }).then_some(Actor {
+        user: Some(UserId(1)),
+        org: Some(OrgId(1)),
+        role: Role::Owner,
+    })
 }
 
 /// The entries behind those of the first format, and the state they lead to.
@@ -154,7 +195,10 @@ fn entries() -> (Vec<Envelope>, State) {
     for command in barrier.chain(commands()) {
         index += 1;
         let request = matches!(command, Command::SubmitArray { .. }).then_some(RequestId([7; 16]));
-        let envelope = Envelope::new(stamp(index), request, command).in_format(3);
+        let actor = actor(&command);
+        let envelope = Envelope::new(stamp(index), request, command)
+            .by(actor)
+            .in_format(3);
         let applied = state.apply(index, &envelope);
         assert!(applied.reply.is_ok(), "{index} {envelope:?}: {applied:?}");
         entries.push(envelope);
@@ -193,7 +237,7 @@ fn what_a_format_does_not_know_is_not_read_in_it() {
         assert!(codec::decode(&bytes).is_err(), "{entry:?}");
         looked_at += 1;
     }
-    assert_eq!(looked_at, 11);
+    assert_eq!(looked_at, 17);
 }
 
 /// What the estimate said is no part of a request: it may say something else when the same request comes again.

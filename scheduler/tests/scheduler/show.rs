@@ -36,6 +36,9 @@ pub(crate) fn reply(reply: &Reply) -> String {
         }
         Reply::Expired { count } => format!("{count} expired"),
         Reply::Swept { count } => format!("{count} swept"),
+        Reply::OrgCreated { org } => format!("organisation {org}"),
+        Reply::UserCreated { user } => format!("user {user}"),
+        Reply::KeyCreated { key } => format!("token {key}"),
         Reply::TeamSet { .. } => "set".to_owned(),
         Reply::ArraySubmitted { array, tasks } => format!("submitted {array} and so on: {tasks}"),
         Reply::ArrayCancelled { count } => format!("{count} cancelled"),

@@ -60,6 +60,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::SetTeam { .. }
         | Command::RemoveTeam { .. }
         | Command::SetPolicy { .. }
+        | Command::Account { .. }
         | Command::Barrier { .. } => Vec::new(),
     }
 }

@@ -97,7 +97,8 @@ pub(crate) const SETTINGS: &[Known] = &[
         name: "access_token_file",
         variable: "STEPCAST_ACCESS_TOKEN_FILE",
         default: None,
-        doc: "File with the token that people must show. Needed when the server listens beyond this host.",
+        doc: "File with a token that makes whoever shows it an operator. Without it a server that listens beyond this host lets \
+              people in by their own tokens only, and prints what the first operator needs.",
     },
     Known {
         name: "allow_plain_text",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::super::requests::Given;
 use super::super::{Indexes, Jobs, Requests, State};
 use super::{Error, damaged};
+use crate::accounts::Accounts;
 use crate::codec;
 use crate::ids::{JobId, RequestId, TokenHash, WorkerId};
 use crate::invariants;
@@ -86,6 +87,7 @@ pub(super) fn restore(body: &[u8]) -> Result<State, Error> {
         last_team: 0,
         policy: Policy::default(),
         teams: Arc::default(),
+        accounts: Accounts::default(),
         jobs,
         workers: Arc::new(kept.workers),
         tokens: Arc::new(kept.tokens),

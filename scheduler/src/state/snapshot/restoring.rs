@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::super::State;
 use super::super::requests::Given;
 use super::super::table::{Kept, decode, encode};
-use super::{Error, Head, More, Section, damaged, known, version_of};
+use super::{Error, Head, More, Section, accounts, damaged, known, version_of};
+use crate::accounts::Accounts;
 use crate::codec;
 use crate::ids::{RequestId, TokenHash};
 use crate::invariants;
@@ -20,6 +21,8 @@ pub struct Restoring {
     state: State,
     head: Option<Head>,
     teams: u64,
+    /// Entries of the accounts that are promised, and that have come.
+    accounts: (u64, u64),
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -56,6 +59,7 @@ impl Restoring {
                 Section::Jobs => self.job(rest)?,
                 Section::Replies => self.reply(rest)?,
                 Section::Teams => self.team(rest)?,
+                Section::Accounts => self.account(rest)?,
             };
         }
         Ok(())
@@ -80,6 +84,15 @@ impl Restoring {
                     "it promises {promised} {what} and has {came}"
                 )));
             }
+        }
+        let (promised, came) = self.accounts;
+        if promised != came {
+            return Err(damaged(format!(
+                "it promises {promised} accounts and has {came}"
+            )));
+        }
+        if let Err(broken) = state.accounts.trail().check() {
+            return Err(damaged(broken));
         }
         match invariants::check_whole(&state).into_iter().next() {
             None => Ok(state),
@@ -120,11 +133,15 @@ impl Restoring {
             last_worker: head.last_worker,
             last_token: head.last_token,
             last_team: more.as_ref().map_or(0, |more| more.last_team),
+            accounts: more
+                .as_ref()
+                .map_or_else(Accounts::default, |more| more.accounts.begin()),
             policy: more
                 .as_ref()
                 .map_or_else(Policy::default, |more| more.policy),
             ..State::default()
         };
+        self.accounts.0 = more.as_ref().map_or(0, |more| more.accounts.entries);
         self.teams = more.map_or(0, |more| more.teams);
         self.head = Some(head);
         Ok(())
@@ -147,6 +164,13 @@ impl Restoring {
                 .is_none_or(|(last, _)| *last < team.id),
         )?;
         teams.insert(team.id, team);
+        Ok(rest)
+    }
+
+    fn account<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let (kept, rest): (accounts::Kept, _) = read(bytes)?;
+        accounts::take(&mut self.state.accounts, kept)?;
+        self.accounts.1 += 1;
         Ok(rest)
     }
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::super::State;
 use super::super::requests::Replies;
 use super::super::table::{Jobs, Kept, encode};
-use super::{Head, More, Section, version_of};
+use super::{Head, More, Section, accounts, version_of};
+use crate::accounts::Accounts;
 use crate::ids::{TeamId, TokenHash, WorkerId};
 use crate::model::{Team, Token, Worker};
 
@@ -26,6 +27,7 @@ pub struct View {
     replies: Replies,
     more: More,
     teams: Arc<BTreeMap<TeamId, Team>>,
+    accounts: Accounts,
 }
 
 impl State {
@@ -53,8 +55,10 @@ impl State {
                 policy: self.policy,
                 last_team: self.last_team,
                 teams: self.teams.len() as u64,
+                accounts: accounts::Head::of(&self.accounts),
             },
             teams: Arc::clone(&self.teams),
+            accounts: self.accounts.clone(),
         }
     }
 }
@@ -114,11 +118,16 @@ impl View {
                 put(team, chunk);
             },
         );
+        let accounts = accounts::kept(&self.accounts);
+        let accounts = Packed::new(Section::Accounts, accounts, |kept, chunk: &mut _| {
+            put(&kept, chunk);
+        });
         head.chain(tokens)
             .chain(workers)
             .chain(jobs)
             .chain(replies)
             .chain(teams)
+            .chain(accounts)
     }
 }
 

@@ -1,0 +1,485 @@
+//! Who may do what: every route and every call, for every role, from the organisation itself and from another one.
+
+use std::collections::BTreeMap;
+
+use prost_types::FileDescriptorSet;
+use serde_json::{Value, json};
+use stepcast_api::{AccessToken, ApiConfig};
+use stepcast_scheduler::Command;
+use stepcast_scheduler::accounts::AccountChange;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Status};
+
+use crate::http::{ask, submission};
+use crate::support::{Server, until};
+
+/// Who may use each route: `o`wner, `a`dmin, `m`ember, `v`iewer, `O`perator, `-` for everybody without a name too. A route
+/// that is not here fails the test.
+const ROUTES: &str = "
+    post /v1/auth/cli/token        -
+    get  /v1/account/me            oamvO
+    post /v1/jobs                  oamO
+    get  /v1/jobs                  oamvO
+    get  /v1/jobs/{id}             oamvO
+    get  /v1/jobs/{id}/logs        oamvO
+    get  /v1/jobs/{id}/why         oamvO
+    post /v1/jobs/{id}/cancel      oamO
+    get  /v1/jobs/{id}/watch       oamvO
+    post /v1/estimates             oamvO
+    get  /v1/workers               oamvO
+    post /v1/workers/{id}/drain    O
+    post /v1/workers/{id}/resume   O
+    post /v1/sql                   oamvO
+    get  /v1/tables                oamvO
+    get  /v1/orgs                  O
+    post /v1/orgs                  O
+    post /v1/orgs/{id}/remove      O
+    get  /v1/users                 oaO
+    post /v1/users                 oaO
+    post /v1/users/{id}/role       oaO
+    post /v1/users/{id}/remove     oaO
+    get  /v1/tokens                oamvO
+    post /v1/tokens                oamvO
+    post /v1/tokens/{id}/revoke    oamvO
+    get  /v1/audit                 oaO
+    post /v1/operator              -
+    get  /v1/openapi.json          -
+";
+
+/// The same of the calls over gRPC.
+const CALLS: &str = "
+    Jobs/SubmitJob oamO           Jobs/GetJob oamvO             Jobs/ListJobs oamvO
+    Jobs/CancelJob oamO           Jobs/ExplainJob oamvO         Jobs/WatchJob oamvO
+    Jobs/GetJobLogs oamvO         Estimates/EstimateJob oamvO   Records/RunQuery oamvO
+    Records/ListTables oamvO      Records/ImportRecords O       Records/ListSources oamvO
+    Workers/CreateWorkerToken O   Workers/RevokeWorkerToken O   Workers/ListWorkerTokens O
+    Workers/ListWorkers oamvO     Workers/DrainWorker O         Workers/ResumeWorker O
+    Cluster/GetClusterStatus O    Cluster/CreateJoinToken O     Cluster/RemoveNode O
+    Cluster/TransferLeadership O  Cluster/Backup O              Accounts/CreateOrg O
+    Accounts/ListOrgs O           Accounts/DeleteOrg O          Accounts/CreateUser oaO
+    Accounts/ListUsers oaO        Accounts/SetUserRole oaO      Accounts/DeleteUser oaO
+    Accounts/CreateToken oamvO    Accounts/ListTokens oamvO     Accounts/RevokeToken oamvO
+    Accounts/ListAuditEntries oaO Accounts/ClaimOperator -      Jobs/SubmitArray oamO
+    Jobs/UpdateJob oamO           Jobs/ApproveJob O             Jobs/CancelArray oamO
+    Scheduling/ListTeams O        Scheduling/GetPolicy O        Scheduling/SetTeam O
+    Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
+";
+
+const ROLES: [(&str, char); 4] = [
+    ("owner", 'o'),
+    ("admin", 'a'),
+    ("member", 'm'),
+    ("viewer", 'v'),
+];
+
+/// The server's own access token.
+const OWN: &str = "the-own-token-of-this-server";
+
+/// Two organisations with everybody in them, and an operator.
+struct Town {
+    server: Server,
+    /// By organisation (1 and 2) and role; the operator belongs to neither and is under 0.
+    people: BTreeMap<(u8, char), Person>,
+    orgs: [String; 2],
+}
+
+/// Somebody, with their long-lived and their short-lived token.
+struct Person {
+    user: String,
+    refresh: String,
+    ticket: String,
+}
+
+impl Town {
+    async fn build() -> Self {
+        let api = ApiConfig {
+            access_token: AccessToken::new(OWN).ok(),
+            ..ApiConfig::default()
+        };
+        let server = Server::with(api).await;
+        let port = server.port;
+        until("the log's format", || {
+            server.handle.status().log_format >= 3
+        })
+        .await;
+        let made = post(port, Some(OWN), "/v1/orgs", json!({"name": "one"})).await;
+        let one = made.1["id"].as_str().unwrap().to_owned();
+        let (status, refused) = post(port, Some(OWN), "/v1/orgs", json!({"name": "two"})).await;
+        assert_eq!((status, &refused["code"]), (409, &json!("SINGLE_TENANT")));
+        // The state allows what a server for one tenant does not.
+        let change = AccountChange::CreateOrg {
+            name: "two".parse().unwrap(),
+        };
+        let command = Command::Account { change };
+        server.handle.propose(command, None).await.unwrap();
+        let orgs = ask(port, "GET", "/v1/orgs", Some(OWN), None).await.json();
+        let two = orgs["items"][1]["id"].as_str().unwrap().to_owned();
+        let mut people = BTreeMap::new();
+        for (number, org) in [(1, &one), (2, &two)] {
+            for (role, letter) in ROLES {
+                people.insert((number, letter), person(port, org, role).await);
+            }
+        }
+        people.insert((0, 'O'), person(port, "", "operator").await);
+        Self {
+            server,
+            people,
+            orgs: [one, two],
+        }
+    }
+
+    fn person(&self, org: u8, role: char) -> &Person {
+        &self.people[&(if role == 'O' { 0 } else { org }, role)]
+    }
+}
+
+async fn person(port: u16, org: &str, role: &str) -> Person {
+    let sent = json!({"org_id": org, "name": format!("the {role}"), "role": role});
+    let (status, made) = post(port, Some(OWN), "/v1/users", sent).await;
+    assert_eq!(status, 201, "{made}");
+    let user = made["id"].as_str().unwrap().to_owned();
+    let made = post(port, Some(OWN), "/v1/tokens", json!({"user_id": user})).await;
+    let refresh = made.1["refresh_token"].as_str().unwrap().to_owned();
+    let org = if org.is_empty() { "operators" } else { org };
+    let ticket = exchanged(port, &refresh, org).await.unwrap();
+    Person {
+        user,
+        refresh,
+        ticket,
+    }
+}
+
+async fn exchanged(port: u16, refresh: &str, org: &str) -> Result<String, u16> {
+    let sent = json!({"refresh_token": refresh, "org_id": org});
+    let (status, answer) = post(port, None, "/v1/auth/cli/token", sent).await;
+    match answer["access_token"].as_str() {
+        Some(ticket) => Ok(ticket.to_owned()),
+        None => Err(status),
+    }
+}
+
+async fn post(port: u16, by: Option<&str>, path: &str, sent: Value) -> (u16, Value) {
+    let answer = ask(port, "POST", path, by, Some(&sent)).await;
+    (answer.status, answer.json())
+}
+
+fn table(text: &'static str, words: usize) -> BTreeMap<String, &'static str> {
+    let words_of = text.split_whitespace().collect::<Vec<_>>();
+    let rows = words_of.chunks(words + 1);
+    rows.map(|row| (row[..words].join(" "), row[words]))
+        .collect()
+}
+
+/// A body that each route takes, as far as it takes one.
+fn body(path: &str, town: &Town) -> Option<Value> {
+    let user = &town.person(1, 'v').user;
+    Some(match path {
+        "/v1/auth/cli/token" => json!({"refresh_token": "x", "org_id": "y"}),
+        "/v1/jobs" => submission(),
+        "/v1/estimates" => submission(),
+        "/v1/sql" => json!({"sql": "SELECT 1"}),
+        "/v1/orgs" => json!({"name": "three"}),
+        // A role that nobody has, so that nobody is made and everybody gets as far as they may.
+        "/v1/users" => json!({"name": "x", "role": "nobody"}),
+        "/v1/users/{id}/role" => json!({"role": "nobody"}),
+        "/v1/tokens" => json!({"user_id": user, "valid_seconds": u64::MAX / 2_000}),
+        "/v1/operator" => json!({"first_token": "x", "name": "y"}),
+        _ => return None,
+    })
+}
+
+/// What stands in the path: the job where it is a job's, and what is not there elsewhere, so that nothing is removed.
+fn filled(path: &str, job: &str) -> String {
+    let id = match path.split('/').nth(2) {
+        Some("jobs") => job,
+        Some("workers") => "w9999",
+        Some("orgs") => "ozzzz",
+        Some("users") => "uzzzz",
+        _ => "kzzzz",
+    };
+    path.replace("{id}", id)
+}
+
+#[tokio::test]
+async fn every_route_is_for_the_roles_it_is_meant_for_and_for_nobody_else() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let (table, document) = (
+        table(ROUTES, 2),
+        ask(port, "GET", "/v1/openapi.json", None, None)
+            .await
+            .json(),
+    );
+    let mut routes = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            routes.push((method.clone(), path.clone()));
+        }
+    }
+    assert_eq!(routes.len(), table.len(), "every route is in the table");
+    let submitted = post(
+        port,
+        Some(&town.person(1, 'm').ticket),
+        "/v1/jobs",
+        submission(),
+    )
+    .await;
+    let job = submitted.1["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{submitted:?}"))
+        .to_owned();
+    let mut looks = 0;
+    // The cancellations come last, and those from elsewhere before all others.
+    routes.sort_by_key(|(_, path)| path.ends_with("/cancel"));
+    for (method, path) in &routes {
+        let who = table.get(&format!("{method} {path}"));
+        let who = *who.unwrap_or_else(|| panic!("{method} {path} is in no row of the table"));
+        let (target, method) = (filled(path, &job), method.to_uppercase());
+        let body = body(path, &town);
+        let nobody = ask(port, &method, &target, None, body.as_ref()).await;
+        let open = who == "-";
+        assert_eq!(
+            nobody.json()["code"] == "ACCESS_TOKEN_REQUIRED" && nobody.status == 401,
+            !open || path.ends_with("token") || path.ends_with("operator"),
+            "{method} {path}: {}",
+            nobody.body
+        );
+        for org in [2, 1] {
+            for role in ['v', 'm', 'a', 'o', 'O'] {
+                let ticket = &town.person(org, role).ticket;
+                if path.ends_with("/watch") && who.contains(role) && (org == 1 || role == 'O') {
+                    // It would go on until the job ends.
+                    continue;
+                }
+                let answer = ask(port, &method, &target, Some(ticket), body.as_ref()).await;
+                let what = format!(
+                    "{method} {path} as {role} of {org}: {} {}",
+                    answer.status, answer.body
+                );
+                let denied = answer.status == 403 && answer.json()["code"] == "FORBIDDEN";
+                assert_eq!(denied, !open && !who.contains(role), "{what}");
+                let foreign = org == 2 && role != 'O' && path.starts_with("/v1/jobs/{id}");
+                if foreign && !denied {
+                    assert_eq!(answer.json()["code"], "NO_SUCH_JOB", "{what}");
+                }
+                assert_ne!(answer.status, 500, "{what}");
+                looks += 1;
+            }
+        }
+    }
+    assert!(looks > 200, "{looks}");
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn every_call_is_for_the_roles_it_is_meant_for_and_for_nobody_else() {
+    let town = Town::build().await;
+    let table = table(CALLS, 1);
+    let set = <FileDescriptorSet as prost::Message>::decode(stepcast_proto::FILE_DESCRIPTOR_SET);
+    let mut calls = Vec::new();
+    for file in &set.unwrap().file {
+        for service in file
+            .service
+            .iter()
+            .filter(|service| service.name() != "AgentService")
+        {
+            let short = service.name().trim_end_matches("Service");
+            for method in &service.method {
+                let path = format!("/stepcast.v1.{}/{}", service.name(), method.name());
+                calls.push((format!("{short}/{}", method.name()), path));
+            }
+        }
+    }
+    assert_eq!(calls.len(), table.len(), "every call is in the table");
+    for (name, path) in &calls {
+        let who = *table
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is in no row of the table"));
+        let nobody = call(&town, path, None).await;
+        assert_eq!(
+            nobody.map(|status| status.code()),
+            Some(Code::Unauthenticated),
+            "{name}"
+        );
+        for org in [1, 2] {
+            for role in ['v', 'm', 'a', 'o', 'O'] {
+                let refused = call(&town, path, Some(&town.person(org, role).ticket)).await;
+                let denied = refused
+                    .as_ref()
+                    .is_some_and(|status| status.code() == Code::PermissionDenied);
+                assert_eq!(
+                    denied,
+                    who != "-" && !who.contains(role),
+                    "{name} as {role}: {refused:?}"
+                );
+            }
+        }
+    }
+    town.server.stop().await;
+}
+
+/// Calls with an empty message; the refusal, if it is one.
+async fn call(town: &Town, path: &str, ticket: Option<&str>) -> Option<Status> {
+    let mut request = Request::new(());
+    if let Some(ticket) = ticket {
+        let bearer = format!("Bearer {ticket}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    let mut client = tonic::client::Grpc::new(town.server.channel.clone());
+    client.ready().await.unwrap();
+    let path = PathAndQuery::try_from(path).unwrap();
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    match client.server_streaming(request, path, codec).await {
+        Err(status) => Some(status),
+        Ok(answer) => answer.into_inner().message().await.err(),
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_good_in_its_organisation_and_until_it_or_its_holder_is_taken_back() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let member = town.person(1, 'm');
+    let [one, two] = &town.orgs;
+    assert!(exchanged(port, &member.refresh, one).await.is_ok());
+    assert!(
+        exchanged(port, &member.refresh, "one").await.is_ok(),
+        "by its name too"
+    );
+    for (refresh, org) in [
+        (member.refresh.as_str(), two.as_str()),
+        (&member.refresh, "operators"),
+        (&member.refresh, ""),
+        ("scr1_0000", one),
+        (OWN, one),
+    ] {
+        assert_eq!(exchanged(port, refresh, org).await, Err(401), "{org}");
+    }
+    let mut changed = member.ticket.clone();
+    let last = changed.pop().unwrap();
+    changed.push(if last == 'A' { 'B' } else { 'A' });
+    // The last letter may hold bits that say nothing, so the one before is changed as well.
+    changed.replace_range(30..31, if &changed[30..31] == "A" { "B" } else { "A" });
+    for wrong in [changed.as_str(), "sca1_", "nonsense"] {
+        assert_eq!(
+            ask(port, "GET", "/v1/jobs", Some(wrong), None).await.status,
+            401,
+            "{wrong}"
+        );
+    }
+    // Less from one moment to the next, and then nothing.
+    let admin = &town.person(1, 'a').ticket;
+    let role = format!("/v1/users/{}/role", member.user);
+    assert_eq!(
+        post(port, Some(admin), &role, json!({"role": "viewer"}))
+            .await
+            .0,
+        200
+    );
+    let refused = post(port, Some(&member.ticket), "/v1/jobs", submission()).await;
+    assert_eq!((refused.0, &refused.1["code"]), (403, &json!("FORBIDDEN")));
+    let own = ask(port, "GET", "/v1/tokens", Some(&member.ticket), None)
+        .await
+        .json();
+    let token = own["items"][0]["id"].as_str().unwrap();
+    let revoke = format!("/v1/tokens/{token}/revoke");
+    let foreign = &town.person(2, 'o').ticket;
+    assert_eq!(
+        ask(port, "POST", &revoke, Some(foreign), None).await.status,
+        404
+    );
+    assert_eq!(
+        ask(port, "POST", &revoke, Some(&member.ticket), None)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(exchanged(port, &member.refresh, one).await, Err(401));
+    let remove = format!("/v1/users/{}/remove", member.user);
+    assert_eq!(
+        ask(port, "POST", &remove, Some(foreign), None).await.status,
+        404
+    );
+    assert_eq!(
+        ask(port, "POST", &remove, Some(admin), None).await.status,
+        200
+    );
+    assert_eq!(
+        ask(port, "GET", "/v1/jobs", Some(&member.ticket), None)
+            .await
+            .status,
+        401
+    );
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_are_seen_in_their_organisation_and_what_was_done_is_written_down() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let (mine, other) = (&town.person(1, 'm').ticket, &town.person(1, 'v').ticket);
+    let foreign = &town.person(2, 'o').ticket;
+    let job = post(port, Some(mine), "/v1/jobs", submission()).await.1;
+    let job = job["id"].as_str().unwrap();
+    let seen = async |ticket: &str| {
+        let jobs = ask(port, "GET", "/v1/jobs", Some(ticket), None)
+            .await
+            .json();
+        jobs["items"].as_array().unwrap().len()
+    };
+    let operator = &town.person(0, 'O').ticket;
+    assert_eq!(
+        [
+            seen(mine).await,
+            seen(other).await,
+            seen(foreign).await,
+            seen(operator).await
+        ],
+        [1, 1, 0, 1]
+    );
+    // A viewer may look and not touch; an admin may touch.
+    let cancel = format!("/v1/jobs/{job}/cancel");
+    let admin = &town.person(1, 'a').ticket;
+    assert_eq!(
+        ask(port, "POST", &cancel, Some(admin), None).await.status,
+        200
+    );
+    let trail = ask(port, "GET", "/v1/audit", Some(operator), None)
+        .await
+        .json();
+    assert_eq!(
+        (&trail["sound"], &trail["broken_seq"]),
+        (&json!(true), &json!(0))
+    );
+    let told: Vec<(&str, &str)> = trail["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            (
+                entry["action"].as_str().unwrap(),
+                entry["subject"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let subject = format!("jobs/{job}");
+    assert_eq!(
+        told[told.len() - 2..],
+        [("SUBMIT_JOB", subject.as_str()), ("CANCEL_JOB", &subject)]
+    );
+    let own = ask(
+        port,
+        "GET",
+        "/v1/audit",
+        Some(&town.person(1, 'o').ticket),
+        None,
+    )
+    .await
+    .json();
+    assert_eq!(own["items"].as_array().unwrap().len(), 2, "{own}");
+    let elsewhere = ask(port, "GET", "/v1/audit", Some(foreign), None)
+        .await
+        .json();
+    assert_eq!(elsewhere["items"], json!([]));
+    town.server.stop().await;
+}
