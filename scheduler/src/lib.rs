@@ -42,6 +42,7 @@ pub mod placement;
 pub mod policy;
 pub mod rejection;
 pub mod reply;
+pub mod sooner;
 pub mod state;
 
 pub use command::{Command, Envelope};

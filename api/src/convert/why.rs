@@ -11,6 +11,7 @@ pub(crate) fn why(why: Why) -> v1::ExplainJobResponse {
         lines: why.lines.into_iter().map(line).collect(),
         jobs_ahead: u32::try_from(why.jobs_ahead).unwrap_or(u32::MAX),
         hints: why.hints,
+        sooner: Vec::new(),
     }
 }
 

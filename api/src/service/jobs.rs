@@ -8,6 +8,7 @@ use stepcast_proto::v1;
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::model::Job;
 use stepcast_scheduler::placement;
+use stepcast_scheduler::sooner::sooner;
 use stepcast_scheduler::{Command, RequestId, State};
 use tonic::Status;
 
@@ -16,7 +17,6 @@ use super::watch::{Updates, updates};
 use crate::access::{Caller, authorise};
 use crate::context::Context;
 use crate::freshness::Freshness;
-use crate::ports::EstimatedForecasts;
 use crate::{convert, names, staging, status};
 
 /// Jobs on a page when nobody says how many.
@@ -139,15 +139,26 @@ impl Jobs {
     ) -> Result<v1::ExplainJobResponse, Status> {
         let id = names::job("name", name)?;
         self.check(caller, id, name, freshness, false).await?;
-        let forecasts: &EstimatedForecasts = &self.context.forecasts;
         let now_ms = self.context.handle.now_ms();
-        let why = Freshness::Stale.read(&self.context.handle, |state| {
-            placement::explain(state, forecasts, id, now_ms)
+        // The whole queue is gone through, several times: on a copy, so that the log does not wait.
+        let state = Freshness::Stale
+            .read(&self.context.handle, State::clone)
+            .await?;
+        let forecasts = Arc::clone(&self.context.forecasts);
+        let answer = tokio::task::spawn_blocking(move || {
+            let why = placement::explain(&state, forecasts.as_ref(), id, now_ms)?;
+            let found = sooner(&state, forecasts.as_ref(), id, now_ms);
+            let mut told = convert::why(why);
+            told.sooner = found
+                .iter()
+                .map(|found| convert::sooner(found, id, &state))
+                .collect();
+            Some(told)
         });
-        let why = why
-            .await?
-            .ok_or_else(|| status::not_found("jobs", "a job", name))?;
-        Ok(convert::why(why))
+        let answer = answer.await.map_err(|_stopped| {
+            status::internal("EXPLAIN_FAILED", "the answer was not finished")
+        })?;
+        answer.ok_or_else(|| status::not_found("jobs", "a job", name))
     }
 
     /// A job watched to its end.

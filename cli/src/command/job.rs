@@ -343,7 +343,27 @@ async fn why(context: &Context, client: &Client, name: &str) -> Result<(), Failu
         return output.json(&json::why(json::id(name), &answer));
     }
     output.data(&why_text(output, json::id(name), &answer))?;
-    for hint in &answer.hints {
+    for sooner in &answer.sooner {
+        let worker = match sooner.worker.as_str() {
+            "" => String::new(),
+            worker => format!(" on {worker}"),
+        };
+        let cost = sooner
+            .cost_usd_micros
+            .map_or_else(String::new, |micros| format!(", about {}", dollars(micros)));
+        let command = Tone::Strong.paint(&sooner.command);
+        output.say(format!(
+            "  {} {command}     starts now{worker}{cost}",
+            Tone::Dim.paint("Sooner:")
+        ));
+    }
+    // What was tried says more than what might help.
+    let untried = if answer.sooner.is_empty() {
+        &answer.hints[..]
+    } else {
+        &[]
+    };
+    for hint in untried {
         output.say(format!("  {} {hint}", Tone::Dim.paint("Sooner:")));
     }
     if answer.tier() == WhyTier::Unspecified {
@@ -442,6 +462,7 @@ mod tests {
             ],
             jobs_ahead: 0,
             hints: Vec::new(),
+            sooner: Vec::new(),
         };
         let output = Output {
             json: false,

@@ -217,6 +217,10 @@ pub(crate) fn why(job: &str, why: &v1::ExplainJobResponse) -> Value {
         })).collect::<Vec<_>>(),
         "jobs_ahead": why.jobs_ahead,
         "hints": why.hints,
+        "sooner": why.sooner.iter().map(|sooner| json!({
+            "text": sooner.text, "command": sooner.command, "worker": sooner.worker,
+            "cost_usd_micros": sooner.cost_usd_micros,
+        })).collect::<Vec<_>>(),
     })
 }
 

@@ -10,5 +10,6 @@ mod properties;
 mod script;
 mod scripts;
 mod show;
+mod sooner;
 mod support;
 mod wishes;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use stepcast_records::simpletuner::{Dataset, Length, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Hardware, Precision, Quantization, Recipe};
-use stepcast_scheduler::placement::{Forecast, ForecastSource};
+use stepcast_scheduler::State;
+use stepcast_scheduler::placement::{Forecast, ForecastSource, Placement, plan};
 
 /// A small training.
 pub(crate) fn workload() -> Workload {
@@ -42,4 +43,9 @@ impl ForecastSource for Table {
             run_ms_p90,
         })
     }
+}
+
+/// What one look at the queue starts.
+pub(crate) fn planned(state: &State, forecast: &Table, now_ms: u64) -> Vec<Placement> {
+    plan(state, forecast, now_ms, 256)
 }

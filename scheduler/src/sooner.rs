@@ -1,0 +1,440 @@
+//! What would start a waiting job now: the cheapest change that does, found by trying it with the rules that place jobs.
+//!
+//! Nothing is guessed. Each change that is named was applied to a copy of the state by the command that a person would
+//! send, and the job started there with the next look at the queue.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use stepcast_records::{GpuModel, Hardware, UsdMicros, units};
+
+use crate::command::{Command, Envelope, Placement};
+use crate::ids::JobId;
+use crate::model::limits::BUDGET_MARGIN_MS;
+use crate::model::{Budget, Job, JobSpec, JobState, TeamName, TeamRules, Worker};
+use crate::placement::{ForecastSource, Ledger, Reason, explain, feasible};
+use crate::state::{State, wanted};
+
+/// Changes that are proposed: the first few are enough to choose from.
+pub const SOONER_MAX: usize = 3;
+
+/// Places that changes are tried for, each with its own reason against the job. Every try is a look at the whole queue.
+const TRIES: usize = 24;
+
+/// Wishes that one proposal may change together.
+const TOGETHER: usize = 4;
+
+/// A change that starts the job now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sooner {
+    /// What to change, all of it together.
+    pub changes: Vec<Change>,
+    /// Where the job then starts.
+    pub placement: Placement,
+    /// The commands that change it.
+    pub commands: Vec<Command>,
+}
+
+/// One thing to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Allow another GPU model.
+    Allow(GpuModel),
+    /// Ask for no more memory of each GPU than this, in GiB.
+    Memory(u16),
+    /// Ask for so many GPUs.
+    Gpus(u8),
+    /// Allow a price for all GPUs together, an hour.
+    Price(UsdMicros),
+    /// Allow a cost for all attempts together.
+    Cost(UsdMicros),
+    /// Set no limit on price and cost.
+    NoLimits,
+    /// Ask for no labels.
+    NoLabels,
+    /// Keep away from no label, and from no job of the same kind.
+    Anywhere,
+    /// Begin now.
+    Now,
+    /// Have this priority.
+    Priority(i8),
+    /// Approve what it costs.
+    Approve,
+    /// Give the team this quota of GPUs.
+    Quota(TeamName, u32),
+    /// Give the team this budget.
+    TeamBudget(TeamName, UsdMicros),
+}
+
+/// What would start a job now, the cheapest first; nothing for one that starts anyway, or that nothing simple starts.
+#[must_use]
+pub fn sooner(
+    state: &State,
+    forecast: &dyn ForecastSource,
+    job: JobId,
+    now_ms: u64,
+) -> Vec<Sooner> {
+    let now_ms = now_ms.max(state.newest_stamp_ms());
+    let waiting = state
+        .open_job(job)
+        .filter(|job| job.state == JobState::Pending);
+    let Some(job) = waiting else {
+        return Vec::new();
+    };
+    let search = Search {
+        state,
+        forecast,
+        job,
+        now_ms,
+    };
+    search.run()
+}
+
+struct Search<'a> {
+    state: &'a State,
+    forecast: &'a dyn ForecastSource,
+    job: &'a Job,
+    now_ms: u64,
+}
+
+/// A job as it might ask, and what else must change for it.
+#[derive(Debug, Clone, Default)]
+struct Try {
+    changes: Vec<Change>,
+    spec: Option<JobSpec>,
+    approve: bool,
+    teams: Vec<(TeamName, TeamRules)>,
+}
+
+impl Search<'_> {
+    fn run(&self) -> Vec<Sooner> {
+        if self.starts(&Try::default()).is_some() {
+            return Vec::new();
+        }
+        let mut found: Vec<Sooner> = Vec::new();
+        let mut tried = BTreeSet::new();
+        for worker in self.workers() {
+            if tried.len() >= TRIES {
+                break;
+            }
+            for model in models(worker) {
+                let Some(attempt) = self.for_worker(worker, model) else {
+                    continue;
+                };
+                if attempt.changes.is_empty() || !tried.insert(format!("{:?}", attempt.changes)) {
+                    continue;
+                }
+                if let Some((placement, commands)) = self.starts(&attempt) {
+                    found.push(Sooner {
+                        changes: attempt.changes,
+                        placement,
+                        commands,
+                    });
+                }
+            }
+        }
+        if found.is_empty() {
+            found.extend(self.by_priority());
+        }
+        // The least money first; what has no price costs nothing that anybody knows of.
+        found.sort_by_key(|sooner| {
+            let cost = sooner.placement.note.cost_p50.map_or(0, |cost| cost.0);
+            (sooner.changes.len(), cost)
+        });
+        found.truncate(SOONER_MAX);
+        found
+    }
+
+    /// Workers that could take something now, one of each kind and price.
+    fn workers(&self) -> impl Iterator<Item = &Worker> {
+        let mut seen = BTreeSet::new();
+        let workers = self.state.workers().filter(|worker| worker.takes_work());
+        workers.filter(move |worker| {
+            let free = (0..)
+                .zip(&worker.inventory.gpus)
+                .filter(|(gpu, _)| self.state.user_of(worker.id, *gpu).is_none());
+            let free: Vec<GpuModel> = free.map(|(_, model)| *model).collect();
+            !free.is_empty()
+                && seen.insert(format!(
+                    "{free:?} {:?}",
+                    (
+                        &worker.inventory.labels,
+                        worker.inventory.price_per_gpu_hour
+                    )
+                ))
+        })
+    }
+
+    /// What must change for the job to be taken by free GPUs of one model of a worker, as far as wishes and limits go.
+    fn for_worker(&self, worker: &Worker, model: GpuModel) -> Option<Try> {
+        let mut attempt = Try::default();
+        let mut job = self.job.clone();
+        self.release(&mut job, &mut attempt)?;
+        let free: Vec<u8> = (0..)
+            .zip(&worker.inventory.gpus)
+            .filter(|(gpu, other)| {
+                **other == model && self.state.user_of(worker.id, *gpu).is_none()
+            })
+            .map(|(gpu, _)| gpu)
+            .collect();
+        // One wish after the other, until nothing is against it any more.
+        for _ in 0..=TOGETHER {
+            let count = usize::from(job.spec.gpu_count);
+            let against = match free.get(..count) {
+                None => Err(Reason::TooFewGpus),
+                Some(gpus) => feasible::admits(&job, worker, gpus, self.now_ms),
+            };
+            let price = worker.price_per_hour(count);
+            let hardware = Hardware::new(model, job.spec.gpu_count)?;
+            let forecast = self.forecast.forecast(&job.spec.workload, hardware);
+            let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
+            let against = against.and_then(|()| {
+                Ledger::new(self.state, self.now_ms).allows(&job, worker, price, run_ms_p90)
+            });
+            let Err(reason) = against else {
+                attempt.spec = (job.spec != self.job.spec).then_some(job.spec);
+                return (attempt.changes.len() <= TOGETHER).then_some(attempt);
+            };
+            if reason == Reason::TeamBudget {
+                // The ledger knows nothing of a larger budget, so nothing else is tried behind it: the whole is anyway.
+                self.more_money(&job, &mut attempt, price, run_ms_p90);
+                attempt.spec = (job.spec != self.job.spec).then_some(job.spec);
+                return Some(attempt);
+            }
+            self.relax(
+                reason,
+                &mut job,
+                &mut attempt,
+                (worker, model, free.len(), run_ms_p90),
+            )?;
+        }
+        None
+    }
+
+    /// Lifts what holds the job wherever it might run.
+    fn release(&self, job: &mut Job, attempt: &mut Try) -> Option<()> {
+        match Ledger::new(self.state, self.now_ms).held(job) {
+            None => Some(()),
+            Some(Reason::NotBefore) => {
+                job.spec.terms.not_before_ms = None;
+                job.not_before_ms = job.queued_ms;
+                attempt.changes.push(Change::Now);
+                self.release_rest(job, attempt)
+            }
+            Some(_) => self.release_rest(job, attempt),
+        }
+    }
+
+    fn release_rest(&self, job: &mut Job, attempt: &mut Try) -> Option<()> {
+        match Ledger::new(self.state, self.now_ms).held(job) {
+            None => Some(()),
+            Some(Reason::AwaitingApproval) => {
+                job.standing.approved_ms = Some(self.now_ms);
+                attempt.approve = true;
+                attempt.changes.push(Change::Approve);
+                self.release_rest(job, attempt)
+            }
+            Some(Reason::QuotaFull) => {
+                for team in job.teams().filter_map(|team| self.state.team(team)) {
+                    let needed = self.state.gpus_in_use(team.id) + u32::from(job.spec.gpu_count);
+                    if team.rules.gpu_quota.is_some_and(|quota| quota < needed) {
+                        let rules = TeamRules {
+                            gpu_quota: Some(needed),
+                            ..team.rules
+                        };
+                        attempt.teams.push((team.name.clone(), rules));
+                        attempt
+                            .changes
+                            .push(Change::Quota(team.name.clone(), needed));
+                    }
+                }
+                Some(())
+            }
+            // Neither time nor money that is gone can be asked for back.
+            Some(_) => None,
+        }
+    }
+
+    fn relax(
+        &self,
+        reason: Reason,
+        job: &mut Job,
+        attempt: &mut Try,
+        (worker, model, free, run_ms_p90): (&Worker, GpuModel, usize, Option<u64>),
+    ) -> Option<()> {
+        let price = worker.price_per_hour(usize::from(job.spec.gpu_count));
+        let change = match reason {
+            Reason::OtherGpu if !job.spec.allow.contains(&model) && !model.is_replay() => {
+                job.spec.allow.push(model);
+                Change::Allow(model)
+            }
+            Reason::TooLittleMemory => {
+                job.spec.min_memory_gib = model.memory_gib();
+                Change::Memory(model.memory_gib())
+            }
+            Reason::TooFewGpus => {
+                let fewer = Hardware::COUNTS
+                    .into_iter()
+                    .filter(|count| *count < job.spec.gpu_count);
+                let most = fewer.filter(|count| usize::from(*count) <= free).max()?;
+                job.spec.gpu_count = most;
+                Change::Gpus(most)
+            }
+            Reason::TooDear => {
+                job.spec.max_price_per_hour = price;
+                Change::Price(price?)
+            }
+            Reason::BudgetTooSmall => {
+                let UsdMicros(spent) = job.cost(self.now_ms);
+                let run_ms = run_ms_p90?.saturating_add(2 * BUDGET_MARGIN_MS);
+                let UsdMicros(more) = units::cost(run_ms, price?);
+                let cost = UsdMicros(spent.saturating_add(more));
+                job.spec.max_cost = Some(cost);
+                Change::Cost(cost)
+            }
+            Reason::NoPrice
+                if job.spec.max_price_per_hour.is_some() || job.spec.max_cost.is_some() =>
+            {
+                (job.spec.max_price_per_hour, job.spec.max_cost) = (None, None);
+                Change::NoLimits
+            }
+            Reason::MissingLabel => {
+                job.spec.labels.clear();
+                Change::NoLabels
+            }
+            Reason::Avoided | Reason::KeyTaken => {
+                job.spec.terms.avoid.clear();
+                job.spec.terms.spread = None;
+                Change::Anywhere
+            }
+            Reason::AwaitingApproval if !attempt.approve => {
+                job.standing.approved_ms = Some(self.now_ms);
+                attempt.approve = true;
+                Change::Approve
+            }
+            _ => return None,
+        };
+        attempt.changes.push(change);
+        Some(())
+    }
+
+    /// Gives the teams that have too little left as much as this needs.
+    fn more_money(
+        &self,
+        job: &Job,
+        attempt: &mut Try,
+        price: Option<UsdMicros>,
+        run_ms_p90: Option<u64>,
+    ) {
+        let UsdMicros(wanted) = wanted(job, price, run_ms_p90, self.now_ms);
+        for team in job.teams().filter_map(|team| self.state.team(team)) {
+            let Some(budget) = team.rules.budget else {
+                continue;
+            };
+            let left = self.state.money_left(team, self.now_ms).unwrap_or_default();
+            if left.0 >= wanted || attempt.teams.iter().any(|(name, _)| *name == team.name) {
+                continue;
+            }
+            let committed = budget.amount.0 - left.0.min(budget.amount.0);
+            let spent = team
+                .spent(self.now_ms)
+                .0
+                .saturating_add(self.state.reserved(team.id).0);
+            let amount = UsdMicros(committed.max(spent).saturating_add(wanted));
+            let rules = TeamRules {
+                budget: Some(Budget { amount, ..budget }),
+                ..team.rules
+            };
+            attempt.teams.push((team.name.clone(), rules));
+            attempt
+                .changes
+                .push(Change::TeamBudget(team.name.clone(), amount));
+        }
+    }
+
+    /// The lowest higher priority with which the job goes first.
+    fn by_priority(&self) -> Option<Sooner> {
+        let most = job_priority_max(self.state, self.job);
+        (self.job.spec.priority.saturating_add(1)..=most).find_map(|priority| {
+            let attempt = Try {
+                changes: vec![Change::Priority(priority)],
+                spec: Some(JobSpec {
+                    priority,
+                    ..self.job.spec.clone()
+                }),
+                ..Try::default()
+            };
+            let (placement, commands) = self.starts(&attempt)?;
+            Some(Sooner {
+                changes: attempt.changes,
+                placement,
+                commands,
+            })
+        })
+    }
+
+    /// Where the job starts with these changes, and the commands that make them; `None` if it does not.
+    fn starts(&self, attempt: &Try) -> Option<(Placement, Vec<Command>)> {
+        let commands = self.commands(attempt);
+        let place =
+            |state: &State| explain(state, self.forecast, self.job.id, self.now_ms)?.placement;
+        if commands.is_empty() {
+            return Some((place(self.state)?, commands));
+        }
+        let mut state = self.state.clone();
+        for command in &commands {
+            let index = state.applied_index() + 1;
+            let envelope = Envelope::new(self.now_ms, None, command.clone());
+            state.apply(index, &envelope).reply.ok()?;
+        }
+        Some((place(&state)?, commands))
+    }
+
+    fn commands(&self, attempt: &Try) -> Vec<Command> {
+        let job = self.job.id;
+        let teams = attempt.teams.iter().map(|(name, rules)| Command::SetTeam {
+            name: name.clone(),
+            rules: *rules,
+        });
+        let update = attempt.spec.iter().map(|spec| Command::UpdateJob {
+            job,
+            spec: Box::new(spec.clone()),
+            seq: None,
+        });
+        let approve = attempt.approve.then_some(Command::ApproveJob { job });
+        teams.chain(update).chain(approve).collect()
+    }
+}
+
+/// The highest priority that a job's teams let it have.
+fn job_priority_max(state: &State, job: &Job) -> i8 {
+    let teams = job.teams().filter_map(|team| state.team(team));
+    let most = teams.map(|team| team.rules.priority_max).min();
+    most.unwrap_or(*crate::model::limits::PRIORITIES.end())
+}
+
+/// The models of a worker's GPUs, each once.
+fn models(worker: &Worker) -> BTreeSet<GpuModel> {
+    worker.inventory.gpus.iter().copied().collect()
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow(model) => write!(f, "allow {model}"),
+            Self::Memory(gib) => write!(f, "ask for {gib} GiB of GPU memory"),
+            Self::Gpus(1) => f.write_str("ask for 1 GPU"),
+            Self::Gpus(count) => write!(f, "ask for {count} GPUs"),
+            Self::Price(price) => write!(f, "allow {price} an hour"),
+            Self::Cost(cost) => write!(f, "allow {cost} in all"),
+            Self::NoLimits => f.write_str("set no limit on price and cost"),
+            Self::NoLabels => f.write_str("ask for no labels"),
+            Self::Anywhere => f.write_str("keep away from nothing"),
+            Self::Now => f.write_str("begin now"),
+            Self::Priority(priority) => write!(f, "have priority {priority}"),
+            Self::Approve => f.write_str("have its cost approved"),
+            Self::Quota(team, gpus) => write!(f, "let team {team} use {gpus} GPUs"),
+            Self::TeamBudget(team, amount) => write!(f, "let team {team} spend {amount}"),
+        }
+    }
+}
