@@ -110,7 +110,8 @@ impl Bench {
         while self.state.pending_count() > 0 {
             let begun = Instant::now();
             let placements =
-                placement::plan(&self.state, &NoForecast, self.state.newest_stamp_ms(), 256);
+                placement::plan(&self.state, &NoForecast, self.state.newest_stamp_ms(), 256)
+                    .placements;
             let planned = self.took.entry("(plan)").or_default();
             planned.0 += 1;
             planned.1 += begun.elapsed();

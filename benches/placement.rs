@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use stepcast_records::simpletuner::Workload;
 use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::ids::{InstanceId, StagingId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Objective, TrainerKind};
@@ -22,7 +21,7 @@ const OBJECTIVES: [Objective; 3] = [Objective::Cheapest, Objective::Fastest, Obj
 struct Hours;
 
 impl ForecastSource for Hours {
-    fn forecast(&self, _: &Workload, hardware: Hardware) -> Option<Forecast> {
+    fn forecast(&self, _: &JobSpec, hardware: Hardware) -> Option<Forecast> {
         let run_ms_p50 = 3_600_000 / u64::from(hardware.count);
         Some(Forecast {
             run_ms_p50,
@@ -87,14 +86,14 @@ fn measure(what: &str, spec: impl Fn(u64) -> JobSpec) {
     let now_ms = state.newest_stamp_ms() + 3_600_000;
     println!(
         "  an idle cluster: {}",
-        timed(|| plan(&state, &Hours, now_ms, 256).len())
+        timed(|| plan(&state, &Hours, now_ms, 256).placements.len())
     );
     println!(
         "  all of it at once: {}",
-        timed(|| plan(&state, &Hours, now_ms, usize::MAX).len())
+        timed(|| plan(&state, &Hours, now_ms, usize::MAX).placements.len())
     );
     loop {
-        let placements = plan(&state, &Hours, now_ms, 256);
+        let placements = plan(&state, &Hours, now_ms, 256).placements;
         if placements.is_empty() {
             break;
         }
@@ -103,7 +102,7 @@ fn measure(what: &str, spec: impl Fn(u64) -> JobSpec) {
     println!(
         "  a full cluster, {} waiting: {}",
         state.pending_count(),
-        timed(|| plan(&state, &Hours, now_ms, 256).len())
+        timed(|| plan(&state, &Hours, now_ms, 256).placements.len())
     );
     let last = state.pending().last().expect("a job waits").id;
     println!(

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use stepcast_cluster::{Contribution, PortError, RecordSink};
 use stepcast_estimator::Estimator;
 use stepcast_records::Hardware;
-use stepcast_records::simpletuner::Workload;
+use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::placement::{Forecast, ForecastSource};
 
 /// Forecasts from the estimator's index, in memory.
@@ -14,8 +14,8 @@ use stepcast_scheduler::placement::{Forecast, ForecastSource};
 pub struct EstimatedForecasts(pub Arc<Estimator>);
 
 impl ForecastSource for EstimatedForecasts {
-    fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Forecast> {
-        let run_ms = self.0.forecast(workload, hardware)?;
+    fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast> {
+        let run_ms = self.0.forecast(&spec.workload, hardware)?;
         Some(Forecast {
             run_ms_p50: run_ms.p50,
             run_ms_p90: run_ms.p90,

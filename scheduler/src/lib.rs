@@ -35,6 +35,7 @@ pub mod accounts;
 pub mod codec;
 pub mod command;
 pub mod effect;
+pub mod forward;
 pub mod ids;
 pub mod invariants;
 pub mod model;
@@ -42,6 +43,7 @@ pub mod placement;
 pub mod policy;
 pub mod rejection;
 pub mod reply;
+pub mod simulate;
 pub mod sooner;
 pub mod state;
 

@@ -7,14 +7,15 @@ pub mod ledger;
 pub mod plan;
 pub mod reason;
 
+mod left;
+mod look;
+mod outlook;
 mod pool;
-mod rank;
-mod round;
 mod wording;
 
 pub use crate::command::{Placement, PlacementNote};
 pub use explain::{Line, Why, explain};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
 pub use ledger::Ledger;
-pub use plan::plan;
+pub use plan::{Plan, plan};
 pub use reason::{Reason, Tier};

@@ -3,6 +3,9 @@
 //! A policy is a setting of the whole cluster and stands in the log, so that every node answers questions by the same
 //! one. It holds whole numbers only: the same policy gives the same bytes.
 
+pub mod balance;
+mod master;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -8,6 +8,7 @@ mod changes;
 mod counts;
 mod indexes;
 mod jobs;
+mod lines;
 mod money;
 mod pages;
 mod requests;

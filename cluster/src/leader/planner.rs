@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_scheduler::placement;
+use stepcast_scheduler::command::Preemption;
+use stepcast_scheduler::model::limits::PREEMPTIONS_PER_COMMAND;
+use stepcast_scheduler::placement::{self, Plan};
 use stepcast_scheduler::{Command, Reply};
 use tokio::sync::oneshot;
 
@@ -55,15 +57,17 @@ struct Round {
 /// Looks at the queue and proposes what the policy says; `None` if the node is stopping.
 async fn round(leader: &Arc<Leader>) -> Option<Round> {
     let planning = Arc::clone(leader);
-    let (planned, placements) = oneshot::channel();
+    let (planned, plans) = oneshot::channel();
     let work = Box::new(move || drop(planned.send(plan(&planning))));
     leader.runtime.blocking(work).await;
-    let (placements, took) = placements.await.ok()?;
-    let count = placements.len();
+    let (plan, took) = plans.await.ok()?;
     let mut round = Round {
         took,
         may_place_more: false,
     };
+    preempt(leader, plan.preemptions).await;
+    let placements = plan.placements;
+    let count = placements.len();
     if count == 0 {
         return Some(round);
     }
@@ -83,6 +87,20 @@ async fn round(leader: &Arc<Leader>) -> Option<Round> {
     Some(round)
 }
 
+/// Has running jobs yield. What of it is not taken now is seen by the next look, as is that they have stopped.
+async fn preempt(leader: &Leader, mut preemptions: Vec<Preemption>) {
+    preemptions.truncate(PREEMPTIONS_PER_COMMAND);
+    let count = preemptions.len();
+    if count == 0 {
+        return;
+    }
+    let command = Command::Preempt { preemptions };
+    match leader.proposer.propose(command, None).await {
+        Ok(_) => tracing::debug!(count, "asked to yield"),
+        Err(error) => tracing::debug!(%error, count, "nobody was asked to yield"),
+    }
+}
+
 /// How long the jobs that now hold a lease were in the queue.
 fn note_waits(leader: &Leader, reply: &Reply) {
     let Reply::Placed { outcomes } = reply else {
@@ -99,13 +117,13 @@ fn note_waits(leader: &Leader, reply: &Reply) {
     });
 }
 
-fn plan(leader: &Leader) -> (Vec<placement::Placement>, Duration) {
+fn plan(leader: &Leader) -> (Plan, Duration) {
     let begun = leader.now();
     let now_ms = leader.proposer.now_ms();
-    let placements = leader
+    let plan = leader
         .replicated
         .read(|state| placement::plan(state, leader.ports.forecast.as_ref(), now_ms, PLACEMENTS));
     let took = leader.now().saturating_sub(begun);
     leader.metrics.planned(took);
-    (placements, took)
+    (plan, took)
 }

@@ -25,7 +25,7 @@ pub(super) struct ModelRow {
 }
 
 /// Every model, sorted by number.
-pub(super) const MODELS: [ModelRow; 57] = [
+pub(super) const MODELS: [ModelRow; 59] = [
     ModelRow {
         number: 0,
         name: "CPU",
@@ -721,5 +721,30 @@ pub(super) const MODELS: [ModelRow; 57] = [
         }),
         nvml_names: &["AMD Radeon RX 7900 XTX"],
         aliases: &["RX 7900 XTX 24GB", "Radeon RX 7900 XTX"],
+    },
+    ModelRow {
+        number: 57,
+        name: "P100 16GB",
+        slug: "p100-16",
+        memory_gib: 16,
+        rated: Some(Rated {
+            bf16_tflops: 21.2,
+            memory_gb_per_s: 732.0,
+        }),
+        nvml_names: &["Tesla P100-SXM2-16GB"],
+        aliases: &["P100", "P100 16GB SXM2"],
+    },
+    // One of the two GPUs of a board; it has no half precision, so its single precision stands here.
+    ModelRow {
+        number: 58,
+        name: "K80",
+        slug: "k80",
+        memory_gib: 12,
+        rated: Some(Rated {
+            bf16_tflops: 4.4,
+            memory_gb_per_s: 240.0,
+        }),
+        nvml_names: &["Tesla K80"],
+        aliases: &["K80 12GB"],
     },
 ];

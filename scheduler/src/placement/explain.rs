@@ -3,8 +3,8 @@
 use stepcast_records::Hardware;
 
 use super::forecast::ForecastSource;
+use super::look::Look;
 use super::reason::{Reason, Tier};
-use super::round::Round;
 use super::wording::Wording;
 use crate::command::Placement;
 use crate::ids::JobId;
@@ -73,23 +73,17 @@ pub fn explain(
     else {
         return Some(not_waiting(state, &job));
     };
-    let mut round = Round::new(state, forecast, now_ms);
-    let mut jobs_ahead = 0;
-    for other in state.pending().take_while(|other| other.id != job.id) {
-        round.visit(other);
-        jobs_ahead += 1;
-    }
-    let wording = Wording { state, job, now_ms };
+    let mut round = Look::new(state, forecast, now_ms);
+    let queue = round.queue();
+    let ahead = queue.iter().position(|other| *other == job.id);
     let held = round.ledger.held(job);
+    let placement = round.run_until(job.id);
+    let wording = Wording { state, job, now_ms };
     let lines = lines(&round, &wording);
     let hints = if held.is_some() {
         Vec::new()
     } else {
         hints(&round, job)
-    };
-    let placement = match held {
-        Some(_) => None,
-        None => round.choose(job).map(|choice| choice.placement),
     };
     let free_ms = round.free_ms(job).filter(|ms| *ms > now_ms);
     let tier = if placement.is_some() {
@@ -118,7 +112,7 @@ pub fn explain(
             hints
         },
         lines,
-        jobs_ahead,
+        jobs_ahead: ahead.unwrap_or(queue.len()),
         free_ms,
         placement,
     })
@@ -152,7 +146,7 @@ fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
     }
 }
 
-fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
+fn lines(round: &Look<'_>, wording: &Wording<'_>) -> Vec<Line> {
     let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
     for slot in &round.pool.slots {
         let reason = round.reason(wording.job, slot);
@@ -186,7 +180,7 @@ fn lines(round: &Round<'_>, wording: &Wording<'_>) -> Vec<Line> {
 }
 
 /// Wishes without which the job would start now: each is tried with the same rules.
-fn hints(round: &Round<'_>, job: &Job) -> Vec<String> {
+fn hints(round: &Look<'_>, job: &Job) -> Vec<String> {
     let mut hints = Vec::new();
     for slot in &round.pool.slots {
         if hints.len() == HINTS_MAX {

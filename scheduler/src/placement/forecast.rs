@@ -1,14 +1,27 @@
 //! How long a workload is expected to take on given hardware: the one thing the policy asks of outside.
 
-use stepcast_records::simpletuner::Workload;
 use stepcast_records::{Hardware, UsdMicros, units};
 
 use crate::command::PlacementNote;
+use crate::ids::WorkerId;
+use crate::model::{Attempt, Job, JobSpec};
 
 /// Where forecasts come from. Asked many times in one plan, so an answer must be quick.
 pub trait ForecastSource {
-    /// What is expected of a workload on this hardware; `None` without any history to tell from.
-    fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Forecast>;
+    /// What is expected of the whole of a job on this hardware; `None` without any history to tell from.
+    fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast>;
+
+    /// What is left of a job that runs in an attempt, by how far it has come; `None` where only time can tell.
+    fn left(&self, job: &Job, attempt: &Attempt, now_ms: u64) -> Option<Forecast> {
+        let _ = (job, attempt, now_ms);
+        None
+    }
+
+    /// How long a worker takes for what its hardware is expected to take 1000 for.
+    fn drift(&self, worker: WorkerId) -> u32 {
+        let _ = worker;
+        1_000
+    }
 }
 
 /// What is expected of one run, loading and saving included.
@@ -25,7 +38,7 @@ pub struct Forecast {
 pub struct NoForecast;
 
 impl ForecastSource for NoForecast {
-    fn forecast(&self, _: &Workload, _: Hardware) -> Option<Forecast> {
+    fn forecast(&self, _: &JobSpec, _: Hardware) -> Option<Forecast> {
         None
     }
 }

@@ -1,6 +1,6 @@
 //! The GPUs of every worker as one look at the queue sees them: free, taken by jobs ahead, or kept for one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stepcast_records::GpuModel;
 
@@ -21,6 +21,8 @@ pub(super) struct Slot<'a> {
     pub(super) free: Gpus,
     /// Those of them that jobs ahead take in this look.
     taken: Gpus,
+    /// Its GPUs that are used by jobs which may yield them.
+    pub(super) yielding: Gpus,
     /// Those that are kept for jobs ahead, free or not.
     pub(super) kept: Gpus,
     /// When each GPU is expected to be free, by stamp; what is free or overdue is so now, and `u64::MAX` is unknown.
@@ -73,7 +75,8 @@ impl<'a> Pool<'a> {
     /// Whether there is a GPU left for anybody. GPUs only become fewer during a look, so a worker that has none is not
     /// looked at again.
     pub(super) fn has_room(&mut self) -> bool {
-        let has_room = |slot: &Slot<'_>| slot.worker.takes_work() && slot.available(Gpus::MAX) != 0;
+        let has_room =
+            |slot: &Slot<'_>| slot.worker.takes_work() && slot.obtainable(Gpus::MAX) != 0;
         while self
             .slots
             .get(self.spent)
@@ -84,11 +87,53 @@ impl<'a> Pool<'a> {
         self.spent < self.slots.len()
     }
 
+    /// The GPU models of the workers that take new work, each once and in order.
+    pub(super) fn models(&self) -> Vec<GpuModel> {
+        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
+        let models = takes_work.flat_map(|slot| slot.worker.inventory.gpus.iter().copied());
+        models.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// How many GPUs of a model there are on workers that take new work.
+    pub(super) fn count_of(&self, model: GpuModel) -> u32 {
+        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
+        takes_work
+            .map(|slot| slot.of_model(model).count_ones())
+            .sum()
+    }
+
+    /// How many GPUs of a model a job may have now.
+    pub(super) fn free_of(&self, model: GpuModel) -> u32 {
+        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
+        takes_work
+            .map(|slot| slot.available(slot.of_model(model)).count_ones())
+            .sum()
+    }
+
+    /// How many GPUs there are that somebody may have, now or when another yields.
+    pub(super) fn room(&self) -> u32 {
+        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
+        takes_work
+            .map(|slot| slot.obtainable(Gpus::MAX).count_ones())
+            .sum()
+    }
+
+    /// Where an attempt is.
+    pub(super) fn place_of(&self, attempt: &Attempt) -> Option<(usize, Gpus)> {
+        let position = self.position(attempt.worker)?;
+        let gpus = attempt.gpus.iter().fold(0, |gpus, gpu| gpus | 1 << *gpu);
+        Some((position, gpus))
+    }
+
+    fn position(&self, worker: WorkerId) -> Option<usize> {
+        self.slots
+            .binary_search_by_key(&worker, |slot| slot.worker.id)
+            .ok()
+    }
+
     fn find(&mut self, worker: WorkerId) -> Option<&mut Slot<'a>> {
-        let found = self
-            .slots
-            .binary_search_by_key(&worker, |slot| slot.worker.id);
-        found.ok().and_then(|position| self.slots.get_mut(position))
+        let position = self.position(worker)?;
+        self.slots.get_mut(position)
     }
 }
 
@@ -98,6 +143,7 @@ impl<'a> Slot<'a> {
             worker,
             free: all(worker),
             taken: 0,
+            yielding: 0,
             kept: 0,
             free_ms: [now_ms; GPUS_PER_WORKER_MAX],
             rivals: Vec::new(),
@@ -114,6 +160,11 @@ impl<'a> Slot<'a> {
     /// Those of `gpus` that a job may have now.
     pub(super) fn available(&self, gpus: Gpus) -> Gpus {
         gpus & self.free & !self.taken & !self.kept
+    }
+
+    /// Those of `gpus` that a job may have now or once those yield who hold them.
+    pub(super) fn obtainable(&self, gpus: Gpus) -> Gpus {
+        gpus & (self.free | self.yielding) & !self.taken & !self.kept
     }
 
     /// Gives GPUs to a job until `free_ms`.

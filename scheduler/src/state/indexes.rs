@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counts::JobCounts;
+use super::lines::{Lines, line};
 use super::money::rating;
 use crate::ids::{Epoch, JobId, StagingId, TeamId, WorkerId};
 use crate::model::{Job, JobState, Label, Lease};
@@ -13,6 +14,8 @@ use crate::model::{Job, JobState, Label, Lease};
 pub(crate) struct Indexes {
     /// Waiting jobs, in the order of the queue.
     pub(crate) pending: BTreeSet<(i64, JobId)>,
+    /// The same in lines of jobs that ask for the same.
+    pub(crate) lines: Lines,
     /// Waiting jobs, by when they came into the queue.
     pub(crate) queued: BTreeSet<(u64, JobId)>,
     /// Jobs that are not over, by their files.
@@ -83,6 +86,10 @@ impl Indexes {
     pub(crate) fn add(&mut self, job: &Job) {
         if job.state == JobState::Pending {
             self.pending.insert((job.order(), job.id));
+            self.lines
+                .entry(line(job))
+                .or_default()
+                .insert((job.order(), job.id));
             self.queued.insert((job.queued_ms, job.id));
         }
         match job.ended_ms {
@@ -118,6 +125,13 @@ impl Indexes {
     pub(crate) fn remove(&mut self, job: &Job) {
         if job.state == JobState::Pending {
             self.pending.remove(&(job.order(), job.id));
+            let line = line(job);
+            if let Some(jobs) = self.lines.get_mut(&line) {
+                jobs.remove(&(job.order(), job.id));
+                if jobs.is_empty() {
+                    self.lines.remove(&line);
+                }
+            }
             self.queued.remove(&(job.queued_ms, job.id));
         }
         match job.ended_ms {

@@ -22,7 +22,7 @@ proptest! {
     fn why_says_what_the_plan_does(steps in steps(120)) {
         let mut history = History::of(&steps);
         let (state, now_ms) = (&history.state, history.now_ms);
-        let planned = plan(state, &history.forecast, now_ms, usize::MAX);
+        let planned = plan(state, &history.forecast, now_ms, usize::MAX).placements;
         let by_job: BTreeMap<_, _> = planned.iter().map(|placement| (placement.job, placement)).collect();
         for job in state.jobs() {
             let why = explain(state, &history.forecast, job.id, now_ms).expect("the job is there");
@@ -50,8 +50,8 @@ proptest! {
     #[test]
     fn a_plan_does_not_depend_on_how_much_of_it_is_wanted(steps in steps(100), max in 0..4_usize) {
         let history = History::of(&steps);
-        let whole = plan(&history.state, &history.forecast, history.now_ms, usize::MAX);
-        let part = plan(&history.state, &history.forecast, history.now_ms, max);
+        let whole = plan(&history.state, &history.forecast, history.now_ms, usize::MAX).placements;
+        let part = plan(&history.state, &history.forecast, history.now_ms, max).placements;
         prop_assert_eq!(&whole[..max.min(whole.len())], &part[..]);
     }
 
@@ -86,7 +86,7 @@ fn fill(history: &mut History, number: &mut u64, hosts: u8) {
     for _ in 0..GPUS * hosts {
         submit(history, number, 1);
     }
-    let placements = plan(&history.state, &history.forecast, history.now_ms, 256);
+    let placements = plan(&history.state, &history.forecast, history.now_ms, 256).placements;
     history.propose(Command::Place { placements }, None);
 }
 

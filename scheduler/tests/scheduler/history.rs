@@ -319,7 +319,8 @@ impl History {
                 job: self.job(*job)?.id,
             },
             Step::Plan => {
-                let placements = placement::plan(&self.state, &self.forecast, self.now_ms, 256);
+                let placements =
+                    placement::plan(&self.state, &self.forecast, self.now_ms, 256).placements;
                 Command::Place { placements }
             }
             Step::Force { job, worker, gpus } => {

@@ -65,7 +65,7 @@ fn submit(history: &mut History, spec: JobSpec) -> JobId {
 /// Places the job as soon as it may run, and ends the attempt.
 fn run(history: &mut History, job: JobId, outcome: Outcome, detail: &str) {
     history.now_ms = history.now_ms.max(at(history, job).not_before_ms);
-    let placements = plan(&history.state, &history.forecast, history.now_ms, 1);
+    let placements = plan(&history.state, &history.forecast, history.now_ms, 1).placements;
     history.propose(Command::Place { placements }, None);
     let epoch = at(history, job).live_attempt().expect("it runs").epoch;
     history.propose(
@@ -130,7 +130,7 @@ fn the_wait_before_a_retry_doubles_up_to_ten_minutes() {
 #[test]
 fn the_newest_events_are_kept_without_a_gap() {
     let (mut history, job) = with_a_job(0);
-    let placements = plan(&history.state, &history.forecast, history.now_ms, 1);
+    let placements = plan(&history.state, &history.forecast, history.now_ms, 1).placements;
     history.propose(Command::Place { placements }, None);
     let epoch = at(&history, job).live_attempt().expect("it runs").epoch;
     for step in 1..=100 {

@@ -286,7 +286,7 @@ impl Script {
 
     fn place(&mut self, line: &Line<'_>) -> String {
         let max = line.number("max").unwrap_or(256);
-        let placements = placement::plan(&self.state, &self.forecast, self.now_ms, max);
+        let placements = placement::plan(&self.state, &self.forecast, self.now_ms, max).placements;
         if placements.is_empty() {
             return "nothing".to_owned();
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use stepcast_records::simpletuner::{Dataset, Length, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Hardware, Precision, Quantization, Recipe};
 use stepcast_scheduler::State;
+use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::placement::{Forecast, ForecastSource, Placement, plan};
 
 /// A small training.
@@ -35,7 +36,7 @@ pub(crate) fn workload() -> Workload {
 pub(crate) struct Table(pub(crate) BTreeMap<Hardware, u64>);
 
 impl ForecastSource for Table {
-    fn forecast(&self, _: &Workload, hardware: Hardware) -> Option<Forecast> {
+    fn forecast(&self, _: &JobSpec, hardware: Hardware) -> Option<Forecast> {
         let run_ms_p50 = self.0.get(&hardware)? * 60_000;
         let run_ms_p90 = run_ms_p50 * 3 / 2;
         Some(Forecast {
@@ -47,5 +48,5 @@ impl ForecastSource for Table {
 
 /// What one look at the queue starts.
 pub(crate) fn planned(state: &State, forecast: &Table, now_ms: u64) -> Vec<Placement> {
-    plan(state, forecast, now_ms, 256)
+    plan(state, forecast, now_ms, 256).placements
 }

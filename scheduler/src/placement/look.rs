@@ -1,0 +1,409 @@
+//! One look at the cluster: what waits and what may yield get their turns by the policy, and what comes of it is a plan.
+
+mod entry;
+mod fair;
+mod plain;
+mod staged;
+
+use std::collections::BTreeMap;
+
+use stepcast_records::GpuModel;
+
+use super::feasible::{self, Needs, Purse};
+use super::forecast::ForecastSource;
+use super::ledger::Ledger;
+use super::left::Left;
+use super::plan::Plan;
+use super::pool::{Gpus, Pool, Slot, positions};
+use super::reason::Reason;
+use crate::command::{Placement, PlacementNote, Preemption};
+use crate::ids::{JobId, WorkerId};
+use crate::model::Job;
+use crate::policy::{Aim, Policy};
+use crate::state::State;
+use entry::{Entry, Runs};
+
+/// How long later jobs may pass one that could run once GPUs are free. After that GPUs are kept for it.
+///
+/// Long enough that a large job does not leave GPUs idle for every small delay, short against a training.
+pub const PASSED_MAX_MS: u64 = 15 * 60_000;
+
+/// Jobs that GPUs are kept for at one time: the first of the queue. Those behind them get their turn later, and a queue of
+/// large jobs does not empty the whole cluster.
+pub const KEPT_MAX: usize = 32;
+
+/// One look.
+pub(super) struct Look<'a> {
+    state: &'a State,
+    forecast: &'a dyn ForecastSource,
+    policy: Policy,
+    now_ms: u64,
+    pub(super) pool: Pool<'a>,
+    /// The GPU models of the cluster, each once.
+    models: Vec<GpuModel>,
+    pub(super) ledger: Ledger<'a>,
+    groups: BTreeMap<Needs<'a>, Group>,
+    kept: usize,
+    max: usize,
+    /// Whose turn is only looked at: the look ends where it would start.
+    until: Option<JobId>,
+    /// When the GPUs that are kept for it are expected to be free.
+    kept_until_ms: Option<u64>,
+    plan: Plan,
+    /// GPUs that are to be taken from running jobs, each with the job they are for.
+    wanted: Vec<(usize, Gpus, JobId)>,
+}
+
+/// Where jobs with the same needs may run, busy or not.
+struct Group {
+    places: Vec<Place>,
+}
+
+/// Equal GPUs of each worker of one kind.
+#[derive(Clone, Copy)]
+struct Place {
+    kind: usize,
+    model: GpuModel,
+    gpus: Gpus,
+    /// GPUs only become fewer during a look: once there is nothing left, there is nothing for the rest of it.
+    is_exhausted: bool,
+}
+
+/// What a job would get.
+#[derive(Clone, Copy)]
+struct Choice {
+    slot: usize,
+    gpus: Gpus,
+    /// All of them are free now.
+    is_free: bool,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(state: &'a State, forecast: &'a dyn ForecastSource, now_ms: u64) -> Self {
+        let pool = Pool::of(state, now_ms);
+        Self {
+            state,
+            forecast,
+            policy: *state.policy(),
+            now_ms,
+            models: pool.models(),
+            pool,
+            ledger: Ledger::new(state, now_ms),
+            groups: BTreeMap::new(),
+            kept: 0,
+            max: usize::MAX,
+            until: None,
+            kept_until_ms: None,
+            plan: Plan::default(),
+            wanted: Vec::new(),
+        }
+    }
+
+    /// Gives everybody their turn; at most `max` jobs are placed.
+    pub(super) fn run(&mut self, max: usize) -> Plan {
+        self.max = max;
+        match self.policy.aim {
+            Aim::Fifo | Aim::Priority => self.plainly(),
+            Aim::Fair | Aim::FairBlind => self.fairly(),
+            Aim::Balanced | Aim::Makespan | Aim::ShortestRemaining | Aim::Cost => self.by_stages(),
+        }
+        std::mem::take(&mut self.plan)
+    }
+
+    /// Gives everybody their turn up to the one in which a job starts, which it does not take; what it would get.
+    pub(super) fn run_until(&mut self, job: JobId) -> Option<Placement> {
+        self.until = Some(job);
+        let plan = self.run(usize::MAX);
+        plan.placements
+            .into_iter()
+            .find(|placement| placement.job == job)
+    }
+
+    /// The waiting jobs in the order in which they would get their turn.
+    pub(super) fn queue(&mut self) -> Vec<JobId> {
+        match self.policy.aim {
+            Aim::Fifo => {
+                let mut jobs: Vec<_> = self.state.pending().map(|job| job.id).collect();
+                jobs.sort();
+                jobs
+            }
+            Aim::Priority | Aim::Fair | Aim::FairBlind => {
+                self.state.pending().map(|job| job.id).collect()
+            }
+            Aim::Balanced | Aim::Makespan | Aim::ShortestRemaining | Aim::Cost => {
+                self.staged_queue()
+            }
+        }
+    }
+
+    /// Whether nothing more can come of this look.
+    fn is_over(&mut self) -> bool {
+        self.plan.placements.len() >= self.max || !self.pool.has_room()
+    }
+
+    /// The best place on one model, free or to be freed, if there is any.
+    fn choose(&mut self, job: &'a Job, model: GpuModel, left: &Left) -> Option<Choice> {
+        let count = job.spec.gpu_count;
+        let purse = Purse::of(job, self.now_ms);
+        let group = group(&mut self.groups, &self.pool, Needs::of(job));
+        let mut best: Option<((u32, u64, u32, WorkerId), Choice)> = None;
+        for place in &mut group.places {
+            if place.model != model || place.is_exhausted {
+                continue;
+            }
+            let mut is_exhausted = true;
+            for (position, slot) in self.pool.of_kind(place.kind) {
+                let obtainable = slot.obtainable(place.gpus);
+                if obtainable.count_ones() < u32::from(count) {
+                    continue;
+                }
+                is_exhausted = false;
+                let price = slot.worker.price_per_hour(usize::from(count));
+                let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
+                let allowed = self.ledger.allows(job, slot.worker, price, run_ms_p90);
+                if purse.pays(price).is_err() || allowed.is_err() {
+                    continue;
+                }
+                let free = slot.available(place.gpus);
+                let missing = u32::from(count).saturating_sub(free.count_ones());
+                // Of equals the fullest worker, so that large jobs find an empty one.
+                let price = price.map_or(u64::MAX, |price| price.0);
+                let rank = (missing, price, free.count_ones(), slot.worker.id);
+                if best.as_ref().is_none_or(|(known, _)| rank < *known) {
+                    let taken = positions(free).chain(positions(obtainable & !free));
+                    let gpus = taken
+                        .take(usize::from(count))
+                        .fold(0, |gpus, position| gpus | 1 << position);
+                    let choice = Choice {
+                        slot: position,
+                        gpus,
+                        is_free: missing == 0,
+                    };
+                    best = Some((rank, choice));
+                }
+            }
+            place.is_exhausted = is_exhausted;
+        }
+        best.map(|(_, choice)| choice)
+    }
+
+    /// Gives a job GPUs of one model, or leaves it where it runs; whether there were any.
+    fn claim(&mut self, entry: &Entry<'a>, model: usize) -> bool {
+        let Some(left) = entry.left.get(model).copied().flatten() else {
+            return false;
+        };
+        if let Some(runs) = &entry.runs
+            && runs.model == model
+            && self.stays(runs)
+        {
+            return true;
+        }
+        if entry.runs.is_none() && self.ledger.held(entry.job).is_some() {
+            return false;
+        }
+        let Some(choice) = self.choose(entry.job, self.models[model], &left) else {
+            return false;
+        };
+        self.take(entry, choice, left);
+        true
+    }
+
+    /// Leaves a job where it runs, unless its GPUs are somebody else's by now.
+    fn stays(&mut self, runs: &Runs<'a>) -> bool {
+        if runs.is_firm {
+            return true;
+        }
+        let Some(slot) = self.pool.slots.get_mut(runs.slot) else {
+            return false;
+        };
+        let is_there =
+            slot.yielding & runs.gpus == runs.gpus && slot.obtainable(runs.gpus) == runs.gpus;
+        if is_there {
+            slot.yielding &= !runs.gpus;
+        }
+        is_there
+    }
+
+    fn take(&mut self, entry: &Entry<'a>, choice: Choice, left: Left) {
+        let job = entry.job;
+        if self.until == Some(job.id) && choice.is_free {
+            let placement = self.pool.slots[choice.slot].placement(job, choice.gpus, left);
+            self.plan.placements.push(placement);
+            self.max = 0;
+            return;
+        }
+        let slot = &mut self.pool.slots[choice.slot];
+        let free_ms = (self.now_ms as f64 + left.p90_ms).min(u64::MAX as f64) as u64;
+        let free = slot.available(choice.gpus);
+        slot.take(job.id, choice.gpus, free_ms);
+        let price = slot.worker.price_per_hour(usize::from(job.spec.gpu_count));
+        let worker = slot.worker.id;
+        if entry.runs.is_none() {
+            let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
+            self.ledger.take(job, worker, price, run_ms_p90);
+        }
+        if entry.runs.is_some() || !choice.is_free {
+            self.wanted.push((choice.slot, choice.gpus & !free, job.id));
+        }
+        match &entry.runs {
+            // What is to move stops first; its GPUs there are kept by being taken in every look until it starts.
+            Some(runs) => self.plan.preemptions.push(Preemption {
+                job: job.id,
+                epoch: runs.attempt.epoch,
+                for_job: Some(job.id),
+            }),
+            None if choice.is_free => {
+                let placement = self.pool.slots[choice.slot].placement(job, choice.gpus, left);
+                self.plan.placements.push(placement);
+            }
+            None => {}
+        }
+    }
+
+    /// Has running jobs yield whose GPUs went to others.
+    fn evict(&mut self, entries: &[Entry<'a>]) {
+        let known: Vec<_> = self
+            .plan
+            .preemptions
+            .iter()
+            .map(|known| known.epoch)
+            .collect();
+        for entry in entries {
+            let Some(runs) = entry.runs.as_ref().filter(|runs| !runs.is_stopping) else {
+                continue;
+            };
+            let wants = |(slot, gpus, _): &&(usize, Gpus, JobId)| {
+                *slot == runs.slot && gpus & runs.gpus != 0
+            };
+            if known.contains(&runs.attempt.epoch) {
+                continue;
+            }
+            if let Some((_, _, job)) = self.wanted.iter().find(wants) {
+                self.plan.preemptions.push(Preemption {
+                    job: entry.job.id,
+                    epoch: runs.attempt.epoch,
+                    for_job: Some(*job),
+                });
+            }
+        }
+    }
+
+    /// Keeps GPUs for a job that has been passed for long enough.
+    fn keep(&mut self, job: &'a Job) {
+        if self.kept >= KEPT_MAX {
+            return;
+        }
+        if let Some((slot, gpus, free_ms)) = self.target(job) {
+            if self.until == Some(job.id) {
+                self.kept_until_ms = Some(free_ms);
+            }
+            self.pool.slots[slot].keep(job.id, gpus);
+            self.kept += 1;
+        }
+    }
+
+    /// When enough GPUs of one worker are expected to be free for a job, by stamp; `None` if one cannot tell.
+    pub(super) fn free_ms(&mut self, job: &'a Job) -> Option<u64> {
+        self.kept_until_ms
+            .or_else(|| self.target(job).map(|(_, _, free_ms)| free_ms))
+            .filter(|ms| *ms < u64::MAX)
+    }
+
+    /// The GPUs a job would have soonest: of those expected at the same time, where the most are free already.
+    ///
+    /// With nothing else placed there neither number gets worse from one look to the next, so the choice settles.
+    fn target(&mut self, job: &'a Job) -> Option<(usize, Gpus, u64)> {
+        let count = job.spec.gpu_count;
+        let purse = Purse::of(job, self.now_ms);
+        let group = group(&mut self.groups, &self.pool, Needs::of(job));
+        let pool = &self.pool;
+        let slots = group.places.iter().flat_map(|place| {
+            let slots = pool.of_kind(place.kind);
+            slots.map(|(position, slot)| (position, slot, place.gpus))
+        });
+        let ledger = &self.ledger;
+        let soonest = slots.filter_map(|(position, slot, gpus)| {
+            let price = slot.worker.price_per_hour(usize::from(count));
+            purse.pays(price).ok()?;
+            ledger.allows(job, slot.worker, price, None).ok()?;
+            let (free_ms, gpus) = slot.soonest(gpus, count)?;
+            let missing = u32::from(count) - slot.available(gpus).count_ones();
+            Some((free_ms, missing, position, gpus))
+        });
+        soonest
+            .min()
+            .map(|(free_ms, _, slot, gpus)| (slot, gpus, free_ms))
+    }
+
+    /// What is against a job on a worker, as this look at the queue sees it; [`Reason::Free`] for nothing.
+    pub(super) fn reason(&self, job: &Job, slot: &Slot<'_>) -> Reason {
+        self.against(job, slot).err().unwrap_or(Reason::Free)
+    }
+
+    fn against(&self, job: &Job, slot: &Slot<'_>) -> Result<(), Reason> {
+        let count = job.spec.gpu_count;
+        let price = slot.worker.price_per_hour(usize::from(count));
+        let models = Needs::of(job).fit(slot.worker)?;
+        Purse::of(job, self.now_ms).pays(price)?;
+        let mut refused = None;
+        let mut nearest = None;
+        for model in models {
+            let left = Left::of_waiting(self.forecast, job, model, &self.policy);
+            let forecast = left.and_then(Left::forecast);
+            let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
+            if let Err(reason) = self.ledger.allows(job, slot.worker, price, run_ms_p90) {
+                refused = refused.max(Some(reason));
+                continue;
+            }
+            match feasible::away(slot.worker)
+                .or_else(|| feasible::short_of(slot, slot.of_model(model), count))
+            {
+                None => return Ok(()),
+                Some(reason) => nearest = nearest.max(Some(reason)),
+            }
+        }
+        Err(nearest.or(refused).unwrap_or(Reason::OtherGpu))
+    }
+}
+
+/// The group with these needs, looked for among all kinds of worker when it is first asked for.
+fn group<'g, 'a>(
+    groups: &'g mut BTreeMap<Needs<'a>, Group>,
+    pool: &Pool<'a>,
+    needs: Needs<'a>,
+) -> &'g mut Group {
+    groups.entry(needs).or_insert_with(|| {
+        let mut places = Vec::new();
+        for kind in 0..pool.kinds.len() {
+            // Empty kinds do not exist, and the first of one speaks for all.
+            let Some((_, slot)) = pool.of_kind(kind).next() else {
+                continue;
+            };
+            let models = needs.fit(slot.worker).unwrap_or_default();
+            places.extend(models.into_iter().map(|model| Place {
+                kind,
+                model,
+                gpus: slot.of_model(model),
+                is_exhausted: false,
+            }));
+        }
+        Group { places }
+    })
+}
+
+impl Slot<'_> {
+    fn placement(&self, job: &Job, gpus: Gpus, left: Left) -> Placement {
+        let gpus: Vec<u8> = positions(gpus).collect();
+        let price = self.worker.price_per_hour(gpus.len());
+        let note = left
+            .forecast()
+            .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
+        Placement {
+            job: job.id,
+            attempt: job.next_attempt(),
+            worker: self.worker.id,
+            gpus,
+            note,
+        }
+    }
+}

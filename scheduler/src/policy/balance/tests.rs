@@ -1,0 +1,91 @@
+use super::*;
+
+fn work(width: f64, hours: &[f64]) -> Work {
+    Work {
+        width,
+        count: 1.0,
+        hours: hours.to_vec(),
+    }
+}
+
+/// Numbers that look drawn by chance, the same every time.
+fn numbers(seed: u64) -> impl FnMut() -> f64 {
+    let mut word = seed;
+    move || {
+        word = word
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (word >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[test]
+fn one_kind_needs_all_the_work_by_all_the_gpus() {
+    let pieces = [work(1.0, &[6.0]), work(2.0, &[3.0]), work(1.0, &[4.0])];
+    let found = balance(&pieces, &[4.0]);
+    assert!((found.horizon - 6.0).abs() < 1e-6, "the longest piece");
+    let found = balance(&pieces, &[2.0]);
+    assert!((found.horizon - 8.0).abs() < 1e-6, "16 GPU hours on 2");
+}
+
+#[test]
+fn both_kinds_are_in_use_all_the_time_if_that_is_shortest() {
+    let pieces = [work(1.0, &[1.0, 10.0]), work(1.0, &[1.0, 2.0])];
+    let found = balance(&pieces, &[1.0, 1.0]);
+    assert!((found.horizon - 28.0 / 19.0).abs() < 1e-5, "{found:?}");
+    assert!(found.prices[0] > found.prices[1], "{found:?}");
+}
+
+#[test]
+fn a_long_piece_that_must_be_split_bounds_the_horizon() {
+    let pieces = [
+        work(1.0, &[10.0, 30.0]),
+        work(1.0, &[10.0, 30.0]),
+        work(1.0, &[10.0, 30.0]),
+    ];
+    let found = balance(&pieces, &[2.0, 4.0]);
+    // With H hours each piece does at most H/10 on the fast kind; 2 of 3 are there at any time.
+    let check: f64 = found.shares.iter().map(|row| row[0]).sum();
+    assert!(check <= 2.0 * found.horizon * (1.0 + 1e-6));
+    assert!((found.horizon - 90.0 / 7.0).abs() < 1e-3, "{found:?}");
+}
+
+#[test]
+fn what_comes_out_is_within_the_limits_and_near_the_bound_of_the_prices() {
+    for seed in 0..200 {
+        let mut next = numbers(seed);
+        let kinds = 1 + (next() * 5.0) as usize;
+        let capacity: Vec<f64> = (0..kinds).map(|_| 8.0 + (next() * 20.0).floor()).collect();
+        let pieces: Vec<Work> = (0..5 + (next() * 60.0) as usize)
+            .map(|_| {
+                let width = [1.0, 1.0, 2.0, 4.0, 8.0][(next() * 5.0) as usize];
+                let base = 10_f64.powf(next() * 3.0 - 1.0);
+                let hours = (0..kinds).map(|_| match next() {
+                    x if x < 0.1 => f64::INFINITY,
+                    x => base * (0.3 + 4.0 * x),
+                });
+                work(width, &hours.collect::<Vec<_>>())
+            })
+            .collect();
+        let found = balance(&pieces, &capacity);
+        let horizon = found.horizon;
+        let mut load = vec![0.0; kinds];
+        for (piece, share) in pieces.iter().zip(&found.shares) {
+            let done: f64 = piece.hours.iter().zip(share).map(|(h, y)| y / h).sum();
+            let can = piece.hours.iter().any(|hours| hours.is_finite());
+            assert!(!can || (done - 1.0).abs() < 1e-6, "{seed}: {done}");
+            let hours: f64 = share.iter().sum();
+            assert!(
+                hours <= horizon * (1.0 + 1e-5),
+                "{seed}: {hours} > {horizon}"
+            );
+            for (kind, hours) in share.iter().enumerate() {
+                load[kind] += piece.width * hours;
+            }
+        }
+        for (kind, hours) in load.iter().enumerate() {
+            let most = capacity[kind] * horizon * (1.0 + 1e-4);
+            assert!(*hours <= most, "{seed}: kind {kind} {hours} > {most}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use super::*;
+use crate::forward::Forward;
+use crate::policy::{Aim, Policy, Preemption};
+
+const SPEEDS: &str = "gpu,model,batch,scale_factor,steps_per_s
+v100,net,8,1,4
+p100,net,8,1,2
+v100,net,8,2,8
+v100,other,,1,3
+p100,other,,1,3
+";
+
+fn scene(trace: &str) -> Result<Scene, String> {
+    let trace = Trace::read(trace).map_err(|error| error.to_string())?;
+    let speeds = Speeds::read(SPEEDS).map_err(|error| error.to_string())?;
+    let group = |gpu: &str, count| Group {
+        gpu: gpu.parse().expect("a GPU"),
+        count,
+        price_per_hour: Some(stepcast_records::UsdMicros(1_000_000)),
+    };
+    let cluster = vec![group("v100", 2), group("p100", 2)];
+    Scene::new(cluster, trace, &speeds, Noise::default(), 30_000).map_err(|error| error.to_string())
+}
+
+fn options(aim: Aim) -> Options {
+    Options {
+        policy: Policy {
+            aim,
+            preemption: Preemption::Priced,
+            min_run_ms: 0,
+            preemptions_max: 24,
+            restart_ms: 30_000,
+        },
+        look_every_ms: 0,
+    }
+}
+
+fn played(trace: &str, aim: Aim) -> Outcome {
+    let scene = scene(trace).expect("a scene");
+    let outcome = play(&scene, options(aim), |forward: &mut Forward<'_>| {
+        Some(forward.look(usize::MAX))
+    });
+    outcome.expect("it ends").expect("nobody gives up")
+}
+
+const HEAD: &str = "job_id,model,batch,total_steps,arrival_s,scale_factor,weight\n";
+
+#[test]
+fn a_lone_job_runs_on_its_fastest_hardware_from_the_start() {
+    for aim in [
+        Aim::Balanced,
+        Aim::ShortestRemaining,
+        Aim::Priority,
+        Aim::Makespan,
+    ] {
+        let outcome = played(&format!("{HEAD}1,net,8,4000,10,1,1\n"), aim);
+        assert!(
+            (outcome.completion_s[0] - 1_000.0).abs() < 0.1,
+            "{aim}: {outcome:?}"
+        );
+        assert_eq!(outcome.wait_s[0], 0.0);
+        assert!((outcome.makespan_bound_s - 1_000.0).abs() < 0.1);
+    }
+}
+
+#[test]
+fn every_policy_ends_every_job_and_none_beats_the_bound() {
+    let mut trace = HEAD.to_owned();
+    for job in 0..40 {
+        let (model, batch) = if job % 3 == 0 {
+            ("other", "")
+        } else {
+            ("net", "8")
+        };
+        let width = if job % 7 == 1 && model == "net" { 2 } else { 1 };
+        let steps = 500 + 977 * (job * job % 11);
+        trace += &format!("{job},{model},{batch},{steps},{},{width},1\n", job * 37);
+    }
+    for aim in Aim::ALL {
+        let outcome = played(&trace, aim);
+        assert!(outcome.completion_s.iter().all(|s| s.is_finite()), "{aim}");
+        assert!(
+            outcome.makespan_s >= outcome.makespan_bound_s * 0.999,
+            "{aim}"
+        );
+        assert!(outcome.utilisation <= 1.0, "{aim}");
+    }
+}
+
+#[test]
+fn the_same_simulation_comes_out_the_same() {
+    let trace = format!("{HEAD}1,net,8,4000,10,1,1\n2,net,8,900,11,2,1\n3,other,,5000,0,1,2\n");
+    assert_eq!(played(&trace, Aim::Balanced), played(&trace, Aim::Balanced));
+}
+
+#[test]
+fn bad_rows_are_named_with_what_to_do() {
+    let wrong = |rows: &str| scene(&format!("{HEAD}{rows}")).expect_err("a bad trace");
+    assert_eq!(
+        wrong("1,net,8,10,0,3,1\n"),
+        "line 2: a job runs on 1, 2, 4 or 8 GPUs, not on 3"
+    );
+    assert_eq!(
+        wrong("1,net,8,10,0,1,1\n2,net,8,-5,0,1,1\n"),
+        "line 3: total_steps is a number from 0 on, not -5"
+    );
+    assert_eq!(
+        wrong("1,net,8,10,0,1,0\n"),
+        "line 2: weight must be greater than 0"
+    );
+    assert_eq!(
+        wrong("1,net,8,ten,0,1,1\n"),
+        "line 2: total_steps is a number, not \"ten\""
+    );
+    assert_eq!(
+        wrong("1,net,8,10,0,1,1\n1,net,8,10,0,1,1\n"),
+        "line 3: job_id 1 was there before: give every job its own"
+    );
+    assert_eq!(
+        wrong("1,net,8,10,0,1\n"),
+        "line 2: 6 columns where the first line has 7: values hold no commas"
+    );
+    assert_eq!(wrong(""), "line 1: there is no job in the trace");
+    assert_eq!(
+        wrong("1,net,16,10,0,1,1\n"),
+        "job 1: no speed is known of net with batch \"16\" on 1 GPUs"
+    );
+    let head = scene("job_id,model\n1,net\n").expect_err("no columns");
+    assert!(
+        head.starts_with("line 1: the first line names the columns, and these are missing: batch")
+    );
+    assert_eq!(
+        scene(&format!("{HEAD}1,net,8,inf,0,1,1\n")).expect_err("no number"),
+        "line 2: total_steps is a number from 0 on, not inf"
+    );
+}

@@ -1,0 +1,40 @@
+//! Waiting jobs in lines: those that ask for the same, so that what is found out for the first of a line is found for all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::State;
+use crate::ids::{JobId, StagingId};
+use crate::model::Job;
+
+/// What a line's jobs have in common, as the hash of it.
+pub(crate) type Line = u128;
+
+/// The lines, each in the order of the queue.
+pub(crate) type Lines = BTreeMap<Line, BTreeSet<(i64, JobId)>>;
+
+/// The line of a waiting job: all that it asks for and how far it has come, but not its name, its files, its priority and
+/// which task of an array it is.
+pub(super) fn line(job: &Job) -> Line {
+    let mut spec = job.spec.clone();
+    spec.name = None;
+    spec.staging = StagingId([0; 16]);
+    spec.priority = 0;
+    let mut terms = std::mem::take(&mut spec.terms);
+    if let Some(part) = &mut terms.array {
+        part.index = 0;
+    }
+    let is_again = !job.attempts.is_empty();
+    let common = (spec, terms, job.checkpoint_step(), is_again, job.cost(0));
+    match postcard::to_extend(&common, Vec::with_capacity(256)) {
+        Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
+        // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
+        Err(error) => unreachable!("a job is always encodable: {error}"),
+    }
+}
+
+impl State {
+    /// The lines of waiting jobs, with what each is called.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (Line, &BTreeSet<(i64, JobId)>)> {
+        self.indexes.lines.iter().map(|(line, jobs)| (*line, jobs))
+    }
+}
