@@ -12,6 +12,7 @@ pub(crate) mod jobs;
 pub(crate) mod policy;
 pub(crate) mod records;
 pub(crate) mod server;
+pub(crate) mod simulate;
 pub(crate) mod sql;
 pub(crate) mod submit;
 pub(crate) mod sweep;
@@ -59,6 +60,15 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Records(records) => records.run(context).await?,
         Command::Cluster(cluster) => cluster.run(context).await?,
         Command::Config(config) => config.run(context)?,
+        Command::Simulate(simulate) => {
+            // It computes and waits for nothing: a thread of its own, so that Ctrl-C is heard.
+            let context = context.clone();
+            let (told, played) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || told.send(simulate.run(&context)));
+            played
+                .await
+                .map_err(|_| Failure::refused("the simulation broke off"))??;
+        }
         Command::Completions(completions) => completions.run(context)?,
         Command::Dev(_)
         | Command::Server(_)

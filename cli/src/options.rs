@@ -112,6 +112,8 @@ pub(crate) enum Command {
     /// Says where the cluster stands; lets nodes in and takes them out, backs up and restores
     #[command(subcommand)]
     Cluster(command::cluster::Cluster),
+    /// Plays a trace of jobs through the real scheduler under a virtual clock; needs no server
+    Simulate(command::simulate::Simulate),
     /// Shows this program's settings and where each came from
     #[command(subcommand)]
     Config(command::config::Config),
