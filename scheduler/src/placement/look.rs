@@ -5,6 +5,9 @@ mod fair;
 mod plain;
 mod staged;
 
+#[cfg(test)]
+pub(crate) use fair::fair_work;
+
 use std::collections::BTreeMap;
 
 use stepcast_records::GpuModel;

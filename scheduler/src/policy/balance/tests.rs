@@ -83,9 +83,74 @@ fn what_comes_out_is_within_the_limits_and_near_the_bound_of_the_prices() {
                 load[kind] += piece.width * hours;
             }
         }
+        assert!(
+            proved(&pieces, &capacity, &found),
+            "{seed}: shorter may be possible"
+        );
         for (kind, hours) in load.iter().enumerate() {
             let most = capacity[kind] * horizon * (1.0 + 1e-4);
             assert!(*hours <= most, "{seed}: kind {kind} {hours} > {most}");
+        }
+    }
+}
+
+/// Whether nothing is shorter by a thousandth: by the longest piece, or by duality. At any prices whose GPUs together cost
+/// 1, what all pieces cost at least is a time that the work needs; if that is more than a horizon, the horizon is too short.
+fn proved(work: &[Work], capacity: &[f64], found: &Balance) -> bool {
+    let pieces: Vec<Piece> = (0..)
+        .zip(work)
+        .map(|(index, work)| Piece::of(index, work, capacity))
+        .filter(|piece| !piece.kinds.is_empty())
+        .collect();
+    let longest = pieces.iter().map(Piece::fastest).fold(0.0, f64::max);
+    let shorter = found.horizon * 0.999;
+    let whole: f64 = found
+        .prices
+        .iter()
+        .zip(capacity)
+        .map(|(price, gpus)| price * gpus)
+        .sum();
+    assert!(
+        (whole - 1.0).abs() < 1e-6,
+        "prices are of one GPU hour altogether: {whole}"
+    );
+    let (_, _, cost) = picked(&pieces, &found.prices, shorter, capacity.len());
+    shorter < longest || cost > shorter
+}
+
+#[test]
+fn fair_shares_serve_the_least_served_as_much_as_can_be() {
+    for seed in 1_000..1_200 {
+        let mut next = numbers(seed);
+        let kinds = 2 + (next() * 4.0) as usize;
+        let capacity: Vec<f64> = (0..kinds).map(|_| 8.0 + (next() * 24.0).floor()).collect();
+        let jobs = 10 + (next() * 80.0) as usize;
+        let needs: Vec<(Vec<f64>, f64, f64)> = (0..jobs)
+            .map(|_| {
+                let speeds = (0..kinds).map(|_| 0.2 + 5.0 * next()).collect();
+                let width = [1.0, 1.0, 2.0, 4.0, 8.0][(next() * 5.0) as usize];
+                let weight = if next() < 0.2 { 5.0 } else { 1.0 };
+                (speeds, width, weight)
+            })
+            .collect();
+        let work: Vec<Work> = needs
+            .iter()
+            .map(|(speeds, width, weight)| {
+                crate::placement::fair_work(speeds, *width, *weight, &capacity, jobs)
+            })
+            .collect();
+        let found = balance(&work, &capacity);
+        assert!(proved(&work, &capacity, &found), "{seed}: more is possible");
+        // What each job gets a unit of time, in its own measure, is what the least served gets.
+        for (index, piece) in work.iter().enumerate() {
+            let shares = found.shares[index].iter().zip(&piece.hours);
+            let served: f64 = shares
+                .map(|(hours, need)| hours / found.horizon / need)
+                .sum();
+            assert!(
+                served * found.horizon > 1.0 - 1e-3,
+                "{seed}: job {index} gets {served}"
+            );
         }
     }
 }
