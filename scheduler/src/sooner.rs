@@ -186,7 +186,7 @@ impl Search<'_> {
             };
             let price = worker.price_per_hour(count);
             let hardware = Hardware::new(model, job.spec.gpu_count)?;
-            let forecast = self.forecast.forecast(&job.spec.workload, hardware);
+            let forecast = self.forecast.forecast(&job.spec, hardware);
             let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
             let against = against.and_then(|()| {
                 Ledger::new(self.state, self.now_ms).allows(&job, worker, price, run_ms_p90)
