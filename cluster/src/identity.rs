@@ -14,7 +14,7 @@ const FILE: &str = "node.json";
 /// The file's format. Format 1 knew no other nodes.
 const FORMAT: u32 = 2;
 
-/// A founder of a cluster of one has this id unless told otherwise.
+/// The id of a cluster's founder: who joins begins with it as the only voter, and reads from the log what came after.
 pub(crate) const FIRST_NODE: u64 = 1;
 
 /// A node and its cluster.
@@ -29,6 +29,9 @@ pub(crate) struct Identity {
     /// Who was there when this node joined: whom to talk to until the log says more. Empty for a founder.
     #[serde(default)]
     known: Vec<Known>,
+    /// Whether the node has had a log: it must not begin with an empty one again.
+    #[serde(default)]
+    has_log: bool,
 }
 
 /// A node of which a joining one was told.
@@ -78,9 +81,20 @@ pub enum Error {
         /// Whose it should be.
         asked: u64,
     },
-    /// Node ids begin at 1.
-    #[error("a node id must not be 0")]
-    Zero,
+    /// A cluster begins with node 1, and gives every other node its id.
+    #[error(
+        "a new cluster begins with node {FIRST_NODE}, not with node {0}; other nodes join it and are given their ids"
+    )]
+    NotFirst(u64),
+    /// The log is gone.
+    #[error(
+        "the log of this node is gone from {path}: what it has acknowledged and voted is not known any more. Put it back; \
+         or take the node out of its cluster and let it join with an empty data directory; or restore a backup"
+    )]
+    NoLog {
+        /// Where it was.
+        path: String,
+    },
     /// There is a log, but nobody knows whose.
     #[error(
         "the data directory has a log but no {FILE}: it was copied in part, or that file was deleted"
@@ -102,14 +116,12 @@ impl Identity {
             node_id,
             cluster_id: 1,
             known: Vec::new(),
+            has_log: true,
         }
     }
 
     /// Reads the directory's identity, or gives a new directory one.
     pub(crate) fn open(dir: &Path, asked: Option<u64>) -> Result<Self, Error> {
-        if asked == Some(0) {
-            return Err(Error::Zero);
-        }
         fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
         let path = dir.join(FILE);
         let found = match fs::read(&path) {
@@ -146,9 +158,32 @@ impl Identity {
             node_id,
             cluster_id,
             known: others.iter().map(Known::from).collect(),
+            has_log: false,
         };
         write_synced(dir, &path, &identity).map_err(|source| io_error(&path, source))?;
         Ok(identity)
+    }
+
+    /// Refuses to go on without the log that this node has had: it has voted and acknowledged with it.
+    pub(crate) fn check_log(&self, dir: &Path) -> Result<(), Error> {
+        let log = log_dir(dir);
+        let is_there = || fs::read_dir(&log).is_ok_and(|mut files| files.next().is_some());
+        if self.has_log && !is_there() {
+            return Err(Error::NoLog {
+                path: log.display().to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes note that the directory has a log from now on.
+    pub(crate) fn note_log(&mut self, dir: &Path) -> Result<(), Error> {
+        if self.has_log {
+            return Ok(());
+        }
+        self.has_log = true;
+        let path = dir.join(FILE);
+        write_synced(dir, &path, self).map_err(|source| io_error(&path, source))
     }
 
     /// Whether this node began its cluster, rather than joined it.
@@ -229,12 +264,16 @@ fn create(dir: &Path, path: &Path, asked: Option<u64>) -> Result<Identity, Error
     if dir.join("tls").exists() || dir.join("tls.joining").exists() {
         return Err(Error::HalfJoined);
     }
+    if let Some(other) = asked.filter(|asked| *asked != FIRST_NODE) {
+        return Err(Error::NotFirst(other));
+    }
     let cluster_id = random().map_err(|source| io_error(Path::new("/dev/urandom"), source))?;
     let identity = Identity {
         format: FORMAT,
-        node_id: asked.unwrap_or(FIRST_NODE),
+        node_id: FIRST_NODE,
         cluster_id,
         known: Vec::new(),
+        has_log: false,
     };
     write_synced(dir, path, &identity).map_err(|source| io_error(path, source))?;
     Ok(identity)
@@ -279,6 +318,10 @@ mod tests {
             Identity::open(&data, Some(2)),
             Err(Error::OtherNode { found: 1, asked: 2 })
         ));
+        for other in [0, 2] {
+            let founded = Identity::open(&dir.path().join("other"), Some(other));
+            assert!(matches!(founded, Err(Error::NotFirst(_))), "{founded:?}");
+        }
     }
 
     #[test]

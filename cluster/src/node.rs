@@ -48,8 +48,10 @@ impl Node {
     /// gives the data directory its identity.
     pub fn start_in(config: Config, ports: Ports, network: Network) -> Result<Handle, StartError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
-        let identity = Identity::open(&config.data_dir, config.node_id)?;
+        let mut identity = Identity::open(&config.data_dir, config.node_id)?;
+        identity.check_log(&config.data_dir)?;
         let mut log = EngineLog::open(&identity::log_dir(&config.data_dir))?;
+        identity.note_log(&config.data_dir)?;
         let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;
         let recovered = recover(log.load()?, &snapshots, &identity)?;
         let _entered = runtime.enter();

@@ -215,15 +215,21 @@ impl<R> Core<R> {
         }
     }
 
-    /// A leader that cannot write acknowledges nothing: somebody else must lead. Tried again as long as it has to be.
+    /// A leader that cannot write acknowledges nothing, and one that has lost its vote would lead for ever, since nobody
+    /// lets itself go: it may have come to lead after its going was asked of the leader before. Somebody else must lead.
+    /// Tried again as long as it has to be.
     fn hand_over(&mut self) {
-        if !self.stalled || !self.peer.role().leads {
+        let members = self.peer.members();
+        let leaves = members.outgoing.is_empty() && !members.voters.contains(&self.peer.id());
+        if !(self.stalled || leaves) || !self.peer.role().leads {
             return;
         }
         match self.peer.transfer(None) {
             Ok(to) => tracing::info!(
                 to,
-                "leadership is handed over, as the log cannot be written here"
+                stalled = self.stalled,
+                leaves,
+                "leadership is handed over"
             ),
             Err(ChangeError::NoSuccessor) => {}
             Err(error) => tracing::debug!(%error, "leadership stays here"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -46,6 +46,22 @@ pub(super) enum Error {
         #[source]
         source: tonic::transport::Error,
     },
+}
+
+impl Error {
+    /// Whether somebody answers whose certificate is of another authority than the one that was expected.
+    pub(super) fn is_of_another_authority(&self) -> bool {
+        let Self::Tls { source, .. } = self else {
+            return false;
+        };
+        let cause = source.get_ref().and_then(|cause| cause.downcast_ref());
+        matches!(
+            cause,
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer
+            ))
+        )
+    }
 }
 
 /// A connection, and the certificate at its other end.

@@ -106,6 +106,11 @@ pub enum Error {
         /// What was wrong there.
         why: String,
     },
+    /// Everybody who was asked belongs to another cluster than the one that the token is of.
+    #[error(
+        "the join token is not of the cluster of {0}: make one on a node of that cluster with `stepcast cluster token`"
+    )]
+    OtherCluster(String),
     /// The answer makes no sense.
     #[error("{server} has answered what is no answer: {why}")]
     Answer {
@@ -173,12 +178,14 @@ async fn ask(config: &JoinConfig, request: JoinRequest) -> Result<(String, JoinR
     let mut last = None;
     loop {
         let mut servers: VecDeque<String> = config.servers.iter().cloned().collect();
-        let mut hops = 0;
+        let (mut hops, mut others) = (0, 0);
         while let Some(server) = servers.pop_front() {
             let asked = async {
-                let dialled = dial(&server, None, tls.clone())
-                    .await
-                    .map_err(|error| Status::unavailable(dial::chain(&error)))?;
+                let dialled = dial(&server, None, tls.clone()).await;
+                let dialled = dialled.map_err(|error| {
+                    others += usize::from(error.is_of_another_authority());
+                    Status::unavailable(dial::chain(&error))
+                })?;
                 let mut client = PeerServiceClient::new(dialled.channel)
                     .max_decoding_message_size(super::FRAME_BYTES_MAX);
                 client.join(request.clone()).await
@@ -203,6 +210,10 @@ async fn ask(config: &JoinConfig, request: JoinRequest) -> Result<(String, JoinR
             if Instant::now() >= until {
                 break;
             }
+        }
+        // No time makes a token another cluster's; but one address of several may merely be out of date.
+        if others > 0 && others == config.servers.len() {
+            return Err(Error::OtherCluster(config.servers.join(", ")));
         }
         if Instant::now() >= until {
             break;

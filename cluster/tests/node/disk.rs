@@ -66,6 +66,34 @@ async fn a_write_that_a_crash_tore_is_dropped_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_gone_is_not_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    let node = start(config(dir.path()), &world).await;
+    let jobs = fill(&node, 1..5).await;
+    node.shutdown().await;
+    drop(node);
+    let (log, aside) = (dir.path().join("log"), dir.path().join("aside"));
+    fs::rename(&log, &aside).unwrap();
+    fs::remove_file(dir.path().join("log.mark")).unwrap();
+    for is_there in [false, true] {
+        if is_there {
+            fs::create_dir(&log).unwrap();
+        }
+        let refused = Node::start(config(dir.path()), world.ports()).unwrap_err();
+        assert!(
+            matches!(&refused, StartError::Identity(IdentityError::NoLog { .. })),
+            "{refused}"
+        );
+    }
+    fs::remove_dir(&log).unwrap();
+    fs::rename(&aside, &log).unwrap();
+    let node = start(config(dir.path()), &world).await;
+    assert_eq!(fill(&node, 1..5).await, jobs);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_end_that_is_gone_stops_the_start_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let world = Arc::new(World::default());

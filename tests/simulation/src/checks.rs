@@ -24,7 +24,7 @@ pub enum Check {
     LogsMatch,
     /// A committed entry is the same on every node and for ever.
     CommittedEntriesAgree,
-    /// The state after an entry is the same on every node and in every life of it.
+    /// The state after an entry, and who belongs to the cluster, is the same on every node and in every life of it.
     StatesAgree,
     /// What was acknowledged is there.
     AcknowledgedIsKept,
@@ -52,7 +52,7 @@ pub enum Check {
     Invariants,
     /// A node starts again from what its own crash has left.
     NodesRestart,
-    /// Once nothing fails any more, every job ends and every node has everything.
+    /// Once nothing fails any more, every job and every change of the members ends, and every node has everything.
     EverythingEnds,
     /// Nothing panics.
     NoPanic,

@@ -1,6 +1,7 @@
 //! Everything that goes wrong while the troubled time lasts, one thing after the other and several at once.
 
 use crate::kernel::{Host, MS, Micros, SECOND};
+use crate::members;
 use crate::node::{self, Disk};
 use crate::worker;
 use crate::world::World;
@@ -17,6 +18,10 @@ pub(crate) fn begin(world: &mut World, until: Micros) {
         .roll(|dice| (dice.between(1_500, 12_000), dice.between(3_000, 15_000)));
     next(world, until, QUIET, every_node, at_a_node);
     next(world, until, QUIET, every_worker, at_a_worker);
+    if world.options.changes {
+        let every = world.kernel.roll(|dice| dice.between(2_000, 10_000));
+        next(world, until, QUIET, every, members::change);
+    }
 }
 
 /// Has something go wrong now and then.
@@ -57,12 +62,15 @@ fn weather(world: &mut World, until: Micros) {
 }
 
 fn some_node(world: &World) -> u64 {
-    let leader = world.leader();
+    let (leader, nodes) = (world.leader(), world.node_ids());
     world.kernel.roll(|dice| {
         // The leader is who things matter most to.
         match leader {
             Some(leader) if dice.per_mille(500) => leader,
-            _ => dice.roll(world.options.nodes) + 1,
+            _ => {
+                let place = usize::try_from(dice.roll(nodes.len() as u64)).unwrap_or(0);
+                nodes[place]
+            }
         }
     })
 }
@@ -109,7 +117,8 @@ pub(crate) fn at_a_vote(world: &mut World, voter: u64, candidate: u64) {
     });
     world.kernel.after(soon, move |world| {
         crash(world, voter, lasts);
-        let nodes = (1..=world.options.nodes).filter(|id| *id != voter && *id != candidate);
+        let nodes = world.node_ids().into_iter();
+        let nodes = nodes.filter(|id| *id != voter && *id != candidate);
         let wires = nodes.flat_map(|id| {
             let (other, led) = (Host::Node(id), Host::Node(candidate));
             [(other, led), (led, other)]
@@ -122,7 +131,7 @@ pub(crate) fn at_a_vote(world: &mut World, voter: u64, candidate: u64) {
 
 fn crash_all(world: &mut World, lasts: Micros) {
     world.checks.count("power failures");
-    for id in 1..=world.options.nodes {
+    for id in world.node_ids() {
         let more = world.kernel.roll(|dice| dice.roll(SECOND));
         crash(world, id, lasts + more);
     }
@@ -130,9 +139,8 @@ fn crash_all(world: &mut World, lasts: Micros) {
 
 /// Everybody a node can talk to.
 fn others(world: &World, id: u64) -> Vec<Host> {
-    let nodes = (1..=world.options.nodes)
-        .filter(|other| *other != id)
-        .map(Host::Node);
+    let nodes = world.node_ids().into_iter();
+    let nodes = nodes.filter(|other| *other != id).map(Host::Node);
     let workers = world.workers.keys().map(|number| Host::Worker(*number));
     let people = (0..world.options.submitters + 3).map(Host::Person);
     nodes.chain(workers).chain(people).collect()
@@ -180,8 +188,8 @@ fn split(world: &mut World, lasts: Micros) {
     let sides = world.kernel.roll(crate::dice::Dice::word);
     let side = |id: u64| sides >> id & 1;
     let mut wires = Vec::new();
-    for a in 1..=world.options.nodes {
-        for b in 1..=world.options.nodes {
+    for a in world.node_ids() {
+        for b in world.node_ids() {
             if side(a) != side(b) {
                 wires.push((Host::Node(a), Host::Node(b)));
             }
@@ -283,7 +291,7 @@ fn at_a_worker(world: &mut World) {
         }
         65..=84 => {
             world.checks.count("partitions of workers");
-            let wires = (1..=world.options.nodes).flat_map(|id| {
+            let wires = world.node_ids().into_iter().flat_map(|id| {
                 let (node, host) = (Host::Node(id), Host::Worker(number));
                 [(node, host), (host, node)]
             });
@@ -292,7 +300,7 @@ fn at_a_worker(world: &mut World) {
         85..=92 => {
             let deaf = kind % 2 == 0;
             world.checks.count("one-way partitions");
-            let wires = (1..=world.options.nodes).map(|id| {
+            let wires = world.node_ids().into_iter().map(|id| {
                 let (node, host) = (Host::Node(id), Host::Worker(number));
                 if deaf { (node, host) } else { (host, node) }
             });
@@ -326,7 +334,7 @@ pub(crate) fn end(world: &mut World) {
     world.network.mend_all();
     world.store.fails(0);
     world.checks.note("peace", String::new);
-    for id in 1..=world.options.nodes {
+    for id in world.node_ids() {
         if let Some(machine) = world.nodes.get_mut(&id) {
             machine.disk = Disk::Fine;
         }

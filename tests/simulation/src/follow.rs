@@ -70,8 +70,13 @@ pub(crate) fn state(world: &World, id: u64, index: u64) {
     let Some(bare) = world.nodes.get(&id).and_then(|machine| machine.bare()) else {
         return;
     };
-    bare.read_at(|state, _, _| {
-        let found = world.checks.logs.lock().state(id, index, &state.snapshot());
+    bare.read_at(|state, members, _| {
+        let snapshot = state.snapshot();
+        let found = world
+            .checks
+            .logs
+            .lock()
+            .state(id, index, &snapshot, members);
         world.checks.judge(found);
         sound(world, id, state);
     });

@@ -10,6 +10,7 @@ mod dice;
 mod faults;
 mod follow;
 mod kernel;
+mod members;
 mod mutant;
 mod network;
 mod node;

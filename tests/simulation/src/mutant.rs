@@ -69,6 +69,12 @@ mutants! {
     GuardSleeps, "guard-sleeps",
         "A guard does not end its trainer at the deadline, so that a worker that hangs lets it run on.",
         [LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
+    RemovedNodeCounts, "removed-node-counts",
+        "A leader takes the acknowledgement of a node that is on its way out for one of a node that votes.",
+        [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree, NoPanic];
+    SnapshotWithoutMembers, "snapshot-without-members",
+        "A snapshot does not hold who belongs to the cluster.",
+        [StatesAgree, OneLeaderATerm, CommittedEntriesAgree, NodesRestart, NoPanic];
     SamplesRenamed, "samples-renamed",
         "A worker sends the same samples under a new id when it had no answer.",
         [ContributionsCountOnce];

@@ -63,6 +63,8 @@ pub(crate) struct Machine {
     pub(crate) snapshots: Vec<Kept>,
     life: u64,
     running: Option<Running>,
+    /// Whether it has learned that it was removed: it does not start again.
+    retired: bool,
 }
 
 /// The process.
@@ -101,6 +103,7 @@ impl Machine {
             snapshots: Vec::new(),
             life: 0,
             running: None,
+            retired: false,
         }
     }
 
@@ -139,7 +142,7 @@ pub(crate) fn start(world: &mut World, id: u64) {
     let Some(machine) = world.nodes.get_mut(&id) else {
         return;
     };
-    if machine.running.is_some() {
+    if machine.running.is_some() || machine.retired {
         return;
     }
     machine.life += 1;
@@ -288,7 +291,7 @@ pub(crate) fn member(id: u64) -> Member {
 }
 
 /// Everybody who is there at the beginning.
-fn founders(voters: u64) -> Members {
+pub(crate) fn founders(voters: u64) -> Members {
     Members {
         voters: (1..=voters).collect(),
         last_id: voters,
@@ -374,16 +377,24 @@ fn within(world: &mut World, id: u64, life: u64, act: impl FnOnce(&mut World) + 
 
 /// Has the leader hand leadership over.
 pub(crate) fn transfer(world: &mut World, leader: u64, to: u64) {
-    let Some(life) = world.nodes.get(&leader).map(|machine| machine.life) else {
+    let (answer, _) = tokio::sync::oneshot::channel();
+    threads::hear_of(world, leader, Event::Transfer(Some(to), answer));
+}
+
+/// The process has ended for good: it was removed and knows it.
+fn retire(world: &mut World, id: u64) {
+    let Some(machine) = world.nodes.get_mut(&id) else {
         return;
     };
-    within(world, leader, life, move |world| {
-        if let Some(running) = running(world, leader) {
-            let (answer, _) = tokio::sync::oneshot::channel();
-            running.bare.tell(Event::Transfer(Some(to), answer));
-            threads::turn_soon(world, leader);
-        }
-    });
+    machine.retired = true;
+    let (running, owner) = (machine.running.take(), machine.owner());
+    world.end_tasks(owner);
+    drop(running);
+    world.checks.count("nodes removed");
+    world
+        .checks
+        .note("node", || format!("{id} knows that it was removed"));
+    crate::raft_wire::hangs_up(world, id);
 }
 
 fn running(world: &mut World, id: u64) -> Option<&mut Running> {

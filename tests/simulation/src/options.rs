@@ -3,6 +3,9 @@
 use crate::kernel::{Micros, SECOND};
 use crate::mutant::Mutant;
 
+/// Nodes that may join in one run.
+const JOINING: u64 = 4;
+
 /// One run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -14,6 +17,8 @@ pub struct Options {
     pub traced: bool,
     /// Control-plane nodes.
     pub(crate) nodes: u64,
+    /// Whether the cluster grows and shrinks.
+    pub(crate) changes: bool,
     /// GPU hosts.
     pub(crate) workers: u64,
     /// People who submit.
@@ -38,10 +43,20 @@ impl Options {
             mutant: None,
             traced: false,
             nodes,
+            changes: seed % 4 == 3 || seed.is_multiple_of(16),
             workers: 2 + seed % 3,
             submitters: 2,
             jobs_each: 6,
             troubled: 60 * SECOND,
+        }
+    }
+
+    /// The greatest id that a node may come to have: callers go round so many.
+    pub(crate) const fn most_nodes(&self) -> u64 {
+        if self.changes {
+            self.nodes + JOINING
+        } else {
+            self.nodes
         }
     }
 }

@@ -76,7 +76,7 @@ fn person(world: &World, number: u64) -> Person {
         network: Arc::clone(&world.network),
         checks: Arc::clone(&world.checks),
         town: Arc::clone(&world.town),
-        nodes: world.options.nodes,
+        nodes: world.options.most_nodes(),
     }
 }
 

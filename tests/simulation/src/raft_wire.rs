@@ -6,6 +6,7 @@ use stepcast_cluster::consensus::log::Position;
 
 use crate::faults;
 use crate::kernel::{Host, MS};
+use crate::members;
 use crate::node::{self, snapshots};
 use crate::world::World;
 
@@ -18,6 +19,9 @@ pub(crate) fn send(world: &mut World, messages: Vec<Message>) {
             continue;
         }
         let (from, to) = (message.from, message.to);
+        if let Some(forged) = members::forged(world, &message) {
+            node::receive(world, to, vec![forged]);
+        }
         if message.get_msg_type() == MessageType::MsgAppend {
             shown(world, from, message.get_entries());
         }
@@ -27,7 +31,9 @@ pub(crate) fn send(world: &mut World, messages: Vec<Message>) {
         for arrives in world.network.datagram(&world.kernel).into_iter().flatten() {
             let message = message.clone();
             world.kernel.after(arrives, move |world| {
-                if !world.network.is_cut(Host::Node(from), Host::Node(to)) {
+                if !world.network.is_cut(Host::Node(from), Host::Node(to))
+                    && members::admits(world, to, from)
+                {
                     world.checks.mix(message.index ^ (message.term << 32));
                     world.checks.note("raft", || words(&message));
                     node::receive(world, to, vec![message]);
@@ -65,9 +71,15 @@ fn words(message: &Message) -> String {
     )
 }
 
+fn others(world: &World, id: u64) -> Vec<u64> {
+    let mut others = world.node_ids();
+    others.retain(|other| *other != id);
+    others
+}
+
 /// A process ends, and its connections with it: whoever is not cut off from its host learns of it soon, or never.
 pub(crate) fn hangs_up(world: &mut World, id: u64) {
-    for other in (1..=world.options.nodes).filter(|other| *other != id) {
+    for other in others(world, id) {
         let (soon, lost) = world
             .kernel
             .roll(|dice| (dice.between(200, 30 * MS), dice.per_mille(100)));
@@ -84,7 +96,7 @@ pub(crate) fn hangs_up(world: &mut World, id: u64) {
 
 /// A node is there: it reaches the others, and they reach it, once their wires let them.
 pub(crate) fn connects(world: &mut World, id: u64) {
-    for other in (1..=world.options.nodes).filter(|other| *other != id) {
+    for other in others(world, id) {
         reach(world, other, id);
         reach(world, id, other);
     }
@@ -113,7 +125,7 @@ pub(crate) fn breaks(world: &mut World, id: u64) {
         .note("raft", || format!("{id} loses its connections"));
     hangs_up(world, id);
     world.kernel.after(30 * MS, move |world| {
-        for other in (1..=world.options.nodes).filter(|other| *other != id) {
+        for other in others(world, id) {
             reach(world, other, id);
         }
     });

@@ -125,7 +125,7 @@ pub(crate) fn token(number: u64) -> TokenHash {
 /// Starts the worker process of a host, if there is none.
 pub(crate) fn start(world: &mut World, number: u64) {
     let (kernel, network, checks) = world.shared();
-    let nodes = world.options.nodes;
+    let nodes = world.options.most_nodes();
     let mutant = world.options.mutant;
     let Some(machine) = world.workers.get_mut(&number) else {
         return;

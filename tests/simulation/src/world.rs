@@ -1,6 +1,6 @@
 //! A whole cluster with its workers and people, moved from one event to the next by a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use crate::network::Network;
 use crate::options::Options;
 use crate::outside::Store;
 use crate::people::Town;
-use crate::{faults, follow, node, people, worker};
+use crate::{faults, follow, members, node, people, worker};
 
 /// After the faults everything has to end within this long: a job may wait for its tenth retry until then.
 const SETTLING: Micros = 3_600 * SECOND;
@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) town: Arc<Mutex<Town>>,
     pub(crate) nodes: BTreeMap<u64, node::Machine>,
     pub(crate) workers: BTreeMap<u64, worker::Machine>,
+    /// Nodes that do not belong to the cluster any more, as anybody has seen.
+    pub(crate) removed: BTreeSet<u64>,
     /// What got lost on a wire: whoever sent it hears nothing.
     pub(crate) limbo: Vec<Act>,
     executor: Executor,
@@ -50,6 +52,7 @@ impl World {
             town: Arc::default(),
             nodes: BTreeMap::new(),
             workers: BTreeMap::new(),
+            removed: BTreeSet::new(),
             limbo: Vec::new(),
             executor: Executor::default(),
             settled: false,
@@ -115,7 +118,7 @@ impl World {
     /// Runs tasks until none is ready, and gives every node whose inbox was filled its turn.
     fn settle_tasks(&mut self) {
         self.executor.run(&self.kernel);
-        for id in 1..=self.options.nodes {
+        for id in self.node_ids() {
             let waits = self
                 .nodes
                 .get(&id)
@@ -134,6 +137,11 @@ impl World {
             Arc::clone(&self.network),
             Arc::clone(&self.checks),
         )
+    }
+
+    /// Every node there is or was.
+    pub(crate) fn node_ids(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
     }
 
     /// A node's front door, if the node is up.
@@ -191,6 +199,7 @@ impl World {
 
     fn is_at_rest(&self) -> bool {
         self.open_jobs().is_empty()
+            && members::is_settled(self)
             && self.town.lock().trying == 0
             && self
                 .workers
@@ -201,7 +210,8 @@ impl World {
     fn judge_the_end(&self) {
         let checks = &self.checks;
         let newest = checks.logs.lock().newest();
-        for machine in self.nodes.values() {
+        let belongs = |machine: &&node::Machine| !self.removed.contains(&machine.id);
+        for machine in self.nodes.values().filter(belongs) {
             let Some(bare) = machine.bare() else {
                 checks.fail(
                     Check::NodesRestart,
@@ -209,7 +219,7 @@ impl World {
                 );
                 continue;
             };
-            bare.read_at(|state, _, at| {
+            bare.read_at(|state, members, at| {
                 if at.index < newest {
                     let detail = format!(
                         "node {} has applied up to entry {}, and others up to entry {newest}",
@@ -218,10 +228,11 @@ impl World {
                     checks.fail(Check::EverythingEnds, detail);
                     return;
                 }
-                let found = checks
-                    .logs
-                    .lock()
-                    .state(machine.id, u64::MAX, &state.snapshot());
+                let found =
+                    checks
+                        .logs
+                        .lock()
+                        .state(machine.id, u64::MAX, &state.snapshot(), members);
                 checks.judge(found);
                 follow::sound(self, machine.id, state);
                 for job in checks.histories.lock().jobs() {

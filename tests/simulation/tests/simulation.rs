@@ -23,6 +23,8 @@ fn nothing_is_seen_that_must_never_be() {
         ("crashes of workers", 2_000),
         ("partitions", 4_000),
         ("one-way partitions", 2_000),
+        ("nodes let in", 1_200),
+        ("nodes removed", 800),
         ("pauses of nodes", 1_500),
         ("connections broken", 400),
         ("pauses of workers", 1_500),

@@ -157,6 +157,20 @@ async fn a_server_that_the_token_does_not_name_is_told_nothing() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_another_cluster_is_said_to_be_one_at_once() {
+    let (_, nodes) = cluster(1);
+    let other = Authority::found(CLUSTER + 1).unwrap();
+    let token = JoinToken::mint(&other, SystemTime::now(), Duration::from_secs(60)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Far sooner than joining is given up.
+    let asked = join(config(&[&nodes[0]], token.clone(), dir.path()));
+    let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+    let error = answer.unwrap().unwrap_err();
+    assert!(matches!(&error, JoinError::OtherCluster(_)), "{error}");
+    assert!(!dir.path().join("node.json").exists());
+}
+
 #[test]
 fn a_founder_s_keys_are_made_once_and_checked_at_every_start() {
     let dir = tempfile::tempdir().unwrap();

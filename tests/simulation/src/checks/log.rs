@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use raft::eraftpb::Entry;
+use stepcast_cluster::members::Members;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Check;
@@ -73,13 +74,19 @@ impl Logs {
         self.applied.last_key_value().map_or(0, |(index, _)| *index)
     }
 
-    /// The state of a node after this entry.
-    pub(crate) fn state(&mut self, node: u64, index: u64, snapshot: &[u8]) -> Found {
-        let hash = xxh3_64(snapshot);
+    /// The state of a node and its members after this entry.
+    pub(crate) fn state(
+        &mut self,
+        node: u64,
+        index: u64,
+        snapshot: &[u8],
+        members: &Members,
+    ) -> Found {
+        let hash = xxh3_64(snapshot) ^ xxh3_64(&members.encode()).rotate_left(9);
         let (first, known) = *self.states.entry(index).or_insert((node, hash));
         (known != hash).then(|| {
             let detail =
-                format!("after entry {index} node {node} has another state than node {first} had");
+                format!("after entry {index} node {node} has another state or other members than node {first} had");
             (Check::StatesAgree, detail)
         })
     }

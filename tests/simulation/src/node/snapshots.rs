@@ -11,6 +11,7 @@ use stepcast_scheduler::State;
 
 use super::{Kept, Machine, running, threads, within};
 use crate::kernel::MS;
+use crate::mutant::Mutant;
 use crate::world::World;
 
 /// Applied entries between two snapshots of a node, at least.
@@ -77,13 +78,20 @@ pub(super) fn take(world: &mut World, id: u64) {
     let Some(life) = world.nodes.get(&id).map(|machine| machine.life) else {
         return;
     };
+    let bare = world.options.mutant == Some(Mutant::SnapshotWithoutMembers);
+    let founders = world.options.nodes;
     let Some(running) = running(world, id) else {
         return;
     };
     running.since_snapshot = 0;
     let kept = running.bare.read_at(|state, members, at| Kept {
         at,
-        members: members.clone(),
+        // A deliberate bug: who belongs to the cluster is not in it, and is taken to be as it was in the beginning.
+        members: if bare {
+            super::founders(founders)
+        } else {
+            members.clone()
+        },
         state: Arc::new(state.snapshot()),
     });
     let takes = world.kernel.roll(|dice| dice.between(MS, 300 * MS));

@@ -8,6 +8,7 @@ use stepcast_cluster::members::Members;
 use super::{Job, running, snapshots, within, writing};
 use crate::checks::Check;
 use crate::kernel::{MS, Micros};
+use crate::members;
 use crate::mutant::Mutant;
 use crate::world::World;
 
@@ -97,7 +98,7 @@ fn turn(world: &mut World, id: u64) {
     for effect in effects {
         act(world, id, effect);
     }
-    if !going {
+    if !going && !world.removed.contains(&id) {
         let why = "it says that it cannot go on".to_owned();
         stopped(world, id, &why);
     }
@@ -127,8 +128,9 @@ fn act(world: &mut World, id: u64, effect: Effect<Outcome>) {
             }
             apply_later(world, id, Task::Role(role));
         }
-        Effect::Members(_) => {}
+        Effect::Members(members) => members::seen(world, &members),
         Effect::SnapshotWanted => snapshots::take(world, id),
+        Effect::Fail(_) if world.removed.contains(&id) => super::retire(world, id),
         Effect::Fail(why) => stopped(world, id, &why),
     }
 }
