@@ -1,11 +1,12 @@
 """Answers questions in SQL over Parquet files with DuckDB, and says what they cost.
 
-The first line it reads names the files of each table, every other one is a list of questions. Footers are kept between
-questions (parquet_metadata_cache), as ours are.
+    duck.py shipped|cache
+
+The first line it reads names the files of each table, every other one is a list of questions. With `cache` footers are
+kept between questions (parquet_metadata_cache), which is off as DuckDB is shipped.
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -13,8 +14,7 @@ import time
 import duckdb
 
 duck = duckdb.connect()
-duck.execute(f"SET threads = {os.environ.get('DUCK_THREADS', '2')}")
-if os.environ.get("DUCK_CACHE", "1") == "1":
+if sys.argv[1] == "cache":
     duck.execute("SET parquet_metadata_cache = true")
 for name, files in json.loads(sys.stdin.readline()).items():
     duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({json.dumps(files)})")

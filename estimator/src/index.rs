@@ -44,9 +44,14 @@ impl Index {
     /// Adds rows, and looks anew which cells are plausible beside their neighbours.
     pub fn add<'a>(&mut self, rows: impl IntoIterator<Item = &'a Row>) {
         let mut touched = BTreeSet::new();
+        let mut last = None;
         for row in rows {
             self.add_one(row);
-            touched.insert((row.key.recipe(), row.key.hardware()));
+            // Rows of a file lie in the order of their keys.
+            let shelf = (row.key.recipe(), row.key.hardware());
+            if last.replace(shelf) != Some(shelf) {
+                touched.insert(shelf);
+            }
         }
         for (recipe, hardware) in touched {
             self.shelf_mut(recipe, hardware).judge();

@@ -4,8 +4,10 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -222,13 +224,20 @@ fn letters(text: &str) -> String {
     kept.map(|c| c.to_ascii_lowercase()).collect()
 }
 
+/// Every name of every model, in letters and digits. Rows of a table name their hardware by the million.
+static BY_LETTERS: LazyLock<HashMap<String, GpuModel>> = LazyLock::new(|| {
+    let mut models = HashMap::new();
+    for row in MODELS {
+        for name in [row.name, row.slug].iter().chain(row.aliases) {
+            // What two models share means the first.
+            models.entry(letters(name)).or_insert(GpuModel(row.number));
+        }
+    }
+    models
+});
+
 fn model_of_letters(text: &str) -> Option<GpuModel> {
-    let row = MODELS.iter().find(|row| {
-        letters(row.name) == text
-            || letters(row.slug) == text
-            || row.aliases.iter().any(|alias| letters(alias) == text)
-    });
-    row.map(|row| GpuModel(row.number))
+    BY_LETTERS.get(text).copied()
 }
 
 impl fmt::Display for GpuModel {

@@ -10,8 +10,8 @@ use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type};
 use datafusion::arrow::error::ArrowError;
 use stepcast_records::schema::FieldType;
 use stepcast_records::{
-    Accumulation, BatchSize, HalfMegapixels, InferenceSteps, Key, Precision, Quantization, Recipe,
-    Row, TrainingKey, ValidationKey,
+    Accumulation, BatchSize, HalfMegapixels, Hardware, InferenceSteps, Key, Precision,
+    Quantization, Recipe, Row, TrainingKey, ValidationKey,
 };
 
 use super::schema::Kind;
@@ -76,9 +76,10 @@ pub(super) fn decode(
     rows: &mut Vec<Row>,
 ) -> Result<usize, ArrowError> {
     let columns = Columns::of(kind, batch)?;
+    let (mut recipe, mut hardware) = (Memo::default(), Memo::default());
     let mut refused = 0;
     for index in 0..batch.num_rows() {
-        match columns.row(kind, index) {
+        match columns.row(kind, index, &mut recipe, &mut hardware) {
             Some(row) => rows.push(row),
             None => refused += 1,
         }
@@ -107,7 +108,13 @@ impl Columns {
         })
     }
 
-    fn row(&self, kind: Kind, index: usize) -> Option<Row> {
+    fn row(
+        &self,
+        kind: Kind,
+        index: usize,
+        recipe: &mut Memo<Recipe>,
+        hardware: &mut Memo<Hardware>,
+    ) -> Option<Row> {
         if self.columns.iter().any(|column| column.is_null(index)) {
             return None;
         }
@@ -118,8 +125,8 @@ impl Columns {
                 .value(index);
             u32::try_from(value).ok()
         };
-        let recipe = Recipe::parse(text(0))?;
-        let hardware = text(1).parse().ok()?;
+        let recipe = recipe.of(text(0), Recipe::parse)?;
+        let hardware = hardware.of(text(1), |text| text.parse().ok())?;
         let resolution = self.columns[2].as_primitive::<Float64Type>().value(index);
         let resolution = half_megapixels(resolution)?;
         let key = match kind {
@@ -143,6 +150,31 @@ impl Columns {
         };
         let last = self.columns.len() - 1;
         Row::new(key, number(last - 1)?, number(last)?).ok()
+    }
+}
+
+/// What the last name meant. Rows lie in the order of their keys, so that the next one mostly has the same.
+struct Memo<T> {
+    name: String,
+    meaning: Option<T>,
+}
+
+impl<T> Default for Memo<T> {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            meaning: None,
+        }
+    }
+}
+
+impl<T: Copy> Memo<T> {
+    fn of(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        if self.name != name {
+            self.meaning = parse(name);
+            name.clone_into(&mut self.name);
+        }
+        self.meaning
     }
 }
 
