@@ -7,6 +7,8 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::processor::Spent;
+
 /// Longest time that is told apart, in microseconds: a minute.
 const LONGEST_US: u64 = 60_000_000;
 
@@ -85,6 +87,8 @@ pub(crate) struct Tally {
     pub(crate) acking: Duration,
     /// From the first such moment to the last worker told.
     pub(crate) placing: Duration,
+    /// What it took of the processors, warm-up included.
+    pub(crate) spent: Spent,
 }
 
 impl Tally {
@@ -96,6 +100,7 @@ impl Tally {
             together.placed.0 += &one.placed.0;
             together.acking += one.acking;
             together.placing += one.placing;
+            together.spent += one.spent;
         }
         together
     }
@@ -177,6 +182,7 @@ impl Board {
             placing: since(inner.last_placed),
             acked: inner.acked,
             placed: inner.placed,
+            spent: Spent::default(),
         }
     }
 

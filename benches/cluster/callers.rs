@@ -154,6 +154,16 @@ impl Load {
         })
     }
 
+    /// How many have been written, and are being written.
+    pub(crate) fn writes(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// The server that leads, as far as the callers know.
+    pub(crate) fn leader(&self) -> usize {
+        self.servers.leader()
+    }
+
     /// Has so many callers write: `warm_up` counts for nothing, and then `time` is measured.
     pub(crate) async fn go(
         self: &Arc<Self>,

@@ -13,6 +13,7 @@ use crate::board::{Board, Tally};
 use crate::callers::{Load, Pace, WARM_UP, Write, connections};
 use crate::job;
 use crate::nodes::{Nodes, free_address};
+use crate::processor::Meter;
 use crate::row;
 use crate::servers::Servers;
 
@@ -123,11 +124,21 @@ impl Etcd {
         for (callers, ours, theirs) in rows {
             let ratio = ours.acked_per_second() / theirs.acked_per_second();
             let figure = format!(
-                "{ratio:.2} ({:.0}/s, p99 {:.1} ms; etcd {:.0}/s, p99 {:.1} ms)",
+                "{ratio:.2} ({:.0}/s, p99 {:.1} ms, {:.0} µs; etcd {:.0}/s, p99 {:.1} ms, {:.0} µs)",
                 ours.acked_per_second(),
                 ours.acked.ms(0.99),
+                ours.spent.us(),
                 theirs.acked_per_second(),
-                theirs.acked.ms(0.99)
+                theirs.acked.ms(0.99),
+                theirs.spent.us()
+            );
+            println!(
+                "{callers} callers, processor time each: a submission {}",
+                ours.spent.words()
+            );
+            println!(
+                "{callers} callers, processor time each: a put {}",
+                theirs.spent.words()
             );
             let question =
                 format!("submissions by etcd's puts of {value} bytes, {callers} callers");
@@ -147,7 +158,9 @@ impl Etcd {
     ) -> anyhow::Result<Tally> {
         let nodes = Nodes::start(program, folder, self.own_nodes.unwrap_or(self.nodes)).await?;
         let servers = Servers::new(&nodes.addresses, connections(callers))?;
-        let tally = self.measure(servers, callers, Write::jobs()?).await?;
+        let tally = self
+            .measure(servers, &nodes.pids(), callers, Write::jobs()?)
+            .await?;
         nodes.stop().await?;
         Ok(tally)
     }
@@ -156,7 +169,9 @@ impl Etcd {
         let members = Members::start(folder, self.nodes).await?;
         let servers = Servers::new(&members.addresses, connections(callers))?;
         servers.set_leader(members.leader(&servers).await?);
-        let tally = self.measure(servers, callers, Write::Put { value }).await?;
+        let tally = self
+            .measure(servers, &members.pids(), callers, Write::Put { value })
+            .await?;
         members.stop().await?;
         Ok(tally)
     }
@@ -164,13 +179,16 @@ impl Etcd {
     async fn measure(
         &self,
         servers: Servers,
+        pids: &[u32],
         callers: usize,
         write: Write,
     ) -> anyhow::Result<Tally> {
         let board = Arc::new(Board::of_answers());
         let load = Load::new(servers, write, &board);
         let time = Duration::from_secs(self.seconds);
+        let meter = Meter::begin(pids, load.writes())?;
         let troubles = load.go(callers, Pace::Closed, WARM_UP, time).await?;
+        let spent = meter.end(load.leader(), load.writes())?;
         if troubles.failed > 0 {
             bail!("{}", troubles.word.unwrap_or_default());
         }
@@ -179,7 +197,10 @@ impl Etcd {
                 "  the queue was full before the time was over; what was measured until then counts"
             );
         }
-        Ok(board.take())
+        Ok(Tally {
+            spent,
+            ..board.take()
+        })
     }
 }
 
@@ -263,6 +284,10 @@ impl Members {
             tokio::time::sleep(PAUSE).await;
         }
         bail!("etcd has no leader; see {}", self.folder.display())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.processes.iter().filter_map(Child::id).collect()
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {

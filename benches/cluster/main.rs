@@ -8,6 +8,7 @@ mod callers;
 mod etcd;
 mod job;
 mod nodes;
+mod processor;
 mod ramp;
 mod servers;
 mod slurm;

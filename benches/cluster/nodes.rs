@@ -107,6 +107,11 @@ impl Nodes {
         Ok(())
     }
 
+    /// Their processes, in the order of the addresses.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.processes.iter().filter_map(Child::id).collect()
+    }
+
     /// Ends them in order and removes what they kept.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         for process in &mut self.processes {

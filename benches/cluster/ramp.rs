@@ -9,6 +9,7 @@ use clap::Args;
 use crate::board::{Board, Tally};
 use crate::callers::{Load, Pace, Troubles, WARM_UP, Write, connections};
 use crate::nodes::Nodes;
+use crate::processor::Meter;
 use crate::row;
 use crate::servers::Servers;
 use crate::workers::Workers;
@@ -78,13 +79,13 @@ impl Ramp {
             crate::job::Template::new().bytes()
         );
         heading();
-        self.open(&load, addresses.len()).await?;
+        let servers = nodes.as_ref().map(Nodes::pids).unwrap_or_default();
+        self.open(&load, &servers, addresses.len()).await?;
         for callers in &self.closed {
             let load = jobs(&addresses, *callers, &board)?;
-            let time = Duration::from_secs(self.seconds);
-            let troubles = load.go(*callers, Pace::Closed, WARM_UP, time).await?;
-            let left = board.settled(SETTLES_WITHIN).await;
-            line(&format!("closed {callers}"), &board.take(), &troubles, left);
+            let (tally, troubles, left) =
+                self.step(&load, &servers, *callers, Pace::Closed).await?;
+            line(&format!("closed {callers}"), &tally, &troubles, left);
         }
         workers.stop().await;
         match nodes {
@@ -93,15 +94,31 @@ impl Ramp {
         }
     }
 
-    async fn open(&self, load: &Arc<Load>, nodes: usize) -> anyhow::Result<()> {
+    /// One measurement, with how many jobs had not come to a worker.
+    async fn step(
+        &self,
+        load: &Arc<Load>,
+        servers: &[u32],
+        callers: usize,
+        pace: Pace,
+    ) -> anyhow::Result<(Tally, Troubles, usize)> {
+        let meter = Meter::begin(servers, load.writes())?;
+        let time = Duration::from_secs(self.seconds);
+        let troubles = load.go(callers, pace, WARM_UP, time).await?;
+        let left = load.board.settled(SETTLES_WITHIN).await;
+        let spent = meter.end(load.leader(), load.writes())?;
+        let tally = Tally {
+            spent,
+            ..load.board.take()
+        };
+        Ok((tally, troubles, left))
+    }
+
+    async fn open(&self, load: &Arc<Load>, servers: &[u32], nodes: usize) -> anyhow::Result<()> {
         let (mut rate, mut good, mut again) = (self.from, None, false);
         while rate <= self.to {
-            let time = Duration::from_secs(self.seconds);
-            let troubles = load
-                .go(self.callers, Pace::Open(rate), WARM_UP, time)
-                .await?;
-            let left = load.board.settled(SETTLES_WITHIN).await;
-            let tally = load.board.take();
+            let pace = Pace::Open(rate);
+            let (tally, troubles, left) = self.step(load, servers, self.callers, pace).await?;
             line(&format!("open {rate:.0}/s"), &tally, &troubles, left);
             if is_good(&tally, &troubles, left, rate) {
                 good = Some(tally);
@@ -117,12 +134,13 @@ impl Ramp {
             || "not one step was good".to_owned(),
             |tally| {
                 format!(
-                    "{:.0}/s; answer p50 {:.1} ms, p99 {:.1} ms; at its worker p50 {:.1} ms, p99 {:.1} ms",
+                    "{:.0}/s; answer p50 {:.1} ms, p99 {:.1} ms; at its worker p50 {:.1} ms, p99 {:.1} ms; a job takes {}",
                     tally.placed_per_second(),
                     tally.acked.ms(0.5),
                     tally.acked.ms(0.99),
                     tally.placed.ms(0.5),
-                    tally.placed.ms(0.99)
+                    tally.placed.ms(0.99),
+                    tally.spent.words()
                 )
             },
         );
@@ -157,7 +175,7 @@ fn is_good(tally: &Tally, troubles: &Troubles, left: usize, rate: f64) -> bool {
 
 fn heading() {
     println!(
-        "{:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "{:<14} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}  processor time a job",
         "pace", "acked/s", "p50 ms", "p99 ms", "placed/s", "p50 ms", "p99 ms", "max ms"
     );
 }
@@ -180,7 +198,7 @@ fn line(pace: &str, tally: &Tally, troubles: &Troubles, left: usize) {
         words.push_str(&format!("  {left} not placed"));
     }
     println!(
-        "{pace:<14} {:>9.0} {:>9.1} {:>9.1} {:>9.0} {:>9.1} {:>9.1} {:>9.1}{words}",
+        "{pace:<14} {:>9.0} {:>9.1} {:>9.1} {:>9.0} {:>9.1} {:>9.1} {:>9.1}  {}{words}",
         tally.acked_per_second(),
         tally.acked.ms(0.5),
         tally.acked.ms(0.99),
@@ -188,5 +206,6 @@ fn line(pace: &str, tally: &Tally, troubles: &Troubles, left: usize) {
         tally.placed.ms(0.5),
         tally.placed.ms(0.99),
         tally.placed.ms(1.0),
+        tally.spent.words(),
     );
 }
