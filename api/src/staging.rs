@@ -90,7 +90,8 @@ pub enum Error {
 pub(crate) enum Put {
     /// It has put it.
     New,
-    /// It was there, from the same request before.
+    /// It was there, from the same request before. In a folder each process looks after what it has put itself, so it may
+    /// be new where another node has put it too.
     There,
 }
 
@@ -219,10 +220,19 @@ impl StagingArea {
         }
     }
 
+    /// Deletes the files of a submission that came to nothing. In a folder only what this process has put: another node may
+    /// have put the same, and have a job for it.
+    pub(crate) async fn take_back(&self, staging: StagingId) -> Result<(), Error> {
+        match &self.place {
+            Place::Folder(folder) => folder.remove(staging, true).await,
+            Place::Bucket(bucket) => bucket.remove(staging).await,
+        }
+    }
+
     /// Deletes the files of a submission, if there are any.
     pub(crate) async fn remove(&self, staging: StagingId) -> Result<(), Error> {
         match &self.place {
-            Place::Folder(folder) => folder.remove(staging).await,
+            Place::Folder(folder) => folder.remove(staging, false).await,
             Place::Bucket(bucket) => bucket.remove(staging).await,
         }
     }

@@ -1,13 +1,13 @@
 //! A server in a temporary folder, and the callers of it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stepcast_api::{ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, serve};
-use stepcast_cluster::{Config, Handle, HostClock, Node, Ports};
+use stepcast_cluster::{Config, Handle, HostClock, Node, Ports, Staging};
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
 use stepcast_proto::v1;
+use stepcast_scheduler::ids::StagingId;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -66,7 +66,7 @@ impl Server {
         let ports = Ports {
             forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
             recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
-            staging: Arc::clone(&staging) as Arc<dyn stepcast_cluster::Staging>,
+            staging: Arc::clone(&staging) as Arc<dyn Staging>,
             clock: Arc::new(HostClock::new()),
         };
         let config = Config {
@@ -118,13 +118,10 @@ impl Server {
         WorkersServiceClient::new(self.channel.clone())
     }
 
-    /// The submissions in the staging area, each named by its id.
-    pub(crate) fn staged(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.dir.path().join("staging")).unwrap();
-        let paths = entries.map(|entry| entry.unwrap().path());
-        paths
-            .filter(|path| path.file_name().is_some_and(|name| name.len() == 32))
-            .collect()
+    /// The submissions in the staging area, as another node finds them.
+    pub(crate) fn staged(&self) -> Vec<StagingId> {
+        let area = StagingArea::open(self.dir.path().join("staging")).unwrap();
+        futures::executor::block_on(area.older_than(Duration::ZERO, 1_000)).unwrap()
     }
 
     /// A new worker's token.

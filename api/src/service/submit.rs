@@ -250,7 +250,7 @@ async fn put(
             .context
             .handle
             .read_stale(|state| state.needs_staging(&spec.staging))
-            && let Err(error) = jobs.context.staging.remove(spec.staging).await
+            && let Err(error) = jobs.context.staging.take_back(spec.staging).await
         {
             tracing::warn!(error = ?error, "files of a submission that was not taken are left to the sweep");
         }

@@ -1,10 +1,12 @@
-//! A folder as the staging area, local or on a file system that several nodes share: a file for each submission.
+//! A folder as the staging area, local or on a file system that several nodes share: small submissions many in a file (see
+//! [`segments`]), and a file for each large one (see [`commit`]).
 //!
-//! One thread of each process writes and deletes, so that many submissions share their syncs (see [`commit`]). Other
-//! processes do the same in the same folder at the same time; each has its own unfinished files and leaves those of the
-//! others alone.
+//! One thread of each process writes and deletes, so that many submissions share their syncs. Other processes do the same
+//! in the same folder at the same time; each has its own segments and unfinished files.
 
+mod batch;
 mod commit;
+mod segments;
 mod spares;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -15,16 +17,17 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use stepcast_scheduler::ids::StagingId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
-use self::commit::{Commit, Refused};
-use self::spares::{Spare, Spares};
+use self::batch::{Disk, batch};
+use self::commit::Refused;
+use self::segments::{Going, Reader};
 use super::packed::{PACKED_BYTES_MAX, pack, unpack};
-use super::{Error, Put, private_dir};
+use super::{Error, Put};
 use crate::submission::{Role, StagedFile};
 
 /// Bytes of submissions on their way to the disk; beyond it callers wait. Real ones have some KiB, so this is a good
@@ -37,12 +40,6 @@ const TASK_BYTES: usize = 1 << 10;
 /// Submissions that share their syncs at most, so that the first does not wait long for the last.
 const BATCH: usize = 512;
 
-/// A folder that looks full is counted anew this often at most: others may have deleted from it.
-const COUNT_AGAIN: Duration = Duration::from_secs(1);
-
-/// A file that was used again while it was read is looked for again so often.
-const LOOKS: usize = 3;
-
 /// The name of the file that says whose folder it is.
 const MARKER: &str = "cluster";
 
@@ -52,20 +49,9 @@ pub(super) struct Folder {
     root: PathBuf,
     tasks: Sender<Task>,
     room: Arc<Semaphore>,
+    segments: Reader,
     /// Where the last look for old submissions ended.
     looked: Mutex<Option<StagingId>>,
-}
-
-/// What the thread owns.
-#[derive(Debug)]
-pub(super) struct Disk {
-    root: File,
-    path: PathBuf,
-    spares: Spares,
-    /// Submissions when they were last counted, and what this process has added and removed since.
-    count: usize,
-    most: usize,
-    counted: Instant,
 }
 
 #[derive(Debug)]
@@ -78,13 +64,18 @@ struct Task {
 #[derive(Debug)]
 enum What {
     Put(Vec<u8>, oneshot::Sender<Result<Put, Refused>>),
-    Remove(oneshot::Sender<Result<(), Refused>>),
+    Remove {
+        /// Only what this process has put itself.
+        own: bool,
+        answer: oneshot::Sender<Result<(), Refused>>,
+    },
 }
 
 impl Folder {
     /// Opens the folder, new or old, for at most so many submissions.
     pub(super) fn open(root: &Path, most: usize) -> io::Result<Self> {
         let disk = Disk::open(root, most)?;
+        let segments = disk.segments.reader();
         let (tasks, waiting) = channel();
         std::thread::Builder::new()
             .name("staging".to_owned())
@@ -93,6 +84,7 @@ impl Folder {
             root: root.to_owned(),
             tasks,
             room: Arc::new(Semaphore::new(WAITING_BYTES / TASK_BYTES)),
+            segments,
             looked: Mutex::default(),
         })
     }
@@ -105,16 +97,16 @@ impl Folder {
         Ok(answered.await.map_err(|_| ended())??)
     }
 
-    pub(super) async fn remove(&self, staging: StagingId) -> Result<(), Error> {
+    pub(super) async fn remove(&self, staging: StagingId, own: bool) -> Result<(), Error> {
         let (answer, answered) = oneshot::channel();
-        self.send(staging, 0, What::Remove(answer)).await?;
+        self.send(staging, 0, What::Remove { own, answer }).await?;
         answered.await.map_err(|_| ended())??;
         Ok(())
     }
 
     pub(super) async fn get(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
-        let path = self.root.join(staging.to_string());
-        blocking(move || read(&path, staging)).await
+        let (root, segments) = (self.root.clone(), self.segments.clone());
+        blocking(move || get(&root, &segments, staging)).await
     }
 
     /// Submissions older than `age`, in the order of their ids and going on where the last call has ended.
@@ -124,10 +116,17 @@ impl Folder {
         limit: usize,
     ) -> Result<Vec<StagingId>, Error> {
         let after = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let root = self.root.clone();
+        let (root, segments) = (self.root.clone(), self.segments.clone());
         let found = blocking(move || {
-            spares::tidy(&root, SystemTime::now())?;
-            Ok(older_than(&root, age, after, limit)?)
+            let now = SystemTime::now();
+            let before = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+            spares::tidy(&root, now)?;
+            let mut found = older_than(&root, age, after, limit, now)?;
+            found.extend(segments.put_before(before, after, now, limit)?);
+            found.sort_unstable();
+            found.dedup();
+            found.truncate(limit);
+            Ok(found)
         })
         .await?;
         let next = found.last().copied().filter(|_| found.len() >= limit);
@@ -164,36 +163,6 @@ impl Folder {
     }
 }
 
-impl Disk {
-    fn open(root: &Path, most: usize) -> io::Result<Self> {
-        private_dir(true).create(root)?;
-        spares::tidy(root, SystemTime::now())?;
-        Ok(Self {
-            root: File::open(root)?,
-            path: root.to_owned(),
-            spares: Spares::open(root)?,
-            count: count(root)?,
-            most,
-            counted: Instant::now(),
-        })
-    }
-
-    /// Deletes what was written and got no name.
-    fn forget(&mut self, spare: Spare) {
-        self.spares.delete(spare);
-        self.count = self.count.saturating_sub(1);
-    }
-
-    /// Whether there are as many submissions as there may be, by all processes together.
-    fn is_full(&mut self) -> bool {
-        if self.count >= self.most && self.counted.elapsed() >= COUNT_AGAIN {
-            self.counted = Instant::now();
-            self.count = count(&self.path).unwrap_or(self.count);
-        }
-        self.count >= self.most
-    }
-}
-
 /// Does what is waiting, all of it together, until nobody can ask any more.
 fn work(mut disk: Disk, waiting: &Receiver<Task>) {
     while let Ok(first) = waiting.recv() {
@@ -203,49 +172,63 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
         let mut room = Vec::new();
         for task in tasks {
             room.push(task._room);
+            let staging = task.staging;
             match task.what {
                 What::Put(packed, answer) => {
-                    coming.push((task.staging, packed));
+                    coming.push((staging, packed));
                     puts.push(answer);
                 }
-                What::Remove(answer) => {
-                    going.push(task.staging);
+                What::Remove { own, answer } => {
+                    going.push(Going { staging, own });
                     removes.push(answer);
                 }
             }
         }
-        let mut commit = Commit::new(coming, going);
-        while commit.step(&mut disk) {}
-        let outcome = commit.outcome();
+        let (put, removed) = batch(&mut disk, coming, &going);
         // Who does not wait any more needs no answer.
-        for (answer, put) in puts.into_iter().zip(outcome.coming) {
+        for (answer, put) in puts.into_iter().zip(put) {
             let _ = answer.send(put);
         }
-        for (answer, removed) in removes.into_iter().zip(outcome.going) {
+        for (answer, removed) in removes.into_iter().zip(removed) {
             let _ = answer.send(removed);
         }
     }
+    disk.segments.close();
     disk.spares.close();
 }
 
-fn read(path: &Path, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
-    for _ in 0..LOOKS {
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing),
-            file => file?,
-        };
-        if file.metadata()?.is_dir() {
-            return Ok(read_folder(path)?);
-        }
-        let mut packed = Vec::new();
-        file.take(PACKED_BYTES_MAX as u64)
-            .read_to_end(&mut packed)?;
-        if let Some(files) = unpack(staging, &packed) {
-            return Ok(files);
-        }
-        // It was deleted and used again at this moment; then its name is gone, and the next look says so.
+fn get(root: &Path, segments: &Reader, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
+    let in_segment = || match segments.read(staging, |packed| unpack(staging, packed))? {
+        Some(Ok(files)) => Ok(Some(files)),
+        Some(Err(_damaged)) => Err(Error::Damaged),
+        None => Ok(None),
+    };
+    if let Some(files) = in_segment()? {
+        return Ok(files);
     }
-    Err(Error::Damaged)
+    match read(&root.join(staging.to_string()), staging) {
+        // Another process may have put it since this one has looked.
+        Err(Error::Missing) => {
+            segments.look()?;
+            in_segment()?.ok_or(Error::Missing)
+        }
+        files => files,
+    }
+}
+
+/// Reads the file of a large submission.
+fn read(path: &Path, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing),
+        file => file?,
+    };
+    if file.metadata()?.is_dir() {
+        return Ok(read_folder(path)?);
+    }
+    let mut packed = Vec::new();
+    file.take(PACKED_BYTES_MAX as u64)
+        .read_to_end(&mut packed)?;
+    unpack(staging, &packed).ok_or(Error::Damaged)
 }
 
 /// The files of a submission as version 0.1 kept them: a folder, and each file named by its role.
@@ -270,7 +253,7 @@ fn read_folder(path: &Path) -> io::Result<Vec<StagedFile>> {
     Ok(files)
 }
 
-/// The ids of all submissions in a folder, in any order.
+/// The ids of all submissions with a file of their own, in any order.
 fn ids(root: &Path) -> io::Result<Vec<StagingId>> {
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(root)? {
@@ -293,8 +276,8 @@ fn older_than(
     age: Duration,
     after: Option<StagingId>,
     limit: usize,
+    now: SystemTime,
 ) -> io::Result<Vec<StagingId>> {
-    let now = SystemTime::now();
     let is_old = |staging: &StagingId| {
         // What is gone by now is not old, and a file from the future is as old as nothing.
         let metadata = std::fs::metadata(root.join(staging.to_string()));

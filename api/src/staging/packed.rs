@@ -14,7 +14,7 @@ use crate::submission::{FILES_BYTES_MAX, Role, StagedFile};
 const MAGIC: [u8; 8] = *b"STPCSTG1";
 
 /// Magic, id, length of what follows, and its sum together with the id.
-const HEADER: usize = 8 + 16 + 4 + 8;
+pub(super) const HEADER: usize = 8 + 16 + 4 + 8;
 
 /// Bytes of a packed submission at most: its files, and their names and lengths.
 pub(super) const PACKED_BYTES_MAX: usize = FILES_BYTES_MAX + (4 << 10);
@@ -71,6 +71,17 @@ pub(super) fn unpack(staging: StagingId, packed: &[u8]) -> Option<Vec<StagedFile
         });
     }
     Some(files)
+}
+
+/// Whose a packed submission is and how many bytes it has, by how it begins.
+pub(super) fn head(packed: &[u8]) -> Option<(StagingId, u32)> {
+    let mut rest = packed;
+    if take(&mut rest, 8)? != MAGIC {
+        return None;
+    }
+    let staging = StagingId(array(take(&mut rest, 16)?)?);
+    let length = u32::from_le_bytes(array(take(&mut rest, 4)?)?);
+    Some((staging, length.checked_add(HEADER as u32)?))
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {

@@ -1,25 +1,20 @@
-//! Many submissions come and go with two syncs for all of them. Each step is one thing that a crash can fall before.
+//! Submissions with a file each come and go with few syncs for all of them. Each step is one thing that a crash can fall
+//! before.
 //!
-//! First the files that go lose their names and are wiped, and those that come are written without one. Then all of it is
-//! synced, then what was written gets its names, and then the folder is synced. So a name always has a whole file behind
-//! it, and who is told that it is there can rely on it.
+//! First the files that go are deleted, and those that come are written without a name. Then these are synced, then they
+//! get their names, and then the folder is synced. So a name always has a whole file behind it, and who is told that it is
+//! there can rely on it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use rustix::fs::{AtFlags, fstatvfs, statat};
+use rustix::fs::{AtFlags, statat, unlinkat};
 use rustix::io::Errno;
 use stepcast_scheduler::ids::StagingId;
 
 use super::super::Put;
-use super::Disk;
-use super::spares::{Spare, write_all};
-
-/// So few files are synced one by one: a sync of the whole file system would wait for what others have written to it.
-const ONE_BY_ONE: usize = 3;
-
-/// With less room than this on its disk the staging area takes nothing more.
-const RESERVE_BYTES: u64 = 64 << 20;
+use super::batch::Disk;
+use super::spares::{Spare, errno, write_all};
 
 /// Why a submission was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,19 +54,16 @@ struct Coming {
 #[derive(Debug)]
 struct Going {
     name: String,
-    /// Where it is without its name, until it is gone for good.
-    taken: Option<Spare>,
-    wiped: Option<File>,
-    outcome: Result<(), Refused>,
+    /// Whether it was there.
+    outcome: Result<bool, Refused>,
 }
 
 /// What is done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Unname(usize),
-    Wipe(usize),
+    Delete(usize),
     Write(usize),
-    Sync,
+    Sync(usize),
     Name(usize),
     SyncNames,
     Done,
@@ -81,7 +73,8 @@ enum Step {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) coming: Vec<Result<Put, Refused>>,
-    pub(super) going: Vec<Result<(), Refused>>,
+    /// Whether each was there.
+    pub(super) going: Vec<Result<bool, Refused>>,
 }
 
 impl Commit {
@@ -97,14 +90,12 @@ impl Commit {
         });
         let going = going.into_iter().map(|staging| Going {
             name: staging.to_string(),
-            taken: None,
-            wiped: None,
-            outcome: Ok(()),
+            outcome: Ok(false),
         });
         Self {
             coming: coming.collect(),
             going: going.collect(),
-            next: Step::Unname(0),
+            next: Step::Delete(0),
             named: false,
         }
     }
@@ -112,25 +103,21 @@ impl Commit {
     /// Does the next step; false when there is none.
     pub(super) fn step(&mut self, disk: &mut Disk) -> bool {
         self.next = match self.next {
-            Step::Unname(index) if index < self.going.len() => {
-                self.unname(disk, index);
-                Step::Unname(index + 1)
+            Step::Delete(index) if index < self.going.len() => {
+                self.delete(disk, index);
+                Step::Delete(index + 1)
             }
-            Step::Unname(_) => Step::Wipe(0),
-            Step::Wipe(index) if index < self.going.len() => {
-                self.wipe(disk, index);
-                Step::Wipe(index + 1)
-            }
-            Step::Wipe(_) => Step::Write(0),
+            Step::Delete(_) => Step::Write(0),
             Step::Write(index) if index < self.coming.len() => {
                 self.write(disk, index);
                 Step::Write(index + 1)
             }
-            Step::Write(_) => Step::Sync,
-            Step::Sync => {
-                self.sync(disk);
-                Step::Name(0)
+            Step::Write(_) => Step::Sync(0),
+            Step::Sync(index) if index < self.coming.len() => {
+                self.sync(disk, index);
+                Step::Sync(index + 1)
             }
+            Step::Sync(_) => Step::Name(0),
             Step::Name(index) if index < self.coming.len() => {
                 self.name(disk, index);
                 Step::Name(index + 1)
@@ -157,36 +144,23 @@ impl Commit {
         }
     }
 
-    fn unname(&mut self, disk: &mut Disk, index: usize) {
+    fn delete(&mut self, disk: &mut Disk, index: usize) {
         let going = &mut self.going[index];
-        let spare = disk.spares.new_name();
-        let mut unnamed = disk.spares.unname(&disk.root, &going.name, spare);
-        // Without the file the answer is the same as without the folder for spare ones, but the file may be there.
-        if unnamed == Err(Errno::NOENT) && disk.spares.renew() {
-            unnamed = disk.spares.unname(&disk.root, &going.name, spare);
-        }
-        match unnamed {
+        let deleted = match unlinkat(&disk.root, &going.name, AtFlags::empty()) {
+            // Version 0.1 kept a folder for each submission.
+            Err(Errno::ISDIR) => {
+                std::fs::remove_dir_all(disk.path.join(&going.name)).map_err(|error| errno(&error))
+            }
+            other => other,
+        };
+        match deleted {
             Ok(()) => {
-                disk.count = disk.count.saturating_sub(1);
+                disk.files = disk.files.saturating_sub(1);
                 self.named = true;
-                going.taken = Some(spare);
+                going.outcome = Ok(true);
             }
             Err(Errno::NOENT) => {}
             Err(error) => going.outcome = Err(error.into()),
-        }
-    }
-
-    fn wipe(&mut self, disk: &Disk, index: usize) {
-        let going = &mut self.going[index];
-        let Some(spare) = going.taken else { return };
-        match disk.spares.wipe(spare) {
-            Ok(Some(file)) => going.wiped = Some(file),
-            Ok(None) => going.taken = None,
-            // It has lost its name, and goes with the folder of spare files.
-            Err(error) => {
-                going.taken = None;
-                tracing::warn!(%error, "the files of a submission that is over are deleted later");
-            }
         }
     }
 
@@ -203,40 +177,26 @@ impl Commit {
         }
         match write(disk, &coming.packed) {
             Ok(written) => {
-                disk.count += 1;
+                disk.files += 1;
                 coming.written = Some(written);
             }
             Err(refused) => coming.outcome = Err(refused),
         }
     }
 
-    fn sync(&mut self, disk: &mut Disk) {
-        let written = self
-            .coming
-            .iter()
-            .filter_map(|coming| coming.written.as_ref());
-        let wiped = self.going.iter().filter_map(|going| going.wiped.as_ref());
-        let files: Vec<&File> = written.map(|(_, file)| file).chain(wiped).collect();
-        let synced = match files.len() {
-            0 => Ok(()),
-            1..=ONE_BY_ONE => files.iter().try_for_each(rustix::fs::fsync),
-            _ => sync_all(disk, &files),
+    fn sync(&mut self, disk: &mut Disk, index: usize) {
+        let coming = &mut self.coming[index];
+        let Some((_, file)) = &coming.written else {
+            return;
         };
-        for going in &mut self.going {
-            match (going.taken, synced) {
-                (Some(spare), Ok(())) => disk.spares.keep(spare),
-                (Some(spare), Err(_)) => disk.spares.delete(spare),
-                (None, _) => {}
-            }
+        let Err(error) = rustix::fs::fsync(file) else {
+            return;
+        };
+        // What a failed sync has left in memory looks whole and may not be: it gets no name.
+        if let Some((spare, _)) = coming.written.take() {
+            disk.forget(spare);
         }
-        let Err(error) = synced else { return };
-        for coming in &mut self.coming {
-            // What a failed sync has left in memory looks whole and may not be: it is not used again.
-            if let Some((spare, _)) = coming.written.take() {
-                disk.forget(spare);
-                coming.outcome = Err(error.into());
-            }
-        }
+        coming.outcome = Err(error.into());
     }
 
     fn name(&mut self, disk: &mut Disk, index: usize) {
@@ -273,17 +233,12 @@ impl Commit {
 }
 
 fn write(disk: &mut Disk, packed: &[u8]) -> Result<(Spare, File), Refused> {
-    if disk.is_full() {
-        return Err(Refused::Full);
-    }
-    let room = fstatvfs(&disk.root)?;
-    if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES {
-        return Err(Errno::NOSPC.into());
-    }
-    let mut spare = disk.spares.take();
+    disk.has_place(0)?;
+    disk.has_room()?;
+    let mut spare = disk.spares.new_name();
     let mut file = disk.spares.file(spare);
     if file.as_ref().is_err_and(|error| *error == Errno::NOENT) && disk.spares.renew() {
-        spare = disk.spares.take();
+        spare = disk.spares.new_name();
         file = disk.spares.file(spare);
     }
     let file = file?;
@@ -295,15 +250,4 @@ fn write(disk: &mut Disk, packed: &[u8]) -> Result<(Spare, File), Refused> {
             Err(error.into())
         }
     }
-}
-
-/// Everything that was written to the file system of these files is on disk.
-#[cfg(target_os = "linux")]
-fn sync_all(disk: &Disk, _files: &[&File]) -> Result<(), Errno> {
-    rustix::fs::syncfs(&disk.root)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync_all(_disk: &Disk, files: &[&File]) -> Result<(), Errno> {
-    files.iter().try_for_each(rustix::fs::fsync)
 }

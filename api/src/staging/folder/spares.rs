@@ -1,8 +1,5 @@
-//! The files that one process has at hand in a staging folder: each holds nothing, or something without a name yet.
-//!
-//! Making and deleting a file for every submission is what costs most: ext4 looks through everything that was deleted in
-//! the last minute whenever a file is made, half a millisecond of processor time with some thousand of them. So the file
-//! of a submission that is over is wiped and used again.
+//! The files of one process in a staging folder that have no name yet: what was not finished when the process ended is not
+//! taken for a submission.
 
 use std::fs::File;
 use std::io;
@@ -14,29 +11,22 @@ use rustix::io::Errno;
 
 use super::super::private_dir;
 
-/// How the name of a process's folder of spare files begins.
+/// How the name of a process's folder of unfinished files begins.
 const PREFIX: &str = "spare-";
 
-/// Files kept for later. A burst of deletions beyond it deletes files for good.
-const KEPT_MAX: usize = 8_192;
-
-/// A larger file is not kept: wiping it would take longer than making a new one.
-const KEPT_BYTES_MAX: u64 = 16 << 10;
-
-/// Spare files of a process that has not touched them for this long are deleted: it has ended without a chance to do so.
+/// Unfinished files of a process that has not touched them for this long are deleted: it has ended without a chance to do so.
 /// One that lives all the same makes itself a new folder.
 const ABANDONED: Duration = Duration::from_secs(3_600);
 
-/// The spare files of one process.
+/// The unfinished files of one process.
 #[derive(Debug)]
 pub(super) struct Spares {
     folder: File,
     path: PathBuf,
-    wiped: Vec<Spare>,
     made: u64,
 }
 
-/// One spare file, by its name.
+/// One such file, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spare(u64);
 
@@ -48,7 +38,6 @@ impl Spares {
         Ok(Self {
             folder: File::open(&path)?,
             path,
-            wiped: Vec::new(),
             made: 0,
         })
     }
@@ -68,11 +57,6 @@ impl Spares {
         }
     }
 
-    /// A name for a file that holds nothing, or is not there yet.
-    pub(super) fn take(&mut self) -> Spare {
-        self.wiped.pop().unwrap_or_else(|| self.new_name())
-    }
-
     /// A name that no file has.
     pub(super) fn new_name(&mut self) -> Spare {
         self.made += 1;
@@ -86,41 +70,9 @@ impl Spares {
         openat(&self.folder, spare.name(), flags, mode).map(File::from)
     }
 
-    /// Gives a spare file a name in the folder of submissions.
+    /// Gives a file a name in the folder of submissions.
     pub(super) fn name(&self, spare: Spare, root: &File, name: &str) -> Result<(), Errno> {
         renameat(&self.folder, spare.name(), root, name)
-    }
-
-    /// Takes a file's name in the folder of submissions away.
-    pub(super) fn unname(&self, root: &File, name: &str, spare: Spare) -> Result<(), Errno> {
-        renameat(root, name, &self.folder, spare.name())
-    }
-
-    /// Has a file hold nothing any more: the one it gives back may be kept once it is on disk, any other is gone.
-    pub(super) fn wipe(&self, spare: Spare) -> Result<Option<File>, Errno> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = match openat(&self.folder, spare.name(), flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            // Version 0.1 kept a folder for each submission.
-            Err(Errno::ISDIR) => {
-                let removed = std::fs::remove_dir_all(self.path.join(spare.name()));
-                return removed.map(|()| None).map_err(|error| errno(&error));
-            }
-            Err(other) => return Err(other),
-        };
-        let bytes = file.metadata().map_err(|error| errno(&error))?.len();
-        if bytes > KEPT_BYTES_MAX || self.wiped.len() >= KEPT_MAX {
-            self.delete(spare);
-            return Ok(None);
-        }
-        let zeros = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        write_all(&file, &zeros)?;
-        Ok(Some(file))
-    }
-
-    /// Keeps a file that was wiped, and is so on disk.
-    pub(super) fn keep(&mut self, spare: Spare) {
-        self.wiped.push(spare);
     }
 
     /// Deletes a file.

@@ -1,7 +1,10 @@
-//! Tests of the folder: a process that ends before any step, several processes at once, files used again while read.
+//! Tests of the folder: a process that ends before any step, several processes at once, small and large submissions.
 
 use std::os::unix::fs::PermissionsExt;
 
+use super::batch::{COUNT_AGAIN, Outcomes, commit};
+use super::commit::{Commit, Outcome};
+use super::segments::SMALL_BYTES_MAX;
 use super::*;
 
 /// So many submissions are never reached but where a test means to.
@@ -27,7 +30,7 @@ fn visible(root: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(root).unwrap();
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| !name.starts_with("spare-"))
+        .filter(|name| !name.starts_with("spare-") && name != "segments")
         .collect();
     names.sort();
     names
@@ -46,15 +49,27 @@ fn spares(root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Runs a batch to its end.
-fn run(disk: &mut Disk, coming: Vec<(StagingId, Vec<u8>)>, going: Vec<StagingId>) -> Outcomes {
-    let mut commit = Commit::new(coming, going);
-    while commit.step(disk) {}
-    let outcome = commit.outcome();
-    (outcome.coming, outcome.going)
+/// Has submissions with a file each come and go.
+fn run(disk: &mut Disk, coming: Vec<(StagingId, Vec<u8>)>, going: Vec<StagingId>) -> Outcome {
+    commit(disk, coming, going)
 }
 
-type Outcomes = (Vec<Result<Put, Refused>>, Vec<Result<(), Refused>>);
+/// Has submissions of any size come and go.
+fn any(disk: &mut Disk, coming: Vec<(StagingId, Vec<u8>)>, going: &[u8]) -> Outcomes {
+    let going: Vec<Going> = going
+        .iter()
+        .map(|number| Going {
+            staging: id(*number),
+            own: false,
+        })
+        .collect();
+    batch(disk, coming, &going)
+}
+
+/// More than fits a segment.
+fn large(content: &str) -> String {
+    content.repeat(SMALL_BYTES_MAX / content.len() + 1)
+}
 
 #[test]
 fn a_process_that_ends_before_any_step_leaves_whole_files_or_none() {
@@ -62,7 +77,7 @@ fn a_process_that_ends_before_any_step_leaves_whole_files_or_none() {
     loop {
         let root = tempfile::tempdir().unwrap();
         let mut disk = Disk::open(root.path(), MANY).unwrap();
-        // One batch before, so that files are used again, and what goes in the next one is there.
+        // One batch before, so that what goes in the next one is there.
         run(
             &mut disk,
             (1..=6).map(|n| packed(n, "before")).collect(),
@@ -94,10 +109,10 @@ fn a_process_that_ends_before_any_step_leaves_whole_files_or_none() {
             assert_eq!(read(&path, id(number)).unwrap(), files("before"));
         }
         let again = (11..=15).map(|number| packed(number, "new")).collect();
-        let (coming, going) = run(&mut other, again, vec![id(1), id(2)]);
-        assert!(coming.iter().all(Result::is_ok) && going.iter().all(Result::is_ok));
+        let done = run(&mut other, again, vec![id(1), id(2)]);
+        assert!(done.coming.iter().all(Result::is_ok) && done.going.iter().all(Result::is_ok));
         assert_eq!(visible(root.path()).len(), 7, "after {steps} steps");
-        assert_eq!(other.count, 7, "after {steps} steps");
+        assert_eq!(other.count(), 7, "after {steps} steps");
         for number in 11..=15 {
             let path = root.path().join(id(number).to_string());
             assert_eq!(read(&path, id(number)).unwrap(), files("new"));
@@ -107,8 +122,8 @@ fn a_process_that_ends_before_any_step_leaves_whole_files_or_none() {
         }
         steps += 1;
     }
-    // Two that go, five that come: each is taken apart and put together, with both syncs.
-    assert!(steps > 2 * 2 + 2 * 5 + 2, "{steps} steps");
+    // Two that go, five that come: each is written, synced and named.
+    assert!(steps > 2 + 3 * 5 + 1, "{steps} steps");
 }
 
 #[test]
@@ -139,77 +154,85 @@ fn a_process_whose_spare_files_were_removed_makes_new_ones() {
     for folder in spares(root.path()) {
         std::fs::remove_dir_all(folder).unwrap();
     }
-    let (coming, going) = run(&mut disk, vec![packed(3, "three")], vec![id(2)]);
-    assert_eq!((coming, going), (vec![Ok(Put::New)], vec![Ok(())]));
+    let done = run(&mut disk, vec![packed(3, "three")], vec![id(2)]);
+    assert_eq!(
+        (done.coming, done.going),
+        (vec![Ok(Put::New)], vec![Ok(true)])
+    );
     assert_eq!(visible(root.path()), [id(3).to_string()]);
     for folder in spares(root.path()) {
         std::fs::remove_dir_all(folder).unwrap();
     }
-    let (coming, _) = run(&mut disk, vec![packed(4, "four")], vec![]);
-    assert_eq!(coming, [Ok(Put::New)]);
+    let done = run(&mut disk, vec![packed(4, "four")], vec![]);
+    assert_eq!(done.coming, [Ok(Put::New)]);
 }
 
 #[test]
-fn deleted_files_are_wiped_and_used_again() {
+fn large_submissions_have_files_and_small_ones_share_them() {
     let root = tempfile::tempdir().unwrap();
     let mut disk = Disk::open(root.path(), MANY).unwrap();
-    let secret = "canary".repeat(100);
-    run(&mut disk, vec![packed(1, &secret)], vec![]);
-    run(&mut disk, vec![], vec![id(1)]);
-    let [folder] = &spares(root.path())[..] else {
-        panic!("one folder of spare files");
-    };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let left = std::fs::read(entry.unwrap().path()).unwrap();
-        assert!(left.len() > 600 && left.iter().all(|byte| *byte == 0));
+    let long = large("canary ");
+    let coming = vec![packed(1, &long), packed(2, "small"), packed(3, &long)];
+    let (coming, _) = any(&mut disk, coming, &[]);
+    assert_eq!(coming, [Ok(Put::New); 3]);
+    assert_eq!(visible(root.path()), [id(1).to_string(), id(3).to_string()]);
+    let reader = disk.segments.reader();
+    for (number, content) in [(1, &long[..]), (2, "small"), (3, &long)] {
+        assert_eq!(
+            get(root.path(), &reader, id(number)).unwrap(),
+            files(content)
+        );
     }
-    run(&mut disk, vec![packed(2, "short")], vec![]);
-    assert_eq!(holds(folder), 0, "the wiped file has come to use");
-    let path = root.path().join(id(2).to_string());
-    assert_eq!(read(&path, id(2)).unwrap(), files("short"));
-    // A large one is deleted for good.
-    run(&mut disk, vec![packed(3, &"x".repeat(100_000))], vec![]);
-    run(&mut disk, vec![], vec![id(3)]);
-    assert_eq!(holds(folder), 0);
+    let (coming, going) = any(&mut disk, vec![packed(4, "four")], &[1, 2, 3, 9]);
+    assert_eq!((coming, going), (vec![Ok(Put::New)], vec![Ok(()); 4]));
+    assert_eq!((visible(root.path()).len(), disk.count()), (0, 1));
+    for number in [1, 2, 3, 9] {
+        let found = get(root.path(), &reader, id(number));
+        assert!(matches!(found, Err(Error::Missing)));
+    }
+    assert_eq!(get(root.path(), &reader, id(4)).unwrap(), files("four"));
 }
 
 #[test]
 fn the_same_submission_twice_is_there_once() {
     let root = tempfile::tempdir().unwrap();
-    let mut disk = Disk::open(root.path(), MANY).unwrap();
-    let twice = vec![packed(1, "one"), packed(1, "one")];
-    let (coming, _) = run(&mut disk, twice, vec![]);
-    assert_eq!(coming, [Ok(Put::New), Ok(Put::There)]);
-    let (coming, _) = run(&mut disk, vec![packed(1, "one")], vec![]);
-    assert_eq!(coming, [Ok(Put::There)]);
-    assert_eq!((disk.count, visible(root.path()).len()), (1, 1));
+    for content in ["one", &large("one")] {
+        let mut disk = Disk::open(root.path(), MANY).unwrap();
+        let twice = vec![packed(1, content), packed(1, content)];
+        let (coming, _) = any(&mut disk, twice, &[]);
+        assert_eq!(coming, [Ok(Put::New), Ok(Put::There)]);
+        let (coming, _) = any(&mut disk, vec![packed(1, content)], &[]);
+        assert_eq!((coming, disk.count()), (vec![Ok(Put::There)], 1));
+        any(&mut disk, vec![], &[1]);
+    }
 }
 
 #[test]
 fn a_full_folder_takes_no_more_until_somebody_deletes() {
-    let root = tempfile::tempdir().unwrap();
-    let (mut one, mut other) = (
-        Disk::open(root.path(), 3).unwrap(),
-        Disk::open(root.path(), 3).unwrap(),
-    );
-    run(&mut other, vec![packed(1, "one")], vec![]);
-    let five = (1..=5).map(|number| packed(number, "any")).collect();
-    let (coming, _) = run(&mut one, five, vec![]);
-    // What another process has put is counted when it matters.
-    one.counted -= COUNT_AGAIN;
-    assert_eq!(coming[0], Ok(Put::There));
-    assert_eq!(coming[1..4], [Ok(Put::New); 3]);
-    assert_eq!(coming[4], Err(Refused::Full));
-    let (more, _) = run(&mut one, vec![packed(6, "any")], vec![]);
-    assert_eq!(more, [Err(Refused::Full)]);
-    run(&mut other, vec![], vec![id(1), id(2)]);
-    one.counted -= COUNT_AGAIN;
-    let (more, _) = run(&mut one, vec![packed(6, "any")], vec![]);
-    assert_eq!(more, [Ok(Put::New)]);
+    for content in ["any", &large("any")] {
+        let root = tempfile::tempdir().unwrap();
+        let (mut one, mut other) = (
+            Disk::open(root.path(), 4).unwrap(),
+            Disk::open(root.path(), 4).unwrap(),
+        );
+        any(&mut other, vec![packed(1, content)], &[]);
+        // What another process has put is counted when it matters.
+        one.recount();
+        let five = (2..=6).map(|number| packed(number, content)).collect();
+        let (coming, _) = any(&mut one, five, &[]);
+        let taken = coming.iter().filter(|put| **put == Ok(Put::New)).count();
+        assert_eq!((taken, coming.last()), (3, Some(&Err(Refused::Full))));
+        let (more, _) = any(&mut one, vec![packed(7, content)], &[]);
+        assert_eq!(more, [Err(Refused::Full)]);
+        any(&mut other, vec![], &[1, 2]);
+        one.counted -= COUNT_AGAIN;
+        let (more, _) = any(&mut one, vec![packed(7, content)], &[]);
+        assert_eq!(more, [Ok(Put::New)]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_never_sees_another_submission_while_files_are_used_again() {
+async fn a_reader_never_sees_another_submission_while_they_come_and_go() {
     let root = tempfile::tempdir().unwrap();
     let folder = Arc::new(Folder::open(root.path(), MANY).unwrap());
     let reader = Arc::new(Folder::open(root.path(), MANY).unwrap());
@@ -225,7 +248,7 @@ async fn a_reader_never_sees_another_submission_while_files_are_used_again() {
                     "{round}"
                 );
                 let reading = [(); 4].map(|()| reader.get(id(number)));
-                let removing = folder.remove(id(number));
+                let removing = folder.remove(id(number), false);
                 let (found, removed) = tokio::join!(futures::future::join_all(reading), removing);
                 removed.unwrap();
                 for found in found {
@@ -245,19 +268,30 @@ async fn a_reader_never_sees_another_submission_while_files_are_used_again() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_said_to_be_one() {
-    let root = tempfile::tempdir().unwrap();
-    let folder = Folder::open(root.path(), MANY).unwrap();
-    folder.put(id(1), &files("one")).await.unwrap();
-    let path = root.path().join(id(1).to_string());
-    let mut bytes = std::fs::read(&path).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(&path, bytes).unwrap();
-    assert!(matches!(folder.get(id(1)).await, Err(Error::Damaged)));
-    std::fs::write(&path, b"").unwrap();
-    assert!(matches!(folder.get(id(1)).await, Err(Error::Damaged)));
-    folder.remove(id(1)).await.unwrap();
-    assert!(matches!(folder.get(id(1)).await, Err(Error::Missing)));
+async fn a_damaged_submission_is_said_to_be_one() {
+    for content in ["one", &large("one")] {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path(), MANY).unwrap();
+        folder.put(id(1), &files(content)).await.unwrap();
+        let path = match content.len() > SMALL_BYTES_MAX {
+            true => root.path().join(id(1).to_string()),
+            false => {
+                let segments = std::fs::read_dir(root.path().join("segments"));
+                segments.unwrap().next().unwrap().unwrap().path()
+            }
+        };
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[last] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(folder.get(id(1)).await, Err(Error::Damaged)));
+        std::fs::write(&path, b"").unwrap();
+        // A segment without its head is as good as one that was deleted there.
+        let emptied = folder.get(id(1)).await;
+        assert!(matches!(emptied, Err(Error::Damaged | Error::Missing)));
+        folder.remove(id(1), false).await.unwrap();
+        assert!(matches!(folder.get(id(1)).await, Err(Error::Missing)));
+    }
 }
 
 #[tokio::test]
@@ -271,8 +305,7 @@ async fn folders_of_version_0_1_are_read_and_removed() {
     let found = folder.get(id(1)).await.unwrap();
     assert_eq!(found[0], files("{}")[0]);
     assert_eq!((found.len(), found[1].role), (2, Role::DataLoader));
-    assert_eq!(folder.put(id(1), &files("{}")).await.unwrap(), Put::There);
-    folder.remove(id(1)).await.unwrap();
+    folder.remove(id(1), false).await.unwrap();
     assert_eq!(visible(root.path()), [] as [&str; 0]);
 }
 
@@ -281,7 +314,7 @@ async fn everything_is_private_and_goes_with_the_process() {
     let root = tempfile::tempdir().unwrap();
     let place = root.path().join("staging");
     let folder = Folder::open(&place, MANY).unwrap();
-    folder.put(id(1), &files("one")).await.unwrap();
+    folder.put(id(1), &files(&large("one"))).await.unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&place), 0o700);
     assert_eq!(mode(&place.join(id(1).to_string())), 0o600);
