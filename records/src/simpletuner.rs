@@ -11,6 +11,7 @@ mod entry;
 mod files;
 mod findings;
 mod generation;
+mod json;
 mod loader;
 mod model;
 mod note;

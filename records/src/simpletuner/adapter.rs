@@ -1,9 +1,8 @@
 //! The file of a LyCORIS adapter, checked as SimpleTuner checks it.
 
-use serde_json::Value;
-
 use super::files::File;
 use super::findings::Findings;
+use super::json::Value;
 use super::source;
 
 /// Algorithms that a title names; any other is called LyCORIS alone.

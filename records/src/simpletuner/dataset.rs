@@ -1,9 +1,8 @@
 //! The shape of one data set: its resolution, frames, batch and size.
 
-use serde_json::Value;
-
 use super::entry::Entry;
 use super::findings::Findings;
+use super::json::Value;
 use super::loader::{Context, Kind, Loader};
 use super::model;
 use super::note::Note;
@@ -106,10 +105,10 @@ impl Context<'_> {
         let resolution = match own {
             true => entry.text("resolution", found)?,
             false => match self.settings.given("resolution") {
-                Some(_) => self.settings.text("resolution", found)?,
+                Some(_) => self.settings.text("resolution", found)?.into(),
                 None => {
                     found.assumed("resolution", "1024");
-                    "1024".to_owned()
+                    "1024".into()
                 }
             },
         };

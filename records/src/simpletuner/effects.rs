@@ -127,7 +127,7 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
 ];
 
 /// Takes the run off the record for every setting that has no place in it.
-pub(super) fn check(settings: &Settings, found: &mut Findings) {
+pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
     let checkpointing = !matches!(settings.given("gradient_checkpointing"), Some(Given::False));
     for &(setting, when, reason) in EFFECTS {
         if reason == CheckpointingMode && !checkpointing {
@@ -143,7 +143,12 @@ pub(super) fn check(settings: &Settings, found: &mut Findings) {
     }
 }
 
-fn applies(setting: &'static str, when: When, settings: &Settings, found: &mut Findings) -> bool {
+fn applies(
+    setting: &'static str,
+    when: When,
+    settings: &Settings<'_>,
+    found: &mut Findings,
+) -> bool {
     match when {
         On => settings.flag(setting, false, found),
         IsGiven => settings.has(setting),
@@ -164,7 +169,7 @@ mod tests {
     #[test]
     fn every_setting_of_the_table_is_one_of_simpletuners() {
         for (setting, when, _) in EFFECTS {
-            assert!(vocabulary::is_setting(setting), "{setting}");
+            assert!(vocabulary::setting(setting).is_some(), "{setting}");
             if let Not(plain) = when {
                 let choices = vocabulary::choices(setting).expect("a closed list");
                 assert!(

@@ -1,10 +1,10 @@
 //! One entry of a data loader's file, read key by key.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use serde_json::{Map, Value};
-
 use super::findings::Findings;
+use super::json::{Map, Value};
 use super::note::Note;
 use super::problem::{below, shown};
 use super::vocabulary;
@@ -15,7 +15,7 @@ pub(super) struct Entry<'a> {
     pub(super) file: &'a str,
     /// Such as `$[1]` or `$[1].video`; the position among the entries is counted from 0 here.
     pub(super) path: &'a str,
-    pub(super) keys: &'a Map<String, Value>,
+    pub(super) keys: &'a Map<'a>,
 }
 
 impl<'a> Entry<'a> {
@@ -31,16 +31,18 @@ impl<'a> Entry<'a> {
     }
 
     /// The value of a key; `None` for a missing one and for `null`.
-    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
-        self.keys.get(key).filter(|value| !value.is_null())
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value<'a>> {
+        self.keys
+            .get(key)
+            .filter(|value| !matches!(value, Value::Null))
     }
 
     /// A text or number as text; `None` when missing, empty, or with a problem found.
-    pub(super) fn text(&self, key: &str, found: &mut Findings) -> Option<String> {
+    pub(super) fn text(&self, key: &str, found: &mut Findings) -> Option<Cow<'a, str>> {
         match self.get(key)? {
             Value::String(text) if text.trim().is_empty() => None,
-            Value::String(text) => Some(text.trim().to_owned()),
-            Value::Number(number) => Some(number.to_string()),
+            Value::String(text) => Some(Cow::Borrowed(text.trim())),
+            Value::Number(number) => Some(Cow::Owned(number.to_string())),
             _ => {
                 self.problem(
                     key,

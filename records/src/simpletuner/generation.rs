@@ -1,10 +1,9 @@
 //! What validation generates and when, counted as SimpleTuner counts it.
 
-use serde_json::Value;
-
 use super::dataset;
 use super::files::File;
 use super::findings::Findings;
+use super::json::Value;
 use super::loader::Inputs;
 use super::model::edits;
 use super::note::Note;
@@ -23,7 +22,7 @@ const AUDIO_LIBRARIES: [&str; 3] = ["audio", "music", "audio_music"];
 
 /// The validation of a configuration; `None` when nothing is generated, or with a problem found.
 pub(super) fn validation(
-    settings: &Settings,
+    settings: &Settings<'_>,
     recipe: Option<Recipe>,
     inputs: Inputs,
     longest: FrameClass,
@@ -93,7 +92,7 @@ fn family(recipe: Option<Recipe>) -> &'static str {
 }
 
 /// A validation with its schedule only.
-fn schedule(settings: &Settings, found: &mut Findings) -> Validation {
+fn schedule(settings: &Settings<'_>, found: &mut Findings) -> Validation {
     let steps = 0..=Workload::MAX_STEPS;
     let epochs = 0..=u64::from(Workload::MAX_EPOCHS);
     let every_steps = settings.whole_or(
@@ -125,7 +124,7 @@ fn schedule(settings: &Settings, found: &mut Findings) -> Validation {
 
 /// Prompts of one pass: pictures to start from where the model or the configuration wants them, else texts.
 fn prompts(
-    settings: &Settings,
+    settings: &Settings<'_>,
     recipe: Option<Recipe>,
     inputs: Inputs,
     own: u64,
@@ -160,7 +159,7 @@ fn prompts(
 
 /// Pictures that validation starts from.
 fn samples(
-    settings: &Settings,
+    settings: &Settings<'_>,
     recipe: Option<Recipe>,
     inputs: Inputs,
     found: &mut Findings,
@@ -193,7 +192,7 @@ fn samples(
 }
 
 /// The inputs that `validation_input` lists.
-fn given_inputs(settings: &Settings) -> Option<u64> {
+fn given_inputs(settings: &Settings<'_>) -> Option<u64> {
     let count = match settings.given("validation_input")? {
         Given::Structure(Value::Array(list)) => list.len(),
         Given::Structure(_) => 1,
@@ -207,7 +206,7 @@ fn given_inputs(settings: &Settings) -> Option<u64> {
 }
 
 /// How often each prompt is generated: with the weights, their moving average, and with other adapters.
-fn variants(settings: &Settings, found: &mut Findings) -> u64 {
+fn variants(settings: &Settings<'_>, found: &mut Findings) -> u64 {
     let averaged = settings.flag("use_ema", false, found);
     let ema = match settings.choice("ema_validation") {
         Some("none" | "ema_only") => 1,
@@ -228,7 +227,7 @@ fn variants(settings: &Settings, found: &mut Findings) -> u64 {
     ema * (adapters + plain)
 }
 
-fn adapter_runs(config: &Value) -> u64 {
+fn adapter_runs(config: &Value<'_>) -> u64 {
     match config.get("runs").unwrap_or(config) {
         Value::Array(runs) => runs.len() as u64,
         Value::Object(_) => 1,
@@ -237,7 +236,7 @@ fn adapter_runs(config: &Value) -> u64 {
 }
 
 fn resolutions(
-    settings: &Settings,
+    settings: &Settings<'_>,
     recipe: Option<Recipe>,
     found: &mut Findings,
 ) -> Option<Vec<HalfMegapixels>> {
@@ -250,12 +249,12 @@ fn resolutions(
         Some(_) => settings.text("validation_resolution", found)?,
         None => {
             found.assumed("validation_resolution", "256");
-            "256".to_owned()
+            "256"
         }
     };
     let hint =
         "write an edge such as 1024, WIDTHxHEIGHT such as 1280x720, or several of them with commas";
-    match pixels::of_validation(&text) {
+    match pixels::of_validation(text) {
         Ok(buckets) if buckets.len() <= Workload::MAX_RESOLUTIONS => Some(buckets),
         Ok(_) => {
             let what = format!(
@@ -278,7 +277,7 @@ fn resolutions(
 }
 
 fn frames(
-    settings: &Settings,
+    settings: &Settings<'_>,
     recipe: Option<Recipe>,
     longest: FrameClass,
     found: &mut Findings,
@@ -304,7 +303,7 @@ fn frames(
     dataset::class(frames.min(most), "validation_num_video_frames", found)
 }
 
-fn inference_steps(settings: &Settings, found: &mut Findings) -> Option<u32> {
+fn inference_steps(settings: &Settings<'_>, found: &mut Findings) -> Option<u32> {
     let range = 1..=u64::from(Workload::MAX_INFERENCE_STEPS);
     let steps = settings.whole_or("validation_num_inference_steps", (30, "30"), range, found)?;
     u32::try_from(steps).ok()

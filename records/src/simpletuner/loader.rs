@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::entry::Entry;
 use super::files::File;
 use super::findings::Findings;
+use super::json::Value;
 use super::problem::shown;
 use super::reader::Options;
 use super::settings::Settings;
@@ -43,12 +42,12 @@ pub(super) struct Inputs {
 /// What all entries share.
 pub(super) struct Context<'a> {
     file: &'a str,
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a Settings<'a>,
     pub(super) recipe: Option<Recipe>,
     pub(super) samples: &'a BTreeMap<String, u64>,
     /// Samples of every data set whose size nothing else says.
     pub(super) other_samples: Option<u64>,
-    validated: Option<String>,
+    validated: Option<&'a str>,
 }
 
 /// What an entry holds.
@@ -66,7 +65,7 @@ pub(super) enum Kind {
 /// Reads the data loader's file.
 pub(super) fn loader(
     file: &File<'_>,
-    settings: &Settings,
+    settings: &Settings<'_>,
     recipe: Option<Recipe>,
     options: &Options,
     found: &mut Findings,
@@ -139,7 +138,7 @@ fn impossible(context: &Context<'_>, id: &str, samples: u64, found: &mut Finding
 }
 
 /// Whether an entry is trained on in its own right, so that captions beside it are not.
-fn is_picture(entry: &Value, recipe: Option<Recipe>) -> bool {
+fn is_picture(entry: &Value<'_>, recipe: Option<Recipe>) -> bool {
     let audio_model = recipe.is_some_and(|recipe| recipe.modality() == Modality::Audio);
     match entry.get("dataset_type").and_then(Value::as_str) {
         None | Some("image" | "video") => true,
@@ -152,7 +151,7 @@ impl Context<'_> {
     fn entry(
         &self,
         number: usize,
-        entry: &Value,
+        entry: &Value<'_>,
         captions_only: bool,
         loader: &mut Loader,
         found: &mut Findings,
@@ -202,7 +201,7 @@ impl Context<'_> {
         }
         if let Some((dataset, said)) = self.dataset(&entry, &id, kind, loader, found) {
             loader.datasets.push(dataset);
-            loader.ids.push(id);
+            loader.ids.push(id.into_owned());
             loader.resolutions_said.push(said);
         }
     }
@@ -242,7 +241,6 @@ impl Context<'_> {
         inputs.conditioning = inputs.conditioning.saturating_add(generated);
         let chosen = self
             .validated
-            .as_deref()
             .is_none_or(|list| list.split(',').any(|one| one.trim() == id));
         if !chosen || entry.flag("disable_validation", found) {
             return;

@@ -23,7 +23,7 @@ pub(super) struct Model {
 }
 
 /// The model of a configuration; `None` with a problem found.
-pub(super) fn model(settings: &Settings, found: &mut Findings) -> Option<Model> {
+pub(super) fn model(settings: &Settings<'_>, found: &mut Findings) -> Option<Model> {
     let family = family(settings, found);
     let method = method(settings, found);
     let checkpointing = match settings.flag_on("gradient_checkpointing", found) {
@@ -65,12 +65,12 @@ pub(super) fn edits(recipe: Recipe) -> bool {
         || matches!(recipe.family().name(), "wan_s2v" | "infinitetalk")
 }
 
-fn family(settings: &Settings, found: &mut Findings) -> Option<Family> {
+fn family(settings: &Settings<'_>, found: &mut Findings) -> Option<Family> {
     let name = required(settings, "model_family", found)?;
-    let family = Family::find(&name);
+    let family = Family::find(name);
     if family.is_none() {
-        let what = format!("{} is no model family of SimpleTuner 4.10.1", shown(&name));
-        let hint = match vocabulary::nearest(&name, Family::all().map(Family::name)) {
+        let what = format!("{} is no model family of SimpleTuner 4.10.1", shown(name));
+        let hint = match vocabulary::nearest(name, Family::all().map(Family::name)) {
             Some(nearest) => format!("did you mean {nearest}?"),
             None => "write one such as flux, sdxl or wan".to_owned(),
         };
@@ -80,7 +80,11 @@ fn family(settings: &Settings, found: &mut Findings) -> Option<Family> {
 }
 
 /// A setting without which SimpleTuner does not start.
-pub(super) fn required(settings: &Settings, name: &str, found: &mut Findings) -> Option<String> {
+pub(super) fn required<'s>(
+    settings: &'s Settings<'_>,
+    name: &str,
+    found: &mut Findings,
+) -> Option<&'s str> {
     if !settings.has(name) {
         let what = format!("{name} is missing, and SimpleTuner does not start without it");
         settings.problem(name, what, format!("add {name}"), found);
@@ -89,14 +93,13 @@ pub(super) fn required(settings: &Settings, name: &str, found: &mut Findings) ->
     settings.text(name, found)
 }
 
-fn flavour(family: Family, settings: &Settings, found: &mut Findings) -> Option<String> {
+fn flavour(family: Family, settings: &Settings<'_>, found: &mut Findings) -> Option<String> {
     if let Some(flavour) = settings.text("model_flavour", found) {
-        return Some(flavour);
+        return Some(flavour.to_owned());
     }
     let weights = settings.text("pretrained_model_name_or_path", found);
-    let published = weights
-        .as_deref()
-        .and_then(|weights| vocabulary::flavour_of_weights(family.name(), weights));
+    let published =
+        weights.and_then(|weights| vocabulary::flavour_of_weights(family.name(), weights));
     let note = match (published, family.default_flavour(), weights) {
         (Some(flavour), ..) => Some((flavour, Note::FlavourOfWeights(flavour))),
         (None, Some(flavour), None) => Some((
@@ -119,7 +122,7 @@ fn flavour(family: Family, settings: &Settings, found: &mut Findings) -> Option<
     Some(flavour.to_owned())
 }
 
-fn refused(error: Error, flavour: &str, settings: &Settings, found: &mut Findings) {
+fn refused(error: Error, flavour: &str, settings: &Settings<'_>, found: &mut Findings) {
     let list = |family: Family| family.flavours().collect::<Vec<_>>().join(", ");
     match error {
         Error::UnknownFamily => {}
@@ -152,7 +155,7 @@ fn refused(error: Error, flavour: &str, settings: &Settings, found: &mut Finding
     }
 }
 
-fn method(settings: &Settings, found: &mut Findings) -> Option<Method> {
+fn method(settings: &Settings<'_>, found: &mut Findings) -> Option<Method> {
     required(settings, "model_type", found)?;
     let model_type = settings.choice("model_type")?;
     let controlnet = settings.flag("controlnet", false, found);
@@ -167,11 +170,11 @@ fn method(settings: &Settings, found: &mut Findings) -> Option<Method> {
 }
 
 /// Whether the adapter is a LyCORIS one, with a file of its own.
-pub(super) fn is_lycoris(settings: &Settings) -> bool {
+pub(super) fn is_lycoris(settings: &Settings<'_>) -> bool {
     settings.choice("model_type") == Some("lora") && settings.choice("lora_type") == Some("lycoris")
 }
 
-fn precision(settings: &Settings, found: &mut Findings) -> (Precision, &'static str) {
+fn precision(settings: &Settings<'_>, found: &mut Findings) -> (Precision, &'static str) {
     let said = settings.choice("mixed_precision");
     if settings.given("mixed_precision").is_none() {
         found.assumed("mixed_precision", "bf16");
@@ -193,7 +196,7 @@ fn precision(settings: &Settings, found: &mut Findings) -> (Precision, &'static 
     }
 }
 
-fn quantization(settings: &Settings, found: &mut Findings) -> (Quantization, &'static str) {
+fn quantization(settings: &Settings<'_>, found: &mut Findings) -> (Quantization, &'static str) {
     let Some(said) = settings.choice("base_model_precision") else {
         return (Quantization::None, "");
     };

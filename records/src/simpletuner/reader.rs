@@ -170,7 +170,7 @@ fn finished(
     model: &Model,
     loader: Loader,
     algorithm: Option<&str>,
-    settings: &Settings,
+    settings: &Settings<'_>,
     found: &mut Findings,
 ) -> Reading {
     // With a problem the workload is not handed out, and parts of it may be missing.
@@ -187,21 +187,25 @@ fn finished(
     }
 }
 
-fn named(settings: &Settings, found: &mut Findings) -> References {
+fn named(settings: &Settings<'_>, found: &mut Findings) -> References {
     let lycoris = model::is_lycoris(settings).then(|| {
         let named = settings.text("lycoris_config", found);
-        named.unwrap_or_else(|| DEFAULT_LYCORIS.to_owned())
+        named.unwrap_or(DEFAULT_LYCORIS).to_owned()
     });
     References {
-        data_backend: settings.text("data_backend_config", found),
+        data_backend: settings
+            .text("data_backend_config", found)
+            .map(str::to_owned),
         lycoris,
-        prompt_library: settings.text("user_prompt_library", found),
+        prompt_library: settings
+            .text("user_prompt_library", found)
+            .map(str::to_owned),
     }
 }
 
 /// The file that a configuration names; a problem when it is named and not there.
 fn wanted<'a>(
-    settings: &Settings,
+    settings: &Settings<'_>,
     setting: &str,
     named: Option<String>,
     file: Option<File<'a>>,
@@ -214,7 +218,7 @@ fn wanted<'a>(
     named.and(file)
 }
 
-fn length(settings: &Settings, found: &mut Findings) -> Option<Length> {
+fn length(settings: &Settings<'_>, found: &mut Findings) -> Option<Length> {
     let steps = settings.whole("max_train_steps", 0..=Workload::MAX_STEPS, found);
     let given_epochs = settings.given("num_train_epochs").is_some();
     let epochs = settings.whole(
@@ -261,7 +265,7 @@ fn length(settings: &Settings, found: &mut Findings) -> Option<Length> {
 }
 
 /// A whole number of at least 1 that is 1 unless it is given; `None` with a problem found.
-fn whole32(settings: &Settings, name: &str, found: &mut Findings) -> Option<u32> {
+fn whole32(settings: &Settings<'_>, name: &str, found: &mut Findings) -> Option<u32> {
     if !settings.has(name) {
         return Some(1);
     }
@@ -269,7 +273,7 @@ fn whole32(settings: &Settings, name: &str, found: &mut Findings) -> Option<u32>
     u32::try_from(number).ok()
 }
 
-fn other_notes(settings: &Settings, found: &mut Findings) {
+fn other_notes(settings: &Settings<'_>, found: &mut Findings) {
     for setting in ["num_processes", "num_machines"] {
         if settings
             .whole(setting, 0..=u64::from(u32::MAX), found)

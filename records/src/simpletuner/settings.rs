@@ -1,63 +1,92 @@
 //! The settings of a configuration, read with SimpleTuner's rules for flags, numbers and choices.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 
-use serde_json::Value;
-
 use super::findings::Findings;
+use super::json::Value;
 use super::note::Note;
-use super::problem::shown;
-use super::vocabulary;
+use super::problem::{below, shown};
+use super::vocabulary::{self, Words};
 
 /// A setting's value, as an option would carry it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Given {
+pub(super) enum Given<'a> {
     True,
     False,
-    Text(String),
-    Structure(Value),
+    Text(Cow<'a, str>),
+    Structure(Value<'a>),
+}
+
+/// Where a value stands; written out only when there is something to say of it.
+#[derive(Debug, Clone)]
+pub(super) enum Place<'a> {
+    /// This key of the object there.
+    Below(&'static str, Cow<'a, str>),
+    /// What has one name.
+    Whole(&'a str),
 }
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Setting {
-    pub(super) given: Given,
-    pub(super) path: String,
+struct Setting<'a> {
+    given: Given<'a>,
+    place: Place<'a>,
 }
+
+/// Settings of a usual configuration at most, so that there is room for all from the start.
+const USUAL: usize = 56;
 
 /// All settings of one file by name.
 #[derive(Debug)]
-pub(super) struct Settings {
-    file: String,
-    given: HashMap<String, Setting>,
+pub(super) struct Settings<'a> {
+    file: &'a str,
+    given: HashMap<&'static str, Setting<'a>, Words>,
     /// Settings with the text `"false"`, which SimpleTuner drops.
-    ignored_false: HashSet<String>,
+    ignored_false: Vec<&'static str>,
 }
 
-impl Settings {
-    pub(super) fn new(
-        file: &str,
-        given: HashMap<String, Setting>,
-        ignored_false: HashSet<String>,
-    ) -> Self {
-        Self {
-            file: file.to_owned(),
-            given,
-            ignored_false,
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Below(parent, key) => f.write_str(&below(parent, key)),
+            Self::Whole(name) => f.write_str(name),
         }
+    }
+}
+
+impl<'a> Settings<'a> {
+    /// None yet, of this file.
+    pub(super) fn new(file: &'a str) -> Self {
+        Self {
+            file,
+            given: HashMap::with_capacity_and_hasher(USUAL, Words),
+            ignored_false: Vec::new(),
+        }
+    }
+
+    /// Gives a setting its value, whatever it had before.
+    pub(super) fn set(&mut self, name: &'static str, given: Given<'a>, place: Place<'a>) {
+        self.given.insert(name, Setting { given, place });
+    }
+
+    /// Notes the text `"false"` of a setting.
+    pub(super) fn ignore_false(&mut self, name: &'static str) {
+        self.ignored_false.push(name);
     }
 
     /// The file's name.
     pub(super) fn file(&self) -> &str {
-        &self.file
+        self.file
     }
 
     /// Where a setting stands, or would stand.
     pub(super) fn path(&self, name: &str) -> String {
         self.given
             .get(name)
-            .map_or_else(|| format!("$.{name}"), |setting| setting.path.clone())
+            .map_or_else(|| format!("$.{name}"), |setting| setting.place.to_string())
     }
 
     /// Adds a problem at a setting.
@@ -68,7 +97,7 @@ impl Settings {
         hint: impl Into<String>,
         found: &mut Findings,
     ) {
-        found.problem(&self.file, self.path(name), what, hint);
+        found.problem(self.file, self.path(name), what, hint);
     }
 
     /// Whether a setting is given with anything but "no".
@@ -83,13 +112,13 @@ impl Settings {
     }
 
     /// The value of a setting, whatever its form.
-    pub(super) fn given(&self, name: &str) -> Option<&Given> {
+    pub(super) fn given(&self, name: &str) -> Option<&Given<'a>> {
         self.given.get(name).map(|setting| &setting.given)
     }
 
     /// Whether a flag is on that matters and is on unless it is given.
     pub(super) fn flag_on(&self, name: &'static str, found: &mut Findings) -> bool {
-        match (self.given(name), self.ignored_false.contains(name)) {
+        match (self.given(name), self.ignored_false.contains(&name)) {
             (None, true) => found.note(Note::TextFalseIgnored(name)),
             (None, false) => found.assumed(name, "true"),
             (Some(_), _) => {}
@@ -132,7 +161,7 @@ impl Settings {
         found: &mut Findings,
     ) -> Option<u64> {
         let text = self.text(name, found)?;
-        let number = text.strip_prefix('+').unwrap_or(&text).parse().ok();
+        let number = text.strip_prefix('+').unwrap_or(text).parse().ok();
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
             let hint = format!(
@@ -142,7 +171,7 @@ impl Settings {
             );
             self.problem(
                 name,
-                format!("{} is not possible here", shown(&text)),
+                format!("{} is not possible here", shown(text)),
                 hint,
                 found,
             );
@@ -166,7 +195,7 @@ impl Settings {
     }
 
     /// A text; `None` when it is not given, means nothing, or with a problem found.
-    pub(super) fn text(&self, name: &str, found: &mut Findings) -> Option<String> {
+    pub(super) fn text(&self, name: &str, found: &mut Findings) -> Option<&str> {
         match self.given(name)? {
             Given::Text(text) if is_none(text) => None,
             Given::Text(text) if text.contains("{env:") || text.contains("${") => {
@@ -174,7 +203,7 @@ impl Settings {
                 self.problem(name, what, "write the value itself", found);
                 None
             }
-            Given::Text(text) => Some(text.clone()),
+            Given::Text(text) => Some(text),
             Given::False => None,
             Given::True => {
                 self.problem(
@@ -205,15 +234,20 @@ impl Settings {
 
     /// Finds every setting whose value is not one of its choices.
     pub(super) fn check_choices(&self, found: &mut Findings) {
-        let mut names: Vec<_> = vocabulary::settings_with_choices().collect();
-        names.sort_unstable();
-        for (name, choices) in names {
-            let Some(Given::Text(text)) = self.given(name) else {
+        let mut wrong = Vec::new();
+        for (&name, setting) in &self.given {
+            let Some(choices) = vocabulary::choices(name) else {
                 continue;
             };
-            if is_none(text) || self.choice(name).is_some() {
-                continue;
+            if let Given::Text(text) = &setting.given
+                && !is_none(text)
+                && self.choice(name).is_none()
+            {
+                wrong.push((name, choices, text));
             }
+        }
+        wrong.sort_unstable();
+        for (name, choices, text) in wrong {
             let hint = match vocabulary::nearest(text, choices.iter().copied()) {
                 Some(nearest) => format!("did you mean {nearest}?"),
                 None if choices.len() <= 12 => format!("write one of {}", choices.join(", ")),

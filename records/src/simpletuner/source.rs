@@ -1,39 +1,40 @@
 //! From the bytes of a configuration to its settings, as SimpleTuner's own loaders turn them into options.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::files::{File, Format};
 use super::findings::Findings;
-use super::problem::{below, shown};
-use super::settings::{Given, Setting, Settings};
+use super::json::{Map, Value};
+use super::problem::shown;
+use super::settings::{Given, Place, Settings};
 use super::vocabulary;
+
+/// Where the settings of a file stand,
+const ROOT: &str = "$";
+
+/// and where they stand in what SimpleTuner's page writes.
+const WRAPPED: &str = "$.config";
 
 /// What SimpleTuner's page writes into a configuration for itself, beside the settings.
 const PAGE_WRAPPER: &str = "config";
 
 /// The settings of a configuration; `None` when the file cannot be read at all, with a problem found.
-pub(super) fn settings(file: &File<'_>, found: &mut Findings) -> Option<Settings> {
+pub(super) fn settings<'a>(file: &File<'a>, found: &mut Findings) -> Option<Settings<'a>> {
     let mut builder = Builder {
         file: file.name,
-        given: HashMap::new(),
-        ignored_false: HashSet::new(),
+        settings: Settings::new(file.name),
     };
     match file.format() {
         Format::Json => builder.json(json(file, found)?, found)?,
-        Format::Toml => builder.object("$", toml(file, found)?, found),
+        Format::Toml => builder.object(ROOT, toml(file, found)?, found),
         Format::Env => builder.env(text(file, found)?, found),
     }
-    Some(Settings::new(
-        file.name,
-        builder.given,
-        builder.ignored_false,
-    ))
+    Some(builder.settings)
 }
 
 /// A JSON file, or `None` with a problem found.
-pub(super) fn json(file: &File<'_>, found: &mut Findings) -> Option<Value> {
+pub(super) fn json<'a>(file: &File<'a>, found: &mut Findings) -> Option<Value<'a>> {
     let text = text(file, found)?;
     // serde_json stops at 128 levels of nesting, long before the stack does.
     match serde_json::from_str(text) {
@@ -55,9 +56,9 @@ pub(super) fn json(file: &File<'_>, found: &mut Findings) -> Option<Value> {
     }
 }
 
-fn toml(file: &File<'_>, found: &mut Findings) -> Option<Map<String, Value>> {
+fn toml<'a>(file: &File<'a>, found: &mut Findings) -> Option<Map<'a>> {
     let text = text(file, found)?;
-    match toml::from_str::<Map<String, Value>>(text) {
+    match toml::from_str::<Map<'_>>(text) {
         Ok(table) => Some(table),
         Err(error) => {
             let start = error.span().map_or(0, |span| span.start);
@@ -108,14 +109,13 @@ fn text<'a>(file: &File<'a>, found: &mut Findings) -> Option<&'a str> {
 
 struct Builder<'a> {
     file: &'a str,
-    given: HashMap<String, Setting>,
-    ignored_false: HashSet<String>,
+    settings: Settings<'a>,
 }
 
-impl Builder<'_> {
-    fn json(&mut self, value: Value, found: &mut Findings) -> Option<()> {
+impl<'a> Builder<'a> {
+    fn json(&mut self, value: Value<'a>, found: &mut Findings) -> Option<()> {
         let Value::Object(mut settings) = value else {
-            let (what, hint) = match value.get(0).and_then(|entry| entry.get("id")) {
+            let (what, hint) = match value.first().and_then(|entry| entry.get("id")) {
                 Some(_) => (
                     "this is a data loader's file, not a configuration",
                     "give the configuration that names it",
@@ -136,25 +136,30 @@ impl Builder<'_> {
         }
         match settings.remove(PAGE_WRAPPER) {
             Some(Value::Object(inner)) if !settings.contains_key("model_family") => {
-                self.object(&below("$", PAGE_WRAPPER), inner, found);
+                self.object(WRAPPED, inner, found);
             }
             Some(other) => {
-                settings.insert(PAGE_WRAPPER.to_owned(), other);
-                self.object("$", settings, found);
+                settings.push(Cow::Borrowed(PAGE_WRAPPER), other);
+                self.object(ROOT, settings, found);
             }
-            None => self.object("$", settings, found),
+            None => self.object(ROOT, settings, found),
         }
         Some(())
     }
 
-    fn object(&mut self, parent: &str, settings: Map<String, Value>, found: &mut Findings) {
+    fn object(&mut self, parent: &'static str, settings: Map<'a>, found: &mut Findings) {
         for (key, value) in settings {
-            let name = key.trim().trim_start_matches('-');
-            let path = below(parent, &key);
-            if !vocabulary::is_setting(name) {
-                self.unknown(name, &path, found);
-            } else if let Some(given) = given(value) {
-                self.set(name, given, path);
+            let name = plain(&key);
+            match vocabulary::setting(name) {
+                None => {
+                    let place = Place::Below(parent, key.clone());
+                    self.unknown(name, &place.to_string(), found);
+                }
+                Some(setting) => {
+                    if let Some(given) = given(value) {
+                        self.set(setting, given, Place::Below(parent, key));
+                    }
+                }
             }
             if found.is_full() {
                 return;
@@ -163,18 +168,17 @@ impl Builder<'_> {
     }
 
     /// A later setting of the same name wins, as on a command line.
-    fn set(&mut self, name: &str, given: Given, path: String) {
+    fn set(&mut self, name: &'static str, given: Given<'a>, place: Place<'a>) {
         let is_false = matches!(&given, Given::Text(text) if text.eq_ignore_ascii_case("false"));
         if is_false {
-            self.ignored_false.insert(name.to_owned());
+            self.settings.ignore_false(name);
             return;
         }
         let given = match given {
             Given::Text(text) if text.eq_ignore_ascii_case("true") => Given::True,
             other => other,
         };
-        self.given
-            .insert(canonical(name).to_owned(), Setting { given, path });
+        self.settings.set(canonical(name), given, place);
     }
 
     fn unknown(&self, name: &str, path: &str, found: &mut Findings) {
@@ -186,8 +190,8 @@ impl Builder<'_> {
         found.problem(self.file, path, what, hint);
     }
 
-    fn env(&mut self, text: &str, found: &mut Findings) {
-        let mut variables: BTreeMap<&str, String> = BTreeMap::new();
+    fn env(&mut self, text: &'a str, found: &mut Findings) {
+        let mut variables: BTreeMap<&str, Cow<'a, str>> = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             let line = line.strip_prefix("export ").unwrap_or(line);
@@ -208,28 +212,29 @@ impl Builder<'_> {
             match name.trim().strip_suffix('+') {
                 Some(name) => {
                     let list = variables.entry(name.trim()).or_default();
-                    list.push(' ');
-                    list.push_str(value);
+                    *list = format!("{list} {value}").into();
                 }
                 None => {
-                    variables.insert(name.trim(), value.to_owned());
+                    variables.insert(name.trim(), value.into());
                 }
             }
         }
         for (name, value) in variables {
-            self.variable(name, value.trim(), found);
+            self.variable(name, trimmed(value), found);
         }
     }
 
-    fn variable(&mut self, name: &str, value: &str, found: &mut Findings) {
+    fn variable(&mut self, name: &'a str, value: Cow<'a, str>, found: &mut Findings) {
         match vocabulary::setting_of_variable(name) {
-            Some(setting) if vocabulary::is_setting(setting) => {
-                if !value.is_empty() {
-                    self.set(setting, Given::Text(value.to_owned()), name.to_owned());
+            Some(named) => match vocabulary::setting(named) {
+                Some(setting) => {
+                    if !value.is_empty() {
+                        self.set(setting, Given::Text(value), Place::Whole(name));
+                    }
                 }
-            }
-            Some(setting) => self.unknown(setting, name, found),
-            None if name == "TRAINER_EXTRA_ARGS" => self.arguments(value, found),
+                None => self.unknown(named, name, found),
+            },
+            None if name == "TRAINER_EXTRA_ARGS" => self.arguments(&value, found),
             None => {
                 // The file may set variables of other programs, so only a slip is a problem.
                 if let Some(nearest) = found.search(|| vocabulary::nearest_variable(name)) {
@@ -253,57 +258,68 @@ impl Builder<'_> {
                 continue;
             };
             let (name, value) = match option.split_once('=') {
-                Some((name, value)) => (name, Given::Text(unquoted(value).to_owned())),
+                Some((name, value)) => (name, Given::Text(unquoted(value).to_owned().into())),
                 None => match words.next_if(|next| !next.starts_with("--")) {
-                    Some(value) => (option, Given::Text(unquoted(value).to_owned())),
+                    Some(value) => (option, Given::Text(unquoted(value).to_owned().into())),
                     None => (option, Given::True),
                 },
             };
-            if vocabulary::is_setting(name) {
-                self.set(name, value, PLACE.to_owned());
-            } else {
-                self.unknown(name, PLACE, found);
+            match vocabulary::setting(name) {
+                Some(setting) => self.set(setting, value, Place::Whole(PLACE)),
+                None => self.unknown(name, PLACE, found),
             }
         }
     }
 }
 
 /// Whether an object has keys, and none that is a setting or a slip of one.
-fn holds_something_else(settings: &Map<String, Value>) -> bool {
+fn holds_something_else(settings: &Map<'_>) -> bool {
     /// Keys that are looked at: a configuration has a setting among its first ones.
     const LOOKED_AT: usize = 32;
-    let is_setting = |key: &String| {
-        let name = key.trim().trim_start_matches('-');
+    let is_setting = |key: &str| {
+        let name = plain(key);
         name == PAGE_WRAPPER
-            || vocabulary::is_setting(name)
+            || vocabulary::setting(name).is_some()
             || vocabulary::nearest_setting(name).is_some()
     };
     !settings.is_empty() && !settings.keys().take(LOOKED_AT).any(is_setting)
 }
 
 /// The value as an option would carry it; `None` for what SimpleTuner leaves out.
-fn given(value: Value) -> Option<Given> {
+fn given(value: Value<'_>) -> Option<Given<'_>> {
     match value {
         Value::Null => None,
         Value::Bool(true) => Some(Given::True),
         Value::Bool(false) => Some(Given::False),
-        Value::Number(number) => Some(Given::Text(number.to_string())),
+        Value::Number(number) => Some(Given::Text(number.to_string().into())),
         Value::String(text) => {
-            let text = text.trim();
-            (!text.is_empty()).then(|| Given::Text(text.to_owned()))
+            let text = trimmed(text);
+            (!text.is_empty()).then_some(Given::Text(text))
         }
         structure @ (Value::Array(_) | Value::Object(_)) => Some(Given::Structure(structure)),
     }
 }
 
 /// The name under which an older or second name of a setting is kept.
-fn canonical(name: &str) -> &str {
+fn canonical(name: &'static str) -> &'static str {
     match name {
         "validation_steps" => "validation_step_interval",
         "checkpointing_steps" => "checkpoint_step_interval",
         "save_total_limit" => "checkpoints_total_limit",
         "fused_qkv_projections" => "fuse_qkv_projections",
         other => other,
+    }
+}
+
+/// A key as a setting's name: people write it as an option too.
+fn plain(key: &str) -> &str {
+    key.trim().trim_start_matches('-')
+}
+
+fn trimmed(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+        Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
     }
 }
 

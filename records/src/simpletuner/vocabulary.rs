@@ -1,11 +1,12 @@
 //! The words SimpleTuner knows: its settings, their choices, its variables, and the nearest one to a slip.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
-static SETTINGS: LazyLock<HashSet<&str>> =
+static SETTINGS: LazyLock<HashSet<&str, Words>> =
     LazyLock::new(|| lines(include_str!("../../data/simpletuner-4.10.1-settings.txt")).collect());
-static CHOICES: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
+static CHOICES: LazyLock<HashMap<&str, Vec<&str>, Words>> = LazyLock::new(|| {
     let rows = lines(include_str!("../../data/simpletuner-4.10.1-choices.txt"));
     let row = |line: &'static str| {
         let (setting, choices) = line.split_once(' ')?;
@@ -19,7 +20,7 @@ static VARIABLES: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
     ));
     rows.filter_map(|line| line.split_once(' ')).collect()
 });
-static DATASET_KEYS: LazyLock<HashSet<&str>> =
+static DATASET_KEYS: LazyLock<HashSet<&str, Words>> =
     LazyLock::new(|| lines(include_str!("../../data/simpletuner-4.10.1-datasets.txt")).collect());
 static WEIGHTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
     let rows = lines(include_str!("../../data/simpletuner-4.10.1-weights.txt"));
@@ -33,9 +34,38 @@ static WEIGHTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
 /// Characters of a word beyond which it is no slip of any known one.
 const MAX_WORD_CHARS: usize = 64;
 
-/// Whether SimpleTuner has a setting of this name.
-pub(super) fn is_setting(name: &str) -> bool {
-    SETTINGS.contains(name)
+/// Hashes words for tables that hold words of these lists and no others. Nobody can fill them with words that collide, so a
+/// quick hash will do (FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Words;
+
+/// The hash of a word so far.
+#[derive(Debug)]
+pub(super) struct WordHasher(u64);
+
+impl BuildHasher for Words {
+    type Hasher = WordHasher;
+
+    fn build_hasher(&self) -> WordHasher {
+        WordHasher(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for WordHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The setting of SimpleTuner's that has this name.
+pub(super) fn setting(name: &str) -> Option<&'static str> {
+    SETTINGS.get(name).copied()
 }
 
 /// The setting that was probably meant.
@@ -49,6 +79,7 @@ pub(super) fn choices(setting: &str) -> Option<&'static [&'static str]> {
 }
 
 /// Every setting with a closed list of values.
+#[cfg(test)]
 pub(super) fn settings_with_choices()
 -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     CHOICES
@@ -156,7 +187,7 @@ mod tests {
     #[test]
     fn the_lists_agree_with_each_other_and_with_the_registry() {
         for (setting, _) in settings_with_choices() {
-            assert!(is_setting(setting), "{setting}");
+            assert!(super::setting(setting).is_some(), "{setting}");
         }
         for (family, flavour, _) in WEIGHTS.iter() {
             let known = Family::find(family).expect("a family");
