@@ -21,6 +21,11 @@ use context::Context;
 use failure::{Exit, Failure};
 use options::{Command, Options};
 
+/// A submission makes some hundred small pieces of memory on one thread and frees them on others, which takes the system's
+/// own allocator a sixth of a server's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     // The guard runs before any thread exists: it watches a process and nothing else.
