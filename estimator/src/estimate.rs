@@ -5,6 +5,7 @@ pub mod backtest;
 mod doors;
 mod ladder;
 mod published;
+pub(crate) mod remembered;
 mod run;
 mod shape;
 mod size;
@@ -31,7 +32,7 @@ const COMMON: [&str; 8] = [
 ];
 
 /// A worker's hardware, and what its operator asks for an hour of all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Offer {
     /// The hardware.
     pub hardware: Hardware,

@@ -26,6 +26,7 @@ use url::Url;
 
 use crate::contribution::{Committed, Contribution};
 use crate::error::Error;
+use crate::estimate::remembered::Remembered;
 use crate::index::Index;
 use crate::price::PriceBook;
 use crate::sql::{self, Answer};
@@ -56,6 +57,7 @@ struct Shared {
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
     building: Mutex<Building>,
     prices: Arc<PriceBook>,
+    remembered: Remembered,
     sql: sql::Engine,
     /// Where the tables lie.
     base: Url,
@@ -113,6 +115,7 @@ impl Estimator {
             index: ArcSwap::default(),
             building: Mutex::default(),
             prices: Arc::new(prices),
+            remembered: Remembered::default(),
             sql: sql::Engine::new(),
             base,
         };
@@ -218,6 +221,11 @@ impl Estimator {
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
         self.shared.index.load_full()
+    }
+
+    /// What was answered lately.
+    pub(crate) fn remembered(&self) -> &Remembered {
+        &self.shared.remembered
     }
 
     /// Where the tables lie, without a user or a password.

@@ -1,8 +1,11 @@
 //! The estimator's doors to estimates: both answer from memory and wait for nobody.
 
+use std::convert::Infallible;
+
 use stepcast_records::simpletuner::{Missing, Workload};
 use stepcast_records::{Estimate, Hardware, Quantiles};
 
+use super::remembered::Question;
 use super::{Ask, Evidence};
 use crate::Estimator;
 
@@ -15,12 +18,36 @@ impl Estimator {
     /// # Errors
     /// When a named hardware does not fit the run, or none does: the fact that is missing.
     pub fn estimate(&self, ask: &Ask<'_>) -> Result<Vec<Estimate>, Missing> {
-        Evidence::new(&self.index(), self.prices()).estimate(ask)
+        let records = self.index();
+        let answer = || Evidence::new(&records, self.prices()).estimate(ask);
+        let Ask {
+            workload,
+            hardware,
+            offers,
+            day,
+        } = *ask;
+        if hardware.is_empty() {
+            // Somebody looks around, which nobody does a thousand times a second.
+            return answer();
+        }
+        let question = Question {
+            workload: workload.clone(),
+            hardware: hardware.to_vec(),
+            offers: offers.to_vec(),
+            day,
+        };
+        self.remembered().estimates.get(&records, question, answer)
     }
 
     /// How long a run will hold a hardware, set-up included; `None` when nothing is known or it does not fit.
     #[must_use]
     pub fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Quantiles> {
-        Evidence::new(&self.index(), self.prices()).forecast(workload, hardware)
+        let records = self.index();
+        let answer = || {
+            Ok::<_, Infallible>(Evidence::new(&records, self.prices()).forecast(workload, hardware))
+        };
+        let question = (workload.clone(), hardware);
+        let Ok(forecast) = self.remembered().forecasts.get(&records, question, answer);
+        forecast
     }
 }

@@ -8,7 +8,7 @@ use crate::recipe::{FrameClass, Recipe};
 use crate::resolution::HalfMegapixels;
 
 /// What one run asks for. It travels in the log and on the wire: [`Workload::check`] what came from outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Workload {
     /// Model family, flavour and method, for the longest clips among the data sets.
     pub recipe: Recipe,
@@ -33,7 +33,7 @@ pub struct Workload {
 }
 
 /// One data set that is trained on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Dataset {
     /// Pixels of one sample or of one frame.
     pub resolution: HalfMegapixels,
@@ -50,7 +50,7 @@ pub struct Dataset {
 }
 
 /// How long a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Length {
     /// So many optimizer steps.
@@ -60,7 +60,7 @@ pub enum Length {
 }
 
 /// What validation generates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Validation {
     /// Optimizer steps between two passes; `None` without passes by steps.
     pub every_steps: Option<u64>,
