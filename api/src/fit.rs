@@ -1,7 +1,6 @@
 //! Whether any worker could ever hold a job, by the rules that place it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -45,18 +44,25 @@ pub(crate) struct Offers(Mutex<(u64, Arc<[Offer]>)>);
 impl Offers {
     /// Every number of GPUs of one model, and its price.
     pub(crate) fn of(&self, state: &State) -> Arc<[Offer]> {
-        let mut hash = DefaultHasher::new();
-        for worker in state.present_workers() {
-            (worker.id, worker.registered_ms, worker.inventory.gpus.len()).hash(&mut hash);
-            worker.inventory.price_per_gpu_hour.hash(&mut hash);
-        }
-        let seen = hash.finish();
+        let seen = state.present_workers().fold(0, |seen, worker| {
+            let price = worker.inventory.price_per_gpu_hour;
+            let price = price.map_or(u64::MAX, |price| price.0);
+            let gpus = worker.inventory.gpus.len() as u64;
+            [worker.id.0, worker.registered_ms, gpus, price]
+                .into_iter()
+                .fold(seen, mixed)
+        });
         let mut kept = self.0.lock();
         if kept.0 != seen {
             *kept = (seen, offers(state).into());
         }
         Arc::clone(&kept.1)
     }
+}
+
+/// Mixes one more number into what was seen: quick, for numbers that nobody chooses (the step of FxHash).
+fn mixed(seen: u64, number: u64) -> u64 {
+    (seen.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
 fn offers(state: &State) -> Vec<Offer> {

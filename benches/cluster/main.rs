@@ -43,6 +43,10 @@ enum What {
     Slurm(slurm::Slurm),
 }
 
+/// The servers' own, so that callers take as little from them as they can.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse_from(std::env::args().filter(|word| word != "--bench"));

@@ -250,6 +250,11 @@ impl Handle {
         self.0.way.close().await;
     }
 
+    /// Whether submissions are refused for want of room: the part of [`Self::status`] that every one of them asks for.
+    pub fn is_full(&self) -> bool {
+        self.health(None) == Health::StorageFull
+    }
+
     fn health(&self, leader: Option<u64>) -> Health {
         match self.0.consensus.state() {
             consensus::State::Stopped(why) => Health::Stopped(why),

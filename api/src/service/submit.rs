@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepcast_cluster::{Health, ProposeError};
+use stepcast_cluster::ProposeError;
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_records::simpletuner::Workload;
@@ -223,7 +223,7 @@ async fn put(
     submission: Submission,
     spec: &JobSpec,
 ) -> Result<JobId, Status> {
-    if jobs.context.handle.status().health == Health::StorageFull {
+    if jobs.context.handle.is_full() {
         return Err(status::storage_full());
     }
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
