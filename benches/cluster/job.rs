@@ -1,4 +1,4 @@
-//! The job that is submitted: a FLUX LoRA as people write it, two and a half KiB in two files, each a little different.
+//! The job that is submitted: a FLUX LoRA as people write it, two and a half KiB in two files, of a sweep over 64 settings.
 
 use anyhow::anyhow;
 use stepcast_proto::v1;
@@ -8,8 +8,15 @@ use stepcast_scheduler::ids::{RequestId, StagingId};
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::{Command, Envelope};
 
-/// What differs from job to job.
+/// What differs from job to job: the name of the run,
 const RUN: &str = "@RUN@";
+
+/// and what a person tries out, each standing in quotes in place of a number.
+const TRIED: [(&str, [u32; 4]); 3] = [
+    ("\"@STEPS@\"", [1_500, 2_000, 3_000, 4_000]),
+    ("\"@BATCH@\"", [1, 2, 4, 8]),
+    ("\"@RANK@\"", [8, 16, 32, 64]),
+];
 
 /// Pictures in each data set.
 const SAMPLES: u64 = 480;
@@ -34,6 +41,16 @@ impl Template {
         self.config.len() + self.loader.len()
     }
 
+    /// The configuration of the `number`th job: one of 64 that are tried, under a name of its own.
+    fn config(&self, run: u64, number: u64) -> String {
+        let mut config = self.config.replace(RUN, &format!("{run:08x}-{number:08}"));
+        for ((place, values), digit) in TRIED.iter().zip([1, 4, 16]) {
+            let value = values[usize::try_from(number / digit % 4).unwrap_or(0)];
+            config = config.replacen(place, &value.to_string(), 1);
+        }
+        config
+    }
+
     /// The request of the `number`th job. `run` tells apart the runs of this program against one cluster.
     pub(crate) fn request(&self, run: u64, number: u64) -> v1::SubmitJobRequest {
         let file = |role: v1::FileRole, name: &str, text: String| v1::JobFile {
@@ -41,7 +58,7 @@ impl Template {
             name: name.to_owned(),
             content: text.into_bytes(),
         };
-        let config = self.config.replace(RUN, &format!("{run:08x}-{number:08}"));
+        let config = self.config(run, number);
         v1::SubmitJobRequest {
             request_id: format!("{run:016x}{number:016x}"),
             files: vec![
@@ -64,10 +81,11 @@ impl Template {
 /// Bytes of such a job's submission as it stands in the log.
 pub(crate) fn entry_bytes() -> anyhow::Result<usize> {
     let template = Template::new();
+    let config = template.config(0, 0);
     let files = Files {
         config: File {
             name: "config.json",
-            bytes: template.config.as_bytes(),
+            bytes: config.as_bytes(),
         },
         data_backend: Some(File {
             name: "multidatabackend.json",
@@ -106,14 +124,14 @@ fn config() -> serde_json::Value {
     serde_json::json!({
         "model_family": "flux", "model_flavour": "dev", "model_type": "lora",
         "pretrained_model_name_or_path": "black-forest-labs/FLUX.1-dev",
-        "lora_type": "standard", "lora_rank": 16, "lora_alpha": 16,
+        "lora_type": "standard", "lora_rank": "@RANK@", "lora_alpha": 16,
         "output_dir": format!("output/{RUN}"), "data_backend_config": "config/multidatabackend.json",
         "optimizer": "adamw_bf16", "learning_rate": 0.000_1, "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 100,
         "mixed_precision": "bf16", "base_model_precision": "int8-quanto", "gradient_checkpointing": true,
-        "train_batch_size": 4, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0,
+        "train_batch_size": "@BATCH@", "gradient_accumulation_steps": 1, "max_grad_norm": 1.0,
         "resolution": 1024, "resolution_type": "pixel_area", "minimum_image_size": 0,
         "aspect_bucket_rounding": 2, "caption_dropout_probability": 0.05,
-        "max_train_steps": 3000, "num_train_epochs": 0,
+        "max_train_steps": "@STEPS@", "num_train_epochs": 0,
         "checkpoint_step_interval": 500, "checkpoints_total_limit": 5, "resume_from_checkpoint": "latest",
         "validation_disable": true, "disable_benchmark": true, "seed": 42,
         "push_to_hub": false, "hub_model_id": format!("style-{RUN}"),
