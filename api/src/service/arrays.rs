@@ -147,7 +147,7 @@ impl Jobs {
                 .context
                 .handle
                 .read_stale(|state| state.needs_staging(staging));
-            if !needed && let Err(error) = self.context.staging.remove(*staging).await {
+            if !needed && let Err(error) = self.context.staging.take_back(*staging).await {
                 tracing::warn!(error = ?error, "files of a sweep that was not taken are left to the sweep");
             }
         }
