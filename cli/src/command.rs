@@ -1,5 +1,6 @@
 //! Every command in a file of its own; here is the way to them.
 
+pub(crate) mod backtest;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -58,6 +59,7 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Policy(policy) => policy.run(context).await?,
         Command::Sql(sql) => sql.run(context).await?,
         Command::Records(records) => records.run(context).await?,
+        Command::Backtest(backtest) => backtest.run(context).await?,
         Command::Cluster(cluster) => cluster.run(context).await?,
         Command::Config(config) => config.run(context)?,
         Command::Simulate(simulate) => {

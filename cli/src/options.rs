@@ -109,6 +109,8 @@ pub(crate) enum Command {
     /// Adds measured figures to the records, or lists where they came from
     #[command(subcommand)]
     Records(command::records::Records),
+    /// Says how far estimates are off, on measured times that nothing is learnt from
+    Backtest(command::backtest::Backtest),
     /// Says where the cluster stands; lets nodes in and takes them out, backs up and restores
     #[command(subcommand)]
     Cluster(command::cluster::Cluster),

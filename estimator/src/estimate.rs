@@ -3,7 +3,11 @@
 mod around;
 pub mod backtest;
 mod doors;
+mod features;
 mod ladder;
+mod learned;
+mod model;
+mod physics;
 mod published;
 pub(crate) mod remembered;
 mod run;
@@ -22,6 +26,8 @@ use stepcast_records::{Estimate, GpuModel, Hardware, Note, Quantiles, UsdMicros}
 use crate::index::Index;
 use crate::price::{Day, PriceBook};
 use ladder::Ladder;
+pub(crate) use learned::of as learn;
+pub(crate) use model::Model;
 use run::Run;
 
 /// Hardware listed at most. The screen shows a few; the bound keeps one call from costing more than some milliseconds.
@@ -59,13 +65,26 @@ pub struct Ask<'a> {
 pub struct Evidence<'a> {
     records: &'a Index,
     prices: &'a PriceBook,
+    model: Option<&'a Model>,
 }
 
 impl<'a> Evidence<'a> {
     /// Records and prices, together with the published figures that come with this version.
     #[must_use]
     pub fn new(records: &'a Index, prices: &'a PriceBook) -> Self {
-        Self { records, prices }
+        Self {
+            records,
+            prices,
+            model: learned::shipped(),
+        }
+    }
+
+    /// With a model that has learnt from the records too.
+    pub(crate) fn learned(self, model: Option<&'a Model>) -> Self {
+        Self {
+            model: model.or(self.model),
+            ..self
+        }
     }
 
     /// One estimate per hardware, in the order asked for; without a list, the cheapest first.
@@ -108,6 +127,7 @@ impl<'a> Evidence<'a> {
         Ladder {
             records: self.records,
             published: published::shipped(),
+            model: self.model,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The estimator: the history in object storage, its index in memory, and the doors to both.
 
 mod follower;
+mod learner;
 mod metrics;
 mod publish;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::future::join_all;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -33,6 +34,7 @@ use crate::sql::{self, Answer};
 use crate::store::StoreConfig;
 use crate::table::{Kind, News, Table};
 pub use follower::Follower;
+use learner::Learnt;
 pub use stats::{Stats, TableStats, Work};
 
 /// One call may record so many contributions: enough for a recorder's batch many times over, few enough for one
@@ -54,6 +56,8 @@ struct Shared {
     prefixed: Arc<dyn ObjectStore>,
     tables: [Table; 2],
     index: ArcSwap<Index>,
+    /// What was learnt from the records when they were last learnt from.
+    model: ArcSwapOption<Learnt>,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
     building: Mutex<Building>,
     prices: Arc<PriceBook>,
@@ -113,6 +117,7 @@ impl Estimator {
             tables: [table(Kind::Training)?, table(Kind::Validation)?],
             prefixed: Arc::new(PrefixStore::new(Arc::clone(&store), prefix(&base)?)),
             index: ArcSwap::default(),
+            model: ArcSwapOption::empty(),
             building: Mutex::default(),
             prices: Arc::new(prices),
             remembered: Remembered::default(),

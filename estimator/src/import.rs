@@ -159,6 +159,15 @@ impl Estimator {
     }
 }
 
+/// The rows of a file with the tables' own columns, how many lines it has, and why others are none.
+///
+/// # Errors
+/// As [`Estimator::import`], the store apart.
+pub(crate) fn rows(file: &[u8]) -> Result<(Vec<Row>, usize, Reasons), Error> {
+    let read = read(Mapping::Records, file)?;
+    Ok((read.rows, read.lines, read.refused.reasons))
+}
+
 /// A name is part of an object's place, and people type it.
 fn check_name(name: &str) -> Result<(), Error> {
     let allowed =
@@ -183,6 +192,8 @@ struct Read {
 
 /// Why one line is not taken: the reason, and the cell.
 type Refused = (&'static str, String);
+/// Why lines are not taken, with how many.
+pub(crate) type Reasons = BTreeMap<&'static str, usize>;
 /// How a line becomes a row.
 type Door = fn(&Line<'_>) -> Result<Row, Refused>;
 

@@ -1,215 +1,205 @@
-//! The backtest: every measured figure estimated from the others, so that each rung's error is known, not believed.
+//! The backtest: how far estimates are off, on measurements that nothing was learnt from.
+
+mod case;
+mod mlperf;
+mod names;
+mod score;
+mod sdnext;
+mod splits;
+mod step_times;
+mod sweeps;
+mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
-use stepcast_records::{Hardware, Key, Row, TrainingKey};
+use serde::Serialize;
 
-use super::ladder::{Found, Ladder, Rungs};
-use super::width;
-use crate::index::Index;
+use super::model::Model;
+use crate::error::Error;
+use case::Case;
+pub use score::{Baselines, Score};
+pub use splits::{folds, other_hardware};
 
-/// Which rung an estimate was taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rung {
-    /// Other figures of exactly the key.
-    Exact,
-    /// The same recipe and hardware; the other figures differ in the batch size only.
-    Batch,
-    /// ... in the resolution only.
-    Resolution,
-    /// ... in the quantisation only.
-    Quantization,
-    /// The same hardware; the recipe differs in gradient checkpointing only.
-    Checkpointing,
-    /// The same shape on other hardware.
-    OtherHardware,
-    /// The nearest of all figures but those of the key itself.
-    Nearest,
-    /// The nearest of all figures of other hardware.
-    NearestElsewhere,
-    /// The ratings of the hardware and the kind of model alone.
-    Rated,
+/// How a file is written, that is which header it has; `docs/backtest.md` lists the columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Training steps, one row a configuration.
+    StepTimes,
+    /// Whole training runs of MLPerf, one row a run.
+    Mlperf,
+    /// Images of controlled sweeps, one row a configuration.
+    Sweeps,
+    /// Images that a community measured, one row a measurement.
+    Sdnext,
+    /// Rows of the estimator's own tables.
+    Records,
 }
 
-/// How wrong a rung was.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RungError {
-    /// The rung.
-    pub rung: Rung,
-    /// Figures that could be estimated from it.
-    pub figures: usize,
-    /// Half the estimates are off by less, in per cent of the truth.
-    pub median_percent: f64,
-    /// Nine in ten estimates are off by less, in per cent of the truth.
-    pub p90_percent: f64,
-    /// The middle of estimate over truth: 1 without a bias.
-    pub median_ratio: f64,
-    /// The share of truths between p10 and p90, in per cent; the aim is 80.
-    pub covered_percent: f64,
+/// What a backtest found. Shares and errors are fractions: 0.07 is 7 %.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Rows of the test file.
+    pub rows: usize,
+    /// Rows that were estimated.
+    pub used: usize,
+    /// Why the others were not, with how many.
+    pub skipped: BTreeMap<String, usize>,
+    /// Measurements that estimates were learnt from.
+    pub trained: usize,
+    /// The errors of the estimates.
+    #[serde(flatten)]
+    pub score: Score,
+    /// How many estimates rest on what.
+    pub by_basis: BTreeMap<String, usize>,
+    /// The errors of simpler ways.
+    pub baselines: Baselines,
+    #[serde(skip)]
+    answers: Vec<([f64; 3], f64)>,
 }
 
-/// One estimate beside its truth, in milliseconds.
-struct Trial {
-    truth: f64,
-    estimate: f64,
-    covered: bool,
+/// The rows of one file: those that can be used, and why the others cannot.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    rows: usize,
+    cases: Vec<Case>,
+    skipped: BTreeMap<String, usize>,
 }
 
-/// Estimates every training row from the others, rung by rung. Rows of validation are left out.
-#[must_use]
-pub fn backtest(rows: &[Row]) -> Vec<RungError> {
-    let known: Vec<(TrainingKey, Row)> = rows
-        .iter()
-        .filter_map(|row| match row.key {
-            Key::Training(key) => Some((key, *row)),
-            Key::Validation(_) => None,
-        })
-        .collect();
-    let mut trials: BTreeMap<Rung, Vec<Trial>> = BTreeMap::new();
-    for (place, (key, row)) in known.iter().enumerate() {
-        for rung in Rung::ALL {
-            if let Some(found) = rung.estimate(&known, place) {
-                let trial = Trial::new(&found, f64::from(row.avg_ms));
-                trials.entry(rung).or_default().push(trial);
-            }
-        }
-        debug_assert_eq!(row.key, Key::Training(*key));
-    }
-    trials
-        .into_iter()
-        .map(|(rung, trials)| RungError::of(rung, &trials))
-        .collect()
-}
-
-impl Rung {
-    /// Every rung.
-    pub const ALL: [Self; 9] = [
-        Self::Exact,
-        Self::Batch,
-        Self::Resolution,
-        Self::Quantization,
-        Self::Checkpointing,
-        Self::OtherHardware,
-        Self::Nearest,
-        Self::NearestElsewhere,
-        Self::Rated,
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 5] = [
+        Self::StepTimes,
+        Self::Mlperf,
+        Self::Sweeps,
+        Self::Sdnext,
+        Self::Records,
     ];
 
-    /// What a person reads.
+    /// The word on the command line.
     #[must_use]
-    pub const fn text(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Exact => "the same key",
-            Self::Batch => "another batch",
-            Self::Resolution => "another resolution",
-            Self::Quantization => "another quantisation",
-            Self::Checkpointing => "other checkpointing",
-            Self::OtherHardware => "other hardware",
-            Self::Nearest => "nearest, key left out",
-            Self::NearestElsewhere => "nearest on other hardware",
-            Self::Rated => "ratings alone",
+            Self::StepTimes => "step-times",
+            Self::Mlperf => "mlperf",
+            Self::Sweeps => "sweeps",
+            Self::Sdnext => "sdnext",
+            Self::Records => "records",
         }
     }
 
-    /// The estimate of one row from those of the others that this rung may see.
-    fn estimate(self, known: &[(TrainingKey, Row)], place: usize) -> Option<Found> {
-        let (key, _) = known[place];
-        let others = known
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != place);
-        let seen = others.filter(|(_, (other, _))| self.sees(&key, other));
-        let mut records = Index::default();
-        records.add(seen.map(|(_, (_, row))| row));
-        let published = Index::default();
-        let ladder = Ladder {
-            records: &records,
-            published: &published,
-        };
-        let rungs = ladder.of(key.shape());
-        self.climb(&rungs, key.hardware)
-    }
-
-    fn climb(
-        self,
-        rungs: &Rungs<'_, stepcast_records::TrainingShape>,
-        hardware: Hardware,
-    ) -> Option<Found> {
+    fn read(self, text: &str) -> Result<Reading, Error> {
         match self {
-            Self::Exact => rungs.exact(hardware),
-            Self::Batch | Self::Resolution | Self::Quantization => rungs.near(hardware),
-            Self::Checkpointing | Self::OtherHardware | Self::NearestElsewhere => {
-                rungs.far(hardware)
-            }
-            Self::Nearest => rungs.measured_on(hardware),
-            Self::Rated => rungs.rated(hardware),
+            Self::StepTimes => step_times::read(text),
+            Self::Mlperf => mlperf::read(text),
+            Self::Sweeps => sweeps::read(text),
+            Self::Sdnext => sdnext::read(text),
+            Self::Records => tables::read(text),
         }
-    }
-
-    /// Whether another key is one that this rung rests on.
-    fn sees(self, key: &TrainingKey, other: &TrainingKey) -> bool {
-        let mut alike = *other;
-        match self {
-            Self::Exact => {}
-            Self::Batch => alike.batch_size = key.batch_size,
-            Self::Resolution => alike.resolution = key.resolution,
-            Self::Quantization => alike.quantization = key.quantization,
-            Self::Checkpointing => {
-                let checkpointing = key.recipe.checkpointing();
-                alike.recipe = alike.recipe.with_checkpointing(checkpointing);
-            }
-            Self::OtherHardware => alike.hardware = key.hardware,
-            Self::Nearest => return other != key,
-            Self::NearestElsewhere => return other.hardware.gpu != key.hardware.gpu,
-            Self::Rated => return false,
-        }
-        alike == *key && (self == Self::Exact || other != key)
     }
 }
 
-impl Trial {
-    fn new(found: &Found, truth: f64) -> Self {
-        let (low, high) = width::factors(found.variance);
+/// Learns from the texts of some files, and from the shipped figures where wanted, then estimates every usable row
+/// of another.
+///
+/// # Errors
+/// [`Error::Config`] when a text is not of the format, or there is nothing to learn from or to estimate.
+pub fn backtest(
+    training: &[String],
+    test: &str,
+    format: Format,
+    with_shipped: bool,
+) -> Result<Report, Error> {
+    let mut known = Vec::new();
+    for text in training {
+        known.extend(format.read(text)?.cases);
+    }
+    if with_shipped {
+        known.extend(tables::shipped());
+    }
+    let asked = format.read(test)?;
+    trial(&known, asked)
+}
+
+fn trial(known: &[Case], asked: Reading) -> Result<Report, Error> {
+    let observations = case::observations(known);
+    let model = Model::learn(&observations)
+        .ok_or_else(|| Error::Config("there is nothing to learn from".into()))?;
+    let mut by_basis = BTreeMap::new();
+    let mut answers = Vec::with_capacity(asked.cases.len());
+    for case in &asked.cases {
+        let answer = model.predict(&case.point);
+        *by_basis
+            .entry(answer.novelty.basis().text().to_owned())
+            .or_default() += 1;
+        answers.push((answer.ms, case.ms));
+    }
+    Ok(Report {
+        rows: asked.rows,
+        used: asked.cases.len(),
+        skipped: asked.skipped,
+        trained: known.len(),
+        score: Score::of(&answers),
+        by_basis,
+        baselines: Baselines::of(known, &asked.cases),
+        answers,
+    })
+}
+
+impl Report {
+    /// One report of several: all answers judged together.
+    fn together(parts: Vec<Self>) -> Self {
+        let baselines = Baselines::together(parts.iter().map(|part| &part.baselines));
+        let answers: Vec<([f64; 3], f64)> =
+            parts.iter().flat_map(|part| part.answers.clone()).collect();
+        let mut by_basis = BTreeMap::new();
+        for (basis, count) in parts.iter().flat_map(|part| &part.by_basis) {
+            *by_basis.entry(basis.clone()).or_default() += count;
+        }
         Self {
-            truth,
-            estimate: found.ms,
-            covered: (found.ms * low..=found.ms * high).contains(&truth),
+            rows: answers.len(),
+            used: answers.len(),
+            skipped: BTreeMap::new(),
+            trained: parts.iter().map(|part| part.trained).max().unwrap_or(0),
+            score: Score::of(&answers),
+            by_basis,
+            baselines,
+            answers,
         }
     }
 }
 
-impl RungError {
-    fn of(rung: Rung, trials: &[Trial]) -> Self {
-        let mut errors: Vec<f64> = trials
-            .iter()
-            .map(|trial| (trial.estimate - trial.truth).abs() / trial.truth * 100.0)
-            .collect();
-        let mut ratios: Vec<f64> = trials
-            .iter()
-            .map(|trial| trial.estimate / trial.truth)
-            .collect();
-        errors.sort_by(f64::total_cmp);
-        ratios.sort_by(f64::total_cmp);
-        let covered = trials.iter().filter(|trial| trial.covered).count();
-        Self {
-            rung,
-            figures: trials.len(),
-            median_percent: share(&errors, 0.5),
-            p90_percent: share(&errors, 0.9),
-            median_ratio: share(&ratios, 0.5),
-            covered_percent: covered as f64 / trials.len().max(1) as f64 * 100.0,
+impl Reading {
+    /// Reads every line; `take` uses it or says why it cannot be used.
+    fn of<L: serde::de::DeserializeOwned>(
+        text: &str,
+        mut take: impl FnMut(&L, &mut Self) -> Result<(), &'static str>,
+    ) -> Result<Self, Error> {
+        let mut reading = Self::default();
+        let mut reader = csv::ReaderBuilder::new()
+            .comment(Some(b'#'))
+            .flexible(true)
+            .from_reader(text.as_bytes());
+        for (place, line) in reader.deserialize::<L>().enumerate() {
+            let line =
+                line.map_err(|error| Error::Config(format!("line {}: {error}", place + 2)))?;
+            reading.rows += 1;
+            if let Err(reason) = take(&line, &mut reading) {
+                *reading.skipped.entry(reason.to_owned()).or_default() += 1;
+            }
         }
+        Ok(reading)
     }
 }
 
-/// The value that this share of a sorted list does not exceed.
-fn share(sorted: &[f64], share: f64) -> f64 {
-    let place = share * (sorted.len().saturating_sub(1)) as f64;
-    sorted.get(place.round() as usize).copied().unwrap_or(0.0)
+/// A positive number.
+fn positive(text: &str) -> Option<f64> {
+    let number: f64 = text.trim().parse().ok()?;
+    (number > 0.0 && number.is_finite()).then_some(number)
 }
 
-/// The published figures that come with this version, as rows.
-#[must_use]
-pub fn published_rows() -> Vec<Row> {
-    super::published::shipped_rows()
+/// Names of groups.
+fn grouped(groups: &[Vec<&str>]) -> Vec<String> {
+    groups.iter().map(|group| group.join("\u{1f}")).collect()
 }

@@ -19,7 +19,12 @@ impl Estimator {
     /// When a named hardware does not fit the run, or none does: the fact that is missing.
     pub fn estimate(&self, ask: &Ask<'_>) -> Result<Vec<Estimate>, Missing> {
         let records = self.index();
-        let answer = || Evidence::new(&records, self.prices()).estimate(ask);
+        let learnt = self.learnt();
+        let model = learnt.as_ref().map(|learnt| &learnt.model);
+        let answer = || {
+            let evidence = Evidence::new(&records, self.prices()).learned(model);
+            evidence.estimate(ask)
+        };
         let Ask {
             workload,
             hardware,
@@ -43,8 +48,11 @@ impl Estimator {
     #[must_use]
     pub fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Quantiles> {
         let records = self.index();
+        let learnt = self.learnt();
+        let model = learnt.as_ref().map(|learnt| &learnt.model);
         let answer = || {
-            Ok::<_, Infallible>(Evidence::new(&records, self.prices()).forecast(workload, hardware))
+            let evidence = Evidence::new(&records, self.prices()).learned(model);
+            Ok::<_, Infallible>(evidence.forecast(workload, hardware))
         };
         let question = (workload.clone(), hardware);
         let Ok(forecast) = self.remembered().forecasts.get(&records, question, answer);

@@ -3,7 +3,8 @@
 //! Rungs, best first: records of exactly the key; cells of the same recipe on the same hardware; cells of the
 //! same family on any hardware; the ratings alone. Within a rung the candidate with the least variance wins, and
 //! a published figure carries more of it than a record. Every candidate is carried over by the ratio of
-//! [`Work`](super::work::Work), and leaves a note for each thing that differs.
+//! [`Work`](super::work::Work), and leaves a note for each thing that differs. Of keys that nobody measured the
+//! [`model`](super::model) has a word too: the cell says what the time rests on, both together what it is.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::sync::LazyLock;
 
 use stepcast_records::{Basis, Cell, Family, Hardware, Note, Recipe};
 
+use super::model::Model;
 use super::shape::Shape;
 use super::width;
 use super::work::{Cost, Split};
@@ -41,11 +43,17 @@ const SPEED_UNRATED: f64 = 0.5;
 /// A step and an image on the pretend device when no recording of the kind was played before.
 const REPLAY_MS: f64 = 1_000.0;
 
+/// How alike the errors of the nearest cell and of the model are: both rest on the same measurements, and the model
+/// on others besides.
+const SHARED_EVIDENCE: f64 = 0.5;
+
 /// Where the ladder stands: what was measured here, and what was published.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ladder<'a> {
     pub(super) records: &'a Index,
     pub(super) published: &'a Index,
+    /// What they teach about keys that nobody measured; `None` leaves the nearest cell alone.
+    pub(super) model: Option<&'a Model>,
 }
 
 /// The time of one step or image.
@@ -101,8 +109,39 @@ impl<'a> Ladder<'a> {
 impl<'a, S: Shape> Rungs<'a, S> {
     /// The time on a hardware from the best rung; `None` when there is nothing to go by.
     pub(super) fn on(&self, hardware: Hardware) -> Option<Found> {
-        let found = self.measured_on(hardware);
-        found.or_else(|| Some(self.rated(hardware)?.on_replay(hardware)))
+        if let Some(exact) = self.exact(hardware) {
+            return Some(exact.on_replay(hardware));
+        }
+        let nearest = self.near(hardware).or_else(|| self.far(hardware));
+        let nearest = nearest.or_else(|| self.rated(hardware))?;
+        Some(self.with_model(nearest, hardware).on_replay(hardware))
+    }
+
+    /// The nearest cell's word and the model's, each by what it is worth.
+    fn with_model(&self, mut found: Found, hardware: Hardware) -> Found {
+        let model = self.ladder.model.filter(|_| hardware.gpu.is_gpu());
+        let Some((model, point)) = model.zip(self.shape.point(hardware)) else {
+            return found;
+        };
+        let answer = model.predict(&point);
+        let disagreement = (found.ms.max(1e-3) / answer.ms[1].max(1e-3)).ln();
+        // The model knows the published figures. Of a record it may not know yet, so where a record says otherwise
+        // the model is that much less certain.
+        let news = if found.observed > 0 {
+            disagreement
+        } else {
+            0.0
+        };
+        let (near, far) = (
+            found.variance.max(1e-6),
+            answer.variance.max(1e-6) + news * news,
+        );
+        let share = near / (near + far);
+        let ln_ms = found.ms.max(1e-3).ln() - disagreement * share;
+        let both = SHARED_EVIDENCE * 2.0 * share * (1.0 - share) * (near * far).sqrt();
+        found.ms = ln_ms.exp();
+        found.variance = (1.0 - share).powi(2) * near + share.powi(2) * far + both;
+        found
     }
 
     /// The time on a hardware from the best rung on which something was measured.

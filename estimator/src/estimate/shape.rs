@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::{Cell, Checkpointing, Note, Recipe, TrainingShape, ValidationShape};
+use stepcast_records::{
+    Cell, Checkpointing, Hardware, Note, Recipe, TrainingShape, ValidationShape,
+};
 
+use super::features;
+use super::model::Point;
 use super::width;
 use super::work::Work;
 use crate::index::Shelf;
@@ -18,6 +22,8 @@ pub(super) trait Shape: Copy + Ord + 'static {
     fn of(self, recipe: Recipe) -> Self;
     /// What one step or image asks for.
     fn work(&self) -> Work;
+    /// What the model is asked; `None` for what it does not learn.
+    fn point(&self, hardware: Hardware) -> Option<Point>;
     /// The variance that carrying a time from another shape adds, the recipe apart.
     fn variance(&self, from: &Self) -> f64;
     /// The variance that carrying a time from another recipe adds.
@@ -41,6 +47,10 @@ impl Shape for TrainingShape {
 
     fn work(&self) -> Work {
         Work::of_step(self)
+    }
+
+    fn point(&self, hardware: Hardware) -> Option<Point> {
+        Some(features::of_step(self, hardware).0)
     }
 
     fn variance(&self, from: &Self) -> f64 {
@@ -91,6 +101,10 @@ impl Shape for ValidationShape {
 
     fn work(&self) -> Work {
         Work::of_image(self)
+    }
+
+    fn point(&self, _: Hardware) -> Option<Point> {
+        None
     }
 
     fn variance(&self, from: &Self) -> f64 {

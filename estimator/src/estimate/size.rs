@@ -94,6 +94,60 @@ const SIZES: [Size; 46] = [
     one("zlab_i1", 3.0),
 ];
 
+/// Layers of the network that is trained, by family: blocks of a transformer, attention blocks of a U-Net, as the
+/// published configurations have them. Launches grow with them. Families that are not listed have a usual number.
+const LAYERS: [(&str, f64); 29] = [
+    ("anima", 28.0),
+    ("auraflow", 36.0),
+    ("chroma", 57.0),
+    ("cosmos", 28.0),
+    ("flux", 57.0),
+    ("hidream", 48.0),
+    ("hunyuanvideo", 54.0),
+    ("kandinsky5_image", 50.0),
+    ("kandinsky5_video", 32.0),
+    ("kolors", 70.0),
+    ("krea2", 28.0),
+    ("longcat_image", 30.0),
+    ("longcat_video", 48.0),
+    ("ltxvideo", 28.0),
+    ("ltxvideo2", 48.0),
+    ("lumina2", 28.0),
+    ("omnigen", 32.0),
+    ("pixart", 42.0),
+    ("qwen_image", 60.0),
+    ("sana", 20.0),
+    ("sanavideo", 20.0),
+    ("sd1x", 16.0),
+    ("sd2x", 16.0),
+    ("sd3", 24.0),
+    ("sdxl", 70.0),
+    ("stable_cascade", 48.0),
+    ("wan", 40.0),
+    ("z_image", 34.0),
+    ("zlab_i1", 28.0),
+];
+/// The layers of a family that is not in the table.
+const LAYERS_USUAL: f64 = 36.0;
+
+/// Layers of a family's network.
+pub(super) fn layers(family: &str) -> f64 {
+    let known = LAYERS.iter().find(|(name, _)| *name == family);
+    known.map_or(LAYERS_USUAL, |(_, layers)| *layers)
+}
+
+/// Billions of parameters of a family's usual network, or of a flavour of it.
+pub(super) fn billions_of(family: &str, flavour: &str) -> f64 {
+    let Some(size) = SIZES.iter().find(|size| size.family == family) else {
+        return UNKNOWN;
+    };
+    let special = size
+        .flavours
+        .iter()
+        .find(|(part, _)| flavour.contains(part));
+    special.map_or(size.billions, |(_, billions)| *billions)
+}
+
 /// Billions of parameters of the network that is trained; a ControlNet's are not counted.
 pub(super) fn billions(recipe: Recipe) -> f64 {
     static BY_RECIPE: LazyLock<HashMap<Recipe, f64>> = LazyLock::new(|| {
@@ -105,15 +159,7 @@ pub(super) fn billions(recipe: Recipe) -> f64 {
 }
 
 fn look_up(recipe: Recipe) -> f64 {
-    let (family, flavour) = (recipe.family().name(), recipe.flavour());
-    let Some(size) = SIZES.iter().find(|size| size.family == family) else {
-        return UNKNOWN;
-    };
-    let special = size
-        .flavours
-        .iter()
-        .find(|(part, _)| flavour.contains(part));
-    special.map_or(size.billions, |(_, billions)| *billions)
+    billions_of(recipe.family().name(), recipe.flavour())
 }
 
 /// The weight of the optimizer's work: billions of parameters that get a gradient.

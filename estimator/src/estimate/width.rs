@@ -1,9 +1,10 @@
 //! How wrong each rung is: the spread of the logarithm of truth over estimate, one standard deviation each.
 //!
 //! The figures come from leaving one published figure out and estimating it from the others, and are set so that
-//! about eight in ten truths fall between p10 and p90. Where no figure tells, the constant says so. The backtest
-//! (`examples/backtest.rs`) over the 159 figures of the public table that have a key, nearly all of them of two
-//! machines, an H100 and an L40S; the constants of [`work`](super::work) were chosen with the same figures in view:
+//! about eight in ten truths fall between p10 and p90. Where no figure tells, the constant says so. Over the 159
+//! figures of the public table that have a key, nearly all of them of two machines, an H100 and an L40S; the
+//! constants of [`work`](super::work) were chosen with the same figures in view, and the [`model`](super::model) was
+//! left out:
 //!
 //! | rung | figures | median error | p90 | inside p10-p90 |
 //! |---|---|---|---|---|

@@ -16,6 +16,10 @@ const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(120);
 /// Between two compactions: by then a busy table has gathered some hundreds of small objects.
 const COMPACT_EVERY: Duration = Duration::from_secs(3_600);
 
+/// Between two times that everything is learnt anew, which takes a second or two of one processor. What was measured
+/// meanwhile counts as the nearest cell already.
+const LEARN_EVERY: Duration = Duration::from_secs(300);
+
 /// A task that keeps the index fresh. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Follower {
@@ -39,6 +43,8 @@ impl Drop for Follower {
 async fn run(estimator: Estimator, every: Duration) {
     let mut pause = every;
     let mut compacted = Instant::now();
+    let mut learnt = Instant::now();
+    estimator.learn_anew().await;
     loop {
         sleep(pause).await;
         pause = match estimator.refresh().await {
@@ -51,6 +57,10 @@ async fn run(estimator: Estimator, every: Duration) {
                 (pause * 2).min(FOLLOW_PAUSE_MAX.max(every))
             }
         };
+        if learnt.elapsed() >= LEARN_EVERY {
+            estimator.learn_anew().await;
+            learnt = Instant::now();
+        }
         if compacted.elapsed() >= COMPACT_EVERY {
             compacted = Instant::now();
             if let Err(error) = estimator.compact().await {

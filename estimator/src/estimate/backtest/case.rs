@@ -1,0 +1,143 @@
+//! One measurement: what the model may know of it, and what it was.
+
+use std::collections::BTreeMap;
+
+use stepcast_records::GpuModel;
+
+use super::super::model::{Observation, Point, Traits};
+use super::super::physics::{self, Asked};
+use super::names;
+
+/// Repeated measurements of one machine tell nothing more about other machines than so many do.
+const CELL_WEIGHT_MAX: f64 = 4.0;
+
+/// A measurement of a time.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) point: Point,
+    /// The truth, in milliseconds.
+    pub(super) ms: f64,
+    pub(super) weight: f64,
+    /// What the ratings say, in milliseconds.
+    pub(super) rated_ms: f64,
+    /// Groups that it belongs to, the narrowest first.
+    pub(super) groups: Vec<String>,
+    /// What must be left out together: a key, a submitter, a system.
+    pub(super) unit: String,
+    pub(super) recipe: String,
+    pub(super) gpu: String,
+}
+
+/// What a row of any of the formats says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said<'a> {
+    pub(super) recipe: &'a str,
+    pub(super) method: &'a str,
+    pub(super) gpu: &'a str,
+    pub(super) gpus: f64,
+    pub(super) quantization: [&'a str; 2],
+    pub(super) precision: &'a str,
+    pub(super) checkpointing: &'a str,
+    pub(super) settings: [&'a str; 4],
+    pub(super) batch: f64,
+    pub(super) megapixels: f64,
+    pub(super) frames: f64,
+    pub(super) repeats: f64,
+    pub(super) forward_only: bool,
+}
+
+impl Said<'_> {
+    /// The measurement, with the groups it belongs to.
+    pub(super) fn case(&self, ms: f64, unit: String, groups: Vec<String>) -> Case {
+        let gpu: Option<GpuModel> = names::gpu(self.gpu);
+        let rated = gpu.and_then(GpuModel::rated);
+        let slug = gpu.map_or_else(|| self.gpu.to_owned(), |gpu| gpu.slug().to_owned());
+        let network = names::network(self.recipe);
+        let (host_ms, compute_ms) = physics::times(&self.asked(&network), rated);
+        let traits = Traits {
+            family: network.family,
+            recipe: self.recipe,
+            method: self.method,
+            gpu: &slug,
+            gpus: self.gpus,
+            quantization: self.quantization,
+            precision: self.precision,
+            checkpointing: self.checkpointing,
+            settings: self.settings,
+            batch: self.batch,
+            megapixels: self.megapixels * self.frames,
+            billions: network.billions,
+            host_ms,
+            compute_ms,
+        };
+        Case {
+            point: Point::of(&traits, rated),
+            ms,
+            weight: 1.0,
+            rated_ms: compute_ms,
+            groups,
+            unit,
+            recipe: self.recipe.to_owned(),
+            gpu: slug.clone(),
+        }
+    }
+
+    fn asked<'a>(&self, network: &names::Network<'a>) -> Asked<'a> {
+        let trained = if self.method == "full" { 6.0 } else { 4.0 };
+        let again = if matches!(self.checkpointing, "" | "none") {
+            0.0
+        } else {
+            2.0
+        };
+        Asked {
+            family: network.family,
+            billions: network.billions,
+            layers: network.layers,
+            pixels: self.megapixels * 1e6,
+            frames: self.frames.max(1.0),
+            passes: if self.forward_only {
+                2.0
+            } else {
+                trained + again
+            },
+            samples: self.batch,
+            repeats: self.repeats,
+            forward_only: self.forward_only,
+        }
+    }
+}
+
+/// What the model learns from: measurements of one unit that it cannot tell apart are one, and count a little more.
+pub(super) fn observations(cases: &[Case]) -> Vec<Observation> {
+    let mut cells: BTreeMap<(&str, u64), (&Case, Vec<f64>, f64)> = BTreeMap::new();
+    for case in cases {
+        let cell = cells.entry((&case.unit, case.point.signature()));
+        let (_, times, weight) = cell.or_insert((case, Vec::new(), 0.0));
+        times.push(case.ms.ln());
+        *weight += case.weight;
+    }
+    let cells = cells.into_values().map(|(case, mut times, weight)| {
+        times.sort_by(f64::total_cmp);
+        let middle = times.len() / 2;
+        let median = if times.len() % 2 == 1 {
+            times[middle]
+        } else {
+            (times[middle - 1] + times[middle]) / 2.0
+        };
+        Observation {
+            point: case.point.clone(),
+            ln_ms: median,
+            weight: weight.min(CELL_WEIGHT_MAX),
+        }
+    });
+    cells.collect()
+}
+
+impl Case {
+    /// Makes a measured whole the time of one of so many parts.
+    pub(super) fn share(&mut self, parts: f64) {
+        self.ms /= parts;
+        self.rated_ms /= parts;
+        self.point.divide(parts);
+    }
+}

@@ -1,0 +1,128 @@
+//! What collections call models and GPUs, and which those are.
+
+use stepcast_records::GpuModel;
+
+use super::super::size;
+
+/// A network that a name stands for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Network<'a> {
+    /// The family in the registry, or the name itself.
+    pub(super) family: &'a str,
+    pub(super) billions: f64,
+    pub(super) layers: f64,
+}
+
+/// Beginnings of names without regard to case, spaces and punctuation; family, flavour. The first that fits counts.
+const MODELS: [(&str, &str, &str); 51] = [
+    ("acestep", "ace_step", ""),
+    ("anima", "anima", ""),
+    ("anyflow", "anima", ""),
+    ("auraflow", "auraflow", ""),
+    ("boogu", "boogu_image", ""),
+    ("cascade", "stable_cascade", ""),
+    ("stablecascade", "stable_cascade", ""),
+    ("chroma", "chroma", ""),
+    ("cosmos2", "cosmos", "2b"),
+    ("cosmos3edge", "cosmos3", "edge"),
+    ("cosmos3", "cosmos3", ""),
+    ("ernie", "ernie", ""),
+    ("blackforestlabsflux1", "flux", "dev"),
+    ("flux2", "flux2", ""),
+    ("flux", "flux", "dev"),
+    ("hidream", "hidream", "full"),
+    ("hunyuanvideo", "hunyuanvideo", ""),
+    ("ideogram", "ideogram", ""),
+    ("kandinsky5image", "kandinsky5_image", ""),
+    ("kandinsky5video2b", "kandinsky5_video", ""),
+    ("kandinsky5video", "kandinsky5_video", ""),
+    ("kolors", "kolors", ""),
+    ("krea2", "krea2", ""),
+    ("longcatimage", "longcat_image", ""),
+    ("longcatvideo", "longcat_video", ""),
+    ("ltxvideo2", "ltxvideo2", ""),
+    ("ltx2", "ltxvideo2", ""),
+    ("ltx", "ltxvideo", ""),
+    ("lumina2", "lumina2", ""),
+    ("mageflow", "mageflow", ""),
+    ("minimaxh3", "minimaxh3", ""),
+    ("omnigen", "omnigen", ""),
+    ("pixart", "pixart", "900M"),
+    ("qwenimage", "qwen_image", ""),
+    ("sanavideo", "sanavideo", ""),
+    ("sana", "sana", ""),
+    ("sd14", "sd1x", ""),
+    ("sd15", "sd1x", ""),
+    ("sd1x", "sd1x", ""),
+    ("stablediffusionv1", "sd1x", ""),
+    ("sdcontrolnet", "sd1x", ""),
+    ("sd2", "sd2x", ""),
+    ("sd35large", "sd3", "large"),
+    ("sd3", "sd3", ""),
+    ("sdxl", "sdxl", ""),
+    ("wan21t2v13b", "wan", "1.3b"),
+    ("wan", "wan", ""),
+    ("zimage", "z_image", ""),
+    ("zlab", "zlab_i1", ""),
+    ("cogvideox2b", "cogvideox", "2b"),
+    ("cogvideox", "cogvideox", "5b"),
+];
+
+/// The network that a model's or a configuration's name stands for.
+pub(super) fn network(name: &str) -> Network<'_> {
+    let letters: String = letters(name);
+    let known = MODELS.iter().find(|(start, ..)| letters.starts_with(start));
+    let (family, flavour) = known.map_or((name, ""), |&(_, family, flavour)| (family, flavour));
+    let billions = match (family, flavour) {
+        ("cogvideox", "2b") => 2.0,
+        ("cogvideox", _) => 5.0,
+        _ => size::billions_of(family, flavour),
+    };
+    Network {
+        family,
+        billions,
+        layers: size::layers(family),
+    }
+}
+
+/// The GPU that a name stands for; `None` for one without a place in the registry.
+pub(super) fn gpu(name: &str) -> Option<GpuModel> {
+    let plain = name
+        .replace("NVIDIA ", "")
+        .replace("GeForce ", "")
+        .replace("Tesla ", "");
+    let plain = plain.trim();
+    if plain.contains("MIG") || plain.contains("Laptop") {
+        return None;
+    }
+    let tries = [name, plain];
+    if let Some(gpu) = tries.iter().find_map(|name| name.parse().ok()) {
+        return Some(gpu);
+    }
+    // "L40S 48GB": the size of the memory is no part of a name where there is one size only.
+    let unsized_name: Vec<&str> = plain
+        .split(' ')
+        .filter(|word| {
+            !word
+                .trim_end_matches("GB")
+                .chars()
+                .all(|c| c.is_ascii_digit())
+                || !word.ends_with("GB")
+        })
+        .collect();
+    let unsized_name = unsized_name.join(" ");
+    unsized_name.parse().ok().or_else(|| {
+        let inner = plain.split(['(', ')']).nth(1)?;
+        inner.split(['-', ' ']).next()?.parse().ok()
+    })
+}
+
+fn letters(name: &str) -> String {
+    let kept = name.chars().filter(|c| c.is_ascii_alphanumeric());
+    kept.map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// What is left of a setting's spellings: the first word without what follows a slash or a colon.
+pub(super) fn first_word(text: &str) -> &str {
+    text.split(['/', ':']).next().unwrap_or(text).trim()
+}

@@ -1,0 +1,147 @@
+//! How far answers are off, and the same for simpler ways.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::case::Case;
+
+/// Errors as fractions of the truth. `None` where there was nothing to judge.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Score {
+    /// Half the estimates are off by less.
+    pub median_ape: Option<f64>,
+    /// Three in four are off by less.
+    pub p75_ape: Option<f64>,
+    /// Nine in ten are off by less.
+    pub p90_ape: Option<f64>,
+    /// Share of truths from p10 to p90.
+    pub inside_p10_p90: Option<f64>,
+    /// Share of truths below p90.
+    pub below_p90: Option<f64>,
+    /// Mean pinball loss of p10, p50 and p90 as a share of the truth (Koenker and Bassett 1978).
+    pub pinball: Option<f64>,
+}
+
+/// Simpler ways to the same answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Baselines {
+    /// The median of the nearest group that was measured.
+    pub group_median: Score,
+    /// The middle of measured over rated time, times the rated time.
+    pub flops_ratio: Score,
+    #[serde(skip)]
+    answers: [Vec<(f64, f64)>; 2],
+}
+
+impl Score {
+    /// Of p10, p50 and p90 beside the truth, in milliseconds.
+    pub(super) fn of(answers: &[([f64; 3], f64)]) -> Self {
+        let middles: Vec<(f64, f64)> = answers
+            .iter()
+            .map(|(answer, truth)| (answer[1], *truth))
+            .collect();
+        let mut score = Self::of_middles(&middles);
+        if answers.is_empty() {
+            return score;
+        }
+        let count = answers.len() as f64;
+        let share = |holds: &dyn Fn(&[f64; 3], f64) -> bool| {
+            answers
+                .iter()
+                .filter(|(answer, truth)| holds(answer, *truth))
+                .count() as f64
+                / count
+        };
+        score.inside_p10_p90 = Some(share(&|answer, truth| {
+            (answer[0]..=answer[2]).contains(&truth)
+        }));
+        score.below_p90 = Some(share(&|answer, truth| truth <= answer[2]));
+        let loss = |answer: &[f64; 3], truth: f64| {
+            let each = answer.iter().zip([0.1, 0.5, 0.9]).map(|(at, level)| {
+                let over = truth - at;
+                (level * over).max((level - 1.0) * over)
+            });
+            each.sum::<f64>() / 3.0 / truth
+        };
+        let losses: f64 = answers
+            .iter()
+            .map(|(answer, truth)| loss(answer, *truth))
+            .sum();
+        score.pinball = Some(losses / count);
+        score
+    }
+
+    /// Of middles beside the truth.
+    fn of_middles(answers: &[(f64, f64)]) -> Self {
+        let mut errors: Vec<f64> = answers
+            .iter()
+            .map(|(answer, truth)| (answer - truth).abs() / truth)
+            .collect();
+        errors.sort_by(f64::total_cmp);
+        Self {
+            median_ape: quantile(&errors, 0.5),
+            p75_ape: quantile(&errors, 0.75),
+            p90_ape: quantile(&errors, 0.9),
+            inside_p10_p90: None,
+            below_p90: None,
+            pinball: None,
+        }
+    }
+}
+
+impl Baselines {
+    pub(super) fn of(known: &[Case], asked: &[Case]) -> Self {
+        let mut groups: HashMap<&str, Vec<f64>> = HashMap::new();
+        let mut ratios = Vec::new();
+        for case in known {
+            for group in &case.groups {
+                groups.entry(group).or_default().push(case.ms);
+            }
+            ratios.push(case.ms / case.rated_ms);
+        }
+        ratios.sort_by(f64::total_cmp);
+        for times in groups.values_mut() {
+            times.sort_by(f64::total_cmp);
+        }
+        let ratio = quantile(&ratios, 0.5).unwrap_or(1.0);
+        let by_group = asked.iter().filter_map(|case| {
+            let times = case
+                .groups
+                .iter()
+                .find_map(|group| groups.get(group.as_str()))?;
+            Some((quantile(times, 0.5)?, case.ms))
+        });
+        let by_rating = asked.iter().map(|case| (case.rated_ms * ratio, case.ms));
+        Self::judged([by_group.collect(), by_rating.collect()])
+    }
+
+    /// Those of several tests together.
+    pub(super) fn together<'a>(parts: impl Iterator<Item = &'a Self>) -> Self {
+        let mut answers = [Vec::new(), Vec::new()];
+        for part in parts {
+            for (all, some) in answers.iter_mut().zip(&part.answers) {
+                all.extend(some);
+            }
+        }
+        Self::judged(answers)
+    }
+
+    fn judged(answers: [Vec<(f64, f64)>; 2]) -> Self {
+        Self {
+            group_median: Score::of_middles(&answers[0]),
+            flops_ratio: Score::of_middles(&answers[1]),
+            answers,
+        }
+    }
+}
+
+/// The value that this share of a sorted list does not exceed, between neighbours.
+fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let place = share * sorted.len().checked_sub(1)? as f64;
+    let (below, above) = (
+        sorted[place.floor() as usize],
+        sorted[place.ceil() as usize],
+    );
+    Some(below + (above - below) * place.fract())
+}

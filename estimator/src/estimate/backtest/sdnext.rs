@@ -1,0 +1,95 @@
+//! Images that a community measured: one row a measurement, as `inference_sdnext_community.csv` has them. Only those
+//! whose work is known count: Stable Diffusion 1.5 of 2023 at 16 bits, which made images of 512 pixels in 20 steps.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::Reading;
+use super::case::Said;
+use crate::error::Error;
+
+const STEPS: f64 = 20.0;
+
+#[derive(Deserialize)]
+struct Line {
+    timestamp: String,
+    submitter: String,
+    backend: String,
+    gpu: String,
+    gpu_count: String,
+    vram_gb: String,
+    torch: String,
+    precision: String,
+    optimization: String,
+    model_class: String,
+    os: String,
+    batch: String,
+    ms_per_image_20steps: String,
+    status: String,
+}
+
+pub(super) fn read(text: &str) -> Result<Reading, Error> {
+    let mut series: Vec<String> = Vec::new();
+    let mut reading = Reading::of(text, |line: &Line, reading| {
+        if line.status != "ok" {
+            return Err("not measured");
+        }
+        if !line.timestamp.starts_with("2023") {
+            return Err("resolution and steps not known (later than 2023)");
+        }
+        if line.precision != "fp16" {
+            return Err("precision other than fp16");
+        }
+        if !line.model_class.starts_with("sd15") {
+            return Err("another model");
+        }
+        if line.gpu.is_empty() {
+            return Err("no hardware");
+        }
+        let ms = super::positive(&line.ms_per_image_20steps).ok_or("no time")?;
+        let batch = super::positive(&line.batch).ok_or("no batch")?;
+        let device = format!("{} {}GB {}", line.gpu, line.vram_gb, line.backend);
+        let torch: Vec<&str> = line.torch.split(['.', '+']).take(2).collect();
+        let torch = torch.join(".");
+        let said = Said {
+            recipe: "sd15",
+            method: "image",
+            gpu: &line.gpu,
+            gpus: super::positive(&line.gpu_count).unwrap_or(1.0),
+            quantization: ["none", "none"],
+            precision: "fp16",
+            checkpointing: "none",
+            settings: [&line.optimization, &device, &torch, &line.os],
+            batch,
+            megapixels: 512.0 * 512.0 / 1e6,
+            frames: 1.0,
+            repeats: STEPS,
+            forward_only: true,
+        };
+        let unit = line.submitter.clone();
+        let groups = [
+            vec![&*device, &line.optimization, &line.batch],
+            vec![&line.gpu, &line.batch],
+            vec![&line.gpu],
+            vec![],
+        ];
+        let mut case = said.case(ms * batch, unit, super::grouped(&groups));
+        case.share(batch);
+        reading.cases.push(case);
+        series.push(format!(
+            "{} {device} {} {batch}",
+            line.submitter, line.optimization
+        ));
+        Ok(())
+    })?;
+    // A few people measured one machine hundreds of times: each machine's word grows with the root of that.
+    let mut counts: HashMap<&str, f64> = HashMap::new();
+    for one in &series {
+        *counts.entry(one).or_default() += 1.0;
+    }
+    for (case, one) in reading.cases.iter_mut().zip(&series) {
+        case.weight = counts[one.as_str()].powf(-0.5);
+    }
+    Ok(reading)
+}

@@ -1,0 +1,100 @@
+//! Ways to hold a part of one file back, so that one file is enough for a backtest.
+
+use std::collections::BTreeSet;
+
+use super::{Format, Reading, Report, trial};
+use crate::error::Error;
+
+/// Leaves out one part of the file after the other, each time learning from the rest; what belongs to one key,
+/// submitter or system stays together. All answers are judged together. With as many folds as there are units, each
+/// is left out alone.
+///
+/// # Errors
+/// As [`backtest`](super::backtest).
+pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Report, Error> {
+    let whole = format.read(text)?;
+    let units: BTreeSet<&str> = whole.cases.iter().map(|case| case.unit.as_str()).collect();
+    let mut units: Vec<&str> = units.into_iter().collect();
+    shuffle(&mut units, seed);
+    let folds = folds.clamp(2, units.len().max(2));
+    let parts = (0..folds).map(|fold| {
+        let out: BTreeSet<&str> = units.iter().copied().skip(fold).step_by(folds).collect();
+        out
+    });
+    let mut reports = Vec::new();
+    for out in parts {
+        let (asked, known): (Vec<_>, Vec<_>) = whole
+            .cases
+            .iter()
+            .cloned()
+            .partition(|case| out.contains(case.unit.as_str()));
+        let reading = Reading {
+            rows: asked.len(),
+            cases: asked,
+            skipped: Default::default(),
+        };
+        reports.push(trial(&known, reading)?);
+    }
+    let mut report = Report::together(reports);
+    report.rows = whole.rows;
+    report.skipped = whole.skipped;
+    Ok(report)
+}
+
+/// Learns from one hardware and, of another, only a few recipes; estimates the rest of the other. Once for each seed.
+///
+/// # Errors
+/// As [`backtest`](super::backtest), and when the file has fewer recipes on both than `anchors`.
+pub fn other_hardware(
+    text: &str,
+    format: Format,
+    [from, to]: [&str; 2],
+    anchors: usize,
+    seeds: std::ops::Range<u64>,
+) -> Result<Vec<Report>, Error> {
+    let whole = format.read(text)?;
+    let recipes_on = |gpu: &str| -> BTreeSet<&str> {
+        let there = whole.cases.iter().filter(|case| case.gpu == gpu);
+        there.map(|case| case.recipe.as_str()).collect()
+    };
+    let (here, there) = (recipes_on(from), recipes_on(to));
+    let both: Vec<&str> = here.intersection(&there).copied().collect();
+    if both.len() <= anchors {
+        return Err(Error::Config(format!(
+            "{} recipes were measured on both {from} and {to}",
+            both.len()
+        )));
+    }
+    let each = seeds.map(|seed| {
+        let mut drawn = both.clone();
+        shuffle(&mut drawn, seed);
+        drawn.truncate(anchors);
+        let (asked, known): (Vec<_>, Vec<_>) = whole
+            .cases
+            .iter()
+            .cloned()
+            .partition(|case| case.gpu == to && !drawn.contains(&case.recipe.as_str()));
+        let reading = Reading {
+            rows: asked.len(),
+            cases: asked,
+            skipped: Default::default(),
+        };
+        trial(&known, reading)
+    });
+    each.collect()
+}
+
+/// Fisher and Yates, with the numbers of splitmix64 (Steele, Lea and Flood 2014).
+fn shuffle(items: &mut [&str], seed: u64) {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    for last in (1..items.len()).rev() {
+        let other = next() % (last as u64 + 1);
+        items.swap(last, other as usize);
+    }
+}

@@ -1,0 +1,116 @@
+//! Training steps: one row a configuration, as `training_step_times.csv` has them.
+
+use serde::Deserialize;
+
+use super::case::Said;
+use super::{Reading, names};
+use crate::error::Error;
+
+#[derive(Deserialize)]
+struct Line {
+    model: String,
+    recipe: String,
+    method: String,
+    gpu: String,
+    gpu_count: String,
+    resolution_effective: String,
+    frames: String,
+    megapixels: String,
+    mp_bucket: String,
+    batch: String,
+    grad_accum: String,
+    precision: String,
+    quantization: String,
+    quant_class: String,
+    grad_checkpointing: String,
+    attention: String,
+    compile: String,
+    step_ms: String,
+    status: String,
+    quality: String,
+}
+
+pub(super) fn read(text: &str) -> Result<Reading, Error> {
+    Reading::of(text, |line: &Line, reading| {
+        if line.status != "ok" {
+            return Err("not measured");
+        }
+        let ms = super::positive(&line.step_ms).ok_or("no step time")?;
+        if !matches!(line.quality.as_str(), "A" | "B") {
+            return Err("quality below B");
+        }
+        let recipe = if line.recipe.is_empty() {
+            &line.model
+        } else {
+            &line.recipe
+        };
+        if recipe.is_empty() || line.gpu.is_empty() {
+            return Err("no model or hardware");
+        }
+        let number = |text: &str, otherwise: f64| super::positive(text).unwrap_or(otherwise);
+        let checkpointing = match names::first_word(&line.grad_checkpointing) {
+            "False" | "no" => "none",
+            "" | "True" | "on" => "layer",
+            other => other,
+        };
+        let variable = if line.resolution_effective.contains("variable") {
+            "variable shape"
+        } else {
+            ""
+        };
+        let fine = names::first_word(&line.quantization);
+        let said = Said {
+            recipe,
+            method: if line.method.is_empty() {
+                "lora"
+            } else {
+                &line.method
+            },
+            gpu: &line.gpu,
+            gpus: number(&line.gpu_count, 1.0),
+            quantization: [&line.quant_class, fine],
+            precision: &line.precision,
+            checkpointing,
+            settings: [&line.attention, &line.compile, variable, ""],
+            batch: number(&line.batch, 1.0),
+            megapixels: number(&line.megapixels, number(&line.mp_bucket, 1.0)),
+            frames: number(&line.frames, 1.0),
+            repeats: number(&line.grad_accum, 1.0),
+            forward_only: false,
+        };
+        let unit = super::grouped(&[vec![
+            recipe,
+            &line.method,
+            &line.gpu,
+            &line.gpu_count,
+            &line.resolution_effective,
+            &line.frames,
+            &line.batch,
+            &line.grad_accum,
+            &line.precision,
+            &line.quant_class,
+            checkpointing,
+        ]])
+        .concat();
+        let groups = [
+            vec![
+                recipe,
+                &line.gpu,
+                &line.quant_class,
+                checkpointing,
+                &line.mp_bucket,
+                &line.batch,
+            ],
+            vec![recipe, &line.gpu, &line.quant_class, checkpointing],
+            vec![recipe, &line.gpu, &line.quant_class],
+            vec![recipe, &line.gpu],
+            vec![recipe],
+            vec![&line.gpu],
+            vec![],
+        ];
+        reading
+            .cases
+            .push(said.case(ms, unit, super::grouped(&groups)));
+        Ok(())
+    })
+}

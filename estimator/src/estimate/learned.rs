@@ -1,0 +1,80 @@
+//! What the model has learnt from: the published figures, and the cells of the records.
+
+use std::sync::LazyLock;
+
+use stepcast_records::{Cell, Hardware, Key, Recipe, TrainingShape};
+
+use super::features;
+use super::model::{Model, Observation};
+use super::published;
+use crate::index::{Index, Shelf};
+
+/// Cells that the model learns from at most: as many as it takes in with all covariances, beside the published
+/// figures. Where there are more, every recipe on every hardware is heard before one is heard twice.
+const CELLS_MAX: usize = 768;
+/// Runs of a cell that count: more of them say more about the cell, and no more about others.
+const ROWS_MAX: u32 = 4;
+/// With so many steps a run's mean is as good as it gets; fewer count less.
+const STEPS_GOOD: f64 = 20.0;
+/// A published figure counts this much beside a run.
+const PUBLISHED_WEIGHT: f64 = 0.5;
+
+/// The model of the published figures alone.
+pub(super) fn shipped() -> Option<&'static Model> {
+    static MODEL: LazyLock<Option<Model>> = LazyLock::new(|| Model::learn(&figures()));
+    MODEL.as_ref()
+}
+
+/// The model of the published figures and the records.
+pub(crate) fn of(records: &Index) -> Option<Model> {
+    let mut observations = figures();
+    observations.extend(cells(records));
+    Model::learn(&observations)
+}
+
+fn figures() -> Vec<Observation> {
+    let rows = published::shipped_rows();
+    let each = rows.iter().filter_map(|row| match row.key {
+        Key::Training(key) => Some(Observation {
+            point: features::of_step(&key.shape(), key.hardware).0,
+            ln_ms: f64::from(row.avg_ms.max(1)).ln(),
+            weight: PUBLISHED_WEIGHT,
+        }),
+        Key::Validation(_) => None,
+    });
+    each.collect()
+}
+
+/// Cells of training on real hardware.
+fn cells(records: &Index) -> Vec<Observation> {
+    let mut shelves: Vec<(Recipe, Hardware, &Shelf)> = records
+        .shelves()
+        .filter(|(_, hardware, shelf)| hardware.gpu.is_gpu() && !shelf.training.is_empty())
+        .collect();
+    // The index has no order; what is learnt must not depend on it.
+    shelves.sort_by_key(|(recipe, hardware, _)| (*recipe, *hardware));
+    if shelves.len() > CELLS_MAX {
+        let every = shelves.len().div_ceil(CELLS_MAX);
+        shelves = shelves.into_iter().step_by(every).collect();
+    }
+    let each = (CELLS_MAX / shelves.len().max(1)).max(1);
+    let mut observations = Vec::new();
+    for (_, hardware, shelf) in shelves {
+        let mut cells: Vec<(&TrainingShape, &Cell)> = shelf.training.iter().collect();
+        cells.sort_by_key(|(shape, cell)| (std::cmp::Reverse(cell.rows()), **shape));
+        let heard = cells.into_iter().take(each);
+        observations.extend(heard.filter_map(|(shape, cell)| observation(shape, hardware, cell)));
+    }
+    observations
+}
+
+fn observation(shape: &TrainingShape, hardware: Hardware, cell: &Cell) -> Option<Observation> {
+    // The middle run rather than the mean of all: one that spilled out of memory is many times slower.
+    let ms = cell.quantile(0.5)?.max(1.0);
+    let steps = cell.count() as f64 / f64::from(cell.rows().max(1));
+    Some(Observation {
+        point: features::of_step(shape, hardware).0,
+        ln_ms: ms.ln(),
+        weight: f64::from(cell.rows().min(ROWS_MAX)) * steps / (steps + STEPS_GOOD),
+    })
+}

@@ -1,0 +1,192 @@
+//! The model: a Bayesian log-linear regression of times on what is known of a step before it runs.
+//!
+//! The logarithm of a time is that of `hypot(host, compute)`, as in [`work`](super::work), times a remainder. Host,
+//! compute and remainder each are a sum of effects with Gaussian priors around what physics say: of the family, the
+//! recipe, the GPU, the quantisation, checkpointing, their pairs and so on. Which share of a step waits for the host
+//! is thus learnt: of a recipe measured on one GPU the model knows how far it can be faster on another. For a given
+//! share the posterior has a closed form (Gauss-Newton finds the shares, from one half each, so that neither
+//! explanation is preferred to the other by where the search begins). Deviations of the priors and of the noise are
+//! learnt by expectation-maximisation, that is by marginal likelihood, and outliers weigh less, by a Student-t
+//! likelihood of [`fit::FREEDOM`] degrees.
+//!
+//! Quantiles are those of the predictive distribution, corrected by how far left-out measurements fell from it: see
+//! [`calibration`].
+
+mod calibration;
+mod dense;
+mod exact;
+mod fit;
+mod large;
+mod point;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use calibration::Calibration;
+pub(crate) use calibration::Novelty;
+pub(crate) use fit::Observation;
+use point::{Group, Part};
+pub(crate) use point::{Point, Traits};
+
+/// What was learnt.
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    places: Places,
+    /// Effects, in the order of `places`.
+    effects: Vec<f64>,
+    spread: Spread,
+    /// Prior variances by group.
+    variances: [f64; Group::COUNT],
+    /// Variance of a measurement around its expectation.
+    noise: f64,
+    calibration: Calibration,
+    recipes: HashSet<u64>,
+    gpus: HashSet<u64>,
+    pairs: HashSet<(u64, u64)>,
+}
+
+/// Where the effect of a feature stands.
+type Places = HashMap<u64, u32, BuildHasherDefault<AsIs>>;
+
+/// What is known of how uncertain the effects are.
+#[derive(Debug, Clone)]
+enum Spread {
+    /// All covariances, by rows.
+    Whole(Vec<f32>),
+    /// Variances only, where there are too many features for all pairs.
+    Diagonal(Vec<f64>),
+}
+
+/// An answer of the model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Predicted {
+    /// p10, p50 and p90 in milliseconds, calibrated.
+    pub(crate) ms: [f64; 3],
+    /// Variance of the logarithm, so that p10 and p90 are as far away as the calibrated ones on average.
+    pub(crate) variance: f64,
+    /// What of the question was measured before.
+    pub(crate) novelty: Novelty,
+}
+
+impl Model {
+    /// Learns from measurements; `None` without any.
+    pub(crate) fn learn(observations: &[Observation]) -> Option<Self> {
+        fit::fit(observations)
+    }
+
+    /// The answer to a question.
+    pub(crate) fn predict(&self, point: &Point) -> Predicted {
+        let (mut host, mut compute, mut whole) = (point.host, point.compute, 0.0);
+        let mut known: Vec<(usize, usize, f64)> = Vec::with_capacity(point.features.len());
+        let mut unknown = [(0.0, 0.0); 3];
+        for feature in &point.features {
+            let part = feature.part as usize;
+            match self.places.get(&feature.id) {
+                Some(&place) => {
+                    let place = place as usize;
+                    let effect = self.effects[place] * feature.value;
+                    match feature.part {
+                        Part::Host => host += effect,
+                        Part::Compute => compute += effect,
+                        Part::Whole => whole += effect,
+                    }
+                    known.push((place, part, feature.value));
+                }
+                None => {
+                    let variance = self.variances[feature.group.place()];
+                    unknown[part].0 += variance * feature.value * feature.value;
+                }
+            }
+        }
+        let (ln_ms, share) = joined(host, compute);
+        let weights = [1.0 - share, share, 1.0];
+        let new: f64 = unknown
+            .iter()
+            .zip(weights)
+            .map(|((variance, _), weight)| variance * weight * weight)
+            .sum();
+        for (_, part, value) in &mut known {
+            *value *= weights[*part];
+        }
+        let variance = (self.spread.of(&known) + new).max(0.0) + self.noise;
+        let novelty = self.novelty(point);
+        let deviation = variance.sqrt();
+        let reach = self.calibration.reach(novelty);
+        let ln_ms = ln_ms + whole;
+        let at = |reach: f64| (ln_ms + reach * deviation).clamp(-20.0, 40.0).exp();
+        let wide = (reach.high - reach.low) / (2.0 * calibration::NORMAL_P90) * deviation;
+        Predicted {
+            ms: [at(reach.low), at(reach.middle), at(reach.high)],
+            variance: wide * wide,
+            novelty,
+        }
+    }
+
+    fn novelty(&self, point: &Point) -> Novelty {
+        if self.pairs.contains(&(point.recipe, point.gpu)) {
+            Novelty::Known
+        } else if self.recipes.contains(&point.recipe) {
+            Novelty::OtherHardware
+        } else if self.gpus.contains(&point.gpu) {
+            Novelty::OtherRecipe
+        } else {
+            Novelty::New
+        }
+    }
+}
+
+impl Spread {
+    /// The variance of a sum of effects, each times a number.
+    fn of(&self, terms: &[(usize, usize, f64)]) -> f64 {
+        match self {
+            Self::Whole(covariances) => {
+                let size = covariances.len().isqrt();
+                let mut sum = 0.0;
+                for (at, &(row, _, a)) in terms.iter().enumerate() {
+                    let row = &covariances[row * size..(row + 1) * size];
+                    let rest: f64 = terms[at + 1..]
+                        .iter()
+                        .map(|&(column, _, b)| f64::from(row[column]) * b)
+                        .sum();
+                    sum += a * (2.0 * rest + f64::from(row[terms[at].0]) * a);
+                }
+                sum
+            }
+            Self::Diagonal(variances) => terms
+                .iter()
+                .map(|&(row, _, a)| variances[row] * a * a)
+                .sum(),
+        }
+    }
+}
+
+/// The logarithm of `hypot(host, compute)`, and the share of it that grows with compute.
+fn joined(host: f64, compute: f64) -> (f64, f64) {
+    let difference = 2.0 * (compute - host);
+    let share = 1.0 / (1.0 + (-difference).exp());
+    let larger = host.max(compute);
+    let ln = larger + 0.5 * (-difference.abs()).exp().ln_1p();
+    (ln, share)
+}
+
+/// Ids are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}

@@ -1,0 +1,232 @@
+//! Learning: the search for host and compute shares, and the deviations that the data ask for.
+
+use std::collections::HashSet;
+
+use super::calibration::Calibration;
+use super::exact;
+use super::large;
+use super::point::{GROUPS, Group, Point};
+use super::{Model, Places, Spread, joined};
+
+/// Degrees of freedom of the likelihood: a measurement five deviations off weighs a fifth of a good one.
+pub(super) const FREEDOM: f64 = 4.0;
+/// Rounds in which the shares move from one half to what the effects say.
+const ROUNDS_MOVING: usize = 4;
+/// Rounds after that.
+const ROUNDS: usize = 8;
+/// As much as so many features of a group speak for the deviation it begins with.
+const PRIOR_WEIGHT: f64 = 10.0;
+/// The deviation of a measurement to begin with.
+const NOISE_FIRST: f64 = 0.05;
+/// No measurement is better known than this: two runs of one key differ at least so much.
+const NOISE_LEAST: f64 = 0.01;
+/// With more points than this, covariances are left out and the sums are solved step by step.
+pub(super) const EXACT_MAX: usize = 1_024;
+
+/// A measurement.
+#[derive(Debug, Clone)]
+pub(crate) struct Observation {
+    pub(crate) point: Point,
+    /// The logarithm of milliseconds.
+    pub(crate) ln_ms: f64,
+    /// How much it counts beside others; 1 is usual.
+    pub(crate) weight: f64,
+}
+
+/// Observations as sparse rows: which effects they have, and how a small change of each changes the logarithm.
+pub(super) struct Rows {
+    pub(super) slopes: Vec<Vec<(u32, f64)>>,
+    pub(super) features: usize,
+}
+
+/// What solving for the effects gives.
+pub(super) struct Solved {
+    pub(super) effects: Vec<f64>,
+    /// Posterior variances of the effects.
+    pub(super) variances: Vec<f64>,
+    /// Posterior variances of the expectations of the observations.
+    pub(super) fitted: Vec<f64>,
+}
+
+pub(super) fn fit(observations: &[Observation]) -> Option<Model> {
+    if observations.is_empty() {
+        return None;
+    }
+    let mut fit = Fit::new(observations);
+    for round in 0..ROUNDS_MOVING + ROUNDS {
+        fit.step(round)?;
+    }
+    Some(fit.finished())
+}
+
+struct Fit<'a> {
+    observations: &'a [Observation],
+    places: Places,
+    groups: Vec<Group>,
+    members: [f64; Group::COUNT],
+    effects: Vec<f64>,
+    variances: [f64; Group::COUNT],
+    noise: f64,
+    weights: Vec<f64>,
+}
+
+impl<'a> Fit<'a> {
+    fn new(observations: &'a [Observation]) -> Self {
+        let mut places = Places::default();
+        let mut groups = Vec::new();
+        let mut members = [0.0; Group::COUNT];
+        for feature in observations.iter().flat_map(|seen| &seen.point.features) {
+            places.entry(feature.id).or_insert_with(|| {
+                groups.push(feature.group);
+                members[feature.group.place()] += 1.0;
+                groups.len() as u32 - 1
+            });
+        }
+        Self {
+            observations,
+            effects: vec![0.0; groups.len()],
+            places,
+            groups,
+            members,
+            variances: GROUPS.map(|(_, deviation)| deviation * deviation),
+            noise: NOISE_FIRST * NOISE_FIRST,
+            weights: observations.iter().map(|seen| seen.weight).collect(),
+        }
+    }
+
+    /// The expectation of an observation and its compute share.
+    fn expected(&self, point: &Point) -> (f64, f64) {
+        let mut parts = [point.host, point.compute, 0.0];
+        for feature in &point.features {
+            let place = self.places[&feature.id] as usize;
+            parts[feature.part as usize] += self.effects[place] * feature.value;
+        }
+        let (ln, share) = joined(parts[0], parts[1]);
+        (ln + parts[2], share)
+    }
+
+    /// Slopes at the shares, moved towards one half by `held`, and the expectations.
+    fn rows(&self, held: f64) -> (Rows, Vec<f64>) {
+        let mut expectations = Vec::with_capacity(self.observations.len());
+        let slopes = self.observations.iter().map(|seen| {
+            let (expected, share) = self.expected(&seen.point);
+            expectations.push(expected);
+            let share = 0.5 * held + share * (1.0 - held);
+            let weights = [1.0 - share, share, 1.0];
+            let features = seen.point.features.iter();
+            let slope = features.map(|feature| {
+                let place = self.places[&feature.id];
+                (place, feature.value * weights[feature.part as usize])
+            });
+            slope.collect()
+        });
+        let rows = Rows {
+            slopes: slopes.collect(),
+            features: self.groups.len(),
+        };
+        (rows, expectations)
+    }
+
+    fn priors(&self) -> Vec<f64> {
+        let groups = self.groups.iter();
+        groups.map(|group| self.variances[group.place()]).collect()
+    }
+
+    fn noises(&self) -> Vec<f64> {
+        self.weights
+            .iter()
+            .map(|weight| self.noise / weight)
+            .collect()
+    }
+
+    /// What the effects would have to explain, were the slopes exact.
+    fn targets(&self, rows: &Rows, expectations: &[f64]) -> Vec<f64> {
+        let observations = self.observations.iter();
+        let each = observations.zip(&rows.slopes).zip(expectations);
+        each.map(|((seen, slopes), expected)| {
+            let linear: f64 = slopes
+                .iter()
+                .map(|&(place, slope)| slope * self.effects[place as usize])
+                .sum();
+            seen.ln_ms - expected + linear
+        })
+        .collect()
+    }
+
+    fn step(&mut self, round: usize) -> Option<()> {
+        let held = 1.0 - (round as f64 / ROUNDS_MOVING as f64).min(1.0);
+        // The first effects are far from zero, so their shares are found in two steps.
+        for _ in 0..if round == 0 { 2 } else { 1 } {
+            let (rows, expectations) = self.rows(held);
+            let targets = self.targets(&rows, &expectations);
+            let (priors, noises) = (self.priors(), self.noises());
+            let solved = if self.observations.len() <= EXACT_MAX {
+                exact::solve(&rows, &targets, &priors, &noises)?
+            } else {
+                large::solve(&rows, &targets, &priors, &noises, &self.effects)
+            };
+            let pace = if round > 1 { 1.0 } else { 0.7 };
+            for (effect, new) in self.effects.iter_mut().zip(&solved.effects) {
+                *effect += (new - *effect) * pace;
+            }
+            if round >= ROUNDS_MOVING {
+                self.maximise(&solved);
+            }
+        }
+        Some(())
+    }
+
+    /// Deviations and weights that make what was found most likely.
+    fn maximise(&mut self, solved: &Solved) {
+        let mut squares = [0.0; Group::COUNT];
+        for ((effect, variance), group) in
+            self.effects.iter().zip(&solved.variances).zip(&self.groups)
+        {
+            squares[group.place()] += effect * effect + variance;
+        }
+        for (place, (_, deviation)) in GROUPS.iter().enumerate() {
+            let sum = squares[place] + PRIOR_WEIGHT * deviation * deviation;
+            self.variances[place] = sum / (self.members[place] + PRIOR_WEIGHT);
+        }
+        let mut sum = 0.0;
+        let mut weights = Vec::with_capacity(self.weights.len());
+        for (seen, variance) in self.observations.iter().zip(&solved.fitted) {
+            let error = seen.ln_ms - self.expected(&seen.point).0;
+            let square = error * error + variance;
+            let weight =
+                seen.weight * (FREEDOM + 1.0) / (FREEDOM + seen.weight * square / self.noise);
+            sum += weight * square;
+            weights.push(weight);
+        }
+        self.weights = weights;
+        self.noise = (sum / self.observations.len() as f64).max(NOISE_LEAST * NOISE_LEAST);
+    }
+
+    fn finished(self) -> Model {
+        let (rows, expectations) = self.rows(0.0);
+        let targets = self.targets(&rows, &expectations);
+        let (priors, noises) = (self.priors(), self.noises());
+        let points: Vec<&Point> = self.observations.iter().map(|seen| &seen.point).collect();
+        let (spread, calibration) = if self.observations.len() <= EXACT_MAX {
+            let left_out = exact::left_out(&rows, &targets, &priors, &noises, &points);
+            let spread = Spread::Whole(exact::covariances(&rows, &priors, &noises));
+            (spread, Calibration::of(&left_out))
+        } else {
+            let variances = large::variances(&rows, &priors, &noises);
+            let left_out = large::left_out(&rows, &targets, &self.effects, &variances, &noises);
+            (Spread::Diagonal(variances), Calibration::of(&left_out))
+        };
+        let pairs: HashSet<(u64, u64)> = points.iter().map(|p| (p.recipe, p.gpu)).collect();
+        Model {
+            places: self.places,
+            effects: self.effects,
+            spread,
+            variances: self.variances,
+            noise: self.noise,
+            calibration,
+            recipes: pairs.iter().map(|pair| pair.0).collect(),
+            gpus: pairs.iter().map(|pair| pair.1).collect(),
+            pairs,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What the model must do on worlds whose rules are known.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use stepcast_records::hardware::Rated;
+
+use super::fit::Rows;
+use super::*;
+
+const FAST: Rated = Rated {
+    bf16_tflops: 900.0,
+    memory_gb_per_s: 3_000.0,
+};
+const SLOW: Rated = Rated {
+    bf16_tflops: 300.0,
+    memory_gb_per_s: 1_000.0,
+};
+
+/// A recipe on one of two GPUs, the slow one a third as quick.
+fn point(recipe: &str, gpu: &str, quantization: &str, batch: f64) -> Point {
+    let (rated, compute) = if gpu == "fast" {
+        (FAST, 100.0)
+    } else {
+        (SLOW, 300.0)
+    };
+    let traits = Traits {
+        family: recipe,
+        recipe,
+        method: "lora",
+        gpu,
+        gpus: 1.0,
+        quantization: [quantization, quantization],
+        precision: "bf16",
+        checkpointing: "none",
+        settings: [""; 4],
+        batch,
+        megapixels: 1.0,
+        billions: 4.0,
+        host_ms: 200.0,
+        compute_ms: compute * batch,
+    };
+    Point::of(&traits, Some(rated))
+}
+
+fn seen(point: Point, ms: f64) -> Observation {
+    Observation {
+        point,
+        ln_ms: ms.ln(),
+        weight: 1.0,
+    }
+}
+
+/// Recipes that wait for the host, and recipes that are all arithmetic, on both GPUs.
+fn world() -> Vec<Observation> {
+    let mut world = Vec::new();
+    for number in 0..10 {
+        let (light, heavy) = (format!("light{number}"), format!("heavy{number}"));
+        let factor = 1.0 + 0.02 * f64::from(number);
+        for batch in [1.0, 2.0, 4.0] {
+            for (gpu, slower) in [("fast", 1.0), ("slow", 3.0)] {
+                world.push(seen(point(&light, gpu, "none", batch), 200.0 * factor));
+                let ms = 1_000.0 * batch * factor * slower;
+                world.push(seen(point(&heavy, gpu, "none", batch), ms));
+            }
+        }
+    }
+    world
+}
+
+#[test]
+fn nothing_is_learnt_from_nothing() {
+    assert!(Model::learn(&[]).is_none());
+}
+
+#[test]
+fn a_share_of_the_arithmetic_is_learnt_per_recipe() {
+    let mut world = world();
+    // Two new recipes, each on the fast GPU only: batches tell which of them is arithmetic.
+    for batch in [1.0, 2.0, 4.0] {
+        world.push(seen(point("light", "fast", "none", batch), 210.0));
+        world.push(seen(point("heavy", "fast", "none", batch), 1_100.0 * batch));
+    }
+    let model = Model::learn(&world).expect("a model");
+    let on_slow = |recipe, batch| model.predict(&point(recipe, "slow", "none", batch)).ms[1];
+    let (light, heavy) = (on_slow("light", 1.0), on_slow("heavy", 4.0));
+    assert!((150.0..330.0).contains(&light), "{light}");
+    assert!((9_000.0..18_000.0).contains(&heavy), "{heavy}");
+}
+
+#[test]
+fn one_spill_does_not_change_the_neighbours() {
+    let mut world = world();
+    let asked = point("heavy3", "slow", "none", 2.0);
+    let before = Model::learn(&world).expect("a model").predict(&asked).ms[1];
+    world.push(seen(point("heavy3", "slow", "none", 3.0), 9_000.0 * 40.0));
+    let after = Model::learn(&world).expect("a model").predict(&asked).ms[1];
+    assert!((after / before).ln().abs() < 0.1, "{before} {after}");
+}
+
+#[test]
+fn what_is_further_away_is_less_certain() {
+    let model = Model::learn(&world()).expect("a model");
+    let width = |point: &Point| {
+        let ms = model.predict(point).ms;
+        ms[2] / ms[0]
+    };
+    let known = width(&point("heavy1", "fast", "none", 2.0));
+    let new = width(&point("never seen", "fast", "none", 2.0));
+    let newer = width(&point("never seen", "unheard of", "nf4", 2.0));
+    assert!(known < new && new < newer, "{known} {new} {newer}");
+    let novelty = |recipe, gpu| model.predict(&point(recipe, gpu, "none", 1.0)).novelty;
+    assert_eq!(novelty("heavy1", "fast"), Novelty::Known);
+    assert_eq!(novelty("heavy1", "unheard of"), Novelty::OtherHardware);
+    assert_eq!(novelty("never seen", "fast"), Novelty::OtherRecipe);
+    assert_eq!(novelty("never seen", "unheard of"), Novelty::New);
+}
+
+/// Rows, targets, prior variances and noises of a small linear problem.
+fn problem(seed: &[f64]) -> (Rows, Vec<f64>, Vec<f64>, Vec<f64>) {
+    let count = seed.len() / 4;
+    let slopes = seed.chunks(4).take(count).enumerate().map(|(row, values)| {
+        vec![
+            (0, 1.0),
+            (1 + row as u32 % 3, values[0]),
+            (4 + row as u32 % 5, values[1]),
+        ]
+    });
+    let rows = Rows {
+        slopes: slopes.collect(),
+        features: 9,
+    };
+    let targets = seed.chunks(4).map(|values| values[2]).collect();
+    let noises = seed.chunks(4).map(|values| 0.1 + values[3].abs()).collect();
+    (rows, targets, vec![0.7; 9], noises)
+}
+
+proptest! {
+    #[test]
+    fn both_ways_to_solve_agree(seed in prop::collection::vec(-2.0f64..2.0, 48)) {
+        let (rows, targets, priors, noises) = problem(&seed);
+        let exact = exact::solve(&rows, &targets, &priors, &noises).expect("solved");
+        let large = large::solve(&rows, &targets, &priors, &noises, &[0.0; 9]);
+        for (a, b) in exact.effects.iter().zip(&large.effects) {
+            prop_assert!((a - b).abs() < 1e-3, "{a} {b}");
+        }
+        for (a, b) in exact.variances.iter().zip(&large.variances) {
+            prop_assert!(*b <= a + 1e-9, "knowing the others cannot make an effect less certain");
+        }
+    }
+
+    #[test]
+    fn leaving_out_in_closed_form_is_leaving_out(seed in prop::collection::vec(-2.0f64..2.0, 48), out in 0usize..12) {
+        let (rows, targets, priors, noises) = problem(&seed);
+        let points: Vec<Point> = (0..12).map(|n| point(&format!("r{n}"), "fast", "none", 1.0)).collect();
+        let points: Vec<&Point> = points.iter().collect();
+        let all = exact::left_out(&rows, &targets, &priors, &noises, &points);
+        let keep = |values: &[f64]| -> Vec<f64> {
+            values.iter().enumerate().filter(|(n, _)| *n != out).map(|(_, v)| *v).collect()
+        };
+        let without = Rows {
+            slopes: rows.slopes.iter().enumerate().filter(|(n, _)| *n != out).map(|(_, s)| s.clone()).collect(),
+            features: 9,
+        };
+        let kept_noises = keep(&noises);
+        let solved = exact::solve(&without, &keep(&targets), &priors, &kept_noises).expect("solved");
+        let covariances = exact::covariances(&without, &priors, &kept_noises);
+        let slopes = &rows.slopes[out];
+        let said: f64 = slopes.iter().map(|&(place, slope)| slope * solved.effects[place as usize]).sum();
+        let mut variance = noises[out];
+        for &(i, a) in slopes {
+            for &(j, b) in slopes {
+                variance += a * b * f64::from(covariances[i as usize * 9 + j as usize]);
+            }
+        }
+        let error = (targets[out] - said) / variance.sqrt();
+        prop_assert!((all[out].error() - error).abs() < 1e-3, "{} {error}", all[out].error());
+    }
+
+    #[test]
+    fn any_question_has_a_sound_answer(batch in 0.0f64..1e6, recipe in "[a-z]{0,3}", gpu in "[a-z]{0,3}") {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::learn(&world()[..8]).expect("a model"));
+        let model = &*MODEL;
+        let answer = model.predict(&point(&recipe, &gpu, "int8", batch));
+        prop_assert!(answer.ms.iter().all(|ms| ms.is_finite() && *ms > 0.0));
+        prop_assert!(answer.ms[0] <= answer.ms[1] && answer.ms[1] <= answer.ms[2]);
+        prop_assert!(answer.variance.is_finite() && answer.variance > 0.0);
+    }
+}
