@@ -14,7 +14,7 @@ mod wishes;
 mod worker;
 mod workload;
 
-pub(crate) use estimate::{estimate, hardware_list, note};
+pub(crate) use estimate::{estimates, hardware_list, note};
 pub(crate) use event::event;
 pub(crate) use job::{job, job_state, live_progress, states};
 pub(crate) use quantity::{duration_ms, timestamp_ms};

@@ -4,6 +4,7 @@ mod around;
 pub mod backtest;
 mod doors;
 mod features;
+mod frontier;
 mod ladder;
 mod learned;
 mod model;
@@ -25,6 +26,7 @@ use stepcast_records::{Estimate, GpuModel, Hardware, Note, Quantiles, UsdMicros}
 
 use crate::index::Index;
 use crate::price::{Day, PriceBook};
+pub use frontier::dominated;
 use ladder::Ladder;
 pub(crate) use learned::of as learn;
 pub(crate) use model::Model;

@@ -8,8 +8,14 @@ use tonic::Status;
 use super::quantity::{closed_code, costs, times};
 use crate::status::{bad_field, shown};
 
-/// An estimate.
-pub(crate) fn estimate(estimate: &Estimate) -> v1::Estimate {
+/// Estimates beside each other, those marked that another beats.
+pub(crate) fn estimates(estimates: &[Estimate]) -> Vec<v1::Estimate> {
+    let beaten = stepcast_estimator::estimate::dominated(estimates);
+    let each = estimates.iter().zip(beaten);
+    each.map(|(one, beaten)| estimate(one, beaten)).collect()
+}
+
+fn estimate(estimate: &Estimate, dominated: bool) -> v1::Estimate {
     v1::Estimate {
         hardware: estimate.hardware.slug(),
         basis: basis(estimate.basis).into(),
@@ -25,6 +31,7 @@ pub(crate) fn estimate(estimate: &Estimate) -> v1::Estimate {
         headline: estimate.headline(),
         notes: estimate.notes.iter().map(estimate_note).collect(),
         hardware_title: estimate.hardware.to_string(),
+        dominated,
     }
 }
 

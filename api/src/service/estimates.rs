@@ -39,7 +39,7 @@ impl Estimates {
             validation_passes: plan.validation_passes,
             validation_prompts: plan.validation.iter().map(|(_, prompts)| prompts).sum(),
             notes: reading.notes.iter().map(convert::note).collect(),
-            estimates: estimates.iter().map(convert::estimate).collect(),
+            estimates: convert::estimates(&estimates),
             prices_date: day.to_string(),
         })
     }
@@ -87,7 +87,7 @@ pub(super) async fn for_job(
     let mut estimates =
         ask(context, &spec.workload, &hardware, &offered, Day::today()).unwrap_or_default();
     estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
-    Ok(estimates.iter().map(convert::estimate).collect())
+    Ok(convert::estimates(&estimates))
 }
 
 /// A fact without which a run cannot be counted, with the person's own name for the data set.

@@ -251,7 +251,7 @@ fn table(output: &Output, all: &[Row], shown: &[&Row]) -> Table {
             evidence(row).into(),
             remark,
         ];
-        table.marked(mark, cells, dominated(row, all));
+        table.marked(mark, cells, row.dominated || row.run_time.is_none());
     }
     table
 }
@@ -337,16 +337,6 @@ fn choices(rows: &[Row]) -> Option<(&Row, Option<&Row>)> {
         best,
         fastest.filter(|fastest| !std::ptr::eq(*fastest, best)),
     ))
-}
-
-/// Whether another row is both faster and no dearer.
-fn dominated(row: &Row, all: &[Row]) -> bool {
-    let Some(time) = median(row) else { return true };
-    let cost = price(row).unwrap_or(u64::MAX);
-    all.iter().any(|other| {
-        median(other).is_some_and(|faster| faster < time)
-            && price(other).unwrap_or(u64::MAX) <= cost
-    })
 }
 
 fn footing(answer: &EstimateJobResponse) -> String {
@@ -454,12 +444,6 @@ mod tests {
                 fastest.expect("another").hardware.as_str()
             ),
             ("h100", "h100x2")
-        );
-        assert_eq!(
-            rows.iter()
-                .map(|row| dominated(row, &rows))
-                .collect::<Vec<_>>(),
-            [true, false, false]
         );
     }
 

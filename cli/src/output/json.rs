@@ -65,6 +65,7 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> Value {
             "p10": cost.p10_usd_micros, "p50": cost.p50_usd_micros, "p90": cost.p90_usd_micros,
         })),
         "price_per_hour_usd_micros": estimate.price_per_hour_usd_micros,
+        "dominated": estimate.dominated,
         "headline": estimate.headline,
         "notes": notes(&estimate.notes),
     })
