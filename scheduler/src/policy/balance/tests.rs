@@ -1,3 +1,5 @@
+//! Tests of the balance: what comes out is proved by its prices or by bounds that hold whatever the solver does.
+
 use super::*;
 
 fn work(width: f64, hours: &[f64]) -> Work {
