@@ -179,6 +179,11 @@ impl<'a> Evidence<'a> {
     }
 }
 
+/// Learns from the published figures now, which takes a moment, rather than under the first question.
+pub(crate) fn prepare() {
+    let _ = learned::shipped();
+}
+
 /// As few GPUs as the run can have: one, unless a sample is shared among several.
 fn fewest_gpus(workload: &Workload) -> u8 {
     let fits = |count: &u8| !matches!(workload.plan(*count), Err(Missing::Gpus { .. }));

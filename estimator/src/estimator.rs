@@ -103,6 +103,8 @@ impl Estimator {
                 tracing::warn!("the history is not read yet; it is tried again");
             }
         }
+        // What goes wrong here goes wrong again, and is told, when the first question is asked.
+        let _ = tokio::task::spawn_blocking(crate::estimate::prepare).await;
         Ok(estimator)
     }
 
