@@ -1,3 +1,5 @@
+//! Tests of simulations: lone jobs, every policy to its end, the same again, and files that are wrong.
+
 use super::*;
 use crate::forward::Forward;
 use crate::policy::{Aim, Policy, Preemption};
