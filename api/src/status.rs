@@ -137,8 +137,8 @@ pub(crate) fn not_found(kind: &'static str, article: &str, name: &str) -> Status
             "NO_SUCH_NODE",
             "`stepcast cluster status` lists the nodes; one that was removed does not come back",
         ),
-        "orgs" => ("NO_SUCH_ORG", "GET /v1/orgs lists the organisations"),
-        "users" => ("NO_SUCH_USER", "GET /v1/users lists the people"),
+        "orgs" => ("NO_SUCH_ORG", "`stepcast org ls` lists the organisations"),
+        "users" => ("NO_SUCH_USER", "`stepcast user ls` lists the people"),
         _ => ("NO_SUCH_TOKEN", "a revoked token is forgotten"),
     };
     let what = format!(

@@ -97,7 +97,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         && config.access_token.is_none()
         && let Some(token) = stepcast_api::first_operator_token(&handle)
     {
-        greeting += &format!("first operator: show {token} once, to POST /v1/operator\n");
+        greeting += &format!("first operator: stepcast user first {token} NAME\n");
     }
     Ok(Assembled {
         config: front_door(&config)?,

@@ -7,6 +7,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stepcast_proto::v1::accounts_service_client::AccountsServiceClient;
 use stepcast_proto::v1::cluster_service_client::ClusterServiceClient;
 use stepcast_proto::v1::estimates_service_client::EstimatesServiceClient;
 use stepcast_proto::v1::jobs_service_client::JobsServiceClient;
@@ -141,6 +142,11 @@ impl Client {
     /// Workers.
     pub(crate) fn workers(&self) -> WorkersServiceClient<Wire> {
         WorkersServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Organisations, people and tokens.
+    pub(crate) fn accounts(&self) -> AccountsServiceClient<Wire> {
+        AccountsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Records.

@@ -1,6 +1,8 @@
 //! Every command in a file of its own; here is the way to them.
 
 pub(crate) mod backtest;
+pub(crate) mod accounts;
+pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod config;
@@ -57,6 +59,10 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Workers(workers) => workers.run(context).await?,
         Command::Teams(teams) => teams.run(context).await?,
         Command::Policy(policy) => policy.run(context).await?,
+        Command::Org(org) => org.run(context).await?,
+        Command::User(user) => user.run(context).await?,
+        Command::Token(token) => token.run(context).await?,
+        Command::Audit(audit) => audit.run(context).await?,
         Command::Sql(sql) => sql.run(context).await?,
         Command::Records(records) => records.run(context).await?,
         Command::Backtest(backtest) => backtest.run(context).await?,

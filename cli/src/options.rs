@@ -104,6 +104,17 @@ pub(crate) enum Command {
     Teams(command::teams::Teams),
     /// Shows by what the cluster decides, or has it decide by something else
     Policy(command::policy::Policy),
+    /// Makes, lists and removes organisations
+    #[command(subcommand)]
+    Org(command::accounts::Org),
+    /// Lets people in and out, and says what they may do
+    #[command(subcommand)]
+    User(command::accounts::User),
+    /// Makes, lists and takes back the long-lived tokens of people
+    #[command(subcommand)]
+    Token(command::accounts::Token),
+    /// Shows what was done by whom
+    Audit(command::audit::Audit),
     /// Asks the benchmark records in SQL; without a query it prompts
     Sql(command::sql::Sql),
     /// Adds measured figures to the records, or lists where they came from
