@@ -1,8 +1,8 @@
 //! Every command in a file of its own; here is the way to them.
 
-pub(crate) mod backtest;
 pub(crate) mod accounts;
 pub(crate) mod audit;
+pub(crate) mod backtest;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod config;
