@@ -54,6 +54,7 @@ fn an_estimate_has_stable_names() {
         "setup_time_s",
         "cost_usd_micros",
         "price_per_hour_usd_micros",
+        "dominated",
         "headline",
         "notes",
     ];
@@ -155,7 +156,15 @@ fn a_waiting_job_is_shown_explained_and_cancelled() {
     let why = ring.call(&["job", "why-pending", &job, "--json"]).json();
     assert_eq!(
         keys(&why),
-        ["job", "tier", "headline", "lines", "jobs_ahead", "hints"]
+        [
+            "job",
+            "tier",
+            "headline",
+            "lines",
+            "jobs_ahead",
+            "hints",
+            "sooner"
+        ]
     );
     assert_eq!(
         ring.call(&["jobs", "--state", "pending"])

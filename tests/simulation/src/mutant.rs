@@ -38,7 +38,7 @@ macro_rules! mutants {
 mutants! {
     AckBeforeSync, "ack-before-sync",
         "A node says that its log is on disk before it is.",
-        [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree, NoPanic];
+        [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree, NodesRestart, NoPanic];
     EpochNotChecked, "epoch-not-checked",
         "A leader takes a report on an old epoch for one on the newest.",
         [OldEpochsAreRefused];
