@@ -74,7 +74,7 @@ mutants! {
         [CommittedEntriesAgree, AcknowledgedIsKept, ReadsAreLinearizable, StatesAgree, NoPanic];
     SnapshotWithoutMembers, "snapshot-without-members",
         "A snapshot does not hold who belongs to the cluster.",
-        [StatesAgree, OneLeaderATerm, CommittedEntriesAgree, NodesRestart, NoPanic];
+        [StatesAgree, OneLeaderATerm, CommittedEntriesAgree, NodesRestart, EverythingEnds, NoPanic];
     SamplesRenamed, "samples-renamed",
         "A worker sends the same samples under a new id when it had no answer.",
         [ContributionsCountOnce];
