@@ -2,12 +2,30 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stepcast_worker::stream;
+use serde_json::Value;
+use stepcast_worker::stream::{self, Line};
 
 fuzz_target!(|text: &str| {
     if let Ok(lines) = stream::read(text) {
-        let written = stream::write(&lines);
-        let again = stream::read(&written).expect("a stream that was written");
-        assert_eq!(stream::write(&again), written);
+        let again = stream::read(&stream::write(&lines)).expect("a stream that was written");
+        assert_eq!(comparable(again), comparable(lines));
     }
 });
+
+/// Without numbers that are no integers: read from text, those may come back as the one beside.
+fn comparable(mut lines: Vec<Line>) -> Vec<Line> {
+    lines
+        .iter_mut()
+        .filter_map(|line| line.body.as_mut())
+        .for_each(forget_fractions);
+    lines
+}
+
+fn forget_fractions(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => *value = Value::Null,
+        Value::Array(values) => values.iter_mut().for_each(forget_fractions),
+        Value::Object(values) => values.values_mut().for_each(forget_fractions),
+        _ => {}
+    }
+}
