@@ -46,7 +46,7 @@ pub enum Aim {
     Makespan,
     /// Jobs end as early as they can on average: the shortest remaining first.
     ShortestRemaining,
-    /// The least money with which deadlines are met.
+    /// The least money. What is to be done by a time does not come into it yet.
     Cost,
 }
 
@@ -57,7 +57,8 @@ pub enum Aim {
 pub enum Preemption {
     /// Never.
     Never,
-    /// To a job of a higher priority that finds no other place, and only then.
+    /// To a job of a higher priority that finds no other place, and only then. Not built yet: nothing yields, as with
+    /// [`Preemption::Never`].
     #[default]
     ForPriority,
     /// Whenever what is gained is worth more than what is lost: the work since the last checkpoint and a restart.
@@ -65,7 +66,7 @@ pub enum Preemption {
 }
 
 impl Default for Policy {
-    /// Running jobs are left alone, but for jobs of a higher priority.
+    /// Running jobs are left alone.
     fn default() -> Self {
         Self {
             aim: Aim::default(),
