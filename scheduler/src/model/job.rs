@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
 use super::limits::PRIORITY_STEP_MS;
-use super::{Attempt, FailureReason, JobEvent, JobSpec, Standing};
+use super::{Attempt, AttemptState, FailureReason, JobEvent, JobSpec, Outcome, Standing};
 use crate::ids::{AttemptNumber, JobId, TeamId};
 use crate::policy::Policy;
 
@@ -88,6 +88,18 @@ impl Job {
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.events.back().map_or(0, |event| event.seq)
+    }
+
+    /// Whether its last attempt ended because its worker was not heard of any more or was started anew.
+    #[must_use]
+    pub fn has_lost_its_worker(&self) -> bool {
+        let last = self.attempts.last().map(|attempt| attempt.state);
+        matches!(
+            last,
+            Some(AttemptState::Ended(
+                Outcome::LeaseExpired | Outcome::Failed(FailureReason::WorkerRestarted)
+            ))
+        )
     }
 
     /// The step of its newest checkpoint, where the next attempt resumes; 0 for none.

@@ -24,7 +24,8 @@ pub(super) fn line(job: &Job) -> Line {
         part.index = 0;
     }
     let is_again = !job.attempts.is_empty();
-    let common = (spec, terms, job.checkpoint_step(), is_again, job.cost(0));
+    let again = (job.checkpoint_step(), is_again, job.has_lost_its_worker());
+    let common = (spec, terms, again, job.cost(0));
     match postcard::to_extend(&common, Vec::with_capacity(256)) {
         Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.

@@ -144,10 +144,14 @@ impl<'a> Look<'a> {
         (entries, lines)
     }
 
-    /// Whether GPUs are kept for a job that finds none.
+    /// Whether GPUs are kept for a job that finds none. One that has lost its worker had GPUs and gets them again first: it
+    /// is not passed at all.
     ///
     /// A long job is passed for longer: it is longer held up by what it could be first to hold up.
     pub(super) fn is_due(&self, job: &Job, left: &[Option<Left>]) -> bool {
+        if job.has_lost_its_worker() {
+            return true;
+        }
         let since_ms = job.queued_ms.max(job.not_before_ms);
         let known = left.iter().flatten().filter(|left| !left.is_guess);
         let own_ms = known.map(|left| left.p50_ms).fold(f64::INFINITY, f64::min);

@@ -154,7 +154,8 @@ impl<'a> Look<'a> {
             .collect()
     }
 
-    /// The turns of those that were passed for long enough, in the order of the queue.
+    /// The turns of those that have lost their worker, and then of those that were passed for long enough, each in the
+    /// order of the queue.
     fn due<'t>(&self, entries: &[Entry<'a>], turns: &'t [Turn]) -> Vec<&'t Turn> {
         let is_due = |turn: &&Turn| {
             let entry = &entries[turn.entry];
@@ -169,7 +170,10 @@ impl<'a> Look<'a> {
             });
             due.extend(eager);
         }
-        due.sort_by_key(|turn| entries[turn.entry].place());
+        due.sort_by_key(|turn| {
+            let entry = &entries[turn.entry];
+            (!entry.job.has_lost_its_worker(), entry.place())
+        });
         due
     }
 
