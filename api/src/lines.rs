@@ -17,6 +17,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use stepcast_cluster::session::Progress;
+use stepcast_records::Quantiles;
 use stepcast_scheduler::ids::{Epoch, JobId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -103,10 +104,16 @@ impl Lines {
         });
     }
 
-    /// Takes how far a job is; says so now and then, where people look.
-    pub(crate) fn progress(&self, job: JobId, epoch: Epoch, progress: &Progress) {
+    /// Takes how far a job is and how long it still takes; says so now and then, where people look.
+    pub(crate) fn progress(
+        &self,
+        job: JobId,
+        epoch: Epoch,
+        progress: &Progress,
+        left: Option<Quantiles>,
+    ) {
         self.with(job, epoch, |book, waiting| {
-            if let Some(line) = book.pace.line(progress, Instant::now()) {
+            if let Some(line) = book.pace.line(progress, left, Instant::now()) {
                 book.push(&line, waiting);
             }
         });

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use stepcast_cluster::{Contribution, PortError, RecordSink};
 use stepcast_estimator::Estimator;
-use stepcast_records::Hardware;
+use stepcast_records::{Hardware, PhaseKind, Quantiles};
+use stepcast_scheduler::course::Course;
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::placement::{Forecast, ForecastSource};
 
@@ -19,6 +20,42 @@ impl ForecastSource for EstimatedForecasts {
         Some(Forecast {
             run_ms_p50: run_ms.p50,
             run_ms_p90: run_ms.p90,
+        })
+    }
+
+    fn course(&self, spec: &JobSpec, hardware: Hardware) -> Option<Course> {
+        let plan = spec.workload.plan(hardware.count).ok()?;
+        let phases = self.0.phases(&spec.workload, hardware);
+        let of = |kinds: &[PhaseKind]| {
+            let parts = phases.iter().filter(|phase| kinds.contains(&phase.kind));
+            let times = parts.filter_map(|phase| phase.ms);
+            times.reduce(Quantiles::plus)
+        };
+        let each = |ms: Option<Quantiles>, count: u64| {
+            let share = 1.0 / count.max(1) as f64;
+            ms.map(|ms| ms.scaled(share))
+        };
+        // An unknown part leaves the sum too small, so there is none then.
+        let known = |kind| {
+            let mut parts = phases.iter().filter(|phase| phase.kind == kind);
+            parts.all(|phase| phase.ms.is_some())
+        };
+        let all = |kind| of(&[kind]).filter(|_| known(kind));
+        use PhaseKind as Part;
+        Some(Course {
+            set_up_ms: of(&[
+                Part::Start,
+                Part::Load,
+                Part::Quantize,
+                Part::CacheText,
+                Part::CacheLatents,
+            ])?,
+            step_ms: each(all(Part::Train), plan.steps_total),
+            steps: plan.steps_total,
+            pass_ms: each(all(Part::Validate), plan.validation_passes),
+            passes: plan.validation_passes,
+            save_ms: of(&[Part::Save]).unwrap_or_default(),
+            checkpoints: plan.checkpoints,
         })
     }
 }

@@ -23,6 +23,7 @@ use object_store::local::LocalFileSystem;
 use stepcast_cluster::session::Progress;
 use stepcast_cluster::{PortError, Staging};
 use stepcast_estimator::StoreConfig;
+use stepcast_records::Quantiles;
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::model::limits::Bounds;
 use tonic::Status;
@@ -261,8 +262,14 @@ impl Staging for StagingArea {
         self.lines.append(job, epoch, lines);
     }
 
-    fn keep_progress(&self, job: JobId, epoch: Epoch, progress: &Progress) {
-        self.lines.progress(job, epoch, progress);
+    fn keep_progress(
+        &self,
+        job: JobId,
+        epoch: Epoch,
+        progress: &Progress,
+        left: Option<Quantiles>,
+    ) {
+        self.lines.progress(job, epoch, progress, left);
     }
 
     fn jobs_with_lines(&self, limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {

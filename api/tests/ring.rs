@@ -55,15 +55,53 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
     worker
         .say(v1::attach_request::Report::Log(log.clone()))
         .await;
+    let progress = v1::Progress {
+        epoch: assignment.epoch,
+        phase: v1::Phase::Loading.into(),
+        ..v1::Progress::default()
+    };
+    worker
+        .say(v1::attach_request::Report::Progress(progress))
+        .await;
+    let mut left = None;
+    let (mut seq, mut kinds, mut lines) = (0, Vec::new(), Vec::new());
+    while left.is_none() {
+        let update = watch.message().await.unwrap().unwrap();
+        match update.update.unwrap() {
+            Update::Current(current) => seq = u64::from_str_radix(&current.etag, 16).unwrap(),
+            Update::Event(event) => {
+                assert_eq!(event.seq, seq + 1);
+                seq = event.seq;
+                kinds.push(event.kind);
+            }
+            Update::Log(log) => lines.extend(log.lines),
+            Update::Progress(progress) => left = progress.remaining_time,
+        }
+    }
+    // Nothing was shown yet, so what is left is what was expected: 150 steps and what surrounds them.
+    let seconds = |times: &v1::TimeQuantiles| times.p50.as_ref().unwrap().seconds;
+    let whole =
+        before.run_time.as_ref().map_or(0, seconds) + before.setup_time.as_ref().map_or(0, seconds);
+    let told = left.as_ref().map_or(0, seconds);
+    // Each is rounded by itself.
+    assert!(
+        (whole - 10..=whole + 2).contains(&told),
+        "{told} of {whole}"
+    );
+    let mut jobs = server.jobs();
+    let running = jobs.get_job(v1::GetJobRequest {
+        name: job.name.clone(),
+    });
+    let running = running.await.unwrap().into_inner().job.unwrap();
+    let again = running
+        .progress
+        .and_then(|progress| progress.remaining_time);
+    assert!((told - 10..=told).contains(&again.as_ref().map_or(0, seconds)));
     worker.succeed(&assignment).await;
 
-    let (mut seq, mut kinds, mut lines) = (0, Vec::new(), Vec::new());
     while let Some(update) = watch.message().await.unwrap() {
         match update.update.unwrap() {
-            Update::Current(current) => {
-                assert_eq!(seq, 0, "the job itself comes first and once");
-                seq = u64::from_str_radix(&current.etag, 16).unwrap();
-            }
+            Update::Current(_) => panic!("the job itself comes first and once"),
             Update::Event(event) => {
                 assert_eq!(event.seq, seq + 1);
                 seq = event.seq;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use stepcast_scheduler::accounts::Actor;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
+use stepcast_scheduler::placement::ForecastSource;
 use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -19,7 +20,7 @@ use crate::error::{AttachError, ProposeError, ReadError};
 use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
 use crate::leader::view;
-use crate::leader::{ContributeError, Live, LiveBoard, Recorder, Session, Slot};
+use crate::leader::{ContributeError, Live, LiveBoard, Measured, Recorder, Session, Slot, millis};
 use crate::metrics::{Metrics, Moment};
 use crate::network::Way;
 use crate::ports::Contribution;
@@ -102,7 +103,17 @@ impl Handle {
 
     /// What an attempt has said of itself lately. `None` on a node that does not lead, and for an attempt long over.
     pub fn live(&self, epoch: Epoch) -> Option<Live> {
-        self.0.live.get(epoch)
+        let now = self.0.slot.borrow().as_ref().map(|leader| leader.now())?;
+        self.0.live.get(epoch, millis(now))
+    }
+
+    /// What is expected of jobs, and of those that run also what their own steps have shown as far as this node knows: what
+    /// the planner goes by, where this node leads.
+    pub fn measured(&self, forecast: Arc<dyn ForecastSource + Send + Sync>) -> Measured {
+        let now = self.0.slot.borrow().as_ref().map(|leader| leader.now());
+        // Without a leader's clock the board is empty.
+        let now = now.unwrap_or_default();
+        Measured::new(forecast, Arc::clone(&self.0.live), now, self.now_ms())
     }
 
     /// Opens a session for a registered worker, on the leader only. An earlier session of the worker is closed.

@@ -41,7 +41,7 @@ pub use error::{AttachError, ProposeError, ReadError, ReportError, StartError};
 pub use handle::Handle;
 pub use identity::{Error as IdentityError, is_node};
 pub use jobs::{JobUpdate, JobWatch};
-pub use leader::{ContributeError, LOG_LINES, Live, Reports, Session};
+pub use leader::{ContributeError, LOG_LINES, Live, Measured, Reports, Session};
 pub use network::{Network, PeerPort};
 pub use node::Node;
 pub use ports::{Clock, Contribution, HostClock, PortError, Ports, RecordSink, Staging};

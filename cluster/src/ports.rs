@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
-use stepcast_records::Sample;
+use stepcast_records::{Quantiles, Sample};
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::placement::ForecastSource;
 
@@ -56,8 +56,15 @@ pub trait Staging: Send + Sync {
     /// once; what cannot be kept is lost, and a place that keeps none need not do anything.
     fn keep_lines(&self, _job: JobId, _epoch: Epoch, _lines: &[String]) {}
 
-    /// Takes how far a job's attempt is, for those who read its lines.
-    fn keep_progress(&self, _job: JobId, _epoch: Epoch, _progress: &Progress) {}
+    /// Takes how far a job's attempt is and how long it still takes, for those who read its lines.
+    fn keep_progress(
+        &self,
+        _job: JobId,
+        _epoch: Epoch,
+        _progress: &Progress,
+        _left: Option<Quantiles>,
+    ) {
+    }
 
     /// Jobs of which lines are kept, at most `limit` of them: the ones after those of the last call.
     fn jobs_with_lines(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {

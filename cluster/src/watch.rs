@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use parking_lot::Mutex;
+use stepcast_records::Quantiles;
 use stepcast_scheduler::ids::{Epoch, JobId};
 use tokio::sync::mpsc;
 
@@ -43,6 +44,8 @@ pub enum Update<V, E> {
         epoch: Epoch,
         /// How far.
         progress: Progress,
+        /// How long it still takes, in milliseconds; `None` while nothing says.
+        left: Option<Quantiles>,
     },
     /// Lines that an attempt's trainer printed. From memory only, like progress.
     Log {
@@ -284,6 +287,7 @@ mod tests {
         Update::Progress {
             epoch: Epoch(1),
             progress,
+            left: None,
         }
     }
 

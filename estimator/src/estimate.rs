@@ -7,6 +7,7 @@ mod features;
 mod frontier;
 mod ladder;
 mod learned;
+mod memory;
 mod model;
 mod physics;
 mod published;
@@ -22,7 +23,7 @@ mod work;
 use std::collections::BTreeSet;
 
 use stepcast_records::simpletuner::{Missing, Workload};
-use stepcast_records::{Estimate, GpuModel, Hardware, Note, Quantiles, UsdMicros};
+use stepcast_records::{Estimate, GpuModel, Hardware, Note, Phase, Quantiles, UsdMicros};
 
 use crate::index::Index;
 use crate::price::{Day, PriceBook};
@@ -91,7 +92,8 @@ impl<'a> Evidence<'a> {
 
     /// One estimate per hardware, in the order asked for; without a list, the cheapest first.
     ///
-    /// A hardware that cannot hold the model is listed too, with [`Note::MemoryTight`].
+    /// A hardware that may not or cannot hold the model is listed too, with [`Note::MemoryTight`] or
+    /// [`Note::MemoryExceeded`]; without a list, one that cannot comes behind all that can.
     ///
     /// # Errors
     /// When a named hardware does not fit the run, or none does: the fact that is missing.
@@ -123,6 +125,13 @@ impl<'a> Evidence<'a> {
     pub fn forecast(&self, workload: &Workload, hardware: Hardware) -> Option<Quantiles> {
         let estimate = Run::new(self.ladder(), workload).on(hardware).ok()?;
         Some(estimate.run_ms?.plus(estimate.setup_ms.unwrap_or_default()))
+    }
+
+    /// The same run by its parts; empty when it does not fit the hardware.
+    #[must_use]
+    pub fn phases(&self, workload: &Workload, hardware: Hardware) -> Vec<Phase> {
+        let estimate = Run::new(self.ladder(), workload).on(hardware);
+        estimate.map_or_else(|_| Vec::new(), |estimate| estimate.phases)
     }
 
     fn ladder(&self) -> Ladder<'a> {
@@ -190,12 +199,13 @@ fn fewest_gpus(workload: &Workload) -> u8 {
     Hardware::COUNTS.into_iter().find(fits).unwrap_or(1)
 }
 
-/// What can run and is cheapest first; what has no number last.
-fn rank(estimate: &Estimate) -> (bool, bool, Option<UsdMicros>, u64, Hardware) {
+/// What can run and is cheapest first; what does not fit behind it, and what has no number last.
+fn rank(estimate: &Estimate) -> (bool, bool, bool, Option<UsdMicros>, u64, Hardware) {
     let run = estimate.run_ms.map(|run| run.p50);
     let cost = estimate.cost.map(|cost| cost.p50);
     (
         run.is_none(),
+        estimate.will_not_fit(),
         cost.is_none(),
         cost,
         run.unwrap_or(0),

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::hardware::{GpuModel, Hardware};
 use crate::key::{BatchSize, Precision, Quantization};
+use crate::memory::{Fit, Memory};
+use crate::phase::Phase;
 use crate::recipe::Recipe;
 use crate::resolution::HalfMegapixels;
 use crate::units::{self, UsdMicros};
@@ -101,6 +103,11 @@ pub enum Note {
         /// The GPU.
         gpu: GpuModel,
     },
+    /// The model will not fit the memory of this GPU.
+    MemoryExceeded {
+        /// The GPU.
+        gpu: GpuModel,
+    },
     /// Fewer records than a narrow interval needs: the interval is widened.
     FewRows,
     /// The times come from the pretend device.
@@ -130,6 +137,10 @@ pub struct Estimate {
     pub run_ms: Option<Quantiles>,
     /// Loading, caching and saving, shown apart and in no other number.
     pub setup_ms: Option<Quantiles>,
+    /// The whole run by what happens in it, in its order.
+    pub phases: Vec<Phase>,
+    /// The memory of each GPU that it needs; `None` for what has none, and for a run that keeps its weights elsewhere.
+    pub memory: Option<Memory>,
     /// What the run costs at the price.
     pub cost: Option<CostQuantiles>,
     /// The price of the whole hardware.
@@ -156,6 +167,18 @@ impl Quantiles {
             p10: units::cost(self.p10, price_per_hour),
             p50: units::cost(self.p50, price_per_hour),
             p90: units::cost(self.p90, price_per_hour),
+        }
+    }
+
+    /// Each of the three times by a factor that is not negative, rounded down.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        // A float too large for the integer becomes the largest one.
+        let scaled = |ms: u64| (ms as f64 * factor) as u64;
+        Self {
+            p10: scaled(self.p10),
+            p50: scaled(self.p50),
+            p90: scaled(self.p90),
         }
     }
 
@@ -213,10 +236,18 @@ impl Estimate {
             validation_ms: None,
             run_ms: None,
             setup_ms: None,
+            phases: Vec::new(),
+            memory: None,
             cost: None,
             price_usd_micros_per_hour: None,
             notes: Vec::new(),
         }
+    }
+
+    /// Whether the run needs more memory than the hardware has, as far as is known.
+    #[must_use]
+    pub fn will_not_fit(&self) -> bool {
+        self.memory.is_some_and(|memory| memory.fit == Fit::WillNot)
     }
 
     /// Sets the price of the whole hardware, and the cost that follows from it.

@@ -8,6 +8,8 @@ pub mod estimate;
 pub mod hardware;
 pub mod histogram;
 pub mod key;
+pub mod memory;
+pub mod phase;
 pub mod recipe;
 pub mod resolution;
 pub mod sample;
@@ -25,6 +27,8 @@ pub use key::{
     Accumulation, BatchSize, InferenceSteps, Key, Precision, Quantization, TrainingKey,
     TrainingShape, Unmapped, ValidationKey, ValidationShape,
 };
+pub use memory::{Fit, Memory};
+pub use phase::{Phase, PhaseKind};
 pub use recipe::{Checkpointing, Family, FrameClass, Method, Modality, Recipe};
 pub use resolution::HalfMegapixels;
 pub use sample::{Row, Sample, StepReducer, ValidationReducer};

@@ -34,6 +34,7 @@
 pub mod accounts;
 pub mod codec;
 pub mod command;
+pub mod course;
 pub mod effect;
 pub mod forward;
 pub mod ids;

@@ -2,7 +2,7 @@
 
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::Note as ReadingNote;
-use stepcast_records::{Basis, Estimate, Hardware, Note};
+use stepcast_records::{Basis, Estimate, Fit, Hardware, Memory, Note, Phase, PhaseKind};
 use tonic::Status;
 
 use super::quantity::{closed_code, costs, times};
@@ -29,9 +29,58 @@ fn estimate(estimate: &Estimate, dominated: bool) -> v1::Estimate {
         cost: estimate.cost.map(costs),
         price_per_hour_usd_micros: estimate.price_usd_micros_per_hour,
         headline: estimate.headline(),
-        notes: estimate.notes.iter().map(estimate_note).collect(),
+        notes: estimate
+            .notes
+            .iter()
+            .map(|note| estimate_note(note, estimate.memory))
+            .collect(),
         hardware_title: estimate.hardware.to_string(),
         dominated,
+        phases: estimate.phases.iter().map(phase).collect(),
+        memory: estimate.memory.map(memory),
+    }
+}
+
+fn memory(memory: Memory) -> v1::MemoryNeed {
+    let fit = match memory.fit {
+        Fit::Fits => v1::MemoryFit::Fits,
+        Fit::MayNot => v1::MemoryFit::MayNot,
+        Fit::WillNot => v1::MemoryFit::WillNot,
+    };
+    v1::MemoryNeed {
+        p10_mib: memory.need_mib_p10,
+        p50_mib: memory.need_mib_p50,
+        p90_mib: memory.need_mib_p90,
+        gpu_mib: memory.gpu_mib,
+        basis: basis(memory.basis).into(),
+        fit: fit.into(),
+    }
+}
+
+fn phase(phase: &Phase) -> v1::EstimatePhase {
+    let resolution = phase.resolution;
+    v1::EstimatePhase {
+        kind: phase_kind(phase.kind).into(),
+        half_megapixels: resolution.map(|resolution| resolution.get().into()),
+        count: phase.count,
+        time: phase.ms.map(times),
+        basis: basis(phase.basis).into(),
+        rows: phase.rows,
+        observed: phase.observed,
+    }
+}
+
+const fn phase_kind(kind: PhaseKind) -> v1::EstimatePhaseKind {
+    match kind {
+        PhaseKind::Start => v1::EstimatePhaseKind::Start,
+        PhaseKind::Load => v1::EstimatePhaseKind::Load,
+        PhaseKind::Quantize => v1::EstimatePhaseKind::Quantize,
+        PhaseKind::CacheText => v1::EstimatePhaseKind::CacheText,
+        PhaseKind::CacheLatents => v1::EstimatePhaseKind::CacheLatents,
+        PhaseKind::Train => v1::EstimatePhaseKind::Train,
+        PhaseKind::Validate => v1::EstimatePhaseKind::Validate,
+        PhaseKind::Checkpoint => v1::EstimatePhaseKind::Checkpoint,
+        PhaseKind::Save => v1::EstimatePhaseKind::Save,
     }
 }
 
@@ -72,7 +121,7 @@ const fn basis(basis: Basis) -> v1::Basis {
     }
 }
 
-fn estimate_note(note: &Note) -> v1::Note {
+fn estimate_note(note: &Note, memory: Option<Memory>) -> v1::Note {
     let text = match note {
         Note::BatchScaled { from } => format!("scaled from records of batch size {from}"),
         Note::ResolutionScaled { from } => format!("scaled from records of {from} megapixels"),
@@ -102,8 +151,14 @@ fn estimate_note(note: &Note) -> v1::Note {
         Note::SetupExcluded => "loading, caching and saving are not included".to_owned(),
         Note::NoPrice => "nobody has set a price for this hardware".to_owned(),
         Note::MemoryTight { gpu } => format!(
-            "the model may not fit the {} GiB of {gpu}",
-            gpu.memory_gib()
+            "the model may not fit the {} GiB of {gpu}{}",
+            gpu.memory_gib(),
+            needed(memory)
+        ),
+        Note::MemoryExceeded { gpu } => format!(
+            "the model will not fit the {} GiB of {gpu}{}",
+            gpu.memory_gib(),
+            needed(memory)
         ),
         Note::FewRows => "few records: the interval is widened".to_owned(),
         Note::Replay => "the times come from the pretend device".to_owned(),
@@ -112,6 +167,14 @@ fn estimate_note(note: &Note) -> v1::Note {
         code: closed_code(note),
         text,
     }
+}
+
+/// What half of such runs need, behind what is said of it.
+fn needed(memory: Option<Memory>) -> String {
+    memory.map_or_else(String::new, |memory| {
+        let gib = f64::from(memory.need_mib_p50) / 1_024.0;
+        format!(": it needs about {gib:.0} GiB")
+    })
 }
 
 const fn reading_code(note: &ReadingNote) -> &'static str {
@@ -147,12 +210,12 @@ mod tests {
     #[test]
     fn notes_have_stable_codes_and_words() {
         let hardware = Hardware::all().next().expect("the registry is not empty");
-        let told = estimate_note(&Note::HardwareScaled { from: hardware });
+        let told = estimate_note(&Note::HardwareScaled { from: hardware }, None);
         assert_eq!(
             (told.code.as_str(), told.text),
             ("HARDWARE_SCALED", format!("scaled from {hardware}"))
         );
-        assert_eq!(estimate_note(&Note::NoPrice).code, "NO_PRICE");
+        assert_eq!(estimate_note(&Note::NoPrice, None).code, "NO_PRICE");
         assert_eq!(note(&ReadingNote::Resumes).code, "RESUMES");
     }
 

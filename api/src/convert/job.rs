@@ -2,13 +2,13 @@
 
 use stepcast_cluster::session::{Phase, Progress};
 use stepcast_proto::v1;
-use stepcast_records::{Hardware, UsdMicros};
+use stepcast_records::{Hardware, Quantiles, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::Epoch;
 use stepcast_scheduler::model::{Attempt, AttemptState, Job, JobState, Outcome};
 use tonic::Status;
 
-use super::quantity::{duration_ms, timestamp_ms};
+use super::quantity::{duration_ms, times, timestamp_ms};
 use super::terms::write_standing;
 use super::wishes::spec_wishes;
 use super::workload::workload;
@@ -56,8 +56,12 @@ pub(crate) fn job(job: &Job, state: &State, now_ms: u64) -> v1::Job {
     told
 }
 
-/// How far an attempt is, as it said lately.
-pub(crate) fn live_progress(epoch: Epoch, progress: Progress) -> v1::Progress {
+/// How far an attempt is, as it said lately, and how long it still takes.
+pub(crate) fn live_progress(
+    epoch: Epoch,
+    progress: Progress,
+    left: Option<Quantiles>,
+) -> v1::Progress {
     let Progress {
         step,
         steps_total,
@@ -70,6 +74,7 @@ pub(crate) fn live_progress(epoch: Epoch, progress: Progress) -> v1::Progress {
         steps_total,
         step_ms,
         phase: self::phase(phase).into(),
+        remaining_time: left.map(times),
     }
 }
 

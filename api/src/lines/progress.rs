@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use stepcast_cluster::session::Progress;
+use stepcast_records::Quantiles;
 use tokio::time::Instant;
 
 use super::OURS;
@@ -24,7 +25,12 @@ pub(super) struct Pace {
 
 impl Pace {
     /// A line, if it is time for one.
-    pub(super) fn line(&mut self, progress: &Progress, now: Instant) -> Option<String> {
+    pub(super) fn line(
+        &mut self,
+        progress: &Progress,
+        left: Option<Quantiles>,
+        now: Instant,
+    ) -> Option<String> {
         let (step, total) = (progress.step, progress.steps_total);
         if total == 0 || step == 0 || step > total {
             return None;
@@ -40,8 +46,11 @@ impl Pace {
         let mut line = format!("{OURS} step {step} of {total} ({} %)", step * 100 / total);
         if step > first && step < total {
             let each = (now - since).as_secs_f64() / (step - first) as f64;
-            let left = Duration::from_secs_f64(each * (total - step) as f64);
-            line += &format!(", {each:.2} s a step, about {} left", words(left));
+            line += &format!(", {each:.2} s a step");
+        }
+        if let Some(left) = left.filter(|_| step < total) {
+            let left = Duration::from_millis(left.p50);
+            line += &format!(", about {} left", words(left));
         }
         Some(line)
     }
@@ -66,25 +75,29 @@ mod tests {
     #[test]
     fn a_run_is_told_of_in_parts_with_what_is_left() {
         let (mut pace, start) = (Pace::default(), Instant::now());
-        let mut at = |step: u64, seconds: u64| {
+        let mut at = |step: u64, seconds: u64, left_s: Option<u64>| {
             let progress = Progress {
                 step,
                 steps_total: 1_000,
                 step_ms: None,
                 phase: Phase::Training,
             };
-            pace.line(&progress, start + Duration::from_secs(seconds))
+            let left = left_s.map(|seconds| Quantiles::constant(seconds * 1_000));
+            pace.line(&progress, left, start + Duration::from_secs(seconds))
         };
-        assert_eq!(at(1, 0).as_deref(), Some("[stepcast] step 1 of 1000 (0 %)"));
-        assert_eq!(at(49, 48), None, "the same twentieth");
-        let line = at(101, 200);
+        assert_eq!(
+            at(1, 0, None).as_deref(),
+            Some("[stepcast] step 1 of 1000 (0 %)")
+        );
+        assert_eq!(at(49, 48, None), None, "the same twentieth");
+        let line = at(101, 200, Some(1_798));
         assert_eq!(
             line.as_deref(),
             Some("[stepcast] step 101 of 1000 (10 %), 2.00 s a step, about 29 min 58 s left")
         );
-        assert_eq!(at(151, 201), None, "too soon");
+        assert_eq!(at(151, 201, None), None, "too soon");
         assert_eq!(
-            at(1_000, 202).as_deref(),
+            at(1_000, 202, Some(0)).as_deref(),
             Some("[stepcast] step 1000 of 1000 (100 %)")
         );
     }

@@ -125,7 +125,7 @@ fn ask(
 }
 
 /// What is better comes first; what has no number comes last.
-fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, Reverse<bool>, u128) {
+fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, bool, Reverse<bool>, u128) {
     let run_ms = estimate.run_ms.map(|run| u128::from(run.p50));
     let cost = estimate.cost.map(|cost| u128::from(cost.p50.0));
     let measure = match (objective, cost, run_ms) {
@@ -136,6 +136,7 @@ fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, Reverse<bo
     };
     (
         Reverse(run_ms.is_some()),
+        estimate.will_not_fit(),
         Reverse(cost.is_some()),
         measure.unwrap_or(u128::MAX),
     )

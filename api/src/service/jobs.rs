@@ -145,9 +145,10 @@ impl Jobs {
             .read(&self.context.handle, State::clone)
             .await?;
         let forecasts = Arc::clone(&self.context.forecasts);
+        let measured = self.context.handle.measured(forecasts);
         let answer = tokio::task::spawn_blocking(move || {
-            let why = placement::explain(&state, forecasts.as_ref(), id, now_ms)?;
-            let found = sooner(&state, forecasts.as_ref(), id, now_ms);
+            let why = placement::explain(&state, &measured, id, now_ms)?;
+            let found = sooner(&state, &measured, id, now_ms);
             let mut told = convert::why(why);
             told.sooner = found
                 .iter()
@@ -272,12 +273,11 @@ impl Jobs {
         let Some(epoch) = live.map(|attempt| Epoch(attempt.epoch)) else {
             return;
         };
-        let progress = self
-            .context
-            .handle
-            .live(epoch)
-            .and_then(|live| live.progress);
-        job.progress = progress.map(|progress| convert::live_progress(epoch, progress));
+        let live = self.context.handle.live(epoch);
+        job.progress = live.and_then(|live| {
+            let progress = live.progress?;
+            Some(convert::live_progress(epoch, progress, live.left))
+        });
     }
 }
 

@@ -93,9 +93,11 @@ impl Open {
                 Told::Current(Box::new(current))
             }
             JobUpdate::Event { event, .. } => self.event(&event),
-            JobUpdate::Progress { epoch, progress } => {
-                Told::Progress(convert::live_progress(epoch, progress))
-            }
+            JobUpdate::Progress {
+                epoch,
+                progress,
+                left,
+            } => Told::Progress(convert::live_progress(epoch, progress, left)),
             JobUpdate::Log { epoch, lines } if self.logs => {
                 Told::Log(convert::log_lines(epoch, lines))
             }
@@ -159,12 +161,11 @@ impl Open {
         let mut current = handle.read_stale(|state| convert::job(job, state, now_ms));
         if let Some(attempt) = job.attempts.last() {
             let live = handle.live(attempt.epoch);
-            let progress = live
-                .as_ref()
-                .filter(|_| attempt.is_live())
-                .and_then(|live| live.progress);
-            current.progress =
-                progress.map(|progress| convert::live_progress(attempt.epoch, progress));
+            let live = live.filter(|_| attempt.is_live());
+            current.progress = live.and_then(|live| {
+                let progress = live.progress?;
+                Some(convert::live_progress(attempt.epoch, progress, live.left))
+            });
         }
         current
     }

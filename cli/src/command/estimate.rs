@@ -1,11 +1,13 @@
 //! `stepcast estimate`: what a run will take and cost on each hardware, before anything is submitted.
 
+mod detail;
+
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 use stepcast_proto::v1::{
-    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, Note, SampleCount,
+    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, MemoryFit, Note, SampleCount,
     TimeQuantiles,
 };
 
@@ -180,7 +182,7 @@ pub(crate) fn show(
     if detail {
         known[..shown]
             .iter()
-            .for_each(|row| show_detail(output, row));
+            .for_each(|row| detail::show(output, row));
     }
     output.say("");
     let hidden = answer.estimates.len() - shown;
@@ -302,7 +304,10 @@ fn evidence(row: &Row) -> String {
 
 /// The first thing to know about a row, as two or three words; that it may not fit at all goes before everything.
 fn remark(row: &Row) -> String {
-    let tight = row.notes.iter().find(|note| note.code == "MEMORY_TIGHT");
+    let tight = row
+        .notes
+        .iter()
+        .find(|note| matches!(note.code.as_str(), "MEMORY_TIGHT" | "MEMORY_EXCEEDED"));
     tight
         .or_else(|| row.notes.first())
         .map(|note| note.code.to_ascii_lowercase().replace('_', " "))
@@ -320,9 +325,18 @@ fn price(row: &Row) -> Option<u64> {
     row.cost.as_ref().map(|cost| cost.p50_usd_micros)
 }
 
-/// The row to take unless told otherwise, and the fastest one if that is another.
+/// Whether the hardware holds the run, as far as is known.
+fn fits(row: &Row) -> bool {
+    let memory = row.memory.as_ref();
+    memory.is_none_or(|memory| memory.fit() != MemoryFit::WillNot)
+}
+
+/// The row to take unless told otherwise, and the fastest one if that is another. What does not fit is neither.
 fn choices(rows: &[Row]) -> Option<(&Row, Option<&Row>)> {
-    let known = || rows.iter().filter(|row| median(row).is_some());
+    let known = || {
+        let rows = rows.iter().filter(|row| fits(row));
+        rows.filter(|row| median(row).is_some())
+    };
     let cheapest = known()
         .filter(|row| price(row).is_some())
         .min_by_key(|row| price(row));
@@ -375,35 +389,6 @@ pub(crate) fn show_notes(output: &Output, notes: &[Note]) {
     }
 }
 
-fn show_detail(output: &Output, row: &Row) {
-    output.say("");
-    output.say(format!(
-        "{}  {}  {}",
-        Tone::Strong.paint(title(row)),
-        evidence(row),
-        counted(row.steps_observed, "step", "steps")
-    ));
-    let parts = [
-        ("training", row.train_time.as_ref()),
-        ("validation", row.validation_time.as_ref()),
-        ("run", row.run_time.as_ref()),
-        ("set-up", row.setup_time.as_ref()),
-    ];
-    for (name, times) in parts {
-        let middle = point(times, |times| times.p50, time::span);
-        output.say(format!(
-            "  {name:<12}{middle:>9}  {}",
-            times.map_or_else(String::new, range)
-        ));
-    }
-    if let Some(price) = row.price_per_hour_usd_micros {
-        output.say(format!("  {:<12}{:>9}  an hour", "price", dollars(price)));
-    }
-    for note in &row.notes {
-        output.say(format!("  {} {}", output.signs.mark(Mark::Dot), note.text));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,6 +429,21 @@ mod tests {
                 fastest.expect("another").hardware.as_str()
             ),
             ("h100", "h100x2")
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_chosen_however_cheap() {
+        let mut small = row("rtx4090", 9000, 100);
+        small.memory = Some(stepcast_proto::v1::MemoryNeed {
+            fit: MemoryFit::WillNot.into(),
+            ..Default::default()
+        });
+        assert!(choices(std::slice::from_ref(&small)).is_none());
+        let rows = [small, row("h100", 4680, 310)];
+        assert_eq!(
+            choices(&rows).map(|(best, _)| best.hardware.as_str()),
+            Some("h100")
         );
     }
 

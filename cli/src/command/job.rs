@@ -186,6 +186,7 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
             doing.push_str(&format!(", step {step} of {total}"));
         }
         line("doing", doing);
+        line("left", jobs::left_range(job).unwrap_or_default());
     }
     line("failed by", words(&job.failure_reason));
     line(

@@ -234,12 +234,16 @@ pub(crate) fn phase_words(phase: stepcast_proto::v1::Phase) -> &'static str {
     }
 }
 
-/// Seconds of training left, at the pace of the last step.
+/// Seconds left, as the leader tells it; from a server that does not, at the pace of the last step.
 pub(crate) fn left(job: &Job) -> Option<f64> {
     let progress = job
         .progress
         .as_ref()
         .filter(|_| job.state() == JobState::Running)?;
+    if let Some(times) = &progress.remaining_time {
+        let left = time::seconds(times.p50.as_ref()?);
+        return (left > 0.0).then_some(left);
+    }
     let steps = progress.steps_total.saturating_sub(progress.step);
     if steps == 0 {
         return None;
@@ -247,6 +251,21 @@ pub(crate) fn left(job: &Job) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
     let steps = steps as f64;
     Some(steps * progress.step_ms? / 1e3)
+}
+
+/// What is left with its interval: `25m (22m-31m)`.
+pub(crate) fn left_range(job: &Job) -> Option<String> {
+    let left = time::rough_span(left(job)?);
+    let times = job.progress.as_ref()?.remaining_time.as_ref();
+    let range = times.and_then(|times| times.p10.zip(times.p90));
+    Some(match range {
+        Some((low, high)) => format!(
+            "{left} ({}-{})",
+            time::short_span(time::seconds(&low)),
+            time::short_span(time::seconds(&high))
+        ),
+        None => left,
+    })
 }
 
 fn summary(jobs: &[Job], more: bool) -> String {
@@ -315,6 +334,22 @@ mod tests {
         );
         assert_eq!(place(&job, job.attempts.last()), "w1 x1");
         assert!((left(&job).expect("known") - 1903.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn what_the_leader_says_is_left_counts() {
+        let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let mut job = running();
+        let progress = job.progress.as_mut().expect("given");
+        progress.remaining_time = Some(stepcast_proto::v1::TimeQuantiles {
+            p10: span(1_300),
+            p50: span(1_500),
+            p90: span(5_000),
+        });
+        assert_eq!(left(&job), Some(1_500.0));
+        assert_eq!(left_range(&job).as_deref(), Some("25m (22m-1h23)"));
+        job.state = JobState::Succeeded.into();
+        assert_eq!(left_range(&job), None);
     }
 
     #[test]

@@ -282,10 +282,15 @@ impl<'output> Watcher<'output> {
             .step_ms
             .map(|ms| format!(", {} s/step", time::step(ms / 1e3)))
             .unwrap_or_default();
+        let left = progress.remaining_time.as_ref();
+        let left = left
+            .and_then(|times| times.p50.as_ref())
+            .map(|left| format!(", {} left", time::rough_span(time::seconds(left))))
+            .unwrap_or_default();
         let (step, total) = (count(progress.step), count(progress.steps_total));
         let id = json::id(&self.job.name);
         self.output.data(&format!(
-            "{} job {id} step {step} of {total} ({}%){pace}\n",
+            "{} job {id} step {step} of {total} ({}%){pace}{left}\n",
             time::clock(None),
             tenth * 10
         ))
@@ -387,7 +392,10 @@ impl<'output> Watcher<'output> {
     fn stage(&self, progress: &Progress) -> String {
         let name = phase_words(progress.phase());
         if progress.steps_total == 0 || progress.step == 0 {
-            return name.to_owned();
+            return match jobs::left_range(&self.job) {
+                Some(left) => format!("{name}   {left} left"),
+                None => name.to_owned(),
+            };
         }
         let bar = bar(progress.step, progress.steps_total);
         let steps = format!("{} / {}", count(progress.step), count(progress.steps_total));
@@ -395,8 +403,8 @@ impl<'output> Watcher<'output> {
             .step_ms
             .map(|ms| format!("   {} s/step", time::step(ms / 1e3)))
             .unwrap_or_default();
-        let left = jobs::left(&self.job)
-            .map(|left| format!("   {} left", time::rough_span(left)))
+        let left = jobs::left_range(&self.job)
+            .map(|left| format!("   {left} left"))
             .unwrap_or_default();
         format!("{name} {bar} {steps}{pace}{left}")
     }

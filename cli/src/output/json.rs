@@ -61,6 +61,13 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> Value {
         "validation_time_s": quantiles(estimate.validation_time.as_ref()),
         "run_time_s": quantiles(estimate.run_time.as_ref()),
         "setup_time_s": quantiles(estimate.setup_time.as_ref()),
+        "phases": estimate.phases.iter().map(phase).collect::<Vec<_>>(),
+        "memory": estimate.memory.as_ref().map(|memory| json!({
+            "need_mib": { "p10": memory.p10_mib, "p50": memory.p50_mib, "p90": memory.p90_mib },
+            "gpu_mib": memory.gpu_mib,
+            "basis": bare(memory.basis().as_str_name(), "BASIS_"),
+            "fit": bare(memory.fit().as_str_name(), "MEMORY_FIT_"),
+        })),
         "cost_usd_micros": estimate.cost.as_ref().map(|cost| json!({
             "p10": cost.p10_usd_micros, "p50": cost.p50_usd_micros, "p90": cost.p90_usd_micros,
         })),
@@ -68,6 +75,18 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> Value {
         "dominated": estimate.dominated,
         "headline": estimate.headline,
         "notes": notes(&estimate.notes),
+    })
+}
+
+fn phase(phase: &v1::EstimatePhase) -> Value {
+    json!({
+        "kind": bare(phase.kind().as_str_name(), "ESTIMATE_PHASE_KIND_"),
+        "half_megapixels": phase.half_megapixels,
+        "count": phase.count,
+        "time_s": quantiles(phase.time.as_ref()),
+        "basis": bare(phase.basis().as_str_name(), "BASIS_"),
+        "rows": phase.rows,
+        "observed": phase.observed,
     })
 }
 
@@ -188,6 +207,7 @@ pub(crate) fn progress(progress: &v1::Progress) -> Value {
         "steps_total": progress.steps_total,
         "step_ms": progress.step_ms,
         "phase": bare(progress.phase().as_str_name(), "PHASE_"),
+        "remaining_time_s": quantiles(progress.remaining_time.as_ref()),
     })
 }
 

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepcast_scheduler::ids::WorkerId;
+use stepcast_records::Quantiles;
+use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
 
 use super::leases::Leases;
-use super::live::LiveBoard;
+use super::live::{Begun, LiveBoard};
+use super::measured::{Measured, millis};
 use super::orders::Sessions;
 use super::signals::Signals;
 use super::view;
@@ -20,7 +22,7 @@ use crate::ports::Ports;
 use crate::proposer::{Outcome, Proposer};
 use crate::replica::Replicated;
 use crate::runtime::Runtime;
-use crate::session::Parting;
+use crate::session::{Parting, Progress};
 
 /// One leadership.
 pub(crate) struct Leader {
@@ -69,6 +71,36 @@ impl Leader {
     /// The leader's monotonic time.
     pub(crate) fn now(&self) -> Duration {
         self.ports.clock.monotonic()
+    }
+
+    /// What is expected and measured, as of now.
+    pub(crate) fn measured(&self) -> Measured {
+        let forecast = Arc::clone(&self.ports.forecast);
+        let stamp_ms = self.proposer.now_ms();
+        Measured::new(forecast, Arc::clone(&self.live), self.now(), stamp_ms)
+    }
+
+    /// Takes how far an attempt is; gives back how long it still takes.
+    pub(crate) fn heard(&self, job: JobId, epoch: Epoch, progress: Progress) -> Option<Quantiles> {
+        let now_ms = millis(self.now());
+        if !self.live.is_timed(epoch)
+            && let Some(begun) = self.begun(epoch, now_ms)
+        {
+            self.live.begin(job, epoch, begun);
+        }
+        self.live.progress(job, epoch, progress, now_ms)
+    }
+
+    /// What is known of an attempt before it has said anything.
+    fn begun(&self, epoch: Epoch, now_ms: u64) -> Option<Begun> {
+        let running = self.replicated.read(|state| view::running(state, epoch))?;
+        let ran_ms = self.proposer.now_ms().saturating_sub(running.since_ms);
+        Some(Begun {
+            hardware: running.hardware,
+            course: self.ports.forecast.course(&running.spec, running.hardware),
+            at_ms: now_ms.saturating_sub(ran_ms),
+            step: running.step,
+        })
     }
 
     /// A lease's length as workers are told it.

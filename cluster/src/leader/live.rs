@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
+use stepcast_records::{Hardware, Quantiles};
+use stepcast_scheduler::course::{Course, Doing, Heard, Pace};
 use stepcast_scheduler::ids::{Epoch, JobId};
 
-use crate::session::Progress;
+use crate::session::{Phase, Progress};
 
 /// Lines kept of one attempt: what a person scrolls through.
 pub const LOG_LINES: usize = 500;
@@ -29,6 +31,8 @@ pub struct Live {
     pub job: JobId,
     /// How far it is, once it has said so.
     pub progress: Option<Progress>,
+    /// How long it still takes, in milliseconds, by what was expected and by what it has shown; `None` while neither says.
+    pub left: Option<Quantiles>,
     /// The newest lines its trainer printed, oldest first.
     pub lines: VecDeque<String>,
 }
@@ -36,32 +40,119 @@ pub struct Live {
 /// All attempts that have said something.
 #[derive(Debug, Default)]
 pub(crate) struct LiveBoard {
-    attempts: Mutex<BTreeMap<Epoch, Live>>,
+    attempts: Mutex<BTreeMap<Epoch, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: JobId,
+    progress: Option<Progress>,
+    timing: Option<Timing>,
+    lines: VecDeque<String>,
+}
+
+/// What an attempt's time is told from.
+#[derive(Debug)]
+struct Timing {
+    hardware: Hardware,
+    course: Option<Course>,
+    pace: Pace,
+}
+
+/// What is known of an attempt when it is first heard of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    /// Where it runs.
+    pub(crate) hardware: Hardware,
+    /// What was expected of its job there.
+    pub(crate) course: Option<Course>,
+    /// When it began, by the board's clock.
+    pub(crate) at_ms: u64,
+    /// The step from which it goes on.
+    pub(crate) step: u64,
 }
 
 impl LiveBoard {
-    /// How far an attempt is.
-    pub(crate) fn progress(&self, job: JobId, epoch: Epoch, progress: Progress) {
-        self.with(job, epoch, |live| live.progress = Some(progress));
+    /// Whether an attempt's time can be told already; where not, [`Self::begin`] comes before its progress.
+    pub(crate) fn is_timed(&self, epoch: Epoch) -> bool {
+        let attempts = self.attempts.lock();
+        attempts
+            .get(&epoch)
+            .is_some_and(|entry| entry.timing.is_some())
+    }
+
+    /// Takes what is known of an attempt. What an earlier one of its job has shown on the same hardware counts too.
+    pub(crate) fn begin(&self, job: JobId, epoch: Epoch, begun: Begun) {
+        let mut pace = Pace::begun(begun.at_ms, begun.step);
+        let earlier = |entry: &Entry| {
+            let timing = entry.timing.as_ref().filter(|_| entry.job == job)?;
+            (timing.hardware == begun.hardware).then(|| timing.pace.clone())
+        };
+        let earlier = {
+            let attempts = self.attempts.lock();
+            let before = attempts.range(..epoch).rev();
+            before.map(|(_, entry)| entry).find_map(earlier)
+        };
+        if let Some(earlier) = earlier {
+            pace = pace.after(&earlier);
+        }
+        self.with(job, epoch, |entry| {
+            entry.timing = Some(Timing {
+                hardware: begun.hardware,
+                course: begun.course,
+                pace,
+            });
+        });
+    }
+
+    /// How far an attempt is; gives back how long it still takes.
+    pub(crate) fn progress(
+        &self,
+        job: JobId,
+        epoch: Epoch,
+        progress: Progress,
+        now_ms: u64,
+    ) -> Option<Quantiles> {
+        self.with(job, epoch, |entry| {
+            entry.progress = Some(progress);
+            let timing = entry.timing.as_mut()?;
+            timing.pace.hear(heard(&progress), now_ms);
+            timing.left(now_ms)
+        })
+    }
+
+    /// How long an attempt of a job still takes.
+    pub(crate) fn left(&self, job: JobId, epoch: Epoch, now_ms: u64) -> Option<Quantiles> {
+        let attempts = self.attempts.lock();
+        // Who tries things on a copy of the state gives epochs of their own.
+        let entry = attempts.get(&epoch).filter(|entry| entry.job == job)?;
+        entry.timing.as_ref()?.left(now_ms)
     }
 
     /// Lines an attempt's trainer printed; gives back what is kept of them.
     pub(crate) fn lines(&self, job: JobId, epoch: Epoch, lines: Vec<String>) -> Vec<String> {
         let from = lines.len().saturating_sub(LOG_LINES);
         let kept: Vec<String> = lines.into_iter().skip(from).map(cut).collect();
-        self.with(job, epoch, |live| {
-            live.lines.extend(kept.iter().cloned());
-            let mut bytes: usize = live.lines.iter().map(String::len).sum();
-            while live.lines.len() > LOG_LINES || bytes > LOG_BYTES {
-                bytes -= live.lines.pop_front().map_or(bytes, |line| line.len());
+        self.with(job, epoch, |entry| {
+            entry.lines.extend(kept.iter().cloned());
+            let mut bytes: usize = entry.lines.iter().map(String::len).sum();
+            while entry.lines.len() > LOG_LINES || bytes > LOG_BYTES {
+                bytes -= entry.lines.pop_front().map_or(bytes, |line| line.len());
             }
         });
         kept
     }
 
     /// What is known about an attempt.
-    pub(crate) fn get(&self, epoch: Epoch) -> Option<Live> {
-        self.attempts.lock().get(&epoch).cloned()
+    pub(crate) fn get(&self, epoch: Epoch, now_ms: u64) -> Option<Live> {
+        let attempts = self.attempts.lock();
+        let entry = attempts.get(&epoch)?;
+        Some(Live {
+            job: entry.job,
+            progress: entry.progress,
+            left: entry.timing.as_ref().and_then(|timing| timing.left(now_ms)),
+            lines: entry.lines.clone(),
+        })
     }
 
     /// Forgets all but the newest of the attempts that do not run any more.
@@ -84,16 +175,37 @@ impl LiveBoard {
         self.attempts.lock().clear();
     }
 
-    fn with(&self, job: JobId, epoch: Epoch, change: impl FnOnce(&mut Live)) {
+    fn with<T>(&self, job: JobId, epoch: Epoch, change: impl FnOnce(&mut Entry) -> T) -> T {
         let mut attempts = self.attempts.lock();
         if attempts.len() >= ATTEMPTS && !attempts.contains_key(&epoch) {
             attempts.pop_first();
         }
-        change(attempts.entry(epoch).or_insert_with(|| Live {
+        change(attempts.entry(epoch).or_insert_with(|| Entry {
             job,
             progress: None,
+            timing: None,
             lines: VecDeque::new(),
-        }));
+        }))
+    }
+}
+
+impl Timing {
+    fn left(&self, now_ms: u64) -> Option<Quantiles> {
+        self.pace.left(self.course.as_ref(), now_ms)
+    }
+}
+
+fn heard(progress: &Progress) -> Heard {
+    Heard {
+        step: progress.step,
+        steps: progress.steps_total,
+        doing: match progress.phase {
+            Phase::Starting | Phase::Caching | Phase::Loading => Doing::SettingUp,
+            Phase::Training => Doing::Stepping,
+            Phase::Validating => Doing::Validating,
+            Phase::Saving => Doing::Saving,
+            Phase::Complete => Doing::Done,
+        },
     }
 }
 
@@ -117,7 +229,7 @@ mod tests {
             Epoch(1),
             (0..2000).map(|n| n.to_string()).collect(),
         );
-        let lines = board.get(Epoch(1)).unwrap().lines;
+        let lines = board.get(Epoch(1), 0).unwrap().lines;
         assert_eq!(
             (lines.len(), lines.back().unwrap().as_str()),
             (LOG_LINES, "1999")
@@ -125,7 +237,7 @@ mod tests {
         let told = board.lines(JobId(1), Epoch(1), vec!["é".repeat(LINE_BYTES); 100]);
         assert_eq!(told[0].len(), LINE_BYTES);
         let bytes: usize = board
-            .get(Epoch(1))
+            .get(Epoch(1), 0)
             .unwrap()
             .lines
             .iter()
@@ -134,20 +246,74 @@ mod tests {
         assert!(bytes <= LOG_BYTES);
     }
 
+    fn training(step: u64) -> Progress {
+        Progress {
+            step,
+            steps_total: 1_000,
+            step_ms: None,
+            phase: Phase::Training,
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_goes_on_elsewhere_is_timed_by_its_own_steps_and_by_those_before() {
+        let board = LiveBoard::default();
+        let hardware: Hardware = "h100".parse().unwrap();
+        let begun = |at_ms, step| Begun {
+            hardware,
+            course: None,
+            at_ms,
+            step,
+        };
+        let (job, other) = (JobId(1), JobId(2));
+        assert!(!board.is_timed(Epoch(1)));
+        assert_eq!(
+            board.progress(job, Epoch(1), training(1), 0),
+            None,
+            "nobody said when it began"
+        );
+        board.begin(job, Epoch(1), begun(0, 0));
+        board.begin(other, Epoch(2), begun(0, 0));
+        assert!(board.is_timed(Epoch(1)));
+        let mut left = None;
+        for step in 1..=101 {
+            left = board.progress(job, Epoch(1), training(step), step * 500);
+            board.progress(other, Epoch(2), training(step), step * 3_000);
+        }
+        assert_eq!(left.unwrap().p50, 899 * 500);
+        assert_eq!(board.left(job, Epoch(1), 101 * 500), left);
+        assert_eq!(board.left(other, Epoch(1), 101 * 500), None);
+        assert_eq!(board.get(Epoch(1), 101 * 500).unwrap().left, left);
+        board.begin(job, Epoch(7), begun(100_000, 100));
+        let again = board.progress(job, Epoch(7), training(100), 160_000);
+        assert_eq!(again.unwrap().p50, 900 * 500, "as the attempt before");
+        let mut again = None;
+        for step in 101..=200 {
+            again = board.progress(
+                job,
+                Epoch(7),
+                training(step),
+                160_000 + (step - 100) * 1_000,
+            );
+        }
+        let p50 = again.unwrap().p50;
+        assert!((700_000..=800_000).contains(&p50), "slower here: {p50}");
+    }
+
     #[test]
     fn attempts_are_bounded_and_the_oldest_goes_first() {
         let board = LiveBoard::default();
         for epoch in 0..=ATTEMPTS as u64 {
             board.lines(JobId(epoch), Epoch(epoch), vec!["line".to_owned()]);
         }
-        assert!(board.get(Epoch(0)).is_none());
-        assert!(board.get(Epoch(ATTEMPTS as u64)).is_some());
+        assert!(board.get(Epoch(0), 0).is_none());
+        assert!(board.get(Epoch(ATTEMPTS as u64), 0).is_some());
         board.forget_ended(|epoch| epoch == Epoch(9));
         assert_eq!(
-            (board.get(Epoch(9)).is_some(), board.get(Epoch(10))),
+            (board.get(Epoch(9), 0).is_some(), board.get(Epoch(10), 0)),
             (true, None)
         );
         assert_eq!(board.attempts.lock().len(), ENDED + 1);
-        assert!(board.get(Epoch(ATTEMPTS as u64)).is_some());
+        assert!(board.get(Epoch(ATTEMPTS as u64), 0).is_some());
     }
 }

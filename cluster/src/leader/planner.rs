@@ -120,9 +120,10 @@ fn note_waits(leader: &Leader, reply: &Reply) {
 fn plan(leader: &Leader) -> (Plan, Duration) {
     let begun = leader.now();
     let now_ms = leader.proposer.now_ms();
+    let measured = leader.measured();
     let plan = leader
         .replicated
-        .read(|state| placement::plan(state, leader.ports.forecast.as_ref(), now_ms, PLACEMENTS));
+        .read(|state| placement::plan(state, &measured, now_ms, PLACEMENTS));
     let took = leader.now().saturating_sub(begun);
     leader.metrics.planned(took);
     (plan, took)

@@ -77,9 +77,15 @@ impl Reports {
             Report::Renew { renewal, epochs } => self.renew(renewal, epochs).await,
             Report::Progress { epoch, progress } => {
                 self.0.live(epoch, |leader, job| {
-                    leader.ports.staging.keep_progress(job, epoch, &progress);
-                    leader.live.progress(job, epoch, progress);
-                    leader.hub.live(job, &Update::Progress { epoch, progress });
+                    let left = leader.heard(job, epoch, progress);
+                    let staging = &leader.ports.staging;
+                    staging.keep_progress(job, epoch, &progress, left);
+                    let update = Update::Progress {
+                        epoch,
+                        progress,
+                        left,
+                    };
+                    leader.hub.live(job, &update);
                 });
                 Ok(())
             }

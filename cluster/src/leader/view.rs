@@ -1,5 +1,6 @@
 //! What the duties read from the state: small copies, so that nothing holds the state while it acts.
 
+use stepcast_records::Hardware;
 use stepcast_scheduler::ids::{AttemptNumber, Epoch, InstanceId, JobId, StagingId, WorkerId};
 use stepcast_scheduler::model::{JobSpec, Lease, WorkerState};
 use stepcast_scheduler::{Command, State};
@@ -24,6 +25,17 @@ pub(crate) enum Wanted {
     Run,
     /// To stop it.
     Stop(StopReason),
+}
+
+/// What the time of an attempt is told from.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) spec: JobSpec,
+    pub(crate) hardware: Hardware,
+    /// When its trainer began, by stamp.
+    pub(crate) since_ms: u64,
+    /// The step from which it goes on.
+    pub(crate) step: u64,
 }
 
 /// Every attempt that holds a lease.
@@ -51,6 +63,18 @@ pub(crate) fn wanted_on(state: &State, worker: WorkerId) -> Vec<Attempt> {
         })
     });
     attempts.collect()
+}
+
+/// An attempt that holds a lease, with what its job asks for.
+pub(crate) fn running(state: &State, epoch: Epoch) -> Option<Running> {
+    let (job, attempt) = state.live_attempt(epoch)?;
+    let count = u8::try_from(attempt.gpus.len()).ok()?;
+    Some(Running {
+        spec: job.spec.clone(),
+        hardware: Hardware::new(attempt.gpu, count)?,
+        since_ms: attempt.started_ms.unwrap_or(attempt.placed_ms),
+        step: job.checkpoint_step(),
+    })
 }
 
 /// What a job asks for.

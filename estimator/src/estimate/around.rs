@@ -1,9 +1,12 @@
-//! What surrounds the steps: loading, caching and saving, and whether the model fits the memory. Both are rough.
+//! What surrounds the steps: loading, caching and saving. Rough, since nobody may record it.
+//!
+//! The policy names no time of these parts among what is recorded, so what they rest on is the size of the model, the number of
+//! samples and usual speeds; an attempt that runs is timed by what it shows itself.
 
-use stepcast_records::simpletuner::{OffRecord, Plan, Workload};
-use stepcast_records::{Checkpointing, Hardware, Method, Quantiles, Quantization, TrainingShape};
+use stepcast_records::simpletuner::{Plan, Workload};
+use stepcast_records::{Basis, Hardware, Phase, PhaseKind, Quantiles, Quantization};
 
-use super::{size, width, work};
+use super::{size, width};
 
 /// Starting the trainer, its libraries and the GPU, before the first byte of a model is read.
 const START_MS: f64 = 60_000.0;
@@ -23,120 +26,90 @@ const SAVED_BYTES: f64 = 6.0;
 const SAVE_GB_PER_S: f64 = 0.5;
 const SAVE_MS: f64 = 3_000.0;
 
-/// The GPU's own share of its memory, and what fragmentation takes.
-const USABLE: f64 = 0.95;
-/// Kernels, caches and the companions that stay, in GB.
-const RESIDENT_GB: f64 = 2.0;
-/// Gradient and optimizer state of a trained parameter in bytes: bf16 gradient, two moments in bf16.
-const TRAINED_BYTES: f64 = 6.0;
-/// Bytes that one token leaves in one layer for each of its channels, when activations are kept. Published peaks
-/// of Chroma, SD3 and Wan lie between 20 and 28.
-const ACTIVATION_BYTES: f64 = 20.0;
-/// With checkpointing only a layer's input is kept; measured peaks ask for about this share of the rest.
-const CHECKPOINTED_SHARE: f64 = 0.08;
-
-/// Loading, caching and saving, in milliseconds.
-pub(super) fn setup(workload: &Workload, plan: &Plan, hardware: Hardware) -> Quantiles {
+/// Loading, caching and saving by what happens, in the order of the run.
+pub(super) fn set_up(workload: &Workload, plan: &Plan, hardware: Hardware) -> Vec<Phase> {
     let billions = size::billions(workload.recipe);
     let load = (2.0 * billions + COMPANIONS_GB) / LOAD_GB_PER_S * 1_000.0;
-    let quantize = match workload.quantization {
-        Quantization::None => 0.0,
-        Quantization::Int8 | Quantization::Nf4 => billions * QUANTIZE_MS_PER_BILLION,
-    };
+    let mut phases = vec![
+        once(PhaseKind::Start, START_MS),
+        once(PhaseKind::Load, load),
+    ];
+    if workload.quantization != Quantization::None {
+        let quantize = billions * QUANTIZE_MS_PER_BILLION;
+        phases.push(once(PhaseKind::Quantize, quantize));
+    }
+    phases.extend(caching(workload, f64::from(hardware.count)));
     let saved_gb = size::trained_billions(workload.recipe) * SAVED_BYTES;
     let save = SAVE_MS + saved_gb / SAVE_GB_PER_S * 1_000.0;
-    let saves = plan.checkpoints as f64 + 1.0;
-    let middle =
-        START_MS + load + quantize + caching(workload) / f64::from(hardware.count) + save * saves;
-    let (low, high) = width::factors(width::SETUP * width::SETUP);
-    Quantiles {
-        p10: (middle * low) as u64,
-        p50: middle as u64,
-        p90: (middle * high) as u64,
+    if plan.checkpoints > 0 {
+        phases.push(many(PhaseKind::Checkpoint, plan.checkpoints, save));
     }
+    phases.push(once(PhaseKind::Save, save));
+    phases
 }
 
-/// Encoding every sample once; data sets of unknown size are left out.
-fn caching(workload: &Workload) -> f64 {
-    let datasets = workload.datasets.iter();
-    let each = datasets.map(|dataset| {
+/// Encoding every sample once, shared among the GPUs. Data sets of unknown size stand apart, without a time.
+fn caching(workload: &Workload, gpus: f64) -> impl Iterator<Item = Phase> {
+    let known = || {
+        workload
+            .datasets
+            .iter()
+            .filter_map(|dataset| Some((dataset, dataset.samples?)))
+    };
+    let samples: u64 = known().fold(0, |sum, (_, samples)| sum.saturating_add(samples));
+    let latents = known().map(|(dataset, samples)| {
         let frames = f64::from(dataset.frames.max_frames());
         let latents = 1.0 + (frames - 1.0) / FRAMES_PER_LATENT;
-        let sample = CAPTION_MS + dataset.resolution.megapixels() * MEGAPIXEL_MS * latents;
-        dataset.samples.unwrap_or(0) as f64 * sample
+        samples as f64 * dataset.resolution.megapixels() * MEGAPIXEL_MS * latents
     });
-    each.sum()
+    let latents: f64 = latents.sum();
+    let timed = [
+        (PhaseKind::CacheText, samples as f64 * CAPTION_MS),
+        (PhaseKind::CacheLatents, latents),
+    ];
+    let is_partly_unknown = workload
+        .datasets
+        .iter()
+        .any(|dataset| dataset.samples.is_none());
+    timed.into_iter().flat_map(move |(kind, ms)| {
+        let known = (samples > 0).then(|| all(kind, samples, ms / gpus));
+        let unknown = is_partly_unknown.then(|| unknown(kind));
+        known.into_iter().chain(unknown)
+    })
 }
 
-/// Whether the model may not fit the memory of one GPU.
-pub(super) fn is_tight(workload: &Workload, plan: &Plan, hardware: Hardware) -> bool {
-    let elsewhere = [OffRecord::Offload, OffRecord::Sharding];
-    let memory_gib = f64::from(hardware.gpu.memory_gib());
-    if memory_gib == 0.0
-        || elsewhere
-            .iter()
-            .any(|reason| workload.off_record.contains(reason))
-    {
-        return false;
+fn once(kind: PhaseKind, ms: f64) -> Phase {
+    all(kind, 1, ms)
+}
+
+fn many(kind: PhaseKind, count: u64, each_ms: f64) -> Phase {
+    all(kind, count, each_ms * count as f64)
+}
+
+/// A part of so many, with the time of all of them.
+fn all(kind: PhaseKind, count: u64, ms: f64) -> Phase {
+    let (low, high) = width::factors(width::SETUP * width::SETUP);
+    let ms = Quantiles {
+        p10: (ms * low) as u64,
+        p50: ms as u64,
+        p90: (ms * high) as u64,
+    };
+    Phase {
+        count,
+        ms: Some(ms),
+        basis: Basis::Rough,
+        ..unknown(kind)
     }
-    let shapes = plan.training.iter().map(|(shape, _)| need_gib(shape));
-    shapes.fold(0.0, f64::max) > memory_gib * USABLE
 }
 
-/// Memory of one GPU that a step asks for, in GiB.
-fn need_gib(shape: &TrainingShape) -> f64 {
-    const GIB: f64 = 1.073_741_824;
-    let recipe = shape.recipe;
-    let billions = size::billions(recipe);
-    let bytes = match (recipe.method(), shape.quantization) {
-        (Method::Full, _) | (_, Quantization::None) => 2.0,
-        (_, Quantization::Int8) => 1.1,
-        (_, Quantization::Nf4) => 0.6,
-    };
-    let weights = billions * bytes;
-    let trained = size::trained_billions(recipe) * TRAINED_BYTES;
-    let kept = match recipe.checkpointing() {
-        Checkpointing::Off => 1.0,
-        Checkpointing::On => CHECKPOINTED_SHARE,
-    };
-    let samples = f64::from(shape.batch_size.get());
-    let activations = ACTIVATION_BYTES
-        * work::channels_of_all_layers(billions)
-        * work::tokens(recipe, shape.resolution)
-        * samples
-        * kept
-        / 1e9;
-    (weights + trained + activations + RESIDENT_GB) / GIB
-}
-
-#[cfg(test)]
-mod tests {
-    use stepcast_records::Recipe;
-
-    use super::*;
-    use crate::testing::training_key;
-
-    /// Peaks that SimpleTuner's sweep published, in GiB, against the rough need.
-    #[test]
-    fn the_need_is_near_published_peaks() {
-        let need = |recipe: &str, quantization| {
-            let mut shape = training_key(recipe, "h100").shape();
-            shape.batch_size = stepcast_records::BatchSize::new(1).expect("grid");
-            shape.quantization = quantization;
-            assert!(Recipe::parse(recipe).is_some());
-            need_gib(&shape)
-        };
-        for (recipe, quantization, published) in [
-            ("qwen_image.v1.0/lora+ckpt", Quantization::None, 41.0),
-            ("qwen_image.v1.0/lora+ckpt", Quantization::Int8, 24.1),
-            ("zlab_i1.3b/lora+ckpt", Quantization::None, 7.8),
-            ("sdxl.base-1.0/lycoris+ckpt", Quantization::None, 6.5),
-        ] {
-            let ratio = need(recipe, quantization) / published;
-            assert!(
-                (0.6..1.6).contains(&ratio),
-                "{recipe} {quantization}: {ratio}"
-            );
-        }
+fn unknown(kind: PhaseKind) -> Phase {
+    Phase {
+        kind,
+        resolution: None,
+        count: 0,
+        ms: None,
+        basis: Basis::None,
+        rows: 0,
+        observed: 0,
     }
 }

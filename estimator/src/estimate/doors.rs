@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use stepcast_records::simpletuner::{Missing, Workload};
-use stepcast_records::{Estimate, Hardware, Quantiles};
+use stepcast_records::{Estimate, Hardware, Phase, Quantiles};
 
 use super::remembered::Question;
 use super::{Ask, Evidence};
@@ -57,5 +57,15 @@ impl Estimator {
         let question = (workload.clone(), hardware);
         let Ok(forecast) = self.remembered().forecasts.get(&records, question, answer);
         forecast
+    }
+
+    /// What a run consists of on a hardware, part by part; empty when it does not fit.
+    #[must_use]
+    pub fn phases(&self, workload: &Workload, hardware: Hardware) -> Vec<Phase> {
+        let records = self.index();
+        let learnt = self.learnt();
+        let model = learnt.as_ref().map(|learnt| &learnt.model);
+        let evidence = Evidence::new(&records, self.prices()).learned(model);
+        evidence.phases(workload, hardware)
     }
 }

@@ -13,7 +13,8 @@ pub fn dominated(estimates: &[Estimate]) -> Vec<bool> {
         (time, cost)
     };
     let fits = |estimate: &&Estimate| {
-        let tight = |note: &Note| matches!(note, Note::MemoryTight { .. });
+        let tight =
+            |note: &Note| matches!(note, Note::MemoryTight { .. } | Note::MemoryExceeded { .. });
         !estimate.notes.iter().any(tight)
     };
     let rivals: Vec<(u64, u64)> = estimates.iter().filter(fits).map(place).collect();

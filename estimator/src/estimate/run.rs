@@ -4,12 +4,13 @@ use std::cell::RefCell;
 
 use stepcast_records::simpletuner::{Missing, Plan, Workload};
 use stepcast_records::{
-    Accumulation, Basis, BatchSize, Estimate, Hardware, InferenceSteps, Note, Quantiles,
-    TrainingShape, ValidationShape,
+    Accumulation, Basis, BatchSize, Estimate, Fit, HalfMegapixels, Hardware, InferenceSteps, Note,
+    Phase, PhaseKind, Quantiles, TrainingShape, ValidationShape,
 };
 
 use super::around;
 use super::ladder::{self, Found, Ladder, Rungs};
+use super::memory;
 use super::shape::Shape;
 use super::width;
 use super::work::Split;
@@ -51,6 +52,8 @@ struct Sum {
     /// The least among the parts.
     observed: u64,
     notes: Vec<Note>,
+    /// The parts themselves.
+    phases: Vec<Phase>,
 }
 
 impl<'a> Run<'a> {
@@ -66,28 +69,51 @@ impl<'a> Run<'a> {
     pub(super) fn on(&self, hardware: Hardware) -> Result<Estimate, Missing> {
         let plan = self.workload.plan(hardware.count)?;
         let mut estimate = Estimate::unknown(hardware);
-        estimate.setup_ms = Some(around::setup(self.workload, &plan, hardware));
+        let mut phases = around::set_up(self.workload, &plan, hardware);
+        let times = phases.iter().filter_map(|phase| phase.ms);
+        estimate.setup_ms = Some(times.fold(Quantiles::default(), Quantiles::plus));
+        let before_saving = phases
+            .iter()
+            .position(|phase| matches!(phase.kind, PhaseKind::Checkpoint | PhaseKind::Save));
+        let saving = phases.split_off(before_saving.unwrap_or(phases.len()));
         if let Some(training) = self.training(&plan, hardware) {
-            self.fill(&mut estimate, training, &plan);
-        } else if !plan.validation.is_empty() {
-            estimate.notes.push(Note::ValidationUnknown);
+            self.fill(&mut estimate, training, &plan, &mut phases);
+        } else {
+            phases.extend(untimed_steps(&plan));
+            phases.extend(untimed_images(&plan));
+            if !plan.validation.is_empty() {
+                estimate.notes.push(Note::ValidationUnknown);
+            }
         }
+        phases.extend(saving);
+        estimate.phases = phases;
         if plan.steps_assumed {
             estimate.notes.push(Note::StepsAssumed);
         }
-        if around::is_tight(self.workload, &plan, hardware) {
-            let gpu = hardware.gpu;
-            estimate.notes.push(Note::MemoryTight { gpu });
+        let gpu = hardware.gpu;
+        estimate.memory = memory::of(self.workload, &plan, gpu);
+        if let Some(memory) = estimate
+            .memory
+            .as_mut()
+            .filter(|_| has_run(&estimate.phases))
+        {
+            memory.fit = Fit::Fits;
+        }
+        match estimate.memory.map(|memory| memory.fit) {
+            Some(Fit::WillNot) => estimate.notes.push(Note::MemoryExceeded { gpu }),
+            Some(Fit::MayNot) => estimate.notes.push(Note::MemoryTight { gpu }),
+            Some(Fit::Fits) | None => {}
         }
         Ok(estimate)
     }
 
-    fn fill(&self, estimate: &mut Estimate, training: Sum, plan: &Plan) {
+    fn fill(&self, estimate: &mut Estimate, training: Sum, plan: &Plan, phases: &mut Vec<Phase>) {
         let hardware = estimate.hardware;
         let trained = training.quantiles();
         let mut run = trained;
         let mut basis = training.basis;
         let mut notes = training.notes;
+        phases.extend(training.phases);
         if !plan.validation.is_empty() {
             match self.validation(plan, hardware) {
                 Some(validation) => {
@@ -99,8 +125,12 @@ impl<'a> Run<'a> {
                     }
                     estimate.validation_ms = Some(validated);
                     notes.extend(validation.notes);
+                    phases.extend(validation.phases);
                 }
-                None => notes.push(Note::ValidationUnknown),
+                None => {
+                    notes.push(Note::ValidationUnknown);
+                    phases.extend(untimed_images(plan));
+                }
             }
         }
         estimate.basis = basis;
@@ -125,7 +155,7 @@ impl<'a> Run<'a> {
         for &(shape, steps) in plan.training.iter().filter(|(_, steps)| *steps > 0) {
             let found = self.steps.find(shape, hardware)?;
             let found = self.as_asked(found, self.stretch_of_step(&shape));
-            sum.add(&found, steps);
+            sum.add(PhaseKind::Train, shape.resolution, &found, steps);
         }
         (sum.basis != Basis::None).then_some(sum)
     }
@@ -137,7 +167,7 @@ impl<'a> Run<'a> {
             let near = self.images.find_measured(shape, hardware);
             let found = near.or_else(|| self.derived(plan, &shape, hardware))?;
             let found = self.as_asked(found, self.stretch_of_image(&shape));
-            sum.add(&found, prompts);
+            sum.add(PhaseKind::Validate, shape.resolution, &found, prompts);
         }
         Some(sum)
     }
@@ -230,18 +260,28 @@ impl Default for Sum {
             rows: 0,
             observed: 0,
             notes: Vec::new(),
+            phases: Vec::new(),
         }
     }
 }
 
 impl Sum {
     /// Adds so many of a step or image, as if all parts were long together: never too narrow.
-    fn add(&mut self, found: &Found, times: u64) {
+    fn add(&mut self, kind: PhaseKind, resolution: HalfMegapixels, found: &Found, times: u64) {
         let (low, high) = width::factors(found.variance);
         let middle = found.ms * times as f64;
         self.p10 += middle * low;
         self.p50 += middle;
         self.p90 += middle * high;
+        self.phases.push(Phase {
+            kind,
+            resolution: Some(resolution),
+            count: times,
+            ms: Some(rounded(middle * low, middle, middle * high)),
+            basis: found.basis,
+            rows: found.rows,
+            observed: found.observed,
+        });
         if self.basis == Basis::None {
             (self.basis, self.rows, self.observed) = (found.basis, found.rows, found.observed);
         } else {
@@ -258,12 +298,49 @@ impl Sum {
     }
 
     fn quantiles(&self) -> Quantiles {
-        // A float too large for the integer becomes the largest one.
-        Quantiles {
-            p10: self.p10.round() as u64,
-            p50: self.p50.round() as u64,
-            p90: self.p90.round() as u64,
-        }
+        rounded(self.p10, self.p50, self.p90)
+    }
+}
+
+fn rounded(p10: f64, p50: f64, p90: f64) -> Quantiles {
+    // A float too large for the integer becomes the largest one.
+    Quantiles {
+        p10: p10.round() as u64,
+        p50: p50.round() as u64,
+        p90: p90.round() as u64,
+    }
+}
+
+/// Whether every kind of step was recorded on this hardware, so that each has found room there.
+fn has_run(phases: &[Phase]) -> bool {
+    let mut steps = phases
+        .iter()
+        .filter(|phase| phase.kind == PhaseKind::Train)
+        .peekable();
+    steps.peek().is_some() && steps.all(|phase| phase.basis == Basis::Exact)
+}
+
+/// The steps of a run of which no time is known.
+fn untimed_steps(plan: &Plan) -> impl Iterator<Item = Phase> {
+    let steps = plan.training.iter().filter(|(_, steps)| *steps > 0);
+    steps.map(|(shape, steps)| untimed(PhaseKind::Train, shape.resolution, *steps))
+}
+
+/// The images of a run of which no time is known.
+fn untimed_images(plan: &Plan) -> impl Iterator<Item = Phase> {
+    let images = plan.validation.iter();
+    images.map(|(shape, images)| untimed(PhaseKind::Validate, shape.resolution, *images))
+}
+
+fn untimed(kind: PhaseKind, resolution: HalfMegapixels, count: u64) -> Phase {
+    Phase {
+        kind,
+        resolution: Some(resolution),
+        count,
+        ms: None,
+        basis: Basis::None,
+        rows: 0,
+        observed: 0,
     }
 }
 

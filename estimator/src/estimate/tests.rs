@@ -1,9 +1,11 @@
 //! The estimate as people see it: the policy's example to the letter, and what must hold of every other one.
 
+mod phases;
+
 use proptest::prelude::*;
 use stepcast_records::simpletuner::{Dataset, Length, OffRecord, Validation, Workload};
 use stepcast_records::{
-    Basis, FrameClass, HalfMegapixels, Key, Precision, Quantization, Recipe, Row,
+    Basis, Fit, FrameClass, HalfMegapixels, Key, Precision, Quantization, Recipe, Row,
 };
 
 use super::*;
@@ -264,12 +266,28 @@ fn a_model_that_is_too_large_is_listed_with_a_note() {
     workload.recipe = Recipe::parse("flux.dev/full+ckpt").expect("recipe");
     workload.quantization = Quantization::None;
     let gpu = |name: &str| hardware(name).gpu;
-    let tight = |on: &str| {
-        let note = Note::MemoryTight { gpu: gpu(on) };
-        estimate(&[], &workload, on).notes.contains(&note)
+    let said = |on: &str| {
+        let notes = estimate(&[], &workload, on).notes;
+        let gpu = gpu(on);
+        (
+            notes.contains(&Note::MemoryTight { gpu }),
+            notes.contains(&Note::MemoryExceeded { gpu }),
+        )
     };
-    assert!(tight("rtx4090") && tight("h100"));
-    assert!(!tight("b200"));
+    assert_eq!(said("rtx4090"), (false, true));
+    assert_eq!(said("h100"), (true, false));
+    assert_eq!(said("b200"), (false, false));
+    let key = training_key("flux.dev/full+ckpt", "rtx4090");
+    let key = stepcast_records::TrainingKey {
+        quantization: Quantization::None,
+        ..key
+    };
+    let ran = estimate(&[row(key, 14_000, 150)], &workload, "rtx4090");
+    assert_eq!(
+        ran.memory.map(|memory| memory.fit),
+        Some(Fit::Fits),
+        "it has run there"
+    );
 }
 
 #[test]
@@ -280,8 +298,15 @@ fn without_a_list_the_cheapest_comes_first() {
     }];
     let listed = estimates(&example_records(), &example(), &[], &offers);
     let cost = |estimate: &Estimate| estimate.cost.map(|cost| cost.p50);
-    let priced: Vec<UsdMicros> = listed.iter().filter_map(cost).collect();
-    assert!(priced.is_sorted() && priced.len() >= 5, "{priced:?}");
+    assert!(
+        listed.is_sorted_by_key(Estimate::will_not_fit),
+        "what does not fit is behind"
+    );
+    for fits in [true, false] {
+        let part = listed.iter().filter(|one| one.will_not_fit() != fits);
+        let priced: Vec<UsdMicros> = part.filter_map(cost).collect();
+        assert!(priced.is_sorted() && priced.len() >= 3, "{priced:?}");
+    }
     for name in ["rtx4090", "rtxa6000x2", "h100"] {
         let found = listed
             .iter()

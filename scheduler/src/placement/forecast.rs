@@ -3,6 +3,7 @@
 use stepcast_records::{Hardware, UsdMicros, units};
 
 use crate::command::PlacementNote;
+use crate::course::Course;
 use crate::ids::WorkerId;
 use crate::model::{Attempt, Job, JobSpec};
 
@@ -10,6 +11,12 @@ use crate::model::{Attempt, Job, JobSpec};
 pub trait ForecastSource {
     /// What is expected of the whole of a job on this hardware; `None` without any history to tell from.
     fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast>;
+
+    /// What the parts of a job are expected to take on this hardware; `None` without any history to tell from.
+    fn course(&self, spec: &JobSpec, hardware: Hardware) -> Option<Course> {
+        let _ = (spec, hardware);
+        None
+    }
 
     /// What is left of a job that runs in an attempt, by how far it has come; `None` where only time can tell.
     fn left(&self, job: &Job, attempt: &Attempt, now_ms: u64) -> Option<Forecast> {

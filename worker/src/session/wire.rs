@@ -192,6 +192,7 @@ fn progress(epoch: Epoch, progress: Progress) -> v1::Progress {
         steps_total: total,
         step_ms,
         phase: phase.into(),
+        remaining_time: None,
     }
 }
 

@@ -1,0 +1,114 @@
+//! Needs against published peaks, each left out in its turn, and what is said of GPUs.
+
+use stepcast_records::{BatchSize, Family};
+
+use super::*;
+use crate::testing::training_key;
+
+fn shape(recipe: &str, batch: u16, quantization: Quantization) -> TrainingShape {
+    let mut shape = training_key(recipe, "h100").shape();
+    shape.batch_size = BatchSize::new(batch).expect("grid");
+    shape.quantization = quantization;
+    shape
+}
+
+fn fit(shape: &TrainingShape, gpu: &str) -> Fit {
+    on(shape, gpu.parse().expect("gpu")).fit
+}
+
+#[test]
+fn the_formula_alone_is_near_published_peaks() {
+    for (recipe, quantization, published) in [
+        ("qwen_image.v1.0/lora+ckpt", Quantization::None, 41.0),
+        ("qwen_image.v1.0/lora+ckpt", Quantization::Int8, 24.1),
+        ("zlab_i1.3b/lora+ckpt", Quantization::None, 7.8),
+        ("sdxl.base-1.0/lycoris+ckpt", Quantization::None, 6.5),
+    ] {
+        let ratio = formula_gib(&shape(recipe, 1, quantization)) / published;
+        assert!(
+            (0.6..1.6).contains(&ratio),
+            "{recipe} {quantization}: {ratio}"
+        );
+    }
+}
+
+/// Each published peak, told from the others of its family, or by the formula where it is the only one.
+#[test]
+fn a_peak_that_is_left_out_lies_within_its_interval_as_often_as_that_says() {
+    let mut errors = Vec::new();
+    let (mut inside, mut below) = (0, 0);
+    for family in Family::all() {
+        let known = published::of(family);
+        for left_out in known {
+            let Some(peak) = left_out.peak_gib else {
+                continue;
+            };
+            let others = known.iter().filter(|other| other.shape != left_out.shape);
+            let others: Vec<Published> = others.copied().collect();
+            let need = need(&left_out.shape, &others);
+            let error = (peak / need.gib).ln();
+            errors.push(error.abs());
+            inside += usize::from(error.abs() <= Z_TENTH * need.deviation);
+            below += usize::from(error <= Z_TENTH * need.deviation);
+        }
+    }
+    errors.sort_by(f64::total_cmp);
+    let count = errors.len();
+    let share = |of: usize| of as f64 / count as f64;
+    let (median, p90) = (errors[count / 2], errors[count * 9 / 10]);
+    let said = format!(
+        "{count} peaks: median {median:.3}, p90 {p90:.3}, inside {:.2}, below p90 {:.2}",
+        share(inside),
+        share(below)
+    );
+    assert!(count > 80 && median < 0.15, "{said}");
+    assert!((0.75..=0.95).contains(&share(inside)), "{said}");
+    assert!(share(below) >= 0.85, "{said}");
+}
+
+#[test]
+fn what_was_published_not_to_fit_will_not_and_what_has_fitted_does() {
+    let qwen = shape("qwen_image.v1.0/lora", 1, Quantization::None);
+    assert_eq!(
+        fit(&qwen, "h100"),
+        Fit::WillNot,
+        "it was tried on as much memory"
+    );
+    assert_eq!(
+        fit(&qwen, "rtx4090"),
+        Fit::WillNot,
+        "less is not enough either"
+    );
+    let more = shape("qwen_image.v1.0/lora", 4, Quantization::None);
+    assert_eq!(fit(&more, "h100"), Fit::WillNot, "nor for more");
+    let checkpointed = shape("qwen_image.v1.0/lora+ckpt", 1, Quantization::None);
+    assert_eq!(
+        fit(&checkpointed, "l40s"),
+        Fit::Fits,
+        "published to take 41 GiB"
+    );
+    assert_eq!(fit(&checkpointed, "rtx4090"), Fit::WillNot, "41 GiB in 24");
+    let memory = on(&checkpointed, "rtx4090".parse().expect("gpu"));
+    assert_eq!(memory.basis, Basis::Exact);
+    assert!(
+        (40 * 1_024..43 * 1_024).contains(&memory.need_mib_p50),
+        "{memory:?}"
+    );
+    let small = shape("sdxl.base-1.0/lycoris+ckpt", 1, Quantization::Int8);
+    assert_eq!(fit(&small, "rtx3090"), Fit::Fits);
+}
+
+#[test]
+fn more_samples_never_need_less() {
+    for recipe in [
+        "flux.dev/lora",
+        "qwen_image.v1.0/lora+ckpt",
+        "sdxl.base-1.0/full",
+    ] {
+        let need = |batch| {
+            let shape = shape(recipe, batch, Quantization::None);
+            on(&shape, "h100".parse().expect("gpu")).need_mib_p50
+        };
+        assert!(need(1) < need(4) && need(4) < need(16), "{recipe}");
+    }
+}
