@@ -11,6 +11,7 @@ mod document;
 mod estimates;
 mod jobs;
 mod limits;
+mod prices;
 mod records;
 mod route;
 mod session;

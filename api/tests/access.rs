@@ -30,6 +30,8 @@ const ROUTES: &str = "
     post /v1/workers/{id}/drain    O
     post /v1/workers/{id}/resume   O
     post /v1/sql                   oamvO
+    get  /v1/prices                oamvO
+    post /v1/prices                O
     get  /v1/tables                oamvO
     get  /v1/orgs                  O
     post /v1/orgs                  O
@@ -63,6 +65,7 @@ const CALLS: &str = "
     Jobs/UpdateJob oamO           Jobs/ApproveJob O             Jobs/CancelArray oamO
     Scheduling/ListTeams O        Scheduling/GetPolicy O        Scheduling/SetTeam O
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
+    Estimates/ListPrices oamvO    Estimates/ImportPrices O
 ";
 
 const ROLES: [(&str, char); 4] = [
@@ -178,6 +181,7 @@ fn body(path: &str, town: &Town) -> Option<Value> {
         "/v1/jobs" => submission(),
         "/v1/estimates" => submission(),
         "/v1/sql" => json!({"sql": "SELECT 1"}),
+        "/v1/prices" => json!({"source": "x", "csv": ""}),
         "/v1/orgs" => json!({"name": "three"}),
         // A role that nobody has, so that nobody is made and everybody gets as far as they may.
         "/v1/users" => json!({"name": "x", "role": "nobody"}),

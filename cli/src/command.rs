@@ -13,6 +13,7 @@ pub(crate) mod helpers;
 pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod policy;
+pub(crate) mod prices;
 pub(crate) mod records;
 pub(crate) mod server;
 pub(crate) mod simulate;
@@ -64,6 +65,7 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Token(token) => token.run(context).await?,
         Command::Audit(audit) => audit.run(context).await?,
         Command::Sql(sql) => sql.run(context).await?,
+        Command::Prices(prices) => prices.run(context).await?,
         Command::Records(records) => records.run(context).await?,
         Command::Backtest(backtest) => backtest.run(context).await?,
         Command::Cluster(cluster) => cluster.run(context).await?,

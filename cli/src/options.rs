@@ -120,6 +120,8 @@ pub(crate) enum Command {
     /// Adds measured figures to the records, or lists where they came from
     #[command(subcommand)]
     Records(command::records::Records),
+    /// Lists what an hour on each GPU costs, or adds prices from a file
+    Prices(command::prices::Prices),
     /// Says how far estimates are off, on measured times that nothing is learnt from
     Backtest(command::backtest::Backtest),
     /// Says where the cluster stands; lets nodes in and takes them out, backs up and restores

@@ -3,6 +3,7 @@
 mod follower;
 mod learner;
 mod metrics;
+mod prices;
 mod publish;
 #[cfg(test)]
 mod s3_faults_tests;
@@ -35,6 +36,8 @@ use crate::store::StoreConfig;
 use crate::table::{Kind, News, Table};
 pub use follower::Follower;
 use learner::Learnt;
+use prices::Book;
+pub use prices::PricesImported;
 pub use stats::{Stats, TableStats, Work};
 
 /// One call may record so many contributions: enough for a recorder's batch many times over, few enough for one
@@ -60,7 +63,10 @@ struct Shared {
     model: ArcSwapOption<Learnt>,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
     building: Mutex<Building>,
-    prices: Arc<PriceBook>,
+    /// What the operator has written, and what comes with this version.
+    own_prices: PriceBook,
+    /// The same with what was imported.
+    prices: ArcSwap<Book>,
     remembered: Remembered,
     sql: sql::Engine,
     /// Where the tables lie.
@@ -90,7 +96,11 @@ impl Estimator {
     pub async fn open(store: StoreConfig, prices: PriceBook) -> Result<Self, Error> {
         let (store, base) = store.open()?;
         let estimator = Self::over(store, base, prices)?;
-        match timeout(OPEN_WAIT, estimator.refresh()).await {
+        let look = async {
+            estimator.refresh().await?;
+            estimator.refresh_prices(true).await
+        };
+        match timeout(OPEN_WAIT, look).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(
@@ -121,7 +131,11 @@ impl Estimator {
             index: ArcSwap::default(),
             model: ArcSwapOption::empty(),
             building: Mutex::default(),
-            prices: Arc::new(prices),
+            prices: ArcSwap::from_pointee(Book {
+                version: 0,
+                book: Arc::new(prices.clone()),
+            }),
+            own_prices: prices,
             remembered: Remembered::default(),
             sql: sql::Engine::new(),
             base,
@@ -244,12 +258,6 @@ impl Estimator {
             .set_username("")
             .and_then(|()| shown.set_password(None));
         shown.to_string()
-    }
-
-    /// What GPUs cost.
-    #[must_use]
-    pub fn prices(&self) -> &PriceBook {
-        &self.shared.prices
     }
 
     /// How much is known, and whether the store answered lately.

@@ -4,6 +4,7 @@
 //! and only what is new is stored. The source's name is no column of the tables: a list beside them says what came
 //! from where.
 
+mod prices;
 mod records;
 mod sources;
 mod step_times;
@@ -19,6 +20,8 @@ use crate::contribution::Contribution;
 use crate::error::Error;
 use crate::estimator::Estimator;
 use crate::price::Day;
+pub(crate) use prices::read as read_prices;
+pub use prices::{OFFERS_HEADER, PRICES_HEADER, PriceFile};
 pub use records::{TRAINING_HEADER, VALIDATION_HEADER};
 use sources::Entry;
 pub use sources::Source;
@@ -169,7 +172,7 @@ pub(crate) fn rows(file: &[u8]) -> Result<(Vec<Row>, usize, Reasons), Error> {
 }
 
 /// A name is part of an object's place, and people type it.
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     let good =
@@ -183,11 +186,11 @@ fn check_name(name: &str) -> Result<(), Error> {
 }
 
 /// The rows of a file, and what was not taken of it.
-#[derive(Debug, Default)]
-struct Read {
-    lines: usize,
-    rows: Vec<Row>,
-    refused: Imported,
+#[derive(Debug)]
+pub(crate) struct Read<T = Row> {
+    pub(crate) lines: usize,
+    pub(crate) rows: Vec<T>,
+    pub(crate) refused: Imported,
 }
 
 /// Why one line is not taken: the reason, and the cell.
@@ -198,6 +201,20 @@ pub(crate) type Reasons = BTreeMap<&'static str, usize>;
 type Door = fn(&Line<'_>) -> Result<Row, Refused>;
 
 fn read(mapping: Mapping, file: &[u8]) -> Result<Read, Error> {
+    each_line(file, |columns| match mapping {
+        Mapping::Records => records::door(columns),
+        Mapping::StepTimes => step_times::door(columns),
+    })
+}
+
+/// Reads every line of a file under its header; what cannot be read of it is named.
+fn each_line<T, D>(
+    file: &[u8],
+    door: impl FnOnce(&Columns) -> Result<D, Error>,
+) -> Result<Read<T>, Error>
+where
+    D: Fn(&Line<'_>) -> Result<T, Refused>,
+{
     if file.len() > FILE_BYTES_MAX {
         return Err(Error::Config(format!(
             "a file has at most {} MB",
@@ -215,11 +232,12 @@ fn read(mapping: Mapping, file: &[u8]) -> Result<Read, Error> {
         .headers()
         .map_err(|error| Error::Config(format!("the header cannot be read: {error}")))?;
     let columns = Columns::of(header);
-    let to_row = match mapping {
-        Mapping::Records => records::door(&columns)?,
-        Mapping::StepTimes => step_times::door(&columns)?,
+    let to_row = door(&columns)?;
+    let mut read = Read {
+        lines: 0,
+        rows: Vec::new(),
+        refused: Imported::default(),
     };
-    let mut read = Read::default();
     let mut bytes = csv::ByteRecord::new();
     while reader
         .read_byte_record(&mut bytes)

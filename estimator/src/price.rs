@@ -1,6 +1,9 @@
 //! The price book: what an hour on one GPU costs, since when, until when, and who says so.
 
 mod day;
+pub(crate) mod shelf;
+
+use std::cmp::Reverse;
 
 use serde::Deserialize;
 use stepcast_records::{GpuModel, UsdMicros};
@@ -11,12 +14,12 @@ pub use day::Day;
 /// The list prices that come with this version, with their dates and sources.
 const SHIPPED: &str = include_str!("../prices/list_prices.csv");
 /// A book holds at most so many lines: every GPU, every month, for years.
-const PRICES_MAX: usize = 10_000;
+pub(crate) const PRICES_MAX: usize = 10_000;
 
 /// Prices per GPU and hour, each valid for a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PriceBook {
-    /// Earlier books come first and win.
+    /// By GPU; of each what counts first before what it overrides.
     prices: Vec<Price>,
 }
 
@@ -63,6 +66,12 @@ impl PriceBook {
         Self::from_csv(SHIPPED).unwrap_or_default()
     }
 
+    /// A book without a line.
+    pub(crate) const fn none() -> &'static Self {
+        const NONE: &PriceBook = &PriceBook { prices: Vec::new() };
+        NONE
+    }
+
     /// Reads `[[price]]` tables with `hardware`, `usd_per_gpu_hour`, `valid_from`, `valid_until` (optional)
     /// and `source`.
     ///
@@ -101,17 +110,37 @@ impl PriceBook {
                 rank: price.rank + next,
                 ..price
             }));
-        self
+        Self::of(self.prices)
+    }
+
+    /// This book with imported lines, which count before its last part: before what comes with this version, and after
+    /// what the operator has written.
+    #[must_use]
+    pub(crate) fn with_imported(&self, imported: &[Price]) -> Self {
+        let last = self.prices.iter().map(|price| price.rank).max();
+        let last = last.unwrap_or(0);
+        let mut prices: Vec<Price> = imported.to_vec();
+        prices.iter_mut().for_each(|price| price.rank = last);
+        prices.extend(self.prices.iter().cloned().map(|price| Price {
+            rank: price.rank + usize::from(price.rank == last),
+            ..price
+        }));
+        Self::of(prices)
+    }
+
+    /// Lines in the order in which they are looked at; of equal ones the first counts.
+    fn of(mut prices: Vec<Price>) -> Self {
+        prices.sort_by_key(|price| (price.gpu, price.rank, Reverse(price.valid_from)));
+        Self { prices }
     }
 
     /// The price of a GPU on a day: of the lines that hold then, the newest of the first book that has one.
     #[must_use]
     pub fn price(&self, gpu: GpuModel, day: Day) -> Option<&Price> {
-        let holds = self
-            .prices
-            .iter()
-            .filter(|price| price.gpu == gpu && price.holds(day));
-        holds.min_by_key(|price| (price.rank, std::cmp::Reverse(price.valid_from)))
+        let first = self.prices.partition_point(|price| price.gpu < gpu);
+        let of_it = self.prices[first..].iter();
+        let mut of_it = of_it.take_while(|price| price.gpu == gpu);
+        of_it.find(|price| price.holds(day))
     }
 
     /// Every GPU that has a price on a day.
@@ -127,7 +156,7 @@ impl PriceBook {
         gpus.into_iter()
     }
 
-    /// Every line, in the order of the books.
+    /// Every line by GPU; of each what counts first before what it overrides.
     #[must_use]
     pub fn prices(&self) -> &[Price] {
         &self.prices
@@ -142,12 +171,41 @@ impl PriceBook {
             let place = |what: &str| wrong(format!("price {}: {what}", index + 1));
             prices.push(line.read().map_err(place)?);
         }
-        Ok(Self { prices })
+        Ok(Self::of(prices))
     }
 }
 
 impl Price {
-    fn holds(&self, day: Day) -> bool {
+    /// A line of no book yet.
+    pub(crate) const fn new(
+        gpu: GpuModel,
+        usd_per_gpu_hour: UsdMicros,
+        valid_from: Day,
+        valid_until: Option<Day>,
+        source: String,
+    ) -> Self {
+        Self {
+            gpu,
+            usd_per_gpu_hour,
+            valid_from,
+            valid_until,
+            source,
+            rank: 0,
+        }
+    }
+
+    /// Whether both say the same, wherever they stand.
+    pub(crate) fn says_as(&self, other: &Self) -> bool {
+        self.gpu == other.gpu
+            && self.usd_per_gpu_hour == other.usd_per_gpu_hour
+            && self.valid_from == other.valid_from
+            && self.valid_until == other.valid_until
+            && self.source == other.source
+    }
+
+    /// Whether it holds on a day.
+    #[must_use]
+    pub fn holds(&self, day: Day) -> bool {
         self.valid_from <= day && self.valid_until.is_none_or(|last| day <= last)
     }
 }

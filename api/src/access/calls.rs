@@ -30,7 +30,7 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "JobsService/WatchJob"
         | "JobsService/GetJobLogs" => ReadJobs,
         "JobsService/CancelJob" | "JobsService/CancelArray" | "JobsService/UpdateJob" => ChangeJobs,
-        "EstimatesService/EstimateJob" => Estimate,
+        "EstimatesService/EstimateJob" | "EstimatesService/ListPrices" => Estimate,
         "RecordsService/RunQuery" | "RecordsService/ListTables" | "RecordsService/ListSources" => {
             ReadRecords
         }
@@ -46,6 +46,7 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "SchedulingService/ListTeams"
         | "SchedulingService/GetPolicy" => ReadCluster,
         "JobsService/ApproveJob"
+        | "EstimatesService/ImportPrices"
         | "SchedulingService/SetTeam"
         | "SchedulingService/RemoveTeam"
         | "SchedulingService/SetPolicy"

@@ -17,4 +17,19 @@ impl EstimatesService for Estimates {
     ) -> Result<Response<v1::EstimateJobResponse>, Status> {
         self.0.estimate(request.into_inner()).map(Response::new)
     }
+
+    async fn list_prices(
+        &self,
+        request: Request<v1::ListPricesRequest>,
+    ) -> Result<Response<v1::ListPricesResponse>, Status> {
+        self.0.prices(&request.into_inner()).map(Response::new)
+    }
+
+    async fn import_prices(
+        &self,
+        request: Request<v1::ImportPricesRequest>,
+    ) -> Result<Response<v1::ImportPricesResponse>, Status> {
+        let imported = self.0.import_prices(request.into_inner()).await;
+        imported.map(Response::new)
+    }
 }

@@ -19,7 +19,9 @@ use tonic::{Code, Status};
 use super::document::Document;
 use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
-use super::{accounts, answer, body, estimates, jobs, records, session, submit, watch, workers};
+use super::{
+    accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, workers,
+};
 use crate::access::{Caller, Permission, authorise};
 use crate::auth::People;
 use crate::context::Context;
@@ -87,6 +89,7 @@ pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> R
     jobs::routes(&mut api);
     watch::routes(&mut api);
     estimates::routes(&mut api);
+    prices::routes(&mut api);
     workers::routes(&mut api);
     records::routes(&mut api);
     accounts::routes(&mut api);

@@ -14,6 +14,12 @@ pub(crate) fn dollars(usd_micros: u64) -> String {
     format!("${}.{:02}", count(cents / 100), cents % 100)
 }
 
+/// A price with the digits that tell small ones apart, rounded to the nearest: `$0.3400`.
+pub(crate) fn per_hour(usd_micros: u64) -> String {
+    let parts = usd_micros.saturating_add(50) / 100;
+    format!("${}.{:04}", count(parts / 10_000), parts % 10_000)
+}
+
 /// A number with commas: `18,211`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();

@@ -7,7 +7,7 @@ use stepcast_records::{Estimate, Hardware, Phase, Quantiles};
 
 use super::remembered::Question;
 use super::{Ask, Evidence};
-use crate::Estimator;
+use crate::{Estimator, PriceBook};
 
 impl Estimator {
     /// What a run will take and cost on each hardware, from everything known now.
@@ -21,8 +21,9 @@ impl Estimator {
         let records = self.index();
         let learnt = self.learnt();
         let model = learnt.as_ref().map(|learnt| &learnt.model);
+        let prices = self.book();
         let answer = || {
-            let evidence = Evidence::new(&records, self.prices()).learned(model);
+            let evidence = Evidence::new(&records, &prices.book).learned(model);
             evidence.estimate(ask)
         };
         let Ask {
@@ -40,6 +41,7 @@ impl Estimator {
             hardware: hardware.to_vec(),
             offers: offers.to_vec(),
             day,
+            prices: prices.version,
         };
         self.remembered().estimates.get(&records, question, answer)
     }
@@ -51,7 +53,8 @@ impl Estimator {
         let learnt = self.learnt();
         let model = learnt.as_ref().map(|learnt| &learnt.model);
         let answer = || {
-            let evidence = Evidence::new(&records, self.prices()).learned(model);
+            // It is of times alone.
+            let evidence = Evidence::new(&records, PriceBook::none()).learned(model);
             Ok::<_, Infallible>(evidence.forecast(workload, hardware))
         };
         let question = (workload.clone(), hardware);
@@ -65,7 +68,7 @@ impl Estimator {
         let records = self.index();
         let learnt = self.learnt();
         let model = learnt.as_ref().map(|learnt| &learnt.model);
-        let evidence = Evidence::new(&records, self.prices()).learned(model);
+        let evidence = Evidence::new(&records, PriceBook::none()).learned(model);
         evidence.phases(workload, hardware)
     }
 }

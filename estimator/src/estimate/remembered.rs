@@ -15,13 +15,15 @@ use crate::price::Day;
 /// Answers kept at most, some megabytes; with more different questions than this all are forgotten.
 const ANSWERS_MAX: usize = 4_096;
 
-/// Everything that an answer depends on beside the records and the price book, which never changes.
+/// Everything that an answer depends on beside the records.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     pub(super) workload: Workload,
     pub(super) hardware: Vec<Hardware>,
     pub(super) offers: Vec<Offer>,
     pub(super) day: Day,
+    /// The version of the imported prices.
+    pub(super) prices: u64,
 }
 
 /// What was answered lately.

@@ -20,6 +20,9 @@ const COMPACT_EVERY: Duration = Duration::from_secs(3_600);
 /// meanwhile counts as the nearest cell already.
 const LEARN_EVERY: Duration = Duration::from_secs(300);
 
+/// Every so many looks the imported prices are looked for by a list, and not only the next version of them.
+const PRICES_LISTED_EVERY: u32 = 30;
+
 /// A task that keeps the index fresh. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Follower {
@@ -44,10 +47,17 @@ async fn run(estimator: Estimator, every: Duration) {
     let mut pause = every;
     let mut compacted = Instant::now();
     let mut learnt = Instant::now();
+    let mut looks: u32 = 0;
     estimator.learn_anew().await;
     loop {
         sleep(pause).await;
-        pause = match estimator.refresh().await {
+        looks = looks.wrapping_add(1);
+        let listed = looks.is_multiple_of(PRICES_LISTED_EVERY);
+        let looked = match estimator.refresh().await {
+            Ok(()) => estimator.refresh_prices(listed).await,
+            Err(error) => Err(error),
+        };
+        pause = match looked {
             Ok(()) => every,
             Err(error) => {
                 tracing::warn!(

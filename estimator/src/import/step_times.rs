@@ -216,7 +216,7 @@ fn hardware(line: &Line<'_>) -> Result<Hardware, Refused> {
 
 /// The collection writes the memory behind the model, and sometimes the form; a model that exists with several
 /// sizes of memory has them in its registered names.
-fn gpu(cell: &str) -> Option<GpuModel> {
+pub(super) fn gpu(cell: &str) -> Option<GpuModel> {
     if let Ok(gpu) = cell.parse() {
         return Some(gpu);
     }

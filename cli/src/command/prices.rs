@@ -1,0 +1,227 @@
+//! `stepcast prices`: what an hour on each GPU costs, and prices added from a file.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use stepcast_proto::v1::{
+    ImportPricesRequest, ImportPricesResponse, ListPricesRequest, ListPricesResponse,
+};
+
+use crate::client::{Client, timed};
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::money::{count, counted, per_hour};
+use crate::output::style::{Mark, Tone};
+use crate::output::table::{Side, Table};
+
+/// The largest file that a server takes.
+const CSV_BYTES_MAX: u64 = 1 << 20;
+/// Lines that were left out are shown up to so many; `--json` has a thousand.
+const REFUSED_SHOWN: usize = 20;
+
+/// Lists what an hour on each GPU costs, or adds prices from a file.
+///
+/// What a worker asks for itself (`stepcast worker --price`) counts before all of it.
+///
+/// Example: stepcast prices import offers.csv --source feed
+#[derive(Debug, Args)]
+pub(crate) struct Prices {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// On this day, such as 2026-10-01, and not today
+    #[arg(long, value_name = "DAY")]
+    on: Option<String>,
+    /// Every line of the book, also those that do not hold or are overridden
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Adds prices while everything runs; the same file again adds nothing
+    ///
+    /// The file holds the lines of a price book (hardware,usd_per_gpu_hour,valid_from,valid_until,source), or a list of what
+    /// providers offer (date,provider,gpu,on_demand_usd_per_gpu_hr,spot_usd_per_gpu_hr), of which the median of each GPU and
+    /// day becomes a line that holds from that day on.
+    Import {
+        /// Comma separated values with a header
+        file: PathBuf,
+        /// What the file is called in the book: letters, digits, dots, dashes
+        #[arg(long, value_name = "NAME")]
+        source: String,
+        /// Of a list of offers only those of this provider
+        #[arg(long, value_name = "NAME", default_value = "")]
+        provider: String,
+        /// Of a list of offers the spot prices and not those on demand
+        #[arg(long)]
+        spot: bool,
+    },
+}
+
+impl Prices {
+    /// Does it.
+    pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self.command {
+            None => {
+                let client = context.connect().await?;
+                let message = ListPricesRequest {
+                    date: self.on.unwrap_or_default(),
+                    all: self.all,
+                };
+                show(context, &list(&client, &message).await?, self.all)
+            }
+            Some(Command::Import {
+                file,
+                source,
+                provider,
+                spot,
+            }) => {
+                let message = ImportPricesRequest {
+                    csv: read(&file)?,
+                    source,
+                    provider,
+                    spot,
+                };
+                let client = context.connect().await?;
+                show_import(context, &import(&client, &message).await?)
+            }
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong = |exit, why: String| {
+        Failure::new(exit, format!("{} cannot be read", file.display())).detail(why)
+    };
+    let meta = std::fs::metadata(file).map_err(|error| wrong(Exit::NotFound, error.to_string()))?;
+    if meta.len() > CSV_BYTES_MAX {
+        let why = format!(
+            "{} KiB; a file of prices has at most 1 MiB",
+            meta.len() >> 10
+        );
+        return Err(wrong(Exit::Refused, why));
+    }
+    std::fs::read(file).map_err(|error| wrong(Exit::Refused, error.to_string()))
+}
+
+async fn list(client: &Client, message: &ListPricesRequest) -> Result<ListPricesResponse, Failure> {
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.estimates();
+        async move { service.list_prices(request).await }
+    });
+    answer.await
+}
+
+/// Adds prices. Asking again is safe: what is there is not stored twice.
+async fn import(
+    client: &Client,
+    message: &ImportPricesRequest,
+) -> Result<ImportPricesResponse, Failure> {
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.estimates();
+        async move { service.import_prices(request).await }
+    });
+    answer.await
+}
+
+fn show(context: &Context, answer: &ListPricesResponse, all: bool) -> Result<(), Failure> {
+    let output = &context.output;
+    if output.json {
+        return output.json(&json!({
+            "prices": answer.prices.iter().map(|price| json!({
+                "hardware": price.hardware,
+                "per_gpu_hour_usd_micros": price.per_gpu_hour_usd_micros,
+                "valid_from": price.valid_from,
+                "valid_until": Some(&price.valid_until).filter(|day| !day.is_empty()),
+                "source": price.source,
+                "counts": price.counts,
+            })).collect::<Vec<_>>(),
+            "date": answer.date,
+            "version": answer.version,
+        }));
+    }
+    let mut table = Table::new(&[
+        ("GPU", Side::Left),
+        ("AN HOUR", Side::Right),
+        ("FROM", Side::Left),
+        ("UNTIL", Side::Left),
+        ("SOURCE", Side::Left),
+    ]);
+    for price in &answer.prices {
+        let cells = vec![
+            price.hardware_title.clone().into(),
+            per_hour(price.per_gpu_hour_usd_micros).into(),
+            price.valid_from.clone().into(),
+            price.valid_until.clone().into(),
+            price.source.clone().into(),
+        ];
+        table.marked("", cells, all && !price.counts);
+    }
+    output.table(&table)?;
+    output.say(format!(
+        "{} on {}.",
+        counted(answer.prices.len() as u64, "price", "prices"),
+        answer.date
+    ));
+    output.next("stepcast prices import FILE --source NAME");
+    Ok(())
+}
+
+fn show_import(context: &Context, answer: &ImportPricesResponse) -> Result<(), Failure> {
+    let output = &context.output;
+    if output.json {
+        return output.json(&json!({
+            "lines": answer.lines,
+            "prices_stored": answer.prices_stored,
+            "prices_known": answer.prices_known,
+            "lines_refused": answer.lines_refused,
+            "refused": answer.refused.iter().map(|refused| json!({
+                "line": refused.line, "reason": refused.reason, "cell": refused.cell,
+            })).collect::<Vec<_>>(),
+            "version": answer.version,
+        }));
+    }
+    let known = if answer.prices_known > 0 {
+        format!(", {} known before", count(answer.prices_known))
+    } else {
+        String::new()
+    };
+    let stored = format!(
+        "{} of {} stored{known}",
+        counted(answer.prices_stored, "price", "prices"),
+        counted(answer.lines, "line", "lines")
+    );
+    output.marked(Mark::Done, Tone::Good, stored);
+    if answer.lines_refused > 0 {
+        output.marked(
+            Mark::Look,
+            Tone::Warn,
+            format!(
+                "{} left out:",
+                counted(answer.lines_refused, "line", "lines")
+            ),
+        );
+        let mut table = Table::new(&[
+            ("LINE", Side::Right),
+            ("CELL", Side::Left),
+            ("REASON", Side::Left),
+        ]);
+        for refused in answer.refused.iter().take(REFUSED_SHOWN) {
+            table.row(vec![
+                count(refused.line).into(),
+                refused.cell.clone().into(),
+                refused.reason.clone().into(),
+            ]);
+        }
+        output.table(&table)?;
+        let more = answer.lines_refused.saturating_sub(REFUSED_SHOWN as u64);
+        if more > 0 {
+            output.say(format!("and {}", counted(more, "line", "lines")));
+        }
+    }
+    output.next("stepcast prices");
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Prices that are imported while everything runs: kept in the store, and the same on every node a moment later.
+
+use std::sync::Arc;
+
+use stepcast_records::GpuModel;
+
+use super::Estimator;
+use crate::error::Error;
+use crate::import::{Imported, PriceFile, check_name, read_prices};
+use crate::price::{Day, PRICES_MAX, Price, PriceBook, shelf};
+
+/// Others who import at the same moment are waited for so often.
+const TRIES: usize = 8;
+
+/// What GPUs cost by now.
+#[derive(Debug)]
+pub(crate) struct Book {
+    /// The version of what was imported; 0 before the first import.
+    pub(crate) version: u64,
+    pub(crate) book: Arc<PriceBook>,
+}
+
+/// What an import of prices did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PricesImported {
+    /// Lines of the file, and which of them were refused; `stored` and `known` count lines of the book that came of it.
+    pub read: Imported,
+    /// The version of the imported prices after it.
+    pub version: u64,
+}
+
+impl Estimator {
+    /// What GPUs cost: what the operator has written, then what was imported, then what comes with this version.
+    #[must_use]
+    pub fn prices(&self) -> Arc<PriceBook> {
+        Arc::clone(&self.book().book)
+    }
+
+    /// The version of the imported prices; 0 before the first import.
+    #[must_use]
+    pub fn prices_version(&self) -> u64 {
+        self.book().version
+    }
+
+    /// The line that counts for a GPU on a day.
+    #[must_use]
+    pub fn price(&self, gpu: GpuModel, day: Day) -> Option<Price> {
+        self.book().book.price(gpu, day).cloned()
+    }
+
+    pub(crate) fn book(&self) -> Arc<Book> {
+        self.shared.prices.load_full()
+    }
+
+    /// Adds the prices of a file to those that were imported before. A line that is there is known; of two for one GPU
+    /// that hold on a day the one that began later counts, and of two that began together the one that came later.
+    /// Whoever asks for estimates here sees them when this returns, on other nodes within some seconds.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the name or the header is wrong or there would be too many lines;
+    /// [`Error::Unreachable`] and [`Error::Contended`] pass with time, and nothing was stored then.
+    pub async fn import_prices(&self, file: &PriceFile<'_>) -> Result<PricesImported, Error> {
+        check_name(file.source)?;
+        let read = read_prices(file)?;
+        for _ in 0..TRIES {
+            let (version, there) = shelf::newest(self.prefixed()).await?;
+            let mut new: Vec<Price> = Vec::new();
+            for price in &read.rows {
+                let is_known = |known: &Price| known.says_as(price);
+                if !there.iter().any(is_known) && !new.iter().any(is_known) {
+                    new.push(price.clone());
+                }
+            }
+            let mut imported = Imported {
+                lines: read.lines,
+                stored: new.len(),
+                known: read.rows.len() - new.len(),
+                ..read.refused.clone()
+            };
+            if new.is_empty() {
+                imported.stored = 0;
+                self.show_prices(version, &there);
+                return Ok(PricesImported {
+                    read: imported,
+                    version,
+                });
+            }
+            // What comes later stands first, where it counts.
+            new.extend(there);
+            if new.len() > PRICES_MAX {
+                return Err(Error::Config(format!(
+                    "imported prices hold at most {PRICES_MAX} lines; there would be {}",
+                    new.len()
+                )));
+            }
+            if shelf::put(self.prefixed(), version + 1, &new).await? {
+                self.show_prices(version + 1, &new);
+                return Ok(PricesImported {
+                    read: imported,
+                    version: version + 1,
+                });
+            }
+        }
+        Err(Error::Contended { table: "prices" })
+    }
+
+    /// Takes in what was imported elsewhere: by a look at the next version, or `listed` by a list of all.
+    pub(super) async fn refresh_prices(&self, listed: bool) -> Result<(), Error> {
+        let known = self.prices_version();
+        if !listed && !shelf::is_there(self.prefixed(), known + 1).await? {
+            return Ok(());
+        }
+        let (version, prices) = shelf::newest(self.prefixed()).await?;
+        if version > known {
+            self.show_prices(version, &prices);
+        }
+        Ok(())
+    }
+
+    /// Shows a version to everybody, unless a newer one is shown already.
+    fn show_prices(&self, version: u64, imported: &[Price]) {
+        let book = Arc::new(self.shared.own_prices.with_imported(imported));
+        self.shared.prices.rcu(|shown| {
+            if shown.version >= version {
+                return Arc::clone(shown);
+            }
+            Arc::new(Book {
+                version,
+                book: Arc::clone(&book),
+            })
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
+    use url::Url;
+
+    use super::*;
+
+    fn estimator(store: &Arc<dyn ObjectStore>) -> Estimator {
+        let own =
+            "hardware,usd_per_gpu_hour,valid_from,valid_until,source\nl4,9,2026-01-01,,contract\n";
+        let own = PriceBook::from_csv(own).expect("book");
+        let base = Url::parse("memory:///bench/").expect("url");
+        let prices = own.or(PriceBook::shipped());
+        Estimator::over(Arc::clone(store), base, prices).expect("estimator")
+    }
+
+    fn micros(estimator: &Estimator, gpu: &str, day: &str) -> Option<u64> {
+        let (gpu, day) = (gpu.parse().expect("gpu"), day.parse().expect("day"));
+        let price = estimator.price(gpu, day);
+        price.map(|price| price.usd_per_gpu_hour.0)
+    }
+
+    async fn import(estimator: &Estimator, lines: &str) -> PricesImported {
+        let csv = format!("hardware,usd_per_gpu_hour,valid_from,valid_until,source\n{lines}");
+        let file = PriceFile {
+            source: "feed",
+            csv: csv.as_bytes(),
+            provider: "",
+            spot: false,
+        };
+        estimator.import_prices(&file).await.expect("imported")
+    }
+
+    #[tokio::test]
+    async fn what_is_imported_counts_everywhere_between_the_operator_s_word_and_what_is_shipped() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let (here, there) = (estimator(&store), estimator(&store));
+        let shipped = micros(&here, "h100", "2026-11-20");
+        let first = import(
+            &here,
+            "h100,2.5,2026-11-01,,a\nl4,0.1,2026-11-01,,a\nh900,1,2026-11-01,,a\n",
+        )
+        .await;
+        assert_eq!(
+            (first.read.stored, first.read.known, first.version),
+            (2, 0, 1)
+        );
+        assert_eq!(first.read.refused(), 1);
+        assert_eq!(micros(&here, "h100", "2026-11-20"), Some(2_500_000));
+        assert_eq!(
+            micros(&here, "h100", "2026-10-20"),
+            shipped,
+            "not yet in force"
+        );
+        assert_eq!(
+            micros(&here, "l4", "2026-11-20"),
+            Some(9_000_000),
+            "the operator's word"
+        );
+        assert_eq!(micros(&there, "h100", "2026-11-20"), shipped);
+        there.refresh_prices(false).await.expect("looked");
+        assert_eq!(micros(&there, "h100", "2026-11-20"), Some(2_500_000));
+        let again = import(&there, "h100,2.5,2026-11-01,,a\n").await;
+        assert_eq!(
+            (again.read.stored, again.read.known, again.version),
+            (0, 1, 1)
+        );
+        // A correction of the same day, and a price that will hold later.
+        let later = import(&there, "h100,2.4,2026-11-01,,a\nh100,2,2026-12-01,,a\n").await;
+        assert_eq!((later.read.stored, later.version), (2, 2));
+        assert_eq!(micros(&there, "h100", "2026-11-20"), Some(2_400_000));
+        assert_eq!(micros(&there, "h100", "2026-12-20"), Some(2_000_000));
+        let opened = estimator(&store);
+        opened.refresh_prices(true).await.expect("looked");
+        assert_eq!(micros(&opened, "h100", "2026-11-20"), Some(2_400_000));
+    }
+
+    #[tokio::test]
+    async fn two_who_import_at_once_lose_nothing() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let all: Vec<Estimator> = (0..6).map(|_| estimator(&store)).collect();
+        let lines: Vec<String> = (1..=6)
+            .map(|day| format!("h100,{day},2026-11-0{day},,a\n"))
+            .collect();
+        let imports = all.iter().zip(&lines).map(|(one, line)| import(one, line));
+        let done = futures::future::join_all(imports).await;
+        let mut versions: Vec<u64> = done.iter().map(|done| done.version).collect();
+        versions.sort_unstable();
+        assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
+        all[0].refresh_prices(true).await.expect("looked");
+        for day in 1..=6 {
+            let on = format!("2026-11-0{day}");
+            assert_eq!(micros(&all[0], "h100", &on), Some(day * 1_000_000));
+        }
+    }
+}
