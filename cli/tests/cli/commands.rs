@@ -52,13 +52,96 @@ fn an_estimate_has_stable_names() {
         "validation_time_s",
         "run_time_s",
         "setup_time_s",
+        "phases",
+        "memory",
         "cost_usd_micros",
         "price_per_hour_usd_micros",
         "dominated",
         "headline",
         "notes",
     ];
-    assert_eq!(keys(&answer["estimates"][0]), names);
+    let estimate = &answer["estimates"][0];
+    assert_eq!(keys(estimate), names);
+    let names = [
+        "kind",
+        "half_megapixels",
+        "count",
+        "time_s",
+        "basis",
+        "rows",
+        "observed",
+    ];
+    let phases = estimate["phases"].as_array().unwrap();
+    assert!(
+        phases.iter().all(|phase| keys(phase) == names),
+        "{phases:?}"
+    );
+    let steps = phases
+        .iter()
+        .find(|phase| phase["kind"] == "TRAIN")
+        .unwrap();
+    assert_eq!(
+        (&steps["count"], &steps["time_s"]),
+        (&Value::from(150), &estimate["train_time_s"])
+    );
+    assert_eq!(
+        keys(&estimate["memory"]),
+        ["need_mib", "gpu_mib", "basis", "fit"]
+    );
+}
+
+#[test]
+fn imported_prices_count_and_lines_that_are_none_are_named() {
+    let ring = Ring::start();
+    let offers = "date,provider,gpu,on_demand_usd_per_gpu_hr,spot_usd_per_gpu_hr\n\
+                  2026-11-01,one,H100 80GB SXM,2.4,\n2026-11-01,two,H100 80GB SXM,2.600001,\n\
+                  2026-11-01,two,H100 80GB SXM,-1,\n";
+    let file = ring.file("offers.csv", offers);
+    let import = || {
+        ring.call(&["prices", "import", &file, "--source", "feed", "--json"])
+            .json()
+    };
+    let first = import();
+    assert_eq!(
+        (&first["lines"], &first["prices_stored"]),
+        (&Value::from(3), &Value::from(1))
+    );
+    assert_eq!(
+        (&first["refused"][0]["line"], &first["refused"][0]["cell"]),
+        (&Value::from(4), &Value::from("-1"))
+    );
+    let again = import();
+    assert_eq!(
+        (&again["prices_stored"], &again["prices_known"]),
+        (&Value::from(0), &Value::from(1))
+    );
+    let middle = Value::from(2_500_001);
+    let listed = ring
+        .call(&["prices", "--on", "2026-11-02", "--json"])
+        .json();
+    let h100 = listed["prices"].as_array().unwrap();
+    let h100 = h100
+        .iter()
+        .find(|price| price["hardware"] == "h100")
+        .unwrap();
+    assert_eq!(h100["per_gpu_hour_usd_micros"], middle);
+    assert_eq!(h100["source"], "feed: median of 2 list prices");
+    let before = ring
+        .call(&["prices", "--on", "2026-10-31", "--json"])
+        .json();
+    let before = before["prices"].as_array().unwrap();
+    assert!(
+        before
+            .iter()
+            .all(|price| price["per_gpu_hour_usd_micros"] != middle)
+    );
+    let path = example();
+    let answer = ring.call(&["estimate", path.to_str().unwrap(), "--on", "h100", "--json"]);
+    // From its first day on, and this is later.
+    assert_eq!(
+        answer.json()["estimates"][0]["price_per_hour_usd_micros"],
+        middle
+    );
 }
 
 #[test]
