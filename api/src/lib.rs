@@ -11,6 +11,7 @@ mod certificate;
 mod config;
 mod context;
 mod convert;
+mod credentials;
 mod fit;
 mod freshness;
 mod grpc;

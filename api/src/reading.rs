@@ -4,7 +4,7 @@ use stepcast_proto::v1;
 use stepcast_records::simpletuner::{self, File, Files, Options, Reading};
 use tonic::Status;
 
-use crate::screening::screen;
+use crate::credentials::{Taken, take_out};
 use crate::status::{bad_field, problems};
 use crate::submission::{Role, Submission};
 
@@ -14,13 +14,13 @@ const COUNTS_MAX: usize = 1_000;
 /// Bytes of a data set's id.
 const DATASET_BYTES_MAX: usize = 256;
 
-/// Takes the files of a request and reads them. A submission with a secret in it is refused first.
+/// Takes the files of a request and reads them. Secrets are taken out first, and are with whoever called from then on.
 pub(crate) fn read(
     files: Vec<v1::JobFile>,
     counts: Vec<v1::SampleCount>,
-) -> Result<(Submission, Reading), Status> {
-    let submission = Submission::read(files)?;
-    screen(&submission)?;
+) -> Result<(Submission, Reading, Taken), Status> {
+    let mut submission = Submission::read(files)?;
+    let taken = take_out(&mut submission)?;
     let options = options(counts)?;
     let file = |role| {
         submission
@@ -36,7 +36,7 @@ pub(crate) fn read(
         prompt_library: file(Role::Prompts),
     };
     let reading = simpletuner::read(&files, &options).map_err(|found| problems(&found))?;
-    Ok((submission, reading))
+    Ok((submission, reading, taken))
 }
 
 /// The counts by data set, and the one for all others.

@@ -1,7 +1,6 @@
-//! Keeps secrets out: a submission that carries one is refused before anything of it is written anywhere.
-//!
-//! Files of a submission lie on the server's disk until their job is over, and a secret must not. So credentials belong
-//! into the environment of the worker that needs them.
+//! Finds secrets in a submission. What can be handed to the worker in memory is taken out of it (`credentials`), and what
+//! is found after that is refused before anything is written anywhere: files of a submission lie on the server's disk
+//! until their job is over, and a secret must not.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,45 +15,45 @@ use tonic_types::FieldViolation;
 use crate::status::Refusal;
 use crate::submission::{Role, StagedFile, Submission};
 
-/// Names of settings that hold a secret, without the dashes or underscores between their words.
-const SECRET_NAMES: [&str; 33] = [
-    "accesskey",
-    "accesskeyid",
-    "accesstoken",
-    "accountkey",
-    "apikey",
-    "appsecret",
-    "applicationkey",
-    "authtoken",
-    "authorization",
-    "awsaccesskeyid",
-    "awssecretaccesskey",
-    "awssessiontoken",
-    "clientsecret",
-    "connectionstring",
-    "hftoken",
-    "hubtoken",
-    "huggingfacehubtoken",
-    "huggingfacetoken",
-    "passwd",
-    "password",
-    "privatekey",
-    "pushtohubtoken",
-    "refreshtoken",
-    "sastoken",
-    "secret",
-    "secretaccesskey",
-    "secretkey",
-    "sessiontoken",
-    "token",
-    "uploadtoken",
-    "wandbapikey",
-    "wandbkey",
-    "webhooksecret",
+/// Names of settings that hold a secret, by their letters alone: in a configuration their words may be joined in any way.
+const SECRET_NAMES: [(&str, &str); 33] = [
+    ("accesskey", "access_key"),
+    ("accesskeyid", "access_key_id"),
+    ("accesstoken", "access_token"),
+    ("accountkey", "account_key"),
+    ("apikey", "api_key"),
+    ("appsecret", "app_secret"),
+    ("applicationkey", "application_key"),
+    ("authtoken", "auth_token"),
+    ("authorization", "authorization"),
+    ("awsaccesskeyid", "aws_access_key_id"),
+    ("awssecretaccesskey", "aws_secret_access_key"),
+    ("awssessiontoken", "aws_session_token"),
+    ("clientsecret", "client_secret"),
+    ("connectionstring", "connection_string"),
+    ("hftoken", "hf_token"),
+    ("hubtoken", "hub_token"),
+    ("huggingfacehubtoken", "huggingface_hub_token"),
+    ("huggingfacetoken", "huggingface_token"),
+    ("passwd", "passwd"),
+    ("password", "password"),
+    ("privatekey", "private_key"),
+    ("pushtohubtoken", "push_to_hub_token"),
+    ("refreshtoken", "refresh_token"),
+    ("sastoken", "sas_token"),
+    ("secret", "secret"),
+    ("secretaccesskey", "secret_access_key"),
+    ("secretkey", "secret_key"),
+    ("sessiontoken", "session_token"),
+    ("token", "token"),
+    ("uploadtoken", "upload_token"),
+    ("wandbapikey", "wandb_api_key"),
+    ("wandbkey", "wandb_key"),
+    ("webhooksecret", "webhook_secret"),
 ];
 
-/// Bytes of the longest of them.
-const SECRET_NAME_BYTES_MAX: usize = 19;
+/// Letters of the longest of them.
+const SECRET_NAME_LETTERS_MAX: usize = 19;
 
 /// How well-known secrets begin, and how many letters follow at least.
 const SECRET_SHAPES: [(&str, usize); 9] = [
@@ -85,17 +84,21 @@ pub(crate) fn screen(submission: &Submission) -> Result<(), Status> {
         return Ok(());
     };
     let message =
-        format!("{first_file} {first_path} holds a secret, and the server never keeps one");
+        format!("{first_file} {first_path} holds a secret that cannot be taken out of it");
     let fields = found.iter().take(TOLD).map(|(file, path)| {
-        FieldViolation::new(
-            format!("{file} {path}"),
-            "this is a secret; take it out, and set it in the worker's environment",
-        )
+        FieldViolation::new(format!("{file} {path}"), "this is a secret; take it out")
     });
     Err(Refusal::new(Code::InvalidArgument, "SECRET_IN_CONFIG", message)
-        .hint("take it out, and set it in the environment of the worker (HF_TOKEN, AWS_SECRET_ACCESS_KEY, WANDB_API_KEY)")
+        .hint("in config.json, in TOML and in the data loader it is handed to the worker in memory; or set it in the environment of the worker (HF_TOKEN, AWS_SECRET_ACCESS_KEY, WANDB_API_KEY)")
         .fields(fields.collect())
         .into())
+}
+
+/// Whether there is anything in a file that looks like a secret.
+pub(crate) fn has_secret(file: &StagedFile) -> bool {
+    let mut found = Vec::new();
+    find(file, &mut found);
+    !found.is_empty()
 }
 
 type Found = Vec<(String, String)>;
@@ -180,8 +183,12 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(key)) = map.next_key()? {
+            // There is no other place to put what should have been a name.
+            if key.len() > SECRET_NAME_LETTERS_MAX && is_secret(&key) {
+                self.screen.note(self.place.to_string());
+            }
             map.next_value_seed(Look {
-                named: self.screen.names_secret(&key),
+                named: self.named || self.screen.names_secret(&key),
                 place: &Place::Key(self.place, &key),
                 screen: self.screen,
                 depth: self.depth + 1,
@@ -194,7 +201,7 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
         let mut index = 0;
         while values
             .next_element_seed(Look {
-                named: false,
+                named: self.named,
                 place: &Place::Index(self.place, index),
                 screen: self.screen,
                 depth: self.depth + 1,
@@ -286,20 +293,7 @@ impl Screen<'_> {
 
     /// Whether a key is the name of a secret. In a library of prompts a key is the name of a prompt, whatever it says.
     fn names_secret(&self, key: &str) -> bool {
-        let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
-        let mut name = [0; SECRET_NAME_BYTES_MAX];
-        let mut length = 0;
-        for letter in letters {
-            // What is longer is none of the names.
-            let Some(place) = name.get_mut(length) else {
-                return false;
-            };
-            *place = letter.to_ascii_lowercase();
-            length += 1;
-        }
-        let name = &name[..length];
-        let is_known = SECRET_NAMES.iter().any(|known| known.as_bytes() == name);
-        is_known && self.file.role != Role::Prompts
+        self.file.role != Role::Prompts && secret_name(key).is_some()
     }
 
     fn note(&mut self, path: String) {
@@ -311,15 +305,43 @@ impl Screen<'_> {
     }
 }
 
-/// Whether a setting with a secret's name is set at all: words that switch it off are no secret, and neither is the name
-/// of a variable that holds one.
-fn is_value(text: &str) -> bool {
-    let text = text.trim();
-    let off = ["", "none", "null", "false", "true"].contains(&text.to_ascii_lowercase().as_str());
-    !off && !text.starts_with('$') && !text.starts_with("{env:")
+/// The secret that a setting of this name holds, in the words of the list.
+pub(crate) fn secret_name(key: &str) -> Option<&'static str> {
+    let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
+    let mut name = [0; SECRET_NAME_LETTERS_MAX];
+    let mut length = 0;
+    for letter in letters {
+        // What is longer is none of the names.
+        *name.get_mut(length)? = letter.to_ascii_lowercase();
+        length += 1;
+    }
+    let name = &name[..length];
+    let known = SECRET_NAMES
+        .iter()
+        .find(|(known, _)| known.as_bytes() == name);
+    known.map(|(_, name)| *name)
 }
 
-fn is_secret(text: &str) -> bool {
+/// Whether a setting with a secret's name is set at all: words that switch it off are no secret, and neither is the name
+/// of a variable that holds one.
+pub(crate) fn is_value(text: &str) -> bool {
+    let text = text.trim();
+    let off = ["", "none", "null", "false", "true"].contains(&text.to_ascii_lowercase().as_str());
+    !off && !is_variable(text)
+}
+
+/// Whether a text is nothing but the name of a variable, such as `$HF_TOKEN`, `${HF_TOKEN}` or `{env:HF_TOKEN}`.
+fn is_variable(text: &str) -> bool {
+    let braced = |begin: &str| text.strip_prefix(begin)?.strip_suffix('}');
+    let name = braced("{env:").or_else(|| braced("${"));
+    let name = name.or_else(|| text.strip_prefix('$'));
+    name.is_some_and(|name| {
+        let letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        !name.is_empty() && name.bytes().all(letter)
+    })
+}
+
+pub(crate) fn is_secret(text: &str) -> bool {
     let shaped = SECRET_SHAPES.iter().any(|(prefix, letters)| {
         let rest = text.trim().strip_prefix(prefix);
         rest.is_some_and(|rest| {
@@ -432,8 +454,8 @@ mod tests {
 
     #[test]
     fn no_name_of_a_secret_is_too_long_to_be_compared() {
-        let longest = SECRET_NAMES.iter().map(|name| name.len()).max();
-        assert_eq!(longest, Some(SECRET_NAME_BYTES_MAX));
+        let longest = SECRET_NAMES.iter().map(|(letters, _)| letters.len()).max();
+        assert_eq!(longest, Some(SECRET_NAME_LETTERS_MAX));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod accounts;
 mod arrays;
 mod changes;
+mod credentials;
 mod estimates;
 mod jobs;
 mod prices;

@@ -116,6 +116,11 @@ impl Submission {
         self.0.iter().find(|file| file.role == role)
     }
 
+    /// All files, to be written anew.
+    pub(crate) fn files_mut(&mut self) -> &mut [StagedFile] {
+        &mut self.0
+    }
+
     /// All files, the configuration first.
     pub(crate) fn files(&self) -> &[StagedFile] {
         &self.0

@@ -24,6 +24,7 @@ const ROUTES: &str = "
     get  /v1/jobs/{id}/logs        oamvO
     get  /v1/jobs/{id}/why         oamvO
     post /v1/jobs/{id}/cancel      oamO
+    post /v1/jobs/{id}/credentials oamO
     get  /v1/jobs/{id}/watch       oamvO
     post /v1/estimates             oamvO
     get  /v1/workers               oamvO
@@ -63,6 +64,7 @@ const CALLS: &str = "
     Accounts/CreateToken oamvO    Accounts/ListTokens oamvO     Accounts/RevokeToken oamvO
     Accounts/ListAuditEntries oaO Accounts/ClaimOperator -      Jobs/SubmitArray oamO
     Jobs/UpdateJob oamO           Jobs/ApproveJob O             Jobs/CancelArray oamO
+    Jobs/GiveCredentials oamO
     Scheduling/ListTeams O        Scheduling/GetPolicy O        Scheduling/SetTeam O
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
     Estimates/ListPrices oamvO    Estimates/ImportPrices O
@@ -179,6 +181,7 @@ fn body(path: &str, town: &Town) -> Option<Value> {
     Some(match path {
         "/v1/auth/cli/token" => json!({"refresh_token": "x", "org_id": "y"}),
         "/v1/jobs" => submission(),
+        "/v1/jobs/{id}/credentials" => json!({}),
         "/v1/estimates" => submission(),
         "/v1/sql" => json!({"sql": "SELECT 1"}),
         "/v1/prices" => json!({"source": "x", "csv": ""}),

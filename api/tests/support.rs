@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stepcast_api::{ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, serve};
+use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::{Config, Handle, HostClock, Node, Ports, Staging};
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
 use stepcast_proto::v1;
@@ -67,6 +68,7 @@ impl Server {
             forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
             recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
             staging: Arc::clone(&staging) as Arc<dyn Staging>,
+            credentials: Arc::new(MemoryKeeper::default()),
             clock: Arc::new(HostClock::new()),
         };
         let config = Config {
@@ -138,9 +140,14 @@ impl Server {
 
     /// A worker with these GPUs that has registered and attached.
     pub(crate) async fn worker(&self, name: &str, gpus: &[&str]) -> Worker {
+        self.worker_on(name, 'a', gpus).await
+    }
+
+    /// The same on a state folder of its own.
+    pub(crate) async fn worker_on(&self, name: &str, folder: char, gpus: &[&str]) -> Worker {
         let agent = Agent::new(self, self.token(name).await.secret);
-        let registered = agent.register('a', gpus).await.unwrap();
-        agent.attach(registered.worker, 'a').await.unwrap()
+        let registered = agent.register(folder, gpus).await.unwrap();
+        agent.attach(registered.worker, folder).await.unwrap()
     }
 
     /// Stops the server; whatever streams are open end.
@@ -244,6 +251,15 @@ impl Agent {
     }
 
     pub(crate) async fn files(&self, job: &str, epoch: u64) -> Result<Vec<v1::JobFile>, Status> {
+        Ok(self.handed(job, epoch).await?.files)
+    }
+
+    /// The files of a job and its credentials.
+    pub(crate) async fn handed(
+        &self,
+        job: &str,
+        epoch: u64,
+    ) -> Result<v1::GetAssignmentFilesResponse, Status> {
         let request = v1::GetAssignmentFilesRequest {
             job: job.to_owned(),
             epoch,
@@ -253,8 +269,7 @@ impl Agent {
             .clone()
             .get_assignment_files(self.call(request))
             .await?
-            .into_inner()
-            .files)
+            .into_inner())
     }
 
     pub(crate) async fn contribute(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::{Contribution, HostClock, PortError, Ports, RecordSink, Staging};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::placement::NoForecast;
@@ -37,6 +38,7 @@ pub fn ports() -> Ports {
         forecast: Arc::new(NoForecast),
         recorder: Arc::new(Nowhere),
         staging: Arc::new(Nowhere),
+        credentials: Arc::new(MemoryKeeper::default()),
         clock: Arc::new(HostClock::new()),
     }
 }

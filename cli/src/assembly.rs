@@ -9,6 +9,7 @@ use stepcast_api::{
     AccessToken, ApiConfig, EstimatedForecasts, EstimatorSink, Probes, StagingArea, StagingError,
     Tls,
 };
+use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::peers::{self, JoinConfig, JoinToken};
 use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places};
 use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig};
@@ -66,6 +67,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
         recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
         staging: Arc::clone(&staging) as _,
+        credentials: Arc::new(MemoryKeeper::default()),
         clock: Arc::new(HostClock::new()),
     };
     let node = Config {

@@ -6,6 +6,7 @@ pub(crate) mod backtest;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod credentials;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod estimate;

@@ -80,7 +80,7 @@ impl Bare {
             .read(|state| Stamper::new(Arc::clone(&ports.clock), state.newest_stamp_ms()));
         let machine = Replica::new(
             Arc::clone(&parts.replicated),
-            Arc::new(parts.follower()),
+            Arc::new(parts.follower(&ports.credentials)),
             From(start.incoming),
         );
         let (consensus, opened) = consensus::Bare::new(start.begin, start.life, machine)?;
@@ -113,6 +113,7 @@ impl Bare {
             log_tail_entries: config.log_tail_entries,
             newest: Arc::clone(&parts.snapshot_index),
         };
+        let credentials = Arc::clone(&ports.credentials);
         let leading = Parts {
             config: config.clone(),
             ports,
@@ -138,6 +139,7 @@ impl Bare {
             hub: parts.hub,
             live,
             slot,
+            credentials,
             recorder,
             metrics: parts.metrics,
             disk_free,

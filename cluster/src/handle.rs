@@ -16,6 +16,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::Config;
 use crate::consensus::{self, Stall};
+use crate::credentials::Keeper;
 use crate::error::{AttachError, ProposeError, ReadError};
 use crate::identity::Identity;
 use crate::jobs::{JobHub, JobWatch};
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) hub: Arc<JobHub>,
     pub(crate) live: Arc<LiveBoard>,
     pub(crate) slot: Slot,
+    pub(crate) credentials: Arc<dyn Keeper>,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) disk_free: Arc<AtomicU64>,
@@ -148,6 +150,11 @@ impl Handle {
     /// Stores a worker's samples, exactly once by their id. After `Ok` they are durable.
     pub async fn contribute(&self, contribution: Contribution) -> Result<(), ContributeError> {
         self.0.recorder.contribute(contribution).await
+    }
+
+    /// Where the credentials of jobs are held: of use on the leader only, which hands them to workers.
+    pub fn credentials(&self) -> &dyn Keeper {
+        self.0.credentials.as_ref()
     }
 
     /// Milliseconds since 1970 as the log sees them.

@@ -8,6 +8,7 @@ use stepcast_scheduler::model::{EventKind, Job, JobEvent};
 use stepcast_scheduler::{Command, Effect};
 
 use crate::consensus::log::Position;
+use crate::credentials::Keeper;
 use crate::leader::Signals;
 use crate::metrics::Metrics;
 use crate::replica::Follow;
@@ -30,13 +31,18 @@ pub(crate) struct Follower {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) due: Arc<Due>,
     pub(crate) snapshot_index: Arc<AtomicU64>,
+    pub(crate) credentials: Arc<dyn Keeper>,
 }
 
 impl Follow for Follower {
     fn changed(&self, effects: &[Effect]) {
         for effect in effects {
-            if let Effect::JobChanged { job, event } = effect {
-                self.hub.event(*job, event.seq, event, event.kind.is_last());
+            match effect {
+                Effect::JobChanged { job, event } => {
+                    self.hub.event(*job, event.seq, event, event.kind.is_last());
+                }
+                Effect::DropCredentials { staging } => self.credentials.forget(staging),
+                _ => {}
             }
         }
     }
@@ -51,6 +57,8 @@ impl Follow for Follower {
                 }
                 Effect::Plan => self.signals.plan.notify_one(),
                 Effect::DropStaging { staging } => self.signals.dropped(staging),
+                // Done on every node already.
+                Effect::DropCredentials { .. } => {}
                 Effect::JobChanged { event, .. } => {
                     if let EventKind::AttemptEnded { outcome, .. } = event.kind {
                         self.metrics.attempt_ended(outcome);
@@ -82,6 +90,7 @@ mod tests {
     use stepcast_scheduler::model::{Outcome, StopReason};
 
     use super::*;
+    use crate::credentials::MemoryKeeper;
 
     fn follower() -> Follower {
         Follower {
@@ -90,6 +99,7 @@ mod tests {
             metrics: Arc::default(),
             due: Arc::new(Due::new(&crate::Config::new("/nowhere"))),
             snapshot_index: Arc::default(),
+            credentials: Arc::new(MemoryKeeper::default()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The duties of the node that leads: it plans, dispatches, keeps leases, sweeps, and hears what workers report.
 
 mod context;
+mod credentials;
 mod dispatcher;
 pub(crate) mod duties;
 mod expiry;

@@ -12,6 +12,7 @@
 pub mod bare;
 mod config;
 pub mod consensus;
+pub mod credentials;
 mod disk;
 mod doorkeeper;
 pub mod error;

@@ -83,7 +83,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 26] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -108,6 +108,8 @@ const COMMANDS: [&str; 24] = [
     "preempt",
     "set_policy",
     "account",
+    "give_credentials",
+    "miss_credentials",
 ];
 
 /// Counters of one node.
@@ -301,5 +303,7 @@ fn number_of(command: &Command) -> usize {
         Command::Preempt { .. } => 21,
         Command::SetPolicy { .. } => 22,
         Command::Account { .. } => 23,
+        Command::GiveCredentials { .. } => 24,
+        Command::MissCredentials { .. } => 25,
     }
 }

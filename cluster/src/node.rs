@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::consensus;
 use crate::consensus::log::{EngineLog, Loaded, LogStore, ORIGIN, Position};
+use crate::credentials::Keeper;
 use crate::disk;
 use crate::doorkeeper::Doorkeeper;
 use crate::error::StartError;
@@ -75,7 +76,7 @@ impl Node {
             life: identity::random().map_err(StartError::Random)?,
             machine: Replica::new(
                 Arc::clone(&parts.replicated),
-                Arc::new(parts.follower()),
+                Arc::new(parts.follower(&ports.credentials)),
                 Incoming(snapshots.clone()),
             ),
             transport: Arc::clone(&way.transport),
@@ -188,8 +189,9 @@ impl Assembly {
         }
     }
 
-    pub(crate) fn follower(&self) -> Follower {
+    pub(crate) fn follower(&self, credentials: &Arc<dyn Keeper>) -> Follower {
         Follower {
+            credentials: Arc::clone(credentials),
             hub: Arc::clone(&self.hub),
             signals: Arc::clone(&self.signals),
             metrics: Arc::clone(&self.metrics),
@@ -248,6 +250,7 @@ impl Assembly {
         };
         way.transport
             .attach(Arc::new(consensus.clone()), Arc::new(doorkeeper));
+        let credentials = Arc::clone(&ports.credentials);
         let leading = Parts {
             config: config.clone(),
             ports,
@@ -276,6 +279,7 @@ impl Assembly {
             hub: self.hub,
             live,
             slot,
+            credentials,
             recorder,
             metrics: self.metrics,
             disk_free,

@@ -1,4 +1,4 @@
-//! What a node needs from outside: a clock, forecasts, a place for records and the staging area.
+//! What a node needs from outside: a clock, forecasts, a place for records, the staging area and a keeper of credentials.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use stepcast_records::{Quantiles, Sample};
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::placement::ForecastSource;
 
+use crate::credentials::Keeper;
 use crate::session::Progress;
 
 /// Everything a node asks of the world. Each port is shared by several tasks, so all of them are cheap to call at once.
@@ -20,6 +21,8 @@ pub struct Ports {
     pub recorder: Arc<dyn RecordSink>,
     /// Where the files of submitted jobs wait.
     pub staging: Arc<dyn Staging>,
+    /// Where the credentials of jobs are held.
+    pub credentials: Arc<dyn Keeper>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

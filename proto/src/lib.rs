@@ -2,6 +2,8 @@
 //!
 //! Only the edges (`api`, `worker`, `cli`) use these types; everything behind them has types of its own.
 
+mod hidden;
+
 /// Package `stepcast.v1`.
 pub mod v1 {
     #![expect(

@@ -212,6 +212,17 @@ pub enum Command {
         /// What is changed.
         change: AccountChange,
     },
+    /// The leader holds the credentials of a waiting job again.
+    GiveCredentials {
+        /// Which.
+        job: JobId,
+    },
+    /// The leader does not hold the credentials of these waiting jobs: they were in the memory of one that is gone. Those
+    /// that do not wait, or need none, are left alone.
+    MissCredentials {
+        /// At most [`crate::model::limits::EXPIRED_MAX`].
+        jobs: Vec<JobId>,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -240,7 +251,9 @@ impl Command {
             | Self::CancelArray { .. }
             | Self::Preempt { .. }
             | Self::SetPolicy { .. }
-            | Self::Account { .. } => 3,
+            | Self::Account { .. }
+            | Self::GiveCredentials { .. }
+            | Self::MissCredentials { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

@@ -45,4 +45,9 @@ pub enum Effect {
         /// Which.
         staging: StagingId,
     },
+    /// The credentials that came with these files can go: the attempt has them, or is over.
+    DropCredentials {
+        /// Whose.
+        staging: StagingId,
+    },
 }

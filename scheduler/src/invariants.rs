@@ -259,6 +259,12 @@ impl Found {
         self.hold("money is set aside for what runs alone", kept, || {
             job.id.to_string()
         });
+        let awaits = job.standing.awaits_credentials;
+        let kept =
+            !awaits || (job.state == JobState::Pending && !job.spec.terms.credentials.is_empty());
+        self.hold("only what waits awaits credentials", kept, || {
+            job.id.to_string()
+        });
         let own = job.spec.max_cost.is_none_or(|max| reserved <= max.0);
         self.hold("no more is set aside than a job may cost", own, || {
             job.id.to_string()

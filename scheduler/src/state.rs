@@ -6,6 +6,7 @@ mod attempts;
 mod audit;
 mod changes;
 mod counts;
+mod credentials;
 mod indexes;
 mod jobs;
 mod lines;
@@ -245,6 +246,12 @@ impl State {
     pub fn holds_key(&self, worker: WorkerId, key: &Label) -> bool {
         // Few jobs have a key at all, so most looks end here.
         !self.indexes.keys.is_empty() && self.indexes.keys.contains(&(worker, key.clone()))
+    }
+
+    /// Waiting jobs whose credentials the leader is believed to hold, with the files that they came with.
+    pub fn held_credentials(&self) -> impl Iterator<Item = (JobId, StagingId)> {
+        let held = self.indexes.credentials.iter();
+        held.filter_map(|id| Some((*id, self.open_job(*id)?.spec.staging)))
     }
 
     /// Whether a job that is not over has its files there.

@@ -8,7 +8,7 @@ use stepcast_records::Hardware;
 use crate::agent::Failure;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
-use crate::order::{Assignment, JobFile};
+use crate::order::{Assignment, Handed};
 use crate::reduce::{Measures, NoSample};
 use crate::session::outbox::Outbox;
 use crate::state_dir::{Contribution, StateDir};
@@ -25,11 +25,12 @@ pub(crate) struct Host {
 
 /// The calls to the leader that are not part of the stream.
 pub(crate) trait Wire: Send + Sync {
-    /// The job's files. They leave the leader's staging area when the job is over, and then this fails for good.
+    /// The job's files, which leave the leader's staging area when the job is over, and then this fails for good; and its
+    /// credentials.
     fn files<'a>(
         &'a self,
         assignment: &'a Assignment,
-    ) -> BoxFuture<'a, Result<Vec<JobFile>, (Failure, String)>>;
+    ) -> BoxFuture<'a, Result<Handed, (Failure, String)>>;
 
     /// Hands samples over; the leader takes each contribution id once, so asking again does no harm.
     fn contribute<'a>(

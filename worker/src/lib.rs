@@ -30,4 +30,4 @@ pub mod webhook;
 mod work;
 
 pub use self::session::{Refusal, Unusable};
-pub use self::start::{Error, run, run_until};
+pub use self::start::{Error, no_core_dumps, run, run_until};

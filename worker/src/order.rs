@@ -3,6 +3,7 @@
 use std::fmt;
 
 use stepcast_records::simpletuner::Workload;
+use zeroize::Zeroizing;
 
 use crate::agent::{Epoch, Outcome, Progress, Why};
 
@@ -126,6 +127,24 @@ pub struct JobFile {
     pub bytes: Vec<u8>,
 }
 
+/// A credential that the job's settings name, for the trainer's environment and nothing else. Overwritten when it is dropped.
+#[derive(Clone)]
+pub struct Credential {
+    /// Such as `hub_token`.
+    pub name: String,
+    /// What it is.
+    pub value: Zeroizing<String>,
+}
+
+/// What an attempt is given beside its assignment.
+#[derive(Debug, Clone, Default)]
+pub struct Handed {
+    /// The job's files.
+    pub files: Vec<JobFile>,
+    /// What stands in them by its name only.
+    pub credentials: Vec<Credential>,
+}
+
 /// What a job's file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileRole {
@@ -137,6 +156,12 @@ pub enum FileRole {
     Lycoris,
     /// The user's validation prompts.
     Prompts,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Credential").field(&self.name).finish()
+    }
 }
 
 /// Contents stay out of logs: they hold prompts and paths.

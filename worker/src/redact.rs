@@ -4,6 +4,8 @@
 //! and percent-encoded form, also with colour codes in between; unknown ones by the look of well-known tokens and of
 //! e-mail addresses. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
 
+use zeroize::Zeroize;
+
 /// What stands in a secret's place.
 const MARK: &str = "[redacted]";
 
@@ -45,10 +47,24 @@ const PREFIXES: [&str; 14] = [
 const TOKEN_TAIL: usize = 12;
 
 /// Removes the secrets of one attempt from text.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Redactor {
     /// Every spelling of every known value, longest first.
     known: Vec<String>,
+}
+
+/// No value that it knows is shown.
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redactor").finish_non_exhaustive()
+    }
+}
+
+/// It knows values for as long as its attempt runs, and no longer.
+impl Drop for Redactor {
+    fn drop(&mut self) {
+        self.known.iter_mut().for_each(Zeroize::zeroize);
+    }
 }
 
 impl Redactor {

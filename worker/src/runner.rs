@@ -109,7 +109,7 @@ async fn launch(
             "the placement names a device that this worker does not have".to_owned(),
         )
     })?;
-    let files = host
+    let handed = host
         .wire
         .files(assignment)
         .await
@@ -126,7 +126,7 @@ async fn launch(
         .begin_attempt(&record)
         .map_err(|error| launch_failed(&error))?;
     let inherited: Vec<_> = std::env::vars_os().collect();
-    let redactor = trainer::redactor(&inherited, &files, &token);
+    let redactor = trainer::redactor(&inherited, &handed, &token);
     let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
         .await
         .map_err(|error| launch_failed(&error))?;
@@ -134,7 +134,8 @@ async fn launch(
     let ground = Ground {
         config: &host.config,
         assignment,
-        files: &files,
+        files: &handed.files,
+        credentials: &handed.credentials,
         devices: &devices,
         folder: &folder,
         outputs: &host.outputs,
@@ -142,7 +143,7 @@ async fn launch(
         webhook: (&url, receiver.token()),
     };
     let launch = trainer::prepare(&ground).map_err(|error| failed(error.failure())(&error))?;
-    drop(files);
+    drop(handed);
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(NotLaunched(
@@ -150,15 +151,17 @@ async fn launch(
             "its lease ended before it was started".to_owned(),
         ));
     }
-    let mut guard = Guard::start(
+    let started = Guard::start(
         &guard_command(host),
         &launch.command,
         &launch.directory,
         &launch.environment,
         left,
     )
-    .await
-    .map_err(|error| launch_failed(&error))?;
+    .await;
+    let signal_file = launch.signal_file.clone();
+    launch.forget();
+    let mut guard = started.map_err(|error| launch_failed(&error))?;
     let (lines, batches) = mpsc::channel(LINE_BATCHES);
     let output = match guard.take_output() {
         Some(output) => tokio::spawn(capture::read(output, Capture::new(redactor), lines)),
@@ -174,7 +177,7 @@ async fn launch(
         guard,
         receiver,
         output,
-        signal_file: launch.signal_file,
+        signal_file,
         marker,
     })
 }

@@ -46,6 +46,7 @@ pub enum Error {
 /// Runs a worker until SIGTERM or Ctrl-C, which let its trainers save a checkpoint first; a second one ends it at once.
 pub async fn run(config: WorkerConfig) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
+    no_core_dumps();
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let asked = Arc::new(Notify::new());
@@ -66,6 +67,18 @@ pub async fn run(config: WorkerConfig) -> Result<(), Error> {
             return Ok(());
         }
         asked.notify_one();
+    }
+}
+
+/// Has this process leave no file of its memory when it crashes, since credentials may be in it; nor what it starts.
+pub fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = Rlimit {
+        current: Some(0),
+        ..getrlimit(Resource::Core)
+    };
+    if let Err(error) = setrlimit(Resource::Core, limit) {
+        tracing::warn!(%error, "core dumps cannot be turned off");
     }
 }
 

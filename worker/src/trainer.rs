@@ -1,5 +1,6 @@
 //! Gets one attempt ready to run: its private folder, its files, its environment and its command.
 
+mod credentials;
 pub mod replay;
 pub mod simpletuner;
 
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::agent::Failure;
 use crate::config::WorkerConfig;
 use crate::gpu::Device;
-use crate::order::{Assignment, JobFile, TrainerKind};
+use crate::order::{Assignment, Credential, Handed, JobFile, TrainerKind};
 use crate::redact::{Redactor, secret_name};
 use crate::state_dir::{self, private_folder};
 
@@ -35,6 +36,8 @@ pub struct Ground<'a> {
     pub assignment: &'a Assignment,
     /// The job's files.
     pub files: &'a [JobFile],
+    /// What stands in them by its name only.
+    pub credentials: &'a [Credential],
     /// The devices it was placed on.
     pub devices: &'a [Device],
     /// The attempt's private folder.
@@ -45,6 +48,13 @@ pub struct Ground<'a> {
     pub marker: &'a str,
     /// Where webhooks go, and the token they carry.
     pub webhook: (&'a str, &'a str),
+}
+
+impl Launch {
+    /// Overwrites the credentials in it, which its process has by now.
+    pub(crate) fn forget(self) {
+        credentials::forget(self.environment);
+    }
 }
 
 /// Why an attempt cannot be launched.
@@ -98,13 +108,19 @@ pub fn write_signals(path: &Path, checkpoints: u64) -> Result<(), state_dir::Err
     state_dir::write_private(path, text.as_bytes())
 }
 
-/// A redactor for everything secret in this environment and in the job's files, and for the webhook's token.
-pub fn redactor(environment: &[(OsString, OsString)], files: &[JobFile], token: &str) -> Redactor {
+/// A redactor for everything secret in this environment and in what the job was handed, and for the webhook's token.
+pub fn redactor(environment: &[(OsString, OsString)], handed: &Handed, token: &str) -> Redactor {
     let readable = environment
         .iter()
         .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-    let secrets = simpletuner::secrets(files);
-    let extra: Vec<&str> = secrets.iter().map(String::as_str).chain([token]).collect();
+    let secrets = simpletuner::secrets(&handed.files);
+    let given = handed.credentials.iter().map(|one| one.value.as_str());
+    let extra: Vec<&str> = secrets
+        .iter()
+        .map(String::as_str)
+        .chain(given)
+        .chain([token])
+        .collect();
     Redactor::new(readable, &extra)
 }
 

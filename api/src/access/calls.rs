@@ -29,7 +29,10 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "JobsService/ExplainJob"
         | "JobsService/WatchJob"
         | "JobsService/GetJobLogs" => ReadJobs,
-        "JobsService/CancelJob" | "JobsService/CancelArray" | "JobsService/UpdateJob" => ChangeJobs,
+        "JobsService/CancelJob"
+        | "JobsService/CancelArray"
+        | "JobsService/UpdateJob"
+        | "JobsService/GiveCredentials" => ChangeJobs,
         "EstimatesService/EstimateJob" | "EstimatesService/ListPrices" => Estimate,
         "RecordsService/RunQuery" | "RecordsService/ListTables" | "RecordsService/ListSources" => {
             ReadRecords

@@ -58,6 +58,8 @@ pub(crate) fn event(event: &JobEvent, before: JobState) -> (v1::JobEvent, JobSta
         EventKind::Forgotten => "FORGOTTEN",
         EventKind::Approved => "APPROVED",
         EventKind::Changed => "CHANGED",
+        EventKind::CredentialsGiven => "CREDENTIALS_GIVEN",
+        EventKind::CredentialsMissing => "CREDENTIALS_MISSING",
         EventKind::PreemptRequested { attempt, .. } => {
             told.attempt = attempt.0;
             "PREEMPT_REQUESTED"
@@ -81,6 +83,8 @@ const fn after(kind: EventKind, before: JobState) -> JobState {
         | EventKind::Checkpointed { .. }
         | EventKind::Approved
         | EventKind::Changed
+        | EventKind::CredentialsGiven
+        | EventKind::CredentialsMissing
         | EventKind::PreemptRequested { .. }
         | EventKind::Forgotten => before,
     }

@@ -82,6 +82,9 @@ pub(crate) fn write_standing(job: &Job, state: &State, told: &mut v1::Job) {
     told.approve_time = job.standing.approved_ms.map(timestamp_ms);
     told.preemptions = job.standing.preemptions.into();
     told.reserved_usd_micros = reserved;
+    let credentials = job.spec.terms.credentials.iter();
+    told.credentials = credentials.map(ToString::to_string).collect();
+    told.awaits_credentials = job.standing.awaits_credentials;
     told.array_task = job.spec.terms.array.map(|part| v1::ArrayTask {
         array: names::of_job(part.array),
         index: part.index,

@@ -5,7 +5,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::agent_service_server::AgentService;
 use stepcast_records::{Hardware, Sample};
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, WorkerId};
-use stepcast_scheduler::model::Inventory;
+use stepcast_scheduler::model::{Inventory, Job};
 use stepcast_scheduler::{Command, Reply};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::FieldViolation;
@@ -81,12 +81,17 @@ impl AgentService for Agent {
         let request = request.into_inner();
         let job = names::job("job", &request.job)?;
         let worker = caller.worker.map(|worker| worker.id);
-        let staging = self.assigned(job, Epoch(request.epoch), worker).await?;
+        let (staging, has_credentials) = self.assigned(job, Epoch(request.epoch), worker).await?;
+        let credentials = if has_credentials {
+            self.0.hand_over(staging)?
+        } else {
+            Vec::new()
+        };
         match self.0.staging.get(staging).await {
-            Ok(files) => {
-                let files = files.into_iter().map(Into::into).collect();
-                Ok(Response::new(v1::GetAssignmentFilesResponse { files }))
-            }
+            Ok(files) => Ok(Response::new(v1::GetAssignmentFilesResponse {
+                files: files.into_iter().map(Into::into).collect(),
+                credentials,
+            })),
             Err(staging::Error::Missing) => Err(Refusal::new(
                 Code::NotFound,
                 "STAGING_MISSING",
@@ -119,22 +124,24 @@ impl AgentService for Agent {
 }
 
 impl Agent {
-    /// Where the files of a job lie, for the worker that holds the lease of its attempt and for nobody else.
+    /// Where the files of a job lie, and whether it needs credentials, for the worker that holds the lease of its attempt
+    /// and for nobody else.
     async fn assigned(
         &self,
         job: JobId,
         epoch: Epoch,
         worker: Option<WorkerId>,
-    ) -> Result<StagingId, Status> {
+    ) -> Result<(StagingId, bool), Status> {
         let found = self.0.handle.read(|state| {
             let over = state.job(job).is_none_or(|job| job.state.is_terminal());
             let live = state.live_attempt(epoch);
             let mine =
                 live.filter(|(held, attempt)| held.id == job && Some(attempt.worker) == worker);
-            (over, mine.map(|(held, _)| held.spec.staging))
+            let about = |job: &Job| (job.spec.staging, !job.spec.terms.credentials.is_empty());
+            (over, mine.map(|(held, _)| about(held)))
         });
         match found.await.map_err(status::read)? {
-            (_, Some(staging)) => Ok(staging),
+            (_, Some(about)) => Ok(about),
             (true, None) => Err(status::not_found("jobs", "a job", "jobs")),
             (false, None) => {
                 let message = "this worker does not hold the lease of this attempt";

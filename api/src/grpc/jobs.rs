@@ -74,6 +74,15 @@ impl JobsService for Jobs {
         approved.map(Response::new)
     }
 
+    async fn give_credentials(
+        &self,
+        request: Request<v1::GiveCredentialsRequest>,
+    ) -> Result<Response<v1::GiveCredentialsResponse>, Status> {
+        let caller = Caller::by(&request)?;
+        let given = self.0.give_credentials(&caller, request.into_inner()).await;
+        given.map(Response::new)
+    }
+
     async fn cancel_array(
         &self,
         request: Request<v1::CancelArrayRequest>,

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
+use zeroize::Zeroizing;
 
 use super::document::Document;
 use super::limits::Limits;
@@ -208,9 +209,9 @@ where
     };
     let _room = http.limits.body(route.body_max).await?;
     let bytes = if expects_body::<B>() {
-        body::read(&parts.headers, sent, route.body_max).await?
+        Zeroizing::new(body::read(&parts.headers, sent, route.body_max).await?)
     } else {
-        Vec::new()
+        Zeroizing::default()
     };
     let asked = Asked {
         caller,
@@ -225,6 +226,7 @@ where
     } else {
         body::json(b"{}")?
     };
+    // It may have held a secret.
     drop(bytes);
     handler(http, asked, sent).await
 }

@@ -1,13 +1,17 @@
 //! Jobs listed, shown, explained and cancelled, and what their trainers printed.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use stepcast_proto::v1;
 use tonic::Status;
 
 use super::api::{Api, Asked, Http};
 use super::route::{Nothing, Route};
 use super::shapes::{self, AttemptShown, JobShown, short};
+use super::submit::{self, BODY_BYTES};
 use crate::access::Permission;
 use crate::names;
 
@@ -29,6 +33,15 @@ pub(super) fn routes(api: &mut Api) {
     api.route(
         Route::get("/v1/jobs/{id}/why", read, "Why a job does not run."),
         why,
+    );
+    api.route(
+        Route::post(
+            "/v1/jobs/{id}/credentials",
+            Permission::ChangeJobs,
+            "Gives a waiting job its credentials again.",
+        )
+        .body_max(BODY_BYTES),
+        give_credentials,
     );
     api.route(
         Route::post(
@@ -80,6 +93,26 @@ struct Logs {
 struct Cancelled {
     /// `cancelling` or `cancelled`.
     status: &'static str,
+    job: JobShown,
+}
+
+/// Credentials of a job.
+#[derive(Deserialize, JsonSchema)]
+struct Given {
+    /// By their names, as the job shows them.
+    #[serde(default)]
+    credentials: BTreeMap<String, String>,
+    /// Or the configuration once more: what stands in it is taken, and nothing else of it is kept.
+    #[serde(default)]
+    config: Option<Map<String, Value>>,
+    /// The same of the data loader's list.
+    #[serde(default)]
+    dataloader_config: Option<Vec<Map<String, Value>>>,
+}
+
+/// A job that has its credentials.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WithCredentials {
     job: JobShown,
 }
 
@@ -176,6 +209,22 @@ async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Cancell
     Ok(Cancelled {
         status: job.status,
         job,
+    })
+}
+
+async fn give_credentials(
+    http: Http,
+    asked: Asked<Nothing>,
+    sent: Given,
+) -> Result<WithCredentials, Status> {
+    let request = v1::GiveCredentialsRequest {
+        name: name(&asked),
+        files: submit::some_files(sent.config.as_ref(), sent.dataloader_config.as_ref())?,
+        credentials: sent.credentials.into_iter().collect(),
+    };
+    let given = http.jobs.give_credentials(&asked.caller, request).await?;
+    Ok(WithCredentials {
+        job: shapes::job(&given.job.unwrap_or_default()),
     })
 }
 

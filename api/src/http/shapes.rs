@@ -37,6 +37,10 @@ pub(crate) struct JobShown {
     pub(crate) cost_usd_micros: u64,
     /// How far the running attempt is.
     pub(crate) progress: Option<ProgressShown>,
+    /// What the credentials are called that its configuration needs; their values are held in memory only.
+    pub(crate) credentials: Vec<String>,
+    /// Whether nobody holds them any more: it does not start before they are given again.
+    pub(crate) awaits_credentials: bool,
     /// Changes with every event of the job.
     pub(crate) etag: String,
 }
@@ -191,6 +195,8 @@ pub(crate) fn job(job: &v1::Job) -> JobShown {
         failure_detail: job.failure_detail.clone(),
         cost_usd_micros: job.cost_usd_micros,
         progress: job.progress.as_ref().map(progress),
+        credentials: job.credentials.clone(),
+        awaits_credentials: job.awaits_credentials,
         etag: job.etag.clone(),
     }
 }

@@ -246,6 +246,24 @@ impl Submit {
     }
 }
 
+/// The configuration and its data loader, as far as they are there. A loader alone stands beside an empty configuration.
+pub(super) fn some_files(
+    config: Option<&Map<String, Value>>,
+    loader: Option<&Vec<Map<String, Value>>>,
+) -> Result<Vec<v1::JobFile>, Status> {
+    if config.is_none() && loader.is_none() {
+        return Ok(Vec::new());
+    }
+    let empty = Map::new();
+    let config = config.unwrap_or(&empty);
+    let mut files = vec![file(v1::FileRole::Config, "config.json", config)?];
+    if let Some(loader) = loader {
+        let name = "multidatabackend.json";
+        files.push(file(v1::FileRole::DataLoader, name, loader)?);
+    }
+    Ok(files)
+}
+
 fn file<T: Serialize>(role: v1::FileRole, name: &str, value: &T) -> Result<v1::JobFile, Status> {
     let content =
         serde_json::to_vec(value).map_err(|_| bad_field(name, "it cannot be written down"))?;

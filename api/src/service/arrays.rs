@@ -8,9 +8,10 @@ use tonic::{Code, Status};
 
 use super::estimates::for_job;
 use super::jobs::{Jobs, request_id};
-use super::submit::{check_fit, check_gpus, check_time, is_settled, not_staged};
+use super::submit::{all, check_fit, check_gpus, check_time, is_settled, not_staged};
 use super::unexpected;
 use crate::access::Caller;
+use crate::credentials::Taken;
 use crate::freshness::Freshness;
 use crate::staging::Put;
 use crate::status::{Refusal, bad_field};
@@ -33,11 +34,13 @@ impl Jobs {
             }));
         }
         let mut tasks: Vec<(StagingId, Submission)> = Vec::with_capacity(count);
+        let mut carried = Vec::new();
         let mut first = None;
         for (index, task) in request.tasks.into_iter().enumerate() {
             let files = replaced(&request.files, task.files);
-            let (submission, reading) = reading::read(files, request.sample_counts.clone())
-                .map_err(|error| of_task(index, error))?;
+            let (submission, reading, credentials) =
+                reading::read(files, request.sample_counts.clone())
+                    .map_err(|error| of_task(index, error))?;
             let staging = submission.staging(id);
             if tasks.iter().any(|(other, _)| *other == staging) {
                 let what = "this task has the same files as one before it";
@@ -50,6 +53,7 @@ impl Jobs {
                 }
                 Some(_) => {}
             }
+            carried.push((staging, credentials));
             tasks.push((staging, submission));
         }
         let Some(reading) = first else {
@@ -62,6 +66,12 @@ impl Jobs {
             |name| self.team(name),
         )?;
         spec.terms.owner = caller.owner();
+        spec.terms.credentials = carried[0].1.names();
+        let differs = |(_, taken): &(StagingId, Taken)| taken.names() != spec.terms.credentials;
+        if let Some(index) = carried.iter().position(differs) {
+            let what = "this task carries other credentials than the first: they may differ in what they are, not in what they are called";
+            return Err(bad_field(&format!("tasks[{index}]"), what));
+        }
         check_gpus(&spec.workload, spec.gpu_count)?;
         check_fit(self, Some(id), &spec).await?;
         let estimates = for_job(&self.context, &spec).await?;
@@ -74,6 +84,12 @@ impl Jobs {
                 estimates,
                 ..v1::SubmitArrayResponse::default()
             });
+        }
+        let has_credentials = !spec.terms.credentials.is_empty();
+        for (staging, credentials) in carried {
+            if let Some(credentials) = all(credentials, &spec) {
+                self.context.keep(staging, credentials)?;
+            }
         }
         let mut new = Vec::new();
         for (staging, submission) in &tasks {
@@ -91,6 +107,11 @@ impl Jobs {
         let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;
         if is_settled(&proposed) {
             self.drop_unneeded(&new).await;
+        }
+        if has_credentials && is_settled(&proposed) {
+            for (staging, _) in &tasks {
+                self.context.forget_unused(*staging);
+            }
         }
         match proposed.map_err(status::propose)? {
             Reply::ArraySubmitted { array, tasks } => Ok(v1::SubmitArrayResponse {

@@ -25,7 +25,7 @@ impl Estimates {
         request: v1::EstimateJobRequest,
     ) -> Result<v1::EstimateJobResponse, Status> {
         let hardware = convert::hardware_list("hardware", &request.hardware, HARDWARE_MAX)?;
-        let (_, reading) = reading::read(request.files, request.sample_counts)?;
+        let (_, reading, _) = reading::read(request.files, request.sample_counts)?;
         let missing = |error: Missing| missing(&error, &reading.dataset_ids);
         let plan = smallest_plan(&reading.workload).map_err(missing)?;
         let day = Day::today();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use stepcast_cluster::ProposeError;
+use stepcast_cluster::credentials::Credentials;
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_records::simpletuner::Workload;
@@ -22,6 +23,7 @@ use super::estimates::{for_job, missing};
 use super::jobs::{Jobs, request_id};
 use super::workers::unexpected;
 use crate::access::Caller;
+use crate::credentials::Taken;
 use crate::fit::{self, Misfit};
 use crate::freshness::Freshness;
 use crate::staging::{self, Put};
@@ -42,7 +44,7 @@ pub(super) async fn submit(
 ) -> Result<v1::SubmitJobResponse, Status> {
     // Without an id of the caller's the request is new each time.
     let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
-    let (submission, reading) = reading::read(request.files, request.sample_counts)?;
+    let (submission, reading, credentials) = reading::read(request.files, request.sample_counts)?;
     let staging = submission.staging(id);
     let mut spec = convert::wishes(
         request.wishes.unwrap_or_default(),
@@ -51,6 +53,7 @@ pub(super) async fn submit(
         |name| jobs.team(name),
     )?;
     spec.terms.owner = caller.owner();
+    spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpu_count)?;
     check_fit(jobs, Some(id), &spec).await?;
     let estimates = for_job(&jobs.context, &spec).await?;
@@ -59,7 +62,7 @@ pub(super) async fn submit(
     let job = if request.validate_only {
         convert::unsubmitted(&spec)
     } else {
-        let job = put(jobs, caller, id, submission, &spec).await?;
+        let job = put(jobs, caller, id, (submission, credentials), &spec).await?;
         jobs.job(caller, job, &names::of_job(job), Freshness::Stale)
             .await?
     };
@@ -220,19 +223,26 @@ async fn put(
     jobs: &Jobs,
     caller: &Caller,
     id: RequestId,
-    submission: Submission,
+    (submission, credentials): (Submission, Taken),
     spec: &JobSpec,
 ) -> Result<JobId, Status> {
     if jobs.context.handle.is_full() {
         return Err(status::storage_full());
     }
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
+    let has_credentials = !credentials.is_empty();
+    if let Some(credentials) = all(credentials, spec) {
+        jobs.context.keep(spec.staging, credentials)?;
+    }
     let put = jobs
         .context
         .staging
         .put(spec.staging, submission.files())
-        .await
-        .map_err(not_staged)?;
+        .await;
+    let put = put.map_err(|error| {
+        jobs.context.forget_unused(spec.staging);
+        not_staged(error)
+    })?;
     let proposed = jobs
         .context
         .handle
@@ -255,10 +265,25 @@ async fn put(
             tracing::warn!(error = ?error, "files of a submission that was not taken are left to the sweep");
         }
     }
+    if has_credentials && is_settled(&proposed) {
+        jobs.context.forget_unused(spec.staging);
+    }
     match proposed.map_err(status::propose)? {
-        Reply::JobSubmitted { job } => Ok(job),
+        Reply::JobSubmitted { job } => {
+            if has_credentials {
+                jobs.settle_credentials(caller, spec.staging, job).await;
+            }
+            Ok(job)
+        }
         other => Err(unexpected(&other)),
     }
+}
+
+/// What is to be kept in memory for a job; nothing for one that needs nothing.
+pub(super) fn all(credentials: Taken, spec: &JobSpec) -> Option<Credentials> {
+    // The names are its own, so that none is missing.
+    let found = credentials.only(&spec.terms.credentials).ok();
+    found.filter(|_| !spec.terms.credentials.is_empty())
 }
 
 /// Whether it is certain what became of the command.

@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use stepcast_proto::v1::{
-    Attempt, CancelJobRequest, ExplainJobRequest, ExplainJobResponse, GetJobLogsRequest,
-    GetJobRequest, Job as Wire, JobState, WhyTier,
+    Attempt, ExplainJobRequest, ExplainJobResponse, GetJobLogsRequest, GetJobRequest, Job as Wire,
+    JobState, WhyTier,
 };
 
 use super::jobs::{self, number, words, worker};
-use super::{update, watch};
-use crate::client::{self, Client, timed};
+use super::{credentials, update, watch};
+use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::money::{count, counted, dollars};
-use crate::output::style::{Mark, Tone};
+use crate::output::style::Tone;
 use crate::output::table::{Cell, Side, Table};
 use crate::output::{Output, json, time};
 
@@ -54,6 +54,8 @@ pub(crate) enum Job {
     },
     /// Lets a job cost what it costs, where its team wants somebody's word for it
     Approve(Named),
+    /// Gives a waiting job its credentials again, or says which it needs
+    Credentials(credentials::Credentials),
     /// Says why a job does not run
     #[command(visible_alias = "why-pending")]
     Why(Named),
@@ -65,6 +67,13 @@ pub(crate) struct Named {
     /// The job's id, as `stepcast jobs` shows it
     #[arg(value_name = "JOB", value_parser = job_name)]
     name: String,
+}
+
+impl Named {
+    /// `jobs/{job}`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 fn job_name(text: &str) -> Result<String, String> {
@@ -103,11 +112,12 @@ impl Job {
             }
             Self::Approve(job) => update::approve(context, &client, &job.name).await?,
             Self::Cancel { job, wait, .. } => {
-                cancel(context, &client, &job.name).await?;
+                update::cancel(context, &client, &job.name).await?;
                 if wait {
                     watch::until_end(context, &client, &job.name, false).await?;
                 }
             }
+            Self::Credentials(credentials) => credentials.run(context, &client).await?,
             Self::Why(job) => why(context, &client, &job.name).await?,
         }
         Ok(ExitCode::SUCCESS)
@@ -139,7 +149,7 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     let mut text = String::new();
     let id = json::id(&job.name);
     let wishes = job.wishes.clone().unwrap_or_default();
-    let state = jobs::tone(job.state()).paint(&words(json::state(job)));
+    let state = jobs::tone(job.state()).paint(&jobs::state_words(job));
     let mut line = |name: &str, value: String| {
         if !value.is_empty() {
             text.push_str(&format!("  {name:<11} {value}\n"));
@@ -153,6 +163,7 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     if job.end_time.is_some() {
         line("ended", time::day_and_clock(job.end_time.as_ref()));
     }
+    line("credentials", job.credentials.join(", "));
     if job.not_before_time.is_some() && job.state() == JobState::Pending {
         line("not before", time::clock(job.not_before_time.as_ref()));
     }
@@ -294,40 +305,6 @@ pub(crate) fn clean(line: &str) -> String {
     line.chars()
         .filter(|letter| !letter.is_control() || *letter == '\t')
         .collect()
-}
-
-async fn cancel(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
-    let message = CancelJobRequest {
-        name: name.to_owned(),
-        request_id: client::request_id(),
-    };
-    let answer = client.ask(|| {
-        let request = timed(message.clone());
-        let mut service = client.jobs();
-        async move { service.cancel_job(request).await }
-    });
-    let job = answer.await?.job.unwrap_or_default();
-    let (output, id) = (&context.output, json::id(name));
-    if output.json {
-        return output.json(&json::job(&job));
-    }
-    match job.state() {
-        JobState::Cancelling => {
-            output.marked(
-                Mark::Here,
-                Tone::Good,
-                format!("job {id} is being cancelled; its worker will confirm"),
-            );
-            output.next(format!("stepcast job watch {id}"));
-        }
-        JobState::Cancelled => output.marked(Mark::Done, Tone::Good, format!("job {id} cancelled")),
-        _ => output.marked(
-            Mark::Dot,
-            Tone::Dim,
-            format!("job {id} was over before: {}", words(json::state(&job))),
-        ),
-    }
-    Ok(())
 }
 
 async fn why(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {

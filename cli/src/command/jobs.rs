@@ -144,7 +144,7 @@ fn row(job: &Job) -> Vec<Cell> {
     vec![
         Cell::toned(json::id(&job.name), Tone::Strong),
         name.unwrap_or(&job.title).into(),
-        Cell::toned(json::state(job).to_ascii_lowercase(), tone(job.state())),
+        Cell::toned(state_words(job), tone(job.state())),
         place(job, attempt).into(),
         doing(job, attempt).into(),
         step.unwrap_or_else(|| "-".to_owned()).into(),
@@ -154,6 +154,14 @@ fn row(job: &Job) -> Vec<Cell> {
         cost.into(),
         time::age(job.submit_time.as_ref()).into(),
     ]
+}
+
+/// Where a job stands, in words.
+pub(crate) fn state_words(job: &Job) -> String {
+    if job.awaits_credentials {
+        return "awaiting credentials".to_owned();
+    }
+    words(json::state(job))
 }
 
 /// The colour of a state.

@@ -54,7 +54,7 @@ pub(crate) struct Server {
         conflicts_with = "join_token_file"
     )]
     token: Option<String>,
-    /// Address on which /metrics, /livez and /readyz are answered over plain HTTP; nowhere unless given
+    /// Address on which /metrics, /livez and /readyz are answered, with TLS unless on loopback; nowhere unless given
     #[arg(long, value_name = "ADDRESS", global = true)]
     metrics_listen: Option<String>,
     /// Where the benchmark tables lie: a folder, file://..., or s3://bucket/prefix; `records` in the data folder unless given
@@ -67,7 +67,7 @@ pub(crate) struct Server {
     /// Price book, as TOML or CSV; what it does not say is taken from the shipped list prices
     #[arg(long, value_name = "FILE", global = true)]
     prices: Option<String>,
-    /// Certificate to show, as a PEM file
+    /// Certificate to show, as a PEM file; without one a server that others can reach makes its own
     #[arg(long, value_name = "FILE", global = true)]
     tls_cert: Option<String>,
     /// The certificate's private key, as a PEM file
@@ -109,6 +109,8 @@ impl Server {
             return Ok(ExitCode::SUCCESS);
         }
         log_to_stderr();
+        // The leader holds credentials of jobs in its memory.
+        stepcast_worker::no_core_dumps();
         let server = assembly::start(settings::read(&settings, self.token)?).await?;
         // In one piece: whoever has started this may read the first line and no more.
         context.output.data(server.greeting())?;

@@ -2,9 +2,12 @@
 
 use clap::Args;
 use prost_types::FieldMask;
-use stepcast_proto::v1::{ApproveJobRequest, CancelArrayRequest, JobWishes, UpdateJobRequest};
+use stepcast_proto::v1::{
+    ApproveJobRequest, CancelArrayRequest, CancelJobRequest, JobState, JobWishes, UpdateJobRequest,
+};
 
 use super::job::get;
+use super::jobs::words;
 use super::submit::{label, split_hardware, wire_span};
 use super::terms::Terms;
 use crate::client::{self, Client, timed};
@@ -184,6 +187,41 @@ pub(crate) async fn approve(context: &Context, client: &Client, name: &str) -> R
     }
     output.marked(Mark::Done, Tone::Good, format!("job {id} approved"));
     output.next(format!("stepcast job watch {id}"));
+    Ok(())
+}
+
+/// Ends a job.
+pub(crate) async fn cancel(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+    let message = CancelJobRequest {
+        name: name.to_owned(),
+        request_id: client::request_id(),
+    };
+    let answer = client.ask(|| {
+        let request = timed(message.clone());
+        let mut service = client.jobs();
+        async move { service.cancel_job(request).await }
+    });
+    let job = answer.await?.job.unwrap_or_default();
+    let (output, id) = (&context.output, json::id(name));
+    if output.json {
+        return output.json(&json::job(&job));
+    }
+    match job.state() {
+        JobState::Cancelling => {
+            output.marked(
+                Mark::Here,
+                Tone::Good,
+                format!("job {id} is being cancelled; its worker will confirm"),
+            );
+            output.next(format!("stepcast job watch {id}"));
+        }
+        JobState::Cancelled => output.marked(Mark::Done, Tone::Good, format!("job {id} cancelled")),
+        _ => output.marked(
+            Mark::Dot,
+            Tone::Dim,
+            format!("job {id} was over before: {}", words(json::state(&job))),
+        ),
+    }
     Ok(())
 }
 

@@ -475,6 +475,8 @@ fn event_line(event: &JobEvent, job: &Job, before: JobState) -> String {
         "CANCEL_REQUESTED" => return "asked to end".to_owned(),
         "APPROVED" => return "approved".to_owned(),
         "CHANGED" => return "what is asked for has changed".to_owned(),
+        "CREDENTIALS_GIVEN" => return "it has its credentials again".to_owned(),
+        "CREDENTIALS_MISSING" => return "its credentials must be given again".to_owned(),
         "PREEMPT_REQUESTED" => return "its GPUs are taken back; it goes on later".to_owned(),
         _ if before == event.state() || before == JobState::Unspecified => words(&event.kind),
         _ => format!("{} -> {}", state(before), state(event.state())),

@@ -27,6 +27,8 @@ pub(crate) fn job(job: &v1::Job) -> Value {
         "approve_time": moment(job.approve_time.as_ref()),
         "preemptions": job.preemptions,
         "reserved_usd_micros": job.reserved_usd_micros,
+        "credentials": job.credentials,
+        "awaits_credentials": job.awaits_credentials,
         "array_task": job.array_task.as_ref().map(|part| json!({
             "array": id(&part.array), "index": part.index, "tasks": part.tasks, "parallel": part.parallel,
         })),

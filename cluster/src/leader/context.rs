@@ -118,6 +118,8 @@ impl Leader {
         self.over.store(true, Ordering::Release);
         self.sessions.close_all(Parting::NotLeader);
         self.live.clear();
+        // The next leader has no way to them, and nobody asks this one any more.
+        self.ports.credentials.forget_all();
     }
 
     /// Has the dispatcher look at everybody who is attached.

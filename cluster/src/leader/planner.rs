@@ -10,6 +10,7 @@ use stepcast_scheduler::{Command, Reply};
 use tokio::sync::oneshot;
 
 use super::context::Leader;
+use super::credentials;
 use crate::runtime::timeout;
 
 /// Placements in one command: a round's worth for a large cluster, and a small log entry.
@@ -25,8 +26,9 @@ const REST: u32 = 4;
 /// And at least this long, so that a burst of submissions is planned together.
 const REST_AT_LEAST: Duration = Duration::from_millis(2);
 
-/// Plans until the leadership ends.
+/// Plans until the leadership ends. A job whose credentials are gone is known for one before the first look.
 pub(crate) async fn run(leader: Arc<Leader>) {
+    credentials::settle(&leader).await;
     loop {
         let called = leader.signals.plan.notified();
         // Called or not, it looks.

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use stepcast_scheduler::ids::StagingId;
 
 use super::context::Leader;
-use super::view;
+use super::{credentials, view};
 use crate::runtime::timeout;
 
 /// Submissions looked at in one sweep of the staging area; the next sweep goes on where it ended.
@@ -27,6 +27,7 @@ pub(crate) async fn run(leader: Arc<Leader>) {
             whole = leader.now() + leader.config.sweep_every;
             delete(&leader, old(&leader).await).await;
             forget_lines(&leader).await;
+            credentials::sweep(&leader);
         }
         let rest = whole.saturating_sub(leader.now());
         // Called or not, it looks.

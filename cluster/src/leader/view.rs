@@ -114,6 +114,16 @@ pub(crate) fn is_anothers(state: &State, epoch: Epoch, worker: WorkerId) -> bool
         .is_some_and(|lease| lease.worker != worker)
 }
 
+/// Waiting jobs, at most so many, that are believed to have their credentials and have none that are held.
+pub(crate) fn missing_credentials(
+    state: &State,
+    most: usize,
+    is_held: impl Fn(&StagingId) -> bool,
+) -> Vec<JobId> {
+    let missing = state.held_credentials().filter(|(_, of)| !is_held(of));
+    missing.take(most).map(|(job, _)| job).collect()
+}
+
 /// Whether a job that is not over has these files.
 pub(crate) fn is_staging_needed(state: &State, staging: &StagingId) -> bool {
     state.needs_staging(staging)

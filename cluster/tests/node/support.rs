@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::session::{Assignment, Order, Report};
 use stepcast_cluster::{
     Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, ProposeError,
@@ -40,6 +41,7 @@ impl World {
             forecast: Arc::new(NoForecast),
             recorder: Arc::clone(self) as Arc<dyn RecordSink>,
             staging: Arc::clone(self) as Arc<dyn Staging>,
+            credentials: Arc::new(MemoryKeeper::default()),
             clock: Arc::new(Hands {
                 world: Arc::clone(self),
                 host: stepcast_cluster::HostClock::new(),

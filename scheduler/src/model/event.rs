@@ -82,6 +82,10 @@ pub enum EventKind {
         /// For which job; itself, to go on where it fares better.
         for_job: Option<JobId>,
     },
+    /// The credentials that its configuration needs were given again.
+    CredentialsGiven,
+    /// Nobody holds them any more: it waits until they are given again.
+    CredentialsMissing,
 }
 
 impl EventKind {

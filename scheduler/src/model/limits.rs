@@ -73,6 +73,9 @@ pub const RESERVE_MORE_MS: u64 = 10 * 60_000;
 /// GPUs of one worker: the largest hosts sold have 16.
 pub const GPUS_PER_WORKER_MAX: usize = 16;
 
+/// Credentials of a job: every place in a configuration that may hold one, and some spare.
+pub const CREDENTIALS_MAX: usize = 32;
+
 /// Labels of a job or a worker.
 pub const LABELS_MAX: usize = 16;
 

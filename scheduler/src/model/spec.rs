@@ -103,6 +103,9 @@ pub enum SpecError {
         /// What cannot be.
         what: &'static str,
     },
+    /// More credentials than a configuration has places for, or two with one name.
+    #[error("a job needs at most 32 credentials, each with a name of its own")]
+    Credentials,
     /// A task outside of its array.
     #[error("an array has 1 to 1,000 tasks, and at least one of them runs at a time")]
     Array,

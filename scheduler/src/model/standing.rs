@@ -18,4 +18,7 @@ pub struct Standing {
     pub reserved: UsdMicros,
     /// For which job its live attempt's GPUs are taken back. Itself: to go on where it fares better.
     pub yields_to: Option<JobId>,
+    /// Whether nobody holds the credentials that it needs: it waits until they are given again. Written behind their names.
+    #[serde(skip)]
+    pub awaits_credentials: bool,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
 use super::Label;
-use super::limits::LABELS_MAX;
+use super::limits::{CREDENTIALS_MAX, LABELS_MAX};
 use super::spec::SpecError;
 use crate::ids::{JobId, OrgId, TeamId, UserId};
 
@@ -33,6 +33,10 @@ pub struct Terms {
     pub array: Option<ArrayPart>,
     /// Whose it is, where that is asked for.
     pub owner: Option<Owner>,
+    /// What the credentials are called that its configuration needs. Their values are in no log, snapshot or file. Written
+    /// behind everything else, where there are any.
+    #[serde(skip)]
+    pub credentials: Vec<Label>,
 }
 
 /// Whose a job is: two numbers, which say nothing by themselves.
@@ -78,7 +82,18 @@ impl Terms {
                 what: "it would have to be done before it may begin",
             }),
             () if !self.array.is_none_or(part) => Err(SpecError::Array),
+            () if !self.names_credentials_well() => Err(SpecError::Credentials),
             () => Ok(()),
         }
+    }
+
+    /// Whether there are not too many credentials, and no two with the same name.
+    fn names_credentials_well(&self) -> bool {
+        let names = &self.credentials;
+        let twice = names
+            .iter()
+            .enumerate()
+            .any(|(at, name)| names[..at].contains(name));
+        names.len() <= CREDENTIALS_MAX && !twice
     }
 }

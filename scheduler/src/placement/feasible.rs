@@ -27,10 +27,13 @@ pub(crate) struct Purse {
     budget_left: Option<UsdMicros>,
 }
 
-/// Why a job may not run anywhere at `now_ms`, as far as it can be told from the job alone: it is not its time yet, or its
-/// money is spent. The rest of it is in the [`Ledger`](super::Ledger).
+/// Why a job may not run anywhere at `now_ms`, as far as it can be told from the job alone: nobody holds its
+/// credentials, it is not its time yet, or its money is spent. The rest of it is in the [`Ledger`](super::Ledger).
 #[must_use]
 pub(super) fn held(job: &Job, now_ms: u64) -> Option<Reason> {
+    if job.standing.awaits_credentials {
+        return Some(Reason::AwaitingCredentials);
+    }
     if job.budget_left(now_ms) == Some(UsdMicros(0)) {
         return Some(Reason::BudgetSpent);
     }

@@ -33,6 +33,8 @@ pub enum Reason {
     NotBefore,
     /// Somebody has to approve what it costs first.
     AwaitingApproval,
+    /// The credentials that its configuration needs have to be given again.
+    AwaitingCredentials,
     /// As many tasks of its array run as may at a time.
     ArrayFull,
     /// Its team uses as many GPUs as it may.
@@ -89,6 +91,7 @@ impl Reason {
             | Self::WaitsForRetry
             | Self::NotBefore
             | Self::AwaitingApproval
+            | Self::AwaitingCredentials
             | Self::ArrayFull
             | Self::QuotaFull
             | Self::TeamBudget => Tier::Held,
@@ -116,6 +119,7 @@ impl Reason {
             Self::WaitsForRetry => "WAITS_FOR_RETRY",
             Self::NotBefore => "NOT_BEFORE",
             Self::AwaitingApproval => "AWAITING_APPROVAL",
+            Self::AwaitingCredentials => "AWAITING_CREDENTIALS",
             Self::ArrayFull => "ARRAY_FULL",
             Self::QuotaFull => "QUOTA_FULL",
             Self::TeamBudget => "TEAM_BUDGET",
@@ -146,6 +150,7 @@ impl Reason {
             Self::BudgetSpent => "a larger budget",
             Self::WaitsForRetry | Self::NotBefore => "time",
             Self::AwaitingApproval => "somebody's approval, or a lower cost limit",
+            Self::AwaitingCredentials => "giving them again",
             Self::ArrayFull => "the end of another task of the array",
             Self::QuotaFull => "the end of what its team runs, or a larger quota",
             Self::TeamBudget => "a larger budget, or the next period",
@@ -189,6 +194,7 @@ impl fmt::Display for Reason {
             Self::WaitsForRetry => "waits for retry",
             Self::NotBefore => "not before its time",
             Self::AwaitingApproval => "awaiting approval",
+            Self::AwaitingCredentials => "awaiting credentials",
             Self::ArrayFull => "array at its limit",
             Self::QuotaFull => "team's quota in use",
             Self::TeamBudget => "team's budget too small",

@@ -60,6 +60,12 @@ impl Wording<'_> {
             (Tier::Held, _) if held == Some(Reason::BudgetSpent) => {
                 format!("{id} is held: its budget is spent")
             }
+            (Tier::Held, _) if held == Some(Reason::AwaitingCredentials) => {
+                format!(
+                    "{id} is held: nobody holds its credentials any more ({}); give them again",
+                    list(&self.job.spec.terms.credentials)
+                )
+            }
             (Tier::Held, _) if held == Some(Reason::NotBefore) => {
                 format!(
                     "{id} is held: it is not to begin before another {}",

@@ -135,6 +135,8 @@ impl State {
                 let actor = entry.actor.unwrap_or(Actor::OPERATOR);
                 self.accounts.change(entry.now_ms, actor, change)
             }
+            Command::GiveCredentials { job } => self.give_credentials(entry, *job),
+            Command::MissCredentials { jobs } => self.miss_credentials(entry, jobs),
         }
     }
 

@@ -58,7 +58,9 @@ impl State {
         let ledger = Ledger::new(self, entry.now_ms);
         match ledger.held(job) {
             None => {}
-            Some(Reason::BudgetSpent | Reason::WaitsForRetry) => return Err(Dropped::JobHeld),
+            Some(Reason::BudgetSpent | Reason::WaitsForRetry | Reason::AwaitingCredentials) => {
+                return Err(Dropped::JobHeld);
+            }
             Some(_) => return Err(Dropped::Limited),
         }
         feasible::admits(job, worker, &placement.gpus, entry.now_ms).map_err(|_| Dropped::Unfit)?;
@@ -113,6 +115,8 @@ impl State {
                 attempt.started_ms = Some(entry.now_ms);
                 let attempt = attempt.number;
                 entry.event(job, EventKind::Started { attempt });
+                // Its worker has them by now, and nobody else needs them.
+                entry.drop_credentials(job);
             }
         });
         Ok(Reply::Done)

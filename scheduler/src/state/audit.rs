@@ -32,9 +32,9 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         Command::SubmitJob { .. } | Command::SubmitArray { .. } => (Action::SubmitJob, None),
         Command::CancelJob { job: id } => (Action::CancelJob, job(id)),
         Command::CancelArray { array } => (Action::CancelJob, job(array)),
-        Command::ApproveJob { job: id } | Command::UpdateJob { job: id, .. } => {
-            (Action::ChangeJob, job(id))
-        }
+        Command::ApproveJob { job: id }
+        | Command::UpdateJob { job: id, .. }
+        | Command::GiveCredentials { job: id } => (Action::ChangeJob, job(id)),
         Command::CreateWorkerToken { .. } => (Action::CreateWorkerToken, None),
         Command::RevokeWorkerToken { token } => (Action::RevokeWorkerToken, Some(of_token(*token))),
         Command::DrainWorker { worker: id, .. } => (Action::DrainWorker, worker(id)),
@@ -53,6 +53,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         | Command::Sweep
         | Command::Barrier { .. }
         | Command::Preempt { .. }
+        | Command::MissCredentials { .. }
         | Command::Account { .. } => return None,
     })
 }

@@ -77,6 +77,7 @@ impl State {
             terms: Terms {
                 array: job.spec.terms.array,
                 owner: job.spec.terms.owner,
+                credentials: job.spec.terms.credentials.clone(),
                 ..spec.terms.clone()
             },
             ..spec.clone()
@@ -146,7 +147,8 @@ impl State {
         })
     }
 
-    /// Whether the GPUs of an attempt may be taken back at `now_ms`.
+    /// Whether the GPUs of an attempt may be taken back at `now_ms`. Not those of a job that could not go on by itself,
+    /// since its credentials are gone with the attempt.
     #[must_use]
     pub fn may_preempt(&self, job: JobId, epoch: Epoch, now_ms: u64) -> bool {
         let live = self
@@ -158,6 +160,7 @@ impl State {
                     && attempt.stop.is_none()
                     && now_ms.saturating_sub(attempt.placed_ms) >= job.min_run_ms(&self.policy)
                     && job.standing.preemptions < job.preemptions_max(&self.policy)
+                    && job.spec.terms.credentials.is_empty()
             })
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Indexes {
     pub(crate) teams: BTreeMap<TeamId, InUse>,
     /// The tasks of arrays that are not over.
     pub(crate) arrays: BTreeMap<JobId, Tasks>,
+    /// Waiting jobs that need credentials and do not wait for them.
+    pub(crate) credentials: BTreeSet<JobId>,
     /// Keys of live attempts that keep others of the same key away from their worker.
     pub(crate) keys: BTreeSet<(WorkerId, Label)>,
 }
@@ -91,6 +93,9 @@ impl Indexes {
                 .or_default()
                 .insert((job.order(), job.id));
             self.queued.insert((job.queued_ms, job.id));
+            if holds_credentials(job) {
+                self.credentials.insert(job.id);
+            }
         }
         match job.ended_ms {
             Some(ended_ms) => _ = self.ended.insert((ended_ms, job.id)),
@@ -133,6 +138,9 @@ impl Indexes {
                 }
             }
             self.queued.remove(&(job.queued_ms, job.id));
+            if holds_credentials(job) {
+                self.credentials.remove(&job.id);
+            }
         }
         match job.ended_ms {
             Some(ended_ms) => _ = self.ended.remove(&(ended_ms, job.id)),
@@ -249,6 +257,11 @@ macro_rules! wrapping_count {
 }
 
 wrapping_count!(u32, u64, usize);
+
+/// Whether the leader is believed to hold what a waiting job needs.
+fn holds_credentials(job: &Job) -> bool {
+    !job.spec.terms.credentials.is_empty() && !job.standing.awaits_credentials
+}
 
 fn detail_bytes(job: &Job) -> usize {
     job.attempts

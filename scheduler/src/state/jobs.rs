@@ -113,6 +113,8 @@ impl Entry {
         self.effects.push(Effect::DropStaging {
             staging: job.spec.staging,
         });
+        self.drop_credentials(job);
+        job.standing.awaits_credentials = false;
         self.effects.push(Effect::Plan);
     }
 

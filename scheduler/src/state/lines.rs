@@ -26,7 +26,12 @@ pub(super) fn line(job: &Job) -> Line {
     let is_again = !job.attempts.is_empty();
     let again = (job.checkpoint_step(), is_again, job.has_lost_its_worker());
     let common = (spec, terms, again, job.cost(0));
-    match postcard::to_extend(&common, Vec::with_capacity(256)) {
+    // Those that wait for their credentials stand in a line of their own, and hold up nobody in front of whom they came.
+    let written = postcard::to_extend(&common, Vec::with_capacity(256));
+    match written.and_then(|bytes| match job.standing.awaits_credentials {
+        false => Ok(bytes),
+        true => postcard::to_extend(&true, bytes),
+    }) {
         Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
         Err(error) => unreachable!("a job is always encodable: {error}"),

@@ -124,6 +124,7 @@ impl Entry {
         job.state = JobState::Pending;
         job.queued_ms = self.now_ms;
         job.not_before_ms = self.now_ms.saturating_add(backoff_ms(tries));
+        self.take_credentials_back(job);
         let not_before_ms = job.not_before_ms;
         self.event(
             job,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::pages::Pages;
 use crate::ids::JobId;
-use crate::model::{Job, JobState, Standing, Terms};
+use crate::model::{Job, JobState, Label, Standing, Terms};
 
 /// The jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -150,7 +150,12 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
         if job.spec.terms == Terms::default() && job.standing == Standing::default() {
             return Ok(bytes);
         }
-        postcard::to_extend(&(&job.spec.terms, job.standing), bytes)
+        let bytes = postcard::to_extend(&(&job.spec.terms, job.standing), bytes)?;
+        let names = &job.spec.terms.credentials;
+        if names.is_empty() {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&(names, job.standing.awaits_credentials), bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -163,11 +168,21 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
 pub(crate) fn decode(bytes: &[u8]) -> Option<Job> {
     let (mut job, rest): (Job, _) = postcard::take_from_bytes(bytes).ok()?;
     if !rest.is_empty() {
-        let ((terms, standing), []) = postcard::take_from_bytes::<(Terms, Standing)>(rest).ok()?
-        else {
-            return None;
-        };
+        let ((terms, standing), rest) =
+            postcard::take_from_bytes::<(Terms, Standing)>(rest).ok()?;
         (job.spec.terms, job.standing) = (terms, standing);
+        if !rest.is_empty() {
+            let ((names, awaits), []) =
+                postcard::take_from_bytes::<(Vec<Label>, bool)>(rest).ok()?
+            else {
+                return None;
+            };
+            if names.is_empty() {
+                return None;
+            }
+            job.spec.terms.credentials = names;
+            job.standing.awaits_credentials = awaits;
+        }
     }
     Some(job)
 }

@@ -39,6 +39,7 @@ fn terms() -> Terms {
             org: OrgId(4),
             user: UserId(5),
         }),
+        credentials: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ mod agreement;
 mod drawn;
 mod golden;
 mod golden_3;
+mod golden_credentials;
 mod history;
 mod limits;
 mod properties;

@@ -211,6 +211,8 @@ impl Script {
                 name: line.about.parse().expect("a team's name"),
             },
             "approve" => Command::ApproveJob { job: job() },
+            "give" => Command::GiveCredentials { job: job() },
+            "miss" => Command::MissCredentials { jobs: vec![job()] },
             "preempt" => Command::Preempt {
                 preemptions: vec![Preemption {
                     job: job(),

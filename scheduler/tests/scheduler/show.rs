@@ -59,6 +59,7 @@ pub(crate) fn effect(effect: Effect) -> String {
             worker, job, why, ..
         } => format!("stop {job} on {worker}: {why:?}"),
         Effect::DropStaging { .. } => "drop its files".to_owned(),
+        Effect::DropCredentials { .. } => "drop its credentials".to_owned(),
         other => format!("{other:?}"),
     }
 }
@@ -252,6 +253,8 @@ fn event_of(kind: EventKind) -> String {
         EventKind::Forgotten => "forgotten".to_owned(),
         EventKind::Approved => "approved".to_owned(),
         EventKind::Changed => "changed".to_owned(),
+        EventKind::CredentialsGiven => "credentials given".to_owned(),
+        EventKind::CredentialsMissing => "credentials missing".to_owned(),
         EventKind::PreemptRequested { attempt, for_job } => {
             let whom = for_job.map_or_else(|| "nobody".to_owned(), |job| job.to_string());
             format!("#{attempt} is to give way to {whom}")

@@ -91,6 +91,10 @@ pub(crate) fn wish(spec: &mut JobSpec, line: &Line<'_>, team: impl Fn(&str) -> T
     if says("preemptions") {
         terms.preemptions_max = line.number("preemptions");
     }
+    if says("credentials") {
+        let names = line.list("credentials").into_iter();
+        terms.credentials = names.map(|name| name.parse().expect("a label")).collect();
+    }
     if says("expected") {
         terms.expected_cost = line.number("expected");
     }

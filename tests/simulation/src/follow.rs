@@ -38,7 +38,9 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::Checkpoint { job, .. }
         | Command::EndAttempt { job, .. }
         | Command::ApproveJob { job }
-        | Command::UpdateJob { job, .. } => vec![*job],
+        | Command::UpdateJob { job, .. }
+        | Command::GiveCredentials { job } => vec![*job],
+        Command::MissCredentials { jobs } => jobs.clone(),
         Command::Preempt { preemptions } => preemptions.iter().map(|what| what.job).collect(),
         Command::Place { placements } => placements.iter().map(|place| place.job).collect(),
         Command::ExpireLeases { expired } => expired.iter().map(|(job, _)| *job).collect(),

@@ -14,6 +14,7 @@ use raft::eraftpb::{Entry, Message};
 use stepcast_cluster::bare::{Bare, Start};
 use stepcast_cluster::consensus::log::{LogStore, MemLog, MemLogDisk, ORIGIN, Position};
 use stepcast_cluster::consensus::{Begin, Event, Inbound, Role, Task, Transport, Write};
+use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::members::{Member, Members};
 use stepcast_cluster::peers::Admission;
 use stepcast_cluster::{Config, Handle, Outcome, Ports, Runtime};
@@ -214,6 +215,7 @@ pub(crate) fn start(world: &mut World, id: u64) {
             forecast: Arc::new(NoForecast),
             recorder: Arc::clone(&outside) as _,
             staging: outside,
+            credentials: Arc::new(MemoryKeeper::default()),
             clock: Arc::clone(&machine.clock) as _,
         },
         runtime,

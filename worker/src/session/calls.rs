@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use stepcast_proto::v1;
 use stepcast_records::{Key, Sample};
 use tonic::{Code, Status};
+use zeroize::Zeroizing;
 
 use super::ANSWER;
 use super::backoff::Backoff;
@@ -12,7 +13,7 @@ use super::refusal::Trouble;
 use super::servers::Servers;
 use crate::agent::Failure;
 use crate::host::{Refused, Wire};
-use crate::order::{Assignment, FileRole, JobFile};
+use crate::order::{Assignment, Credential, FileRole, Handed, JobFile};
 use crate::state_dir::Contribution;
 
 /// Files of one job at most: a configuration names three others.
@@ -23,7 +24,7 @@ impl Wire for std::sync::Arc<Servers> {
     fn files<'a>(
         &'a self,
         assignment: &'a Assignment,
-    ) -> BoxFuture<'a, Result<Vec<JobFile>, (Failure, String)>> {
+    ) -> BoxFuture<'a, Result<Handed, (Failure, String)>> {
         async move {
             let mut backoff = Backoff::default();
             loop {
@@ -33,7 +34,7 @@ impl Wire for std::sync::Arc<Servers> {
                 });
                 request.set_timeout(ANSWER);
                 match self.client().get_assignment_files(request).await {
-                    Ok(answer) => return files(answer.into_inner().files),
+                    Ok(answer) => return handed(answer.into_inner()),
                     Err(status) => {
                         if let Some(failure) = final_answer(&status) {
                             return Err((
@@ -90,7 +91,14 @@ fn final_answer(status: &Status) -> Option<Failure> {
     }
 }
 
-fn files(files: Vec<v1::JobFile>) -> Result<Vec<JobFile>, (Failure, String)> {
+fn handed(answer: v1::GetAssignmentFilesResponse) -> Result<Handed, (Failure, String)> {
+    // Moved, not copied: the value that is overwritten in the end is the one that came.
+    let credentials = answer.credentials.into_iter().map(|one| Credential {
+        name: one.name,
+        value: Zeroizing::new(one.value),
+    });
+    let credentials = credentials.collect();
+    let files = answer.files;
     if files.len() > MAX_FILES {
         return Err((
             Failure::LaunchFailed,
@@ -112,7 +120,10 @@ fn files(files: Vec<v1::JobFile>) -> Result<Vec<JobFile>, (Failure, String)> {
             bytes: file.content,
         })
     });
-    Ok(files.collect())
+    Ok(Handed {
+        files: files.collect(),
+        credentials,
+    })
 }
 
 fn sample(sample: &Sample) -> v1::Sample {

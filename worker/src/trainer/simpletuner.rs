@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::settings::Settings;
-use super::{Error, Ground, Launch, inherited, variable};
+use super::{Error, Ground, Launch, credentials, inherited, variable};
 use crate::order::FileRole;
 use crate::redact::secret_name;
 use crate::replay::{JOB_ID_VARIABLE, SIGNAL_FILE_VARIABLE};
@@ -54,6 +54,8 @@ pub(super) fn prepare(
     let configured = ground.config.simpletuner_command.as_deref();
     let command = command(configured, devices.len(), mixed_precision);
     let mut environment = inherited();
+    // Behind what is inherited: a job's own token goes before the host's.
+    environment.extend(credentials::variables(ground.credentials));
     environment.extend(variables(
         &devices,
         &places.config.join("config.json"),

@@ -367,6 +367,7 @@ impl AgentService for Service {
         self.admit(&request)?;
         Ok(Response::new(v1::GetAssignmentFilesResponse {
             files: self.ways.files.clone(),
+            ..v1::GetAssignmentFilesResponse::default()
         }))
     }
 

@@ -7,7 +7,7 @@ use stepcast_records::simpletuner::Length;
 use super::*;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Offer};
-use crate::order::{Assignment, JobFile, TrainerKind};
+use crate::order::{Assignment, Credential, JobFile, TrainerKind};
 
 /// A host with a data folder, and what was written there.
 struct Host {
@@ -34,6 +34,16 @@ impl Host {
 
     /// Prepares the launch and gives it with the settings that were written.
     fn prepare(&self, files: &[JobFile], length: Length) -> Result<(Launch, Value), Error> {
+        self.prepare_with(files, &[], length)
+    }
+
+    /// The same with credentials.
+    fn prepare_with(
+        &self,
+        files: &[JobFile],
+        credentials: &[Credential],
+        length: Length,
+    ) -> Result<(Launch, Value), Error> {
         let mut config = WorkerConfig::replay(Vec::new(), self.root.path().to_owned(), Vec::new());
         config.offer = Offer::Cpu;
         let (devices, _) = gpu::devices(Offer::Cpu);
@@ -52,6 +62,7 @@ impl Host {
             config: &config,
             assignment: &assignment,
             files,
+            credentials,
             devices: &devices,
             folder: &self.root.path().join("attempt"),
             outputs: &self.root.path().join("outputs"),
@@ -243,4 +254,74 @@ fn the_command_follows_the_gpus_and_the_settings() {
     );
     let own = ["x".to_owned(), "--n={processes}".to_owned()];
     assert_eq!(words(4, Some(&own)), ["x", "--n=4"]);
+}
+
+#[test]
+fn credentials_are_in_the_environment_and_in_no_file() {
+    let host = Host::new();
+    let mut config = config();
+    config["publishing_config"][0]["secret_key"] = json!("{env:STEPCAST_CREDENTIAL_SECRET_KEY}");
+    let files = [
+        file(FileRole::Config, "config.json", config),
+        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
+    ];
+    let credentials: Vec<Credential> = ["hub_token", "wandb_api_key", "secret_key"]
+        .map(|name| Credential {
+            name: name.to_owned(),
+            value: format!("canary of {name}").into(),
+        })
+        .into();
+    let (launch, written) = host
+        .prepare_with(&files, &credentials, Length::Steps(1))
+        .unwrap();
+    assert_eq!(
+        written["publishing_config"][0]["secret_key"],
+        "{env:STEPCAST_CREDENTIAL_SECRET_KEY}"
+    );
+    let value = |name: &str| {
+        let found = launch.environment.iter().rfind(|(known, _)| known == name);
+        found.and_then(|(_, value)| value.to_str())
+    };
+    for (variable, name) in [
+        ("STEPCAST_CREDENTIAL_HUB_TOKEN", "hub_token"),
+        ("HF_TOKEN", "hub_token"),
+        ("WANDB_API_KEY", "wandb_api_key"),
+        ("STEPCAST_CREDENTIAL_SECRET_KEY", "secret_key"),
+    ] {
+        let expected = format!("canary of {name}");
+        assert_eq!(value(variable), Some(expected.as_str()), "{variable}");
+    }
+    let mut folders = vec![host.root.path().to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            assert!(!text.contains("canary"), "{}", path.display());
+        }
+    }
+    assert!(files > 1, "only {files} files were looked at");
+    assert!(!format!("{credentials:?}").contains("canary"));
+}
+
+#[test]
+fn a_credential_is_taken_out_of_what_the_trainer_prints() {
+    let handed = crate::order::Handed {
+        files: Vec::new(),
+        credentials: vec![Credential {
+            name: "hub_token".to_owned(),
+            value: "no-known-shape-1".to_owned().into(),
+        }],
+    };
+    let redactor = crate::trainer::redactor(&[], &handed, "webhook-token");
+    assert_eq!(
+        redactor.clean("login with no-known-shape-1"),
+        "login with [redacted]"
+    );
+    assert!(!format!("{redactor:?}").contains("shape"));
 }

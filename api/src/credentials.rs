@@ -1,0 +1,379 @@
+//! Takes secrets out of a submission before anything of it is kept: in their place stands the name of a variable, which
+//! the worker gives to the trainer alone. What they are called goes into the log, what they are into memory.
+
+use stepcast_cluster::credentials::{CREDENTIAL_BYTES_MAX, Credential, Credentials};
+use stepcast_scheduler::model::Label;
+use stepcast_scheduler::model::limits::CREDENTIALS_MAX;
+use tonic::{Code, Status};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::screening::{has_secret, is_secret, is_value, screen, secret_name};
+use crate::status::{Refusal, bad_field};
+use crate::submission::{Role, StagedFile, Submission};
+
+/// How the variables begin that the files name; the worker knows them by it.
+const VARIABLE: &str = "STEPCAST_CREDENTIAL_";
+
+/// What a secret is called that stands where nothing says what it is.
+const UNNAMED: &str = "secret";
+
+/// Settings that SimpleTuner does not have, and that hold what its libraries look for in the environment. The worker puts it
+/// there by these names.
+const SERVICES: [&str; 7] = [
+    "hf_token",
+    "hub_token",
+    "huggingface_token",
+    "huggingface_hub_token",
+    "push_to_hub_token",
+    "wandb_api_key",
+    "wandb_key",
+];
+
+/// Values nested deeper than this are no setting.
+const DEPTH_MAX: usize = 32;
+
+/// What was taken out of a submission, each under a name that no other has.
+#[derive(Default)]
+pub(crate) struct Taken(Vec<(String, Zeroizing<String>)>);
+
+/// Takes the secrets out of a submission's files. Whatever of them cannot be taken out refuses the submission.
+pub(crate) fn take_out(submission: &mut Submission) -> Result<Taken, Status> {
+    let mut taken = Taken::default();
+    for file in submission.files_mut() {
+        // SimpleTuner resolves variables in these two and in no other.
+        if matches!(file.role, Role::Config | Role::DataLoader) && has_secret(file) {
+            rewrite(file, &mut taken);
+        }
+    }
+    screen(submission)?;
+    taken.check()?;
+    Ok(taken)
+}
+
+/// Writes a file anew without its secrets. One that cannot be read stays as it is.
+fn rewrite(file: &mut StagedFile, taken: &mut Taken) {
+    let Ok(text) = std::str::from_utf8(&file.content) else {
+        return;
+    };
+    let is_config = file.role == Role::Config;
+    let written = if file.name.to_ascii_lowercase().ends_with(".toml") {
+        toml::from_str(text)
+            .ok()
+            .and_then(|mut value: toml::Value| {
+                if let Some(members) = value.as_table_mut().filter(|_| is_config) {
+                    members.retain(|key, value| match value {
+                        toml::Value::String(text) => !taken.takes_service_s(key, text),
+                        _ => true,
+                    });
+                }
+                in_toml(&mut value, None, 0, taken);
+                toml::to_string(&value).ok()
+            })
+    } else {
+        serde_json::from_str(text)
+            .ok()
+            .map(|mut value: serde_json::Value| {
+                if let Some(members) = value.as_object_mut().filter(|_| is_config) {
+                    members.retain(|key, value| match value {
+                        serde_json::Value::String(text) => !taken.takes_service_s(key, text),
+                        _ => true,
+                    });
+                }
+                in_json(&mut value, None, 0, taken);
+                value.to_string()
+            })
+    };
+    if let Some(written) = written {
+        std::mem::replace(&mut file.content, written.into_bytes()).zeroize();
+    }
+}
+
+fn in_json(value: &mut serde_json::Value, named: Named, depth: usize, taken: &mut Taken) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => taken.look(text, named),
+        Value::Array(items) if depth < DEPTH_MAX => {
+            for item in items {
+                in_json(item, named, depth + 1, taken);
+            }
+        }
+        Value::Object(members) if depth < DEPTH_MAX => {
+            for (key, value) in members.iter_mut() {
+                in_json(value, secret_name(key).or(named), depth + 1, taken);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn in_toml(value: &mut toml::Value, named: Named, depth: usize, taken: &mut Taken) {
+    use toml::Value;
+    match value {
+        Value::String(text) => taken.look(text, named),
+        Value::Array(items) if depth < DEPTH_MAX => {
+            for item in items {
+                in_toml(item, named, depth + 1, taken);
+            }
+        }
+        Value::Table(members) if depth < DEPTH_MAX => {
+            for (key, value) in members.iter_mut() {
+                in_toml(value, secret_name(key).or(named), depth + 1, taken);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What the setting round a value is called, if that is the name of a secret.
+type Named = Option<&'static str>;
+
+impl Taken {
+    /// Takes a text away if it is a secret, and leaves the name of a variable.
+    fn look(&mut self, text: &mut String, named: Named) {
+        let says_so = named.is_some() && is_value(text);
+        if !says_so && !is_secret(text) {
+            return;
+        }
+        let base = named.unwrap_or(UNNAMED);
+        let same = |(name, value): &&(String, Zeroizing<String>)| {
+            value.as_str() == text.as_str() && name.starts_with(base)
+        };
+        let name = match self.0.iter().find(same) {
+            Some((name, _)) => name.clone(),
+            None => self.free_name(base),
+        };
+        let variable = format!("{{env:{VARIABLE}{}}}", name.to_ascii_uppercase());
+        let value = Zeroizing::new(std::mem::replace(text, variable));
+        if !self.0.iter().any(|(known, _)| *known == name) {
+            self.0.push((name, value));
+        }
+    }
+
+    /// Takes a text away if it is the token of a service under a setting that SimpleTuner does not have. Nothing is left of
+    /// the setting then.
+    fn takes_service_s(&mut self, key: &str, text: &mut String) -> bool {
+        let name = secret_name(key).filter(|name| SERVICES.contains(name));
+        let is_token = name.is_some() && is_value(text);
+        if is_token {
+            self.look(text, name);
+        }
+        is_token
+    }
+
+    fn free_name(&self, base: &str) -> String {
+        let taken = |name: &String| self.0.iter().any(|(known, _)| known == name);
+        let numbered = (2_u32..).map(|number| format!("{base}_{number}"));
+        let mut names = std::iter::once(base.to_owned()).chain(numbered);
+        names.find(|name| !taken(name)).unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        if self.0.len() > CREDENTIALS_MAX {
+            return Err(Refusal::new(
+                Code::InvalidArgument,
+                "TOO_MANY_CREDENTIALS",
+                format!("a submission carries at most {CREDENTIALS_MAX} credentials"),
+            )
+            .into());
+        }
+        self.0
+            .iter()
+            .try_for_each(|(name, value)| check_value(name, value))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What they are called.
+    pub(crate) fn names(&self) -> Vec<Label> {
+        let names = self.0.iter().map(|(name, _)| name.parse());
+        names.filter_map(Result::ok).collect()
+    }
+
+    /// Takes one more in, given by its name. It goes before one of a file.
+    pub(crate) fn add(&mut self, name: String, value: Zeroizing<String>) -> Result<(), Status> {
+        check_value(&name, &value)?;
+        self.0.retain(|(known, _)| *known != name);
+        self.0.push((name, value));
+        Ok(())
+    }
+
+    /// Those with these names, or the names that are missing.
+    pub(crate) fn only(mut self, names: &[Label]) -> Result<Credentials, Vec<Label>> {
+        let mut found = Vec::with_capacity(names.len());
+        let mut missing = Vec::new();
+        for name in names {
+            match self.0.iter().position(|(known, _)| known == name.as_str()) {
+                Some(at) => found.push(Credential {
+                    name: name.clone(),
+                    value: self.0.swap_remove(at).1,
+                }),
+                None => missing.push(name.clone()),
+            }
+        }
+        if missing.is_empty() {
+            Ok(found.into_iter().collect())
+        } else {
+            Err(missing)
+        }
+    }
+}
+
+/// Refuses what no environment can hold, without repeating it.
+fn check_value(name: &str, value: &str) -> Result<(), Status> {
+    let what = match () {
+        () if value.is_empty() => "a credential is not empty".to_owned(),
+        () if value.contains('\0') => "a credential holds no null character".to_owned(),
+        () if value.len() > CREDENTIAL_BYTES_MAX => {
+            format!("a credential has at most {} kB", CREDENTIAL_BYTES_MAX >> 10)
+        }
+        () => return Ok(()),
+    };
+    Err(bad_field(&format!("credentials.{name}"), what))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use stepcast_proto::v1;
+
+    use super::*;
+
+    fn submission(files: &[(v1::FileRole, &str, &str)]) -> Submission {
+        let file = |(role, name, text): &(v1::FileRole, &str, &str)| v1::JobFile {
+            role: (*role).into(),
+            name: (*name).to_owned(),
+            content: text.as_bytes().to_vec(),
+        };
+        Submission::read(files.iter().map(file).collect()).unwrap()
+    }
+
+    fn text(submission: &Submission, role: Role) -> String {
+        String::from_utf8(submission.file(role).unwrap().content.clone()).unwrap()
+    }
+
+    #[test]
+    fn secrets_are_taken_out_under_names_of_a_closed_list() {
+        let mut sent = submission(&[
+            (
+                v1::FileRole::Config,
+                "config.json",
+                r#"{"--hub_token": "canary-1", "model_family": "flux", "learning_rate": 1e-4,
+                    "of_ana": "hf_canarycanarycanarycanary", "validation_prompt": "a token of love",
+                    "publishing_config": [{"secretKey": "canary-2"}, {"secret_key": ["canary-3"]}]}"#,
+            ),
+            (
+                v1::FileRole::DataLoader,
+                "multidatabackend.json",
+                r#"[{"id": "a", "aws_secret_access_key": "canary-4", "url": "s3://ana:canary-5@host/x"},
+                    {"id": "b", "aws_secret_access_key": "canary-4", "aws_access_key_id": "none"}]"#,
+            ),
+        ]);
+        let taken = take_out(&mut sent).unwrap();
+        let names: Vec<String> = taken.names().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "hub_token",
+                "secret",
+                "secret_key",
+                "secret_key_2",
+                "aws_secret_access_key",
+                "secret_2"
+            ]
+        );
+        assert_eq!(
+            text(&sent, Role::Config),
+            "{\"model_family\":\"flux\",\"learning_rate\":0.0001,\
+             \"of_ana\":\"{env:STEPCAST_CREDENTIAL_SECRET}\",\"validation_prompt\":\"a token of love\",\
+             \"publishing_config\":[{\"secretKey\":\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\"},\
+             {\"secret_key\":[\"{env:STEPCAST_CREDENTIAL_SECRET_KEY_2}\"]}]}"
+        );
+        let loader = text(&sent, Role::DataLoader);
+        assert_eq!(
+            loader.matches("_AWS_SECRET_ACCESS_KEY}").count(),
+            2,
+            "{loader}"
+        );
+        assert!(!loader.contains("canary"), "{loader}");
+        let held = taken.only(&["secret_key_2".parse().unwrap()]).unwrap();
+        let values: Vec<String> = held.iter().map(|one| one.value.to_string()).collect();
+        assert_eq!(values, ["canary-3"]);
+        // The same files give the same again, and nothing is taken twice.
+        assert!(take_out(&mut sent).unwrap().is_empty());
+    }
+
+    #[test]
+    fn toml_is_written_anew_and_stays_toml() {
+        let config = "model_family = \"flux\"\nwandb_key = \"canary-1\"\nstarted = 2026-01-01\n[a]\nwandb_api_key = \"canary-2\"\n";
+        let mut sent = submission(&[(v1::FileRole::Config, "config.toml", config)]);
+        assert_eq!(take_out(&mut sent).unwrap().names().len(), 2);
+        let written = text(&sent, Role::Config);
+        assert!(written.contains("started = 2026-01-01"), "{written}");
+        assert!(!written.contains("wandb_key"), "{written}");
+        assert!(
+            written.contains("wandb_api_key = \"{env:STEPCAST_CREDENTIAL_WANDB_API_KEY}\""),
+            "{written}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_taken_out_is_refused_and_not_repeated() {
+        let plain = (v1::FileRole::Config, "config.json", "{}");
+        for files in [
+            vec![(v1::FileRole::Config, "config.env", "HF_TOKEN=canary")],
+            vec![(
+                v1::FileRole::Config,
+                "config.json",
+                "{\"hub_token\": \"canary\"} more",
+            )],
+            vec![
+                plain,
+                (v1::FileRole::Lycoris, "l.json", r#"{"api_key": "canary"}"#),
+            ],
+            vec![
+                plain,
+                (
+                    v1::FileRole::Prompts,
+                    "p.json",
+                    r#"{"a": "hf_canarycanarycanarycanary"}"#,
+                ),
+            ],
+            vec![(
+                v1::FileRole::Config,
+                "config.json",
+                r#"{"hf_canarycanarycanarycanary": "a name"}"#,
+            )],
+            vec![(
+                v1::FileRole::Config,
+                "config.json",
+                "{\"hub_token\": \"canary\\u0000\"}",
+            )],
+        ] {
+            let refused = take_out(&mut submission(&files)).err();
+            let refused = refused.unwrap_or_else(|| panic!("{files:?}"));
+            assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mut taken = Taken::default();
+        let names: Vec<Label> = ["hub_token", "secret_key"]
+            .map(|name| name.parse().unwrap())
+            .into();
+        taken
+            .add("hub_token".to_owned(), "a".to_owned().into())
+            .unwrap();
+        taken
+            .add("hub_token".to_owned(), "b".to_owned().into())
+            .unwrap();
+        assert!(
+            taken
+                .add("secret_key".to_owned(), String::new().into())
+                .is_err()
+        );
+        assert_eq!(taken.only(&names).unwrap_err(), names[1..]);
+    }
+}

@@ -1,0 +1,174 @@
+//! Credentials of jobs: kept in this node's memory while it leads, given again by people, and handed to the worker that
+//! holds the lease.
+
+use std::time::Duration;
+
+use stepcast_cluster::credentials::{Credentials, Full};
+use stepcast_proto::v1;
+use stepcast_scheduler::Command;
+use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::model::{JobState, Label};
+use tonic::{Code, Status};
+use zeroize::Zeroizing;
+
+use super::jobs::Jobs;
+use crate::access::Caller;
+use crate::context::Context;
+use crate::credentials::{Taken, take_out};
+use crate::freshness::Freshness;
+use crate::names;
+use crate::status::{self, Refusal, bad_field};
+use crate::submission::{Role, Submission};
+
+/// Jobs that hold credentials begin or end by then.
+const ROOM_AGAIN: Duration = Duration::from_secs(30);
+
+impl Jobs {
+    /// Gives a waiting job its credentials again.
+    pub(crate) async fn give_credentials(
+        &self,
+        caller: &Caller,
+        request: v1::GiveCredentialsRequest,
+    ) -> Result<v1::GiveCredentialsResponse, Status> {
+        let id = names::job("name", &request.name)?;
+        self.check(caller, id, &request.name, Freshness::Confirmed, true)
+            .await?;
+        let found = self.context.handle.read(|state| {
+            let job = state.job(id)?;
+            let names = job.spec.terms.credentials.clone();
+            Some((names, job.spec.staging, job.state))
+        });
+        let found = found.await.map_err(status::read)?;
+        let (needed, staging, state) =
+            found.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
+        if needed.is_empty() {
+            return Err(needs_none());
+        }
+        if state.is_terminal() {
+            let over = stepcast_scheduler::Rejection::JobOver { state };
+            return Err(status::rejection(over));
+        }
+        if state != JobState::Pending {
+            return Err(status::rejection(stepcast_scheduler::Rejection::NotWaiting));
+        }
+        let given = given(request.credentials, request.files, &needed)?;
+        let credentials = given
+            .only(&needed)
+            .map_err(|missing| still_missing(&missing))?;
+        self.context.keep(staging, credentials)?;
+        let command = Command::GiveCredentials { job: id };
+        let handle = &self.context.handle;
+        let proposed = handle.propose_by(caller.actor(), command, None).await;
+        self.context.forget_unused(staging);
+        proposed.map_err(|error| status::propose_about(error, &request.name))?;
+        let job = self
+            .job(caller, id, &request.name, Freshness::Stale)
+            .await?;
+        Ok(v1::GiveCredentialsResponse { job: Some(job) })
+    }
+
+    /// After a submission was taken: credentials that nobody can use are forgotten, and a job that was waiting for them,
+    /// since the same request came before to a leader that is gone, has them again.
+    pub(super) async fn settle_credentials(&self, caller: &Caller, staging: StagingId, job: JobId) {
+        self.context.forget_unused(staging);
+        let awaits = self.context.handle.read_stale(|state| {
+            let job = state.open_job(job);
+            job.is_some_and(|job| job.standing.awaits_credentials && job.spec.staging == staging)
+        });
+        if awaits && self.context.handle.credentials().held(&staging).is_some() {
+            let command = Command::GiveCredentials { job };
+            let handle = &self.context.handle;
+            if let Err(error) = handle.propose_by(caller.actor(), command, None).await {
+                tracing::warn!(%error, %job, "credentials came again and the job still waits for them");
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Keeps the credentials of a job in memory, on the node that leads.
+    pub(super) fn keep(&self, of: StagingId, credentials: Credentials) -> Result<(), Status> {
+        if !self.handle.leads() {
+            return Err(status::not_leader(self.handle.status().leader));
+        }
+        let kept = self.handle.credentials().keep(of, credentials);
+        kept.map_err(|error: Full| {
+            Refusal::new(
+                Code::ResourceExhausted,
+                "CREDENTIALS_FULL",
+                error.to_string(),
+            )
+            .hint("wait until jobs with credentials have begun")
+            .retry(ROOM_AGAIN)
+            .into()
+        })
+    }
+
+    /// Forgets the credentials that came with these files unless a job can still use them.
+    pub(super) fn forget_unused(&self, of: StagingId) {
+        if !self.handle.leads() || !self.handle.read_stale(|state| state.uses_credentials(&of)) {
+            self.handle.credentials().forget(&of);
+        }
+    }
+
+    /// The credentials of a job, for the worker that holds its lease. Only the leader has them, and a job does not run
+    /// without.
+    pub(crate) fn hand_over(&self, of: StagingId) -> Result<Vec<v1::Credential>, Status> {
+        if !self.handle.leads() {
+            return Err(status::not_leader(self.handle.status().leader));
+        }
+        let held = self.handle.credentials().held(&of).ok_or_else(|| {
+            Refusal::new(
+                Code::FailedPrecondition,
+                "CREDENTIALS_GONE",
+                "the credentials that the job needs are gone from the server's memory",
+            )
+            .hint("they have to be given again: `stepcast job credentials JOB CONFIG`")
+        })?;
+        let credential = |one: &stepcast_cluster::credentials::Credential| v1::Credential {
+            name: one.name.to_string(),
+            value: one.value.to_string(),
+        };
+        Ok(held.iter().map(credential).collect())
+    }
+}
+
+/// What came, by name or in files.
+fn given(
+    named: std::collections::HashMap<String, String>,
+    files: Vec<v1::JobFile>,
+    needed: &[Label],
+) -> Result<Taken, Status> {
+    let mut given = Taken::default();
+    if !files.is_empty() {
+        let mut submission = Submission::read(files)?;
+        given = take_out(&mut submission)?;
+        if submission.file(Role::Config).is_none() {
+            return Err(bad_field("files", "a configuration is needed"));
+        }
+    }
+    for (name, value) in named {
+        let value = Zeroizing::new(value);
+        if !needed.iter().any(|needed| needed.as_str() == name) {
+            let names: Vec<&str> = needed.iter().map(Label::as_str).collect();
+            let what = format!("the job needs {}, and nothing else", names.join(", "));
+            return Err(bad_field("credentials", what));
+        }
+        given.add(name, value)?;
+    }
+    Ok(given)
+}
+
+fn still_missing(missing: &[Label]) -> Status {
+    let names: Vec<&str> = missing.iter().map(Label::as_str).collect();
+    bad_field("credentials", format!("{} is missing", names.join(", ")))
+}
+
+fn needs_none() -> Status {
+    Refusal::new(
+        Code::FailedPrecondition,
+        "NEEDS_NO_CREDENTIALS",
+        "the configuration of this job holds no credentials",
+    )
+    .into()
+}
