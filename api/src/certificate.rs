@@ -1,4 +1,6 @@
-//! The certificate that the port shows.
+//! The certificate that a port shows: its operator's, or one that vouches for itself.
+
+mod own;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,14 +9,15 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+pub use self::own::{Own, own};
 use crate::config::Tls;
 use crate::server::Error;
 
 /// What a connection may be: HTTP/2, as gRPC is, or HTTP/1.1.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+pub(crate) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// How the port greets, with the certificate and the key in these files.
-pub(crate) fn server(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
+/// How a port greets, with the certificate and the key in these files, that speaks these protocols.
+pub(crate) fn server(tls: &Tls, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>, Error> {
     let unreadable = |path: &Path, error: rustls::pki_types::pem::Error| Error::Certificate {
         path: path.to_owned(),
         source: match error {
@@ -33,6 +36,6 @@ pub(crate) fn server(tls: &Tls) -> Result<Arc<ServerConfig>, Error> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
 }

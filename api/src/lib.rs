@@ -31,8 +31,10 @@ mod service;
 mod staging;
 pub mod status;
 mod submission;
+mod wire;
 
 pub use auth::{AccessToken, AccessTokenError, first_operator_token};
+pub use certificate::{Own as OwnCertificate, own as own_certificate};
 pub use config::{ApiConfig, PrivacyMode, Tls};
 pub use ports::{EstimatedForecasts, EstimatorSink};
 pub use probes::Probes;

@@ -18,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+use crate::wire::Wire;
 
 /// Connections at once. Workers and people have one each; what is beyond waits in the kernel until another ends.
 const CONNECTIONS: usize = 16_384;
@@ -106,12 +107,7 @@ async fn greet(
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     let begins = Instant::now() + FIRST_WITHIN;
-    stream.set_nodelay(true)?;
-    stream.readable().await?;
-    let wire = match tls {
-        None => Wire::Plain(stream),
-        Some(tls) => Wire::Tls(Box::new(tls.accept(stream).await?)),
-    };
+    let wire = Wire::greet(stream, tls.as_ref()).await?;
     Ok(Connection {
         wire,
         address,
@@ -120,11 +116,6 @@ async fn greet(
         stalled: None,
         _permit: permit,
     })
-}
-
-enum Wire {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// One connection.
@@ -173,10 +164,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Wire::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
+        let read = Pin::new(&mut self.wire).poll_read(context, buffer);
         if self.missing == 0 {
             return read;
         }
@@ -195,10 +183,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        };
+        let written = Pin::new(&mut self.wire).poll_write(context, bytes);
         self.written(context, written)
     }
 
@@ -207,32 +192,20 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-        };
+        let written = Pin::new(&mut self.wire).poll_write_vectored(context, bytes);
         self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.wire {
-            Wire::Plain(stream) => stream.is_write_vectored(),
-            Wire::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.wire.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(context),
-        };
+        let flushed = Pin::new(&mut self.wire).poll_flush(context);
         self.written(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }

@@ -1,4 +1,4 @@
-//! What machines ask of a node over plain HTTP: its measurements, whether it lives, and whether it is ready.
+//! What machines ask of a node over HTTP: its measurements, whether it lives, and whether it is ready.
 
 use std::future::Future;
 use std::io;
@@ -16,10 +16,19 @@ use axum::routing::get;
 use stepcast_cluster::{Handle, Health};
 use stepcast_estimator::Estimator;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use crate::certificate;
+use crate::config::Tls;
+use crate::server::Error;
+use crate::wire::Wire;
+
+/// What is spoken here.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
 /// Connections at once: a scraper or two, a balancer, and a person with curl.
 const CONNECTIONS: usize = 16;
@@ -50,25 +59,27 @@ pub struct Probes {
 type Node = Arc<OnceLock<(Handle, Arc<Estimator>)>>;
 
 impl Probes {
-    /// Answers on a listener, as yet for a node that starts.
-    #[must_use]
-    pub fn start(listener: TcpListener) -> Self {
+    /// Answers on a listener, with this certificate or in plain text, as yet for a node that starts.
+    ///
+    /// # Errors
+    /// When the certificate cannot be used.
+    pub fn start(listener: TcpListener, tls: Option<&Tls>) -> Result<Self, Error> {
         let node = Node::default();
         let app = Router::new()
             .route("/metrics", get(metrics))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .with_state(Arc::clone(&node));
-        let listener = Brief {
-            listener,
-            room: Arc::new(Semaphore::new(CONNECTIONS)),
-        };
+        let tls = tls
+            .map(|tls| certificate::server(tls, &PROTOCOLS))
+            .transpose()?;
+        let listener = Brief::new(listener, tls.map(TlsAcceptor::from))?;
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, app).await {
                 tracing::error!(%error, "metrics and probes are not served any more");
             }
         });
-        Self { node, serving }
+        Ok(Self { node, serving })
     }
 
     /// From now on it speaks of this node and its tables.
@@ -154,15 +165,64 @@ async fn readiness(handle: &Handle) -> Result<(), String> {
 
 /// A listener with few and short connections.
 struct Brief {
-    listener: TcpListener,
-    room: Arc<Semaphore>,
+    ready: mpsc::Receiver<(BriefStream, SocketAddr)>,
+    address: SocketAddr,
+    _accepting: JoinSet<()>,
 }
 
 /// One of them.
 struct BriefStream {
-    stream: TcpStream,
+    wire: Wire,
     ends: Pin<Box<Sleep>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Brief {
+    fn new(listener: TcpListener, tls: Option<TlsAcceptor>) -> Result<Self, Error> {
+        let address = listener.local_addr().map_err(Error::Listener)?;
+        let (sender, ready) = mpsc::channel(CONNECTIONS);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, tls, sender));
+        Ok(Self {
+            ready,
+            address,
+            _accepting: accepting,
+        })
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    ready: mpsc::Sender<(BriefStream, SocketAddr)>,
+) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut greeting = JoinSet::new();
+    loop {
+        // A semaphore that nobody closes always has room again.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        while greeting.try_join_next().is_some() {}
+        let Ok((stream, address)) = listener.accept().await else {
+            sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
+        let (tls, ready) = (tls.clone(), ready.clone());
+        greeting.spawn(async move {
+            let ends = Instant::now() + CONNECTION_LIFE;
+            let greeted = timeout_at(ends, Wire::greet(stream, tls.as_ref())).await;
+            if let Ok(Ok(wire)) = greeted {
+                let stream = BriefStream {
+                    wire,
+                    ends: Box::pin(sleep_until(ends)),
+                    _room: permit,
+                };
+                // Nobody takes it any more only when the server ends.
+                let _ = ready.send((stream, address)).await;
+            }
+        });
+    }
 }
 
 impl axum::serve::Listener for Brief {
@@ -170,25 +230,15 @@ impl axum::serve::Listener for Brief {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let room = Arc::clone(&self.room).acquire_owned().await;
-            match (self.listener.accept().await, room) {
-                (Ok((stream, address)), Ok(room)) => {
-                    let ends = Box::pin(sleep(CONNECTION_LIFE));
-                    let stream = BriefStream {
-                        stream,
-                        ends,
-                        _room: room,
-                    };
-                    return (stream, address);
-                }
-                _ => sleep(ACCEPT_AGAIN).await,
-            }
+        match self.ready.recv().await {
+            Some(accepted) => accepted,
+            // Whoever accepts ends with this.
+            None => std::future::pending().await,
         }
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        Ok(self.address)
     }
 }
 
@@ -198,7 +248,7 @@ impl AsyncRead for BriefStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+        if let Poll::Ready(read) = Pin::new(&mut self.wire).poll_read(context, buffer) {
             return Poll::Ready(read);
         }
         ready!(self.ends.as_mut().poll(context));
@@ -212,7 +262,7 @@ impl AsyncWrite for BriefStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(written) = Pin::new(&mut self.stream).poll_write(context, bytes) {
+        if let Poll::Ready(written) = Pin::new(&mut self.wire).poll_write(context, bytes) {
             return Poll::Ready(written);
         }
         ready!(self.ends.as_mut().poll(context));
@@ -220,10 +270,10 @@ impl AsyncWrite for BriefStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut self.wire).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }

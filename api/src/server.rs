@@ -99,6 +99,9 @@ pub enum Error {
     /// The certificate and its key are no pair that a server can show.
     #[error("the certificate cannot be used")]
     Tls(#[from] rustls::Error),
+    /// No certificate can be made.
+    #[error("no certificate can be made for these names")]
+    Made(#[from] rcgen::Error),
     /// The descriptors of the services cannot be read.
     #[error("the descriptors of the services cannot be read")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -121,7 +124,9 @@ pub async fn serve(
     let address = listener.local_addr().map_err(Error::Listener)?;
     check(&config, address)?;
     let mut server = builder();
-    let tls = config.tls.as_ref().map(certificate::server).transpose()?;
+    let tls = config.tls.as_ref();
+    let tls = tls.map(|tls| certificate::server(tls, &certificate::PROTOCOLS));
+    let tls = tls.transpose()?;
     let (close, closing) = watch::channel(false);
     let context = Context {
         forecasts: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),

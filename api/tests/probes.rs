@@ -22,7 +22,7 @@ async fn ask(address: std::net::SocketAddr, path: &str) -> (String, String) {
 async fn a_node_says_whether_it_lives_is_ready_and_what_it_measured() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let probes = Probes::start(listener);
+    let probes = Probes::start(listener, None).unwrap();
     let (head, why) = ask(address, "/readyz").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
     assert_eq!(why, "the node reads its log\n");

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use stepcast_api::{ApiConfig, Tls};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use stepcast_api::{ApiConfig, Probes, Tls};
 use stepcast_proto::v1::ListJobsRequest;
 use tonic::transport::Endpoint;
 
@@ -55,4 +58,52 @@ async fn who_trusts_the_certificate_is_served_and_nobody_else() {
     };
     assert!(!answered);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_answered_by_tls_too() {
+    use std::sync::Arc;
+
+    use rustls::pki_types::ServerName;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    let dir = tempfile::tempdir().unwrap();
+    let own = stepcast_api::own_certificate(dir.path(), &["localhost".to_owned()]).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let _probes = Probes::start(listener, Some(&own.tls)).unwrap();
+
+    let trusted = CertificateDer::from_pem_file(&own.tls.certificate).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let ask = b"GET /livez HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+    stream.write_all(ask).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("alive\n"),
+        "{answer}"
+    );
+
+    // Who speaks no TLS gets nothing that could be an answer.
+    let mut plain = TcpStream::connect(address).await.unwrap();
+    plain.write_all(ask).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(
+        !String::from_utf8_lossy(&answer).contains("HTTP"),
+        "{answer:?}"
+    );
 }

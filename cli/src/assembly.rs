@@ -1,5 +1,6 @@
 //! One node put together: the estimator, the log with its duties, the staging area and the front door.
 
+mod certificate;
 mod ports;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Place
 use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig};
 use tokio::net::TcpListener;
 
+use self::certificate::Certificates;
 use crate::child::LISTENING;
 use crate::command::server::{Join, ServerConfig};
 use crate::failure::{Exit, Failure};
@@ -46,8 +48,13 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         )
         .hint("choose a folder that this user may write with --data")
     })?;
-    let greeting = greeting(&ports)?;
-    let probes = ports.metrics.map(Probes::start);
+    let certificates = Certificates::of(&config)?;
+    let greeting = greeting(&ports, &certificates)?;
+    let probes = ports
+        .metrics
+        .map(|listener| Probes::start(listener, certificates.metrics.as_ref()))
+        .transpose()
+        .map_err(|error| refused("metrics cannot be served", &error))?;
     let prices = prices(config.prices.as_deref())?;
     let store = StoreConfig::at(config.store.location.clone());
     let estimator = Estimator::open(store, prices).await;
@@ -102,7 +109,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         greeting += &format!("first operator: stepcast user first {token} NAME\n");
     }
     Ok(Assembled {
-        config: front_door(&config)?,
+        config: front_door(&config, certificates.client)?,
         handle,
         _follower: estimator.follow(),
         _probes: probes,
@@ -180,7 +187,7 @@ fn places(config: &ServerConfig) -> Option<Places> {
 }
 
 /// What is printed once people may call: the first line says where.
-fn greeting(ports: &ports::Ports) -> Result<String, Failure> {
+fn greeting(ports: &ports::Ports, certificates: &Certificates) -> Result<String, Failure> {
     use std::fmt::Write;
     let told = |error: std::io::Error| refused("the port cannot be told", &error);
     let mut text = format!("{LISTENING}{}\n", ports.address);
@@ -189,8 +196,10 @@ fn greeting(ports: &ports::Ports) -> Result<String, Failure> {
     let _ = writeln!(text, "for other nodes on {peers}");
     if let Some(metrics) = &ports.metrics {
         let address = metrics.local_addr().map_err(told)?;
-        let _ = writeln!(text, "metrics on http://{address}/metrics");
+        let scheme = certificates.metrics.as_ref().map_or("http", |_| "https");
+        let _ = writeln!(text, "metrics on {scheme}://{address}/metrics");
     }
+    text += &certificates.greeting;
     Ok(text)
 }
 
@@ -216,7 +225,7 @@ impl Assembled {
     }
 }
 
-fn front_door(config: &ServerConfig) -> Result<ApiConfig, Failure> {
+fn front_door(config: &ServerConfig, tls: Option<Tls>) -> Result<ApiConfig, Failure> {
     let access_token = config
         .access_token
         .as_deref()
@@ -224,10 +233,6 @@ fn front_door(config: &ServerConfig) -> Result<ApiConfig, Failure> {
         .transpose();
     let access_token =
         access_token.map_err(|error| refused("the access token cannot be used", &error))?;
-    let tls = config
-        .tls
-        .clone()
-        .map(|(certificate, key)| Tls { certificate, key });
     Ok(ApiConfig {
         access_token,
         tls,

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener as PeerListener};
 use stepcast_cluster::PeerPort;
 use tokio::net::TcpListener;
 
+use super::certificate::is_encrypted;
 use super::refused;
 use crate::command::server::ServerConfig;
 use crate::failure::Failure;
@@ -30,7 +31,7 @@ impl Ports {
             Some(address) => Some(listen(address, "--metrics-listen").await?),
             None => None,
         };
-        let scheme = if config.tls.is_some() {
+        let scheme = if is_encrypted(config, listens) {
             "https"
         } else {
             "http"

@@ -5,6 +5,7 @@ mod authority;
 mod canary;
 mod commands;
 mod nodes;
+mod open;
 mod refusals;
 mod ring;
 mod screens;

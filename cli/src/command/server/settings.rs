@@ -58,8 +58,8 @@ pub(crate) const SETTINGS: &[Known] = &[
         name: "metrics_listen",
         variable: "STEPCAST_METRICS_LISTEN",
         default: None,
-        doc: "Address on which `/metrics`, `/livez` and `/readyz` are answered over plain HTTP, to anybody who can reach it; \
-              nowhere unless given.",
+        doc: "Address on which `/metrics`, `/livez` and `/readyz` are answered, to anybody who can reach it: in plain text on \
+              loopback, with TLS elsewhere; nowhere unless given.",
     },
     Known {
         name: "store",
@@ -85,7 +85,8 @@ pub(crate) const SETTINGS: &[Known] = &[
         name: "tls_cert",
         variable: "STEPCAST_TLS_CERT",
         default: None,
-        doc: "Certificate to show, as a PEM file.",
+        doc: "Certificate to show, as a PEM file. Without one a server that listens beyond this host makes its own, in `tls` in the \
+              data folder, and prints its fingerprint.",
     },
     Known {
         name: "tls_key",
