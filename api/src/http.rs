@@ -18,6 +18,7 @@ mod session;
 mod shapes;
 mod submit;
 mod watch;
+mod what_if;
 mod workers;
 
 pub(crate) use api::router;

@@ -1,6 +1,7 @@
 //! What each call does, whichever way it came: gRPC and HTTP only read a request and write an answer.
 
 mod accounts;
+mod ahead;
 mod arrays;
 mod changes;
 mod credentials;
@@ -11,6 +12,7 @@ mod records;
 mod scheduling;
 mod submit;
 mod watch;
+mod what_if;
 mod workers;
 
 pub(crate) use accounts::Accounts;

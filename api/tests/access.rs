@@ -27,6 +27,7 @@ const ROUTES: &str = "
     post /v1/jobs/{id}/credentials oamO
     get  /v1/jobs/{id}/watch       oamvO
     post /v1/estimates             oamvO
+    post /v1/what-if               oamvO
     get  /v1/workers               oamvO
     post /v1/workers/{id}/drain    O
     post /v1/workers/{id}/resume   O
@@ -68,6 +69,7 @@ const CALLS: &str = "
     Scheduling/ListTeams O        Scheduling/GetPolicy O        Scheduling/SetTeam O
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
     Estimates/ListPrices oamvO    Estimates/ImportPrices O
+    Jobs/WhatIf oamvO
 ";
 
 const ROLES: [(&str, char); 4] = [
@@ -183,6 +185,7 @@ fn body(path: &str, town: &Town) -> Option<Value> {
         "/v1/jobs" => submission(),
         "/v1/jobs/{id}/credentials" => json!({}),
         "/v1/estimates" => submission(),
+        "/v1/what-if" => json!({}),
         "/v1/sql" => json!({"sql": "SELECT 1"}),
         "/v1/prices" => json!({"source": "x", "csv": ""}),
         "/v1/orgs" => json!({"name": "three"}),

@@ -25,6 +25,8 @@ pub(crate) mod teams;
 pub(crate) mod terms;
 pub(crate) mod update;
 pub(crate) mod watch;
+pub(crate) mod what_if;
+pub(crate) mod why;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
@@ -59,6 +61,7 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         Command::Jobs(jobs) => jobs.run(context).await?,
         Command::Job(job) => return job.run(context).await,
         Command::Workers(workers) => workers.run(context).await?,
+        Command::WhatIf(what_if) => what_if.run(context).await?,
         Command::Teams(teams) => teams.run(context).await?,
         Command::Policy(policy) => policy.run(context).await?,
         Command::Org(org) => org.run(context).await?,

@@ -98,6 +98,12 @@ pub(crate) enum Command {
     /// Looks at one job, changes it, or cancels it
     #[command(subcommand)]
     Job(command::job::Job),
+    /// Says when jobs start and are done, as it is and if something were different; changes nothing
+    ///
+    /// Every change is made on a copy of the queue by the command that would make it, and the real scheduler is run forward
+    /// from there. What nobody has submitted yet is in neither. Options from --allow on are what the one job that is named
+    /// would ask for. Example: stepcast what-if --add h100x8
+    WhatIf(Box<command::what_if::WhatIf>),
     /// Lists workers; lets them in, drains them, takes them out
     Workers(command::workers::Workers),
     /// Lists teams; makes them, gives them other rules, forgets them

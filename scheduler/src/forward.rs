@@ -10,8 +10,10 @@ use stepcast_records::Hardware;
 use stepcast_records::simpletuner::Length;
 
 use crate::ids::{Epoch, JobId};
-use crate::model::{Attempt, AttemptState, FailureReason, Job, JobSpec, Outcome};
-use crate::placement::{ForecastSource, Plan, plan};
+use crate::model::{
+    Attempt, AttemptState, FailureReason, Job, JobSpec, JobState, Outcome, WorkerState,
+};
+use crate::placement::{ForecastSource, Plan, begun, part_of, plan};
 use crate::reply::Reply;
 use crate::{Command, Envelope, Rejection, State};
 
@@ -22,6 +24,13 @@ pub trait Truth {
 
     /// How long a restart takes before the first new step, in milliseconds.
     fn restart_ms(&self) -> u64;
+
+    /// How much longer an attempt takes that runs already, in milliseconds; `None` where only the time that it has run
+    /// tells how far it is.
+    fn left_ms(&self, job: &Job, attempt: &Attempt, now_ms: u64) -> Option<u64> {
+        let _ = (job, attempt, now_ms);
+        None
+    }
 }
 
 /// A cluster on its way forward.
@@ -50,6 +59,8 @@ struct Running {
     works_ms: u64,
     /// How long all of the job would take here.
     run_ms: u64,
+    /// When it is done, unless something ends it before.
+    ends_ms: u64,
 }
 
 /// What has come of one look.
@@ -85,6 +96,8 @@ impl<'a> Forward<'a> {
         };
         let live: Vec<Epoch> = forward.state.leases().map(|lease| lease.epoch).collect();
         live.into_iter().for_each(|epoch| forward.follow(epoch));
+        forward.expire();
+        forward.stop_asked();
         forward
     }
 
@@ -105,9 +118,20 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// What the state says against it.
     pub fn apply(&mut self, command: Command) -> Result<Reply, Rejection> {
+        let stops = matches!(
+            command,
+            Command::DrainWorker { .. }
+                | Command::RevokeWorkerToken { .. }
+                | Command::CancelJob { .. }
+                | Command::CancelArray { .. }
+        );
         self.index += 1;
         let envelope = Envelope::new(self.now_ms, None, command);
-        self.state.apply(self.index, &envelope).reply
+        let reply = self.state.apply(self.index, &envelope).reply?;
+        if stops {
+            self.stop_asked();
+        }
+        Ok(reply)
     }
 
     /// Submits a job now.
@@ -122,15 +146,30 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// When something happens by itself: what runs ends, what was held is not held any more, or it is time for a look.
+    /// When something happens by itself: what runs ends or has to, what was held is not held any more, teams have money
+    /// for another period, or it is time for a look.
     #[must_use]
     pub fn next_ms(&self) -> Option<u64> {
         let ends = self.ends.first().map(|(ms, _)| *ms);
+        let deadline = self.state.first_deadline_ms();
         let held = self.state.pending().map(|job| job.not_before_ms);
         let freed = held.filter(|ms| *ms > self.now_ms).min();
         let look = (self.next_look_ms < u64::MAX && self.state.unfinished_count() > 0)
             .then_some(self.next_look_ms);
-        ends.into_iter().chain(freed).chain(look).min()
+        let own = ends.into_iter().chain(deadline).chain(freed).chain(look);
+        own.chain(self.next_period_ms()).min()
+    }
+
+    /// When the budget of a team begins anew that a waiting job may be held up by.
+    fn next_period_ms(&self) -> Option<u64> {
+        if self.state.pending_count() == 0 {
+            return None;
+        }
+        let teams = self.state.teams();
+        let budgets = teams.filter_map(|team| team.rules.budget);
+        budgets
+            .filter_map(|budget| budget.period.next_ms(self.now_ms))
+            .min()
     }
 
     /// Goes on to a time and ends what is done by then.
@@ -145,6 +184,58 @@ impl<'a> Forward<'a> {
                 let steps = self.steps(running.job);
                 self.end(running.job, epoch, Outcome::Succeeded, steps);
             }
+        }
+        // Each look at deadlines gives more money or asks to stop, so none of them stays.
+        let most = self.state.leases().count();
+        for _ in 0..=most {
+            let due = self.state.first_deadline_ms();
+            if due.is_none_or(|ms| ms > self.now_ms) || self.apply(Command::Sweep).is_err() {
+                break;
+            }
+            self.stop_asked();
+        }
+    }
+
+    /// When an attempt of a job that runs is done, unless it has to end before.
+    #[must_use]
+    pub fn ends_ms(&self, job: JobId) -> Option<u64> {
+        let attempt = self.state.open_job(job)?.live_attempt()?;
+        let running = self.running.get(&attempt.epoch)?;
+        let deadline = attempt.deadline.map_or(u64::MAX, |deadline| deadline.at_ms);
+        (running.ends_ms < u64::MAX && running.ends_ms <= deadline).then_some(running.ends_ms)
+    }
+
+    /// Gives up what runs on workers that are lost.
+    fn expire(&mut self) {
+        let lost = self.state.workers();
+        let lost = lost.filter(|worker| matches!(worker.state, WorkerState::Lost { .. }));
+        let leases = lost.flat_map(|worker| self.state.leases_on(worker.id));
+        let expired: Vec<(JobId, Epoch)> = leases.map(|lease| (lease.job, lease.epoch)).collect();
+        for expired in expired.chunks(crate::model::limits::EXPIRED_MAX) {
+            let _ = self.apply(Command::ExpireLeases {
+                expired: expired.to_vec(),
+            });
+        }
+        let state = &self.state;
+        self.running
+            .retain(|epoch, _| state.lease(*epoch).is_some());
+        self.ends.retain(|(_, epoch)| state.lease(*epoch).is_some());
+    }
+
+    /// Stops what was asked to.
+    fn stop_asked(&mut self) {
+        let leases = self.state.leases().map(|lease| lease.epoch);
+        let asked = leases.filter(|epoch| {
+            let live = self.state.live_attempt(*epoch);
+            live.is_some_and(|(job, attempt)| {
+                attempt.stop.is_some() || job.state == JobState::Cancelling
+            })
+        });
+        let asked: Vec<(JobId, Epoch)> = asked
+            .filter_map(|epoch| Some((self.state.lease(epoch)?.job, epoch)))
+            .collect();
+        for (job, epoch) in asked {
+            self.stop(job, epoch);
         }
     }
 
@@ -198,45 +289,73 @@ impl<'a> Forward<'a> {
         let Some((job, attempt)) = self.state.live_attempt(epoch) else {
             return;
         };
-        let (id, begun_ms) = (job.id, attempt.placed_ms);
+        let id = job.id;
         let count = u8::try_from(attempt.gpus.len()).unwrap_or(u8::MAX);
         let hardware = Hardware::new(attempt.gpu, count);
         let run_ms = hardware.and_then(|hardware| self.truth.run_ms(job, hardware));
-        let restart_ms = if job.attempts.len() > 1 {
-            self.truth.restart_ms()
-        } else {
-            0
-        };
-        let begun = job.checkpoint_step() as f64 / self.steps(id).max(1) as f64;
-        let works_ms = begun_ms.saturating_add(restart_ms);
         let is_new = attempt.state == AttemptState::Placed;
-        let Some(run_ms) = run_ms else {
-            return;
-        };
-        let left_ms = (run_ms as f64 * (1.0 - begun).max(0.0)).ceil() as u64;
-        let ends_ms = works_ms.saturating_add(left_ms).max(self.now_ms + 1);
-        let running = Running {
-            job: id,
-            begun,
-            works_ms,
-            run_ms,
-        };
-        self.running.insert(epoch, running);
-        self.ends.insert((ends_ms, epoch));
+        if let Some(run_ms) = run_ms {
+            let running = self.running(job, attempt, run_ms);
+            self.running.insert(epoch, running);
+            self.ends.insert((running.ends_ms, epoch));
+        }
         if is_new {
             let _ = self.apply(Command::StartAttempt { job: id, epoch });
         }
     }
 
+    /// How far an attempt is, and when it is done, if all of its job takes `run_ms` where it runs.
+    fn running(&self, job: &Job, attempt: &Attempt, run_ms: u64) -> Running {
+        let restart_ms = if job.attempts.len() > 1 {
+            self.truth.restart_ms()
+        } else {
+            0
+        };
+        let since_ms = attempt.started_ms.unwrap_or(attempt.placed_ms);
+        let mut running = Running {
+            job: job.id,
+            begun: begun(job, attempt),
+            works_ms: since_ms.saturating_add(restart_ms),
+            run_ms,
+            ends_ms: 0,
+        };
+        let reached = part_of(job, attempt.checkpoint_step);
+        if attempt.state != AttemptState::Placed {
+            if let Some(left_ms) = self.truth.left_ms(job, attempt, self.now_ms) {
+                // What is done by now follows from what is left.
+                running.run_ms = run_ms.max(left_ms).max(1);
+                running.begun = 1.0 - left_ms as f64 / running.run_ms as f64;
+                running.works_ms = self.now_ms;
+                running.ends_ms = self.now_ms.saturating_add(left_ms.max(1));
+                return running;
+            }
+            if reached > running.done(self.now_ms) {
+                // A checkpoint tells of more than the time does.
+                (running.begun, running.works_ms) = (reached, self.now_ms);
+            }
+        }
+        let left_ms = (running.run_ms as f64 * (1.0 - running.begun).max(0.0)).ceil() as u64;
+        running.ends_ms = running
+            .works_ms
+            .saturating_add(left_ms)
+            .max(self.now_ms + 1);
+        running
+    }
+
     /// Stops what was asked to: its last step is saved.
     fn stop(&mut self, job: JobId, epoch: Epoch) {
-        let Some(running) = self.running.remove(&epoch) else {
-            return;
+        let kept = self.state.open_job(job).map_or(0, Job::checkpoint_step);
+        let step = match self.running.remove(&epoch) {
+            Some(running) => {
+                self.ends.remove(&(running.ends_ms, epoch));
+                let steps = self.steps(job);
+                let step = ((running.done(self.now_ms) * steps as f64) as u64).max(kept);
+                let _ = self.apply(Command::Checkpoint { job, epoch, step });
+                step
+            }
+            // Nobody can say how far it is.
+            None => kept,
         };
-        self.ends.retain(|(_, other)| *other != epoch);
-        let steps = self.steps(job);
-        let step = (running.done(self.now_ms) * steps as f64) as u64;
-        let _ = self.apply(Command::Checkpoint { job, epoch, step });
         self.end(job, epoch, Outcome::Failed(FailureReason::Preempted), step);
     }
 

@@ -40,6 +40,7 @@ pub mod forward;
 pub mod ids;
 pub mod invariants;
 pub mod model;
+pub mod outlook;
 pub mod placement;
 pub mod policy;
 pub mod rejection;
@@ -47,6 +48,7 @@ pub mod reply;
 pub mod simulate;
 pub mod sooner;
 pub mod state;
+pub mod what_if;
 
 pub use command::{Command, Envelope};
 pub use effect::Effect;

@@ -17,6 +17,7 @@ pub use crate::command::{Placement, PlacementNote};
 pub use explain::{Line, Why, explain};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
 pub use ledger::Ledger;
+pub(crate) use left::{begun, part_of};
 #[cfg(test)]
 pub(crate) use look::fair_work;
 pub use plan::{Plan, plan};

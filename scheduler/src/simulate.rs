@@ -6,11 +6,13 @@
 
 mod noise;
 mod outcome;
+mod promises;
 mod rows;
 mod scene;
 
 pub use noise::Noise;
 pub use outcome::{Fairness, Outcome, Span};
+pub use promises::{Kept, Promises};
 pub use rows::{BadRow, JOBS_MAX, Speeds, Trace, TraceJob};
 pub use scene::{Group, Scene, SceneError};
 

@@ -27,6 +27,7 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         "JobsService/GetJob"
         | "JobsService/ListJobs"
         | "JobsService/ExplainJob"
+        | "JobsService/WhatIf"
         | "JobsService/WatchJob"
         | "JobsService/GetJobLogs" => ReadJobs,
         "JobsService/CancelJob"

@@ -1,7 +1,13 @@
 //! Why a job does not run.
 
 use stepcast_proto::v1;
+use stepcast_scheduler::State;
+use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::model::JobState;
+use stepcast_scheduler::outlook::{Expected, Outlook};
 use stepcast_scheduler::placement::{Line, Tier, Why};
+
+use super::quantity::timestamp_ms;
 
 /// An explanation.
 pub(crate) fn why(why: Why) -> v1::ExplainJobResponse {
@@ -12,7 +18,37 @@ pub(crate) fn why(why: Why) -> v1::ExplainJobResponse {
         jobs_ahead: u32::try_from(why.jobs_ahead).unwrap_or(u32::MAX),
         hints: why.hints,
         sooner: Vec::new(),
+        outlook: None,
     }
+}
+
+/// When a job is expected to start and to be done; `None` for one that is over, or told to be.
+pub(crate) fn outlook(outlook: &Outlook, job: JobId, state: &State) -> Option<v1::Outlook> {
+    let job_state = state.open_job(job)?.state;
+    if job_state == JobState::Cancelling {
+        return None;
+    }
+    let waits = job_state == JobState::Pending;
+    let Expected { start, finish } = outlook.jobs.get(&job).copied().unwrap_or_default();
+    let missing = match outlook.worlds {
+        0 => "there was no time to run the queue forward: it is too long, or too many ask at once",
+        _ if waits && start.p50_ms.is_none() => {
+            "it does not start in most of the worlds that were tried"
+        }
+        _ if finish.p50_ms.is_none() => {
+            "its end is not known: there is no history of such runs, or a limit ends it before"
+        }
+        1 => "the queue is long, so only the middle of what may come was run forward",
+        _ => "",
+    };
+    Some(v1::Outlook {
+        start_time_p50: start.p50_ms.map(timestamp_ms),
+        start_time_p90: start.p90_ms.map(timestamp_ms),
+        finish_time_p50: finish.p50_ms.map(timestamp_ms),
+        finish_time_p90: finish.p90_ms.map(timestamp_ms),
+        worlds: u32::try_from(outlook.worlds).unwrap_or(u32::MAX),
+        note: missing.to_owned(),
+    })
 }
 
 fn line(line: Line) -> v1::WhyLine {

@@ -114,6 +114,19 @@ impl JobsService for Jobs {
         why.map(Response::new)
     }
 
+    async fn what_if(
+        &self,
+        request: Request<v1::WhatIfRequest>,
+    ) -> Result<Response<v1::WhatIfResponse>, Status> {
+        let freshness = Freshness::of(request.metadata())?;
+        let caller = Caller::by(&request)?;
+        let answer = self
+            .0
+            .what_if(&caller, request.into_inner(), freshness)
+            .await;
+        answer.map(Response::new)
+    }
+
     async fn watch_job(
         &self,
         request: Request<v1::WatchJobRequest>,

@@ -21,7 +21,8 @@ use super::document::Document;
 use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
 use super::{
-    accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, workers,
+    accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, what_if,
+    workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::auth::People;
@@ -91,6 +92,7 @@ pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> R
     watch::routes(&mut api);
     estimates::routes(&mut api);
     prices::routes(&mut api);
+    what_if::routes(&mut api);
     workers::routes(&mut api);
     records::routes(&mut api);
     accounts::routes(&mut api);

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::api::{Api, Asked, Http};
 use super::route::{Nothing, Route};
-use super::shapes::{self, AttemptShown, JobShown, short};
+use super::shapes::{self, AttemptShown, JobShown, OutlookShown, short};
 use super::submit::{self, BODY_BYTES};
 use crate::access::Permission;
 use crate::names;
@@ -129,6 +129,23 @@ struct Why {
     jobs_ahead: u32,
     /// What would start it sooner.
     hints: Vec<String>,
+    /// Changes that start it now, the simplest and cheapest first: each was tried on a copy of the queue.
+    sooner: Vec<Sooner>,
+    /// When it is expected to start and to be done; nothing for a job that is over.
+    outlook: Option<OutlookShown>,
+}
+
+/// A change with which a job starts now.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Sooner {
+    /// What to change, such as `allow H100`.
+    text: String,
+    /// The command that changes it.
+    command: String,
+    /// What the worker is called on which it then starts.
+    worker: String,
+    /// What half of such runs cost there at most, in millionths of a US dollar.
+    cost_usd_micros: Option<u64>,
 }
 
 /// One reason.
@@ -239,12 +256,20 @@ async fn why(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Why, Statu
         workers: line.workers.clone(),
         detail: line.detail.clone(),
     };
+    let sooner = |sooner: v1::Sooner| Sooner {
+        text: sooner.text,
+        command: sooner.command,
+        worker: sooner.worker,
+        cost_usd_micros: sooner.cost_usd_micros,
+    };
     Ok(Why {
         tier: short(why.tier().as_str_name(), "WHY_TIER_"),
         lines: why.lines.iter().map(line).collect(),
         headline: why.headline,
         jobs_ahead: why.jobs_ahead,
         hints: why.hints,
+        sooner: why.sooner.into_iter().map(sooner).collect(),
+        outlook: why.outlook.as_ref().map(shapes::outlook),
     })
 }
 

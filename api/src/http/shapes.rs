@@ -157,6 +157,23 @@ pub(crate) struct MemoryShown {
     pub(crate) fit: String,
 }
 
+/// When a job is expected to start and to be done (RFC 3339). What nobody has submitted yet is not in it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OutlookShown {
+    /// In half of the worlds that were tried it starts no later; nothing for what runs, or if it does not start.
+    pub(crate) start_time_p50: Option<String>,
+    /// In nine of ten worlds it starts no later.
+    pub(crate) start_time_p90: Option<String>,
+    /// In half of the worlds it is done no later.
+    pub(crate) finish_time_p50: Option<String>,
+    /// In nine of ten worlds it is done no later.
+    pub(crate) finish_time_p90: Option<String>,
+    /// In how many worlds runs took other times: 1 is the middle one alone, 0 is none, for want of time.
+    pub(crate) worlds: u32,
+    /// What is missing, and why; empty if nothing is.
+    pub(crate) note: String,
+}
+
 /// Three points of a distribution: one in ten, half, and nine in ten are below.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Points {
@@ -343,6 +360,18 @@ fn phase(phase: &v1::EstimatePhase) -> PhaseShown {
         basis: short(phase.basis().as_str_name(), "BASIS_"),
         rows: phase.rows,
         observed: phase.observed,
+    }
+}
+
+/// When a job is expected to start and to be done, as JSON.
+pub(crate) fn outlook(outlook: &v1::Outlook) -> OutlookShown {
+    OutlookShown {
+        start_time_p50: time(outlook.start_time_p50.as_ref()),
+        start_time_p90: time(outlook.start_time_p90.as_ref()),
+        finish_time_p50: time(outlook.finish_time_p50.as_ref()),
+        finish_time_p90: time(outlook.finish_time_p90.as_ref()),
+        worlds: outlook.worlds,
+        note: outlook.note.clone(),
     }
 }
 

@@ -42,15 +42,7 @@ impl Jobs {
     ) -> Result<v1::UpdateJobResponse, Status> {
         let id = names::job("name", &request.name)?;
         let request_id = request_id(&request.request_id)?;
-        let paths = request.update_mask.map_or_else(Vec::new, |mask| mask.paths);
-        if let Some(unknown) = paths.iter().find(|path| !WISHES.contains(&path.as_str())) {
-            let known = WISHES.join(", ");
-            let what = format!(
-                "{} cannot be changed; there are {known}",
-                status::shown(unknown)
-            );
-            return Err(status::bad_field("update_mask", what));
-        }
+        let paths = paths(request.update_mask)?;
         self.check(caller, id, &request.name, Freshness::Confirmed, true)
             .await?;
         let now_ms = self.context.handle.now_ms();
@@ -72,19 +64,12 @@ impl Jobs {
         if state != JobState::Pending {
             return Err(status::rejection(stepcast_scheduler::Rejection::NotWaiting));
         }
-        let wishes = mixed(
+        let asked = self.asked(
+            &was,
             told.wishes.unwrap_or_default(),
             request.wishes.unwrap_or_default(),
             &paths,
-        );
-        let mut asked = convert::wishes(wishes, was.workload.clone(), was.staging, |name| {
-            self.team(name)
-        })?;
-        asked.trainer = was.trainer;
-        asked.terms.expected_cost = was.terms.expected_cost;
-        asked.terms.array = was.terms.array;
-        asked.terms.owner = was.terms.owner;
-        check_gpus(&asked.workload, asked.gpu_count)?;
+        )?;
         if needs_another_look(&was, &asked) {
             check_fit(self, None, &asked).await?;
         }
@@ -101,6 +86,25 @@ impl Jobs {
             .job(caller, id, &request.name, Freshness::Stale)
             .await?;
         Ok(v1::UpdateJobResponse { job: Some(job) })
+    }
+
+    /// What a job asks for with those of `paths` taken from `asked`; all of it without any path.
+    pub(super) fn asked(
+        &self,
+        was: &JobSpec,
+        told: v1::JobWishes,
+        asked: v1::JobWishes,
+        paths: &[String],
+    ) -> Result<JobSpec, Status> {
+        let wishes = mixed(told, asked, paths);
+        let team = |name: &str| self.team(name);
+        let mut asked = convert::wishes(wishes, was.workload.clone(), was.staging, team)?;
+        asked.trainer = was.trainer;
+        asked.terms.expected_cost = was.terms.expected_cost;
+        asked.terms.array = was.terms.array;
+        asked.terms.owner = was.terms.owner;
+        check_gpus(&asked.workload, asked.gpu_count)?;
+        Ok(asked)
     }
 
     /// Lets a job cost what it costs.
@@ -122,6 +126,20 @@ impl Jobs {
             .await?;
         Ok(v1::ApproveJobResponse { job: Some(job) })
     }
+}
+
+/// The names of the wishes that are meant, if all of them can be changed.
+pub(super) fn paths(mask: Option<prost_types::FieldMask>) -> Result<Vec<String>, Status> {
+    let paths = mask.map_or_else(Vec::new, |mask| mask.paths);
+    if let Some(unknown) = paths.iter().find(|path| !WISHES.contains(&path.as_str())) {
+        let known = WISHES.join(", ");
+        let what = format!(
+            "{} cannot be changed; there are {known}",
+            status::shown(unknown)
+        );
+        return Err(status::bad_field("update_mask", what));
+    }
+    Ok(paths)
 }
 
 /// Whether a change could make a job one that no worker can hold.

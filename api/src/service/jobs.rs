@@ -7,11 +7,13 @@ use parking_lot::Mutex;
 use stepcast_proto::v1;
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::model::Job;
+use stepcast_scheduler::outlook::{Outlook, Whom, outlook};
 use stepcast_scheduler::placement;
 use stepcast_scheduler::sooner::sooner;
 use stepcast_scheduler::{Command, RequestId, State};
 use tonic::Status;
 
+use super::ahead::{self, Ahead};
 use super::submit;
 use super::watch::{Updates, updates};
 use crate::access::{Caller, authorise};
@@ -34,6 +36,8 @@ pub(crate) struct Jobs {
     pub(super) context: Context,
     /// Submissions whose files are on their way, so that the same one is not taken twice at once.
     pub(super) under_way: Arc<Mutex<BTreeSet<StagingId>>>,
+    /// Room for questions about what is to come.
+    pub(super) ahead: Ahead,
 }
 
 impl Jobs {
@@ -41,6 +45,7 @@ impl Jobs {
         Self {
             context,
             under_way: Arc::default(),
+            ahead: Ahead::new(),
         }
     }
 }
@@ -146,6 +151,8 @@ impl Jobs {
             .await?;
         let forecasts = Arc::clone(&self.context.forecasts);
         let measured = self.context.handle.measured(forecasts);
+        // Why it waits is told in any case.
+        let room = self.ahead.enter().await.ok();
         let answer = tokio::task::spawn_blocking(move || {
             let why = placement::explain(&state, &measured, id, now_ms)?;
             let found = sooner(&state, &measured, id, now_ms);
@@ -154,6 +161,11 @@ impl Jobs {
                 .iter()
                 .map(|found| convert::sooner(found, id, &state))
                 .collect();
+            let expected = room.map_or_else(Outlook::default, |_room| {
+                let whom = Whom::These(std::slice::from_ref(&id));
+                outlook(&state, &measured, now_ms, whom, &ahead::spent(1))
+            });
+            told.outlook = convert::outlook(&expected, id, &state);
             Some(told)
         });
         let answer = answer.await.map_err(|_stopped| {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::policy::{Aim, Policy, Preemption};
 use stepcast_scheduler::simulate::{
-    BadRow, Group, Noise, Options, Outcome, Scene, Speeds, Trace, play,
+    BadRow, Group, Kept, Noise, Options, Outcome, Promises, Scene, Speeds, Trace, play,
 };
 
 use crate::context::Context;
@@ -65,6 +65,9 @@ pub(crate) struct Simulate {
     /// Dollars an hour for one GPU of a model. Known without: v100=2.48, p100=1.46, k80=0.45
     #[arg(long, value_name = "GPU=DOLLARS,...", value_delimiter = ',')]
     price: Vec<Price>,
+    /// Have the jobs of at most so many moments ask when they come when they start and are done, and tell how much came true
+    #[arg(long, value_name = "MOMENTS", default_value_t = 0)]
+    outlooks: usize,
     /// Draw who held which GPU when, as an SVG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -144,7 +147,11 @@ impl Simulate {
         let mut plans: Vec<Duration> = Vec::new();
         let mut live = Live::new(output.live, output.columns);
         let jobs = scene.jobs().len() as u64;
+        let mut promises = self.promises(&scene);
         let played = play(&scene, options, |forward| {
+            if let Some(promises) = &mut promises {
+                promises.ask(forward, &scene);
+            }
             let begun = Instant::now();
             let looked = forward.look(usize::MAX);
             plans.push(begun.elapsed());
@@ -167,7 +174,8 @@ impl Simulate {
                 Failure::refused(format!("{} cannot be written: {error}", path.display()))
             })?;
         }
-        let figures = Figures::of(&outcome, &mut plans);
+        let kept = promises.map(|promises| promises.kept(&scene, &outcome));
+        let figures = Figures::of(&outcome, &mut plans, kept);
         if output.json {
             output.json(&figures.json(&outcome, self.policy))
         } else {
@@ -212,6 +220,14 @@ impl Simulate {
         })
     }
 
+    /// Who asks on the way, if anybody is to.
+    fn promises(&self, scene: &Scene) -> Option<Promises> {
+        let arrivals = scene.jobs().iter().map(|job| job.arrival_ms());
+        let moments = arrivals.collect::<std::collections::BTreeSet<_>>().len();
+        let every = moments.div_ceil(self.outlooks.max(1));
+        (self.outlooks > 0).then(|| Promises::new(every))
+    }
+
     fn options(&self) -> Result<Options, Failure> {
         let is_fair = matches!(self.policy, Aim::Fair | Aim::FairBlind);
         let round_s = self.round.unwrap_or(if is_fair { FAIR_ROUND_S } else { 0 });
@@ -252,6 +268,8 @@ struct Figures {
     completion: Spread,
     wait: Spread,
     plan_ms: Spread,
+    /// How much came true of what jobs were told, if they asked.
+    kept: Option<Kept>,
 }
 
 /// A few figures of many.
@@ -278,17 +296,18 @@ impl Spread {
 }
 
 impl Figures {
-    fn of(outcome: &Outcome, plans: &mut Vec<Duration>) -> Self {
+    fn of(outcome: &Outcome, plans: &mut Vec<Duration>, kept: Option<Kept>) -> Self {
         let ms = std::mem::take(plans);
         Self {
             completion: Spread::of(outcome.completion_s.clone()),
             wait: Spread::of(outcome.wait_s.clone()),
             plan_ms: Spread::of(ms.iter().map(|took| took.as_secs_f64() * 1e3).collect()),
+            kept,
         }
     }
 
     fn json(&self, outcome: &Outcome, aim: Aim) -> Value {
-        json!({
+        let mut figures = json!({
             "policy": aim.name(),
             "jobs": outcome.completion_s.len(),
             "avg_jct_s": self.completion.average,
@@ -306,7 +325,19 @@ impl Figures {
             "wait_p99_s": self.wait.p99,
             "plan_ms_p50": self.plan_ms.p50,
             "plan_ms_p99": self.plan_ms.p99,
-        })
+        });
+        if let (Some(kept), Some(figures)) = (self.kept, figures.as_object_mut()) {
+            for (name, value) in [
+                ("outlooks", json!(kept.jobs)),
+                ("start_p50_coverage", json!(kept.start_p50)),
+                ("start_p90_coverage", json!(kept.start_p90)),
+                ("finish_p50_coverage", json!(kept.finish_p50)),
+                ("finish_p90_coverage", json!(kept.finish_p90)),
+            ] {
+                figures.insert(name.to_owned(), value);
+            }
+        }
+        figures
     }
 
     fn table(&self, outcome: &Outcome) -> Table {
@@ -345,6 +376,17 @@ impl Figures {
             ("a plan, 99 in 100", format!("{:.2} ms", self.plan_ms.p99)),
         ] {
             table.row(vec![name.into(), value.into()]);
+        }
+        if let Some(kept) = self.kept {
+            let percent = |part: f64| format!("{:.1} %", part * 100.0);
+            for (name, part) in [
+                ("started by the p50 they were told", kept.start_p50),
+                ("started by the p90 they were told", kept.start_p90),
+                ("done by the p50 they were told", kept.finish_p50),
+                ("done by the p90 they were told", kept.finish_p90),
+            ] {
+                table.row(vec![name.into(), percent(part).into()]);
+            }
         }
         table
     }

@@ -230,6 +230,7 @@ fn bare(name: &str) -> &str {
     name.strip_prefix("teams/").unwrap_or(name)
 }
 
-fn wire_name(team: &str) -> String {
+/// The resource name of a team.
+pub(super) fn wire_name(team: &str) -> String {
     format!("teams/{}", bare(team))
 }

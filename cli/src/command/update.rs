@@ -70,7 +70,7 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// The wishes with the changes in them, and their names.
-    fn of(&self, now: &JobWishes) -> (JobWishes, Vec<String>) {
+    pub(super) fn of(&self, now: &JobWishes) -> (JobWishes, Vec<String>) {
         let mut wishes = now.clone();
         let mut paths = self.terms.write(&mut wishes);
         let mut set = |path| paths.push(path);

@@ -218,7 +218,7 @@ fn summary(workers: &[Worker]) -> String {
 }
 
 /// The resource name of a worker that a person names by id or by what it is called.
-async fn find(client: &Client, named: &str) -> Result<String, Failure> {
+pub(super) async fn find(client: &Client, named: &str) -> Result<String, Failure> {
     let workers = all(client).await?;
     let matches = |worker: &&Worker| {
         json::id(&worker.name) == json::id(named) || worker.display_name == named

@@ -240,10 +240,23 @@ pub(crate) fn why(job: &str, why: &v1::ExplainJobResponse) -> Value {
         })).collect::<Vec<_>>(),
         "jobs_ahead": why.jobs_ahead,
         "hints": why.hints,
+        "outlook": why.outlook.as_ref().map(outlook),
         "sooner": why.sooner.iter().map(|sooner| json!({
             "text": sooner.text, "command": sooner.command, "worker": sooner.worker,
             "cost_usd_micros": sooner.cost_usd_micros,
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// When a job is expected to start and to be done.
+pub(crate) fn outlook(outlook: &v1::Outlook) -> Value {
+    json!({
+        "start_time_p50": moment(outlook.start_time_p50.as_ref()),
+        "start_time_p90": moment(outlook.start_time_p90.as_ref()),
+        "finish_time_p50": moment(outlook.finish_time_p50.as_ref()),
+        "finish_time_p90": moment(outlook.finish_time_p90.as_ref()),
+        "worlds": outlook.worlds,
+        "note": outlook.note,
     })
 }
 

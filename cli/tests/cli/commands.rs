@@ -246,8 +246,24 @@ fn a_waiting_job_is_shown_explained_and_cancelled() {
             "lines",
             "jobs_ahead",
             "hints",
+            "outlook",
             "sooner"
         ]
+    );
+    let suppose = ["what-if", &job, "--add", "h100", "--json"];
+    let would = ring.call(&suppose).json();
+    assert_eq!(keys(&would), ["jobs", "left_out"]);
+    assert_eq!(
+        keys(&would["jobs"][0]),
+        ["job", "title", "state", "before", "after"]
+    );
+    assert!(would["jobs"][0]["before"]["start_time_p50"].is_null());
+    assert!(would["jobs"][0]["after"]["start_time_p50"].is_string());
+    let eager = ring.call(&["what-if", "--priority", "3"]);
+    assert!(
+        eager.stderr.contains("name the one job"),
+        "{}",
+        eager.stderr
     );
     assert_eq!(
         ring.call(&["jobs", "--state", "pending"])

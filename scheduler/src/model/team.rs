@@ -175,6 +175,23 @@ impl Period {
             Self::Month => (now_ms / DAY_MS - day_of_month(now_ms / DAY_MS)) * DAY_MS,
         }
     }
+
+    /// When the next period begins, by stamp; `None` if none does.
+    #[must_use]
+    pub const fn next_ms(self, now_ms: u64) -> Option<u64> {
+        const DAY_MS: u64 = 86_400_000;
+        // No month is longer, and no two are together as short.
+        const DAYS_MAX: u64 = 31;
+        let start_ms = self.start_ms(now_ms);
+        match self {
+            Self::Once => None,
+            Self::Day => start_ms.checked_add(DAY_MS),
+            Self::Month => match start_ms.checked_add(DAYS_MAX * DAY_MS) {
+                Some(ms) => Some(self.start_ms(ms)),
+                None => None,
+            },
+        }
+    }
 }
 
 /// Which day of its month a day is, from 0, in the Gregorian calendar; days count from 1970.
@@ -308,6 +325,9 @@ mod tests {
                 "day {day}"
             );
             assert_eq!(Period::Day.start_ms(day * DAY + 5), day * DAY);
+            let next = Period::Month.next_ms(day * DAY + 5).expect("a month comes");
+            assert!(next > day * DAY + 5 && Period::Month.start_ms(next - 1) == first * DAY);
+            assert_eq!(Period::Day.next_ms(day * DAY + 5), Some((day + 1) * DAY));
         }
         assert_eq!(Period::Once.start_ms(u64::MAX), 0);
         assert!(Period::Month.start_ms(u64::MAX) > 0);

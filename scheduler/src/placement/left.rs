@@ -161,12 +161,7 @@ pub(crate) fn lost_ms(
 
 /// The part of a job that is done, as far as time tells.
 fn done(job: &Job, attempt: &Attempt, whole: &Left, policy: &Policy, now_ms: u64) -> f64 {
-    let earlier = job
-        .attempts
-        .iter()
-        .filter(|other| other.epoch != attempt.epoch);
-    let kept_before = earlier.map(|other| other.checkpoint_step).max();
-    let begun = part_of(job, kept_before.unwrap_or(0));
+    let begun = begun(job, attempt);
     let restart_ms = if job.attempts.len() > 1 {
         policy.restart_ms
     } else {
@@ -178,8 +173,18 @@ fn done(job: &Job, attempt: &Attempt, whole: &Left, policy: &Policy, now_ms: u64
     by_time.max(kept(job)).clamp(0.0, 1.0)
 }
 
+/// The part of a job that was done when an attempt of it began.
+pub(crate) fn begun(job: &Job, attempt: &Attempt) -> f64 {
+    let earlier = job
+        .attempts
+        .iter()
+        .filter(|other| other.epoch != attempt.epoch);
+    let kept_before = earlier.map(|other| other.checkpoint_step).max();
+    part_of(job, kept_before.unwrap_or(0))
+}
+
 /// The part of a job that so many steps are.
-fn part_of(job: &Job, step: u64) -> f64 {
+pub(crate) fn part_of(job: &Job, step: u64) -> f64 {
     if step == 0 {
         return 0.0;
     }

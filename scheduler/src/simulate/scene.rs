@@ -192,7 +192,8 @@ impl Scene {
         spec
     }
 
-    fn row(spec: &JobSpec) -> usize {
+    /// The place in the trace of a job.
+    pub(super) fn row(spec: &JobSpec) -> usize {
         usize::try_from(u128::from_le_bytes(spec.staging.0)).unwrap_or(usize::MAX)
     }
 

@@ -32,6 +32,12 @@ impl State {
             || self.workers_to_forget(now_ms).next().is_some()
     }
 
+    /// When the first attempt has to be asked to stop that was not yet, by stamp.
+    #[must_use]
+    pub fn first_deadline_ms(&self) -> Option<u64> {
+        self.indexes.deadlines.first().map(|(ms, _)| *ms)
+    }
+
     pub(super) fn sweep(&mut self, entry: &mut Entry) -> Reply {
         let mut left = SWEEP_MAX;
         left -= self.stop_overdue(entry, left);

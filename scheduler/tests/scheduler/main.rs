@@ -1,4 +1,5 @@
 //! The core from outside: scripts that people read, and properties of random histories.
+#![expect(clippy::print_stdout, reason = "figures are told with --nocapture")]
 
 mod agreement;
 mod drawn;
@@ -7,10 +8,12 @@ mod golden_3;
 mod golden_credentials;
 mod history;
 mod limits;
+mod outlook;
 mod properties;
 mod script;
 mod scripts;
 mod show;
 mod sooner;
 mod support;
+mod what_if;
 mod wishes;

@@ -1,0 +1,296 @@
+//! What is to come, as callers see it: when a job starts, and what would be if something were different.
+
+use serde_json::json;
+use stepcast_proto::v1;
+use tonic::Code;
+
+use crate::http::ask;
+use crate::support::{Server, reason, submission};
+
+/// A server whose log has reached the newest format.
+async fn raised() -> Server {
+    let server = Server::start().await;
+    while server.handle.status().log_format < stepcast_cluster::LOG_FORMAT as u16 {
+        tokio::task::yield_now().await;
+    }
+    server
+}
+
+async fn submitted(server: &Server, id: char) -> v1::Job {
+    let answer = server.jobs().submit_job(submission(id)).await.unwrap();
+    answer.into_inner().job.unwrap()
+}
+
+fn more(gpu: &str, count: u32) -> v1::SupposedWorkers {
+    v1::SupposedWorkers {
+        count,
+        gpu: gpu.to_owned(),
+        gpus: 1,
+        ..v1::SupposedWorkers::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_would_join_start_what_waits_and_nothing_changes() {
+    let server = raised().await;
+    let job = submitted(&server, '1').await;
+    let suppose = |add_workers| v1::WhatIfRequest {
+        add_workers,
+        ..v1::WhatIfRequest::default()
+    };
+    let ask_for = async |request| {
+        let answer = server.jobs().what_if(request).await.unwrap();
+        answer.into_inner().jobs
+    };
+    let stands = ask_for(suppose(Vec::new())).await;
+    assert_eq!(stands.len(), 1);
+    assert_eq!(
+        (&stands[0].name, stands[0].state()),
+        (&job.name, v1::JobState::Pending)
+    );
+    assert_eq!(stands[0].before, stands[0].after);
+    let before = stands[0].before.clone().unwrap();
+    assert!(before.start_time_p50.is_none() && !before.note.is_empty());
+    assert_eq!(before.worlds, 16);
+
+    let with = ask_for(suppose(vec![more("replay", 1)])).await;
+    assert!(with[0].before.as_ref().unwrap().start_time_p50.is_none());
+    assert!(with[0].after.as_ref().unwrap().start_time_p90.is_some());
+    // Of two jobs one waits for the other, unless there are two workers.
+    submitted(&server, '2').await;
+    let one = ask_for(suppose(vec![more("replay", 1)])).await;
+    let two = ask_for(suppose(vec![more("replay", 1), more("replay", 1)])).await;
+    let starts = |jobs: &[v1::JobTimes]| -> Vec<i64> {
+        let after = jobs.iter().filter_map(|job| job.after.as_ref());
+        let times = after.filter_map(|after| after.start_time_p50.as_ref());
+        times.map(|time| time.seconds).collect()
+    };
+    let apart = |jobs: &[v1::JobTimes]| {
+        let starts = starts(jobs);
+        assert_eq!(starts.len(), 2);
+        starts[0].abs_diff(starts[1])
+    };
+    assert!(apart(&one) > 60, "{one:?}");
+    assert_eq!(apart(&two), 0);
+    let gone = ask_for(v1::WhatIfRequest {
+        cancel_jobs: vec![job.name.clone()],
+        ..suppose(vec![more("replay", 1)])
+    });
+    let gone = gone.await;
+    let first = gone.iter().find(|other| other.name == job.name).unwrap();
+    assert!(first.before.is_some() && first.after.is_none());
+    assert_eq!(starts(&gone).len(), 1);
+
+    // Nothing of it has happened.
+    let workers = server
+        .workers()
+        .list_workers(v1::ListWorkersRequest::default())
+        .await
+        .unwrap();
+    assert!(workers.into_inner().workers.is_empty());
+    let why = v1::ExplainJobRequest { name: job.name };
+    let why = server.jobs().explain_job(why).await.unwrap().into_inner();
+    assert_eq!(
+        (why.tier(), why.outlook.unwrap().worlds),
+        (v1::WhyTier::Never, 16)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused_with_what_is_wrong() {
+    let server = raised().await;
+    let job = submitted(&server, '1').await;
+    let nothing = v1::WhatIfRequest::default;
+    let team = |name: &str, quota| v1::SupposedTeam {
+        name: name.to_owned(),
+        gpu_quota: Some(quota),
+        ..v1::SupposedTeam::default()
+    };
+    let wishes = |priority, path: &str| v1::SupposedWishes {
+        job: job.name.clone(),
+        wishes: Some(v1::JobWishes {
+            priority,
+            ..v1::JobWishes::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+    };
+    let asked = [
+        (
+            v1::WhatIfRequest {
+                jobs: vec!["jobs/jzzzz".to_owned()],
+                ..nothing()
+            },
+            Code::NotFound,
+            "NO_SUCH_JOB",
+        ),
+        (
+            v1::WhatIfRequest {
+                jobs: vec!["job".to_owned()],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                add_workers: vec![more("h1000", 1)],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                add_workers: vec![more("h100", 1_001)],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                add_workers: vec![more("h100", 600); 2],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                add_workers: vec![v1::SupposedWorkers {
+                    gpus: 17,
+                    ..more("h100", 1)
+                }],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_INVENTORY",
+        ),
+        (
+            v1::WhatIfRequest {
+                remove_workers: vec!["workers/w9999".to_owned()],
+                ..nothing()
+            },
+            Code::NotFound,
+            "NO_SUCH_WORKER",
+        ),
+        (
+            v1::WhatIfRequest {
+                cancel_jobs: vec!["jobs/jzzzz".to_owned()],
+                ..nothing()
+            },
+            Code::NotFound,
+            "NO_SUCH_JOB",
+        ),
+        (
+            v1::WhatIfRequest {
+                teams: vec![team("teams/acme", 1)],
+                ..nothing()
+            },
+            Code::NotFound,
+            "NO_SUCH_TEAM",
+        ),
+        (
+            v1::WhatIfRequest {
+                teams: vec![team("teams/default", 0)],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                aim: "quickest".to_owned(),
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                wishes: vec![wishes(11, "priority")],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                wishes: vec![wishes(1, "trainer")],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            v1::WhatIfRequest {
+                jobs: vec![job.name.clone(); 201],
+                ..nothing()
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+    ];
+    for (request, code, why) in asked {
+        let what = format!("{request:?}");
+        let refused = server.jobs().what_if(request).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), reason(&refused).as_str()),
+            (code, why),
+            "{what}"
+        );
+    }
+    let eager = v1::WhatIfRequest {
+        wishes: vec![wishes(5, "priority")],
+        ..nothing()
+    };
+    server.jobs().what_if(eager).await.unwrap();
+    let kept = v1::GetJobRequest { name: job.name };
+    let kept = server
+        .jobs()
+        .get_job(kept)
+        .await
+        .unwrap()
+        .into_inner()
+        .job
+        .unwrap();
+    assert_eq!(kept.wishes.unwrap().priority, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_is_asked_over_http() {
+    let server = raised().await;
+    let job = submitted(&server, '1').await;
+    let id = job.name.trim_start_matches("jobs/");
+    let body = json!({"jobs": [id], "add_workers": [{"gpu": "replay"}]});
+    let answer = ask(server.port, "POST", "/v1/what-if", None, Some(&body)).await;
+    let told = answer.json();
+    assert_eq!(
+        (answer.status, &told["items"][0]["job"]),
+        (200, &json!(id)),
+        "{told}"
+    );
+    assert!(told["items"][0]["before"]["start_time_p50"].is_null());
+    assert!(
+        told["items"][0]["after"]["start_time_p50"].is_string(),
+        "{told}"
+    );
+    let nothing = json!({"wishes": [{"job": id}]});
+    let refused = ask(server.port, "POST", "/v1/what-if", None, Some(&nothing)).await;
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (400, &json!("INVALID_FIELD"))
+    );
+    let why = ask(
+        server.port,
+        "GET",
+        &format!("/v1/jobs/{id}/why"),
+        None,
+        None,
+    )
+    .await;
+    assert_eq!(why.json()["outlook"]["worlds"], 16);
+    assert!(why.json()["sooner"].is_array());
+}
