@@ -111,6 +111,30 @@ fn bad_rows_are_named_with_what_to_do() {
         "line 2: weight must be greater than 0"
     );
     assert_eq!(
+        wrong("1,net,8,10,0,1,-2\n"),
+        "line 2: weight is a number from 0 on, not -2"
+    );
+    assert_eq!(
+        wrong("1,net,8,10,0,1,NaN\n"),
+        "line 2: weight is a number from 0 on, not NaN"
+    );
+    assert_eq!(
+        wrong("1,net,8,10,-1,1,1\n"),
+        "line 2: arrival_s is a number from 0 on, not -1"
+    );
+    assert_eq!(
+        wrong("x1,net,8,10,0,1,1\n"),
+        "line 2: job_id is a whole number, not \"x1\""
+    );
+    assert_eq!(
+        wrong("1,,8,10,0,1,1\n"),
+        "line 2: model is empty: name what is trained"
+    );
+    assert_eq!(
+        wrong("1,net,8,10,0,8,1\n"),
+        "job 1: no speed is known of net with batch \"8\" on 8 GPUs"
+    );
+    assert_eq!(
         wrong("1,net,8,ten,0,1,1\n"),
         "line 2: total_steps is a number, not \"ten\""
     );
@@ -134,5 +158,28 @@ fn bad_rows_are_named_with_what_to_do() {
     assert_eq!(
         scene(&format!("{HEAD}1,net,8,inf,0,1,1\n")).expect_err("no number"),
         "line 2: total_steps is a number from 0 on, not inf"
+    );
+}
+
+#[test]
+fn bad_speeds_are_named_with_what_to_do() {
+    let head = "gpu,model,batch,scale_factor,steps_per_s\n";
+    let wrong = |text: &str| Speeds::read(text).expect_err("bad speeds").to_string();
+    assert_eq!(wrong(head), "line 1: there is no speed in the file");
+    assert_eq!(
+        wrong(&format!("{head}h1000,net,8,1,4\n")),
+        "line 2: there is no GPU called h1000"
+    );
+    assert_eq!(
+        wrong(&format!("{head}v100,net,8,1,4\nv100,net,8,1,-4\n")),
+        "line 3: steps_per_s is a number from 0 on, not -4"
+    );
+    assert_eq!(
+        wrong(&format!("{head}v100,net,8,many,4\n")),
+        "line 2: scale_factor is 1, 2, 4 or 8, not \"many\""
+    );
+    assert_eq!(
+        wrong("gpu,model\nv100,net\n"),
+        "line 1: the first line names the columns, and these are missing: batch, scale_factor, steps_per_s"
     );
 }

@@ -1,6 +1,6 @@
 //! What `why` says is what the engine does next, and nothing waits for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use stepcast_records::GpuModel;
@@ -10,7 +10,8 @@ use stepcast_scheduler::model::{
 };
 use stepcast_scheduler::placement::plan::PASSED_MAX_MS;
 use stepcast_scheduler::placement::{Ledger, Reason, Tier, explain, feasible, plan};
-use stepcast_scheduler::{Command, Reply};
+use stepcast_scheduler::policy::{Aim, Policy, Preemption};
+use stepcast_scheduler::{Command, Reply, invariants};
 
 use crate::history::{History, steps};
 use crate::support::workload;
@@ -45,6 +46,47 @@ proptest! {
         let applied = history.propose(Command::Place { placements: planned }, None);
         let Ok(Reply::Placed { outcomes }) = applied.reply else { panic!("a plan is refused") };
         prop_assert!(outcomes.iter().all(Result::is_ok), "what is planned is placed: {outcomes:?}");
+    }
+
+    /// By whatever policy: nothing of a plan is refused, and a job gets all of its GPUs at once, of one model on one worker,
+    /// or none.
+    #[test]
+    fn what_is_planned_is_done_and_gangs_start_whole(
+        steps in steps(120),
+        aim in prop::sample::select(Aim::ALL.to_vec()),
+        preemption in prop::sample::select(vec![Preemption::Never, Preemption::ForPriority, Preemption::Priced]),
+    ) {
+        let mut history = History::of(&steps);
+        let policy = Policy { aim, preemption, min_run_ms: 0, ..Policy::default() };
+        // A log of an older format keeps the policy that it has.
+        history.propose(Command::SetPolicy { policy }, None);
+        history.now_ms += 1;
+        let planned = plan(&history.state, &history.forecast, history.now_ms, usize::MAX);
+        let mut promised = BTreeSet::new();
+        for placement in &planned.placements {
+            let job = history.state.open_job(placement.job).expect("the job waits");
+            let worker = history.state.worker(placement.worker).expect("the worker is there");
+            prop_assert_eq!(placement.gpus.len(), usize::from(job.spec.gpu_count));
+            let models = placement.gpus.iter().map(|gpu| worker.inventory.gpus[usize::from(*gpu)]);
+            prop_assert_eq!(models.collect::<BTreeSet<_>>().len(), 1);
+            for gpu in &placement.gpus {
+                prop_assert!(history.state.user_of(worker.id, *gpu).is_none());
+                prop_assert!(promised.insert((worker.id, *gpu)), "a GPU is promised once");
+            }
+        }
+        let asked = planned.preemptions.len();
+        let applied = history.propose(Command::Preempt { preemptions: planned.preemptions }, None);
+        if asked > 0 {
+            let Ok(Reply::Preempted { outcomes }) = applied.reply else { panic!("a plan is refused") };
+            prop_assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes);
+        }
+        let before = history.state.leases().count();
+        let count = planned.placements.len();
+        let applied = history.propose(Command::Place { placements: planned.placements }, None);
+        let Ok(Reply::Placed { outcomes }) = applied.reply else { panic!("a plan is refused") };
+        prop_assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes);
+        prop_assert_eq!(history.state.leases().count(), before + count);
+        prop_assert_eq!(invariants::check(&history.state), []);
     }
 
     #[test]

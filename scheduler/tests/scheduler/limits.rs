@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash};
 use stepcast_scheduler::model::limits::{
-    ATTEMPTS_MAX, BACKOFF_MAX_MS, DETAIL_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX, EVENTS_MAX,
-    EXPIRED_MAX, JOB_RETENTION_MS, LOST_RETRIES_MAX, RETRIES_MAX, SWEEP_MAX,
+    ARRAY_MAX, ATTEMPTS_MAX, BACKOFF_MAX_MS, DETAIL_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX,
+    EVENTS_MAX, EXPIRED_MAX, JOB_RETENTION_MS, LOST_RETRIES_MAX, RETRIES_MAX, SWEEP_MAX,
 };
 use stepcast_scheduler::model::{
     FailureReason, Inventory, Job, JobSpec, JobState, Outcome, TrainerKind,
@@ -243,4 +243,33 @@ fn an_entry_of_a_newer_version_asks_for_an_upgrade() {
     let barrier = stepcast_scheduler::Envelope::new(1, None, Command::Barrier { version: newer });
     let decoded = codec::decode(&codec::encode(&barrier));
     assert_eq!(decoded, Err(codec::Error::UpgradeRequired { found: newer }));
+}
+
+#[test]
+fn an_array_of_a_million_tasks_is_refused_whole() {
+    let mut history = History::new();
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let spec = Box::new(JobSpec::new(workload(), StagingId([0; 16])));
+    let array = |tasks: u32| Command::SubmitArray {
+        spec: spec.clone(),
+        tasks: (1..=tasks)
+            .map(|task| StagingId(u128::from(task).to_le_bytes()))
+            .collect(),
+        parallel: 0,
+    };
+    for tasks in [0, ARRAY_MAX as u32 + 1, 1_000_000] {
+        let refused = history.propose(array(tasks), None).reply;
+        let (max, asked) = (ARRAY_MAX as u32, tasks);
+        assert_eq!(refused, Err(Rejection::ArraySize { max, asked }));
+        assert_eq!(
+            (history.state.job_count(), history.state.pending_count()),
+            (0, 0)
+        );
+    }
+    history
+        .propose(array(ARRAY_MAX as u32), None)
+        .reply
+        .expect("as many as there may be");
+    assert_eq!(history.state.pending_count(), ARRAY_MAX);
 }

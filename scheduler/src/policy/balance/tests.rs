@@ -156,3 +156,67 @@ fn fair_shares_serve_the_least_served_as_much_as_can_be() {
         }
     }
 }
+
+/// What a job truly gets in a unit of time, in its own measure, by what all claim of their speeds.
+fn served(claims: &[Vec<f64>], truth: &[f64], who: usize, capacity: &[f64]) -> f64 {
+    let work: Vec<Work> = claims
+        .iter()
+        .map(|speeds| crate::placement::fair_work(speeds, 1.0, 1.0, capacity, claims.len()))
+        .collect();
+    let found = balance(&work, capacity);
+    let shares = found.shares[who].iter().zip(truth);
+    shares
+        .map(|(hours, speed)| hours / found.horizon * speed)
+        .sum()
+}
+
+#[test]
+fn who_claims_other_speeds_than_it_has_gains_little_and_nobody_gets_less_than_an_equal_part() {
+    let (mut lies, mut sum, mut worst, mut gained) = (0, 0.0, 0.0_f64, 0);
+    for seed in 2_000..2_200 {
+        let mut next = numbers(seed);
+        let kinds = 2 + (next() * 3.0) as usize;
+        let capacity: Vec<f64> = (0..kinds).map(|_| 1.0 + (next() * 8.0).floor()).collect();
+        let jobs = 4 + (next() * 20.0) as usize;
+        let truth: Vec<Vec<f64>> = (0..jobs)
+            .map(|_| (0..kinds).map(|_| 0.2 + 5.0 * next()).collect())
+            .collect();
+        let who = (next() * jobs as f64) as usize;
+        let mine = &truth[who];
+        let honest = served(&truth, mine, who, &capacity);
+        let gpus: f64 = capacity.iter().sum::<f64>() / jobs as f64;
+        let whole = mine
+            .iter()
+            .zip(&capacity)
+            .map(|(speed, gpus)| speed * gpus / jobs as f64);
+        let equal = whole.sum::<f64>() / gpus.max(1.0);
+        assert!(honest > equal * (1.0 - 1e-3), "{seed}: {honest} of {equal}");
+        let mut claims = truth.clone();
+        for factor in [0.1, 7.0] {
+            claims[who] = mine.iter().map(|speed| speed * factor).collect();
+            let gain = served(&claims, mine, who, &capacity) / honest - 1.0;
+            // Speeds count beside each other only. Which of several equal mixtures is found may differ a little.
+            assert!(
+                gain < 2e-3,
+                "{seed}: {factor} times as fast everywhere gains {gain}"
+            );
+        }
+        for kind in 0..kinds {
+            for factor in [0.25, 0.5, 0.8, 1.25, 2.0, 4.0] {
+                claims[who].clone_from(mine);
+                claims[who][kind] *= factor;
+                let gain = served(&claims, mine, who, &capacity) / honest - 1.0;
+                (lies, sum, worst) = (lies + 1, sum + gain, worst.max(gain));
+                gained += i32::from(gain > 0.01);
+            }
+        }
+    }
+    let mean = sum / f64::from(lies);
+    // Who knows what all others need can gain by a claim; without knowing it, claims lose. Jobs claim nothing in any case:
+    // their speeds are measured.
+    assert!(mean < -0.05, "to claim something else pays: {mean}");
+    assert!(
+        worst < 1.2 && gained * 4 < lies,
+        "{lies} claims: {worst} gained at most, {gained} gain more than 1 %"
+    );
+}
