@@ -1,11 +1,11 @@
 //! Whether any worker could ever hold a job, by the rules that place it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use stepcast_estimator::Offer;
-use stepcast_records::{GpuModel, Hardware};
+use stepcast_records::{GpuModel, Hardware, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::JobId;
 use stepcast_scheduler::model::{Inventory, Job, JobSpec, JobState, Standing, Worker, WorkerState};
@@ -35,6 +35,75 @@ pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<
         .collect();
     (!misfits.is_empty()).then_some(misfits)
 }
+
+/// What would have to be asked for instead, each alone, for some worker to hold the job once its GPUs are free.
+pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String> {
+    let workers: Vec<&Worker> = state
+        .workers()
+        .filter(|worker| worker.state != WorkerState::Revoked)
+        .collect();
+    let fits = |change: &dyn Fn(&mut JobSpec)| {
+        let mut other = spec.clone();
+        change(&mut other);
+        let job = waiting(&other, now_ms);
+        workers
+            .iter()
+            .any(|worker| against(&job, worker, now_ms).is_none())
+    };
+    let models: BTreeSet<GpuModel> = workers
+        .iter()
+        .flat_map(|worker| worker.inventory.gpus.iter().copied())
+        .collect();
+    let others = models.iter().filter(|_| !spec.allow.is_empty());
+    let allow = others.filter(|model| fits(&|other| other.allow.push(**model)));
+    let mut found: Vec<String> = allow
+        .map(|model| format!("allow {model}"))
+        .take(MODELS_NAMED)
+        .collect();
+    let fewer = Hardware::COUNTS.into_iter().rev();
+    let mut fewer = fewer.filter(|count| *count < spec.gpu_count);
+    if let Some(count) = fewer.find(|count| fits(&|other| other.gpu_count = *count)) {
+        let gpus = if count == 1 { "GPU" } else { "GPUs" };
+        found.push(format!("ask for {count} {gpus}"));
+    }
+    let memory: BTreeSet<u16> = models.iter().map(|model| model.memory_gib()).collect();
+    let mut less = memory
+        .into_iter()
+        .rev()
+        .filter(|gib| *gib < spec.min_memory_gib);
+    if let Some(gib) = less.find(|gib| fits(&|other| other.min_memory_gib = *gib)) {
+        found.push(format!("ask for {gib} GiB of GPU memory"));
+    }
+    if !spec.labels.is_empty() && fits(&|other| other.labels.clear()) {
+        found.push("ask for no labels".to_owned());
+    }
+    if !spec.terms.avoid.is_empty() && fits(&|other| other.terms.avoid.clear()) {
+        found.push("avoid no label".to_owned());
+    }
+    let prices: BTreeSet<UsdMicros> = workers
+        .iter()
+        .filter_map(|worker| worker.price_per_hour(spec.gpu_count.into()))
+        .collect();
+    let mut dearer = prices
+        .into_iter()
+        .filter(|price| spec.max_price_per_hour.is_some_and(|max| *price > max));
+    if let Some(price) = dearer.find(|price| fits(&|other| other.max_price_per_hour = Some(*price)))
+    {
+        found.push(format!("allow {price} an hour"));
+    }
+    if spec.max_cost.is_some() && fits(&|other| other.max_cost = None) {
+        found.push("set a higher limit on the cost, or none".to_owned());
+    }
+    let limited = spec.max_price_per_hour.is_some() || spec.max_cost.is_some();
+    let unlimited = |other: &mut JobSpec| (other.max_price_per_hour, other.max_cost) = (None, None);
+    if found.is_empty() && limited && fits(&unlimited) {
+        found.push("set no limit on price and cost".to_owned());
+    }
+    found
+}
+
+/// GPU models that are named of those that would do.
+const MODELS_NAMED: usize = 3;
 
 /// What workers that take part offer, kept until one of them comes, goes or registers anew: every submission asks, and a
 /// fleet has thousands of workers.

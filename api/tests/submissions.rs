@@ -160,6 +160,144 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
         .unwrap()
         .violations;
     assert_eq!(why[0].r#type, "TOO_FEW_GPUS");
+    let hint =
+        |status: &tonic::Status| status.get_details_error_info().unwrap().metadata["hint"].clone();
+    assert_eq!(hint(&refused), "it would fit if you ask for 2 GPUs");
+    // What would fit is said of every wish that is in the way alone, and that two are in the way together.
+    let wishes = [
+        (
+            v1::JobWishes {
+                labels: [("zone".to_owned(), "eu".to_owned())].into(),
+                ..v1::JobWishes::default()
+            },
+            "ask for no labels",
+        ),
+        (
+            v1::JobWishes {
+                max_price_per_hour_usd_micros: Some(1),
+                ..v1::JobWishes::default()
+            },
+            "an hour",
+        ),
+        (
+            v1::JobWishes {
+                gpu_count: 8,
+                labels: [("zone".to_owned(), "eu".to_owned())].into(),
+                ..v1::JobWishes::default()
+            },
+            "no single change would do",
+        ),
+    ];
+    for (number, (wishes, remedy)) in (6..).zip(wishes) {
+        let mut asked = submission('4');
+        asked.request_id = number.to_string().repeat(32);
+        asked.wishes = Some(v1::JobWishes {
+            trainer: v1::Trainer::Replay.into(),
+            ..wishes
+        });
+        let refused = server.jobs().submit_job(asked).await.unwrap_err();
+        assert_eq!(reason(&refused), "NO_WORKER_FITS");
+        assert!(hint(&refused).contains(remedy), "{}", hint(&refused));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contradictory_wishes_and_times_that_are_past_are_refused_and_nothing_is_kept() {
+    let server = Server::start().await;
+    while server.handle.status().log_format < stepcast_cluster::LOG_FORMAT as u16 {
+        tokio::task::yield_now().await;
+    }
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let zone = || [("zone".to_owned(), "eu".to_owned())].into();
+    let default = v1::JobWishes::default;
+    let far = 32_000_000_000;
+    for (wishes, code, what) in [
+        (
+            v1::JobWishes {
+                labels: zone(),
+                avoid_labels: zone(),
+                ..default()
+            },
+            "INVALID_FIELD",
+            "cannot both carry a label",
+        ),
+        (
+            v1::JobWishes {
+                not_before_time: at(far),
+                finish_by_time: at(far - 60),
+                ..default()
+            },
+            "INVALID_FIELD",
+            "before it may begin",
+        ),
+        (
+            v1::JobWishes {
+                finish_by_time: at(1),
+                ..default()
+            },
+            "TOO_LATE",
+            "could be done by then",
+        ),
+        (
+            v1::JobWishes {
+                not_before_time: at(far),
+                ..default()
+            },
+            "INVALID_SPEC",
+            "at most 30 days",
+        ),
+        (
+            v1::JobWishes {
+                finish_by_time: at(-5),
+                ..default()
+            },
+            "INVALID_FIELD",
+            "no time after 1970",
+        ),
+        (
+            v1::JobWishes {
+                max_cost_usd_micros: Some(0),
+                ..default()
+            },
+            "INVALID_FIELD",
+            "greater than zero",
+        ),
+        (
+            v1::JobWishes {
+                gpu_count: 3,
+                ..default()
+            },
+            "INVALID_FIELD",
+            "1, 2, 4 or 8 GPUs",
+        ),
+        (
+            v1::JobWishes {
+                priority: 11,
+                ..default()
+            },
+            "INVALID_FIELD",
+            "from -10 to 10",
+        ),
+        (
+            v1::JobWishes {
+                team: "teams/nobody".to_owned(),
+                ..default()
+            },
+            "NO_SUCH_TEAM",
+            "no such team",
+        ),
+    ] {
+        let mut asked = submission('1');
+        asked.wishes = Some(v1::JobWishes {
+            trainer: v1::Trainer::Replay.into(),
+            ..wishes
+        });
+        let refused = server.jobs().submit_job(asked).await.unwrap_err();
+        assert_eq!(reason(&refused), code, "{refused:?}");
+        assert!(refused.message().contains(what), "{}", refused.message());
+    }
+    assert_eq!((server.staged().len(), jobs(&server).await.len()), (0, 0));
     server.stop().await;
 }
 

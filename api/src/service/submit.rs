@@ -178,7 +178,9 @@ pub(super) async fn check_fit(
     let handle = &jobs.context.handle;
     let now_ms = handle.now_ms();
     let look = |state: &State| match fit::misfits(state, spec, now_ms) {
-        Some(misfits) if !request.is_some_and(|request| state.remembers(request)) => Some(misfits),
+        Some(misfits) if !request.is_some_and(|request| state.remembers(request)) => {
+            Some((misfits, fit::remedies(state, spec, now_ms)))
+        }
         _ => None,
     };
     // What fits a moment ago is taken; only a refusal must know every worker there is.
@@ -187,11 +189,15 @@ pub(super) async fn check_fit(
     }
     match handle.read(look).await.map_err(status::read)? {
         None => Ok(()),
-        Some(misfits) => Err(never(spec, &misfits)),
+        Some((misfits, remedies)) => Err(never(spec, &misfits, &remedies)),
     }
 }
 
-fn never(spec: &JobSpec, misfits: &[Misfit]) -> Status {
+fn never(spec: &JobSpec, misfits: &[Misfit], remedies: &[String]) -> Status {
+    let hint = match remedies {
+        [] => "no single change would do; see `stepcast workers` for what there is".to_owned(),
+        some => format!("it would fit if you {}", some.join(", or ")),
+    };
     let violation = |misfit: &Misfit| {
         let words = match misfit.workers {
             1 => format!(
@@ -213,7 +219,7 @@ fn never(spec: &JobSpec, misfits: &[Misfit]) -> Status {
         "no worker can ever run this job",
     )
     .with("gpu_count", spec.gpu_count)
-    .hint("allow another shape, or see `stepcast workers`")
+    .hint(hint)
     .preconditions(misfits.iter().map(violation).collect())
     .into()
 }
