@@ -6,6 +6,7 @@ mod change;
 mod core;
 mod driver;
 mod event;
+mod gather;
 mod handle;
 pub mod log;
 mod logger;

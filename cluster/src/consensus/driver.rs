@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::applier::{Applier, Machine};
 use super::core::{Core, Effect};
 use super::event::{Event, Task};
+use super::gather::Gather;
 use super::handle::{Handle, Input, Shared};
 use super::log::{Loaded, LogStore, Position};
 use super::peer::Begin;
@@ -159,15 +160,24 @@ struct Driver<R> {
 impl<R: Send + 'static> Driver<R> {
     fn run(mut self) {
         let mut next_tick = Instant::now() + TICK;
+        let mut gather = Gather::new(Instant::now());
         let mut next = self.act();
         while next == Next::Turn {
-            let wait = next_tick.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let mut wait = next_tick.saturating_duration_since(now);
+            if self.turns.waiting() > 0 {
+                wait = wait.min(gather.left(now));
+            }
             if self.turns.take(wait) == Next::Leave {
                 break;
             }
-            if Instant::now() >= next_tick {
+            let now = Instant::now();
+            if gather.lets_go(self.turns.waiting(), now) {
+                self.turns.let_go();
+            }
+            if now >= next_tick {
                 // A late thread ticks once, not once for each tick it missed: nobody has been silent but itself.
-                next_tick = Instant::now() + TICK;
+                next_tick = now + TICK;
                 self.turns.tick();
             }
             next = self.act();

@@ -132,7 +132,7 @@ impl<R: Send + 'static> Handle<R> {
         let permit = self.shared.admission.enter(0).ok_or(Refused::Busy)?;
         let (waiter, waiting) = ReadWaiter::within(Some(permit));
         self.shared
-            .tell(Event::Read(waiter))
+            .ask(Event::Read(waiter))
             .map_err(|()| self.stopped())?;
         waiting.await.unwrap_or_else(|_| Err(self.stopped()))
     }
@@ -241,7 +241,7 @@ impl<R: Send + 'static> Handle<R> {
             .ok_or(Refused::Busy)?;
         let (waiter, waiting) = Waiter::within(Some(permit));
         self.shared
-            .tell(Event::Propose(data, waiter))
+            .ask(Event::Propose(data, waiter))
             .map_err(|()| self.stopped())?;
         Ok(waiting)
     }
@@ -313,6 +313,11 @@ impl<R> Shared<R> {
     /// Has the Raft thread decide about this; an error if that has stopped.
     pub(super) fn tell(&self, event: Event<R>) -> Result<(), ()> {
         self.inbox.push(Input::Event(event)).map_err(drop)
+    }
+
+    /// The same for what may wait for others like it; see [`super::gather`].
+    fn ask(&self, event: Event<R>) -> Result<(), ()> {
+        self.inbox.push_patiently(Input::Event(event)).map_err(drop)
     }
 
     /// Stops for good and says why; the first reason stays.

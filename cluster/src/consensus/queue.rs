@@ -17,6 +17,10 @@ pub(super) struct Queue<T> {
 struct Inner<T> {
     items: Vec<T>,
     closed: bool,
+    /// The reader has been called, or does not sleep.
+    called: bool,
+    /// The reader wakes up soon by itself, and need not be called for what can wait until then.
+    patient: bool,
 }
 
 impl<T> Queue<T> {
@@ -25,19 +29,31 @@ impl<T> Queue<T> {
             inner: Mutex::new(Inner {
                 items: Vec::new(),
                 closed: false,
+                called: false,
+                patient: false,
             }),
             filled: Condvar::new(),
         }
     }
 
-    /// Adds one item; gives it back if the queue is closed.
+    /// Adds one item and calls the reader; gives it back if the queue is closed.
     pub(super) fn push(&self, item: T) -> Result<(), T> {
+        self.add(item, false)
+    }
+
+    /// Adds one item, for which a reader that is patient is not called.
+    pub(super) fn push_patiently(&self, item: T) -> Result<(), T> {
+        self.add(item, true)
+    }
+
+    fn add(&self, item: T, can_wait: bool) -> Result<(), T> {
         let mut inner = self.inner.lock();
         if inner.closed {
             return Err(item);
         }
         inner.items.push(item);
-        if inner.items.len() == 1 {
+        if !(inner.called || can_wait && inner.patient) {
+            inner.called = true;
             self.filled.notify_one();
         }
         Ok(())
@@ -46,11 +62,22 @@ impl<T> Queue<T> {
     /// Moves everything into the empty `into`, waiting for the first item at most this long. False once the queue is
     /// closed and empty.
     pub(super) fn drain(&self, into: &mut Vec<T>, wait: Duration) -> bool {
+        self.take(into, wait, false)
+    }
+
+    /// The same, but what was pushed patiently waits to the end.
+    pub(super) fn drain_patiently(&self, into: &mut Vec<T>, wait: Duration) -> bool {
+        self.take(into, wait, true)
+    }
+
+    fn take(&self, into: &mut Vec<T>, wait: Duration, patient: bool) -> bool {
         debug_assert!(into.is_empty());
         let mut inner = self.inner.lock();
         if inner.items.is_empty() && !inner.closed {
+            (inner.called, inner.patient) = (false, patient);
             self.filled.wait_for(&mut inner, wait);
         }
+        (inner.called, inner.patient) = (true, false);
         mem::swap(&mut inner.items, into);
         !(inner.closed && into.is_empty())
     }
@@ -93,5 +120,26 @@ mod tests {
         assert_eq!(found, [1, 2]);
         found.clear();
         assert!(!queue.drain(&mut found, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_patient_reader_is_called_only_for_what_cannot_wait() {
+        let queue = Queue::new();
+        let mut found = Vec::new();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let open = queue.drain_patiently(&mut found, Duration::from_secs(3_600));
+                (open, found)
+            });
+            while !queue.inner.lock().patient {
+                std::thread::yield_now();
+            }
+            assert_eq!(queue.push_patiently(1), Ok(()));
+            assert!(!queue.inner.lock().called, "the reader is called for it");
+            assert_eq!(queue.push(2), Ok(()));
+            let (open, found) = reader.join().expect("the reader ends");
+            assert!(open);
+            assert_eq!(found, [1, 2]);
+        });
     }
 }

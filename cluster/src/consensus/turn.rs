@@ -15,6 +15,8 @@ pub(super) struct Turns<R> {
     core: Core<R>,
     shared: Arc<Shared<R>>,
     inputs: Vec<Input<R>>,
+    /// Proposals and reads that the core does not know of yet.
+    waiting: Vec<Event<R>>,
 }
 
 /// What became of the wait for something to do.
@@ -32,15 +34,25 @@ impl<R: Send + 'static> Turns<R> {
             core,
             shared,
             inputs: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
-    /// Takes in what has come, waiting for the first of it at most this long.
+    /// Takes in what has come, waiting for the first of it at most this long. Proposals and reads are kept for
+    /// [`Self::let_go`]; while some wait, more of them end no wait.
     pub(super) fn take(&mut self, wait: Duration) -> Next {
-        let open = self.shared.inbox.drain(&mut self.inputs, wait);
+        let inbox = &self.shared.inbox;
+        let open = if self.waiting.is_empty() {
+            inbox.drain(&mut self.inputs, wait)
+        } else {
+            inbox.drain_patiently(&mut self.inputs, wait)
+        };
         let mut next = if open { Next::Turn } else { Next::Leave };
         for input in self.inputs.drain(..) {
             match input {
+                Input::Event(event @ (Event::Propose(..) | Event::Read(_))) => {
+                    self.waiting.push(event);
+                }
                 Input::Event(event) => self.core.handle(event),
                 Input::Received(messages, permit) => {
                     self.core.handle(Event::Received(messages));
@@ -50,6 +62,17 @@ impl<R: Send + 'static> Turns<R> {
             }
         }
         next
+    }
+
+    /// Proposals and reads that wait.
+    pub(super) const fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Has the core see to the proposals and reads that wait.
+    pub(super) fn let_go(&mut self) {
+        let waiting = self.waiting.drain(..);
+        waiting.for_each(|event| self.core.handle(event));
     }
 
     /// A tick of the clock has passed.
@@ -146,6 +169,7 @@ impl<M: Machine> Bare<M> {
     /// Takes in what has come and says what is to be done about it; false once it has stopped.
     pub fn turn(&mut self, out: &mut Vec<Effect<M::Reply>>) -> bool {
         self.turns.take(Duration::ZERO);
+        self.turns.let_go();
         self.turns.effects(out) == Next::Turn
     }
 
