@@ -28,6 +28,10 @@ impl ForecastSource for Hours {
             run_ms_p90: run_ms_p50 * 3 / 2,
         })
     }
+
+    fn version(&self) -> Option<u64> {
+        Some(0)
+    }
 }
 
 fn main() {

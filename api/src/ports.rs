@@ -23,6 +23,10 @@ impl ForecastSource for EstimatedForecasts {
         })
     }
 
+    fn version(&self) -> Option<u64> {
+        Some(self.0.version())
+    }
+
     fn course(&self, spec: &JobSpec, hardware: Hardware) -> Option<Course> {
         let plan = spec.workload.plan(hardware.count).ok()?;
         let phases = self.0.phases(&spec.workload, hardware);

@@ -15,6 +15,7 @@ mod tests;
 mod tidy;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ struct Shared {
     prefixed: Arc<dyn ObjectStore>,
     tables: [Table; 2],
     index: ArcSwap<Index>,
+    /// How often there was another index.
+    shown: AtomicU64,
     /// What was learnt from the records when they were last learnt from.
     model: ArcSwapOption<Learnt>,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
@@ -129,6 +132,7 @@ impl Estimator {
             tables: [table(Kind::Training)?, table(Kind::Validation)?],
             prefixed: Arc::new(PrefixStore::new(Arc::clone(&store), prefix(&base)?)),
             index: ArcSwap::default(),
+            shown: AtomicU64::new(0),
             model: ArcSwapOption::empty(),
             building: Mutex::default(),
             prices: ArcSwap::from_pointee(Book {
@@ -304,7 +308,19 @@ impl Estimator {
         }
         building.refused_rows[kind as usize] += news.refused_rows;
         building.index.add(&news.rows);
+        self.show(&building);
+    }
+
+    /// Shows what was built to everybody.
+    fn show(&self, building: &Building) {
         self.shared.index.store(Arc::new(building.index.clone()));
+        self.shared.shown.fetch_add(1, Ordering::Release);
+    }
+
+    /// Which answers estimates are: the same question has the same answer as long as this number is the same.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.shared.shown.load(Ordering::Acquire)
     }
 
     fn note(&self, failure: Option<&Error>) {

@@ -10,7 +10,9 @@ pub mod reason;
 mod left;
 mod look;
 mod outlook;
+mod planner;
 mod pool;
+mod survey;
 mod wording;
 
 pub use crate::command::{Placement, PlacementNote};
@@ -21,4 +23,5 @@ pub(crate) use left::{begun, part_of};
 #[cfg(test)]
 pub(crate) use look::fair_work;
 pub use plan::{Plan, plan};
+pub use planner::Planner;
 pub use reason::{Reason, Tier};

@@ -9,6 +9,7 @@ mod counts;
 mod credentials;
 mod indexes;
 mod jobs;
+mod journal;
 mod lines;
 mod money;
 mod pages;
@@ -31,6 +32,8 @@ use crate::policy::Policy;
 pub use apply::Applied;
 pub use counts::JobCounts;
 pub(crate) use indexes::Indexes;
+pub(crate) use journal::{Change, Read};
+pub(crate) use lines::Line;
 pub(crate) use money::wanted;
 pub(crate) use requests::Requests;
 pub use snapshot::{CHUNK_BYTES_MAX, Error as RestoreError, Restoring, SNAPSHOT_VERSION, View};
@@ -197,7 +200,7 @@ impl State {
     }
 
     /// Every lease, by epoch.
-    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+    pub fn leases(&self) -> impl ExactSizeIterator<Item = &Lease> {
         self.indexes.leases.values()
     }
 

@@ -59,6 +59,10 @@ impl ForecastSource for Measured {
         })
     }
 
+    fn version(&self) -> Option<u64> {
+        self.forecast.version()
+    }
+
     fn drift(&self, worker: WorkerId) -> u32 {
         self.forecast.drift(worker)
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stepcast_scheduler::command::Preemption;
 use stepcast_scheduler::model::limits::PREEMPTIONS_PER_COMMAND;
-use stepcast_scheduler::placement::{self, Plan};
+use stepcast_scheduler::placement::{Plan, Planner};
 use stepcast_scheduler::{Command, Reply};
 use tokio::sync::oneshot;
 
@@ -28,6 +29,7 @@ const REST_AT_LEAST: Duration = Duration::from_millis(2);
 
 /// Plans until the leadership ends. A job whose credentials are gone is known for one before the first look.
 pub(crate) async fn run(leader: Arc<Leader>) {
+    let planner = Arc::new(Mutex::new(Planner::default()));
     credentials::settle(&leader).await;
     loop {
         let called = leader.signals.plan.notified();
@@ -35,7 +37,7 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         let _ = timeout(leader.runtime.as_ref(), leader.config.plan_every, called).await;
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
-            let Some(round) = round(&leader).await else {
+            let Some(round) = round(&leader, &planner).await else {
                 break;
             };
             longest = longest.max(round.took);
@@ -57,10 +59,10 @@ struct Round {
 }
 
 /// Looks at the queue and proposes what the policy says; `None` if the node is stopping.
-async fn round(leader: &Arc<Leader>) -> Option<Round> {
-    let planning = Arc::clone(leader);
+async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>) -> Option<Round> {
+    let (planning, planner) = (Arc::clone(leader), Arc::clone(planner));
     let (planned, plans) = oneshot::channel();
-    let work = Box::new(move || drop(planned.send(plan(&planning))));
+    let work = Box::new(move || drop(planned.send(plan(&planning, &planner))));
     leader.runtime.blocking(work).await;
     let (plan, took) = plans.await.ok()?;
     let mut round = Round {
@@ -119,13 +121,14 @@ fn note_waits(leader: &Leader, reply: &Reply) {
     });
 }
 
-fn plan(leader: &Leader) -> (Plan, Duration) {
+fn plan(leader: &Leader, planner: &Mutex<Planner>) -> (Plan, Duration) {
     let begun = leader.now();
     let now_ms = leader.proposer.now_ms();
     let measured = leader.measured();
+    let mut planner = planner.lock();
     let plan = leader
         .replicated
-        .read(|state| placement::plan(state, &measured, now_ms, PLACEMENTS));
+        .read(|state| planner.plan(state, &measured, now_ms, PLACEMENTS));
     let took = leader.now().saturating_sub(begun);
     leader.metrics.planned(took);
     (plan, took)

@@ -33,8 +33,7 @@ impl Estimator {
                 let learnt = Learnt { model, rows };
                 self.shared.model.store(Some(Arc::new(learnt)));
                 // Answers are remembered for as long as the index is the same one.
-                let building = self.building();
-                self.shared.index.store(Arc::new(building.index.clone()));
+                self.show(&self.building());
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(

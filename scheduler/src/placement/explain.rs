@@ -149,6 +149,9 @@ fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
 fn lines(round: &Look<'_>, wording: &Wording<'_>) -> Vec<Line> {
     let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
     for slot in &round.pool.slots {
+        let Some(worker) = round.worker(slot) else {
+            continue;
+        };
         let reason = round.reason(wording.job, slot);
         let known = groups.iter().position(|(known, ..)| *known == reason);
         let position = known.unwrap_or_else(|| {
@@ -156,10 +159,10 @@ fn lines(round: &Look<'_>, wording: &Wording<'_>) -> Vec<Line> {
             groups.len() - 1
         });
         let (_, workers, jobs) = &mut groups[position];
-        workers.push(slot.worker);
+        workers.push(worker);
         let room = NAMED_MAX - jobs.len();
         match reason {
-            Reason::GpusBusy => jobs.extend(wording.runs_on(slot.worker).take(room)),
+            Reason::GpusBusy => jobs.extend(wording.runs_on(worker).take(room)),
             Reason::Reserved | Reason::TakenNow => jobs.extend(slot.rivals.iter().take(room)),
             _ => {}
         }
@@ -187,7 +190,8 @@ fn hints(round: &Look<'_>, job: &Job) -> Vec<String> {
             break;
         }
         let reason = round.reason(job, slot);
-        let Some((other, hint)) = relaxed(job, slot.worker, reason) else {
+        let worker = round.worker(slot);
+        let Some((other, hint)) = worker.and_then(|worker| relaxed(job, worker, reason)) else {
             continue;
         };
         let starts = round.reason(&other, slot) == Reason::Free;

@@ -71,7 +71,7 @@ pub fn affordable_ms(job: &Job, price_per_hour: Option<UsdMicros>, now_ms: u64) 
 }
 
 /// Why fewer than `count` of a worker's GPUs can be had now; `None` if enough can.
-pub(super) fn short_of(slot: &Slot<'_>, gpus: Gpus, count: u8) -> Option<Reason> {
+pub(super) fn short_of(slot: &Slot, gpus: Gpus, count: u8) -> Option<Reason> {
     let enough = |gpus: Gpus| gpus.count_ones() >= u32::from(count);
     match () {
         () if enough(slot.available(gpus)) => None,
@@ -130,6 +130,24 @@ impl<'a> Needs<'a> {
         }
     }
 
+    /// What tells them from other needs.
+    pub(crate) fn hash(&self) -> u128 {
+        let allow: Vec<u8> = self.allow.iter().map(|gpu| gpu.number()).collect();
+        let all = (
+            self.gpu_count,
+            self.trainer,
+            self.min_memory_gib,
+            allow,
+            self.labels,
+            self.avoid,
+        );
+        match postcard::to_extend(&all, Vec::with_capacity(64)) {
+            Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
+            // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
+            Err(error) => unreachable!("needs are always encodable: {error}"),
+        }
+    }
+
     fn met_by_worker(&self, worker: &Worker) -> Result<(), Reason> {
         if !worker.inventory.trainers.contains(&self.trainer) {
             return Err(Reason::NoTrainer);
@@ -159,6 +177,12 @@ impl<'a> Needs<'a> {
 }
 
 impl Purse {
+    /// Pays whatever is asked.
+    pub(crate) const ANY: Self = Self {
+        max_price_per_hour: None,
+        budget_left: None,
+    };
+
     /// What a waiting job may pay at `now_ms`.
     pub(crate) fn of(job: &Job, now_ms: u64) -> Self {
         Self {

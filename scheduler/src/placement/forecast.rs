@@ -24,6 +24,12 @@ pub trait ForecastSource {
         None
     }
 
+    /// Which answers these are: as long as it is the same, a question about a job that waits has the same answer. `None`
+    /// if nobody can tell, and then nothing is kept from one look to the next.
+    fn version(&self) -> Option<u64> {
+        None
+    }
+
     /// How long a worker takes for what its hardware is expected to take 1000 for.
     fn drift(&self, worker: WorkerId) -> u32 {
         let _ = worker;
@@ -45,6 +51,10 @@ pub struct Forecast {
 pub struct NoForecast;
 
 impl ForecastSource for NoForecast {
+    fn version(&self) -> Option<u64> {
+        Some(0)
+    }
+
     fn forecast(&self, _: &JobSpec, _: Hardware) -> Option<Forecast> {
         None
     }

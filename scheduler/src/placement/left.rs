@@ -28,7 +28,7 @@ const GUESSED_TFLOPS: f64 = 165.0;
 const UNRATED_TFLOPS: f64 = 0.1;
 
 /// What runs longer than forecast is taken to need this part of the whole run still.
-const OVERDUE: f64 = 0.02;
+pub(crate) const OVERDUE: f64 = 0.02;
 
 impl Left {
     /// What is left of a job that waits, on so many GPUs of a model.

@@ -1,5 +1,6 @@
 //! One look at the cluster: what waits and what may yield get their turns by the policy, and what comes of it is a plan.
 
+mod crowd;
 mod entry;
 mod fair;
 mod plain;
@@ -9,6 +10,7 @@ mod staged;
 pub(crate) use fair::fair_work;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use stepcast_records::GpuModel;
 
@@ -17,14 +19,16 @@ use super::forecast::ForecastSource;
 use super::ledger::Ledger;
 use super::left::Left;
 use super::plan::Plan;
-use super::pool::{Gpus, Pool, Slot, positions};
+use super::pool::{Gpus, PlaceId, Pool, Slot, of_model, positions};
 use super::reason::Reason;
+use super::survey::{Crowd, ONE_BY_ONE, Scene, Survey};
 use crate::command::{Placement, PlacementNote, Preemption};
 use crate::ids::{JobId, WorkerId};
-use crate::model::Job;
-use crate::policy::{Aim, Policy};
+use crate::model::{Job, Worker};
+use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
 use entry::{Entry, Runs};
+pub(super) use entry::{LOST_MS, due_ms};
 
 /// How long later jobs may pass one that could run once GPUs are free. After that GPUs are kept for it.
 ///
@@ -35,17 +39,22 @@ pub const PASSED_MAX_MS: u64 = 15 * 60_000;
 /// large jobs does not empty the whole cluster.
 pub const KEPT_MAX: usize = 32;
 
+/// Workers of one kind whose GPUs should be free by now that are looked at for one job: those that should be for longest.
+const OVERDUE_LOOKED_AT: usize = 256;
+
 /// One look.
 pub(super) struct Look<'a> {
     state: &'a State,
     forecast: &'a dyn ForecastSource,
     policy: Policy,
     now_ms: u64,
-    pub(super) pool: Pool<'a>,
+    pub(super) pool: Pool,
     /// The GPU models of the cluster, each once.
     models: Vec<GpuModel>,
     pub(super) ledger: Ledger<'a>,
-    groups: BTreeMap<Needs<'a>, Group>,
+    crowd: Option<Crowd>,
+    /// Where jobs with the same needs may run, busy or not.
+    places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     kept: usize,
     max: usize,
     /// Whose turn is only looked at: the look ends where it would start.
@@ -55,21 +64,6 @@ pub(super) struct Look<'a> {
     plan: Plan,
     /// GPUs that are to be taken from running jobs, each with the job they are for.
     wanted: Vec<(usize, Gpus, JobId)>,
-}
-
-/// Where jobs with the same needs may run, busy or not.
-struct Group {
-    places: Vec<Place>,
-}
-
-/// Equal GPUs of each worker of one kind.
-#[derive(Clone, Copy)]
-struct Place {
-    kind: usize,
-    model: GpuModel,
-    gpus: Gpus,
-    /// GPUs only become fewer during a look: once there is nothing left, there is nothing for the rest of it.
-    is_exhausted: bool,
 }
 
 /// What a job would get.
@@ -82,17 +76,35 @@ struct Choice {
 }
 
 impl<'a> Look<'a> {
+    /// A look by whoever knows nothing yet.
     pub(super) fn new(state: &'a State, forecast: &'a dyn ForecastSource, now_ms: u64) -> Self {
-        let pool = Pool::of(state, now_ms);
+        Self::following(&mut Survey::default(), state, forecast, now_ms, ONE_BY_ONE)
+    }
+
+    /// A look by whoever has looked before: what is known is taken along until [`Look::end`].
+    pub(super) fn following(
+        survey: &mut Survey,
+        state: &'a State,
+        forecast: &'a dyn ForecastSource,
+        now_ms: u64,
+        one_by_one: usize,
+    ) -> Self {
+        survey.follow(Scene {
+            state,
+            forecast,
+            now_ms,
+            one_by_one,
+        });
         Self {
             state,
             forecast,
             policy: *state.policy(),
             now_ms,
-            models: pool.models(),
-            pool,
+            models: survey.models.clone(),
+            pool: std::mem::take(&mut survey.pool),
+            crowd: survey.crowd.take(),
             ledger: Ledger::new(state, now_ms),
-            groups: BTreeMap::new(),
+            places: BTreeMap::new(),
             kept: 0,
             max: usize::MAX,
             until: None,
@@ -102,13 +114,28 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Gives back what is known, for the next look.
+    pub(super) fn end(mut self, survey: &mut Survey) {
+        self.pool.give_back();
+        survey.pool = self.pool;
+        survey.crowd = self.crowd;
+    }
+
     /// Gives everybody their turn; at most `max` jobs are placed.
     pub(super) fn run(&mut self, max: usize) -> Plan {
         self.max = max;
         match self.policy.aim {
             Aim::Fifo | Aim::Priority => self.plainly(),
             Aim::Fair | Aim::FairBlind => self.fairly(),
-            Aim::Balanced | Aim::Makespan | Aim::ShortestRemaining | Aim::Cost => self.by_stages(),
+            Aim::Balanced | Aim::Makespan | Aim::ShortestRemaining | Aim::Cost => {
+                match self.crowd.take() {
+                    Some(mut crowd) => {
+                        self.through(&mut crowd);
+                        self.crowd = Some(crowd);
+                    }
+                    None => self.by_stages(),
+                }
+            }
         }
         std::mem::take(&mut self.plan)
     }
@@ -134,7 +161,14 @@ impl<'a> Look<'a> {
                 self.state.pending().map(|job| job.id).collect()
             }
             Aim::Balanced | Aim::Makespan | Aim::ShortestRemaining | Aim::Cost => {
-                self.staged_queue()
+                match self.crowd.take() {
+                    Some(mut crowd) => {
+                        let queue = self.queue_of(&mut crowd);
+                        self.crowd = Some(crowd);
+                        queue
+                    }
+                    None => self.staged_queue(),
+                }
             }
         }
     }
@@ -148,44 +182,52 @@ impl<'a> Look<'a> {
     fn choose(&mut self, job: &'a Job, model: GpuModel, left: &Left) -> Option<Choice> {
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
-        let group = group(&mut self.groups, &self.pool, Needs::of(job));
+        let places = self.places(job);
+        let may_yield = self.policy.preemption == Yielding::Priced;
         let mut best: Option<((u32, u64, u32, WorkerId), Choice)> = None;
-        for place in &mut group.places {
-            if place.model != model || place.is_exhausted {
+        for place in places.iter() {
+            let place = &self.pool.places[*place as usize];
+            if place.model != model {
                 continue;
             }
-            let mut is_exhausted = true;
-            for (position, slot) in self.pool.of_kind(place.kind) {
+            for position in place.rooms() {
+                let slot = &self.pool.slots[position];
                 let obtainable = slot.obtainable(place.gpus);
                 if obtainable.count_ones() < u32::from(count) {
-                    continue;
-                }
-                is_exhausted = false;
-                let price = slot.worker.price_per_hour(usize::from(count));
-                let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
-                let allowed = self.ledger.allows(job, slot.worker, price, run_ms_p90);
-                if purse.pays(price).is_err() || allowed.is_err() {
                     continue;
                 }
                 let free = slot.available(place.gpus);
                 let missing = u32::from(count).saturating_sub(free.count_ones());
                 // Of equals the fullest worker, so that large jobs find an empty one.
-                let price = price.map_or(u64::MAX, |price| price.0);
-                let rank = (missing, price, free.count_ones(), slot.worker.id);
-                if best.as_ref().is_none_or(|(known, _)| rank < *known) {
-                    let taken = positions(free).chain(positions(obtainable & !free));
-                    let gpus = taken
-                        .take(usize::from(count))
-                        .fold(0, |gpus, position| gpus | 1 << position);
-                    let choice = Choice {
-                        slot: position,
-                        gpus,
-                        is_free: missing == 0,
-                    };
-                    best = Some((rank, choice));
+                let price = slot.price.unwrap_or(u64::MAX);
+                let rank = (missing, price, free.count_ones(), slot.id);
+                if best.as_ref().is_some_and(|(known, _)| *known <= rank) {
+                    // They come in this order, unless some of what they have must be yielded first.
+                    if may_yield {
+                        continue;
+                    }
+                    break;
                 }
+                let Some(worker) = self.state.worker(slot.id) else {
+                    continue;
+                };
+                let price = worker.price_per_hour(usize::from(count));
+                let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
+                let allowed = self.ledger.allows(job, worker, price, run_ms_p90);
+                if purse.pays(price).is_err() || allowed.is_err() {
+                    continue;
+                }
+                let taken = positions(free).chain(positions(obtainable & !free));
+                let gpus = taken
+                    .take(usize::from(count))
+                    .fold(0, |gpus, position| gpus | 1 << position);
+                let choice = Choice {
+                    slot: position,
+                    gpus,
+                    is_free: missing == 0,
+                };
+                best = Some((rank, choice));
             }
-            place.is_exhausted = is_exhausted;
         }
         best.map(|(_, choice)| choice)
     }
@@ -216,13 +258,13 @@ impl<'a> Look<'a> {
         if runs.is_firm {
             return true;
         }
-        let Some(slot) = self.pool.slots.get_mut(runs.slot) else {
+        let Some(slot) = self.pool.slots.get(runs.slot) else {
             return false;
         };
         let is_there =
             slot.yielding & runs.gpus == runs.gpus && slot.obtainable(runs.gpus) == runs.gpus;
         if is_there {
-            slot.yielding &= !runs.gpus;
+            self.pool.yields(runs.slot, runs.gpus, false);
         }
         is_there
     }
@@ -230,17 +272,19 @@ impl<'a> Look<'a> {
     fn take(&mut self, entry: &Entry<'a>, choice: Choice, left: Left) {
         let job = entry.job;
         if self.until == Some(job.id) && choice.is_free {
-            let placement = self.pool.slots[choice.slot].placement(job, choice.gpus, left);
-            self.plan.placements.push(placement);
+            self.plan
+                .placements
+                .extend(self.placement(job, choice, left));
             self.max = 0;
             return;
         }
-        let slot = &mut self.pool.slots[choice.slot];
+        let slot = &self.pool.slots[choice.slot];
         let free_ms = (self.now_ms as f64 + left.p90_ms).min(u64::MAX as f64) as u64;
         let free = slot.available(choice.gpus);
-        slot.take(job.id, choice.gpus, free_ms);
-        let price = slot.worker.price_per_hour(usize::from(job.spec.gpu_count));
-        let worker = slot.worker.id;
+        let worker = slot.id;
+        self.pool.take(choice.slot, job.id, choice.gpus, free_ms);
+        let price = self.state.worker(worker);
+        let price = price.and_then(|worker| worker.price_per_hour(usize::from(job.spec.gpu_count)));
         if entry.runs.is_none() {
             let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
             self.ledger.take(job, worker, price, run_ms_p90);
@@ -256,11 +300,28 @@ impl<'a> Look<'a> {
                 for_job: Some(job.id),
             }),
             None if choice.is_free => {
-                let placement = self.pool.slots[choice.slot].placement(job, choice.gpus, left);
-                self.plan.placements.push(placement);
+                self.plan
+                    .placements
+                    .extend(self.placement(job, choice, left));
             }
             None => {}
         }
+    }
+
+    fn placement(&self, job: &Job, choice: Choice, left: Left) -> Option<Placement> {
+        let worker = self.worker(&self.pool.slots[choice.slot])?;
+        let gpus: Vec<u8> = positions(choice.gpus).collect();
+        let price = worker.price_per_hour(gpus.len());
+        let note = left
+            .forecast()
+            .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
+        Some(Placement {
+            job: job.id,
+            attempt: job.next_attempt(),
+            worker: worker.id,
+            gpus,
+            note,
+        })
     }
 
     /// Has running jobs yield whose GPUs went to others.
@@ -300,7 +361,7 @@ impl<'a> Look<'a> {
             if self.until == Some(job.id) {
                 self.kept_until_ms = Some(free_ms);
             }
-            self.pool.slots[slot].keep(job.id, gpus);
+            self.pool.keep(slot, job.id, gpus);
             self.kept += 1;
         }
     }
@@ -318,35 +379,71 @@ impl<'a> Look<'a> {
     fn target(&mut self, job: &'a Job) -> Option<(usize, Gpus, u64)> {
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
-        let group = group(&mut self.groups, &self.pool, Needs::of(job));
-        let pool = &self.pool;
-        let slots = group.places.iter().flat_map(|place| {
-            let slots = pool.of_kind(place.kind);
-            slots.map(|(position, slot)| (position, slot, place.gpus))
-        });
-        let ledger = &self.ledger;
-        let soonest = slots.filter_map(|(position, slot, gpus)| {
-            let price = slot.worker.price_per_hour(usize::from(count));
-            purse.pays(price).ok()?;
-            ledger.allows(job, slot.worker, price, None).ok()?;
-            let (free_ms, gpus) = slot.soonest(gpus, count)?;
-            let missing = u32::from(count) - slot.available(gpus).count_ones();
-            Some((free_ms, missing, position, gpus))
-        });
-        soonest
-            .min()
-            .map(|(free_ms, _, slot, gpus)| (slot, gpus, free_ms))
+        let places = self.places(job);
+        let mut best: Option<(u64, u8, usize, Gpus)> = None;
+        for place in places.iter() {
+            let place = &self.pool.places[*place as usize];
+            let mut overdue = 0;
+            for (free_ms, missing, position) in place.soonest(count) {
+                if free_ms > 0 && free_ms <= self.now_ms {
+                    overdue += 1;
+                    if overdue > OVERDUE_LOOKED_AT {
+                        break;
+                    }
+                }
+                // What is overdue is expected now, whenever that was.
+                let free_ms = free_ms.max(self.now_ms);
+                let known =
+                    best.map(|(free_ms, missing, position, _)| (free_ms, missing, position));
+                if known.is_some_and(|known| known < (free_ms, missing, position)) {
+                    if free_ms > self.now_ms {
+                        break;
+                    }
+                    continue;
+                }
+                let slot = &self.pool.slots[position];
+                let Some(worker) = self.state.worker(slot.id) else {
+                    continue;
+                };
+                let price = worker.price_per_hour(usize::from(count));
+                if purse.pays(price).is_err()
+                    || self.ledger.allows(job, worker, price, None).is_err()
+                {
+                    continue;
+                }
+                let Some((_, gpus)) = slot.soonest(place.gpus, count, self.now_ms) else {
+                    continue;
+                };
+                let found = (free_ms, missing, position, gpus);
+                best = Some(best.map_or(found, |best| best.min(found)));
+            }
+        }
+        best.map(|(free_ms, _, slot, gpus)| (slot, gpus, free_ms))
+    }
+
+    /// Where a job may run, busy or not.
+    fn places(&mut self, job: &'a Job) -> Rc<[PlaceId]> {
+        let (state, pool) = (self.state, &self.pool);
+        let needs = Needs::of(job);
+        let places = self.places.entry(needs);
+        Rc::clone(places.or_insert_with(|| pool.places_for(state, needs).into()))
+    }
+
+    /// The worker of a slot.
+    pub(super) fn worker(&self, slot: &Slot) -> Option<&'a Worker> {
+        self.state.worker(slot.id)
     }
 
     /// What is against a job on a worker, as this look at the queue sees it; [`Reason::Free`] for nothing.
-    pub(super) fn reason(&self, job: &Job, slot: &Slot<'_>) -> Reason {
+    pub(super) fn reason(&self, job: &Job, slot: &Slot) -> Reason {
         self.against(job, slot).err().unwrap_or(Reason::Free)
     }
 
-    fn against(&self, job: &Job, slot: &Slot<'_>) -> Result<(), Reason> {
+    fn against(&self, job: &Job, slot: &Slot) -> Result<(), Reason> {
+        let worker = self.worker(slot).ok_or(Reason::Lost)?;
         let count = job.spec.gpu_count;
-        let price = slot.worker.price_per_hour(usize::from(count));
-        let models = Needs::of(job).fit(slot.worker)?;
+        let price = worker.price_per_hour(usize::from(count));
+        let models = Needs::of(job).fit(worker)?;
         Purse::of(job, self.now_ms).pays(price)?;
         let mut refused = None;
         let mut nearest = None;
@@ -354,59 +451,17 @@ impl<'a> Look<'a> {
             let left = Left::of_waiting(self.forecast, job, model, &self.policy);
             let forecast = left.and_then(Left::forecast);
             let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
-            if let Err(reason) = self.ledger.allows(job, slot.worker, price, run_ms_p90) {
+            if let Err(reason) = self.ledger.allows(job, worker, price, run_ms_p90) {
                 refused = refused.max(Some(reason));
                 continue;
             }
-            match feasible::away(slot.worker)
-                .or_else(|| feasible::short_of(slot, slot.of_model(model), count))
+            match feasible::away(worker)
+                .or_else(|| feasible::short_of(slot, of_model(worker, model), count))
             {
                 None => return Ok(()),
                 Some(reason) => nearest = nearest.max(Some(reason)),
             }
         }
         Err(nearest.or(refused).unwrap_or(Reason::OtherGpu))
-    }
-}
-
-/// The group with these needs, looked for among all kinds of worker when it is first asked for.
-fn group<'g, 'a>(
-    groups: &'g mut BTreeMap<Needs<'a>, Group>,
-    pool: &Pool<'a>,
-    needs: Needs<'a>,
-) -> &'g mut Group {
-    groups.entry(needs).or_insert_with(|| {
-        let mut places = Vec::new();
-        for kind in 0..pool.kinds.len() {
-            // Empty kinds do not exist, and the first of one speaks for all.
-            let Some((_, slot)) = pool.of_kind(kind).next() else {
-                continue;
-            };
-            let models = needs.fit(slot.worker).unwrap_or_default();
-            places.extend(models.into_iter().map(|model| Place {
-                kind,
-                model,
-                gpus: slot.of_model(model),
-                is_exhausted: false,
-            }));
-        }
-        Group { places }
-    })
-}
-
-impl Slot<'_> {
-    fn placement(&self, job: &Job, gpus: Gpus, left: Left) -> Placement {
-        let gpus: Vec<u8> = positions(gpus).collect();
-        let price = self.worker.price_per_hour(gpus.len());
-        let note = left
-            .forecast()
-            .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
-        Placement {
-            job: job.id,
-            attempt: job.next_attempt(),
-            worker: self.worker.id,
-            gpus,
-            note,
-        }
     }
 }

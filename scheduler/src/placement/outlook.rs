@@ -66,8 +66,13 @@ impl Outlook {
 
     /// Whether work must start now to be done when all work can be done.
     pub(crate) fn is_late(&self, index: usize, width: u8) -> bool {
+        self.is_late_at(self.needs_ms(index), width)
+    }
+
+    /// Whether work that needs so much where it is best done must start now.
+    pub(crate) fn is_late_at(&self, needs_ms: f64, width: u8) -> bool {
         let horizon = self.balance.horizon;
-        let alone = self.needs_ms(index) * LATE >= horizon;
+        let alone = needs_ms * LATE >= horizon;
         let together = self.wide_ms.range(..=width).map(|(_, ms)| ms * WIDE_LATE);
         alone || together.fold(0.0, f64::max) >= horizon
     }

@@ -6,8 +6,8 @@
 //! them. What runs there ends, what is ahead in the queue is finite, so its turn comes.
 
 use super::forecast::ForecastSource;
-use super::look::Look;
 pub use super::look::{KEPT_MAX, PASSED_MAX_MS};
+use super::planner::Planner;
 use crate::command::{Placement, Preemption};
 use crate::state::State;
 
@@ -31,6 +31,5 @@ impl Plan {
 /// What to do at `now_ms`; at most `max` jobs start. Changes nothing: the state looks at everything again.
 #[must_use]
 pub fn plan(state: &State, forecast: &dyn ForecastSource, now_ms: u64, max: usize) -> Plan {
-    let now_ms = now_ms.max(state.newest_stamp_ms());
-    Look::new(state, forecast, now_ms).run(max)
+    Planner::default().plan(state, forecast, now_ms, max)
 }

@@ -1,247 +1,355 @@
 //! The GPUs of every worker as one look at the queue sees them: free, taken by jobs ahead, or kept for one of them.
+//!
+//! It is kept from one look to the next and told which workers have changed. Equal GPUs of workers of one kind are a place,
+//! and each place knows its workers in the order in which they are chosen, so that nothing has to go through all of them.
+//! What a look takes is given back at its end.
+
+mod place;
+mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stepcast_records::GpuModel;
 
+use super::feasible::{Needs, Purse};
 use crate::ids::{JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Inventory, Worker};
 use crate::state::State;
-
-/// GPUs of one worker, a bit for each position.
-pub(super) type Gpus = u16;
-
-const _: () = assert!(Gpus::BITS as usize == GPUS_PER_WORKER_MAX);
-
-/// One worker.
-pub(super) struct Slot<'a> {
-    pub(super) worker: &'a Worker,
-    /// Its GPUs that nothing uses.
-    pub(super) free: Gpus,
-    /// Those of them that jobs ahead take in this look.
-    taken: Gpus,
-    /// Its GPUs that are used by jobs which may yield them.
-    pub(super) yielding: Gpus,
-    /// Those that are kept for jobs ahead, free or not.
-    pub(super) kept: Gpus,
-    /// When each GPU is expected to be free, by stamp; what is free or overdue is so now, and `u64::MAX` is unknown.
-    free_ms: [u64; GPUS_PER_WORKER_MAX],
-    /// Jobs ahead that take or keep GPUs here.
-    pub(super) rivals: Vec<JobId>,
-}
+pub(super) use place::{Place, PlaceId};
+pub(super) use slot::{Gpus, Slot, of_model, positions};
 
 /// Every worker.
-pub(super) struct Pool<'a> {
+#[derive(Default)]
+pub(super) struct Pool {
     /// By id.
-    pub(super) slots: Vec<Slot<'a>>,
-    /// The positions of those that take new work, equal ones together: what fits one fits all of its kind.
-    pub(super) kinds: Vec<Vec<usize>>,
-    /// Workers from the first on that have nothing left.
-    spent: usize,
+    pub(super) slots: Vec<Slot>,
+    /// Workers that offer the same: what fits one fits all of its kind.
+    kinds: Vec<Kind>,
+    by_inventory: BTreeMap<u128, usize>,
+    pub(super) places: Vec<Place>,
+    /// Where there is a GPU that somebody may have.
+    roomy: BTreeSet<PlaceId>,
+    /// How many GPUs there are that somebody may have, now or when another yields.
+    room: u32,
+    /// Workers that are not as their state says, since a look takes something there.
+    touched: Vec<usize>,
+    /// Kinds that somebody has joined or left since it was asked, and whether there was anybody before.
+    turned: BTreeMap<usize, bool>,
 }
 
-impl<'a> Pool<'a> {
+/// Workers that take new work and offer the same, whatever they cost.
+#[derive(Default)]
+struct Kind {
+    /// Where in [`Pool::places`] the GPUs of each model are.
+    places: Vec<PlaceId>,
+    members: BTreeSet<usize>,
+    /// How many of them have no price.
+    unpriced: usize,
+    /// How many have which price for one GPU.
+    prices: BTreeMap<u64, usize>,
+}
+
+/// The workers are no longer those that there were: who has kept a pool begins anew.
+pub(super) struct Gone;
+
+impl Pool {
     /// The workers of a state.
-    pub(super) fn of(state: &'a State, now_ms: u64) -> Self {
-        let slots: Vec<_> = state
-            .workers()
-            .map(|worker| Slot::of(worker, now_ms))
-            .collect();
-        let kinds = kinds(&slots);
-        let mut pool = Self {
-            slots,
-            kinds,
-            spent: 0,
-        };
-        for (_, attempt) in state
-            .leases()
-            .filter_map(|lease| state.live_attempt(lease.epoch))
-        {
-            if let Some(slot) = pool.find(attempt.worker) {
-                slot.occupy(attempt, now_ms);
-            }
+    pub(super) fn of(state: &State) -> Self {
+        let mut pool = Self::default();
+        for worker in state.workers() {
+            pool.admit(state, worker);
         }
         pool
     }
 
-    /// The workers of a kind, with their positions.
-    pub(super) fn of_kind(&self, kind: usize) -> impl Iterator<Item = (usize, &Slot<'a>)> {
-        self.kinds[kind]
-            .iter()
-            .map(|position| (*position, &self.slots[*position]))
+    /// Has a worker be what the state says of it by now.
+    ///
+    /// # Errors
+    /// It is gone, and others are no longer where they were.
+    pub(super) fn refresh(&mut self, state: &State, id: WorkerId) -> Result<(), Gone> {
+        let known = self.position(id);
+        match (state.worker(id), known) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(Gone),
+            (Some(worker), Some(position)) => {
+                self.leave(position);
+                self.slots[position] = Slot::of(state, worker);
+                self.join(position, worker);
+                Ok(())
+            }
+            (Some(_), None) if self.slots.last().is_some_and(|last| last.id > id) => Err(Gone),
+            (Some(worker), None) => {
+                self.admit(state, worker);
+                Ok(())
+            }
+        }
     }
 
-    /// Whether there is a GPU left for anybody. GPUs only become fewer during a look, so a worker that has none is not
-    /// looked at again.
-    pub(super) fn has_room(&mut self) -> bool {
-        let has_room =
-            |slot: &Slot<'_>| slot.worker.takes_work() && slot.obtainable(Gpus::MAX) != 0;
-        while self
-            .slots
-            .get(self.spent)
-            .is_some_and(|slot| !has_room(slot))
-        {
-            self.spent += 1;
+    /// The kinds that have got their first worker or lost their last since this was asked before.
+    pub(super) fn turned(&mut self) -> Vec<usize> {
+        let turned = std::mem::take(&mut self.turned).into_iter();
+        let turned = turned.filter(|(kind, was)| self.kinds[*kind].members.is_empty() == *was);
+        turned.map(|(kind, _)| kind).collect()
+    }
+
+    /// The places of a kind.
+    pub(super) fn places_of(&self, kind: usize) -> &[PlaceId] {
+        &self.kinds[kind].places
+    }
+
+    /// The places where jobs with these needs may run, busy or not.
+    pub(super) fn places_for(&self, state: &State, needs: Needs<'_>) -> Vec<PlaceId> {
+        let kinds = 0..self.kinds.len();
+        kinds
+            .flat_map(|kind| self.places_in(kind, state, needs))
+            .collect()
+    }
+
+    /// Those of one kind.
+    pub(super) fn places_in(&self, kind: usize, state: &State, needs: Needs<'_>) -> Vec<PlaceId> {
+        let kind = &self.kinds[kind];
+        // The first of a kind speaks for all; a kind that everybody has left is none.
+        let first = kind
+            .members
+            .first()
+            .map(|position| self.slots[*position].id);
+        let worker = first.and_then(|id| state.worker(id));
+        let models = worker
+            .and_then(|worker| needs.fit(worker).ok())
+            .unwrap_or_default();
+        let fits = |place: &&PlaceId| models.contains(&self.places[**place as usize].model);
+        kind.places.iter().filter(fits).copied().collect()
+    }
+
+    /// What one GPU of a place costs at least an hour, in micro-dollars, of what a purse pays for so many; 1 without a
+    /// price, so that such places are told apart by time alone.
+    pub(super) fn least_price(&self, place: PlaceId, purse: Purse, count: u8) -> Option<f64> {
+        let kind = &self.kinds[self.places[place as usize].kind];
+        if kind.unpriced > 0 && purse.pays(None).is_ok() {
+            return Some(1.0);
         }
-        self.spent < self.slots.len()
+        let one = *kind.prices.keys().next()?;
+        let whole = one.saturating_mul(u64::from(count));
+        purse.pays(Some(stepcast_records::UsdMicros(whole))).ok()?;
+        Some((one as f64).max(1.0))
+    }
+
+    /// Whether there is a GPU left for anybody.
+    pub(super) const fn has_room(&self) -> bool {
+        self.room > 0
+    }
+
+    /// How many GPUs there are that somebody may have, now or when another yields.
+    pub(super) const fn room(&self) -> u32 {
+        self.room
+    }
+
+    /// The places with a GPU that somebody may have.
+    pub(super) fn roomy(&self) -> impl Iterator<Item = PlaceId> {
+        self.roomy.iter().copied()
     }
 
     /// The GPU models of the workers that take new work, each once and in order.
     pub(super) fn models(&self) -> Vec<GpuModel> {
-        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
-        let models = takes_work.flat_map(|slot| slot.worker.inventory.gpus.iter().copied());
-        models.collect::<BTreeSet<_>>().into_iter().collect()
+        let there = self
+            .places
+            .iter()
+            .filter(|place| !self.kinds[place.kind].members.is_empty());
+        there
+            .map(|place| place.model)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// How many GPUs of a model there are on workers that take new work.
     pub(super) fn count_of(&self, model: GpuModel) -> u32 {
-        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
-        takes_work
-            .map(|slot| slot.of_model(model).count_ones())
+        let places = self.places.iter().filter(|place| place.model == model);
+        places
+            .map(|place| place.gpus.count_ones() * self.kinds[place.kind].members.len() as u32)
             .sum()
     }
 
     /// How many GPUs of a model a job may have now.
     pub(super) fn free_of(&self, model: GpuModel) -> u32 {
-        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
-        takes_work
-            .map(|slot| slot.available(slot.of_model(model)).count_ones())
-            .sum()
-    }
-
-    /// How many GPUs there are that somebody may have, now or when another yields.
-    pub(super) fn room(&self) -> u32 {
-        let takes_work = self.slots.iter().filter(|slot| slot.worker.takes_work());
-        takes_work
-            .map(|slot| slot.obtainable(Gpus::MAX).count_ones())
-            .sum()
+        let places = self.places.iter().filter(|place| place.model == model);
+        places.map(|place| place.available).sum()
     }
 
     /// Where an attempt is.
     pub(super) fn place_of(&self, attempt: &Attempt) -> Option<(usize, Gpus)> {
         let position = self.position(attempt.worker)?;
-        let gpus = attempt.gpus.iter().fold(0, |gpus, gpu| gpus | 1 << *gpu);
-        Some((position, gpus))
+        Some((position, slot::used(attempt)))
+    }
+
+    /// Gives GPUs to a job until `free_ms`.
+    pub(super) fn take(&mut self, position: usize, job: JobId, gpus: Gpus, free_ms: u64) {
+        self.change(position, |slot| slot.take(job, gpus, free_ms));
+    }
+
+    /// Keeps GPUs for a job: nothing behind it gets them.
+    pub(super) fn keep(&mut self, position: usize, job: JobId, gpus: Gpus) {
+        self.change(position, |slot| slot.keep(job, gpus));
+    }
+
+    /// Says of GPUs in use whether they may be had, by who may make their users yield.
+    pub(super) fn yields(&mut self, position: usize, gpus: Gpus, yields: bool) {
+        self.change(position, |slot| {
+            if yields {
+                slot.yielding |= gpus;
+            } else {
+                slot.yielding &= !gpus;
+            }
+        });
+    }
+
+    /// Has everything be as the state says again.
+    pub(super) fn give_back(&mut self) {
+        for position in std::mem::take(&mut self.touched) {
+            self.hide(position);
+            self.slots[position].give_back();
+            self.show(position);
+        }
+    }
+
+    fn change(&mut self, position: usize, change: impl FnOnce(&mut Slot)) {
+        self.hide(position);
+        let slot = &mut self.slots[position];
+        if !std::mem::replace(&mut slot.is_touched, true) {
+            self.touched.push(position);
+        }
+        change(slot);
+        self.show(position);
+    }
+
+    fn admit(&mut self, state: &State, worker: &Worker) {
+        let position = self.slots.len();
+        self.slots.push(Slot::of(state, worker));
+        self.join(position, worker);
+    }
+
+    /// Counts a worker among those of its kind, if it takes new work.
+    fn join(&mut self, position: usize, worker: &Worker) {
+        if !worker.takes_work() {
+            return;
+        }
+        let kind = self.kind_of(worker);
+        let known = &mut self.kinds[kind];
+        self.turned.entry(kind).or_insert(!known.members.is_empty());
+        known.members.insert(position);
+        match worker.inventory.price_per_gpu_hour {
+            None => known.unpriced += 1,
+            Some(price) => *known.prices.entry(price.0).or_default() += 1,
+        }
+        self.slots[position].kind = Some(kind);
+        self.show(position);
+    }
+
+    /// No longer counts a worker among those of its kind.
+    fn leave(&mut self, position: usize) {
+        self.hide(position);
+        let slot = &mut self.slots[position];
+        let Some(kind) = slot.kind.take() else {
+            return;
+        };
+        let known = &mut self.kinds[kind];
+        self.turned.entry(kind).or_insert(!known.members.is_empty());
+        known.members.remove(&position);
+        match slot.price {
+            None => known.unpriced -= 1,
+            Some(price) => {
+                if let Some(count) = known.prices.get_mut(&price) {
+                    *count -= 1;
+                    if *count == 0 {
+                        known.prices.remove(&price);
+                    }
+                }
+            }
+        }
+    }
+
+    fn kind_of(&mut self, worker: &Worker) -> usize {
+        let offered = Inventory {
+            price_per_gpu_hour: None,
+            ..worker.inventory.clone()
+        };
+        let hash = match postcard::to_extend(&offered, Vec::with_capacity(128)) {
+            Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
+            // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
+            Err(error) => unreachable!("an inventory is always encodable: {error}"),
+        };
+        if let Some(kind) = self.by_inventory.get(&hash) {
+            return *kind;
+        }
+        let kind = self.kinds.len();
+        self.by_inventory.insert(hash, kind);
+        let mut models: BTreeMap<GpuModel, Gpus> = BTreeMap::new();
+        for (position, gpu) in worker
+            .inventory
+            .gpus
+            .iter()
+            .take(GPUS_PER_WORKER_MAX)
+            .enumerate()
+        {
+            *models.entry(*gpu).or_default() |= 1 << position;
+        }
+        let first = self.places.len() as PlaceId;
+        let last = first + models.len() as PlaceId;
+        let places = models
+            .into_iter()
+            .map(|(model, gpus)| Place::new(kind, model, gpus));
+        self.places.extend(places);
+        self.kinds.push(Kind {
+            places: (first..last).collect(),
+            ..Kind::default()
+        });
+        kind
+    }
+
+    /// Makes a worker be found by what it has.
+    fn show(&mut self, position: usize) {
+        let slot = &mut self.slots[position];
+        let Some(kind) = slot.kind else {
+            return;
+        };
+        let mut seats = std::mem::take(&mut slot.seats);
+        let slot = &self.slots[position];
+        for place in &self.kinds[kind].places {
+            let known = &mut self.places[*place as usize];
+            let seat = known.show(position, slot);
+            self.room += u32::from(seat.obtainable);
+            if known.has_room() {
+                self.roomy.insert(*place);
+            }
+            seats.push(seat);
+        }
+        self.slots[position].seats = seats;
+    }
+
+    /// Makes a worker be found no longer.
+    fn hide(&mut self, position: usize) {
+        let slot = &mut self.slots[position];
+        let Some(kind) = slot.kind else {
+            return;
+        };
+        let mut seats = std::mem::take(&mut slot.seats);
+        let price = slot.price;
+        for (place, seat) in self.kinds[kind].places.iter().zip(seats.drain(..)) {
+            let known = &mut self.places[*place as usize];
+            known.hide(position, price, seat);
+            self.room -= u32::from(seat.obtainable);
+            if !known.has_room() {
+                self.roomy.remove(place);
+            }
+        }
+        // Empty, and with its room kept for what comes next.
+        self.slots[position].seats = seats;
     }
 
     fn position(&self, worker: WorkerId) -> Option<usize> {
         self.slots
-            .binary_search_by_key(&worker, |slot| slot.worker.id)
+            .binary_search_by_key(&worker, |slot| slot.id)
             .ok()
     }
-
-    fn find(&mut self, worker: WorkerId) -> Option<&mut Slot<'a>> {
-        let position = self.position(worker)?;
-        self.slots.get_mut(position)
-    }
-}
-
-impl<'a> Slot<'a> {
-    fn of(worker: &'a Worker, now_ms: u64) -> Self {
-        Self {
-            worker,
-            free: all(worker),
-            taken: 0,
-            yielding: 0,
-            kept: 0,
-            free_ms: [now_ms; GPUS_PER_WORKER_MAX],
-            rivals: Vec::new(),
-        }
-    }
-
-    /// The GPUs of one model.
-    pub(super) fn of_model(&self, model: GpuModel) -> Gpus {
-        let gpus = self.worker.inventory.gpus.iter().enumerate();
-        gpus.filter(|(_, gpu)| **gpu == model)
-            .fold(0, |gpus, (position, _)| gpus | 1 << position)
-    }
-
-    /// Those of `gpus` that a job may have now.
-    pub(super) fn available(&self, gpus: Gpus) -> Gpus {
-        gpus & self.free & !self.taken & !self.kept
-    }
-
-    /// Those of `gpus` that a job may have now or once those yield who hold them.
-    pub(super) fn obtainable(&self, gpus: Gpus) -> Gpus {
-        gpus & (self.free | self.yielding) & !self.taken & !self.kept
-    }
-
-    /// Gives GPUs to a job until `free_ms`.
-    pub(super) fn take(&mut self, job: JobId, gpus: Gpus, free_ms: u64) {
-        self.taken |= gpus;
-        self.rivals.push(job);
-        for position in positions(gpus) {
-            self.free_ms[usize::from(position)] = free_ms;
-        }
-    }
-
-    /// Keeps GPUs for a job: nothing behind it gets them.
-    pub(super) fn keep(&mut self, job: JobId, gpus: Gpus) {
-        self.kept |= gpus;
-        self.rivals.push(job);
-    }
-
-    /// The `count` of `gpus` that are free soonest and not kept for another job, and when the last of them is.
-    pub(super) fn soonest(&self, gpus: Gpus, count: u8) -> Option<(u64, Gpus)> {
-        let free_ms = |position: u8| self.free_ms[usize::from(position)];
-        let mut waited: Vec<u8> = positions(gpus & !self.kept).collect();
-        // What is free goes before what is overdue, though both are expected now.
-        waited.sort_by_key(|position| (free_ms(*position), self.available(1 << position) == 0));
-        let chosen = waited.get(..usize::from(count))?;
-        let last = chosen.last().copied().map_or(0, free_ms);
-        Some((
-            last,
-            chosen.iter().fold(0, |gpus, position| gpus | 1 << position),
-        ))
-    }
-
-    fn occupy(&mut self, attempt: &Attempt, now_ms: u64) {
-        for gpu in &attempt.gpus {
-            self.free &= !1_u16.checked_shl(u32::from(*gpu)).unwrap_or(0);
-            if let Some(free_ms) = self.free_ms.get_mut(usize::from(*gpu)) {
-                *free_ms = expected_end_ms(attempt).max(now_ms);
-            }
-        }
-    }
-}
-
-fn kinds(slots: &[Slot<'_>]) -> Vec<Vec<usize>> {
-    let mut kinds: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (position, slot) in slots
-        .iter()
-        .enumerate()
-        .filter(|(_, slot)| slot.worker.takes_work())
-    {
-        let Inventory {
-            gpus,
-            trainers,
-            labels,
-            price_per_gpu_hour: _,
-        } = &slot.worker.inventory;
-        kinds
-            .entry((gpus, trainers, labels))
-            .or_default()
-            .push(position);
-    }
-    kinds.into_values().collect()
-}
-
-/// The positions of GPUs, ascending.
-pub(super) fn positions(gpus: Gpus) -> impl Iterator<Item = u8> {
-    (0..GPUS_PER_WORKER_MAX as u8).filter(move |position| gpus & (1 << position) != 0)
-}
-
-/// When an attempt is over at the latest, as far as one can tell; `u64::MAX` for unknown.
-fn expected_end_ms(attempt: &Attempt) -> u64 {
-    let run_ms = attempt.note.run_ms_p90.unwrap_or(u64::MAX);
-    let by_forecast = attempt.placed_ms.saturating_add(run_ms);
-    attempt
-        .deadline
-        .map_or(by_forecast, |deadline| by_forecast.min(deadline.at_ms))
-}
-
-fn all(worker: &Worker) -> Gpus {
-    let count = worker.inventory.gpus.len().min(GPUS_PER_WORKER_MAX);
-    (0..count).fold(0, |gpus, position| gpus | 1 << position)
 }

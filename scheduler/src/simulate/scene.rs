@@ -214,6 +214,10 @@ impl Truth for Scene {
 }
 
 impl ForecastSource for Scene {
+    fn version(&self) -> Option<u64> {
+        Some(0)
+    }
+
     fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast> {
         let truth = self.true_ms(spec, hardware)? as f64;
         let factor = self

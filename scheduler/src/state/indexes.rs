@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counts::JobCounts;
+use super::journal::{Change, Journal};
 use super::lines::{Lines, line};
 use super::money::rating;
 use crate::ids::{Epoch, JobId, StagingId, TeamId, WorkerId};
@@ -42,6 +43,8 @@ pub(crate) struct Indexes {
     pub(crate) credentials: BTreeSet<JobId>,
     /// Keys of live attempts that keep others of the same key away from their worker.
     pub(crate) keys: BTreeSet<(WorkerId, Label)>,
+    /// What of this has changed lately.
+    pub(crate) journal: Journal,
 }
 
 /// What a team and its parts have in use.
@@ -88,10 +91,12 @@ impl Indexes {
     pub(crate) fn add(&mut self, job: &Job) {
         if job.state == JobState::Pending {
             self.pending.insert((job.order(), job.id));
+            let line = line(job);
             self.lines
-                .entry(line(job))
+                .entry(line)
                 .or_default()
                 .insert((job.order(), job.id));
+            self.journal.note(Change::Line(line));
             self.queued.insert((job.queued_ms, job.id));
             if holds_credentials(job) {
                 self.credentials.insert(job.id);
@@ -112,6 +117,7 @@ impl Indexes {
                     worker,
                 },
             );
+            self.journal.note(Change::Worker(worker));
             self.on_worker.insert((worker, epoch));
             self.busy
                 .extend(attempt.gpus.iter().map(|gpu| ((worker, *gpu), epoch)));
@@ -131,6 +137,7 @@ impl Indexes {
         if job.state == JobState::Pending {
             self.pending.remove(&(job.order(), job.id));
             let line = line(job);
+            self.journal.note(Change::Line(line));
             if let Some(jobs) = self.lines.get_mut(&line) {
                 jobs.remove(&(job.order(), job.id));
                 if jobs.is_empty() {
@@ -149,6 +156,7 @@ impl Indexes {
         if let Some(attempt) = job.live_attempt() {
             let (epoch, worker) = (attempt.epoch, attempt.worker);
             self.leases.remove(&epoch);
+            self.journal.note(Change::Worker(worker));
             self.on_worker.remove(&(worker, epoch));
             for gpu in &attempt.gpus {
                 self.busy.remove(&(worker, *gpu));

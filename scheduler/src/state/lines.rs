@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
+use super::journal::{Change, Read};
 use crate::ids::{JobId, StagingId};
 use crate::model::Job;
 
@@ -39,8 +40,24 @@ pub(super) fn line(job: &Job) -> Line {
 }
 
 impl State {
+    /// How many lines of waiting jobs there are: jobs of one line ask for the same.
+    #[must_use]
+    pub fn line_count(&self) -> usize {
+        self.indexes.lines.len()
+    }
+
+    /// The jobs of a line; `None` if it is empty.
+    pub(crate) fn line(&self, line: Line) -> Option<&BTreeSet<(i64, JobId)>> {
+        self.indexes.lines.get(&line)
+    }
+
+    /// What has changed since it was read last, or `None` if that is not known.
+    pub(crate) fn read_on(&self, read: &mut Read) -> Option<impl Iterator<Item = Change>> {
+        self.indexes.journal.read_on(read)
+    }
+
     /// The lines of waiting jobs, with what each is called.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (Line, &BTreeSet<(i64, JobId)>)> {
+    pub(crate) fn lines(&self) -> impl ExactSizeIterator<Item = (Line, &BTreeSet<(i64, JobId)>)> {
         self.indexes.lines.iter().map(|(line, jobs)| (*line, jobs))
     }
 }

@@ -111,7 +111,7 @@ impl State {
     fn forget_lost_workers(&mut self, limit: usize, now_ms: u64) -> usize {
         let workers: Vec<_> = self.workers_to_forget(now_ms).take(limit).collect();
         for id in &workers {
-            if let Some(worker) = Arc::make_mut(&mut self.workers).remove(id)
+            if let Some(worker) = self.workers_mut(*id).remove(id)
                 && let Some(token) = Arc::make_mut(&mut self.tokens).get_mut(&worker.token)
             {
                 // The token stays valid: a worker that comes back after all is a new one.

@@ -1,9 +1,11 @@
 //! Workers: let in by a token, one at a time for each, drained, lost, and removed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::State;
 use super::apply::Entry;
+use super::journal::Change;
 use crate::effect::Effect;
 use crate::ids::{InstanceId, TokenHash, TokenId, WorkerId};
 use crate::model::limits::{Bounds, GPUS_PER_WORKER_MAX, LABELS_MAX};
@@ -56,7 +58,7 @@ impl State {
         let worker = token.worker;
         Arc::make_mut(&mut self.tokens).remove(&hash);
         if let Some(worker) = worker {
-            if let Some(worker) = Arc::make_mut(&mut self.workers).get_mut(&worker) {
+            if let Some(worker) = self.worker_mut(worker) {
                 worker.state = WorkerState::Revoked;
             }
             self.stop_all(entry, worker, StopReason::Revoked);
@@ -98,7 +100,7 @@ impl State {
             }
             None => self.new_worker(*hash, instance, inventory),
         };
-        if let Some(worker) = Arc::make_mut(&mut self.workers).get_mut(&worker) {
+        if let Some(worker) = self.worker_mut(worker) {
             worker.instance = instance;
             worker.inventory = inventory.clone();
             worker.state = WorkerState::Present;
@@ -116,9 +118,7 @@ impl State {
         id: WorkerId,
         stop: bool,
     ) -> Result<Reply, Rejection> {
-        let worker = Arc::make_mut(&mut self.workers)
-            .get_mut(&id)
-            .ok_or(Rejection::NoSuchWorker)?;
+        let worker = self.worker_mut(id).ok_or(Rejection::NoSuchWorker)?;
         let since_ms = worker.drain.map_or(entry.now_ms, |drain| drain.since_ms);
         worker.drain = Some(Drain {
             since_ms,
@@ -132,10 +132,7 @@ impl State {
     }
 
     pub(super) fn resume(&mut self, entry: &mut Entry, id: WorkerId) -> Result<Reply, Rejection> {
-        Arc::make_mut(&mut self.workers)
-            .get_mut(&id)
-            .ok_or(Rejection::NoSuchWorker)?
-            .drain = None;
+        self.worker_mut(id).ok_or(Rejection::NoSuchWorker)?.drain = None;
         entry
             .effects
             .extend([Effect::WorkerChanged { worker: id }, Effect::Plan]);
@@ -148,9 +145,7 @@ impl State {
         id: WorkerId,
         instance: InstanceId,
     ) -> Result<Reply, Rejection> {
-        let worker = Arc::make_mut(&mut self.workers)
-            .get_mut(&id)
-            .ok_or(Rejection::NoSuchWorker)?;
+        let worker = self.worker_mut(id).ok_or(Rejection::NoSuchWorker)?;
         if worker.instance != instance {
             return Err(Rejection::StaleInstance);
         }
@@ -165,13 +160,24 @@ impl State {
         Ok(Reply::Done)
     }
 
+    /// A worker, to be changed.
+    fn worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers_mut(id).get_mut(&id)
+    }
+
+    /// The workers, of whom one is to be changed. The only way that one is.
+    pub(super) fn workers_mut(&mut self, changed: WorkerId) -> &mut BTreeMap<WorkerId, Worker> {
+        self.indexes.journal.note(Change::Worker(changed));
+        Arc::make_mut(&mut self.workers)
+    }
+
     /// A worker whose token is gone is kept only as long as it holds a lease.
     pub(super) fn forget_if_revoked(&mut self, id: WorkerId) {
         let revoked = self
             .worker(id)
             .is_some_and(|worker| worker.state == WorkerState::Revoked);
         if revoked && self.leases_on(id).next().is_none() {
-            Arc::make_mut(&mut self.workers).remove(&id);
+            self.workers_mut(id).remove(&id);
         }
     }
 
@@ -204,7 +210,7 @@ impl State {
                 drain: None,
                 registered_ms: self.now_ms,
             };
-            Arc::make_mut(&mut self.workers).insert(id, worker);
+            self.workers_mut(id).insert(id, worker);
         }
         id
     }

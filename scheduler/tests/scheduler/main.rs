@@ -9,6 +9,7 @@ mod golden_credentials;
 mod history;
 mod limits;
 mod outlook;
+mod planner;
 mod properties;
 mod script;
 mod scripts;

@@ -36,6 +36,10 @@ pub(crate) fn workload() -> Workload {
 pub(crate) struct Table(pub(crate) BTreeMap<Hardware, u64>);
 
 impl ForecastSource for Table {
+    fn version(&self) -> Option<u64> {
+        Some(0)
+    }
+
     fn forecast(&self, _: &JobSpec, hardware: Hardware) -> Option<Forecast> {
         let run_ms_p50 = self.0.get(&hardware)? * 60_000;
         let run_ms_p90 = run_ms_p50 * 3 / 2;

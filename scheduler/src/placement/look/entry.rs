@@ -1,18 +1,19 @@
 //! Who gets a turn: a job that waits, or one that runs and may yield, with what is left of it on each GPU model.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use super::{Look, group};
+use super::Look;
 use crate::ids::JobId;
 use crate::model::{Attempt, Job};
-use crate::placement::feasible::{Needs, Purse};
+use crate::placement::feasible::Purse;
 use crate::placement::left::{Left, lost_ms};
 use crate::placement::pool::Gpus;
 use crate::policy::Preemption;
 use crate::policy::balance::Work;
 
 /// Jobs of one line that are looked at: those in front may all be held, and those behind have to wait for their time.
-const LINE_LOOKED_AT: usize = 4_096;
+pub(super) const LINE_LOOKED_AT: usize = 4_096;
 
 /// GPUs are kept for a job that was passed for so many times what it takes at least.
 const PASSED_FOR: f64 = 2.0;
@@ -36,13 +37,13 @@ pub(super) struct Entry<'a> {
     /// Its place in the outlook: those of one line have the same.
     pub(super) work: usize,
     /// What is left of it on each model of the cluster; `None` where it cannot run.
-    pub(super) left: Rc<[Option<Left>]>,
+    pub(super) left: Arc<[Option<Left>]>,
     /// What one of its GPUs costs an hour at least on each model, in micro-dollars.
     pub(super) price: Rc<[f64]>,
 }
 
 /// What is left of a job on each model, and the least price of a GPU there.
-type Everywhere = (Rc<[Option<Left>]>, Rc<[f64]>);
+type Everywhere = (Arc<[Option<Left>]>, Rc<[f64]>);
 
 /// Where a job runs.
 pub(super) struct Runs<'a> {
@@ -120,7 +121,7 @@ impl<'a> Look<'a> {
                         Left::of_waiting(look.forecast, job, look.models[model], &look.policy)
                     })
                 });
-                let (left, price) = (Rc::clone(left), Rc::clone(price));
+                let (left, price) = (Arc::clone(left), Rc::clone(price));
                 if !has_seat && !self.is_due(job, &left) {
                     break;
                 }
@@ -146,23 +147,11 @@ impl<'a> Look<'a> {
 
     /// Whether GPUs are kept for a job that finds none. One that has lost its worker had GPUs and gets them again first: it
     /// is not passed at all.
-    ///
-    /// A long job is passed for longer: it is longer held up by what it could be first to hold up.
     pub(super) fn is_due(&self, job: &Job, left: &[Option<Left>]) -> bool {
-        if job.has_lost_its_worker() {
-            return true;
+        match due_ms(job, left) {
+            LOST_MS => true,
+            due_ms => self.policy.preemption != Preemption::Priced && self.now_ms >= due_ms,
         }
-        let since_ms = job.queued_ms.max(job.not_before_ms);
-        let known = left.iter().flatten().filter(|left| !left.is_guess);
-        let own_ms = known.map(|left| left.p50_ms).fold(f64::INFINITY, f64::min);
-        let own_ms = if own_ms.is_finite() {
-            own_ms * PASSED_FOR
-        } else {
-            0.0
-        };
-        let most_ms = super::PASSED_MAX_MS.max(own_ms as u64);
-        self.policy.preemption != Preemption::Priced
-            && self.now_ms.saturating_sub(since_ms) >= most_ms
     }
 
     /// The running jobs: those that may yield, and then those that may not, for what they still need where they are.
@@ -194,7 +183,7 @@ impl<'a> Look<'a> {
                 continue;
             };
             if !is_firm {
-                self.pool.slots[slot].yielding |= gpus;
+                self.pool.yields(slot, gpus, true);
             }
             let (left, price) = self.everywhere(job, |look, other| {
                 let (forecast, policy, now_ms) = (look.forecast, &look.policy, look.now_ms);
@@ -250,20 +239,13 @@ impl<'a> Look<'a> {
     ) -> Everywhere {
         let purse = Purse::of(job, self.now_ms);
         let mut price = vec![f64::INFINITY; self.models.len()];
-        for place in &group(&mut self.groups, &self.pool, Needs::of(job)).places {
-            let Ok(model) = self.models.binary_search(&place.model) else {
+        for place in self.places(job).iter() {
+            let model = self.pool.places[*place as usize].model;
+            let Ok(model) = self.models.binary_search(&model) else {
                 continue;
             };
-            for (_, slot) in self.pool.of_kind(place.kind) {
-                let whole = slot.worker.price_per_hour(usize::from(job.spec.gpu_count));
-                if purse.pays(whole).is_ok() {
-                    // Without a price, places are told apart by time alone.
-                    let one = slot
-                        .worker
-                        .price_per_hour(1)
-                        .map_or(0.0, |one| one.0 as f64);
-                    price[model] = price[model].min(one.max(1.0));
-                }
+            if let Some(least) = self.pool.least_price(*place, purse, job.spec.gpu_count) {
+                price[model] = price[model].min(least);
             }
         }
         let left = (0..self.models.len()).map(|model| {
@@ -274,4 +256,25 @@ impl<'a> Look<'a> {
         });
         (left.collect(), price.into())
     }
+}
+
+/// When it is time for a job that has lost its worker: it always is, and never before for another.
+pub(in crate::placement) const LOST_MS: u64 = 0;
+
+/// From when on GPUs are kept for a job that finds none, by stamp.
+///
+/// A long job is passed for longer: it is longer held up by what it could be first to hold up.
+pub(in crate::placement) fn due_ms(job: &Job, left: &[Option<Left>]) -> u64 {
+    if job.has_lost_its_worker() {
+        return LOST_MS;
+    }
+    let since_ms = job.queued_ms.max(job.not_before_ms);
+    let known = left.iter().flatten().filter(|left| !left.is_guess);
+    let own_ms = known.map(|left| left.p50_ms).fold(f64::INFINITY, f64::min);
+    let own_ms = if own_ms.is_finite() {
+        own_ms * PASSED_FOR
+    } else {
+        0.0
+    };
+    since_ms.saturating_add(super::PASSED_MAX_MS.max(own_ms as u64))
 }

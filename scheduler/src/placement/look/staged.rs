@@ -9,12 +9,13 @@ use super::Look;
 use super::entry::{Entry, Whom};
 use crate::ids::JobId;
 use crate::model::Objective;
-use crate::placement::left::GUESSED_MS;
+use crate::placement::left::Left;
 use crate::placement::outlook::Outlook;
+use crate::placement::survey::{turn, turn_at};
 use crate::policy::Aim;
 
 /// How much those that wait count: each is held up by what goes before it, and by what that holds up in turn.
-const OTHERS: f64 = 8.0;
+pub(super) const OTHERS: f64 = 8.0;
 
 /// A job that runs goes before one that waits and is shorter by this part.
 const RUNS_FIRST: f64 = 0.1;
@@ -28,18 +29,15 @@ const MOVES_FOR: f64 = 0.1;
 /// Who has yielded before yields less readily: each time counts as so much of the first.
 const YIELDED: f64 = 0.1;
 
-/// A job that came so many times its own length later does not go before it.
-const AGE: f64 = 8.0;
-
 /// A part of the horizon that is as good as nothing.
-const SHARE: f64 = 1e-6;
+pub(super) const SHARE: f64 = 1e-6;
 
 /// How a turn is come to.
-struct Turn {
+pub(super) struct Turn {
     entry: usize,
     key: f64,
-    best: usize,
-    cost: Vec<f64>,
+    pub(super) best: usize,
+    pub(super) cost: Vec<f64>,
 }
 
 impl Turn {
@@ -74,20 +72,23 @@ impl Entry<'_> {
 
     /// What a model is to the job's owner: time, money, or both; the least is best. What is known goes before a guess.
     pub(super) fn taste(&self, model: usize) -> f64 {
-        /// More than any ratio of times.
-        const GUESS: f64 = 1e9;
-        let Some(left) = self.left[model] else {
-            return f64::INFINITY;
-        };
-        let known = if left.is_guess { GUESS } else { 1.0 };
-        let price = self.price[model];
-        known
-            * match self.job.spec.objective {
-                Objective::Cheapest => left.p50_ms * price,
-                Objective::Fastest => left.p50_ms,
-                Objective::Balanced => left.p50_ms * price.sqrt(),
-            }
+        self.left[model].map_or(f64::INFINITY, |left| {
+            taste(self.job.spec.objective, &left, self.price[model])
+        })
     }
+}
+
+/// What hardware is to whoever chooses by this: time, money, or both; the least is best.
+fn taste(objective: Objective, left: &Left, price: f64) -> f64 {
+    /// More than any ratio of times.
+    const GUESS: f64 = 1e9;
+    let known = if left.is_guess { GUESS } else { 1.0 };
+    known
+        * match objective {
+            Objective::Cheapest => left.p50_ms * price,
+            Objective::Fastest => left.p50_ms,
+            Objective::Balanced => left.p50_ms * price.sqrt(),
+        }
 }
 
 impl<'a> Look<'a> {
@@ -178,7 +179,7 @@ impl<'a> Look<'a> {
     }
 
     /// Gives a job the best that there is for it, whatever it is.
-    fn claim_any(&mut self, entry: &Entry<'a>, turn: &Turn) -> bool {
+    pub(super) fn claim_any(&mut self, entry: &Entry<'a>, turn: &Turn) -> bool {
         let mut models: Vec<usize> = (0..self.models.len()).collect();
         models.retain(|model| {
             turn.cost[*model].is_finite() && turn.is_worth(self.policy.aim, *model)
@@ -219,7 +220,23 @@ impl<'a> Look<'a> {
         (entries, outlook, turns)
     }
 
-    fn turn_of(
+    /// What hardware costs a job and those that it holds up there, if an hour of one of its GPUs is worth so much.
+    pub(super) fn cost(
+        &self,
+        objective: Objective,
+        width: f64,
+        left: &Left,
+        price: f64,
+        worth: f64,
+    ) -> f64 {
+        if self.policy.aim == Aim::Cost {
+            left.p50_ms * price
+        } else {
+            taste(objective, left, price) * (1.0 + width * worth)
+        }
+    }
+
+    pub(super) fn turn_of(
         &self,
         entry: &Entry<'a>,
         index: usize,
@@ -229,34 +246,28 @@ impl<'a> Look<'a> {
         let here = entry.runs.as_ref().map(|runs| runs.model);
         let cost: Vec<f64> = (0..self.models.len())
             .map(|model| {
-                let held_up = entry.width() * others * outlook.balance.prices[model];
+                let worth = others * outlook.balance.prices[model];
                 let moves = match here {
                     Some(here) if here != model => 1.0 + MOVES_FOR * entry.patience(),
                     _ => 1.0,
                 };
-                let own = if self.policy.aim == Aim::Cost {
-                    entry.left[model].map_or(f64::INFINITY, |left| left.p50_ms * entry.price[model])
-                } else {
-                    entry.taste(model) * (1.0 + held_up)
-                };
+                let own = entry.left[model].map_or(f64::INFINITY, |left| {
+                    let objective = entry.job.spec.objective;
+                    self.cost(objective, entry.width(), &left, entry.price[model], worth)
+                });
                 own * moves
             })
             .collect();
         let best = (0..cost.len()).min_by(|a, b| cost[*a].total_cmp(&cost[*b]))?;
         let left = entry.left[best]?;
-        let mut length = left.p50_ms;
-        if let Some(runs) = &entry.runs {
-            length = (length / (1.0 + RUNS_FIRST * entry.patience()) - runs.lost_ms).max(0.0);
-        }
-        let length = if left.is_guess {
-            // Nobody knows: by the order of the queue alone.
-            GUESSED_MS
-        } else {
-            length * entry.width().sqrt()
-        };
-        let key = match self.policy.aim {
-            Aim::ShortestRemaining => length,
-            _ => entry.job.order() as f64 + AGE * length,
+        let order = entry.job.order();
+        let key = match &entry.runs {
+            Some(runs) if !left.is_guess => {
+                let longer = 1.0 + RUNS_FIRST * entry.patience();
+                let length = (left.p50_ms / longer - runs.lost_ms).max(0.0);
+                turn(self.policy.aim, order, length * entry.width().sqrt())
+            }
+            _ => turn_at(self.policy.aim, order, entry.width(), &left),
         };
         Some(Turn {
             entry: index,

@@ -1,0 +1,500 @@
+//! Turns by stages where a great many wait: the same stages as in `staged`, but only of what could start on what is free.
+//!
+//! Each stage goes through the lines in the order that is kept between looks, and ends when nothing is free any more.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::entry::{Entry, LINE_LOOKED_AT, LOST_MS, due_ms};
+use super::staged::{OTHERS, SHARE, Turn};
+use super::{KEPT_MAX, Look};
+use crate::ids::JobId;
+use crate::model::Job;
+use crate::placement::feasible::{Needs, Purse};
+use crate::placement::outlook::Outlook;
+use crate::placement::reason::Reason;
+use crate::placement::survey::{Crowd, Group, Known, LineId, Queue, ordered, turn_at};
+use crate::policy::Aim;
+use crate::policy::balance::Work;
+
+/// Lines that are passed since they are better off where nothing is free, before what is free goes to whoever is next.
+/// Beyond it hardly anybody is left who would wait for exactly this.
+const PASSED_BY: usize = 4_096;
+
+/// Late lines that are looked at: more than could start on what is free.
+const LATE_MAX: usize = 4_096;
+
+/// A job's place in the queue.
+type Place = (i64, JobId);
+
+/// What one look has found out and done so far.
+struct Walk<'q> {
+    queue: &'q Queue,
+    groups: Vec<Group<'q>>,
+    outlook: Outlook,
+    others: f64,
+    /// Lines with the same needs for whom enough is free on some worker.
+    live: BTreeSet<u32>,
+    /// The last job of a line that has had its turn.
+    served: BTreeMap<LineId, Place>,
+    /// The least price of a GPU on each model, by the lines' needs.
+    prices: RefCell<BTreeMap<u32, Rc<[f64]>>>,
+}
+
+impl<'a> Look<'a> {
+    /// Gives everybody their turn.
+    pub(super) fn through(&mut self, crowd: &mut Crowd) {
+        if self.is_over() || crowd.queue.len() == 0 {
+            return;
+        }
+        let mut walk = self.walk(crowd);
+        self.due_of(&mut walk);
+        self.late_of(&mut walk);
+        self.turns_of(&mut walk, Where::Best);
+        self.turns_of(&mut walk, Where::Any);
+    }
+
+    fn walk<'q>(&self, crowd: &'q mut Crowd) -> Walk<'q> {
+        let running = crowd.runs.work(self.models.len(), self.now_ms);
+        let queue = &crowd.queue;
+        let groups = queue.classes.groups();
+        let mut work: Vec<Work> = groups.iter().map(|group| group.work.clone()).collect();
+        work.extend(running);
+        let capacity = self
+            .models
+            .iter()
+            .map(|model| f64::from(self.pool.count_of(*model)));
+        let outlook = Outlook::of(&work, &capacity.collect::<Vec<_>>());
+        let mut live = BTreeSet::new();
+        for place in self.pool.roomy() {
+            let widest = self.pool.places[place as usize].widest();
+            live.extend(
+                queue
+                    .buckets_at(place)
+                    .filter(|bucket| queue.width_of(*bucket) <= widest),
+            );
+        }
+        Walk {
+            queue,
+            groups,
+            others: OTHERS * outlook.waiting,
+            outlook,
+            live,
+            served: BTreeMap::new(),
+            prices: RefCell::default(),
+        }
+    }
+
+    /// What has lost its worker, and then what was passed for long enough and what goes before it by its priority, each in
+    /// the order of the queue.
+    fn due_of(&mut self, walk: &mut Walk<'_>) {
+        let (queue, now_ms) = (walk.queue, self.now_ms);
+        let Some(least) = queue.lowest_due(now_ms) else {
+            return;
+        };
+        self.due_in(walk, queue.lost().into_iter(), least);
+        let few = queue.len() / 16 + 64;
+        let is_due = |line: &LineId| {
+            let known = queue.line(*line);
+            known.due_ms != LOST_MS && (known.due_ms <= now_ms || known.priority > least)
+        };
+        let due = queue.due_or_above(least, now_ms).filter(is_due);
+        let mut lines: Vec<LineId> = due.take(few + 1).collect();
+        if lines.len() > few {
+            // So many that it is quicker to go through all of them in their order.
+            let order = queue.in_order().filter(is_due);
+            self.due_in(walk, order, least);
+        } else {
+            lines.sort_by_key(|line| queue.line(*line).head);
+            self.due_in(walk, lines.into_iter(), least);
+        }
+    }
+
+    fn due_in(&mut self, walk: &mut Walk<'_>, order: impl Iterator<Item = LineId>, least: i8) {
+        let queue = walk.queue;
+        let mut order = order.peekable();
+        // Jobs behind the first of their lines, at their own places in the queue.
+        let mut behind: BTreeMap<Place, (LineId, &'a Job)> = BTreeMap::new();
+        while !self.is_over() {
+            let head = order.peek().map(|line| queue.line(*line).head);
+            let next = match (head, behind.first_key_value()) {
+                (Some(head), Some((place, _))) if *place < head => behind.pop_first(),
+                (None, Some(_)) => behind.pop_first(),
+                (Some(_), _) => None,
+                (None, None) => break,
+            };
+            let (line, job) = match next {
+                Some((_, next)) => next,
+                None => {
+                    let Some(line) = order.next() else {
+                        break;
+                    };
+                    let known = queue.line(line);
+                    if self.kept >= KEPT_MAX && !walk.live.contains(&known.bucket) {
+                        continue;
+                    }
+                    let Some(job) = self.next_in(walk, line, None) else {
+                        continue;
+                    };
+                    if job.id != known.head.1 {
+                        behind.insert(place(job), (line, job));
+                        continue;
+                    }
+                    (line, job)
+                }
+            };
+            let known = queue.line(line);
+            let is_due = self.now_ms >= due_ms(job, &known.left);
+            if !is_due && job.spec.priority <= least {
+                continue;
+            }
+            let entry = self.entry_of(walk, known, job);
+            let starts = self.claims(walk, &entry, Where::Any);
+            if starts {
+                walk.served.insert(line, place(job));
+            } else if is_due && self.kept < KEPT_MAX {
+                self.keep(job);
+            } else {
+                continue;
+            }
+            if let Some(next) = self.next_in(walk, line, Some(place(job))) {
+                behind.insert(place(next), (line, next));
+            }
+        }
+    }
+
+    /// What must start now to be done when everything can be done, the longest first.
+    fn late_of(&mut self, walk: &mut Walk<'_>) {
+        if !matches!(self.policy.aim, Aim::Balanced | Aim::Makespan) {
+            return;
+        }
+        let queue = walk.queue;
+        let highest = queue.highest();
+        let groups = std::mem::take(&mut walk.groups);
+        let mut lines: Vec<_> = groups.iter().map(Group::lines).collect();
+        // What the longest line of each group needs where it is best done, times its width: the most first.
+        let needs = |group: usize, ms: f64| {
+            let mean = groups[group].mean_ms().max(1.0);
+            walk.outlook.needs_ms(group) * (ms / mean)
+        };
+        let weight = |group: usize| match self.policy.aim {
+            Aim::Makespan => groups[group].work.width,
+            _ => groups[group].work.width.sqrt(),
+        };
+        let mut firsts = BinaryHeap::new();
+        let mut push = |firsts: &mut BinaryHeap<_>, group: usize| {
+            if let Some((ms, line)) = lines[group].next() {
+                let needs_ms = needs(group, ms);
+                let late = self.policy.aim == Aim::Makespan
+                    || walk
+                        .outlook
+                        .is_late_at(needs_ms, groups[group].work.width as u8);
+                if late {
+                    let most = ordered(needs_ms * weight(group));
+                    firsts.push((most, Reverse((queue.line(line).head, line)), group));
+                }
+            }
+        };
+        (0..groups.len()).for_each(|group| push(&mut firsts, group));
+        let mut late = Vec::new();
+        while let Some((_, Reverse((_, line)), group)) = firsts.pop() {
+            push(&mut firsts, group);
+            let known = queue.line(line);
+            let is_first = self.policy.aim == Aim::Makespan || Some(known.priority) == highest;
+            if is_first && walk.live.contains(&known.bucket) {
+                late.push((line, group));
+            }
+            if late.len() >= LATE_MAX {
+                break;
+            }
+        }
+        for (line, group) in late {
+            while !self.is_over() {
+                let after = walk.served.get(&line).copied();
+                let Some(job) = self.next_in(walk, line, after) else {
+                    break;
+                };
+                let entry = self.entry_of(walk, queue.line(line), job);
+                if !self.claims(walk, &entry, Where::Late(group)) {
+                    break;
+                }
+                walk.served.insert(line, place(job));
+            }
+        }
+    }
+
+    /// Everybody's turn in order, where each is best off or wherever there is room.
+    fn turns_of(&mut self, walk: &mut Walk<'_>, place_for: Where) {
+        let queue = walk.queue;
+        let mut cursors = Vec::new();
+        for bucket in &walk.live {
+            let mut models: BTreeMap<usize, bool> = BTreeMap::new();
+            for place in queue.places_of(*bucket) {
+                let place = &self.pool.places[*place as usize];
+                let has_room = place.widest() >= queue.width_of(*bucket);
+                if let Ok(model) = self.models.binary_search(&place.model) {
+                    *models.entry(model).or_default() |= has_room;
+                }
+            }
+            for (model, has_room) in models {
+                if has_room || place_for == Where::Any {
+                    cursors.push((model, queue.turns(*bucket, model as u8)));
+                }
+            }
+        }
+        let mut turns = BinaryHeap::new();
+        let mut push = |turns: &mut BinaryHeap<_>, cursor: usize| {
+            if let Some((model, lines)) = cursors.get_mut(cursor)
+                && let Some((turn, order, job, line)) = lines.next()
+            {
+                turns.push(Reverse((turn, (order, job), line, *model, cursor)));
+            }
+        };
+        (0..walk.live.len() * self.models.len()).for_each(|cursor| push(&mut turns, cursor));
+        let mut passed = 0;
+        while let Some(Reverse((_, at, line, model, cursor))) = turns.pop() {
+            if self.is_over() || passed > PASSED_BY && place_for == Where::Best {
+                break;
+            }
+            push(&mut turns, cursor);
+            let known = queue.line(line);
+            if self.best_of(walk, known) != Some(model) {
+                passed += 1;
+                continue;
+            }
+            let Some(job) = self.next_in(walk, line, walk.served.get(&line).copied()) else {
+                continue;
+            };
+            let turn_of = |job: &Job, left| {
+                let turn = turn_at(self.policy.aim, job.order(), f64::from(known.width), left);
+                Reverse((ordered(turn), place(job), line, model, usize::MAX))
+            };
+            let Some(left) = known.left[model].as_ref() else {
+                continue;
+            };
+            if place(job) != at {
+                turns.push(turn_of(job, left));
+                continue;
+            }
+            let entry = self.entry_of(walk, known, job);
+            if self.claims(walk, &entry, place_for) {
+                walk.served.insert(line, at);
+                if let Some(next) = self.next_in(walk, line, Some(at)) {
+                    let turn = turn_at(self.policy.aim, next.order(), f64::from(known.width), left);
+                    turns.push(Reverse((
+                        ordered(turn),
+                        place(next),
+                        line,
+                        model,
+                        usize::MAX,
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Gives a job GPUs; whether there were any.
+    fn claims(&mut self, walk: &Walk<'_>, entry: &Entry<'a>, place_for: Where) -> bool {
+        let Some(turn) = self.turn_of(entry, 0, &walk.outlook, walk.others) else {
+            return false;
+        };
+        match place_for {
+            Where::Best => self.claim(entry, turn.best),
+            Where::Any => self.claim(entry, turn.best) || self.claim_any(entry, &turn),
+            Where::Late(group) => {
+                let models = self.late_models(walk, &turn, group);
+                models.into_iter().any(|model| self.claim(entry, model))
+            }
+        }
+    }
+
+    /// The models that a late job takes, the best first.
+    fn late_models(&self, walk: &Walk<'_>, turn: &Turn, group: usize) -> Vec<usize> {
+        let mut models: Vec<usize> = (0..self.models.len()).collect();
+        if !walk.outlook.is_crowded() && self.policy.aim != Aim::Makespan {
+            models.retain(|model| turn.cost[*model].is_finite());
+            models.sort_by(|a, b| turn.cost[*a].total_cmp(&turn.cost[*b]));
+            return models;
+        }
+        let share = walk.outlook.share(group);
+        models.retain(|model| share[*model] > SHARE * walk.outlook.balance.horizon);
+        models.sort_by(|a, b| share[*b].total_cmp(&share[*a]));
+        models
+    }
+
+    /// The model that the jobs of a line are best off on.
+    fn best_of(&self, walk: &Walk<'_>, known: &Known) -> Option<usize> {
+        let prices = if known.is_capped {
+            let job = self.state.open_job(known.head.1)?;
+            self.prices_of(walk, known, Purse::of(job, self.now_ms))
+        } else {
+            self.any_prices_of(walk, known)
+        };
+        let mut best: Option<(f64, usize)> = None;
+        for (model, left) in known.left.iter().enumerate() {
+            let Some(left) = left.as_ref().filter(|_| prices[model].is_finite()) else {
+                continue;
+            };
+            let worth = walk.others * walk.outlook.balance.prices[model];
+            let cost = self.cost(
+                known.objective,
+                f64::from(known.width),
+                left,
+                prices[model],
+                worth,
+            );
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, model));
+            }
+        }
+        best.map(|(_, model)| model)
+    }
+
+    /// A job as it gets its turn.
+    fn entry_of(&mut self, walk: &Walk<'_>, known: &Known, job: &'a Job) -> Entry<'a> {
+        let places = || walk.queue.places_of(known.bucket).into();
+        self.places.entry(Needs::of(job)).or_insert_with(places);
+        let price = if known.is_capped {
+            self.prices_of(walk, known, Purse::of(job, self.now_ms))
+        } else {
+            self.any_prices_of(walk, known)
+        };
+        let is_paid = |(left, price): (&Option<_>, &f64)| left.is_none() || price.is_finite();
+        let left = if known.left.iter().zip(price.iter()).all(is_paid) {
+            Arc::clone(&known.left)
+        } else {
+            let left = known.left.iter().zip(price.iter());
+            left.map(|(left, price)| left.filter(|_| price.is_finite()))
+                .collect()
+        };
+        Entry {
+            job,
+            runs: None,
+            work: 0,
+            left,
+            price,
+        }
+    }
+
+    /// The least price of a GPU on each model for who pays any.
+    fn any_prices_of(&self, walk: &Walk<'_>, known: &Known) -> Rc<[f64]> {
+        if let Some(prices) = walk.prices.borrow().get(&known.bucket) {
+            return Rc::clone(prices);
+        }
+        let prices = self.prices_of(walk, known, Purse::ANY);
+        walk.prices
+            .borrow_mut()
+            .insert(known.bucket, Rc::clone(&prices));
+        prices
+    }
+
+    fn prices_of(&self, walk: &Walk<'_>, known: &Known, purse: Purse) -> Rc<[f64]> {
+        let mut prices = vec![f64::INFINITY; self.models.len()];
+        for place in walk.queue.places_of(known.bucket) {
+            let model = self.pool.places[*place as usize].model;
+            if let Ok(model) = self.models.binary_search(&model)
+                && let Some(least) = self.pool.least_price(*place, purse, known.width)
+            {
+                prices[model] = prices[model].min(least);
+            }
+        }
+        prices.into()
+    }
+
+    /// The first job of a line, or the first behind one, that nothing keeps from running wherever.
+    fn next_in(&self, walk: &Walk<'_>, line: LineId, after: Option<Place>) -> Option<&'a Job> {
+        let jobs = self.state.line(walk.queue.line(line).line)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for (_, id) in jobs.range((from, Bound::Unbounded)).take(LINE_LOOKED_AT) {
+            let Some(job) = self.state.open_job(*id) else {
+                continue;
+            };
+            match self.ledger.held(job) {
+                None => return Some(job),
+                // What holds one of a line for this holds all of it.
+                Some(Reason::ArrayFull | Reason::QuotaFull) => return None,
+                Some(_) => {}
+            }
+        }
+        None
+    }
+
+    /// The waiting jobs in the order in which they would get their turn.
+    pub(super) fn queue_of(&self, crowd: &mut Crowd) -> Vec<JobId> {
+        /// Who has lost their worker, who is due, who is late, and the rest by turn.
+        const LOST: u8 = 0;
+        const DUE: u8 = 1;
+        const LATE: u8 = 2;
+        const TURN: u8 = 3;
+        let walk = self.walk(crowd);
+        let queue = walk.queue;
+        let least = queue.lowest_due(self.now_ms);
+        let highest = queue.highest();
+        let mut ranks = BTreeMap::new();
+        if matches!(self.policy.aim, Aim::Balanced | Aim::Makespan) {
+            for (index, group) in walk.groups.iter().enumerate() {
+                let mean = group.mean_ms().max(1.0);
+                let width = group.work.width;
+                for (ms, line) in group.lines() {
+                    let needs_ms = walk.outlook.needs_ms(index) * (ms / mean);
+                    let (late, weight) = match self.policy.aim {
+                        Aim::Makespan => (true, width),
+                        _ => (walk.outlook.is_late_at(needs_ms, width as u8), width.sqrt()),
+                    };
+                    let is_first = self.policy.aim == Aim::Makespan
+                        || Some(queue.line(line).priority) == highest;
+                    if late && is_first {
+                        ranks.insert(line, !ordered(needs_ms * weight));
+                    }
+                }
+            }
+        }
+        let mut all = Vec::new();
+        for line in queue.in_order() {
+            let known = queue.line(line);
+            let best = self
+                .best_of(&walk, known)
+                .and_then(|best| known.left[best].as_ref());
+            let Some((best, jobs)) = best.zip(self.state.line(known.line)) else {
+                continue;
+            };
+            for job in jobs.iter().filter_map(|(_, id)| self.state.open_job(*id)) {
+                let due_ms = due_ms(job, &known.left);
+                let is_due = self.now_ms >= due_ms;
+                let is_eager = least.is_some_and(|least| is_due || job.spec.priority > least);
+                let rank = match ranks.get(&line) {
+                    _ if due_ms == LOST_MS => (LOST, 0),
+                    _ if is_eager => (DUE, 0),
+                    Some(rank) => (LATE, *rank),
+                    None => {
+                        let width = f64::from(known.width);
+                        let turn = turn_at(self.policy.aim, job.order(), width, best);
+                        (TURN, ordered(turn))
+                    }
+                };
+                all.push((rank, place(job)));
+            }
+        }
+        all.sort_unstable();
+        all.into_iter().map(|(_, (_, job))| job).collect()
+    }
+}
+
+/// Where a job may take GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// Where it is best off.
+    Best,
+    /// Wherever it may run.
+    Any,
+    /// Where all work is best spread if it is of this group.
+    Late(usize),
+}
+
+fn place(job: &Job) -> Place {
+    (job.order(), job.id)
+}

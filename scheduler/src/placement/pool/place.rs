@@ -1,0 +1,124 @@
+//! Equal GPUs of the workers of one kind, and the workers in the orders in which they are chosen.
+
+use std::collections::BTreeSet;
+use std::iter::zip;
+
+use stepcast_records::{GpuModel, Hardware};
+
+use super::slot::{Gpus, Slot};
+use crate::model::limits::GPUS_PER_WORKER_MAX;
+
+/// Where in the pool a place is.
+pub(in crate::placement) type PlaceId = u32;
+
+/// Equal GPUs of each worker of one kind.
+pub(in crate::placement) struct Place {
+    /// The kind of its workers.
+    pub(super) kind: usize,
+    pub(in crate::placement) model: GpuModel,
+    /// Which GPUs of each worker they are.
+    pub(in crate::placement) gpus: Gpus,
+    /// GPUs that jobs may have now.
+    pub(super) available: u32,
+    /// How many workers have so many GPUs that somebody may have.
+    widths: [u32; GPUS_PER_WORKER_MAX + 1],
+    /// Workers with a GPU that somebody may have: by price, and the fullest of equals first.
+    rooms: BTreeSet<(u64, u8, usize)>,
+    /// For every number of GPUs that a job takes: workers by when so many are free there, and by how many are missing now.
+    soonest: [BTreeSet<(u64, u8, usize)>; COUNTS],
+}
+
+const COUNTS: usize = Hardware::COUNTS.len();
+
+/// How a worker is found in a place.
+#[derive(Clone, Copy)]
+pub(super) struct Seat {
+    available: u8,
+    pub(super) obtainable: u8,
+    soonest: [Option<(u64, u8)>; COUNTS],
+}
+
+impl Place {
+    pub(super) const fn new(kind: usize, model: GpuModel, gpus: Gpus) -> Self {
+        Self {
+            kind,
+            model,
+            gpus,
+            available: 0,
+            widths: [0; GPUS_PER_WORKER_MAX + 1],
+            rooms: BTreeSet::new(),
+            soonest: [const { BTreeSet::new() }; COUNTS],
+        }
+    }
+
+    /// Whether there is a GPU that somebody may have.
+    pub(in crate::placement) fn has_room(&self) -> bool {
+        !self.rooms.is_empty()
+    }
+
+    /// The most GPUs that somebody may have on one worker.
+    pub(in crate::placement) fn widest(&self) -> u8 {
+        let widest = self.widths.iter().rposition(|workers| *workers > 0);
+        widest.unwrap_or(0) as u8
+    }
+
+    /// The workers that have a GPU for somebody: by price, and the fullest of equals first.
+    pub(in crate::placement) fn rooms(&self) -> impl Iterator<Item = usize> {
+        self.rooms.iter().map(|(_, _, position)| *position)
+    }
+
+    /// Workers by when so many GPUs are free there, as the time (0 for now), how many are missing now, and the worker.
+    pub(in crate::placement) fn soonest(
+        &self,
+        count: u8,
+    ) -> impl Iterator<Item = (u64, u8, usize)> {
+        let at = Hardware::COUNTS.iter().position(|known| *known == count);
+        at.into_iter()
+            .flat_map(|at| self.soonest[at].iter().copied())
+    }
+
+    /// Makes a worker be found here.
+    pub(super) fn show(&mut self, position: usize, slot: &Slot) -> Seat {
+        let available = slot.available(self.gpus).count_ones() as u8;
+        let obtainable = slot.obtainable(self.gpus).count_ones() as u8;
+        let seat = Seat {
+            available,
+            obtainable,
+            soonest: Hardware::COUNTS.map(|count| {
+                let (free_ms, gpus) = slot.soonest(self.gpus, count, 0)?;
+                let missing = count - slot.available(gpus).count_ones() as u8;
+                Some((free_ms, missing))
+            }),
+        };
+        self.available += u32::from(available);
+        self.widths[usize::from(obtainable)] += 1;
+        if obtainable > 0 {
+            self.rooms.insert(room(slot.price, available, position));
+        }
+        for (workers, found) in zip(&mut self.soonest, seat.soonest) {
+            if let Some((free_ms, missing)) = found {
+                workers.insert((free_ms, missing, position));
+            }
+        }
+        seat
+    }
+
+    /// Makes a worker be found here no longer.
+    pub(super) fn hide(&mut self, position: usize, price: Option<u64>, seat: Seat) {
+        self.available -= u32::from(seat.available);
+        self.widths[usize::from(seat.obtainable)] -= 1;
+        if seat.obtainable > 0 {
+            self.rooms.remove(&room(price, seat.available, position));
+        }
+        for (workers, found) in zip(&mut self.soonest, seat.soonest) {
+            if let Some((free_ms, missing)) = found {
+                workers.remove(&(free_ms, missing, position));
+            }
+        }
+    }
+}
+
+/// What has no price is chosen last: nobody knows what it costs.
+fn room(price: Option<u64>, available: u8, position: usize) -> (u64, u8, usize) {
+    (price.unwrap_or(u64::MAX), available, position)
+}

@@ -1,0 +1,72 @@
+//! A planner that has seen everything decides what one decides that has seen nothing, with few jobs and with crowds.
+
+use proptest::prelude::*;
+use stepcast_scheduler::placement::{ForecastSource, Plan, Planner, plan};
+use stepcast_scheduler::policy::{Aim, Policy, Preemption};
+use stepcast_scheduler::{Command, Reply, State};
+
+use crate::history::{History, steps};
+
+/// By stages and without yielding, which is where a crowd is looked at in another way.
+fn policy(aim: Aim) -> Policy {
+    Policy {
+        aim,
+        preemption: Preemption::Never,
+        ..Policy::default()
+    }
+}
+
+fn aims() -> impl Strategy<Value = Aim> {
+    prop::sample::select(vec![
+        Aim::Balanced,
+        Aim::Makespan,
+        Aim::ShortestRemaining,
+        Aim::Cost,
+    ])
+}
+
+fn fresh(state: &State, forecast: &dyn ForecastSource, now_ms: u64) -> Plan {
+    Planner::with_crowds_above(0).plan(state, forecast, now_ms, usize::MAX)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn what_was_seen_before_changes_no_plan(steps in steps(160), aim in prop::option::of(aims())) {
+        let mut history = History::new();
+        let (mut few, mut crowds) = (Planner::default(), Planner::with_crowds_above(0));
+        for step in &steps {
+            history.step(step);
+            if let (Some(aim), 3..) = (aim, history.state.format()) {
+                history.propose(Command::SetPolicy { policy: policy(aim) }, None);
+            }
+            let (state, forecast, now_ms) = (&history.state, &history.forecast, history.now_ms);
+            let planned = few.plan(state, forecast, now_ms, usize::MAX);
+            prop_assert_eq!(planned, plan(state, forecast, now_ms, usize::MAX));
+            let planned = crowds.plan(state, forecast, now_ms, usize::MAX);
+            prop_assert_eq!(planned, fresh(state, forecast, now_ms));
+        }
+    }
+
+    #[test]
+    fn a_crowd_leaves_nothing_free_that_somebody_could_have(steps in steps(160), aim in aims()) {
+        let mut history = History::new();
+        history.propose(Command::Barrier { version: stepcast_scheduler::codec::VERSION }, None);
+        steps.iter().for_each(|step| _ = history.step(step));
+        history.propose(Command::SetPolicy { policy: policy(aim) }, None);
+        let placements = fresh(&history.state, &history.forecast, history.now_ms).placements;
+        let applied = history.propose(Command::Place { placements }, None);
+        let Ok(Reply::Placed { outcomes }) = applied.reply else { panic!("a plan is refused") };
+        prop_assert!(outcomes.iter().all(Result::is_ok), "what is planned is placed: {outcomes:?}");
+        let (state, forecast, now_ms) = (&history.state, &history.forecast, history.now_ms);
+        let again = fresh(state, forecast, now_ms).placements;
+        prop_assert!(again.is_empty(), "it would have started with the first look: {again:?}");
+        // Which GPUs are kept for whom may differ; where none are, one by one finds nothing either.
+        let young = |job: &stepcast_scheduler::model::Job| job.queued_ms.max(job.not_before_ms) + 900_000 > now_ms;
+        if state.pending().all(|job| young(job) && !job.has_lost_its_worker()) {
+            let left = plan(state, forecast, now_ms, usize::MAX).placements;
+            prop_assert!(left.is_empty(), "one by one somebody has found something: {left:?}");
+        }
+    }
+}
