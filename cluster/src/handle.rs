@@ -204,10 +204,11 @@ impl Handle {
             status: &status,
             peers: &peers,
             in_flight: self.0.consensus.in_flight(),
+            now_ms: self.0.proposer.now_ms(),
         };
-        self.0
-            .replicated
-            .read(|state| self.0.metrics.text(&moment, state))
+        // A view of its own: to count a long queue must not hold up the log.
+        let state = self.0.replicated.read(Clone::clone);
+        self.0.metrics.text(&moment, &state)
     }
 
     /// Whether this node leads and its duties have begun.

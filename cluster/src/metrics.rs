@@ -2,6 +2,7 @@
 
 mod durations;
 mod nodes;
+mod pending;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -59,6 +60,8 @@ pub const PLAN_DURATION_SECONDS: &str = "stepcast_plan_duration_seconds";
 pub const QUEUE_WAIT_SECONDS: &str = "stepcast_queue_wait_seconds";
 /// Jobs by state.
 pub const JOBS: &str = "stepcast_jobs";
+/// Waiting jobs, by what they wait for.
+pub const PENDING_JOBS: &str = "stepcast_pending_jobs";
 /// GPUs by model, and by whether they are in use.
 pub const GPUS: &str = "stepcast_gpus";
 /// Attempts that ended while this node led, by outcome.
@@ -205,6 +208,7 @@ impl Metrics {
             );
         }
         text.jobs(state);
+        text.pending(state, moment.now_ms);
         text.gpus(state);
         text.0
     }

@@ -20,6 +20,8 @@ pub(crate) struct Moment<'node> {
     pub(crate) peers: &'node [Seen],
     /// Proposals that wait to be applied.
     pub(crate) in_flight: usize,
+    /// Now, as the log sees it: milliseconds since 1970.
+    pub(crate) now_ms: u64,
 }
 
 impl Text {

@@ -108,6 +108,7 @@ async fn a_job_goes_once_round() {
     for line in [
         "stepcast_attempts_total{outcome=\"succeeded\"} 1",
         "stepcast_jobs{state=\"succeeded\"} 1",
+        "stepcast_pending_jobs{reason=\"capacity\"} 0",
         "stepcast_gpus{model=\"h100\",state=\"free\"} 1",
         "stepcast_raft_leader 1",
         "stepcast_queue_wait_seconds_count 1",
