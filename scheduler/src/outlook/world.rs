@@ -27,7 +27,7 @@ const OVERDUE: f64 = 0.02;
 
 /// The part of the variance of runs that all of a world have in common: what estimates get wrong they get wrong together,
 /// and work goes first where they are too low.
-const TOGETHER: f64 = 0.3;
+const TOGETHER: f64 = 0.2;
 
 /// Beyond this part of a distribution nothing is known of it.
 const FARTHEST: f64 = 0.999;
