@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod document;
 mod estimates;
+mod forward;
 mod jobs;
 mod limits;
 mod prices;
@@ -22,3 +23,4 @@ mod what_if;
 mod workers;
 
 pub(crate) use api::router;
+pub(crate) use forward::Way;

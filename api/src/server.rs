@@ -147,7 +147,8 @@ pub async fn serve(
         address.ip().is_loopback(),
         context.handle.clone(),
     );
-    let (router, mut background) = router(&mut server, &context, people).await?;
+    let way = http::Way::new(config.tls.as_ref());
+    let (router, mut background) = router(&mut server, &context, people, way).await?;
     let kept = Arc::clone(&context.staging);
     background.spawn(async move { kept.lines().keep().await });
     let incoming = Incoming::new(listener, tls);
@@ -190,6 +191,7 @@ async fn router(
     server: &mut Server,
     context: &Context,
     people: People,
+    way: http::Way,
 ) -> Result<(Router, Background), Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(stepcast_proto::FILE_DESCRIPTOR_SET)
@@ -204,7 +206,7 @@ async fn router(
         SERVICES.to_vec(),
     ));
     let jobs_service = service::Jobs::new(context.clone());
-    let http = http::router(context.clone(), people.clone(), jobs_service.clone());
+    let http = http::router(context.clone(), people.clone(), jobs_service.clone(), way);
     let jobs = JobsServiceServer::new(Jobs(jobs_service))
         .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);

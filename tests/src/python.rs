@@ -33,6 +33,20 @@ impl Python {
         None
     }
 
+    /// Runs a module as a program, whatever it comes to.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    #[must_use]
+    pub fn module(&self, module: &str, arguments: &[&str]) -> std::process::Output {
+        Command::new(&self.0)
+            .args(["-m", module])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the interpreter ran before")
+    }
+
     /// What a script of `tests/python` prints.
     ///
     /// # Panics

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use stepcast_cluster::consensus::ChangeError;
-use stepcast_cluster::{Handle, Health, NodeStatus};
+use stepcast_cluster::{Handle, Health, NodeStatus, ProposeError};
 use stepcast_proto::v1;
 use stepcast_proto::v1::cluster_service_server::ClusterService;
+use stepcast_scheduler::accounts::{AccountChange, Action, Actor};
+use stepcast_scheduler::{Command, Rejection};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
+use crate::access::Caller;
 use crate::context::Context;
 use crate::status::{self, Refusal};
 
@@ -70,6 +73,7 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let actor = actor(&request)?;
         let seconds = match request.into_inner().valid_seconds {
             0 => TOKEN_SECONDS,
             seconds if seconds <= TOKEN_SECONDS_MAX => seconds,
@@ -81,15 +85,16 @@ impl ClusterService for Cluster {
             }
         };
         let handle = &self.0.handle;
+        let peer_address = handle
+            .peer_address()
+            .filter(|address| !address.is_empty())
+            .ok_or_else(no_port)?;
+        self.note(actor, Action::ChangeNodes, "nodes").await?;
         let token = handle.join_token(Duration::from_secs(seconds.into()));
         let token = token.ok_or_else(no_port)?.map_err(|error| {
             tracing::error!(%error, "no join token can be made");
             status::internal("NO_RANDOM_BYTES", "the server can make no token")
         })?;
-        let peer_address = handle
-            .peer_address()
-            .filter(|address| !address.is_empty())
-            .ok_or_else(no_port)?;
         Ok(Response::new(v1::CreateJoinTokenResponse {
             token: token.text(),
             peer_address,
@@ -102,7 +107,10 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let actor = actor(&request)?;
         let id = node("node_id", request.into_inner().node_id)?;
+        self.note(actor, Action::ChangeNodes, &format!("nodes/{id}"))
+            .await?;
         let removed = self.0.handle.remove_node(id).await;
         removed.map_err(|error| changed(error, id))?;
         tracing::info!(node = id, "a node was removed");
@@ -113,7 +121,11 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::TransferLeadershipRequest>,
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        let actor = actor(&request)?;
         let id = request.into_inner().node_id;
+        // Before it, since this node could write nothing down behind it.
+        self.note(actor, Action::ChangeNodes, &format!("nodes/{id}"))
+            .await?;
         let to = (id != 0).then_some(id);
         let leader = self.0.handle.transfer_leadership(to).await;
         let leader_id = leader.map_err(|error| changed(error, id))?;
@@ -124,12 +136,45 @@ impl ClusterService for Cluster {
 
     async fn backup(
         &self,
-        _: Request<v1::BackupRequest>,
+        request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
+        let actor = actor(&request)?;
+        if self.0.handle.status().leader.is_none() {
+            // Whoever saves what a cluster knows that has lost its majority must not be kept from it.
+            tracing::warn!("a backup is made while nobody leads: it is not in the audit log");
+        } else {
+            let subject = format!("nodes/{}", self.0.handle.status().node_id);
+            self.note(actor, Action::Backup, &subject).await?;
+        }
         let (pieces, outgoing) = mpsc::channel(PIECES);
         tokio::spawn(send(self.0.handle.clone(), pieces));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
+}
+
+impl Cluster {
+    /// Writes down what is about to be done. A cluster whose log knows no audit trail yet goes on without.
+    async fn note(
+        &self,
+        actor: Option<Actor>,
+        action: Action,
+        subject: &str,
+    ) -> Result<(), Status> {
+        let change = AccountChange::Note {
+            action,
+            subject: subject.to_owned(),
+        };
+        let command = Command::Account { change };
+        match self.0.handle.propose_by(actor, command, None).await {
+            Ok(_) | Err(ProposeError::Rejected(Rejection::NotYet)) => Ok(()),
+            Err(error) => Err(status::propose(error)),
+        }
+    }
+}
+
+/// In whose name a call is made.
+fn actor<T>(request: &Request<T>) -> Result<Option<Actor>, Status> {
+    Ok(Caller::by(request)?.actor())
 }
 
 type Pieces = mpsc::Sender<Result<v1::BackupResponse, Status>>;

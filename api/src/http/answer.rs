@@ -19,7 +19,7 @@ pub(crate) struct Refused {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
     /// What is wrong with which part of the request.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) fields: Vec<WrongField>,
     /// URL of the node that leads, if this one does not and the call needs the leader.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,15 +35,15 @@ pub(crate) struct WrongField {
     pub(crate) detail: String,
 }
 
-/// A refusal as an answer.
-pub(crate) fn refused(status: &Status) -> Response {
+/// What is said of a refusal.
+pub(crate) fn told(status: &Status) -> Refused {
     let details = status.get_error_details();
     let (code, mut metadata) = details.error_info().map_or_else(
         || (format!("{:?}", status.code()), Default::default()),
         |info| (info.reason.clone(), info.metadata.clone()),
     );
     let fields = details.bad_request().map(|bad| &bad.field_violations);
-    let body = Refused {
+    Refused {
         detail: status.message().to_owned(),
         hint: metadata.remove("hint"),
         leader: metadata.remove("leader"),
@@ -56,7 +56,12 @@ pub(crate) fn refused(status: &Status) -> Response {
             })
             .collect(),
         code,
-    };
+    }
+}
+
+/// A refusal as an answer.
+pub(crate) fn refused(status: &Status) -> Response {
+    let (details, body) = (status.get_error_details(), told(status));
     let mut answer = (number(status.code(), &body.code), Json(body)).into_response();
     if let Some(after) = details.retry_info().and_then(|info| info.retry_delay) {
         let seconds = after.as_millis().div_ceil(1000);

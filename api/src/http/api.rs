@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::document::Document;
+use super::forward::Way;
 use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
 use super::{
@@ -41,6 +42,8 @@ pub(crate) struct Http {
     pub(crate) jobs: service::Jobs,
     pub(crate) accounts: service::Accounts,
     pub(crate) limits: Arc<Limits>,
+    /// How other nodes are reached.
+    pub(crate) way: Way,
 }
 
 /// A request as a route's own code sees it.
@@ -69,7 +72,7 @@ pub(crate) struct Api {
 }
 
 /// Every route, for the whole port.
-pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> Router {
+pub(crate) fn router(context: Context, people: People, jobs: service::Jobs, way: Way) -> Router {
     let accounts = service::Accounts {
         context: context.clone(),
         people: people.clone(),
@@ -80,6 +83,7 @@ pub(crate) fn router(context: Context, people: People, jobs: service::Jobs) -> R
         people,
         jobs,
         limits: Arc::default(),
+        way,
     };
     let mut api = Api {
         http,
@@ -215,6 +219,13 @@ where
     } else {
         Zeroizing::default()
     };
+    if !route.anywhere {
+        let way = &http.way;
+        let answer = way.leaders_answer(&http.context.handle, &parts, &bytes);
+        if let Some(answer) = answer.await {
+            return Ok(answer);
+        }
+    }
     let asked = Asked {
         caller,
         query: body::query(parts.uri.query())?,

@@ -5,7 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::answer::Refused;
-use super::route::{Route, Shape};
+use super::route::{EVENTS, Route, Shape};
 
 /// Statuses that any call may end with, whatever it is about.
 const ALWAYS: [u16; 6] = [400, 408, 413, 429, 500, 503];
@@ -78,7 +78,20 @@ impl Document {
     }
 
     fn responses<A: JsonSchema>(&mut self, route: &Route) -> Value {
-        let answer = self.generator.subschema_for::<A>();
+        let answer = Value::from(self.generator.subschema_for::<A>());
+        // Of a stream it is one event, and its data are the answer as text.
+        let answer = if route.kind == EVENTS {
+            json!({
+                "type": "object",
+                "properties": {
+                    "event": {"type": "string"},
+                    "id": {"type": "string"},
+                    "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": answer},
+                },
+            })
+        } else {
+            answer
+        };
         let refused = self.generator.subschema_for::<Refused>();
         let mut responses = json!({
             route.status.to_string(): {

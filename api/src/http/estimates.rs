@@ -17,7 +17,7 @@ pub(super) fn routes(api: &mut Api) {
         Permission::Estimate,
         "What a run would take and cost. Nothing is kept of it.",
     );
-    api.route(route.body_max(BODY_BYTES), estimate);
+    api.route(route.body_max(BODY_BYTES).anywhere(), estimate);
 }
 
 /// A run to estimate.

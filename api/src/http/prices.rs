@@ -23,7 +23,10 @@ pub(super) fn routes(api: &mut Api) {
         "Adds prices to those that were imported before.",
     );
     // As text in JSON a file may be twice as long.
-    api.route(import.body_max(2 * PRICES_BYTES_MAX), self::import);
+    api.route(
+        import.body_max(2 * PRICES_BYTES_MAX).anywhere(),
+        self::import,
+    );
 }
 
 /// Which prices.

@@ -15,7 +15,8 @@ use crate::status;
 
 pub(super) fn routes(api: &mut Api) {
     let sql = "One reading statement over the benchmark tables.";
-    api.route(Route::post("/v1/sql", Permission::ReadRecords, sql), query);
+    let query_route = Route::post("/v1/sql", Permission::ReadRecords, sql);
+    api.route(query_route.anywhere(), query);
     let tables = "The tables and what their columns mean.";
     api.route(
         Route::get("/v1/tables", Permission::ReadRecords, tables),

@@ -20,6 +20,8 @@ pub(crate) struct Route {
     pub(crate) status: u16,
     /// Most bytes of its body.
     pub(crate) body_max: usize,
+    /// Whether any node can do it, and not the leader alone.
+    pub(crate) anywhere: bool,
     /// The kind of its answer.
     pub(crate) kind: &'static str,
 }
@@ -30,6 +32,9 @@ const BODY_BYTES: usize = 64 << 10;
 /// JSON, as nearly every route answers.
 pub(crate) const JSON: &str = "application/json";
 
+/// Server-sent events.
+pub(crate) const EVENTS: &str = "text/event-stream";
+
 impl Route {
     const fn new(
         method: Method,
@@ -38,6 +43,7 @@ impl Route {
         summary: &'static str,
     ) -> Self {
         Self {
+            anywhere: !matches!(method, Method::POST),
             method,
             path,
             permission,
@@ -67,6 +73,12 @@ impl Route {
     /// A route that everybody may use, since it is how one becomes somebody, or tells nothing of anybody.
     pub(crate) const fn open(method: Method, path: &'static str, summary: &'static str) -> Self {
         Self::new(method, path, None, summary)
+    }
+
+    /// A route that only reads, though it is asked with a body.
+    pub(crate) const fn anywhere(mut self) -> Self {
+        self.anywhere = true;
+        self
     }
 
     pub(crate) const fn status(mut self, status: u16) -> Self {

@@ -17,7 +17,7 @@ pub(super) fn routes(api: &mut Api) {
         "/v1/auth/cli/token",
         "Exchanges a refresh token for an access token.",
     );
-    api.route(exchange, token);
+    api.route(exchange.anywhere(), token);
     let me = Route::get("/v1/account/me", Permission::ReadSelf, "Who the caller is.");
     api.route(me, account);
 }

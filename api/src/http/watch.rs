@@ -12,9 +12,10 @@ use stepcast_proto::v1;
 use tonic::Status;
 use v1::watch_job_response::Update;
 
+use super::answer::{self, Refused};
 use super::api::{Api, Asked, Http};
 use super::jobs::name;
-use super::route::Route;
+use super::route::{EVENTS, Route};
 use super::shapes::{self, JobShown, ProgressShown, short, time};
 use crate::access::Permission;
 
@@ -28,7 +29,7 @@ pub(super) fn routes(api: &mut Api) {
         "The job as it is, then everything that happens to it, as server-sent events `current`, `event`, `progress`, `log` \
          and `refused`; ends with the job.",
     );
-    api.stream::<Which, Told, _, _>(route.kind("text/event-stream"), watch);
+    api.stream::<Which, Told, _, _>(route.kind(EVENTS), watch);
 }
 
 /// What is wanted.
@@ -55,6 +56,8 @@ enum Told {
         /// Oldest first.
         lines: Vec<String>,
     },
+    /// `refused`: why the stream ends before the job.
+    Refused(Refused),
 }
 
 /// Something that has happened to a job.
@@ -104,8 +107,9 @@ fn event(update: Result<v1::WatchJobResponse, Status>) -> Event {
     let update = match update {
         Ok(update) => update,
         Err(status) => {
-            let refused = serde_json::json!({"detail": status.message()});
-            return Event::default().event("refused").data(refused.to_string());
+            let told = Told::Refused(answer::told(&status));
+            let data = serde_json::to_string(&told).unwrap_or_default();
+            return Event::default().event("refused").data(data);
         }
     };
     let (name, told) = match update.update {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use self::moto::Bucket;
 use self::search::{Canary, Searched};
-use crate::support::{Process, Said, program, until};
+use crate::support::{Process, Said, http, program, until};
 
 /// What everything logs: all that this program and the libraries under it have to say.
 const LOGGED: &str = "debug,stepcast=trace,stepcast_api=trace,stepcast_cluster=trace,stepcast_worker=trace,hyper=trace,\
@@ -64,12 +64,12 @@ impl Nest<'_> {
 
     /// Asks in HTTP, in the name of the server's own token.
     fn get(&self, path: &str) -> (u16, String) {
-        search::ask(&self.address, "GET", path, Some(&self.access_token), None)
+        http(&self.address, "GET", path, Some(&self.access_token), None)
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
         let body = body.to_string();
-        let (status, text) = search::ask(
+        let (status, text) = http(
             &self.address,
             "POST",
             path,
@@ -244,10 +244,7 @@ fn nothing_is_left(
         now.folder(&folder.join("data"));
         assert!(now.found_something());
     }
-    searched.text(
-        "metrics",
-        &search::ask(&nest.metrics, "GET", "", None, None).1,
-    );
+    searched.text("metrics", &http(&nest.metrics, "GET", "", None, None).1);
     drop(nest.server.take());
     nest.start("server-2.log");
     until(|| nest.job(waiting)["job"]["awaits_credentials"] == true);
@@ -264,10 +261,7 @@ fn nothing_is_left(
     for path in ["/v1/jobs", "/v1/audit", "/v1/users", "/v1/workers"] {
         searched.text(path, &nest.get(path).1);
     }
-    searched.text(
-        "metrics",
-        &search::ask(&nest.metrics, "GET", "", None, None).1,
-    );
+    searched.text("metrics", &http(&nest.metrics, "GET", "", None, None).1);
 
     // The sweep has nothing more to do once the last job's files are gone.
     until(|| {

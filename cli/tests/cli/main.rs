@@ -6,6 +6,7 @@ mod canary;
 mod commands;
 mod nodes;
 mod open;
+mod openapi;
 mod refusals;
 mod ring;
 mod screens;

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Process, Said, alone, example, program, until};
+use crate::support::{Process, Said, alone, example, http, program, until};
 
 /// One server of the cluster.
 struct Node {
@@ -181,6 +181,7 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     let job = cluster.call_at(&address, &submit).ok().trim().to_owned();
     assert_eq!(cluster.jobs(&address, &[]), [job.as_str()]);
     until(|| cluster.jobs(&address, &["--stale"]) == [job.as_str()]);
+    passes_changes_on(&cluster, &address);
     let metrics = cluster.node(follower).probe("/metrics");
     assert!(metrics.contains("stepcast_raft_voters 3\n"), "{metrics}");
     assert!(
@@ -191,8 +192,12 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
 
     let moved = cluster.ask(&["cluster", "transfer", &format!("n{follower}"), "--json"]);
     assert_eq!(moved["leader_id"], follower);
+    // Who moved it stands in the audit log.
+    let trail = cluster.ask(&["audit", "--json"]).to_string();
+    assert!(trail.contains("CHANGE_NODES"), "{trail}");
     cluster.kill(follower);
-    assert_eq!(cluster.jobs(&cluster.addresses(), &[]), [job.as_str()]);
+    let waiting = ["--state", "pending"];
+    assert_eq!(cluster.jobs(&cluster.addresses(), &waiting), [job.as_str()]);
     let next = cluster.leader();
     assert_ne!(next, follower);
     until(|| {
@@ -229,7 +234,39 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     let name = format!("n{last}");
     let refused = cluster.call(&["cluster", "remove", &name]).refused(1);
     assert!(refused.contains("the only one that votes"), "{refused}");
-    assert_eq!(cluster.jobs(&cluster.node(last).address, &[]), [job]);
+    assert_eq!(cluster.jobs(&cluster.node(last).address, &waiting), [job]);
+}
+
+/// A client that knows a follower's address alone, as SimpleTuner's does, submits and cancels there, with credentials that
+/// only the leader can hold.
+fn passes_changes_on(cluster: &Cluster, follower: &str) {
+    let read = |name: &str| {
+        let text = std::fs::read(example().join(name)).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()
+    };
+    let mut config = read("config.json");
+    config["hub_token"] = "a-token-of-somebody".into();
+    let sent =
+        serde_json::json!({"config": config, "dataloader_config": read("multidatabackend.json")});
+    let mut answer = (0, String::new());
+    // The format that credentials need is reached once every node reads it.
+    until(|| {
+        answer = http(follower, "POST", "/v1/jobs", None, Some(&sent.to_string()));
+        answer.0 != 409
+    });
+    assert_eq!(answer.0, 201, "{}", answer.1);
+    let made: Value = serde_json::from_str(&answer.1).unwrap();
+    let id = made["id"].as_str().unwrap();
+    let shown = cluster.ask(&["job", "show", id, "--json"]);
+    assert_eq!(
+        (&shown["credentials"][0], &shown["awaits_credentials"]),
+        (&"hub_token".into(), &false.into())
+    );
+    let cancel = format!("/v1/jobs/{id}/cancel");
+    let (status, text) = http(follower, "POST", &cancel, None, None);
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = http(follower, "POST", "/v1/jobs", None, Some("{}"));
+    assert_eq!(status, 400, "the leader's own refusal: {text}");
 }
 
 #[test]
@@ -245,6 +282,9 @@ fn a_backup_is_whole_and_becomes_another_cluster() {
     let made = made.json();
     let file = cluster.folder.path().join("b.snapshot");
     assert_eq!(made["bytes"], std::fs::metadata(&file).unwrap().len());
+    // The state has left the cluster: that stands in the audit log.
+    let trail = cluster.ask(&["audit", "--json"]).to_string();
+    assert!(trail.contains("BACKUP"), "{trail}");
     let again = cluster
         .call(&["cluster", "backup", "b.snapshot"])
         .refused(1);

@@ -2,7 +2,7 @@
 
 use stepcast_tests::moto::Moto;
 
-use super::search::ask;
+use crate::support::http;
 
 /// The bucket.
 pub(super) struct Bucket(Moto);
@@ -31,7 +31,7 @@ impl Bucket {
     /// What all objects are called that begin so.
     pub(super) fn names(&self, prefix: &str) -> Vec<String> {
         let path = format!("/nest?list-type=2&prefix={prefix}");
-        let (status, text) = ask(&self.address(), "GET", &path, None, None);
+        let (status, text) = http(&self.address(), "GET", &path, None, None);
         assert_eq!(status, 200, "{text}");
         assert!(
             text.contains("<IsTruncated>false"),
@@ -44,7 +44,7 @@ impl Bucket {
 
     /// The bytes of an object.
     pub(super) fn read(&self, name: &str) -> Vec<u8> {
-        ask(&self.address(), "GET", &format!("/nest/{name}"), None, None)
+        http(&self.address(), "GET", &format!("/nest/{name}"), None, None)
             .1
             .into_bytes()
     }

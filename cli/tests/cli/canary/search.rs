@@ -3,11 +3,8 @@
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -145,51 +142,6 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
         from = at + 1;
     }
     None
-}
-
-/// Asks in HTTP/1.1, with a connection of its own: the status and the body.
-pub(super) fn ask(
-    address: &str,
-    method: &str,
-    path: &str,
-    token: Option<&str>,
-    body: Option<&str>,
-) -> (u16, String) {
-    let rest = address.strip_prefix("http://").unwrap();
-    let (host, begin) = rest.split_once('/').unwrap_or((rest, ""));
-    let path = if path.is_empty() {
-        format!("/{begin}")
-    } else {
-        path.to_owned()
-    };
-    let mut stream = TcpStream::connect(host).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
-    let token = token.map_or_else(String::new, |token| {
-        format!("Authorization: Bearer {token}\r\n")
-    });
-    let length = body.map_or_else(String::new, |body| {
-        format!(
-            "Content-Type: application/json\r\nContent-Length: {}\r\n",
-            body.len()
-        )
-    });
-    let body = body.unwrap_or_default();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{token}{length}\r\n"
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|number| number.parse().ok());
-    (status.unwrap_or(0), body.to_owned())
 }
 
 /// Asks a process to end, and waits until it has.
