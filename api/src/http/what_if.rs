@@ -20,7 +20,7 @@ pub(super) fn routes(api: &mut Api) {
         Permission::ReadJobs,
         "When jobs start and are done, as it is and if something were different. Nothing is changed by it.",
     );
-    api.route(route, what_if);
+    api.route(route.anywhere(), what_if);
 }
 
 /// What would be different; with nothing, how it stands.
