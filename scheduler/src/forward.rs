@@ -13,7 +13,7 @@ use crate::ids::{Epoch, JobId};
 use crate::model::{
     Attempt, AttemptState, FailureReason, Job, JobSpec, JobState, Outcome, WorkerState,
 };
-use crate::placement::{ForecastSource, Plan, begun, part_of, plan};
+use crate::placement::{ForecastSource, Plan, Planner, begun, part_of};
 use crate::reply::Reply;
 use crate::{Command, Envelope, Rejection, State};
 
@@ -38,6 +38,8 @@ pub struct Forward<'a> {
     state: State,
     forecast: &'a dyn ForecastSource,
     truth: &'a dyn Truth,
+    /// What one look knows the next does.
+    planner: Planner,
     now_ms: u64,
     index: u64,
     /// What runs, by epoch.
@@ -87,6 +89,7 @@ impl<'a> Forward<'a> {
             state,
             forecast,
             truth,
+            planner: Planner::default(),
             now_ms,
             index,
             running: BTreeMap::new(),
@@ -245,7 +248,9 @@ impl<'a> Forward<'a> {
         if self.look_every_ms > 0 {
             self.next_look_ms = self.now_ms + self.look_every_ms;
         }
-        let plan = plan(&self.state, self.forecast, self.now_ms, max);
+        let plan = self
+            .planner
+            .plan(&self.state, self.forecast, self.now_ms, max);
         let mut refused = 0;
         for preemptions in plan
             .preemptions
