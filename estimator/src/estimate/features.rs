@@ -4,7 +4,7 @@ use stepcast_records::{
     Checkpointing, Hardware, Key, Method, Recipe, TrainingShape, ValidationShape,
 };
 
-use super::model::{Point, Traits};
+use super::model::{Point, SETTINGS, Traits};
 use super::physics::{self, Asked};
 use super::{size, work};
 
@@ -41,7 +41,7 @@ pub(super) fn of_step(shape: &TrainingShape, hardware: Hardware) -> (Point, f64)
         ..network(recipe, shape.resolution)
     };
     let checkpointing = match recipe.checkpointing() {
-        Checkpointing::On => "layer",
+        Checkpointing::On => "recomputed",
         Checkpointing::Off => "none",
     };
     point(
@@ -109,10 +109,11 @@ fn point(
         method,
         gpu: hardware.gpu.slug(),
         gpus: f64::from(hardware.count),
-        quantization: [quantization, quantization],
+        quantization: [quantization, ""],
         precision,
-        checkpointing,
-        settings: ["", "", "", ""],
+        checkpointing: [checkpointing, ""],
+        offloaded: false,
+        settings: [""; SETTINGS],
         batch: asked.samples,
         megapixels: asked.pixels / 1e6 * asked.frames,
         billions: asked.billions,

@@ -9,7 +9,7 @@ use super::model::{Model, Observation};
 use super::published;
 use crate::index::{Index, Shelf};
 
-/// Cells that the model learns from at most: as many as it takes in with all covariances, beside the published
+/// Cells that the model learns from at most: as many as it solves for in closed form, beside the published
 /// figures. Where there are more, every recipe on every hardware is heard before one is heard twice.
 const CELLS_MAX: usize = 768;
 /// Runs of a cell that count: more of them say more about the cell, and no more about others.

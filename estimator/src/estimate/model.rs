@@ -7,7 +7,9 @@
 //! share the posterior has a closed form (Gauss-Newton finds the shares, from one half each, so that neither
 //! explanation is preferred to the other by where the search begins). Deviations of the priors and of the noise are
 //! learnt by expectation-maximisation, that is by marginal likelihood, and outliers weigh less, by a Student-t
-//! likelihood of [`fit::FREEDOM`] degrees.
+//! likelihood of [`fit::FREEDOM`] degrees. Of each effect the variance is kept that it would have if the others were
+//! known: that is too small, by a factor that [`calibration`] sees, and takes a thousandth of the room and time of all
+//! covariances.
 //!
 //! Quantiles are those of the predictive distribution, corrected by how far left-out measurements fell from it: see
 //! [`calibration`].
@@ -16,6 +18,7 @@ mod calibration;
 mod dense;
 mod exact;
 mod fit;
+mod group;
 mod large;
 mod point;
 #[cfg(test)]
@@ -27,8 +30,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use calibration::Calibration;
 pub(crate) use calibration::Novelty;
 pub(crate) use fit::Observation;
-use point::{Group, Part};
-pub(crate) use point::{Point, Traits};
+use group::Group;
+pub(crate) use point::{Point, SETTINGS, Traits};
 
 /// What was learnt.
 #[derive(Debug, Clone)]
@@ -36,7 +39,8 @@ pub(crate) struct Model {
     places: Places,
     /// Effects, in the order of `places`.
     effects: Vec<f64>,
-    spread: Spread,
+    /// The variance of each effect if the others were known.
+    certainty: Vec<f64>,
     /// Prior variances by group.
     variances: [f64; Group::COUNT],
     /// Variance of a measurement around its expectation.
@@ -49,15 +53,6 @@ pub(crate) struct Model {
 
 /// Where the effect of a feature stands.
 type Places = HashMap<u64, u32, BuildHasherDefault<AsIs>>;
-
-/// What is known of how uncertain the effects are.
-#[derive(Debug, Clone)]
-enum Spread {
-    /// All covariances, by rows.
-    Whole(Vec<f32>),
-    /// Variances only, where there are too many features for all pairs.
-    Diagonal(Vec<f64>),
-}
 
 /// An answer of the model.
 #[derive(Debug, Clone, Copy)]
@@ -78,39 +73,22 @@ impl Model {
 
     /// The answer to a question.
     pub(crate) fn predict(&self, point: &Point) -> Predicted {
-        let (mut host, mut compute, mut whole) = (point.host, point.compute, 0.0);
-        let mut known: Vec<(usize, usize, f64)> = Vec::with_capacity(point.features.len());
-        let mut unknown = [(0.0, 0.0); 3];
+        let mut sums = [point.host, point.compute, 0.0];
+        let mut variances = [0.0; 3];
         for feature in &point.features {
+            let (effect, variance) = self.places.get(&feature.id).map_or_else(
+                || (0.0, self.variances[feature.group.place()]),
+                |&place| (self.effects[place as usize], self.certainty[place as usize]),
+            );
             let part = feature.part as usize;
-            match self.places.get(&feature.id) {
-                Some(&place) => {
-                    let place = place as usize;
-                    let effect = self.effects[place] * feature.value;
-                    match feature.part {
-                        Part::Host => host += effect,
-                        Part::Compute => compute += effect,
-                        Part::Whole => whole += effect,
-                    }
-                    known.push((place, part, feature.value));
-                }
-                None => {
-                    let variance = self.variances[feature.group.place()];
-                    unknown[part].0 += variance * feature.value * feature.value;
-                }
-            }
+            sums[part] += effect * feature.value;
+            variances[part] += variance * feature.value * feature.value;
         }
+        let [host, compute, whole] = sums;
         let (ln_ms, share) = joined(host, compute);
         let weights = [1.0 - share, share, 1.0];
-        let new: f64 = unknown
-            .iter()
-            .zip(weights)
-            .map(|((variance, _), weight)| variance * weight * weight)
-            .sum();
-        for (_, part, value) in &mut known {
-            *value *= weights[*part];
-        }
-        let variance = (self.spread.of(&known) + new).max(0.0) + self.noise;
+        let each = variances.iter().zip(weights);
+        let variance = each.map(|(v, weight)| v * weight * weight).sum::<f64>() + self.noise;
         let novelty = self.novelty(point);
         let deviation = variance.sqrt();
         let reach = self.calibration.reach(novelty);
@@ -133,31 +111,6 @@ impl Model {
             Novelty::OtherRecipe
         } else {
             Novelty::New
-        }
-    }
-}
-
-impl Spread {
-    /// The variance of a sum of effects, each times a number.
-    fn of(&self, terms: &[(usize, usize, f64)]) -> f64 {
-        match self {
-            Self::Whole(covariances) => {
-                let size = covariances.len().isqrt();
-                let mut sum = 0.0;
-                for (at, &(row, _, a)) in terms.iter().enumerate() {
-                    let row = &covariances[row * size..(row + 1) * size];
-                    let rest: f64 = terms[at + 1..]
-                        .iter()
-                        .map(|&(column, _, b)| f64::from(row[column]) * b)
-                        .sum();
-                    sum += a * (2.0 * rest + f64::from(row[terms[at].0]) * a);
-                }
-                sum
-            }
-            Self::Diagonal(variances) => terms
-                .iter()
-                .map(|&(row, _, a)| variances[row] * a * a)
-                .sum(),
         }
     }
 }

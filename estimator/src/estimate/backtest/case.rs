@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stepcast_records::GpuModel;
 
-use super::super::model::{Observation, Point, Traits};
+use super::super::model::{Observation, Point, SETTINGS, Traits};
 use super::super::physics::{self, Asked};
 use super::names;
 
@@ -38,7 +38,7 @@ pub(super) struct Said<'a> {
     pub(super) quantization: [&'a str; 2],
     pub(super) precision: &'a str,
     pub(super) checkpointing: &'a str,
-    pub(super) settings: [&'a str; 4],
+    pub(super) settings: [&'a str; SETTINGS],
     pub(super) batch: f64,
     pub(super) megapixels: f64,
     pub(super) frames: f64,
@@ -50,7 +50,7 @@ impl Said<'_> {
     /// The measurement, with the groups it belongs to.
     pub(super) fn case(&self, ms: f64, unit: String, groups: Vec<String>) -> Case {
         let gpu: Option<GpuModel> = names::gpu(self.gpu);
-        let rated = gpu.and_then(GpuModel::rated);
+        let rated = names::rated(self.gpu);
         let slug = gpu.map_or_else(|| self.gpu.to_owned(), |gpu| gpu.slug().to_owned());
         let network = names::network(self.recipe);
         let (host_ms, compute_ms) = physics::times(&self.asked(&network), rated);
@@ -62,7 +62,8 @@ impl Said<'_> {
             gpus: self.gpus,
             quantization: self.quantization,
             precision: self.precision,
-            checkpointing: self.checkpointing,
+            checkpointing: self.checkpointing(),
+            offloaded: self.checkpointing.contains("offload"),
             settings: self.settings,
             batch: self.batch,
             megapixels: self.megapixels * self.frames,
@@ -79,6 +80,15 @@ impl Said<'_> {
             unit,
             recipe: self.recipe.to_owned(),
             gpu: slug.clone(),
+        }
+    }
+
+    /// Whether activations are computed again, and how.
+    fn checkpointing(&self) -> [&str; 2] {
+        match self.checkpointing {
+            "" => ["unsaid", ""],
+            "none" => ["none", ""],
+            how => ["recomputed", how],
         }
     }
 

@@ -44,14 +44,14 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             method: "full",
             gpu: &line.gpu,
             gpus,
-            quantization: ["none", "none"],
+            quantization: ["none", ""],
             precision: if line.precision.starts_with("mxfp8") && batch >= 4.0 {
                 "mxfp8"
             } else {
                 &line.precision
             },
             checkpointing: "none",
-            settings: [framework, &line.round, "", ""],
+            settings: [framework, &line.round, "", "", "", "", "", ""],
             batch,
             megapixels: side * side / 1e6,
             frames: 1.0,

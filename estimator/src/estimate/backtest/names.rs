@@ -1,6 +1,7 @@
 //! What collections call models and GPUs, and which those are.
 
 use stepcast_records::GpuModel;
+use stepcast_records::hardware::Rated;
 
 use super::super::size;
 
@@ -83,6 +84,22 @@ pub(super) fn network(name: &str) -> Network<'_> {
         billions,
         layers: size::layers(family),
     }
+}
+
+/// What a GPU is rated at. A slice of one (MIG) has its share of the arithmetic, in sevenths, and of the memory.
+pub(super) fn rated(name: &str) -> Option<Rated> {
+    let Some((board, slice)) = name.split_once(" MIG ") else {
+        return gpu(name)?.rated();
+    };
+    let board = gpu(board)?;
+    let (sevenths, memory) = slice.trim().split_once("g.")?;
+    let share = sevenths.parse::<f64>().ok()? / 7.0;
+    let memory: f64 = memory.trim_end_matches("gb").parse().ok()?;
+    let rated = board.rated()?;
+    Some(Rated {
+        bf16_tflops: rated.bf16_tflops * share,
+        memory_gb_per_s: rated.memory_gb_per_s * memory / f64::from(board.memory_gib()),
+    })
 }
 
 /// The GPU that a name stands for; `None` for one without a place in the registry.

@@ -24,6 +24,10 @@ struct Line {
     optimization: String,
     model_class: String,
     os: String,
+    #[serde(default)]
+    cpu: String,
+    #[serde(default)]
+    xformers: String,
     batch: String,
     ms_per_image_20steps: String,
     status: String,
@@ -52,15 +56,28 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         let device = format!("{} {}GB {}", line.gpu, line.vram_gb, line.backend);
         let torch: Vec<&str> = line.torch.split(['.', '+']).take(2).collect();
         let torch = torch.join(".");
+        let (attention, memory) = line
+            .optimization
+            .rsplit_once(' ')
+            .unwrap_or((&line.optimization, ""));
         let said = Said {
             recipe: "sd15",
             method: "image",
             gpu: &line.gpu,
             gpus: super::positive(&line.gpu_count).unwrap_or(1.0),
-            quantization: ["none", "none"],
+            quantization: ["none", ""],
             precision: "fp16",
             checkpointing: "none",
-            settings: [&line.optimization, &device, &torch, &line.os],
+            settings: [
+                attention,
+                memory,
+                &device,
+                &torch,
+                &line.os,
+                &line.cpu,
+                &line.xformers,
+                "",
+            ],
             batch,
             megapixels: 512.0 * 512.0 / 1e6,
             frames: 1.0,

@@ -8,6 +8,8 @@ use crate::error::Error;
 
 #[derive(Deserialize)]
 struct Line {
+    #[serde(default)]
+    trainer: String,
     model: String,
     recipe: String,
     method: String,
@@ -58,7 +60,11 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         } else {
             ""
         };
-        let fine = names::first_word(&line.quantization);
+        let fine = if line.quant_class == "none" {
+            ""
+        } else {
+            names::first_word(&line.quantization)
+        };
         let said = Said {
             recipe,
             method: if line.method.is_empty() {
@@ -71,7 +77,16 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             quantization: [&line.quant_class, fine],
             precision: &line.precision,
             checkpointing,
-            settings: [&line.attention, &line.compile, variable, ""],
+            settings: [
+                &line.attention,
+                &line.compile,
+                variable,
+                &line.trainer,
+                "",
+                "",
+                "",
+                "",
+            ],
             batch: number(&line.batch, 1.0),
             megapixels: number(&line.megapixels, number(&line.mp_bucket, 1.0)),
             frames: number(&line.frames, 1.0),

@@ -78,38 +78,30 @@ pub(super) fn solve(
     })
 }
 
-/// All covariances of the effects, by rows.
-pub(super) fn covariances(rows: &Rows, priors: &[f64], noises: &[f64]) -> Vec<f32> {
-    let columns = columns(rows);
-    let size = rows.features;
-    let mut covariances = vec![0.0_f32; size * size];
-    let Some(precision) = precision(rows, &columns, priors, noises) else {
-        for (place, prior) in priors.iter().enumerate() {
-            covariances[place * size + place] = *prior as f32;
-        }
-        return covariances;
-    };
-    let mut seen = vec![0.0; noises.len()];
-    for (place, column) in columns.iter().enumerate() {
-        seen.fill(0.0);
-        for &(i, a) in column {
-            for (sum, value) in seen.iter_mut().zip(precision.row(i as usize)) {
-                *sum += a * value;
-            }
-        }
-        let row = &mut covariances[place * size..(place + 1) * size];
-        let mut sums = vec![0.0; size];
-        for (slopes, seen) in rows.slopes.iter().zip(&seen) {
-            for &(other, slope) in slopes {
-                sums[other as usize] += slope * seen;
-            }
-        }
-        for (other, (cell, sum)) in row.iter_mut().zip(sums).enumerate() {
-            let own = if other == place { priors[place] } else { 0.0 };
-            *cell = (own - priors[place] * priors[other] * sum) as f32;
+/// How uncertain the answers to some observations are when none of them is known, apart from the noise.
+///
+/// As an answer takes it: each effect as if the others were known.
+fn variances_without(
+    rows: &Rows,
+    precisions: &[f64],
+    noises: &[f64],
+    places: &[usize],
+) -> Vec<f64> {
+    let mut own: HashMap<u32, f64> = HashMap::new();
+    for &row in places {
+        for &(place, slope) in &rows.slopes[row] {
+            *own.entry(place).or_default() += slope * slope / noises[row];
         }
     }
-    covariances
+    let each = places.iter().map(|&row| {
+        let slopes = rows.slopes[row].iter();
+        let each = slopes.map(|&(place, slope)| {
+            let all = precisions[place as usize];
+            slope * slope / (all - own[&place]).max(all * 1e-9)
+        });
+        each.sum()
+    });
+    each.collect()
 }
 
 /// What the observations that are left out together share.
@@ -122,8 +114,13 @@ pub(super) fn left_out(
     targets: &[f64],
     priors: &[f64],
     noises: &[f64],
+    noise: f64,
     points: &[&Point],
 ) -> Vec<LeftOut> {
+    let precisions: Vec<f64> = super::large::variances(rows, priors, noises)
+        .into_iter()
+        .map(f64::recip)
+        .collect();
     let columns = columns(rows);
     let Some(precision) = precision(rows, &columns, priors, noises) else {
         return Vec::new();
@@ -132,8 +129,9 @@ pub(super) fn left_out(
     let mut left_out = Vec::new();
     for (place, pull) in pulls.iter().enumerate() {
         let own = precision.at(place, place);
-        // The error and its deviation without the observation are pull / own and sqrt(1 / own).
-        left_out.push(LeftOut::new(Novelty::Known, pull / own.sqrt()));
+        // The error without the observation is pull / own.
+        let variance = variances_without(rows, &precisions, noises, &[place])[0] + noise;
+        left_out.push(LeftOut::new(Novelty::Known, pull / own / variance.sqrt()));
     }
     let kinds: [(Novelty, Key); 3] = [
         (Novelty::OtherHardware, |point| (point.recipe, point.gpu)),
@@ -161,8 +159,9 @@ pub(super) fn left_out(
             };
             let pulled: Vec<f64> = places.iter().map(|&place| pulls[place]).collect();
             let errors = covariance.times(&pulled);
-            for (at, error) in errors.into_iter().enumerate() {
-                left_out.push(LeftOut::new(novelty, error / covariance.at(at, at).sqrt()));
+            let variances = variances_without(rows, &precisions, noises, &places);
+            for (error, variance) in errors.into_iter().zip(variances) {
+                left_out.push(LeftOut::new(novelty, error / (variance + noise).sqrt()));
             }
         }
     }

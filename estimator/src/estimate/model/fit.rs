@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use super::calibration::Calibration;
 use super::exact;
+use super::group::{DEVIATIONS, Group};
 use super::large;
-use super::point::{GROUPS, Group, Point};
-use super::{Model, Places, Spread, joined};
+use super::point::Point;
+use super::{Model, Places, joined};
 
 /// Degrees of freedom of the likelihood: a measurement five deviations off weighs a fifth of a good one.
 pub(super) const FREEDOM: f64 = 4.0;
@@ -14,13 +15,17 @@ pub(super) const FREEDOM: f64 = 4.0;
 const ROUNDS_MOVING: usize = 4;
 /// Rounds after that.
 const ROUNDS: usize = 8;
+/// How far the first rounds go: the first effects are far from zero.
+const PACE_FIRST: f64 = 0.7;
+/// How often a step that explains less is halved before it is not taken.
+const HALVINGS: usize = 6;
 /// As much as so many features of a group speak for the deviation it begins with.
 const PRIOR_WEIGHT: f64 = 10.0;
 /// The deviation of a measurement to begin with.
 const NOISE_FIRST: f64 = 0.05;
 /// No measurement is better known than this: two runs of one key differ at least so much.
 const NOISE_LEAST: f64 = 0.01;
-/// With more points than this, covariances are left out and the sums are solved step by step.
+/// With more points than this the sums are solved step by step, and no two points are looked at together.
 pub(super) const EXACT_MAX: usize = 1_024;
 
 /// A measurement.
@@ -88,7 +93,7 @@ impl<'a> Fit<'a> {
             places,
             groups,
             members,
-            variances: GROUPS.map(|(_, deviation)| deviation * deviation),
+            variances: DEVIATIONS.map(|deviation| deviation * deviation),
             noise: NOISE_FIRST * NOISE_FIRST,
             weights: observations.iter().map(|seen| seen.weight).collect(),
         }
@@ -165,15 +170,44 @@ impl<'a> Fit<'a> {
             } else {
                 large::solve(&rows, &targets, &priors, &noises, &self.effects)
             };
-            let pace = if round > 1 { 1.0 } else { 0.7 };
-            for (effect, new) in self.effects.iter_mut().zip(&solved.effects) {
-                *effect += (new - *effect) * pace;
-            }
+            let held = (held > 0.0).then_some(if round > 1 { 1.0 } else { PACE_FIRST });
+            self.walk(&solved.effects, &priors, &noises, held);
             if round >= ROUNDS_MOVING {
                 self.maximise(&solved);
             }
         }
         Some(())
+    }
+
+    /// Goes towards other effects, as far as that explains more. While the shares are held the way is no descent, and
+    /// a part of it is gone in any case.
+    fn walk(&mut self, to: &[f64], priors: &[f64], noises: &[f64], held: Option<f64>) {
+        let from = self.effects.clone();
+        let unexplained = self.unexplained(priors, noises);
+        let mut pace = held.unwrap_or(1.0);
+        for _ in 0..HALVINGS {
+            for (effect, (from, to)) in self.effects.iter_mut().zip(from.iter().zip(to)) {
+                *effect = from + (to - from) * pace;
+            }
+            if held.is_some() || self.unexplained(priors, noises) <= unexplained {
+                return;
+            }
+            pace /= 2.0;
+        }
+        self.effects = from;
+    }
+
+    /// What the posterior's logarithm lacks, twice: errors and effects, each beside its variance.
+    fn unexplained(&self, priors: &[f64], noises: &[f64]) -> f64 {
+        let errors = self.observations.iter().zip(noises).map(|(seen, noise)| {
+            let error = seen.ln_ms - self.expected(&seen.point).0;
+            error * error / noise
+        });
+        let effects = self.effects.iter().zip(priors);
+        errors.sum::<f64>()
+            + effects
+                .map(|(effect, prior)| effect * effect / prior)
+                .sum::<f64>()
     }
 
     /// Deviations and weights that make what was found most likely.
@@ -184,7 +218,7 @@ impl<'a> Fit<'a> {
         {
             squares[group.place()] += effect * effect + variance;
         }
-        for (place, (_, deviation)) in GROUPS.iter().enumerate() {
+        for (place, deviation) in DEVIATIONS.iter().enumerate() {
             let sum = squares[place] + PRIOR_WEIGHT * deviation * deviation;
             self.variances[place] = sum / (self.members[place] + PRIOR_WEIGHT);
         }
@@ -207,20 +241,18 @@ impl<'a> Fit<'a> {
         let targets = self.targets(&rows, &expectations);
         let (priors, noises) = (self.priors(), self.noises());
         let points: Vec<&Point> = self.observations.iter().map(|seen| &seen.point).collect();
-        let (spread, calibration) = if self.observations.len() <= EXACT_MAX {
-            let left_out = exact::left_out(&rows, &targets, &priors, &noises, &points);
-            let spread = Spread::Whole(exact::covariances(&rows, &priors, &noises));
-            (spread, Calibration::of(&left_out))
+        let variances = large::variances(&rows, &priors, &noises);
+        let left_out = if self.observations.len() <= EXACT_MAX {
+            exact::left_out(&rows, &targets, &priors, &noises, self.noise, &points)
         } else {
-            let variances = large::variances(&rows, &priors, &noises);
-            let left_out = large::left_out(&rows, &targets, &self.effects, &variances, &noises);
-            (Spread::Diagonal(variances), Calibration::of(&left_out))
+            large::left_out(&rows, &targets, &self.effects, &variances, &noises)
         };
+        let calibration = Calibration::of(&left_out);
         let pairs: HashSet<(u64, u64)> = points.iter().map(|p| (p.recipe, p.gpu)).collect();
         Model {
             places: self.places,
             effects: self.effects,
-            spread,
+            certainty: variances,
             variances: self.variances,
             noise: self.noise,
             calibration,

@@ -6,17 +6,7 @@
 
 use stepcast_records::hardware::Rated;
 
-/// Which of the logarithms a feature acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Host,
-    Compute,
-    Whole,
-}
-
-/// Features of one kind share a prior: how far their effects lie from zero, learnt from the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Group(u8);
+use super::group::{BOTH, Both, Group, Part, RECIPE_SETTING, Whole};
 
 /// One feature of one point.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +17,10 @@ pub(super) struct Feature {
     pub(super) value: f64,
 }
 
-/// What a step or an image asks for, and of what. Absent text is a value of its own.
+/// Settings of a measurement beside those that have a name of their own.
+pub(crate) const SETTINGS: usize = 8;
+
+/// What a step or an image asks for, and of what. Absent text is not known, and is no feature.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Traits<'a> {
     /// Related models share it.
@@ -41,9 +34,12 @@ pub(crate) struct Traits<'a> {
     /// Coarse and fine.
     pub(crate) quantization: [&'a str; 2],
     pub(crate) precision: &'a str,
-    pub(crate) checkpointing: &'a str,
+    /// Whether activations are computed again, and in which way.
+    pub(crate) checkpointing: [&'a str; 2],
+    /// Whether activations wait in the host's memory.
+    pub(crate) offloaded: bool,
     /// Attention, compiler, framework, system and so on; empty where nothing is said.
-    pub(crate) settings: [&'a str; 4],
+    pub(crate) settings: [&'a str; SETTINGS],
     pub(crate) batch: f64,
     pub(crate) megapixels: f64,
     pub(crate) billions: f64,
@@ -64,195 +60,196 @@ pub(crate) struct Point {
     pub(super) gpu: u64,
 }
 
-/// A kind of feature: its part and the deviation its effects are given before anything is measured.
-const fn kind(part: Part, deviation: f64) -> (Part, f64) {
-    (part, deviation)
-}
-
-use Part::{Compute, Host, Whole};
-
-/// Deviations of the logarithm before anything is learnt, in the order in which [`Point::of`] lists the groups.
-/// Arithmetic is known better than what a host takes: parameters and tokens tell it, while launches depend on code.
-pub(super) const GROUPS: [(Part, f64); 59] = [
-    // Everything; family; recipe; GPU; quantisation, and how it is done; checkpointing; method.
-    kind(Host, 0.5),
-    kind(Host, 0.4),
-    kind(Host, 0.4),
-    kind(Host, 0.15),
-    kind(Host, 0.5),
-    kind(Host, 0.2),
-    kind(Host, 0.3),
-    kind(Host, 0.2),
-    // Quantisation with checkpointing, with the recipe and with the GPU; checkpointing with the recipe and the GPU.
-    kind(Host, 0.2),
-    kind(Host, 0.2),
-    kind(Host, 0.1),
-    kind(Host, 0.2),
-    kind(Host, 0.1),
-    // Settings, and settings with the recipe.
-    kind(Host, 0.2),
-    kind(Host, 0.2),
-    // Precision; doublings of pixels, batch, parameters and GPUs.
-    kind(Host, 0.2),
-    kind(Host, 0.2),
-    kind(Host, 0.2),
-    kind(Host, 0.2),
-    kind(Host, 0.1),
-    // Pixels and batch by recipe; precision with the GPU and with the recipe.
-    kind(Host, 0.1),
-    kind(Host, 0.1),
-    kind(Host, 0.1),
-    kind(Host, 0.1),
-    kind(Compute, 1.0),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.15),
-    kind(Compute, 0.5),
-    kind(Compute, 0.2),
-    kind(Compute, 0.3),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.1),
-    kind(Compute, 0.2),
-    kind(Compute, 0.1),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.2),
-    kind(Compute, 0.1),
-    kind(Compute, 0.1),
-    kind(Compute, 0.1),
-    kind(Compute, 0.1),
-    kind(Compute, 0.1),
-    // What neither part explains: recipe with quantisation and checkpointing; recipe with GPU; batch as a class,
-    // alone and with the GPU; settings with the GPU, one by one and all; settings and GPU and batch.
-    kind(Whole, 0.1),
-    kind(Whole, 0.05),
-    kind(Whole, 0.05),
-    kind(Whole, 0.05),
-    kind(Whole, 0.05),
-    kind(Whole, 0.05),
-    kind(Whole, 0.05),
-    // A GPU without a rating may be anything.
-    kind(Whole, 1.0),
-    kind(Whole, 0.05),
-    // Recipe, settings and quantisation, alone and with the GPU.
-    kind(Whole, 0.1),
-    kind(Whole, 0.05),
-];
-
-/// Where the groups of the arithmetic and those of the remainder begin.
-const COMPUTE_FIRST: u8 = 24;
-const WHOLE_FIRST: u8 = 48;
-
-impl Group {
-    pub(super) const COUNT: usize = GROUPS.len();
-
-    pub(super) const fn place(self) -> usize {
-        self.0 as usize
+/// FNV-1a over a name, then mixed so that every bit depends on every other.
+fn name(text: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in text.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
+    mixed(hash)
 }
 
-/// FNV-1a over the parts of a feature's name, then mixed so that every bit depends on every other.
-fn hash(group: u8, names: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ u64::from(group);
+const fn mixed(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
+}
+
+/// A feature's id: its group and the names that it joins.
+fn joined(group: usize, names: &[u64]) -> u64 {
+    let mut hash = 0x5851_f42d_4c95_7f2d_u64 ^ group as u64;
     for name in names {
-        for byte in name.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        hash = (hash ^ name)
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(29);
+    }
+    mixed(hash)
+}
+
+/// The features of a point as they are gathered.
+struct Features(Vec<Feature>);
+
+impl Features {
+    fn both(&mut self, kind: usize, value: f64, names: &[u64]) {
+        for (first, part) in [(0, Part::Host), (BOTH, Part::Compute)] {
+            self.push(first + kind, part, value, names);
         }
     }
-    hash ^= hash >> 32;
-    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash ^ (hash >> 29)
+
+    fn pair(&mut self, kind: Both, names: &[u64]) {
+        self.both(kind as usize, 1.0, names);
+    }
+
+    fn slope(&mut self, kind: Both, value: f64, names: &[u64]) {
+        self.both(kind as usize, value, names);
+    }
+
+    fn whole(&mut self, kind: Whole, names: &[u64]) {
+        self.whole_of(kind as usize, names);
+    }
+
+    fn whole_of(&mut self, kind: usize, names: &[u64]) {
+        self.push(2 * BOTH + kind, Part::Whole, 1.0, names);
+    }
+
+    fn push(&mut self, group: usize, part: Part, value: f64, names: &[u64]) {
+        self.0.push(Feature {
+            part,
+            group: Group::at(group),
+            id: joined(group, names),
+            value,
+        });
+    }
 }
 
 impl Point {
     /// The features of what is asked or was measured; `rated` is that of the GPU, if it has one.
     pub(crate) fn of(traits: &Traits<'_>, rated: Option<Rated>) -> Self {
-        let mut features = Vec::with_capacity(72);
         let t = traits;
-        let (coarse, fine) = (t.quantization[0], t.quantization[1]);
-        let batch = format!("{}", t.batch);
-        let settled: Vec<(String, &str)> = t
-            .settings
-            .iter()
-            .enumerate()
-            .filter(|(_, text)| !text.is_empty())
-            .map(|(place, text)| (place.to_string(), *text))
-            .collect();
-        for first in [0_u8, COMPUTE_FIRST] {
-            let mut add = |group: u8, value: f64, names: &[&str]| {
-                features.push(Feature::new(first + group, value, names));
-            };
-            add(0, 1.0, &[]);
-            add(1, 1.0, &[t.family]);
-            add(2, 1.0, &[t.recipe]);
-            add(3, 1.0, &[t.gpu]);
-            add(4, 1.0, &[coarse]);
-            add(5, 1.0, &[fine]);
-            add(6, 1.0, &[t.checkpointing]);
-            add(7, 1.0, &[t.method]);
-            add(8, 1.0, &[coarse, t.checkpointing]);
-            add(9, 1.0, &[t.recipe, coarse]);
-            add(10, 1.0, &[t.gpu, coarse]);
-            add(11, 1.0, &[t.recipe, t.checkpointing]);
-            add(12, 1.0, &[t.gpu, t.checkpointing]);
-            for (place, text) in &settled {
-                add(13, 1.0, &[place, text]);
-                add(14, 1.0, &[t.recipe, place, text]);
-            }
-            add(15, 1.0, &[t.precision]);
-            add(16, (t.megapixels.max(1e-3)).ln(), &[]);
-            add(17, t.batch.max(1e-3).ln(), &[]);
-            add(18, (t.billions / 4.0).max(1e-3).ln(), &[]);
-            add(19, t.gpus.max(1.0).ln(), &[]);
-            add(20, t.megapixels.max(1e-3).ln(), &[t.recipe]);
-            add(21, t.batch.max(1e-3).ln(), &[t.recipe]);
-            add(22, 1.0, &[t.gpu, t.precision]);
-            add(23, 1.0, &[t.recipe, t.precision]);
+        let (recipe, gpu) = (name(t.recipe), name(t.gpu));
+        let coarse = name(t.quantization[0]);
+        let recomputed = name(t.checkpointing[0]);
+        let batch = mixed(t.batch.to_bits());
+        let precision = name(t.precision);
+        let mut f = Features(Vec::with_capacity(96));
+        f.pair(Both::Everything, &[]);
+        f.pair(Both::Family, &[name(t.family)]);
+        f.pair(Both::Recipe, &[recipe]);
+        f.pair(Both::Gpu, &[gpu]);
+        f.pair(Both::Method, &[name(t.method)]);
+        f.pair(Both::Quantization, &[coarse]);
+        f.pair(Both::RecipeQuantization, &[recipe, coarse]);
+        f.pair(Both::GpuQuantization, &[gpu, coarse]);
+        f.pair(Both::FamilyQuantization, &[name(t.family), coarse]);
+        f.pair(Both::MethodQuantization, &[name(t.method), coarse]);
+        f.pair(Both::Recomputed, &[recomputed]);
+        f.pair(Both::RecipeRecomputed, &[recipe, recomputed]);
+        f.pair(Both::GpuRecomputed, &[gpu, recomputed]);
+        f.pair(Both::QuantizationRecomputed, &[coarse, recomputed]);
+        f.pair(Both::Precision, &[precision]);
+        f.pair(Both::GpuPrecision, &[gpu, precision]);
+        f.pair(Both::RecipePrecision, &[recipe, precision]);
+        let pixels = t.megapixels.max(1e-3).ln();
+        let samples = t.batch.max(1e-3).ln();
+        let size = (t.billions / 4.0).max(1e-3).ln();
+        f.slope(Both::Pixels, pixels, &[]);
+        f.slope(Both::Batch, samples, &[]);
+        f.slope(Both::Size, size, &[]);
+        f.slope(Both::Gpus, t.gpus.max(1.0).ln(), &[]);
+        f.slope(Both::RecipePixels, pixels, &[recipe]);
+        f.slope(Both::RecipeBatch, samples, &[recipe]);
+        f.slope(Both::GpuSize, size, &[gpu]);
+        f.whole(Whole::RecipeGpu, &[recipe, gpu]);
+        f.whole(Whole::Batch, &[batch]);
+        f.whole(Whole::GpuBatch, &[gpu, batch]);
+        f.whole(
+            Whole::RecipeQuantizationRecomputed,
+            &[recipe, coarse, recomputed],
+        );
+        f.whole(Whole::RecipeGpuRecomputed, &[recipe, gpu, recomputed]);
+        f.whole(Whole::GpuQuantizationRecomputed, &[gpu, coarse, recomputed]);
+        f.whole(
+            Whole::RecipeGpuBatchQuantization,
+            &[recipe, gpu, batch, coarse],
+        );
+        f.whole(
+            Whole::RecipeGpuQuantizationRecomputed,
+            &[recipe, gpu, coarse, recomputed],
+        );
+        f.whole(
+            Whole::RecipeGpuBatchPrecision,
+            &[recipe, gpu, batch, precision],
+        );
+        if !t.quantization[1].is_empty() {
+            f.pair(Both::QuantizationFine, &[name(t.quantization[1])]);
         }
-        let mut add = |group: u8, names: &[&str]| {
-            features.push(Feature::new(group, 1.0, names));
-        };
-        add(WHOLE_FIRST, &[t.recipe, coarse, t.checkpointing]);
-        add(WHOLE_FIRST + 1, &[t.recipe, t.gpu]);
-        add(WHOLE_FIRST + 2, &[&batch]);
-        add(WHOLE_FIRST + 3, &[t.gpu, &batch]);
-        for (place, text) in &settled {
-            add(WHOLE_FIRST + 4, &[t.gpu, place, text]);
+        if !t.checkpointing[1].is_empty() {
+            let fine = name(t.checkpointing[1]);
+            f.pair(Both::Checkpointing, &[fine]);
+            f.pair(Both::RecipeCheckpointing, &[recipe, fine]);
+            f.whole(
+                Whole::RecipeQuantizationCheckpointing,
+                &[recipe, coarse, fine],
+            );
+            f.whole(Whole::RecipeGpuCheckpointing, &[recipe, gpu, fine]);
         }
-        if !settled.is_empty() {
-            let [a, b, c, d] = t.settings;
-            add(WHOLE_FIRST + 5, &[t.gpu, a, b, c, d]);
-            add(WHOLE_FIRST + 6, &[t.gpu, a, b, c, d, &batch]);
-            add(WHOLE_FIRST + 9, &[t.recipe, coarse, a, b, c, d]);
-            add(WHOLE_FIRST + 10, &[t.recipe, t.gpu, coarse, a, b, c, d]);
+        if t.offloaded {
+            f.pair(Both::Offloaded, &[]);
+            f.pair(Both::RecipeOffloaded, &[recipe]);
+            f.pair(Both::GpuOffloaded, &[gpu]);
+            f.whole(Whole::RecipeQuantizationOffloaded, &[recipe, coarse]);
+            f.whole(Whole::RecipeGpuOffloaded, &[recipe, gpu]);
+            f.whole(Whole::GpuQuantizationOffloaded, &[gpu, coarse]);
         }
         if rated.is_none() {
-            add(WHOLE_FIRST + 7, &[t.gpu]);
+            f.whole(Whole::Unrated, &[gpu]);
         }
-        add(WHOLE_FIRST + 8, &[t.recipe, t.gpu, &batch, coarse]);
+        f.settings(t, [recipe, gpu, coarse, batch, precision]);
         Self {
             host: t.host_ms.max(1e-3).ln(),
             compute: t.compute_ms.max(1e-3).ln(),
-            features,
-            recipe: hash(2, &[t.recipe]),
-            gpu: hash(3, &[t.gpu]),
+            features: f.0,
+            recipe,
+            gpu,
         }
     }
 }
 
-impl Feature {
-    fn new(group: u8, value: f64, names: &[&str]) -> Self {
-        Self {
-            part: GROUPS[usize::from(group)].0,
-            group: Group(group),
-            id: hash(group, names),
-            value,
+impl Features {
+    fn settings(&mut self, t: &Traits<'_>, [recipe, gpu, coarse, batch, precision]: [u64; 5]) {
+        let said = t.settings.iter().enumerate();
+        let said: Vec<(usize, u64)> = said
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(place, text)| (place, joined(place, &[name(text)])))
+            .collect();
+        if said.is_empty() {
+            return;
         }
+        for &(place, setting) in &said {
+            self.both(Both::Setting as usize + place, 1.0, &[setting]);
+            self.both(RECIPE_SETTING + place, 1.0, &[recipe, setting]);
+            self.whole_of(Whole::GpuSetting as usize + place, &[gpu, setting]);
+            self.whole(Whole::SettingBatch, &[setting, batch]);
+            self.whole(Whole::SettingGpuBatch, &[gpu, setting, batch]);
+            self.whole(Whole::SettingGpuPrecision, &[gpu, setting, precision]);
+            self.whole(Whole::SettingQuantization, &[setting, coarse]);
+            self.whole(Whole::RecipeQuantizationSetting, &[recipe, setting, coarse]);
+        }
+        for (at, &(_, one)) in said.iter().enumerate() {
+            for &(_, other) in &said[at + 1..] {
+                self.whole(Whole::SettingPair, &[one, other]);
+                self.whole(Whole::GpuSettingPair, &[gpu, one, other]);
+            }
+        }
+        let all = said
+            .iter()
+            .fold(0, |all, (_, setting)| joined(0, &[all, *setting]));
+        self.whole(Whole::GpuSettings, &[gpu, all]);
+        self.whole(Whole::GpuSettingsBatch, &[gpu, all, batch]);
+        self.whole(Whole::RecipeQuantizationSettings, &[recipe, coarse, all]);
+        self.whole(
+            Whole::RecipeGpuQuantizationSettings,
+            &[recipe, gpu, coarse, all],
+        );
     }
 }
 

@@ -32,8 +32,9 @@ fn point(recipe: &str, gpu: &str, quantization: &str, batch: f64) -> Point {
         gpus: 1.0,
         quantization: [quantization, quantization],
         precision: "bf16",
-        checkpointing: "none",
-        settings: [""; 4],
+        checkpointing: ["none", ""],
+        offloaded: false,
+        settings: [""; SETTINGS],
         batch,
         megapixels: 1.0,
         billions: 4.0,
@@ -84,7 +85,7 @@ fn a_share_of_the_arithmetic_is_learnt_per_recipe() {
     let model = Model::learn(&world).expect("a model");
     let on_slow = |recipe, batch| model.predict(&point(recipe, "slow", "none", batch)).ms[1];
     let (light, heavy) = (on_slow("light", 1.0), on_slow("heavy", 4.0));
-    assert!((150.0..330.0).contains(&light), "{light}");
+    assert!((150.0..400.0).contains(&light), "{light}");
     assert!((9_000.0..18_000.0).contains(&heavy), "{heavy}");
 }
 
@@ -154,7 +155,7 @@ proptest! {
         let (rows, targets, priors, noises) = problem(&seed);
         let points: Vec<Point> = (0..12).map(|n| point(&format!("r{n}"), "fast", "none", 1.0)).collect();
         let points: Vec<&Point> = points.iter().collect();
-        let all = exact::left_out(&rows, &targets, &priors, &noises, &points);
+        let all = exact::left_out(&rows, &targets, &priors, &noises, 0.3, &points);
         let keep = |values: &[f64]| -> Vec<f64> {
             values.iter().enumerate().filter(|(n, _)| *n != out).map(|(_, v)| *v).collect()
         };
@@ -164,15 +165,11 @@ proptest! {
         };
         let kept_noises = keep(&noises);
         let solved = exact::solve(&without, &keep(&targets), &priors, &kept_noises).expect("solved");
-        let covariances = exact::covariances(&without, &priors, &kept_noises);
+        let certainty = large::variances(&without, &priors, &kept_noises);
         let slopes = &rows.slopes[out];
         let said: f64 = slopes.iter().map(|&(place, slope)| slope * solved.effects[place as usize]).sum();
-        let mut variance = noises[out];
-        for &(i, a) in slopes {
-            for &(j, b) in slopes {
-                variance += a * b * f64::from(covariances[i as usize * 9 + j as usize]);
-            }
-        }
+        let variance: f64 = slopes.iter().map(|&(place, slope)| slope * slope * certainty[place as usize]).sum();
+        let variance = variance + 0.3;
         let error = (targets[out] - said) / variance.sqrt();
         prop_assert!((all[out].error() - error).abs() < 1e-3, "{} {error}", all[out].error());
     }

@@ -1,0 +1,170 @@
+//! The kinds of features, and how far the effects of each are thought to lie from zero before anything is measured.
+//!
+//! Expectation-maximisation finds what the data say; where they cannot tell two kinds apart, these numbers do.
+
+use super::point::SETTINGS;
+
+/// Which of the logarithms a feature acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Host,
+    Compute,
+    Whole,
+}
+
+/// Features of one kind share a prior: how far their effects lie from zero, learnt from the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group(u8);
+
+/// Kinds of effects that act on the host's part and on the GPU's part alike.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Both {
+    Everything,
+    Family,
+    Recipe,
+    Gpu,
+    Quantization,
+    QuantizationFine,
+    Recomputed,
+    Checkpointing,
+    Offloaded,
+    Method,
+    QuantizationRecomputed,
+    RecipeQuantization,
+    GpuQuantization,
+    RecipeRecomputed,
+    RecipeCheckpointing,
+    GpuRecomputed,
+    RecipeOffloaded,
+    GpuOffloaded,
+    FamilyQuantization,
+    MethodQuantization,
+    Precision,
+    Pixels,
+    Batch,
+    Size,
+    Gpus,
+    RecipePixels,
+    RecipeBatch,
+    GpuPrecision,
+    RecipePrecision,
+    GpuSize,
+    /// One kind for each setting.
+    Setting,
+}
+/// Where the kinds of settings begin that depend on the recipe.
+pub(super) const RECIPE_SETTING: usize = Both::Setting as usize + SETTINGS;
+/// How many kinds there are of these.
+pub(super) const BOTH: usize = RECIPE_SETTING + SETTINGS;
+
+/// Kinds of effects that neither part explains.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Whole {
+    RecipeQuantizationRecomputed,
+    RecipeQuantizationCheckpointing,
+    RecipeQuantizationOffloaded,
+    RecipeGpu,
+    RecipeGpuRecomputed,
+    RecipeGpuCheckpointing,
+    RecipeGpuOffloaded,
+    RecipeGpuBatchQuantization,
+    RecipeGpuQuantizationRecomputed,
+    GpuQuantizationRecomputed,
+    GpuQuantizationOffloaded,
+    Batch,
+    GpuBatch,
+    Unrated,
+    GpuSettings,
+    GpuSettingsBatch,
+    RecipeQuantizationSettings,
+    RecipeGpuQuantizationSettings,
+    SettingPair,
+    SettingBatch,
+    SettingGpuBatch,
+    SettingGpuPrecision,
+    SettingQuantization,
+    RecipeQuantizationSetting,
+    RecipeGpuBatchPrecision,
+    GpuSettingPair,
+    /// One kind for each setting.
+    GpuSetting,
+}
+const WHOLE: usize = Whole::GpuSetting as usize + SETTINGS;
+
+/// Deviations of the logarithm before anything is learnt, of the host's part and the GPU's. Arithmetic is known better
+/// than what a host takes: parameters and tokens tell it, while launches depend on code.
+const fn both(kind: usize) -> [f64; 2] {
+    const fn is(kind: usize, one: Both) -> bool {
+        kind == one as usize
+    }
+    if is(kind, Both::Everything) {
+        [0.5, 1.0]
+    } else if is(kind, Both::Family) || is(kind, Both::Recipe) {
+        [0.3, 0.2]
+    } else if is(kind, Both::Quantization) || is(kind, Both::Offloaded) {
+        [0.5, 0.5]
+    } else if is(kind, Both::Recomputed) {
+        [0.3, 0.3]
+    } else if is(kind, Both::Gpu) {
+        [0.15, 0.15]
+    } else if is(kind, Both::Gpus)
+        || is(kind, Both::GpuQuantization)
+        || is(kind, Both::GpuRecomputed)
+        || is(kind, Both::GpuOffloaded)
+        || is(kind, Both::GpuPrecision)
+        || is(kind, Both::GpuSize)
+        || is(kind, Both::RecipePixels)
+        || is(kind, Both::RecipeBatch)
+        || is(kind, Both::RecipePrecision)
+    {
+        [0.1, 0.1]
+    } else {
+        [0.2, 0.2]
+    }
+}
+
+const fn whole(kind: usize) -> f64 {
+    // A GPU without a rating may be anything.
+    if kind == Whole::Unrated as usize {
+        1.0
+    } else if kind < Whole::RecipeGpu as usize {
+        0.1
+    } else if kind < Whole::GpuQuantizationRecomputed as usize
+        || kind == Whole::RecipeGpuQuantizationSettings as usize
+        || kind == Whole::RecipeGpuBatchPrecision as usize
+    {
+        // On the only GPU that a recipe was measured on nothing tells these from what holds on every GPU.
+        0.02
+    } else {
+        0.05
+    }
+}
+
+impl Group {
+    pub(super) const COUNT: usize = 2 * BOTH + WHOLE;
+
+    pub(super) const fn at(place: usize) -> Self {
+        Self(place as u8)
+    }
+
+    pub(super) const fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The deviation that effects of each group are given before anything is measured.
+pub(super) const DEVIATIONS: [f64; Group::COUNT] = {
+    let mut deviations = [0.0; Group::COUNT];
+    let mut kind = 0;
+    while kind < BOTH {
+        let [host, compute] = both(kind);
+        deviations[kind] = host;
+        deviations[BOTH + kind] = compute;
+        kind += 1;
+    }
+    while kind < BOTH + WHOLE {
+        deviations[BOTH + kind] = whole(kind - BOTH);
+        kind += 1;
+    }
+    deviations
+};
