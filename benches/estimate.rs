@@ -1,4 +1,5 @@
-//! How long does an estimate take, in process and over gRPC, with 100,000 cells? One run on 20 hardwares, p50 and p99.
+//! How long does an estimate take, in process and over gRPC, with 100,000 and with a million cells? One run on one
+//! hardware and on 20, p50 and p99. No question is asked twice, but where it says so, since answers are remembered.
 //!
 //! `cargo bench -p stepcast-benches --bench estimate`
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
@@ -19,8 +20,8 @@ use stepcast_records::{
 use tokio::net::TcpListener;
 
 /// The index holds so many cells.
-const CELLS: usize = 100_000;
-/// An estimate is asked for so many hardwares.
+const CELLS: [usize; 2] = [100_000, 1_000_000];
+/// There are so many hardwares.
 const HARDWARE: usize = 20;
 /// Each kind of question is asked so often.
 const ROUNDS: usize = 2_000;
@@ -31,28 +32,32 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .filter(|hardware| hardware.gpu.is_gpu() && hardware.count == 1)
         .take(HARDWARE)
         .collect();
-    let estimator = Arc::new(Estimator::open(StoreConfig::memory(), PriceBook::shipped()).await?);
-    let rows = rows(&hardware)?;
-    let contributions = rows
-        .chunks(1_000)
-        .enumerate()
-        .map(|(number, rows)| Contribution {
-            id: stepcast_benches::wide(number as u64),
-            rows: rows.to_vec(),
-        });
-    estimator.record(contributions.collect()).await?;
-    estimator.refresh().await?;
-    println!(
-        "{} cells, {} hardwares\n",
-        estimator.index().cells(),
-        hardware.len()
-    );
-    println!(
-        "{:<34}{:>13}{:>13}",
-        "ONE RUN, EVERY HARDWARE", "P50", "P99"
-    );
-    in_process(&estimator, &hardware)?;
-    over_grpc(&estimator, &hardware).await
+    for cells in CELLS {
+        let estimator =
+            Arc::new(Estimator::open(StoreConfig::memory(), PriceBook::shipped()).await?);
+        let rows = rows(&hardware, cells)?;
+        let contributions = rows.chunks(1_000).enumerate();
+        let contributions: Vec<Contribution> = contributions
+            .map(|(number, rows)| Contribution {
+                id: stepcast_benches::wide(number as u64),
+                rows: rows.to_vec(),
+            })
+            .collect();
+        estimator.record(contributions).await?;
+        estimator.refresh().await?;
+        estimator.learn_anew().await;
+        println!(
+            "\n{} CELLS{:>33}{:>13}",
+            estimator.index().cells(),
+            "P50",
+            "P99"
+        );
+        for asked in [1, hardware.len()] {
+            in_process(&estimator, &hardware[..asked])?;
+        }
+        over_grpc(&estimator, &hardware).await?;
+    }
+    Ok(())
 }
 
 fn in_process(estimator: &Estimator, hardware: &[Hardware]) -> Result<(), Box<dyn Error>> {
@@ -66,23 +71,40 @@ fn in_process(estimator: &Estimator, hardware: &[Hardware]) -> Result<(), Box<dy
         ),
         ("ratings alone", "heartmula.3b/full", 4),
     ] {
-        let workload = workload(recipe, batch_size)?;
-        let ask = Ask {
-            workload: &workload,
-            hardware,
-            offers: &[],
-            day: Day::today(),
-        };
         let mut took = Vec::with_capacity(ROUNDS);
-        for _ in 0..ROUNDS {
-            let start = Instant::now();
-            let estimates = estimator.estimate(&ask)?;
-            took.push(start.elapsed());
-            assert_eq!(estimates.len(), hardware.len());
+        for number in 0..ROUNDS {
+            let workload = workload(recipe, batch_size, number)?;
+            took.push(one(estimator, &workload, hardware)?);
         }
-        print(what, took);
+        print(&format!("{what}, on {}", hardware.len()), took);
     }
+    let workload = workload("sdxl.base-1.0/lora", 4, 0)?;
+    let again = (0..ROUNDS).map(|_| one(estimator, &workload, hardware));
+    let again: Result<Vec<Duration>, _> = again.collect();
+    print(
+        &format!("the same question again, on {}", hardware.len()),
+        again?,
+    );
     Ok(())
+}
+
+/// How long one question takes.
+fn one(
+    estimator: &Estimator,
+    workload: &Workload,
+    hardware: &[Hardware],
+) -> Result<Duration, Box<dyn Error>> {
+    let ask = Ask {
+        workload,
+        hardware,
+        offers: &[],
+        day: Day::today(),
+    };
+    let start = Instant::now();
+    let estimates = estimator.estimate(&ask)?;
+    let took = start.elapsed();
+    assert_eq!(estimates.len(), hardware.len());
+    Ok(took)
 }
 
 /// The whole call: the configuration's bytes there, the estimates back, over a loopback connection.
@@ -108,22 +130,23 @@ async fn over_grpc(
         std::future::pending(),
     ));
     let mut client = EstimatesServiceClient::connect(address).await?;
-    let request = v1::EstimateJobRequest {
+    let request = |number: usize| v1::EstimateJobRequest {
         files: files(),
         sample_counts: vec![v1::SampleCount {
             dataset: String::new(),
-            samples: 1_000,
+            samples: 1_000 + number as u64,
         }],
         hardware: hardware.iter().map(|hardware| hardware.slug()).collect(),
     };
     let mut took = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
+    for number in 0..ROUNDS {
+        let request = request(number);
         let start = Instant::now();
-        let answer = client.estimate_job(request.clone()).await?.into_inner();
+        let answer = client.estimate_job(request).await?.into_inner();
         took.push(start.elapsed());
         assert_eq!(answer.estimates.len(), hardware.len());
     }
-    print("the same over gRPC, with reading", took);
+    print("the key over gRPC, with reading, on 20", took);
     serving.abort();
     node.shutdown().await;
     Ok(())
@@ -133,9 +156,9 @@ fn print(what: &str, mut took: Vec<Duration>) {
     took.sort_unstable();
     let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
     println!(
-        "{what:<36}{:>8} µs{:>10} µs",
-        p50.as_micros(),
-        p99.as_micros()
+        "{what:<42}{:>8.1} µs{:>10.1} µs",
+        p50.as_secs_f64() * 1e6,
+        p99.as_secs_f64() * 1e6
     );
 }
 
@@ -167,13 +190,13 @@ fn files() -> Vec<v1::JobFile> {
 }
 
 /// Cells of recipes in turn, on every hardware, over resolutions and batches; the last families stay empty.
-fn rows(hardware: &[Hardware]) -> Result<Vec<Row>, Box<dyn Error>> {
+fn rows(hardware: &[Hardware], cells: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     let grid = "the grid holds it";
     let recipes = Recipe::all().filter(|recipe| recipe.method() == Method::Lora);
     let recipes: Vec<Recipe> = recipes
         .filter(|r| r.family().name() != "heartmula")
         .collect();
-    let mut rows = Vec::with_capacity(CELLS);
+    let mut rows = Vec::with_capacity(cells);
     'all: for round in 0.. {
         let resolution = HalfMegapixels::new(1 + round / 4).ok_or(grid)?;
         let batch_size = BatchSize::new(1u32 << (round % 4)).ok_or(grid)?;
@@ -189,7 +212,7 @@ fn rows(hardware: &[Hardware]) -> Result<Vec<Row>, Box<dyn Error>> {
                     quantization: Quantization::None,
                 };
                 rows.push(Row::new(Key::Training(key), 900, 100)?);
-                if rows.len() == CELLS {
+                if rows.len() == cells {
                     break 'all;
                 }
             }
@@ -198,7 +221,8 @@ fn rows(hardware: &[Hardware]) -> Result<Vec<Row>, Box<dyn Error>> {
     Ok(rows)
 }
 
-fn workload(recipe: &str, batch_size: u32) -> Result<Workload, Box<dyn Error>> {
+/// A run of so many samples and 1,000 more; the number of steps is the same.
+fn workload(recipe: &str, batch_size: u32, samples: usize) -> Result<Workload, Box<dyn Error>> {
     let megapixel = HalfMegapixels::new(2).ok_or("a bucket")?;
     let recipe = Recipe::parse(recipe).ok_or("a recipe")?;
     Ok(Workload {
@@ -211,7 +235,7 @@ fn workload(recipe: &str, batch_size: u32) -> Result<Workload, Box<dyn Error>> {
             resolution: HalfMegapixels::new(1).ok_or("a bucket")?,
             frames: FrameClass::Single,
             batch_size,
-            samples: Some(1_000),
+            samples: Some(1_000 + samples as u64),
             repeats: 0,
             padded: false,
         }],

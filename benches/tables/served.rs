@@ -5,13 +5,30 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use stepcast_benches::{keys, row, wide, workload};
 use stepcast_estimator::{Ask, Contribution, Day, Estimator, PriceBook, StoreConfig};
+use stepcast_records::Hardware;
+use stepcast_records::simpletuner::Workload;
 
 use crate::cpu;
 
 /// Estimates of one measurement.
 const ESTIMATES: usize = 200_000;
+/// Of so many keys.
+const KEYS: usize = 1_000;
 /// How many cells there are.
 const CELLS: [usize; 2] = [100_000, 1_000_000];
+
+/// How long an estimate takes, and whether there is one.
+fn ask(estimator: &Estimator, workload: &Workload, hardware: &[Hardware]) -> (Duration, bool) {
+    let began = Instant::now();
+    let estimates = estimator.estimate(&Ask {
+        workload,
+        hardware,
+        offers: &[],
+        day: Day::today(),
+    });
+    let took = began.elapsed();
+    (took, std::hint::black_box(estimates).is_ok())
+}
 
 /// One estimate each of many keys that have records: time and processor time.
 pub(crate) async fn against(lookup: Option<Duration>) -> Result<()> {
@@ -28,31 +45,27 @@ pub(crate) async fn against(lookup: Option<Duration>) -> Result<()> {
             rows: rows.context("rows")?,
         };
         estimator.record(vec![contribution]).await?;
-        let asked: Vec<_> = keys
-            .iter()
-            .step_by((cells / 1_000).max(1))
+        // Some keys of a made table make no run, such as a batch that does not divide by the GPUs.
+        let asked = keys.iter().step_by((cells / KEYS / 2).max(1));
+        let asked: Vec<_> = asked
             .map(|key| (workload(key), [key.hardware]))
+            .filter(|(workload, hardware)| ask(&estimator, workload, hardware).1)
+            .take(KEYS)
             .collect();
+        ensure!(asked.len() > KEYS / 2, "{} keys make a run", asked.len());
         let mut took = Vec::with_capacity(ESTIMATES);
-        let mut answered = 0;
         let used = cpu::used()?;
-        for (workload, hardware) in asked.iter().cycle().take(ESTIMATES) {
-            let began = Instant::now();
-            let estimates = estimator.estimate(&Ask {
-                workload,
-                hardware,
-                offers: &[],
-                day: Day::today(),
-            });
-            took.push(began.elapsed());
-            answered += usize::from(std::hint::black_box(estimates).is_ok());
+        for (number, (workload, hardware)) in asked.iter().cycle().take(ESTIMATES).enumerate() {
+            // Answers are remembered, so every question is another one: the steps are as many.
+            let mut workload = workload.clone();
+            for dataset in &mut workload.datasets {
+                dataset.samples = dataset.samples.map(|samples| samples + number as u64 + 1);
+            }
+            let (time, answered) = ask(&estimator, &workload, hardware);
+            ensure!(answered, "no estimate of {workload:?}");
+            took.push(time);
         }
         let used = (cpu::used()? - used) / ESTIMATES as u32;
-        // A few keys of a made table make no run, such as a batch that does not divide by the GPUs.
-        ensure!(
-            answered * 10 > ESTIMATES * 9,
-            "{answered} of {ESTIMATES} estimates"
-        );
         took.sort_unstable();
         let us = |time: Duration| time.as_secs_f64() * 1e6;
         let ratio = lookup.map_or_else(

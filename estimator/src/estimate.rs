@@ -29,7 +29,7 @@ use crate::index::Index;
 use crate::price::{Day, PriceBook};
 pub use frontier::dominated;
 use ladder::Ladder;
-pub(crate) use learned::of as learn;
+pub(crate) use learned::{observe, of as learn};
 pub(crate) use model::Model;
 use run::Run;
 

@@ -308,6 +308,9 @@ impl Estimator {
         }
         building.refused_rows[kind as usize] += news.refused_rows;
         building.index.add(&news.rows);
+        if kind == Kind::Training && !news.everything {
+            self.learn_rows(&building.index, &news.rows);
+        }
         self.show(&building);
     }
 

@@ -160,7 +160,7 @@ fn estimate_note(note: &Note, memory: Option<Memory>) -> v1::Note {
             gpu.memory_gib(),
             needed(memory)
         ),
-        Note::FewRows => "few records: the interval is widened".to_owned(),
+        Note::FewRows => "few records: the interval is widened, and the time is drawn to what similar records say where they are of fewer than a hundred steps".to_owned(),
         Note::Replay => "the times come from the pretend device".to_owned(),
     };
     v1::Note {

@@ -4,7 +4,8 @@
 //! same family on any hardware; the ratings alone. Within a rung the candidate with the least variance wins, and
 //! a published figure carries more of it than a record. Every candidate is carried over by the ratio of
 //! [`Work`](super::work::Work), and leaves a note for each thing that differs. Of keys that nobody measured the
-//! [`model`](super::model) has a word too: the cell says what the time rests on, both together what it is.
+//! [`model`](super::model) has a word too: the cell says what the time rests on, both together what it is. Records of
+//! exactly the key count alone as soon as they are of enough steps, and are drawn to the model until then.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -46,6 +47,11 @@ const REPLAY_MS: f64 = 1_000.0;
 /// How alike the errors of the nearest cell and of the model are: both rest on the same measurements, and the model
 /// on others besides.
 const SHARED_EVIDENCE: f64 = 0.5;
+
+/// With so many steps of exactly a key nothing else is asked.
+const STEPS_ENOUGH: f64 = 100.0;
+/// Degrees of freedom of what the model says beside a key's own records.
+const MODEL_FREEDOM: f64 = 4.0;
 
 /// Where the ladder stands: what was measured here, and what was published.
 #[derive(Debug, Clone, Copy)]
@@ -110,11 +116,33 @@ impl<'a, S: Shape> Rungs<'a, S> {
     /// The time on a hardware from the best rung; `None` when there is nothing to go by.
     pub(super) fn on(&self, hardware: Hardware) -> Option<Found> {
         if let Some(exact) = self.exact(hardware) {
-            return Some(exact.on_replay(hardware));
+            return Some(self.drawn(exact, hardware).on_replay(hardware));
         }
         let nearest = self.near(hardware).or_else(|| self.far(hardware));
         let nearest = nearest.or_else(|| self.rated(hardware))?;
         Some(self.with_model(nearest, hardware).on_replay(hardware))
+    }
+
+    /// A key's own records that are few, drawn to what the model would say: the posterior of the key's time, in closed
+    /// form and the same whether the steps came in one run or in several. From [`STEPS_ENOUGH`] steps on the records
+    /// count alone.
+    fn drawn(&self, mut found: Found, hardware: Hardware) -> Found {
+        let lack = STEPS_ENOUGH / (found.observed.max(1) as f64) - 1.0;
+        let model = self.ladder.model.filter(|_| hardware.gpu.is_gpu());
+        let model = model.filter(|_| lack > 0.0);
+        let Some((model, point)) = model.zip(self.shape.point(hardware)) else {
+            return found;
+        };
+        let answer = model.predict(&point);
+        let disagreement = (found.ms.max(1e-3) / answer.ms[1].max(1e-3)).ln();
+        let near = found.variance * lack;
+        // A model that is off by several deviations knows less than it thinks: a Student-t prior.
+        let off = disagreement * disagreement / (near + answer.variance);
+        let far = answer.variance * (MODEL_FREEDOM + off) / (MODEL_FREEDOM + 1.0);
+        let share = near / (near + far);
+        found.ms = (found.ms.max(1e-3).ln() - disagreement * share).exp();
+        found.variance += near * far / (near + far);
+        found
     }
 
     /// The nearest cell's word and the model's, each by what it is worth.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use stepcast_records::{Cell, Hardware, Key, Recipe, TrainingShape};
+use stepcast_records::{Cell, Hardware, Key, Recipe, Row, TrainingShape};
 
 use super::features;
 use super::model::{Model, Observation};
@@ -30,6 +30,25 @@ pub(crate) fn of(records: &Index) -> Option<Model> {
     let mut observations = figures();
     observations.extend(cells(records));
     Model::learn(&observations)
+}
+
+/// Takes rows in that were not there when the model was learnt, one by one; `records` hold them already.
+pub(crate) fn observe(model: &mut Model, records: &Index, rows: &[Row]) {
+    for row in rows {
+        let Key::Training(key) = row.key else {
+            continue;
+        };
+        let cell = records.training(&key.shape(), key.hardware);
+        let is_news = cell.is_some_and(|cell| cell.rows() <= ROWS_MAX);
+        if is_news && key.hardware.gpu.is_gpu() {
+            let steps = f64::from(row.count);
+            model.observe(&Observation {
+                point: features::of_step(&key.shape(), key.hardware).0,
+                ln_ms: f64::from(row.avg_ms.max(1)).ln(),
+                weight: steps / (steps + STEPS_GOOD),
+            });
+        }
+    }
 }
 
 fn figures() -> Vec<Observation> {

@@ -65,6 +65,15 @@ pub(crate) struct Predicted {
     pub(crate) novelty: Novelty,
 }
 
+/// What a model thinks of a point.
+struct Thought {
+    ln_ms: f64,
+    /// Of the expectation, without the noise.
+    variance: f64,
+    /// How much a change of the logarithm of the host's part, of the arithmetic's and of the whole changes it.
+    weights: [f64; 3],
+}
+
 impl Model {
     /// Learns from measurements; `None` without any.
     pub(crate) fn learn(observations: &[Observation]) -> Option<Self> {
@@ -73,6 +82,53 @@ impl Model {
 
     /// The answer to a question.
     pub(crate) fn predict(&self, point: &Point) -> Predicted {
+        let thought = self.thought(point);
+        let novelty = self.novelty(point);
+        let deviation = (thought.variance + self.noise).sqrt();
+        let reach = self.calibration.reach(novelty);
+        let at = |reach: f64| (thought.ln_ms + reach * deviation).clamp(-20.0, 40.0).exp();
+        let wide = (reach.high - reach.low) / (2.0 * calibration::NORMAL_P90) * deviation;
+        Predicted {
+            ms: [at(reach.low), at(reach.middle), at(reach.high)],
+            variance: wide * wide,
+            novelty,
+        }
+    }
+
+    /// Takes in one more measurement: the posterior of each effect, in closed form, at the shares of host and
+    /// arithmetic that are thought now and with the effects as independent as they are kept. The deviations of priors
+    /// and noise and the calibration stay; [`Model::learn`] finds them anew.
+    pub(crate) fn observe(&mut self, seen: &Observation) {
+        let point = &seen.point;
+        let thought = self.thought(point);
+        let error = seen.ln_ms - thought.ln_ms;
+        let noise = self.noise / seen.weight.max(1e-3);
+        // An outlier weighs less, as it does where everything is learnt.
+        let off = error * error / (thought.variance + noise);
+        let noise = noise * (fit::FREEDOM + off) / (fit::FREEDOM + 1.0);
+        let whole = thought.variance + noise;
+        for feature in &point.features {
+            let slope = feature.value * thought.weights[feature.part as usize];
+            let place = match self.places.get(&feature.id) {
+                Some(&place) => place as usize,
+                None => {
+                    self.places.insert(feature.id, self.effects.len() as u32);
+                    self.effects.push(0.0);
+                    self.certainty.push(self.variances[feature.group.place()]);
+                    self.effects.len() - 1
+                }
+            };
+            let known = self.certainty[place];
+            self.effects[place] += known * slope * error / whole;
+            self.certainty[place] = known / (1.0 + known * slope * slope / noise);
+        }
+        self.recipes.insert(point.recipe);
+        self.gpus.insert(point.gpu);
+        self.pairs.insert((point.recipe, point.gpu));
+    }
+
+    /// What is thought of a question, before the noise and the calibration.
+    fn thought(&self, point: &Point) -> Thought {
         let mut sums = [point.host, point.compute, 0.0];
         let mut variances = [0.0; 3];
         for feature in &point.features {
@@ -88,17 +144,10 @@ impl Model {
         let (ln_ms, share) = joined(host, compute);
         let weights = [1.0 - share, share, 1.0];
         let each = variances.iter().zip(weights);
-        let variance = each.map(|(v, weight)| v * weight * weight).sum::<f64>() + self.noise;
-        let novelty = self.novelty(point);
-        let deviation = variance.sqrt();
-        let reach = self.calibration.reach(novelty);
-        let ln_ms = ln_ms + whole;
-        let at = |reach: f64| (ln_ms + reach * deviation).clamp(-20.0, 40.0).exp();
-        let wide = (reach.high - reach.low) / (2.0 * calibration::NORMAL_P90) * deviation;
-        Predicted {
-            ms: [at(reach.low), at(reach.middle), at(reach.high)],
-            variance: wide * wide,
-            novelty,
+        Thought {
+            ln_ms: ln_ms + whole,
+            variance: each.map(|(v, weight)| v * weight * weight).sum(),
+            weights,
         }
     }
 

@@ -126,6 +126,32 @@ fn the_middle_is_the_mean_over_steps_and_the_interval_follows_the_rows() {
     assert_eq!(mixed.rows, 80);
 }
 
+/// Records of exactly a key that are of few steps are drawn to what the model says, and are not from a hundred on.
+#[test]
+fn few_steps_of_the_key_are_drawn_to_the_model() {
+    let key = training_key("flux.dev/lora", "rtx4090");
+    let unknown = middle(estimate(&[], &example(), "rtx4090").step_ms) as f64;
+    let step = |ms: u32, steps: u32, runs: usize| {
+        let rows: Vec<Row> = (0..runs).map(|_| row(key, ms, steps)).collect();
+        let estimate = estimate(&rows, &example(), "rtx4090");
+        assert_eq!(estimate.basis, Basis::Exact);
+        middle(estimate.step_ms) as f64
+    };
+    let measured = (unknown * 1.3).round();
+    let measured_ms = stepcast_records::sample::three_digits(measured as u32);
+    let few = step(measured_ms, 20, 1);
+    let more = step(measured_ms, 20, 3);
+    assert!(few < f64::from(measured_ms) - 1.0, "{few} of {measured_ms}");
+    assert!(few < more && more < f64::from(measured_ms), "{few} {more}");
+    assert!(few > unknown, "{few} {unknown}");
+    assert_eq!(step(measured_ms, 100, 1), f64::from(measured_ms));
+    assert_eq!(step(measured_ms, 20, 5), f64::from(measured_ms));
+    // What contradicts the model by far is not drawn to it by as large a share.
+    let share = |ms: u32| (f64::from(ms) / step(ms, 20, 1)).ln() / (f64::from(ms) / unknown).ln();
+    let far = stepcast_records::sample::three_digits((unknown * 8.0) as u32);
+    assert!(share(far) < share(measured_ms) / 2.0);
+}
+
 #[test]
 fn few_records_say_so_and_a_price_of_the_book_is_for_each_gpu() {
     let one = estimate(&example_records(), &example(), "rtx4090");

@@ -17,7 +17,7 @@ const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(120);
 const COMPACT_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Between two times that everything is learnt anew, which takes a second or two of one processor. What was measured
-/// meanwhile counts as the nearest cell already.
+/// meanwhile counts as the nearest cell already, and the model has taken it in row by row.
 const LEARN_EVERY: Duration = Duration::from_secs(300);
 
 /// Every so many looks the imported prices are looked for by a list, and not only the next version of them.

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
+use stepcast_records::Row;
+
 use super::Estimator;
 use crate::estimate::{self, Model};
+use crate::index::Index;
 use crate::table::Kind;
+
+/// More new rows than this wait until everything is learnt anew: they come with a store that was just read.
+const ROWS_AT_ONCE: usize = 1_000;
 
 /// A model, and how many rows there were when it was learnt.
 pub(crate) struct Learnt {
@@ -19,8 +25,23 @@ impl Estimator {
         self.shared.model.load_full()
     }
 
-    /// Learns from all records if there are others than the last time.
-    pub(super) async fn learn_anew(&self) {
+    /// Takes a few new rows into the model, so that it need not wait until everything is learnt anew. They are in the
+    /// index already, and it is shown to others afterwards.
+    pub(super) fn learn_rows(&self, index: &Index, rows: &[Row]) {
+        let Some(learnt) = self.learnt().filter(|_| rows.len() <= ROWS_AT_ONCE) else {
+            return;
+        };
+        let mut model = learnt.model.clone();
+        estimate::observe(&mut model, index, rows);
+        let rows = learnt.rows;
+        self.shared
+            .model
+            .store(Some(Arc::new(Learnt { model, rows })));
+    }
+
+    /// Learns from all records if there are others than the last time. The [`Follower`](super::Follower) does so every
+    /// few minutes; it takes some seconds of one processor, on a thread of its own.
+    pub async fn learn_anew(&self) {
         let index = self.index();
         let rows = index.rows(Kind::Training);
         let known = self.shared.model.load().as_ref().map(|learnt| learnt.rows);

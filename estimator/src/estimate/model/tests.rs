@@ -100,6 +100,33 @@ fn one_spill_does_not_change_the_neighbours() {
 }
 
 #[test]
+fn one_measurement_more_is_the_posterior_in_closed_form() {
+    let mut model = Model::learn(&world()).expect("a model");
+    let (asked, neighbour) = (
+        point("new", "fast", "none", 2.0),
+        point("new", "fast", "none", 4.0),
+    );
+    let (before, near) = (model.thought(&asked), model.thought(&neighbour));
+    let noise = model.noise;
+    let error = noise.sqrt();
+    model.observe(&Observation {
+        point: asked.clone(),
+        ln_ms: before.ln_ms + error,
+        weight: 1.0,
+    });
+    let after = model.thought(&asked);
+    let noise =
+        noise * (fit::FREEDOM + error * error / (before.variance + noise)) / (fit::FREEDOM + 1.0);
+    // A normal prior and one normal measurement: the mean moves by its share.
+    let share = before.variance / (before.variance + noise);
+    assert!((after.ln_ms - before.ln_ms - share * error).abs() < 0.05 * error);
+    assert!(after.variance < before.variance);
+    let moved = model.thought(&neighbour).ln_ms - near.ln_ms;
+    assert!(moved > 0.0 && moved < 2.0 * error, "{moved}");
+    assert_eq!(model.predict(&asked).novelty, Novelty::Known);
+}
+
+#[test]
 fn what_is_further_away_is_less_certain() {
     let model = Model::learn(&world()).expect("a model");
     let width = |point: &Point| {
