@@ -46,7 +46,7 @@ pub enum Aim {
     Makespan,
     /// Jobs end as early as they can on average: the shortest remaining first.
     ShortestRemaining,
-    /// The least money. What is to be done by a time does not come into it yet.
+    /// The least money: a job waits for cheap hardware until it has to start to be done when it is wanted.
     Cost,
 }
 

@@ -18,6 +18,9 @@ pub(super) const LINE_LOOKED_AT: usize = 4_096;
 /// GPUs are kept for a job that was passed for so many times what it takes at least.
 const PASSED_FOR: f64 = 2.0;
 
+/// A job that is wanted by a time has to start so many times what nine in ten such runs take at most before it.
+const START_BEFORE: f64 = 1.1;
+
 /// The part of an even share of what it needs that an attempt is left in peace for.
 const PEACE: f64 = 0.2;
 
@@ -150,8 +153,14 @@ impl<'a> Look<'a> {
     pub(super) fn is_due(&self, job: &Job, left: &[Option<Left>]) -> bool {
         match due_ms(job, left) {
             LOST_MS => true,
-            due_ms => self.policy.preemption != Preemption::Priced && self.now_ms >= due_ms,
+            due_ms if self.policy.preemption != Preemption::Priced => self.now_ms >= due_ms,
+            _ => self.must_start(job, left),
         }
+    }
+
+    /// Whether a job has to start now to be done when its owner wants it.
+    pub(super) fn must_start(&self, job: &Job, left: &[Option<Left>]) -> bool {
+        start_ms(job, left).is_some_and(|ms| self.now_ms >= ms)
     }
 
     /// The running jobs: those that may yield, and then those that may not, for what they still need where they are.
@@ -276,5 +285,17 @@ pub(in crate::placement) fn due_ms(job: &Job, left: &[Option<Left>]) -> u64 {
     } else {
         0.0
     };
-    since_ms.saturating_add(super::PASSED_MAX_MS.max(own_ms as u64))
+    let passed_ms = since_ms.saturating_add(super::PASSED_MAX_MS.max(own_ms as u64));
+    start_ms(job, left).map_or(passed_ms, |ms| ms.min(passed_ms))
+}
+
+/// When a job has to start at the latest, by stamp, to be done in nine of ten cases when its owner wants it, on the fastest
+/// of what it could run on; `None` without such a wish, and where nobody can tell.
+fn start_ms(job: &Job, left: &[Option<Left>]) -> Option<u64> {
+    let by_ms = job.spec.terms.finish_by_ms?;
+    let known = left.iter().flatten().filter(|left| !left.is_guess);
+    let least_ms = known.map(|left| left.p90_ms).min_by(f64::total_cmp)?;
+    // A little before, so that it does not take a miracle.
+    let start_ms = by_ms.saturating_sub((least_ms * START_BEFORE) as u64);
+    Some(start_ms.max(LOST_MS + 1))
 }

@@ -181,8 +181,11 @@ impl<'a> Look<'a> {
     /// Gives a job the best that there is for it, whatever it is.
     pub(super) fn claim_any(&mut self, entry: &Entry<'a>, turn: &Turn) -> bool {
         let mut models: Vec<usize> = (0..self.models.len()).collect();
+        // What has to be done by a time does not wait for something cheaper.
+        let must_start = entry.runs.is_none() && self.must_start(entry.job, &entry.left);
         models.retain(|model| {
-            turn.cost[*model].is_finite() && turn.is_worth(self.policy.aim, *model)
+            let is_worth = must_start || turn.is_worth(self.policy.aim, *model);
+            turn.cost[*model].is_finite() && is_worth
         });
         models.sort_by(|a, b| turn.cost[*a].total_cmp(&turn.cost[*b]));
         models.into_iter().any(|model| self.claim(entry, model))
