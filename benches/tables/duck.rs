@@ -96,13 +96,19 @@ fn lookup(key: &TrainingKey) -> String {
          FROM training_steps WHERE recipe = '{}' AND hardware = '{}' AND resolution_mp = {:.1} AND batch_size = {} \
          AND gradient_accumulation_steps = {} AND precision = '{}' AND quantization = '{}'",
         key.recipe,
-        key.hardware,
+        hardware(key),
         key.resolution.megapixels(),
         key.batch_size,
         key.accumulation,
         key.precision,
         key.quantization,
     )
+}
+
+/// The hardware as its column has it.
+fn hardware(key: &TrainingKey) -> String {
+    let hardware = key.hardware;
+    format!("{}x{}", hardware.gpu.slug(), hardware.count)
 }
 
 async fn cost(
@@ -128,6 +134,12 @@ async fn cost(
         let theirs = duck.ask(&questions)?;
         for (ours, theirs) in ours.iter().zip(&theirs.answers) {
             ensure!(same(ours, theirs), "{ours:?} is not {theirs:?}");
+            // A look for what is not there would cost next to nothing.
+            let found = ours.first().and_then(|row| row.first()?.as_deref());
+            ensure!(
+                found.is_some_and(|first| first != "0"),
+                "nothing was found: {ours:?}"
+            );
         }
         if round > 0 {
             cost.ours.push(used);

@@ -32,7 +32,7 @@ use crate::error::Error;
 pub use answer::Answer;
 pub use catalog::{ColumnDoc, TableDoc, tables};
 use guard::Statement;
-use session::Session;
+use session::{Reach, Session};
 pub(crate) use table::View;
 
 /// The longest statement: no question about two tables needs a longer one, and what it costs to read one grows
@@ -90,12 +90,17 @@ impl Engine {
         let turn = Arc::clone(&self.turns).acquire_owned();
         let turn = timeout(TURN_WAIT, turn).await.map_err(|_| Error::Busy)?;
         let turn = turn.map_err(|_| Error::Busy)?;
-        let session = Session::new(store, Handle::current(), &self.footers, views)?;
+        let reach = Reach {
+            store: Arc::clone(store),
+            runtime: Handle::current(),
+            footers: Arc::clone(&self.footers),
+            views,
+        };
         let (answer, answered) = oneshot::channel();
         let (statement, time_max) = (statement.to_owned(), self.time_max);
         let work = move || {
             // Nobody may be waiting any more; the turn ends with the thread either way.
-            let _ = answer.send(on_this_thread(&statement, session, time_max));
+            let _ = answer.send(on_this_thread(&statement, reach, time_max));
             drop(turn);
         };
         let thread = std::thread::Builder::new()
@@ -114,12 +119,13 @@ impl Engine {
     }
 }
 
-fn on_this_thread(statement: &str, session: Session, time_max: Duration) -> Result<Answer, Error> {
+fn on_this_thread(statement: &str, reach: Reach, time_max: Duration) -> Result<Answer, Error> {
     let started = Instant::now();
     let answer = match guard::read(statement)? {
         Statement::Tables => catalog::list_tables(),
         Statement::Columns(name) => catalog::list_columns(&name)?,
-        Statement::Query(query) => {
+        Statement::Query { query, is_plain } => {
+            let session = Session::new(reach, is_plain)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build();

@@ -3,7 +3,7 @@
 //! Left out on purpose: whatever repeats, pads or replaces text, builds lists or ranges, or reads the session. Such
 //! a call can ask for gigabytes while the statement is still being planned, where no limit reaches it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
@@ -77,22 +77,31 @@ const AGGREGATE: [&str; 21] = [
     "var_pop",
 ];
 
-pub(super) fn scalar() -> Vec<Arc<ScalarUDF>> {
-    let all = SessionStateDefaults::default_scalar_functions();
-    all.into_iter()
-        .filter(|function| SCALAR.contains(&function.name()))
-        .collect()
+/// Made once: the engine's whole list is long, and each statement has a session of its own.
+pub(super) fn scalar() -> &'static [Arc<ScalarUDF>] {
+    static ALLOWED: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(|| {
+        let all = SessionStateDefaults::default_scalar_functions();
+        all.into_iter()
+            .filter(|function| SCALAR.contains(&function.name()))
+            .collect()
+    });
+    &ALLOWED
 }
 
-pub(super) fn aggregate() -> Vec<Arc<AggregateUDF>> {
-    let all = SessionStateDefaults::default_aggregate_functions();
-    all.into_iter()
-        .filter(|function| AGGREGATE.contains(&function.name()))
-        .collect()
+pub(super) fn aggregate() -> &'static [Arc<AggregateUDF>] {
+    static ALLOWED: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
+        let all = SessionStateDefaults::default_aggregate_functions();
+        all.into_iter()
+            .filter(|function| AGGREGATE.contains(&function.name()))
+            .collect()
+    });
+    &ALLOWED
 }
 
-pub(super) fn window() -> Vec<Arc<WindowUDF>> {
-    SessionStateDefaults::default_window_functions()
+pub(super) fn window() -> &'static [Arc<WindowUDF>] {
+    static ALLOWED: LazyLock<Vec<Arc<WindowUDF>>> =
+        LazyLock::new(SessionStateDefaults::default_window_functions);
+    &ALLOWED
 }
 
 /// Every name that may be called, for hints.

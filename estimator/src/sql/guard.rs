@@ -35,7 +35,11 @@ pub(super) enum Statement {
     /// `DESCRIBE` or `SHOW COLUMNS` of a table.
     Columns(String),
     /// A query, or an `EXPLAIN` of one.
-    Query(Box<Parsed>),
+    Query {
+        query: Box<Parsed>,
+        /// It reads one table, and there is no query within it.
+        is_plain: bool,
+    },
 }
 
 /// Reads a statement, and refuses it if it is not one reading statement of bounded size.
@@ -50,7 +54,7 @@ pub(super) fn read(text: &str) -> Result<Statement, Error> {
             Some("leave out everything after the first `;`"),
         ));
     }
-    match &statement {
+    let is_plain = match &statement {
         Parsed::Statement(sql) => match sql.as_ref() {
             Sql::Query(query) => check(query)?,
             Sql::ExplainTable { table_name, .. } => {
@@ -80,15 +84,20 @@ pub(super) fn read(text: &str) -> Result<Statement, Error> {
             other => return Err(only_reading(&other.to_string())),
         },
         other => return Err(only_reading(&other.to_string())),
-    }
-    Ok(Statement::Query(Box::new(statement)))
+    };
+    let query = Box::new(statement);
+    Ok(Statement::Query { query, is_plain })
 }
 
-fn check(query: &Query) -> Result<(), Error> {
+/// Refuses what costs too much; otherwise says whether the query is a plain one.
+fn check(query: &Query) -> Result<bool, Error> {
     let mut cost = Cost::default();
     match query.visit(&mut cost) {
         ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => {
+            let is_select = matches!(query.body.as_ref(), SetExpr::Select(_));
+            Ok(is_select && cost.queries_seen == 1 && cost.tables_seen <= 1)
+        }
     }
 }
 
@@ -130,6 +139,8 @@ struct Cost {
     expressions: usize,
     depth: usize,
     text_joins: usize,
+    queries_seen: usize,
+    tables_seen: usize,
 }
 
 #[derive(Default)]
@@ -166,6 +177,7 @@ impl Visitor for Cost {
             );
         }
         check_body(&query.body)?;
+        self.queries_seen += 1;
         self.queries.push(Frame {
             tables: 0,
             names: names.into_iter(),
@@ -188,6 +200,7 @@ impl Visitor for Cost {
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Error> {
+        self.tables_seen += 1;
         let name = last(relation);
         let weight = self.weights.get(&name.to_lowercase()).copied();
         if weight.is_none() && (relation.0.len() > 1 || catalog::find(&name).is_none()) {

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
@@ -37,6 +39,12 @@ impl Reads {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         (seen.0.len(), seen.1)
     }
+
+    fn note(&self, path: &Path, bytes: u64) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.0.insert(path.clone());
+        seen.1 += bytes;
+    }
 }
 
 #[async_trait]
@@ -55,11 +63,7 @@ impl ObjectStore for Reads {
         let (bytes, meta, range, attributes) = read
             .await
             .map_err(|error| Error::JoinError { source: error })??;
-        {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0.insert(path.clone());
-            seen.1 += bytes.len() as u64;
-        }
+        self.note(path, bytes.len() as u64);
         let payload = GetResultPayload::Stream(Box::pin(stream::once(async { Ok(bytes) })));
         Ok(GetResult {
             payload,
@@ -67,6 +71,19 @@ impl ObjectStore for Reads {
             range,
             attributes,
         })
+    }
+
+    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        // The store knows best whether pieces that lie near each other are read together.
+        let (store, at, ranges) = (Arc::clone(&self.store), path.clone(), ranges.to_vec());
+        let read = self
+            .runtime
+            .spawn(async move { store.get_ranges(&at, &ranges).await });
+        let pieces = read
+            .await
+            .map_err(|error| Error::JoinError { source: error })??;
+        self.note(path, pieces.iter().map(|piece| piece.len() as u64).sum());
+        Ok(pieces)
     }
 
     async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {

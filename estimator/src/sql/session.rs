@@ -11,6 +11,19 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
+use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion::optimizer::eliminate_filter::EliminateFilter;
+use datafusion::optimizer::eliminate_group_by_constant::EliminateGroupByConstant;
+use datafusion::optimizer::eliminate_limit::EliminateLimit;
+use datafusion::optimizer::optimize_projections::OptimizeProjections;
+use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
+use datafusion::optimizer::push_down_filter::PushDownFilter;
+use datafusion::optimizer::push_down_limit::PushDownLimit;
+use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as Parsed;
@@ -29,6 +42,16 @@ use crate::error::Error;
 /// step holds beside the counted memory stays small.
 const BATCH_ROWS: usize = 8_192;
 
+/// What a statement may reach, before anything is known of it.
+pub(super) struct Reach {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// Reads from the store run there.
+    pub(super) runtime: Handle,
+    /// Footers that are known from statements before.
+    pub(super) footers: Arc<FileMetadataCache>,
+    pub(super) views: Vec<View>,
+}
+
 /// Everything a statement can reach.
 pub(super) struct Session {
     context: SessionContext,
@@ -37,15 +60,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        store: &Arc<dyn ObjectStore>,
-        runtime: Handle,
-        footers: &Arc<FileMetadataCache>,
-        views: Vec<View>,
-    ) -> Result<Self, Error> {
-        let reads = Reads::new(store, runtime);
-        let caches =
-            CacheManagerConfig::default().with_file_metadata_cache(Some(Arc::clone(footers)));
+    /// For one statement; a plain one reads one table and has no query within it.
+    pub(super) fn new(reach: Reach, is_plain: bool) -> Result<Self, Error> {
+        let views = reach.views;
+        let reads = Reads::new(&reach.store, reach.runtime);
+        let caches = CacheManagerConfig::default().with_file_metadata_cache(Some(reach.footers));
         let environment = RuntimeEnvBuilder::new()
             .with_cache_manager(caches)
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY_MAX)))
@@ -64,14 +83,22 @@ impl Session {
         let parquet = &mut config.options_mut().execution.parquet;
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
+        if is_plain {
+            // Its rules have nothing to find in a second look.
+            config.options_mut().optimizer.max_passes = 1;
+        }
         // The defaults of the engine would bring table functions, file formats and factories of external tables.
-        let state = SessionStateBuilder::new()
+        let mut builder = SessionStateBuilder::new();
+        if is_plain {
+            builder = builder.with_optimizer_rules(plain_rules());
+        }
+        let state = builder
             .with_config(config)
             .with_runtime_env(environment)
             .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(functions::scalar())
-            .with_aggregate_functions(functions::aggregate())
-            .with_window_functions(functions::window())
+            .with_scalar_functions(functions::scalar().to_vec())
+            .with_aggregate_functions(functions::aggregate().to_vec())
+            .with_window_functions(functions::window().to_vec())
             .build();
         let context = SessionContext::new_with_state(state);
         let objects = views.iter().map(|view| view.files.len()).sum();
@@ -136,6 +163,25 @@ impl Session {
             elapsed: std::time::Duration::ZERO,
         })
     }
+}
+
+/// What can make a plan of one table better. The engine's other rules are about joins, unions and queries within queries;
+/// looking for these takes most of the time of planning a lookup.
+fn plain_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateLimit::new()),
+        Arc::new(PropagateEmptyRelation::new()),
+        Arc::new(PushDownLimit::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(SingleDistinctToGroupBy::new()),
+        Arc::new(EliminateGroupByConstant::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(OptimizeProjections::new()),
+    ]
 }
 
 /// The schema with texts as every reader of Arrow knows them. The engine works with views of texts, which are quicker
