@@ -23,7 +23,7 @@ use crate::index::{Index, Shelf};
 /// resolution and batch, so further ones are worse; the bound keeps a crowded shelf from costing milliseconds.
 const NEIGHBOURS_OWN: usize = 256;
 /// The same on each other shelf of the family.
-const NEIGHBOURS_OTHER: usize = 32;
+const NEIGHBOURS_OTHER: usize = 8;
 /// Shelves of relatives looked at, closest recipes first. A video family has hundreds of recipes, on every hardware.
 const RELATIVES_MAX: usize = 512;
 /// When the shape changes: batch and pixels fill a GPU that a small model left waiting. The bound on the host's part
