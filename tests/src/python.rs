@@ -33,13 +33,14 @@ impl Python {
         None
     }
 
-    /// Runs a module as a program, whatever it comes to.
+    /// Runs a module as a program in a folder, where it may leave what it likes, whatever it comes to.
     ///
     /// # Panics
     /// When it cannot be run.
     #[must_use]
-    pub fn module(&self, module: &str, arguments: &[&str]) -> std::process::Output {
+    pub fn module(&self, folder: &Path, module: &str, arguments: &[&str]) -> std::process::Output {
         Command::new(&self.0)
+            .current_dir(folder)
             .args(["-m", module])
             .args(arguments)
             .stdin(Stdio::null())

@@ -37,6 +37,7 @@ fn every_answer_is_one_that_the_document_names() {
         format!("Authorization: Bearer {token}"),
     );
     let asked = python.module(
+        ring.folder.path(),
         "schemathesis.cli",
         &[
             "run",
