@@ -257,8 +257,11 @@ impl People {
 
 /// What lets the first operator of a cluster in, as long as it has none. Every node knows the same, and it is stored
 /// nowhere; whoever is shown it can take the cluster over.
-#[must_use]
-pub fn first_operator_token(handle: &Handle) -> Option<String> {
+///
+/// Waits until this node has all that was acknowledged, for a node that has just started may not know of its operator yet.
+/// Without a leader it gives up after some seconds, with `None`.
+pub async fn first_operator_token(handle: &Handle) -> Option<String> {
+    handle.read(|_| ()).await.ok()?;
     People::new(None, false, handle.clone()).first_token()
 }
 

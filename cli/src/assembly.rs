@@ -104,7 +104,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     // Only where others come: on loopback whoever is here is let in until there is an operator.
     if !config.listen.ip().is_loopback()
         && config.access_token.is_none()
-        && let Some(token) = stepcast_api::first_operator_token(&handle)
+        && let Some(token) = stepcast_api::first_operator_token(&handle).await
     {
         greeting += &format!("first operator: stepcast user first {token} NAME\n");
     }
