@@ -3,7 +3,8 @@
 //! Jobs get their turn by the cluster's [`Policy`](crate::policy::Policy) and take what is free, or what a job that may
 //! yield holds. A job for which too little is free is passed: those behind it may start. So that it is not passed for
 //! ever, after [`PASSED_MAX_MS`] the GPUs it would have soonest are kept for it, on one worker, and nothing behind it gets
-//! them. What runs there ends, what is ahead in the queue is finite, so its turn comes.
+//! them. What runs there ends, what is ahead in the queue is finite, so its turn comes. A job that has lost its worker is not
+//! passed at all.
 
 use super::forecast::ForecastSource;
 pub use super::look::{KEPT_MAX, PASSED_MAX_MS};
