@@ -78,6 +78,15 @@ pub fn explain(
     let ahead = queue.iter().position(|other| *other == job.id);
     let held = round.ledger.held(job);
     let placement = round.run_until(job.id);
+    // What starts before it in this look may use up what its array or its team may have at a time.
+    let has_turn = placement.is_some() || round.takes_from_others(job.id);
+    let held = held.or_else(|| {
+        if has_turn {
+            None
+        } else {
+            round.ledger.held(job)
+        }
+    });
     let wording = Wording { state, job, now_ms };
     let lines = lines(&round, &wording);
     let hints = if held.is_some() {

@@ -149,6 +149,11 @@ impl<'a> Look<'a> {
             .find(|placement| placement.job == job)
     }
 
+    /// Whether running jobs have to yield for a job.
+    pub(super) fn takes_from_others(&self, job: JobId) -> bool {
+        self.wanted.iter().any(|(_, _, wants)| *wants == job)
+    }
+
     /// The waiting jobs in the order in which they would get their turn.
     pub(super) fn queue(&mut self) -> Vec<JobId> {
         match self.policy.aim {
