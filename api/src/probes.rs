@@ -14,7 +14,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use stepcast_cluster::{Handle, Health};
-use stepcast_estimator::Estimator;
+use stepcast_estimator::{Estimator, Requests};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -113,7 +113,9 @@ fn probe(verdict: Result<&'static str, String>) -> Answer {
 async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     match node.get() {
         Some((handle, estimator)) => {
-            let text = handle.metrics_text() + &estimator.stats().metrics_text();
+            let mut text = handle.metrics_text();
+            text += &estimator.stats().metrics_text();
+            text += &Requests::of_process().metrics_text();
             answer(StatusCode::OK, METRICS_TYPE, text)
         }
         None => probe(Err(STARTING.to_owned())),

@@ -58,6 +58,8 @@ pub const APPLY_DURATION_SECONDS: &str = "stepcast_apply_duration_seconds";
 pub const PLAN_DURATION_SECONDS: &str = "stepcast_plan_duration_seconds";
 /// Time from a job's coming into the queue to its placement.
 pub const QUEUE_WAIT_SECONDS: &str = "stepcast_queue_wait_seconds";
+/// How long attempts ran that succeeded, by what was expected of them when they were placed: 1 is what was expected.
+pub const ESTIMATE_ERROR_RATIO: &str = "stepcast_estimate_error_ratio";
 /// Jobs by state.
 pub const JOBS: &str = "stepcast_jobs";
 /// Waiting jobs, by what they wait for.
@@ -125,6 +127,7 @@ pub(crate) struct Metrics {
     applies: [Durations; COMMANDS.len()],
     plans: Durations,
     queue_waits: Durations,
+    estimate_errors: Durations,
 }
 
 impl Default for Metrics {
@@ -137,6 +140,7 @@ impl Default for Metrics {
             applies: Default::default(),
             plans: Durations::default(),
             queue_waits: Durations::waits(),
+            estimate_errors: Durations::ratios(),
         }
     }
 }
@@ -182,6 +186,16 @@ impl Metrics {
         self.queue_waits.add(waited);
     }
 
+    /// An attempt has succeeded that was expected to take this long.
+    pub(crate) fn ran(&self, took: Duration, expected: Duration) {
+        if !expected.is_zero() {
+            let ratio = took.as_secs_f64() / expected.as_secs_f64();
+            // A second stands for 1, and beyond a million times nothing is told apart.
+            self.estimate_errors
+                .add(Duration::from_secs_f64(ratio.min(1e6)));
+        }
+    }
+
     /// All of it in the text format that Prometheus reads.
     pub(crate) fn text(&self, moment: &Moment<'_>, state: &State) -> String {
         let mut text = Text(String::with_capacity(16 << 10));
@@ -199,6 +213,9 @@ impl Metrics {
         self.plans.write(&mut text, PLAN_DURATION_SECONDS, "");
         text.kind(QUEUE_WAIT_SECONDS, "histogram");
         self.queue_waits.write(&mut text, QUEUE_WAIT_SECONDS, "");
+        text.kind(ESTIMATE_ERROR_RATIO, "histogram");
+        self.estimate_errors
+            .write(&mut text, ESTIMATE_ERROR_RATIO, "");
         text.kind(APPLY_DURATION_SECONDS, "histogram");
         for (command, durations) in COMMANDS.iter().zip(&self.applies) {
             durations.write(

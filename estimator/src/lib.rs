@@ -27,5 +27,5 @@ pub use estimator::{
 pub use import::{Imported, Mapping, PriceFile, Refusal, Source};
 pub use index::{Index, Shelf};
 pub use price::{Day, Price, PriceBook};
-pub use store::{S3Options, StoreConfig};
+pub use store::{Requests, S3Options, StoreConfig};
 pub use table::{Compacted, Kind};

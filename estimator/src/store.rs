@@ -1,6 +1,8 @@
 //! Where the tables lie: a folder, a bucket of any S3-like store with conditional writes, or memory.
 
+mod counted;
 mod folder;
+mod requests;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use std::time::Duration;
 use url::Url;
 
 use crate::error::Error;
+use counted::Counted;
 use folder::Folder;
+pub use requests::Requests;
 
 /// A request that takes longer is given up; a healthy store answers small requests in well under a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -117,6 +121,7 @@ impl StoreConfig {
                 )));
             }
         };
+        let store: Arc<dyn ObjectStore> = Counted::new(store, Requests::of_process());
         Ok((store, url))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +39,17 @@ pub struct WorkerConfig {
     pub helper: Vec<OsString>,
     /// How long a trainer may take to save a checkpoint when the worker is asked to stop.
     pub drain_grace: Duration,
+    /// Where machines ask how the worker is; nowhere unless given.
+    pub metrics: Option<MetricsConfig>,
+}
+
+/// The port for metrics and probes.
+#[derive(Debug, Clone)]
+pub struct MetricsConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Files of the certificate and its key, in PEM. Without them it listens on loopback only.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// What a pretend device plays.
@@ -102,6 +114,7 @@ impl WorkerConfig {
             },
             helper,
             drain_grace: DRAIN_GRACE,
+            metrics: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use stepcast_records::Hardware;
 use crate::agent::Failure;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
+use crate::metrics::{Metrics, Moment};
 use crate::order::{Assignment, Handed};
 use crate::reduce::{Measures, NoSample};
 use crate::session::outbox::Outbox;
@@ -20,6 +21,7 @@ pub(crate) struct Host {
     pub(crate) outputs: PathBuf,
     pub(crate) devices: Vec<Device>,
     pub(crate) outbox: Outbox,
+    pub(crate) metrics: Metrics,
     pub(crate) wire: Box<dyn Wire>,
 }
 
@@ -49,6 +51,17 @@ pub(crate) enum Refused {
 }
 
 impl Host {
+    /// Everything measured, in the text format that Prometheus reads.
+    pub(crate) fn metrics_text(&self) -> String {
+        let (connected, reports) = self.outbox.stands();
+        self.metrics.text(&Moment {
+            connected,
+            reports,
+            // A folder that cannot be read is told by what fails because of it.
+            samples: self.state.spooled_count().unwrap_or(0),
+        })
+    }
+
     /// The devices at these positions.
     pub(crate) fn devices(&self, positions: &[u8]) -> Option<Vec<Device>> {
         positions

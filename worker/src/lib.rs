@@ -10,6 +10,7 @@ pub mod event;
 pub mod gpu;
 pub mod guard;
 mod host;
+mod metrics;
 pub mod options;
 pub mod order;
 pub mod random;
@@ -29,5 +30,6 @@ pub mod waiting;
 pub mod webhook;
 mod work;
 
+pub use self::metrics::PortError;
 pub use self::session::{Refusal, Unusable};
 pub use self::start::{Error, no_core_dumps, run, run_until};

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use stepcast_records::UsdMicros;
 
-use crate::config::{ReplayConfig, ReplayStream, WorkerConfig};
+use crate::config::{MetricsConfig, ReplayConfig, ReplayStream, WorkerConfig};
 use crate::gpu::Offer;
 
 /// A token is one line; a longer file is something else.
@@ -60,6 +61,20 @@ pub struct Options {
     /// Seconds a trainer may take to save a checkpoint when the worker is asked to stop
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     drain_seconds: u64,
+    /// Address on which /metrics, /livez and /readyz are answered, on loopback or with a certificate; nowhere unless given
+    #[arg(long, env = "STEPCAST_WORKER_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+    /// Certificate to show there, as a PEM file
+    #[arg(long, env = "STEPCAST_WORKER_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "metrics_listen"])]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, as a PEM file
+    #[arg(
+        long,
+        env = "STEPCAST_WORKER_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
     /// The program that starts trainers, in place of this one: for tests that count the starts
     #[arg(long, value_name = "PROGRAM", hide = true)]
     helper: Option<PathBuf>,
@@ -105,6 +120,7 @@ impl Options {
         };
         let program = self.helper.map_or_else(std::env::current_exe, Ok);
         let command = self.simpletuner_command;
+        let tls = self.tls_cert.zip(self.tls_key);
         Ok(WorkerConfig {
             servers,
             join_token,
@@ -122,6 +138,9 @@ impl Options {
             },
             helper: vec![program.map_err(Error::Program)?.into()],
             drain_grace: Duration::from_secs(self.drain_seconds),
+            metrics: self
+                .metrics_listen
+                .map(|listen| MetricsConfig { listen, tls }),
         })
     }
 }

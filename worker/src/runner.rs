@@ -1,7 +1,6 @@
 //! One attempt's task: gets its files, starts its trainer under a guard, passes commands down and what happens up.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,7 +14,7 @@ use crate::host::Host;
 use crate::order::{Assignment, Report};
 use crate::state_dir::AttemptRecord;
 use crate::trainer::{self, Ground};
-use crate::webhook::Receiver;
+use crate::webhook::{Lost, Receiver};
 use crate::{random, sweep};
 
 /// Commands that wait for the task. The agent sends a handful an hour; one that does not fit would be a lost kill.
@@ -261,20 +260,17 @@ async fn watch(
 
 /// Lost events are never silent.
 fn report_losses(host: &Host, epoch: Epoch, receiver: &Receiver) {
-    let counts = receiver.counts();
-    let lost = counts.events_lost.load(Ordering::Relaxed);
-    let malformed = counts.malformed.load(Ordering::Relaxed);
-    let logs = counts.logs_dropped.load(Ordering::Relaxed);
-    if lost + malformed + logs > 0 {
-        tracing::warn!(
-            epoch,
-            lost,
-            malformed,
+    let lost = receiver.counts().lost();
+    if lost != Lost::default() {
+        host.metrics.lost(lost);
+        tracing::warn!(epoch, ?lost, "webhook events were not passed on");
+        let Lost {
+            events,
             logs,
-            "webhook events were not passed on"
-        );
+            unreadable,
+        } = lost;
         let line = format!(
-            "(webhooks not passed on: {lost} events, {logs} log messages, {malformed} unreadable)"
+            "(webhooks not passed on: {events} events, {logs} log messages, {unreadable} unreadable)"
         );
         host.outbox.push(Report::Logs(epoch, vec![line]));
     }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use crate::config::WorkerConfig;
 use crate::gpu;
 use crate::host::Host;
+use crate::metrics::{Answer, Metrics, Port, PortError};
 use crate::session::{self, Refusal, Servers, Session, Unusable};
 use crate::spool;
 use crate::state_dir::{self, StateDir, private_folder};
@@ -38,6 +39,9 @@ pub enum Error {
     /// The cluster does not want it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It cannot tell how it is.
+    #[error(transparent)]
+    Metrics(#[from] PortError),
     /// The operating system does not tell when to stop.
     #[error("the signals of the operating system cannot be listened to")]
     Signals(#[source] std::io::Error),
@@ -85,6 +89,7 @@ pub fn no_core_dumps() {
 /// Runs a worker until `stop` is ready and everything it runs has ended, or until the cluster refuses it.
 pub async fn run_until(config: WorkerConfig, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let (host, servers, offer) = set_up(config)?;
+    let _told = tell(&host).await?;
     let (inputs, received) = mpsc::channel(INPUTS);
     let (news, heard) = mpsc::channel(ORDERS);
     let (spooled, stopping) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -112,6 +117,28 @@ pub async fn run_until(config: WorkerConfig, stop: impl Future<Output = ()>) -> 
         Some(Err(refusal)) => Err(refusal.into()),
         Some(Ok(())) | None => Ok(()),
     }
+}
+
+/// Answers machines that ask how the worker is, for as long as what is given back lives.
+async fn tell(host: &Arc<Host>) -> Result<Option<Task<()>>, PortError> {
+    let Some(config) = &host.config.metrics else {
+        return Ok(None);
+    };
+    let port = Port::open(config).await?;
+    tracing::info!(url = port.url(), "metrics are served");
+    let host = Arc::clone(host);
+    let answer = move |path: &str| -> Option<Answer> {
+        match path {
+            "/metrics" => Some((true, host.metrics_text())),
+            "/livez" => Some((true, "alive\n".to_owned())),
+            "/readyz" => Some(match host.outbox.stands() {
+                (true, _) => (true, "ready\n".to_owned()),
+                (false, _) => (false, "no leader is connected\n".to_owned()),
+            }),
+            _ => None,
+        }
+    };
+    Ok(Some(Task(tokio::spawn(port.serve(answer)))))
 }
 
 fn set_up(
@@ -146,6 +173,7 @@ fn set_up(
         outputs,
         devices,
         outbox: session::outbox::Outbox::default(),
+        metrics: Metrics::default(),
         wire: Box::new(Arc::clone(&servers)),
     };
     Ok((Arc::new(host), servers, offer))

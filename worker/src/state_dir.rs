@@ -242,6 +242,11 @@ impl StateDir {
         Ok(waiting)
     }
 
+    /// How many contributions wait.
+    pub fn spooled_count(&self) -> Result<usize, Error> {
+        Ok(list(&self.root.join("spool"))?.len())
+    }
+
     /// Forgets a contribution that the server has.
     pub fn unspool(&self, id: &str) -> Result<(), Error> {
         let path = self.root.join("spool").join(format!("{id}.json"));

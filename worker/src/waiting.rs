@@ -79,6 +79,16 @@ impl Waiting {
         self.ends.is_empty() && self.facts.is_empty()
     }
 
+    /// How many facts wait that must not get lost: ends, starts and checkpoints.
+    pub fn facts(&self) -> usize {
+        self.ends.len() + self.facts.len()
+    }
+
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// When an end that was said is to be said again, if nothing is added before.
     pub fn repeat_at(&self) -> Option<Instant> {
         let said = self.ends.values().filter_map(|(_, said)| *said).min();

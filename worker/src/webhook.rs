@@ -54,6 +54,28 @@ pub struct Counts {
     pub malformed: AtomicU64,
 }
 
+/// How much was not passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Events lost because the queue stayed full.
+    pub events: u64,
+    /// `log.message` events dropped because it was nearly full.
+    pub logs: u64,
+    /// Bodies that were no JSON object.
+    pub unreadable: u64,
+}
+
+impl Counts {
+    /// What was not passed on by now.
+    pub fn lost(&self) -> Lost {
+        Lost {
+            events: self.events_lost.load(Ordering::Relaxed),
+            logs: self.logs_dropped.load(Ordering::Relaxed),
+            unreadable: self.malformed.load(Ordering::Relaxed),
+        }
+    }
+}
+
 struct Shared {
     epoch: Epoch,
     token: String,

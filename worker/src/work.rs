@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, Outcome, Output, Why};
+use crate::event::Event;
 use crate::host::Host;
 use crate::order::{Assignment, Ended, Order, Report};
 use crate::reduce::Reducer;
@@ -53,6 +55,10 @@ pub(crate) struct Work {
 /// An attempt the loop knows.
 struct Known {
     assignment: Assignment,
+    /// The model of its devices, as the registry calls it.
+    gpu: Option<&'static str>,
+    /// The last step whose time was counted.
+    counted: u64,
     commands: Option<mpsc::Sender<Command>>,
 }
 
@@ -214,7 +220,10 @@ impl Work {
             max_runtime_ms: assignment.max_runtime_ms,
             reducer: Reducer::new(measures),
         };
+        let devices = self.host.devices(&assignment.devices).unwrap_or_default();
         self.attempts.entry(epoch).or_insert(Known {
+            gpu: devices.first().map(|device| device.model.slug()),
+            counted: 0,
             assignment,
             commands: None,
         });
@@ -222,9 +231,35 @@ impl Work {
     }
 
     fn handle(&mut self, input: Input) {
+        if let Input::Event(epoch, received) = &input {
+            self.measure(*epoch, &received.event);
+        }
         let now = millis(self.from.elapsed());
         for output in self.agent.handle(input, now) {
             self.act(output, now);
+        }
+        self.host.metrics.attempts(self.attempts.len());
+    }
+
+    fn measure(&mut self, epoch: Epoch, event: &Event) {
+        let metrics = &self.host.metrics;
+        metrics.event(event);
+        let Event::Step {
+            step,
+            step_ms: Some(ms),
+            ..
+        } = *event
+        else {
+            return;
+        };
+        // The trainer says a step twice when it also saves a checkpoint.
+        let known = self.attempts.get_mut(&epoch);
+        if let Some(known) = known.filter(|known| step > known.counted)
+            && let Ok(took) = Duration::try_from_secs_f64(ms / 1e3)
+            && let Some(gpu) = known.gpu
+        {
+            known.counted = step;
+            metrics.step(known.assignment.workload.recipe.name(), gpu, took);
         }
     }
 
@@ -270,13 +305,15 @@ impl Work {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         known.commands = Some(commands);
         let assignment = known.assignment.clone();
-        self.runners.spawn(runner::run(
+        let span = tracing::debug_span!("run_attempt", attempt = epoch, job = assignment.job);
+        let run = runner::run(
             Arc::clone(&self.host),
             assignment,
             until,
             receiver,
             self.inputs.clone(),
-        ));
+        );
+        self.runners.spawn(run.instrument(span));
     }
 
     /// A full queue or a finished task is no loss: the guard enforces the deadline by itself.

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use leader::{Event, Leader, PATIENCE, TOKEN, workload};
 use stepcast_proto::v1;
-use stepcast_worker::config::{ReplayStream, WorkerConfig};
+use stepcast_worker::config::{MetricsConfig, ReplayStream, WorkerConfig};
 use stepcast_worker::{Error, Refusal, run_until};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -155,6 +155,38 @@ async fn a_replayed_job_is_renewed_started_followed_ended_and_contributed() {
         0,
         "nothing waits to be handed over"
     );
+}
+
+#[tokio::test]
+async fn machines_are_told_how_it_is_while_it_works() {
+    let mut leader = Leader::start().await;
+    // The kernel gives ports in turn, so that nobody is given this one again so soon.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = free.local_addr().unwrap();
+    drop(free);
+    let worker = Worker::start(&[&leader.address], |config| {
+        config.metrics = Some(MetricsConfig { listen, tls: None });
+    });
+    leader.attached().await;
+    leader.assign(5, v1::Trainer::Replay, workload(150)).await;
+    let ended = |event| matches!(event, Event::Report(Report::Ended(_))).then_some(());
+    leader.until(ended).await;
+    let ask = |path: &str| reqwest::get(format!("http://{listen}{path}"));
+    let text = ask("/metrics").await.unwrap().text().await.unwrap();
+    let steps = "stepcast_step_duration_seconds_count{model=\"";
+    for (start, end) in [
+        (steps, "gpu=\"replay\"} 150"),
+        ("stepcast_worker_connected 1", ""),
+        ("stepcast_outbox_pending{what=\"samples\"} ", ""),
+        ("stepcast_webhook_events_total{type=\"checkpoint\"} 3", ""),
+        ("stepcast_build_info{version=", ""),
+    ] {
+        let fits = |line: &str| line.starts_with(start) && line.ends_with(end);
+        assert!(text.lines().any(fits), "{start} {end}\n{text}");
+    }
+    assert!(!text.contains("jobs/"), "no job is named: {text}");
+    assert_eq!(ask("/readyz").await.unwrap().status(), 200);
+    worker.stopped().await;
 }
 
 /// Pretend hardware only, and what a recorder can read.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
+use stepcast_scheduler::model::Outcome;
 use stepcast_scheduler::model::limits::DETAIL_BYTES_MAX;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -229,12 +230,30 @@ impl Inner {
     }
 
     async fn record(&self, epoch: Epoch, ends: bool, command: Command) {
+        let run = match &command {
+            Command::EndAttempt {
+                outcome: Outcome::Succeeded,
+                ..
+            } => self
+                .leader
+                .replicated
+                .read(|state| view::expected(state, epoch)),
+            _ => None,
+        };
         for _ in 0..TRIES {
             if self.leader.is_over() {
                 return;
             }
             let told = match self.leader.proposer.propose(command.clone(), None).await {
-                Ok(_) if ends => self.tell(|| vec![Order::Acknowledged { epoch }]),
+                Ok(_) if ends => {
+                    if let Some((since_ms, expected)) = run {
+                        let took_ms = self.leader.proposer.now_ms().saturating_sub(since_ms);
+                        self.leader
+                            .metrics
+                            .ran(Duration::from_millis(took_ms), expected);
+                    }
+                    self.tell(|| vec![Order::Acknowledged { epoch }])
+                }
                 Ok(_) => Ok(()),
                 // The state knows better: the attempt is over, or was never this worker's.
                 Err(ProposeError::Rejected(_)) if ends => {

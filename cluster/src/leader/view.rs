@@ -1,5 +1,7 @@
 //! What the duties read from the state: small copies, so that nothing holds the state while it acts.
 
+use std::time::Duration;
+
 use stepcast_records::Hardware;
 use stepcast_scheduler::ids::{AttemptNumber, Epoch, InstanceId, JobId, StagingId, WorkerId};
 use stepcast_scheduler::model::{JobSpec, Lease, WorkerState};
@@ -75,6 +77,13 @@ pub(crate) fn running(state: &State, epoch: Epoch) -> Option<Running> {
         since_ms: attempt.started_ms.unwrap_or(attempt.placed_ms),
         step: job.checkpoint_step(),
     })
+}
+
+/// Since when an attempt runs, by stamp, and how long it was expected to. Nothing for one that is over or has not begun.
+pub(crate) fn expected(state: &State, epoch: Epoch) -> Option<(u64, Duration)> {
+    let (_, attempt) = state.live_attempt(epoch)?;
+    let expected_ms = attempt.note.run_ms_p50?;
+    Some((attempt.started_ms?, Duration::from_millis(expected_ms)))
 }
 
 /// What a job asks for.

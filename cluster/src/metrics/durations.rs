@@ -27,6 +27,12 @@ const WAITS_US: [u64; BUCKETS_US.len()] = [
     86_400_000_000,
 ];
 
+/// Upper ends in millionths for how often something is another thing: from a tenth to ten times.
+const RATIOS: [u64; BUCKETS_US.len()] = [
+    100_000, 250_000, 500_000, 700_000, 800_000, 900_000, 1_000_000, 1_100_000, 1_250_000,
+    1_500_000, 2_000_000, 4_000_000, 10_000_000,
+];
+
 /// One histogram.
 #[derive(Debug)]
 pub(super) struct Durations {
@@ -46,6 +52,11 @@ impl Durations {
     /// A histogram of waits.
     pub(super) fn waits() -> Self {
         Self::of(&WAITS_US)
+    }
+
+    /// A histogram of ratios: a second stands for 1.
+    pub(super) fn ratios() -> Self {
+        Self::of(&RATIOS)
     }
 
     fn of(ends_us: &'static [u64; BUCKETS_US.len()]) -> Self {
@@ -104,6 +115,22 @@ impl Durations {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_as_long_as_expected_is_counted_at_one() {
+        let metrics = crate::metrics::Metrics::default();
+        let second = Duration::from_secs(1);
+        metrics.ran(90 * second, 90 * second);
+        metrics.ran(second, Duration::ZERO);
+        metrics.ran(Duration::MAX, second);
+        let mut text = Text(String::new());
+        metrics.estimate_errors.write(&mut text, "r", "");
+        let has = |line: &str| text.0.lines().any(|l| l == line);
+        assert!(has("r_bucket{le=\"0.9\"} 0"), "{}", text.0);
+        assert!(has("r_bucket{le=\"1\"} 1"), "{}", text.0);
+        assert!(has("r_sum 1000001"), "{}", text.0);
+        assert!(has("r_count 2"), "{}", text.0);
+    }
 
     #[test]
     fn buckets_count_everything_up_to_their_end() {

@@ -39,6 +39,12 @@ impl Outbox {
         self.lock().is_empty()
     }
 
+    /// Whether there is a connection, and how many facts wait.
+    pub(crate) fn stands(&self) -> (bool, usize) {
+        let waiting = self.lock();
+        (waiting.is_connected(), waiting.facts())
+    }
+
     /// The next report to send; waits until there is one. Cancel-safe.
     pub(crate) async fn next(&self) -> Report {
         loop {

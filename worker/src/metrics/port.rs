@@ -1,0 +1,246 @@
+//! The port on which machines ask how a worker is: `/metrics`, `/livez` and `/readyz`, one question a connection.
+//!
+//! So little is spoken that no HTTP library is needed: the first line of a request is read, the rest is not looked at.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::MetricsConfig;
+
+/// Connections at once: a scraper or two, and a person with curl.
+const CONNECTIONS: usize = 16;
+
+/// A connection is closed after this long at the latest, so that nobody can hold all of them.
+const CONNECTION_LIFE: Duration = Duration::from_secs(3);
+
+/// A port that takes no connection is tried again after this long: usually too many files are open.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Bytes of a request that are read: a scraper's has some hundred.
+const REQUEST_BYTES: usize = 8 << 10;
+
+/// Why a worker cannot tell how it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken, or not this host's.
+    #[error("metrics cannot be served on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Others could read along.
+    #[error(
+        "metrics on {0} would be readable on their way: give a certificate with --tls-cert and --tls-key, or listen on loopback"
+    )]
+    PlainText(SocketAddr),
+    /// A file of the certificate cannot be read.
+    #[error("the certificate or key in {} cannot be read", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The certificate and the key do not belong together.
+    #[error("the certificate cannot be used")]
+    Certificate(#[from] rustls::Error),
+}
+
+/// What is answered, and whether it is good news.
+pub(crate) type Answer = (bool, String);
+
+/// The open port.
+pub(crate) struct Port {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Port {
+    /// Opens it.
+    pub(crate) async fn open(config: &MetricsConfig) -> Result<Self, Error> {
+        let address = config.listen;
+        let tls = match &config.tls {
+            Some((certificate, key)) => Some(acceptor(certificate, key)?),
+            None if address.ip().is_loopback() => None,
+            None => return Err(Error::PlainText(address)),
+        };
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|source| Error::Listen { address, source })?;
+        Ok(Self { listener, tls })
+    }
+
+    /// Where it is asked.
+    pub(crate) fn url(&self) -> String {
+        let scheme = self.tls.as_ref().map_or("http", |_| "https");
+        let address = self
+            .listener
+            .local_addr()
+            .map(|address| address.to_string());
+        format!("{scheme}://{}/metrics", address.unwrap_or_default())
+    }
+
+    /// Answers by path until it is dropped.
+    pub(crate) async fn serve(
+        self,
+        answer: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
+    ) {
+        let (room, answer) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(answer));
+        let mut asked = JoinSet::new();
+        loop {
+            // A semaphore that nobody closes always has room again.
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+                return;
+            };
+            while asked.try_join_next().is_some() {}
+            let Ok((stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            };
+            let (tls, answer) = (self.tls.clone(), Arc::clone(&answer));
+            asked.spawn(async move {
+                // Whoever is too slow, or goes away, gets no answer.
+                let _ = tokio::time::timeout(CONNECTION_LIFE, hear(stream, tls, &*answer)).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Unreadable { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unreadable(certificate))?;
+    let key_of = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+    // In a build of the whole workspace more than one library of primitives is linked.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key_of)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn hear(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    answer: &impl Fn(&str) -> Option<Answer>,
+) -> std::io::Result<()> {
+    match tls {
+        None => one(stream, answer).await,
+        Some(tls) => one(tls.accept(stream).await?, answer).await,
+    }
+}
+
+/// One question and its answer.
+async fn one(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: &impl Fn(&str) -> Option<Answer>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let more = stream.read_buf(&mut request).await?;
+        if more == 0 || request.len() > REQUEST_BYTES {
+            return Ok(());
+        }
+    }
+    let (status, text) = match path(&request).map(answer) {
+        Some(Some((true, text))) => ("200 OK", text),
+        Some(Some((false, text))) => ("503 Service Unavailable", text),
+        Some(None) => ("404 Not Found", "no such path\n".to_owned()),
+        None => (
+            "405 Method Not Allowed",
+            "only GET is answered\n".to_owned(),
+        ),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        text.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// What a request gets; nothing if it wants something else.
+fn path(request: &[u8]) -> Option<&str> {
+    let line = request.split(|byte| *byte == b'\r').next()?;
+    let line = str::from_utf8(line).ok()?.strip_prefix("GET ")?;
+    let (target, _) = line.split_once(' ')?;
+    target.split('?').next()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    async fn ask(address: &str, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_path_is_answered_and_nothing_else_is() {
+        let config = MetricsConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+        };
+        let port = Port::open(&config).await.unwrap();
+        let url = port.url();
+        let address = url.strip_prefix("http://").unwrap();
+        let address = address.strip_suffix("/metrics").unwrap().to_owned();
+        let serving = tokio::spawn(port.serve(|path| match path {
+            "/metrics" => Some((true, "a 1\n".to_owned())),
+            "/readyz" => Some((false, "no leader\n".to_owned())),
+            _ => None,
+        }));
+        // As many as there is room for, and silent: each is closed in time, and then others are heard.
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(&address).await.unwrap());
+        }
+        let told = ask(&address, "GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\na 1\n"), "{told}");
+        let unready = ask(&address, "GET /readyz HTTP/1.1\r\n\r\n").await;
+        assert!(unready.starts_with("HTTP/1.1 503 "), "{unready}");
+        let none = ask(&address, "GET / HTTP/1.1\r\n\r\n").await;
+        assert!(none.starts_with("HTTP/1.1 404 "), "{none}");
+        let other = ask(&address, "POST /metrics HTTP/1.1\r\n\r\n").await;
+        assert!(other.starts_with("HTTP/1.1 405 "), "{other}");
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn what_others_can_reach_needs_a_certificate() {
+        let listen = ([0, 0, 0, 0], 0).into();
+        let refused = Port::open(&MetricsConfig { listen, tls: None }).await;
+        assert!(matches!(refused, Err(Error::PlainText(_))));
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("cert.pem");
+        let tls = Some((missing.clone(), missing));
+        let refused = Port::open(&MetricsConfig { listen, tls }).await;
+        assert!(matches!(refused, Err(Error::Unreadable { .. })));
+    }
+}
