@@ -119,6 +119,7 @@ impl<F: Follow, S: Received> Replica<F, S> {
     ) {
         let mut core = self.replicated.core.write();
         for (entry, envelope) in entries.iter().zip(envelopes) {
+            let _span = tracing::debug_span!("apply", index = entry.at.index).entered();
             let begun = Instant::now();
             let applied = core.state.apply(entry.at.index, envelope);
             self.follow.applied(&envelope.command, begun.elapsed());

@@ -12,6 +12,7 @@ use stepcast_scheduler::placement;
 use stepcast_scheduler::sooner::sooner;
 use stepcast_scheduler::{Command, RequestId, State};
 use tonic::Status;
+use tracing::Instrument;
 
 use super::ahead::{self, Ahead};
 use super::submit;
@@ -57,7 +58,8 @@ impl Jobs {
         caller: &Caller,
         request: v1::SubmitJobRequest,
     ) -> Result<v1::SubmitJobResponse, Status> {
-        submit::submit(self, caller, request).await
+        let span = tracing::debug_span!("submit_job", job = tracing::field::Empty);
+        submit::submit(self, caller, request).instrument(span).await
     }
 
     /// One job.

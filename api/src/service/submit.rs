@@ -63,6 +63,7 @@ pub(super) async fn submit(
         convert::unsubmitted(&spec)
     } else {
         let job = put(jobs, caller, id, (submission, credentials), &spec).await?;
+        tracing::Span::current().record("job", tracing::field::display(job));
         jobs.job(caller, job, &names::of_job(job), Freshness::Stale)
             .await?
     };

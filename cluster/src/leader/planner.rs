@@ -9,6 +9,7 @@ use stepcast_scheduler::model::limits::PREEMPTIONS_PER_COMMAND;
 use stepcast_scheduler::placement::{Plan, Planner};
 use stepcast_scheduler::{Command, Reply};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::context::Leader;
 use super::credentials;
@@ -75,9 +76,12 @@ async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>) -> Option<Ro
     if count == 0 {
         return Some(round);
     }
+    let command = Command::Place { placements };
+    let span = tracing::debug_span!("place", count);
     match leader
         .proposer
-        .propose(Command::Place { placements }, None)
+        .propose(command, None)
+        .instrument(span)
         .await
     {
         Ok(reply) => {
