@@ -80,6 +80,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     let node = Config {
         lease_term: config.lease_term,
         places: places(&config),
+        log_format: config.log_format,
         ..Config::new(config.data.join(NODE))
     };
     let runtime = tokio::runtime::Handle::current();
@@ -147,7 +148,7 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
         data_dir,
         peer_address: port.peer_address.clone(),
         client_address: port.client_address.clone(),
-        log_format: stepcast_cluster::LOG_FORMAT,
+        log_format: config.log_format.into(),
         store: config.store.shared(),
         staging: config.staging.shared(),
     });

@@ -82,6 +82,7 @@ impl Bare {
             Arc::clone(&parts.replicated),
             Arc::new(parts.follower(&ports.credentials)),
             From(start.incoming),
+            config.log_format,
         );
         let (consensus, opened) = consensus::Bare::new(start.begin, start.life, machine)?;
         let disk_free = Arc::new(AtomicU64::new(u64::MAX));

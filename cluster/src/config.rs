@@ -44,6 +44,9 @@ pub struct Config {
     pub snapshot_every: Duration,
     /// Entries kept in the log behind a snapshot, so that a slow follower needs no snapshot.
     pub log_tail_entries: u64,
+    /// The newest format of the log that this node goes along with: what it knows, or an older one, so that the program
+    /// before this one can still take its place.
+    pub log_format: u16,
 }
 
 impl Config {
@@ -64,6 +67,7 @@ impl Config {
             snapshot_bytes: 64 << 20,
             snapshot_every: Duration::from_secs(12 * 3600),
             log_tail_entries: 5_000,
+            log_format: stepcast_scheduler::codec::VERSION,
         }
     }
 }

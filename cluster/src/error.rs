@@ -107,6 +107,16 @@ pub enum StartError {
     /// No snapshot can be read, or one is damaged and the log does not reach back far enough.
     #[error("the snapshots cannot be used")]
     Snapshot(#[from] crate::snapshot::Error),
+    /// The log goes on in a newer format than this node is to go along with.
+    #[error(
+        "the log is in format {format}, and this node is held at format {newest}: it can go on only without that"
+    )]
+    Held {
+        /// The format of the log.
+        format: u16,
+        /// What the node goes along with.
+        newest: u16,
+    },
     /// The keys of the port for other nodes are unusable.
     #[error("the keys of this node cannot be used")]
     Credentials(#[from] crate::peers::CredentialsError),

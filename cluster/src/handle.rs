@@ -237,6 +237,11 @@ impl Handle {
         }
     }
 
+    /// The newest format of the log that this node goes along with.
+    pub fn newest_log_format(&self) -> u16 {
+        self.0.config.log_format
+    }
+
     /// Where the data is.
     pub fn data_dir(&self) -> &PathBuf {
         &self.0.config.data_dir

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use crate::config::Config;
 use crate::consensus::{Alone, Transport};
 use crate::error::StartError;
 use crate::identity::Identity;
@@ -39,10 +40,10 @@ pub(crate) struct Way {
 }
 
 impl Network {
-    /// Opens the way. Until [`Transport::attach`] nothing comes in.
+    /// Opens the way of a node with these settings. Until [`Transport::attach`] nothing comes in.
     pub(crate) fn open(
         self,
-        data_dir: &std::path::Path,
+        config: &Config,
         identity: &Identity,
         snapshots: &Snapshots,
     ) -> Result<Way, StartError> {
@@ -54,11 +55,11 @@ impl Network {
         let peers = Peers::start(PeersConfig {
             node_id: identity.node_id,
             cluster_id: identity.cluster_id,
-            credentials: Credentials::open(data_dir, identity)?,
+            credentials: Credentials::open(&config.data_dir, identity)?,
             listener: port.listener,
             peer_address: port.peer_address,
             client_address: port.client_address,
-            log_format: u32::from(stepcast_scheduler::codec::VERSION),
+            log_format: u32::from(config.log_format),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             known: identity.known(),
             snapshots: Arc::new(snapshots.clone()),

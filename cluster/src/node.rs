@@ -55,8 +55,9 @@ impl Node {
         identity.note_log(&config.data_dir)?;
         let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;
         let recovered = recover(log.load()?, &snapshots, &identity)?;
+        check_format(&recovered.state, config.log_format)?;
         let _entered = runtime.enter();
-        let way = network.open(&config.data_dir, &identity, &snapshots)?;
+        let way = network.open(&config, &identity, &snapshots)?;
         let parts = Assembly::new(
             &config,
             recovered.state,
@@ -78,6 +79,7 @@ impl Node {
                 Arc::clone(&parts.replicated),
                 Arc::new(parts.follower(&ports.credentials)),
                 Incoming(snapshots.clone()),
+                config.log_format,
             ),
             transport: Arc::clone(&way.transport),
         })?;
@@ -141,6 +143,14 @@ fn recover(
         log,
         snapshot,
     })
+}
+
+/// What a newer format has made of the state, a node that is held at an older one does not touch.
+fn check_format(state: &State, newest: u16) -> Result<(), StartError> {
+    let format = state.format();
+    (format <= newest)
+        .then_some(())
+        .ok_or(StartError::Held { format, newest })
 }
 
 /// Who belongs to a cluster in which nothing has happened yet. A node that joins begins there as well, and hears from the

@@ -97,17 +97,38 @@ pub struct Replica<F, S> {
     received: S,
     /// The term in which this node leads.
     leading: Option<u64>,
+    /// The newest format of the log that this node goes along with.
+    newest: u16,
 }
 
 impl<F: Follow, S: Received> Replica<F, S> {
-    /// Keeps this state up to date.
-    pub fn new(replicated: Arc<Replicated>, follow: Arc<F>, received: S) -> Self {
+    /// Keeps this state up to date, as long as the log is in no newer format than this.
+    pub fn new(replicated: Arc<Replicated>, follow: Arc<F>, received: S, newest: u16) -> Self {
         Self {
             replicated,
             follow,
             received,
             leading: None,
+            newest,
         }
+    }
+
+    /// A node that is held at an older format stops where a program that knows no other would stop.
+    fn read(&self, data: &[u8]) -> Result<Envelope, String> {
+        let envelope = codec::decode(data).map_err(|error| error.to_string())?;
+        let format = match envelope.command {
+            Command::Barrier { version } => version.max(envelope.version),
+            _ => envelope.version,
+        };
+        self.goes_along(format)?;
+        Ok(envelope)
+    }
+
+    fn goes_along(&self, format: u16) -> Result<(), String> {
+        let newest = self.newest;
+        (format <= newest).then_some(()).ok_or_else(|| {
+            format!("it is written in format {format}, and this node is held at format {newest}")
+        })
     }
 
     fn apply_some(
@@ -155,7 +176,7 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
         let mut envelopes = Vec::with_capacity(entries.len());
         let mut unreadable = Ok(());
         for entry in entries {
-            match codec::decode(&entry.data) {
+            match self.read(&entry.data) {
                 Ok(envelope) => envelopes.push(envelope),
                 // What came before it was committed and can be read here all the same.
                 Err(error) => {
@@ -189,6 +210,7 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
 
     fn install(&mut self, at: Position, members: &Members) -> Result<(), String> {
         let state = self.received.take(at)?;
+        self.goes_along(state.format())?;
         let old = {
             let mut core = self.replicated.core.write();
             core.members.clone_from(members);

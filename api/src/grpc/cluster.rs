@@ -261,7 +261,7 @@ fn nodes(handle: &Handle, status: &NodeStatus) -> Vec<v1::ClusterNode> {
                 None => String::new(),
             },
             log_format: match seen {
-                _ if me => stepcast_scheduler::codec::VERSION.into(),
+                _ if me => handle.newest_log_format().into(),
                 Some(seen) => seen.log_format.unwrap_or(0),
                 None => 0,
             },

@@ -79,6 +79,9 @@ pub(crate) struct Server {
     /// Seconds that a worker may run an attempt after its last renewal; 30 unless given
     #[arg(long, value_name = "SECONDS", global = true)]
     lease_seconds: Option<String>,
+    /// Keep the log in this older format, so that an upgrade can be undone
+    #[arg(long, value_name = "FORMAT", global = true)]
+    hold_format: Option<String>,
     /// The settings file; /etc/stepcast/server.toml unless given
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -146,6 +149,7 @@ impl Server {
             context.common.access_token_file.clone(),
             self.allow_plain_text.then(|| "true".to_owned()),
             self.lease_seconds.clone(),
+            self.hold_format.clone(),
         ];
         Ok(SETTINGS
             .iter()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_scheduler::{Command, codec};
+use stepcast_scheduler::Command;
 
 use super::context::Leader;
 use crate::consensus::{Change, ChangeError, NodeProgress, Sending};
@@ -99,21 +99,20 @@ fn tell(change: &Change, outcome: Result<Members, ChangeError>) {
     }
 }
 
-/// Once every member reads the format that this node would write, nobody who does not may join or come back.
+/// Once every member goes along with the newest format that this node does, nobody who does not may join or come back.
 async fn raise_format(leader: &Leader, members: &Members) {
     let format = leader.replicated.read(stepcast_scheduler::State::format);
-    let me = leader.node_id;
+    let (me, version) = (leader.node_id, leader.config.log_format);
     let reads = |node| {
         node == me
             || leader
                 .transport
                 .log_format(node)
-                .is_some_and(|newest| newest >= u32::from(codec::VERSION))
+                .is_some_and(|known| known >= u32::from(version))
     };
-    if format >= codec::VERSION || !members.ids().all(reads) {
+    if format >= version || !members.ids().all(reads) {
         return;
     }
-    let version = codec::VERSION;
     match leader
         .proposer
         .propose(Command::Barrier { version }, None)

@@ -158,3 +158,45 @@ async fn a_newer_snapshot_is_refused_and_left_for_the_newer_program() {
     }
     assert_eq!(files(), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_held_writes_as_before_and_goes_no_further() {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(World::default()));
+    let older = codec::VERSION - 1;
+    let held = || stepcast_cluster::Config {
+        log_format: older,
+        ..config(dir.path())
+    };
+    let node = Node::start(held(), world.ports()).unwrap();
+    assert!(node.leading().await);
+    until("the format before", || {
+        node.read_stale(State::format) == older
+    })
+    .await;
+    let job = submit(&node, 1).await;
+    node.shutdown().await;
+    let written = formats(dir.path());
+    assert!(written.iter().all(|(_, format)| *format <= older));
+
+    // It can be held again, and once it is not, there is no way back.
+    let node = Node::start(held(), world.ports()).unwrap();
+    assert!(node.leading().await);
+    assert_eq!(node.read_stale(State::format), older);
+    node.shutdown().await;
+    start(config(dir.path()), &world).await.shutdown().await;
+    let node = Node::start(held(), world.ports()).unwrap();
+    let why = stopped(&node).await;
+    let expected = format!(
+        "format {}, and this node is held at format {older}",
+        codec::VERSION
+    );
+    assert!(why.contains(&expected), "{why}");
+    assert!(node.read_stale(|state| state.job(job).is_some()));
+    node.shutdown().await;
+
+    let node = start(config(dir.path()), &world).await;
+    node.snapshot_now().await.unwrap();
+    node.shutdown().await;
+    let refused = Node::start(held(), world.ports());
+    assert!(matches!(refused, Err(StartError::Held { .. })));
+}

@@ -114,6 +114,13 @@ pub(crate) const SETTINGS: &[Known] = &[
         doc: "Seconds that a worker may run an attempt after its last renewal, 3 to 600. Longer survives longer pauses of \
               the server or the network, shorter notices a dead worker sooner.",
     },
+    Known {
+        name: "hold_format",
+        variable: "STEPCAST_HOLD_FORMAT",
+        default: None,
+        doc: "Keeps the log in this format, an older one than the program knows, so that an upgrade can be undone: give it to every \
+              node, and take it away to have what is new.",
+    },
 ];
 
 /// A shorter lease would end between two renewals on a busy host; a longer one leaves GPUs idle after a worker's death.
@@ -150,6 +157,8 @@ pub(crate) struct ServerConfig {
     pub(crate) allow_plain_text: bool,
     /// How long a worker may run an attempt after its last renewal.
     pub(crate) lease_term: Duration,
+    /// The newest format of the log that it goes along with.
+    pub(crate) log_format: u16,
 }
 
 /// A place for data that all nodes of a cluster share.
@@ -259,6 +268,7 @@ pub(super) fn read(settings: &[Setting], token: Option<String>) -> Result<Server
             .transpose()?,
         allow_plain_text,
         lease_term: Duration::from_secs(lease_seconds),
+        log_format: values.hold_format()?,
     };
     if config.join.is_some() && !(config.store.chosen && config.staging.chosen) {
         return Err(Failure::usage(
@@ -300,6 +310,19 @@ impl Values<'_> {
             )),
             address => Ok(address),
         }
+    }
+
+    fn hold_format(&self) -> Result<u16, Failure> {
+        let newest = u16::try_from(stepcast_cluster::LOG_FORMAT).unwrap_or(u16::MAX);
+        let Some(text) = self.get("hold_format") else {
+            return Ok(newest);
+        };
+        let format = text
+            .parse::<u16>()
+            .ok()
+            .filter(|format| (1..=newest).contains(format));
+        let why = format!("write a number from 1 to {newest}");
+        format.ok_or_else(|| self.wrong("hold_format", &why))
     }
 
     fn client_address(&self) -> Result<Option<String>, Failure> {
@@ -402,6 +425,16 @@ mod tests {
         let config = read(&given(&shared), Some("T".to_owned())).expect("usable");
         let token = config.join.expect("joins").token();
         assert_eq!(token.expect("given"), "T");
+    }
+
+    #[test]
+    fn the_log_is_held_at_a_format_that_is_known() {
+        let held = |text| given(&[("hold_format", text)]);
+        let config = read(&held("1"), None).expect("usable");
+        assert_eq!(config.log_format, 1);
+        for text in ["0", "99", "newest"] {
+            assert!(read(&held(text), None).is_err(), "{text}");
+        }
     }
 
     #[test]
