@@ -35,6 +35,9 @@ use crate::watch::WatchError;
 /// At a shutdown, what is under way may finish for this long.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// A disk that has not said by then how a file is, is not waited for.
+const SAID_WITHIN: Duration = Duration::from_millis(200);
+
 /// A running node. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle(pub(crate) Arc<Inner>);
@@ -175,6 +178,7 @@ impl Handle {
             term: role.term,
             leader: role.leader,
             leading: leader.is_some(),
+            led_for: leader.as_ref().map(|leader| leader.led_for()),
             voters: members.voters.iter().copied().collect(),
             members,
             followers: inner.consensus.followers(),
@@ -195,6 +199,14 @@ impl Handle {
         let snapshotter = Arc::clone(&self.0.snapshotter);
         let taken = spawn_blocking(move || snapshotter.take_to_send()).await;
         taken.unwrap_or(Err(snapshot::Error::Closed))
+    }
+
+    /// Bytes of the newest snapshot on disk and how old it is; nothing without one, or when the disk does not say so soon.
+    pub async fn newest_snapshot(&self) -> Option<(u64, Duration)> {
+        let snapshotter = Arc::clone(&self.0.snapshotter);
+        let found = spawn_blocking(move || snapshotter.snapshots.newest_file());
+        let found = tokio::time::timeout(SAID_WITHIN, found).await;
+        found.ok()?.ok()?.ok()?
     }
 
     /// Everything measured, in the text format that Prometheus reads.

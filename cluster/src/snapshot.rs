@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use stepcast_scheduler::{Restoring, State, View};
@@ -205,6 +206,19 @@ impl Snapshots {
     pub fn newest_at(&self) -> Result<Option<Position>, Error> {
         let files = self.files_called("snapshot")?;
         Ok(files.iter().rev().find_map(|file| position_of(file)))
+    }
+
+    /// Size and age of the newest snapshot's file.
+    pub fn newest_file(&self) -> Result<Option<(u64, Duration)>, Error> {
+        let files = self.files_called("snapshot")?;
+        let Some(path) = files.last() else {
+            return Ok(None);
+        };
+        let of = |source| io_error(path, source);
+        let about = fs::metadata(path).map_err(of)?;
+        // A clock that was set back makes it new.
+        let age = about.modified().map_err(of)?.elapsed().unwrap_or_default();
+        Ok(Some((about.len(), age)))
     }
 
     /// Writes a snapshot, durably and all or nothing, and removes all but the newest two.

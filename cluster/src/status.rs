@@ -1,5 +1,7 @@
 //! What a node says about itself.
 
+use std::time::Duration;
+
 use crate::consensus::NodeProgress;
 use crate::members::Members;
 
@@ -16,6 +18,8 @@ pub struct NodeStatus {
     pub leader: Option<u64>,
     /// Whether this node leads and has applied an entry of its own term, so that it answers for the whole cluster.
     pub leading: bool,
+    /// For how long it has; nothing on a node that does not.
+    pub led_for: Option<Duration>,
     /// Nodes that vote.
     pub voters: Vec<u64>,
     /// Everybody who belongs to the cluster, and where they are, as of the newest applied entry.

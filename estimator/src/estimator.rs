@@ -291,6 +291,12 @@ impl Estimator {
         }
     }
 
+    /// Why the last look at the store failed; `None` when it did not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.building().trouble.clone()
+    }
+
     /// The store under the prefix that the tables share.
     pub(crate) fn prefixed(&self) -> &dyn ObjectStore {
         self.shared.prefixed.as_ref()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use stepcast_cluster::consensus::ChangeError;
 use stepcast_cluster::{Handle, Health, NodeStatus, ProposeError};
+use stepcast_estimator::Requests;
 use stepcast_proto::v1;
 use stepcast_proto::v1::cluster_service_server::ClusterService;
 use stepcast_scheduler::accounts::{AccountChange, Action, Actor};
@@ -44,6 +45,7 @@ impl ClusterService for Cluster {
         let jobs = handle.read_stale(stepcast_scheduler::State::job_counts);
         let nodes = nodes(handle, &status);
         let (health, detail) = health(status.health);
+        let snapshot = handle.newest_snapshot().await;
         Ok(Response::new(v1::GetClusterStatusResponse {
             node_id: status.node_id,
             cluster_id: status.cluster_id,
@@ -66,6 +68,13 @@ impl ClusterService for Cluster {
             nodes,
             log_format: status.log_format.into(),
             up_seconds: self.0.began.elapsed().as_secs(),
+            leading_seconds: status.led_for.map(|led_for| led_for.as_secs()),
+            snapshot_bytes: snapshot.map(|(bytes, _)| bytes),
+            snapshot_age_seconds: snapshot.map(|(_, age)| age.as_secs()),
+            store_trouble: self.0.estimator.trouble().unwrap_or_default(),
+            store_put_p95_us: Requests::of_process()
+                .put_p95()
+                .map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX)),
         }))
     }
 

@@ -10,16 +10,16 @@ use tempfile::TempDir;
 use crate::support::{Process, Said, alone, example, http, program, until};
 
 /// One server of the cluster.
-struct Node {
-    address: String,
+pub(crate) struct Node {
+    pub(crate) address: String,
     peers: String,
     metrics: String,
     process: Process,
 }
 
 /// Servers that share a folder, and calls that go to them.
-struct Cluster {
-    folder: TempDir,
+pub(crate) struct Cluster {
+    pub(crate) folder: TempDir,
     nodes: Vec<Node>,
 }
 
@@ -68,7 +68,7 @@ impl Node {
 }
 
 impl Cluster {
-    fn of(count: usize) -> Self {
+    pub(crate) fn of(count: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let founder = Node::start(&folder, "n1", &PLACES);
         let mut cluster = Self {
@@ -106,7 +106,7 @@ impl Cluster {
         command.output().unwrap().into()
     }
 
-    fn call(&self, arguments: &[&str]) -> Said {
+    pub(crate) fn call(&self, arguments: &[&str]) -> Said {
         self.call_at(&self.addresses(), arguments)
     }
 
@@ -118,16 +118,16 @@ impl Cluster {
         self.ask(&["cluster", "status", "--json"])
     }
 
-    fn leader(&self) -> u64 {
+    pub(crate) fn leader(&self) -> u64 {
         until(|| self.status()["leader_id"] != 0);
         self.status()["leader_id"].as_u64().unwrap()
     }
 
-    fn node(&self, id: u64) -> &Node {
+    pub(crate) fn node(&self, id: u64) -> &Node {
         &self.nodes[usize::try_from(id).unwrap() - 1]
     }
 
-    fn kill(&mut self, id: u64) {
+    pub(crate) fn kill(&mut self, id: u64) {
         let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
         node.process.0.kill().unwrap();
         node.process.0.wait().unwrap();
@@ -165,6 +165,7 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
         (&status["can_lose"], &status["leading"]),
         (&1.into(), &true.into())
     );
+    assert!(status["leading_seconds"].is_u64(), "{status}");
     assert_eq!(
         roles(&status)
             .iter()
@@ -186,6 +187,10 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     assert!(metrics.contains("stepcast_raft_voters 3\n"), "{metrics}");
     assert!(
         metrics.contains("stepcast_peer_reachable{node=\""),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("stepcast_object_store_requests_total{operation=\""),
         "{metrics}"
     );
     assert!(cluster.node(follower).probe("/readyz").ends_with("ready\n"));
@@ -306,6 +311,8 @@ fn a_backup_is_whole_and_becomes_another_cluster() {
     assert_eq!(cluster.jobs(&other.address, &[]), [job]);
     let status = cluster.call_at(&other.address, &["cluster", "status", "--json"]);
     let status = status.json();
+    assert!(status["snapshot_bytes"].as_u64() > Some(0), "{status}");
+    assert!(status["snapshot_age_seconds"].is_u64(), "{status}");
     assert_eq!(status["voters"].as_array().unwrap().len(), 1);
     assert_ne!(status["cluster_id"], cluster.status()["cluster_id"]);
 

@@ -40,6 +40,8 @@ pub(crate) struct Leader {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Sessions,
     pub(crate) leases: Mutex<Leases>,
+    /// When it began, by the monotonic clock.
+    began: Duration,
     over: AtomicBool,
 }
 
@@ -64,6 +66,7 @@ impl Leader {
             metrics: parts.metrics,
             sessions: Sessions::default(),
             leases: Mutex::new(leases),
+            began: now,
             over: AtomicBool::new(false),
         }
     }
@@ -71,6 +74,11 @@ impl Leader {
     /// The leader's monotonic time.
     pub(crate) fn now(&self) -> Duration {
         self.ports.clock.monotonic()
+    }
+
+    /// For how long it has led.
+    pub(crate) fn led_for(&self) -> Duration {
+        self.now().saturating_sub(self.began)
     }
 
     /// What is expected and measured, as of now.

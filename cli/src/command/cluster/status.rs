@@ -169,9 +169,13 @@ impl View {
 
     fn show(&self, context: &Context) -> Result<(), Failure> {
         let (output, whole) = (&context.output, &self.whole);
-        let leads = match whole.leader_id {
-            0 => "nobody leads".to_owned(),
-            leader => format!("n{leader} leads"),
+        let leads = match (whole.leader_id, whole.leading_seconds) {
+            (0, _) => "nobody leads".to_owned(),
+            (leader, Some(seconds)) => {
+                format!("n{leader} has led for {}", time::rough_span(seconds as f64))
+            }
+            // Another node, or an older version, does not say.
+            (leader, None) => format!("n{leader} leads"),
         };
         let losses = match self.spare() {
             Some(spare) => format!("can lose {}", counted(spare, "node", "nodes")),
@@ -186,22 +190,49 @@ impl View {
         output.table(&self.table())?;
         output.say("");
         output.say(format!(
-            "  snapshot {}   {}   disk {} free   privacy {}",
-            count(whole.snapshot_index),
+            "  {}   {}   disk {} free   privacy {}",
+            self.snapshot(),
             counted(u64::from(whole.sessions), "worker", "workers"),
             bytes(whole.disk_free_bytes),
             whole.privacy_mode
         ));
         output.say(format!(
-            "  jobs: {} pending, {} running, {} ended",
+            "  jobs: {} pending, {} running, {} ended{}",
             count(whole.jobs_pending),
             count(whole.jobs_running),
-            count(whole.jobs_ended)
+            count(whole.jobs_ended),
+            self.tables()
         ));
         for line in self.remarks() {
             output.marked(Mark::Look, Tone::Warn, line);
         }
         Ok(())
+    }
+
+    /// The newest snapshot, with its size and age where they are known.
+    fn snapshot(&self) -> String {
+        let (whole, index) = (&self.whole, self.whole.snapshot_index);
+        match (index, whole.snapshot_bytes, whole.snapshot_age_seconds) {
+            (0, ..) => "no snapshot yet".to_owned(),
+            (index, Some(size), Some(age)) => format!(
+                "snapshot {} ({}, {} ago)",
+                count(index),
+                bytes(size),
+                time::rough_span(age as f64)
+            ),
+            (index, ..) => format!("snapshot {}", count(index)),
+        }
+    }
+
+    /// How the store of the tables does, as far as that is known.
+    fn tables(&self) -> String {
+        match self.whole.store_put_p95_us {
+            _ if !self.whole.store_trouble.is_empty() => {
+                format!("   tables {}", Tone::Bad.paint("not reachable"))
+            }
+            Some(us) => format!("   tables ok (put p95 {})", milliseconds(us)),
+            None => String::new(),
+        }
     }
 
     fn table(&self) -> Table {
@@ -288,6 +319,13 @@ impl View {
             if let Some(own) = own.filter(|own| !own.detail.is_empty()) {
                 lines.push(format!("n{id}: {}", own.detail));
             }
+            if let Some(own) = node
+                .own
+                .as_ref()
+                .filter(|own| !own.store_trouble.is_empty())
+            {
+                lines.push(format!("n{id}: the tables: {}", own.store_trouble));
+            }
             let version = node.version();
             if !version.is_empty() && version != self.whole.version {
                 lines.push(format!(
@@ -308,10 +346,13 @@ impl View {
             "term": whole.term,
             "leader_id": whole.leader_id,
             "leading": whole.leading,
+            "leading_seconds": whole.leading_seconds,
             "voters": whole.voters,
             "commit_index": whole.commit_index,
             "applied_index": whole.applied_index,
             "snapshot_index": whole.snapshot_index,
+            "snapshot_bytes": whole.snapshot_bytes,
+            "snapshot_age_seconds": whole.snapshot_age_seconds,
             "sessions": whole.sessions,
             "disk_free_bytes": whole.disk_free_bytes,
             "health": whole.health,
@@ -319,6 +360,8 @@ impl View {
             "version": whole.version,
             "log_format": whole.log_format,
             "privacy_mode": whole.privacy_mode,
+            "store_trouble": whole.store_trouble,
+            "store_put_p95_us": whole.store_put_p95_us,
             "jobs_pending": whole.jobs_pending,
             "jobs_running": whole.jobs_running,
             "jobs_ended": whole.jobs_ended,
@@ -400,6 +443,21 @@ mod tests {
             Some(0),
             "two that vote can lose nobody"
         );
+    }
+
+    #[test]
+    fn what_an_older_node_does_not_say_is_left_out() {
+        let mut view = view(vec![node(1, "VOTER", true)]);
+        view.whole.snapshot_index = 18_000;
+        assert_eq!(
+            (view.snapshot(), view.tables()),
+            ("snapshot 18,000".to_owned(), String::new())
+        );
+        view.whole.snapshot_bytes = Some(1_200_000);
+        view.whole.snapshot_age_seconds = Some(10_800);
+        view.whole.store_put_p95_us = Some(84_000);
+        assert_eq!(view.snapshot(), "snapshot 18,000 (1.2 MB, 3h 00m ago)");
+        assert_eq!(view.tables(), "   tables ok (put p95 84 ms)");
     }
 
     #[test]
