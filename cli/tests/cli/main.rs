@@ -4,6 +4,8 @@
 mod authority;
 mod canary;
 mod commands;
+mod dev;
+mod failover;
 mod nodes;
 mod open;
 mod openapi;

@@ -1,0 +1,52 @@
+//! `stepcast dev --nodes 3`: a cluster on one machine that runs a job and leaves nothing running.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Process, Said, example, program};
+
+#[test]
+fn three_nodes_on_one_machine_run_a_job_and_end_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = program(folder.path())
+        .args(["dev", "--nodes", "3", "--listen", "127.0.0.1:0"])
+        .args(["--replay", "1", "--replay-speed", "0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Process)
+        .unwrap();
+    let mut lines = BufReader::new(dev.0.stderr.take().unwrap()).lines();
+    let addresses = loop {
+        let line = lines.next().expect("it starts").unwrap();
+        if let Some((_, rest)) = line.split_once("3 servers, one cluster, on ") {
+            let (addresses, _) = rest.split_once(", data in ").unwrap();
+            break addresses.replace(", ", ",");
+        }
+    };
+    // What it goes on saying must not fill a pipe.
+    let saying = std::thread::spawn(move || lines.map_while(Result::ok).count());
+    let call = |arguments: &[&str]| -> Said {
+        let mut command = program(folder.path());
+        command.env("STEPCAST_SERVER", &addresses).args(arguments);
+        command.output().unwrap().into()
+    };
+    let status = call(&["cluster", "status", "--json"]).json();
+    assert_eq!(status["voters"].as_array().unwrap().len(), 3);
+    let path = example();
+    let path = path.to_str().unwrap();
+    let run = ["submit", path, "--yes", "--trainer", "replay", "--wait"];
+    let told = call(&run).ok();
+    assert!(told.contains("running -> succeeded"), "{told}");
+
+    kill_process(Pid::from_child(&dev.0), Signal::INT).unwrap();
+    assert_eq!(dev.0.wait().unwrap().code(), Some(130));
+    for address in addresses.split(',') {
+        let address = address.strip_prefix("http://").unwrap();
+        assert!(TcpStream::connect(address).is_err(), "{address} is open");
+    }
+    saying.join().unwrap();
+}
