@@ -181,6 +181,9 @@ impl Servers {
             self.forget_leader();
             self.history
                 .trouble(&format!("{what}: {:?} without a word", status.code()));
+            // A connection on which many calls were given up, since its server stood still, is closed by the HTTP library.
+            let given_up = status.code() == Code::ResourceExhausted
+                && status.message().starts_with("h2 protocol error");
             // What a connection that does not come about or is cut in the middle of an answer looks like.
             let cut = matches!(
                 status.code(),
@@ -190,7 +193,7 @@ impl Servers {
                     | Code::Unknown
                     | Code::Internal
             );
-            if !cut {
+            if !cut && !given_up {
                 self.history.wrong(format!("{what}: {status:?}"));
             }
             return Trouble::Unknown;

@@ -41,7 +41,10 @@ const ACCESS_TOKEN: &str = "people-of-the-cluster-test";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at a node.
-const LOOK: Duration = Duration::from_millis(25);
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
+
+/// Names the program of the version before, where it is another one.
+const OLDER: &str = "STEPCAST_CLUSTER_OLDER";
 
 /// One server.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Node {
     pub(crate) process: Option<Process>,
     /// Whether it belongs to the cluster: it was let in and not taken out.
     pub(crate) member: bool,
+    /// Whether it is started as the version before.
+    pub(crate) older: bool,
     pub(crate) disk: Option<Disk>,
     data: PathBuf,
     /// Through whom it joined; the founder through nobody.
@@ -74,6 +79,8 @@ pub(crate) struct Cluster {
     pub(crate) wires: Wires,
     pub(crate) servers: Servers,
     pub(crate) trainers: Arc<Trainers>,
+    /// Whether nodes that are let in from now on are of the version before.
+    pub(crate) older: bool,
     history: History,
     folder: Option<TempDir>,
     random: Random,
@@ -92,6 +99,7 @@ impl Cluster {
             wires,
             servers: Servers::new(token, history.clone()),
             trainers: Trainers::listen().await,
+            older: false,
             history: history.clone(),
             folder: Some(folder),
             random: random.fork(),
@@ -142,13 +150,15 @@ impl Cluster {
     fn node_command(&self, number: usize) -> Command {
         let node = &self.nodes[number - 1];
         let place = &node.place;
+        let other = std::env::var(OLDER).ok().filter(|_| node.older);
+        let program = other.as_deref().unwrap_or(STEPCAST);
         let mut command = match &place.namespace {
             Some(name) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", name, STEPCAST]);
+                command.args(["netns", "exec", name, program]);
                 command
             }
-            None => Command::new(STEPCAST),
+            None => Command::new(program),
         };
         let lease = LEASE.as_secs().to_string();
         command
@@ -174,6 +184,10 @@ impl Cluster {
             command
                 .args(["--join", peer, "--join-token-file"])
                 .arg(token);
+        }
+        if node.older && other.is_none() {
+            let before = stepcast_cluster::LOG_FORMAT - 1;
+            command.args(["--hold-format", &before.to_string()]);
         }
         if self.wires.needs_access_token() {
             let file = self.path("access");

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::crowd::join;
 use crate::faults::serves;
 use crate::history::History;
 use crate::people::People;
 use crate::proxy::{Network, Party};
 use crate::random::SharedRandom;
 use crate::wires::Wires;
-use crate::{ALONE, begin, join, verdict};
+use crate::{ALONE, begin, verdict};
 
 /// Between two looks whether something was found.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,7 +38,7 @@ async fn stale_reads_are_found() {
     cluster.wires.isolate(follower, &nodes);
     let found = async {
         loop {
-            let (wrong, _) = verdict::of(&history, &[], &[]);
+            let wrong = verdict::of(&history, &[], &[]).wrong();
             // Everything that is said here is about what callers saw, for nobody has asked which jobs there are.
             if let Some(wrong) = wrong.into_iter().find(|wrong| wrong.contains("no order")) {
                 return wrong;

@@ -8,6 +8,7 @@ use stepcast_tests::random::Random;
 use crate::cluster::{Cluster, PATIENCE};
 use crate::history::History;
 use crate::proxy::{Link, Party};
+use crate::verdict::by_kind;
 use crate::wires::Wires;
 
 /// How long a fault lasts: from shorter than an election to longer than several.
@@ -54,29 +55,66 @@ pub(crate) enum Fault {
     SlowDisk,
 }
 
-/// Every kind with its name, and how often it comes.
-const KINDS: [(Fault, &str, u64); 21] = [
-    (Fault::KillLeader, "kill-leader", 4),
-    (Fault::KillNode, "kill-node", 3),
-    (Fault::KillAllNodes, "kill-all-nodes", 1),
-    (Fault::KillWorker, "kill-worker", 2),
-    (Fault::PauseLeader, "pause-leader", 3),
-    (Fault::PauseNode, "pause-node", 1),
-    (Fault::PauseWorker, "pause-worker", 2),
-    (Fault::IsolateLeader, "isolate-leader", 3),
-    (Fault::CutOneWay, "cut-one-way", 3),
-    (Fault::Split, "split", 3),
-    (Fault::CutWorker, "cut-worker", 1),
-    (Fault::SlowLinks, "slow-links", 1),
-    (Fault::LossyLinks, "lossy-links", 2),
-    (Fault::NarrowLinks, "narrow-links", 1),
-    (Fault::ResetLinks, "reset-links", 2),
-    (Fault::Transfer, "transfer", 2),
-    (Fault::RollingRestart, "rolling-restart", 1),
-    (Fault::ReplaceNode, "replace-node", 1),
-    (Fault::FullDisk, "full-disk", 1),
-    (Fault::FrozenDisk, "frozen-disk", 2),
-    (Fault::SlowDisk, "slow-disk", 1),
+/// What belongs together: even a short run has one of each family, as far as it can be done there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    Kill,
+    Stop,
+    Partition,
+    Isolation,
+    BadNetwork,
+    Transfer,
+    RollingRestart,
+    Membership,
+    SlowDisk,
+    FullDisk,
+}
+
+impl Family {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9",
+            Self::Stop => "SIGSTOP",
+            Self::Partition => "partition",
+            Self::Isolation => "leader isolated",
+            Self::BadNetwork => "bad network",
+            Self::Transfer => "leadership transferred",
+            Self::RollingRestart => "rolling restart",
+            Self::Membership => "members changed",
+            Self::SlowDisk => "slow or frozen disk",
+            Self::FullDisk => "full disk",
+        }
+    }
+}
+
+/// Every kind with its name and family, and how often it comes.
+const KINDS: [(Fault, &str, Family, u64); 21] = [
+    (Fault::KillLeader, "kill-leader", Family::Kill, 4),
+    (Fault::KillNode, "kill-node", Family::Kill, 3),
+    (Fault::KillAllNodes, "kill-all-nodes", Family::Kill, 1),
+    (Fault::KillWorker, "kill-worker", Family::Kill, 2),
+    (Fault::PauseLeader, "pause-leader", Family::Stop, 3),
+    (Fault::PauseNode, "pause-node", Family::Stop, 1),
+    (Fault::PauseWorker, "pause-worker", Family::Stop, 2),
+    (Fault::IsolateLeader, "isolate-leader", Family::Isolation, 3),
+    (Fault::CutOneWay, "cut-one-way", Family::Partition, 3),
+    (Fault::Split, "split", Family::Partition, 3),
+    (Fault::CutWorker, "cut-worker", Family::Partition, 1),
+    (Fault::SlowLinks, "slow-links", Family::BadNetwork, 1),
+    (Fault::LossyLinks, "lossy-links", Family::BadNetwork, 2),
+    (Fault::NarrowLinks, "narrow-links", Family::BadNetwork, 1),
+    (Fault::ResetLinks, "reset-links", Family::BadNetwork, 2),
+    (Fault::Transfer, "transfer", Family::Transfer, 2),
+    (
+        Fault::RollingRestart,
+        "rolling-restart",
+        Family::RollingRestart,
+        1,
+    ),
+    (Fault::ReplaceNode, "replace-node", Family::Membership, 1),
+    (Fault::FullDisk, "full-disk", Family::FullDisk, 1),
+    (Fault::FrozenDisk, "frozen-disk", Family::SlowDisk, 2),
+    (Fault::SlowDisk, "slow-disk", Family::SlowDisk, 1),
 ];
 
 /// Those who make the faults.
@@ -85,14 +123,15 @@ pub(crate) struct Faults {
     random: Random,
     wanted: BTreeSet<Fault>,
     /// How often each kind was done.
-    pub(crate) done: BTreeMap<&'static str, u64>,
+    done: BTreeMap<&'static str, u64>,
+    families: BTreeMap<Family, u64>,
 }
 
 impl Faults {
     /// All kinds, or those whose names are given, separated by commas.
     pub(crate) fn new(random: Random, names: Option<&str>) -> Self {
         let names: Option<Vec<&str>> = names.map(|names| names.split(',').collect());
-        let all = KINDS.map(|(_, name, _)| name);
+        let all = KINDS.map(|(_, name, ..)| name);
         for name in names.iter().flatten() {
             assert!(
                 all.contains(name),
@@ -101,12 +140,35 @@ impl Faults {
         }
         let wanted = KINDS
             .iter()
-            .filter(|(_, name, _)| names.as_ref().is_none_or(|names| names.contains(name)));
+            .filter(|(_, name, ..)| names.as_ref().is_none_or(|names| names.contains(name)));
         Self {
             random,
             wanted: wanted.map(|(fault, ..)| *fault).collect(),
             done: BTreeMap::new(),
+            families: BTreeMap::new(),
         }
+    }
+
+    /// Whether there was one of each family that can be done here.
+    pub(crate) fn were_all(&self, cluster: &Cluster) -> bool {
+        let mut possible = self.possible(cluster);
+        possible.all(|(_, family, _)| self.families.contains_key(&family))
+    }
+
+    /// How many there were: by family, and by kind.
+    pub(crate) fn told(&self) -> String {
+        let families = self.families.iter();
+        let families = by_kind(families.map(|(family, count)| (family.name(), *count)));
+        let kinds = by_kind(self.done.iter().map(|(kind, count)| (*kind, *count)));
+        format!("{families}; by kind {kinds}")
+    }
+
+    fn possible(&self, cluster: &Cluster) -> impl Iterator<Item = (Fault, Family, u64)> {
+        let wanted = move |fault: Fault| self.wanted.contains(&fault) && fault.is_possible(cluster);
+        let kinds = KINDS
+            .iter()
+            .map(|(fault, _, family, often)| (*fault, *family, *often));
+        kinds.filter(move |(fault, ..)| wanted(*fault))
     }
 
     /// One fault, perhaps with a second one while it lasts; then everything is made good, and the cluster serves again.
@@ -130,15 +192,15 @@ impl Faults {
         self.wait(BETWEEN_MS).await;
     }
 
+    /// One of a family that was not there yet, or one of all.
     fn pick(&mut self, cluster: &Cluster) -> Fault {
-        let possible: Vec<(Fault, u64)> = KINDS
-            .iter()
-            .filter(|(fault, ..)| self.wanted.contains(fault) && fault.is_possible(cluster))
-            .map(|(fault, _, often)| (*fault, *often))
-            .collect();
-        let all: u64 = possible.iter().map(|(_, often)| often).sum();
+        let mut possible: Vec<_> = self.possible(cluster).collect();
+        if !self.were_all(cluster) {
+            possible.retain(|(_, family, _)| !self.families.contains_key(family));
+        }
+        let all: u64 = possible.iter().map(|(.., often)| often).sum();
         let mut at = self.random.within(0..all);
-        for (fault, often) in possible {
+        for (fault, _, often) in possible {
             if at < often {
                 return fault;
             }
@@ -153,10 +215,7 @@ impl Faults {
     }
 
     async fn begin(&mut self, fault: Fault, cluster: &mut Cluster, history: &History) {
-        let name = KINDS
-            .iter()
-            .find(|(kind, ..)| *kind == fault)
-            .map_or("", |(_, name, _)| name);
+        let (_, name, family, _) = KINDS.into_iter().find(|(kind, ..)| *kind == fault).unwrap();
         let members = cluster.members();
         let node = *self.random.pick(&members);
         let leader = cluster.leader().await.unwrap_or(node);
@@ -165,6 +224,7 @@ impl Faults {
         let at = history.now() as f64 / 1e9;
         println!("{at:6.1} s {name}: node {node}, worker {worker}; node {leader} leads");
         *self.done.entry(name).or_default() += 1;
+        *self.families.entry(family).or_default() += 1;
         match fault {
             Fault::KillLeader => kill(cluster, leader),
             Fault::KillNode => kill(cluster, node),

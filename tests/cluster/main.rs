@@ -14,6 +14,7 @@ mod caller;
 mod cluster;
 #[path = "../ring/contributions.rs"]
 mod contributions;
+mod crowd;
 mod disk;
 mod doubt;
 mod faults;
@@ -25,6 +26,7 @@ mod process;
 mod proxy;
 mod random;
 mod trainers;
+mod upgrade;
 mod verdict;
 mod watchers;
 mod wires;
@@ -35,16 +37,14 @@ use std::time::{Duration, Instant};
 
 use stepcast_tests::random::Random;
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 
-use cluster::{Cluster, PATIENCE};
+use cluster::Cluster;
+use crowd::Crowd;
 use faults::Faults;
 use history::History;
 use namespaces::Namespaces;
-use people::People;
 use proxy::Network;
 use random::SharedRandom;
-use watchers::Watchers;
 use wires::Wires;
 
 /// Seconds of faults in a plain `cargo test`: enough for each kind to come about once.
@@ -86,10 +86,7 @@ async fn under_faults(wires: Wires, nodes: u64, grown: u64, mut random: Random) 
         cluster.grow(number == 1 || nodes == 1).await;
     }
     cluster.hire(WORKERS).await;
-    let people = People::new(cluster.servers.clone(), history.clone(), true);
-    let watchers = Watchers::new(cluster.servers.clone(), history.clone());
-    let calling = people.begin(&mut random);
-    let watching = watchers.begin(&mut random);
+    let crowd = Crowd::begin(&cluster, &history, &mut random);
     faults::serves(&history).await;
     while (cluster.members().len() as u64) < grown {
         cluster.grow(false).await;
@@ -99,53 +96,13 @@ async fn under_faults(wires: Wires, nodes: u64, grown: u64, mut random: Random) 
     let mut faults = Faults::new(random.fork(), names.as_deref());
     let begun = Instant::now();
     let seconds = Duration::from_secs(number("STEPCAST_CLUSTER_SECONDS").unwrap_or(SECONDS));
-    while begun.elapsed() < seconds {
+    while begun.elapsed() < seconds || !faults.were_all(&cluster) {
         faults.one(&mut cluster, &history).await;
     }
     println!("settling after {} s", begun.elapsed().as_secs());
-    people.close();
-    watchers.close();
-    join(calling).await;
-    cluster.until_even().await;
-    let jobs = people.await_ends(&mut random).await;
-    join(watching).await;
-    cluster.until_recorded().await;
-    cluster.until_even().await;
-    let different = cluster.differences().await;
-    let rows = cluster
-        .command_line(&["sql", "SELECT count(*) FROM training_steps", "--csv"])
-        .await;
-    let rows: u64 = rows.lines().last().unwrap().parse().unwrap();
-    cluster.stop().await;
-    let (mut wrong, told) = verdict::of(&history, &jobs, &cluster.trainers.all());
-    wrong.extend(different);
-    let ids = contributions::stored_once(&cluster.path("store"));
-    if ids.len() as u64 != rows {
-        wrong.push(format!(
-            "{} contributions are stored as {rows} rows",
-            ids.len()
-        ));
-    }
-    println!(
-        "{told}\nfaults: {} {:?}",
-        faults.done.values().sum::<u64>(),
-        faults.done
-    );
-    println!(
-        "{rows} contributions stored, each once\n{} violations",
-        wrong.len()
-    );
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-async fn join(mut tasks: JoinSet<()>) {
-    let all = async {
-        while let Some(task) = tasks.join_next().await {
-            task.unwrap();
-        }
-    };
-    let ended = tokio::time::timeout(2 * PATIENCE, all).await;
-    assert!(ended.is_ok(), "somebody waits for an answer for ever");
+    let verdict = crowd.settle(&mut cluster, &history, &mut random).await;
+    println!("faults: {}", faults.told());
+    verdict.tell();
 }
 
 /// Says what cannot be done here. With `STEPCAST_CLUSTER_ALL` nothing may be left out.

@@ -17,39 +17,83 @@ const NOTICED: Duration = Duration::from_millis(500);
 /// Violations that are told; after a real one there may be thousands.
 const TOLD: usize = 40;
 
-/// Checks everything; the violations, and a summary.
-pub(crate) fn of(
-    history: &History,
-    jobs: &[v1::Job],
-    trainers: &[Trainer],
-) -> (Vec<String>, String) {
+/// What the checkers have found, and how much they had to look at.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// Violations by what was checked.
+    found: Vec<(&'static str, Vec<String>)>,
+    told: String,
+}
+
+impl Verdict {
+    /// What somebody else has checked.
+    pub(crate) fn add(&mut self, checked: &'static str, violations: Vec<String>) {
+        self.found.push((checked, violations));
+    }
+
+    /// Everything that is wrong, a sentence each.
+    pub(crate) fn wrong(self) -> Vec<String> {
+        let found = self.found.into_iter();
+        found.flat_map(|(_, wrong)| wrong).collect()
+    }
+
+    /// Says everything, and fails if anything is wrong.
+    pub(crate) fn tell(self) {
+        let counts = self
+            .found
+            .iter()
+            .map(|(of, wrong)| (*of, wrong.len() as u64));
+        println!("{}\nviolations: {}", self.told, by_kind(counts));
+        let wrong = self.wrong();
+        let shown = &wrong[..wrong.len().min(TOLD)];
+        let more = wrong.len() - shown.len();
+        assert!(wrong.is_empty(), "{}\nand {more} more", shown.join("\n"));
+    }
+}
+
+/// A total and its parts, in one line.
+pub(crate) fn by_kind<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let counts: Vec<(&str, u64)> = counts.collect();
+    let all: u64 = counts.iter().map(|(_, count)| count).sum();
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(of, count)| format!("{of} {count}"))
+        .collect();
+    format!("{all} ({})", parts.join(", "))
+}
+
+/// Checks everything.
+pub(crate) fn of(history: &History, jobs: &[v1::Job], trainers: &[Trainer]) -> Verdict {
     let seen = history.seen();
-    let mut wrong = seen.wrong.clone();
-    let mut calls = 0;
+    let mut calls = seen.drains.len();
+    let mut orders = Vec::new();
     for (key, history) in &seen.jobs {
         calls += history.len();
-        wrong.extend(order(&jobs::Job, key, history));
+        orders.extend(order(&jobs::Job, key, history));
     }
-    calls += seen.drains.len();
-    wrong.extend(order(&drains::Drained, "the drained worker", &seen.drains));
-    wrong.extend(lists::violations(&seen.lists, &sent(&seen)));
-    for (job, watchers) in &seen.watches {
-        wrong.extend(watches::violations(job, watchers));
-    }
-    wrong.extend(once::violations(
+    orders.extend(order(&drains::Drained, "the drained worker", &seen.drains));
+    let watches = seen.watches.iter();
+    let watches = watches.flat_map(|(job, watchers)| watches::violations(job, watchers));
+    let once = once::violations(
         &jobs.iter().filter_map(ended).collect::<Vec<_>>(),
         &lives(history, trainers),
         &wishes(&seen),
         u64::try_from(NOTICED.as_nanos()).unwrap(),
-    ));
-    for (term, leaders) in seen.leaders.iter().filter(|(_, leaders)| leaders.len() > 1) {
-        wrong.push(format!("term {term} has several leaders: {leaders:?}"));
+    );
+    let several = seen.leaders.iter().filter(|(_, leaders)| leaders.len() > 1);
+    let several =
+        several.map(|(term, leaders)| format!("term {term} has several leaders: {leaders:?}"));
+    Verdict {
+        found: vec![
+            ("answers", seen.wrong.clone()),
+            ("linearizable calls", orders),
+            ("lists", lists::violations(&seen.lists, &sent(&seen))),
+            ("watches", watches.collect()),
+            ("exactly once", once),
+            ("one leader a term", several.collect()),
+        ],
+        told: summary(history, &seen, jobs, trainers, calls),
     }
-    let told = summary(history, &seen, jobs, trainers, calls);
-    let more = wrong.len().saturating_sub(TOLD);
-    wrong.truncate(TOLD);
-    wrong.extend((more > 0).then(|| format!("and {more} more")));
-    (wrong, told)
 }
 
 fn order<M: Model>(model: &M, of: &str, history: &[Timed<M::Call>]) -> Option<String> {
@@ -142,9 +186,14 @@ fn summary(
         .filter(|wish| wish.acknowledged.is_none())
         .count();
     let mut told = String::new();
-    let answers: u64 = seen.answers.values().sum();
-    let _ = writeln!(told, "answers: {answers} {:?}", seen.answers);
-    let _ = writeln!(told, "tries without one: {:?}", seen.troubles);
+    let answers = by_kind(seen.answers.iter().map(|(of, count)| (*of, *count)));
+    let troubles = by_kind(
+        seen.troubles
+            .iter()
+            .map(|(why, count)| (why.as_str(), *count)),
+    );
+    let _ = writeln!(told, "operations answered: {answers}");
+    let _ = writeln!(told, "tries without an answer: {troubles}");
     let _ = writeln!(
         told,
         "{} submissions, {unknown} of unknown outcome; {} jobs, {succeeded} succeeded, {attempts} attempts, {} trainers",

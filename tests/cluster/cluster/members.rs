@@ -37,6 +37,7 @@ impl Cluster {
             place,
             process: None,
             member: true,
+            older: self.older,
             disk,
             data,
             joined,
