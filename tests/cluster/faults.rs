@@ -179,7 +179,7 @@ impl Faults {
         if self.random.one_in(4) {
             let second = self.pick(cluster);
             // What waits for the cluster to do something needs one that can.
-            if second.is_quick() {
+            if second.is_quick() && second.goes_beside(first) {
                 self.begin(second, cluster, history).await;
                 self.wait(HELD_MS).await;
             }
@@ -381,6 +381,12 @@ impl Fault {
                 .iter()
                 .any(|node| node.member && node.disk.is_some()),
         }
+    }
+
+    /// Whether it can be done while the other lasts: nothing is written to a frozen disk, and none is frozen twice.
+    fn goes_beside(self, other: Self) -> bool {
+        let disks = [Self::FullDisk, Self::FrozenDisk, Self::SlowDisk];
+        !(disks.contains(&self) && disks.contains(&other))
     }
 
     /// Whether it is done without the cluster's help.
