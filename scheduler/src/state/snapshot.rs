@@ -141,7 +141,12 @@ impl State {
             restoring.take(chunk)?;
             body = rest;
         }
-        restoring.finish()
+        let state = restoring.finish()?;
+        // The checksum is of what follows.
+        if version_of(state.format) != version {
+            return Err(damaged("it is in another version than it says"));
+        }
+        Ok(state)
     }
 }
 
