@@ -1,4 +1,4 @@
-//! How long the planner takes for one event in a large cluster: a submission, an end, a worker that joins.
+//! How long the planner takes for one event in a large cluster: a submission, an end, a worker that joins, new records.
 //!
 //! `cargo bench --workspace --bench events -- [PENDING...]`: 10,000 workers with 8 GPUs each, all of them busy, and as
 //! many waiting jobs as is said: 1,000, 10,000, 100,000 and 1,000,000 if nothing is.
@@ -13,7 +13,7 @@ use stepcast_records::{
 };
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Objective, Outcome, TrainerKind};
-use stepcast_scheduler::placement::{Forecast, ForecastSource, Planner};
+use stepcast_scheduler::placement::{Forecast, ForecastSource, Planner, Portion};
 use stepcast_scheduler::{Command, Envelope, Reply, State, codec};
 
 const WORKERS: u64 = 10_000;
@@ -23,6 +23,12 @@ const OBJECTIVES: [Objective; 3] = [Objective::Cheapest, Objective::Fastest, Obj
 
 /// Events of each kind that are timed.
 const EVENTS: usize = 1_000;
+
+/// New records come with one of so many events of another kind, and change every forecast.
+const RECORDS: usize = 250;
+
+/// Looks that are timed after new records have come: the first of those that take them in.
+const LOOKS: usize = 1_000;
 
 /// Placements in one look, as the leader asks for.
 const PLACEMENTS: usize = 256;
@@ -68,6 +74,7 @@ fn main() {
 struct Cluster {
     state: State,
     planner: Planner,
+    hours: Hours,
     kind: Kind,
     index: u64,
     now_ms: u64,
@@ -81,7 +88,8 @@ impl Cluster {
     fn new(kind: Kind) -> Self {
         let mut cluster = Self {
             state: State::new(),
-            planner: Planner::default(),
+            planner: Planner::in_portions(Portion::OF_A_LOOK),
+            hours: Hours { version: 0 },
             kind,
             index: 0,
             now_ms: 1_000_000_000,
@@ -139,8 +147,9 @@ impl Cluster {
             (0..5_000).for_each(|_| self.submit());
             loop {
                 let placed = self.look().1;
-                full |= placed == 0 && self.state.pending_count() > 500;
-                if placed == 0 {
+                let nothing = placed == 0 && !self.planner.is_behind();
+                full |= nothing && self.state.pending_count() > 500;
+                if nothing {
                     break;
                 }
             }
@@ -149,9 +158,12 @@ impl Cluster {
             self.submit();
         }
         let begun = Instant::now();
-        while self.look().1 > 0 {}
+        let mut looks = 1;
+        while self.look().1 > 0 || self.planner.is_behind() {
+            looks += 1;
+        }
         println!(
-            "# {:?}: {} run, {} wait in {} lines, taken in in {:.0} ms",
+            "# {:?}: {} run, {} wait in {} lines, taken in with {looks} looks in {:.0} ms",
             self.kind,
             self.running.len(),
             self.state.pending_count(),
@@ -171,7 +183,7 @@ impl Cluster {
         let begun = Instant::now();
         let plan = self
             .planner
-            .plan(&self.state, &Hours, self.now_ms, PLACEMENTS);
+            .plan(&self.state, &self.hours, self.now_ms, PLACEMENTS);
         let took = begun.elapsed();
         let placements = plan.placements;
         let jobs: Vec<JobId> = placements.iter().map(|placement| placement.job).collect();
@@ -210,6 +222,18 @@ impl Cluster {
         // The first look after so long a time sees everything as it is by now.
         self.look();
         for event in 0..EVENTS {
+            if event % RECORDS == 0 {
+                self.hours.version += 1;
+                for _ in 0..LOOKS {
+                    let (took, count) = self.look();
+                    placed += count;
+                    times.entry("records").or_default().push(took);
+                    if !self.planner.is_behind() {
+                        break;
+                    }
+                }
+                // The rest of it is taken in beside the events that follow.
+            }
             for what in ["submission", "end", "join"] {
                 // A cluster does not grow by a thousand workers in a minute.
                 if what == "join" && event % 10 > 0 {
@@ -280,8 +304,11 @@ impl Kind {
     }
 }
 
-/// Four milliseconds a step on the slowest model; some jobs gain much by a fast one and some nothing.
-struct Hours;
+/// Four milliseconds a step on the slowest model, a little more or less with each version; some jobs gain much by a fast
+/// one and some nothing.
+struct Hours {
+    version: u64,
+}
 
 impl ForecastSource for Hours {
     fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast> {
@@ -293,7 +320,8 @@ impl ForecastSource for Hours {
             .iter()
             .position(|name| name.parse() == Ok(hardware.gpu))?;
         let gain = f64::from(u32::try_from(steps % 7).ok()?) / 7.0;
-        let ms = steps as f64 * 4.0 / (1.0 + (speed[model] - 1.0) * gain);
+        let step_ms = 4.0 + (self.version % 3) as f64 * 0.1;
+        let ms = steps as f64 * step_ms / (1.0 + (speed[model] - 1.0) * gain);
         let run_ms_p50 = (ms / f64::from(hardware.count).powf(0.9)).max(1_000.0) as u64;
         Some(Forecast {
             run_ms_p50,
@@ -302,7 +330,7 @@ impl ForecastSource for Hours {
     }
 
     fn version(&self) -> Option<u64> {
-        Some(0)
+        Some(self.version)
     }
 }
 

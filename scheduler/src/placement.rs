@@ -23,5 +23,5 @@ pub(crate) use left::{begun, part_of};
 #[cfg(test)]
 pub(crate) use look::fair_work;
 pub use plan::{Plan, plan};
-pub use planner::Planner;
+pub use planner::{Planner, Portion, Question};
 pub use reason::{Reason, Tier};

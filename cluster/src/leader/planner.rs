@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use stepcast_scheduler::command::Preemption;
 use stepcast_scheduler::model::limits::PREEMPTIONS_PER_COMMAND;
-use stepcast_scheduler::placement::{Plan, Planner};
+use stepcast_scheduler::placement::{ForecastSource, Plan, Planner, Portion, Question};
 use stepcast_scheduler::{Command, Reply};
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -30,18 +30,23 @@ const REST_AT_LEAST: Duration = Duration::from_millis(2);
 
 /// Plans until the leadership ends. A job whose credentials are gone is known for one before the first look.
 pub(crate) async fn run(leader: Arc<Leader>) {
-    let planner = Arc::new(Mutex::new(Planner::default()));
+    let planner = Arc::new(Mutex::new(Planner::in_portions(Portion::OF_A_LOOK)));
     credentials::settle(&leader).await;
+    let mut is_behind = false;
     loop {
-        let called = leader.signals.plan.notified();
-        // Called or not, it looks.
-        let _ = timeout(leader.runtime.as_ref(), leader.config.plan_every, called).await;
+        if !is_behind {
+            let called = leader.signals.plan.notified();
+            // Called or not, it looks.
+            let _ = timeout(leader.runtime.as_ref(), leader.config.plan_every, called).await;
+        }
+        is_behind = false;
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
             let Some(round) = round(&leader, &planner).await else {
                 break;
             };
             longest = longest.max(round.took);
+            is_behind = round.is_behind;
             if !round.may_place_more {
                 break;
             }
@@ -57,6 +62,8 @@ pub(crate) async fn run(leader: Arc<Leader>) {
 struct Round {
     took: Duration,
     may_place_more: bool,
+    /// Not everything is found out yet.
+    is_behind: bool,
 }
 
 /// Looks at the queue and proposes what the policy says; `None` if the node is stopping.
@@ -65,11 +72,7 @@ async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>) -> Option<Ro
     let (planned, plans) = oneshot::channel();
     let work = Box::new(move || drop(planned.send(plan(&planning, &planner))));
     leader.runtime.blocking(work).await;
-    let (plan, took) = plans.await.ok()?;
-    let mut round = Round {
-        took,
-        may_place_more: false,
-    };
+    let (plan, mut round) = plans.await.ok()?;
     preempt(leader, plan.preemptions).await;
     let placements = plan.placements;
     let count = placements.len();
@@ -125,15 +128,29 @@ fn note_waits(leader: &Leader, reply: &Reply) {
     });
 }
 
-fn plan(leader: &Leader, planner: &Mutex<Planner>) -> (Plan, Duration) {
-    let begun = leader.now();
+fn plan(leader: &Leader, planner: &Mutex<Planner>) -> (Plan, Round) {
     let now_ms = leader.proposer.now_ms();
     let measured = leader.measured();
     let mut planner = planner.lock();
+    // Asked before, so that the answers are there when the log waits for the look.
+    let questions = leader
+        .replicated
+        .read(|state| planner.questions(state, &measured, now_ms));
+    for Question { spec, hardware } in &questions {
+        for hardware in hardware {
+            let _ = measured.forecast(spec, *hardware);
+        }
+    }
+    let begun = leader.now();
     let plan = leader
         .replicated
         .read(|state| planner.plan(state, &measured, now_ms, PLACEMENTS));
     let took = leader.now().saturating_sub(begun);
     leader.metrics.planned(took);
-    (plan, took)
+    let round = Round {
+        took,
+        may_place_more: false,
+        is_behind: planner.is_behind(),
+    };
+    (plan, round)
 }

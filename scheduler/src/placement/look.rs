@@ -1,6 +1,7 @@
 //! One look at the cluster: what waits and what may yield get their turns by the policy, and what comes of it is a plan.
 
 mod crowd;
+mod due;
 mod entry;
 mod fair;
 mod plain;
@@ -9,7 +10,7 @@ mod staged;
 #[cfg(test)]
 pub(crate) use fair::fair_work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use stepcast_records::GpuModel;
@@ -21,7 +22,7 @@ use super::left::Left;
 use super::plan::Plan;
 use super::pool::{Gpus, PlaceId, Pool, Slot, of_model, positions};
 use super::reason::Reason;
-use super::survey::{Crowd, ONE_BY_ONE, Scene, Survey};
+use super::survey::{Crowd, Scene, Survey};
 use crate::command::{Placement, PlacementNote, Preemption};
 use crate::ids::{JobId, WorkerId};
 use crate::model::{Job, Worker};
@@ -56,6 +57,8 @@ pub(super) struct Look<'a> {
     /// Where jobs with the same needs may run, busy or not.
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     kept: usize,
+    /// Waiting jobs that have got what they get in this look.
+    settled: BTreeSet<JobId>,
     max: usize,
     /// Whose turn is only looked at: the look ends where it would start.
     until: Option<JobId>,
@@ -78,23 +81,19 @@ struct Choice {
 impl<'a> Look<'a> {
     /// A look by whoever knows nothing yet.
     pub(super) fn new(state: &'a State, forecast: &'a dyn ForecastSource, now_ms: u64) -> Self {
-        Self::following(&mut Survey::default(), state, forecast, now_ms, ONE_BY_ONE)
+        let scene = Scene::of(state, forecast, now_ms);
+        Self::following(&mut Survey::default(), scene)
     }
 
     /// A look by whoever has looked before: what is known is taken along until [`Look::end`].
-    pub(super) fn following(
-        survey: &mut Survey,
-        state: &'a State,
-        forecast: &'a dyn ForecastSource,
-        now_ms: u64,
-        one_by_one: usize,
-    ) -> Self {
-        survey.follow(Scene {
+    pub(super) fn following(survey: &mut Survey, scene: Scene<'a>) -> Self {
+        survey.follow(scene);
+        let Scene {
             state,
             forecast,
             now_ms,
-            one_by_one,
-        });
+            ..
+        } = scene;
         Self {
             state,
             forecast,
@@ -106,6 +105,7 @@ impl<'a> Look<'a> {
             ledger: Ledger::new(state, now_ms),
             places: BTreeMap::new(),
             kept: 0,
+            settled: BTreeSet::new(),
             max: usize::MAX,
             until: None,
             kept_until_ms: None,
@@ -291,6 +291,7 @@ impl<'a> Look<'a> {
         let price = self.state.worker(worker);
         let price = price.and_then(|worker| worker.price_per_hour(usize::from(job.spec.gpu_count)));
         if entry.runs.is_none() {
+            self.settled.insert(job.id);
             let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
             self.ledger.take(job, worker, price, run_ms_p90);
         }

@@ -17,7 +17,7 @@ use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Inventory, Worker};
 use crate::state::State;
 pub(super) use place::{Place, PlaceId};
-pub(super) use slot::{Gpus, Slot, of_model, positions};
+pub(super) use slot::{Gpus, Slot, of_model, positions, used};
 
 /// Every worker.
 #[derive(Default)]
@@ -41,6 +41,8 @@ pub(super) struct Pool {
 /// Workers that take new work and offer the same, whatever they cost.
 #[derive(Default)]
 struct Kind {
+    /// What each of them offers, without a price.
+    offered: Option<Inventory>,
     /// Where in [`Pool::places`] the GPUs of each model are.
     places: Vec<PlaceId>,
     members: BTreeSet<usize>,
@@ -73,9 +75,15 @@ impl Pool {
             (None, None) => Ok(()),
             (None, Some(_)) => Err(Gone),
             (Some(worker), Some(position)) => {
-                self.leave(position);
-                self.slots[position] = Slot::of(state, worker);
-                self.join(position, worker);
+                if !self.stays(position, worker) {
+                    self.leave(position);
+                    self.slots[position] = Slot::of(state, worker);
+                    self.join(position, worker);
+                    return Ok(());
+                }
+                self.hide(position);
+                self.slots[position].refresh(state, worker);
+                self.show(position);
                 Ok(())
             }
             (Some(_), None) if self.slots.last().is_some_and(|last| last.id > id) => Err(Gone),
@@ -193,6 +201,11 @@ impl Pool {
         self.change(position, |slot| slot.keep(job, gpus));
     }
 
+    /// Keeps them no longer.
+    pub(super) fn give_up(&mut self, position: usize, gpus: Gpus) {
+        self.change(position, |slot| slot.kept &= !gpus);
+    }
+
     /// Says of GPUs in use whether they may be had, by who may make their users yield.
     pub(super) fn yields(&mut self, position: usize, gpus: Gpus, yields: bool) {
         self.change(position, |slot| {
@@ -221,6 +234,22 @@ impl Pool {
         }
         change(slot);
         self.show(position);
+    }
+
+    /// Whether a worker is of the kind it was of, at the price that it had.
+    fn stays(&self, position: usize, worker: &Worker) -> bool {
+        let slot = &self.slots[position];
+        let inventory = &worker.inventory;
+        let price = inventory.price_per_gpu_hour.map(|price| price.0);
+        let is_of_kind = |kind: usize| {
+            let offered = &self.kinds[kind].offered;
+            offered.as_ref().is_some_and(|offered| {
+                offered.gpus == inventory.gpus
+                    && offered.trainers == inventory.trainers
+                    && offered.labels == inventory.labels
+            })
+        };
+        worker.takes_work() && slot.price == price && slot.kind.is_some_and(is_of_kind)
     }
 
     fn admit(&mut self, state: &State, worker: &Worker) {
@@ -301,6 +330,7 @@ impl Pool {
             .map(|(model, gpus)| Place::new(kind, model, gpus));
         self.places.extend(places);
         self.kinds.push(Kind {
+            offered: Some(offered),
             places: (first..last).collect(),
             ..Kind::default()
         });
@@ -347,7 +377,14 @@ impl Pool {
         self.slots[position].seats = seats;
     }
 
-    fn position(&self, worker: WorkerId) -> Option<usize> {
+    /// The GPUs of a worker that are in a place; `None` if it has none there.
+    pub(super) fn gpus_at(&self, place: PlaceId, position: usize) -> Option<Gpus> {
+        let place = &self.places[place as usize];
+        (self.slots[position].kind == Some(place.kind)).then_some(place.gpus)
+    }
+
+    /// Where a worker is, if it is there.
+    pub(super) fn position(&self, worker: WorkerId) -> Option<usize> {
         self.slots
             .binary_search_by_key(&worker, |slot| slot.id)
             .ok()

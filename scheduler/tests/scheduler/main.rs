@@ -10,6 +10,7 @@ mod history;
 mod limits;
 mod outlook;
 mod planner;
+mod portions;
 mod properties;
 mod script;
 mod scripts;

@@ -7,11 +7,12 @@ use stepcast_scheduler::{Command, Reply, State};
 
 use crate::history::{History, steps};
 
-/// By stages and without yielding, which is where a crowd is looked at in another way.
+/// By stages, which is where a crowd is looked at in another way.
 fn policy(aim: Aim) -> Policy {
     Policy {
         aim,
-        preemption: Preemption::Never,
+        preemption: Preemption::ForPriority,
+        min_run_ms: 0,
         ..Policy::default()
     }
 }
@@ -26,7 +27,9 @@ fn aims() -> impl Strategy<Value = Aim> {
 }
 
 fn fresh(state: &State, forecast: &dyn ForecastSource, now_ms: u64) -> Plan {
-    Planner::with_crowds_above(0).plan(state, forecast, now_ms, usize::MAX)
+    Planner::default()
+        .with_crowds_above(0)
+        .plan(state, forecast, now_ms, usize::MAX)
 }
 
 proptest! {
@@ -35,7 +38,7 @@ proptest! {
     #[test]
     fn what_was_seen_before_changes_no_plan(steps in steps(160), aim in prop::option::of(aims())) {
         let mut history = History::new();
-        let (mut few, mut crowds) = (Planner::default(), Planner::with_crowds_above(0));
+        let (mut few, mut crowds) = (Planner::default(), Planner::default().with_crowds_above(0));
         for step in &steps {
             history.step(step);
             if let (Some(aim), 3..) = (aim, history.state.format()) {

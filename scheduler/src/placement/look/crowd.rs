@@ -9,9 +9,9 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Look;
 use super::entry::{Entry, LINE_LOOKED_AT, LOST_MS, due_ms};
 use super::staged::{OTHERS, SHARE, Turn};
-use super::{KEPT_MAX, Look};
 use crate::ids::JobId;
 use crate::model::Job;
 use crate::placement::feasible::{Needs, Purse};
@@ -32,15 +32,15 @@ const LATE_MAX: usize = 4_096;
 type Place = (i64, JobId);
 
 /// What one look has found out and done so far.
-struct Walk<'q> {
-    queue: &'q Queue,
+pub(super) struct Walk<'q> {
+    pub(super) queue: &'q Queue,
     groups: Vec<Group<'q>>,
     outlook: Outlook,
     others: f64,
     /// Lines with the same needs for whom enough is free on some worker.
-    live: BTreeSet<u32>,
+    pub(super) live: BTreeSet<u32>,
     /// The last job of a line that has had its turn.
-    served: BTreeMap<LineId, Place>,
+    pub(super) served: BTreeMap<LineId, Place>,
     /// The least price of a GPU on each model, by the lines' needs.
     prices: RefCell<BTreeMap<u32, Rc<[f64]>>>,
 }
@@ -51,17 +51,41 @@ impl<'a> Look<'a> {
         if self.is_over() || crowd.queue.len() == 0 {
             return;
         }
-        let mut walk = self.walk(crowd);
+        let mut walk = self.walk(crowd, false);
         self.due_of(&mut walk);
+        if walk.live.is_empty() {
+            return;
+        }
         self.late_of(&mut walk);
         self.turns_of(&mut walk, Where::Best);
         self.turns_of(&mut walk, Where::Any);
     }
 
-    fn walk<'q>(&self, crowd: &'q mut Crowd) -> Walk<'q> {
-        let running = crowd.runs.work(self.models.len(), self.now_ms);
+    /// What there is to be done, and what all of it asks of the hardware: if nobody could start, that is not looked at
+    /// unless it is wanted.
+    fn walk<'q>(&self, crowd: &'q mut Crowd, is_wanted: bool) -> Walk<'q> {
+        let mut live = BTreeSet::new();
+        for place in self.pool.roomy() {
+            let widest = self.pool.places[place as usize].widest();
+            live.extend(
+                crowd
+                    .queue
+                    .buckets_at(place)
+                    .filter(|bucket| crowd.queue.width_of(*bucket) <= widest),
+            );
+        }
+        let is_asked = is_wanted || !live.is_empty();
+        let running = if is_asked {
+            crowd.runs.work(self.models.len(), self.now_ms)
+        } else {
+            Vec::new()
+        };
         let queue = &crowd.queue;
-        let groups = queue.classes.groups();
+        let groups = if is_asked {
+            queue.classes.groups()
+        } else {
+            Vec::new()
+        };
         let mut work: Vec<Work> = groups.iter().map(|group| group.work.clone()).collect();
         work.extend(running);
         let capacity = self
@@ -69,15 +93,6 @@ impl<'a> Look<'a> {
             .iter()
             .map(|model| f64::from(self.pool.count_of(*model)));
         let outlook = Outlook::of(&work, &capacity.collect::<Vec<_>>());
-        let mut live = BTreeSet::new();
-        for place in self.pool.roomy() {
-            let widest = self.pool.places[place as usize].widest();
-            live.extend(
-                queue
-                    .buckets_at(place)
-                    .filter(|bucket| queue.width_of(*bucket) <= widest),
-            );
-        }
         Walk {
             queue,
             groups,
@@ -89,91 +104,13 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What has lost its worker, and then what was passed for long enough and what goes before it by its priority, each in
-    /// the order of the queue.
-    fn due_of(&mut self, walk: &mut Walk<'_>) {
-        let (queue, now_ms) = (walk.queue, self.now_ms);
-        let Some(least) = queue.lowest_due(now_ms) else {
-            return;
-        };
-        self.due_in(walk, queue.lost().into_iter(), least);
-        let few = queue.len() / 16 + 64;
-        let is_due = |line: &LineId| {
-            let known = queue.line(*line);
-            known.due_ms != LOST_MS && (known.due_ms <= now_ms || known.priority > least)
-        };
-        let due = queue.due_or_above(least, now_ms).filter(is_due);
-        let mut lines: Vec<LineId> = due.take(few + 1).collect();
-        if lines.len() > few {
-            // So many that it is quicker to go through all of them in their order.
-            let order = queue.in_order().filter(is_due);
-            self.due_in(walk, order, least);
-        } else {
-            lines.sort_by_key(|line| queue.line(*line).head);
-            self.due_in(walk, lines.into_iter(), least);
-        }
-    }
-
-    fn due_in(&mut self, walk: &mut Walk<'_>, order: impl Iterator<Item = LineId>, least: i8) {
-        let queue = walk.queue;
-        let mut order = order.peekable();
-        // Jobs behind the first of their lines, at their own places in the queue.
-        let mut behind: BTreeMap<Place, (LineId, &'a Job)> = BTreeMap::new();
-        while !self.is_over() {
-            let head = order.peek().map(|line| queue.line(*line).head);
-            let next = match (head, behind.first_key_value()) {
-                (Some(head), Some((place, _))) if *place < head => behind.pop_first(),
-                (None, Some(_)) => behind.pop_first(),
-                (Some(_), _) => None,
-                (None, None) => break,
-            };
-            let (line, job) = match next {
-                Some((_, next)) => next,
-                None => {
-                    let Some(line) = order.next() else {
-                        break;
-                    };
-                    let known = queue.line(line);
-                    if self.kept >= KEPT_MAX && !walk.live.contains(&known.bucket) {
-                        continue;
-                    }
-                    let Some(job) = self.next_in(walk, line, None) else {
-                        continue;
-                    };
-                    if job.id != known.head.1 {
-                        behind.insert(place(job), (line, job));
-                        continue;
-                    }
-                    (line, job)
-                }
-            };
-            let known = queue.line(line);
-            let is_due = self.now_ms >= due_ms(job, &known.left);
-            if !is_due && job.spec.priority <= least {
-                continue;
-            }
-            let entry = self.entry_of(walk, known, job);
-            let starts = self.claims(walk, &entry, Where::Any);
-            if starts {
-                walk.served.insert(line, place(job));
-            } else if is_due && self.kept < KEPT_MAX {
-                self.keep(job);
-            } else {
-                continue;
-            }
-            if let Some(next) = self.next_in(walk, line, Some(place(job))) {
-                behind.insert(place(next), (line, next));
-            }
-        }
-    }
-
     /// What must start now to be done when everything can be done, the longest first.
     fn late_of(&mut self, walk: &mut Walk<'_>) {
         if !matches!(self.policy.aim, Aim::Balanced | Aim::Makespan) {
             return;
         }
         let queue = walk.queue;
-        let highest = queue.highest();
+        let highest = queue.priorities().next();
         let groups = std::mem::take(&mut walk.groups);
         let mut lines: Vec<_> = groups.iter().map(Group::lines).collect();
         // What the longest line of each group needs where it is best done, times its width: the most first.
@@ -298,7 +235,7 @@ impl<'a> Look<'a> {
     }
 
     /// Gives a job GPUs; whether there were any.
-    fn claims(&mut self, walk: &Walk<'_>, entry: &Entry<'a>, place_for: Where) -> bool {
+    pub(super) fn claims(&mut self, walk: &Walk<'_>, entry: &Entry<'a>, place_for: Where) -> bool {
         let Some(turn) = self.turn_of(entry, 0, &walk.outlook, walk.others) else {
             return false;
         };
@@ -355,7 +292,7 @@ impl<'a> Look<'a> {
     }
 
     /// A job as it gets its turn.
-    fn entry_of(&mut self, walk: &Walk<'_>, known: &Known, job: &'a Job) -> Entry<'a> {
+    pub(super) fn entry_of(&mut self, walk: &Walk<'_>, known: &Known, job: &'a Job) -> Entry<'a> {
         let places = || walk.queue.places_of(known.bucket).into();
         self.places.entry(Needs::of(job)).or_insert_with(places);
         let price = if known.is_capped {
@@ -406,13 +343,21 @@ impl<'a> Look<'a> {
     }
 
     /// The first job of a line, or the first behind one, that nothing keeps from running wherever.
-    fn next_in(&self, walk: &Walk<'_>, line: LineId, after: Option<Place>) -> Option<&'a Job> {
+    pub(super) fn next_in(
+        &self,
+        walk: &Walk<'_>,
+        line: LineId,
+        after: Option<Place>,
+    ) -> Option<&'a Job> {
         let jobs = self.state.line(walk.queue.line(line).line)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         for (_, id) in jobs.range((from, Bound::Unbounded)).take(LINE_LOOKED_AT) {
             let Some(job) = self.state.open_job(*id) else {
                 continue;
             };
+            if self.settled.contains(id) {
+                continue;
+            }
             match self.ledger.held(job) {
                 None => return Some(job),
                 // What holds one of a line for this holds all of it.
@@ -430,10 +375,10 @@ impl<'a> Look<'a> {
         const DUE: u8 = 1;
         const LATE: u8 = 2;
         const TURN: u8 = 3;
-        let walk = self.walk(crowd);
+        let walk = self.walk(crowd, true);
         let queue = walk.queue;
-        let least = queue.lowest_due(self.now_ms);
-        let highest = queue.highest();
+        let least = queue.due.lowest();
+        let highest = queue.priorities().next();
         let mut ranks = BTreeMap::new();
         if matches!(self.policy.aim, Aim::Balanced | Aim::Makespan) {
             for (index, group) in walk.groups.iter().enumerate() {
@@ -454,7 +399,7 @@ impl<'a> Look<'a> {
             }
         }
         let mut all = Vec::new();
-        for line in queue.in_order() {
+        for (_, line) in queue.in_order() {
             let known = queue.line(line);
             let best = self
                 .best_of(&walk, known)
@@ -486,7 +431,7 @@ impl<'a> Look<'a> {
 
 /// Where a job may take GPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Where {
+pub(super) enum Where {
     /// Where it is best off.
     Best,
     /// Wherever it may run.
@@ -495,6 +440,6 @@ enum Where {
     Late(usize),
 }
 
-fn place(job: &Job) -> Place {
+pub(super) fn place(job: &Job) -> Place {
     (job.order(), job.id)
 }

@@ -116,7 +116,8 @@ impl<'a> Look<'a> {
                 if !has_seat && waited >= super::KEPT_MAX {
                     break;
                 }
-                if whom == Whom::MayStart && self.ledger.held(job).is_some() {
+                let is_out = self.settled.contains(id) || self.ledger.held(job).is_some();
+                if whom == Whom::MayStart && is_out {
                     continue;
                 }
                 let (left, price) = known.get_or_insert_with(|| {
@@ -241,7 +242,7 @@ impl<'a> Look<'a> {
     }
 
     /// Something about each model that a job can run on, and the least price of its GPUs there.
-    fn everywhere(
+    pub(super) fn everywhere(
         &mut self,
         job: &'a Job,
         about: impl Fn(&Self, usize) -> Option<Left>,

@@ -67,6 +67,16 @@ impl Slot {
         slot
     }
 
+    /// Has it be as its state says, of the kind that it is of.
+    pub(super) fn refresh(&mut self, state: &State, worker: &Worker) {
+        let seats = std::mem::take(&mut self.seats);
+        *self = Self {
+            kind: self.kind,
+            seats,
+            ..Self::of(state, worker)
+        };
+    }
+
     /// Those of `gpus` that a job may have now.
     pub(in crate::placement) const fn available(&self, gpus: Gpus) -> Gpus {
         gpus & self.free & !self.taken & !self.kept
@@ -137,7 +147,7 @@ pub(in crate::placement) fn positions(gpus: Gpus) -> impl Iterator<Item = u8> {
 }
 
 /// The GPUs of an attempt.
-pub(super) fn used(attempt: &Attempt) -> Gpus {
+pub(in crate::placement) fn used(attempt: &Attempt) -> Gpus {
     let gpus = attempt.gpus.iter().map(|gpu| u32::from(*gpu));
     gpus.fold(0, |gpus, gpu| {
         gpus | Gpus::from(1_u8).checked_shl(gpu).unwrap_or(0)

@@ -97,6 +97,21 @@ impl Classes {
         }
     }
 
+    /// Has so many jobs stand in a line of which it was taken in as it is known.
+    pub(super) fn recount(&mut self, known: &Known, count: usize) {
+        let ms: Vec<Option<u128>> = whole_ms(known).collect();
+        for (level, classes) in zip(LEVELS, &mut self.0) {
+            let Some(class) = classes.get_mut(&Key::of(known.width, &ms, level)) else {
+                continue;
+            };
+            class.jobs = class.jobs - known.count as u64 + count as u64;
+            for (sum, left) in zip(&mut class.ms, &ms) {
+                let one = left.unwrap_or(0);
+                *sum = *sum - one * known.count as u128 + one * count as u128;
+            }
+        }
+    }
+
     /// All of the work in so few pieces that it can be spread in a moment.
     pub(in crate::placement) fn groups(&self) -> Vec<Group<'_>> {
         let last = &self.0[LEVELS.len() - 1];

@@ -28,6 +28,8 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) bucket: u32,
     /// What is left of a job on each model; `None` where no worker would take it, busy or not.
     pub(in crate::placement) left: Arc<[Option<Left>]>,
+    /// Which forecasts that is by; `None` if it has to be asked again in any case.
+    pub(in crate::placement) forecasts: Option<u64>,
 }
 
 /// A job that came so many times its own length later does not go before it.

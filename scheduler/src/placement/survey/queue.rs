@@ -3,23 +3,25 @@
 //! A line has a turn for every model that its jobs could run on: by how long they would take there. Which of them is its
 //! own depends on what the hardware is worth at the moment, and is looked at when the turn comes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::ops::Bound;
 
 use stepcast_records::GpuModel;
 
 use super::Scene;
 use super::classes::Classes;
+use super::due::{Due, LinePlace};
 use super::line::{Known, ordered, turn_at};
+use super::portion::Round;
 use crate::ids::JobId;
 use crate::model::Job;
-use crate::model::limits::PRIORITIES;
 use crate::placement::feasible::Needs;
 use crate::placement::left::Left;
-use crate::placement::look::{LOST_MS, due_ms};
+use crate::placement::look::due_ms;
 use crate::placement::pool::{PlaceId, Pool};
 use crate::policy::Aim;
-use crate::state::Line;
+use crate::state::{Line, State};
 
 /// What a line is called here.
 pub(in crate::placement) type LineId = u32;
@@ -27,8 +29,11 @@ pub(in crate::placement) type LineId = u32;
 /// The lines.
 #[derive(Default)]
 pub(in crate::placement) struct Queue {
-    by_line: BTreeMap<Line, LineId>,
-    known: Vec<Option<Known>>,
+    pub(super) by_line: BTreeMap<Line, LineId>,
+    pub(super) known: Vec<Option<Known>>,
+    /// Lines that were not seen yet, by their first jobs when that was found.
+    pub(super) unseen: BTreeSet<(i64, JobId, Line)>,
+    pub(super) round: Round,
     /// Numbers of lines that are not there any more.
     unused: Vec<LineId>,
     aim: Aim,
@@ -40,12 +45,16 @@ pub(in crate::placement) struct Queue {
     at: BTreeMap<PlaceId, BTreeSet<u32>>,
     /// By bucket and model: lines by their turn there, then by the queue.
     turns: BTreeSet<(u32, u8, u64, i64, JobId, LineId)>,
-    /// By the place in the queue.
-    places: BTreeSet<(i64, JobId, LineId)>,
-    /// By the priority of the first job, and from when on GPUs are kept for it.
-    due: BTreeSet<(i8, u64, LineId)>,
+    /// By the priority of the first job, the highest first, and then by its place in the queue.
+    ranks: BTreeSet<(Reverse<i8>, i64, JobId, LineId)>,
+    /// The same by bucket.
+    ranks_in: BTreeSet<(u32, Reverse<i8>, i64, JobId, LineId)>,
+    pub(in crate::placement) due: Due,
     pub(in crate::placement) classes: Classes,
 }
+
+/// The jobs of a line in the order of the queue.
+type Jobs = BTreeSet<(i64, JobId)>;
 
 /// Lines with the same needs.
 #[derive(Default)]
@@ -59,55 +68,63 @@ struct Bucket {
 }
 
 impl Queue {
-    /// The lines of a state.
-    pub(super) fn of(scene: Scene<'_>, pool: &Pool, models: &[GpuModel]) -> Self {
-        let mut queue = Self {
-            aim: scene.state.policy().aim,
-            ..Self::default()
+    /// The lines of a state, none of them seen.
+    pub(super) fn of(state: &State) -> Self {
+        let first = |(line, jobs): (Line, &BTreeSet<_>)| {
+            let (order, job) = jobs.first()?;
+            Some((*order, *job, line))
         };
-        for (line, _) in scene.state.lines() {
-            queue.update(scene, pool, models, line);
+        Self {
+            aim: state.policy().aim,
+            unseen: state.lines().filter_map(first).collect(),
+            ..Self::default()
         }
-        queue
     }
 
     /// Has lines find workers of kinds that are new, and no longer those of kinds that are gone.
-    pub(super) fn admit(
-        &mut self,
-        scene: Scene<'_>,
-        pool: &Pool,
-        models: &[GpuModel],
-        turned: &[usize],
-    ) {
+    pub(super) fn admit(&mut self, scene: Scene<'_>, pool: &Pool, turned: &[usize]) {
         if turned.is_empty() {
             return;
         }
         for bucket in 0..self.buckets.len() {
-            let first = self.buckets[bucket].lines.first();
-            let first = first.and_then(|id| scene.state.open_job(self.line(*id).head.1));
-            let Some(needs) = first.map(Needs::of) else {
+            // Of a line that has just emptied nobody is left to ask.
+            let mut lines = self.buckets[bucket].lines.iter();
+            let job = lines.find_map(|id| {
+                let (_, first) = scene.state.line(self.line(*id).line)?.first()?;
+                scene.state.open_job(*first)
+            });
+            let Some(needs) = job.map(Needs::of) else {
                 continue;
             };
-            let mut changes = false;
+            let before = self.models_of(bucket, pool);
             for kind in turned {
                 let there = pool.places_in(*kind, scene.state, needs);
                 for place in pool.places_of(*kind) {
-                    changes |= self.connect(bucket as u32, *place, there.contains(place));
+                    self.connect(bucket as u32, *place, there.contains(place));
                 }
             }
-            if changes {
-                let lines: Vec<LineId> = self.buckets[bucket].lines.iter().copied().collect();
-                for id in lines {
-                    let line = self.line(id).line;
-                    self.remove(id);
-                    self.insert(scene, pool, models, line, None);
+            // More workers of models that they run on already make no difference to what is left of them.
+            if self.models_of(bucket, pool) != before {
+                for id in &self.buckets[bucket].lines {
+                    if let Some(known) = &mut self.known[*id as usize] {
+                        known.forecasts = None;
+                    }
                 }
+                self.round.restart();
             }
         }
     }
 
-    /// Says whether jobs of a bucket may run in a place; whether that is new.
-    fn connect(&mut self, bucket: u32, place: PlaceId, fits: bool) -> bool {
+    /// The models that jobs of a bucket may run on.
+    fn models_of(&self, bucket: usize, pool: &Pool) -> BTreeSet<GpuModel> {
+        let places = self.buckets[bucket].places.iter();
+        places
+            .map(|place| pool.places[*place as usize].model)
+            .collect()
+    }
+
+    /// Says whether jobs of a bucket may run in a place.
+    fn connect(&mut self, bucket: u32, place: PlaceId, fits: bool) {
         let places = &mut self.buckets[bucket as usize].places;
         let known = places.iter().position(|known| *known == place);
         match (known, fits) {
@@ -121,9 +138,8 @@ impl Queue {
                     buckets.remove(&bucket);
                 }
             }
-            _ => return false,
+            _ => {}
         }
-        true
     }
 
     /// Has a line be what it is by now.
@@ -134,21 +150,49 @@ impl Queue {
         models: &[GpuModel],
         line: Line,
     ) {
-        let left = self
-            .by_line
-            .get(&line)
-            .copied()
-            .map(|id| self.remove(id).left);
-        self.insert(scene, pool, models, line, left);
+        let jobs = scene.state.line(line);
+        let first = jobs.and_then(BTreeSet::first);
+        match self.by_line.get(&line).copied() {
+            Some(id) if self.only_counts(scene, id, jobs) => {}
+            Some(id) => {
+                let before = self.remove(id);
+                self.insert(scene, pool, models, line, Some(before));
+            }
+            None => self
+                .unseen
+                .extend(first.map(|(order, job)| (*order, *job, line))),
+        }
     }
 
-    fn insert(
+    /// Whether a line still begins with the same job and nothing about it is another: then how many stand in it is all
+    /// that has changed.
+    fn only_counts(&mut self, scene: Scene<'_>, id: LineId, jobs: Option<&Jobs>) -> bool {
+        let Some((known, jobs)) = self.known[id as usize].as_mut().zip(jobs) else {
+            return false;
+        };
+        let first = jobs.first().filter(|first| **first == known.head);
+        let job = first.and_then(|(_, job)| scene.state.open_job(*job));
+        let is_same = job.is_some_and(|job| {
+            job.spec.priority == known.priority && due_ms(job, &known.left) == known.due_ms
+        });
+        // What has no turn is in no class.
+        if is_same && known.left.iter().any(Option::is_some) {
+            self.classes.recount(known, jobs.len());
+        }
+        if is_same {
+            known.count = jobs.len();
+        }
+        is_same
+    }
+
+    /// Takes a line in, with what is left of its jobs as it was before, if that is still so.
+    pub(super) fn insert(
         &mut self,
         scene: Scene<'_>,
         pool: &Pool,
         models: &[GpuModel],
         line: Line,
-        left: Option<Arc<[Option<Left>]>>,
+        before: Option<Known>,
     ) {
         let Some(jobs) = scene.state.line(line) else {
             return;
@@ -160,17 +204,18 @@ impl Queue {
             return;
         };
         let bucket = self.bucket_of(scene, pool, job);
-        let left = left.unwrap_or_else(|| {
-            let places = &self.buckets[bucket as usize].places;
-            let left = models.iter().map(|model| {
-                let is_there = |place: &PlaceId| pool.places[*place as usize].model == *model;
-                places
-                    .iter()
-                    .any(is_there)
-                    .then(|| Left::of_waiting(scene.forecast, job, *model, scene.state.policy()))?
-            });
-            left.collect()
-        });
+        let (left, forecasts) = match before {
+            Some(before) => (before.left, before.forecasts),
+            None => {
+                let there = self.models_of(bucket as usize, pool);
+                let left = models.iter().map(|model| {
+                    there.contains(model).then(|| {
+                        Left::of_waiting(scene.forecast, job, *model, scene.state.policy())
+                    })?
+                });
+                (left.collect(), scene.version)
+            }
+        };
         let known = Known {
             line,
             head,
@@ -182,6 +227,7 @@ impl Queue {
             due_ms: due_ms(job, &left),
             bucket,
             left,
+            forecasts,
         };
         let id = self.unused.pop().unwrap_or(self.known.len() as LineId);
         self.by_line.insert(line, id);
@@ -195,7 +241,7 @@ impl Queue {
     }
 
     /// Takes a line out.
-    fn remove(&mut self, id: LineId) -> Known {
+    pub(super) fn remove(&mut self, id: LineId) -> Known {
         let Some(known) = self.known.get_mut(id as usize).and_then(Option::take) else {
             unreachable!("a line that has a number is there");
         };
@@ -205,8 +251,11 @@ impl Queue {
             self.turns.remove(&turn);
         }
         let (order, first) = known.head;
-        if self.places.remove(&(order, first, id)) {
-            self.due.remove(&(known.priority, known.due_ms, id));
+        let priority = Reverse(known.priority);
+        if self.ranks.remove(&(priority, order, first, id)) {
+            self.ranks_in
+                .remove(&(known.bucket, priority, order, first, id));
+            self.due.remove(id, &known);
             self.classes.remove(&known, id);
         }
         let bucket = &mut self.buckets[known.bucket as usize];
@@ -232,8 +281,11 @@ impl Queue {
         }
         self.turns.extend(self.turns_of(id, known));
         let (order, first) = known.head;
-        self.places.insert((order, first, id));
-        self.due.insert((known.priority, known.due_ms, id));
+        let priority = Reverse(known.priority);
+        self.ranks.insert((priority, order, first, id));
+        self.ranks_in
+            .insert((known.bucket, priority, order, first, id));
+        self.due.add(id, known);
         self.classes.add(known, id);
     }
 
@@ -292,7 +344,7 @@ impl Queue {
 
     /// How many lines there are that somebody could run.
     pub(in crate::placement) fn len(&self) -> usize {
-        self.places.len()
+        self.ranks.len()
     }
 
     /// How many GPUs each job of a bucket takes.
@@ -329,50 +381,38 @@ impl Queue {
         turns.map(|(_, _, turn, order, job, line)| (*turn, *order, *job, *line))
     }
 
-    /// All lines by their place in the queue.
-    pub(in crate::placement) fn in_order(&self) -> impl Iterator<Item = LineId> {
-        self.places.iter().map(|(_, _, line)| *line)
+    /// All lines by the priority of their first job, the highest first, and then by its place in the queue.
+    pub(in crate::placement) fn in_order(&self) -> impl Iterator<Item = (i8, LineId)> {
+        let ranks = self.ranks.iter();
+        ranks.map(|(Reverse(priority), .., line)| (*priority, *line))
     }
 
-    /// The highest priority of a first job.
-    pub(in crate::placement) fn highest(&self) -> Option<i8> {
-        self.due.last().map(|(priority, ..)| *priority)
-    }
-
-    /// The lowest priority with a line whose first job is due, if any is.
-    pub(in crate::placement) fn lowest_due(&self, now_ms: u64) -> Option<i8> {
-        let mut from = i8::MIN;
-        loop {
-            let (priority, due_ms, _) = *self.due.range((from, 0, 0)..).next()?;
-            if due_ms <= now_ms {
-                return Some(priority);
-            }
-            from = priority.checked_add(1)?;
-        }
-    }
-
-    /// The lines whose first job has lost its worker, in the order of the queue.
-    pub(in crate::placement) fn lost(&self) -> Vec<LineId> {
-        let lost = |priority| {
-            let lost = (priority, LOST_MS, 0)..=(priority, LOST_MS, LineId::MAX);
-            self.due.range(lost).map(|(_, _, line)| *line)
+    /// The priorities of first jobs, the highest first.
+    pub(in crate::placement) fn priorities(&self) -> impl Iterator<Item = i8> {
+        let below = |Reverse(priority): Reverse<i8>| {
+            let last = (Reverse(priority), i64::MAX, JobId(u64::MAX), LineId::MAX);
+            let next = self
+                .ranks
+                .range((Bound::Excluded(last), Bound::Unbounded))
+                .next();
+            next.map(|(priority, ..)| *priority)
         };
-        let mut lost: Vec<LineId> = PRIORITIES.flat_map(lost).collect();
-        lost.sort_by_key(|line| self.line(*line).head);
-        lost
+        let first = self.ranks.first().map(|(priority, ..)| *priority);
+        std::iter::successors(first, move |priority| below(*priority))
+            .map(|Reverse(priority)| priority)
     }
 
-    /// The lines whose first job is due, and those with a higher priority than `least`, in no order.
-    pub(in crate::placement) fn due_or_above(
+    /// The lines of a bucket whose first job has a priority, behind a place.
+    pub(in crate::placement) fn of_priority(
         &self,
-        least: i8,
-        now_ms: u64,
-    ) -> impl Iterator<Item = LineId> {
-        let due = self.due.range((least, 0, 0)..=(least, now_ms, LineId::MAX));
-        let above = least
-            .checked_add(1)
-            .map(|above| self.due.range((above, 0, 0)..));
-        let all = due.chain(above.into_iter().flatten());
-        all.map(|(_, _, line)| *line)
+        bucket: u32,
+        priority: i8,
+        (order, first, id): LinePlace,
+    ) -> impl Iterator<Item = LinePlace> {
+        let priority = Reverse(priority);
+        let behind = Bound::Excluded((bucket, priority, order, first, id));
+        let last = (bucket, priority, i64::MAX, JobId(u64::MAX), LineId::MAX);
+        let lines = self.ranks_in.range((behind, Bound::Included(last)));
+        lines.map(|(_, _, order, first, id)| (*order, *first, *id))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stepcast_records::GpuModel;
 
 use crate::ids::{Epoch, WorkerId};
-use crate::model::Attempt;
+use crate::model::{Attempt, Job};
 use crate::placement::left::{GUESSED_MS, OVERDUE};
 use crate::policy::balance::Work;
 use crate::state::State;
@@ -16,14 +16,17 @@ pub(in crate::placement) struct Runs {
     by_worker: BTreeMap<WorkerId, Vec<Run>>,
     /// By model, as its position, and width.
     sums: BTreeMap<(usize, u8), Sum>,
+    /// By model and priority, those that have run longest first.
+    by_priority: BTreeSet<(usize, i8, Epoch)>,
 }
 
 /// An attempt.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Run {
     epoch: Epoch,
     model: usize,
     width: u8,
+    priority: i8,
     /// When half of such attempts are over, by stamp.
     ends_ms: u64,
     /// How long they run.
@@ -55,28 +58,63 @@ impl Runs {
 
     /// Has the attempts on a worker be what they are by now.
     pub(super) fn refresh(&mut self, state: &State, models: &[GpuModel], worker: WorkerId) {
-        for run in self.by_worker.remove(&worker).unwrap_or_default() {
-            let key = (run.model, run.width);
-            if let Some(sum) = self.sums.get_mut(&key) {
-                sum.remove(run);
-                if sum.count() == 0 {
-                    self.sums.remove(&key);
-                }
-            }
-        }
         let live = state.live_attempts_on(worker);
         let runs: Vec<Run> = live
-            .filter_map(|(_, attempt)| Run::of(attempt, models))
+            .filter_map(|(job, attempt)| Run::of(job, attempt, models))
             .collect();
-        for run in &runs {
-            self.sums
-                .entry((run.model, run.width))
-                .or_default()
-                .add(*run);
+        let before = self.by_worker.remove(&worker).unwrap_or_default();
+        // Most of them run on: who is in both stays as it is.
+        for run in before.iter().filter(|run| !runs.contains(run)) {
+            self.remove(*run);
+        }
+        for run in runs.iter().filter(|run| !before.contains(run)) {
+            self.add(*run);
         }
         if !runs.is_empty() {
             self.by_worker.insert(worker, runs);
         }
+    }
+
+    fn add(&mut self, run: Run) {
+        self.by_priority
+            .insert((run.model, run.priority, run.epoch));
+        let sum = self.sums.entry((run.model, run.width));
+        sum.or_default().add(run);
+    }
+
+    fn remove(&mut self, run: Run) {
+        self.by_priority
+            .remove(&(run.model, run.priority, run.epoch));
+        let key = (run.model, run.width);
+        if let Some(sum) = self.sums.get_mut(&key) {
+            sum.remove(run);
+            if sum.count() == 0 {
+                self.sums.remove(&key);
+            }
+        }
+    }
+
+    /// The lowest priority of any of them.
+    pub(in crate::placement) fn lowest_priority(&self) -> Option<i8> {
+        let mut lowest: Option<i8> = None;
+        let mut from = 0;
+        while let Some((model, priority, _)) =
+            self.by_priority.range((from, i8::MIN, Epoch(0))..).next()
+        {
+            lowest = Some(lowest.map_or(*priority, |lowest| lowest.min(*priority)));
+            from = model + 1;
+        }
+        lowest
+    }
+
+    /// Those on a model with a lower priority: the lowest first, and of one those that have run longest.
+    pub(in crate::placement) fn below(
+        &self,
+        model: usize,
+        priority: i8,
+    ) -> impl Iterator<Item = Epoch> {
+        let below = (model, i8::MIN, Epoch(0))..(model, priority, Epoch(0));
+        self.by_priority.range(below).map(|(_, _, epoch)| *epoch)
     }
 
     /// What they still need at `now_ms`: of each width and model the longest, and the rest together. Time goes on from one
@@ -108,12 +146,13 @@ impl Runs {
 
 impl Run {
     /// As the planner said when it was placed.
-    fn of(attempt: &Attempt, models: &[GpuModel]) -> Option<Self> {
+    fn of(job: &Job, attempt: &Attempt, models: &[GpuModel]) -> Option<Self> {
         let model = models.binary_search(&attempt.gpu).ok()?;
         let run_ms = attempt.note.run_ms_p50.unwrap_or(GUESSED_MS as u64);
         Some(Self {
             epoch: attempt.epoch,
             model,
+            priority: job.spec.priority,
             width: u8::try_from(attempt.gpus.len()).unwrap_or(u8::MAX),
             ends_ms: attempt.placed_ms.saturating_add(run_ms),
             run_ms,

@@ -1,0 +1,165 @@
+//! Turns of what was passed for long where a great many wait: what has lost its worker, and then in the order of the queue
+//! what is due and what goes before it by its priority.
+//!
+//! GPUs are kept for the first that find none. Once they are kept for as many as they may be, only those are gone through
+//! for whom something is free.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::crowd::{Walk, Where, place};
+use super::entry::{LOST_MS, due_ms};
+use super::{KEPT_MAX, Look};
+use crate::ids::JobId;
+use crate::model::Job;
+use crate::placement::survey::{LineId, LinePlace, Queue};
+
+/// Lines in some order.
+type Places<'q> = Box<dyn Iterator<Item = LinePlace> + 'q>;
+
+/// Lines of several orders in one order.
+struct Order<'q> {
+    orders: Vec<Places<'q>>,
+    /// The next of each.
+    next: BinaryHeap<Reverse<(LinePlace, usize)>>,
+}
+
+impl<'q> Order<'q> {
+    fn of(orders: impl IntoIterator<Item = Places<'q>>) -> Self {
+        let mut order = Self {
+            orders: orders.into_iter().collect(),
+            next: BinaryHeap::new(),
+        };
+        (0..order.orders.len()).for_each(|of| order.push(of));
+        order
+    }
+
+    fn push(&mut self, of: usize) {
+        let next = self.orders[of].next();
+        self.next.extend(next.map(|place| Reverse((place, of))));
+    }
+
+    fn peek(&self) -> Option<LinePlace> {
+        self.next.peek().map(|Reverse((place, _))| *place)
+    }
+}
+
+impl Iterator for Order<'_> {
+    type Item = LinePlace;
+
+    fn next(&mut self) -> Option<LinePlace> {
+        let Reverse((first, of)) = self.next.pop()?;
+        self.push(of);
+        // A line may stand in two of them, at the same place.
+        while let Some(Reverse((place, of))) = self.next.peek().copied()
+            && place == first
+        {
+            self.next.pop();
+            self.push(of);
+        }
+        Some(first)
+    }
+}
+
+impl<'a> Look<'a> {
+    /// What has lost its worker, and then what was passed for long enough and what goes before it by its priority, each in
+    /// the order of the queue.
+    pub(super) fn due_of(&mut self, walk: &mut Walk<'_>) {
+        let queue = walk.queue;
+        let Some(least) = queue.due.lowest() else {
+            return;
+        };
+        self.due_in(walk, Order::of([boxed(queue.due.lost())]), least, true);
+        let eager = eager(queue, walk.live.iter().copied(), least, FIRST);
+        let all = [boxed(queue.due.all())].into_iter().chain(eager);
+        self.due_in(walk, Order::of(all), least, false);
+    }
+
+    fn due_in<'q>(&mut self, walk: &mut Walk<'q>, mut order: Order<'q>, least: i8, is_lost: bool) {
+        let queue = walk.queue;
+        // Jobs behind the first of their lines, at their own places in the queue.
+        let mut behind: BTreeMap<(i64, JobId), (LineId, &'a Job)> = BTreeMap::new();
+        let mut last = FIRST;
+        let mut is_narrow = is_lost;
+        while !self.is_over() {
+            if self.kept >= KEPT_MAX && !is_narrow {
+                let live = || walk.live.iter().copied();
+                let due = live().map(|bucket| boxed(queue.due.behind(bucket, last)));
+                order = Order::of(due.chain(eager(queue, live(), least, last)));
+                is_narrow = true;
+            }
+            let head = order.peek().map(|(order, first, _)| (order, first));
+            let next = match (head, behind.first_key_value()) {
+                (Some(head), Some((place, _))) if *place < head => behind.pop_first(),
+                (None, Some(_)) => behind.pop_first(),
+                (Some(_), _) => None,
+                (None, None) => break,
+            };
+            let (line, job) = match next {
+                Some((_, next)) => next,
+                None => {
+                    let Some(first) = order.next() else {
+                        break;
+                    };
+                    last = first;
+                    let (_, _, line) = first;
+                    let known = queue.line(line);
+                    let had_turn = !is_lost && known.due_ms == LOST_MS;
+                    let has_none = self.kept >= KEPT_MAX && !walk.live.contains(&known.bucket);
+                    if had_turn || has_none {
+                        continue;
+                    }
+                    let Some(job) = self.next_in(walk, line, None) else {
+                        continue;
+                    };
+                    if job.id != known.head.1 {
+                        behind.insert(place(job), (line, job));
+                        continue;
+                    }
+                    (line, job)
+                }
+            };
+            let known = queue.line(line);
+            let is_due = self.now_ms >= due_ms(job, &known.left);
+            if !is_due && job.spec.priority <= least {
+                continue;
+            }
+            let entry = self.entry_of(walk, known, job);
+            let is_live = walk.live.contains(&known.bucket);
+            let starts = is_live && self.claims(walk, &entry, Where::Any);
+            if starts {
+                walk.served.insert(line, place(job));
+            } else if is_due && self.kept < KEPT_MAX {
+                self.keep(job);
+            } else {
+                continue;
+            }
+            if let Some(next) = self.next_in(walk, line, Some(place(job))) {
+                behind.insert(place(next), (line, next));
+            }
+        }
+    }
+}
+
+/// Before all places.
+const FIRST: LinePlace = (i64::MIN, JobId(0), 0);
+
+/// Lines with a priority above the least of what is due, of those for whom something is free.
+fn eager<'q>(
+    queue: &'q Queue,
+    live: impl Iterator<Item = u32> + Clone,
+    least: i8,
+    after: LinePlace,
+) -> impl Iterator<Item = Places<'q>> {
+    let above = queue
+        .priorities()
+        .take_while(move |priority| *priority > least);
+    above.flat_map(move |priority| {
+        let live = live.clone();
+        live.map(move |bucket| boxed(queue.of_priority(bucket, priority, after)))
+    })
+}
+
+fn boxed<'q>(places: impl Iterator<Item = LinePlace> + 'q) -> Places<'q> {
+    Box::new(places)
+}
