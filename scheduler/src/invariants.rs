@@ -265,6 +265,12 @@ impl Found {
         self.hold("only what waits awaits credentials", kept, || {
             job.id.to_string()
         });
+        let promised = job.standing.freed.is_some();
+        self.hold(
+            "GPUs are taken back for what waits alone",
+            !promised || job.state == JobState::Pending,
+            || job.id.to_string(),
+        );
         let own = job.spec.max_cost.is_none_or(|max| reserved <= max.0);
         self.hold("no more is set aside than a job may cost", own, || {
             job.id.to_string()

@@ -19,7 +19,7 @@ pub use event::{EventKind, JobEvent};
 pub use job::{Job, JobState};
 pub use label::Label;
 pub use spec::{JobSpec, Objective, TrainerKind};
-pub use standing::Standing;
+pub use standing::{Freed, Standing};
 pub use team::{Account, Budget, Period, Team, TeamName, TeamRules, Usage};
 pub use terms::{ArrayPart, Owner, Terms};
 pub use worker::{Drain, Inventory, Token, Worker, WorkerState};

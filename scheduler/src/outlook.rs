@@ -166,7 +166,11 @@ impl Viewer<'_> {
         };
         let mut forward = Forward::new(self.state.clone(), self.forecast, &world, self.now_ms);
         // What yields to nobody ends where it started.
-        let stays = self.state.policy().preemption != Preemption::Priced;
+        let stays = match self.state.policy().preemption {
+            Preemption::Never => true,
+            Preemption::ForPriority => self.are_of_one_priority(),
+            Preemption::Priced => false,
+        };
         let end_ms = forward.now_ms().saturating_add(AHEAD_MAX_MS);
         let mut open: Vec<JobId> = self.jobs.keys().copied().collect();
         for _ in 0..EVENTS_MAX {
@@ -193,6 +197,15 @@ impl Viewer<'_> {
         }
         let seen = self.jobs.keys().map(|id| self.seen(&forward, *id));
         Some(seen.collect())
+    }
+
+    /// Whether no job goes before another for its priority.
+    fn are_of_one_priority(&self) -> bool {
+        let leased = self.state.leases().map(|lease| lease.job);
+        let running = leased.filter_map(|id| self.state.open_job(id));
+        let mut all = running.chain(self.state.pending());
+        let first = all.next().map(|job| job.spec.priority);
+        all.all(|job| Some(job.spec.priority) == first)
     }
 
     /// What has come of a job.

@@ -57,8 +57,7 @@ pub enum Aim {
 pub enum Preemption {
     /// Never.
     Never,
-    /// To a job of a higher priority that finds no other place, and only then. Not built yet: nothing yields, as with
-    /// [`Preemption::Never`].
+    /// To a job of a higher priority that finds no other place, and only then: whose work is lost least yields.
     #[default]
     ForPriority,
     /// Whenever what is gained is worth more than what is lost: the work since the last checkpoint and a restart.

@@ -257,6 +257,12 @@ impl State {
         held.filter_map(|id| Some((*id, self.open_job(*id)?.spec.staging)))
     }
 
+    /// Waiting jobs for whom GPUs were taken back.
+    pub(crate) fn promised(&self) -> impl Iterator<Item = &Job> {
+        let promised = self.indexes.promised.iter();
+        promised.filter_map(|id| self.open_job(*id))
+    }
+
     /// Whether a job that is not over has its files there.
     #[must_use]
     pub fn needs_staging(&self, staging: &StagingId) -> bool {

@@ -31,7 +31,7 @@ struct Set {
     /// What it aims at: default, fifo, priority, max-min-blind, max-min, makespan, shortest-remaining or cost
     #[arg(long)]
     aim: Option<String>,
-    /// When a running job yields: never, for-priority (not built yet, as never) or priced
+    /// When a running job yields: never, for-priority or priced
     #[arg(long)]
     preemption: Option<String>,
     /// How long an attempt is left in peace at least

@@ -41,7 +41,7 @@ pub(crate) struct Simulate {
     /// default, fifo, priority, max-min-blind, max-min, makespan, shortest-remaining or cost
     #[arg(long, value_name = "NAME", default_value = "default")]
     policy: Aim,
-    /// When running jobs yield: never, for-priority (not built yet, as never) or priced
+    /// When running jobs yield: never, for-priority or priced
     #[arg(long, value_name = "WHEN", default_value = "priced")]
     preemption: Preemption,
     /// How wrong estimates are: the standard deviation of the logarithm of their error

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
-use crate::ids::{JobId, TeamId};
+use super::Attempt;
+use crate::ids::{JobId, TeamId, WorkerId};
 
 /// What is known of a job from format 3 on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,4 +22,29 @@ pub struct Standing {
     /// Whether nobody holds the credentials that it needs: it waits until they are given again. Written behind their names.
     #[serde(skip)]
     pub awaits_credentials: bool,
+    /// Where GPUs were taken back for it while it waits: it has the first turn there. Written behind everything else, where
+    /// there are any.
+    #[serde(skip)]
+    pub freed: Option<Freed>,
+}
+
+/// GPUs of one worker that were taken back for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// Whose.
+    pub worker: WorkerId,
+    /// Which of them, a bit for each position.
+    pub gpus: u16,
+}
+
+impl Freed {
+    /// What an attempt holds.
+    pub(crate) fn of(attempt: &Attempt) -> Self {
+        let gpus = attempt.gpus.iter();
+        let gpus = gpus.filter_map(|gpu| 1_u16.checked_shl((*gpu).into()));
+        Self {
+            worker: attempt.worker,
+            gpus: gpus.fold(0, |gpus, gpu| gpus | gpu),
+        }
+    }
 }

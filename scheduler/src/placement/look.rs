@@ -6,6 +6,7 @@ mod entry;
 mod fair;
 mod plain;
 mod staged;
+mod urgent;
 
 #[cfg(test)]
 pub(crate) use fair::fair_work;
@@ -57,6 +58,8 @@ pub(super) struct Look<'a> {
     /// Where jobs with the same needs may run, busy or not.
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     kept: usize,
+    /// The GPUs that are kept for jobs until they are due.
+    kept_for: BTreeMap<JobId, (usize, Gpus)>,
     /// Waiting jobs that have got what they get in this look.
     settled: BTreeSet<JobId>,
     max: usize,
@@ -105,6 +108,7 @@ impl<'a> Look<'a> {
             ledger: Ledger::new(state, now_ms),
             places: BTreeMap::new(),
             kept: 0,
+            kept_for: BTreeMap::new(),
             settled: BTreeSet::new(),
             max: usize::MAX,
             until: None,
@@ -124,6 +128,7 @@ impl<'a> Look<'a> {
     /// Gives everybody their turn; at most `max` jobs are placed.
     pub(super) fn run(&mut self, max: usize) -> Plan {
         self.max = max;
+        self.keep_promises();
         match self.policy.aim {
             Aim::Fifo | Aim::Priority => self.plainly(),
             Aim::Fair | Aim::FairBlind => self.fairly(),
@@ -137,6 +142,7 @@ impl<'a> Look<'a> {
                 }
             }
         }
+        self.make_room();
         std::mem::take(&mut self.plan)
     }
 
@@ -300,6 +306,7 @@ impl<'a> Look<'a> {
         }
         match &entry.runs {
             // What is to move stops first; its GPUs there are kept by being taken in every look until it starts.
+            Some(runs) if runs.is_stopping => {}
             Some(runs) => self.plan.preemptions.push(Preemption {
                 job: job.id,
                 epoch: runs.attempt.epoch,
@@ -368,6 +375,7 @@ impl<'a> Look<'a> {
                 self.kept_until_ms = Some(free_ms);
             }
             self.pool.keep(slot, job.id, gpus);
+            self.kept_for.insert(job.id, (slot, gpus));
             self.kept += 1;
         }
     }

@@ -208,6 +208,9 @@ impl Wording<'_> {
         let expected_ms = attempt
             .and_then(|attempt| Some(attempt.placed_ms.saturating_add(attempt.note.run_ms_p90?)));
         match expected_ms {
+            _ if attempt.is_some_and(|attempt| attempt.stop.is_some()) => {
+                format!("{id} (is being stopped)")
+            }
             Some(end_ms) if end_ms > self.now_ms => format!("{id} ({} more)", self.until(end_ms)),
             Some(_) => format!("{id} (overdue)"),
             None => id.to_string(),

@@ -80,6 +80,7 @@ impl State {
             job.state = JobState::Running;
             job.standing.reserved = reserved;
             job.standing.yields_to = None;
+            job.standing.freed = None;
             entry.event(
                 job,
                 EventKind::Placed {

@@ -7,7 +7,8 @@ use crate::command::Preemption;
 use crate::effect::Effect;
 use crate::ids::{Epoch, JobId};
 use crate::model::limits::{PREEMPTIONS_PER_COMMAND, RETRIES_MAX};
-use crate::model::{EventKind, JobSpec, JobState, StopReason, Terms};
+use crate::model::{EventKind, Freed, JobSpec, JobState, StopReason, Terms};
+use crate::policy::Preemption as Yielding;
 use crate::rejection::{Dropped, Rejection};
 use crate::reply::Reply;
 
@@ -107,6 +108,8 @@ impl State {
                 job.standing.approved_ms = None;
             }
             job.spec = spec;
+            // What was taken back was for what it asked for before.
+            job.standing.freed = None;
             entry.event(job, EventKind::Changed);
         });
         entry.effects.push(Effect::Plan);
@@ -127,7 +130,7 @@ impl State {
             if !self.may_preempt(preemption.job, preemption.epoch, entry.now_ms) {
                 return Err(Dropped::Settled);
             }
-            self.change(preemption.job, |job| {
+            let taken = self.change(preemption.job, |job| {
                 let attempt = job.next_attempt().0 - 1;
                 job.standing.preemptions = job.standing.preemptions.saturating_add(1);
                 job.standing.yields_to = preemption.for_job;
@@ -139,12 +142,36 @@ impl State {
                     },
                 );
                 entry.stop(job, StopReason::Preempted);
+                job.live_attempt().map(Freed::of)
             });
+            self.promise(preemption, taken.flatten());
             Ok(())
         });
         Ok(Reply::Preempted {
             outcomes: outcomes.collect(),
         })
+    }
+
+    /// Keeps with a waiting job that GPUs were taken back for it. Where jobs yield for another reason than a higher priority
+    /// nothing is promised.
+    fn promise(&mut self, preemption: &Preemption, taken: Option<Freed>) {
+        let for_job = preemption.for_job.filter(|job| *job != preemption.job);
+        let is_urgent = self.policy.preemption == Yielding::ForPriority;
+        let waits = for_job.filter(|job| {
+            let job = self.open_job(*job);
+            is_urgent && job.is_some_and(|job| job.state == JobState::Pending)
+        });
+        let Some((job, taken)) = waits.zip(taken) else {
+            return;
+        };
+        self.change(job, |job| {
+            let before = job
+                .standing
+                .freed
+                .filter(|before| before.worker == taken.worker);
+            let gpus = taken.gpus | before.map_or(0, |before| before.gpus);
+            job.standing.freed = Some(Freed { gpus, ..taken });
+        });
     }
 
     /// Whether the GPUs of an attempt may be taken back at `now_ms`. Not those of a job that could not go on by itself,

@@ -41,6 +41,8 @@ pub(crate) struct Indexes {
     pub(crate) arrays: BTreeMap<JobId, Tasks>,
     /// Waiting jobs that need credentials and do not wait for them.
     pub(crate) credentials: BTreeSet<JobId>,
+    /// Waiting jobs for whom GPUs were taken back.
+    pub(crate) promised: BTreeSet<JobId>,
     /// Keys of live attempts that keep others of the same key away from their worker.
     pub(crate) keys: BTreeSet<(WorkerId, Label)>,
     /// What of this has changed lately.
@@ -101,6 +103,9 @@ impl Indexes {
             if holds_credentials(job) {
                 self.credentials.insert(job.id);
             }
+            if job.standing.freed.is_some() {
+                self.promised.insert(job.id);
+            }
         }
         match job.ended_ms {
             Some(ended_ms) => _ = self.ended.insert((ended_ms, job.id)),
@@ -148,6 +153,7 @@ impl Indexes {
             if holds_credentials(job) {
                 self.credentials.remove(&job.id);
             }
+            self.promised.remove(&job.id);
         }
         match job.ended_ms {
             Some(ended_ms) => _ = self.ended.remove(&(ended_ms, job.id)),

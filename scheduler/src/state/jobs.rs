@@ -115,6 +115,7 @@ impl Entry {
         });
         self.drop_credentials(job);
         job.standing.awaits_credentials = false;
+        job.standing.freed = None;
         self.effects.push(Effect::Plan);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::pages::Pages;
 use crate::ids::JobId;
-use crate::model::{Job, JobState, Label, Standing, Terms};
+use crate::model::{Freed, Job, JobState, Label, Standing, Terms};
 
 /// The jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -152,10 +152,14 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
         }
         let bytes = postcard::to_extend(&(&job.spec.terms, job.standing), bytes)?;
         let names = &job.spec.terms.credentials;
-        if names.is_empty() {
+        if names.is_empty() && job.standing.freed.is_none() {
             return Ok(bytes);
         }
-        postcard::to_extend(&(names, job.standing.awaits_credentials), bytes)
+        let bytes = postcard::to_extend(&(names, job.standing.awaits_credentials), bytes)?;
+        match &job.standing.freed {
+            Some(freed) => postcard::to_extend(freed, bytes),
+            None => Ok(bytes),
+        }
     });
     match written {
         Ok(bytes) => bytes,
@@ -172,16 +176,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Job> {
             postcard::take_from_bytes::<(Terms, Standing)>(rest).ok()?;
         (job.spec.terms, job.standing) = (terms, standing);
         if !rest.is_empty() {
-            let ((names, awaits), []) =
-                postcard::take_from_bytes::<(Vec<Label>, bool)>(rest).ok()?
-            else {
-                return None;
-            };
-            if names.is_empty() {
-                return None;
-            }
+            let ((names, awaits), rest) =
+                postcard::take_from_bytes::<(Vec<Label>, bool)>(rest).ok()?;
             job.spec.terms.credentials = names;
             job.standing.awaits_credentials = awaits;
+            if rest.is_empty() {
+                return (!job.spec.terms.credentials.is_empty()).then_some(job);
+            }
+            let (freed, []) = postcard::take_from_bytes::<Freed>(rest).ok()? else {
+                return None;
+            };
+            job.standing.freed = Some(freed);
         }
     }
     Some(job)

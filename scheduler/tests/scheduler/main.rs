@@ -17,5 +17,6 @@ mod scripts;
 mod show;
 mod sooner;
 mod support;
+mod urgent;
 mod what_if;
 mod wishes;

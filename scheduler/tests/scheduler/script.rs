@@ -288,11 +288,26 @@ impl Script {
 
     fn place(&mut self, line: &Line<'_>) -> String {
         let max = line.number("max").unwrap_or(256);
-        let placements = placement::plan(&self.state, &self.forecast, self.now_ms, max).placements;
-        if placements.is_empty() {
+        let plan = placement::plan(&self.state, &self.forecast, self.now_ms, max);
+        if plan.is_empty() {
             return "nothing".to_owned();
         }
-        let planned: Vec<String> = placements.iter().map(show::placement).collect();
+        let (placements, preemptions) = (plan.placements, plan.preemptions);
+        let mut planned: Vec<String> = preemptions.iter().map(show::preemption).collect();
+        planned.extend(placements.iter().map(show::placement));
+        if !preemptions.is_empty() {
+            let (reply, _) = self.propose(Command::Preempt { preemptions }, None);
+            let Some(Reply::Preempted { outcomes }) = reply else {
+                panic!("a plan is refused")
+            };
+            assert!(
+                outcomes.iter().all(Result::is_ok),
+                "what is planned is asked"
+            );
+        }
+        if placements.is_empty() {
+            return planned.join("\n");
+        }
         let (reply, _) = self.propose(Command::Place { placements }, None);
         let Some(Reply::Placed { outcomes }) = reply else {
             panic!("a plan is refused")

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use stepcast_scheduler::command::Preemption;
 use stepcast_scheduler::ids::JobId;
 use stepcast_scheduler::model::{AttemptState, EventKind, Job, JobState, Outcome, WorkerState};
 use stepcast_scheduler::placement::{Placement, Why};
@@ -76,6 +77,14 @@ pub(crate) fn placement(placement: &Placement) -> String {
         .cost_p50
         .map_or_else(String::new, |cost| format!(", about {cost}"));
     format!("{job} #{attempt} on {worker} GPU {gpus:?}{cost}")
+}
+
+pub(crate) fn preemption(preemption: &Preemption) -> String {
+    let Preemption { job, for_job, .. } = preemption;
+    match for_job {
+        Some(for_job) if for_job != job => format!("{job} yields to {for_job}"),
+        _ => format!("{job} yields"),
+    }
 }
 
 pub(crate) fn why(why: &Why) -> String {

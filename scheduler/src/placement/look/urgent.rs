@@ -1,0 +1,416 @@
+//! Running jobs make room for waiting ones of a higher priority that find no other place: the policy `for-priority`.
+//!
+//! Whose work is lost least yields, within what each job is left in peace for and how often it may be asked. The state
+//! keeps with the waiting job where GPUs were taken back for it. From then on it has the first turn, and what is free
+//! there already is kept for it until the rest is.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use super::entry::{Entry, LINE_LOOKED_AT};
+use super::{Choice, Look, Yielding};
+use crate::command::Preemption;
+use crate::ids::{Epoch, JobId};
+use crate::model::limits::GPUS_PER_WORKER_MAX;
+use crate::model::{Attempt, Freed, Job, StopReason};
+use crate::placement::feasible::{Needs, Purse};
+use crate::placement::left::{Left, lost_ms};
+use crate::placement::pool::{Gpus, positions, used};
+use crate::placement::survey::Crowd;
+
+/// Jobs that others make room for in one look: with eight GPUs each they ask as many to yield as one command may name.
+const URGENT_MAX: usize = 32;
+
+/// Lines of the highest priority in which they are looked for.
+const LINES_LOOKED_AT: usize = 4 * URGENT_MAX;
+
+/// Workers of one model that are looked at for one job: those with the lowest priority that has run longest.
+const WORKERS_LOOKED_AT: usize = 64;
+
+/// Running attempts of one model that are looked through for those workers.
+const ATTEMPTS_LOOKED_AT: usize = 4_096;
+
+/// How a job gets room.
+struct Room<'a> {
+    slot: usize,
+    /// What it gets: free already, or taken back.
+    gpus: Gpus,
+    /// Who yields for it.
+    yields: Vec<(&'a Job, &'a Attempt)>,
+}
+
+impl<'a> Look<'a> {
+    fn yields_to_priority(&self) -> bool {
+        self.policy.preemption == Yielding::ForPriority && self.state.format() >= 3
+    }
+
+    /// Gives the first turn to those for whom GPUs were taken back, each where they were.
+    pub(super) fn keep_promises(&mut self) {
+        if !self.yields_to_priority() {
+            return;
+        }
+        let mut jobs: Vec<&'a Job> = self.state.promised().collect();
+        jobs.sort_by_key(|job| urgency(job));
+        let freed = |job: &'a Job| Some((job, job.standing.freed?));
+        let jobs: Vec<(&'a Job, Freed)> = jobs.into_iter().filter_map(freed).collect();
+        for (job, freed) in &jobs {
+            if self.plan.placements.len() >= self.max {
+                break;
+            }
+            if self.ledger.held(job).is_some() {
+                continue;
+            }
+            let others = jobs
+                .iter()
+                .filter(|(other, theirs)| other.id != job.id && theirs.worker == freed.worker);
+            let theirs = others.fold(0, |gpus, (_, theirs)| gpus | theirs.gpus);
+            self.keep_promise(job, *freed, theirs & !freed.gpus);
+        }
+    }
+
+    /// Has a job start on what was taken back for it, or keeps what is free of it until all who yield have stopped. If
+    /// nobody does any more and it is not enough, the job has a turn like others.
+    fn keep_promise(&mut self, job: &'a Job, freed: Freed, theirs: Gpus) {
+        let count = usize::from(job.spec.gpu_count);
+        let entry = self.urgent(job);
+        let places = self.places(job);
+        let Some(position) = self.pool.position(freed.worker) else {
+            return;
+        };
+        let attempts = self.state.live_attempts_on(freed.worker);
+        let stopping = attempts.filter(|(other, attempt)| {
+            attempt.stop == Some(StopReason::Preempted) && other.standing.yields_to == Some(job.id)
+        });
+        let stopping = stopping.fold(0, |gpus, (_, attempt)| gpus | used(attempt));
+        for place in places.iter() {
+            let Some(gpus) = self.pool.gpus_at(*place, position) else {
+                continue;
+            };
+            let model = self.pool.places[*place as usize].model;
+            let model = self.models.binary_search(&model);
+            let left = model.ok().and_then(|model| entry.left[model]);
+            let Some(left) = left.filter(|left| self.may_have(job, position, left)) else {
+                continue;
+            };
+            let free = self.pool.slots[position].available(gpus);
+            let own = freed.gpus & gpus;
+            if let Some(gpus) = chosen(own & free, free & !theirs, count) {
+                let choice = Choice {
+                    slot: position,
+                    gpus,
+                    is_free: true,
+                };
+                self.take(&entry, choice, left);
+                return;
+            }
+            let all = chosen(own & (free | stopping), free & !theirs, count);
+            if let Some(gpus) = all.filter(|_| stopping != 0) {
+                self.has_room(job, position, gpus);
+                return;
+            }
+        }
+    }
+
+    /// Whether price and limits let a job run on a worker, busy or not.
+    fn may_have(&self, job: &Job, position: usize, left: &Left) -> bool {
+        let Some(worker) = self.worker(&self.pool.slots[position]) else {
+            return false;
+        };
+        let price = worker.price_per_hour(usize::from(job.spec.gpu_count));
+        let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
+        let pays = Purse::of(job, self.now_ms).pays(price).is_ok();
+        pays && self.ledger.allows(job, worker, price, run_ms_p90).is_ok()
+    }
+
+    /// Has running jobs yield to the first of those that still wait, where these have a higher priority.
+    pub(super) fn make_room(&mut self) {
+        if !self.yields_to_priority() || self.plan.placements.len() >= self.max {
+            return;
+        }
+        let crowd = self.crowd.take();
+        let mut asked = BTreeSet::new();
+        for job in self.urgent_jobs(crowd.as_ref()) {
+            let entry = self.urgent(job);
+            let models = 0..self.models.len();
+            let finds = models.clone().any(|model| {
+                let left = entry.left[model];
+                left.is_some_and(|left| self.choose(job, self.models[model], &left).is_some())
+            });
+            // What it could have and did not take is not worth it to its owner now.
+            if finds {
+                continue;
+            }
+            let kept = self.kept_for.remove(&job.id);
+            if let Some((slot, gpus)) = kept {
+                self.pool.give_up(slot, gpus);
+            }
+            let rooms = models.filter_map(|model| {
+                let hosts = self.hosts_below(crowd.as_ref(), model, job.spec.priority);
+                self.room(&entry, model, &hosts, &asked)
+            });
+            let least = rooms.min_by(|(a, _), (b, _)| a.total_cmp(b));
+            match (least, kept) {
+                (Some((_, room)), _) => self.clear(job, &room, &mut asked),
+                (None, Some((slot, gpus))) => self.pool.keep(slot, job.id, gpus),
+                (None, None) => {}
+            }
+        }
+        self.crowd = crowd;
+    }
+
+    /// The waiting jobs with a higher priority than something that runs, the highest first: of each line the first that
+    /// has got nothing.
+    fn urgent_jobs(&self, crowd: Option<&Crowd>) -> Vec<&'a Job> {
+        let state = self.state;
+        let lowest = match crowd {
+            Some(crowd) => crowd.runs.lowest_priority(),
+            None => {
+                let live = state.leases().filter_map(|lease| state.open_job(lease.job));
+                live.map(|job| job.spec.priority).min()
+            }
+        };
+        let Some(lowest) = lowest else {
+            return Vec::new();
+        };
+        let first = |jobs: &BTreeSet<(i64, JobId)>| {
+            let jobs = jobs.iter().take(LINE_LOOKED_AT);
+            let jobs = jobs.filter_map(|(_, id)| state.open_job(*id));
+            let mut free = jobs
+                .filter(|job| !self.settled.contains(&job.id) && self.ledger.held(job).is_none());
+            free.next().filter(|job| job.spec.priority > lowest)
+        };
+        let mut jobs: Vec<&'a Job> = match crowd {
+            Some(Crowd { queue, .. }) => {
+                let lines = queue.in_order();
+                let lines = lines.take_while(|(priority, _)| *priority > lowest);
+                let lines = lines.take(LINES_LOOKED_AT);
+                let lines = lines.filter_map(|(_, line)| state.line(queue.line(line).line));
+                lines.filter_map(first).collect()
+            }
+            None => state.lines().filter_map(|(_, jobs)| first(jobs)).collect(),
+        };
+        jobs.sort_by_key(|job| urgency(job));
+        jobs.truncate(URGENT_MAX);
+        jobs
+    }
+
+    /// Workers on which something of a lower priority runs on a model, as positions in the pool: the lowest priority first,
+    /// and of one what has run longest.
+    fn hosts_below(&self, crowd: Option<&Crowd>, model: usize, priority: i8) -> Vec<usize> {
+        let state = self.state;
+        let epochs: Vec<Epoch> = match crowd {
+            Some(crowd) => {
+                let below = crowd.runs.below(model, priority);
+                below.take(ATTEMPTS_LOOKED_AT).collect()
+            }
+            None => {
+                let live = state
+                    .leases()
+                    .filter_map(|lease| state.live_attempt(lease.epoch));
+                let below = live.filter(|(job, attempt)| {
+                    job.spec.priority < priority && attempt.gpu == self.models[model]
+                });
+                let below = below.map(|(job, attempt)| (job.spec.priority, attempt.epoch));
+                let below: BTreeSet<(i8, Epoch)> = below.collect();
+                below.into_iter().map(|(_, epoch)| epoch).collect()
+            }
+        };
+        let mut seen = BTreeSet::new();
+        let mut hosts = Vec::new();
+        for epoch in epochs {
+            let Some((job, attempt)) = state.live_attempt(epoch) else {
+                continue;
+            };
+            if self.may_yield_to(job, attempt, priority)
+                && seen.insert(attempt.worker)
+                && let Some(position) = self.pool.position(attempt.worker)
+            {
+                hosts.push(position);
+                if hosts.len() == WORKERS_LOOKED_AT {
+                    break;
+                }
+            }
+        }
+        hosts
+    }
+
+    /// Whether an attempt may be asked to yield to something of this priority.
+    fn may_yield_to(&self, job: &Job, attempt: &Attempt, priority: i8) -> bool {
+        job.spec.priority < priority
+            // What was placed a moment ago was placed for good reason.
+            && attempt.placed_ms < self.now_ms
+            && self.state.may_preempt(job.id, attempt.epoch, self.now_ms)
+    }
+
+    /// The room on some of these workers that costs the least work, and what it costs.
+    fn room(
+        &self,
+        entry: &Entry<'a>,
+        model: usize,
+        hosts: &[usize],
+        asked: &BTreeSet<Epoch>,
+    ) -> Option<(f64, Room<'a>)> {
+        let job = entry.job;
+        let left = entry.left[model]?;
+        let places = self.places.get(&Needs::of(job))?;
+        let count = usize::from(job.spec.gpu_count);
+        let mut best: Option<(f64, Room<'a>)> = None;
+        for position in hosts {
+            let slot = &self.pool.slots[*position];
+            let gpus = places.iter().find_map(|place| {
+                let is_model = self.pool.places[*place as usize].model == self.models[model];
+                is_model.then(|| self.pool.gpus_at(*place, *position))?
+            });
+            let Some(gpus) = gpus.filter(|_| self.may_have(job, *position, &left)) else {
+                continue;
+            };
+            let free = slot.available(gpus);
+            let missing = count.saturating_sub(free.count_ones() as usize);
+            if missing == 0 {
+                continue;
+            }
+            let attempts = self.state.live_attempts_on(slot.id);
+            let may: Vec<(&'a Job, &'a Attempt)> = attempts
+                .filter(|(other, attempt)| {
+                    self.may_yield_to(other, attempt, job.spec.priority)
+                        && used(attempt) & !(gpus & !slot.kept) == 0
+                        && !asked.contains(&attempt.epoch)
+                })
+                .collect();
+            let losses = may.iter().map(|(other, attempt)| {
+                let width = attempt.gpus.len();
+                let lost_ms = lost_ms(self.forecast, other, attempt, &self.policy, self.now_ms);
+                (width, lost_ms * width as f64)
+            });
+            let Some((lost_ms, who)) = cheapest(losses, missing) else {
+                continue;
+            };
+            if best.as_ref().is_some_and(|(least, _)| *least <= lost_ms) {
+                continue;
+            }
+            let is_one = |(at, one)| (who >> at & 1 == 1).then_some(one);
+            let yields: Vec<_> = may.into_iter().enumerate().filter_map(is_one).collect();
+            let freed = yields.iter().fold(0, |gpus, (_, one)| gpus | used(one));
+            if let Some(gpus) = chosen(freed, free, count) {
+                let slot = *position;
+                best = Some((lost_ms, Room { slot, gpus, yields }));
+            }
+        }
+        best
+    }
+
+    /// Asks those to yield who make room for a job, and keeps the room.
+    fn clear(&mut self, job: &'a Job, room: &Room<'a>, asked: &mut BTreeSet<Epoch>) {
+        for (yields, attempt) in &room.yields {
+            self.plan.preemptions.push(Preemption {
+                job: yields.id,
+                epoch: attempt.epoch,
+                for_job: Some(job.id),
+            });
+            asked.insert(attempt.epoch);
+            self.wanted.push((room.slot, used(attempt), job.id));
+        }
+        self.has_room(job, room.slot, room.gpus);
+    }
+
+    /// Keeps what a job gets as soon as others have stopped.
+    fn has_room(&mut self, job: &'a Job, slot: usize, gpus: Gpus) {
+        self.pool.keep(slot, job.id, gpus);
+        self.settled.insert(job.id);
+        if self.until == Some(job.id) {
+            self.kept_until_ms = Some(self.now_ms);
+        }
+    }
+
+    fn urgent(&mut self, job: &'a Job) -> Entry<'a> {
+        let (left, price) = self.everywhere(job, |look, model| {
+            Left::of_waiting(look.forecast, job, look.models[model], &look.policy)
+        });
+        Entry {
+            job,
+            runs: None,
+            work: 0,
+            left,
+            price,
+        }
+    }
+}
+
+/// Who has the first turn: the highest priority, and then the order of the queue.
+fn urgency(job: &Job) -> (Reverse<i8>, i64, JobId) {
+    (Reverse(job.spec.priority), job.order(), job.id)
+}
+
+/// So many GPUs, of the first ones before the others.
+fn chosen(first: Gpus, others: Gpus, count: usize) -> Option<Gpus> {
+    let all = positions(first).chain(positions(others & !first));
+    let gpus = all.take(count).fold(0, |gpus: Gpus, at| gpus | 1 << at);
+    (gpus.count_ones() as usize == count).then_some(gpus)
+}
+
+/// Of attempts with so many GPUs each that would lose so much, those who lose the least for so many GPUs that are missing:
+/// how much that is, and who they are, a bit for each. `None` if all are too few.
+fn cheapest(all: impl Iterator<Item = (usize, f64)>, missing: usize) -> Option<(f64, u16)> {
+    // The same for every smaller number, by how many are found.
+    let mut found = vec![None; missing + 1];
+    found[0] = Some((0.0, 0));
+    for (position, (width, lost)) in all.take(GPUS_PER_WORKER_MAX).enumerate() {
+        for before in (0..missing).rev() {
+            let Some((least, who)) = found[before] else {
+                continue;
+            };
+            let after = missing.min(before + width);
+            let with = least + lost;
+            if found[after].is_none_or(|(known, _)| with < known) {
+                found[after] = Some((with, who | 1 << position));
+            }
+        }
+    }
+    found[missing]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that look like chance.
+    fn dice(number: u64) -> u64 {
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
+    }
+
+    #[test]
+    fn nobody_else_would_lose_less() {
+        for case in 0..500 {
+            let count = dice(case) % 9;
+            let one = |at: u64| {
+                let dice = dice(case * 16 + at);
+                ([1, 1, 2, 4][dice as usize % 4], (dice >> 4 & 255) as f64)
+            };
+            let all: Vec<(usize, f64)> = (1..=count).map(one).collect();
+            let missing = 1 + dice(case + 7) as usize % 8;
+            let of = |who: u16| {
+                let chosen = all.iter().enumerate();
+                let chosen = chosen.filter(|(at, _)| who >> at & 1 == 1);
+                chosen.fold((0, 0.0), |(gpus, lost), (_, one)| {
+                    (gpus + one.0, lost + one.1)
+                })
+            };
+            let enough = (0..1_u16 << count).map(of);
+            let enough = enough.filter(|(gpus, _)| *gpus >= missing);
+            let least = enough.map(|(_, lost)| lost).min_by(f64::total_cmp);
+            let found = cheapest(all.iter().copied(), missing);
+            assert_eq!(found.map(|(lost, _)| lost), least, "{all:?} {missing}");
+            if let Some((lost, who)) = found {
+                let (gpus, told) = of(who);
+                assert!(gpus >= missing && told == lost, "{all:?} {missing}");
+            }
+        }
+    }
+
+    #[test]
+    fn gpus_are_chosen_of_the_first_before_the_others() {
+        assert_eq!(chosen(0b1100, 0b0011, 3), Some(0b1101));
+        assert_eq!(chosen(0b1100, 0b1110, 3), Some(0b1110));
+        assert_eq!(chosen(0b1100, 0b0100, 3), None);
+    }
+}
