@@ -198,11 +198,16 @@ fn exit_of(code: Code, reason: &str) -> Exit {
     }
 }
 
-/// Whether the library itself made this status since the connection failed: one that a server has sent has no cause here.
+/// Whether the library itself made this status since the connection failed: one that a server has sent has no cause here. A
+/// server that stood still while many calls were given up closes their connection as exhausted.
 fn is_broken(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::Cancelled
+            | Code::ResourceExhausted
     ) && std::error::Error::source(status).is_some()
 }
 
