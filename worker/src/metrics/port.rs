@@ -232,6 +232,51 @@ mod tests {
         serving.abort();
     }
 
+    fn pem(what: &str, der: &[u8]) -> String {
+        use base64::Engine;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {what}-----\n{text}\n-----END {what}-----\n")
+    }
+
+    #[tokio::test]
+    async fn with_a_certificate_it_is_asked_by_tls() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = pem("CERTIFICATE", made.cert.der());
+        std::fs::write(path("cert"), certificate).unwrap();
+        let key = pem("PRIVATE KEY", made.signing_key.serialized_der());
+        std::fs::write(path("key"), key).unwrap();
+        let config = MetricsConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: Some((path("cert"), path("key"))),
+        };
+        let port = Port::open(&config).await.unwrap();
+        let url = port.url();
+        let address = url.strip_prefix("https://").unwrap();
+        let address = address.strip_suffix("/metrics").unwrap().to_owned();
+        tokio::spawn(port.serve(|_| Some((true, "a 1\n".to_owned()))));
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        let stream = TcpStream::connect(&address).await.unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        let mut told = String::new();
+        stream.read_to_string(&mut told).await.unwrap();
+        assert!(told.ends_with("\r\n\r\na 1\n"), "{told}");
+    }
+
     #[tokio::test]
     async fn what_others_can_reach_needs_a_certificate() {
         let listen = ([0, 0, 0, 0], 0).into();
