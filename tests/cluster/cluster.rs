@@ -277,6 +277,18 @@ impl Cluster {
         self.path("log").join(format!("{name}.log"))
     }
 
+    /// Where the nodes' logs end now.
+    pub(crate) fn logs(&self) -> Logs {
+        let logs = (1..=self.nodes.len()).map(|number| self.log(&format!("n{number}")));
+        Logs(
+            logs.map(|log| {
+                let bytes = fs::metadata(&log).map_or(0, |log| log.len());
+                (log, bytes)
+            })
+            .collect(),
+        )
+    }
+
     /// How a node sees the cluster, asked past every fault of the network; `None` if it does not answer.
     pub(crate) async fn status(&self, number: usize) -> Option<v1::GetClusterStatusResponse> {
         let node = &self.nodes[number - 1];
@@ -349,6 +361,23 @@ impl Drop for Cluster {
             let folder = self.keep();
             println!("everything of it is in {}", folder.display());
             tails(&folder.join("log"));
+        }
+    }
+}
+
+/// Logs, and how long each was at one moment.
+#[derive(Debug)]
+pub(crate) struct Logs(Vec<(PathBuf, u64)>);
+
+impl Logs {
+    /// Prints what has come to them since.
+    pub(crate) fn tell(&self) {
+        for (path, known) in &self.0 {
+            let log = fs::read(path).unwrap_or_default();
+            let news = log.get(*known as usize..).unwrap_or_default();
+            println!("  {}:", path.display());
+            let news = String::from_utf8_lossy(news);
+            news.lines().for_each(|line| println!("    {line}"));
         }
     }
 }

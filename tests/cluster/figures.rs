@@ -23,6 +23,9 @@ const KILLS: u64 = 100;
 /// Workers killed: each takes a lease.
 const WORKER_KILLS: u64 = 20;
 
+/// Of a failover that takes longer the nodes' logs are printed: something was in the way of the first election.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// Between a cluster that is whole again and the next kill, so that kills fall on every moment of a heartbeat.
 const BETWEEN_MS: std::ops::Range<u64> = 100..600;
 
@@ -84,6 +87,7 @@ async fn kill_leaders(cluster: &mut Cluster, history: &History, random: &mut Ran
         let between = random.within(BETWEEN_MS);
         tokio::time::sleep(Duration::from_millis(between)).await;
         let leader = cluster.await_leader().await;
+        let logs = cluster.logs();
         let process = cluster.node(leader).process.take();
         let (at, wall) = (Instant::now(), SystemTime::now());
         process.into_iter().for_each(crate::process::Process::kill);
@@ -94,6 +98,11 @@ async fn kill_leaders(cluster: &mut Cluster, history: &History, random: &mut Ran
             wall,
             served: served.duration_since(at),
         });
+        if served.duration_since(at) > SLOW {
+            let took = served.duration_since(at).as_millis();
+            println!("{took} ms after the death of node {leader}:");
+            logs.tell();
+        }
         make_good(cluster);
         serves(history).await;
     }

@@ -130,6 +130,7 @@ impl<R> Core<R> {
     pub fn effects(&mut self, out: &mut Vec<Effect<R>>) {
         self.propose();
         self.flush(out);
+        self.answer_riding(out);
         // After the answers to earlier questions, which make room for new ones.
         if self.reads.ask(&mut self.peer, self.ticks) {
             self.flush(out);
@@ -145,6 +146,20 @@ impl<R> Core<R> {
         self.peer.outputs(&mut outputs);
         out.extend(outputs.drain(..).filter_map(|output| self.effect(output)));
         self.outputs = outputs;
+    }
+
+    /// Reads that wait for entries of this leader are safe once those are committed.
+    fn answer_riding(&mut self, out: &mut Vec<Effect<R>>) {
+        let role = self.peer.role();
+        let committed = Position {
+            index: self.peer.committed(),
+            term: role.term,
+        };
+        while role.leads
+            && let Some((index, waiters)) = self.reads.committed(committed)
+        {
+            out.push(Effect::Apply(Task::ReadAt { index, waiters }));
+        }
     }
 
     fn effect(&mut self, output: Output) -> Option<Effect<R>> {
@@ -184,10 +199,16 @@ impl<R> Core<R> {
         );
         match self.peer.propose(data) {
             // Ahead of the entries themselves, which go the same way once committed.
-            Ok(proposed) => self.effects.push(Effect::Apply(Task::Appended {
-                first: proposed.first,
-                waiters,
-            })),
+            Ok(proposed) => {
+                // Who votes alone needs to ask nobody.
+                if !self.peer.votes_alone() {
+                    self.reads.ride(proposed.first, self.ticks);
+                }
+                self.effects.push(Effect::Apply(Task::Appended {
+                    first: proposed.first,
+                    waiters,
+                }));
+            }
             Err(dropped) => {
                 let refused = match dropped {
                     Dropped::NotLeader => Refused::NotLeader {

@@ -187,6 +187,9 @@ impl Peer {
             // an empty probe of entry 82 and entries 77 to 82 became six entries behind 82, and the follower said that
             // it had 88. Proposals come in batches anyway.
             batch_append: false,
+            // Followers learn how far the log is committed with what they are sent next: an entry, or the next heartbeat.
+            // A message of its own for it would double the messages of every append.
+            skip_bcast_commit: true,
             max_uncommitted_size: UNCOMMITTED_BYTES,
             max_committed_size_per_ready: APPLY_BYTES,
             ..Config::default()
@@ -358,7 +361,8 @@ impl Peer {
         &self.members
     }
 
-    fn votes_alone(&self) -> bool {
+    /// Whether this node is the only voter.
+    pub(super) fn votes_alone(&self) -> bool {
         self.members.outgoing.is_empty() && self.members.voters.iter().eq([&self.raw.raft.id])
     }
 

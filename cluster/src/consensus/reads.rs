@@ -1,9 +1,11 @@
-//! Reads on their way through Raft: one question for everybody who waits, asked again when it got lost.
+//! Reads on their way through Raft: one question for everybody who waits, asked again when it got lost; or none at all
+//! where an entry goes the same way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::event::ReadWaiter;
 use super::handle::Refused;
+use super::log::Position;
 use super::peer::{ELECTION_TICKS, Peer, ReadId};
 
 /// A read that got no answer for this many ticks is asked for again: Raft drops such questions in silence.
@@ -23,6 +25,8 @@ pub(super) struct Reads {
     waiting: Vec<(u64, ReadWaiter)>,
     /// Asked for, at a tick.
     asked: BTreeMap<ReadId, (u64, Vec<(u64, ReadWaiter)>)>,
+    /// Those that need no question, with the entry that answers it and the tick at which it was appended.
+    riding: VecDeque<(Position, u64, Vec<(u64, ReadWaiter)>)>,
 }
 
 impl Reads {
@@ -36,6 +40,7 @@ impl Reads {
             last,
             waiting: Vec::new(),
             asked: BTreeMap::new(),
+            riding: VecDeque::new(),
         }
     }
 
@@ -61,6 +66,26 @@ impl Reads {
         asked
     }
 
+    /// This entry was just appended by this leader. That a majority takes it in its term says what it would answer to a
+    /// question: nobody else leads. So whoever waits now waits for that.
+    pub(super) fn ride(&mut self, with: Position, now: u64) {
+        if !self.waiting.is_empty() {
+            let waiters = std::mem::take(&mut self.waiting);
+            self.riding.push_back((with, now, waiters));
+        }
+    }
+
+    /// What was appended in this term is committed up to here: whose reads are safe, and once what is applied.
+    pub(super) fn committed(&mut self, to: Position) -> Option<(u64, Vec<ReadWaiter>)> {
+        let (with, ..) = self
+            .riding
+            .front()
+            .filter(|(with, ..)| with.term == to.term && with.index <= to.index)?;
+        let index = with.index;
+        let (.., waiters) = self.riding.pop_front()?;
+        Some((index, waiters.into_iter().map(|(_, waiter)| waiter).collect()))
+    }
+
     /// The question is answered: who asked it.
     pub(super) fn answered(&mut self, read: ReadId) -> Option<Vec<ReadWaiter>> {
         let (_, waiters) = self.asked.remove(&read)?;
@@ -72,9 +97,12 @@ impl Reads {
         for (_, waiters) in std::mem::take(&mut self.asked).into_values() {
             self.waiting.extend(waiters);
         }
+        for (.., waiters) in std::mem::take(&mut self.riding) {
+            self.waiting.extend(waiters);
+        }
     }
 
-    /// Reads whose question got lost wait to be asked for again; those nobody waits for any more are dropped, and those
+    /// Reads whose question got lost, or whose entry takes long, wait to be asked for again; those nobody waits for any more are dropped, and those
     /// that no leader came for are refused.
     pub(super) fn tick(&mut self, leader: Option<u64>, now: u64) {
         while let Some(first) = self.asked.first_entry() {
@@ -82,6 +110,12 @@ impl Reads {
                 break;
             }
             self.waiting.extend(first.remove().1);
+        }
+        while let Some((.., waiters)) = self
+            .riding
+            .pop_front_if(|(_, since, _)| now.saturating_sub(*since) >= AGAIN_TICKS)
+        {
+            self.waiting.extend(waiters);
         }
         self.waiting.retain(|(_, waiter)| !waiter.gone());
         if leader.is_some() {
