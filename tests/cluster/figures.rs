@@ -11,7 +11,7 @@ use stepcast_tests::random::Random;
 use crate::cluster::{Cluster, LEASE, PATIENCE};
 use crate::crowd::join;
 use crate::faults::{make_good, serves};
-use crate::history::History;
+use crate::history::{History, key};
 use crate::people::People;
 use crate::trainers::Trainer;
 use crate::wires::Wires;
@@ -43,7 +43,7 @@ async fn figures_of_failover() {
     let people = People::new(cluster.servers.clone(), history.clone(), false);
     let calling = people.begin(&mut random);
     serves(&history).await;
-    let kills = kill_leaders(&mut cluster, &history, &mut random).await;
+    let kills = kill_leaders(&mut cluster, &history, &people, &mut random).await;
     let (mut restarts, mut again) = (Vec::new(), Vec::new());
     let wanted = number("STEPCAST_CLUSTER_WORKER_KILLS").unwrap_or(WORKER_KILLS);
     while (restarts.len() as u64) < wanted {
@@ -71,16 +71,24 @@ async fn figures_of_failover() {
     verdict::of(&history, &jobs, &trainers).tell();
 }
 
-/// One leader's death.
+/// One leader's death, and the job that was submitted at that moment: one worker is kept free for it, so that nothing but
+/// the cluster is waited for.
 struct Kill {
     at: Instant,
     /// The same moment by the clock that stamps are taken from.
     wall: SystemTime,
-    /// When a submission was acknowledged again.
+    /// When the job was acknowledged.
     served: Duration,
+    /// Its key.
+    job: String,
 }
 
-async fn kill_leaders(cluster: &mut Cluster, history: &History, random: &mut Random) -> Vec<Kill> {
+async fn kill_leaders(
+    cluster: &mut Cluster,
+    history: &History,
+    people: &People,
+    random: &mut Random,
+) -> Vec<Kill> {
     let mut kills = Vec::new();
     for _ in 0..number("STEPCAST_CLUSTER_KILLS").unwrap_or(KILLS) {
         cluster.until_even().await;
@@ -91,68 +99,48 @@ async fn kill_leaders(cluster: &mut Cluster, history: &History, random: &mut Ran
         let process = cluster.node(leader).process.take();
         let (at, wall) = (Instant::now(), SystemTime::now());
         process.into_iter().for_each(crate::process::Process::kill);
-        // What the dead leader answered last may still be on its way: wait for one that was sent after its death.
-        let served = served_after(history, history.at(Instant::now())).await;
+        let job = people.submit_apart(random).await;
+        let job = job.unwrap_or_else(|| panic!("nothing is taken in after the leader's death"));
+        let served = at.elapsed();
+        if served > SLOW {
+            println!(
+                "{} ms after the death of node {leader}:",
+                served.as_millis()
+            );
+            logs.tell();
+        }
         kills.push(Kill {
             at,
             wall,
-            served: served.duration_since(at),
+            served,
+            job,
         });
-        if served.duration_since(at) > SLOW {
-            let took = served.duration_since(at).as_millis();
-            println!("{took} ms after the death of node {leader}:");
-            logs.tell();
-        }
         make_good(cluster);
         serves(history).await;
     }
     kills
 }
 
-/// When the first submission that was sent after a moment was acknowledged.
-async fn served_after(history: &History, moment: u64) -> Instant {
-    let mut acknowledged = history.acknowledged();
-    loop {
-        let so = history.seen().wishes.values().any(|wish| {
-            wish.acknowledged
-                .as_ref()
-                .is_some_and(|(end, _)| *end > moment)
-        });
-        if so {
-            return Instant::now();
-        }
-        let changed = tokio::time::timeout(PATIENCE, acknowledged.changed()).await;
-        assert!(
-            changed.is_ok(),
-            "nothing is acknowledged after the leader's death"
-        );
-    }
-}
-
 fn tell_leaders(kills: &[Kill], jobs: &[v1::Job], trainers: &[Trainer]) {
-    let mut placements: Vec<Duration> = jobs
-        .iter()
-        .flat_map(|job| &job.attempts)
-        .filter_map(|attempt| attempt.place_time)
-        .filter_map(|time| {
-            let seconds = u64::try_from(time.seconds).ok()?;
-            Some(Duration::new(seconds, u32::try_from(time.nanos).ok()?))
-        })
-        .collect();
-    placements.sort();
     let (mut placed, mut started, mut served) = (Vec::new(), Vec::new(), Vec::new());
     for kill in kills {
-        let wall = kill.wall.duration_since(UNIX_EPOCH).unwrap();
-        let next = placements.iter().find(|at| **at > wall);
-        placed.extend(next.map(|at| *at - wall));
-        let starts = trainers.iter().map(|trainer| trainer.start);
-        let next = starts.filter(|start| *start > kill.at).min();
-        started.extend(next.map(|start| start - kill.at));
         served.push(kill.served);
+        let job = jobs.iter().find(|job| key(job) == kill.job);
+        let Some(first) = job.and_then(|job| job.attempts.first()) else {
+            continue;
+        };
+        let stamp = first.place_time.and_then(|time| {
+            let seconds = u64::try_from(time.seconds).ok()?;
+            Some(Duration::new(seconds, u32::try_from(time.nanos).ok()?))
+        });
+        let wall = kill.wall.duration_since(UNIX_EPOCH).unwrap();
+        placed.extend(stamp.map(|stamp| stamp.saturating_sub(wall)));
+        let trainer = trainers.iter().find(|one| one.epoch == first.epoch);
+        started.extend(trainer.map(|trainer| trainer.start - kill.at));
     }
     println!("leader killed {} times", kills.len());
-    tell("to the next placement", placed);
     tell("to the next submission acknowledged", served);
+    tell("to the next placement", placed);
     tell("to the next trainer started", started);
 }
 

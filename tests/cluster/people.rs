@@ -36,6 +36,9 @@ const END: Duration = Duration::from_secs(180);
 /// The label of workers that take jobs; the worker that is drained and resumed has none.
 pub(crate) const POOL: (&str, &str) = ("pool", "cluster");
 
+/// The number of the first job that any worker may run; those of fewer are for the pool.
+const APART: u64 = 1 << 32;
+
 /// The name of the worker that is drained and resumed.
 pub(crate) const DRAINED: &str = "drained";
 
@@ -127,6 +130,18 @@ impl People {
         self.submit(&key, &request_id, number, random).await;
     }
 
+    /// Submits a job that a worker outside of the pool may run as well, whatever else waits; its key, once it is
+    /// acknowledged.
+    pub(crate) async fn submit_apart(&self, random: &mut Random) -> Option<String> {
+        let number = APART + self.next.fetch_add(1, Ordering::Relaxed);
+        let key = format!("apart{number:012}");
+        let request_id = random.request_id();
+        self.history.submits(&key, &request_id, number);
+        self.submit(&key, &request_id, number, random)
+            .await
+            .then_some(key)
+    }
+
     /// A submission that was acknowledged is sent again: the answer must be the same job.
     async fn ask_again(&self, random: &mut Random) {
         let wishes = {
@@ -145,6 +160,7 @@ impl People {
 
     /// Asks until there is an answer; without one, the outcome stays unknown.
     async fn submit(&self, key: &str, request_id: &str, number: u64, random: &mut Random) -> bool {
+        let pool = (number < APART).then(|| (POOL.0.to_owned(), POOL.1.to_owned()));
         let request = v1::SubmitJobRequest {
             request_id: request_id.to_owned(),
             validate_only: false,
@@ -156,7 +172,7 @@ impl People {
             wishes: Some(v1::JobWishes {
                 display_name: key.to_owned(),
                 allow: vec!["replay".to_owned()],
-                labels: [(POOL.0.to_owned(), POOL.1.to_owned())].into(),
+                labels: pool.into_iter().collect(),
                 trainer: v1::Trainer::Replay.into(),
                 ..v1::JobWishes::default()
             }),
