@@ -17,7 +17,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use stepcast_scheduler::ids::StagingId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -39,6 +39,16 @@ const TASK_BYTES: usize = 1 << 10;
 
 /// Submissions that share their syncs at most, so that the first does not wait long for the last.
 const BATCH: usize = 512;
+
+/// So many tasks in one batch are many: while they are, each batch waits for what comes in the same moment, since a sync
+/// costs the same however little is in it.
+const MANY: usize = 4;
+
+/// How long such a moment is at most.
+const MOMENT: Duration = Duration::from_millis(6);
+
+/// Once nothing has come for so long, it is over.
+const LULL: Duration = Duration::from_millis(1);
 
 /// The name of the file that says whose folder it is.
 const MARKER: &str = "cluster";
@@ -165,9 +175,10 @@ impl Folder {
 
 /// Does what is waiting, all of it together, until nobody can ask any more.
 fn work(mut disk: Disk, waiting: &Receiver<Task>) {
+    let mut are_many = false;
     while let Ok(first) = waiting.recv() {
-        let more = std::iter::from_fn(|| waiting.try_recv().ok());
-        let tasks = std::iter::once(first).chain(more).take(BATCH);
+        let tasks = gather(first, are_many, waiting);
+        are_many = tasks.len() >= MANY;
         let (mut coming, mut puts, mut going, mut removes) = (vec![], vec![], vec![], vec![]);
         let mut room = Vec::new();
         for task in tasks {
@@ -195,6 +206,21 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
     }
     disk.segments.close();
     disk.spares.close();
+}
+
+/// A task and what waits behind it; where many come, what comes in this moment too.
+fn gather(first: Task, are_many: bool, waiting: &Receiver<Task>) -> Vec<Task> {
+    let end = Instant::now() + MOMENT;
+    let mut tasks = vec![first];
+    loop {
+        let known = tasks.len();
+        tasks.extend(waiting.try_iter().take(BATCH - known));
+        let is_lull = tasks.len() == known && known > 1;
+        if !are_many || is_lull || tasks.len() == BATCH || Instant::now() >= end {
+            return tasks;
+        }
+        std::thread::sleep(LULL);
+    }
 }
 
 fn get(root: &Path, segments: &Reader, staging: StagingId) -> Result<Vec<StagedFile>, Error> {

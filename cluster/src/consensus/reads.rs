@@ -25,8 +25,17 @@ pub(super) struct Reads {
     waiting: Vec<(u64, ReadWaiter)>,
     /// Asked for, at a tick.
     asked: BTreeMap<ReadId, (u64, Vec<(u64, ReadWaiter)>)>,
-    /// Those that need no question, with the entry that answers it and the tick at which it was appended.
-    riding: VecDeque<(Position, u64, Vec<(u64, ReadWaiter)>)>,
+    /// Those that need no question.
+    riding: VecDeque<Riding>,
+}
+
+/// Reads that an entry answers.
+#[derive(Debug)]
+struct Riding {
+    with: Position,
+    /// The tick at which it was appended.
+    since: u64,
+    waiters: Vec<(u64, ReadWaiter)>,
 }
 
 impl Reads {
@@ -71,19 +80,21 @@ impl Reads {
     pub(super) fn ride(&mut self, with: Position, now: u64) {
         if !self.waiting.is_empty() {
             let waiters = std::mem::take(&mut self.waiting);
-            self.riding.push_back((with, now, waiters));
+            self.riding.push_back(Riding {
+                with,
+                since: now,
+                waiters,
+            });
         }
     }
 
     /// What was appended in this term is committed up to here: whose reads are safe, and once what is applied.
     pub(super) fn committed(&mut self, to: Position) -> Option<(u64, Vec<ReadWaiter>)> {
-        let (with, ..) = self
+        let riding = self
             .riding
-            .front()
-            .filter(|(with, ..)| with.term == to.term && with.index <= to.index)?;
-        let index = with.index;
-        let (.., waiters) = self.riding.pop_front()?;
-        Some((index, waiters.into_iter().map(|(_, waiter)| waiter).collect()))
+            .pop_front_if(|riding| riding.with.term == to.term && riding.with.index <= to.index)?;
+        let waiters = riding.waiters.into_iter().map(|(_, waiter)| waiter);
+        Some((riding.with.index, waiters.collect()))
     }
 
     /// The question is answered: who asked it.
@@ -97,8 +108,8 @@ impl Reads {
         for (_, waiters) in std::mem::take(&mut self.asked).into_values() {
             self.waiting.extend(waiters);
         }
-        for (.., waiters) in std::mem::take(&mut self.riding) {
-            self.waiting.extend(waiters);
+        for riding in std::mem::take(&mut self.riding) {
+            self.waiting.extend(riding.waiters);
         }
     }
 
@@ -111,11 +122,11 @@ impl Reads {
             }
             self.waiting.extend(first.remove().1);
         }
-        while let Some((.., waiters)) = self
+        while let Some(riding) = self
             .riding
-            .pop_front_if(|(_, since, _)| now.saturating_sub(*since) >= AGAIN_TICKS)
+            .pop_front_if(|riding| now.saturating_sub(riding.since) >= AGAIN_TICKS)
         {
-            self.waiting.extend(waiters);
+            self.waiting.extend(riding.waiters);
         }
         self.waiting.retain(|(_, waiter)| !waiter.gone());
         if leader.is_some() {
