@@ -198,7 +198,7 @@ impl<'a> Settings<'a> {
     pub(super) fn text(&self, name: &str, found: &mut Findings) -> Option<&str> {
         match self.given(name)? {
             Given::Text(text) if is_none(text) => None,
-            Given::Text(text) if text.contains("{env:") || text.contains("${") => {
+            Given::Text(text) if is_of_environment(text) => {
                 let what = "the value comes from the environment, which is not known here";
                 self.problem(name, what, "write the value itself", found);
                 None
@@ -265,6 +265,11 @@ impl<'a> Settings<'a> {
             );
         }
     }
+}
+
+/// Whether a text names a variable. Few texts have a brace, and only those are looked through.
+fn is_of_environment(text: &str) -> bool {
+    text.contains('{') && (text.contains("{env:") || text.contains("${"))
 }
 
 /// Whether SimpleTuner takes a text for "not set".
