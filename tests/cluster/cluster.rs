@@ -351,6 +351,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // Who waits for a frozen disk cannot even be killed.
+        for disk in self.nodes.iter().filter_map(|node| node.disk.as_ref()) {
+            disk.thaw();
+        }
         for process in self.workers.iter_mut().map(|worker| &mut worker.process) {
             process.take();
         }
