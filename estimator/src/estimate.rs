@@ -11,6 +11,7 @@ mod memory;
 mod model;
 mod physics;
 mod published;
+mod relatives;
 pub(crate) mod remembered;
 mod run;
 mod shape;

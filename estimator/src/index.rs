@@ -5,6 +5,7 @@ mod aside;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use stepcast_records::{Cell, Hardware, Key, Recipe, Row, TrainingShape, ValidationShape};
@@ -17,10 +18,47 @@ use crate::table::Kind;
 /// the pretend device only.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    shelves: HashMap<(Recipe, Hardware), Arc<Shelf>>,
-    hardware: HashMap<Recipe, Arc<BTreeSet<Hardware>>>,
+    shelves: ByNumbers<(Recipe, Hardware), Arc<Shelf>>,
+    /// Where each recipe was measured, by table.
+    homes: [ByNumbers<Recipe, Arc<BTreeSet<Hardware>>>; 2],
     training_rows: u64,
     validation_rows: u64,
+}
+
+/// A table by numbers of the registries. Nobody from outside chooses these, so a plain hash is good enough; an estimate
+/// looks for some hundreds of recipes that are not there.
+type ByNumbers<K, V> = HashMap<K, V, BuildHasherDefault<Numbers>>;
+
+/// The numbers one after the other, mixed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Numbers(u64);
+
+impl Numbers {
+    const fn mix(&mut self, number: u64) {
+        self.0 = (self.0 ^ number)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
+    }
+}
+
+impl Hasher for Numbers {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.mix(u64::from(*byte));
+        }
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.mix(u64::from(number));
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.mix(u64::from(number));
+    }
 }
 
 /// The cells of one recipe on one hardware.
@@ -73,7 +111,7 @@ impl Index {
     /// Takes in a cell of a key that has none yet.
     pub(crate) fn put(&mut self, key: Key, cell: Cell) {
         *self.rows_mut(Kind::of(&key)) += u64::from(cell.rows());
-        let shelf = self.shelf_mut(key.recipe(), key.hardware());
+        let shelf = self.shelf_of(&key);
         match key {
             Key::Training(key) => drop(shelf.training.insert(key.shape(), cell)),
             Key::Validation(key) => drop(shelf.validation.insert(key.shape(), cell)),
@@ -85,8 +123,12 @@ impl Index {
         self.forget(kind);
         *self.rows_mut(kind) = other.rows(kind);
         for ((recipe, hardware), from) in other.shelves {
-            let shelf = self.shelf_mut(recipe, hardware);
             let from = Arc::unwrap_or_clone(from);
+            if from.is_without(kind) {
+                continue;
+            }
+            self.settle(kind, recipe, hardware);
+            let shelf = self.shelf_mut(recipe, hardware);
             match kind {
                 Kind::Training => {
                     (shelf.training, shelf.aside.training) = (from.training, from.aside.training);
@@ -146,10 +188,7 @@ impl Index {
             }
         }
         self.shelves.retain(|_, shelf| !shelf.is_empty());
-        self.hardware.clear();
-        for &(recipe, hardware) in self.shelves.keys() {
-            Arc::make_mut(self.hardware.entry(recipe).or_default()).insert(hardware);
-        }
+        self.homes[kind as usize].clear();
         *self.rows_mut(kind) = 0;
     }
 
@@ -173,7 +212,19 @@ impl Index {
 
     /// Every real hardware with cells of a recipe. The pretend device is left out: nothing may be inferred from it.
     pub fn hardware(&self, recipe: Recipe) -> impl Iterator<Item = Hardware> {
-        let known = self.hardware.get(&recipe).into_iter();
+        let [training, _] = &self.homes;
+        let is_listed = move |hardware: &Hardware| {
+            let listed = training.get(&recipe);
+            listed.is_some_and(|listed| listed.contains(hardware))
+        };
+        let more = self.homes(Kind::Validation, recipe);
+        self.homes(Kind::Training, recipe)
+            .chain(more.filter(move |hardware| !is_listed(hardware)))
+    }
+
+    /// The same for the cells of one table.
+    pub(crate) fn homes(&self, kind: Kind, recipe: Recipe) -> impl Iterator<Item = Hardware> {
+        let known = self.homes[kind as usize].get(&recipe).into_iter();
         known
             .flat_map(|known| known.iter().copied())
             .filter(|hardware| !hardware.is_replay())
@@ -203,7 +254,7 @@ impl Index {
     }
 
     fn add_one(&mut self, row: &Row) {
-        let shelf = self.shelf_mut(row.key.recipe(), row.key.hardware());
+        let shelf = self.shelf_of(&row.key);
         shelf.cell_mut(&row.key).add(row);
         *self.rows_mut(Kind::of(&row.key)) += 1;
     }
@@ -216,12 +267,22 @@ impl Index {
     }
 
     fn shelf_mut(&mut self, recipe: Recipe, hardware: Hardware) -> &mut Shelf {
-        let shelf = self.shelves.entry((recipe, hardware)).or_insert_with(|| {
-            let known = self.hardware.entry(recipe).or_default();
-            Arc::make_mut(known).insert(hardware);
-            Arc::default()
-        });
+        let shelf = self.shelves.entry((recipe, hardware)).or_default();
         Arc::make_mut(shelf)
+    }
+
+    /// The shelf of a key, whose first cell in its table makes the hardware known.
+    fn shelf_of(&mut self, key: &Key) -> &mut Shelf {
+        let (kind, recipe, hardware) = (Kind::of(key), key.recipe(), key.hardware());
+        if self.shelf_mut(recipe, hardware).is_without(kind) {
+            self.settle(kind, recipe, hardware);
+        }
+        self.shelf_mut(recipe, hardware)
+    }
+
+    fn settle(&mut self, kind: Kind, recipe: Recipe, hardware: Hardware) {
+        let known = self.homes[kind as usize].entry(recipe).or_default();
+        Arc::make_mut(known).insert(hardware);
     }
 }
 
@@ -230,6 +291,14 @@ impl Shelf {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.training.is_empty() && self.validation.is_empty() && self.aside.is_empty()
+    }
+
+    /// Whether there is no cell of one table.
+    fn is_without(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Training => self.training.is_empty() && self.aside.training.is_empty(),
+            Kind::Validation => self.validation.is_empty() && self.aside.validation.is_empty(),
+        }
     }
 
     /// The cell of a key, also when it was set aside.

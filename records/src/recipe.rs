@@ -352,6 +352,8 @@ struct Entry {
 struct Registry {
     /// Sorted by id.
     entries: Vec<Entry>,
+    /// Where the entry of each id stands: recipes are asked for their parts in every estimate, many times.
+    places: Vec<Option<u16>>,
     by_name: HashMap<String, usize>,
 }
 
@@ -364,13 +366,20 @@ impl Registry {
         let by_name = entries.iter().enumerate();
         let by_name = by_name.map(|(index, entry)| (entry.name.clone(), index));
         let by_name = by_name.collect();
-        Self { entries, by_name }
+        let mut places = vec![None; entries.last().map_or(0, |last| usize::from(last.id) + 1)];
+        for (place, entry) in (0u16..).zip(&entries) {
+            places[usize::from(entry.id)] = Some(place);
+        }
+        Self {
+            entries,
+            places,
+            by_name,
+        }
     }
 
     fn index(&self, id: u16) -> Option<usize> {
-        self.entries
-            .binary_search_by_key(&id, |entry| entry.id)
-            .ok()
+        let place = self.places.get(usize::from(id)).copied().flatten()?;
+        Some(usize::from(place))
     }
 }
 

@@ -4,7 +4,7 @@
 //! samples and usual speeds; an attempt that runs is timed by what it shows itself.
 
 use stepcast_records::simpletuner::{Plan, Workload};
-use stepcast_records::{Basis, Hardware, Phase, PhaseKind, Quantiles, Quantization};
+use stepcast_records::{Basis, Phase, PhaseKind, Quantiles, Quantization};
 
 use super::{size, width};
 
@@ -26,8 +26,8 @@ const SAVED_BYTES: f64 = 6.0;
 const SAVE_GB_PER_S: f64 = 0.5;
 const SAVE_MS: f64 = 3_000.0;
 
-/// Loading, caching and saving by what happens, in the order of the run.
-pub(super) fn set_up(workload: &Workload, plan: &Plan, hardware: Hardware) -> Vec<Phase> {
+/// Loading, caching and saving on so many GPUs by what happens, in the order of the run.
+pub(super) fn set_up(workload: &Workload, plan: &Plan, gpus: u8) -> Vec<Phase> {
     let billions = size::billions(workload.recipe);
     let load = (2.0 * billions + COMPANIONS_GB) / LOAD_GB_PER_S * 1_000.0;
     let mut phases = vec![
@@ -38,7 +38,7 @@ pub(super) fn set_up(workload: &Workload, plan: &Plan, hardware: Hardware) -> Ve
         let quantize = billions * QUANTIZE_MS_PER_BILLION;
         phases.push(once(PhaseKind::Quantize, quantize));
     }
-    phases.extend(caching(workload, f64::from(hardware.count)));
+    phases.extend(caching(workload, f64::from(gpus)));
     let saved_gb = size::trained_billions(workload.recipe) * SAVED_BYTES;
     let save = SAVE_MS + saved_gb / SAVE_GB_PER_S * 1_000.0;
     if plan.checkpoints > 0 {

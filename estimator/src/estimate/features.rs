@@ -4,77 +4,139 @@ use stepcast_records::{
     Checkpointing, Hardware, Key, Method, Recipe, TrainingShape, ValidationShape,
 };
 
-use super::model::{Point, SETTINGS, Traits};
+use super::model::{Board, Model, Point, Predicted, SETTINGS, Subject, Sums, Traits};
 use super::physics::{self, Asked};
 use super::{size, work};
 
 /// Guidance runs the network a second time in some families and not in others.
 const GUIDANCE_PASSES: f64 = 1.5;
 
+/// A step or an image on no hardware yet.
+#[derive(Debug)]
+pub(super) struct About {
+    subject: Subject,
+    tflop: f64,
+}
+
 /// The point of a key, and what the ratings say of it in milliseconds.
 pub(super) fn of_key(key: &Key) -> (Point, f64) {
-    match key {
-        Key::Training(key) => of_step(&key.shape(), key.hardware),
-        Key::Validation(key) => of_image(&key.shape(), key.hardware),
-    }
+    let hardware = key.hardware();
+    let about = match key {
+        Key::Training(key) => About::of_step(&key.shape()),
+        Key::Validation(key) => About::of_image(&key.shape()),
+    };
+    (about.on(hardware), about.board(hardware).compute_ms)
 }
 
 /// The point of a training step.
-pub(super) fn of_step(shape: &TrainingShape, hardware: Hardware) -> (Point, f64) {
-    let recipe = shape.recipe;
-    let again = if recipe.checkpointing() == Checkpointing::On {
-        2.0
-    } else {
-        0.0
-    };
-    let passes = again
-        + match recipe.method() {
-            Method::Lora | Method::Lycoris => 4.0,
-            Method::ControlNetLora => 5.0,
-            Method::Full => 6.0,
-            Method::ControlNet => 7.0,
-        };
-    let asked = Asked {
-        passes,
-        samples: f64::from(shape.batch_size.get()),
-        repeats: f64::from(shape.accumulation.get()),
-        ..network(recipe, shape.resolution)
-    };
-    let checkpointing = match recipe.checkpointing() {
-        Checkpointing::On => "recomputed",
-        Checkpointing::Off => "none",
-    };
-    point(
-        &asked,
-        recipe,
-        hardware,
-        [recipe.method().slug(), checkpointing],
-        [
-            &shape.quantization.to_string(),
-            &shape.precision.to_string(),
-        ],
-    )
+pub(super) fn of_step(shape: &TrainingShape, hardware: Hardware) -> Point {
+    About::of_step(shape).on(hardware)
 }
 
-/// The point of a validation image.
-pub(super) fn of_image(shape: &ValidationShape, hardware: Hardware) -> (Point, f64) {
-    let asked = Asked {
-        passes: 2.0 * GUIDANCE_PASSES,
-        samples: 1.0,
-        repeats: f64::from(shape.inference_steps.get()),
-        forward_only: true,
-        ..network(shape.recipe, shape.resolution)
-    };
-    point(
-        &asked,
-        shape.recipe,
-        hardware,
-        ["image", "none"],
-        [
-            &shape.quantization.to_string(),
-            &shape.precision.to_string(),
-        ],
-    )
+impl About {
+    /// A training step.
+    pub(super) fn of_step(shape: &TrainingShape) -> Self {
+        let recipe = shape.recipe;
+        let again = if recipe.checkpointing() == Checkpointing::On {
+            2.0
+        } else {
+            0.0
+        };
+        let passes = again
+            + match recipe.method() {
+                Method::Lora | Method::Lycoris => 4.0,
+                Method::ControlNetLora => 5.0,
+                Method::Full => 6.0,
+                Method::ControlNet => 7.0,
+            };
+        let asked = Asked {
+            passes,
+            samples: f64::from(shape.batch_size.get()),
+            repeats: f64::from(shape.accumulation.get()),
+            ..network(recipe, shape.resolution)
+        };
+        let checkpointing = match recipe.checkpointing() {
+            Checkpointing::On => "recomputed",
+            Checkpointing::Off => "none",
+        };
+        Self::of(
+            &asked,
+            recipe,
+            [recipe.method().slug(), checkpointing],
+            [shape.quantization.name(), shape.precision.name()],
+        )
+    }
+
+    /// A validation image.
+    pub(super) fn of_image(shape: &ValidationShape) -> Self {
+        let asked = Asked {
+            passes: 2.0 * GUIDANCE_PASSES,
+            samples: 1.0,
+            repeats: f64::from(shape.inference_steps.get()),
+            forward_only: true,
+            ..network(shape.recipe, shape.resolution)
+        };
+        Self::of(
+            &asked,
+            shape.recipe,
+            ["image", "none"],
+            [shape.quantization.name(), shape.precision.name()],
+        )
+    }
+
+    fn of(
+        asked: &Asked<'_>,
+        recipe: Recipe,
+        [method, checkpointing]: [&str; 2],
+        [quantization, precision]: [&str; 2],
+    ) -> Self {
+        let (host_ms, tflop) = physics::work(asked);
+        let frames = recipe.frames().max_frames();
+        let name = format!("{}.{}/{frames}", recipe.family().name(), recipe.flavour());
+        let traits = Traits {
+            family: asked.family,
+            recipe: &name,
+            method,
+            quantization: [quantization, ""],
+            precision,
+            checkpointing: [checkpointing, ""],
+            offloaded: false,
+            settings: [""; SETTINGS],
+            batch: asked.samples,
+            megapixels: asked.pixels / 1e6 * asked.frames,
+            billions: asked.billions,
+            host_ms,
+        };
+        Self {
+            subject: Subject::of(&traits),
+            tflop,
+        }
+    }
+
+    /// Its point on a hardware.
+    pub(super) fn on(&self, hardware: Hardware) -> Point {
+        self.subject.on(&self.board(hardware))
+    }
+
+    /// What a model thinks of it on any hardware.
+    pub(super) fn begin(&self, model: &Model) -> Sums {
+        model.begin(&self.subject)
+    }
+
+    /// What a model thinks of it on one.
+    pub(super) fn predict(&self, model: &Model, begun: Sums, hardware: Hardware) -> Predicted {
+        model.predict_on(&self.subject, begun, &self.board(hardware))
+    }
+
+    fn board(&self, hardware: Hardware) -> Board<'static> {
+        let rated = hardware.gpu.rated();
+        Board {
+            gpu: hardware.gpu.slug(),
+            gpus: f64::from(hardware.count),
+            rated,
+            compute_ms: physics::compute_ms(self.tflop, rated),
+        }
+    }
 }
 
 fn network(recipe: Recipe, resolution: stepcast_records::HalfMegapixels) -> Asked<'static> {
@@ -90,35 +152,4 @@ fn network(recipe: Recipe, resolution: stepcast_records::HalfMegapixels) -> Aske
         repeats: 1.0,
         forward_only: false,
     }
-}
-
-fn point(
-    asked: &Asked<'_>,
-    recipe: Recipe,
-    hardware: Hardware,
-    [method, checkpointing]: [&str; 2],
-    [quantization, precision]: [&str; 2],
-) -> (Point, f64) {
-    let rated = hardware.gpu.rated();
-    let (host_ms, compute_ms) = physics::times(asked, rated);
-    let frames = recipe.frames().max_frames();
-    let name = format!("{}.{}/{frames}", recipe.family().name(), recipe.flavour());
-    let traits = Traits {
-        family: asked.family,
-        recipe: &name,
-        method,
-        gpu: hardware.gpu.slug(),
-        gpus: f64::from(hardware.count),
-        quantization: [quantization, ""],
-        precision,
-        checkpointing: [checkpointing, ""],
-        offloaded: false,
-        settings: [""; SETTINGS],
-        batch: asked.samples,
-        megapixels: asked.pixels / 1e6 * asked.frames,
-        billions: asked.billions,
-        host_ms,
-        compute_ms,
-    };
-    (Point::of(&traits, rated), compute_ms)
 }

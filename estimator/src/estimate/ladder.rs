@@ -7,25 +7,18 @@
 //! [`model`](super::model) has a word too: the cell says what the time rests on, both together what it is. Records of
 //! exactly the key count alone as soon as they are of enough steps, and are drawn to the model until then.
 
-use std::cell::OnceCell;
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::cell::{OnceCell, RefCell};
 
-use stepcast_records::{Basis, Cell, Family, Hardware, Note, Recipe};
+use stepcast_records::{Basis, Hardware, Note};
 
-use super::model::Model;
+use super::features::About;
+use super::model::{Model, Predicted, Sums};
+use super::relatives::{self, Candidate, Relatives};
 use super::shape::Shape;
 use super::width;
 use super::work::{Cost, Split};
-use crate::index::{Index, Shelf};
+use crate::index::Index;
 
-/// Cells looked at before and after the place of the key on its own shelf. In key order the neighbours share
-/// resolution and batch, so further ones are worse; the bound keeps a crowded shelf from costing milliseconds.
-const NEIGHBOURS_OWN: usize = 256;
-/// The same on each other shelf of the family.
-const NEIGHBOURS_OTHER: usize = 8;
-/// Shelves of relatives looked at, closest recipes first. A video family has hundreds of recipes, on every hardware.
-const RELATIVES_MAX: usize = 512;
 /// When the shape changes: batch and pixels fill a GPU that a small model left waiting. The bound on the host's part
 /// is a compromise: 1.0 errs less on another batch (2 % in the middle instead of 4 %), but all figures of that are
 /// of one heavy model; more errs less on another resolution and from other hardware.
@@ -81,28 +74,19 @@ pub(super) struct Found {
 pub(super) struct Rungs<'a, S> {
     ladder: Ladder<'a>,
     shape: S,
-    relatives: OnceCell<Vec<Candidate<'a, S>>>,
-}
-
-/// A cell that may stand in.
-#[derive(Debug, Clone, Copy)]
-struct Candidate<'a, S> {
-    shape: S,
-    hardware: Hardware,
-    cell: &'a Cell,
-    published: bool,
-    /// Of everything but the hardware.
-    variance: f64,
+    relatives: RefCell<Relatives<'a, S>>,
+    /// What the model thinks of the shape on any hardware, once it is asked.
+    thought: OnceCell<Option<(About, Sums)>>,
 }
 
 impl<'a> Ladder<'a> {
     /// The way up for one shape.
     pub(super) fn of<S: Shape>(self, shape: S) -> Rungs<'a, S> {
-        let relatives = OnceCell::new();
         Rungs {
             ladder: self,
             shape,
-            relatives,
+            relatives: RefCell::new(Relatives::of(self.sources())),
+            thought: OnceCell::new(),
         }
     }
 
@@ -128,12 +112,12 @@ impl<'a, S: Shape> Rungs<'a, S> {
     /// count alone.
     fn drawn(&self, mut found: Found, hardware: Hardware) -> Found {
         let lack = STEPS_ENOUGH / (found.observed.max(1) as f64) - 1.0;
-        let model = self.ladder.model.filter(|_| hardware.gpu.is_gpu());
-        let model = model.filter(|_| lack > 0.0);
-        let Some((model, point)) = model.zip(self.shape.point(hardware)) else {
+        if lack <= 0.0 {
+            return found;
+        }
+        let Some(answer) = self.model_says(hardware) else {
             return found;
         };
-        let answer = model.predict(&point);
         let disagreement = (found.ms.max(1e-3) / answer.ms[1].max(1e-3)).ln();
         let near = found.variance * lack;
         // A model that is off by several deviations knows less than it thinks: a Student-t prior.
@@ -147,11 +131,9 @@ impl<'a, S: Shape> Rungs<'a, S> {
 
     /// The nearest cell's word and the model's, each by what it is worth.
     fn with_model(&self, mut found: Found, hardware: Hardware) -> Found {
-        let model = self.ladder.model.filter(|_| hardware.gpu.is_gpu());
-        let Some((model, point)) = model.zip(self.shape.point(hardware)) else {
+        let Some(answer) = self.model_says(hardware) else {
             return found;
         };
-        let answer = model.predict(&point);
         let disagreement = (found.ms.max(1e-3) / answer.ms[1].max(1e-3)).ln();
         // The model knows the published figures. Of a record it may not know yet, so where a record says otherwise
         // the model is that much less certain.
@@ -170,6 +152,18 @@ impl<'a, S: Shape> Rungs<'a, S> {
         found.ms = ln_ms.exp();
         found.variance = (1.0 - share).powi(2) * near + share.powi(2) * far + both;
         found
+    }
+
+    /// The model's answer;  for what it does not learn.
+    fn model_says(&self, hardware: Hardware) -> Option<Predicted> {
+        let model = self.ladder.model.filter(|_| hardware.gpu.is_gpu())?;
+        let thought = self.thought.get_or_init(|| {
+            let about = self.shape.about()?;
+            let begun = about.begin(model);
+            Some((about, begun))
+        });
+        let (about, begun) = thought.as_ref()?;
+        Some(about.predict(model, *begun, hardware))
     }
 
     /// The time on a hardware from the best rung on which something was measured.
@@ -201,7 +195,8 @@ impl<'a, S: Shape> Rungs<'a, S> {
         let shelves = self.ladder.sources().into_iter();
         let candidates = shelves.filter_map(|(index, published)| {
             let shelf = index.shelf(recipe, hardware)?;
-            self.nearest(shelf, recipe, hardware, published, NEIGHBOURS_OWN)
+            let from = (recipe, hardware, published);
+            relatives::nearest(&self.shape, shelf, from, relatives::NEIGHBOURS_OWN)
         });
         let best = candidates.min_by(|a, b| a.variance.total_cmp(&b.variance))?;
         self.carried(&best, hardware, Basis::Near)
@@ -209,22 +204,8 @@ impl<'a, S: Shape> Rungs<'a, S> {
 
     /// Any recipe of the family on any comparable hardware.
     pub(super) fn far(&self, hardware: Hardware) -> Option<Found> {
-        let other;
-        let relatives = if hardware.gpu.is_gpu() {
-            self.relatives
-                .get_or_init(|| self.relatives(|from| from.gpu.is_gpu()))
-        } else {
-            // Times of the host's processor and of the pretend device say something about themselves only.
-            other = self.relatives(|from| from.gpu == hardware.gpu);
-            &other
-        };
-        let variance = |candidate: &Candidate<'a, S>| {
-            candidate.variance + width::of_hardware(candidate.hardware, hardware)
-        };
-        let best = relatives
-            .iter()
-            .min_by(|a, b| variance(a).total_cmp(&variance(b)))?;
-        self.carried(best, hardware, Basis::Rough)
+        let best = self.relatives.borrow_mut().best(&self.shape, hardware)?;
+        self.carried(&best, hardware, Basis::Rough)
     }
 
     /// What the ratings of the hardware and the kind of model say.
@@ -241,75 +222,6 @@ impl<'a, S: Shape> Rungs<'a, S> {
             rows: 0,
             observed: 0,
             notes: vec![Note::RatedOnly],
-        })
-    }
-
-    /// The best cell of each shelf of the family on such hardware, closest recipes first, until no further recipe
-    /// can be better on any hardware.
-    fn relatives(&self, such: impl Fn(Hardware) -> bool) -> Vec<Candidate<'a, S>> {
-        let sources = self.ladder.sources();
-        let has_cells = |recipe: Recipe| {
-            let mut hardware = sources
-                .iter()
-                .map(|(index, _)| index.hardware(recipe).next());
-            hardware.any(|found| found.is_some())
-        };
-        let family = relatives_of(self.shape.recipe().family()).iter();
-        let mut recipes: Vec<(f64, Recipe)> = family
-            .filter(|recipe| has_cells(**recipe))
-            .map(|&recipe| (self.shape.recipe_variance(recipe), recipe))
-            .collect();
-        recipes.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut candidates = Vec::new();
-        let (mut least, mut looked) = (f64::INFINITY, 0);
-        for (variance, recipe) in recipes {
-            if variance > least + width::HARDWARE_MAX || looked > RELATIVES_MAX {
-                break;
-            }
-            for (index, published) in sources {
-                for hardware in index.hardware(recipe).filter(|hardware| such(*hardware)) {
-                    looked += 1;
-                    let shelf = index.shelf(recipe, hardware);
-                    let candidate = shelf.and_then(|shelf| {
-                        self.nearest(shelf, recipe, hardware, published, NEIGHBOURS_OTHER)
-                    });
-                    if let Some(mut candidate) = candidate {
-                        candidate.variance += variance;
-                        least = least.min(candidate.variance);
-                        candidates.push(candidate);
-                    }
-                }
-            }
-        }
-        candidates
-    }
-
-    /// The cell of a shelf that is the least away, recipe and hardware apart.
-    fn nearest(
-        &self,
-        shelf: &'a Shelf,
-        recipe: Recipe,
-        hardware: Hardware,
-        published: bool,
-        neighbours: usize,
-    ) -> Option<Candidate<'a, S>> {
-        let cells = S::cells(shelf);
-        let place = self.shape.of(recipe);
-        let before = cells.range(..place).rev().take(neighbours);
-        let around = cells.range(place..).take(neighbours).chain(before);
-        let away = around.map(|(shape, cell)| (shape, cell, self.shape.variance(shape)));
-        let (shape, cell, away) = away.min_by(|a, b| a.2.total_cmp(&b.2))?;
-        let source = if published {
-            width::of_published()
-        } else {
-            0.0
-        };
-        Some(Candidate {
-            shape: *shape,
-            hardware,
-            cell,
-            published,
-            variance: away + width::within(cell) + source,
         })
     }
 
@@ -380,16 +292,4 @@ pub(super) fn cost(shape: &impl Shape, hardware: Hardware) -> Cost {
     let work = shape.work();
     let rated = work.on(hardware);
     rated.unwrap_or_else(|| work.at(SPEED_UNRATED, hardware.count))
-}
-
-/// Every recipe of a family.
-fn relatives_of(family: Family) -> &'static [Recipe] {
-    static RECIPES: LazyLock<HashMap<Family, Vec<Recipe>>> = LazyLock::new(|| {
-        let mut recipes: HashMap<Family, Vec<Recipe>> = HashMap::new();
-        for recipe in Recipe::all() {
-            recipes.entry(recipe.family()).or_default().push(recipe);
-        }
-        recipes
-    });
-    RECIPES.get(&family).map_or(&[], Vec::as_slice)
 }

@@ -43,7 +43,7 @@ pub(crate) fn observe(model: &mut Model, records: &Index, rows: &[Row]) {
         if is_news && key.hardware.gpu.is_gpu() {
             let steps = f64::from(row.count);
             model.observe(&Observation {
-                point: features::of_step(&key.shape(), key.hardware).0,
+                point: features::of_step(&key.shape(), key.hardware),
                 ln_ms: f64::from(row.avg_ms.max(1)).ln(),
                 weight: steps / (steps + STEPS_GOOD),
             });
@@ -55,7 +55,7 @@ fn figures() -> Vec<Observation> {
     let rows = published::shipped_rows();
     let each = rows.iter().filter_map(|row| match row.key {
         Key::Training(key) => Some(Observation {
-            point: features::of_step(&key.shape(), key.hardware).0,
+            point: features::of_step(&key.shape(), key.hardware),
             ln_ms: f64::from(row.avg_ms.max(1)).ln(),
             weight: PUBLISHED_WEIGHT,
         }),
@@ -92,7 +92,7 @@ fn observation(shape: &TrainingShape, hardware: Hardware, cell: &Cell) -> Option
     let ms = cell.quantile(0.5)?.max(1.0);
     let steps = cell.count() as f64 / f64::from(cell.rows().max(1));
     Some(Observation {
-        point: features::of_step(shape, hardware).0,
+        point: features::of_step(shape, hardware),
         ln_ms: ms.ln(),
         weight: f64::from(cell.rows().min(ROWS_MAX)) * steps / (steps + STEPS_GOOD),
     })

@@ -61,21 +61,46 @@ struct Need {
     basis: Basis,
 }
 
-/// What a run needs of each GPU; `None` for a GPU without memory of its own and a run that keeps its weights elsewhere.
-pub(super) fn of(workload: &Workload, plan: &Plan, gpu: GpuModel) -> Option<Memory> {
-    let elsewhere = [OffRecord::Offload, OffRecord::Sharding];
-    let is_elsewhere = |reason| workload.off_record.contains(reason);
-    if gpu.memory_gib() == 0 || elsewhere.iter().any(is_elsewhere) {
-        return None;
-    }
-    let shapes = plan.training.iter().map(|(shape, _)| shape);
-    let each = shapes.map(|shape| on(shape, gpu));
-    each.max_by_key(|memory| (memory.fit, memory.need_mib_p50))
+/// What a run asks for, whatever the GPU.
+pub(super) struct Needs {
+    /// Of each kind of step.
+    each: Vec<(TrainingShape, Need)>,
 }
 
-fn on(shape: &TrainingShape, gpu: GpuModel) -> Memory {
+impl Needs {
+    /// Nothing for a run that keeps its weights elsewhere.
+    pub(super) fn of(workload: &Workload, plan: &Plan) -> Self {
+        let elsewhere = [OffRecord::Offload, OffRecord::Sharding];
+        let is_elsewhere = |reason| workload.off_record.contains(reason);
+        let shapes = if elsewhere.iter().any(is_elsewhere) {
+            &[]
+        } else {
+            plan.training.as_slice()
+        };
+        let each = shapes.iter().map(|(shape, _)| {
+            let known = published::of(shape.recipe.family());
+            (*shape, need(shape, known))
+        });
+        Self {
+            each: each.collect(),
+        }
+    }
+
+    /// What it is on each GPU of a model; `None` for one without memory of its own and where nothing is asked for.
+    pub(super) fn on(&self, gpu: GpuModel) -> Option<Memory> {
+        if gpu.memory_gib() == 0 {
+            return None;
+        }
+        let each = self
+            .each
+            .iter()
+            .map(|(shape, need)| found(shape, *need, gpu));
+        each.max_by_key(|memory| (memory.fit, memory.need_mib_p50))
+    }
+}
+
+fn found(shape: &TrainingShape, need: Need, gpu: GpuModel) -> Memory {
     let known = published::of(shape.recipe.family());
-    let need = need(shape, known);
     let at = |reach: f64| need.gib * (need.deviation * reach).exp();
     let usable = f64::from(gpu.memory_gib()) * USABLE;
     let is_more = |reach| at(reach) > usable;

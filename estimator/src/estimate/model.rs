@@ -31,13 +31,14 @@ use calibration::Calibration;
 pub(crate) use calibration::Novelty;
 pub(crate) use fit::Observation;
 use group::Group;
-pub(crate) use point::{Point, SETTINGS, Traits};
+use point::Feature;
+pub(crate) use point::{Board, Point, SETTINGS, Subject, Traits};
 
 /// What was learnt.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
     places: Places,
-    /// Effects, in the order of `places`.
+    /// Effects, in the order of `places`; the host's side of a pair before the arithmetic's.
     effects: Vec<f64>,
     /// The variance of each effect if the others were known.
     certainty: Vec<f64>,
@@ -70,8 +71,18 @@ struct Thought {
     ln_ms: f64,
     /// Of the expectation, without the noise.
     variance: f64,
-    /// How much a change of the logarithm of the host's part, of the arithmetic's and of the whole changes it.
-    weights: [f64; 3],
+    /// How much of the time grows with arithmetic.
+    share: f64,
+}
+
+/// Effects added up, with how uncertain the sums are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sums {
+    host: f64,
+    compute: f64,
+    whole: f64,
+    /// Variances of the three.
+    variances: [f64; 3],
 }
 
 impl Model {
@@ -82,8 +93,32 @@ impl Model {
 
     /// The answer to a question.
     pub(crate) fn predict(&self, point: &Point) -> Predicted {
-        let thought = self.thought(point);
-        let novelty = self.novelty(point);
+        self.answer(&self.thought(point), self.novelty(point.recipe, point.gpu))
+    }
+
+    /// What is thought of a subject on any hardware, for [`Model::predict_on`].
+    pub(crate) fn begin(&self, subject: &Subject) -> Sums {
+        let mut sums = Sums::of(subject.host);
+        for feature in &subject.features {
+            sums.add(self, *feature);
+        }
+        sums
+    }
+
+    /// The answer to a question about a subject of which the sums were begun. The same as that to the whole point.
+    pub(crate) fn predict_on(
+        &self,
+        subject: &Subject,
+        begun: Sums,
+        board: &Board<'_>,
+    ) -> Predicted {
+        let mut sums = begun;
+        sums.compute += board.ln_compute();
+        let gpu = subject.each_on(board, |feature| sums.add(self, feature));
+        self.answer(&sums.thought(), self.novelty(subject.recipe(), gpu))
+    }
+
+    fn answer(&self, thought: &Thought, novelty: Novelty) -> Predicted {
         let deviation = (thought.variance + self.noise).sqrt();
         let reach = self.calibration.reach(novelty);
         let at = |reach: f64| (thought.ln_ms + reach * deviation).clamp(-20.0, 40.0).exp();
@@ -106,60 +141,100 @@ impl Model {
         // An outlier weighs less, as it does where everything is learnt.
         let off = error * error / (thought.variance + noise);
         let noise = noise * (fit::FREEDOM + off) / (fit::FREEDOM + 1.0);
-        let whole = thought.variance + noise;
+        let moved = error / (thought.variance + noise);
         for feature in &point.features {
-            let slope = feature.value * thought.weights[feature.part as usize];
-            let place = match self.places.get(&feature.id) {
-                Some(&place) => place as usize,
-                None => {
-                    self.places.insert(feature.id, self.effects.len() as u32);
-                    self.effects.push(0.0);
-                    self.certainty.push(self.variances[feature.group.place()]);
-                    self.effects.len() - 1
-                }
-            };
-            let known = self.certainty[place];
-            self.effects[place] += known * slope * error / whole;
-            self.certainty[place] = known / (1.0 + known * slope * slope / noise);
+            self.place(*feature);
+        }
+        for (place, slope) in point.slopes(thought.share, |id| self.places[&id]) {
+            let known = &mut self.certainty[place as usize];
+            self.effects[place as usize] += *known * slope * moved;
+            *known /= 1.0 + *known * slope * slope / noise;
         }
         self.recipes.insert(point.recipe);
         self.gpus.insert(point.gpu);
         self.pairs.insert((point.recipe, point.gpu));
     }
 
-    /// What is thought of a question, before the noise and the calibration.
-    fn thought(&self, point: &Point) -> Thought {
-        let mut sums = [point.host, point.compute, 0.0];
-        let mut variances = [0.0; 3];
-        for feature in &point.features {
-            let (effect, variance) = self.places.get(&feature.id).map_or_else(
-                || (0.0, self.variances[feature.group.place()]),
-                |&place| (self.effects[place as usize], self.certainty[place as usize]),
-            );
-            let part = feature.part as usize;
-            sums[part] += effect * feature.value;
-            variances[part] += variance * feature.value * feature.value;
+    /// Sees to it that a feature has its effects.
+    fn place(&mut self, feature: Feature) {
+        let next = self.effects.len() as u32;
+        if *self.places.entry(feature.id).or_insert(next) < next {
+            return;
         }
-        let [host, compute, whole] = sums;
-        let (ln_ms, share) = joined(host, compute);
-        let weights = [1.0 - share, share, 1.0];
-        let each = variances.iter().zip(weights);
-        Thought {
-            ln_ms: ln_ms + whole,
-            variance: each.map(|(v, weight)| v * weight * weight).sum(),
-            weights,
+        let groups = [feature.group].into_iter().chain(feature.group.compute());
+        for group in groups {
+            self.effects.push(0.0);
+            self.certainty.push(self.variances[group.place()]);
         }
     }
 
-    fn novelty(&self, point: &Point) -> Novelty {
-        if self.pairs.contains(&(point.recipe, point.gpu)) {
+    /// What is thought of a question, before the noise and the calibration.
+    fn thought(&self, point: &Point) -> Thought {
+        let mut sums = Sums::of(point.host);
+        sums.compute += point.compute;
+        for feature in &point.features {
+            sums.add(self, *feature);
+        }
+        sums.thought()
+    }
+
+    fn novelty(&self, recipe: u64, gpu: u64) -> Novelty {
+        if self.pairs.contains(&(recipe, gpu)) {
             Novelty::Known
-        } else if self.recipes.contains(&point.recipe) {
+        } else if self.recipes.contains(&recipe) {
             Novelty::OtherHardware
-        } else if self.gpus.contains(&point.gpu) {
+        } else if self.gpus.contains(&gpu) {
             Novelty::OtherRecipe
         } else {
             Novelty::New
+        }
+    }
+}
+
+impl Sums {
+    const fn of(host: f64) -> Self {
+        Self {
+            host,
+            compute: 0.0,
+            whole: 0.0,
+            variances: [0.0; 3],
+        }
+    }
+
+    fn add(&mut self, model: &Model, feature: Feature) {
+        let place = model.places.get(&feature.id).map(|place| *place as usize);
+        // The effect and its variance, of the feature's first side or its second.
+        let told = |side: usize, group: Group| {
+            let unknown = (0.0, model.variances[group.place()]);
+            let (effect, variance) = place.map_or(unknown, |place| {
+                (model.effects[place + side], model.certainty[place + side])
+            });
+            (
+                effect * feature.value,
+                variance * feature.value * feature.value,
+            )
+        };
+        let first = told(0, feature.group);
+        if let Some(group) = feature.group.compute() {
+            let second = told(1, group);
+            self.host += first.0;
+            self.compute += second.0;
+            self.variances[0] += first.1;
+            self.variances[1] += second.1;
+        } else {
+            self.whole += first.0;
+            self.variances[2] += first.1;
+        }
+    }
+
+    fn thought(&self) -> Thought {
+        let (ln_ms, share) = joined(self.host, self.compute);
+        let weights = [1.0 - share, share, 1.0];
+        let each = self.variances.iter().zip(weights);
+        Thought {
+            ln_ms: ln_ms + self.whole,
+            variance: each.map(|(v, weight)| v * weight * weight).sum(),
+            share,
         }
     }
 }

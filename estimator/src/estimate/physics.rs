@@ -45,8 +45,8 @@ pub(super) struct Asked<'a> {
     pub(super) forward_only: bool,
 }
 
-/// Milliseconds on a GPU: the host's, then the arithmetic's.
-pub(super) fn times(asked: &Asked<'_>, rated: Option<Rated>) -> (f64, f64) {
+/// What is asked for, whatever the GPU: the host's milliseconds, then the arithmetic in TFLOP.
+pub(super) fn work(asked: &Asked<'_>) -> (f64, f64) {
     let host = HOST_MS * (asked.layers / LAYERS_USUAL).powf(HOST_BY_LAYERS);
     let host = host
         * if asked.forward_only {
@@ -63,8 +63,12 @@ pub(super) fn times(asked: &Asked<'_>, rated: Option<Rated>) -> (f64, f64) {
         1.0 + tokens / (6.0 * width(asked.billions))
     };
     let tflop = asked.passes * asked.samples * asked.billions * tokens * attention / 1_000.0;
-    let compute = tflop / speed(rated) * 1_000.0;
-    (host * asked.repeats, compute * asked.repeats)
+    (host * asked.repeats, tflop * asked.repeats)
+}
+
+/// Milliseconds that so much arithmetic takes on a GPU.
+pub(super) fn compute_ms(tflop: f64, rated: Option<Rated>) -> f64 {
+    tflop / speed(rated) * 1_000.0
 }
 
 /// TFLOP/s that a GPU reaches.

@@ -1,6 +1,7 @@
 //! One run on one hardware: steps and images from the ladder, summed by the run's plan.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use stepcast_records::simpletuner::{Missing, Plan, Workload};
 use stepcast_records::{
@@ -10,7 +11,7 @@ use stepcast_records::{
 
 use super::around;
 use super::ladder::{self, Found, Ladder, Rungs};
-use super::memory;
+use super::memory::Needs;
 use super::shape::Shape;
 use super::width;
 use super::work::Split;
@@ -32,12 +33,33 @@ pub(super) struct Run<'a> {
     workload: &'a Workload,
     steps: Ways<'a, TrainingShape>,
     images: Ways<'a, ValidationShape>,
+    by_count: RefCell<Vec<(u8, Rc<Planned>)>>,
+}
+
+/// What a run is on so many GPUs, whichever they are.
+struct Planned {
+    plan: Plan,
+    /// Before the first step.
+    before: Vec<Phase>,
+    /// After it.
+    saving: Vec<Phase>,
+    /// All of these together.
+    setup_ms: Quantiles,
+    needs: Needs,
 }
 
 /// The ways up that were taken so far, so that twenty hardwares do not look at each relative twenty times.
 struct Ways<'a, S> {
     ladder: Ladder<'a>,
-    taken: RefCell<Vec<(S, Rungs<'a, S>)>>,
+    taken: RefCell<Vec<Way<'a, S>>>,
+}
+
+/// One of them.
+struct Way<'a, S> {
+    shape: S,
+    rungs: Rungs<'a, S>,
+    /// What was found last, since an image asks for the step of its hardware again.
+    last: Option<(Hardware, Option<Found>)>,
 }
 
 /// Several times added up, point by point, and what the sum rests on.
@@ -62,36 +84,35 @@ impl<'a> Run<'a> {
             workload,
             steps: Ways::new(ladder),
             images: Ways::new(ladder),
+            by_count: RefCell::default(),
         }
     }
 
     /// The estimate without a price.
     pub(super) fn on(&self, hardware: Hardware) -> Result<Estimate, Missing> {
-        let plan = self.workload.plan(hardware.count)?;
+        let planned = self.planned(hardware.count)?;
+        let plan = &planned.plan;
         let mut estimate = Estimate::unknown(hardware);
-        let mut phases = around::set_up(self.workload, &plan, hardware);
-        let times = phases.iter().filter_map(|phase| phase.ms);
-        estimate.setup_ms = Some(times.fold(Quantiles::default(), Quantiles::plus));
-        let before_saving = phases
-            .iter()
-            .position(|phase| matches!(phase.kind, PhaseKind::Checkpoint | PhaseKind::Save));
-        let saving = phases.split_off(before_saving.unwrap_or(phases.len()));
-        if let Some(training) = self.training(&plan, hardware) {
-            self.fill(&mut estimate, training, &plan, &mut phases);
+        estimate.setup_ms = Some(planned.setup_ms);
+        let parts = plan.training.len() + plan.validation.len();
+        let mut phases = Vec::with_capacity(planned.before.len() + parts + planned.saving.len());
+        phases.extend_from_slice(&planned.before);
+        if let Some(training) = self.training(plan, hardware) {
+            self.fill(&mut estimate, training, plan, &mut phases);
         } else {
-            phases.extend(untimed_steps(&plan));
-            phases.extend(untimed_images(&plan));
+            phases.extend(untimed_steps(plan));
+            phases.extend(untimed_images(plan));
             if !plan.validation.is_empty() {
                 estimate.notes.push(Note::ValidationUnknown);
             }
         }
-        phases.extend(saving);
+        phases.extend_from_slice(&planned.saving);
         estimate.phases = phases;
         if plan.steps_assumed {
             estimate.notes.push(Note::StepsAssumed);
         }
         let gpu = hardware.gpu;
-        estimate.memory = memory::of(self.workload, &plan, gpu);
+        estimate.memory = planned.needs.on(gpu);
         if let Some(memory) = estimate
             .memory
             .as_mut()
@@ -105,6 +126,30 @@ impl<'a> Run<'a> {
             Some(Fit::Fits) | None => {}
         }
         Ok(estimate)
+    }
+
+    /// The run on so many GPUs.
+    fn planned(&self, gpus: u8) -> Result<Rc<Planned>, Missing> {
+        let mut by_count = self.by_count.borrow_mut();
+        if let Some((_, planned)) = by_count.iter().find(|(count, _)| *count == gpus) {
+            return Ok(Rc::clone(planned));
+        }
+        let plan = self.workload.plan(gpus)?;
+        let mut before = around::set_up(self.workload, &plan, gpus);
+        let times = before.iter().filter_map(|phase| phase.ms);
+        let setup_ms = times.fold(Quantiles::default(), Quantiles::plus);
+        let is_saving =
+            |phase: &Phase| matches!(phase.kind, PhaseKind::Checkpoint | PhaseKind::Save);
+        let first = before.iter().position(is_saving).unwrap_or(before.len());
+        let planned = Rc::new(Planned {
+            saving: before.split_off(first),
+            before,
+            setup_ms,
+            needs: Needs::of(self.workload, &plan),
+            plan,
+        });
+        by_count.push((gpus, Rc::clone(&planned)));
+        Ok(planned)
     }
 
     fn fill(&self, estimate: &mut Estimate, training: Sum, plan: &Plan, phases: &mut Vec<Phase>) {
@@ -232,21 +277,32 @@ impl<'a, S: Shape> Ways<'a, S> {
     }
 
     fn find(&self, shape: S, hardware: Hardware) -> Option<Found> {
-        self.with(shape, |rungs| rungs.on(hardware))
+        self.with(shape, |way| match &way.last {
+            Some((on, found)) if *on == hardware => found.clone(),
+            _ => {
+                let found = way.rungs.on(hardware);
+                way.last = Some((hardware, found.clone()));
+                found
+            }
+        })
     }
 
     fn find_measured(&self, shape: S, hardware: Hardware) -> Option<Found> {
-        self.with(shape, |rungs| rungs.measured_on(hardware))
+        self.with(shape, |way| way.rungs.measured_on(hardware))
     }
 
-    fn with<T>(&self, shape: S, look: impl FnOnce(&Rungs<'a, S>) -> T) -> T {
+    fn with<T>(&self, shape: S, look: impl FnOnce(&mut Way<'a, S>) -> T) -> T {
         let mut taken = self.taken.borrow_mut();
-        let place = taken.iter().position(|(known, _)| *known == shape);
+        let place = taken.iter().position(|way| way.shape == shape);
         let place = place.unwrap_or_else(|| {
-            taken.push((shape, self.ladder.of(shape)));
+            taken.push(Way {
+                shape,
+                rungs: self.ladder.of(shape),
+                last: None,
+            });
             taken.len() - 1
         });
-        look(&taken[place].1)
+        look(&mut taken[place])
     }
 }
 

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::{
-    Cell, Checkpointing, Hardware, Note, Recipe, TrainingShape, ValidationShape,
-};
+use stepcast_records::{Cell, Checkpointing, Note, Recipe, TrainingShape, ValidationShape};
 
-use super::features;
-use super::model::Point;
+use super::features::About;
 use super::width;
 use super::work::Work;
 use crate::index::Shelf;
+use crate::table::Kind;
 
 /// A training or a validation key without its hardware.
 pub(super) trait Shape: Copy + Ord + 'static {
+    /// The table that holds such keys.
+    const KIND: Kind;
     /// The cells of this kind on a shelf.
     fn cells(shelf: &Shelf) -> &BTreeMap<Self, Cell>;
     /// Family, flavour and method.
@@ -23,8 +23,10 @@ pub(super) trait Shape: Copy + Ord + 'static {
     /// What one step or image asks for.
     fn work(&self) -> Work;
     /// What the model is asked; `None` for what it does not learn.
-    fn point(&self, hardware: Hardware) -> Option<Point>;
-    /// The variance that carrying a time from another shape adds, the recipe apart.
+    fn about(&self) -> Option<About>;
+    /// The variance that carrying a time from another resolution adds. Among keys in order it grows with the distance.
+    fn resolution_variance(&self, from: &Self) -> f64;
+    /// The variance that carrying a time from another shape adds, the recipe and the resolution apart.
     fn variance(&self, from: &Self) -> f64;
     /// The variance that carrying a time from another recipe adds.
     fn recipe_variance(&self, from: Recipe) -> f64;
@@ -33,6 +35,8 @@ pub(super) trait Shape: Copy + Ord + 'static {
 }
 
 impl Shape for TrainingShape {
+    const KIND: Kind = Kind::Training;
+
     fn cells(shelf: &Shelf) -> &BTreeMap<Self, Cell> {
         &shelf.training
     }
@@ -49,8 +53,12 @@ impl Shape for TrainingShape {
         Work::of_step(self)
     }
 
-    fn point(&self, hardware: Hardware) -> Option<Point> {
-        Some(features::of_step(self, hardware).0)
+    fn about(&self) -> Option<About> {
+        Some(About::of_step(self))
+    }
+
+    fn resolution_variance(&self, from: &Self) -> f64 {
+        width::of_resolution(from.resolution, self.resolution, self.recipe.modality())
     }
 
     fn variance(&self, from: &Self) -> f64 {
@@ -87,6 +95,8 @@ impl Shape for TrainingShape {
 }
 
 impl Shape for ValidationShape {
+    const KIND: Kind = Kind::Validation;
+
     fn cells(shelf: &Shelf) -> &BTreeMap<Self, Cell> {
         &shelf.validation
     }
@@ -103,8 +113,12 @@ impl Shape for ValidationShape {
         Work::of_image(self)
     }
 
-    fn point(&self, _: Hardware) -> Option<Point> {
+    fn about(&self) -> Option<About> {
         None
+    }
+
+    fn resolution_variance(&self, from: &Self) -> f64 {
+        width::of_resolution(from.resolution, self.resolution, self.recipe.modality())
     }
 
     fn variance(&self, from: &Self) -> f64 {

@@ -17,7 +17,9 @@
 //! | the nearest on other hardware | 154 | 21 % | 66 % | 82 % |
 //! | the ratings alone | 159 | 30 % | 85 % | 82 % |
 
-use stepcast_records::{Cell, Hardware, Method, Recipe, TrainingShape, ValidationShape};
+use stepcast_records::{
+    Cell, HalfMegapixels, Hardware, Method, Modality, Recipe, TrainingShape, ValidationShape,
+};
 
 use super::work;
 
@@ -88,13 +90,18 @@ pub(super) fn within(cell: &Cell) -> f64 {
     (around_mean + WITHIN_KEY_WEIGHT * WITHIN_KEY * WITHIN_KEY) / (rows + WITHIN_KEY_WEIGHT)
 }
 
-/// The variance that carrying a step time from one shape to another adds, their recipes apart.
+/// The variance that carrying a time from one resolution to another adds.
+pub(super) fn of_resolution(from: HalfMegapixels, to: HalfMegapixels, modality: Modality) -> f64 {
+    if from == to {
+        return 0.0;
+    }
+    let pixels = |resolution| work::pixels(modality, resolution);
+    squared(RESOLUTION, doublings(pixels(from), pixels(to)).max(0.5))
+}
+
+/// The variance that carrying a step time from one shape to another adds, their recipes and resolutions apart.
 pub(super) fn of_step(from: &TrainingShape, to: &TrainingShape) -> f64 {
     let mut variance = 0.0;
-    if from.resolution != to.resolution {
-        let pixels = |shape: &TrainingShape| work::pixels(to.recipe.modality(), shape.resolution);
-        variance += squared(RESOLUTION, doublings(pixels(from), pixels(to)).max(0.5));
-    }
     if from.batch_size != to.batch_size {
         let ratio = doublings(from.batch_size.get(), to.batch_size.get());
         variance += squared(BATCH, ratio.max(0.5));
@@ -112,13 +119,10 @@ pub(super) fn of_step(from: &TrainingShape, to: &TrainingShape) -> f64 {
     variance
 }
 
-/// The variance that carrying the time of an image from one shape to another adds, their recipes apart.
+/// The variance that carrying the time of an image from one shape to another adds, their recipes and resolutions
+/// apart.
 pub(super) fn of_image(from: &ValidationShape, to: &ValidationShape) -> f64 {
     let mut variance = 0.0;
-    if from.resolution != to.resolution {
-        let pixels = |shape: &ValidationShape| work::pixels(to.recipe.modality(), shape.resolution);
-        variance += squared(RESOLUTION, doublings(pixels(from), pixels(to)).max(0.5));
-    }
     if from.inference_steps != to.inference_steps {
         let ratio = doublings(from.inference_steps.get(), to.inference_steps.get());
         variance += squared(INFERENCE_STEPS, ratio.max(0.5));
@@ -156,9 +160,6 @@ pub(super) fn of_recipe(from: Recipe, to: Recipe) -> f64 {
     }
     variance
 }
-
-/// The most that [`of_hardware`] adds: another GPU, and eight of it instead of one.
-pub(super) const HARDWARE_MAX: f64 = GPU * GPU + 9.0 * GPU_COUNT * GPU_COUNT;
 
 /// The variance that carrying a time from one hardware to another adds.
 pub(super) fn of_hardware(from: Hardware, to: Hardware) -> f64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stepcast_records::GpuModel;
 
-use super::super::model::{Observation, Point, SETTINGS, Traits};
+use super::super::model::{Board, Observation, Point, SETTINGS, Subject, Traits};
 use super::super::physics::{self, Asked};
 use super::names;
 
@@ -53,13 +53,12 @@ impl Said<'_> {
         let rated = names::rated(self.gpu);
         let slug = gpu.map_or_else(|| self.gpu.to_owned(), |gpu| gpu.slug().to_owned());
         let network = names::network(self.recipe);
-        let (host_ms, compute_ms) = physics::times(&self.asked(&network), rated);
-        let traits = Traits {
+        let (host_ms, tflop) = physics::work(&self.asked(&network));
+        let compute_ms = physics::compute_ms(tflop, rated);
+        let subject = Subject::of(&Traits {
             family: network.family,
             recipe: self.recipe,
             method: self.method,
-            gpu: &slug,
-            gpus: self.gpus,
             quantization: self.quantization,
             precision: self.precision,
             checkpointing: self.checkpointing(),
@@ -69,17 +68,22 @@ impl Said<'_> {
             megapixels: self.megapixels * self.frames,
             billions: network.billions,
             host_ms,
+        });
+        let point = subject.on(&Board {
+            gpu: &slug,
+            gpus: self.gpus,
+            rated,
             compute_ms,
-        };
+        });
         Case {
-            point: Point::of(&traits, rated),
+            point,
             ms,
             weight: 1.0,
             rated_ms: compute_ms,
             groups,
             unit,
             recipe: self.recipe.to_owned(),
-            gpu: slug.clone(),
+            gpu: slug,
         }
     }
 

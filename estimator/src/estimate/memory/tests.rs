@@ -12,6 +12,11 @@ fn shape(recipe: &str, batch: u16, quantization: Quantization) -> TrainingShape 
     shape
 }
 
+fn on(shape: &TrainingShape, gpu: GpuModel) -> Memory {
+    let known = published::of(shape.recipe.family());
+    found(shape, need(shape, known), gpu)
+}
+
 fn fit(shape: &TrainingShape, gpu: &str) -> Fit {
     on(shape, gpu.parse().expect("gpu")).fit
 }

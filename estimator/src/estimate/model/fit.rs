@@ -82,10 +82,13 @@ impl<'a> Fit<'a> {
         let mut members = [0.0; Group::COUNT];
         for feature in observations.iter().flat_map(|seen| &seen.point.features) {
             places.entry(feature.id).or_insert_with(|| {
-                groups.push(feature.group);
-                members[feature.group.place()] += 1.0;
-                groups.len() as u32 - 1
+                let place = groups.len() as u32;
+                groups.extend([feature.group].into_iter().chain(feature.group.compute()));
+                place
             });
+        }
+        for group in &groups {
+            members[group.place()] += 1.0;
         }
         Self {
             observations,
@@ -101,13 +104,19 @@ impl<'a> Fit<'a> {
 
     /// The expectation of an observation and its compute share.
     fn expected(&self, point: &Point) -> (f64, f64) {
-        let mut parts = [point.host, point.compute, 0.0];
+        let (mut host, mut compute, mut whole) = (point.host, point.compute, 0.0);
         for feature in &point.features {
             let place = self.places[&feature.id] as usize;
-            parts[feature.part as usize] += self.effects[place] * feature.value;
+            let by = self.effects[place] * feature.value;
+            if feature.group.is_pair() {
+                host += by;
+                compute += self.effects[place + 1] * feature.value;
+            } else {
+                whole += by;
+            }
         }
-        let (ln, share) = joined(parts[0], parts[1]);
-        (ln + parts[2], share)
+        let (ln, share) = joined(host, compute);
+        (ln + whole, share)
     }
 
     /// Slopes at the shares, moved towards one half by `held`, and the expectations.
@@ -117,13 +126,8 @@ impl<'a> Fit<'a> {
             let (expected, share) = self.expected(&seen.point);
             expectations.push(expected);
             let share = 0.5 * held + share * (1.0 - held);
-            let weights = [1.0 - share, share, 1.0];
-            let features = seen.point.features.iter();
-            let slope = features.map(|feature| {
-                let place = self.places[&feature.id];
-                (place, feature.value * weights[feature.part as usize])
-            });
-            slope.collect()
+            let place_of = |id| self.places[&id];
+            seen.point.slopes(share, place_of)
         });
         let rows = Rows {
             slopes: slopes.collect(),

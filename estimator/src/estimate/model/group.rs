@@ -4,15 +4,8 @@
 
 use super::point::SETTINGS;
 
-/// Which of the logarithms a feature acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Host,
-    Compute,
-    Whole,
-}
-
-/// Features of one kind share a prior: how far their effects lie from zero, learnt from the data.
+/// Features of one kind share a prior: how far their effects lie from zero, learnt from the data. The kinds that act on
+/// host and arithmetic alike have one group for each of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Group(u8);
 
@@ -149,6 +142,20 @@ impl Group {
 
     pub(super) const fn place(self) -> usize {
         self.0 as usize
+    }
+
+    /// Whether this is the host's side of a pair.
+    pub(super) const fn is_pair(self) -> bool {
+        self.place() < BOTH
+    }
+
+    /// The group of the other side, where this is the host's side of a pair; `None` for what acts on the whole.
+    pub(super) const fn compute(self) -> Option<Self> {
+        if self.is_pair() {
+            Some(Self::at(BOTH + self.place()))
+        } else {
+            None
+        }
     }
 }
 

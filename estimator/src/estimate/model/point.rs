@@ -1,17 +1,17 @@
 //! What the model is told of one measurement or question, as features.
 //!
 //! A step takes the host some time to launch and the GPU some time to compute, and every feature acts on the
-//! logarithm of one of the two, or on that of the whole. Names become numbers by hashing, so that a name that the
-//! registries do not know is a feature like any other.
+//! logarithm of both, with an effect for each, or on that of the whole. Names become numbers by hashing, so that a
+//! name that the registries do not know is a feature like any other. What is asked for stands apart from the hardware
+//! it is asked about, so that a question about twenty hardwares tells it once.
 
 use stepcast_records::hardware::Rated;
 
-use super::group::{BOTH, Both, Group, Part, RECIPE_SETTING, Whole};
+use super::group::{BOTH, Both, Group, RECIPE_SETTING, Whole};
 
 /// One feature of one point.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Feature {
-    pub(super) part: Part,
     pub(super) group: Group,
     pub(super) id: u64,
     pub(super) value: f64,
@@ -29,8 +29,6 @@ pub(crate) struct Traits<'a> {
     pub(crate) recipe: &'a str,
     /// How it is trained, or that it makes images.
     pub(crate) method: &'a str,
-    pub(crate) gpu: &'a str,
-    pub(crate) gpus: f64,
     /// Coarse and fine.
     pub(crate) quantization: [&'a str; 2],
     pub(crate) precision: &'a str,
@@ -43,9 +41,45 @@ pub(crate) struct Traits<'a> {
     pub(crate) batch: f64,
     pub(crate) megapixels: f64,
     pub(crate) billions: f64,
-    /// What the host is thought to take, and what the GPU would at its ratings, for all repeats, in milliseconds.
+    /// What the host is thought to take, for all repeats, in milliseconds.
     pub(crate) host_ms: f64,
+}
+
+/// The hardware that it runs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Board<'a> {
+    pub(crate) gpu: &'a str,
+    pub(crate) gpus: f64,
+    /// `None` for a GPU without a rating.
+    pub(crate) rated: Option<Rated>,
+    /// What the arithmetic would take at its ratings, for all repeats, in milliseconds.
     pub(crate) compute_ms: f64,
+}
+
+/// What is asked for, on whatever hardware.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    names: Names,
+    /// The logarithm of milliseconds.
+    pub(super) host: f64,
+    /// Those that do not depend on the hardware.
+    pub(super) features: Vec<Feature>,
+}
+
+/// What features on a GPU are made of.
+#[derive(Debug, Clone)]
+struct Names {
+    recipe: u64,
+    quantization: u64,
+    recomputed: u64,
+    checkpointing: Option<u64>,
+    offloaded: bool,
+    precision: u64,
+    batch: u64,
+    size: f64,
+    /// Settings that are said, by their places, and all of them together.
+    said: Vec<(usize, u64)>,
+    all_said: u64,
 }
 
 /// A point: where the physics start from, and the features that correct them.
@@ -61,7 +95,7 @@ pub(crate) struct Point {
 }
 
 /// FNV-1a over a name, then mixed so that every bit depends on every other.
-fn name(text: &str) -> u64 {
+pub(super) fn name(text: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in text.bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -85,14 +119,12 @@ fn joined(group: usize, names: &[u64]) -> u64 {
     mixed(hash)
 }
 
-/// The features of a point as they are gathered.
-struct Features(Vec<Feature>);
+/// Where features go as they are told.
+struct Told<F>(F);
 
-impl Features {
+impl<F: FnMut(Feature)> Told<F> {
     fn both(&mut self, kind: usize, value: f64, names: &[u64]) {
-        for (first, part) in [(0, Part::Host), (BOTH, Part::Compute)] {
-            self.push(first + kind, part, value, names);
-        }
+        self.tell(kind, value, names);
     }
 
     fn pair(&mut self, kind: Both, names: &[u64]) {
@@ -108,12 +140,11 @@ impl Features {
     }
 
     fn whole_of(&mut self, kind: usize, names: &[u64]) {
-        self.push(2 * BOTH + kind, Part::Whole, 1.0, names);
+        self.tell(2 * BOTH + kind, 1.0, names);
     }
 
-    fn push(&mut self, group: usize, part: Part, value: f64, names: &[u64]) {
-        self.0.push(Feature {
-            part,
+    fn tell(&mut self, group: usize, value: f64, names: &[u64]) {
+        (self.0)(Feature {
             group: Group::at(group),
             id: joined(group, names),
             value,
@@ -121,139 +152,239 @@ impl Features {
     }
 }
 
-impl Point {
-    /// The features of what is asked or was measured; `rated` is that of the GPU, if it has one.
-    pub(crate) fn of(traits: &Traits<'_>, rated: Option<Rated>) -> Self {
-        let t = traits;
-        let (recipe, gpu) = (name(t.recipe), name(t.gpu));
-        let coarse = name(t.quantization[0]);
-        let recomputed = name(t.checkpointing[0]);
-        let batch = mixed(t.batch.to_bits());
-        let precision = name(t.precision);
-        let mut f = Features(Vec::with_capacity(96));
-        f.pair(Both::Everything, &[]);
-        f.pair(Both::Family, &[name(t.family)]);
-        f.pair(Both::Recipe, &[recipe]);
-        f.pair(Both::Gpu, &[gpu]);
-        f.pair(Both::Method, &[name(t.method)]);
-        f.pair(Both::Quantization, &[coarse]);
-        f.pair(Both::RecipeQuantization, &[recipe, coarse]);
-        f.pair(Both::GpuQuantization, &[gpu, coarse]);
-        f.pair(Both::FamilyQuantization, &[name(t.family), coarse]);
-        f.pair(Both::MethodQuantization, &[name(t.method), coarse]);
-        f.pair(Both::Recomputed, &[recomputed]);
-        f.pair(Both::RecipeRecomputed, &[recipe, recomputed]);
-        f.pair(Both::GpuRecomputed, &[gpu, recomputed]);
-        f.pair(Both::QuantizationRecomputed, &[coarse, recomputed]);
-        f.pair(Both::Precision, &[precision]);
-        f.pair(Both::GpuPrecision, &[gpu, precision]);
-        f.pair(Both::RecipePrecision, &[recipe, precision]);
-        let pixels = t.megapixels.max(1e-3).ln();
-        let samples = t.batch.max(1e-3).ln();
-        let size = (t.billions / 4.0).max(1e-3).ln();
-        f.slope(Both::Pixels, pixels, &[]);
-        f.slope(Both::Batch, samples, &[]);
-        f.slope(Both::Size, size, &[]);
-        f.slope(Both::Gpus, t.gpus.max(1.0).ln(), &[]);
-        f.slope(Both::RecipePixels, pixels, &[recipe]);
-        f.slope(Both::RecipeBatch, samples, &[recipe]);
-        f.slope(Both::GpuSize, size, &[gpu]);
-        f.whole(Whole::RecipeGpu, &[recipe, gpu]);
-        f.whole(Whole::Batch, &[batch]);
-        f.whole(Whole::GpuBatch, &[gpu, batch]);
-        f.whole(
-            Whole::RecipeQuantizationRecomputed,
-            &[recipe, coarse, recomputed],
-        );
-        f.whole(Whole::RecipeGpuRecomputed, &[recipe, gpu, recomputed]);
-        f.whole(Whole::GpuQuantizationRecomputed, &[gpu, coarse, recomputed]);
-        f.whole(
-            Whole::RecipeGpuBatchQuantization,
-            &[recipe, gpu, batch, coarse],
-        );
-        f.whole(
-            Whole::RecipeGpuQuantizationRecomputed,
-            &[recipe, gpu, coarse, recomputed],
-        );
-        f.whole(
-            Whole::RecipeGpuBatchPrecision,
-            &[recipe, gpu, batch, precision],
-        );
-        if !t.quantization[1].is_empty() {
-            f.pair(Both::QuantizationFine, &[name(t.quantization[1])]);
-        }
-        if !t.checkpointing[1].is_empty() {
-            let fine = name(t.checkpointing[1]);
-            f.pair(Both::Checkpointing, &[fine]);
-            f.pair(Both::RecipeCheckpointing, &[recipe, fine]);
-            f.whole(
-                Whole::RecipeQuantizationCheckpointing,
-                &[recipe, coarse, fine],
-            );
-            f.whole(Whole::RecipeGpuCheckpointing, &[recipe, gpu, fine]);
-        }
-        if t.offloaded {
-            f.pair(Both::Offloaded, &[]);
-            f.pair(Both::RecipeOffloaded, &[recipe]);
-            f.pair(Both::GpuOffloaded, &[gpu]);
-            f.whole(Whole::RecipeQuantizationOffloaded, &[recipe, coarse]);
-            f.whole(Whole::RecipeGpuOffloaded, &[recipe, gpu]);
-            f.whole(Whole::GpuQuantizationOffloaded, &[gpu, coarse]);
-        }
-        if rated.is_none() {
-            f.whole(Whole::Unrated, &[gpu]);
-        }
-        f.settings(t, [recipe, gpu, coarse, batch, precision]);
-        Self {
-            host: t.host_ms.max(1e-3).ln(),
-            compute: t.compute_ms.max(1e-3).ln(),
-            features: f.0,
-            recipe,
-            gpu,
-        }
-    }
-}
-
-impl Features {
-    fn settings(&mut self, t: &Traits<'_>, [recipe, gpu, coarse, batch, precision]: [u64; 5]) {
+impl Subject {
+    /// The features of what is asked for or was measured.
+    pub(crate) fn of(t: &Traits<'_>) -> Self {
         let said = t.settings.iter().enumerate();
         let said: Vec<(usize, u64)> = said
             .filter(|(_, text)| !text.is_empty())
             .map(|(place, text)| (place, joined(place, &[name(text)])))
             .collect();
-        if said.is_empty() {
-            return;
+        let fine = t.checkpointing[1];
+        let names = Names {
+            recipe: name(t.recipe),
+            quantization: name(t.quantization[0]),
+            recomputed: name(t.checkpointing[0]),
+            checkpointing: (!fine.is_empty()).then(|| name(fine)),
+            offloaded: t.offloaded,
+            precision: name(t.precision),
+            batch: mixed(t.batch.to_bits()),
+            size: (t.billions / 4.0).max(1e-3).ln(),
+            all_said: said
+                .iter()
+                .fold(0, |all, (_, setting)| joined(0, &[all, *setting])),
+            said,
+        };
+        let mut features = Vec::with_capacity(64);
+        let mut told = Told(|feature| features.push(feature));
+        told.plain(t, &names);
+        told.settings(&names);
+        Self {
+            names,
+            host: t.host_ms.max(1e-3).ln(),
+            features,
         }
-        for &(place, setting) in &said {
+    }
+
+    /// The same on a hardware.
+    pub(crate) fn on(&self, board: &Board<'_>) -> Point {
+        let mut features = self.features.clone();
+        let gpu = self.each_on(board, |feature| features.push(feature));
+        Point {
+            host: self.host,
+            compute: board.ln_compute(),
+            features,
+            recipe: self.names.recipe,
+            gpu,
+        }
+    }
+
+    /// The features that depend on the hardware, one by one; returns the name of the GPU.
+    pub(super) fn each_on(&self, board: &Board<'_>, told: impl FnMut(Feature)) -> u64 {
+        let gpu = name(board.gpu);
+        Told(told).on(&self.names, gpu, board);
+        gpu
+    }
+
+    pub(super) const fn recipe(&self) -> u64 {
+        self.names.recipe
+    }
+}
+
+impl Board<'_> {
+    /// The logarithm of milliseconds.
+    pub(super) fn ln_compute(&self) -> f64 {
+        self.compute_ms.max(1e-3).ln()
+    }
+}
+
+impl<F: FnMut(Feature)> Told<F> {
+    /// What is asked for.
+    fn plain(&mut self, t: &Traits<'_>, names: &Names) {
+        let (family, method) = (name(t.family), name(t.method));
+        let &Names {
+            recipe,
+            quantization,
+            recomputed,
+            precision,
+            batch,
+            size,
+            ..
+        } = names;
+        self.pair(Both::Everything, &[]);
+        self.pair(Both::Family, &[family]);
+        self.pair(Both::Recipe, &[recipe]);
+        self.pair(Both::Method, &[method]);
+        self.pair(Both::Quantization, &[quantization]);
+        self.pair(Both::RecipeQuantization, &[recipe, quantization]);
+        self.pair(Both::FamilyQuantization, &[family, quantization]);
+        self.pair(Both::MethodQuantization, &[method, quantization]);
+        self.pair(Both::Recomputed, &[recomputed]);
+        self.pair(Both::RecipeRecomputed, &[recipe, recomputed]);
+        self.pair(Both::QuantizationRecomputed, &[quantization, recomputed]);
+        self.pair(Both::Precision, &[precision]);
+        self.pair(Both::RecipePrecision, &[recipe, precision]);
+        let pixels = t.megapixels.max(1e-3).ln();
+        let samples = t.batch.max(1e-3).ln();
+        self.slope(Both::Pixels, pixels, &[]);
+        self.slope(Both::Batch, samples, &[]);
+        self.slope(Both::Size, size, &[]);
+        self.slope(Both::RecipePixels, pixels, &[recipe]);
+        self.slope(Both::RecipeBatch, samples, &[recipe]);
+        self.whole(Whole::Batch, &[batch]);
+        let two = [recipe, quantization, recomputed];
+        self.whole(Whole::RecipeQuantizationRecomputed, &two);
+        if !t.quantization[1].is_empty() {
+            self.pair(Both::QuantizationFine, &[name(t.quantization[1])]);
+        }
+        if let Some(fine) = names.checkpointing {
+            self.pair(Both::Checkpointing, &[fine]);
+            self.pair(Both::RecipeCheckpointing, &[recipe, fine]);
+            let two = [recipe, quantization, fine];
+            self.whole(Whole::RecipeQuantizationCheckpointing, &two);
+        }
+        if t.offloaded {
+            self.pair(Both::Offloaded, &[]);
+            self.pair(Both::RecipeOffloaded, &[recipe]);
+            self.whole(Whole::RecipeQuantizationOffloaded, &[recipe, quantization]);
+        }
+    }
+
+    /// What settings are said, whatever the hardware.
+    fn settings(&mut self, names: &Names) {
+        let &Names {
+            recipe,
+            quantization,
+            batch,
+            ref said,
+            ..
+        } = names;
+        for &(place, setting) in said {
             self.both(Both::Setting as usize + place, 1.0, &[setting]);
             self.both(RECIPE_SETTING + place, 1.0, &[recipe, setting]);
-            self.whole_of(Whole::GpuSetting as usize + place, &[gpu, setting]);
             self.whole(Whole::SettingBatch, &[setting, batch]);
-            self.whole(Whole::SettingGpuBatch, &[gpu, setting, batch]);
-            self.whole(Whole::SettingGpuPrecision, &[gpu, setting, precision]);
-            self.whole(Whole::SettingQuantization, &[setting, coarse]);
-            self.whole(Whole::RecipeQuantizationSetting, &[recipe, setting, coarse]);
+            self.whole(Whole::SettingQuantization, &[setting, quantization]);
+            let three = [recipe, setting, quantization];
+            self.whole(Whole::RecipeQuantizationSetting, &three);
         }
         for (at, &(_, one)) in said.iter().enumerate() {
             for &(_, other) in &said[at + 1..] {
                 self.whole(Whole::SettingPair, &[one, other]);
+            }
+        }
+        if !said.is_empty() {
+            let three = [recipe, quantization, names.all_said];
+            self.whole(Whole::RecipeQuantizationSettings, &three);
+        }
+    }
+
+    /// What depends on the hardware.
+    fn on(&mut self, names: &Names, gpu: u64, board: &Board<'_>) {
+        let &Names {
+            recipe,
+            quantization,
+            recomputed,
+            precision,
+            batch,
+            size,
+            ..
+        } = names;
+        self.pair(Both::Gpu, &[gpu]);
+        self.pair(Both::GpuQuantization, &[gpu, quantization]);
+        self.pair(Both::GpuRecomputed, &[gpu, recomputed]);
+        self.pair(Both::GpuPrecision, &[gpu, precision]);
+        self.slope(Both::Gpus, board.gpus.max(1.0).ln(), &[]);
+        self.slope(Both::GpuSize, size, &[gpu]);
+        self.whole(Whole::RecipeGpu, &[recipe, gpu]);
+        self.whole(Whole::GpuBatch, &[gpu, batch]);
+        self.whole(Whole::RecipeGpuRecomputed, &[recipe, gpu, recomputed]);
+        let three = [gpu, quantization, recomputed];
+        self.whole(Whole::GpuQuantizationRecomputed, &three);
+        let four = [recipe, gpu, batch, quantization];
+        self.whole(Whole::RecipeGpuBatchQuantization, &four);
+        let four = [recipe, gpu, quantization, recomputed];
+        self.whole(Whole::RecipeGpuQuantizationRecomputed, &four);
+        let four = [recipe, gpu, batch, precision];
+        self.whole(Whole::RecipeGpuBatchPrecision, &four);
+        if let Some(fine) = names.checkpointing {
+            self.whole(Whole::RecipeGpuCheckpointing, &[recipe, gpu, fine]);
+        }
+        if names.offloaded {
+            self.pair(Both::GpuOffloaded, &[gpu]);
+            self.whole(Whole::RecipeGpuOffloaded, &[recipe, gpu]);
+            self.whole(Whole::GpuQuantizationOffloaded, &[gpu, quantization]);
+        }
+        if board.rated.is_none() {
+            self.whole(Whole::Unrated, &[gpu]);
+        }
+        self.settings_on(names, gpu);
+    }
+
+    /// What settings do on a GPU.
+    fn settings_on(&mut self, names: &Names, gpu: u64) {
+        let &Names {
+            recipe,
+            quantization,
+            precision,
+            batch,
+            ref said,
+            all_said,
+            ..
+        } = names;
+        for &(place, setting) in said {
+            self.whole_of(Whole::GpuSetting as usize + place, &[gpu, setting]);
+            self.whole(Whole::SettingGpuBatch, &[gpu, setting, batch]);
+            self.whole(Whole::SettingGpuPrecision, &[gpu, setting, precision]);
+        }
+        for (at, &(_, one)) in said.iter().enumerate() {
+            for &(_, other) in &said[at + 1..] {
                 self.whole(Whole::GpuSettingPair, &[gpu, one, other]);
             }
         }
-        let all = said
-            .iter()
-            .fold(0, |all, (_, setting)| joined(0, &[all, *setting]));
-        self.whole(Whole::GpuSettings, &[gpu, all]);
-        self.whole(Whole::GpuSettingsBatch, &[gpu, all, batch]);
-        self.whole(Whole::RecipeQuantizationSettings, &[recipe, coarse, all]);
-        self.whole(
-            Whole::RecipeGpuQuantizationSettings,
-            &[recipe, gpu, coarse, all],
-        );
+        if !said.is_empty() {
+            self.whole(Whole::GpuSettings, &[gpu, all_said]);
+            self.whole(Whole::GpuSettingsBatch, &[gpu, all_said, batch]);
+            let four = [recipe, gpu, quantization, all_said];
+            self.whole(Whole::RecipeGpuQuantizationSettings, &four);
+        }
     }
 }
 
 impl Point {
+    /// Where its effects stand and how much of each it has, when arithmetic has such a share of its time.
+    pub(super) fn slopes(&self, share: f64, place_of: impl Fn(u64) -> u32) -> Vec<(u32, f64)> {
+        let mut slopes = Vec::with_capacity(2 * self.features.len());
+        for feature in &self.features {
+            let (place, value) = (place_of(feature.id), feature.value);
+            if feature.group.is_pair() {
+                slopes.extend([(place, value * (1.0 - share)), (place + 1, value * share)]);
+            } else {
+                slopes.push((place, value));
+            }
+        }
+        slopes
+    }
+
     /// Makes the time of a whole that of one of so many parts.
     pub(crate) fn divide(&mut self, parts: f64) {
         self.host -= parts.ln();

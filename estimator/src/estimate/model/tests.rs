@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use proptest::sample::select;
 use stepcast_records::hardware::Rated;
 
 use super::fit::Rows;
@@ -17,31 +18,40 @@ const SLOW: Rated = Rated {
     memory_gb_per_s: 1_000.0,
 };
 
-/// A recipe on one of two GPUs, the slow one a third as quick.
-fn point(recipe: &str, gpu: &str, quantization: &str, batch: f64) -> Point {
+/// A recipe, and one of two GPUs, the slow one a third as quick.
+fn parts<'a>(recipe: &str, gpu: &'a str, quantization: &str, batch: f64) -> (Subject, Board<'a>) {
     let (rated, compute) = if gpu == "fast" {
         (FAST, 100.0)
     } else {
         (SLOW, 300.0)
     };
-    let traits = Traits {
+    let subject = Subject::of(&Traits {
         family: recipe,
         recipe,
         method: "lora",
-        gpu,
-        gpus: 1.0,
         quantization: [quantization, quantization],
         precision: "bf16",
         checkpointing: ["none", ""],
-        offloaded: false,
         settings: [""; SETTINGS],
         batch,
         megapixels: 1.0,
         billions: 4.0,
         host_ms: 200.0,
+        ..Traits::default()
+    });
+    let board = Board {
+        gpu,
+        gpus: 1.0,
+        rated: Some(rated),
         compute_ms: compute * batch,
     };
-    Point::of(&traits, Some(rated))
+    (subject, board)
+}
+
+/// The point of these two.
+fn point(recipe: &str, gpu: &str, quantization: &str, batch: f64) -> Point {
+    let (subject, board) = parts(recipe, gpu, quantization, batch);
+    subject.on(&board)
 }
 
 fn seen(point: Point, ms: f64) -> Observation {
@@ -164,6 +174,20 @@ fn problem(seed: &[f64]) -> (Rows, Vec<f64>, Vec<f64>, Vec<f64>) {
 }
 
 proptest! {
+    #[test]
+    fn a_question_in_two_halves_has_the_same_answer(
+        recipe in "(light|heavy)[0-9]{1,2}", gpu in select(vec!["fast", "slow", "new"]), batch in 0.5f64..64.0,
+    ) {
+        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::learn(&world()).expect("a model"));
+        let (subject, board) = parts(&recipe, gpu, "none", batch);
+        let halves = MODEL.predict_on(&subject, MODEL.begin(&subject), &board);
+        let whole = MODEL.predict(&subject.on(&board));
+        for (a, b) in halves.ms.iter().zip(whole.ms) {
+            prop_assert!((a / b).ln().abs() < 1e-9, "{a} {b}");
+        }
+        prop_assert_eq!(halves.novelty, whole.novelty);
+    }
+
     #[test]
     fn both_ways_to_solve_agree(seed in prop::collection::vec(-2.0f64..2.0, 48)) {
         let (rows, targets, priors, noises) = problem(&seed);
