@@ -96,6 +96,25 @@ async fn workers_that_would_join_start_what_waits_and_nothing_changes() {
     );
 }
 
+/// Jobs of a list say when they start if that is asked for, and only then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_says_when_its_jobs_start() {
+    let server = raised().await;
+    submitted(&server, '1').await;
+    let listed = async |with_outlook| {
+        let request = v1::ListJobsRequest {
+            with_outlook,
+            ..v1::ListJobsRequest::default()
+        };
+        let answer = server.jobs().list_jobs(request).await.unwrap();
+        answer.into_inner().jobs.remove(0).outlook
+    };
+    assert_eq!(listed(false).await, None);
+    let outlook = listed(true).await.expect("nobody else asks");
+    // There is no worker.
+    assert!(outlook.start_time_p50.is_none() && !outlook.note.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_is_refused_with_what_is_wrong() {
     let server = raised().await;
@@ -247,7 +266,10 @@ async fn what_cannot_be_is_refused_with_what_is_wrong() {
         ..nothing()
     };
     server.jobs().what_if(eager).await.unwrap();
-    let kept = v1::GetJobRequest { name: job.name };
+    let kept = v1::GetJobRequest {
+        name: job.name,
+        ..v1::GetJobRequest::default()
+    };
     let kept = server
         .jobs()
         .get_job(kept)

@@ -55,6 +55,7 @@ async fn handed(
 async fn job(server: &Server, name: &str) -> v1::Job {
     let request = v1::GetJobRequest {
         name: name.to_owned(),
+        ..v1::GetJobRequest::default()
     };
     let answer = server.jobs().get_job(request).await.unwrap();
     answer.into_inner().job.unwrap()

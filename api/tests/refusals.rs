@@ -142,6 +142,7 @@ async fn what_is_not_there_and_what_is_too_large_is_said_and_the_server_goes_on(
         .jobs()
         .get_job(v1::GetJobRequest {
             name: "jobs/jzzzz".into(),
+            ..v1::GetJobRequest::default()
         })
         .await
         .unwrap_err();

@@ -91,8 +91,14 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
     let mut jobs = server.jobs();
     let running = jobs.get_job(v1::GetJobRequest {
         name: job.name.clone(),
+        with_outlook: true,
     });
     let running = running.await.unwrap().into_inner().job.unwrap();
+    let outlook = running.outlook.expect("it was asked for");
+    assert!(outlook.start_time_p50.is_none() && outlook.worlds > 0);
+    let done = [outlook.finish_time_p50, outlook.finish_time_p90];
+    let done = done.map(|time| time.expect("it is told").seconds);
+    assert!(done.is_sorted(), "{done:?}");
     let again = running
         .progress
         .and_then(|progress| progress.remaining_time);

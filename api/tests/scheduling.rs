@@ -227,6 +227,7 @@ async fn a_sweep_is_taken_whole_or_not_at_all() {
     );
     let last = v1::GetJobRequest {
         name: array.jobs[2].clone(),
+        ..v1::GetJobRequest::default()
     };
     let last = server
         .jobs()

@@ -230,7 +230,10 @@ impl People {
     }
 
     async fn get(&self, (key, name): &(String, String), random: &mut Random) {
-        let request = v1::GetJobRequest { name: name.clone() };
+        let request = v1::GetJobRequest {
+            name: name.clone(),
+            with_outlook: false,
+        };
         let start = self.history.now();
         let mut server = self.servers.any(random.within(0..u64::MAX));
         let answer = self.servers.ask("get", server.jobs.get_job(request)).await;
@@ -265,6 +268,7 @@ impl People {
             page_size: 1_000,
             page_token: token,
             states: Vec::new(),
+            with_outlook: false,
         };
         let start = self.history.now();
         let answer = self

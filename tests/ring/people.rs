@@ -146,6 +146,7 @@ impl People {
                 page_size: 1_000,
                 page_token: page_token.clone(),
                 states: Vec::new(),
+                with_outlook: false,
             };
             match self.jobs.clone().list_jobs(request).await {
                 Ok(answer) => {

@@ -30,10 +30,7 @@ impl JobsService for Jobs {
     ) -> Result<Response<v1::GetJobResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
         let caller = Caller::by(&request)?;
-        let job = self
-            .0
-            .get(&caller, &request.get_ref().name, freshness)
-            .await;
+        let job = self.0.get(&caller, request.into_inner(), freshness).await;
         job.map(Response::new)
     }
 

@@ -178,6 +178,7 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Statu
         page_size: which.page_size.unwrap_or(PAGE),
         page_token: which.page_token.clone().unwrap_or_default(),
         states,
+        with_outlook: false,
     };
     let page = http
         .jobs
@@ -191,11 +192,12 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Statu
 
 async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, Status> {
     let name = name(&asked);
-    let job = http
-        .jobs
-        .get(&asked.caller, &name, asked.freshness)
-        .await?
-        .job;
+    let request = v1::GetJobRequest {
+        name,
+        with_outlook: false,
+    };
+    let job = http.jobs.get(&asked.caller, request, asked.freshness);
+    let job = job.await?.job;
     let job = job.unwrap_or_default();
     Ok(Shown {
         attempts: shapes::attempts(&job),

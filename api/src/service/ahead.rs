@@ -11,6 +11,9 @@ use crate::status;
 /// How long one look ahead may take: what a person waits for, and well within a call's deadline.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
+/// How long one may take that comes beside something else.
+const GLANCE_MAX: Duration = Duration::from_millis(500);
+
 /// How long a question waits until others have been answered.
 const WAIT_MAX: Duration = Duration::from_secs(4);
 
@@ -24,6 +27,11 @@ pub(crate) struct Ahead(Arc<Semaphore>);
 impl Ahead {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+
+    /// Room for one look, if there is any now.
+    pub(super) fn enter_now(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
     }
 
     /// Room for one look, once there is any.
@@ -40,6 +48,12 @@ impl Ahead {
             )),
         }
     }
+}
+
+/// Which part of the time for a look beside something else has been spent, from now on.
+pub(super) fn glanced() -> impl Fn() -> f64 {
+    let begun = Instant::now();
+    move || begun.elapsed().as_secs_f64() / GLANCE_MAX.as_secs_f64()
 }
 
 /// Which part of the time for so many looks has been spent, from now on.

@@ -1,6 +1,6 @@
 //! What people do with jobs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -30,6 +30,10 @@ const PAGE_MAX: u32 = 1_000;
 
 /// Jobs looked at for one page: a page of somebody whose jobs are few among many may have less than it could.
 const LOOKS_MAX: usize = 5_000;
+
+/// With more jobs than this that are not over a list says nothing of what is to come: a look ahead would not get far in its
+/// time, and the state that it is taken of would take as long to copy.
+const GLANCED_AT_MAX: usize = 10_000;
 
 /// The service. Clones share what is under way.
 #[derive(Clone)]
@@ -66,13 +70,15 @@ impl Jobs {
     pub(crate) async fn get(
         &self,
         caller: &Caller,
-        name: &str,
+        request: v1::GetJobRequest,
         freshness: Freshness,
     ) -> Result<v1::GetJobResponse, Status> {
-        let id = names::job("name", name)?;
-        Ok(v1::GetJobResponse {
-            job: Some(self.job(caller, id, name, freshness).await?),
-        })
+        let id = names::job("name", &request.name)?;
+        let mut job = self.job(caller, id, &request.name, freshness).await?;
+        if request.with_outlook {
+            self.look_ahead(std::slice::from_mut(&mut job)).await?;
+        }
+        Ok(v1::GetJobResponse { job: Some(job) })
     }
 
     /// Jobs, newest first.
@@ -106,6 +112,9 @@ impl Jobs {
         let (mut jobs, last) = page.await?;
         for job in &mut jobs {
             self.add_progress(job);
+        }
+        if request.with_outlook {
+            self.look_ahead(&mut jobs).await?;
         }
         let next_page_token = last.map_or_else(String::new, |last| last.to_string());
         Ok(v1::ListJobsResponse {
@@ -174,6 +183,49 @@ impl Jobs {
             status::internal("EXPLAIN_FAILED", "the answer was not finished")
         })?;
         answer.ok_or_else(|| status::not_found("jobs", "a job", name))
+    }
+
+    /// Says of jobs when they are expected to start and to be done, by one look ahead for all of them. Of a long queue, and
+    /// while others ask, nothing is said.
+    async fn look_ahead(&self, jobs: &mut [v1::Job]) -> Result<(), Status> {
+        let is_open =
+            |job: &&v1::Job| matches!(job.state(), v1::JobState::Pending | v1::JobState::Running);
+        let open = jobs.iter().filter(is_open);
+        let ids: Result<Vec<JobId>, Status> =
+            open.map(|job| names::job("name", &job.name)).collect();
+        let ids = ids?;
+        let Some(room) = self.ahead.enter_now().filter(|_| !ids.is_empty()) else {
+            return Ok(());
+        };
+        let handle = &self.context.handle;
+        let now_ms = handle.now_ms();
+        let copied = Freshness::Stale.read(handle, |state| {
+            (state.unfinished_count() <= GLANCED_AT_MAX).then(|| state.clone())
+        });
+        let Some(state) = copied.await? else {
+            return Ok(());
+        };
+        let forecasts = Arc::clone(&self.context.forecasts);
+        let measured = handle.measured(forecasts);
+        let looked = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            let expected = outlook(
+                &state,
+                &measured,
+                now_ms,
+                Whom::These(&ids),
+                &ahead::glanced(),
+            );
+            let told = |id: &JobId| (names::of_job(*id), convert::outlook(&expected, *id, &state));
+            ids.iter().map(told).collect::<BTreeMap<_, _>>()
+        });
+        let mut told = looked.await.map_err(|_stopped| {
+            status::internal("OUTLOOK_FAILED", "the answer was not finished")
+        })?;
+        for job in jobs {
+            job.outlook = told.remove(&job.name).flatten();
+        }
+        Ok(())
     }
 
     /// A job watched to its end.

@@ -93,7 +93,7 @@ impl Job {
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let client = context.connect().await?;
         match self {
-            Self::Show(job) => show(context, &get(&client, &job.name).await?)?,
+            Self::Show(job) => show(context, &asked(&client, &job.name, true).await?)?,
             Self::Watch { job, logs } => {
                 let code = watch::until_end(context, &client, &job.name, logs).await?;
                 context
@@ -124,9 +124,15 @@ impl Job {
 
 /// One job.
 pub(crate) async fn get(client: &Client, name: &str) -> Result<Wire, Failure> {
+    asked(client, name, false).await
+}
+
+/// One job, and when it is expected to start and to be done if that is wanted.
+async fn asked(client: &Client, name: &str, with_outlook: bool) -> Result<Wire, Failure> {
     let answer = client.ask(|| {
         let request = timed(GetJobRequest {
             name: name.to_owned(),
+            with_outlook,
         });
         let mut service = client.jobs();
         async move { service.get_job(request).await }
@@ -183,6 +189,11 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
         line("yielded", counted(job.preemptions.into(), "time", "times"));
     }
     line("cost", dollars(job.cost_usd_micros));
+    if let Some(outlook) = &job.outlook {
+        let (start, finish) = (&outlook.start_time_p50, &outlook.finish_time_p50);
+        line("starts", why::about(start, &outlook.start_time_p90));
+        line("done", why::about(finish, &outlook.finish_time_p90));
+    }
     if let Some(progress) = job
         .progress
         .as_ref()

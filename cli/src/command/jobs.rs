@@ -107,6 +107,7 @@ async fn list(client: &Client, states: Vec<i32>, limit: u32) -> Result<(Vec<Job>
             page_size: left.min(PAGE),
             page_token,
             states: states.clone(),
+            with_outlook: true,
         };
         let answer = client.ask(|| {
             let request = timed(message.clone());
@@ -202,10 +203,19 @@ fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
     match job.state() {
         JobState::Pending => match attempt {
             Some(attempt) if attempt.checkpoint_step > 0 => {
-                format!("goes on from step {}", count(attempt.checkpoint_step))
+                format!(
+                    "goes on from step {}{}",
+                    count(attempt.checkpoint_step),
+                    starts(job)
+                )
             }
-            Some(attempt) => format!("tried again after {}", words(&attempt.outcome)),
-            None => "waits".to_owned(),
+            Some(attempt) => format!(
+                "tried again{} after {}",
+                starts(job),
+                words(&attempt.outcome)
+            ),
+            None if starts(job).is_empty() => "waits".to_owned(),
+            None => format!("starts{}", starts(job)),
         },
         JobState::Failed => words(&job.failure_reason),
         JobState::Succeeded | JobState::Cancelled => attempt
@@ -221,6 +231,13 @@ fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
             None => "starting".to_owned(),
         },
     }
+}
+
+/// When it is expected to start: ` about 16:00`, or nothing.
+fn starts(job: &Job) -> String {
+    let outlook = job.outlook.as_ref();
+    let start = outlook.and_then(|outlook| time::clock_at(outlook.start_time_p50.as_ref()?));
+    start.map_or_else(String::new, |start| format!(" about {start}"))
 }
 
 /// A stable name as words: `OUT_OF_MEMORY` is `out of memory`.
@@ -392,6 +409,25 @@ mod tests {
         );
         job.attempts[0].checkpoint_step = 1200;
         assert_eq!(doing(&job, job.attempts.last()), "goes on from step 1,200");
+    }
+
+    #[test]
+    fn what_waits_says_when_it_starts() {
+        let mut job = Job {
+            state: JobState::Pending.into(),
+            outlook: Some(stepcast_proto::v1::Outlook {
+                start_time_p50: Some(std::time::SystemTime::now().into()),
+                ..stepcast_proto::v1::Outlook::default()
+            }),
+            ..Job::default()
+        };
+        let says = doing(&job, None);
+        assert!(
+            says.starts_with("starts about ") && says.contains(':'),
+            "{says}"
+        );
+        job.outlook = None;
+        assert_eq!(doing(&job, None), "waits");
     }
 
     #[test]

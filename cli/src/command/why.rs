@@ -1,5 +1,6 @@
 //! `stepcast job why`: why a job does not run, what would start it, and when it is expected to start and to be done.
 
+use prost_types::Timestamp;
 use stepcast_proto::v1::{ExplainJobRequest, ExplainJobResponse, Outlook, WhyTier};
 
 use super::jobs::words;
@@ -114,18 +115,25 @@ fn outlook_text(outlook: &Outlook) -> String {
     ];
     let mut text = String::new();
     for (what, likely, late) in times {
-        if let Some(likely) = likely {
-            let late = late.as_ref().map_or_else(String::new, |late| {
-                format!(", nine in ten by {}", time::day_and_clock(Some(late)))
-            });
-            let likely = time::day_and_clock(Some(likely));
-            text.push_str(&format!("  {what} about {likely}{late}.\n"));
+        if likely.is_some() {
+            text.push_str(&format!("  {what} {}.\n", about(likely, late)));
         }
     }
     if !outlook.note.is_empty() {
         text.push_str(&format!("  When: {}.\n", outlook.note));
     }
     text
+}
+
+/// When something is expected: `about 2026-11-26 16:00, nine in ten by 2026-11-26 16:20`; empty if nobody knows.
+pub(super) fn about(likely: &Option<Timestamp>, late: &Option<Timestamp>) -> String {
+    let Some(likely) = likely else {
+        return String::new();
+    };
+    let late = late.as_ref().map_or_else(String::new, |late| {
+        format!(", nine in ten by {}", time::day_and_clock(Some(late)))
+    });
+    format!("about {}{late}", time::day_and_clock(Some(likely)))
 }
 
 /// The text in lines of so many columns, all but the first behind so many spaces.

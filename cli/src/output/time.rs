@@ -113,10 +113,25 @@ pub(crate) fn clock_in(seconds: f64) -> String {
         .ok()
         .and_then(|span| chrono::Duration::from_std(span).ok());
     match then.and_then(|span| now.checked_add_signed(span)) {
-        Some(then) if then.date_naive() == now.date_naive() => then.format("%H:%M").to_string(),
-        Some(then) => then.format("%a %H:%M").to_string(),
+        Some(then) => clock_of(then, now),
         None => "-".to_owned(),
     }
+}
+
+/// The wall clock here at a moment, to the minute: `16:00`, with the day when it is another one.
+pub(crate) fn clock_at(at: &Timestamp) -> Option<String> {
+    let then = utc(at)?.with_timezone(&Local);
+    Some(clock_of(then, Local::now()))
+}
+
+fn clock_of(then: DateTime<Local>, now: DateTime<Local>) -> String {
+    let days = then.date_naive() - now.date_naive();
+    let format = match days.num_days() {
+        0 => "%H:%M",
+        1..=6 => "%a %H:%M",
+        _ => "%Y-%m-%d %H:%M",
+    };
+    then.format(format).to_string()
 }
 
 /// The wall clock here at a moment, to the second: `14:42:11`.

@@ -232,6 +232,7 @@ impl Cluster {
                 page_size: 1_000,
                 page_token,
                 states: Vec::new(),
+                with_outlook: false,
             });
             let how = tonic::metadata::MetadataValue::from_static("stale");
             request.metadata_mut().insert("stepcast-read", how);
