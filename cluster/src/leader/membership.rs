@@ -69,7 +69,13 @@ fn next(
         return None;
     }
     let near = |node: &NodeProgress| {
-        node.active && node.sending == Sending::Log && node.matched + CAUGHT_UP_ENTRIES >= committed
+        let behind = match node.sending {
+            Sending::Log => CAUGHT_UP_ENTRIES,
+            // Where a snapshot was all that it needed, nothing is sent to it until there is something new.
+            Sending::Probe => 0,
+            Sending::Snapshot => return false,
+        };
+        node.active && node.matched + behind >= committed
     };
     let learners = followers
         .iter()
@@ -152,16 +158,20 @@ mod tests {
             active: false,
             ..at(5, 9_000, Sending::Log)
         };
-        let followers = [
+        let mut followers = [
             at(2, 9_000, Sending::Log),
             at(3, 8_500, Sending::Log),
             at(4, 8_900, Sending::Snapshot),
             away,
         ];
-        assert_eq!(
-            next(&members, &followers, 10_000, 0),
-            Some(Change::Promote(BTreeSet::from([2, 3])))
-        );
+        let two = Some(Change::Promote(BTreeSet::from([2, 3])));
+        assert_eq!(next(&members, &followers, 10_000, 0), two);
+        followers[2] = at(4, 9_999, Sending::Probe);
+        assert_eq!(next(&members, &followers, 10_000, 0), two);
+        // A snapshot has brought it all that there is.
+        followers[2] = at(4, 10_000, Sending::Probe);
+        let three = Some(Change::Promote(BTreeSet::from([2, 3, 4])));
+        assert_eq!(next(&members, &followers, 10_000, 0), three);
         assert_eq!(next(&members, &followers, 20_000, 0), None);
     }
 

@@ -98,8 +98,8 @@ async fn an_empty_node_joins_by_a_snapshot_and_can_lead() {
     if leader.status().node_id != third {
         leader.transfer_leadership(Some(third)).await.unwrap();
     }
-    let leader = cluster.leader().await.clone();
-    assert_eq!(leader.status().node_id, third);
+    let leader = cluster.node(third).clone();
+    assert!(leader.leading().await);
     assert_eq!(leader.read(|state| state.jobs().count()).await, Ok(200));
     assert_eq!(leader.members().nodes.len(), 3);
     submit(&leader, 200).await;
