@@ -22,7 +22,8 @@ const PLACEMENTS: usize = 256;
 const ROUNDS: usize = 64;
 
 /// After planning, the planner rests for this many times as long as its longest look took: a look at a long queue holds
-/// the state, and the log needs it more.
+/// the state, and the log needs it more. It looks every so often all the same, whatever a look seems to have taken: a
+/// clock may leap.
 const REST: u32 = 4;
 
 /// And at least this long, so that a burst of submissions is planned together.
@@ -53,7 +54,11 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         }
         leader
             .runtime
-            .sleep((longest * REST).max(REST_AT_LEAST))
+            .sleep(
+                (longest * REST)
+                    .min(leader.config.plan_every)
+                    .max(REST_AT_LEAST),
+            )
             .await;
     }
 }
