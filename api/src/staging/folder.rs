@@ -209,18 +209,19 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
 }
 
 /// A task and what waits behind it; where many come, what comes in this moment too.
-fn gather(first: Task, are_many: bool, waiting: &Receiver<Task>) -> Vec<Task> {
+fn gather<T>(first: T, are_many: bool, waiting: &Receiver<T>) -> Vec<T> {
     let end = Instant::now() + MOMENT;
     let mut tasks = vec![first];
-    loop {
+    tasks.extend(waiting.try_iter().take(BATCH - 1));
+    while are_many && tasks.len() < BATCH && Instant::now() < end {
+        std::thread::sleep(LULL);
         let known = tasks.len();
         tasks.extend(waiting.try_iter().take(BATCH - known));
-        let is_lull = tasks.len() == known && known > 1;
-        if !are_many || is_lull || tasks.len() == BATCH || Instant::now() >= end {
-            return tasks;
+        if tasks.len() == known {
+            break;
         }
-        std::thread::sleep(LULL);
     }
+    tasks
 }
 
 fn get(root: &Path, segments: &Reader, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
