@@ -72,9 +72,6 @@ const SECRET_SHAPES: [(&str, usize); 9] = [
     ("scw_", 40),
 ];
 
-/// How the first line of a private key ends in PEM.
-const PRIVATE_KEY: &str = "PRIVATE KEY-----";
-
 /// Secrets told at once; the rest is found when these are gone.
 const TOLD: usize = 20;
 
@@ -346,25 +343,24 @@ fn is_variable(text: &str) -> bool {
     })
 }
 
-/// Whether a text is a secret, by what it looks like. Every text of every submission is asked about, so what is quickly
-/// seen to be none is.
+/// Whether a text is a secret, by what it looks like. Every text of every submission is asked about.
 pub(crate) fn is_secret(text: &str) -> bool {
     let word = text.trim();
     let shaped = SECRET_SHAPES.iter().any(|(prefix, letters)| {
-        let may_be =
-            word.len() >= prefix.len() + letters && word.as_bytes()[0] == prefix.as_bytes()[0];
-        let rest = may_be.then(|| word.strip_prefix(prefix)).flatten();
+        let rest = word.strip_prefix(prefix);
         rest.is_some_and(|rest| {
-            rest.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+            rest.len() >= *letters
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         })
     });
-    let has_key = text.len() >= PRIVATE_KEY.len() && text.contains(PRIVATE_KEY);
-    shaped || has_key || has_password(text)
+    shaped || text.contains("PRIVATE KEY-----") || has_password(text)
 }
 
 /// Whether a text is an address with a password in it.
 fn has_password(text: &str) -> bool {
+    // Most texts have none, which is quickly seen.
     if !text.contains('@') {
         return false;
     }
