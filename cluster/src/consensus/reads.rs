@@ -113,8 +113,8 @@ impl Reads {
         }
     }
 
-    /// Reads whose question got lost, or whose entry takes long, wait to be asked for again; those nobody waits for any more are dropped, and those
-    /// that no leader came for are refused.
+    /// Reads whose question got lost, or whose entry takes long, wait to be asked for again; those nobody waits for any more
+    /// are dropped, and those that no leader came for are refused.
     pub(super) fn tick(&mut self, leader: Option<u64>, now: u64) {
         while let Some(first) = self.asked.first_entry() {
             if now.saturating_sub(first.get().0) < AGAIN_TICKS {
@@ -136,5 +136,53 @@ impl Reads {
         for (_, waiter) in self.waiting.extract_if(.., tired) {
             waiter.answer(Err(Refused::NotLeader { leader: None }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(index: u64, term: u64) -> Position {
+        Position { index, term }
+    }
+
+    /// Two reads that ride with an entry of term 3, and who asked for them.
+    fn riding() -> (
+        Reads,
+        Vec<tokio::sync::oneshot::Receiver<Result<(), Refused>>>,
+    ) {
+        let mut reads = Reads::new(1, 1);
+        let asked = (0..2).map(|now| {
+            let (waiter, answer) = ReadWaiter::new();
+            reads.add(waiter, now);
+            answer
+        });
+        let asked = asked.collect();
+        reads.ride(at(7, 3), 2);
+        (reads, asked)
+    }
+
+    #[test]
+    fn a_read_is_safe_once_the_entry_that_it_rides_with_is_committed() {
+        let (mut reads, _asked) = riding();
+        assert!(reads.committed(at(6, 3)).is_none());
+        assert!(reads.committed(at(7, 4)).is_none(), "another term's entry");
+        let (index, waiters) = reads.committed(at(8, 3)).expect("both are safe");
+        assert_eq!((index, waiters.len()), (7, 2));
+        assert!(reads.committed(at(9, 3)).is_none(), "they are told once");
+    }
+
+    #[test]
+    fn what_rides_is_asked_for_when_another_leads_or_the_entry_takes_long() {
+        let (mut reads, _asked) = riding();
+        reads.leader_changed();
+        assert!(reads.committed(at(7, 3)).is_none());
+        assert_eq!(reads.waiting.len(), 2);
+        let (mut reads, _asked) = riding();
+        reads.tick(Some(1), 1 + AGAIN_TICKS);
+        assert!(reads.waiting.is_empty());
+        reads.tick(Some(1), 2 + AGAIN_TICKS);
+        assert_eq!(reads.waiting.len(), 2);
     }
 }
