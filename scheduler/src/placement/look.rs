@@ -58,7 +58,7 @@ pub(super) struct Look<'a> {
     /// Where jobs with the same needs may run, busy or not.
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     kept: usize,
-    /// The GPUs that are kept for jobs until they are due.
+    /// The GPUs that are kept for jobs that were passed for long.
     kept_for: BTreeMap<JobId, (usize, Gpus)>,
     /// Waiting jobs that have got what they get in this look.
     settled: BTreeSet<JobId>,

@@ -5,7 +5,7 @@ use stepcast_records::GpuModel;
 use super::place::Seat;
 use crate::ids::{JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
-use crate::model::{Attempt, Worker};
+use crate::model::{Attempt, Freed, Worker};
 use crate::state::State;
 
 /// GPUs of one worker, a bit for each position.
@@ -148,10 +148,7 @@ pub(in crate::placement) fn positions(gpus: Gpus) -> impl Iterator<Item = u8> {
 
 /// The GPUs of an attempt.
 pub(in crate::placement) fn used(attempt: &Attempt) -> Gpus {
-    let gpus = attempt.gpus.iter().map(|gpu| u32::from(*gpu));
-    gpus.fold(0, |gpus, gpu| {
-        gpus | Gpus::from(1_u8).checked_shl(gpu).unwrap_or(0)
-    })
+    Freed::of(attempt).gpus
 }
 
 /// When an attempt is over at the latest, as far as one can tell; `u64::MAX` for unknown.
