@@ -7,7 +7,7 @@ use stepcast_scheduler::model::limits::CREDENTIALS_MAX;
 use tonic::{Code, Status};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::screening::{has_secret, is_secret, is_value, screen, secret_name};
+use crate::screening::{find, is_secret, is_value, refuse, secret_name};
 use crate::status::{Refusal, bad_field};
 use crate::submission::{Role, StagedFile, Submission};
 
@@ -39,13 +39,18 @@ pub(crate) struct Taken(Vec<(String, Zeroizing<String>)>);
 /// Takes the secrets out of a submission's files. Whatever of them cannot be taken out refuses the submission.
 pub(crate) fn take_out(submission: &mut Submission) -> Result<Taken, Status> {
     let mut taken = Taken::default();
+    let mut found = Vec::new();
     for file in submission.files_mut() {
+        let before = found.len();
+        find(file, &mut found);
         // SimpleTuner resolves variables in these two and in no other.
-        if matches!(file.role, Role::Config | Role::DataLoader) && has_secret(file) {
+        if matches!(file.role, Role::Config | Role::DataLoader) && found.len() > before {
             rewrite(file, &mut taken);
+            found.truncate(before);
+            find(file, &mut found);
         }
     }
-    screen(submission)?;
+    refuse(&found)?;
     taken.check()?;
     Ok(taken)
 }

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use tonic_types::FieldViolation;
 
 use crate::status::Refusal;
-use crate::submission::{Role, StagedFile, Submission};
+use crate::submission::{Role, StagedFile};
 
 /// Names of settings that hold a secret, by their letters alone: in a configuration their words may be joined in any way.
 /// In the order of their letters.
@@ -59,6 +59,19 @@ const SECRET_NAMES: [(&str, &str); 33] = [
 /// Letters of the longest of them.
 const SECRET_NAME_LETTERS_MAX: usize = 19;
 
+/// The letters that one of them begins with, and those that one ends with: a bit for each of the alphabet. Most settings
+/// are told from secrets by these two.
+const ENDS: (u32, u32) = {
+    let (mut first, mut last, mut index) = (0, 0, 0);
+    while index < SECRET_NAMES.len() {
+        let name = SECRET_NAMES[index].0.as_bytes();
+        first |= 1 << (name[0] - b'a');
+        last |= 1 << (name[name.len() - 1] - b'a');
+        index += 1;
+    }
+    (first, last)
+};
+
 /// How well-known secrets begin, and how many letters follow at least.
 const SECRET_SHAPES: [(&str, usize); 9] = [
     ("hf_", 20),
@@ -78,12 +91,11 @@ const TOLD: usize = 20;
 /// Values nested deeper than this are no setting.
 const DEPTH_MAX: usize = 32;
 
-/// Refuses a submission that carries a secret, and says where it stands. The secret itself is not repeated.
-pub(crate) fn screen(submission: &Submission) -> Result<(), Status> {
-    let mut found = Vec::new();
-    for file in submission.files() {
-        find(file, &mut found);
-    }
+/// A secret that was found: its file, and its place in it. It is not repeated itself.
+pub(crate) type Found = Vec<(String, String)>;
+
+/// Refuses a submission in whose files secrets were found, and says where they stand.
+pub(crate) fn refuse(found: &Found) -> Result<(), Status> {
     let Some((first_file, first_path)) = found.first() else {
         return Ok(());
     };
@@ -98,16 +110,8 @@ pub(crate) fn screen(submission: &Submission) -> Result<(), Status> {
         .into())
 }
 
-/// Whether there is anything in a file that looks like a secret.
-pub(crate) fn has_secret(file: &StagedFile) -> bool {
-    let mut found = Vec::new();
-    find(file, &mut found);
-    !found.is_empty()
-}
-
-type Found = Vec<(String, String)>;
-
-fn find(file: &StagedFile, found: &mut Found) {
+/// Adds what looks like a secret in a file to those found in others, until there are enough to tell.
+pub(crate) fn find(file: &StagedFile, found: &mut Found) {
     let Ok(text) = std::str::from_utf8(&file.content) else {
         return;
     };
@@ -311,10 +315,18 @@ impl Screen<'_> {
 
 /// The secret that a setting of this name holds, in the words of the list.
 pub(crate) fn secret_name(key: &str) -> Option<&'static str> {
-    let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
+    let letters = || key.bytes().filter(u8::is_ascii_alphanumeric);
+    let is_end = |ends: u32, letter: Option<u8>| {
+        letter.is_some_and(|letter| {
+            letter.is_ascii_alphabetic() && ends >> (letter.to_ascii_lowercase() - b'a') & 1 == 1
+        })
+    };
+    if !is_end(ENDS.0, letters().next()) || !is_end(ENDS.1, letters().next_back()) {
+        return None;
+    }
     let mut name = [0; SECRET_NAME_LETTERS_MAX];
     let mut length = 0;
-    for letter in letters {
+    for letter in letters() {
         // What is longer is none of the names.
         *name.get_mut(length)? = letter.to_ascii_lowercase();
         length += 1;
@@ -355,7 +367,13 @@ pub(crate) fn is_secret(text: &str) -> bool {
                     .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         })
     });
-    shaped || text.contains("PRIVATE KEY-----") || has_password(text)
+    shaped || has_key(text) || has_password(text)
+}
+
+/// Whether a text holds a private key as PEM files do.
+fn has_key(text: &str) -> bool {
+    const MARK: &str = "PRIVATE KEY-----";
+    text.len() >= MARK.len() && text.contains(MARK)
 }
 
 /// Whether a text is an address with a password in it.

@@ -3,6 +3,7 @@
 use stepcast_proto::v1;
 
 use super::*;
+use crate::submission::Submission;
 
 fn screened(name: &str, text: &str) -> Option<String> {
     let file = v1::JobFile {
@@ -11,7 +12,11 @@ fn screened(name: &str, text: &str) -> Option<String> {
         content: text.into(),
     };
     let submission = Submission::read(vec![file]).expect("within bounds");
-    screen(&submission)
+    let mut found = Vec::new();
+    for file in submission.files() {
+        find(file, &mut found);
+    }
+    refuse(&found)
         .err()
         .map(|status| status.message().to_owned())
 }
