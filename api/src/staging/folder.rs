@@ -48,7 +48,7 @@ const MANY: usize = 4;
 const MOMENT: Duration = Duration::from_millis(6);
 
 /// Once nothing has come for so long, it is over.
-const LULL: Duration = Duration::from_millis(1);
+const LULL: Duration = Duration::from_micros(500);
 
 /// The name of the file that says whose folder it is.
 const MARKER: &str = "cluster";

@@ -16,7 +16,7 @@ const SHORTEST: Duration = Duration::from_millis(2);
 const LONGEST: Duration = Duration::from_millis(6);
 
 /// Once nobody has come for so long, there is nothing to wait for.
-const LULL: Duration = Duration::from_millis(1);
+const LULL: Duration = Duration::from_micros(500);
 
 /// So many in one moment are many.
 const MANY: usize = 4;
@@ -108,8 +108,9 @@ mod tests {
         let (mut gather, second) = crowded(MANY);
         let tenths = |tenths: u32| second + tenths * SHORTEST / 10;
         assert!(!gather.lets_go(1, tenths(3)));
-        assert!(!gather.lets_go(2, tenths(7)));
-        assert_eq!(gather.left(tenths(7)), SHORTEST * 3 / 10);
+        assert!(!gather.lets_go(1, tenths(5)));
+        assert!(!gather.lets_go(2, tenths(8)));
+        assert_eq!(gather.left(tenths(8)), SHORTEST * 2 / 10);
         assert!(gather.lets_go(2, tenths(10)));
         // Two were few, so the next goes at once.
         assert!(gather.lets_go(1, tenths(11)));
