@@ -195,7 +195,8 @@ impl Assembly {
             metrics: Arc::default(),
             signals: Arc::new(Signals::default()),
             due: Arc::new(Due::new(config)),
-            snapshot_index: Arc::new(AtomicU64::new(at.index)),
+            // A node that begins where every log begins has no snapshot.
+            snapshot_index: Arc::new(AtomicU64::new(if at == ORIGIN { 0 } else { at.index })),
         }
     }
 

@@ -129,6 +129,7 @@ async fn a_damaged_snapshot_falls_back_to_the_older_one_and_two_damaged_ones_are
         ..config(dir.path())
     };
     let node = start(config.clone(), &world).await;
+    assert_eq!(node.status().snapshot_index, 0, "there is none yet");
     let mut jobs = Vec::new();
     let mut numbers = 1..;
     for _ in 0..3 {
