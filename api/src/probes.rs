@@ -1,11 +1,6 @@
 //! What machines ask of a node over HTTP: its measurements, whether it lives, and whether it is ready.
 
-use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,13 +8,15 @@ use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use stepcast_cluster::{Handle, Health};
 use stepcast_estimator::{Estimator, Requests};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificate;
@@ -73,12 +70,7 @@ impl Probes {
         let tls = tls
             .map(|tls| certificate::server(tls, &PROTOCOLS))
             .transpose()?;
-        let listener = Brief::new(listener, tls.map(TlsAcceptor::from))?;
-        let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "metrics and probes are not served any more");
-            }
-        });
+        let serving = tokio::spawn(serve(listener, tls.map(TlsAcceptor::from), app));
         Ok(Self { node, serving })
     }
 
@@ -95,11 +87,10 @@ impl Drop for Probes {
     }
 }
 
-type Answer = (StatusCode, [(HeaderName, &'static str); 2], String);
+type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 fn answer(code: StatusCode, kind: &'static str, text: String) -> Answer {
-    let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")];
-    (code, headers, text)
+    (code, [(header::CONTENT_TYPE, kind)], text)
 }
 
 fn probe(verdict: Result<&'static str, String>) -> Answer {
@@ -165,117 +156,32 @@ async fn readiness(handle: &Handle) -> Result<(), String> {
     }
 }
 
-/// A listener with few and short connections.
-struct Brief {
-    ready: mpsc::Receiver<(BriefStream, SocketAddr)>,
-    address: SocketAddr,
-    _accepting: JoinSet<()>,
-}
-
-/// One of them.
-struct BriefStream {
-    wire: Wire,
-    ends: Pin<Box<Sleep>>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl Brief {
-    fn new(listener: TcpListener, tls: Option<TlsAcceptor>) -> Result<Self, Error> {
-        let address = listener.local_addr().map_err(Error::Listener)?;
-        let (sender, ready) = mpsc::channel(CONNECTIONS);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, tls, sender));
-        Ok(Self {
-            ready,
-            address,
-            _accepting: accepting,
-        })
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    ready: mpsc::Sender<(BriefStream, SocketAddr)>,
-) {
+/// Answers on few and short connections until it is dropped.
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: Router) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut greeting = JoinSet::new();
+    let mut asked = JoinSet::new();
     loop {
         // A semaphore that nobody closes always has room again.
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        while greeting.try_join_next().is_some() {}
-        let Ok((stream, address)) = listener.accept().await else {
+        while asked.try_join_next().is_some() {}
+        let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_AGAIN).await;
             continue;
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
-        greeting.spawn(async move {
-            let ends = Instant::now() + CONNECTION_LIFE;
-            let greeted = timeout_at(ends, Wire::greet(stream, tls.as_ref())).await;
-            if let Ok(Ok(wire)) = greeted {
-                let stream = BriefStream {
-                    wire,
-                    ends: Box::pin(sleep_until(ends)),
-                    _room: permit,
-                };
-                // Nobody takes it any more only when the server ends.
-                let _ = ready.send((stream, address)).await;
-            }
+        let (tls, app) = (tls.clone(), TowerToHyperService::new(app.clone()));
+        asked.spawn(async move {
+            let hear = async {
+                let wire = Wire::greet(stream, tls.as_ref()).await.ok()?;
+                let connection = http1::Builder::new()
+                    .keep_alive(false)
+                    .serve_connection(TokioIo::new(wire), app);
+                connection.await.ok()
+            };
+            // Whoever is too slow, or goes away, gets no answer.
+            let _ = timeout(CONNECTION_LIFE, hear).await;
+            drop(permit);
         });
-    }
-}
-
-impl axum::serve::Listener for Brief {
-    type Io = BriefStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(accepted) => accepted,
-            // Whoever accepts ends with this.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
-    }
-}
-
-impl AsyncRead for BriefStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.wire).poll_read(context, buffer) {
-            return Poll::Ready(read);
-        }
-        ready!(self.ends.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl AsyncWrite for BriefStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(written) = Pin::new(&mut self.wire).poll_write(context, bytes) {
-            return Poll::Ready(written);
-        }
-        ready!(self.ends.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }

@@ -1,16 +1,20 @@
 //! The port on which machines ask how a worker is: `/metrics`, `/livez` and `/readyz`, one question a connection.
-//!
-//! So little is spoken that no HTTP library is needed: the first line of a request is read, the rest is not looked at.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -27,8 +31,11 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(3);
 /// A port that takes no connection is tried again after this long: usually too many files are open.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Bytes of a request that are read: a scraper's has some hundred.
+/// Bytes of a request that are kept: a scraper's has some hundred.
 const REQUEST_BYTES: usize = 8 << 10;
+
+/// The text format that Prometheus reads.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Why a worker cannot tell how it is.
 #[derive(Debug, thiserror::Error)]
@@ -141,55 +148,49 @@ async fn hear(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
     answer: &impl Fn(&str) -> Option<Answer>,
-) -> std::io::Result<()> {
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     match tls {
-        None => one(stream, answer).await,
-        Some(tls) => one(tls.accept(stream).await?, answer).await,
+        None => one(stream, answer).await?,
+        Some(tls) => one(tls.accept(stream).await?, answer).await?,
     }
+    Ok(())
 }
 
 /// One question and its answer.
 async fn one(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     answer: &impl Fn(&str) -> Option<Answer>,
-) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        let more = stream.read_buf(&mut request).await?;
-        if more == 0 || request.len() > REQUEST_BYTES {
-            return Ok(());
-        }
-    }
-    let (status, text) = match path(&request).map(answer) {
-        Some(Some((true, text))) => ("200 OK", text),
-        Some(Some((false, text))) => ("503 Service Unavailable", text),
-        Some(None) => ("404 Not Found", "no such path\n".to_owned()),
-        None => (
-            "405 Method Not Allowed",
-            "only GET is answered\n".to_owned(),
-        ),
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        text.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(text.as_bytes()).await?;
-    stream.shutdown().await
+) -> hyper::Result<()> {
+    let service = service_fn(async |request| Ok::<_, Infallible>(respond(&request, answer)));
+    http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(REQUEST_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
 }
 
-/// What a request gets; nothing if it wants something else.
-fn path(request: &[u8]) -> Option<&str> {
-    let line = request.split(|byte| *byte == b'\r').next()?;
-    let line = str::from_utf8(line).ok()?.strip_prefix("GET ")?;
-    let (target, _) = line.split_once(' ')?;
-    target.split('?').next()
+fn respond<B>(request: &Request<B>, answer: &impl Fn(&str) -> Option<Answer>) -> Response<String> {
+    let (status, text) = if request.method() == Method::GET {
+        match answer(request.uri().path()) {
+            Some((true, text)) => (StatusCode::OK, text),
+            Some((false, text)) => (StatusCode::SERVICE_UNAVAILABLE, text),
+            None => (StatusCode::NOT_FOUND, "no such path\n".to_owned()),
+        }
+    } else {
+        let text = "only GET is answered\n".to_owned();
+        (StatusCode::METHOD_NOT_ALLOWED, text)
+    };
+    let mut response = Response::new(text);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, TEXT);
+    response
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     async fn ask(address: &str, request: &str) -> String {
@@ -223,11 +224,11 @@ mod tests {
         let told = ask(&address, "GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
         assert!(told.ends_with("\r\n\r\na 1\n"), "{told}");
-        let unready = ask(&address, "GET /readyz HTTP/1.1\r\n\r\n").await;
+        let unready = ask(&address, "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(unready.starts_with("HTTP/1.1 503 "), "{unready}");
-        let none = ask(&address, "GET / HTTP/1.1\r\n\r\n").await;
+        let none = ask(&address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(none.starts_with("HTTP/1.1 404 "), "{none}");
-        let other = ask(&address, "POST /metrics HTTP/1.1\r\n\r\n").await;
+        let other = ask(&address, "POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert!(other.starts_with("HTTP/1.1 405 "), "{other}");
         serving.abort();
     }
@@ -269,7 +270,7 @@ mod tests {
         let stream = TcpStream::connect(&address).await.unwrap();
         let mut stream = connector.connect(name, stream).await.unwrap();
         stream
-            .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
             .await
             .unwrap();
         let mut told = String::new();
