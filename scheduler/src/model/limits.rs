@@ -34,9 +34,10 @@ impl Bounds {
         ..Self::FIRST
     };
 
-    /// Those of the newest: a look at the queue does not take longer for a longer queue since.
+    /// Those of the newest: a look at the queue does not take longer for a longer queue since. A million may wait beside
+    /// what the largest fleet runs.
     pub const NEWEST: Self = Self {
-        unfinished_jobs: 1_000_000,
+        unfinished_jobs: 1_200_000,
         jobs: 2_000_000,
         requests: 2_000_000,
         workers: 20_000,

@@ -4,6 +4,7 @@ mod crowd;
 mod due;
 mod entry;
 mod fair;
+mod late;
 mod plain;
 mod staged;
 mod urgent;
@@ -41,8 +42,9 @@ pub const PASSED_MAX_MS: u64 = 15 * 60_000;
 /// large jobs does not empty the whole cluster.
 pub const KEPT_MAX: usize = 32;
 
-/// Workers of one kind whose GPUs should be free by now that are looked at for one job: those that should be for longest.
-const OVERDUE_LOOKED_AT: usize = 256;
+/// Workers of one kind that are looked at for one job although their GPUs should be free by now or it may not have them:
+/// those that are or should be free for longest.
+const PASSED_LOOKED_AT: usize = 256;
 
 /// One look.
 pub(super) struct Look<'a> {
@@ -365,12 +367,13 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Keeps GPUs for a job that has been passed for long enough.
-    fn keep(&mut self, job: &'a Job) {
+    /// Keeps GPUs for a job that has been passed for long enough; whether there were any.
+    fn keep(&mut self, job: &'a Job) -> bool {
         if self.kept >= KEPT_MAX {
-            return;
+            return false;
         }
-        if let Some((slot, gpus, free_ms)) = self.target(job) {
+        let target = self.target(job);
+        if let Some((slot, gpus, free_ms)) = target {
             if self.until == Some(job.id) {
                 self.kept_until_ms = Some(free_ms);
             }
@@ -378,6 +381,7 @@ impl<'a> Look<'a> {
             self.kept_for.insert(job.id, (slot, gpus));
             self.kept += 1;
         }
+        target.is_some()
     }
 
     /// When enough GPUs of one worker are expected to be free for a job, by stamp; `None` if one cannot tell.
@@ -397,14 +401,12 @@ impl<'a> Look<'a> {
         let mut best: Option<(u64, u8, usize, Gpus)> = None;
         for place in places.iter() {
             let place = &self.pool.places[*place as usize];
-            let mut overdue = 0;
+            let mut passed = 0;
             for (free_ms, missing, position) in place.soonest(count) {
-                if free_ms > 0 && free_ms <= self.now_ms {
-                    overdue += 1;
-                    if overdue > OVERDUE_LOOKED_AT {
-                        break;
-                    }
+                if passed > PASSED_LOOKED_AT {
+                    break;
                 }
+                passed += usize::from(free_ms > 0 && free_ms <= self.now_ms);
                 // What is overdue is expected now, whenever that was.
                 let free_ms = free_ms.max(self.now_ms);
                 let known =
@@ -423,6 +425,7 @@ impl<'a> Look<'a> {
                 if purse.pays(price).is_err()
                     || self.ledger.allows(job, worker, price, None).is_err()
                 {
+                    passed += 1;
                     continue;
                 }
                 let Some((_, gpus)) = slot.soonest(place.gpus, count, self.now_ms) else {

@@ -154,7 +154,7 @@ impl Pool {
     }
 
     /// The places with a GPU that somebody may have.
-    pub(super) fn roomy(&self) -> impl Iterator<Item = PlaceId> {
+    pub(super) fn roomy(&self) -> impl ExactSizeIterator<Item = PlaceId> {
         self.roomy.iter().copied()
     }
 

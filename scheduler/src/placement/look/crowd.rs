@@ -1,6 +1,7 @@
 //! Turns by stages where a great many wait: the same stages as in `staged`, but only of what could start on what is free.
 //!
-//! Each stage goes through the lines in the order that is kept between looks, and ends when nothing is free any more.
+//! Each stage goes through the lines in the order that is kept between looks, and ends when nothing is free any more. Lines
+//! with the same needs are an order of their own, which is left as soon as there is no room for any of them.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -11,11 +12,12 @@ use std::sync::Arc;
 
 use super::Look;
 use super::entry::{Entry, LINE_LOOKED_AT, LOST_MS, due_ms};
-use super::staged::{OTHERS, SHARE, Turn};
+use super::staged::OTHERS;
 use crate::ids::JobId;
 use crate::model::Job;
 use crate::placement::feasible::{Needs, Purse};
 use crate::placement::outlook::Outlook;
+use crate::placement::pool::PlaceId;
 use crate::placement::reason::Reason;
 use crate::placement::survey::{Crowd, Group, Known, LineId, Queue, ordered, turn_at};
 use crate::policy::Aim;
@@ -25,17 +27,14 @@ use crate::policy::balance::Work;
 /// Beyond it hardly anybody is left who would wait for exactly this.
 const PASSED_BY: usize = 4_096;
 
-/// Late lines that are looked at: more than could start on what is free.
-const LATE_MAX: usize = 4_096;
-
 /// A job's place in the queue.
 type Place = (i64, JobId);
 
 /// What one look has found out and done so far.
 pub(super) struct Walk<'q> {
     pub(super) queue: &'q Queue,
-    groups: Vec<Group<'q>>,
-    outlook: Outlook,
+    pub(super) groups: Vec<Group<'q>>,
+    pub(super) outlook: Outlook,
     others: f64,
     /// Lines with the same needs for whom enough is free on some worker.
     pub(super) live: BTreeSet<u32>,
@@ -81,13 +80,13 @@ impl<'a> Look<'a> {
             Vec::new()
         };
         let queue = &crowd.queue;
-        let groups = if is_asked {
-            queue.classes.groups()
+        let (groups, longest) = if is_asked {
+            queue.groups()
         } else {
-            Vec::new()
+            (Vec::new(), None)
         };
         let mut work: Vec<Work> = groups.iter().map(|group| group.work.clone()).collect();
-        work.extend(running);
+        work.extend(longest.into_iter().chain(running));
         let capacity = self
             .models
             .iter()
@@ -101,66 +100,6 @@ impl<'a> Look<'a> {
             live,
             served: BTreeMap::new(),
             prices: RefCell::default(),
-        }
-    }
-
-    /// What must start now to be done when everything can be done, the longest first.
-    fn late_of(&mut self, walk: &mut Walk<'_>) {
-        if !matches!(self.policy.aim, Aim::Balanced | Aim::Makespan) {
-            return;
-        }
-        let queue = walk.queue;
-        let highest = queue.priorities().next();
-        let groups = std::mem::take(&mut walk.groups);
-        let mut lines: Vec<_> = groups.iter().map(Group::lines).collect();
-        // What the longest line of each group needs where it is best done, times its width: the most first.
-        let needs = |group: usize, ms: f64| {
-            let mean = groups[group].mean_ms().max(1.0);
-            walk.outlook.needs_ms(group) * (ms / mean)
-        };
-        let weight = |group: usize| match self.policy.aim {
-            Aim::Makespan => groups[group].work.width,
-            _ => groups[group].work.width.sqrt(),
-        };
-        let mut firsts = BinaryHeap::new();
-        let mut push = |firsts: &mut BinaryHeap<_>, group: usize| {
-            if let Some((ms, line)) = lines[group].next() {
-                let needs_ms = needs(group, ms);
-                let late = self.policy.aim == Aim::Makespan
-                    || walk
-                        .outlook
-                        .is_late_at(needs_ms, groups[group].work.width as u8);
-                if late {
-                    let most = ordered(needs_ms * weight(group));
-                    firsts.push((most, Reverse((queue.line(line).head, line)), group));
-                }
-            }
-        };
-        (0..groups.len()).for_each(|group| push(&mut firsts, group));
-        let mut late = Vec::new();
-        while let Some((_, Reverse((_, line)), group)) = firsts.pop() {
-            push(&mut firsts, group);
-            let known = queue.line(line);
-            let is_first = self.policy.aim == Aim::Makespan || Some(known.priority) == highest;
-            if is_first && walk.live.contains(&known.bucket) {
-                late.push((line, group));
-            }
-            if late.len() >= LATE_MAX {
-                break;
-            }
-        }
-        for (line, group) in late {
-            while !self.is_over() {
-                let after = walk.served.get(&line).copied();
-                let Some(job) = self.next_in(walk, line, after) else {
-                    break;
-                };
-                let entry = self.entry_of(walk, queue.line(line), job);
-                if !self.claims(walk, &entry, Where::Late(group)) {
-                    break;
-                }
-                walk.served.insert(line, place(job));
-            }
         }
     }
 
@@ -197,8 +136,13 @@ impl<'a> Look<'a> {
             if self.is_over() || passed > PASSED_BY && place_for == Where::Best {
                 break;
             }
-            push(&mut turns, cursor);
             let known = queue.line(line);
+            let fits = |other: usize| place_for == Where::Any || other == model;
+            if !self.has_room_for(queue, known.bucket, fits) {
+                // Those behind it in this order find no room either.
+                continue;
+            }
+            push(&mut turns, cursor);
             if self.best_of(walk, known) != Some(model) {
                 passed += 1;
                 continue;
@@ -234,6 +178,27 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Whether there is room for a job with some needs on a model that is asked for, by its position.
+    pub(super) fn has_room_for(
+        &self,
+        queue: &Queue,
+        bucket: u32,
+        is_asked: impl Fn(usize) -> bool,
+    ) -> bool {
+        let width = queue.width_of(bucket);
+        let has_room = |place: PlaceId| {
+            let place = &self.pool.places[place as usize];
+            let model = self.models.binary_search(&place.model);
+            place.widest() >= width && model.is_ok_and(&is_asked)
+        };
+        let places = queue.places_of(bucket);
+        if places.len() <= self.pool.roomy().len() {
+            return places.iter().any(|place| has_room(*place));
+        }
+        let mut roomy = self.pool.roomy();
+        roomy.any(|place| queue.is_at(bucket, place) && has_room(place))
+    }
+
     /// Gives a job GPUs; whether there were any.
     pub(super) fn claims(&mut self, walk: &Walk<'_>, entry: &Entry<'a>, place_for: Where) -> bool {
         let Some(turn) = self.turn_of(entry, 0, &walk.outlook, walk.others) else {
@@ -247,20 +212,6 @@ impl<'a> Look<'a> {
                 models.into_iter().any(|model| self.claim(entry, model))
             }
         }
-    }
-
-    /// The models that a late job takes, the best first.
-    fn late_models(&self, walk: &Walk<'_>, turn: &Turn, group: usize) -> Vec<usize> {
-        let mut models: Vec<usize> = (0..self.models.len()).collect();
-        if !walk.outlook.is_crowded() && self.policy.aim != Aim::Makespan {
-            models.retain(|model| turn.cost[*model].is_finite());
-            models.sort_by(|a, b| turn.cost[*a].total_cmp(&turn.cost[*b]));
-            return models;
-        }
-        let share = walk.outlook.share(group);
-        models.retain(|model| share[*model] > SHARE * walk.outlook.balance.horizon);
-        models.sort_by(|a, b| share[*b].total_cmp(&share[*a]));
-        models
     }
 
     /// The model that the jobs of a line are best off on.

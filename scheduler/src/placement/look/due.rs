@@ -14,6 +14,10 @@ use crate::ids::JobId;
 use crate::model::Job;
 use crate::placement::survey::{LineId, LinePlace, Queue};
 
+/// Lines that are passed since they neither find room nor get any kept, before GPUs are kept for nobody else in this look:
+/// to find out that nothing may be kept for a job takes a moment.
+const PASSED_MAX: usize = 256;
+
 /// Lines in some order.
 type Places<'q> = Box<dyn Iterator<Item = LinePlace> + 'q>;
 
@@ -42,20 +46,23 @@ impl<'q> Order<'q> {
     fn peek(&self) -> Option<LinePlace> {
         self.next.peek().map(|Reverse((place, _))| *place)
     }
-}
 
-impl Iterator for Order<'_> {
-    type Item = LinePlace;
-
-    fn next(&mut self) -> Option<LinePlace> {
+    /// Takes the first line. What stands behind it in its order comes only if that order goes on.
+    fn pop(&mut self, goes_on: impl Fn(LineId) -> bool) -> Option<LinePlace> {
         let Reverse((first, of)) = self.next.pop()?;
-        self.push(of);
-        // A line may stand in two of them, at the same place.
-        while let Some(Reverse((place, of))) = self.next.peek().copied()
-            && place == first
-        {
-            self.next.pop();
-            self.push(of);
+        let (_, _, line) = first;
+        let goes_on = goes_on(line);
+        let mut of = Some(of);
+        while let Some(at) = of {
+            if goes_on {
+                self.push(at);
+            }
+            // A line may stand in two of them, at the same place.
+            let again = self.next.peek().copied();
+            of = again.and_then(|Reverse((place, of))| (place == first).then_some(of));
+            if of.is_some() {
+                self.next.pop();
+            }
         }
         Some(first)
     }
@@ -80,9 +87,11 @@ impl<'a> Look<'a> {
         // Jobs behind the first of their lines, at their own places in the queue.
         let mut behind: BTreeMap<(i64, JobId), (LineId, &'a Job)> = BTreeMap::new();
         let mut last = FIRST;
-        let mut is_narrow = is_lost;
+        let mut is_narrow = false;
+        let mut passed = 0;
         while !self.is_over() {
-            if self.kept >= KEPT_MAX && !is_narrow {
+            let is_full = self.kept >= KEPT_MAX || passed > PASSED_MAX;
+            if is_full && !is_narrow && !is_lost {
                 let live = || walk.live.iter().copied();
                 let due = live().map(|bucket| boxed(queue.due.behind(bucket, last)));
                 order = Order::of(due.chain(eager(queue, live(), least, last)));
@@ -98,18 +107,24 @@ impl<'a> Look<'a> {
             let (line, job) = match next {
                 Some((_, next)) => next,
                 None => {
-                    let Some(first) = order.next() else {
+                    // Where GPUs are kept for nobody any more, who finds no room speaks for all with the same needs.
+                    let goes_on = |line: LineId| {
+                        let bucket = queue.line(line).bucket;
+                        self.kept < KEPT_MAX && !is_narrow
+                            || self.has_room_for(queue, bucket, |_| true)
+                    };
+                    let Some(first) = order.pop(|line| is_lost || goes_on(line)) else {
                         break;
                     };
                     last = first;
                     let (_, _, line) = first;
                     let known = queue.line(line);
                     let had_turn = !is_lost && known.due_ms == LOST_MS;
-                    let has_none = self.kept >= KEPT_MAX && !walk.live.contains(&known.bucket);
-                    if had_turn || has_none {
+                    if had_turn || !goes_on(line) {
                         continue;
                     }
                     let Some(job) = self.next_in(walk, line, None) else {
+                        passed += 1;
                         continue;
                     };
                     if job.id != known.head.1 {
@@ -129,9 +144,10 @@ impl<'a> Look<'a> {
             let starts = is_live && self.claims(walk, &entry, Where::Any);
             if starts {
                 walk.served.insert(line, place(job));
-            } else if is_due && self.kept < KEPT_MAX {
-                self.keep(job);
+            } else if is_due && !is_narrow && self.kept < KEPT_MAX && self.keep(job) {
+                passed = 0;
             } else {
+                passed += 1;
                 continue;
             }
             if let Some(next) = self.next_in(walk, line, Some(place(job))) {

@@ -29,7 +29,11 @@ const NOWHERE: i16 = i16::MAX;
 
 /// Waiting work by classes, in smaller and in larger ones.
 #[derive(Default)]
-pub(in crate::placement) struct Classes([BTreeMap<Key, Class>; LEVELS.len()]);
+pub(in crate::placement) struct Classes {
+    levels: [BTreeMap<Key, Class>; LEVELS.len()],
+    /// The lines by how long their jobs take where they are fastest, in milliseconds.
+    lengths: BTreeSet<(u64, i64, JobId, LineId)>,
+}
 
 /// What the lines of a class have in common: the width, and about how long they take on each model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,12 +49,12 @@ struct Class {
     jobs: u64,
     /// What all of them take on each model, in milliseconds.
     ms: Vec<u128>,
-    /// The longest first.
+    /// By what they need, and of those with the same needs the longest first.
     lines: BTreeSet<Entry>,
 }
 
-/// A line by how long its jobs take where they are fastest in milliseconds, the longest first.
-type Entry = (Reverse<u64>, i64, JobId, LineId);
+/// A line by its needs and by how long its jobs take where they are fastest in milliseconds, the longest first.
+type Entry = (u32, Reverse<u64>, i64, JobId, LineId);
 
 /// A class as work.
 pub(in crate::placement) struct Group<'a> {
@@ -62,7 +66,7 @@ impl Classes {
     /// Takes a line in.
     pub(super) fn add(&mut self, known: &Known, id: LineId) {
         let ms: Vec<Option<u128>> = whole_ms(known).collect();
-        for (level, classes) in zip(LEVELS, &mut self.0) {
+        for (level, classes) in zip(LEVELS, &mut self.levels) {
             let class = classes
                 .entry(Key::of(known.width, &ms, level))
                 .or_insert_with(|| Class {
@@ -76,12 +80,13 @@ impl Classes {
             }
             class.lines.insert(entry(known, id));
         }
+        self.lengths.insert(length(known, id));
     }
 
     /// Takes a line out, as it was taken in.
     pub(super) fn remove(&mut self, known: &Known, id: LineId) {
         let ms: Vec<Option<u128>> = whole_ms(known).collect();
-        for (level, classes) in zip(LEVELS, &mut self.0) {
+        for (level, classes) in zip(LEVELS, &mut self.levels) {
             let key = Key::of(known.width, &ms, level);
             let Some(class) = classes.get_mut(&key) else {
                 continue;
@@ -95,12 +100,13 @@ impl Classes {
                 classes.remove(&key);
             }
         }
+        self.lengths.remove(&length(known, id));
     }
 
     /// Has so many jobs stand in a line of which it was taken in as it is known.
     pub(super) fn recount(&mut self, known: &Known, count: usize) {
         let ms: Vec<Option<u128>> = whole_ms(known).collect();
-        for (level, classes) in zip(LEVELS, &mut self.0) {
+        for (level, classes) in zip(LEVELS, &mut self.levels) {
             let Some(class) = classes.get_mut(&Key::of(known.width, &ms, level)) else {
                 continue;
             };
@@ -112,14 +118,31 @@ impl Classes {
         }
     }
 
-    /// All of the work in so few pieces that it can be spread in a moment.
-    pub(in crate::placement) fn groups(&self) -> Vec<Group<'_>> {
-        let last = &self.0[LEVELS.len() - 1];
-        let few = self.0.iter().find(|classes| classes.len() <= PIECES);
-        let classes = few.unwrap_or(last).iter();
-        classes
-            .map(|(key, class)| Group::of(key.width, class))
-            .collect()
+    /// The line whose jobs take the longest where they are fastest.
+    pub(super) fn longest(&self) -> Option<LineId> {
+        self.lengths.last().map(|(.., line)| *line)
+    }
+
+    /// All of the work in so few pieces that it can be spread in a moment, and one job of the longest line by itself, if it
+    /// is not all of its class: nothing is done sooner than that job, however short the others are.
+    pub(super) fn groups(&self, longest: Option<&Known>) -> (Vec<Group<'_>>, Option<Work>) {
+        let few = (0..LEVELS.len()).find(|level| self.levels[*level].len() <= PIECES);
+        let level = few.unwrap_or(LEVELS.len() - 1);
+        let longest = longest.map(|known| {
+            let ms: Vec<Option<u128>> = whole_ms(known).collect();
+            (Key::of(known.width, &ms, LEVELS[level]), ms)
+        });
+        let mut apart = None;
+        let groups = self.levels[level].iter().map(|(key, class)| {
+            let one = longest
+                .as_ref()
+                .filter(|(of, _)| of == key && class.jobs > 1);
+            let one = one.map(|(_, ms)| &ms[..]);
+            apart = apart.take().or_else(|| one.map(|ms| single(key.width, ms)));
+            Group::of(key.width, class, one)
+        });
+        let groups = groups.collect();
+        (groups, apart)
     }
 }
 
@@ -138,15 +161,18 @@ impl Key {
 }
 
 impl<'a> Group<'a> {
-    fn of(width: u8, class: &'a Class) -> Self {
-        let hours = class.ms.iter().map(|ms| match *ms {
+    /// All of a class, but one job if it is said what that takes on each model.
+    fn of(width: u8, class: &'a Class, without: Option<&[Option<u128>]>) -> Self {
+        let jobs = class.jobs - u64::from(without.is_some());
+        let one = |model: usize| without.and_then(|ms| ms[model]).unwrap_or(0);
+        let hours = class.ms.iter().enumerate().map(|(model, ms)| match *ms {
             // Of a class all have the same models.
             0 => f64::INFINITY,
-            ms => (ms as f64 / class.jobs as f64).max(1.0),
+            ms => ((ms - one(model)) as f64 / jobs as f64).max(1.0),
         });
         let work = Work {
             width: f64::from(width),
-            count: class.jobs as f64,
+            count: jobs as f64,
             hours: hours.collect(),
         };
         Self { work, class }
@@ -161,10 +187,21 @@ impl<'a> Group<'a> {
             .fold(f64::INFINITY, f64::min)
     }
 
-    /// The lines, those of longer jobs first, each with what a job takes where it is fastest in milliseconds.
+    /// The lines, each with what a job takes where it is fastest in milliseconds.
     pub(in crate::placement) fn lines(&self) -> impl Iterator<Item = (f64, LineId)> + use<'a> {
         let lines = self.class.lines.iter();
-        lines.map(|(Reverse(ms), _, _, line)| (*ms as f64, *line))
+        lines.map(|(_, Reverse(ms), _, _, line)| (*ms as f64, *line))
+    }
+
+    /// The same of those with the same needs, those of longer jobs first.
+    pub(in crate::placement) fn lines_in(
+        &self,
+        bucket: u32,
+    ) -> impl Iterator<Item = (f64, LineId)> + use<'a> {
+        let first = (bucket, Reverse(u64::MAX), i64::MIN, JobId(0), 0);
+        let last = (bucket, Reverse(0), i64::MAX, JobId(u64::MAX), LineId::MAX);
+        let lines = self.class.lines.range(first..=last);
+        lines.map(|(_, Reverse(ms), _, _, line)| (*ms as f64, *line))
     }
 }
 
@@ -174,8 +211,27 @@ fn whole_ms(known: &Known) -> impl Iterator<Item = Option<u128>> {
     left.map(|left| left.map(|left| left.p50_ms.max(1.0) as u128))
 }
 
+/// What all of a job takes where it is fastest, in milliseconds.
+fn fastest_ms(known: &Known) -> u64 {
+    whole_ms(known).flatten().min().unwrap_or(0) as u64
+}
+
 fn entry(known: &Known, id: LineId) -> Entry {
-    let fastest = whole_ms(known).flatten().min().unwrap_or(0);
     let (order, first) = known.head;
-    (Reverse(fastest as u64), order, first, id)
+    (known.bucket, Reverse(fastest_ms(known)), order, first, id)
+}
+
+fn length(known: &Known, id: LineId) -> (u64, i64, JobId, LineId) {
+    let (order, first) = known.head;
+    (fastest_ms(known), order, first, id)
+}
+
+/// One job as work.
+fn single(width: u8, ms: &[Option<u128>]) -> Work {
+    let hours = ms.iter().map(|ms| ms.map_or(f64::INFINITY, |ms| ms as f64));
+    Work {
+        width: f64::from(width),
+        count: 1.0,
+        hours: hours.collect(),
+    }
 }

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use stepcast_records::GpuModel;
 
 use super::Scene;
-use super::classes::Classes;
+use super::classes::{Classes, Group};
 use super::due::{Due, LinePlace};
 use super::line::{Known, ordered, turn_at};
 use super::portion::Round;
@@ -21,6 +21,7 @@ use crate::placement::left::Left;
 use crate::placement::look::due_ms;
 use crate::placement::pool::{PlaceId, Pool};
 use crate::policy::Aim;
+use crate::policy::balance::Work;
 use crate::state::{Line, State};
 
 /// What a line is called here.
@@ -50,7 +51,7 @@ pub(in crate::placement) struct Queue {
     /// The same by bucket.
     ranks_in: BTreeSet<(u32, Reverse<i8>, i64, JobId, LineId)>,
     pub(in crate::placement) due: Due,
-    pub(in crate::placement) classes: Classes,
+    classes: Classes,
 }
 
 /// The jobs of a line in the order of the queue.
@@ -355,6 +356,18 @@ impl Queue {
     /// Where the lines of a bucket may run, busy or not.
     pub(in crate::placement) fn places_of(&self, bucket: u32) -> &[PlaceId] {
         &self.buckets[bucket as usize].places
+    }
+
+    /// Whether jobs of a bucket may run in a place.
+    pub(in crate::placement) fn is_at(&self, bucket: u32, place: PlaceId) -> bool {
+        let buckets = self.at.get(&place);
+        buckets.is_some_and(|buckets| buckets.contains(&bucket))
+    }
+
+    /// The waiting work in groups of about the same, and the longest job by itself if it is one of several in its group.
+    pub(in crate::placement) fn groups(&self) -> (Vec<Group<'_>>, Option<Work>) {
+        let longest = self.classes.longest().map(|line| self.line(line));
+        self.classes.groups(longest)
     }
 
     /// The buckets whose jobs may run in a place.
