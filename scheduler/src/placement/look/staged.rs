@@ -79,7 +79,7 @@ impl Entry<'_> {
 }
 
 /// What hardware is to whoever chooses by this: time, money, or both; the least is best.
-fn taste(objective: Objective, left: &Left, price: f64) -> f64 {
+pub(super) fn taste(objective: Objective, left: &Left, price: f64) -> f64 {
     /// More than any ratio of times.
     const GUESS: f64 = 1e9;
     let known = if left.is_guess { GUESS } else { 1.0 };

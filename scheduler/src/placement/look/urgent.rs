@@ -2,16 +2,17 @@
 //!
 //! Whose work is lost least yields, within what each job is left in peace for and how often it may be asked. The state
 //! keeps with the waiting job where GPUs were taken back for it. From then on it has the first turn, and what is free
-//! there already is kept for it until the rest is.
+//! there already is kept for it until the rest is. What becomes free elsewhere meanwhile is taken instead, if that is no worse.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::entry::{Entry, LINE_LOOKED_AT};
+use super::staged::taste;
 use super::{Choice, Look, Yielding};
 use crate::command::Preemption;
 use crate::ids::{Epoch, JobId};
-use crate::model::limits::GPUS_PER_WORKER_MAX;
+use crate::model::limits::{BUDGET_MARGIN_MS, GPUS_PER_WORKER_MAX};
 use crate::model::{Attempt, Freed, Job, StopReason};
 use crate::placement::feasible::{Needs, Purse};
 use crate::placement::left::{Left, lost_ms};
@@ -29,6 +30,18 @@ const WORKERS_LOOKED_AT: usize = 64;
 
 /// Running attempts of one model that are looked through for those workers.
 const ATTEMPTS_LOOKED_AT: usize = 4_096;
+
+/// How long one that is asked to stop may take: the grace that a trainer has to save a checkpoint.
+const STOPPING_MS: u64 = BUDGET_MARGIN_MS;
+
+/// GPUs that are kept for a job until others have stopped there.
+#[derive(Clone, Copy)]
+struct Kept {
+    slot: usize,
+    gpus: Gpus,
+    /// Their model, by position.
+    model: usize,
+}
 
 /// How a job gets room.
 struct Room<'a> {
@@ -53,9 +66,10 @@ impl<'a> Look<'a> {
         jobs.sort_by_key(|job| urgency(job));
         let freed = |job: &'a Job| Some((job, job.standing.freed?));
         let jobs: Vec<(&'a Job, Freed)> = jobs.into_iter().filter_map(freed).collect();
+        let mut waiting = Vec::new();
         for (job, freed) in &jobs {
             if self.plan.placements.len() >= self.max {
-                break;
+                return;
             }
             if self.ledger.held(job).is_some() {
                 continue;
@@ -64,19 +78,27 @@ impl<'a> Look<'a> {
                 .iter()
                 .filter(|(other, theirs)| other.id != job.id && theirs.worker == freed.worker);
             let theirs = others.fold(0, |gpus, (_, theirs)| gpus | theirs.gpus);
-            self.keep_promise(job, *freed, theirs & !freed.gpus);
+            let kept = self.keep_promise(job, *freed, theirs & !freed.gpus);
+            waiting.extend(kept.map(|kept| (*job, kept)));
+        }
+        // Only now: what is free may have been taken back for one of the others.
+        for (job, kept) in waiting {
+            if self.plan.placements.len() >= self.max {
+                return;
+            }
+            if self.ledger.held(job).is_none() {
+                self.start_elsewhere(job, kept);
+            }
         }
     }
 
     /// Has a job start on what was taken back for it, or keeps what is free of it until all who yield have stopped. If
-    /// nobody does any more and it is not enough, the job has a turn like others.
-    fn keep_promise(&mut self, job: &'a Job, freed: Freed, theirs: Gpus) {
+    /// nobody does any more and it is not enough, the job has a turn like others. What is kept, if it does not start.
+    fn keep_promise(&mut self, job: &'a Job, freed: Freed, theirs: Gpus) -> Option<Kept> {
         let count = usize::from(job.spec.gpu_count);
         let entry = self.urgent(job);
         let places = self.places(job);
-        let Some(position) = self.pool.position(freed.worker) else {
-            return;
-        };
+        let position = self.pool.position(freed.worker)?;
         let attempts = self.state.live_attempts_on(freed.worker);
         let stopping = attempts.filter(|(other, attempt)| {
             attempt.stop == Some(StopReason::Preempted) && other.standing.yields_to == Some(job.id)
@@ -87,8 +109,10 @@ impl<'a> Look<'a> {
                 continue;
             };
             let model = self.pool.places[*place as usize].model;
-            let model = self.models.binary_search(&model);
-            let left = model.ok().and_then(|model| entry.left[model]);
+            let Ok(model) = self.models.binary_search(&model) else {
+                continue;
+            };
+            let left = entry.left[model];
             let Some(left) = left.filter(|left| self.may_have(job, position, left)) else {
                 continue;
             };
@@ -101,13 +125,43 @@ impl<'a> Look<'a> {
                     is_free: true,
                 };
                 self.take(&entry, choice, left);
-                return;
+                return None;
             }
             let all = chosen(own & (free | stopping), free & !theirs, count);
             if let Some(gpus) = all.filter(|_| stopping != 0) {
                 self.has_room(job, position, gpus);
-                return;
+                return Some(Kept {
+                    slot: position,
+                    gpus,
+                    model,
+                });
             }
+        }
+        None
+    }
+
+    /// Has a job start on what is free elsewhere, if that is no worse for its owner than to wait until others have stopped
+    /// for it. What is kept for it is then for anybody.
+    fn start_elsewhere(&mut self, job: &'a Job, kept: Kept) {
+        let entry = self.urgent(job);
+        let Some(there) = entry.left[kept.model] else {
+            return;
+        };
+        let waits = Left {
+            p50_ms: there.p50_ms + STOPPING_MS as f64,
+            ..there
+        };
+        let most = taste(job.spec.objective, &waits, entry.price[kept.model]);
+        let mut models: Vec<usize> = (0..self.models.len()).collect();
+        models.retain(|model| entry.taste(*model) <= most);
+        models.sort_by(|a, b| entry.taste(*a).total_cmp(&entry.taste(*b)));
+        let found = models.into_iter().find_map(|model| {
+            let left = entry.left[model]?;
+            Some((self.choose(job, self.models[model], &left)?, left))
+        });
+        if let Some((choice, left)) = found {
+            self.pool.give_up(kept.slot, kept.gpus);
+            self.take(&entry, choice, left);
         }
     }
 
