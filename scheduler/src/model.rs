@@ -15,6 +15,7 @@ pub mod worker;
 mod gpu_numbers;
 
 pub use attempt::{Attempt, AttemptState, Deadline, FailureReason, Lease, Outcome, StopReason};
+pub use decay::HALF_LIFE_MS;
 pub use event::{EventKind, JobEvent};
 pub use job::{Job, JobState};
 pub use label::Label;

@@ -12,6 +12,7 @@ mod look;
 mod outlook;
 mod planner;
 mod pool;
+mod shares;
 mod survey;
 mod wording;
 

@@ -102,7 +102,7 @@ pub fn explain(
     };
     // What holds it on every worker alike is said like what holds it wherever.
     let in_the_way = held.or_else(|| lines.first().map(|line| line.reason));
-    Some(Why {
+    let mut why = Why {
         state: job.state,
         tier: Some(tier),
         headline: wording.headline(
@@ -124,7 +124,11 @@ pub fn explain(
         jobs_ahead: ahead.unwrap_or(queue.len()),
         free_ms,
         placement,
-    })
+    };
+    if matches!(tier, Tier::Capacity | Tier::Order) {
+        why.headline += &wording.share(round.late_ms(job));
+    }
+    Some(why)
 }
 
 fn not_waiting(state: &State, job: &Job) -> Why {

@@ -69,6 +69,15 @@ impl<'a> Ledger<'a> {
         })
     }
 
+    /// Whether the quotas of a team and of the one that it is a part of leave so many GPUs.
+    pub(super) fn has_quota(&self, team: TeamId, gpus: u32) -> bool {
+        self.state.team_chain(team).all(|team| {
+            let taken = self.teams.get(&team.id).map_or(0, |taken| taken.gpus);
+            let fits = |quota| self.state.gpus_in_use(team.id) + taken + gpus <= quota;
+            team.rules.gpu_quota.is_none_or(fits)
+        })
+    }
+
     /// Whether a job may run on a worker, at a price for all its GPUs, if nine in ten such runs take at most
     /// `run_ms_p90` there.
     ///

@@ -5,6 +5,7 @@ mod due;
 mod entry;
 mod fair;
 mod late;
+mod order;
 mod plain;
 mod staged;
 mod urgent;
@@ -24,6 +25,7 @@ use super::left::Left;
 use super::plan::Plan;
 use super::pool::{Gpus, PlaceId, Pool, Slot, of_model, positions};
 use super::reason::Reason;
+use super::shares::Shares;
 use super::survey::{Crowd, Scene, Survey};
 use crate::command::{Placement, PlacementNote, Preemption};
 use crate::ids::{JobId, WorkerId};
@@ -57,6 +59,8 @@ pub(super) struct Look<'a> {
     models: Vec<GpuModel>,
     pub(super) ledger: Ledger<'a>,
     crowd: Option<Crowd>,
+    /// What is due to teams.
+    shares: Rc<Shares>,
     /// Where jobs with the same needs may run, busy or not.
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     kept: usize,
@@ -107,6 +111,7 @@ impl<'a> Look<'a> {
             models: survey.models.clone(),
             pool: std::mem::take(&mut survey.pool),
             crowd: survey.crowd.take(),
+            shares: Rc::new(Shares::of(state, state.policy().aim, now_ms)),
             ledger: Ledger::new(state, now_ms),
             places: BTreeMap::new(),
             kept: 0,
@@ -160,30 +165,6 @@ impl<'a> Look<'a> {
     /// Whether running jobs have to yield for a job.
     pub(super) fn takes_from_others(&self, job: JobId) -> bool {
         self.wanted.iter().any(|(_, _, wants)| *wants == job)
-    }
-
-    /// The waiting jobs in the order in which they would get their turn.
-    pub(super) fn queue(&mut self) -> Vec<JobId> {
-        match self.policy.aim {
-            Aim::Fifo => {
-                let mut jobs: Vec<_> = self.state.pending().map(|job| job.id).collect();
-                jobs.sort();
-                jobs
-            }
-            Aim::Priority | Aim::Fair | Aim::FairBlind => {
-                self.state.pending().map(|job| job.id).collect()
-            }
-            Aim::Balanced | Aim::Makespan | Aim::ShortestRemaining | Aim::Cost => {
-                match self.crowd.take() {
-                    Some(mut crowd) => {
-                        let queue = self.queue_of(&mut crowd);
-                        self.crowd = Some(crowd);
-                        queue
-                    }
-                    None => self.staged_queue(),
-                }
-            }
-        }
     }
 
     /// Whether nothing more can come of this look.

@@ -23,7 +23,7 @@ use crate::policy::{Aim, Policy, Preemption};
 use crate::state::{Change, Line, Read, State};
 pub(super) use classes::Group;
 pub(super) use due::LinePlace;
-pub(super) use line::{Known, ordered, turn, turn_at};
+pub(super) use line::{Known, number, ordered, turn, turn_at};
 pub use portion::Portion;
 pub(super) use queue::{LineId, Queue};
 pub(super) use runs::Runs;

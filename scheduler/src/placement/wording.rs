@@ -37,6 +37,19 @@ impl Wording<'_> {
         }
     }
 
+    /// What is added to it where the job's team has used more than its share.
+    pub(super) fn share(&self, late_ms: i64) -> String {
+        let late_ms = u64::try_from(late_ms).unwrap_or(0);
+        if late_ms == 0 {
+            return String::new();
+        }
+        format!(
+            "; team {} has used more than its share lately, so it counts as if it had come {} later",
+            name_of(self.state.team_of(self.job)),
+            self.until(self.now_ms.saturating_add(late_ms))
+        )
+    }
+
     /// The first sentence.
     pub(super) fn headline(
         &self,

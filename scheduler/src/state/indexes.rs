@@ -225,6 +225,11 @@ impl Indexes {
 }
 
 impl Growing {
+    /// The rate at which it grows.
+    pub(crate) fn rate(&self) -> u64 {
+        u64::try_from(self.rate).unwrap_or(u64::MAX)
+    }
+
     /// What has come together by then, in units of the rate and milliseconds.
     pub(crate) fn by(&self, now_ms: u64) -> u64 {
         let whole = self.rate.saturating_mul(u128::from(now_ms));

@@ -102,6 +102,21 @@ impl State {
         }
     }
 
+    /// What a team and its parts use in an hour of what runs.
+    pub(crate) fn pace(&self, team: TeamId) -> Usage {
+        let live = self.indexes.in_use(team);
+        Usage {
+            usd: UsdMicros(live.price.rate()),
+            work: live.rating.rate().saturating_mul(3_600),
+        }
+    }
+
+    /// The teams that have jobs which are not over, themselves or in their parts.
+    pub(crate) fn busy_teams(&self) -> impl Iterator<Item = &Team> {
+        let busy = self.indexes.teams.keys();
+        busy.filter_map(|team| self.team(*team))
+    }
+
     pub(super) fn set_team(
         &mut self,
         entry: &mut Entry,

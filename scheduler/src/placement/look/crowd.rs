@@ -1,7 +1,7 @@
 //! Turns by stages where a great many wait: the same stages as in `staged`, but only of what could start on what is free.
 //!
 //! Each stage goes through the lines in the order that is kept between looks, and ends when nothing is free any more. Lines
-//! with the same needs are an order of their own, which is left as soon as there is no room for any of them.
+//! of one team with the same needs are an order of their own, which is left as soon as there is no room for any of them.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -19,7 +19,7 @@ use crate::placement::feasible::{Needs, Purse};
 use crate::placement::outlook::Outlook;
 use crate::placement::pool::PlaceId;
 use crate::placement::reason::Reason;
-use crate::placement::survey::{Crowd, Group, Known, LineId, Queue, ordered, turn_at};
+use crate::placement::survey::{Crowd, Group, Known, LineId, Queue, number, ordered, turn_at};
 use crate::policy::Aim;
 use crate::policy::balance::Work;
 
@@ -106,6 +106,7 @@ impl<'a> Look<'a> {
     /// Everybody's turn in order, where each is best off or wherever there is room.
     fn turns_of(&mut self, walk: &mut Walk<'_>, place_for: Where) {
         let queue = walk.queue;
+        let (aim, shares) = (self.policy.aim, Rc::clone(&self.shares));
         let mut cursors = Vec::new();
         for bucket in &walk.live {
             let mut models: BTreeMap<usize, bool> = BTreeMap::new();
@@ -116,17 +117,19 @@ impl<'a> Look<'a> {
                     *models.entry(model).or_default() |= has_room;
                 }
             }
+            let late_ms = shares.late_ms(queue.team_of(*bucket));
             for (model, has_room) in models {
                 if has_room || place_for == Where::Any {
-                    cursors.push((model, queue.turns(*bucket, model as u8)));
+                    cursors.push((model, late_ms, queue.turns(*bucket, model as u8)));
                 }
             }
         }
         let mut turns = BinaryHeap::new();
         let mut push = |turns: &mut BinaryHeap<_>, cursor: usize| {
-            if let Some((model, lines)) = cursors.get_mut(cursor)
+            if let Some((model, late_ms, lines)) = cursors.get_mut(cursor)
                 && let Some((turn, order, job, line)) = lines.next()
             {
+                let turn = ordered(number(turn) + *late_ms as f64);
                 turns.push(Reverse((turn, (order, job), line, *model, cursor)));
             }
         };
@@ -151,7 +154,7 @@ impl<'a> Look<'a> {
                 continue;
             };
             let turn_of = |job: &Job, left| {
-                let turn = turn_at(self.policy.aim, job.order(), f64::from(known.width), left);
+                let turn = turn_at(aim, shares.order(job), f64::from(known.width), left);
                 Reverse((ordered(turn), place(job), line, model, usize::MAX))
             };
             let Some(left) = known.left[model].as_ref() else {
@@ -165,20 +168,14 @@ impl<'a> Look<'a> {
             if self.claims(walk, &entry, place_for) {
                 walk.served.insert(line, at);
                 if let Some(next) = self.next_in(walk, line, Some(at)) {
-                    let turn = turn_at(self.policy.aim, next.order(), f64::from(known.width), left);
-                    turns.push(Reverse((
-                        ordered(turn),
-                        place(next),
-                        line,
-                        model,
-                        usize::MAX,
-                    )));
+                    turns.push(turn_of(next, left));
                 }
             }
         }
     }
 
-    /// Whether there is room for a job with some needs on a model that is asked for, by its position.
+    /// Whether there is room for a job with some needs on a model that is asked for, by its position, and its team may use as
+    /// much.
     pub(super) fn has_room_for(
         &self,
         queue: &Queue,
@@ -186,6 +183,9 @@ impl<'a> Look<'a> {
         is_asked: impl Fn(usize) -> bool,
     ) -> bool {
         let width = queue.width_of(bucket);
+        if !self.ledger.has_quota(queue.team_of(bucket), width.into()) {
+            return false;
+        }
         let has_room = |place: PlaceId| {
             let place = &self.pool.places[place as usize];
             let model = self.models.binary_search(&place.model);
@@ -341,8 +341,10 @@ impl<'a> Look<'a> {
                         Aim::Makespan => (true, width),
                         _ => (walk.outlook.is_late_at(needs_ms, width as u8), width.sqrt()),
                     };
+                    let known = queue.line(line);
+                    let is_within = self.shares.late_ms(known.team) == 0;
                     let is_first = self.policy.aim == Aim::Makespan
-                        || Some(queue.line(line).priority) == highest;
+                        || Some(known.priority) == highest && is_within;
                     if late && is_first {
                         ranks.insert(line, !ordered(needs_ms * weight));
                     }
@@ -362,17 +364,17 @@ impl<'a> Look<'a> {
                 let due_ms = due_ms(job, &known.left);
                 let is_due = self.now_ms >= due_ms;
                 let is_eager = least.is_some_and(|least| is_due || job.spec.priority > least);
-                let rank = match ranks.get(&line) {
-                    _ if due_ms == LOST_MS => (LOST, 0),
-                    _ if is_eager => (DUE, 0),
-                    Some(rank) => (LATE, *rank),
+                let (rank, at) = match ranks.get(&line) {
+                    _ if due_ms == LOST_MS => ((LOST, 0), place(job)),
+                    _ if is_eager => ((DUE, 0), self.place(job)),
+                    Some(rank) => ((LATE, *rank), place(job)),
                     None => {
-                        let width = f64::from(known.width);
-                        let turn = turn_at(self.policy.aim, job.order(), width, best);
-                        (TURN, ordered(turn))
+                        let (width, order) = (f64::from(known.width), self.shares.order(job));
+                        let turn = turn_at(self.policy.aim, order, width, best);
+                        ((TURN, ordered(turn)), place(job))
                     }
                 };
-                all.push((rank, place(job)));
+                all.push((rank, at));
             }
         }
         all.sort_unstable();

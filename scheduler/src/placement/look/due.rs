@@ -1,17 +1,20 @@
 //! Turns of what was passed for long where a great many wait: what has lost its worker, and then in the order of the queue
-//! what is due and what goes before it by its priority.
+//! what is due and what goes before it by its priority. Lines of a team that has used more than its share stand as much
+//! later in it.
 //!
 //! GPUs are kept for the first that find none. Once they are kept for as many as they may be, only those are gone through
 //! for whom something is free.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
 
 use super::crowd::{Walk, Where, place};
 use super::entry::{LOST_MS, due_ms};
 use super::{KEPT_MAX, Look};
 use crate::ids::JobId;
 use crate::model::Job;
+use crate::placement::shares::Shares;
 use crate::placement::survey::{LineId, LinePlace, Queue};
 
 /// Lines that are passed since they neither find room nor get any kept, before GPUs are kept for nobody else in this look:
@@ -76,14 +79,22 @@ impl<'a> Look<'a> {
         let Some(least) = queue.due.lowest() else {
             return;
         };
-        self.due_in(walk, Order::of([boxed(queue.due.lost())]), least, true);
-        let eager = eager(queue, walk.live.iter().copied(), least, FIRST);
-        let all = [boxed(queue.due.all())].into_iter().chain(eager);
-        self.due_in(walk, Order::of(all), least, false);
+        let shares = Rc::clone(&self.shares);
+        self.due_in(walk, Order::of([boxed(queue.due.lost(), 0)]), least, true);
+        let all = queue.due.by_team();
+        let all = all.map(|(team, lines)| boxed(lines, shares.late_ms(team)));
+        let eager = eager(queue, &shares, walk.live.iter().copied(), least, FIRST);
+        self.due_in(walk, Order::of(all.chain(eager)), least, false);
     }
 
     fn due_in<'q>(&mut self, walk: &mut Walk<'q>, mut order: Order<'q>, least: i8, is_lost: bool) {
         let queue = walk.queue;
+        let shares = Rc::clone(&self.shares);
+        // What has lost its worker goes before all others whoever's it is.
+        let place_of = |job: &Job| match is_lost {
+            true => place(job),
+            false => (shares.order(job), job.id),
+        };
         // Jobs behind the first of their lines, at their own places in the queue.
         let mut behind: BTreeMap<(i64, JobId), (LineId, &'a Job)> = BTreeMap::new();
         let mut last = FIRST;
@@ -93,8 +104,11 @@ impl<'a> Look<'a> {
             let is_full = self.kept >= KEPT_MAX || passed > PASSED_MAX;
             if is_full && !is_narrow && !is_lost {
                 let live = || walk.live.iter().copied();
-                let due = live().map(|bucket| boxed(queue.due.behind(bucket, last)));
-                order = Order::of(due.chain(eager(queue, live(), least, last)));
+                let due = live().map(|bucket| {
+                    let late_ms = shares.late_ms(queue.team_of(bucket));
+                    boxed(queue.due.behind(bucket, moved(last, -late_ms)), late_ms)
+                });
+                order = Order::of(due.chain(eager(queue, &shares, live(), least, last)));
                 is_narrow = true;
             }
             let head = order.peek().map(|(order, first, _)| (order, first));
@@ -128,7 +142,7 @@ impl<'a> Look<'a> {
                         continue;
                     };
                     if job.id != known.head.1 {
-                        behind.insert(place(job), (line, job));
+                        behind.insert(place_of(job), (line, job));
                         continue;
                     }
                     (line, job)
@@ -151,7 +165,7 @@ impl<'a> Look<'a> {
                 continue;
             }
             if let Some(next) = self.next_in(walk, line, Some(place(job))) {
-                behind.insert(place(next), (line, next));
+                behind.insert(place_of(next), (line, next));
             }
         }
     }
@@ -163,6 +177,7 @@ const FIRST: LinePlace = (i64::MIN, JobId(0), 0);
 /// Lines with a priority above the least of what is due, of those for whom something is free.
 fn eager<'q>(
     queue: &'q Queue,
+    shares: &Shares,
     live: impl Iterator<Item = u32> + Clone,
     least: i8,
     after: LinePlace,
@@ -172,10 +187,22 @@ fn eager<'q>(
         .take_while(move |priority| *priority > least);
     above.flat_map(move |priority| {
         let live = live.clone();
-        live.map(move |bucket| boxed(queue.of_priority(bucket, priority, after)))
+        live.map(move |bucket| {
+            let late_ms = shares.late_ms(queue.team_of(bucket));
+            boxed(
+                queue.of_priority(bucket, priority, moved(after, -late_ms)),
+                late_ms,
+            )
+        })
     })
 }
 
-fn boxed<'q>(places: impl Iterator<Item = LinePlace> + 'q) -> Places<'q> {
-    Box::new(places)
+/// Lines as if they had come so much later.
+fn boxed<'q>(places: impl Iterator<Item = LinePlace> + 'q, late_ms: i64) -> Places<'q> {
+    Box::new(places.map(move |place| moved(place, late_ms)))
+}
+
+/// A place so much later in the queue.
+fn moved((order, first, line): LinePlace, ms: i64) -> LinePlace {
+    (order.saturating_add(ms), first, line)
 }

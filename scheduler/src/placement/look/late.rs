@@ -36,7 +36,9 @@ impl Look<'_> {
         let highest = queue.priorities().next();
         let groups = std::mem::take(&mut walk.groups);
         let models = 0..self.models.len();
-        let rooms = walk.live.iter().map(|bucket| {
+        // What a team has beyond its share it has not for being late.
+        let within = |bucket: &&u32| self.shares.late_ms(queue.team_of(**bucket)) == 0;
+        let rooms = walk.live.iter().filter(within).map(|bucket| {
             let has_room = |model: &usize| self.has_room_for(queue, *bucket, |at| at == *model);
             (*bucket, models.clone().filter(has_room).collect::<Vec<_>>())
         });

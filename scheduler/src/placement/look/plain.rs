@@ -10,7 +10,7 @@ impl<'a> Look<'a> {
         if self.policy.aim == Aim::Fifo {
             entries.sort_by_key(|entry| (0, entry.job.id));
         } else {
-            entries.sort_by_key(|entry| (entry.job.order(), entry.job.id));
+            entries.sort_by_key(|entry| self.place(entry.job));
         }
         for entry in &entries {
             // Without a free GPU nothing more starts in this look, however long the queue is and whatever is kept.

@@ -173,7 +173,7 @@ impl<'a> Look<'a> {
         }
         due.sort_by_key(|turn| {
             let entry = &entries[turn.entry];
-            (!entry.job.has_lost_its_worker(), entry.place())
+            (!entry.job.has_lost_its_worker(), self.place(entry.job))
         });
         due
     }
@@ -263,7 +263,7 @@ impl<'a> Look<'a> {
             .collect();
         let best = (0..cost.len()).min_by(|a, b| cost[*a].total_cmp(&cost[*b]))?;
         let left = entry.left[best]?;
-        let order = entry.job.order();
+        let order = self.shares.order(entry.job);
         let key = match &entry.runs {
             Some(runs) if !left.is_guess => {
                 let longer = 1.0 + RUNS_FIRST * entry.patience();
@@ -327,7 +327,9 @@ impl<'a> Look<'a> {
                 .collect(),
             Aim::Balanced => all
                 .filter(|(_, entry)| {
+                    // What a team has beyond its share it has not for being late.
                     Some(entry.job.spec.priority) == first
+                        && self.shares.late_ms(entry.job.spec.terms.team) == 0
                         && outlook.is_late(entry.work, entry.job.spec.gpu_count)
                 })
                 .map(|(index, entry)| (needs(entry) * entry.width().sqrt(), index))

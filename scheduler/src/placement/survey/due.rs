@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use super::line::Known;
 use super::queue::LineId;
-use crate::ids::JobId;
+use crate::ids::{JobId, TeamId};
 use crate::placement::look::LOST_MS;
 
 /// A line by the place in the queue of its first job.
@@ -17,8 +17,8 @@ pub(in crate::placement) struct Due {
     now_ms: u64,
     /// Those that are not due yet, by when they are.
     ahead: BTreeSet<(u64, LineId)>,
-    /// Those that are due.
-    ripe: BTreeSet<LinePlace>,
+    /// Those that are due, by their teams.
+    ripe: BTreeMap<TeamId, BTreeSet<LinePlace>>,
     /// The same by their needs.
     ripe_in: BTreeSet<(u32, i64, JobId, LineId)>,
     /// Those of them that have lost their worker.
@@ -35,7 +35,8 @@ impl Due {
             return;
         }
         let (order, first) = known.head;
-        self.ripe.insert((order, first, id));
+        let team = self.ripe.entry(known.team).or_default();
+        team.insert((order, first, id));
         self.ripe_in.insert((known.bucket, order, first, id));
         if known.due_ms == LOST_MS {
             self.lost.insert((order, first, id));
@@ -49,7 +50,12 @@ impl Due {
             return;
         }
         let (order, first) = known.head;
-        self.ripe.remove(&(order, first, id));
+        if let Some(team) = self.ripe.get_mut(&known.team) {
+            team.remove(&(order, first, id));
+            if team.is_empty() {
+                self.ripe.remove(&known.team);
+            }
+        }
         self.ripe_in.remove(&(known.bucket, order, first, id));
         self.lost.remove(&(order, first, id));
         if let Some(count) = self.priorities.get_mut(&known.priority) {
@@ -64,7 +70,7 @@ impl Due {
     pub(super) fn go_on(&mut self, now_ms: u64, lines: &[Option<Known>]) {
         let line = |id: LineId| lines.get(id as usize).and_then(Option::as_ref);
         if now_ms < self.now_ms {
-            let early = self.ripe.iter().map(|(_, _, id)| *id);
+            let early = self.ripe.values().flatten().map(|(_, _, id)| *id);
             let early = early.filter(|id| line(*id).is_some_and(|known| known.due_ms > now_ms));
             for id in early.collect::<Vec<_>>() {
                 if let Some(known) = line(id) {
@@ -89,9 +95,12 @@ impl Due {
         self.priorities.keys().next().copied()
     }
 
-    /// Those that are due.
-    pub(in crate::placement) fn all(&self) -> impl Iterator<Item = LinePlace> {
-        self.ripe.iter().copied()
+    /// Those that are due, by their teams.
+    pub(in crate::placement) fn by_team(
+        &self,
+    ) -> impl Iterator<Item = (TeamId, impl Iterator<Item = LinePlace>)> {
+        let teams = self.ripe.iter();
+        teams.map(|(team, lines)| (*team, lines.iter().copied()))
     }
 
     /// Those of them with the same needs, behind a place.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::JobId;
+use crate::ids::{JobId, TeamId};
 use crate::model::Objective;
 use crate::placement::left::{GUESSED_MS, Left};
 use crate::policy::Aim;
@@ -16,6 +16,8 @@ pub(in crate::placement) struct Known {
     /// How many jobs stand in it.
     pub(in crate::placement) count: usize,
     pub(in crate::placement) width: u8,
+    /// The team of its jobs.
+    pub(in crate::placement) team: TeamId,
     /// What its jobs choose hardware by.
     pub(in crate::placement) objective: Objective,
     /// Its jobs do not pay every price.
@@ -64,6 +66,16 @@ pub(in crate::placement) const fn ordered(number: f64) -> u64 {
     }
 }
 
+/// The number that was made into one by [`ordered`].
+pub(in crate::placement) const fn number(ordered: u64) -> f64 {
+    let bits = if ordered >> 63 == 1 {
+        ordered & !(1 << 63)
+    } else {
+        !ordered
+    };
+    f64::from_bits(bits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +93,6 @@ mod tests {
             f64::INFINITY,
         ];
         assert!(numbers.is_sorted_by(|a, b| ordered(*a) < ordered(*b)));
+        assert_eq!(numbers.map(|x| number(ordered(x))), numbers);
     }
 }

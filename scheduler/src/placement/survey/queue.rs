@@ -14,7 +14,7 @@ use super::classes::{Classes, Group};
 use super::due::{Due, LinePlace};
 use super::line::{Known, ordered, turn_at};
 use super::portion::Round;
-use crate::ids::JobId;
+use crate::ids::{JobId, TeamId};
 use crate::model::Job;
 use crate::placement::feasible::Needs;
 use crate::placement::left::Left;
@@ -41,7 +41,7 @@ pub(in crate::placement) struct Queue {
     buckets: Vec<Bucket>,
     /// Numbers of buckets that have no line any more.
     unused_buckets: Vec<u32>,
-    by_needs: BTreeMap<u128, u32>,
+    by_needs: BTreeMap<(u128, TeamId), u32>,
     /// The buckets whose jobs may run in a place.
     at: BTreeMap<PlaceId, BTreeSet<u32>>,
     /// By bucket and model: lines by their turn there, then by the queue.
@@ -57,7 +57,7 @@ pub(in crate::placement) struct Queue {
 /// The jobs of a line in the order of the queue.
 type Jobs = BTreeSet<(i64, JobId)>;
 
-/// Lines with the same needs.
+/// Lines of one team with the same needs.
 #[derive(Default)]
 struct Bucket {
     /// Where they may run, busy or not.
@@ -65,6 +65,7 @@ struct Bucket {
     lines: BTreeSet<LineId>,
     /// The needs, as their hash.
     needs: u128,
+    team: TeamId,
     width: u8,
 }
 
@@ -222,6 +223,7 @@ impl Queue {
             head,
             count: jobs.len(),
             width: job.spec.gpu_count,
+            team: job.spec.terms.team,
             objective: job.spec.objective,
             is_capped: job.spec.max_price_per_hour.is_some() || job.spec.max_cost.is_some(),
             priority: job.spec.priority,
@@ -263,7 +265,7 @@ impl Queue {
         bucket.lines.remove(&id);
         if bucket.lines.is_empty() {
             let bucket = std::mem::take(bucket);
-            self.by_needs.remove(&bucket.needs);
+            self.by_needs.remove(&(bucket.needs, bucket.team));
             for place in bucket.places {
                 if let Some(buckets) = self.at.get_mut(&place) {
                     buckets.remove(&known.bucket);
@@ -305,11 +307,11 @@ impl Queue {
         turns.collect()
     }
 
-    /// The bucket of a job's needs.
+    /// The bucket of a job's needs and team.
     fn bucket_of(&mut self, scene: Scene<'_>, pool: &Pool, job: &Job) -> u32 {
         let needs = Needs::of(job);
-        let hash = needs.hash();
-        if let Some(bucket) = self.by_needs.get(&hash) {
+        let (hash, team) = (needs.hash(), job.spec.terms.team);
+        if let Some(bucket) = self.by_needs.get(&(hash, team)) {
             return *bucket;
         }
         let bucket = self
@@ -322,6 +324,7 @@ impl Queue {
         }
         let known = Bucket {
             needs: hash,
+            team,
             width: job.spec.gpu_count,
             places,
             lines: BTreeSet::new(),
@@ -331,7 +334,7 @@ impl Queue {
         } else {
             self.buckets[bucket as usize] = known;
         }
-        self.by_needs.insert(hash, bucket);
+        self.by_needs.insert((hash, team), bucket);
         bucket
     }
 
@@ -351,6 +354,11 @@ impl Queue {
     /// How many GPUs each job of a bucket takes.
     pub(in crate::placement) fn width_of(&self, bucket: u32) -> u8 {
         self.buckets[bucket as usize].width
+    }
+
+    /// The team of the jobs of a bucket.
+    pub(in crate::placement) fn team_of(&self, bucket: u32) -> TeamId {
+        self.buckets[bucket as usize].team
     }
 
     /// Where the lines of a bucket may run, busy or not.
