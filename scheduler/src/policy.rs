@@ -121,6 +121,12 @@ impl Aim {
         }
     }
 
+    /// Whether it deals out time, so that everybody has a turn after a while.
+    #[must_use]
+    pub const fn is_fair(self) -> bool {
+        matches!(self, Self::Fair | Self::FairBlind)
+    }
+
     /// Whether it looks at how fast a job is on which hardware.
     #[must_use]
     pub const fn knows_hardware(self) -> bool {

@@ -11,6 +11,7 @@ mod limits;
 mod outlook;
 mod planner;
 mod portions;
+mod priced;
 mod properties;
 mod script;
 mod scripts;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Look;
 use crate::ids::JobId;
+use crate::model::limits::QUEUE_AGE_MAX_MS;
 use crate::model::{Attempt, Job};
 use crate::placement::feasible::Purse;
 use crate::placement::left::{Left, lost_ms};
@@ -17,6 +18,9 @@ pub(super) const LINE_LOOKED_AT: usize = 4_096;
 
 /// GPUs are kept for a job that was passed for so many times what it takes at least.
 const PASSED_FOR: f64 = 2.0;
+
+/// A job that has been there for so long is not passed by what is worth more: half of what any job may wait in all.
+const OLD_MS: u64 = QUEUE_AGE_MAX_MS / 2;
 
 /// A job that is wanted by a time has to start so many times what nine in ten such runs take at most before it.
 const START_BEFORE: f64 = 1.1;
@@ -155,8 +159,15 @@ impl<'a> Look<'a> {
         match due_ms(job, left) {
             LOST_MS => true,
             due_ms if self.policy.preemption != Preemption::Priced => self.now_ms >= due_ms,
-            _ => self.must_start(job, left),
+            _ => self.is_old(job) || self.must_start(job, left),
         }
+    }
+
+    /// Whether a job has been there for so long that it has its turn and keeps what it gets, although running jobs yield to
+    /// what is worth more and it is never worth enough.
+    fn is_old(&self, job: &Job) -> bool {
+        let since_ms = job.submitted_ms.max(job.not_before_ms);
+        !self.policy.aim.is_fair() && self.now_ms.saturating_sub(since_ms) >= OLD_MS
     }
 
     /// Whether a job has to start now to be done when its owner wants it.
@@ -238,7 +249,7 @@ impl<'a> Look<'a> {
             .saturating_sub(job.standing.preemptions);
         let left_ms = left.map_or(0.0, |left| left.p50_ms);
         let ran_ms = self.now_ms.saturating_sub(attempt.placed_ms) as f64;
-        times > 0 && ran_ms >= left_ms / f64::from(times) * PEACE
+        times > 0 && !self.is_old(job) && ran_ms >= left_ms / f64::from(times) * PEACE
     }
 
     /// Something about each model that a job can run on, and the least price of its GPUs there.
