@@ -26,6 +26,9 @@ const HALF_LIFE: f64 = 200.0;
 /// An earlier attempt's steps count as so many at most: another host, though of the same kind.
 const CARRIED: f64 = 20.0;
 
+/// So many steps tell how fast an attempt is: more than an earlier one may count for.
+const TELLING: f64 = 50.0;
+
 /// What runs longer than expected is taken to need this part of the expectation still.
 const OVERDUE: f64 = 0.05;
 
@@ -164,6 +167,14 @@ impl Pace {
         if heard.doing != before.doing {
             self.open_ms = 0;
         }
+    }
+
+    /// What a step takes by what was expected of it, once that can be told.
+    #[must_use]
+    pub fn longer(&self, expected: &Course) -> Option<f64> {
+        let expected = expected.step_ms.filter(|ms| ms.p50 > 0)?;
+        let is_known = self.step.count >= TELLING && self.step.ms > 0.0;
+        is_known.then(|| self.step.ms / self.step.count / expected.p50 as f64)
     }
 
     /// What is left from now on; `None` while neither an expectation nor the attempt itself says how long a step takes,

@@ -35,6 +35,7 @@ pub mod accounts;
 pub mod codec;
 pub mod command;
 pub mod course;
+pub mod drift;
 pub mod effect;
 pub mod forward;
 pub mod ids;

@@ -104,6 +104,7 @@ impl Leader {
         let running = self.replicated.read(|state| view::running(state, epoch))?;
         let ran_ms = self.proposer.now_ms().saturating_sub(running.since_ms);
         Some(Begun {
+            worker: running.worker,
             hardware: running.hardware,
             course: self.ports.forecast.course(&running.spec, running.hardware),
             at_ms: now_ms.saturating_sub(ran_ms),

@@ -1,11 +1,13 @@
 //! What attempts say about themselves while they run: in the leader's memory only, bounded, and gone with it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use stepcast_records::{Hardware, Quantiles};
 use stepcast_scheduler::course::{Course, Doing, Heard, Pace};
-use stepcast_scheduler::ids::{Epoch, JobId};
+use stepcast_scheduler::drift::{AS_EXPECTED, Drifts};
+use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
 
 use crate::session::{Phase, Progress};
 
@@ -41,6 +43,9 @@ pub struct Live {
 #[derive(Debug, Default)]
 pub(crate) struct LiveBoard {
     attempts: Mutex<BTreeMap<Epoch, Entry>>,
+    drifts: Mutex<Drifts>,
+    /// The workers that take longer or less than others of their kind.
+    slow: Mutex<Arc<BTreeMap<WorkerId, u32>>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,7 @@ struct Entry {
 /// What an attempt's time is told from.
 #[derive(Debug)]
 struct Timing {
+    worker: WorkerId,
     hardware: Hardware,
     course: Option<Course>,
     pace: Pace,
@@ -62,6 +68,8 @@ struct Timing {
 /// What is known of an attempt when it is first heard of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Begun {
+    /// The worker that it runs on.
+    pub(crate) worker: WorkerId,
     /// Where it runs.
     pub(crate) hardware: Hardware,
     /// What was expected of its job there.
@@ -98,6 +106,7 @@ impl LiveBoard {
         }
         self.with(job, epoch, |entry| {
             entry.timing = Some(Timing {
+                worker: begun.worker,
                 hardware: begun.hardware,
                 course: begun.course,
                 pace,
@@ -113,12 +122,46 @@ impl LiveBoard {
         progress: Progress,
         now_ms: u64,
     ) -> Option<Quantiles> {
-        self.with(job, epoch, |entry| {
+        let mut shown = None;
+        let left = self.with(job, epoch, |entry| {
             entry.progress = Some(progress);
             let timing = entry.timing.as_mut()?;
             timing.pace.hear(heard(&progress), now_ms);
+            let longer = timing
+                .course
+                .as_ref()
+                .and_then(|course| timing.pace.longer(course));
+            shown = longer.map(|longer| (timing.worker, timing.hardware.gpu, longer));
             timing.left(now_ms)
-        })
+        });
+        if let Some((worker, gpu, longer)) = shown {
+            let drift = {
+                let mut drifts = self.drifts.lock();
+                drifts.hear(worker, gpu, epoch, longer);
+                drifts.of(worker)
+            };
+            self.drifts_by(worker, drift);
+        }
+        left
+    }
+
+    /// The workers that take longer or less than others of their kind, as [`Drifts::of`] says.
+    pub(crate) fn drifting(&self) -> Arc<BTreeMap<WorkerId, u32>> {
+        Arc::clone(&self.slow.lock())
+    }
+
+    fn drifts_by(&self, worker: WorkerId, drift: u32) {
+        let mut slow = self.slow.lock();
+        let known = slow.get(&worker).copied().unwrap_or(AS_EXPECTED);
+        if known == drift {
+            return;
+        }
+        let slow = Arc::make_mut(&mut slow);
+        if drift == AS_EXPECTED {
+            slow.remove(&worker);
+        } else {
+            slow.insert(worker, drift);
+        }
     }
 
     /// How long an attempt of a job still takes.
@@ -173,6 +216,8 @@ impl LiveBoard {
     /// Forgets everything: another node leads.
     pub(crate) fn clear(&self) {
         self.attempts.lock().clear();
+        *self.drifts.lock() = Drifts::default();
+        *self.slow.lock() = Arc::default();
     }
 
     fn with<T>(&self, job: JobId, epoch: Epoch, change: impl FnOnce(&mut Entry) -> T) -> T {
@@ -260,6 +305,7 @@ mod tests {
         let board = LiveBoard::default();
         let hardware: Hardware = "h100".parse().unwrap();
         let begun = |at_ms, step| Begun {
+            worker: WorkerId(1),
             hardware,
             course: None,
             at_ms,
@@ -298,6 +344,46 @@ mod tests {
         }
         let p50 = again.unwrap().p50;
         assert!((700_000..=800_000).contains(&p50), "slower here: {p50}");
+    }
+
+    #[test]
+    fn a_worker_whose_attempts_take_longer_than_those_of_others_is_told_as_slow() {
+        let board = LiveBoard::default();
+        let ms = Quantiles {
+            p10: 450,
+            p50: 500,
+            p90: 550,
+        };
+        let course = Course {
+            step_ms: Some(ms),
+            steps: 1_000,
+            ..Course::default()
+        };
+        let slow = WorkerId(3);
+        for epoch in 1..=60 {
+            let worker = WorkerId(epoch % 4);
+            let begun = Begun {
+                worker,
+                hardware: "h100".parse().unwrap(),
+                course: Some(course),
+                at_ms: 0,
+                step: 0,
+            };
+            board.begin(JobId(epoch), Epoch(epoch), begun);
+            let step_ms = if worker == slow { 750 } else { 500 };
+            for step in 1..=80 {
+                board.progress(JobId(epoch), Epoch(epoch), training(step), step * step_ms);
+            }
+        }
+        let drifting = board.drifting();
+        assert!(drifting[&slow] > 1_150, "{drifting:?}");
+        assert!(
+            drifting
+                .iter()
+                .all(|(worker, drift)| *worker == slow || *drift < AS_EXPECTED)
+        );
+        board.clear();
+        assert!(board.drifting().is_empty(), "another node leads");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What plans go by: forecasts from outside, and of attempts that run what their own steps have shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use super::live::LiveBoard;
 pub struct Measured {
     forecast: Arc<dyn ForecastSource + Send + Sync>,
     live: Arc<LiveBoard>,
+    /// Workers that take longer or less than others of their kind.
+    drifting: Arc<BTreeMap<WorkerId, u32>>,
     /// The moment by the leader's clock, and by stamp.
     now_ms: u64,
     stamp_ms: u64,
@@ -31,6 +34,7 @@ impl Measured {
     ) -> Self {
         Self {
             forecast,
+            drifting: live.drifting(),
             live,
             now_ms: millis(now),
             stamp_ms,
@@ -64,7 +68,8 @@ impl ForecastSource for Measured {
     }
 
     fn drift(&self, worker: WorkerId) -> u32 {
-        self.forecast.drift(worker)
+        let known = self.drifting.get(&worker).copied();
+        known.unwrap_or_else(|| self.forecast.drift(worker))
     }
 }
 

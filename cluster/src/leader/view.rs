@@ -33,6 +33,7 @@ pub(crate) enum Wanted {
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
     pub(crate) spec: JobSpec,
+    pub(crate) worker: WorkerId,
     pub(crate) hardware: Hardware,
     /// When its trainer began, by stamp.
     pub(crate) since_ms: u64,
@@ -73,6 +74,7 @@ pub(crate) fn running(state: &State, epoch: Epoch) -> Option<Running> {
     let count = u8::try_from(attempt.gpus.len()).ok()?;
     Some(Running {
         spec: job.spec.clone(),
+        worker: attempt.worker,
         hardware: Hardware::new(attempt.gpu, count)?,
         since_ms: attempt.started_ms.unwrap_or(attempt.placed_ms),
         step: job.checkpoint_step(),

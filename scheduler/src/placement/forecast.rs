@@ -4,6 +4,7 @@ use stepcast_records::{Hardware, UsdMicros, units};
 
 use crate::command::PlacementNote;
 use crate::course::Course;
+use crate::drift::AS_EXPECTED;
 use crate::ids::WorkerId;
 use crate::model::{Attempt, Job, JobSpec};
 
@@ -30,10 +31,10 @@ pub trait ForecastSource {
         None
     }
 
-    /// How long a worker takes for what its hardware is expected to take 1000 for.
+    /// How long a worker takes for what others with the same hardware take [`AS_EXPECTED`] for.
     fn drift(&self, worker: WorkerId) -> u32 {
         let _ = worker;
-        1_000
+        AS_EXPECTED
     }
 }
 

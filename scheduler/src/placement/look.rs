@@ -26,10 +26,10 @@ use super::plan::Plan;
 use super::pool::{Gpus, PlaceId, Pool, Slot, of_model, positions};
 use super::reason::Reason;
 use super::shares::Shares;
-use super::survey::{Crowd, Scene, Survey};
+use super::survey::{Crowd, Scene, Survey, ordered};
 use crate::command::{Placement, PlacementNote, Preemption};
 use crate::ids::{JobId, WorkerId};
-use crate::model::{Job, Worker};
+use crate::model::{Job, Objective, Worker};
 use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
 use entry::{Entry, Runs};
@@ -47,6 +47,14 @@ pub const KEPT_MAX: usize = 32;
 /// Workers of one kind that are looked at for one job although their GPUs should be free by now or it may not have them:
 /// those that are or should be free for longest.
 const PASSED_LOOKED_AT: usize = 256;
+
+/// Workers of one kind that are looked at for one job behind one that it could have, since they may be as much faster than
+/// others of their model as they are dearer.
+const DEARER_LOOKED_AT: usize = 32;
+
+/// How good a worker is for a job: GPUs that others have to yield, what it is to the job's owner, its price, how much of it
+/// is free, and which it is; the least is best.
+type Rank = (u32, u64, u64, u32, WorkerId);
 
 /// One look.
 pub(super) struct Look<'a> {
@@ -172,18 +180,33 @@ impl<'a> Look<'a> {
         self.plan.placements.len() >= self.max || !self.pool.has_room()
     }
 
+    /// What a worker is to a job's owner beside others of its model: what it costs, how long it takes, or both; the least
+    /// is best.
+    fn worth(&self, job: &Job, slot: &Slot) -> f64 {
+        /// Nobody knows what it costs: more than whatever has a price.
+        const UNPRICED: f64 = 1e18;
+        let price = slot.price.map_or(UNPRICED, |price| price.max(1) as f64);
+        let longer = f64::from(self.forecast.drift(slot.id));
+        match job.spec.objective {
+            Objective::Fastest => longer,
+            Objective::Cheapest => longer * price,
+            Objective::Balanced => longer * price.sqrt(),
+        }
+    }
+
     /// The best place on one model, free or to be freed, if there is any.
     fn choose(&mut self, job: &'a Job, model: GpuModel, left: &Left) -> Option<Choice> {
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
         let may_yield = self.policy.preemption == Yielding::Priced;
-        let mut best: Option<((u32, u64, u32, WorkerId), Choice)> = None;
+        let mut best: Option<(Rank, Choice)> = None;
         for place in places.iter() {
             let place = &self.pool.places[*place as usize];
             if place.model != model {
                 continue;
             }
+            let mut passed = 0;
             for position in place.rooms() {
                 let slot = &self.pool.slots[position];
                 let obtainable = slot.obtainable(place.gpus);
@@ -194,10 +217,13 @@ impl<'a> Look<'a> {
                 let missing = u32::from(count).saturating_sub(free.count_ones());
                 // Of equals the fullest worker, so that large jobs find an empty one.
                 let price = slot.price.unwrap_or(u64::MAX);
-                let rank = (missing, price, free.count_ones(), slot.id);
+                let worth = ordered(self.worth(job, slot));
+                let rank = (missing, worth, price, free.count_ones(), slot.id);
                 if best.as_ref().is_some_and(|(known, _)| *known <= rank) {
-                    // They come in this order, unless some of what they have must be yielded first.
-                    if may_yield {
+                    // They come by price, and the dearer ones are better only if they are as much faster, or if some of
+                    // what others have must be yielded first.
+                    passed += 1;
+                    if may_yield || passed <= DEARER_LOOKED_AT {
                         continue;
                     }
                     break;

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod drawn;
+mod drifting;
 mod golden;
 mod golden_3;
 mod golden_credentials;
