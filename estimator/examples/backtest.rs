@@ -53,8 +53,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn line(report: &Report) -> String {
     let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.3}"));
     let score = &report.score;
+    let once = &report.once_each;
     format!(
-        "used {} median {} p75 {} p90 {} inside {} below p90 {} | group median {} rating {}",
+        "used {} median {} p75 {} p90 {} inside {} below p90 {} | group median {} rating {} | once each: used {} \
+         median {} p75 {} p90 {} inside {} below p90 {} group median {}",
         report.used,
         shown(score.median_ape),
         shown(score.p75_ape),
@@ -63,5 +65,12 @@ fn line(report: &Report) -> String {
         shown(score.below_p90),
         shown(report.baselines.group_median.median_ape),
         shown(report.baselines.flops_ratio.median_ape),
+        once.used,
+        shown(once.score.median_ape),
+        shown(once.score.p75_ape),
+        shown(once.score.p90_ape),
+        shown(once.score.inside_p10_p90),
+        shown(once.score.below_p90),
+        shown(once.group_median.median_ape),
     )
 }

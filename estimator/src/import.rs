@@ -162,12 +162,16 @@ impl Estimator {
     }
 }
 
-/// The rows of a file with the tables' own columns, how many lines it has, and why others are none.
+/// The rows of a file with the tables' own columns, each with its place from 1, how many lines it has, and why others
+/// are none.
 ///
 /// # Errors
 /// As [`Estimator::import`], the store apart.
-pub(crate) fn rows(file: &[u8]) -> Result<(Vec<Row>, usize, Reasons), Error> {
-    let read = read(Mapping::Records, file)?;
+pub(crate) fn rows(file: &[u8]) -> Result<(Vec<Placed>, usize, Reasons), Error> {
+    let read = each_line(file, |columns| {
+        let door = records::door(columns)?;
+        Ok(move |line: &Line<'_>| Ok((door(line)?, line.place)))
+    })?;
     Ok((read.rows, read.lines, read.refused.reasons))
 }
 
@@ -195,6 +199,8 @@ pub(crate) struct Read<T = Row> {
 
 /// Why one line is not taken: the reason, and the cell.
 type Refused = (&'static str, String);
+/// A row, and which of the file's rows it is, from 1.
+pub(crate) type Placed = (Row, usize);
 /// Why lines are not taken, with how many.
 pub(crate) type Reasons = BTreeMap<&'static str, usize>;
 /// How a line becomes a row.
@@ -262,6 +268,7 @@ where
                 to_row(&Line {
                     columns: &columns,
                     cells: &cells,
+                    place: read.lines,
                 })
             }
             Ok(_) => Err((
@@ -327,6 +334,8 @@ impl Columns {
 struct Line<'a> {
     columns: &'a Columns,
     cells: &'a csv::StringRecord,
+    /// How many lines of the file are read with it, without header and comments.
+    place: usize,
 }
 
 impl Line<'_> {

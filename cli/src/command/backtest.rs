@@ -32,6 +32,9 @@ pub(crate) struct Backtest {
     /// Learn from the files alone, without the figures that come with Stepcast
     #[arg(long)]
     no_shipped: bool,
+    /// Write what was said of each row to this file, as comma separated values
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
 }
 
 fn formats() -> impl TypedValueParser<Value = Format> {
@@ -55,6 +58,9 @@ impl Backtest {
         let report = tokio::task::spawn_blocking(work).await;
         let report = report.map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         let report = report.map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+        if let Some(file) = &self.rows {
+            write_rows(&report, file)?;
+        }
         show(&context.output, &report)
     }
 }
@@ -69,6 +75,20 @@ fn read(file: &Path) -> Result<String, Failure> {
         return Err(wrong(Exit::Refused, most));
     }
     std::fs::read_to_string(file).map_err(|error| wrong(Exit::Refused, error.to_string()))
+}
+
+fn write_rows(report: &Report, file: &Path) -> Result<(), Failure> {
+    let refused = |why: String| {
+        Failure::new(
+            Exit::Refused,
+            format!("{} cannot be written", file.display()),
+        )
+        .detail(why)
+    };
+    let rows = report
+        .rows_csv()
+        .map_err(|error| refused(error.to_string()))?;
+    std::fs::write(file, rows).map_err(|error| refused(error.to_string()))
 }
 
 fn show(output: &Output, report: &Report) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
 //! The backtest: how far estimates are off, on measurements that nothing was learnt from.
 
+mod answer;
 mod case;
 mod mlperf;
 mod names;
+mod once;
 mod score;
 mod sdnext;
 mod splits;
@@ -18,7 +20,9 @@ use serde::Serialize;
 
 use super::model::Model;
 use crate::error::Error;
+pub use answer::Answer;
 use case::Case;
+pub use once::Once;
 pub use score::{Baselines, Score};
 pub use splits::{folds, other_hardware};
 
@@ -55,8 +59,11 @@ pub struct Report {
     pub by_basis: BTreeMap<String, usize>,
     /// The errors of simpler ways.
     pub baselines: Baselines,
+    /// The errors where each person and configuration counts once.
+    pub once_each: Once,
+    /// The answer to each row that was estimated.
     #[serde(skip)]
-    answers: Vec<([f64; 3], f64)>,
+    pub answers: Vec<Answer>,
 }
 
 /// The rows of one file: those that can be used, and why the others cannot.
@@ -126,47 +133,44 @@ fn trial(known: &[Case], asked: Reading) -> Result<Report, Error> {
     let observations = case::observations(known);
     let model = Model::learn(&observations)
         .ok_or_else(|| Error::Config("there is nothing to learn from".into()))?;
-    let mut by_basis = BTreeMap::new();
-    let mut answers = Vec::with_capacity(asked.cases.len());
-    for case in &asked.cases {
-        let answer = model.predict(&case.point);
-        *by_basis
-            .entry(answer.novelty.basis().text().to_owned())
-            .or_default() += 1;
-        answers.push((answer.ms, case.ms));
-    }
-    Ok(Report {
-        rows: asked.rows,
-        used: asked.cases.len(),
-        skipped: asked.skipped,
-        trained: known.len(),
-        score: Score::of(&answers),
-        by_basis,
-        baselines: Baselines::of(known, &asked.cases),
-        answers,
-    })
+    let answers = answer::answers(&model, known, &asked.cases);
+    Ok(Report::of(answers, asked.rows, asked.skipped, known.len()))
 }
 
 impl Report {
-    /// One report of several: all answers judged together.
-    fn together(parts: Vec<Self>) -> Self {
-        let baselines = Baselines::together(parts.iter().map(|part| &part.baselines));
-        let answers: Vec<([f64; 3], f64)> =
-            parts.iter().flat_map(|part| part.answers.clone()).collect();
+    fn of(
+        answers: Vec<Answer>,
+        rows: usize,
+        skipped: BTreeMap<String, usize>,
+        trained: usize,
+    ) -> Self {
         let mut by_basis = BTreeMap::new();
-        for (basis, count) in parts.iter().flat_map(|part| &part.by_basis) {
-            *by_basis.entry(basis.clone()).or_default() += count;
+        for answer in &answers {
+            *by_basis.entry(answer.basis.text().to_owned()).or_default() += 1;
         }
+        let judged: Vec<([f64; 3], f64)> = answers
+            .iter()
+            .map(|answer| (answer.ms, answer.measured_ms))
+            .collect();
         Self {
-            rows: answers.len(),
+            rows,
             used: answers.len(),
-            skipped: BTreeMap::new(),
-            trained: parts.iter().map(|part| part.trained).max().unwrap_or(0),
-            score: Score::of(&answers),
+            skipped,
+            trained,
+            score: Score::of(&judged),
             by_basis,
-            baselines,
+            baselines: Baselines::of(&answers),
+            once_each: Once::of(&answers),
             answers,
         }
+    }
+
+    /// The answers as comma separated values with a header; `docs/backtest.md` lists the columns.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when they cannot be written.
+    pub fn rows_csv(&self) -> Result<String, Error> {
+        answer::csv(&self.answers)
     }
 }
 
@@ -185,8 +189,12 @@ impl Reading {
             let line =
                 line.map_err(|error| Error::Config(format!("line {}: {error}", place + 2)))?;
             reading.rows += 1;
+            let before = reading.cases.len();
             if let Err(reason) = take(&line, &mut reading) {
                 *reading.skipped.entry(reason.to_owned()).or_default() += 1;
+            }
+            for case in &mut reading.cases[before..] {
+                case.row = place + 1;
             }
         }
         Ok(reading)

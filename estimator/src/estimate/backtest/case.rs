@@ -26,6 +26,8 @@ pub(super) struct Case {
     pub(super) unit: String,
     pub(super) recipe: String,
     pub(super) gpu: String,
+    /// Its place in the file, from 1.
+    pub(super) row: usize,
 }
 
 /// What a row of any of the formats says.
@@ -84,6 +86,7 @@ impl Said<'_> {
             unit,
             recipe: self.recipe.to_owned(),
             gpu: slug,
+            row: 0,
         }
     }
 
@@ -148,6 +151,11 @@ pub(super) fn observations(cases: &[Case]) -> Vec<Observation> {
 }
 
 impl Case {
+    /// The narrowest group that it belongs to.
+    pub(super) fn narrowest(&self) -> &str {
+        self.groups.first().map_or("", String::as_str)
+    }
+
     /// Makes a measured whole the time of one of so many parts.
     pub(super) fn share(&mut self, parts: f64) {
         self.ms /= parts;

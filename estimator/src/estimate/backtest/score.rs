@@ -1,10 +1,8 @@
 //! How far answers are off, and the same for simpler ways.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
-use super::case::Case;
+use super::answer::Answer;
 
 /// Errors as fractions of the truth. `None` where there was nothing to judge.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -24,18 +22,16 @@ pub struct Score {
 }
 
 /// Simpler ways to the same answers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Baselines {
     /// The median of the nearest group that was measured.
     pub group_median: Score,
     /// The middle of measured over rated time, times the rated time.
     pub flops_ratio: Score,
-    #[serde(skip)]
-    answers: [Vec<(f64, f64)>; 2],
 }
 
 impl Score {
-    /// Of p10, p50 and p90 beside the truth, in milliseconds.
+    /// Of p10, p50 and p90 beside the truth.
     pub(super) fn of(answers: &[([f64; 3], f64)]) -> Self {
         let middles: Vec<(f64, f64)> = answers
             .iter()
@@ -73,7 +69,7 @@ impl Score {
     }
 
     /// Of middles beside the truth.
-    fn of_middles(answers: &[(f64, f64)]) -> Self {
+    pub(super) fn of_middles(answers: &[(f64, f64)]) -> Self {
         let mut errors: Vec<f64> = answers
             .iter()
             .map(|(answer, truth)| (answer - truth).abs() / truth)
@@ -91,53 +87,22 @@ impl Score {
 }
 
 impl Baselines {
-    pub(super) fn of(known: &[Case], asked: &[Case]) -> Self {
-        let mut groups: HashMap<&str, Vec<f64>> = HashMap::new();
-        let mut ratios = Vec::new();
-        for case in known {
-            for group in &case.groups {
-                groups.entry(group).or_default().push(case.ms);
-            }
-            ratios.push(case.ms / case.rated_ms);
-        }
-        ratios.sort_by(f64::total_cmp);
-        for times in groups.values_mut() {
-            times.sort_by(f64::total_cmp);
-        }
-        let ratio = quantile(&ratios, 0.5).unwrap_or(1.0);
-        let by_group = asked.iter().filter_map(|case| {
-            let times = case
-                .groups
-                .iter()
-                .find_map(|group| groups.get(group.as_str()))?;
-            Some((quantile(times, 0.5)?, case.ms))
-        });
-        let by_rating = asked.iter().map(|case| (case.rated_ms * ratio, case.ms));
-        Self::judged([by_group.collect(), by_rating.collect()])
-    }
-
-    /// Those of several tests together.
-    pub(super) fn together<'a>(parts: impl Iterator<Item = &'a Self>) -> Self {
-        let mut answers = [Vec::new(), Vec::new()];
-        for part in parts {
-            for (all, some) in answers.iter_mut().zip(&part.answers) {
-                all.extend(some);
-            }
-        }
-        Self::judged(answers)
-    }
-
-    fn judged(answers: [Vec<(f64, f64)>; 2]) -> Self {
+    pub(super) fn of(answers: &[Answer]) -> Self {
+        let by_group = answers
+            .iter()
+            .filter_map(|answer| Some((answer.group_median_ms?, answer.measured_ms)));
+        let by_rating = answers
+            .iter()
+            .map(|answer| (answer.flops_ratio_ms, answer.measured_ms));
         Self {
-            group_median: Score::of_middles(&answers[0]),
-            flops_ratio: Score::of_middles(&answers[1]),
-            answers,
+            group_median: Score::of_middles(&by_group.collect::<Vec<_>>()),
+            flops_ratio: Score::of_middles(&by_rating.collect::<Vec<_>>()),
         }
     }
 }
 
 /// The value that this share of a sorted list does not exceed, between neighbours.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * sorted.len().checked_sub(1)? as f64;
     let (below, above) = (
         sorted[place.floor() as usize],

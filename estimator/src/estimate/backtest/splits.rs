@@ -21,7 +21,8 @@ pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Repo
         let out: BTreeSet<&str> = units.iter().copied().skip(fold).step_by(folds).collect();
         out
     });
-    let mut reports = Vec::new();
+    let mut answers = Vec::with_capacity(whole.cases.len());
+    let mut trained = 0;
     for out in parts {
         let (asked, known): (Vec<_>, Vec<_>) = whole
             .cases
@@ -33,12 +34,12 @@ pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Repo
             cases: asked,
             skipped: Default::default(),
         };
-        reports.push(trial(&known, reading)?);
+        let report = trial(&known, reading)?;
+        trained = trained.max(report.trained);
+        answers.extend(report.answers);
     }
-    let mut report = Report::together(reports);
-    report.rows = whole.rows;
-    report.skipped = whole.skipped;
-    Ok(report)
+    answers.sort_by_key(|answer| answer.row);
+    Ok(Report::of(answers, whole.rows, whole.skipped, trained))
 }
 
 /// Learns from one hardware and, of another, only a few recipes; estimates the rest of the other. Once for each seed.

@@ -14,7 +14,13 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
     let refused = refused.into_iter();
     Ok(Reading {
         rows: lines,
-        cases: rows.iter().map(case).collect(),
+        cases: rows
+            .iter()
+            .map(|(row, place)| Case {
+                row: *place,
+                ..case(row)
+            })
+            .collect(),
         skipped: refused
             .map(|(why, count)| (why.to_owned(), count))
             .collect(),
@@ -49,5 +55,6 @@ fn case(row: &Row) -> Case {
         unit: format!("{key:?}"),
         recipe: recipe.clone(),
         gpu: key.hardware().gpu.slug().to_owned(),
+        row: 0,
     }
 }

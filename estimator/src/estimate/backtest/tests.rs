@@ -120,3 +120,85 @@ fn images_and_records_are_read_too() {
     let report = backtest(&[], &records, Format::Records, true).expect("report");
     assert_eq!((report.used, report.rows), (1, 1));
 }
+
+#[test]
+fn every_row_has_its_answer() {
+    let mut test = STEP_TIMES.to_owned();
+    test += &step("flux.a", "H100 80GB", 2, "1800", "oom", "A");
+    test += &step("flux.a", "H100 80GB", 2, "1800", "ok", "A");
+    test += "# a remark\n";
+    test += &step("sana.d", "L40S 48GB", 3, "6000", "ok", "A");
+    let report = backtest(&[steps()], &test, Format::StepTimes, false).expect("report");
+    let rows: Vec<usize> = report.answers.iter().map(|answer| answer.row).collect();
+    assert_eq!(rows, [2, 3]);
+    let text = report.rows_csv().expect("rows");
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let lines: Vec<BTreeMap<String, String>> =
+        reader.deserialize().collect::<Result<_, _>>().expect("CSV");
+    assert_eq!(lines.len(), 2);
+    for (line, answer) in lines.iter().zip(&report.answers) {
+        let number = |name: &str| line[name].parse::<f64>().expect("a number");
+        assert_eq!(number("row"), answer.row as f64);
+        assert_eq!(number("measured_ms"), answer.measured_ms);
+        for (name, ms) in ["p10_ms", "p50_ms", "p90_ms"].into_iter().zip(answer.ms) {
+            assert!((number(name) - ms).abs() < 1e-3, "{name}");
+        }
+        assert_eq!(line["basis"], answer.basis.text());
+    }
+    // The group of the first was measured at this batch, so its median is the truth.
+    assert_eq!(lines[0]["group_median_ms"], "1800.000");
+}
+
+#[test]
+fn records_count_their_rows_too() {
+    let line = "flux.dev/lora,h100,1.0,4,1,bf16,int8,900,120\n";
+    let bad = "flux.dev/lora,h100,1.0,4,1,bf16,int8,never,120\n";
+    let records = format!(
+        "{}\n{bad}# a remark\n{line}",
+        crate::import::TRAINING_HEADER
+    );
+    let report = backtest(&[], &records, Format::Records, true).expect("report");
+    let rows: Vec<usize> = report.answers.iter().map(|answer| answer.row).collect();
+    assert_eq!((report.rows, rows), (2, vec![2]));
+}
+
+#[test]
+fn a_person_counts_once_for_each_configuration() {
+    let header = "timestamp,submitter,backend,gpu,gpu_count,vram_gb,torch,precision,optimization,model_class,os,batch,\
+                  ms_per_image_20steps,status\n";
+    let image = |who: &str, batch: u32, ms: f64| {
+        format!(
+            "2023-05-01T00:00:00Z,{who},cuda,RTX 4090,1,24,2.0.1,fp16,sdp none,sd15,Linux,{batch},{ms},ok\n"
+        )
+    };
+    let mut train = header.to_owned();
+    // One person measured so often that the median of rows is theirs; the median of people is 500 ms.
+    for _ in 0..50 {
+        train += &image("often", 1, 1_000.0);
+    }
+    for (who, ms) in [("a", 500.0), ("b", 400.0), ("c", 500.0)] {
+        train += &image(who, 1, ms);
+    }
+    train += &image("a", 2, 450.0);
+    let mut test = header.to_owned();
+    for ms in [500.0, 625.0, 640.0] {
+        test += &image("new", 1, ms);
+    }
+    // One other alone has measured this.
+    test += &image("new", 2, 450.0);
+    let report = backtest(&[train], &test, Format::Sdnext, false).expect("report");
+    assert_eq!((report.used, report.once_each.used), (4, 1));
+    let error = report.once_each.group_median.median_ape.expect("one");
+    assert!((error - (625.0 / 500.0 - 1.0)).abs() < 1e-9, "{error}");
+    let middle = report.answers[1].ms[1];
+    let error = report.once_each.score.median_ape.expect("one");
+    assert!(
+        (error - (625.0 / middle - 1.0).abs()).abs() < 1e-9,
+        "{error}"
+    );
+    let baseline = report.baselines.group_median.median_ape.expect("rows");
+    assert!(
+        baseline > 0.5,
+        "of rows the median is that of one person: {baseline}"
+    );
+}
