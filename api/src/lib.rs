@@ -1,4 +1,5 @@
-//! The front door: the cluster, the records and the staging area, over gRPC and over HTTP with JSON on the same port.
+//! The front door: the cluster, the records and the staging area, over gRPC, Arrow Flight SQL and HTTP with JSON on
+//! the same port.
 //!
 //! [`serve`] answers on a listener until it is told to stop. What it needs is a running node's handle, the estimator and
 //! the [`StagingArea`], the last two of which also give the node its ports ([`EstimatedForecasts`], [`EstimatorSink`]).
@@ -13,6 +14,7 @@ mod context;
 mod convert;
 mod credentials;
 mod fit;
+mod flight;
 mod freshness;
 mod grpc;
 mod health;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_flight::flight_service_server::FlightServiceServer;
 use stepcast_cluster::Handle;
 use stepcast_estimator::Estimator;
 use stepcast_proto::v1;
@@ -30,6 +31,7 @@ use crate::auth::People;
 use crate::certificate;
 use crate::config::ApiConfig;
 use crate::context::{Context, Places};
+use crate::flight::Flight;
 use crate::grpc::{Accounts, Agent, Cluster, Estimates, Jobs, Records, Scheduling, Workers};
 use crate::listen::Incoming;
 use crate::oversize::Explained;
@@ -107,8 +109,8 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves until `shutdown` is done: every service of `stepcast.v1`, `grpc.health.v1` and reflection, and `/v1` over HTTP with
-/// JSON. Streams are told to
+/// Serves until `shutdown` is done: every service of `stepcast.v1`, Arrow Flight SQL, `grpc.health.v1` and reflection, and
+/// `/v1` over HTTP with JSON. Streams are told to
 /// end then, and other calls may finish for a few seconds.
 ///
 /// # Errors
@@ -216,6 +218,12 @@ async fn router(
     let records = RecordsServiceServer::new(Records(service::Records(context.clone())))
         .max_decoding_message_size(IMPORT_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
+    let flight = FlightServiceServer::new(Flight {
+        records: service::Records(context.clone()),
+        people: people.clone(),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES)
+    .max_encoding_message_size(ANSWER_BYTES);
     let workers = WorkersServiceServer::new(Workers(service::Workers(context.clone())))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
@@ -242,6 +250,7 @@ async fn router(
         .add_service(Admitted(Explained(jobs, handle()), people.clone()))
         .add_service(Admitted(Explained(estimates, handle()), people.clone()))
         .add_service(Admitted(Explained(records, handle()), people.clone()))
+        .add_service(Admitted(Explained(flight, handle()), people.clone()))
         .add_service(Admitted(Explained(workers, handle()), people.clone()))
         .add_service(Admitted(Explained(scheduling, handle()), people.clone()))
         .add_service(Admitted(Explained(accounts, handle()), people.clone()))
@@ -251,11 +260,12 @@ async fn router(
 }
 
 /// The services whose health is told one by one.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     <SchedulingServiceServer<Scheduling> as NamedService>::NAME,
     <JobsServiceServer<Jobs> as NamedService>::NAME,
     <EstimatesServiceServer<Estimates> as NamedService>::NAME,
     <RecordsServiceServer<Records> as NamedService>::NAME,
+    <FlightServiceServer<Flight> as NamedService>::NAME,
     <WorkersServiceServer<Workers> as NamedService>::NAME,
     <ClusterServiceServer<Cluster> as NamedService>::NAME,
     <AgentServiceServer<Agent> as NamedService>::NAME,

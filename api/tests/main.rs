@@ -4,6 +4,7 @@
 mod access;
 mod ahead;
 mod credentials;
+mod flight;
 mod http;
 mod probes;
 mod refusals;

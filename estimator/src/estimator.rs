@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use datafusion::arrow::datatypes::SchemaRef;
 use futures::future::join_all;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -221,6 +222,27 @@ impl Estimator {
     /// [`Error::Refused`] and [`Error::Query`] are for the person who wrote the statement, with a hint;
     /// [`Error::TimedOut`], [`Error::OutOfMemory`] and [`Error::Busy`] are the bounds.
     pub async fn sql(&self, statement: &str) -> Result<Answer, Error> {
+        let views = self.views().await?;
+        self.shared
+            .sql
+            .run(statement, &self.shared.prefixed, views)
+            .await
+    }
+
+    /// The columns that the answer to a statement would have. It is planned and does not run.
+    ///
+    /// # Errors
+    /// As [`Estimator::sql`].
+    pub async fn sql_columns(&self, statement: &str) -> Result<SchemaRef, Error> {
+        let views = self.views().await?;
+        self.shared
+            .sql
+            .columns(statement, &self.shared.prefixed, views)
+            .await
+    }
+
+    /// The tables as they were at the last look at the store.
+    async fn views(&self) -> Result<Vec<sql::View>, Error> {
         if !self.shared.tables.iter().all(|table| table.listing().seen) {
             // It may have come back since the last try; whether it has shows below.
             let _ = timeout(FIRST_LOOK_WAIT, self.refresh()).await;
@@ -234,12 +256,7 @@ impl Estimator {
             let unseen = || Error::unreachable("the tables have not been read since the start");
             listing.seen.then_some(view).ok_or_else(unseen)
         };
-        let views = self.shared.tables.iter().map(view);
-        let views = views.collect::<Result<_, Error>>()?;
-        self.shared
-            .sql
-            .run(statement, &self.shared.prefixed, views)
-            .await
+        self.shared.tables.iter().map(view).collect()
     }
 
     /// Everything known, as it is now. Cheap, and no later change shows in it.

@@ -21,6 +21,7 @@ mod words;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::cache::default_cache::DefaultCache;
 use object_store::ObjectStore;
@@ -58,6 +59,15 @@ const STACK_BYTES: usize = 64 << 20;
 /// footer with its index of pages takes some kilobytes a million rows.
 const FOOTER_BYTES: usize = 32 << 20;
 
+/// What is wanted of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// Its rows.
+    Rows,
+    /// The columns that its rows would have; it is planned and does not run.
+    Columns,
+}
+
 /// Runs statements, a few at a time.
 pub(crate) struct Engine {
     footers: Arc<FileMetadataCache>,
@@ -74,10 +84,31 @@ impl Engine {
         }
     }
 
+    /// The columns that a statement's rows would have.
+    pub(crate) async fn columns(
+        &self,
+        statement: &str,
+        store: &Arc<dyn ObjectStore>,
+        views: Vec<View>,
+    ) -> Result<SchemaRef, Error> {
+        let answer = self.ask(statement, Wanted::Columns, store, views).await?;
+        Ok(answer.schema)
+    }
+
     /// Runs one statement over the tables as they are now.
     pub(crate) async fn run(
         &self,
         statement: &str,
+        store: &Arc<dyn ObjectStore>,
+        views: Vec<View>,
+    ) -> Result<Answer, Error> {
+        self.ask(statement, Wanted::Rows, store, views).await
+    }
+
+    async fn ask(
+        &self,
+        statement: &str,
+        wanted: Wanted,
         store: &Arc<dyn ObjectStore>,
         views: Vec<View>,
     ) -> Result<Answer, Error> {
@@ -100,7 +131,7 @@ impl Engine {
         let (statement, time_max) = (statement.to_owned(), self.time_max);
         let work = move || {
             // Nobody may be waiting any more; the turn ends with the thread either way.
-            let _ = answer.send(on_this_thread(&statement, reach, time_max));
+            let _ = answer.send(on_this_thread(&statement, wanted, reach, time_max));
             drop(turn);
         };
         let thread = std::thread::Builder::new()
@@ -119,7 +150,12 @@ impl Engine {
     }
 }
 
-fn on_this_thread(statement: &str, reach: Reach, time_max: Duration) -> Result<Answer, Error> {
+fn on_this_thread(
+    statement: &str,
+    wanted: Wanted,
+    reach: Reach,
+    time_max: Duration,
+) -> Result<Answer, Error> {
     let started = Instant::now();
     let answer = match guard::read(statement)? {
         Statement::Tables => catalog::list_tables(),
@@ -130,7 +166,8 @@ fn on_this_thread(statement: &str, reach: Reach, time_max: Duration) -> Result<A
                 .enable_time()
                 .build();
             let runtime = runtime.map_err(Error::unreachable)?;
-            let answer = runtime.block_on(async { timeout(time_max, session.query(*query)).await });
+            let answer =
+                runtime.block_on(async { timeout(time_max, session.query(*query, wanted)).await });
             answer.map_err(|_| Error::TimedOut(time_max))??
         }
     };

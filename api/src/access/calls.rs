@@ -22,6 +22,9 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
     if path == "/stepcast.v1.AccountsService/ClaimOperator" {
         return Some(Needed::Nothing);
     }
+    if let Some(call) = path.strip_prefix("/arrow.flight.protocol.FlightService/") {
+        return of_flight(call);
+    }
     Some(Needed::This(match path.strip_prefix("/stepcast.v1.")? {
         "JobsService/SubmitJob" | "JobsService/SubmitArray" => SubmitJobs,
         "JobsService/GetJob"
@@ -73,6 +76,18 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
     }))
 }
 
+/// What the calls of Arrow Flight need. Nothing is put, so the calls for that are nobody's.
+fn of_flight(call: &str) -> Option<Needed> {
+    match call {
+        // It looks itself at what is shown, which is a name and a password.
+        "Handshake" => Some(Needed::Nothing),
+        "GetFlightInfo" | "GetSchema" | "DoGet" | "DoAction" | "ListActions" => {
+            Some(Needed::This(Permission::ReadRecords))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost_types::FileDescriptorSet;
@@ -104,5 +119,16 @@ mod tests {
             }
         }
         assert!(seen > 20, "only {seen} calls were found");
+    }
+
+    #[test]
+    fn flight_reads_and_puts_nothing() {
+        let of = |call: &str| of_call(&format!("/arrow.flight.protocol.FlightService/{call}"));
+        for call in ["GetFlightInfo", "DoGet", "DoAction"] {
+            assert_eq!(of(call), Some(Needed::This(Permission::ReadRecords)));
+        }
+        for call in ["DoPut", "DoExchange", "PollFlightInfo", "ListFlights"] {
+            assert_eq!(of(call), None);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::stream::{self, BoxStream};
 use stepcast_estimator::Day;
+use stepcast_estimator::arrow::datatypes::SchemaRef;
 use stepcast_estimator::arrow::ipc::writer::StreamWriter;
 use stepcast_estimator::import::{Mapping, Refusal as RefusedLine};
 use stepcast_estimator::sql::{self, Answer};
@@ -44,7 +45,13 @@ impl Records {
         Ok(cut(answer, max_rows))
     }
 
-    /// The same as an Arrow stream.
+    /// The columns that it would have.
+    pub(crate) async fn columns(&self, sql: &str) -> Result<SchemaRef, Status> {
+        let columns = self.0.estimator.sql_columns(sql).await;
+        columns.map_err(|error| status::records(&error))
+    }
+
+    /// The answer as an Arrow stream.
     pub(crate) async fn run_query(&self, request: v1::RunQueryRequest) -> Result<Parts, Status> {
         let answer = self.query(&request.sql, request.max_rows).await?;
         let mut parts: Vec<Part> = arrow(&answer)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::answer::Answer;
 use super::words;
@@ -19,6 +19,8 @@ pub struct TableDoc {
     pub description: &'static str,
     /// The columns, in their order.
     pub columns: Vec<ColumnDoc>,
+    /// The same as Arrow has them.
+    pub schema: SchemaRef,
 }
 
 /// One column.
@@ -39,11 +41,11 @@ pub fn tables() -> Vec<TableDoc> {
 }
 
 fn table(kind: Kind) -> TableDoc {
-    let columns = kind.arrow_schema();
+    let schema = kind.arrow_schema();
     let columns = kind
         .fields()
         .iter()
-        .zip(columns.fields())
+        .zip(schema.fields())
         .map(|(&(name, _), field)| ColumnDoc {
             name,
             sql_type: match field.data_type() {
@@ -62,6 +64,7 @@ fn table(kind: Kind) -> TableDoc {
             Kind::Validation => "times of validation prompts: one row per run and kind of prompt",
         },
         columns: columns.collect(),
+        schema,
     }
 }
 

@@ -20,6 +20,31 @@ hardware is `replay` were played from recordings and say nothing of real hardwar
 This page is written by a test: `UPDATE=1 cargo test -p stepcast-estimator sql::page`.
 ";
 
+/// How other programs ask.
+const OTHERS: &str = "
+## From other programs
+
+A server speaks Arrow Flight SQL on its client port, so that programs with a driver for it read the tables as they read
+any database. From Python, with `adbc-driver-flightsql` and `pyarrow`:
+
+```python
+import adbc_driver_flightsql.dbapi as flight
+
+options = {\"adbc.flight.sql.authorization_header\": \"Bearer TOKEN\"}
+with flight.connect(\"grpc+tls://HOST:7070\", db_kwargs=options) as connection, connection.cursor() as cursor:
+    cursor.execute(\"SELECT hardware, count(*) FROM training_steps GROUP BY hardware\")
+    print(cursor.fetch_arrow_table())
+```
+
+A certificate that the server has made itself is given as `adbc.flight.sql.client_option.tls_root_certs`; on loopback
+it is `grpc://127.0.0.1:7070`, and without tokens no header. A driver that knows only a name and a password takes the
+token as the password and any name. Arrow's JDBC driver connects to `jdbc:arrow-flight-sql://HOST:7070/?token=TOKEN`.
+
+Statements have no parameters. The tables are in no catalogue and no schema. What holds for a statement holds here too,
+but an answer that would be cut is refused, since no driver shows that it was. Whoever would rather read the whole
+tables with a program of their own reads them from the store, [without us](operating.md).
+";
+
 fn page() -> String {
     let mut page = OPENING.to_owned();
     for table in tables() {
@@ -34,6 +59,7 @@ fn page() -> String {
             "\n## {name}\n\n{description}\n\n| column | type | what it holds |\n|---|---|---|\n{columns}"
         );
     }
+    page += OTHERS;
     let _ = write!(
         page,
         "\n## Limits\n\n| what | most |\n|---|---|\n| a statement | {} KiB |\n| its time | {} s |\n| rows of an answer | \

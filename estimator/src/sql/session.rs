@@ -35,7 +35,7 @@ use url::Url;
 use super::answer::Answer;
 use super::reads::Reads;
 use super::table::{STORE, View};
-use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, functions, words};
+use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, functions, words};
 use crate::error::Error;
 
 /// Rows that move through a plan at once: enough that the work between batches does not show, few enough that what one
@@ -114,8 +114,8 @@ impl Session {
         })
     }
 
-    /// Plans and runs a query until it ends or its answer is large enough.
-    pub(super) async fn query(&self, statement: Parsed) -> Result<Answer, Error> {
+    /// Plans a query and, where rows are wanted, runs it until it ends or its answer is large enough.
+    pub(super) async fn query(&self, statement: Parsed, wanted: Wanted) -> Result<Answer, Error> {
         let state = self.context.state();
         let plan = state
             .statement_to_plan(statement)
@@ -128,6 +128,10 @@ impl Session {
             .with_allow_statements(false);
         reading.verify_plan(&plan).map_err(words::of)?;
         let plan = state.create_physical_plan(&plan).await.map_err(words::of)?;
+        if wanted == Wanted::Columns {
+            let none = RecordBatch::new_empty(plain(&plan.schema()));
+            return Ok(Answer::of(none));
+        }
         let mut stream = execute_stream(plan, self.context.task_ctx()).map_err(words::of)?;
         let schema = plain(&stream.schema());
         let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
