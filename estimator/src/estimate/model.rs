@@ -93,7 +93,8 @@ impl Model {
 
     /// The answer to a question.
     pub(crate) fn predict(&self, point: &Point) -> Predicted {
-        self.answer(&self.thought(point), self.novelty(point.recipe, point.gpu))
+        let novelty = self.novelty(point.recipe, point.gpu);
+        self.answer(&self.thought(point), novelty, point.gpu)
     }
 
     /// What is thought of a subject on any hardware, for [`Model::predict_on`].
@@ -115,12 +116,12 @@ impl Model {
         let mut sums = begun;
         sums.compute += board.ln_compute();
         let gpu = subject.each_on(board, |feature| sums.add(self, feature));
-        self.answer(&sums.thought(), self.novelty(subject.recipe(), gpu))
+        self.answer(&sums.thought(), self.novelty(subject.recipe(), gpu), gpu)
     }
 
-    fn answer(&self, thought: &Thought, novelty: Novelty) -> Predicted {
+    fn answer(&self, thought: &Thought, novelty: Novelty, gpu: u64) -> Predicted {
         let deviation = (thought.variance + self.noise).sqrt();
-        let reach = self.calibration.reach(novelty);
+        let reach = self.calibration.reach(novelty, gpu);
         let at = |reach: f64| (thought.ln_ms + reach * deviation).clamp(-20.0, 40.0).exp();
         let wide = (reach.high - reach.low) / (2.0 * calibration::NORMAL_P90) * deviation;
         Predicted {

@@ -131,7 +131,10 @@ pub(super) fn left_out(
         let own = precision.at(place, place);
         // The error without the observation is pull / own.
         let variance = variances_without(rows, &precisions, noises, &[place])[0] + noise;
-        left_out.push(LeftOut::new(Novelty::Known, pull / own / variance.sqrt()));
+        left_out.push(LeftOut::alone(
+            pull / own / variance.sqrt(),
+            points[place].gpu,
+        ));
     }
     let kinds: [(Novelty, Key); 3] = [
         (Novelty::OtherHardware, |point| (point.recipe, point.gpu)),
@@ -160,8 +163,10 @@ pub(super) fn left_out(
             let pulled: Vec<f64> = places.iter().map(|&place| pulls[place]).collect();
             let errors = covariance.times(&pulled);
             let variances = variances_without(rows, &precisions, noises, &places);
+            let (gpu, part) = (points[places[0]].gpu, 1.0 / places.len() as f64);
             for (error, variance) in errors.into_iter().zip(variances) {
-                left_out.push(LeftOut::new(novelty, error / (variance + noise).sqrt()));
+                let error = error / (variance + noise).sqrt();
+                left_out.push(LeftOut::among(novelty, error, gpu, part));
             }
         }
     }

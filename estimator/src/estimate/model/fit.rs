@@ -249,7 +249,7 @@ impl<'a> Fit<'a> {
         let left_out = if self.observations.len() <= EXACT_MAX {
             exact::left_out(&rows, &targets, &priors, &noises, self.noise, &points)
         } else {
-            large::left_out(&rows, &targets, &self.effects, &variances, &noises)
+            large::left_out(&rows, &targets, &self.effects, &variances, &noises, &points)
         };
         let calibration = Calibration::of(&left_out);
         let pairs: HashSet<(u64, u64)> = points.iter().map(|p| (p.recipe, p.gpu)).collect();

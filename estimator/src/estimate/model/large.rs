@@ -1,8 +1,9 @@
 //! The same for more observations than a dense matrix is good for: conjugate gradients over the sparse rows, and
 //! variances one by one.
 
-use super::calibration::{LeftOut, Novelty};
+use super::calibration::LeftOut;
 use super::fit::{Rows, Solved};
+use super::point::Point;
 
 /// Steps at most. Each takes time in proportion to the observations; the search starts from the last effects.
 const STEPS_MAX: usize = 100;
@@ -93,17 +94,19 @@ pub(super) fn left_out(
     effects: &[f64],
     variances: &[f64],
     noises: &[f64],
+    points: &[&Point],
 ) -> Vec<LeftOut> {
     let expected = expected(rows, effects);
     let fitted = fitted(rows, variances, noises);
     let each = targets.iter().zip(expected).zip(fitted.iter().zip(noises));
-    each.map(|((target, expected), (fitted, noise))| {
-        // A share of the error was explained away by the observation itself.
-        let own = (fitted / (fitted + noise)).min(0.9);
-        let error = (target - expected) / (1.0 - own);
-        LeftOut::new(Novelty::Known, error / (fitted + noise).sqrt())
-    })
-    .collect()
+    each.zip(points)
+        .map(|(((target, expected), (fitted, noise)), point)| {
+            // A share of the error was explained away by the observation itself.
+            let own = (fitted / (fitted + noise)).min(0.9);
+            let error = (target - expected) / (1.0 - own);
+            LeftOut::alone(error / (fitted + noise).sqrt(), point.gpu)
+        })
+        .collect()
 }
 
 fn fitted(rows: &Rows, variances: &[f64], noises: &[f64]) -> Vec<f64> {
