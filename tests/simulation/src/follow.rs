@@ -20,6 +20,11 @@ pub(crate) fn entry(world: &World, id: u64, index: u64, data: &[u8]) {
     world.checks.note("entry", || {
         format!("{index} on {id}: {:?}", envelope.command)
     });
+    if let Command::Preempt { preemptions } = &envelope.command {
+        preemptions
+            .iter()
+            .for_each(|_| world.checks.count("attempts asked to make room"));
+    }
     let mut trainers = world.checks.trainers.lock();
     bare.read_at(|state, _, _| {
         for job in touched(state, &envelope.command) {

@@ -10,6 +10,7 @@ use stepcast_records::simpletuner::{Dataset, Length, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Command, Reply, RequestId};
 
 use crate::calls::{self, Failure, Request, Response, Told};
@@ -21,6 +22,9 @@ use crate::world::World;
 
 /// How long a person waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(6);
+
+/// How often the operator tries to set the policy: the log reaches the format for it in the first seconds.
+const POLICY_TRIES: u32 = 40;
 
 /// What people know of each other's jobs.
 #[derive(Default)]
@@ -153,6 +157,19 @@ impl Person {
             let request = RequestId(self.process.kernel.roll(crate::dice::Dice::wide));
             self.propose(&command, request, None).await;
         }
+        // Runs are short here, and so is the time for which they are left in peace.
+        let policy = Policy {
+            min_run_ms: 1_500,
+            ..Policy::default()
+        };
+        let command = Command::SetPolicy { policy };
+        for _ in 0..POLICY_TRIES {
+            let request = RequestId(self.process.kernel.roll(crate::dice::Dice::wide));
+            if let Some(Ok(_)) = self.propose(&command, request, Some(8)).await {
+                break;
+            }
+            self.pause(500, 2_000).await;
+        }
     }
 
     async fn submits(self, jobs: u64, until: Micros) {
@@ -234,7 +251,7 @@ impl Person {
     }
 
     fn submission(&self) -> (RequestId, Command) {
-        let (id, steps, gpus, limit) = self.process.kernel.roll(|dice| {
+        let (id, steps, gpus, limit, priority) = self.process.kernel.roll(|dice| {
             let gpus = *dice.pick(&[1, 1, 1, 1, 2, 2, 4]).unwrap_or(&1);
             let limit = dice.per_mille(60).then(|| dice.between(1_000, 6_000));
             let long = dice.per_mille(300);
@@ -243,11 +260,13 @@ impl Person {
             } else {
                 dice.between(1, 16)
             };
-            (dice.wide(), steps, gpus, limit)
+            let priority = *dice.pick(&[0, 0, 0, 1, 4]).unwrap_or(&0);
+            (dice.wide(), steps, gpus, limit, priority)
         });
         let mut spec = JobSpec::new(workload(steps), StagingId(id));
         spec.gpu_count = gpus;
         spec.max_runtime_ms = limit;
+        spec.priority = priority;
         let command = Command::SubmitJob {
             spec: Box::new(spec),
         };
