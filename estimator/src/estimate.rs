@@ -28,6 +28,8 @@ use stepcast_records::{Estimate, GpuModel, Hardware, Note, Phase, Quantiles, Usd
 
 use crate::index::Index;
 use crate::price::{Day, PriceBook};
+#[cfg(test)]
+pub(crate) use features::of_step as point_of;
 pub use frontier::dominated;
 use ladder::Ladder;
 pub(crate) use learned::{observe, of as learn};

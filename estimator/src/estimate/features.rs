@@ -29,7 +29,7 @@ pub(super) fn of_key(key: &Key) -> (Point, f64) {
 }
 
 /// The point of a training step.
-pub(super) fn of_step(shape: &TrainingShape, hardware: Hardware) -> Point {
+pub(crate) fn of_step(shape: &TrainingShape, hardware: Hardware) -> Point {
     About::of_step(shape).on(hardware)
 }
 

@@ -64,3 +64,82 @@ impl Estimator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
+    use url::Url;
+
+    use super::*;
+    use crate::testing::{contribution, row, training_key};
+    use crate::{Contribution, PriceBook};
+
+    const RECIPE: &str = "kolors.1.0/lora";
+
+    fn estimator() -> Estimator {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let base = Url::parse("memory:///bench/").expect("url");
+        Estimator::over(store, base, PriceBook::default()).expect("estimator")
+    }
+
+    fn run(id: u8, on: &str, avg_ms: u32) -> Contribution {
+        contribution(id, vec![row(training_key(RECIPE, on), avg_ms, 150)])
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_new_row_counts_before_everything_is_learnt_anew() {
+        let estimator = estimator();
+        let record = |runs| {
+            let estimator = estimator.clone();
+            async move { estimator.record(runs).await.expect("stored") }
+        };
+        assert!(estimator.learnt().is_none(), "nothing is learnt of nothing");
+        record(vec![run(1, "rtx4090", 4_000)]).await;
+        assert!(estimator.learnt().is_none(), "the first time takes a while");
+        estimator.learn_anew().await;
+        let before = estimator.learnt().expect("a model");
+        let thought = before.model.clone();
+        assert_eq!(before.rows, 1);
+
+        // Ten times as slow as that on another machine: its recipe is slower everywhere.
+        record(vec![run(2, "h100", 40_000)]).await;
+        let after = estimator.learnt().expect("a model");
+        assert!(!Arc::ptr_eq(&before, &after), "the row was taken in");
+        assert_eq!(after.rows, 1, "and everything is still to be learnt anew");
+        let asked = training_key(RECIPE, "l40s");
+        let point = estimate::point_of(&asked.shape(), asked.hardware);
+        let (was, is) = (
+            thought.predict(&point).ms[1],
+            after.model.predict(&point).ms[1],
+        );
+        assert!(is > was * 1.05, "{was} {is}");
+
+        estimator.learn_anew().await;
+        assert_eq!(estimator.learnt().expect("a model").rows, 2);
+        let same = estimator.learnt();
+        estimator.learn_anew().await;
+        let again = estimator.learnt();
+        assert!(same.zip(again).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_rows_at_once_wait_until_everything_is_learnt_anew() {
+        let estimator = estimator();
+        let runs = vec![run(1, "rtx4090", 4_000)];
+        estimator.record(runs).await.expect("stored");
+        estimator.learn_anew().await;
+        let before = estimator.learnt().expect("a model");
+        let key = training_key(RECIPE, "h100");
+        let many = (0..=ROWS_AT_ONCE as u128).map(|number| Contribution {
+            id: (1_000 + number).to_be_bytes(),
+            rows: vec![row(key, 100 + number as u32 % 100, 150)],
+        });
+        let stored = estimator.record(many.collect()).await.expect("stored");
+        assert_eq!(stored.rows, ROWS_AT_ONCE + 1);
+        let after = estimator.learnt().expect("a model");
+        assert!(Arc::ptr_eq(&before, &after));
+    }
+}
