@@ -188,7 +188,9 @@ impl<'a> Look<'a> {
                 continue;
             };
             let stays = Left::of_running(self.forecast, job, attempt, &self.policy, self.now_ms);
-            let is_stopping = attempt.stop.is_some();
+            // Where nobody yields to what is worth more, its GPUs are free when they are: nobody leaves others free for them.
+            let is_stopping =
+                attempt.stop.is_some() && self.policy.preemption == Preemption::Priced;
             if !is_stopping && !self.may_yield(job, attempt) {
                 let mut hours = vec![f64::INFINITY; self.models.len()];
                 hours[model] = stays.map_or(f64::INFINITY, |left| left.p50_ms.max(1.0));
