@@ -94,11 +94,15 @@ fn column(name: &str) -> &'static str {
     }
 }
 
+/// Other names of the tables: what people write before they look.
+pub(super) const ALSO: [(&str, Kind); 1] = [("validation", Kind::Validation)];
+
 /// The table with this name, in any letter case.
 pub(super) fn find(name: &str) -> Option<Kind> {
-    Kind::ALL
-        .into_iter()
-        .find(|kind| kind.name().eq_ignore_ascii_case(name))
+    let own = Kind::ALL.map(|kind| (kind.name(), kind));
+    let mut names = own.into_iter().chain(ALSO);
+    let found = names.find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, kind)| kind)
 }
 
 /// What `SHOW TABLES` answers.

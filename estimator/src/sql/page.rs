@@ -12,7 +12,8 @@ const OPENING: &str = "\
 # SQL over the records
 
 `stepcast sql \"SELECT ...\"` answers from two tables; `stepcast sql` alone opens a prompt, where `\\d` lists them. One
-statement at a time, read only. The dialect is DataFusion's, close to PostgreSQL's.
+statement at a time, read only. The dialect is DataFusion's, close to PostgreSQL's. `validation` is another name for
+`validation_prompts`.
 
 There is nobody in these tables: no user, organisation, job or time. A row is one contribution to one key. Rows whose
 hardware is `replay` were played from recordings and say nothing of real hardware.

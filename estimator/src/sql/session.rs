@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
 use datafusion::execution::cache::cache_manager::{CacheManagerConfig, FileMetadataCache};
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -35,7 +36,7 @@ use url::Url;
 use super::answer::Answer;
 use super::reads::Reads;
 use super::table::{STORE, View};
-use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, functions, words};
+use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, words};
 use crate::error::Error;
 
 /// Rows that move through a plan at once: enough that the work between batches does not show, few enough that what one
@@ -103,9 +104,15 @@ impl Session {
         let context = SessionContext::new_with_state(state);
         let objects = views.iter().map(|view| view.files.len()).sum();
         for view in views {
-            context
-                .register_table(view.kind.name(), Arc::new(view))
-                .map_err(words::of)?;
+            let kind = view.kind;
+            let also = catalog::ALSO.into_iter();
+            let also = also.filter(move |(_, of)| *of == kind);
+            let names = also.map(|(name, _)| name).chain([kind.name()]);
+            let view = Arc::new(view);
+            for name in names {
+                let view = Arc::clone(&view) as Arc<dyn TableProvider>;
+                context.register_table(name, view).map_err(words::of)?;
+            }
         }
         Ok(Self {
             context,

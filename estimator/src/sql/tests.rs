@@ -69,6 +69,11 @@ async fn statements_people_write() {
     for (statement, first) in [
         ("select 1", "1"),
         ("SELECT count(*) FROM validation_prompts;", "3"),
+        ("SELECT count(*) FROM Validation", "3"),
+        (
+            "DESCRIBE validation",
+            "recipe | text | model family, flavour and method, such as flux.dev/lora; +ckpt with gradient checkpointing, @81f for clips of up to 81 frames",
+        ),
         (
             "SELECT median(avg_step_ms) FROM training_steps WHERE hardware = 'rtx4090x1'",
             "14100",
@@ -199,8 +204,8 @@ async fn what_is_wrong_is_said_with_the_nearest_name() {
             "did you mean `median`?",
         ),
         (
-            "DESCRIBE validation",
-            "there is no table `validation`",
+            "DESCRIBE validation_prompt",
+            "there is no table `validation_prompt`",
             "did you mean `validation_prompts`?",
         ),
     ] {
