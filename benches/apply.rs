@@ -90,6 +90,7 @@ impl Bench {
                 trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: Some(UsdMicros(2_000_000)),
+                address: None,
             };
             let instance = InstanceId([number; 16]);
             self.apply(

@@ -136,6 +136,7 @@ impl Cluster {
                 trainers: [TrainerKind::SimpleTuner].into(),
                 labels,
                 price_per_gpu_hour: Some(UsdMicros(300_000 + 100 * number)),
+                address: None,
             },
         });
     }

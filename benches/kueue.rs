@@ -238,6 +238,7 @@ async fn join(node: &Handle, number: u64, cohort: u64) -> Result<Session, Box<dy
         trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
         labels: BTreeMap::from([("cohort".parse()?, format!("c{cohort}").parse()?)]),
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
+        address: None,
     };
     let instance = InstanceId(wide(number + 1));
     let register = Command::RegisterWorker {

@@ -84,6 +84,7 @@ async fn join(node: &Handle, number: u8) -> Result<Session, Box<dyn Error>> {
         trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
         labels: BTreeMap::new(),
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
+        address: None,
     };
     let instance = InstanceId([number; 16]);
     match node

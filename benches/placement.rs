@@ -155,6 +155,7 @@ fn join(number: u16, mut apply: impl FnMut(Command)) {
             trainers: [TrainerKind::SimpleTuner].into(),
             labels: BTreeMap::new(),
             price_per_gpu_hour: Some(UsdMicros(300_000 + 1_000 * u64::from(number))),
+            address: None,
         },
     });
 }

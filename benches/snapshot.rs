@@ -110,6 +110,7 @@ impl Seed {
                 trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: Some(UsdMicros(2_000_000)),
+                address: None,
             };
             let register = Command::RegisterWorker {
                 token_hash: hash,
@@ -172,6 +173,7 @@ impl Seed {
                             run_ms_p90: Some(4_200_000),
                             cost_p50: None,
                         },
+                        others: Vec::new(),
                     });
                 }
             }

@@ -136,6 +136,8 @@ fn start(agent: &mut Agent, epoch: u64) {
         job: epoch.to_string(),
         lease_term_ms: TERM_MS,
         max_runtime_ms: None,
+        is_gang: false,
+        is_follower: false,
         reducer,
     };
     let asked = agent.handle(Input::Assigned(Box::new(assigned)), 0);

@@ -155,6 +155,7 @@ fn life() -> Result<(Vec<Envelope>, State), Failure> {
         trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
         labels: BTreeMap::new(),
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
+        address: None,
     };
     let instance = InstanceId([9; 16]);
     let Reply::WorkerRegistered { worker } = log.put(Command::RegisterWorker {
@@ -242,6 +243,7 @@ impl Log {
             worker,
             gpus: vec![gpu],
             note: PlacementNote::default(),
+            others: Vec::new(),
         };
         let reply = self.put(Command::Place {
             placements: vec![placement],

@@ -22,11 +22,16 @@ pub(crate) struct Misfit {
 pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<Misfit>> {
     let job = waiting(spec, now_ms);
     let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
+    let mut able: BTreeMap<GpuModel, u8> = BTreeMap::new();
     for worker in state
         .workers()
         .filter(|worker| worker.state != WorkerState::Revoked)
     {
-        let reason = against(&job, worker, now_ms)?;
+        let reason = match fitting(&job, worker, now_ms) {
+            Err(reason) => reason,
+            Ok(models) if is_enough(&mut able, &models, spec) => return None,
+            Ok(_) => Reason::TooFewHosts,
+        };
         *counts.entry(reason).or_default() += 1;
     }
     let misfits: Vec<Misfit> = counts
@@ -46,9 +51,13 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         let mut other = spec.clone();
         change(&mut other);
         let job = waiting(&other, now_ms);
-        workers
+        let mut able = BTreeMap::new();
+        let models = workers
             .iter()
-            .any(|worker| against(&job, worker, now_ms).is_none())
+            .filter_map(|worker| fitting(&job, worker, now_ms).ok());
+        models
+            .into_iter()
+            .any(|models| is_enough(&mut able, &models, &other))
     };
     let models: BTreeSet<GpuModel> = workers
         .iter()
@@ -66,6 +75,15 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         let gpus = if count == 1 { "GPU" } else { "GPUs" };
         found.push(format!("ask for {count} {gpus}"));
     }
+    if let Some(hosts) = (1..spec.hosts())
+        .rev()
+        .find(|hosts| fits(&|other| other.terms.more_hosts = hosts - 1))
+    {
+        found.push(format!(
+            "ask for {hosts} {}",
+            if hosts == 1 { "host" } else { "hosts" }
+        ));
+    }
     let memory: BTreeSet<u16> = models.iter().map(|model| model.memory_gib()).collect();
     let mut less = memory
         .into_iter()
@@ -82,7 +100,7 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     }
     let prices: BTreeSet<UsdMicros> = workers
         .iter()
-        .filter_map(|worker| worker.price_per_hour(spec.gpu_count.into()))
+        .filter_map(|worker| worker.price_per_hour(spec.gpus().into()))
         .collect();
     let mut dearer = prices
         .into_iter()
@@ -154,23 +172,39 @@ fn offers(state: &State) -> Vec<Offer> {
     offers
 }
 
-/// The reason of the model that comes nearest; `None` if one fits.
-fn against(job: &Job, worker: &Worker, now_ms: u64) -> Option<Reason> {
+/// Takes in on which models one more worker could hold a job, or a part of it; whether there are enough of one by now.
+fn is_enough(able: &mut BTreeMap<GpuModel, u8>, models: &[GpuModel], spec: &JobSpec) -> bool {
+    models.iter().any(|model| {
+        let workers = able.entry(*model).or_default();
+        *workers = workers.saturating_add(1);
+        *workers >= spec.hosts()
+    })
+}
+
+/// The models on which a worker could hold a job, or a part of it.
+///
+/// # Errors
+/// The reason of the model that comes nearest, if there is none.
+fn fitting(job: &Job, worker: &Worker, now_ms: u64) -> Result<Vec<GpuModel>, Reason> {
     let mut nearest = Reason::OtherGpu;
+    let mut models = Vec::new();
     for (model, positions) in by_model(&worker.inventory) {
         let first = positions
             .iter()
             .take(job.spec.gpu_count.into())
             .copied()
             .collect::<Vec<_>>();
-        match feasible::admits(job, worker, &first, now_ms) {
-            Ok(()) => return None,
+        match feasible::admits_part(job, worker, &first, now_ms) {
+            Ok(model) => models.push(model),
             // Of a model that the job does not allow, no number would be enough.
             Err(Reason::TooFewGpus) if !is_named(&job.spec, model) => {}
             Err(reason) => nearest = nearest.max(reason),
         }
     }
-    Some(nearest)
+    if models.is_empty() {
+        return Err(nearest);
+    }
+    Ok(models)
 }
 
 fn is_named(spec: &JobSpec, model: GpuModel) -> bool {

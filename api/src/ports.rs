@@ -16,6 +16,10 @@ pub struct EstimatedForecasts(pub Arc<Estimator>);
 
 impl ForecastSource for EstimatedForecasts {
     fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast> {
+        // The records are of one host, and what several do together does not follow from them.
+        if spec.hosts() > 1 {
+            return None;
+        }
         let run_ms = self.0.forecast(&spec.workload, hardware)?;
         Some(Forecast {
             run_ms_p50: run_ms.p50,
@@ -28,6 +32,9 @@ impl ForecastSource for EstimatedForecasts {
     }
 
     fn course(&self, spec: &JobSpec, hardware: Hardware) -> Option<Course> {
+        if spec.hosts() > 1 {
+            return None;
+        }
         let plan = spec.workload.plan(hardware.count).ok()?;
         let phases = self.0.phases(&spec.workload, hardware);
         let of = |kinds: &[PhaseKind]| {

@@ -5,6 +5,7 @@ mod access;
 mod ahead;
 mod credentials;
 mod flight;
+mod gangs;
 mod http;
 mod probes;
 mod refusals;

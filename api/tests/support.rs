@@ -150,6 +150,19 @@ impl Server {
         agent.attach(registered.worker, folder).await.unwrap()
     }
 
+    /// The same at an address that other hosts reach.
+    pub(crate) async fn worker_at(
+        &self,
+        name: &str,
+        folder: char,
+        gpus: &[&str],
+        gang_address: &str,
+    ) -> Worker {
+        let agent = Agent::new(self, self.token(name).await.secret);
+        let registered = agent.register_at(folder, gpus, gang_address).await.unwrap();
+        agent.attach(registered.worker, folder).await.unwrap()
+    }
+
     /// Stops the server; whatever streams are open end.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
@@ -205,6 +218,16 @@ impl Agent {
         folder: char,
         gpus: &[&str],
     ) -> Result<v1::RegisterWorkerResponse, Status> {
+        self.register_at(folder, gpus, "").await
+    }
+
+    /// The same for one that other hosts reach.
+    pub(crate) async fn register_at(
+        &self,
+        folder: char,
+        gpus: &[&str],
+        gang_address: &str,
+    ) -> Result<v1::RegisterWorkerResponse, Status> {
         let replays = gpus.iter().all(|gpu| *gpu == "replay");
         let trainer = if replays {
             v1::Trainer::Replay
@@ -217,6 +240,7 @@ impl Agent {
             trainers: vec![trainer.into()],
             price_per_gpu_hour_usd_micros: Some(1_080_000),
             version: "test".to_owned(),
+            gang_address: gang_address.to_owned(),
             ..v1::RegisterWorkerRequest::default()
         };
         Ok(self

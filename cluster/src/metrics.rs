@@ -88,7 +88,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 29] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -115,6 +115,9 @@ const COMMANDS: [&str; 26] = [
     "account",
     "give_credentials",
     "miss_credentials",
+    "start_part",
+    "end_part",
+    "expire_parts",
 ];
 
 /// Counters of one node.
@@ -326,5 +329,8 @@ fn number_of(command: &Command) -> usize {
         Command::Account { .. } => 23,
         Command::GiveCredentials { .. } => 24,
         Command::MissCredentials { .. } => 25,
+        Command::StartPart { .. } => 26,
+        Command::EndPart { .. } => 27,
+        Command::ExpireParts { .. } => 28,
     }
 }

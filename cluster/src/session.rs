@@ -51,8 +51,25 @@ pub struct Assignment {
     pub spec: JobSpec,
     /// The GPUs to use, by position in the worker's inventory.
     pub gpus: Vec<u8>,
+    /// Its place among the hosts of the job, if there are several.
+    pub gang: Option<GangPlace>,
     /// How long the first lease runs, counted by the worker from when this arrives.
     pub lease_term_ms: u64,
+}
+
+/// The place of one host among those that train a job together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GangPlace {
+    /// Its number, from 0: that one writes checkpoints and says when the work is complete.
+    pub rank: u8,
+    /// How many hosts there are.
+    pub hosts: u8,
+    /// Where rank 0 waits for the others: a name or an address.
+    pub main_host: String,
+    /// And its port.
+    pub main_port: u16,
+    /// The step of the checkpoint that all of them go on from, 0 for none.
+    pub resume_step: u64,
 }
 
 /// Why an attempt is to end.
@@ -70,6 +87,8 @@ pub enum StopReason {
     BudgetSpent,
     /// The worker may no longer take part.
     Revoked,
+    /// Another part of it has ended.
+    PartOver,
     /// The attempt does not hold a lease any more.
     LeaseLost,
 }
@@ -84,6 +103,7 @@ impl From<model::StopReason> for StopReason {
             // To the worker it is the same: the money is used up, and a checkpoint is worth saving.
             model::StopReason::BudgetSpent | model::StopReason::TeamBudget => Self::BudgetSpent,
             model::StopReason::Revoked => Self::Revoked,
+            model::StopReason::PartOver => Self::PartOver,
         }
     }
 }

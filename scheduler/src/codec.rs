@@ -1,7 +1,8 @@
 //! Envelopes as bytes: a version, then a compact form of fixed order. The same envelope always gives the same bytes.
 
+mod behind;
+
 use crate::command::{Command, Envelope};
-use crate::model::Label;
 
 /// The format this version writes, and the newest it reads. What reads what is in docs/operating.md.
 ///
@@ -9,8 +10,8 @@ use crate::model::Label;
 /// worker for the first time goes back into the queue at once.
 ///
 /// 3 has new commands, the [`Terms`](crate::model::Terms) of a job behind the command that brings it, behind
-/// everything in whose name it is done, and behind that the names of the credentials that a job needs, if any. Money is
-/// set aside for every attempt from there on.
+/// everything in whose name it is done, and behind that what only some have: the names of the credentials that a job needs,
+/// and what belongs to several hosts. Money is set aside for every attempt from there on.
 pub const VERSION: u16 = 3;
 
 /// What a log begins with, until a [`Command::Barrier`] raises it.
@@ -47,9 +48,9 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
         0..3 => Ok(bytes),
         _ => postcard::to_extend(&envelope.actor, bytes),
     });
-    let written = written.and_then(|bytes| match credentials(&envelope.command) {
-        Some(names) if envelope.version >= 3 => postcard::to_extend(names, bytes),
-        _ => Ok(bytes),
+    let written = written.and_then(|bytes| match envelope.version {
+        0..3 => Ok(bytes),
+        _ => behind::write(&envelope.command, bytes),
     });
     match written {
         Ok(bytes) => bytes,
@@ -87,16 +88,8 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
     } else {
         None
     };
-    if version >= 3
-        && !rest.is_empty()
-        && let Some(terms) = command.terms_mut()
-    {
-        (terms.credentials, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
-        if terms.credentials.is_empty() {
-            return Err(malformed(
-                "it names no credentials where it says that there are some",
-            ));
-        }
+    if version >= 3 && !rest.is_empty() {
+        rest = behind::read(&mut command, rest)?;
     }
     if command.needs() > version {
         return Err(malformed("it holds what its format does not know"));
@@ -117,12 +110,6 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
             actor,
         }),
     }
-}
-
-/// The names of credentials that are written behind everything else: nothing where there are none.
-fn credentials(command: &Command) -> Option<&[Label]> {
-    let names = command.terms()?.credentials.as_slice();
-    (!names.is_empty()).then_some(names)
 }
 
 fn malformed(why: impl ToString) -> Error {

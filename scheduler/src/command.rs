@@ -223,6 +223,35 @@ pub enum Command {
         /// At most [`crate::model::limits::EXPIRED_MAX`].
         jobs: Vec<JobId>,
     },
+    /// The worker of one part of a gang says that its trainer runs. The attempt has begun when all of them do.
+    StartPart {
+        /// Whose attempt.
+        job: JobId,
+        /// Which.
+        epoch: Epoch,
+        /// Whose part.
+        worker: WorkerId,
+    },
+    /// The worker of one part of a gang says that it is over. The others are stopped if it was no success, or the first.
+    EndPart {
+        /// Whose attempt.
+        job: JobId,
+        /// Which.
+        epoch: Epoch,
+        /// Whose part.
+        worker: WorkerId,
+        /// How.
+        outcome: Outcome,
+        /// The last step that was done.
+        step: u64,
+        /// Redacted words about the end, as of [`Command::EndAttempt`].
+        detail: String,
+    },
+    /// The leader says that the leases of these parts of gangs were not renewed.
+    ExpireParts {
+        /// At most [`crate::model::limits::EXPIRED_MAX`]; those that are over already are left alone.
+        expired: Vec<(JobId, Epoch, WorkerId)>,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -242,6 +271,8 @@ impl Command {
     pub fn needs(&self) -> u16 {
         match self {
             Self::SubmitJob { spec } if spec.terms == Terms::default() => codec::FIRST,
+            Self::RegisterWorker { inventory, .. } if inventory.address.is_some() => 3,
+            Self::Place { placements } if placements.iter().any(Placement::is_gang) => 3,
             Self::SubmitJob { .. }
             | Self::SetTeam { .. }
             | Self::RemoveTeam { .. }
@@ -253,7 +284,10 @@ impl Command {
             | Self::SetPolicy { .. }
             | Self::Account { .. }
             | Self::GiveCredentials { .. }
-            | Self::MissCredentials { .. } => 3,
+            | Self::MissCredentials { .. }
+            | Self::StartPart { .. }
+            | Self::EndPart { .. }
+            | Self::ExpireParts { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }
@@ -292,19 +326,46 @@ impl Command {
     }
 }
 
-/// A job paired with a worker's GPUs.
+/// A job paired with a worker's GPUs, or with those of several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// Which job.
     pub job: JobId,
     /// The number its attempt would have, so that a placement proposed twice takes effect once.
     pub attempt: AttemptNumber,
-    /// Whose GPUs.
+    /// Whose GPUs: of several hosts, those of rank 0.
     pub worker: WorkerId,
     /// Which of them, by position, ascending.
     pub gpus: Vec<u8>,
     /// What is expected.
     pub note: PlacementNote,
+    /// The GPUs of the other hosts, by rank from 1. Written behind the command, where there are any.
+    #[serde(skip)]
+    pub others: Vec<Seat>,
+}
+
+/// GPUs of one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seat {
+    /// Whose GPUs.
+    pub worker: WorkerId,
+    /// Which of them, by position, ascending.
+    pub gpus: Vec<u8>,
+}
+
+impl Placement {
+    /// Whether it is on several hosts.
+    #[must_use]
+    pub const fn is_gang(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// Its workers and their GPUs, by rank.
+    pub fn seats(&self) -> impl Iterator<Item = (WorkerId, &[u8])> {
+        let first = (self.worker, self.gpus.as_slice());
+        let others = self.others.iter();
+        std::iter::once(first).chain(others.map(|seat| (seat.worker, seat.gpus.as_slice())))
+    }
 }
 
 /// What was expected of an attempt when it was placed. Nothing is decided by it afterwards but when GPUs may be free.

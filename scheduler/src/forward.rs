@@ -5,13 +5,15 @@
 //! start, is what the same rules would do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat;
 
 use stepcast_records::Hardware;
 use stepcast_records::simpletuner::Length;
 
-use crate::ids::{Epoch, JobId};
+use crate::ids::{Epoch, JobId, WorkerId};
+use crate::model::limits::EXPIRED_MAX;
 use crate::model::{
-    Attempt, AttemptState, FailureReason, Job, JobSpec, JobState, Outcome, WorkerState,
+    Attempt, AttemptState, FailureReason, Job, JobSpec, JobState, Outcome, PartState, WorkerState,
 };
 use crate::placement::{ForecastSource, Plan, Planner, begun, part_of};
 use crate::reply::Reply;
@@ -212,10 +214,18 @@ impl<'a> Forward<'a> {
     fn expire(&mut self) {
         let lost = self.state.workers();
         let lost = lost.filter(|worker| matches!(worker.state, WorkerState::Lost { .. }));
-        let leases = lost.flat_map(|worker| self.state.leases_on(worker.id));
-        let expired: Vec<(JobId, Epoch)> = leases.map(|lease| (lease.job, lease.epoch)).collect();
-        for expired in expired.chunks(crate::model::limits::EXPIRED_MAX) {
+        let leases = lost.flat_map(|worker| self.state.leases_on(worker.id).zip(repeat(worker.id)));
+        let leases = leases.map(|(lease, worker)| (lease.job, lease.epoch, worker));
+        let (parts, whole): (Vec<_>, Vec<_>) =
+            leases.partition(|(_, epoch, _)| self.is_gang(*epoch));
+        for expired in whole.chunks(EXPIRED_MAX) {
+            let expired = expired.iter().map(|(job, epoch, _)| (*job, *epoch));
             let _ = self.apply(Command::ExpireLeases {
+                expired: expired.collect(),
+            });
+        }
+        for expired in parts.chunks(EXPIRED_MAX) {
+            let _ = self.apply(Command::ExpireParts {
                 expired: expired.to_vec(),
             });
         }
@@ -296,8 +306,13 @@ impl<'a> Forward<'a> {
         };
         let id = job.id;
         let count = u8::try_from(attempt.gpus.len()).unwrap_or(u8::MAX);
-        let hardware = Hardware::new(attempt.gpu, count);
-        let run_ms = hardware.and_then(|hardware| self.truth.run_ms(job, hardware));
+        let run_ms = if attempt.gang.is_some() {
+            // Nobody knows how long several hosts take together, but what they have shown themselves.
+            self.truth.left_ms(job, attempt, self.now_ms)
+        } else {
+            let hardware = Hardware::new(attempt.gpu, count);
+            hardware.and_then(|hardware| self.truth.run_ms(job, hardware))
+        };
         let is_new = attempt.state == AttemptState::Placed;
         if let Some(run_ms) = run_ms {
             let running = self.running(job, attempt, run_ms);
@@ -305,8 +320,33 @@ impl<'a> Forward<'a> {
             self.ends.insert((running.ends_ms, epoch));
         }
         if is_new {
-            let _ = self.apply(Command::StartAttempt { job: id, epoch });
+            let workers = self.parts(epoch);
+            if workers.is_empty() {
+                let _ = self.apply(Command::StartAttempt { job: id, epoch });
+            }
+            for worker in workers {
+                let job = id;
+                let _ = self.apply(Command::StartPart { job, epoch, worker });
+            }
         }
+    }
+
+    fn is_gang(&self, epoch: Epoch) -> bool {
+        let live = self.state.live_attempt(epoch);
+        live.is_some_and(|(_, attempt)| attempt.gang.is_some())
+    }
+
+    /// The workers of a gang whose parts have not ended; none for what runs on one host.
+    fn parts(&self, epoch: Epoch) -> Vec<WorkerId> {
+        let live = self
+            .state
+            .live_attempt(epoch)
+            .filter(|_| self.is_gang(epoch));
+        let parts = live.iter().flat_map(|(_, attempt)| attempt.parts());
+        parts
+            .filter(|part| part.state != PartState::Ended)
+            .map(|part| part.worker)
+            .collect()
     }
 
     /// How far an attempt is, and when it is done, if all of its job takes `run_ms` where it runs.
@@ -365,13 +405,28 @@ impl<'a> Forward<'a> {
     }
 
     fn end(&mut self, job: JobId, epoch: Epoch, outcome: Outcome, step: u64) {
-        let _ = self.apply(Command::EndAttempt {
-            job,
-            epoch,
-            outcome,
-            step,
-            detail: String::new(),
-        });
+        let detail = String::new();
+        let workers = self.parts(epoch);
+        if workers.is_empty() {
+            let _ = self.apply(Command::EndAttempt {
+                job,
+                epoch,
+                outcome,
+                step,
+                detail,
+            });
+            return;
+        }
+        for worker in workers {
+            let _ = self.apply(Command::EndPart {
+                job,
+                epoch,
+                worker,
+                outcome,
+                step,
+                detail: detail.clone(),
+            });
+        }
     }
 
     /// The part of a job that is done by now, where it runs.
@@ -387,7 +442,7 @@ impl<'a> Forward<'a> {
         match job.spec.workload.length {
             Length::Steps(steps) => steps,
             Length::Epochs(_) => {
-                let plan = job.spec.workload.plan(job.spec.gpu_count);
+                let plan = job.spec.workload.plan(job.spec.gpus());
                 plan.map_or(0, |plan| plan.steps_total)
             }
         }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::ids::TeamId;
-use crate::model::limits::{ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, TEAMS_MAX};
-use crate::model::{EventKind, Job, JobState};
+use crate::ids::{TeamId, WorkerId};
+use crate::model::limits::{
+    ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, HOSTS_MAX, TEAMS_MAX,
+};
+use crate::model::{Attempt, AttemptState, EventKind, Job, JobState, PartOf, PartState};
 use crate::state::{Indexes, State};
 
 /// Something that must hold and does not.
@@ -83,25 +85,42 @@ impl Found {
             self.hold("one epoch, one lease", epochs.insert(attempt.epoch), || {
                 attempt.epoch.to_string()
             });
-            for gpu in &attempt.gpus {
-                let alone = used.insert((attempt.worker, *gpu));
-                self.hold("live leases per GPU at most 1", alone, || {
-                    format!("{} GPU {gpu}", attempt.worker)
-                });
+            let mut hosts = BTreeSet::new();
+            for part in attempt.parts() {
+                self.part(state, job, attempt, part, &mut used);
+                hosts.insert(part.worker);
             }
-            let worker = state.workers.get(&attempt.worker);
-            let promised = |gpu: &u8| {
-                worker.is_some_and(|worker| {
-                    worker.inventory.gpus.get(usize::from(*gpu)) == Some(&attempt.gpu)
-                })
-            };
-            let present = attempt.gpus.iter().all(promised);
-            self.hold("GPUs promised are present", present, || {
-                format!("{} of {}", attempt.worker, job.id)
-            });
-            let count = attempt.gpus.len() == usize::from(job.spec.gpu_count);
-            self.hold("as many GPUs as asked for", count, || job.id.to_string());
+            let count = hosts.len() == usize::from(job.spec.hosts());
+            self.hold("as many hosts as asked for", count, || job.id.to_string());
         }
+    }
+
+    fn part(
+        &mut self,
+        state: &State,
+        job: &Job,
+        attempt: &Attempt,
+        part: PartOf<'_>,
+        used: &mut BTreeSet<(WorkerId, u8)>,
+    ) {
+        for gpu in part.gpus {
+            let alone = used.insert((part.worker, *gpu));
+            self.hold("live leases per GPU at most 1", alone, || {
+                format!("{} GPU {gpu}", part.worker)
+            });
+        }
+        let worker = state.workers.get(&part.worker);
+        let promised = |gpu: &u8| {
+            worker.is_some_and(|worker| {
+                worker.inventory.gpus.get(usize::from(*gpu)) == Some(&attempt.gpu)
+            })
+        };
+        let present = part.gpus.iter().all(promised);
+        self.hold("GPUs promised are present", present, || {
+            format!("{} of {}", part.worker, job.id)
+        });
+        let count = part.gpus.len() == usize::from(job.spec.gpu_count);
+        self.hold("as many GPUs as asked for", count, || job.id.to_string());
     }
 
     fn workers(&mut self, state: &State) {
@@ -185,10 +204,13 @@ impl Found {
         self.hold("a job that is not over has a team", teamed, String::new);
         let keyed = state
             .leases()
-            .filter_map(|lease| state.open_job(lease.job)?.spec.terms.spread.as_ref());
+            .filter_map(|lease| state.open_job(lease.job))
+            .filter(|job| job.spec.terms.spread.is_some());
+        let hosts = |job: &Job| job.live_attempt().map_or(0, Attempt::hosts);
+        let keyed: usize = keyed.map(hosts).sum();
         self.hold(
             "jobs with one key run on different workers",
-            keyed.count() == state.indexes.keys.len(),
+            keyed == state.indexes.keys.len(),
             String::new,
         );
     }
@@ -304,10 +326,11 @@ impl Found {
         let short = attempts.len() <= ATTEMPTS_MAX
             && attempts.iter().all(|a| a.detail.len() <= DETAIL_BYTES_MAX);
         self.hold("attempts are bounded", short, || job.id.to_string());
-        let gpus = attempts
-            .iter()
-            .all(|attempt| attempt.gpus.is_sorted_by(|a, b| a < b));
+        let mut parts = attempts.iter().flat_map(Attempt::parts);
+        let gpus = parts.all(|part| part.gpus.is_sorted_by(|a, b| a < b));
         self.hold("a GPU counts once", gpus, || job.id.to_string());
+        let whole = attempts.iter().all(is_whole);
+        self.hold("a gang ends as a whole", whole, || job.id.to_string());
         let retries = job.retries <= job.spec.retry_limit;
         self.hold("no more retries than allowed", retries, || {
             job.id.to_string()
@@ -357,6 +380,24 @@ impl Found {
             });
         }
     }
+}
+
+/// Whether an attempt and its parts say the same: it begins with the last of them and ends with the last of them, and what
+/// has ended for good decides how.
+fn is_whole(attempt: &Attempt) -> bool {
+    let Some(gang) = attempt.gang.as_deref() else {
+        return true;
+    };
+    let all = |state| attempt.parts().all(|part| part.state == state);
+    let any = |state| attempt.parts().any(|part| part.state == state);
+    let fate = match attempt.state {
+        AttemptState::Ended(outcome) => all(PartState::Ended) && gang.fate == Some(outcome),
+        AttemptState::Running => !all(PartState::Ended) && !any(PartState::Placed),
+        AttemptState::Placed => !all(PartState::Ended) && !all(PartState::Running),
+    };
+    let stopped = attempt.stop.is_some() || gang.fate.is_none() || !attempt.is_live();
+    let bounded = (1..usize::from(HOSTS_MAX)).contains(&gang.others.len());
+    fate && stopped && bounded
 }
 
 impl fmt::Display for Violation {

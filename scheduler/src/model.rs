@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod decay;
 pub mod event;
+pub mod gang;
 pub mod job;
 pub mod label;
 pub mod limits;
@@ -17,6 +18,7 @@ mod gpu_numbers;
 pub use attempt::{Attempt, AttemptState, Deadline, FailureReason, Lease, Outcome, StopReason};
 pub use decay::HALF_LIFE_MS;
 pub use event::{EventKind, JobEvent};
+pub use gang::{Gang, Part, PartOf, PartState};
 pub use job::{Job, JobState};
 pub use label::Label;
 pub use spec::{JobSpec, Objective, TrainerKind};

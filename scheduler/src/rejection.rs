@@ -53,6 +53,9 @@ pub enum Rejection {
         /// Which.
         epoch: Epoch,
     },
+    /// The attempt is on several hosts and this is none of them, or it is on one host and has no parts.
+    #[error("the attempt has no such part")]
+    NoSuchPart,
     /// Nobody may come with this token.
     #[error("the token is not valid")]
     InvalidToken,
@@ -217,6 +220,7 @@ impl Rejection {
             Self::JobOver { .. } => "JOB_OVER",
             Self::StaleEpoch { .. } => "STALE_EPOCH",
             Self::AttemptOver { .. } => "ATTEMPT_OVER",
+            Self::NoSuchPart => "NO_SUCH_PART",
             Self::InvalidToken => "INVALID_TOKEN",
             Self::TokenInUse { .. } => "TOKEN_IN_USE",
             Self::NameTaken { .. } => "NAME_TAKEN",

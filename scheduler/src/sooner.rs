@@ -44,6 +44,8 @@ pub enum Change {
     Memory(u16),
     /// Ask for so many GPUs.
     Gpus(u8),
+    /// Ask for so many hosts.
+    Hosts(u8),
     /// Allow a price for all GPUs together, an hour.
     Price(UsdMicros),
     /// Allow a cost for all attempts together.
@@ -113,6 +115,9 @@ impl Search<'_> {
         }
         let mut found: Vec<Sooner> = Vec::new();
         let mut tried = BTreeSet::new();
+        if self.job.spec.hosts() > 1 {
+            found.extend(self.for_gang());
+        }
         for worker in self.workers() {
             if tried.len() >= TRIES {
                 break;
@@ -165,7 +170,34 @@ impl Search<'_> {
         })
     }
 
-    /// What must change for the job to be taken by free GPUs of one model of a worker, as far as wishes and limits go.
+    /// What lifts what holds a gang, with as many of its hosts as can start then.
+    fn for_gang(&self) -> Option<Sooner> {
+        let mut attempt = Try::default();
+        let mut job = self.job.clone();
+        self.release(&mut job, &mut attempt)?;
+        let asked = job.spec.hosts();
+        (1..=asked).rev().find_map(|hosts| {
+            let mut attempt = attempt.clone();
+            let mut spec = job.spec.clone();
+            if hosts < asked {
+                spec.terms.more_hosts = hosts - 1;
+                attempt.changes.push(Change::Hosts(hosts));
+            }
+            if attempt.changes.is_empty() {
+                return None;
+            }
+            attempt.spec = (spec != self.job.spec).then_some(spec);
+            let (placement, commands) = self.starts(&attempt)?;
+            Some(Sooner {
+                changes: attempt.changes,
+                placement,
+                commands,
+            })
+        })
+    }
+
+    /// What must change for the job, or a part of a gang, to be taken by free GPUs of one model of a worker, as far as wishes
+    /// and limits go.
     fn for_worker(&self, worker: &Worker, model: GpuModel) -> Option<Try> {
         let mut attempt = Try::default();
         let mut job = self.job.clone();
@@ -182,14 +214,15 @@ impl Search<'_> {
             let count = usize::from(job.spec.gpu_count);
             let against = match free.get(..count) {
                 None => Err(Reason::TooFewGpus),
-                Some(gpus) => feasible::admits(&job, worker, gpus, self.now_ms),
+                Some(gpus) => feasible::admits_part(&job, worker, gpus, self.now_ms).map(drop),
             };
-            let price = worker.price_per_hour(count);
+            let price = worker.price_per_hour(job.spec.gpus().into());
             let hardware = Hardware::new(model, job.spec.gpu_count)?;
-            let forecast = self.forecast.forecast(&job.spec, hardware);
-            let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
+            let is_alone = job.spec.hosts() == 1;
+            let forecast = is_alone.then(|| self.forecast.forecast(&job.spec, hardware));
+            let run_ms_p90 = forecast.flatten().map(|forecast| forecast.run_ms_p90);
             let against = against.and_then(|()| {
-                Ledger::new(self.state, self.now_ms).allows(&job, worker, price, run_ms_p90)
+                Ledger::new(self.state, self.now_ms).allows(&job, [worker], price, run_ms_p90)
             });
             let Err(reason) = against else {
                 attempt.spec = (job.spec != self.job.spec).then_some(job.spec);
@@ -236,7 +269,7 @@ impl Search<'_> {
             }
             Some(Reason::QuotaFull) => {
                 for team in job.teams().filter_map(|team| self.state.team(team)) {
-                    let needed = self.state.gpus_in_use(team.id) + u32::from(job.spec.gpu_count);
+                    let needed = self.state.gpus_in_use(team.id) + u32::from(job.spec.gpus());
                     if team.rules.gpu_quota.is_some_and(|quota| quota < needed) {
                         let rules = TeamRules {
                             gpu_quota: Some(needed),
@@ -262,8 +295,12 @@ impl Search<'_> {
         attempt: &mut Try,
         (worker, model, free, run_ms_p90): (&Worker, GpuModel, usize, Option<u64>),
     ) -> Option<()> {
-        let price = worker.price_per_hour(usize::from(job.spec.gpu_count));
+        let price = worker.price_per_hour(job.spec.gpus().into());
         let change = match reason {
+            Reason::NoGangs => {
+                job.spec.terms.more_hosts = 0;
+                Change::Hosts(1)
+            }
             Reason::OtherGpu if !job.spec.allow.contains(&model) && !model.is_replay() => {
                 job.spec.allow.push(model);
                 Change::Allow(model)
@@ -425,6 +462,8 @@ impl fmt::Display for Change {
             Self::Memory(gib) => write!(f, "ask for {gib} GiB of GPU memory"),
             Self::Gpus(1) => f.write_str("ask for 1 GPU"),
             Self::Gpus(count) => write!(f, "ask for {count} GPUs"),
+            Self::Hosts(1) => f.write_str("ask for 1 host"),
+            Self::Hosts(count) => write!(f, "ask for {count} hosts"),
             Self::Price(price) => write!(f, "allow {price} an hour"),
             Self::Cost(cost) => write!(f, "allow {cost} in all"),
             Self::NoLimits => f.write_str("set no limit on price and cost"),

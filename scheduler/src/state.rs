@@ -7,6 +7,7 @@ mod audit;
 mod changes;
 mod counts;
 mod credentials;
+mod gangs;
 mod indexes;
 mod jobs;
 mod journal;
@@ -210,7 +211,7 @@ impl State {
         self.indexes.leases.get(&epoch)
     }
 
-    /// The leases of one worker, by epoch.
+    /// The leases of one worker, by epoch, also of parts of gangs that have ended there while others go on.
     pub fn leases_on(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
         let epochs = self
             .indexes
@@ -230,6 +231,12 @@ impl State {
     pub fn live_attempt(&self, epoch: Epoch) -> Option<(&Job, &Attempt)> {
         let job = self.open_job(self.lease(epoch)?.job)?;
         Some((job, job.live_attempt()?))
+    }
+
+    /// Whether an attempt that holds a lease has a part on a worker.
+    #[must_use]
+    pub fn is_on(&self, epoch: Epoch, worker: WorkerId) -> bool {
+        self.indexes.on_worker.contains(&(worker, epoch))
     }
 
     /// The attempt that uses a GPU.

@@ -107,6 +107,10 @@ pub struct Assigned {
     pub lease_term_ms: u64,
     /// Longest time the trainer may run, if the job has such a limit.
     pub max_runtime_ms: Option<u64>,
+    /// Whether it runs on several hosts: then no checkpoint can be asked for.
+    pub is_gang: bool,
+    /// Whether another host speaks for it. Its trainer says nothing, so its exit alone tells how it ended.
+    pub is_follower: bool,
     /// Collects the step times of this attempt.
     pub reducer: Reducer,
 }
@@ -126,6 +130,8 @@ pub enum Why {
     BudgetSpent,
     /// No sign of life for longer than the phase allows.
     Stuck,
+    /// Another host's part of it has ended.
+    PartOver,
     /// The lease ended, was refused, or belongs to a later epoch.
     LeaseLost,
 }
@@ -246,7 +252,7 @@ pub struct End {
 /// The verdict on an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// The trainer said `training_complete` and exited with 0.
+    /// The trainer said `training_complete` and exited with 0; or exited with 0, where another host speaks for it.
     Succeeded,
     /// Ended because the job was cancelled.
     Cancelled,

@@ -29,9 +29,13 @@ pub struct WorkerConfig {
     pub offer: Offer,
     /// Words for jobs to choose workers by.
     pub labels: BTreeMap<String, String>,
+    /// Where other hosts reach this one, as `HOST:PORT`, if it takes part in gangs. Its outputs must then lie in a folder that
+    /// all of them share.
+    pub gang_address: Option<String>,
     /// Price of one device in millionths of a dollar an hour.
     pub price_usd_micros_per_hour: Option<u64>,
-    /// The trainer's command. `{processes}` becomes the number of GPUs. None: found by their number.
+    /// The trainer's command. `{processes}` becomes the number of GPUs on all hosts, `{machines}` that of the hosts, `{rank}`
+    /// this one's number, `{main_host}` and `{main_port}` where rank 0 waits. None: found by their number.
     pub simpletuner_command: Option<Vec<String>>,
     /// What pretend devices play, and how fast.
     pub replay: ReplayConfig,
@@ -106,6 +110,7 @@ impl WorkerConfig {
             outputs: None,
             offer: Offer::Replay(1),
             labels: BTreeMap::new(),
+            gang_address: None,
             price_usd_micros_per_hour: None,
             simpletuner_command: None,
             replay: ReplayConfig {

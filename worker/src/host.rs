@@ -75,6 +75,9 @@ impl Host {
         let devices = self.devices(&assignment.devices).unwrap_or_default();
         let hardware: Option<Hardware> = gpu::hardware(&devices);
         let count = u8::try_from(devices.len()).unwrap_or(u8::MAX);
+        if assignment.gang.is_some() {
+            return Measures::nothing(NoSample::SeveralHosts);
+        }
         if !assignment.workload.on_record() {
             return Measures::nothing(NoSample::OffRecord);
         }

@@ -52,10 +52,15 @@ pub struct Options {
     /// A word for jobs to choose workers by; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Where other hosts reach this one, for jobs over several hosts; without it this one takes part in none. The port is the
+    /// first of as many as it has GPUs, 29500 unless given. All of them need one folder for results, see --outputs
+    #[arg(long, env = "STEPCAST_GANG_ADDRESS", value_name = "HOST[:PORT]", value_parser = gang_address)]
+    gang_address: Option<String>,
     /// Price of one GPU, in dollars an hour
     #[arg(long, env = "STEPCAST_WORKER_PRICE", value_name = "DOLLARS", value_parser = price)]
     price: Option<UsdMicros>,
-    /// The trainer's command, words separated by spaces; {processes} becomes the number of GPUs
+    /// The trainer's command, words separated by spaces; {processes} becomes the number of GPUs, and for jobs over several
+    /// hosts {machines}, {rank}, {main_host} and {main_port} what their names say
     #[arg(long, env = "STEPCAST_SIMPLETUNER_COMMAND", value_name = "COMMAND")]
     simpletuner_command: Option<String>,
     /// Seconds a trainer may take to save a checkpoint when the worker is asked to stop
@@ -129,6 +134,7 @@ impl Options {
             outputs: self.outputs,
             offer,
             labels: BTreeMap::from_iter(self.labels),
+            gang_address: self.gang_address,
             price_usd_micros_per_hour: self.price.map(|UsdMicros(micros)| micros),
             simpletuner_command: command
                 .map(|command| command.split_whitespace().map(str::to_owned).collect()),
@@ -168,6 +174,29 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// PyTorch's own port for such things.
+const GANG_PORT: u16 = 29_500;
+
+/// `HOST:PORT` of a host's name or address.
+fn gang_address(text: &str) -> Result<String, String> {
+    let known = "write the name or the address by which other hosts reach this one, and its port if it is not 29500";
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (
+            host,
+            port.parse::<u16>().map_err(|_no_port| known.to_owned())?,
+        ),
+        None => (text, GANG_PORT),
+    };
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
+    let is_host = !host.is_empty() && !host.starts_with('-') && host.chars().all(plain);
+    let address = format!("{host}:{port}");
+    if is_host && port > 0 && address.len() <= 64 {
+        Ok(address)
+    } else {
+        Err(known.to_owned())
+    }
+}
+
 fn price(text: &str) -> Result<UsdMicros, String> {
     let amount = text.trim().trim_start_matches('$').parse();
     amount.map_err(|_no_amount| {
@@ -203,5 +232,16 @@ mod tests {
         assert!(price("cheap").is_err() && price("-1").is_err());
         assert_eq!(label("zone=a=b"), Ok(("zone".to_owned(), "a=b".to_owned())));
         assert!(label("zone").is_err());
+    }
+
+    #[test]
+    fn an_address_for_gangs_is_a_host_and_a_port() {
+        let known = |text: &str| gang_address(text).ok();
+        assert_eq!(known("10.0.0.5").as_deref(), Some("10.0.0.5:29500"));
+        assert_eq!(known("gpu-5.lab:4000").as_deref(), Some("gpu-5.lab:4000"));
+        for other in ["", ":4000", "a:0", "a:b", "-x", "a b", "a;b", "fe80::1"] {
+            assert_eq!(known(other), None, "{other}");
+        }
+        assert_eq!(known(&"h".repeat(80)), None);
     }
 }

@@ -56,6 +56,36 @@ pub struct Assignment {
     pub lease_term_ms: u64,
     /// Longest time the trainer may run.
     pub max_runtime_ms: Option<u64>,
+    /// Its place among the hosts of the job, if there are several.
+    pub gang: Option<Gang>,
+}
+
+/// The place of this host among those that train a job together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gang {
+    /// Its number, from 0: that one writes checkpoints and says when the work is complete.
+    pub rank: u8,
+    /// How many hosts there are, each with as many devices.
+    pub hosts: u8,
+    /// Where rank 0 waits for the others: a name or an address.
+    pub main_host: String,
+    /// And its port.
+    pub main_port: u16,
+    /// The step of the checkpoint that all of them go on from, 0 for none.
+    pub resume_step: u64,
+}
+
+impl Assignment {
+    /// How many processes train together on all hosts, one for each device.
+    pub fn processes(&self) -> usize {
+        let hosts = self.gang.as_ref().map_or(1, |gang| usize::from(gang.hosts));
+        self.devices.len().max(1) * hosts
+    }
+
+    /// Whether this is a part of a gang that does not speak for it.
+    pub fn is_follower(&self) -> bool {
+        self.gang.as_ref().is_some_and(|gang| gang.rank > 0)
+    }
 }
 
 /// What trains.

@@ -19,6 +19,9 @@ pub enum NoSample {
     /// The worker's GPUs are no hardware of the registry.
     #[error("these GPUs are no hardware profile of the registry")]
     UnknownHardware,
+    /// The job runs on several hosts, which no key of the records tells apart from one.
+    #[error("the job runs on several hosts, and the records have no place for that")]
+    SeveralHosts,
     /// The job has settings that the records have no place for.
     #[error(
         "the job has settings that change a step's time and that the records have no place for"

@@ -119,6 +119,8 @@ async fn launch(
         epoch,
         job: assignment.job.clone(),
         marker: marker.clone(),
+        shared: trainer::shared_cache(assignment, &host.outputs)
+            .filter(|_| !assignment.is_follower()),
     };
     let folder = host
         .state

@@ -86,6 +86,7 @@ pub(crate) fn offer(
         labels: config.labels.clone().into_iter().collect(),
         price_per_gpu_hour_usd_micros: config.price_usd_micros_per_hour,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        gang_address: config.gang_address.clone().unwrap_or_default(),
     }
 }
 

@@ -73,6 +73,9 @@ pub struct AttemptRecord {
     pub job: String,
     /// The random word in the environment of every process of the attempt, by which left-over ones are found.
     pub marker: String,
+    /// What else goes with it: the caches of a gang, which lie where all of its hosts reach them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<PathBuf>,
 }
 
 /// An attempt's end, on disk before it is reported.
@@ -183,12 +186,15 @@ impl StateDir {
     /// Removes everything of an attempt but its outputs: configuration, training data caches, logs.
     pub fn remove_attempt(&self, epoch: Epoch) -> Result<(), Error> {
         let folder = self.attempt(epoch);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(at("remove", &folder)(error))
-            }
-            _ => Ok(()),
+        let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
+        if let Ok(Some(AttemptRecord {
+            shared: Some(shared),
+            ..
+        })) = record
+        {
+            remove(&shared)?;
         }
+        remove(&folder)
     }
 
     /// The attempts that an earlier process of this worker left behind. Folders without a readable record are removed.
@@ -343,6 +349,14 @@ fn is_unfinished(path: &Path) -> bool {
     path.extension().is_some_and(|kind| kind == "tmp")
 }
 
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
+
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io {
@@ -365,6 +379,7 @@ mod tests {
             epoch,
             job: "jbbbb".to_owned(),
             marker: "m".to_owned(),
+            shared: None,
         }
     }
 

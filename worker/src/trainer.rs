@@ -102,6 +102,13 @@ pub fn prepare(ground: &Ground<'_>) -> Result<Launch, Error> {
     }
 }
 
+/// Where the hosts of a gang keep encoded images and captions: each writes its part, and all of them read all of it.
+pub fn shared_cache(assignment: &Assignment, outputs: &Path) -> Option<PathBuf> {
+    assignment.gang.as_ref()?;
+    let name = format!("cache-{}", assignment.epoch);
+    Some(outputs.join(&assignment.job).join(name))
+}
+
 /// Asks the trainer for its `checkpoints`-th checkpoint on demand. It starts at zero, so an attempt begins with 0.
 pub fn write_signals(path: &Path, checkpoints: u64) -> Result<(), state_dir::Error> {
     let text = format!("{{\"manual_checkpoint\": {checkpoints}, \"manual_validation\": 0}}\n");

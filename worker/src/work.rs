@@ -218,6 +218,8 @@ impl Work {
             job: assignment.job.clone(),
             lease_term_ms: assignment.lease_term_ms,
             max_runtime_ms: assignment.max_runtime_ms,
+            is_gang: assignment.gang.is_some(),
+            is_follower: assignment.is_follower(),
             reducer: Reducer::new(measures),
         };
         let devices = self.host.devices(&assignment.devices).unwrap_or_default();

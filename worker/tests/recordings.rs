@@ -261,6 +261,8 @@ fn running_agent() -> Agent {
         job: "j".to_owned(),
         lease_term_ms: 600_000,
         max_runtime_ms: None,
+        is_gang: false,
+        is_follower: false,
         reducer: Reducer::new(measures),
     };
     let mut agent = Agent::default();

@@ -5,7 +5,7 @@ use stepcast_proto::v1;
 use stepcast_records::{Hardware, Quantiles, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::Epoch;
-use stepcast_scheduler::model::{Attempt, AttemptState, Job, JobState, Outcome};
+use stepcast_scheduler::model::{Attempt, AttemptState, Job, JobState, Outcome, PartState};
 use tonic::Status;
 
 use super::quantity::{duration_ms, times, timestamp_ms};
@@ -139,7 +139,27 @@ fn attempt(attempt: &Attempt, job: &Job, state: &State) -> v1::Attempt {
         price_per_hour_usd_micros: attempt.price_per_hour.map(|UsdMicros(micros)| micros),
         expected_p50: attempt.note.run_ms_p50.map(duration_ms),
         expected_p90: attempt.note.run_ms_p90.map(duration_ms),
+        parts: parts(attempt, state),
     }
+}
+
+/// The parts of an attempt on several hosts, by rank.
+fn parts(attempt: &Attempt, state: &State) -> Vec<v1::AttemptPart> {
+    let parts = attempt.parts().filter(|_| attempt.gang.is_some());
+    let told = parts.map(|part| v1::AttemptPart {
+        worker: names::of_worker(part.worker),
+        worker_display_name: state
+            .worker(part.worker)
+            .map_or_else(String::new, |worker| worker.name.to_string()),
+        gpus: part.gpus.iter().map(|gpu| u32::from(*gpu)).collect(),
+        state: match part.state {
+            PartState::Placed => v1::AttemptState::Placed,
+            PartState::Running => v1::AttemptState::Running,
+            PartState::Ended => v1::AttemptState::Ended,
+        }
+        .into(),
+    });
+    told.collect()
 }
 
 const fn attempt_state(state: AttemptState) -> v1::AttemptState {

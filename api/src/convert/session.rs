@@ -117,6 +117,13 @@ fn assignment(assignment: &Assignment) -> v1::Assignment {
         workload: Some(workload(&assignment.spec.workload)),
         lease_term_ms: assignment.lease_term_ms,
         max_runtime_ms: assignment.spec.max_runtime_ms,
+        gang: assignment.gang.as_ref().map(|gang| v1::GangPlace {
+            rank: gang.rank.into(),
+            hosts: gang.hosts.into(),
+            main_host: gang.main_host.clone(),
+            main_port: gang.main_port.into(),
+            resume_step: gang.resume_step,
+        }),
     }
 }
 
@@ -166,6 +173,7 @@ const fn stop_reason(why: StopReason) -> v1::StopReason {
         StopReason::BudgetSpent => v1::StopReason::BudgetSpent,
         StopReason::Revoked => v1::StopReason::Revoked,
         StopReason::LeaseLost => v1::StopReason::LeaseLost,
+        StopReason::PartOver => v1::StopReason::PartOver,
     }
 }
 

@@ -40,6 +40,7 @@ fn update(job: JobId, changes: &[Change]) -> String {
             Change::Allow(model) => format!(" --allow {}", model.slug()),
             Change::Memory(gib) => format!(" --min-memory {gib}"),
             Change::Gpus(count) => format!(" --gpus {count}"),
+            Change::Hosts(count) => format!(" --hosts {count}"),
             Change::Price(price) => format!(" --max-price {}", dollars(*price)),
             Change::Cost(cost) => format!(" --max-cost {}", dollars(*cost)),
             Change::NoLimits => " --no-limits".to_owned(),

@@ -55,6 +55,11 @@ pub(crate) fn terms(
         spread,
         min_run_ms,
         preemptions_max,
+        more_hosts: match wishes.hosts {
+            0 => 0,
+            hosts => u8::try_from(hosts - 1)
+                .map_err(|_| bad_field(&field("hosts"), "a job runs on 1 to 16 hosts"))?,
+        },
         ..Terms::default()
     })
 }
@@ -70,6 +75,7 @@ pub(crate) fn write_terms(terms: &Terms, wishes: &mut v1::JobWishes) {
         .map_or_else(String::new, ToString::to_string);
     wishes.min_run_time = terms.min_run_ms.map(duration_ms);
     wishes.preemptions_max = terms.preemptions_max.map(u32::from);
+    wishes.hosts = u32::from(terms.more_hosts) + 1;
 }
 
 /// What is known of a job beside its wishes: what was decided about it, and what is promised to it.

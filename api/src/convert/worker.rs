@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::State;
-use stepcast_scheduler::model::{Inventory, Token, Worker, WorkerState};
+use stepcast_scheduler::model::{Inventory, Label, Token, Worker, WorkerState};
 use tonic::Status;
 
 use super::quantity::timestamp_ms;
@@ -44,7 +44,31 @@ pub(crate) fn worker(worker: &Worker, state: &State, attached: bool) -> v1::Work
         register_time: Some(timestamp_ms(worker.registered_ms)),
         since_time: since_ms.map(timestamp_ms),
         attached,
+        gang_address: worker
+            .inventory
+            .address
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
     }
+}
+
+/// `HOST:PORT` of a host's name or address, if there is one. Other workers get it as a word of a command line.
+fn gang_address(text: &str) -> Result<Option<Label>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = || {
+        bad_field(
+            "gang_address",
+            "this is no HOST:PORT of a host's name or address",
+        )
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
+    let is_host = !host.is_empty() && !host.starts_with('-') && host.chars().all(plain);
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    let address = text.parse().ok().filter(|_| is_host && is_port);
+    address.map(Some).ok_or_else(bad)
 }
 
 /// A token, without its secret, which nobody here knows.
@@ -77,5 +101,6 @@ pub(crate) fn inventory(request: v1::RegisterWorkerRequest) -> Result<Inventory,
         trainers: trainers.collect::<Result<BTreeSet<_>, _>>()?,
         labels: labels("labels", request.labels)?,
         price_per_gpu_hour: request.price_per_gpu_hour_usd_micros.map(UsdMicros),
+        address: gang_address(&request.gang_address)?,
     })
 }

@@ -37,7 +37,11 @@ impl AgentService for Agent {
             .take(32)
             .collect();
         let instance = instance("instance", &request.instance)?;
-        let inventory = convert::inventory(request)?;
+        let mut inventory = convert::inventory(request)?;
+        if self.0.handle.read_stale(|state| state.format()) < 3 {
+            // An older node could not read it; the worker says it again when it registers next.
+            inventory.address = None;
+        }
         let command = Command::RegisterWorker {
             token_hash: caller.token,
             instance,
@@ -135,8 +139,8 @@ impl Agent {
         let found = self.0.handle.read(|state| {
             let over = state.job(job).is_none_or(|job| job.state.is_terminal());
             let live = state.live_attempt(epoch);
-            let mine =
-                live.filter(|(held, attempt)| held.id == job && Some(attempt.worker) == worker);
+            let is_on = |worker| state.is_on(epoch, worker);
+            let mine = live.filter(|(held, _)| held.id == job && worker.is_some_and(is_on));
             let about = |job: &Job| (job.spec.staging, !job.spec.terms.credentials.is_empty());
             (over, mine.map(|(held, _)| about(held)))
         });

@@ -25,8 +25,10 @@ pub(crate) struct JobShown {
     pub(crate) title: String,
     /// What its owner calls it.
     pub(crate) name: String,
-    /// GPUs on one worker.
+    /// GPUs on each of its hosts.
     pub(crate) gpu_count: u32,
+    /// On how many hosts it runs at once.
+    pub(crate) hosts: u32,
     /// GPU models it may run on; empty for any GPU.
     pub(crate) allow: Vec<String>,
     /// Why it failed, such as `OUT_OF_MEMORY`; empty otherwise.
@@ -66,6 +68,8 @@ pub(crate) struct AttemptShown {
     pub(crate) hardware: String,
     /// What the worker is called.
     pub(crate) worker: String,
+    /// What the workers are called if there are several, by rank; empty otherwise.
+    pub(crate) hosts: Vec<String>,
     /// Step of its newest checkpoint; 0 for none.
     pub(crate) checkpoint_step: u64,
     /// Last step it is known to have done.
@@ -207,6 +211,7 @@ pub(crate) fn job(job: &v1::Job) -> JobShown {
         title: job.title.clone(),
         name: wishes.display_name,
         gpu_count: wishes.gpu_count,
+        hosts: wishes.hosts,
         allow: wishes.allow,
         failure_reason: job.failure_reason.clone(),
         failure_detail: job.failure_detail.clone(),
@@ -251,6 +256,7 @@ fn waiting(job: &str, number: u32) -> AttemptShown {
         failure_reason: None,
         hardware: String::new(),
         worker: String::new(),
+        hosts: Vec::new(),
         checkpoint_step: 0,
         last_step: 0,
     }
@@ -280,6 +286,11 @@ fn attempt(id: &str, number: u32, attempt: &v1::Attempt, job: &v1::Job) -> Attem
         failure_reason: failed.then(|| reason(attempt, job)),
         hardware: attempt.hardware.clone(),
         worker: attempt.worker_display_name.clone(),
+        hosts: attempt
+            .parts
+            .iter()
+            .map(|part| part.worker_display_name.clone())
+            .collect(),
         checkpoint_step: attempt.checkpoint_step,
         last_step: attempt.last_step,
         ..waiting(id, number)

@@ -36,7 +36,7 @@ pub(super) fn routes(api: &mut Api) {
 /// SimpleTuner's settings.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Settings {
-    /// The configuration: keys with or without leading dashes. `stepcast_on`, `stepcast_name`, `stepcast_gpus`,
+    /// The configuration: keys with or without leading dashes. `stepcast_on`, `stepcast_name`, `stepcast_gpus`, `stepcast_hosts`,
     /// `stepcast_priority` and `stepcast_max_cost_usd` are wishes, and `max_runtime_minutes` is one.
     config: Map<String, Value>,
     /// The data loader's list.
@@ -214,6 +214,10 @@ impl Submit {
             let gpus = whole("stepcast_gpus", value)?;
             wishes.gpu_count = u32::try_from(gpus).unwrap_or(u32::MAX);
         }
+        if let Some(value) = settings.setting("stepcast_hosts") {
+            let hosts = whole("stepcast_hosts", value)?;
+            wishes.hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
+        }
         if let Some(value) = settings.setting("stepcast_priority") {
             let priority = number("stepcast_priority", value)?;
             if priority.fract() != 0.0 || priority.abs() > 100.0 {
@@ -313,7 +317,7 @@ mod tests {
         let sent = submit(
             r#"{"max_runtime_minutes": 240, "dataloader_config": [{"id": "a"}], "resume_from_checkpoint": "s3://b/c",
                 "config": {"--model_family": "flux", "--max_runtime_minutes": 9, "--stepcast_on": "h100, cpu",
-                           "stepcast_name": "cats", "stepcast_gpus": "2", "stepcast_priority": -3,
+                           "stepcast_name": "cats", "stepcast_gpus": "2", "stepcast_hosts": 3, "stepcast_priority": -3,
                            "stepcast_max_cost_usd": 1.5}}"#,
         );
         let wishes = sent.wishes().unwrap();
@@ -321,10 +325,10 @@ mod tests {
         assert_eq!(wishes.max_runtime.unwrap().seconds, 240 * 60);
         let rest = (
             wishes.display_name.as_str(),
-            wishes.gpu_count,
+            (wishes.gpu_count, wishes.hosts),
             wishes.priority,
         );
-        assert_eq!(rest, ("cats", 2, -3));
+        assert_eq!(rest, ("cats", (2, 3), -3));
         assert_eq!(wishes.max_cost_usd_micros, Some(1_500_000));
         let files = sent.settings.files().unwrap();
         let config = String::from_utf8(files[0].content.clone()).unwrap();

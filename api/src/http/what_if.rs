@@ -69,8 +69,10 @@ struct Workers {
 struct Wishes {
     /// The job's id.
     job: String,
-    /// GPUs on one worker.
+    /// GPUs on each of its hosts.
     gpu_count: Option<u32>,
+    /// On how many hosts it would run at once.
+    hosts: Option<u32>,
     /// GPU models it may run on.
     allow: Option<Vec<String>>,
     /// Least memory of each GPU in GiB.
@@ -175,6 +177,7 @@ impl Wishes {
     fn asked(self) -> Result<v1::SupposedWishes, Status> {
         let given = [
             ("gpu_count", self.gpu_count.is_some()),
+            ("hosts", self.hosts.is_some()),
             ("allow", self.allow.is_some()),
             ("min_memory_gib", self.min_memory_gib.is_some()),
             (
@@ -195,6 +198,7 @@ impl Wishes {
             job: names::of_text("jobs", &self.job),
             wishes: Some(v1::JobWishes {
                 gpu_count: self.gpu_count.unwrap_or(0),
+                hosts: self.hosts.unwrap_or(0),
                 allow: self.allow.unwrap_or_default(),
                 min_memory_gib: self.min_memory_gib.unwrap_or(0),
                 max_price_per_hour_usd_micros: self.max_price_per_hour_usd_micros,

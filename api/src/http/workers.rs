@@ -45,6 +45,8 @@ struct WorkerShown {
     gpus: Vec<Gpu>,
     /// What one of its GPUs costs an hour, in millionths of a US dollar.
     price_per_gpu_hour_usd_micros: Option<u64>,
+    /// Where other hosts reach it, as `HOST:PORT`; empty if it takes part in no job over several hosts.
+    gang_address: String,
     /// Since when it takes part.
     registered_at: Option<String>,
 }
@@ -85,6 +87,7 @@ fn shown(worker: &v1::Worker) -> WorkerShown {
         attached: worker.attached,
         gpus: worker.gpus.iter().map(gpu).collect(),
         price_per_gpu_hour_usd_micros: worker.price_per_gpu_hour_usd_micros,
+        gang_address: worker.gang_address.clone(),
         registered_at: time(worker.register_time.as_ref()),
     }
 }

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::estimates::for_job;
 use super::jobs::{Jobs, request_id};
-use super::submit::{all, check_fit, check_gpus, check_time, is_settled, not_staged};
+use super::submit::{all, check_fit, check_gpus, check_time, is_settled, not_staged, notes};
 use super::unexpected;
 use crate::access::Caller;
 use crate::credentials::Taken;
@@ -72,12 +72,12 @@ impl Jobs {
             let what = "this task carries other credentials than the first: they may differ in what they are, not in what they are called";
             return Err(bad_field(&format!("tasks[{index}]"), what));
         }
-        check_gpus(&spec.workload, spec.gpu_count)?;
+        check_gpus(&spec.workload, spec.gpus())?;
         check_fit(self, Some(id), &spec).await?;
         let estimates = for_job(&self.context, &spec).await?;
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, &estimates);
-        let notes = reading.notes.iter().map(convert::note).collect();
+        let notes = notes(&reading, &spec);
         if request.validate_only {
             return Ok(v1::SubmitArrayResponse {
                 notes,

@@ -12,9 +12,10 @@ use crate::freshness::Freshness;
 use crate::{convert, names, status};
 
 /// The wishes that can be changed, by their names on the wire.
-const WISHES: [&str; 18] = [
+const WISHES: [&str; 19] = [
     "display_name",
     "gpu_count",
+    "hosts",
     "allow",
     "min_memory_gib",
     "labels",
@@ -103,7 +104,7 @@ impl Jobs {
         asked.terms.expected_cost = was.terms.expected_cost;
         asked.terms.array = was.terms.array;
         asked.terms.owner = was.terms.owner;
-        check_gpus(&asked.workload, asked.gpu_count)?;
+        check_gpus(&asked.workload, asked.gpus())?;
         Ok(asked)
     }
 
@@ -146,7 +147,7 @@ pub(super) fn paths(mask: Option<prost_types::FieldMask>) -> Result<Vec<String>,
 fn needs_another_look(was: &JobSpec, asked: &JobSpec) -> bool {
     let narrows = |spec: &JobSpec| {
         (
-            spec.gpu_count,
+            (spec.gpu_count, spec.hosts()),
             spec.allow.clone(),
             spec.min_memory_gib,
             spec.labels.clone(),
@@ -170,6 +171,7 @@ fn mixed(was: v1::JobWishes, asked: v1::JobWishes, paths: &[String]) -> v1::JobW
         match path.as_str() {
             "display_name" => wishes.display_name.clone_from(&asked.display_name),
             "gpu_count" => wishes.gpu_count = asked.gpu_count,
+            "hosts" => wishes.hosts = asked.hosts,
             "allow" => wishes.allow.clone_from(&asked.allow),
             "min_memory_gib" => wishes.min_memory_gib = asked.min_memory_gib,
             "labels" => wishes.labels.clone_from(&asked.labels),

@@ -54,11 +54,15 @@ fn smallest_plan(workload: &Workload) -> Result<Plan, Missing> {
     plans.next().unwrap_or_else(|| workload.plan(1))
 }
 
-/// What a job would take on the hardware that it may run on, best first by what it chooses hardware by.
+/// What a job would take on the hardware that it may run on, best first by what it chooses hardware by. Nothing for a job on
+/// several hosts: see [`hosts_note`].
 pub(super) async fn for_job(
     context: &Context,
     spec: &JobSpec,
 ) -> Result<Vec<v1::Estimate>, Status> {
+    if spec.hosts() > 1 {
+        return Ok(Vec::new());
+    }
     let offered = offers(context);
     let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
         (false, _) => spec.allow.clone(),
@@ -88,6 +92,18 @@ pub(super) async fn for_job(
         ask(context, &spec.workload, &hardware, &offered, Day::today()).unwrap_or_default();
     estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
     Ok(convert::estimates(&estimates))
+}
+
+/// That there is no estimate of a job on several hosts. The records have no place for a number of hosts, and what one host
+/// takes says little of several: that depends on the network between them.
+pub(super) fn hosts_note(spec: &JobSpec) -> Option<v1::Note> {
+    (spec.hosts() > 1).then(|| v1::Note {
+        code: "SEVERAL_HOSTS".to_owned(),
+        text: format!(
+            "no estimate: nothing is recorded of runs on {} hosts, and one host's times do not tell",
+            spec.hosts()
+        ),
+    })
 }
 
 /// A fact without which a run cannot be counted, with the person's own name for the data set.

@@ -19,7 +19,7 @@ use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
-use super::estimates::{for_job, missing};
+use super::estimates::{for_job, hosts_note, missing};
 use super::jobs::{Jobs, request_id};
 use super::workers::unexpected;
 use crate::access::Caller;
@@ -54,7 +54,7 @@ pub(super) async fn submit(
     )?;
     spec.terms.owner = caller.owner();
     spec.terms.credentials = credentials.names();
-    check_plan(&reading, spec.gpu_count)?;
+    check_plan(&reading, spec.gpus())?;
     check_fit(jobs, Some(id), &spec).await?;
     let estimates = for_job(&jobs.context, &spec).await?;
     check_time(jobs, id, &spec, &estimates)?;
@@ -69,9 +69,15 @@ pub(super) async fn submit(
     };
     Ok(v1::SubmitJobResponse {
         job: Some(job),
-        notes: reading.notes.iter().map(convert::note).collect(),
+        notes: notes(&reading, &spec),
         estimates,
     })
+}
+
+/// What was assumed, and what nobody knows.
+pub(super) fn notes(reading: &Reading, spec: &JobSpec) -> Vec<v1::Note> {
+    let assumed = reading.notes.iter().map(convert::note);
+    assumed.chain(hosts_note(spec)).collect()
 }
 
 /// Refuses what SimpleTuner itself would refuse on that many GPUs. An unknown number of samples only leaves the estimate
@@ -220,6 +226,7 @@ fn never(spec: &JobSpec, misfits: &[Misfit], remedies: &[String]) -> Status {
         "no worker can ever run this job",
     )
     .with("gpu_count", spec.gpu_count)
+    .with("hosts", spec.hosts())
     .hint(hint)
     .preconditions(misfits.iter().map(violation).collect())
     .into()

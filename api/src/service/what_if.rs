@@ -212,6 +212,10 @@ fn inventory(
             .price_per_gpu_hour_usd_micros
             .map(UsdMicros)
             .or_else(least),
+        // Nobody would be asked to reach them, so they may take part in gangs like those that others reach.
+        address: (state.format() >= 3)
+            .then(|| "supposed:29500".parse().ok())
+            .flatten(),
     })
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
             .with("given", given)
             .with("newest", newest.map_or_else(String::new, |newest| newest.to_string()))
             .into(),
+        Rejection::NoSuchPart => refuse(Code::FailedPrecondition).into(),
         Rejection::AttemptOver { epoch } => refuse(Code::FailedPrecondition).with("epoch", epoch).into(),
         Rejection::InvalidToken => invalid_token(),
         Rejection::TokenInUse { worker, instance, .. } => token_in_use(message, worker, instance),

@@ -175,6 +175,9 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
         let of = format!("{} of {}", part.index + 1, part.tasks);
         line("task", format!("{of} of array {}", json::id(&part.array)));
     }
+    if wishes.hosts > 1 {
+        line("hosts", wishes.hosts.to_string());
+    }
     line("team", wishes.team.trim_start_matches("teams/").to_owned());
     if wishes.finish_by_time.is_some() {
         line(
@@ -217,6 +220,14 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     if !job.attempts.is_empty() {
         output.say("");
         output.table(&attempts(job))?;
+    }
+    if let Some(attempt) = job
+        .attempts
+        .last()
+        .filter(|attempt| !attempt.parts.is_empty())
+    {
+        output.say("");
+        output.table(&parts(attempt))?;
     }
     output.next(match job.state() {
         JobState::Pending => format!("stepcast job why {id}"),
@@ -272,6 +283,31 @@ fn attempts(job: &Wire) -> Table {
             },
             span(took).into(),
             span(attempt.expected_p50.as_ref().map(time::seconds)).into(),
+        ]);
+    }
+    table
+}
+
+/// The parts of an attempt on several hosts.
+fn parts(attempt: &Attempt) -> Table {
+    let mut table = Table::new(&[
+        ("RANK", Side::Right),
+        ("WORKER", Side::Left),
+        ("GPUS", Side::Left),
+        ("STATE", Side::Left),
+    ]);
+    for (rank, part) in attempt.parts.iter().enumerate() {
+        let name = match part.worker_display_name.as_str() {
+            "" => json::id(&part.worker),
+            name => name,
+        };
+        let gpus: Vec<String> = part.gpus.iter().map(ToString::to_string).collect();
+        let state = part.state().as_str_name();
+        table.row(vec![
+            rank.to_string().into(),
+            name.into(),
+            gpus.join(", ").into(),
+            words(state.trim_start_matches("ATTEMPT_STATE_")).into(),
         ]);
     }
     table

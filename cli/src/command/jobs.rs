@@ -181,7 +181,13 @@ fn place(job: &Job, attempt: Option<&Attempt>) -> String {
     match (job.state(), attempt) {
         (JobState::Pending, None) | (_, None) => String::new(),
         (JobState::Pending, Some(attempt)) => format!("attempt {}", number(attempt) + 1),
-        (_, Some(attempt)) => format!("{} x{}", worker(attempt), attempt.gpus.len().max(1)),
+        (_, Some(attempt)) => {
+            let more = match attempt.parts.len() {
+                0 | 1 => String::new(),
+                hosts => format!(" and {} more", hosts - 1),
+            };
+            format!("{}{more} x{}", worker(attempt), attempt.gpus.len().max(1))
+        }
     }
 }
 

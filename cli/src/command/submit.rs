@@ -47,9 +47,12 @@ pub(crate) struct Submit {
     /// What the job is called; the configuration's folder unless given
     #[arg(long)]
     name: Option<String>,
-    /// GPUs on one worker: 1, 2, 4 or 8
+    /// GPUs on each of its hosts: 1, 2, 4 or 8
     #[arg(long, value_name = "COUNT")]
     gpus: Option<u32>,
+    /// Hosts that it runs on at once, 1 to 16; their workers share one folder for results
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    hosts: u32,
     /// Least memory of each GPU, in GiB
     #[arg(long, value_name = "GIB")]
     min_memory: Option<u32>,
@@ -227,6 +230,7 @@ impl Submit {
                 .gpus
                 .or_else(|| counts.into_iter().flatten().max())
                 .unwrap_or(1),
+            hosts: self.hosts,
             allow: models,
             min_memory_gib: self.min_memory.unwrap_or(0),
             labels: self.labels.iter().cloned().collect::<HashMap<_, _>>(),
@@ -397,11 +401,8 @@ fn answer_json(
 
 fn show_plan(output: &Output, planned: &SubmitJobResponse, submission: &Submission) {
     let job = planned.job.clone().unwrap_or_default();
-    let name = job
-        .wishes
-        .as_ref()
-        .map(|wishes| wishes.display_name.clone())
-        .unwrap_or_default();
+    let wishes = job.wishes.clone().unwrap_or_default();
+    let (name, hosts) = (wishes.display_name, wishes.hosts);
     let what = if name.is_empty() {
         job.title.clone()
     } else {
@@ -418,6 +419,7 @@ fn show_plan(output: &Output, planned: &SubmitJobResponse, submission: &Submissi
             "  {what} on {}: nobody knows yet what it takes",
             estimate::title(row)
         ),
+        None if hosts > 1 => format!("  {what} on {hosts} hosts"),
         None => format!("  {what}: no worker offers hardware for it yet, so it will wait"),
     });
     estimate::show_notes(output, &planned.notes);

@@ -31,9 +31,12 @@ pub(crate) struct Changes {
         conflicts_with = "allow"
     )]
     on: Vec<String>,
-    /// GPUs on one worker: 1, 2, 4 or 8
+    /// GPUs on each of its hosts: 1, 2, 4 or 8
     #[arg(long, value_name = "COUNT")]
     gpus: Option<u32>,
+    /// Hosts that it runs on at once, 1 to 16
+    #[arg(long, value_name = "COUNT")]
+    hosts: Option<u32>,
     /// Least memory of each GPU, in GiB; 0 for no wish
     #[arg(long, value_name = "GIB")]
     min_memory: Option<u32>,
@@ -94,6 +97,10 @@ impl Changes {
         if let Some(count) = self.gpus {
             wishes.gpu_count = count;
             set("gpu_count");
+        }
+        if let Some(count) = self.hosts {
+            wishes.hosts = count;
+            set("hosts");
         }
         if let Some(memory) = self.min_memory {
             wishes.min_memory_gib = memory;

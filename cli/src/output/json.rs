@@ -149,6 +149,7 @@ fn wishes(wishes: &v1::JobWishes) -> Value {
     json!({
         "display_name": wishes.display_name,
         "gpu_count": wishes.gpu_count,
+        "hosts": wishes.hosts,
         "allow": wishes.allow,
         "min_memory_gib": wishes.min_memory_gib,
         "labels": labels(&wishes.labels),
@@ -189,6 +190,7 @@ fn attempt(attempt: &v1::Attempt) -> Value {
         "worker_display_name": attempt.worker_display_name,
         "hardware": attempt.hardware,
         "gpus": attempt.gpus,
+        "parts": attempt.parts.iter().map(part).collect::<Vec<_>>(),
         "state": bare(attempt.state().as_str_name(), "ATTEMPT_STATE_"),
         "outcome": attempt.outcome,
         "place_time": moment(attempt.place_time.as_ref()),
@@ -199,6 +201,16 @@ fn attempt(attempt: &v1::Attempt) -> Value {
         "price_per_hour_usd_micros": attempt.price_per_hour_usd_micros,
         "expected_p50_s": attempt.expected_p50.as_ref().map(time::seconds),
         "expected_p90_s": attempt.expected_p90.as_ref().map(time::seconds),
+    })
+}
+
+/// One host's part of an attempt.
+fn part(part: &v1::AttemptPart) -> Value {
+    json!({
+        "worker": part.worker,
+        "worker_display_name": part.worker_display_name,
+        "gpus": part.gpus,
+        "state": bare(part.state().as_str_name(), "ATTEMPT_STATE_"),
     })
 }
 
@@ -276,6 +288,7 @@ pub(crate) fn worker(worker: &v1::Worker) -> Value {
         "register_time": moment(worker.register_time.as_ref()),
         "since_time": moment(worker.since_time.as_ref()),
         "attached": worker.attached,
+        "gang_address": worker.gang_address,
     })
 }
 

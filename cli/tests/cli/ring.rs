@@ -65,6 +65,56 @@ fn a_running_job_is_cancelled_and_its_watch_fails() {
 }
 
 #[test]
+fn a_job_on_two_hosts_runs_on_both_and_is_over_on_both() {
+    let ring = Ring::start();
+    let gang = |name: &str, speed: &str| {
+        let more = ["--gang-address", "127.0.0.1", "--outputs", "shared"];
+        ring.worker_called(name, speed, &more)
+    };
+    let wishes = ["--trainer", "replay", "--hosts", "2"];
+    let _quick = gang("w1", "0");
+    let path = crate::support::example();
+    let submit = ["submit", path.to_str().unwrap(), "--yes"];
+    let stderr = ring.call(&[&submit[..], &wishes].concat()).refused(1);
+    assert!(stderr.contains("ask for 1 host"), "{stderr}");
+    let _other = gang("w2", "0");
+    let job = ring.submit(&wishes);
+    let show = |job: &str| ring.call(&["job", "show", job, "--json"]).json();
+    until(|| show(&job)["state"] == "SUCCEEDED");
+    let attempts = show(&job)["attempts"].clone();
+    assert_eq!(attempts.as_array().unwrap().len(), 1, "{attempts}");
+    let parts = attempts[0]["parts"].as_array().unwrap();
+    let ended = |part: &Value| part["state"] == "ENDED";
+    assert!(parts.len() == 2 && parts.iter().all(ended), "{parts:?}");
+    let shown = ring.call(&["job", "show", &job]).ok();
+    assert!(shown.contains("RANK"), "{shown}");
+    let rows = ring.call(&["sql", "SELECT count(*) FROM training_steps", "--csv"]);
+    assert_eq!(
+        rows.ok().lines().last(),
+        Some("0"),
+        "no key tells two hosts from one"
+    );
+}
+
+#[test]
+fn a_job_on_two_hosts_is_cancelled_on_both() {
+    let ring = Ring::start();
+    let more = ["--gang-address", "127.0.0.1:4000", "--outputs", "shared"];
+    let _workers = ["w1", "w2"].map(|name| ring.worker_called(name, "1", &more));
+    let job = ring.submit(&["--trainer", "replay", "--hosts", "2"]);
+    let show = || ring.call(&["job", "show", &job, "--json"]).json();
+    until(|| show()["attempts"][0]["state"] == "RUNNING");
+    ring.call(&["job", "cancel", &job]).ok();
+    until(|| show()["state"] == "CANCELLED");
+    let workers = ring.call(&["workers", "--json"]).json();
+    let workers = workers["workers"].as_array().unwrap();
+    assert!(
+        workers.iter().all(|worker| worker["gpus"][0]["job"] == ""),
+        "{workers:?}"
+    );
+}
+
+#[test]
 fn the_demo_tells_the_whole_ring_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = crate::support::program(folder.path());

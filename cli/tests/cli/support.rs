@@ -177,7 +177,13 @@ impl Ring {
 
     /// Starts a worker with one pretend device, and waits until it is there.
     pub(crate) fn worker(&self, speed: &str) -> Process {
-        self.call(&["workers", "token", "create", "w1", "--out", "w1.token"])
+        self.worker_called("w1", speed, &[])
+    }
+
+    /// The same under a name, with more arguments.
+    pub(crate) fn worker_called(&self, name: &str, speed: &str, more: &[&str]) -> Process {
+        let token = format!("{name}.token");
+        self.call(&["workers", "token", "create", name, "--out", &token])
             .ok();
         let arguments = [
             "worker",
@@ -186,18 +192,23 @@ impl Ring {
             "--replay-speed",
             speed,
             "--state",
-            "w1",
+            name,
             "--join-token-file",
-            "w1.token",
+            &token,
         ];
         let worker = self
-            .command(&arguments)
+            .command(&[&arguments, more].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map(Process)
             .unwrap();
-        until(|| self.call(&["workers", "--json"]).json()["workers"][0]["attached"] == true);
+        let is_there =
+            |worker: &Value| worker["display_name"] == name && worker["attached"] == true;
+        until(|| {
+            let workers = self.call(&["workers", "--json"]).json();
+            workers["workers"].as_array().unwrap().iter().any(is_there)
+        });
         worker
     }
 }

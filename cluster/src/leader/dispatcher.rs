@@ -114,14 +114,15 @@ fn assign(leader: &Leader, state: &State, attempt: &view::Attempt) -> Option<Ord
         epoch: attempt.epoch,
         spec,
         gpus: attempt.gpus.clone(),
+        gang: attempt.place.clone(),
         lease_term_ms: leader.lease_term_ms(),
     })))
 }
 
-/// Whoever may no longer take part has nothing to save.
+/// Whoever may no longer take part has nothing to save, and a gang without one of its parts cannot.
 const fn grace_ms(why: StopReason) -> u64 {
     match why {
-        StopReason::Revoked | StopReason::LeaseLost => 0,
+        StopReason::Revoked | StopReason::LeaseLost | StopReason::PartOver => 0,
         StopReason::Cancelled
         | StopReason::Preempted
         | StopReason::Draining

@@ -8,6 +8,7 @@ use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::{InstanceId, WorkerId};
 
 use super::context::Leader;
+use super::leases::Held;
 use super::view;
 use crate::session::Parting;
 
@@ -64,11 +65,27 @@ async fn expire_leases(leader: &Leader) {
     .await;
     let count = expired.len();
     tracing::info!(count, "leases have ended without a word from their workers");
-    match leader
-        .proposer
-        .propose(Command::ExpireLeases { expired }, None)
-        .await
-    {
+    let (parts, whole): (Vec<Held>, Vec<Held>) =
+        expired.into_iter().partition(|held| held.rank.is_some());
+    let whole = whole.iter().map(|held| (held.job, held.epoch)).collect();
+    let parts = parts
+        .iter()
+        .map(|held| (held.job, held.epoch, held.worker))
+        .collect();
+    expire(leader, Command::ExpireLeases { expired: whole }).await;
+    expire(leader, Command::ExpireParts { expired: parts }).await;
+}
+
+async fn expire(leader: &Leader, command: Command) {
+    let count = match &command {
+        Command::ExpireLeases { expired } => expired.len(),
+        Command::ExpireParts { expired } => expired.len(),
+        _ => 0,
+    };
+    if count == 0 {
+        return;
+    }
+    match leader.proposer.propose(command, None).await {
         Ok(_) => leader.metrics.leases_expired(count),
         // Proposed again after a while: the table remembers.
         Err(error) => tracing::warn!(%error, count, "the end of leases was not taken into the log"),
@@ -110,7 +127,5 @@ async fn sweep(leader: &Leader) {
 
 fn forget_ended(leader: &Leader) {
     let leases = leader.leases.lock();
-    leader
-        .live
-        .forget_ended(|epoch| leases.held(epoch).is_some());
+    leader.live.forget_ended(|epoch| leases.is_held(epoch));
 }

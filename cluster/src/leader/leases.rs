@@ -12,7 +12,7 @@ const HANDOVER: Duration = Duration::from_secs(4);
 /// An expiry whose proposal got lost is proposed again after this long.
 const PROPOSE_AGAIN: Duration = Duration::from_secs(5);
 
-/// One live attempt, as the state has it.
+/// One live attempt, or a part of a gang, as the state has it: each part has a lease of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Held {
     /// The attempt's fencing token.
@@ -21,13 +21,22 @@ pub(crate) struct Held {
     pub(crate) job: JobId,
     /// Who runs it.
     pub(crate) worker: WorkerId,
+    /// The rank of the part, if it is one of several.
+    pub(crate) rank: Option<u8>,
+}
+
+impl Held {
+    /// Whether it speaks for the attempt: of a gang only the first part writes checkpoints and tells how far it is.
+    pub(crate) fn is_first(self) -> bool {
+        self.rank.unwrap_or(0) == 0
+    }
 }
 
 /// The leader's table of leases.
 #[derive(Debug)]
 pub(crate) struct Leases {
     term: Duration,
-    table: BTreeMap<Epoch, Lease>,
+    table: BTreeMap<(Epoch, WorkerId), Lease>,
     /// When each worker with leases asked last to keep any.
     heard: BTreeMap<WorkerId, Duration>,
 }
@@ -55,8 +64,8 @@ impl Leases {
     /// Brings the table in line with the live attempts: those it does not know get one full term, those that are over
     /// are forgotten.
     pub(crate) fn align(&mut self, live: &[Held], now: Duration) {
-        let known: BTreeSet<Epoch> = live.iter().map(|held| held.epoch).collect();
-        self.table.retain(|epoch, _| known.contains(epoch));
+        let known: BTreeSet<_> = live.iter().map(|held| (held.epoch, held.worker)).collect();
+        self.table.retain(|key, _| known.contains(key));
         let holders: BTreeSet<WorkerId> = live.iter().map(|held| held.worker).collect();
         self.heard.retain(|worker, _| holders.contains(worker));
         self.grant(live, now);
@@ -69,7 +78,8 @@ impl Leases {
 
     fn grant_for(&mut self, live: &[Held], ends: Duration) {
         for held in live {
-            self.table.entry(held.epoch).or_insert(Lease {
+            let key = (held.epoch, held.worker);
+            self.table.entry(key).or_insert(Lease {
                 held: *held,
                 ends,
                 expiry_proposed: None,
@@ -77,9 +87,15 @@ impl Leases {
         }
     }
 
-    /// Who holds this lease.
-    pub(crate) fn held(&self, epoch: Epoch) -> Option<Held> {
-        self.table.get(&epoch).map(|lease| lease.held)
+    /// The lease of an attempt, or of its part, that a worker holds.
+    pub(crate) fn held(&self, epoch: Epoch, worker: WorkerId) -> Option<Held> {
+        self.table.get(&(epoch, worker)).map(|lease| lease.held)
+    }
+
+    /// Whether anybody holds a lease of an attempt.
+    pub(crate) fn is_held(&self, epoch: Epoch) -> bool {
+        let all = (epoch, WorkerId(0))..=(epoch, WorkerId(u64::MAX));
+        self.table.range(all).next().is_some()
     }
 
     /// A worker asks to keep its leases. Gives back those epochs that the state still has (`live`) and the table renews;
@@ -97,10 +113,10 @@ impl Leases {
             .iter()
             .filter(|epoch| live.iter().any(|held| held.epoch == **epoch))
         {
-            let Some(lease) = self.table.get_mut(epoch) else {
+            let Some(lease) = self.table.get_mut(&(*epoch, worker)) else {
                 continue;
             };
-            if lease.held.worker == worker && lease.expiry_proposed.is_none() && lease.ends > now {
+            if lease.expiry_proposed.is_none() && lease.ends > now {
                 lease.ends = lease.ends.max(now + self.term);
                 renewed.push(*epoch);
             }
@@ -109,15 +125,15 @@ impl Leases {
     }
 
     /// Leases that have ended and whose expiry is to be proposed now.
-    pub(crate) fn expired(&mut self, now: Duration) -> Vec<(JobId, Epoch)> {
+    pub(crate) fn expired(&mut self, now: Duration) -> Vec<Held> {
         let mut expired = Vec::new();
-        for (epoch, lease) in &mut self.table {
+        for lease in self.table.values_mut() {
             let due = lease
                 .expiry_proposed
                 .is_none_or(|at| now >= at + PROPOSE_AGAIN);
             if lease.ends <= now && due {
                 lease.expiry_proposed = Some(now);
-                expired.push((lease.held.job, *epoch));
+                expired.push(lease.held);
             }
         }
         expired
@@ -125,13 +141,13 @@ impl Leases {
 
     /// The holders of these leases that have not been heard of for a whole term: what they held must not be given to them
     /// again. One that renews others has let a lease go by itself.
-    pub(crate) fn silent(&self, expired: &[(JobId, Epoch)], now: Duration) -> BTreeSet<WorkerId> {
-        let holders = expired.iter().filter_map(|(_, epoch)| self.held(*epoch));
+    pub(crate) fn silent(&self, expired: &[Held], now: Duration) -> BTreeSet<WorkerId> {
         let silent = |worker: &WorkerId| {
             let heard = self.heard.get(worker);
             heard.is_none_or(|at| now >= *at + self.term)
         };
-        holders.map(|held| held.worker).filter(silent).collect()
+        let holders = expired.iter().map(|held| held.worker);
+        holders.filter(silent).collect()
     }
 
     /// When the next lease will be to be ended.
@@ -155,6 +171,7 @@ mod tests {
             epoch: Epoch(epoch),
             job: JobId(epoch + 100),
             worker: WorkerId(worker),
+            rank: None,
         }
     }
 
@@ -171,20 +188,20 @@ mod tests {
             [Epoch(1)]
         );
         assert_eq!(leases.expired(at(39)), []);
-        assert_eq!(leases.expired(at(40)), [(JobId(102), Epoch(2))]);
+        assert_eq!(leases.expired(at(40)), [held(2, 7)]);
         assert_eq!(
             leases.expired(at(59)),
-            [(JobId(102), Epoch(2))],
+            [held(2, 7)],
             "proposed again while it is live"
         );
-        assert_eq!(leases.expired(at(60)), [(JobId(101), Epoch(1))]);
+        assert_eq!(leases.expired(at(60)), [held(1, 7)]);
     }
 
     #[test]
     fn a_new_leader_gives_what_it_finds_a_full_term_and_the_handover() {
         let mut leases = Leases::new(TERM, &[held(1, 7)], at(100));
         assert_eq!(leases.expired(at(133)), []);
-        assert_eq!(leases.expired(at(134)), [(JobId(101), Epoch(1))]);
+        assert_eq!(leases.expired(at(134)), [held(1, 7)]);
     }
 
     #[test]
@@ -229,7 +246,27 @@ mod tests {
         let mut leases = Leases::new(TERM, &[], at(0));
         leases.align(&[held(1, 7)], at(1));
         leases.align(&[], at(2));
-        assert_eq!(leases.held(Epoch(1)), None);
+        assert_eq!(leases.held(Epoch(1), WorkerId(7)), None);
         assert_eq!(leases.expired(at(99)), []);
+    }
+
+    #[test]
+    fn each_part_of_a_gang_is_renewed_by_its_own_worker() {
+        let part = |worker, rank| Held {
+            rank: Some(rank),
+            ..held(1, worker)
+        };
+        let both = [part(7, 0), part(8, 1)];
+        let mut leases = Leases::new(TERM, &[], at(0));
+        leases.align(&both, at(0));
+        assert_eq!(
+            leases.renew(WorkerId(7), &[Epoch(1)], &both[..1], at(20)),
+            [Epoch(1)]
+        );
+        assert_eq!(leases.expired(at(30)), [both[1]]);
+        assert_eq!(leases.silent(&both[1..], at(30)), [WorkerId(8)].into());
+        leases.align(&both[..1], at(31));
+        assert!(leases.is_held(Epoch(1)) && leases.held(Epoch(1), WorkerId(8)).is_none());
+        assert_eq!(leases.expired(at(50)), [both[0]]);
     }
 }

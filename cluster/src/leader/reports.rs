@@ -99,10 +99,21 @@ impl Reports {
                 Ok(())
             }
             Report::Started { job, epoch } => {
-                self.fact(epoch, false, Command::StartAttempt { job, epoch })
-                    .await
+                let command = match self.0.rank(epoch) {
+                    None => Command::StartAttempt { job, epoch },
+                    Some(_) => Command::StartPart {
+                        job,
+                        epoch,
+                        worker: self.0.worker,
+                    },
+                };
+                self.fact(epoch, false, command).await
             }
             Report::Checkpointed { job, epoch, step } => {
+                // The first part of a gang speaks for all.
+                if self.0.rank(epoch).is_some_and(|rank| rank > 0) {
+                    return Ok(());
+                }
                 self.fact(epoch, false, Command::Checkpoint { job, epoch, step })
                     .await
             }
@@ -114,18 +125,24 @@ impl Reports {
                 detail,
             } => {
                 let detail = tail(detail);
-                self.fact(
-                    epoch,
-                    true,
-                    Command::EndAttempt {
+                let command = match self.0.rank(epoch) {
+                    None => Command::EndAttempt {
                         job,
                         epoch,
                         outcome,
                         step,
                         detail,
                     },
-                )
-                .await
+                    Some(_) => Command::EndPart {
+                        job,
+                        epoch,
+                        worker: self.0.worker,
+                        outcome,
+                        step,
+                        detail,
+                    },
+                };
+                self.fact(epoch, true, command).await
             }
         }
     }
@@ -221,12 +238,18 @@ impl Inner {
             .leader
             .leases
             .lock()
-            .held(epoch)
-            .filter(|held| held.worker == self.worker);
-        // An attempt that is over, or another worker's, has nothing to say.
+            .held(epoch, self.worker)
+            .filter(|held| held.is_first());
+        // An attempt that is over, or another worker's, has nothing to say; nor have the other parts of a gang.
         if let Some(held) = mine {
             tell(&self.leader, held.job);
         }
+    }
+
+    /// The rank of this worker's part of an attempt, if it is one of several.
+    fn rank(&self, epoch: Epoch) -> Option<u8> {
+        let replicated = &self.leader.replicated;
+        replicated.read(|state| view::rank(state, epoch, self.worker))
     }
 
     async fn record(&self, epoch: Epoch, ends: bool, command: Command) {

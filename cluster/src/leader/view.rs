@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use stepcast_records::Hardware;
 use stepcast_scheduler::ids::{AttemptNumber, Epoch, InstanceId, JobId, StagingId, WorkerId};
-use stepcast_scheduler::model::{JobSpec, Lease, WorkerState};
+use stepcast_scheduler::model::{self, JobSpec, PartState, WorkerState};
 use stepcast_scheduler::{Command, State};
 
 use super::leases::Held;
-use crate::session::StopReason;
+use crate::session::{GangPlace, StopReason};
 
 /// An attempt that holds a lease, and what is wanted of its worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct Attempt {
     pub(crate) number: AttemptNumber,
     pub(crate) epoch: Epoch,
     pub(crate) gpus: Vec<u8>,
+    /// Its place in a gang, if it is a part of one.
+    pub(crate) place: Option<GangPlace>,
     pub(crate) wanted: Wanted,
 }
 
@@ -41,28 +43,42 @@ pub(crate) struct Running {
     pub(crate) step: u64,
 }
 
-/// Every attempt that holds a lease.
+/// Every attempt that holds a lease, a gang by its parts that have not ended.
 pub(crate) fn live_attempts(state: &State) -> Vec<Held> {
-    state.leases().map(held).collect()
+    let live = state
+        .leases()
+        .filter_map(|lease| state.live_attempt(lease.epoch));
+    live.flat_map(|(job, attempt)| held(job.id, attempt))
+        .collect()
 }
 
 /// Those of one worker.
 pub(crate) fn live_attempts_on(state: &State, worker: WorkerId) -> Vec<Held> {
-    state.leases_on(worker).map(held).collect()
+    let live = state.live_attempts_on(worker);
+    let held = live.flat_map(|(job, attempt)| held(job.id, attempt));
+    held.filter(|held| held.worker == worker).collect()
 }
 
-/// What the state wants of a worker, oldest first.
+/// What the state wants of a worker, oldest first. Nothing more of a part that has ended.
 pub(crate) fn wanted_on(state: &State, worker: WorkerId) -> Vec<Attempt> {
-    let attempts = state.leases_on(worker).filter_map(|lease| {
-        let (_, attempt) = state.live_attempt(lease.epoch)?;
+    let attempts = state.live_attempts_on(worker).filter_map(|(job, attempt)| {
+        let part = attempt.part_on(worker)?;
+        let rank = rank_of(attempt, part.rank);
+        let place = rank.map(|rank| place(state, job, attempt, rank));
+        let wanted = match (attempt.stop, &place) {
+            _ if part.state == PartState::Ended => return None,
+            (Some(why), _) => Wanted::Stop(why.into()),
+            // The first host has come back without an address, so its part is over: nobody may begin as if alone.
+            (None, Some(None)) => return None,
+            (None, _) => Wanted::Run,
+        };
         Some(Attempt {
-            job: lease.job,
+            job: job.id,
             number: attempt.number,
             epoch: attempt.epoch,
-            gpus: attempt.gpus.clone(),
-            wanted: attempt
-                .stop
-                .map_or(Wanted::Run, |why| Wanted::Stop(why.into())),
+            gpus: part.gpus.to_vec(),
+            place: place.flatten(),
+            wanted,
         })
     });
     attempts.collect()
@@ -72,6 +88,7 @@ pub(crate) fn wanted_on(state: &State, worker: WorkerId) -> Vec<Attempt> {
 pub(crate) fn running(state: &State, epoch: Epoch) -> Option<Running> {
     let (job, attempt) = state.live_attempt(epoch)?;
     let count = u8::try_from(attempt.gpus.len()).ok()?;
+    // Of one host: what is known of it is no word on several.
     Some(Running {
         spec: job.spec.clone(),
         worker: attempt.worker,
@@ -120,9 +137,13 @@ pub(crate) fn present_workers(state: &State) -> Vec<(WorkerId, InstanceId)> {
 
 /// Whether the lease with this epoch is another worker's: whoever speaks of it then speaks of what is not theirs.
 pub(crate) fn is_anothers(state: &State, epoch: Epoch, worker: WorkerId) -> bool {
-    state
-        .lease(epoch)
-        .is_some_and(|lease| lease.worker != worker)
+    state.lease(epoch).is_some() && !state.is_on(epoch, worker)
+}
+
+/// The rank of a worker's part of an attempt, if it is one of several.
+pub(crate) fn rank(state: &State, epoch: Epoch, worker: WorkerId) -> Option<u8> {
+    let (_, attempt) = state.live_attempt(epoch)?;
+    rank_of(attempt, attempt.part_on(worker)?.rank)
 }
 
 /// Waiting jobs, at most so many, that are believed to have their credentials and have none that are held.
@@ -140,10 +161,37 @@ pub(crate) fn is_staging_needed(state: &State, staging: &StagingId) -> bool {
     state.needs_staging(staging)
 }
 
-fn held(lease: &Lease) -> Held {
-    Held {
-        epoch: lease.epoch,
-        job: lease.job,
-        worker: lease.worker,
-    }
+/// The leases of an attempt: of a gang, one for each part that has not ended.
+fn held(job: JobId, attempt: &model::Attempt) -> impl Iterator<Item = Held> {
+    let live = attempt
+        .parts()
+        .filter(|part| part.state != PartState::Ended);
+    live.map(move |part| Held {
+        epoch: attempt.epoch,
+        job,
+        worker: part.worker,
+        rank: rank_of(attempt, part.rank),
+    })
+}
+
+/// The rank of a part, if it is one of several.
+fn rank_of(attempt: &model::Attempt, rank: usize) -> Option<u8> {
+    let is_gang = attempt.gang.is_some();
+    is_gang.then(|| u8::try_from(rank).unwrap_or(u8::MAX))
+}
+
+/// The place of a part among the others. The first waits for them at its worker's address, at a port that no other attempt
+/// there has: that of its first GPU.
+fn place(state: &State, job: &model::Job, attempt: &model::Attempt, rank: u8) -> Option<GangPlace> {
+    let address = state.worker(attempt.worker)?.inventory.address.as_ref();
+    let (host, port) = address?.as_str().rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let gpu = attempt.gpus.first().copied().unwrap_or(0);
+    Some(GangPlace {
+        rank,
+        hosts: u8::try_from(attempt.hosts()).unwrap_or(u8::MAX),
+        main_host: host.to_owned(),
+        main_port: port.saturating_add(gpu.into()),
+        resume_step: job.checkpoint_step(),
+    })
 }

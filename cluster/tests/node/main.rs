@@ -5,6 +5,7 @@ mod backup;
 mod catching_up;
 mod crash;
 mod disk;
+mod gangs;
 mod membership;
 mod net;
 mod ring;

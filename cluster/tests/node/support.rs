@@ -19,7 +19,7 @@ use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Precision, Quantization, Recipe, Sample,
 };
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, WorkerId};
-use stepcast_scheduler::model::{EventKind, Inventory, JobSpec, Outcome, TrainerKind};
+use stepcast_scheduler::model::{EventKind, Inventory, JobSpec, Label, Outcome, TrainerKind};
 use stepcast_scheduler::placement::NoForecast;
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State, codec};
 
@@ -196,6 +196,15 @@ impl Worker {
         Self::register(node, token, InstanceId([number; 16])).await
     }
 
+    /// The same for one that other hosts reach, so that it takes part in gangs.
+    pub(crate) async fn join_reached(node: &Handle, number: u8) -> Self {
+        let worker = Self::join(node, number).await;
+        let address = format!("10.0.0.{number}:29500").parse().ok();
+        Self::say(node, worker.token, worker.instance, address)
+            .await
+            .unwrap()
+    }
+
     /// Registers a process of a worker.
     pub(crate) async fn register(node: &Handle, token: TokenHash, instance: InstanceId) -> Self {
         Self::try_register(node, token, instance).await.unwrap()
@@ -207,11 +216,21 @@ impl Worker {
         token: TokenHash,
         instance: InstanceId,
     ) -> Option<Self> {
+        Self::say(node, token, instance, None).await
+    }
+
+    async fn say(
+        node: &Handle,
+        token: TokenHash,
+        instance: InstanceId,
+        address: Option<Label>,
+    ) -> Option<Self> {
         let inventory = Inventory {
             gpus: vec!["h100".parse::<GpuModel>().unwrap()],
             trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
             labels: BTreeMap::new(),
             price_per_gpu_hour: None,
+            address,
         };
         match node
             .propose(

@@ -1,9 +1,9 @@
-//! One try of a job on one worker, the lease it runs under, and how it can end.
+//! One try of a job on one worker or several, the lease it runs under, and how it can end.
 
 use serde::{Deserialize, Serialize};
 use stepcast_records::{GpuModel, UsdMicros};
 
-use super::gpu_numbers;
+use super::{Gang, gpu_numbers};
 use crate::command::PlacementNote;
 use crate::ids::{AttemptNumber, Epoch, JobId, WorkerId};
 
@@ -14,12 +14,12 @@ pub struct Attempt {
     pub number: AttemptNumber,
     /// Its fencing token.
     pub epoch: Epoch,
-    /// Where it runs.
+    /// Where it runs: of several hosts, that of rank 0.
     pub worker: WorkerId,
     /// The model of its GPUs.
     #[serde(with = "gpu_numbers::one")]
     pub gpu: GpuModel,
-    /// The positions of its GPUs in the worker's inventory, ascending.
+    /// The positions of its GPUs in that worker's inventory, ascending.
     pub gpus: Vec<u8>,
     /// What all its GPUs together cost an hour, if the worker has a price.
     pub price_per_hour: Option<UsdMicros>,
@@ -43,6 +43,9 @@ pub struct Attempt {
     pub last_step: u64,
     /// The worker's words about the end, redacted and cut: troubleshooting data, deleted with the job.
     pub detail: String,
+    /// Its other parts, if it runs on several hosts. Written behind the job, from format 3 on.
+    #[serde(skip)]
+    pub gang: Option<Box<Gang>>,
 }
 
 /// Where an attempt stands.
@@ -130,6 +133,8 @@ pub enum StopReason {
     Revoked,
     /// The money that its team has set aside for it is used up, and there is no more.
     TeamBudget,
+    /// Another part of it has ended.
+    PartOver,
 }
 
 /// When an attempt is asked to stop, since it has run or cost as much as it may.
@@ -141,7 +146,8 @@ pub struct Deadline {
     pub why: StopReason,
 }
 
-/// The right to run one attempt: held by a worker from the placement until the attempt's end is in the log.
+/// The right to run one attempt: held by a worker from the placement until the attempt's end is in the log. Of several
+/// hosts every worker holds it, each for its part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// The fencing token.
@@ -150,7 +156,7 @@ pub struct Lease {
     pub job: JobId,
     /// Which try of it.
     pub attempt: AttemptNumber,
-    /// Who holds it.
+    /// Who holds it: of several, the worker of rank 0.
     pub worker: WorkerId,
 }
 

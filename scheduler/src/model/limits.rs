@@ -71,6 +71,9 @@ pub const RESERVE_UNKNOWN_MS: u64 = HOUR_MS;
 /// At least so much time is paid for when more money is set aside for an attempt.
 pub const RESERVE_MORE_MS: u64 = 10 * 60_000;
 
+/// Hosts of one job. With eight GPUs on each, 128 GPUs: more than anybody fine-tunes on, and a placement stays small.
+pub const HOSTS_MAX: u8 = 16;
+
 /// GPUs of one worker: the largest hosts sold have 16.
 pub const GPUS_PER_WORKER_MAX: usize = 16;
 

@@ -17,7 +17,7 @@ pub struct JobSpec {
     pub name: Option<Label>,
     /// What is trained.
     pub workload: Workload,
-    /// GPUs on one worker, all of one model: 1, 2, 4 or 8.
+    /// GPUs on each of its hosts, all of one model: 1, 2, 4 or 8.
     pub gpu_count: u8,
     /// GPU models it may run on; empty for any GPU. Only a job that names `cpu` runs without a GPU.
     #[serde(with = "gpu_numbers")]
@@ -28,7 +28,8 @@ pub struct JobSpec {
     pub labels: BTreeMap<Label, Label>,
     /// What to choose hardware by.
     pub objective: Objective,
-    /// Most that all its GPUs together may cost an hour. A worker without a price is then out of the question.
+    /// Most that all its GPUs on all its hosts together may cost an hour, in even parts: no host may cost more than its own. A
+    /// worker without a price is then out of the question.
     pub max_price_per_hour: Option<UsdMicros>,
     /// Most that all its attempts together may cost. A worker without a price is then out of the question.
     pub max_cost: Option<UsdMicros>,
@@ -106,6 +107,9 @@ pub enum SpecError {
     /// More credentials than a configuration has places for, or two with one name.
     #[error("a job needs at most 32 credentials, each with a name of its own")]
     Credentials,
+    /// More hosts than a job may have.
+    #[error("a job runs on 1 to 16 hosts")]
+    Hosts,
     /// A task outside of its array.
     #[error("an array has 1 to 1,000 tasks, and at least one of them runs at a time")]
     Array,
@@ -141,6 +145,18 @@ impl JobSpec {
             trainer: TrainerKind::default(),
             terms: Terms::default(),
         }
+    }
+
+    /// On how many hosts it runs at once, with [`Self::gpu_count`] GPUs on each.
+    #[must_use]
+    pub const fn hosts(&self) -> u8 {
+        self.terms.more_hosts.saturating_add(1)
+    }
+
+    /// How many GPUs it takes on all its hosts: how many processes train together.
+    #[must_use]
+    pub const fn gpus(&self) -> u8 {
+        self.gpu_count.saturating_mul(self.hosts())
     }
 
     /// Whether everything is within its bounds.

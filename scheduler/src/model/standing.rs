@@ -38,12 +38,24 @@ pub struct Freed {
 }
 
 impl Freed {
-    /// What an attempt holds.
+    /// Nothing: no worker has this number.
+    pub(crate) const NONE: Self = Self {
+        worker: WorkerId(0),
+        gpus: 0,
+    };
+
+    /// What an attempt holds: of several hosts, on that of rank 0.
     pub(crate) fn of(attempt: &Attempt) -> Self {
-        let gpus = attempt.gpus.iter();
+        Self::on(attempt, attempt.worker)
+    }
+
+    /// What it holds on a worker.
+    pub(crate) fn on(attempt: &Attempt, worker: WorkerId) -> Self {
+        let part = attempt.part_on(worker);
+        let gpus = part.iter().flat_map(|part| part.gpus);
         let gpus = gpus.filter_map(|gpu| 1_u16.checked_shl((*gpu).into()));
         Self {
-            worker: attempt.worker,
+            worker,
             gpus: gpus.fold(0, |gpus, gpu| gpus | gpu),
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
 use super::Label;
-use super::limits::{CREDENTIALS_MAX, LABELS_MAX};
+use super::limits::{CREDENTIALS_MAX, HOSTS_MAX, LABELS_MAX};
 use super::spec::SpecError;
 use crate::ids::{JobId, OrgId, TeamId, UserId};
 
@@ -37,6 +37,9 @@ pub struct Terms {
     /// behind everything else, where there are any.
     #[serde(skip)]
     pub credentials: Vec<Label>,
+    /// On how many hosts it runs at once beyond the first. Written behind the credentials, where there are any.
+    #[serde(skip)]
+    pub more_hosts: u8,
 }
 
 /// Whose a job is: two numbers, which say nothing by themselves.
@@ -83,6 +86,7 @@ impl Terms {
             }),
             () if !self.array.is_none_or(part) => Err(SpecError::Array),
             () if !self.names_credentials_well() => Err(SpecError::Credentials),
+            () if self.more_hosts >= HOSTS_MAX => Err(SpecError::Hosts),
             () => Ok(()),
         }
     }

@@ -41,6 +41,10 @@ pub struct Inventory {
     pub labels: BTreeMap<Label, Label>,
     /// What one of its GPUs costs an hour, if its operator says.
     pub price_per_gpu_hour: Option<UsdMicros>,
+    /// Where other hosts reach it, as `HOST:PORT`, if it takes part in gangs. Written behind everything else, from format 3
+    /// on.
+    #[serde(skip)]
+    pub address: Option<Label>,
 }
 
 /// Whether a worker takes part.

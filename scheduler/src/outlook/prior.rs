@@ -111,7 +111,9 @@ impl Prior {
 
     /// What is forecast of a job on each model of the cluster.
     fn known(&self, spec: &JobSpec, forecast: &dyn ForecastSource) -> Vec<(GpuModel, Belief)> {
-        let models = self.models.keys().filter_map(|model| {
+        // What is known is of one host.
+        let models = self.models.keys().filter(|_| spec.hosts() == 1);
+        let models = models.filter_map(|model| {
             let hardware = Hardware::new(*model, spec.gpu_count)?;
             Some((*model, Belief::of(forecast.forecast(spec, hardware)?)))
         });

@@ -80,6 +80,9 @@ impl Truth for World<'_> {
         if let Some(left) = self.forecast.left(job, attempt, now_ms) {
             return Some(self.drawn_ms(Belief::of(left), job.id, 0.0).round() as u64);
         }
+        if attempt.gang.is_some() {
+            return None;
+        }
         let count = u8::try_from(attempt.gpus.len()).ok()?;
         let hardware = Hardware::new(attempt.gpu, count)?;
         let belief = self.believed(job, hardware)?;

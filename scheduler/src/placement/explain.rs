@@ -3,7 +3,7 @@
 use stepcast_records::Hardware;
 
 use super::forecast::ForecastSource;
-use super::look::Look;
+use super::look::{Hosts, Look};
 use super::reason::{Reason, Tier};
 use super::wording::Wording;
 use crate::command::Placement;
@@ -88,8 +88,9 @@ pub fn explain(
         }
     });
     let wording = Wording { state, job, now_ms };
-    let lines = lines(&round, &wording);
-    let hints = if held.is_some() {
+    let (lines, hosts) = lines(&round, &wording, placement.as_ref());
+    // A change of one worker's mind starts no gang; what would is found out by trying, see `sooner`.
+    let hints = if held.is_some() || hosts.is_some() {
         Vec::new()
     } else {
         hints(&round, job)
@@ -109,7 +110,7 @@ pub fn explain(
             tier,
             in_the_way,
             placement.as_ref(),
-            free_ms,
+            (free_ms, hosts),
             round
                 .ledger
                 .team_in_the_way(job, in_the_way.unwrap_or(Reason::Free)),
@@ -159,13 +160,23 @@ fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
     }
 }
 
-fn lines(round: &Look<'_>, wording: &Wording<'_>) -> Vec<Line> {
+/// What is against each worker, by reason, and of a gang how many hosts there are for it.
+fn lines(
+    round: &Look<'_>,
+    wording: &Wording<'_>,
+    placement: Option<&Placement>,
+) -> (Vec<Line>, Option<Hosts>) {
     let mut groups: Vec<(Reason, Vec<&Worker>, Vec<JobId>)> = Vec::new();
-    for slot in &round.pool.slots {
+    let is_gang = wording.job.spec.hosts() > 1;
+    let gang = is_gang.then(|| round.reasons(wording.job, placement));
+    for (position, slot) in round.pool.slots.iter().enumerate() {
         let Some(worker) = round.worker(slot) else {
             continue;
         };
-        let reason = round.reason(wording.job, slot);
+        let reason = match &gang {
+            Some((reasons, _)) => reasons[position],
+            None => round.reason(wording.job, slot),
+        };
         let known = groups.iter().position(|(known, ..)| *known == reason);
         let position = known.unwrap_or_else(|| {
             groups.push((reason, Vec::new(), Vec::new()));
@@ -192,7 +203,8 @@ fn lines(round: &Look<'_>, wording: &Wording<'_>) -> Vec<Line> {
             .collect(),
         jobs,
     };
-    groups.into_iter().map(line).collect()
+    let lines = groups.into_iter().map(line).collect();
+    (lines, gang.map(|(_, hosts)| hosts))
 }
 
 /// Wishes without which the job would start now: each is tried with the same rules.

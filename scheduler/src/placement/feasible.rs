@@ -12,7 +12,10 @@ use crate::model::{Job, Label, TrainerKind, Worker, WorkerState};
 /// What a job asks of a worker. Jobs with equal needs fit the same workers, so they are looked at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Needs<'a> {
+    /// On each of its hosts.
     pub(crate) gpu_count: u8,
+    /// On how many hosts at once.
+    pub(crate) hosts: u8,
     trainer: TrainerKind,
     min_memory_gib: u16,
     allow: &'a [GpuModel],
@@ -45,12 +48,65 @@ pub(super) fn held(job: &Job, now_ms: u64) -> Option<Reason> {
     }
 }
 
-/// Whether these GPUs of a worker are what the job asks for. Whether they are free is another question.
+/// Whether these GPUs are what the job asks for, of a worker for each of its hosts, and their model. Whether they are free
+/// is another question.
 ///
 /// # Errors
 /// The first reason against it.
-pub fn admits(job: &Job, worker: &Worker, gpus: &[u8], now_ms: u64) -> Result<(), Reason> {
+pub fn admits(job: &Job, seats: &[(&Worker, &[u8])], now_ms: u64) -> Result<GpuModel, Reason> {
     let needs = Needs::of(job);
+    let alone = |at: usize| {
+        seats[..at]
+            .iter()
+            .all(|(other, _)| other.id != seats[at].0.id)
+    };
+    if seats.len() != usize::from(job.spec.hosts()) || !(0..seats.len()).all(alone) {
+        return Err(Reason::TooFewHosts);
+    }
+    let mut model = None;
+    for (worker, gpus) in seats {
+        let found = fits(needs, worker, gpus)?;
+        if *model.get_or_insert(found) != found {
+            return Err(Reason::OtherGpu);
+        }
+    }
+    let workers = seats.iter().map(|(worker, _)| *worker);
+    Purse::of(job, now_ms).pays(price_per_hour(workers, needs.gpu_count))?;
+    model.ok_or(Reason::TooFewHosts)
+}
+
+/// Whether GPUs of one worker are what a job asks for, or what it asks of each of its hosts if all of them cost as much;
+/// and their model.
+///
+/// # Errors
+/// The first reason against it.
+pub fn admits_part(
+    job: &Job,
+    worker: &Worker,
+    gpus: &[u8],
+    now_ms: u64,
+) -> Result<GpuModel, Reason> {
+    let model = fits(Needs::of(job), worker, gpus)?;
+    let all = gpus.len() * usize::from(job.spec.hosts());
+    Purse::of(job, now_ms).pays(worker.price_per_hour(all))?;
+    Ok(model)
+}
+
+/// What so many GPUs of each of these workers cost an hour together; `None` if one of them has no price.
+#[must_use]
+pub fn price_per_hour<'w>(
+    workers: impl IntoIterator<Item = &'w Worker>,
+    gpu_count: u8,
+) -> Option<UsdMicros> {
+    let mut prices = workers
+        .into_iter()
+        .map(|worker| worker.price_per_hour(gpu_count.into()));
+    let sum = prices.try_fold(0, |sum: u64, price| Some(sum.saturating_add(price?.0)));
+    sum.map(UsdMicros)
+}
+
+/// The model of a worker's GPUs, if they are what is needed of one host.
+fn fits(needs: Needs<'_>, worker: &Worker, gpus: &[u8]) -> Result<GpuModel, Reason> {
     needs.met_by_worker(worker)?;
     if gpus.len() != usize::from(needs.gpu_count) || !gpus.is_sorted_by(|a, b| a < b) {
         return Err(Reason::TooFewGpus);
@@ -61,7 +117,7 @@ pub fn admits(job: &Job, worker: &Worker, gpus: &[u8], now_ms: u64) -> Result<()
         return Err(Reason::TooFewGpus);
     }
     needs.met_by_model(first)?;
-    Purse::of(job, now_ms).pays(worker.price_per_hour(gpus.len()))
+    Ok(first)
 }
 
 /// How long the job's money lasts at a price for all its GPUs, in milliseconds; `None` if it has no end.
@@ -96,6 +152,7 @@ impl<'a> Needs<'a> {
     pub(crate) fn of(job: &'a Job) -> Self {
         Self {
             gpu_count: job.spec.gpu_count,
+            hosts: job.spec.hosts(),
             trainer: job.spec.trainer,
             min_memory_gib: job.spec.min_memory_gib,
             allow: &job.spec.allow,
@@ -134,7 +191,7 @@ impl<'a> Needs<'a> {
     pub(crate) fn hash(&self) -> u128 {
         let allow: Vec<u8> = self.allow.iter().map(|gpu| gpu.number()).collect();
         let all = (
-            self.gpu_count,
+            (self.gpu_count, self.hosts),
             self.trainer,
             self.min_memory_gib,
             allow,
@@ -157,6 +214,7 @@ impl<'a> Needs<'a> {
         match () {
             () if !self.labels.iter().all(carries) => Err(Reason::MissingLabel),
             () if self.avoid.iter().any(carries) => Err(Reason::Avoided),
+            () if self.hosts > 1 && worker.inventory.address.is_none() => Err(Reason::NoGangs),
             () => Ok(()),
         }
     }

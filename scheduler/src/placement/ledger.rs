@@ -58,7 +58,7 @@ impl<'a> Ledger<'a> {
         if above.is_some_and(|above| may_cost.is_some_and(|cost| cost > above)) {
             return Some(Reason::AwaitingApproval);
         }
-        let asked = u32::from(job.spec.gpu_count);
+        let asked = u32::from(job.spec.gpus());
         self.teams(job).find_map(|(team, taken)| {
             let in_use = self.state.gpus_in_use(team.id) + taken.gpus;
             let full = team
@@ -78,19 +78,20 @@ impl<'a> Ledger<'a> {
         })
     }
 
-    /// Whether a job may run on a worker, at a price for all its GPUs, if nine in ten such runs take at most
+    /// Whether a job may run on a worker, or on several, at a price for all its GPUs, if nine in ten such runs take at most
     /// `run_ms_p90` there.
     ///
     /// # Errors
     /// The reason against it.
-    pub fn allows(
+    pub fn allows<'w>(
         &self,
         job: &Job,
-        worker: &Worker,
+        workers: impl IntoIterator<Item = &'w Worker>,
         price_per_hour: Option<UsdMicros>,
         run_ms_p90: Option<u64>,
     ) -> Result<(), Reason> {
-        if self.is_kept_away(job, worker) {
+        let mut workers = workers.into_iter();
+        if workers.any(|worker| self.is_kept_away(job, worker)) {
             return Err(Reason::KeyTaken);
         }
         let limited = job.spec.terms.team != TeamId::DEFAULT || self.state.team_of(job).is_some();
@@ -123,25 +124,26 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Takes what a job that starts on a worker in this look needs.
+    /// Takes what a job that starts on a worker, or on several, in this look needs.
     pub fn take(
         &mut self,
         job: &'a Job,
-        worker: WorkerId,
+        workers: impl IntoIterator<Item = WorkerId>,
         price_per_hour: Option<UsdMicros>,
         run_ms_p90: Option<u64>,
     ) {
         let UsdMicros(wanted) = wanted(job, price_per_hour, run_ms_p90, self.now_ms);
         for team in job.teams() {
             let taken = self.teams.entry(team).or_default();
-            taken.gpus += u32::from(job.spec.gpu_count);
+            taken.gpus += u32::from(job.spec.gpus());
             taken.usd_micros = taken.usd_micros.saturating_add(wanted);
         }
         if let Some(part) = job.spec.terms.array {
             *self.arrays.entry(part.array).or_default() += 1;
         }
         if let Some(key) = &job.spec.terms.spread {
-            self.keys.insert((worker, key));
+            self.keys
+                .extend(workers.into_iter().map(|worker| (worker, key)));
         }
     }
 
@@ -152,7 +154,7 @@ impl<'a> Ledger<'a> {
             Reason::QuotaFull => teams.find(|team| {
                 let taken = self.teams.get(&team.id).map_or(0, |taken| taken.gpus);
                 let in_use = self.state.gpus_in_use(team.id) + taken;
-                let asked = u32::from(job.spec.gpu_count);
+                let asked = u32::from(job.spec.gpus());
                 team.rules
                     .gpu_quota
                     .is_some_and(|quota| in_use + asked > quota)

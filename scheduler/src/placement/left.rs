@@ -78,9 +78,12 @@ impl Left {
     /// All of a job on hardware it has not begun on.
     pub(crate) fn of_whole(source: &dyn ForecastSource, job: &Job, gpu: GpuModel) -> Option<Self> {
         let hardware = Hardware::new(gpu, job.spec.gpu_count)?;
-        Some(match source.forecast(&job.spec, hardware) {
+        let hosts = job.spec.hosts();
+        // What is known is of one host: nobody knows what several do together.
+        let forecast = (hosts == 1).then(|| source.forecast(&job.spec, hardware));
+        Some(match forecast.flatten() {
             Some(forecast) => Self::known(forecast),
-            None => Self::guessed(hardware),
+            None => Self::guessed(hardware, hosts),
         })
     }
 
@@ -92,10 +95,11 @@ impl Left {
         }
     }
 
-    fn guessed(hardware: Hardware) -> Self {
+    fn guessed(hardware: Hardware, hosts: u8) -> Self {
         let rated = hardware.gpu.rated();
         let tflops = rated.map_or(UNRATED_TFLOPS, |rated| rated.bf16_tflops);
-        let ms = GUESSED_MS * GUESSED_TFLOPS / (tflops * f64::from(hardware.count));
+        let gpus = f64::from(hardware.count) * f64::from(hosts);
+        let ms = GUESSED_MS * GUESSED_TFLOPS / (tflops * gpus);
         Self {
             p50_ms: ms,
             p90_ms: f64::INFINITY,
@@ -195,7 +199,7 @@ pub(crate) fn part_of(job: &Job, step: u64) -> f64 {
 fn steps(job: &Job) -> Option<u64> {
     let steps = match job.spec.workload.length {
         Length::Steps(steps) => steps,
-        Length::Epochs(_) => job.spec.workload.plan(job.spec.gpu_count).ok()?.steps_total,
+        Length::Epochs(_) => job.spec.workload.plan(job.spec.gpus()).ok()?.steps_total,
     };
     (steps > 0).then_some(steps)
 }

@@ -1,9 +1,11 @@
 //! One look at the cluster: what waits and what may yield get their turns by the policy, and what comes of it is a plan.
 
+mod against;
 mod crowd;
 mod due;
 mod entry;
 mod fair;
+mod gang;
 mod late;
 mod order;
 mod plain;
@@ -23,17 +25,18 @@ use super::forecast::ForecastSource;
 use super::ledger::Ledger;
 use super::left::Left;
 use super::plan::Plan;
-use super::pool::{Gpus, PlaceId, Pool, Slot, of_model, positions};
-use super::reason::Reason;
+use super::pool::{Gpus, PlaceId, Pool, Slot, positions};
 use super::shares::Shares;
 use super::survey::{Crowd, Scene, Survey, ordered};
-use crate::command::{Placement, PlacementNote, Preemption};
+use crate::command::{Placement, PlacementNote, Preemption, Seat};
 use crate::ids::{JobId, WorkerId};
 use crate::model::{Job, Objective, Worker};
 use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
 use entry::{Entry, Runs};
 pub(super) use entry::{LOST_MS, due_ms};
+pub(super) use gang::Hosts;
+use gang::{Choice, Seats};
 
 /// How long later jobs may pass one that could run once GPUs are free. After that GPUs are kept for it.
 ///
@@ -84,15 +87,6 @@ pub(super) struct Look<'a> {
     plan: Plan,
     /// GPUs that are to be taken from running jobs, each with the job they are for.
     wanted: Vec<(usize, Gpus, JobId)>,
-}
-
-/// What a job would get.
-#[derive(Clone, Copy)]
-struct Choice {
-    slot: usize,
-    gpus: Gpus,
-    /// All of them are free now.
-    is_free: bool,
 }
 
 impl<'a> Look<'a> {
@@ -196,6 +190,9 @@ impl<'a> Look<'a> {
 
     /// The best place on one model, free or to be freed, if there is any.
     fn choose(&mut self, job: &'a Job, model: GpuModel, left: &Left) -> Option<Choice> {
+        if job.spec.hosts() > 1 {
+            return self.choose_gang(job, model, left);
+        }
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
@@ -233,7 +230,7 @@ impl<'a> Look<'a> {
                 };
                 let price = worker.price_per_hour(usize::from(count));
                 let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
-                let allowed = self.ledger.allows(job, worker, price, run_ms_p90);
+                let allowed = self.ledger.allows(job, [worker], price, run_ms_p90);
                 if purse.pays(price).is_err() || allowed.is_err() {
                     continue;
                 }
@@ -245,6 +242,7 @@ impl<'a> Look<'a> {
                     slot: position,
                     gpus,
                     is_free: missing == 0,
+                    others: Vec::new(),
                 };
                 best = Some((rank, choice));
             }
@@ -294,21 +292,24 @@ impl<'a> Look<'a> {
         if self.until == Some(job.id) && choice.is_free {
             self.plan
                 .placements
-                .extend(self.placement(job, choice, left));
+                .extend(self.placement(job, &choice, left));
             self.max = 0;
             return;
         }
         let slot = &self.pool.slots[choice.slot];
         let free_ms = (self.now_ms as f64 + left.p90_ms).min(u64::MAX as f64) as u64;
         let free = slot.available(choice.gpus);
-        let worker = slot.id;
-        self.pool.take(choice.slot, job.id, choice.gpus, free_ms);
-        let price = self.state.worker(worker);
-        let price = price.and_then(|worker| worker.price_per_hour(usize::from(job.spec.gpu_count)));
+        let seats = choice.seats();
+        for (slot, gpus) in &seats {
+            self.pool.take(*slot, job.id, *gpus, free_ms);
+        }
+        let workers = self.workers_of(&seats);
+        let price = feasible::price_per_hour(workers.iter().copied(), job.spec.gpu_count);
         if entry.runs.is_none() {
             self.settled.insert(job.id);
             let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
-            self.ledger.take(job, worker, price, run_ms_p90);
+            let workers = workers.iter().map(|worker| worker.id);
+            self.ledger.take(job, workers, price, run_ms_p90);
         }
         if entry.runs.is_some() || !choice.is_free {
             self.wanted.push((choice.slot, choice.gpus & !free, job.id));
@@ -324,25 +325,31 @@ impl<'a> Look<'a> {
             None if choice.is_free => {
                 self.plan
                     .placements
-                    .extend(self.placement(job, choice, left));
+                    .extend(self.placement(job, &choice, left));
             }
             None => {}
         }
     }
 
-    fn placement(&self, job: &Job, choice: Choice, left: Left) -> Option<Placement> {
-        let worker = self.worker(&self.pool.slots[choice.slot])?;
-        let gpus: Vec<u8> = positions(choice.gpus).collect();
-        let price = worker.price_per_hour(gpus.len());
+    fn placement(&self, job: &Job, choice: &Choice, left: Left) -> Option<Placement> {
+        let seats = choice.seats();
+        let workers = self.workers_of(&seats);
+        let price = feasible::price_per_hour(workers.iter().copied(), job.spec.gpu_count);
         let note = left
             .forecast()
             .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
+        let mut seats = workers.iter().zip(&seats).map(|(worker, (_, gpus))| Seat {
+            worker: worker.id,
+            gpus: positions(*gpus).collect(),
+        });
+        let Seat { worker, gpus } = seats.next()?;
         Some(Placement {
             job: job.id,
             attempt: job.next_attempt(),
-            worker: worker.id,
+            worker,
             gpus,
             note,
+            others: seats.collect(),
         })
     }
 
@@ -380,28 +387,37 @@ impl<'a> Look<'a> {
             return false;
         }
         let target = self.target(job);
-        if let Some((slot, gpus, free_ms)) = target {
+        let is_found = target.is_some();
+        if let Some((seats, free_ms)) = target {
             if self.until == Some(job.id) {
                 self.kept_until_ms = Some(free_ms);
             }
-            self.pool.keep(slot, job.id, gpus);
-            self.kept_for.insert(job.id, (slot, gpus));
+            if let [(slot, gpus)] = seats[..] {
+                self.kept_for.insert(job.id, (slot, gpus));
+            }
+            for (slot, gpus) in seats {
+                self.pool.keep(slot, job.id, gpus);
+            }
             self.kept += 1;
         }
-        target.is_some()
+        is_found
     }
 
-    /// When enough GPUs of one worker are expected to be free for a job, by stamp; `None` if one cannot tell.
+    /// When enough GPUs of one worker, or of several for a gang, are expected to be free for a job, by stamp; `None` if one
+    /// cannot tell.
     pub(super) fn free_ms(&mut self, job: &'a Job) -> Option<u64> {
         self.kept_until_ms
-            .or_else(|| self.target(job).map(|(_, _, free_ms)| free_ms))
+            .or_else(|| self.target(job).map(|(_, free_ms)| free_ms))
             .filter(|ms| *ms < u64::MAX)
     }
 
     /// The GPUs a job would have soonest: of those expected at the same time, where the most are free already.
     ///
     /// With nothing else placed there neither number gets worse from one look to the next, so the choice settles.
-    fn target(&mut self, job: &'a Job) -> Option<(usize, Gpus, u64)> {
+    fn target(&mut self, job: &'a Job) -> Option<(Seats, u64)> {
+        if job.spec.hosts() > 1 {
+            return self.target_gang(job);
+        }
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
@@ -430,7 +446,7 @@ impl<'a> Look<'a> {
                 };
                 let price = worker.price_per_hour(usize::from(count));
                 if purse.pays(price).is_err()
-                    || self.ledger.allows(job, worker, price, None).is_err()
+                    || self.ledger.allows(job, [worker], price, None).is_err()
                 {
                     passed += 1;
                     continue;
@@ -442,7 +458,7 @@ impl<'a> Look<'a> {
                 best = Some(best.map_or(found, |best| best.min(found)));
             }
         }
-        best.map(|(free_ms, _, slot, gpus)| (slot, gpus, free_ms))
+        best.map(|(free_ms, _, slot, gpus)| (vec![(slot, gpus)], free_ms))
     }
 
     /// Where a job may run, busy or not.
@@ -456,36 +472,5 @@ impl<'a> Look<'a> {
     /// The worker of a slot.
     pub(super) fn worker(&self, slot: &Slot) -> Option<&'a Worker> {
         self.state.worker(slot.id)
-    }
-
-    /// What is against a job on a worker, as this look at the queue sees it; [`Reason::Free`] for nothing.
-    pub(super) fn reason(&self, job: &Job, slot: &Slot) -> Reason {
-        self.against(job, slot).err().unwrap_or(Reason::Free)
-    }
-
-    fn against(&self, job: &Job, slot: &Slot) -> Result<(), Reason> {
-        let worker = self.worker(slot).ok_or(Reason::Lost)?;
-        let count = job.spec.gpu_count;
-        let price = worker.price_per_hour(usize::from(count));
-        let models = Needs::of(job).fit(worker)?;
-        Purse::of(job, self.now_ms).pays(price)?;
-        let mut refused = None;
-        let mut nearest = None;
-        for model in models {
-            let left = Left::of_waiting(self.forecast, job, model, &self.policy);
-            let forecast = left.and_then(Left::forecast);
-            let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
-            if let Err(reason) = self.ledger.allows(job, worker, price, run_ms_p90) {
-                refused = refused.max(Some(reason));
-                continue;
-            }
-            match feasible::away(worker)
-                .or_else(|| feasible::short_of(slot, of_model(worker, model), count))
-            {
-                None => return Ok(()),
-                Some(reason) => nearest = nearest.max(Some(reason)),
-            }
-        }
-        Err(nearest.or(refused).unwrap_or(Reason::OtherGpu))
     }
 }

@@ -185,7 +185,14 @@ impl Pool {
         places.map(|place| place.available).sum()
     }
 
-    /// Where an attempt is.
+    /// On how many workers a job may have so many GPUs of a model, in some places, now or when others yield.
+    pub(super) fn workers_with(&self, places: &[PlaceId], model: GpuModel, count: u8) -> usize {
+        let places = places.iter().map(|place| &self.places[*place as usize]);
+        let on_model = places.filter(|place| place.model == model);
+        on_model.map(|place| place.workers_with(count)).sum()
+    }
+
+    /// Where an attempt on one host is.
     pub(super) fn place_of(&self, attempt: &Attempt) -> Option<(usize, Gpus)> {
         let position = self.position(attempt.worker)?;
         Some((position, slot::used(attempt)))
@@ -247,6 +254,7 @@ impl Pool {
                 offered.gpus == inventory.gpus
                     && offered.trainers == inventory.trainers
                     && offered.labels == inventory.labels
+                    && offered.address.is_some() == inventory.address.is_some()
             })
         };
         worker.takes_work() && slot.price == price && slot.kind.is_some_and(is_of_kind)
@@ -303,7 +311,9 @@ impl Pool {
             price_per_gpu_hour: None,
             ..worker.inventory.clone()
         };
-        let hash = match postcard::to_extend(&offered, Vec::with_capacity(128)) {
+        // Where a worker is reached does not matter, but that it is.
+        let is_reached = offered.address.is_some();
+        let hash = match postcard::to_extend(&(&offered, is_reached), Vec::with_capacity(128)) {
             Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
             // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
             Err(error) => unreachable!("an inventory is always encodable: {error}"),

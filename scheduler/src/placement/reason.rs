@@ -25,6 +25,10 @@ pub enum Reason {
     TooLittleMemory,
     /// It has not that many GPUs of one model.
     TooFewGpus,
+    /// It takes part in no gang: its operator has not said where other hosts reach it.
+    NoGangs,
+    /// There are fewer hosts like it than the job needs at once.
+    TooFewHosts,
     /// The job's budget is spent.
     BudgetSpent,
     /// The job waits before it is tried again.
@@ -47,6 +51,8 @@ pub enum Reason {
     Draining,
     /// A job with the same key runs there.
     KeyTaken,
+    /// It has enough free, and too few others do.
+    OthersBusy,
     /// Its GPUs are in use.
     GpusBusy,
     /// Its free GPUs are kept for a job that has waited long enough.
@@ -86,7 +92,9 @@ impl Reason {
             | Self::BudgetTooSmall
             | Self::OtherGpu
             | Self::TooLittleMemory
-            | Self::TooFewGpus => Tier::Never,
+            | Self::TooFewGpus
+            | Self::NoGangs
+            | Self::TooFewHosts => Tier::Never,
             Self::BudgetSpent
             | Self::WaitsForRetry
             | Self::NotBefore
@@ -95,7 +103,9 @@ impl Reason {
             | Self::ArrayFull
             | Self::QuotaFull
             | Self::TeamBudget => Tier::Held,
-            Self::Lost | Self::Draining | Self::KeyTaken | Self::GpusBusy => Tier::Capacity,
+            Self::Lost | Self::Draining | Self::KeyTaken | Self::OthersBusy | Self::GpusBusy => {
+                Tier::Capacity
+            }
             Self::Reserved | Self::TakenNow => Tier::Order,
             Self::Free => Tier::New,
         }
@@ -115,6 +125,8 @@ impl Reason {
             Self::OtherGpu => "OTHER_GPU",
             Self::TooLittleMemory => "TOO_LITTLE_MEMORY",
             Self::TooFewGpus => "TOO_FEW_GPUS",
+            Self::NoGangs => "NO_GANGS",
+            Self::TooFewHosts => "TOO_FEW_HOSTS",
             Self::BudgetSpent => "BUDGET_SPENT",
             Self::WaitsForRetry => "WAITS_FOR_RETRY",
             Self::NotBefore => "NOT_BEFORE",
@@ -126,6 +138,7 @@ impl Reason {
             Self::Lost => "LOST",
             Self::Draining => "DRAINING",
             Self::KeyTaken => "KEY_TAKEN",
+            Self::OthersBusy => "OTHERS_BUSY",
             Self::GpusBusy => "GPUS_BUSY",
             Self::Reserved => "RESERVED",
             Self::TakenNow => "TAKEN_NOW",
@@ -147,6 +160,9 @@ impl Reason {
             Self::OtherGpu => "allowing this GPU model",
             Self::TooLittleMemory => "asking for less GPU memory",
             Self::TooFewGpus => "asking for fewer GPUs",
+            Self::NoGangs => "a restart of the worker with --gang-address",
+            Self::TooFewHosts => "more such workers, or asking for fewer hosts",
+            Self::OthersBusy => "the end of what runs on the others",
             Self::BudgetSpent => "a larger budget",
             Self::WaitsForRetry | Self::NotBefore => "time",
             Self::AwaitingApproval => "somebody's approval, or a lower cost limit",
@@ -190,6 +206,8 @@ impl fmt::Display for Reason {
             Self::OtherGpu => "other GPU",
             Self::TooLittleMemory => "too little memory",
             Self::TooFewGpus => "too few GPUs",
+            Self::NoGangs => "takes part in no gang",
+            Self::TooFewHosts => "too few hosts",
             Self::BudgetSpent => "budget spent",
             Self::WaitsForRetry => "waits for retry",
             Self::NotBefore => "not before its time",
@@ -201,6 +219,7 @@ impl fmt::Display for Reason {
             Self::Lost => "lost",
             Self::Draining => "draining",
             Self::KeyTaken => "another of its kind runs there",
+            Self::OthersBusy => "other hosts busy",
             Self::GpusBusy => "GPUs busy",
             Self::Reserved => "GPUs reserved",
             Self::TakenNow => "GPUs taken now",

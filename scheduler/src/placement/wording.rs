@@ -5,10 +5,11 @@ use std::fmt::Display;
 
 use stepcast_records::{GpuModel, units};
 
+use super::look::Hosts;
 use super::reason::{Reason, Tier};
 use crate::command::Placement;
-use crate::ids::JobId;
-use crate::model::{Job, JobState, Team, Worker, WorkerState};
+use crate::ids::{JobId, WorkerId};
+use crate::model::{Job, JobState, Label, Team, Worker, WorkerState};
 use crate::state::State;
 
 /// What is said about one job.
@@ -22,11 +23,9 @@ impl Wording<'_> {
     /// About a job that does not wait.
     pub(super) fn not_waiting(&self) -> String {
         let id = self.job.id;
-        let worker = self
-            .job
-            .live_attempt()
-            .and_then(|attempt| self.state.worker(attempt.worker));
-        let place = worker.map_or_else(String::new, |worker| format!(" on {}", worker.name));
+        let attempt = self.job.live_attempt();
+        let workers = attempt.iter().flat_map(|attempt| attempt.parts());
+        let place = self.on(workers.map(|part| part.worker));
         match self.job.state {
             JobState::Pending => format!("{id} waits"),
             JobState::Running => format!("{id} runs{place}"),
@@ -56,20 +55,26 @@ impl Wording<'_> {
         tier: Tier,
         held: Option<Reason>,
         placement: Option<&Placement>,
-        free_ms: Option<u64>,
+        (free_ms, hosts): (Option<u64>, Option<Hosts>),
         team: Option<&Team>,
     ) -> String {
         let id = self.job.id;
         match (tier, placement) {
             (_, Some(placement)) => {
-                let worker = self.state.worker(placement.worker);
-                let name = worker.map_or_else(String::new, |worker| format!(" on {}", worker.name));
-                format!("{id} starts{name} with the next look at the queue")
+                let place = self.on(placement.seats().map(|(worker, _)| worker));
+                format!("{id} starts{place} with the next look at the queue")
             }
             (Tier::Never, _) if self.state.workers().next().is_none() => {
                 format!("{id} cannot start: there is no worker")
             }
-            (Tier::Never, _) => format!("{id} cannot start: no worker could hold it"),
+            (Tier::Never, _) => match hosts {
+                Some(hosts) => format!(
+                    "{id} cannot start: {}, and {} could",
+                    self.needs(hosts),
+                    counted(hosts.able)
+                ),
+                None => format!("{id} cannot start: no worker could hold it"),
+            },
             (Tier::Held, _) if held == Some(Reason::BudgetSpent) => {
                 format!("{id} is held: its budget is spent")
             }
@@ -122,17 +127,52 @@ impl Wording<'_> {
                     wait_ms.div_ceil(1_000)
                 )
             }
-            (Tier::Capacity, _) => match free_ms {
-                Some(free_ms) => {
+            (Tier::Capacity, _) => {
+                let needs = hosts.map(|hosts| {
                     format!(
-                        "{id} is waiting for GPUs: expected in {}",
-                        self.until(free_ms)
+                        " ({}, and {} them free)",
+                        self.needs(hosts),
+                        if hosts.free == 1 {
+                            "1 has".to_owned()
+                        } else {
+                            format!("{} have", counted(hosts.free))
+                        }
                     )
+                });
+                let needs = needs.unwrap_or_default();
+                match free_ms {
+                    Some(free_ms) => format!(
+                        "{id} is waiting for GPUs{needs}: expected in {}",
+                        self.until(free_ms)
+                    ),
+                    None => format!("{id} is waiting for GPUs{needs}"),
                 }
-                None => format!("{id} is waiting for GPUs"),
-            },
+            }
             (Tier::Order | Tier::New, _) => format!("{id} is waiting for the jobs ahead of it"),
         }
+    }
+
+    /// What a gang needs.
+    fn needs(&self, hosts: Hosts) -> String {
+        let gpus = match self.job.spec.gpu_count {
+            1 => "a GPU".to_owned(),
+            count => format!("{count} GPUs"),
+        };
+        format!(
+            "it needs {} hosts with {gpus} of one model each",
+            hosts.needed
+        )
+    }
+
+    /// Where something runs: the names of workers.
+    fn on(&self, workers: impl Iterator<Item = WorkerId>) -> String {
+        let names: Vec<&Label> = workers
+            .filter_map(|worker| Some(&self.state.worker(worker)?.name))
+            .collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        format!(" on {}", list(names))
     }
 
     /// What a reason means for these workers, and what clears it.
@@ -186,7 +226,7 @@ impl Wording<'_> {
     }
 
     fn too_dear(&self, workers: &[&Worker]) -> String {
-        let count = usize::from(self.job.spec.gpu_count);
+        let count = usize::from(self.job.spec.gpus());
         let price = workers
             .iter()
             .filter_map(|worker| worker.price_per_hour(count))
@@ -258,6 +298,14 @@ fn gpus(workers: &[&Worker]) -> String {
         .flat_map(|worker| worker.inventory.gpus.iter().copied())
         .collect();
     list(models)
+}
+
+/// A number of things, with a word for none.
+fn counted(count: usize) -> String {
+    match count {
+        0 => "none".to_owned(),
+        count => count.to_string(),
+    }
 }
 
 fn list(items: impl IntoIterator<Item = impl Display>) -> String {

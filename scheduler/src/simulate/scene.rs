@@ -165,6 +165,7 @@ impl Scene {
                     trainers: [TrainerKind::SimpleTuner].into(),
                     labels: BTreeMap::new(),
                     price_per_gpu_hour: group.price_per_hour,
+                    address: None,
                 };
                 let token = name
                     .ok()

@@ -137,6 +137,18 @@ impl State {
             }
             Command::GiveCredentials { job } => self.give_credentials(entry, *job),
             Command::MissCredentials { jobs } => self.miss_credentials(entry, jobs),
+            Command::StartPart { job, epoch, worker } => {
+                self.start_part(entry, (*job, *epoch), *worker)
+            }
+            Command::EndPart {
+                job,
+                epoch,
+                worker,
+                outcome,
+                step,
+                detail,
+            } => self.end_part(entry, (*job, *epoch), *worker, *outcome, (*step, detail)),
+            Command::ExpireParts { expired } => self.expire_parts(entry, expired),
         }
     }
 

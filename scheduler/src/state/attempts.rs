@@ -1,6 +1,6 @@
 //! Attempts: placed under a lease, started, checkpointed and ended by whoever holds its epoch, or expired by the leader.
 
-use stepcast_records::UsdMicros;
+use stepcast_records::{GpuModel, UsdMicros};
 
 use super::State;
 use super::apply::Entry;
@@ -9,7 +9,7 @@ use crate::command::Placement;
 use crate::effect::Effect;
 use crate::ids::{Epoch, JobId};
 use crate::model::limits::EXPIRED_MAX;
-use crate::model::{Attempt, AttemptState, EventKind, JobState, Outcome, Worker};
+use crate::model::{Attempt, AttemptState, EventKind, Gang, JobState, Outcome, Part, PartState};
 use crate::placement::ledger::Ledger;
 use crate::placement::{Reason, feasible};
 use crate::rejection::{Dropped, Rejection};
@@ -44,16 +44,19 @@ impl State {
         if job.state != JobState::Pending || job.next_attempt() != placement.attempt {
             return Err(Dropped::JobMoved);
         }
-        let worker = self
-            .worker(placement.worker)
-            .filter(|worker| worker.takes_work())
-            .ok_or(Dropped::WorkerGone)?;
-        if placement
-            .gpus
-            .iter()
-            .any(|gpu| self.user_of(worker.id, *gpu).is_some())
-        {
-            return Err(Dropped::GpuBusy);
+        let mut seats = Vec::with_capacity(1 + placement.others.len());
+        for (worker, gpus) in placement.seats() {
+            let worker = self
+                .worker(worker)
+                .filter(|worker| worker.takes_work())
+                .ok_or(Dropped::WorkerGone)?;
+            if gpus
+                .iter()
+                .any(|gpu| self.user_of(worker.id, *gpu).is_some())
+            {
+                return Err(Dropped::GpuBusy);
+            }
+            seats.push((worker, gpus));
         }
         let ledger = Ledger::new(self, entry.now_ms);
         match ledger.held(job) {
@@ -63,18 +66,19 @@ impl State {
             }
             Some(_) => return Err(Dropped::Limited),
         }
-        feasible::admits(job, worker, &placement.gpus, entry.now_ms).map_err(|_| Dropped::Unfit)?;
-        let price = worker.price_per_hour(placement.gpus.len());
+        let gpu = feasible::admits(job, &seats, entry.now_ms).map_err(|_| Dropped::Unfit)?;
+        let workers = || seats.iter().map(|(worker, _)| *worker);
+        let price = feasible::price_per_hour(workers(), job.spec.gpu_count);
         let run_ms_p90 = placement.note.run_ms_p90;
         ledger
-            .allows(job, worker, price, run_ms_p90)
+            .allows(job, workers(), price, run_ms_p90)
             .map_err(|_| Dropped::Limited)?;
         let reserved = if entry.format >= 3 {
             wanted(job, price, run_ms_p90, entry.now_ms)
         } else {
             UsdMicros(0)
         };
-        let mut attempt = granted(entry, epoch, placement, worker).ok_or(Dropped::Unfit)?;
+        let mut attempt = granted(entry, epoch, placement, (gpu, price));
         attempt.deadline = deadline(self, job, price, reserved, entry.now_ms);
         self.change(placement.job, |job| {
             job.state = JobState::Running;
@@ -89,11 +93,13 @@ impl State {
                     worker: attempt.worker,
                 },
             );
-            entry.effects.push(Effect::Dispatch {
-                worker: attempt.worker,
-                job: job.id,
+            let id = job.id;
+            let told = attempt.parts().map(|part| Effect::Dispatch {
+                worker: part.worker,
+                job: id,
                 epoch,
             });
+            entry.effects.extend(told);
             job.attempts.push(attempt);
         });
         Ok(epoch)
@@ -105,7 +111,7 @@ impl State {
         job: JobId,
         epoch: Epoch,
     ) -> Result<Reply, Rejection> {
-        self.holder(job, epoch)?;
+        self.sole_holder(job, epoch)?;
         self.change(job, |job| {
             let Some(attempt) = job.attempts.last_mut() else {
                 return;
@@ -153,7 +159,7 @@ impl State {
         step: u64,
         detail: &str,
     ) -> Result<Reply, Rejection> {
-        self.holder(job, epoch)?;
+        self.sole_holder(job, epoch)?;
         self.settle(entry, job, outcome, step, detail);
         Ok(Reply::Done)
     }
@@ -168,7 +174,7 @@ impl State {
         }
         let mut count = 0;
         for (job, epoch) in expired {
-            if self.holder(*job, *epoch).is_ok() {
+            if self.sole_holder(*job, *epoch).is_ok() {
                 self.settle(entry, *job, Outcome::LeaseExpired, 0, "");
                 count += 1;
             }
@@ -176,8 +182,19 @@ impl State {
         Ok(Reply::Expired { count })
     }
 
+    /// The same of an attempt on one host. One on several is over when all of its parts are, so that no GPU is free before
+    /// its trainer is gone.
+    fn sole_holder(&self, job: JobId, epoch: Epoch) -> Result<(), Rejection> {
+        self.holder(job, epoch)?;
+        let attempt = self.open_job(job).and_then(|job| job.live_attempt());
+        if attempt.is_some_and(|attempt| attempt.gang.is_some()) {
+            return Err(Rejection::NoSuchPart);
+        }
+        Ok(())
+    }
+
     /// Refuses whoever does not hold the lease: every report goes through here.
-    fn holder(&self, job: JobId, epoch: Epoch) -> Result<(), Rejection> {
+    pub(super) fn holder(&self, job: JobId, epoch: Epoch) -> Result<(), Rejection> {
         let job = self.job(job).ok_or(Rejection::NoSuchJob)?;
         match job.attempts.last() {
             Some(attempt) if attempt.epoch == epoch && attempt.is_live() => Ok(()),
@@ -190,17 +207,29 @@ impl State {
     }
 }
 
-/// The attempt a placement makes.
-fn granted(entry: &Entry, epoch: Epoch, placement: &Placement, worker: &Worker) -> Option<Attempt> {
-    let gpu = *worker
-        .inventory
-        .gpus
-        .get(usize::from(*placement.gpus.first()?))?;
-    let price_per_hour = worker.price_per_hour(placement.gpus.len());
-    Some(Attempt {
+/// The attempt a placement makes, with the model of its GPUs and what they cost an hour.
+fn granted(
+    entry: &Entry,
+    epoch: Epoch,
+    placement: &Placement,
+    (gpu, price_per_hour): (GpuModel, Option<UsdMicros>),
+) -> Attempt {
+    let others = placement.others.iter().map(|seat| Part {
+        worker: seat.worker,
+        gpus: seat.gpus.clone(),
+        state: PartState::Placed,
+    });
+    let gang = placement.is_gang().then(|| {
+        Box::new(Gang {
+            first: PartState::Placed,
+            others: others.collect(),
+            fate: None,
+        })
+    });
+    Attempt {
         number: placement.attempt,
         epoch,
-        worker: worker.id,
+        worker: placement.worker,
         gpu,
         gpus: placement.gpus.clone(),
         price_per_hour,
@@ -214,5 +243,6 @@ fn granted(entry: &Entry, epoch: Epoch, placement: &Placement, worker: &Worker) 
         checkpoint_step: 0,
         last_step: 0,
         detail: String::new(),
-    })
+        gang,
+    }
 }

@@ -50,6 +50,9 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         | Command::Checkpoint { .. }
         | Command::EndAttempt { .. }
         | Command::ExpireLeases { .. }
+        | Command::StartPart { .. }
+        | Command::EndPart { .. }
+        | Command::ExpireParts { .. }
         | Command::Sweep
         | Command::Barrier { .. }
         | Command::Preempt { .. }

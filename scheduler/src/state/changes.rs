@@ -102,7 +102,7 @@ impl State {
             let cheaper = spec
                 .max_cost
                 .is_some_and(|max| job.spec.max_cost.is_none_or(|was| max <= was));
-            let same = spec.max_cost == job.spec.max_cost && spec.gpu_count <= job.spec.gpu_count;
+            let same = spec.max_cost == job.spec.max_cost && spec.gpus() <= job.spec.gpus();
             let dearer = !cheaper && !same || spec.terms.team != job.spec.terms.team;
             if dearer {
                 job.standing.approved_ms = None;
@@ -175,7 +175,8 @@ impl State {
     }
 
     /// Whether the GPUs of an attempt may be taken back at `now_ms`. Not those of a job that could not go on by itself,
-    /// since its credentials are gone with the attempt.
+    /// since its credentials are gone with the attempt; and not those of a gang, which cannot be asked for a checkpoint: its
+    /// hosts would read the wish at different steps.
     #[must_use]
     pub fn may_preempt(&self, job: JobId, epoch: Epoch, now_ms: u64) -> bool {
         let live = self
@@ -188,6 +189,7 @@ impl State {
                     && now_ms.saturating_sub(attempt.placed_ms) >= job.min_run_ms(&self.policy)
                     && job.standing.preemptions < job.preemptions_max(&self.policy)
                     && job.spec.terms.credentials.is_empty()
+                    && attempt.gang.is_none()
             })
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Indexes {
     pub(crate) ended: BTreeSet<(u64, JobId)>,
     /// Attempts that hold a lease.
     pub(crate) leases: BTreeMap<Epoch, Lease>,
-    /// The same by worker.
+    /// The same by worker, each part of a gang by its own.
     pub(crate) on_worker: BTreeSet<(WorkerId, Epoch)>,
     /// GPUs in use.
     pub(crate) busy: BTreeMap<(WorkerId, u8), Epoch>,
@@ -122,10 +122,13 @@ impl Indexes {
                     worker,
                 },
             );
-            self.journal.note(Change::Worker(worker));
-            self.on_worker.insert((worker, epoch));
-            self.busy
-                .extend(attempt.gpus.iter().map(|gpu| ((worker, *gpu), epoch)));
+            for part in attempt.parts() {
+                self.journal.note(Change::Worker(part.worker));
+                self.on_worker.insert((part.worker, epoch));
+                let gpus = part.gpus.iter();
+                self.busy
+                    .extend(gpus.map(|gpu| ((part.worker, *gpu), epoch)));
+            }
             if let (Some(deadline), None) = (attempt.deadline, attempt.stop) {
                 self.deadlines.insert((deadline.at_ms, epoch));
             }
@@ -160,12 +163,14 @@ impl Indexes {
             None => _ = self.staged.remove(&job.spec.staging),
         }
         if let Some(attempt) = job.live_attempt() {
-            let (epoch, worker) = (attempt.epoch, attempt.worker);
+            let epoch = attempt.epoch;
             self.leases.remove(&epoch);
-            self.journal.note(Change::Worker(worker));
-            self.on_worker.remove(&(worker, epoch));
-            for gpu in &attempt.gpus {
-                self.busy.remove(&(worker, *gpu));
+            for part in attempt.parts() {
+                self.journal.note(Change::Worker(part.worker));
+                self.on_worker.remove(&(part.worker, epoch));
+                for gpu in part.gpus {
+                    self.busy.remove(&(part.worker, *gpu));
+                }
             }
             if let Some(deadline) = attempt.deadline {
                 self.deadlines.remove(&(deadline.at_ms, epoch));
@@ -192,7 +197,7 @@ impl Indexes {
             count(&mut team.reserved, job.standing.reserved.0, adds);
             if let Some(attempt) = live {
                 let (from_ms, price) = (attempt.placed_ms, attempt.price_per_hour);
-                count(&mut team.gpus, attempt.gpus.len() as u32, adds);
+                count(&mut team.gpus, attempt.gpu_count() as u32, adds);
                 team.price
                     .count(price.map_or(0, |price| price.0), from_ms, adds);
                 team.rating.count(rating(attempt), from_ms, adds);
@@ -214,12 +219,14 @@ impl Indexes {
             }
         }
         if let (Some(key), Some(attempt)) = (&job.spec.terms.spread, live) {
-            let key = (attempt.worker, key.clone());
-            _ = if adds {
-                self.keys.insert(key)
-            } else {
-                self.keys.remove(&key)
-            };
+            for part in attempt.parts() {
+                let key = (part.worker, key.clone());
+                _ = if adds {
+                    self.keys.insert(key)
+                } else {
+                    self.keys.remove(&key)
+                };
+            }
         }
     }
 }

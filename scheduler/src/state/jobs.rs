@@ -7,7 +7,7 @@ use super::apply::Entry;
 use crate::effect::Effect;
 use crate::ids::JobId;
 use crate::model::limits::Bounds;
-use crate::model::{EventKind, Job, JobSpec, JobState, Standing, StopReason};
+use crate::model::{EventKind, Job, JobSpec, JobState, PartState, Standing, StopReason};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
 
@@ -126,11 +126,15 @@ impl Entry {
             return;
         };
         attempt.stop = Some(why);
-        self.effects.push(Effect::Stop {
-            worker: attempt.worker,
+        let epoch = attempt.epoch;
+        let runs = attempt
+            .parts()
+            .filter(|part| part.state != PartState::Ended);
+        self.effects.extend(runs.map(|part| Effect::Stop {
+            worker: part.worker,
             job: id,
-            epoch: attempt.epoch,
+            epoch,
             why,
-        });
+        }));
     }
 }

@@ -29,6 +29,10 @@ pub(super) fn line(job: &Job) -> Line {
     let common = (spec, terms, again, job.cost(0));
     // Those that wait for their credentials stand in a line of their own, and hold up nobody in front of whom they came.
     let written = postcard::to_extend(&common, Vec::with_capacity(256));
+    let written = written.and_then(|bytes| match common.1.more_hosts {
+        0 => Ok(bytes),
+        hosts => postcard::to_extend(&("hosts", hosts), bytes),
+    });
     match written.and_then(|bytes| match job.standing.awaits_credentials {
         false => Ok(bytes),
         true => postcard::to_extend(&true, bytes),

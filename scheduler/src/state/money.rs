@@ -82,7 +82,7 @@ fn useful_work(job: &Job, attempt: &Attempt, now_ms: u64) -> u64 {
 pub(crate) fn rating(attempt: &Attempt) -> u64 {
     let tflops = attempt.gpu.rated().map_or(1.0, |rated| rated.bf16_tflops);
     // A table of constants below a few thousand, the same on every node.
-    (tflops as u64).max(1) * attempt.gpus.len() as u64
+    (tflops as u64).max(1) * attempt.gpu_count() as u64
 }
 
 /// When the attempt will have run as long as it may, cost what is left, or used up what its teams have set aside.

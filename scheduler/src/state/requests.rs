@@ -50,6 +50,9 @@ impl Fingerprint {
         });
         if let Some(terms) = terms.filter(|terms| *terms != Terms::default()) {
             bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
+            if terms.more_hosts > 0 {
+                bytes = postcard::to_extend(&terms.more_hosts, bytes).unwrap_or_default();
+            }
         }
         Self(xxh3_64(&bytes))
     }

@@ -4,7 +4,7 @@ use super::State;
 use super::apply::Entry;
 use super::money::Bill;
 use crate::effect::Effect;
-use crate::ids::JobId;
+use crate::ids::{JobId, WorkerId};
 use crate::model::attempt::Retry;
 use crate::model::limits::{
     ATTEMPTS_MAX, BACKOFF_MAX_MS, BACKOFF_MS, BUDGET_MARGIN_MS, DETAIL_BYTES_MAX,
@@ -25,22 +25,15 @@ impl State {
         step: u64,
         detail: &str,
     ) {
-        let room = DETAILS_BYTES_MAX.saturating_sub(self.indexes.detail_bytes);
-        let keep = if room < DETAIL_BYTES_MAX {
-            EARLIER_DETAIL_BYTES_MAX
-        } else {
-            DETAIL_BYTES_MAX
-        };
-        let worker = self.change(id, |job| {
+        let keep = self.detail_bytes_kept();
+        let ended = self.change(id, |job| {
             shorten_details(job);
             let attempt = job.attempts.last_mut()?;
             close(attempt, outcome, step, tail(detail, keep), entry.now_ms);
-            let (number, step, stop, worker) = (
-                attempt.number,
-                attempt.last_step,
-                attempt.stop,
-                attempt.worker,
-            );
+            let (number, step) = (attempt.number, attempt.last_step);
+            // That a part has ended is why the others stopped, and not why it did.
+            let stop = attempt.stop.filter(|why| *why != StopReason::PartOver);
+            let workers: Vec<WorkerId> = attempt.parts().map(|part| part.worker).collect();
             entry.event(
                 job,
                 EventKind::AttemptEnded {
@@ -49,7 +42,10 @@ impl State {
                     step,
                 },
             );
-            entry.effects.push(Effect::WorkerChanged { worker });
+            let changed = workers
+                .iter()
+                .map(|worker| Effect::WorkerChanged { worker: *worker });
+            entry.effects.extend(changed);
             let reserved = std::mem::take(&mut job.standing.reserved);
             job.standing.yields_to = None;
             let bill = Bill::of(job, reserved, entry.now_ms);
@@ -57,13 +53,27 @@ impl State {
                 Verdict::Over(state) => entry.finish(job, state),
                 Verdict::Failed(reason) => entry.retry_or_fail(job, reason, stop),
             }
-            Some((worker, bill))
+            Some((workers, bill))
         });
-        if let Some((worker, bill)) = worker.flatten() {
+        if let Some((workers, bill)) = ended.flatten() {
             if let Some(bill) = bill {
                 self.settle_bill(&bill, entry.now_ms);
             }
-            self.forget_if_revoked(worker);
+            for worker in workers {
+                self.forget_if_revoked(worker);
+            }
+        }
+    }
+}
+
+impl State {
+    /// How much is kept of what a worker says about an end: little once there is much of it already.
+    pub(super) fn detail_bytes_kept(&self) -> usize {
+        let room = DETAILS_BYTES_MAX.saturating_sub(self.indexes.detail_bytes);
+        if room < DETAIL_BYTES_MAX {
+            EARLIER_DETAIL_BYTES_MAX
+        } else {
+            DETAIL_BYTES_MAX
         }
     }
 }
@@ -170,6 +180,6 @@ fn shorten_details(job: &mut Job) {
 }
 
 /// The last bytes of a text, at a character's boundary: a trainer's last words say the most.
-fn tail(text: &str, bytes: usize) -> &str {
+pub(super) fn tail(text: &str, bytes: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..]
 }

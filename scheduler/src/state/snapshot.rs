@@ -63,11 +63,13 @@ enum Section {
     Teams,
     /// Organisations, people, their tokens and the audit trail, from version 3 on.
     Accounts,
+    /// Where workers that take part in gangs are reached, from version 3 on.
+    Addresses,
 }
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,
@@ -75,6 +77,7 @@ impl Section {
         Self::Replies,
         Self::Teams,
         Self::Accounts,
+        Self::Addresses,
     ];
 }
 
@@ -94,7 +97,7 @@ struct Head {
     replies: u64,
 }
 
-/// What there is once from version 3 on, behind the head.
+/// What there is once from version 3 on, behind the head. Behind it stands how many workers have an address, if any.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct More {
     policy: Policy,

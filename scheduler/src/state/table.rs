@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::pages::Pages;
 use crate::ids::JobId;
-use crate::model::{Freed, Job, JobState, Label, Standing, Terms};
+use crate::model::{Freed, Gang, Job, JobState, Label, Standing, Terms};
 
 /// The jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -146,20 +146,29 @@ impl Jobs {
 /// A job as bytes; the same job always gives the same. What format 3 has added stands behind what was there before, and
 /// is left out while there is nothing to say.
 pub(crate) fn encode(job: &Job) -> Vec<u8> {
+    let (hosts, gangs) = (job.spec.terms.more_hosts, gangs(job));
+    let is_on_one = hosts == 0 && gangs.is_empty();
     let written = postcard::to_extend(job, Vec::with_capacity(256)).and_then(|bytes| {
-        if job.spec.terms == Terms::default() && job.standing == Standing::default() {
+        let is_plain = job.spec.terms == Terms::default() && job.standing == Standing::default();
+        if is_plain && is_on_one {
             return Ok(bytes);
         }
         let bytes = postcard::to_extend(&(&job.spec.terms, job.standing), bytes)?;
         let names = &job.spec.terms.credentials;
-        if names.is_empty() && job.standing.freed.is_none() {
+        let freed = job.standing.freed;
+        let is_last = is_on_one && freed.is_none();
+        if names.is_empty() && is_last {
             return Ok(bytes);
         }
         let bytes = postcard::to_extend(&(names, job.standing.awaits_credentials), bytes)?;
-        match &job.standing.freed {
-            Some(freed) => postcard::to_extend(freed, bytes),
-            None => Ok(bytes),
+        if is_last {
+            return Ok(bytes);
         }
+        let bytes = postcard::to_extend(&freed.unwrap_or(Freed::NONE), bytes)?;
+        if is_on_one {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&(hosts, gangs), bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -183,11 +192,38 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Job> {
             if rest.is_empty() {
                 return (!job.spec.terms.credentials.is_empty()).then_some(job);
             }
-            let (freed, []) = postcard::take_from_bytes::<Freed>(rest).ok()? else {
-                return None;
-            };
-            job.standing.freed = Some(freed);
+            let (freed, rest) = postcard::take_from_bytes::<Freed>(rest).ok()?;
+            job.standing.freed = (freed != Freed::NONE).then_some(freed);
+            if rest.is_empty() {
+                return job.standing.freed.is_some().then_some(job);
+            }
+            read_gangs(&mut job, rest)?;
         }
     }
     Some(job)
+}
+
+/// The attempts on several hosts, by their position.
+fn gangs(job: &Job) -> Vec<(u8, &Gang)> {
+    let attempts = (0..=u8::MAX).zip(&job.attempts);
+    let gangs =
+        attempts.filter_map(|(position, attempt)| Some((position, attempt.gang.as_deref()?)));
+    gangs.collect()
+}
+
+/// On how many hosts a job is to run beyond the first, and its attempts that do; `None` if the bytes do not say that.
+fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
+    let ((hosts, gangs), []) = postcard::take_from_bytes::<(u8, Vec<(u8, Gang)>)>(bytes).ok()?
+    else {
+        return None;
+    };
+    let is_some = hosts > 0 || !gangs.is_empty();
+    if !is_some || !gangs.is_sorted_by(|a, b| a.0 < b.0) {
+        return None;
+    }
+    job.spec.terms.more_hosts = hosts;
+    for (position, gang) in gangs {
+        job.attempts.get_mut(usize::from(position))?.gang = Some(Box::new(gang));
+    }
+    Some(())
 }

@@ -192,7 +192,7 @@ impl State {
             };
         };
         for team in self.team_chain(id) {
-            let (rules, asked) = (team.rules, u32::from(spec.gpu_count));
+            let (rules, asked) = (team.rules, u32::from(spec.gpus()));
             if spec.priority > rules.priority_max {
                 return Err(Rejection::AbovePriority {
                     team: team.name.clone(),

@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use stepcast_records::GpuModel;
 use stepcast_scheduler::ids::{InstanceId, JobId, StagingId, TokenHash};
 use stepcast_scheduler::model::{
-    Inventory, JobSpec, JobState, Outcome, TrainerKind, Worker, WorkerState,
+    Inventory, Job, JobSpec, JobState, Outcome, TrainerKind, Worker, WorkerState,
 };
 use stepcast_scheduler::placement::plan::PASSED_MAX_MS;
 use stepcast_scheduler::placement::{Ledger, Reason, Tier, explain, feasible, plan};
 use stepcast_scheduler::policy::{Aim, Policy, Preemption};
-use stepcast_scheduler::{Command, Reply, invariants};
+use stepcast_scheduler::{Command, Reply, State, codec, invariants};
 
 use crate::history::{History, steps};
 use crate::support::workload;
@@ -33,14 +33,7 @@ proptest! {
             let free = why.lines.iter().any(|line| line.reason == Reason::Free);
             prop_assert_eq!(free && why.held.is_none(), why.placement.is_some(), "{:?}", why);
             if why.tier == Some(Tier::Never) {
-                let mut staying = state.workers().filter(|worker| worker.state != WorkerState::Revoked);
-                let may = staying.any(|worker| {
-                    // A team with a budget pays for nothing that has no price.
-                    let price = worker.price_per_hour(usize::from(job.spec.gpu_count));
-                    let paid = Ledger::new(state, now_ms).allows(&job, worker, price, None) != Err(Reason::NoPrice);
-                    paid && some_gpus(worker).any(|gpus| feasible::admits(&job, worker, &gpus, now_ms).is_ok())
-                });
-                prop_assert!(!may, "{:?}", why);
+                prop_assert!(!could_ever_run(state, &job, now_ms), "{:?}", why);
             }
         }
         let applied = history.propose(Command::Place { placements: planned }, None);
@@ -48,8 +41,8 @@ proptest! {
         prop_assert!(outcomes.iter().all(Result::is_ok), "what is planned is placed: {outcomes:?}");
     }
 
-    /// By whatever policy: nothing of a plan is refused, and a job gets all of its GPUs at once, of one model on one worker,
-    /// or none.
+    /// By whatever policy: nothing of a plan is refused, and a job gets all of its GPUs at once, of one model on as many
+    /// workers as it asks for, or none.
     #[test]
     fn what_is_planned_is_done_and_gangs_start_whole(
         steps in steps(120),
@@ -65,14 +58,18 @@ proptest! {
         let mut promised = BTreeSet::new();
         for placement in &planned.placements {
             let job = history.state.open_job(placement.job).expect("the job waits");
-            let worker = history.state.worker(placement.worker).expect("the worker is there");
-            prop_assert_eq!(placement.gpus.len(), usize::from(job.spec.gpu_count));
-            let models = placement.gpus.iter().map(|gpu| worker.inventory.gpus[usize::from(*gpu)]);
-            prop_assert_eq!(models.collect::<BTreeSet<_>>().len(), 1);
-            for gpu in &placement.gpus {
-                prop_assert!(history.state.user_of(worker.id, *gpu).is_none());
-                prop_assert!(promised.insert((worker.id, *gpu)), "a GPU is promised once");
+            prop_assert_eq!(placement.seats().count(), usize::from(job.spec.hosts()));
+            let mut models = BTreeSet::new();
+            for (worker, gpus) in placement.seats() {
+                let worker = history.state.worker(worker).expect("the worker is there");
+                prop_assert_eq!(gpus.len(), usize::from(job.spec.gpu_count));
+                models.extend(gpus.iter().map(|gpu| worker.inventory.gpus[usize::from(*gpu)]));
+                for gpu in gpus {
+                    prop_assert!(history.state.user_of(worker.id, *gpu).is_none());
+                    prop_assert!(promised.insert((worker.id, *gpu)), "a GPU is promised once");
+                }
             }
+            prop_assert_eq!(models.len(), 1);
         }
         let asked = planned.preemptions.len();
         let applied = history.propose(Command::Preempt { preemptions: planned.preemptions }, None);
@@ -103,14 +100,18 @@ proptest! {
         run_ms in 60_000..7_200_000_u64,
         hosts in 1..4_u8,
         gpu_count in prop::sample::select(vec![2, GPUS]),
+        asked in 1..4_u8,
     ) {
+        let asked = asked.min(hosts);
         let mut history = History::new();
+        let version = codec::VERSION;
+        history.propose(Command::Barrier { version }, None);
         (0..hosts).for_each(|host| join(&mut history, host));
         let mut number = 0;
         fill(&mut history, &mut number, hosts);
-        let large = submit(&mut history, &mut number, gpu_count);
+        let large = submit(&mut history, &mut number, gpu_count, asked);
         // The host it waits for changes only for one with more free GPUs.
-        let bound_ms = history.now_ms + PASSED_MAX_MS + u64::from(gpu_count) * run_ms;
+        let bound_ms = history.now_ms + PASSED_MAX_MS + u64::from(gpu_count * asked) * run_ms;
         while history.state.job(large).expect("the job").state == JobState::Pending {
             prop_assert!(history.now_ms <= bound_ms, "it is passed for ever");
             history.now_ms += run_ms / 20;
@@ -120,13 +121,41 @@ proptest! {
     }
 }
 
+/// Whether a job could run if everything were free: on a worker, or on as many of one model as it asks for.
+fn could_ever_run(state: &State, job: &Job, now_ms: u64) -> bool {
+    let hosts = usize::from(job.spec.hosts());
+    let mut on_model: BTreeMap<GpuModel, usize> = BTreeMap::new();
+    let staying = state
+        .workers()
+        .filter(|worker| worker.state != WorkerState::Revoked);
+    for worker in staying.filter(|worker| hosts == 1 || worker.inventory.address.is_some()) {
+        // A part as if it were a job, at the price of all of them; a team with a budget pays for nothing that has no price.
+        let mut part = job.clone();
+        part.spec.terms.more_hosts = 0;
+        let price = worker.price_per_hour(job.spec.gpus().into());
+        let paid =
+            Ledger::new(state, now_ms).allows(job, [worker], price, None) != Err(Reason::NoPrice);
+        let dear = job
+            .spec
+            .max_price_per_hour
+            .zip(price)
+            .is_some_and(|(max, price)| price > max);
+        let fitting = some_gpus(worker)
+            .filter_map(|gpus| feasible::admits(&part, &[(worker, &gpus)], now_ms).ok());
+        for model in fitting.filter(|_| paid && !dear).collect::<BTreeSet<_>>() {
+            *on_model.entry(model).or_default() += 1;
+        }
+    }
+    on_model.into_values().any(|workers| workers >= hosts)
+}
+
 /// GPUs of each host, and the most that the large job asks for.
 const GPUS: u8 = 4;
 
 /// More small jobs than there are GPUs, and a look at the queue.
 fn fill(history: &mut History, number: &mut u64, hosts: u8) {
     for _ in 0..GPUS * hosts {
-        submit(history, number, 1);
+        submit(history, number, 1, 1);
     }
     let placements = plan(&history.state, &history.forecast, history.now_ms, 256).placements;
     history.propose(Command::Place { placements }, None);
@@ -160,6 +189,7 @@ fn join(history: &mut History, host: u8) {
         trainers: [TrainerKind::SimpleTuner].into(),
         labels: BTreeMap::new(),
         price_per_gpu_hour: None,
+        address: Some("10.0.0.1:29500".parse().expect("a label")),
     };
     let (token_hash, instance) = (TokenHash([host; 32]), InstanceId([host; 16]));
     history.propose(
@@ -172,14 +202,15 @@ fn join(history: &mut History, host: u8) {
     );
 }
 
-fn submit(history: &mut History, number: &mut u64, gpu_count: u8) -> JobId {
+fn submit(history: &mut History, number: &mut u64, gpu_count: u8, hosts: u8) -> JobId {
     *number += 1;
     let mut staging = [0; 16];
     staging[..8].copy_from_slice(&number.to_le_bytes());
-    let spec = Box::new(JobSpec {
+    let mut spec = Box::new(JobSpec {
         gpu_count,
         ..JobSpec::new(workload(), StagingId(staging))
     });
+    spec.terms.more_hosts = hosts - 1;
     match history.propose(Command::SubmitJob { spec }, None).reply {
         Ok(Reply::JobSubmitted { job }) => job,
         other => panic!("{other:?}"),

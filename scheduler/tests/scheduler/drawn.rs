@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use proptest::collection::vec;
 use proptest::prelude::*;
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::{
-    Budget, Inventory, JobSpec, Label, Objective, Period, TeamName, TeamRules, TrainerKind,
+    Budget, FailureReason, Inventory, JobSpec, Label, Objective, Outcome, Period, TeamName,
+    TeamRules, TrainerKind,
 };
 
 use crate::support::workload;
@@ -18,6 +20,8 @@ pub(crate) struct Offer {
     pub(crate) replay: bool,
     pub(crate) price: Option<u64>,
     pub(crate) label: bool,
+    /// Others reach it, so that it takes part in gangs.
+    pub(crate) reached: bool,
 }
 
 /// What a job asks for.
@@ -47,6 +51,7 @@ pub(crate) struct TermsWish {
     pub(crate) min_run_ms: Option<u64>,
     pub(crate) preemptions_max: Option<u8>,
     pub(crate) expected: Option<u64>,
+    pub(crate) more_hosts: u8,
 }
 
 /// Drawn or made for a history.
@@ -60,13 +65,14 @@ pub(crate) fn offer() -> impl Strategy<Value = Offer> {
         &["replay", "replay"],
     ];
     let price = prop::option::of(100_000..3_000_000_u64);
-    (prop::sample::select(hosts.to_vec()), price, any::<bool>()).prop_map(|(gpus, price, label)| {
-        Offer {
-            gpus: gpus.to_vec(),
-            replay: gpus.contains(&"replay"),
-            price,
-            label,
-        }
+    let hosts = prop::sample::select(hosts.to_vec());
+    let reached = prop::bool::weighted(0.8);
+    (hosts, price, any::<bool>(), reached).prop_map(|(gpus, price, label, reached)| Offer {
+        gpus: gpus.to_vec(),
+        replay: gpus.contains(&"replay"),
+        price,
+        label,
+        reached,
     })
 }
 
@@ -154,9 +160,20 @@ fn terms() -> impl Strategy<Value = TermsWish> {
         prop::option::weighted(0.3, 0..2_000_000_u64),
         prop::option::weighted(0.3, 0..3_u8),
         prop::option::weighted(0.3, 0..5_000_000_u64),
+        prop::sample::select(vec![0, 0, 0, 1, 1, 2, 16]),
     )
         .prop_map(
-            |(team, wait_ms, finish_ms, avoid, spread, min_run_ms, preemptions_max, expected)| {
+            |(
+                team,
+                wait_ms,
+                finish_ms,
+                avoid,
+                spread,
+                min_run_ms,
+                preemptions_max,
+                expected,
+                more_hosts,
+            )| {
                 TermsWish {
                     team,
                     wait_ms,
@@ -166,6 +183,7 @@ fn terms() -> impl Strategy<Value = TermsWish> {
                     min_run_ms,
                     preemptions_max,
                     expected,
+                    more_hosts,
                 }
             },
         )
@@ -203,8 +221,8 @@ pub(crate) fn team_name(number: u8) -> TeamName {
     TEAMS[usize::from(number)].parse().expect("a team's name")
 }
 
-/// Drawn or made for a history.
-pub(crate) fn inventory(offer: &Offer) -> Inventory {
+/// Drawn or made for a history, in a log of this format.
+pub(crate) fn inventory(offer: &Offer, format: u16) -> Inventory {
     let trainer = if offer.replay {
         TrainerKind::Replay
     } else {
@@ -215,6 +233,7 @@ pub(crate) fn inventory(offer: &Offer) -> Inventory {
         trainers: [trainer].into(),
         labels: labels(offer.label),
         price_per_gpu_hour: offer.price.map(UsdMicros),
+        address: (offer.reached && format >= 3).then(|| label(0)),
     }
 }
 
@@ -236,4 +255,25 @@ fn model(name: &str) -> GpuModel {
 /// Drawn or made for a history.
 pub(crate) fn label(number: u8) -> Label {
     format!("host-{number}").parse().expect("a label")
+}
+
+/// Positions of GPUs, such as a planner of another version might propose.
+pub(crate) fn gpus() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => Just(vec![0]),
+        2 => Just(vec![0, 1]),
+        1 => vec(0..9_u8, 0..4),
+    ]
+}
+
+/// How an attempt ends.
+pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
+    prop::sample::select(vec![
+        Outcome::Succeeded,
+        Outcome::Cancelled,
+        Outcome::Failed(FailureReason::TrainerError),
+        Outcome::Failed(FailureReason::OutOfMemory),
+        Outcome::Failed(FailureReason::WorkerRestarted),
+        Outcome::Failed(FailureReason::Preempted),
+    ])
 }

@@ -44,6 +44,7 @@ fn cluster(cents: &[Option<u64>]) -> History {
                 trainers: [TrainerKind::SimpleTuner].into(),
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: cents.map(|cents| UsdMicros(cents * 10_000)),
+                address: None,
             },
         };
         assert!(history.propose(joins, None).reply.is_ok());

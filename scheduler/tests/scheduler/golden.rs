@@ -104,6 +104,7 @@ pub(crate) fn log() -> Vec<Envelope> {
         trainers: BTreeSet::from([TrainerKind::SimpleTuner, TrainerKind::Replay]),
         labels: labels(),
         price_per_gpu_hour: Some(UsdMicros(2_500_000)),
+        address: None,
     };
     let (job, dear, gone) = (JobId(1), JobId(2), JobId(3));
     let place = |job, attempt, gpu| Placement {
@@ -116,6 +117,7 @@ pub(crate) fn log() -> Vec<Envelope> {
             run_ms_p90: Some(1_800_000),
             cost_p50: Some(UsdMicros(830_000)),
         },
+        others: Vec::new(),
     };
     let submit = |spec| Command::SubmitJob {
         spec: Box::new(spec),

@@ -40,6 +40,7 @@ fn terms() -> Terms {
             user: UserId(5),
         }),
         credentials: Vec::new(),
+        more_hosts: 0,
     }
 }
 
@@ -72,12 +73,14 @@ fn commands() -> Vec<Command> {
             run_ms_p90: Some(1_800_000),
             cost_p50: Some(UsdMicros(830_000)),
         },
+        others: Vec::new(),
     };
     let inventory = Inventory {
         gpus: vec!["h100".parse().expect("a GPU"); 4],
         trainers: [TrainerKind::SimpleTuner].into(),
         labels: [].into(),
         price_per_gpu_hour: Some(UsdMicros(2_500_000)),
+        address: None,
     };
     let hash = TokenHash([0x33; 32]);
     // The barrier is entry 23, so what follows begins with entry 24.

@@ -5,15 +5,16 @@ use std::borrow::Cow;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stepcast_records::UsdMicros;
-use stepcast_scheduler::command::Preemption;
+use stepcast_scheduler::command::{Preemption, Seat};
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId};
-use stepcast_scheduler::model::{FailureReason, Job, JobSpec, Outcome, TeamRules, Terms};
+use stepcast_scheduler::model::{Job, JobSpec, Outcome, TeamRules, Terms};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
 use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Applied, Command, Envelope, RequestId, State, codec};
 
 use crate::drawn::{
-    Offer, TEAMS, Wish, inventory, label, labels, offer, rules, spec, staging, team_name, wish,
+    Offer, TEAMS, Wish, gpus, inventory, label, labels, offer, outcome, rules, spec, staging,
+    team_name, wish,
 };
 use crate::support::Table;
 
@@ -98,7 +99,8 @@ pub(crate) struct History {
 
 /// At least half of `count` steps, with two workers from the start so that there is something to do.
 pub(crate) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
-    let workers = (offer(), offer()).prop_map(|(first, second)| {
+    let workers = (offer(), offer(), any::<bool>()).prop_map(|(first, second, alike)| {
+        let second = if alike { first.clone() } else { second };
         let join = |token, offer| Step::Register {
             token,
             instance: 0,
@@ -114,7 +116,7 @@ pub(crate) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
     // Most logs are of the newest format from early on, and some of an older one for long.
     let raised =
         prop::bool::weighted(0.7).prop_map(|raised| vec![Step::Raise; usize::from(raised)]);
-    let workers = (workers, raised).prop_map(|(workers, raised)| [workers, raised].concat());
+    let workers = (workers, raised).prop_map(|(workers, raised)| [raised, workers].concat());
     (workers, vec(step(), count / 2..count)).prop_map(|(workers, steps)| [workers, steps].concat())
 }
 
@@ -157,26 +159,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..30_u8).prop_map(Step::Policy),
         3 => (number(), prop::option::of(number())).prop_map(|(job, for_job)| Step::Preempt { job, for_job }),
     ]
-}
-
-/// Positions of GPUs, such as a planner of another version might propose.
-fn gpus() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![
-        4 => Just(vec![0]),
-        2 => Just(vec![0, 1]),
-        1 => vec(0..9_u8, 0..4),
-    ]
-}
-
-fn outcome() -> impl Strategy<Value = Outcome> {
-    prop::sample::select(vec![
-        Outcome::Succeeded,
-        Outcome::Cancelled,
-        Outcome::Failed(FailureReason::TrainerError),
-        Outcome::Failed(FailureReason::OutOfMemory),
-        Outcome::Failed(FailureReason::WorkerRestarted),
-        Outcome::Failed(FailureReason::Preempted),
-    ])
 }
 
 impl History {
@@ -253,7 +235,7 @@ impl History {
             } => Command::RegisterWorker {
                 token_hash: TokenHash([*token; 32]),
                 instance: InstanceId([*instance; 16]),
-                inventory: inventory(offer),
+                inventory: inventory(offer, self.state.format()),
             },
             Step::Submit { wish, .. } => {
                 self.submitted += 1;
@@ -326,20 +308,30 @@ impl History {
             Step::Force { job, worker, gpus } => {
                 let job = self.state.open_job(self.waiting(*job)?)?;
                 let (attempt, note) = (job.next_attempt(), PlacementNote::default());
+                // As many hosts as it asks for, where there are as many: the same one again where there are not.
+                let seat = |number: u8| {
+                    let worker = self.worker(worker.wrapping_add(number))?;
+                    let gpus = gpus.clone();
+                    Some(Seat { worker, gpus })
+                };
                 let placement = Placement {
                     job: job.id,
                     attempt,
                     worker: self.worker(*worker)?,
                     gpus: gpus.clone(),
                     note,
+                    others: (1..job.spec.hosts()).filter_map(seat).collect(),
                 };
                 Command::Place {
                     placements: vec![placement],
                 }
             }
-            Step::Start(job) => {
-                let (job, epoch) = self.held(*job)?;
-                Command::StartAttempt { job, epoch }
+            Step::Start(number) => {
+                let (job, epoch) = self.held(*number)?;
+                match self.part(*number, epoch) {
+                    Some(worker) => Command::StartPart { job, epoch, worker },
+                    None => Command::StartAttempt { job, epoch },
+                }
             }
             Step::Checkpoint { job, step } => {
                 let (job, epoch) = self.held(*job)?;
@@ -354,13 +346,25 @@ impl History {
                 outcome,
                 detail,
             } => {
-                let (job, epoch) = self.held(*job)?;
-                Command::EndAttempt {
-                    job,
-                    epoch,
-                    outcome: *outcome,
-                    step: 7,
-                    detail: "é".repeat(*detail),
+                let (step, detail) = (7, "é".repeat(*detail));
+                let (number, outcome) = (*job, *outcome);
+                let (job, epoch) = self.held(number)?;
+                match self.part(number, epoch) {
+                    Some(worker) => Command::EndPart {
+                        job,
+                        epoch,
+                        worker,
+                        outcome,
+                        step,
+                        detail,
+                    },
+                    None => Command::EndAttempt {
+                        job,
+                        epoch,
+                        outcome,
+                        step,
+                        detail,
+                    },
                 }
             }
             Step::Late { job, attempt } => {
@@ -380,9 +384,17 @@ impl History {
                     detail: String::new(),
                 }
             }
-            Step::Expire(job) => Command::ExpireLeases {
-                expired: vec![self.held(*job)?],
-            },
+            Step::Expire(number) => {
+                let (job, epoch) = self.held(*number)?;
+                match self.part(*number, epoch) {
+                    Some(worker) => Command::ExpireParts {
+                        expired: vec![(job, epoch, worker)],
+                    },
+                    None => Command::ExpireLeases {
+                        expired: vec![(job, epoch)],
+                    },
+                }
+            }
             Step::Drain { worker, stop } => Command::DrainWorker {
                 worker: self.worker(*worker)?,
                 stop_running: *stop,
@@ -434,6 +446,7 @@ impl History {
             min_run_ms: wish.min_run_ms,
             preemptions_max: wish.preemptions_max,
             expected_cost: wish.expected.map(UsdMicros),
+            more_hosts: wish.more_hosts,
             ..Terms::default()
         };
         spec
@@ -444,6 +457,17 @@ impl History {
         let count = self.state.leases().count().max(1);
         let lease = self.state.leases().nth(usize::from(number) % count)?;
         Some((lease.job, lease.epoch))
+    }
+
+    /// The worker of a part of what runs on several hosts.
+    fn part(&self, number: u8, epoch: Epoch) -> Option<WorkerId> {
+        let (_, attempt) = self.state.live_attempt(epoch)?;
+        let hosts = attempt.hosts();
+        // Once in a while somebody speaks of all of it, which nobody may.
+        let speaks_of_one = hosts > 1 && number != 0;
+        let rank = usize::from(number) / 3 % hosts;
+        let part = attempt.parts().nth(rank).filter(|_| speaks_of_one)?;
+        Some(part.worker)
     }
 
     fn worker(&self, number: u8) -> Option<WorkerId> {

@@ -27,6 +27,7 @@ fn with_a_job(retry_limit: u8) -> (History, JobId) {
         trainers: [TrainerKind::SimpleTuner].into(),
         labels: BTreeMap::new(),
         price_per_gpu_hour: None,
+        address: None,
     };
     let instance = InstanceId([1; 16]);
     history.propose(
@@ -204,6 +205,7 @@ fn a_command_that_holds_too_much_is_refused() {
         worker,
         gpus: vec![0],
         note: PlacementNote::default(),
+        others: Vec::new(),
     };
     let placements = vec![placement; Epoch::PLACEMENTS_MAX as usize + 1];
     let refused = history

@@ -7,6 +7,7 @@ mod drifting;
 mod golden;
 mod golden_3;
 mod golden_credentials;
+mod golden_gangs;
 mod history;
 mod limits;
 mod outlook;

@@ -1,11 +1,15 @@
 //! A planner that has seen everything decides what one decides that has seen nothing, with few jobs and with crowds.
 
 use proptest::prelude::*;
+use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::placement::{ForecastSource, Plan, Planner, plan};
 use stepcast_scheduler::policy::{Aim, Policy, Preemption};
 use stepcast_scheduler::{Command, Reply, State};
 
-use crate::history::{History, steps};
+use crate::drawn::Offer;
+use crate::history::{History, Step, steps};
+use crate::support::workload;
 
 /// By stages, which is where a crowd is looked at in another way.
 fn policy(aim: Aim) -> Policy {
@@ -70,6 +74,43 @@ proptest! {
         if state.pending().all(|job| young(job) && !job.has_lost_its_worker()) {
             let left = plan(state, forecast, now_ms, usize::MAX).placements;
             prop_assert!(left.is_empty(), "one by one somebody has found something: {left:?}");
+        }
+    }
+}
+
+/// Nothing else about them is new.
+#[test]
+fn workers_that_say_where_they_are_reached_take_part_in_gangs_from_then_on() {
+    let mut history = History::new();
+    history.step(&Step::Raise);
+    let join = |history: &mut History, reached| {
+        for token in 0..2 {
+            let offer = Offer {
+                gpus: vec!["h100"],
+                replay: false,
+                price: None,
+                label: false,
+                reached,
+            };
+            let instance = token;
+            history.step(&Step::Token(token));
+            history.step(&Step::Register {
+                token,
+                instance,
+                offer,
+            });
+        }
+    };
+    let mut spec = Box::new(JobSpec::new(workload(), StagingId([7; 16])));
+    spec.terms.more_hosts = 1;
+    history.propose(Command::SubmitJob { spec }, None);
+    let (mut few, mut crowds) = (Planner::default(), Planner::default().with_crowds_above(0));
+    for (reached, started) in [(false, 0), (true, 1), (false, 0)] {
+        join(&mut history, reached);
+        for planner in [&mut few, &mut crowds] {
+            let (state, forecast, now_ms) = (&history.state, &history.forecast, history.now_ms);
+            let placements = planner.plan(state, forecast, now_ms, usize::MAX).placements;
+            assert_eq!(placements.len(), started, "{reached}");
         }
     }
 }

@@ -154,6 +154,7 @@ fn join(history: &mut History, host: u8, gpu: &str) {
         trainers: [TrainerKind::SimpleTuner].into(),
         labels: BTreeMap::new(),
         price_per_gpu_hour: None,
+        address: None,
     };
     let instance = InstanceId([host; 16]);
     let joins = Command::RegisterWorker {

@@ -80,6 +80,7 @@ fn cluster(aim: Aim) -> Forward<'static> {
                 trainers: [TrainerKind::SimpleTuner].into(),
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: None,
+                address: None,
             },
         },
     ];

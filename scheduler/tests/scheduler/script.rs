@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use stepcast_scheduler::command::Preemption;
+use stepcast_scheduler::command::{Preemption, Seat};
 use stepcast_scheduler::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId,
 };
@@ -144,17 +144,24 @@ impl Script {
         let job = || self.job(line.about);
         let epoch = || self.epoch(line);
         let step = line.number("step").unwrap_or_default();
-        let end = |outcome| Command::EndAttempt {
-            job: job(),
-            epoch: epoch(),
-            outcome,
-            step,
-            detail: line
-                .settings
-                .get("detail")
-                .copied()
-                .unwrap_or_default()
-                .to_owned(),
+        let detail = line.settings.get("detail").copied().unwrap_or_default();
+        let part = || line.settings.get("on").map(|name| self.workers[*name]);
+        let end = |outcome| match part() {
+            None => Command::EndAttempt {
+                job: job(),
+                epoch: epoch(),
+                outcome,
+                step,
+                detail: detail.to_owned(),
+            },
+            Some(worker) => Command::EndPart {
+                job: job(),
+                epoch: epoch(),
+                worker,
+                outcome,
+                step,
+                detail: detail.to_owned(),
+            },
         };
         match line.verb {
             "token" => Command::CreateWorkerToken {
@@ -221,9 +228,16 @@ impl Script {
                 }],
             },
             "cancel" => Command::CancelJob { job: job() },
-            "start" => Command::StartAttempt {
-                job: job(),
-                epoch: epoch(),
+            "start" => match part() {
+                None => Command::StartAttempt {
+                    job: job(),
+                    epoch: epoch(),
+                },
+                Some(worker) => Command::StartPart {
+                    job: job(),
+                    epoch: epoch(),
+                    worker,
+                },
             },
             "checkpoint" => Command::Checkpoint {
                 job: job(),
@@ -235,8 +249,13 @@ impl Script {
             "fail" => end(Outcome::Failed(reason(
                 line.rest.first().copied().unwrap_or_default(),
             ))),
-            "expire" => Command::ExpireLeases {
-                expired: vec![(job(), epoch())],
+            "expire" => match part() {
+                None => Command::ExpireLeases {
+                    expired: vec![(job(), epoch())],
+                },
+                Some(worker) => Command::ExpireParts {
+                    expired: vec![(job(), epoch(), worker)],
+                },
             },
             "sweep" => Command::Sweep,
             "barrier" => Command::Barrier {
@@ -266,6 +285,10 @@ impl Script {
                 trainers,
                 labels: labels(line, "labels"),
                 price_per_gpu_hour: line.number("price"),
+                address: line
+                    .settings
+                    .get("address")
+                    .map(|text| text.parse().expect("a label")),
             },
         }
     }
@@ -273,16 +296,21 @@ impl Script {
     fn forced(&self, line: &Line<'_>) -> Placement {
         let job = self.job(line.about);
         let attempt = self.state.job(job).expect("a job").next_attempt();
+        let gpus = line.list("gpus").into_iter();
+        let gpus: Vec<u8> = gpus.map(|gpu| gpu.parse().expect("a position")).collect();
+        let mut workers = line.list("on").into_iter().map(|name| self.workers[name]);
         Placement {
             job,
             attempt: line.number("attempt").map_or(attempt, AttemptNumber),
-            worker: self.workers[line.settings["on"]],
-            gpus: line
-                .list("gpus")
-                .into_iter()
-                .map(|gpu| gpu.parse().expect("a position"))
-                .collect(),
+            worker: workers.next().expect("a worker"),
+            gpus: gpus.clone(),
             note: PlacementNote::default(),
+            others: workers
+                .map(|worker| Seat {
+                    worker,
+                    gpus: gpus.clone(),
+                })
+                .collect(),
         }
     }
 

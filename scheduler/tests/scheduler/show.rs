@@ -72,11 +72,16 @@ pub(crate) fn placement(placement: &Placement) -> String {
         worker,
         gpus,
         note,
+        others,
     } = placement;
     let cost = note
         .cost_p50
         .map_or_else(String::new, |cost| format!(", about {cost}"));
-    format!("{job} #{attempt} on {worker} GPU {gpus:?}{cost}")
+    let others = others.iter();
+    let others: String = others
+        .map(|seat| format!(", {} GPU {:?}", seat.worker, seat.gpus))
+        .collect();
+    format!("{job} #{attempt} on {worker} GPU {gpus:?}{others}{cost}")
 }
 
 pub(crate) fn preemption(preemption: &Preemption) -> String {
@@ -132,6 +137,11 @@ pub(crate) fn job(state: &State, id: JobId) -> String {
             "\n  #{number} epoch {epoch} on {}: {stands}, step {steps}",
             worker.name
         );
+        for part in attempt.parts().filter(|_| attempt.gang.is_some()) {
+            let name = state.worker(part.worker).map(|worker| worker.name.as_str());
+            let name = name.unwrap_or("a worker that is gone");
+            _ = write!(text, "\n    rank {} on {name}: {:?}", part.rank, part.state);
+        }
         if attempt.checkpoint_step > 0 {
             _ = write!(text, ", checkpoint {}", attempt.checkpoint_step);
         }

@@ -130,6 +130,7 @@ impl Different {
                     trainers: [TrainerKind::SimpleTuner].into(),
                     labels: std::collections::BTreeMap::new(),
                     price_per_gpu_hour: Some(UsdMicros(1_000_000)),
+                    address: None,
                 };
                 joins(state, &inventory, count)
             }

@@ -95,6 +95,9 @@ pub(crate) fn wish(spec: &mut JobSpec, line: &Line<'_>, team: impl Fn(&str) -> T
         let names = line.list("credentials").into_iter();
         terms.credentials = names.map(|name| name.parse().expect("a label")).collect();
     }
+    if let Some(hosts) = line.number::<u8>("hosts") {
+        terms.more_hosts = hosts - 1;
+    }
     if says("expected") {
         terms.expected_cost = line.number("expected");
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 pub(crate) use self::history::{Histories, Seen, Write};
 pub(crate) use self::log::Logs;
-pub(crate) use self::trainers::{Finish, Trainers};
+pub(crate) use self::trainers::{Begun, Finish, Trainers};
 use crate::kernel::{Kernel, Micros};
 
 /// What is checked.
@@ -36,7 +36,7 @@ pub enum Check {
     WatchesAreWhole,
     /// At most one trainer runs on a GPU.
     OneTrainerAGpu,
-    /// At most one trainer runs for a job.
+    /// At most one trainer runs for a job, or one for each part of one gang.
     OneTrainerAJob,
     /// An attempt is begun once.
     AttemptsStartOnce,

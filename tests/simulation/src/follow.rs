@@ -42,6 +42,8 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::StartAttempt { job, .. }
         | Command::Checkpoint { job, .. }
         | Command::EndAttempt { job, .. }
+        | Command::StartPart { job, .. }
+        | Command::EndPart { job, .. }
         | Command::ApproveJob { job }
         | Command::UpdateJob { job, .. }
         | Command::GiveCredentials { job } => vec![*job],
@@ -49,6 +51,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         Command::Preempt { preemptions } => preemptions.iter().map(|what| what.job).collect(),
         Command::Place { placements } => placements.iter().map(|place| place.job).collect(),
         Command::ExpireLeases { expired } => expired.iter().map(|(job, _)| *job).collect(),
+        Command::ExpireParts { expired } => expired.iter().map(|(job, ..)| *job).collect(),
         Command::SubmitJob { .. } => state
             .jobs()
             .next_back()

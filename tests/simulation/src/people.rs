@@ -11,7 +11,7 @@ use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Reci
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::policy::Policy;
-use stepcast_scheduler::{Command, Reply, RequestId};
+use stepcast_scheduler::{Command, Rejection, Reply, RequestId};
 
 use crate::calls::{self, Failure, Request, Response, Told};
 use crate::checks::{Check, Checks, Write};
@@ -228,6 +228,8 @@ impl Person {
                     self.process.spawn(task.boxed());
                 }
             }
+            // Some node did not know gangs yet.
+            Some(Err(ProposeError::Rejected(Rejection::NotYet))) => {}
             Some(Err(error)) => self.checks.fail(
                 Check::OneRequestOneJob,
                 format!("a submission that is good was refused for good: {error:?}"),
@@ -251,8 +253,10 @@ impl Person {
     }
 
     fn submission(&self) -> (RequestId, Command) {
-        let (id, steps, gpus, limit, priority) = self.process.kernel.roll(|dice| {
-            let gpus = *dice.pick(&[1, 1, 1, 1, 2, 2, 4]).unwrap_or(&1);
+        let (id, steps, (gpus, hosts), limit, priority) = self.process.kernel.roll(|dice| {
+            let alone = [(1, 1), (1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (4, 1)];
+            let gang = dice.per_mille(150).then(|| (1 + dice.roll(2) as u8, 2));
+            let wide = gang.unwrap_or_else(|| *dice.pick(&alone).unwrap_or(&(1, 1)));
             let limit = dice.per_mille(60).then(|| dice.between(1_000, 6_000));
             let long = dice.per_mille(300);
             let steps = if long {
@@ -261,10 +265,11 @@ impl Person {
                 dice.between(1, 16)
             };
             let priority = *dice.pick(&[0, 0, 0, 1, 4]).unwrap_or(&0);
-            (dice.wide(), steps, gpus, limit, priority)
+            (dice.wide(), steps, wide, limit, priority)
         });
         let mut spec = JobSpec::new(workload(steps), StagingId(id));
         spec.gpu_count = gpus;
+        spec.terms.more_hosts = hosts - 1;
         spec.max_runtime_ms = limit;
         spec.priority = priority;
         let command = Command::SubmitJob {

@@ -31,6 +31,7 @@ fn nothing_is_seen_that_must_never_be() {
         ("snapshots taken", 3_000),
         ("submissions acknowledged", 30_000),
         ("trainers started", 15_000),
+        ("parts of gangs started", 2_000),
         ("attempts asked to make room", 1_000),
         ("watches to the end", 10_000),
         ("reads", 200_000),

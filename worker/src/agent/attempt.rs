@@ -4,7 +4,8 @@ use super::classify::{self, Seen};
 use super::leases::margin;
 use super::watch::Watch;
 use super::{
-    Assigned, End, Epoch, Exit, Failure, Outcome, Output, PROGRESS_EVERY_MS, Phase, Progress, Why,
+    Assigned, End, Epoch, Exit, ExitStatus, Failure, Outcome, Output, PROGRESS_EVERY_MS, Phase,
+    Progress, Why,
 };
 use crate::event::{Event, Received, Stage, StageStatus};
 use crate::reduce::Reducer;
@@ -25,6 +26,8 @@ pub(super) struct Attempt {
     job: String,
     term_ms: u64,
     max_runtime_ms: Option<u64>,
+    is_gang: bool,
+    is_follower: bool,
     reducer: Option<Reducer>,
     life: Life,
     started: bool,
@@ -64,6 +67,8 @@ impl Attempt {
             job: assigned.job,
             term_ms: assigned.lease_term_ms,
             max_runtime_ms: assigned.max_runtime_ms,
+            is_gang: assigned.is_gang,
+            is_follower: assigned.is_follower,
             reducer: Some(assigned.reducer),
             life: Life::Waiting,
             started: false,
@@ -168,6 +173,8 @@ impl Attempt {
             return;
         }
         let why = *self.stopped.insert(why);
+        // The hosts of a gang would read the wish for a checkpoint at different steps, and wait for each other for ever.
+        let grace_ms = if self.is_gang { 0 } else { grace_ms };
         match self.life {
             Life::Ended => {}
             Life::Waiting => {
@@ -200,6 +207,9 @@ impl Attempt {
             return;
         }
         self.watch.heard(now);
+        if self.is_follower {
+            return;
+        }
         if let Some(reducer) = &mut self.reducer {
             reducer.observe(received);
         }
@@ -252,6 +262,8 @@ impl Attempt {
         if self.ended() {
             return;
         }
+        // Of what follows the first part, an exit without complaint is all that can be expected.
+        self.seen.complete |= self.is_follower && exit.status == ExitStatus::Code(0);
         let (outcome, detail) = classify::classify(&self.seen, self.stopped, exit);
         self.end(outcome, detail, out);
     }
@@ -264,7 +276,7 @@ impl Attempt {
                 if self.runtime_ends_ms.is_some_and(|at| now >= at) {
                     self.stop(Why::MaxRuntime, MAX_RUNTIME_GRACE_MS, now, out);
                     self.runtime_ends_ms = None;
-                } else if now >= self.watch.stuck_at(self.phase) {
+                } else if self.stuck_at().is_some_and(|at| now >= at) {
                     self.stopped = Some(self.stopped.unwrap_or(Why::Stuck));
                     self.terminate(now, out);
                 }
@@ -299,7 +311,7 @@ impl Attempt {
             Life::Running => self
                 .runtime_ends_ms
                 .into_iter()
-                .chain([self.watch.stuck_at(self.phase)])
+                .chain(self.stuck_at())
                 .min(),
             Life::Checkpointing(until) | Life::Terminating(until) | Life::Killing(until) => {
                 Some(until)
@@ -345,6 +357,11 @@ impl Attempt {
             Life::Terminating(_) if now >= deadline => self.kill(now, out),
             Life::Terminating(_) | Life::Killing(_) | Life::Ended => {}
         }
+    }
+
+    /// The moment from which silence counts as stuck. What follows another host's part says nothing: that one is watched.
+    fn stuck_at(&self) -> Option<u64> {
+        (!self.is_follower).then(|| self.watch.stuck_at(self.phase))
     }
 
     fn lease_warning(&self) -> Option<u64> {

@@ -65,6 +65,10 @@ pub(super) fn stopped_outcome(why: Why) -> (Outcome, String) {
             Outcome::Failed(Failure::Preempted),
             "stopped because the worker drains",
         ),
+        Why::PartOver => (
+            Outcome::Failed(Failure::Preempted),
+            "stopped because another host's part of it has ended",
+        ),
         Why::MaxRuntime => (
             Outcome::Failed(Failure::MaxRuntime),
             "stopped at the job's limit on running time",

@@ -109,6 +109,8 @@ fn assigned(epoch: Epoch, job: u64) -> Input {
         job: job.to_string(),
         lease_term_ms: TERM_MS,
         max_runtime_ms: None,
+        is_gang: false,
+        is_follower: false,
         reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
     }))
 }

@@ -7,7 +7,7 @@ use v1::attach_response::Order as Down;
 use super::workload;
 use crate::agent::{Epoch, Failure, Outcome, Phase, Progress, Why};
 use crate::capture::cut;
-use crate::order::{Assignment, Ended, Order, Report, TrainerKind};
+use crate::order::{Assignment, Ended, Gang, Order, Report, TrainerKind};
 
 /// Longest lease or grace that is believed, in milliseconds: a day. More is a server's mistake, and time is added to it.
 const MAX_MS: u64 = 24 * 60 * 60 * 1000;
@@ -17,6 +17,9 @@ const MAX_RUNTIME_MS: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 
 /// Devices in one assignment at most: placements are of up to eight.
 const MAX_DEVICES: usize = 64;
+
+/// Hosts of one job at most: the server has sixteen.
+const MAX_HOSTS: u8 = 16;
 
 /// Bytes of a failure's detail that go up: the verdict and the trainer's last words.
 const DETAIL_BYTES: usize = 16 * 1024;
@@ -134,7 +137,31 @@ fn assignment(assignment: v1::Assignment) -> Result<Assignment, String> {
         max_runtime_ms: assignment
             .max_runtime_ms
             .map(|limit| limit.min(MAX_RUNTIME_MS)),
+        gang: assignment.gang.map(gang).transpose()?,
     })
+}
+
+/// The place among several hosts. The address becomes a word of a command line, so it is looked at closely.
+fn gang(gang: v1::GangPlace) -> Result<Gang, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_host = (1..=64).contains(&gang.main_host.len())
+        && !gang.main_host.starts_with('-')
+        && gang.main_host.bytes().all(plain);
+    let place = || {
+        Some(Gang {
+            rank: u8::try_from(gang.rank).ok()?,
+            hosts: u8::try_from(gang.hosts).ok()?,
+            main_host: gang.main_host.clone(),
+            main_port: u16::try_from(gang.main_port)
+                .ok()
+                .filter(|port| *port > 0)?,
+            resume_step: gang.resume_step,
+        })
+    };
+    let known = |place: &Gang| (2..=MAX_HOSTS).contains(&place.hosts) && place.rank < place.hosts;
+    place()
+        .filter(|place| is_host && known(place))
+        .ok_or_else(|| "its place among several hosts is impossible".to_owned())
 }
 
 /// The id in `jobs/{job}`. It becomes a folder's name, so nothing but small letters and digits is let through.
@@ -167,6 +194,7 @@ fn why(reason: v1::StopReason) -> Why {
         v1::StopReason::BudgetSpent => Why::BudgetSpent,
         // Whoever may no longer take part holds no lease.
         v1::StopReason::LeaseLost | v1::StopReason::Revoked => Why::LeaseLost,
+        v1::StopReason::PartOver => Why::PartOver,
     }
 }
 
@@ -265,6 +293,33 @@ mod tests {
             "{}",
             ended.detail
         );
+    }
+
+    #[test]
+    fn a_place_among_several_hosts_is_looked_at_closely() {
+        let place = |rank, hosts, main_host: &str, main_port| {
+            let main_host = main_host.to_owned();
+            super::gang(v1::GangPlace {
+                rank,
+                hosts,
+                main_host,
+                main_port,
+                resume_step: 0,
+            })
+        };
+        assert!(place(1, 2, "10.0.0.5", 29_501).is_ok_and(|gang| gang.rank == 1));
+        for (rank, hosts, host, port) in [
+            (2, 2, "10.0.0.5", 29_501),
+            (0, 1, "10.0.0.5", 29_501),
+            (0, 17, "10.0.0.5", 29_501),
+            (0, 2, "--help", 29_501),
+            (0, 2, "a b", 29_501),
+            (0, 2, "", 29_501),
+            (0, 2, "a", 0),
+            (0, 2, "a", 70_000),
+        ] {
+            assert!(place(rank, hosts, host, port).is_err(), "{host} {rank}");
+        }
     }
 
     #[test]

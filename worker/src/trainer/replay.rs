@@ -43,7 +43,9 @@ pub(super) fn prepare(
         }
         ReplayStream::Plan => written(
             ground,
-            &stream::write(&script(&ground.assignment.workload, ground.devices.len())?.lines()),
+            &stream::write(
+                &script(&ground.assignment.workload, ground.assignment.processes())?.lines(),
+            ),
         )?,
     };
     let (url, token) = ground.webhook;
@@ -70,8 +72,8 @@ fn written(ground: &Ground<'_>, text: &str) -> Result<PathBuf, Error> {
 }
 
 /// A run with the job's own steps, checkpoints and validations, at made-up times.
-fn script(workload: &Workload, devices: usize) -> Result<Script, Error> {
-    let count = u8::try_from(devices).unwrap_or(u8::MAX);
+fn script(workload: &Workload, processes: usize) -> Result<Script, Error> {
+    let count = u8::try_from(processes).unwrap_or(u8::MAX);
     let plan = workload
         .plan(count)
         .map_err(|missing| Error::Settings(missing.to_string()))?;

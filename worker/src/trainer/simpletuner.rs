@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::settings::Settings;
-use super::{Error, Ground, Launch, credentials, inherited, variable};
-use crate::order::FileRole;
+use super::{Error, Ground, Launch, credentials, inherited, shared_cache, variable};
+use crate::order::{Assignment, FileRole};
 use crate::redact::secret_name;
 use crate::replay::{JOB_ID_VARIABLE, SIGNAL_FILE_VARIABLE};
 use crate::state_dir::{private_folder, write_private};
@@ -34,9 +34,14 @@ pub(super) fn prepare(
     directory: PathBuf,
     signal_file: PathBuf,
 ) -> Result<Launch, Error> {
+    let output = ground.outputs.join(&ground.assignment.job);
+    if let Some(gang) = &ground.assignment.gang {
+        check_shared(&output, gang.resume_step)?;
+    }
+    let shared = shared_cache(ground.assignment, ground.outputs);
     let places = Places {
-        output: ground.outputs.join(&ground.assignment.job),
-        cache: ground.folder.join("cache"),
+        output,
+        cache: shared.unwrap_or_else(|| ground.folder.join("cache")),
         // Beside the working directory, which stays empty: SimpleTuner would source a `config/config.env` in it.
         config: ground.folder.join("config"),
     };
@@ -52,7 +57,7 @@ pub(super) fn prepare(
         .filter_map(|device| device.index)
         .collect();
     let configured = ground.config.simpletuner_command.as_deref();
-    let command = command(configured, devices.len(), mixed_precision);
+    let command = command(configured, ground.assignment, mixed_precision);
     let mut environment = inherited();
     // Behind what is inherited: a job's own token goes before the host's.
     environment.extend(credentials::variables(ground.credentials));
@@ -139,6 +144,17 @@ fn path_value(path: &Path) -> Value {
     Value::from(path.to_string_lossy())
 }
 
+/// Refuses a gang whose hosts would not all go on from the same step: the checkpoint must be where each of them looks.
+fn check_shared(output: &Path, step: u64) -> Result<(), Error> {
+    if step == 0 || output.join(format!("checkpoint-{step}")).is_dir() {
+        return Ok(());
+    }
+    Err(Error::Placement(
+        "the checkpoint to go on from is not in this worker's outputs: a job over several hosts needs one folder that \
+         all of them share (--outputs)",
+    ))
+}
+
 /// Whether an earlier attempt of the job on this host has left something to go on from.
 fn has_checkpoint(output: &Path) -> bool {
     let entries = std::fs::read_dir(output).into_iter().flatten().flatten();
@@ -149,32 +165,59 @@ fn has_checkpoint(output: &Path) -> bool {
 
 /// The trainer's own command line. Python itself is started, not the `simpletuner` command: that one puts the real
 /// trainer into a session of its own and does not pass SIGTERM on.
-fn command(configured: Option<&[String]>, gpus: usize, mixed_precision: &str) -> Vec<OsString> {
-    let processes = gpus.max(1).to_string();
+fn command(
+    configured: Option<&[String]>,
+    assignment: &Assignment,
+    mixed_precision: &str,
+) -> Vec<OsString> {
+    let processes = assignment.processes().to_string();
+    let gang = assignment.gang.as_ref();
+    let machines = gang.map_or(1, |gang| gang.hosts).to_string();
+    let rank = gang.map_or(0, |gang| gang.rank).to_string();
+    let host = gang.map_or("127.0.0.1", |gang| gang.main_host.as_str());
+    let port = gang.map_or(0, |gang| gang.main_port).to_string();
     if let Some(words) = configured {
-        return words
-            .iter()
-            .map(|word| word.replace(PROCESSES, &processes).into())
-            .collect();
+        let values = [
+            (PROCESSES, processes.as_str()),
+            ("{machines}", &machines),
+            ("{rank}", &rank),
+            ("{main_host}", host),
+            ("{main_port}", &port),
+        ];
+        let filled = |word: &String| {
+            let filled = values.iter().fold(word.clone(), |word, (name, value)| {
+                word.replace(name, value)
+            });
+            OsString::from(filled)
+        };
+        return words.iter().map(filled).collect();
     }
-    let words: &[&str] = match gpus {
-        0 | 1 => &["python3", "-m", "simpletuner.train"],
-        _ => &[
-            "accelerate",
-            "launch",
-            "--num_processes",
-            &processes,
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            mixed_precision,
-            "--dynamo_backend",
-            "no",
-            "--module",
-            "simpletuner.train",
-        ],
-    };
-    words.iter().map(OsString::from).collect()
+    if processes == "1" {
+        return ["python3", "-m", "simpletuner.train"]
+            .map(OsString::from)
+            .into();
+    }
+    let mut words = vec!["accelerate", "launch", "--num_processes", &processes];
+    words.extend(["--num_machines", &machines]);
+    if gang.is_some() {
+        // One GPU on each of several hosts would not be taken for several.
+        words.extend([
+            "--multi_gpu",
+            "--machine_rank",
+            &rank,
+            "--rdzv_backend",
+            "static",
+        ]);
+        words.extend(["--main_process_ip", host, "--main_process_port", &port]);
+    }
+    words.extend([
+        "--mixed_precision",
+        mixed_precision,
+        "--dynamo_backend",
+        "no",
+    ]);
+    words.extend(["--module", "simpletuner.train"]);
+    words.into_iter().map(OsString::from).collect()
 }
 
 /// What steers SimpleTuner, and which GPUs it sees.

@@ -202,6 +202,7 @@ impl Leader {
             workload: Some(workload),
             lease_term_ms: self.ways.lease_term_ms,
             max_runtime_ms: None,
+            gang: None,
         };
         self.order(Order::Assign(Box::new(assignment))).await;
     }

@@ -182,16 +182,23 @@ impl<'a> Look<'a> {
         bucket: u32,
         is_asked: impl Fn(usize) -> bool,
     ) -> bool {
-        let width = queue.width_of(bucket);
-        if !self.ledger.has_quota(queue.team_of(bucket), width.into()) {
+        let (width, hosts) = (queue.width_of(bucket), queue.hosts_of(bucket));
+        let gpus = u32::from(width) * u32::from(hosts);
+        if !self.ledger.has_quota(queue.team_of(bucket), gpus) {
             return false;
+        }
+        let places = queue.places_of(bucket);
+        if hosts > 1 {
+            // As many workers of one model as a gang takes at once.
+            let mut asked = (0..self.models.len()).filter(|model| is_asked(*model));
+            let there = |model| self.pool.workers_with(places, self.models[model], width);
+            return asked.any(|model| there(model) >= usize::from(hosts));
         }
         let has_room = |place: PlaceId| {
             let place = &self.pool.places[place as usize];
             let model = self.models.binary_search(&place.model);
             place.widest() >= width && model.is_ok_and(&is_asked)
         };
-        let places = queue.places_of(bucket);
         if places.len() <= self.pool.roomy().len() {
             return places.iter().any(|place| has_room(*place));
         }

@@ -72,7 +72,7 @@ impl Entry<'_> {
     pub(super) fn work(&self, count: usize) -> Work {
         let ms = |left: &Option<Left>| left.map_or(f64::INFINITY, |left| left.p50_ms.max(1.0));
         Work {
-            width: f64::from(self.job.spec.gpu_count),
+            width: self.width(),
             count: count as f64,
             hours: self.left.iter().map(ms).collect(),
         }
@@ -83,8 +83,9 @@ impl Entry<'_> {
         (self.job.order(), self.job.id)
     }
 
+    /// How many GPUs it takes, on all of its hosts.
     pub(super) fn width(&self) -> f64 {
-        f64::from(self.job.spec.gpu_count)
+        f64::from(self.job.spec.gpus())
     }
 }
 
@@ -115,7 +116,7 @@ impl<'a> Look<'a> {
                 let Some(job) = state.open_job(*id) else {
                     continue;
                 };
-                let width = u32::from(job.spec.gpu_count);
+                let width = u32::from(job.spec.gpus());
                 let has_seat = seats >= width;
                 if !has_seat && waited >= super::KEPT_MAX {
                     break;
@@ -189,13 +190,14 @@ impl<'a> Look<'a> {
             };
             let stays = Left::of_running(self.forecast, job, attempt, &self.policy, self.now_ms);
             // Where nobody yields to what is worth more, its GPUs are free when they are: nobody leaves others free for them.
-            let is_stopping =
-                attempt.stop.is_some() && self.policy.preemption == Preemption::Priced;
+            let is_stopping = attempt.stop.is_some()
+                && attempt.gang.is_none()
+                && self.policy.preemption == Preemption::Priced;
             if !is_stopping && !self.may_yield(job, attempt) {
                 let mut hours = vec![f64::INFINITY; self.models.len()];
                 hours[model] = stays.map_or(f64::INFINITY, |left| left.p50_ms.max(1.0));
                 fixed.push(Work {
-                    width: f64::from(job.spec.gpu_count),
+                    width: f64::from(job.spec.gpus()),
                     count: 1.0,
                     hours,
                 });
@@ -267,7 +269,7 @@ impl<'a> Look<'a> {
             let Ok(model) = self.models.binary_search(&model) else {
                 continue;
             };
-            if let Some(least) = self.pool.least_price(*place, purse, job.spec.gpu_count) {
+            if let Some(least) = self.pool.least_price(*place, purse, job.spec.gpus()) {
                 price[model] = price[model].min(least);
             }
         }

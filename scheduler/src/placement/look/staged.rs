@@ -330,7 +330,7 @@ impl<'a> Look<'a> {
                     // What a team has beyond its share it has not for being late.
                     Some(entry.job.spec.priority) == first
                         && self.shares.late_ms(entry.job.spec.terms.team) == 0
-                        && outlook.is_late(entry.work, entry.job.spec.gpu_count)
+                        && outlook.is_late(entry.work, entry.job.spec.gpus())
                 })
                 .map(|(index, entry)| (needs(entry) * entry.width().sqrt(), index))
                 .collect(),

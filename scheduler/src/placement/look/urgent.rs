@@ -14,7 +14,7 @@ use crate::command::Preemption;
 use crate::ids::{Epoch, JobId};
 use crate::model::limits::{BUDGET_MARGIN_MS, GPUS_PER_WORKER_MAX};
 use crate::model::{Attempt, Freed, Job, StopReason};
-use crate::placement::feasible::{Needs, Purse};
+use crate::placement::feasible::Needs;
 use crate::placement::left::{Left, lost_ms};
 use crate::placement::pool::{Gpus, positions, used};
 use crate::placement::survey::Crowd;
@@ -64,7 +64,9 @@ impl<'a> Look<'a> {
         }
         let mut jobs: Vec<&'a Job> = self.state.promised().collect();
         jobs.sort_by_key(|job| urgency(job));
-        let freed = |job: &'a Job| Some((job, job.standing.freed?));
+        // GPUs of one host are no room for a job on several.
+        let freed =
+            |job: &'a Job| Some((job, job.standing.freed?)).filter(|_| job.spec.hosts() == 1);
         let jobs: Vec<(&'a Job, Freed)> = jobs.into_iter().filter_map(freed).collect();
         let mut waiting = Vec::new();
         for (job, freed) in &jobs {
@@ -113,7 +115,7 @@ impl<'a> Look<'a> {
                 continue;
             };
             let left = entry.left[model];
-            let Some(left) = left.filter(|left| self.may_have(job, position, left)) else {
+            let Some(left) = left.filter(|left| self.may_have(job, position, Some(left))) else {
                 continue;
             };
             let free = self.pool.slots[position].available(gpus);
@@ -123,6 +125,7 @@ impl<'a> Look<'a> {
                     slot: position,
                     gpus,
                     is_free: true,
+                    others: Vec::new(),
                 };
                 self.take(&entry, choice, left);
                 return None;
@@ -163,17 +166,6 @@ impl<'a> Look<'a> {
             self.pool.give_up(kept.slot, kept.gpus);
             self.take(&entry, choice, left);
         }
-    }
-
-    /// Whether price and limits let a job run on a worker, busy or not.
-    fn may_have(&self, job: &Job, position: usize, left: &Left) -> bool {
-        let Some(worker) = self.worker(&self.pool.slots[position]) else {
-            return false;
-        };
-        let price = worker.price_per_hour(usize::from(job.spec.gpu_count));
-        let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
-        let pays = Purse::of(job, self.now_ms).pays(price).is_ok();
-        pays && self.ledger.allows(job, worker, price, run_ms_p90).is_ok()
     }
 
     /// Has running jobs yield to the first of those that still wait, where these have a higher priority.
@@ -230,7 +222,9 @@ impl<'a> Look<'a> {
             let jobs = jobs.iter().take(LINE_LOOKED_AT);
             let jobs = jobs.filter_map(|(_, id)| state.open_job(*id));
             let mut free = jobs
-                .filter(|job| !self.settled.contains(&job.id) && self.ledger.held(job).is_none());
+                .filter(|job| !self.settled.contains(&job.id) && self.ledger.held(job).is_none())
+                // A job on several hosts has nobody yield.
+                .filter(|job| job.spec.hosts() == 1);
             free.next().filter(|job| job.spec.priority > lowest)
         };
         let mut jobs: Vec<&'a Job> = match crowd {
@@ -315,7 +309,7 @@ impl<'a> Look<'a> {
                 let is_model = self.pool.places[*place as usize].model == self.models[model];
                 is_model.then(|| self.pool.gpus_at(*place, *position))?
             });
-            let Some(gpus) = gpus.filter(|_| self.may_have(job, *position, &left)) else {
+            let Some(gpus) = gpus.filter(|_| self.may_have(job, *position, Some(&left))) else {
                 continue;
             };
             let free = slot.available(gpus);

@@ -62,6 +62,14 @@ impl Place {
         widest.unwrap_or(0) as u8
     }
 
+    /// How many workers have at least so many GPUs that somebody may have.
+    pub(in crate::placement) fn workers_with(&self, count: u8) -> usize {
+        self.widths[usize::from(count).min(GPUS_PER_WORKER_MAX)..]
+            .iter()
+            .map(|workers| *workers as usize)
+            .sum()
+    }
+
     /// The workers that have a GPU for somebody: by price, and the fullest of equals first.
     pub(in crate::placement) fn rooms(&self) -> impl Iterator<Item = usize> {
         self.rooms.iter().map(|(_, _, position)| *position)

@@ -58,8 +58,9 @@ impl Slot {
             is_touched: false,
         };
         for (_, attempt) in state.live_attempts_on(worker.id) {
-            slot.free &= !used(attempt);
-            for position in positions(used(attempt)) {
+            let used = Freed::on(attempt, worker.id).gpus;
+            slot.free &= !used;
+            for position in positions(used) {
                 slot.state_ms[usize::from(position)] = expected_end_ms(attempt).max(1);
             }
         }
@@ -146,7 +147,7 @@ pub(in crate::placement) fn positions(gpus: Gpus) -> impl Iterator<Item = u8> {
     (0..GPUS_PER_WORKER_MAX as u8).filter(move |position| gpus & (1 << position) != 0)
 }
 
-/// The GPUs of an attempt.
+/// The GPUs of an attempt on one host.
 pub(in crate::placement) fn used(attempt: &Attempt) -> Gpus {
     Freed::of(attempt).gpus
 }

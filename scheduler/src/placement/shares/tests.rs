@@ -90,6 +90,7 @@ fn cluster(aim: Aim, price: Option<u64>) -> Forward<'static> {
                 trainers: [TrainerKind::SimpleTuner].into(),
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: price.map(UsdMicros),
+                address: None,
             },
         },
     ];

@@ -15,6 +15,7 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) head: (i64, JobId),
     /// How many jobs stand in it.
     pub(in crate::placement) count: usize,
+    /// How many GPUs each of its jobs takes, on all of its hosts.
     pub(in crate::placement) width: u8,
     /// The team of its jobs.
     pub(in crate::placement) team: TeamId,

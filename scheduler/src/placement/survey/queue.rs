@@ -67,6 +67,7 @@ struct Bucket {
     needs: u128,
     team: TeamId,
     width: u8,
+    hosts: u8,
 }
 
 impl Queue {
@@ -222,7 +223,7 @@ impl Queue {
             line,
             head,
             count: jobs.len(),
-            width: job.spec.gpu_count,
+            width: job.spec.gpus(),
             team: job.spec.terms.team,
             objective: job.spec.objective,
             is_capped: job.spec.max_price_per_hour.is_some() || job.spec.max_cost.is_some(),
@@ -325,7 +326,8 @@ impl Queue {
         let known = Bucket {
             needs: hash,
             team,
-            width: job.spec.gpu_count,
+            width: needs.gpu_count,
+            hosts: needs.hosts,
             places,
             lines: BTreeSet::new(),
         };
@@ -351,7 +353,7 @@ impl Queue {
         self.ranks.len()
     }
 
-    /// How many GPUs each job of a bucket takes.
+    /// How many GPUs each job of a bucket takes on one host.
     pub(in crate::placement) fn width_of(&self, bucket: u32) -> u8 {
         self.buckets[bucket as usize].width
     }
@@ -359,6 +361,11 @@ impl Queue {
     /// The team of the jobs of a bucket.
     pub(in crate::placement) fn team_of(&self, bucket: u32) -> TeamId {
         self.buckets[bucket as usize].team
+    }
+
+    /// On how many hosts each job of a bucket runs at once.
+    pub(in crate::placement) fn hosts_of(&self, bucket: u32) -> u8 {
+        self.buckets[bucket as usize].hosts
     }
 
     /// Where the lines of a bucket may run, busy or not.

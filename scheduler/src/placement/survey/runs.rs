@@ -58,7 +58,9 @@ impl Runs {
 
     /// Has the attempts on a worker be what they are by now.
     pub(super) fn refresh(&mut self, state: &State, models: &[GpuModel], worker: WorkerId) {
+        // A gang counts where its first part is.
         let live = state.live_attempts_on(worker);
+        let live = live.filter(|(_, attempt)| attempt.worker == worker);
         let runs: Vec<Run> = live
             .filter_map(|(job, attempt)| Run::of(job, attempt, models))
             .collect();
@@ -153,7 +155,7 @@ impl Run {
             epoch: attempt.epoch,
             model,
             priority: job.spec.priority,
-            width: u8::try_from(attempt.gpus.len()).unwrap_or(u8::MAX),
+            width: u8::try_from(attempt.gpu_count()).unwrap_or(u8::MAX),
             ends_ms: attempt.placed_ms.saturating_add(run_ms),
             run_ms,
         })

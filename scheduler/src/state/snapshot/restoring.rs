@@ -10,9 +10,9 @@ use super::super::table::{Kept, decode, encode};
 use super::{Error, Head, More, Section, accounts, damaged, known, version_of};
 use crate::accounts::Accounts;
 use crate::codec;
-use crate::ids::{RequestId, TokenHash};
+use crate::ids::{RequestId, TokenHash, WorkerId};
 use crate::invariants;
-use crate::model::{Team, Token, Worker};
+use crate::model::{Label, Team, Token, Worker};
 use crate::policy::Policy;
 
 /// What has come so far.
@@ -23,6 +23,8 @@ pub struct Restoring {
     teams: u64,
     /// Entries of the accounts that are promised, and that have come.
     accounts: (u64, u64),
+    /// Addresses of workers that are promised, that have come, and the worker of the last.
+    addresses: (u64, u64, Option<WorkerId>),
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -60,6 +62,7 @@ impl Restoring {
                 Section::Replies => self.reply(rest)?,
                 Section::Teams => self.team(rest)?,
                 Section::Accounts => self.account(rest)?,
+                Section::Addresses => self.address(rest)?,
             };
         }
         Ok(())
@@ -85,11 +88,16 @@ impl Restoring {
                 )));
             }
         }
-        let (promised, came) = self.accounts;
-        if promised != came {
-            return Err(damaged(format!(
-                "it promises {promised} accounts and has {came}"
-            )));
+        let (accounts, addresses) = (self.accounts, self.addresses);
+        for (what, promised, came) in [
+            ("accounts", accounts.0, accounts.1),
+            ("addresses", addresses.0, addresses.1),
+        ] {
+            if promised != came {
+                return Err(damaged(format!(
+                    "it promises {promised} {what} and has {came}"
+                )));
+            }
         }
         if let Err(broken) = state.accounts.trail().check() {
             return Err(damaged(broken));
@@ -116,6 +124,14 @@ impl Restoring {
         } else {
             (None, rest)
         };
+        if version >= 3 && !rest.is_empty() {
+            (self.addresses.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            if self.addresses.0 == 0 {
+                return Err(damaged(
+                    "it says that there are addresses, and there are none",
+                ));
+            }
+        }
         if !rest.is_empty() {
             return Err(damaged("its head is too long"));
         }
@@ -171,6 +187,17 @@ impl Restoring {
         let (kept, rest): (accounts::Kept, _) = read(bytes)?;
         accounts::take(&mut self.state.accounts, kept)?;
         self.accounts.1 += 1;
+        Ok(rest)
+    }
+
+    fn address<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let ((id, address), rest): ((WorkerId, Label), _) = read(bytes)?;
+        let (_, came, last) = &mut self.addresses;
+        in_order(last.is_none_or(|last| last < id))?;
+        (*came, *last) = (*came + 1, Some(id));
+        let worker = Arc::make_mut(&mut self.state.workers).get_mut(&id);
+        let worker = worker.ok_or_else(|| damaged("an address is of no worker"))?;
+        worker.inventory.address = Some(address);
         Ok(rest)
     }
 

@@ -11,7 +11,7 @@ use super::super::table::{Jobs, Kept, encode};
 use super::{Head, More, Section, accounts, version_of};
 use crate::accounts::Accounts;
 use crate::ids::{TeamId, TokenHash, WorkerId};
-use crate::model::{Team, Token, Worker};
+use crate::model::{Label, Team, Token, Worker};
 
 /// A chunk is full with so many bytes. The largest entry, a job with as many attempts, events and words as it may have,
 /// is far smaller than the rest of [`CHUNK_BYTES_MAX`](super::CHUNK_BYTES_MAX).
@@ -85,6 +85,10 @@ impl View {
             put(&(version, head), chunk);
             if version >= 3 {
                 put(&self.more, chunk);
+                match self.addresses().count() as u64 {
+                    0 => {}
+                    count => put(&count, chunk),
+                }
             }
         });
         let tokens = Packed::new(
@@ -122,12 +126,26 @@ impl View {
         let accounts = Packed::new(Section::Accounts, accounts, |kept, chunk: &mut _| {
             put(&kept, chunk);
         });
+        let addresses = Packed::new(
+            Section::Addresses,
+            self.addresses(),
+            |address, chunk: &mut _| {
+                put(&address, chunk);
+            },
+        );
         head.chain(tokens)
             .chain(workers)
             .chain(jobs)
             .chain(replies)
             .chain(teams)
             .chain(accounts)
+            .chain(addresses)
+    }
+
+    /// The workers that have an address. None has one before format 3.
+    fn addresses(&self) -> impl Iterator<Item = (WorkerId, &Label)> {
+        let workers = self.workers.values();
+        workers.filter_map(|worker| Some((worker.id, worker.inventory.address.as_ref()?)))
     }
 }
 

@@ -17,12 +17,21 @@ pub(crate) enum Finish {
     Otherwise,
 }
 
+/// One trainer that is started: of a gang, that of one part.
+#[derive(Debug, Clone)]
+pub(crate) struct Begun {
+    pub(crate) epoch: Epoch,
+    pub(crate) job: JobId,
+    pub(crate) worker: u64,
+    pub(crate) gpus: Vec<u8>,
+    /// Whether it speaks for its attempt.
+    pub(crate) is_first: bool,
+}
+
 /// One trainer that was started.
 #[derive(Debug, Clone)]
 struct Trainer {
-    job: JobId,
-    worker: u64,
-    gpus: Vec<u8>,
+    what: Begun,
     begun: Micros,
     ended: Option<(Micros, Finish)>,
 }
@@ -30,7 +39,7 @@ struct Trainer {
 /// All trainers, and each job's history as the log made it.
 #[derive(Default)]
 pub(crate) struct Trainers {
-    trainers: BTreeMap<Epoch, Trainer>,
+    trainers: BTreeMap<(Epoch, u64), Trainer>,
     jobs: BTreeMap<JobId, Vec<JobEvent>>,
 }
 
@@ -38,17 +47,13 @@ type Found = Option<(Check, String)>;
 
 impl Trainers {
     /// A trainer begins.
-    pub(crate) fn begin(
-        &mut self,
-        epoch: Epoch,
-        job: JobId,
-        worker: u64,
-        gpus: &[u8],
-        now: Micros,
-    ) -> Found {
-        let live = self.trainers.iter().filter(|(_, t)| t.ended.is_none());
-        for (other, trainer) in live {
-            if trainer.job == job {
+    pub(crate) fn begin(&mut self, what: Begun, now: Micros) -> Found {
+        let (epoch, job, worker, gpus) = (what.epoch, what.job, what.worker, &what.gpus);
+        let live = self.trainers.values().filter(|t| t.ended.is_none());
+        for trainer in live.map(|trainer| &trainer.what) {
+            let other = trainer.epoch;
+            // The parts of a gang train together.
+            if trainer.job == job && other != epoch {
                 let detail = format!(
                     "job {job} is trained under epoch {epoch} on host {worker} while epoch {other} still trains it on \
                      host {}",
@@ -64,21 +69,19 @@ impl Trainers {
             }
         }
         let trainer = Trainer {
-            job,
-            worker,
-            gpus: gpus.to_vec(),
+            what,
             begun: now,
             ended: None,
         };
-        self.trainers.insert(epoch, trainer).map(|_| {
+        self.trainers.insert((epoch, worker), trainer).map(|_| {
             let detail = format!("epoch {epoch} of job {job} is begun a second time");
             (Check::AttemptsStartOnce, detail)
         })
     }
 
     /// It has ended.
-    pub(crate) fn end(&mut self, epoch: Epoch, finish: Finish, now: Micros) {
-        if let Some(trainer) = self.trainers.get_mut(&epoch) {
+    pub(crate) fn end(&mut self, epoch: Epoch, worker: u64, finish: Finish, now: Micros) {
+        if let Some(trainer) = self.trainers.get_mut(&(epoch, worker)) {
             trainer.ended.get_or_insert((now, finish));
         }
     }
@@ -149,9 +152,9 @@ impl Trainers {
     }
 
     fn ended(&self, job: JobId, epoch: Epoch, outcome: Outcome) -> Found {
-        let trainer = self.trainers.get(&epoch);
-        let live = trainer.is_some_and(|trainer| trainer.ended.is_none());
-        if live {
+        let all = self.trainers.range((epoch, 0)..=(epoch, u64::MAX));
+        let mut all = all.map(|(_, trainer)| trainer);
+        if all.clone().any(|trainer| trainer.ended.is_none()) {
             let check = match outcome {
                 Outcome::LeaseExpired => Check::LeasesOutliveTrainers,
                 _ => Check::OldEpochsAreRefused,
@@ -161,9 +164,11 @@ impl Trainers {
             );
             return Some((check, detail));
         }
-        let complete = trainer
-            .and_then(|trainer| trainer.ended)
-            .is_some_and(|(_, finish)| finish == Finish::Complete);
+        // The first part of a gang says when its work is complete.
+        let is_complete = |ended: Option<(Micros, Finish)>| {
+            ended.is_some_and(|(_, finish)| finish == Finish::Complete)
+        };
+        let complete = all.any(|trainer| trainer.what.is_first && is_complete(trainer.ended));
         (outcome == Outcome::Succeeded && !complete).then(|| {
             let detail = format!(
                 "the log says that epoch {epoch} of job {job} succeeded, and its trainer did not"

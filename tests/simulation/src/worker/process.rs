@@ -246,6 +246,8 @@ impl Work {
             job: assignment.job.to_string(),
             lease_term_ms: assignment.lease_term_ms,
             max_runtime_ms: assignment.spec.max_runtime_ms,
+            is_gang: assignment.gang.is_some(),
+            is_follower: assignment.gang.as_ref().is_some_and(|gang| gang.rank > 0),
             reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
         };
         self.attempts.entry(epoch).or_insert(assignment);
@@ -303,6 +305,7 @@ impl Work {
             epoch,
             job: assignment.job,
             gpus: assignment.gpus.clone(),
+            rank: assignment.gang.as_ref().map_or(0, |gang| gang.rank),
             steps,
             until: self.shell.runtime.clock.micros() + in_ms * crate::kernel::MS,
         };
@@ -381,6 +384,7 @@ fn why(why: leader::StopReason) -> Why {
         leader::StopReason::MaxRuntime => Why::MaxRuntime,
         leader::StopReason::BudgetSpent => Why::BudgetSpent,
         leader::StopReason::Revoked | leader::StopReason::LeaseLost => Why::LeaseLost,
+        leader::StopReason::PartOver => Why::PartOver,
     }
 }
 

@@ -105,6 +105,7 @@ async fn register(shell: &Arc<Shell>, server: u64) -> Result<WorkerId, Trouble> 
             trainers: BTreeSet::from([TrainerKind::SimpleTuner]),
             labels: BTreeMap::new(),
             price_per_gpu_hour: None,
+            address: format!("host-{}:29500", shell.number).parse().ok(),
         },
     };
     let request = Request::Propose(command, None);

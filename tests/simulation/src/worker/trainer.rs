@@ -5,7 +5,7 @@ use stepcast_worker::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use stepcast_worker::event::{Event, Received, Stage, StageStatus};
 
 use super::hop;
-use crate::checks::Finish;
+use crate::checks::{Begun, Finish};
 use crate::kernel::{MS, Micros, SECOND};
 use crate::mutant::Mutant;
 use crate::world::World;
@@ -69,6 +69,8 @@ pub(super) struct Order {
     pub(super) epoch: Epoch,
     pub(super) job: JobId,
     pub(super) gpus: Vec<u8>,
+    /// Its number among the hosts of a gang, 0 for one that is alone.
+    pub(super) rank: u8,
     pub(super) steps: u64,
     /// The host's clock when it must have ended.
     pub(super) until: Micros,
@@ -126,14 +128,19 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
     };
     machine.trainers.insert(epoch, trainer);
     machine.tell(life, Input::Launched(epoch));
-    let found =
-        world
-            .checks
-            .trainers
-            .lock()
-            .begin(LogEpoch(epoch), order.job, number, &order.gpus, now);
+    let begun = Begun {
+        epoch: LogEpoch(epoch),
+        job: order.job,
+        worker: number,
+        gpus: order.gpus.clone(),
+        is_first: order.rank == 0,
+    };
+    let found = world.checks.trainers.lock().begin(begun, now);
     world.checks.judge(found);
     world.checks.count("trainers started");
+    if order.rank > 0 {
+        world.checks.count("parts of gangs started");
+    }
     world.checks.note("trainer", || {
         format!("host {number} trains {} under epoch {epoch}", order.job)
     });
@@ -296,7 +303,7 @@ pub(super) fn vanish(world: &mut World, number: u64) {
             .checks
             .trainers
             .lock()
-            .end(LogEpoch(epoch), Finish::Otherwise, now);
+            .end(LogEpoch(epoch), number, Finish::Otherwise, now);
     }
 }
 
@@ -313,7 +320,7 @@ fn exit(world: &mut World, number: u64, epoch: Epoch, status: ExitStatus, finish
         .checks
         .trainers
         .lock()
-        .end(LogEpoch(epoch), finish, now);
+        .end(LogEpoch(epoch), number, finish, now);
     world.checks.note("trainer", || {
         format!("epoch {epoch} on host {number} ends: {status:?}")
     });

@@ -7,7 +7,7 @@ use stepcast_records::simpletuner::Length;
 use super::*;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Offer};
-use crate::order::{Assignment, Credential, JobFile, TrainerKind};
+use crate::order::{Credential, Gang, JobFile, TrainerKind};
 
 /// A host with a data folder, and what was written there.
 struct Host {
@@ -44,6 +44,17 @@ impl Host {
         credentials: &[Credential],
         length: Length,
     ) -> Result<(Launch, Value), Error> {
+        self.prepare_as(None, files, credentials, length)
+    }
+
+    /// The same for a part of a gang.
+    fn prepare_as(
+        &self,
+        gang: Option<Gang>,
+        files: &[JobFile],
+        credentials: &[Credential],
+        length: Length,
+    ) -> Result<(Launch, Value), Error> {
         let mut config = WorkerConfig::replay(Vec::new(), self.root.path().to_owned(), Vec::new());
         config.offer = Offer::Cpu;
         let (devices, _) = gpu::devices(Offer::Cpu);
@@ -57,6 +68,7 @@ impl Host {
             workload,
             lease_term_ms: 30_000,
             max_runtime_ms: None,
+            gang,
         };
         let ground = Ground {
             config: &config,
@@ -239,21 +251,76 @@ fn what_is_not_on_this_host_is_named_without_its_path() {
 
 #[test]
 fn the_command_follows_the_gpus_and_the_settings() {
-    let words = |gpus, configured: Option<&[String]>| -> Vec<String> {
-        command(configured, gpus, "fp16")
+    let words = |gpus, gang, configured: Option<&[String]>| -> Vec<String> {
+        let assignment = Assignment {
+            epoch: 7,
+            job: "jcats".to_owned(),
+            devices: (0..gpus).collect(),
+            trainer: TrainerKind::SimpleTuner,
+            workload: crate::trainer::tests::workload(),
+            lease_term_ms: 30_000,
+            max_runtime_ms: None,
+            gang,
+        };
+        command(configured, &assignment, "fp16")
             .into_iter()
             .map(|word| word.into_string().unwrap())
             .collect()
     };
-    assert_eq!(words(1, None), ["python3", "-m", "simpletuner.train"]);
-    let two = words(2, None).join(" ");
+    assert_eq!(words(1, None, None), ["python3", "-m", "simpletuner.train"]);
+    let two = words(2, None, None).join(" ");
     assert!(
-        two.starts_with("accelerate launch --num_processes 2")
-            && two.contains("--mixed_precision fp16"),
+        two.starts_with(
+            "accelerate launch --num_processes 2 --num_machines 1 --mixed_precision fp16"
+        ),
         "{two}"
     );
     let own = ["x".to_owned(), "--n={processes}".to_owned()];
-    assert_eq!(words(4, Some(&own)), ["x", "--n=4"]);
+    assert_eq!(words(4, None, Some(&own)), ["x", "--n=4"]);
+    // Each host has the whole number of processes, its own rank, and the way to the first.
+    assert_eq!(
+        words(1, Some(second_of(2, 0)), None).join(" "),
+        "accelerate launch --num_processes 2 --num_machines 2 --multi_gpu --machine_rank 1 --rdzv_backend static \
+         --main_process_ip 10.0.0.5 --main_process_port 29501 --mixed_precision fp16 --dynamo_backend no \
+         --module simpletuner.train"
+    );
+    let own = ["{machines}:{rank}", "{processes}@{main_host}:{main_port}"].map(str::to_owned);
+    let filled = words(4, Some(second_of(3, 0)), Some(&own));
+    assert_eq!(filled, ["3:1", "12@10.0.0.5:29501"]);
+}
+
+/// The second of so many hosts, which go on from a step.
+fn second_of(hosts: u8, resume_step: u64) -> Gang {
+    Gang {
+        rank: 1,
+        hosts,
+        main_host: "10.0.0.5".to_owned(),
+        main_port: 29_501,
+        resume_step,
+    }
+}
+
+/// What one host writes the others read: the caches lie beside the results, and so must the checkpoint.
+#[test]
+fn the_hosts_of_a_gang_share_their_outputs() {
+    let host = Host::new();
+    let files = [
+        file(FileRole::Config, "config.json", config()),
+        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
+    ];
+    let prepare = |step| {
+        let gang = Some(second_of(2, step));
+        host.prepare_as(gang, &files, &[], Length::Steps(1))
+    };
+    let (_, written) = prepare(0).unwrap();
+    let cache = host.root.path().join("outputs/jcats/cache-7");
+    assert_eq!(written["cache_dir"], json!(cache));
+    let refused = prepare(40).unwrap_err();
+    assert_eq!(refused.failure(), crate::agent::Failure::LaunchFailed);
+    assert!(refused.to_string().contains("--outputs"), "{refused}");
+    std::fs::create_dir(host.root.path().join("outputs/jcats/checkpoint-40")).unwrap();
+    let (_, written) = prepare(40).unwrap();
+    assert_eq!(written["resume_from_checkpoint"], "latest");
 }
 
 #[test]

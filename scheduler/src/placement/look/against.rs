@@ -1,0 +1,42 @@
+//! What is against a job on a worker, as a look at the queue sees it.
+
+use super::Look;
+use crate::model::Job;
+use crate::placement::feasible::{self, Needs, Purse};
+use crate::placement::left::Left;
+use crate::placement::pool::{Slot, of_model};
+use crate::placement::reason::Reason;
+
+impl Look<'_> {
+    /// What is against a job on a worker, as this look at the queue sees it; [`Reason::Free`] for nothing. Of a gang, what
+    /// is against a part of it there, if all of its hosts cost as much.
+    pub(in crate::placement) fn reason(&self, job: &Job, slot: &Slot) -> Reason {
+        self.against(job, slot).err().unwrap_or(Reason::Free)
+    }
+
+    fn against(&self, job: &Job, slot: &Slot) -> Result<(), Reason> {
+        let worker = self.worker(slot).ok_or(Reason::Lost)?;
+        let count = job.spec.gpu_count;
+        let price = worker.price_per_hour(job.spec.gpus().into());
+        let models = Needs::of(job).fit(worker)?;
+        Purse::of(job, self.now_ms).pays(price)?;
+        let mut refused = None;
+        let mut nearest = None;
+        for model in models {
+            let left = Left::of_waiting(self.forecast, job, model, &self.policy);
+            let forecast = left.and_then(Left::forecast);
+            let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
+            if let Err(reason) = self.ledger.allows(job, [worker], price, run_ms_p90) {
+                refused = refused.max(Some(reason));
+                continue;
+            }
+            match feasible::away(worker)
+                .or_else(|| feasible::short_of(slot, of_model(worker, model), count))
+            {
+                None => return Ok(()),
+                Some(reason) => nearest = nearest.max(Some(reason)),
+            }
+        }
+        Err(nearest.or(refused).unwrap_or(Reason::OtherGpu))
+    }
+}

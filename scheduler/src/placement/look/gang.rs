@@ -1,0 +1,232 @@
+//! What a job would get, and gangs: GPUs on several hosts at once, or none.
+//!
+//! Of the hosts where enough is free a gang takes the cheapest. Nobody is asked to yield for it, and it yields to nobody.
+
+use std::collections::BTreeMap;
+
+use stepcast_records::GpuModel;
+
+use super::{Look, PASSED_LOOKED_AT};
+use crate::command::Placement;
+use crate::model::{Job, Worker};
+use crate::placement::feasible::{Needs, Purse};
+use crate::placement::left::Left;
+use crate::placement::pool::{Gpus, Slot, positions};
+use crate::placement::reason::{Reason, Tier};
+
+/// What a job would get.
+#[derive(Clone)]
+pub(super) struct Choice {
+    pub(super) slot: usize,
+    pub(super) gpus: Gpus,
+    /// All of them are free now.
+    pub(super) is_free: bool,
+    /// What a gang would get on other hosts, by rank from 1.
+    pub(super) others: Seats,
+}
+
+/// Where a gang would have GPUs: a worker's position and which of its GPUs, by rank.
+pub(super) type Seats = Vec<(usize, Gpus)>;
+
+/// How many hosts a gang needs at once, and how many of one model there are for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::placement) struct Hosts {
+    pub(in crate::placement) needed: usize,
+    /// Could hold a part of it, free or not.
+    pub(in crate::placement) able: usize,
+    /// Have enough free now.
+    pub(in crate::placement) free: usize,
+}
+
+impl Choice {
+    /// All of it, by rank.
+    pub(super) fn seats(&self) -> Seats {
+        let first = std::iter::once((self.slot, self.gpus));
+        first.chain(self.others.iter().copied()).collect()
+    }
+}
+
+impl<'a> Look<'a> {
+    /// The best hosts for a gang on one model, if enough is free on as many.
+    pub(super) fn choose_gang(
+        &mut self,
+        job: &'a Job,
+        model: GpuModel,
+        left: &Left,
+    ) -> Option<Choice> {
+        let (count, hosts) = (job.spec.gpu_count, usize::from(job.spec.hosts()));
+        let places = self.places(job);
+        if self.pool.workers_with(&places, model, count) < hosts {
+            return None;
+        }
+        let places = places
+            .iter()
+            .map(|place| &self.pool.places[*place as usize]);
+        let mut found = Vec::new();
+        for place in places.filter(|place| place.model == model) {
+            // They come by price, and the fullest of equals first.
+            let rooms = place.rooms().filter_map(|position| {
+                let slot = &self.pool.slots[position];
+                let free = slot.available(place.gpus);
+                let enough = free.count_ones() >= u32::from(count);
+                let price = slot.price.unwrap_or(u64::MAX);
+                let fits = enough && self.may_have(job, position, Some(left));
+                fits.then(|| (price, free.count_ones(), position, first_of(free, count)))
+            });
+            found.extend(rooms.take(hosts));
+        }
+        found.sort_unstable();
+        found.truncate(hosts);
+        let is_whole = found.len() == hosts;
+        let seats = found.into_iter();
+        let mut seats = seats.map(|(_, _, position, gpus)| (position, gpus));
+        let (slot, gpus) = seats.next().filter(|_| is_whole)?;
+        Some(Choice {
+            slot,
+            gpus,
+            is_free: true,
+            others: seats.collect(),
+        })
+    }
+
+    /// Whether price and limits let a job run on a worker, busy or not; of a gang, as if all of its hosts cost as much, so
+    /// that nobody has to look for hosts of which one is cheap enough to pay for another.
+    pub(super) fn may_have(&self, job: &Job, position: usize, left: Option<&Left>) -> bool {
+        let Some(worker) = self.worker(&self.pool.slots[position]) else {
+            return false;
+        };
+        let price = worker.price_per_hour(job.spec.gpus().into());
+        let forecast = left.and_then(|left| left.forecast());
+        let run_ms_p90 = forecast.map(|left| left.run_ms_p90);
+        let pays = Purse::of(job, self.now_ms).pays(price).is_ok();
+        pays && self.ledger.allows(job, [worker], price, run_ms_p90).is_ok()
+    }
+
+    /// The hosts that a gang would have soonest, all of one model, and when the last of them is free.
+    pub(super) fn target_gang(&mut self, job: &'a Job) -> Option<(Seats, u64)> {
+        let places = self.places(job);
+        let mut models: Vec<GpuModel> = places
+            .iter()
+            .map(|place| self.pool.places[*place as usize].model)
+            .collect();
+        models.sort_unstable();
+        models.dedup();
+        let targets = models
+            .into_iter()
+            .filter_map(|model| self.target_on(job, model));
+        let best = targets.min_by_key(|(key, _)| *key);
+        best.map(|((free_ms, ..), seats)| (seats, free_ms))
+    }
+
+    /// The same on one model, by when all of it is free, how many GPUs are missing now, and the worker of the last part.
+    fn target_on(&mut self, job: &'a Job, model: GpuModel) -> Option<((u64, u32, usize), Seats)> {
+        let (count, hosts) = (job.spec.gpu_count, usize::from(job.spec.hosts()));
+        let places = self.places(job);
+        let places = places
+            .iter()
+            .map(|place| &self.pool.places[*place as usize]);
+        let mut found = Vec::new();
+        for place in places.filter(|place| place.model == model) {
+            let (mut here, mut passed) = (0, 0);
+            for (free_ms, missing, position) in place.soonest(count) {
+                let is_later = free_ms > self.now_ms;
+                if passed > PASSED_LOOKED_AT || here >= hosts && (is_later || free_ms == 0) {
+                    break;
+                }
+                passed += usize::from(free_ms > 0 && !is_later);
+                if !self.may_have(job, position, None) {
+                    passed += 1;
+                    continue;
+                }
+                let slot = &self.pool.slots[position];
+                if let Some((_, gpus)) = slot.soonest(place.gpus, count, self.now_ms) {
+                    found.push((free_ms.max(self.now_ms), missing, position, gpus));
+                    here += 1;
+                }
+            }
+        }
+        found.sort_unstable();
+        found.truncate(hosts);
+        let (free_ms, _, last, _) = *found.last().filter(|_| found.len() == hosts)?;
+        let missing = found
+            .iter()
+            .map(|(_, missing, ..)| u32::from(*missing))
+            .sum();
+        let seats = found
+            .into_iter()
+            .map(|(_, _, position, gpus)| (position, gpus));
+        Some(((free_ms, missing, last), seats.collect()))
+    }
+
+    /// What is against a gang on each worker, in their order, where it would start, and how many hosts there are for it.
+    ///
+    /// Where it starts nothing is against it. If it starts nowhere, what would be free waits for the others; and if there
+    /// are never as many hosts of one model, no worker could ever hold it.
+    pub(in crate::placement) fn reasons(
+        &self,
+        job: &Job,
+        placement: Option<&Placement>,
+    ) -> (Vec<Reason>, Hosts) {
+        let mut reasons: Vec<Reason> = self
+            .pool
+            .slots
+            .iter()
+            .map(|slot| match self.reason(job, slot) {
+                // What is kept for it is kept from others.
+                Reason::Reserved | Reason::TakenNow if slot.rivals.contains(&job.id) => {
+                    Reason::Free
+                }
+                reason => reason,
+            })
+            .collect();
+        let mut on_model: BTreeMap<GpuModel, (usize, usize)> = BTreeMap::new();
+        for (slot, reason) in self.pool.slots.iter().zip(&reasons) {
+            for model in self.models_for(job, slot, *reason) {
+                let (able, free) = on_model.entry(model).or_default();
+                *able += 1;
+                *free += usize::from(*reason == Reason::Free);
+            }
+        }
+        let most = on_model.into_values().max().unwrap_or_default();
+        let hosts = Hosts {
+            needed: job.spec.hosts().into(),
+            able: most.0,
+            free: most.1,
+        };
+        let starts = |slot: &Slot| {
+            placement
+                .is_some_and(|placement| placement.seats().any(|(worker, _)| worker == slot.id))
+        };
+        for (slot, reason) in self.pool.slots.iter().zip(&mut reasons) {
+            *reason = match *reason {
+                _ if starts(slot) => Reason::Free,
+                reason if reason.tier() == Tier::Never => reason,
+                _ if hosts.able < hosts.needed => Reason::TooFewHosts,
+                Reason::Free if placement.is_none() => Reason::OthersBusy,
+                reason => reason,
+            };
+        }
+        (reasons, hosts)
+    }
+
+    /// The models on which a worker could ever hold a part of a gang.
+    fn models_for(&self, job: &Job, slot: &Slot, reason: Reason) -> Vec<GpuModel> {
+        let worker = self.worker(slot).filter(|_| reason.tier() != Tier::Never);
+        let models = worker.map(|worker| Needs::of(job).fit(worker).unwrap_or_default());
+        models.unwrap_or_default()
+    }
+
+    /// The workers of seats, by rank.
+    pub(super) fn workers_of(&self, seats: &[(usize, Gpus)]) -> Vec<&'a Worker> {
+        let slots = seats
+            .iter()
+            .map(|(position, _)| &self.pool.slots[*position]);
+        slots.filter_map(|slot| self.worker(slot)).collect()
+    }
+}
+
+/// The first `count` of GPUs.
+fn first_of(gpus: Gpus, count: u8) -> Gpus {
+    let first = positions(gpus).take(usize::from(count));
+    first.fold(0, |gpus, position| gpus | 1 << position)
+}
