@@ -182,13 +182,13 @@ pub(crate) fn attach(
     let Some((handle, owner)) = world.door(server) else {
         return;
     };
-    let unfenced = world.options.mutant == Some(Mutant::EpochNotChecked);
+    let mutant = world.options.mutant;
     let task = async move {
         match handle.attach(worker, instance) {
             Err(error) => down.send(Down::Refused(error)),
             Ok(session) => {
                 down.send(Down::Open);
-                serve_session(&handle, session, up, down, unfenced).await;
+                serve_session(&handle, session, up, down, mutant).await;
             }
         }
     };
@@ -200,7 +200,7 @@ async fn serve_session(
     session: Session,
     mut up: Receiver<Report>,
     down: Sender<Down>,
-    unfenced: bool,
+    mutant: Option<Mutant>,
 ) {
     let Session {
         mut orders,
@@ -208,7 +208,12 @@ async fn serve_session(
     } = session;
     let reading = async move {
         while let Some(report) = up.next().await {
-            if unfenced && believe(handle, &report).await {
+            let is_done = match mutant {
+                Some(Mutant::EpochNotChecked) => believe(handle, &report).await,
+                Some(Mutant::PartEndsAll) => end_all(handle, &report).await,
+                _ => false,
+            };
+            if is_done {
                 continue;
             }
             if reports.report(report).await.is_err() {
@@ -266,6 +271,39 @@ async fn believe(handle: &Handle, report: &Report) -> bool {
         detail: detail.clone(),
     };
     handle.propose(command, None).await.is_ok()
+}
+
+/// A deliberate bug: the end of one part of a gang is taken for the end of all of its parts.
+async fn end_all(handle: &Handle, report: &Report) -> bool {
+    let Report::Ended {
+        job,
+        epoch,
+        outcome,
+        step,
+        detail,
+    } = report
+    else {
+        return false;
+    };
+    let workers: Vec<WorkerId> = handle.read_stale(|state| {
+        let live = state.live_attempt(*epoch);
+        let gang = live.filter(|(_, attempt)| attempt.gang.is_some());
+        let parts = gang.iter().flat_map(|(_, attempt)| attempt.parts());
+        parts.map(|part| part.worker).collect()
+    });
+    for worker in workers {
+        let command = Command::EndPart {
+            job: *job,
+            epoch: *epoch,
+            worker,
+            outcome: *outcome,
+            step: *step,
+            detail: detail.clone(),
+        };
+        let _ = handle.propose(command, None).await;
+    }
+    // What is left to say is that the worker may forget it.
+    false
 }
 
 /// A person's watch arrives at a node.

@@ -78,6 +78,9 @@ mutants! {
     SamplesRenamed, "samples-renamed",
         "A worker sends the same samples under a new id when it had no answer.",
         [ContributionsCountOnce];
+    PartEndsAll, "part-ends-all",
+        "A leader takes the end of one part of a gang for the end of all of its parts.",
+        [OldEpochsAreRefused, LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
 }
 
 impl fmt::Display for Mutant {
