@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +56,10 @@ pub struct Options {
     /// first of as many as it has GPUs, 29500 unless given. All of them need one folder for results, see --outputs
     #[arg(long, env = "STEPCAST_GANG_ADDRESS", value_name = "HOST[:PORT]", value_parser = gang_address)]
     gang_address: Option<String>,
+    /// The network between the hosts encrypts by itself, as WireGuard does: trainers do not, and off loopback none of them may
+    /// talk to others unless this is said
+    #[arg(long, env = "STEPCAST_GANG_ENCRYPTED", requires = "gang_address")]
+    gang_encrypted: bool,
     /// Price of one GPU, in dollars an hour
     #[arg(long, env = "STEPCAST_WORKER_PRICE", value_name = "DOLLARS", value_parser = price)]
     price: Option<UsdMicros>,
@@ -102,6 +106,11 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
     },
+    /// Trainers on several hosts do not encrypt what they say to each other.
+    #[error(
+        "trainers of one job would talk to {0} in plain text: let the hosts reach each other through a network that encrypts by itself, such as WireGuard, and say so with --gang-encrypted"
+    )]
+    PlainText(String),
     /// This program's own file is needed to start trainers.
     #[error("this program's own file cannot be found")]
     Program(#[source] io::Error),
@@ -118,6 +127,12 @@ impl Options {
         ca_file: Option<PathBuf>,
     ) -> Result<WorkerConfig, Error> {
         let join_token = self.join_token_file.map(token).transpose()?;
+        if let Some(address) = self.gang_address.as_ref()
+            && !self.gang_encrypted
+            && !is_loopback(address)
+        {
+            return Err(Error::PlainText(address.clone()));
+        }
         let offer = match self.replay {
             Some(devices) => Offer::Replay(devices),
             None if self.cpu => Offer::Cpu,
@@ -197,6 +212,13 @@ fn gang_address(text: &str) -> Result<String, String> {
     }
 }
 
+/// Whether what is said to `HOST:PORT` stays on this host.
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 fn price(text: &str) -> Result<UsdMicros, String> {
     let amount = text.trim().trim_start_matches('$').parse();
     amount.map_err(|_no_amount| {
@@ -243,5 +265,29 @@ mod tests {
             assert_eq!(known(other), None, "{other}");
         }
         assert_eq!(known(&"h".repeat(80)), None);
+    }
+
+    #[test]
+    fn trainers_talk_in_plain_text_on_loopback_only() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let told = |words: &[&str]| {
+            let line = ["worker", "--cpu"].into_iter().chain(words.iter().copied());
+            let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+            line.options
+                .config(Vec::new(), None)
+                .map(|config| config.gang_address)
+        };
+        let plain = told(&["--gang-address", "10.0.0.5"]);
+        assert!(matches!(plain, Err(Error::PlainText(to)) if to == "10.0.0.5:29500"));
+        let said = told(&["--gang-address", "10.0.0.5", "--gang-encrypted"]);
+        assert_eq!(said.unwrap().as_deref(), Some("10.0.0.5:29500"));
+        for here in ["127.0.0.1", "localhost:4000"] {
+            assert!(told(&["--gang-address", here]).is_ok(), "{here}");
+        }
+        assert_eq!(told(&[]).unwrap(), None);
     }
 }
