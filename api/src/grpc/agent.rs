@@ -1,5 +1,7 @@
 //! The worker's own calls. Each shows the secret of the worker's token.
 
+use std::time::Duration;
+
 use stepcast_cluster::Contribution;
 use stepcast_proto::v1;
 use stepcast_proto::v1::agent_service_server::AgentService;
@@ -7,6 +9,7 @@ use stepcast_records::{Hardware, Sample};
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, WorkerId};
 use stepcast_scheduler::model::{Inventory, Job};
 use stepcast_scheduler::{Command, Reply};
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::FieldViolation;
 
@@ -16,6 +19,13 @@ use crate::service::unexpected;
 use crate::staging;
 use crate::status::Refusal;
 use crate::{auth, convert, names, status};
+
+/// A log begins in an old format and goes over to the newest one within moments, unless an older node keeps it from that.
+/// A worker that registers meanwhile waits so long for it; it would not say its address a second time.
+const NEWEST_FORMAT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked at whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The service.
 pub(crate) struct Agent(pub(crate) Context);
@@ -38,7 +48,7 @@ impl AgentService for Agent {
             .collect();
         let instance = instance("instance", &request.instance)?;
         let mut inventory = convert::inventory(request)?;
-        if self.0.handle.read_stale(|state| state.format()) < 3 {
+        if inventory.address.is_some() && !self.knows_addresses().await {
             // An older node could not read it; the worker says it again when it registers next.
             inventory.address = None;
         }
@@ -128,6 +138,17 @@ impl AgentService for Agent {
 }
 
 impl Agent {
+    /// Whether every node can read the address of a worker.
+    async fn knows_addresses(&self) -> bool {
+        let handle = &self.0.handle;
+        let known = async {
+            while handle.read_stale(|state| state.format()) < 3 {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(NEWEST_FORMAT_WITHIN, known).await.is_ok()
+    }
+
     /// Where the files of a job lie, and whether it needs credentials, for the worker that holds the lease of its attempt
     /// and for nobody else.
     async fn assigned(
