@@ -10,9 +10,13 @@ use std::collections::{BTreeMap, VecDeque};
 use stepcast_records::GpuModel;
 
 use crate::ids::{Epoch, WorkerId};
+use crate::model::limits::Bounds;
 
 /// Attempts that count of one worker: the newest, so that a repaired one is known for it.
 const ATTEMPTS: usize = 16;
+
+/// Workers that are known at once: as many as may take part. Beyond it the one that registered first is forgotten.
+const WORKERS: usize = Bounds::NEWEST.workers;
 
 /// Expectations of attempts spread by three times what workers differ by, so many attempts count for half.
 const DOUBT: f64 = 9.0;
@@ -52,10 +56,16 @@ struct Sum {
 
 impl Drifts {
     /// Takes what an attempt on a worker has shown by now: what a step takes by what was expected of it. The same attempt
-    /// may say so again.
-    pub fn hear(&mut self, worker: WorkerId, gpu: GpuModel, epoch: Epoch, longer: f64) {
+    /// may say so again. Gives back a worker that was forgotten for it.
+    pub fn hear(
+        &mut self,
+        worker: WorkerId,
+        gpu: GpuModel,
+        epoch: Epoch,
+        longer: f64,
+    ) -> Option<WorkerId> {
         if !(longer.is_finite() && longer > 0.0) {
-            return;
+            return None;
         }
         let log = (longer.clamp(1.0 / MOST, MOST).ln() * 1_000.0).round() as i64;
         if self
@@ -85,6 +95,15 @@ impl Drifts {
             sum.count += u32::from(before.is_none());
             sum.log += log - before.unwrap_or(0);
         }
+        let is_full = self.by_worker.len() > WORKERS;
+        let first = self
+            .by_worker
+            .keys()
+            .copied()
+            .find(|known| *known != worker);
+        let forgotten = first.filter(|_| is_full)?;
+        self.forget(forgotten);
+        Some(forgotten)
     }
 
     /// Forgets a worker.
@@ -182,5 +201,17 @@ mod tests {
         drifts.hear(WorkerId(1), gpu("l40s"), Epoch(10), 1.0);
         assert_eq!(drifts.kinds[&gpu("h100")].count, 2);
         assert_eq!(drifts.of(WorkerId(1)), AS_EXPECTED);
+    }
+
+    #[test]
+    fn no_more_workers_are_known_than_there_is_room_for() {
+        let mut drifts = Drifts::default();
+        let most = WORKERS as u64;
+        let mut hear = |worker| drifts.hear(WorkerId(worker), gpu("h100"), Epoch(worker), 1.0);
+        assert!((1..=most).all(|worker| hear(worker).is_none()));
+        assert_eq!(hear(most + 1), Some(WorkerId(1)), "who registered first");
+        assert_eq!(hear(1), Some(WorkerId(2)), "and nobody who is heard of now");
+        assert_eq!(drifts.by_worker.len(), WORKERS);
+        assert_eq!(drifts.kinds[&gpu("h100")].count as usize, WORKERS);
     }
 }

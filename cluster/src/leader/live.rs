@@ -135,12 +135,15 @@ impl LiveBoard {
             timing.left(now_ms)
         });
         if let Some((worker, gpu, longer)) = shown {
-            let drift = {
+            let (drift, forgotten) = {
                 let mut drifts = self.drifts.lock();
-                drifts.hear(worker, gpu, epoch, longer);
-                drifts.of(worker)
+                let forgotten = drifts.hear(worker, gpu, epoch, longer);
+                (drifts.of(worker), forgotten)
             };
             self.drifts_by(worker, drift);
+            if let Some(forgotten) = forgotten {
+                self.drifts_by(forgotten, AS_EXPECTED);
+            }
         }
         left
     }
