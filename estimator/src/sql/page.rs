@@ -43,7 +43,8 @@ token as the password and any name. Arrow's JDBC driver connects to `jdbc:arrow-
 
 Statements have no parameters. The tables are in no catalogue and no schema. What holds for a statement holds here too,
 but an answer that would be cut is refused, since no driver shows that it was. Whoever would rather read the whole
-tables with a program of their own reads them from the store, [without us](operating.md).
+tables with a program of their own reads them from the store, [without us](operating.md#the-tables), and what is too
+heavy for one process runs on [several machines](engines.md), by DataFusion or Spark.
 ";
 
 fn page() -> String {
