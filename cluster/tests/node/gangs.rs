@@ -106,16 +106,17 @@ async fn two_hosts_are_told_their_places_and_rank_0_says_when_it_is_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_lost_has_the_other_stopped_and_the_job_waits_for_two_again() {
     let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::still());
     let node = start(config(dir.path()), &world).await;
     let (first, second) = (
         Worker::join_reached(&node, 7).await,
         Worker::join_reached(&node, 8).await,
     );
-    let (mut one, two) = (first.attach(&node), second.attach(&node));
+    let (mut one, mut two) = (first.attach(&node), second.attach(&node));
     let job = submit(&node, 1).await;
     let lead = assignment(&mut one).await;
-    // The second is not heard of again.
+    // Its lease begins when it is told, and it is not heard of again.
+    assert_eq!(assignment(&mut two).await.epoch, lead.epoch);
     world.pass(TERM - Duration::from_secs(2));
     assert_eq!(renew(&mut one, lead.epoch).await, [lead.epoch]);
     world.pass(Duration::from_secs(3));

@@ -92,7 +92,7 @@ async fn a_second_session_replaces_the_first_and_is_told_everything_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::still());
     let node = start(config(dir.path()), &world).await;
     let job = submit(&node, 1).await;
     let mut watch = node.watch(job).unwrap();
@@ -197,7 +197,7 @@ async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_session_comes_back_in_time_renews() {
     let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::still());
     let node = start(config(dir.path()), &world).await;
     submit(&node, 1).await;
     let worker = Worker::join(&node, 7).await;
@@ -221,7 +221,7 @@ async fn a_worker_whose_session_comes_back_in_time_renews() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stays_away_is_lost_and_takes_part_again_once_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::still());
     let node = start(config(dir.path()), &world).await;
     let worker = Worker::join(&node, 7).await;
     drop(worker.attach(&node));
@@ -243,7 +243,7 @@ async fn a_worker_that_stays_away_is_lost_and_takes_part_again_once_it_is_back()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_leader_gives_every_lease_a_full_term_and_the_handover() {
     let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::still());
     let node = start(config(dir.path()), &world).await;
     let job = submit(&node, 1).await;
     let worker = Worker::join(&node, 7).await;
@@ -422,7 +422,7 @@ async fn a_drained_worker_ends_what_it_runs_gets_nothing_new_and_can_be_resumed(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_on_time_and_money_are_kept_within_a_look() {
     let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
+    let world = Arc::new(World::still());
     let node = start(
         Config {
             lease_term: Duration::from_secs(7_200),

@@ -26,16 +26,29 @@ use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State, codec};
 /// A wait longer than this is a failure; no test comes near it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// When a world begins whose time stands still, by the wall clock.
+const STILL_MS: u64 = 1_800_000_000_000;
+
 /// The node's surroundings, as a test sees them.
 #[derive(Default)]
 pub(crate) struct World {
-    /// Time goes on by itself by the host's clock, and leaps when a test says so.
+    /// Time leaps when a test says so,
     leapt_ms: AtomicU64,
+    /// and besides that goes on by the host's clock, or not at all.
+    is_still: bool,
     recorded: Mutex<BTreeMap<[u8; 16], Vec<Sample>>>,
     staged: Mutex<BTreeSet<StagingId>>,
 }
 
 impl World {
+    /// One whose time goes on by [`Self::pass`] alone: what a test says of leases holds however slow the host is.
+    pub(crate) fn still() -> Self {
+        Self {
+            is_still: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn ports(self: &Arc<Self>) -> Ports {
         Ports {
             forecast: Arc::new(NoForecast),
@@ -107,11 +120,21 @@ struct Hands {
 
 impl Clock for Hands {
     fn wall_ms(&self) -> u64 {
-        self.host.wall_ms() + self.world.leapt_ms.load(Ordering::SeqCst)
+        let begun = if self.world.is_still {
+            STILL_MS
+        } else {
+            self.host.wall_ms()
+        };
+        begun + self.world.leapt_ms.load(Ordering::SeqCst)
     }
 
     fn monotonic(&self) -> Duration {
-        self.host.monotonic() + Duration::from_millis(self.world.leapt_ms.load(Ordering::SeqCst))
+        let begun = if self.world.is_still {
+            Duration::ZERO
+        } else {
+            self.host.monotonic()
+        };
+        begun + Duration::from_millis(self.world.leapt_ms.load(Ordering::SeqCst))
     }
 }
 
