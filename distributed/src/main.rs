@@ -58,9 +58,9 @@ enum What {
         /// How many rows.
         #[arg(long, default_value_t = 400_000)]
         rows: usize,
-        /// In how many commits, each a file of its own.
-        #[arg(long, default_value_t = 8)]
-        files: usize,
+        /// In how many commits. The first half of them is compacted, from eight on.
+        #[arg(long, default_value_t = 16)]
+        commits: usize,
     },
 }
 
@@ -89,7 +89,7 @@ async fn main() -> Result<()> {
             say(&answer, Value::Null);
             Ok(())
         }
-        What::Make { rows, files } => made::table(store, rows, files).await,
+        What::Make { rows, commits } => made::table(store, rows, commits).await,
     }
 }
 
