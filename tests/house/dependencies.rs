@@ -1,6 +1,7 @@
 //! Crates are storeys: which of ours may import which, and what some of them must never link.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use crate::workspace::{self, CRATES};
@@ -144,6 +145,50 @@ fn every_version_stands_in_the_workspace_manifest() {
             }
         }
     }
+}
+
+/// `distributed/` is built by nobody unasked, so only this sees that its lock no longer fits.
+#[test]
+fn the_lock_of_what_is_built_apart_follows_ours() {
+    let (ours, apart) = (locked("Cargo.lock"), locked("distributed/Cargo.lock"));
+    for folder in ["records", "estimator"] {
+        let needs: BTreeSet<String> = named(folder, "dependencies").into_keys().collect();
+        let (_, has) = &apart[&format!("stepcast-{folder}")];
+        assert_eq!(
+            &needs, has,
+            "{folder} has other dependencies: cargo update --workspace --manifest-path distributed/Cargo.toml"
+        );
+    }
+    for name in [
+        "arrow",
+        "datafusion",
+        "deltalake",
+        "object_store",
+        "parquet",
+    ] {
+        assert_eq!(
+            ours[name].0, apart[name].0,
+            "{name}: cargo update --manifest-path distributed/Cargo.toml {name} --precise, as in Cargo.lock"
+        );
+    }
+}
+
+/// The packages of a lock: the version and the names of what each depends on.
+fn locked(file: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let text = workspace::read(Path::new(file));
+    let lock: toml::Value = toml::from_str(&text).unwrap();
+    let packages = lock["package"].as_array().unwrap().iter();
+    let packages = packages.map(|package| {
+        let names = package.get("dependencies").and_then(toml::Value::as_array);
+        // A name that is there in two versions is followed by one.
+        let names = names.into_iter().flatten().map(|name| {
+            let name = name.as_str().unwrap().split(' ').next();
+            name.unwrap().to_owned()
+        });
+        let text = |field: &str| package[field].as_str().unwrap().to_owned();
+        (text("name"), (text("version"), names.collect()))
+    });
+    packages.collect()
 }
 
 fn named(folder: &str, table: &str) -> BTreeMap<String, toml::Value> {
