@@ -71,7 +71,7 @@ pub fn explain(
         .open_job(job.id)
         .filter(|job| job.state == JobState::Pending)
     else {
-        return Some(not_waiting(state, &job));
+        return Some(not_waiting(state, forecast, &job));
     };
     let mut round = Look::new(state, forecast, now_ms);
     let queue = round.queue();
@@ -132,16 +132,16 @@ pub fn explain(
     Some(why)
 }
 
-fn not_waiting(state: &State, job: &Job) -> Why {
+fn not_waiting(state: &State, forecast: &dyn ForecastSource, job: &Job) -> Why {
+    let wording = Wording {
+        state,
+        job,
+        now_ms: state.newest_stamp_ms(),
+    };
     Why {
         state: job.state,
         tier: None,
-        headline: Wording {
-            state,
-            job,
-            now_ms: state.newest_stamp_ms(),
-        }
-        .not_waiting(),
+        headline: wording.not_waiting(|worker| forecast.drift(worker)),
         held: None,
         lines: Vec::new(),
         jobs_ahead: 0,
@@ -195,7 +195,7 @@ fn lines(
     let line = |(reason, workers, jobs): (Reason, Vec<&Worker>, Vec<JobId>)| Line {
         reason,
         count: workers.len(),
-        detail: wording.detail(reason, &workers, &jobs),
+        detail: wording.detail(reason, &workers, &jobs, |worker| round.drift(worker)),
         workers: workers
             .iter()
             .take(NAMED_MAX)

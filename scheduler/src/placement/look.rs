@@ -177,15 +177,12 @@ impl<'a> Look<'a> {
     /// What a worker is to a job's owner beside others of its model: what it costs, how long it takes, or both; the least
     /// is best.
     fn worth(&self, job: &Job, slot: &Slot) -> f64 {
-        /// Nobody knows what it costs: more than whatever has a price.
-        const UNPRICED: f64 = 1e18;
-        let price = slot.price.map_or(UNPRICED, |price| price.max(1) as f64);
-        let longer = f64::from(self.forecast.drift(slot.id));
-        match job.spec.objective {
-            Objective::Fastest => longer,
-            Objective::Cheapest => longer * price,
-            Objective::Balanced => longer * price.sqrt(),
-        }
+        worth(job.spec.objective, self.drift(slot.id), price_of(slot))
+    }
+
+    /// How long a worker takes for what others with the same GPUs take [`AS_EXPECTED`](crate::drift::AS_EXPECTED) for.
+    pub(super) fn drift(&self, worker: WorkerId) -> u32 {
+        self.forecast.drift(worker)
     }
 
     /// The best place on one model, free or to be freed, if there is any.
@@ -473,4 +470,22 @@ impl<'a> Look<'a> {
     pub(super) fn worker(&self, slot: &Slot) -> Option<&'a Worker> {
         self.state.worker(slot.id)
     }
+}
+
+/// What hardware is to whoever chooses by this beside other of its model, by how much longer it takes and by its price: what
+/// it costs, how long it takes, or both; the least is best.
+fn worth(objective: Objective, longer: u32, price: f64) -> f64 {
+    let longer = f64::from(longer);
+    match objective {
+        Objective::Fastest => longer,
+        Objective::Cheapest => longer * price,
+        Objective::Balanced => longer * price.sqrt(),
+    }
+}
+
+/// The price of a GPU of a worker, as a number to be compared.
+fn price_of(slot: &Slot) -> f64 {
+    /// Nobody knows what it costs: more than whatever has a price.
+    const UNPRICED: f64 = 1e18;
+    slot.price.map_or(UNPRICED, |price| price.max(1) as f64)
 }

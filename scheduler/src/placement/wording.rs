@@ -5,9 +5,11 @@ use std::fmt::Display;
 
 use stepcast_records::{GpuModel, units};
 
+use super::explain::NAMED_MAX;
 use super::look::Hosts;
 use super::reason::{Reason, Tier};
 use crate::command::Placement;
+use crate::drift::AS_EXPECTED;
 use crate::ids::{JobId, WorkerId};
 use crate::model::{Job, JobState, Label, Team, Worker, WorkerState};
 use crate::state::State;
@@ -20,15 +22,21 @@ pub(super) struct Wording<'a> {
 }
 
 impl Wording<'_> {
-    /// About a job that does not wait.
-    pub(super) fn not_waiting(&self) -> String {
+    /// About a job that does not wait, by what each worker takes for what others of its kind take [`AS_EXPECTED`] for.
+    pub(super) fn not_waiting(&self, drift: impl Fn(WorkerId) -> u32) -> String {
         let id = self.job.id;
         let attempt = self.job.live_attempt();
-        let workers = attempt.iter().flat_map(|attempt| attempt.parts());
-        let place = self.on(workers.map(|part| part.worker));
+        let workers = || attempt.iter().flat_map(|attempt| attempt.parts());
+        let place = self.on(workers().map(|part| part.worker));
         match self.job.state {
             JobState::Pending => format!("{id} waits"),
-            JobState::Running => format!("{id} runs{place}"),
+            JobState::Running => {
+                let workers = workers().filter_map(|part| self.state.worker(part.worker));
+                match slow(workers, drift) {
+                    slow if slow.is_empty() => format!("{id} runs{place}"),
+                    slow => format!("{id} runs{place}; {slow}"),
+                }
+            }
             JobState::Cancelling => format!("{id} is being cancelled{place}"),
             JobState::Succeeded => format!("{id} has succeeded"),
             JobState::Failed { reason } => format!("{id} has failed ({})", reason.code()),
@@ -175,8 +183,14 @@ impl Wording<'_> {
         format!(" on {}", list(names))
     }
 
-    /// What a reason means for these workers, and what clears it.
-    pub(super) fn detail(&self, reason: Reason, workers: &[&Worker], jobs: &[JobId]) -> String {
+    /// What a reason means for these workers, what clears it, and which of those that could hold the job are slow.
+    pub(super) fn detail(
+        &self,
+        reason: Reason,
+        workers: &[&Worker],
+        jobs: &[JobId],
+        drift: impl Fn(WorkerId) -> u32,
+    ) -> String {
         let meaning = match reason {
             Reason::OtherGpu => self.other_gpu(workers),
             Reason::TooLittleMemory => {
@@ -203,11 +217,17 @@ impl Wording<'_> {
                 .map_or_else(String::new, |worker| self.since(worker)),
             _ => String::new(),
         };
-        match (meaning.is_empty(), reason.clears()) {
-            (_, "") => meaning,
-            (true, clears) => format!("cleared by {clears}"),
-            (false, clears) => format!("{meaning}; cleared by {clears}"),
-        }
+        let clears = match reason.clears() {
+            "" => String::new(),
+            clears => format!("cleared by {clears}"),
+        };
+        let slow = match reason.tier() {
+            Tier::Never => String::new(),
+            _ => slow(workers.iter().copied(), drift),
+        };
+        let parts = [meaning, clears, slow].into_iter();
+        let parts: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
+        parts.join("; ")
     }
 
     /// The jobs that run on a worker.
@@ -284,6 +304,18 @@ impl Wording<'_> {
 
     fn until(&self, ms: u64) -> String {
         units::display_duration(ms.saturating_sub(self.now_ms))
+    }
+}
+
+/// Which of workers take longer than others with the same GPUs, and by how much; empty if none does.
+fn slow<'w>(workers: impl Iterator<Item = &'w Worker>, drift: impl Fn(WorkerId) -> u32) -> String {
+    let slow = workers.filter_map(|worker| {
+        let more = drift(worker.id).saturating_sub(AS_EXPECTED);
+        (more > 0).then(|| format!("{} by {} %", worker.name, more * 100 / AS_EXPECTED))
+    });
+    match list(slow.take(NAMED_MAX)) {
+        names if names.is_empty() => names,
+        names => format!("slower than others with the same GPUs: {names}"),
     }
 }
 

@@ -1,14 +1,15 @@
 //! What a job would get, and gangs: GPUs on several hosts at once, or none.
 //!
-//! Of the hosts where enough is free a gang takes the cheapest. Nobody is asked to yield for it, and it yields to nobody.
+//! Of the hosts where enough is free a gang takes those that are best together: it is as slow as the slowest of them and
+//! costs what all of them cost. Nobody is asked to yield for it, and it yields to nobody.
 
 use std::collections::BTreeMap;
 
 use stepcast_records::GpuModel;
 
-use super::{Look, PASSED_LOOKED_AT};
+use super::{DEARER_LOOKED_AT, Look, PASSED_LOOKED_AT, price_of, worth};
 use crate::command::Placement;
-use crate::model::{Job, Worker};
+use crate::model::{Job, Objective, Worker};
 use crate::placement::feasible::{Needs, Purse};
 use crate::placement::left::Left;
 use crate::placement::pool::{Gpus, Slot, positions};
@@ -62,25 +63,27 @@ impl<'a> Look<'a> {
         let places = places
             .iter()
             .map(|place| &self.pool.places[*place as usize]);
-        let mut found = Vec::new();
+        let mut rooms = Vec::new();
         for place in places.filter(|place| place.model == model) {
             // They come by price, and the fullest of equals first.
-            let rooms = place.rooms().filter_map(|position| {
+            let here = place.rooms().filter_map(|position| {
                 let slot = &self.pool.slots[position];
                 let free = slot.available(place.gpus);
                 let enough = free.count_ones() >= u32::from(count);
-                let price = slot.price.unwrap_or(u64::MAX);
                 let fits = enough && self.may_have(job, position, Some(left));
-                fits.then(|| (price, free.count_ones(), position, first_of(free, count)))
+                fits.then(|| Room {
+                    rank: (slot.price.unwrap_or(u64::MAX), free.count_ones(), position),
+                    gpus: first_of(free, count),
+                    longer: self.drift(slot.id),
+                    price: price_of(slot),
+                })
             });
-            found.extend(rooms.take(hosts));
+            rooms.extend(here.take(hosts + DEARER_LOOKED_AT));
         }
-        found.sort_unstable();
-        found.truncate(hosts);
-        let is_whole = found.len() == hosts;
-        let seats = found.into_iter();
-        let mut seats = seats.map(|(_, _, position, gpus)| (position, gpus));
-        let (slot, gpus) = seats.next().filter(|_| is_whole)?;
+        rooms.sort_unstable_by_key(|room| room.rank);
+        let chosen = best_of(&rooms, hosts, job.spec.objective)?;
+        let mut seats = chosen.into_iter().map(|room| (room.rank.2, room.gpus));
+        let (slot, gpus) = seats.next()?;
         Some(Choice {
             slot,
             gpus,
@@ -229,4 +232,32 @@ impl<'a> Look<'a> {
 fn first_of(gpus: Gpus, count: u8) -> Gpus {
     let first = positions(gpus).take(usize::from(count));
     first.fold(0, |gpus, position| gpus | 1 << position)
+}
+
+/// Enough free GPUs of a host for a part of a gang.
+#[derive(Clone, Copy)]
+struct Room {
+    /// The price of a GPU, how many are free, and the worker's position: of hosts that are as fast the least is best.
+    rank: (u64, u32, usize),
+    gpus: Gpus,
+    /// How much longer it takes than others with the same GPUs.
+    longer: u32,
+    price: f64,
+}
+
+/// The hosts that are best for a gang together, of those that there are by their ranks: the cheapest of those that are no
+/// slower than some pace, at the pace that is best for the gang's owner.
+fn best_of(rooms: &[Room], hosts: usize, objective: Objective) -> Option<Vec<Room>> {
+    let mut paces: Vec<u32> = rooms.iter().map(|room| room.longer).collect();
+    paces.sort_unstable();
+    paces.dedup();
+    let sets = paces.into_iter().filter_map(|pace| {
+        let within = rooms.iter().filter(|room| room.longer <= pace);
+        let set: Vec<Room> = within.take(hosts).copied().collect();
+        let slowest = set.iter().map(|room| room.longer).max()?;
+        let price = set.iter().map(|room| room.price).sum();
+        (set.len() == hosts).then(|| (worth(objective, slowest, price), set))
+    });
+    let best = sets.min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, set)| set)
 }
