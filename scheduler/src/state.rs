@@ -222,8 +222,10 @@ impl State {
 
     /// The attempts that hold a lease on one worker, by epoch, each with its job.
     pub fn live_attempts_on(&self, worker: WorkerId) -> impl Iterator<Item = (&Job, &Attempt)> {
-        self.leases_on(worker)
-            .filter_map(|lease| self.live_attempt(lease.epoch))
+        self.leases_on(worker).filter_map(|lease| {
+            let job = self.open_job(lease.job)?;
+            Some((job, job.live_attempt()?))
+        })
     }
 
     /// The attempt with this epoch, if it holds a lease, with its job.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use stepcast_scheduler::State;
-use stepcast_scheduler::ids::WorkerId;
+use stepcast_scheduler::ids::{Epoch, WorkerId};
 
 use super::context::Leader;
 use super::orders::Told;
@@ -71,18 +71,19 @@ pub(crate) fn look(leader: &Leader, worker: WorkerId) {
             Some(_) => {}
         }
         // The lease begins before the worker hears of it, so the leader's end is never the earlier one.
-        let live = view::live_attempts_on(state, worker);
-        leader.leases.lock().grant(&live, now);
+        let on = view::on(state, worker);
+        let held = view::held_on(&on, worker);
+        leader.leases.lock().grant(&held, now);
+        let wanted = view::wanted_on(state, &on, worker);
         leader
             .sessions
-            .tell(worker, |told| orders(leader, state, worker, told), now);
+            .tell(worker, |told| orders(leader, state, &wanted, told), now);
     });
 }
 
-fn orders(leader: &Leader, state: &State, worker: WorkerId, told: &mut Told) -> Vec<Order> {
+fn orders(leader: &Leader, state: &State, wanted: &[view::Attempt], told: &mut Told) -> Vec<Order> {
     let mut orders = Vec::new();
-    let wanted = view::wanted_on(state, worker);
-    for attempt in &wanted {
+    for attempt in wanted {
         match attempt.wanted {
             Wanted::Run => {
                 if told.assigned.insert(attempt.epoch) {
@@ -102,7 +103,9 @@ fn orders(leader: &Leader, state: &State, worker: WorkerId, told: &mut Told) -> 
             }
         }
     }
-    told.forget_all_but(&wanted.iter().map(|attempt| attempt.epoch).collect());
+    // They come by their epochs.
+    let is_wanted = |epoch: &Epoch| wanted.binary_search_by_key(epoch, |one| one.epoch).is_ok();
+    told.forget_all_but(is_wanted);
     orders
 }
 

@@ -45,9 +45,9 @@ pub(crate) struct Told {
 
 impl Told {
     /// Forgets attempts that are over, so that this stays as small as what runs.
-    pub(crate) fn forget_all_but(&mut self, wanted: &BTreeSet<Epoch>) {
-        self.assigned.retain(|epoch| wanted.contains(epoch));
-        self.stopped.retain(|epoch| wanted.contains(epoch));
+    pub(crate) fn forget_all_but(&mut self, is_wanted: impl Fn(&Epoch) -> bool) {
+        self.assigned.retain(&is_wanted);
+        self.stopped.retain(&is_wanted);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
-use stepcast_scheduler::command::Preemption;
+use stepcast_scheduler::command::{Placement, Preemption};
 use stepcast_scheduler::model::limits::PREEMPTIONS_PER_COMMAND;
 use stepcast_scheduler::placement::{ForecastSource, Plan, Planner, Portion, Question};
 use stepcast_scheduler::{Command, Reply};
@@ -15,8 +16,12 @@ use super::context::Leader;
 use super::credentials;
 use crate::runtime::timeout;
 
-/// Placements in one command: a round's worth for a large cluster, and a small log entry.
+/// Placements in one command: a small log entry.
 const PLACEMENTS: usize = 256;
+
+/// Commands of one look, which go into the log together: where many start at once, what a look costs besides is paid once
+/// for all of them, and the way through the log is gone once. More would have the log wait longer for the look.
+const COMMANDS: usize = 4;
 
 /// Rounds in a row before the planner waits again. Each round that proposes something may make room for another.
 const ROUNDS: usize = 64;
@@ -79,28 +84,37 @@ async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>) -> Option<Ro
     leader.runtime.blocking(work).await;
     let (plan, mut round) = plans.await.ok()?;
     preempt(leader, plan.preemptions).await;
-    let placements = plan.placements;
+    let is_full = plan.placements.len() == PLACEMENTS * COMMANDS;
+    let placed = join_all(commands(plan.placements).map(|command| place(leader, command))).await;
+    round.may_place_more = is_full && placed.into_iter().all(|placed| placed);
+    Some(round)
+}
+
+/// Placements as commands.
+fn commands(placements: Vec<Placement>) -> impl Iterator<Item = Vec<Placement>> {
+    let mut left = placements.into_iter();
+    let next = move || Some(left.by_ref().take(PLACEMENTS).collect::<Vec<_>>());
+    std::iter::from_fn(next).take_while(|placements| !placements.is_empty())
+}
+
+/// Proposes placements; whether the log has taken them.
+async fn place(leader: &Leader, placements: Vec<Placement>) -> bool {
     let count = placements.len();
-    if count == 0 {
-        return Some(round);
-    }
     let command = Command::Place { placements };
     let span = tracing::debug_span!("place", count);
-    match leader
-        .proposer
-        .propose(command, None)
-        .instrument(span)
-        .await
-    {
+    let placing = leader.proposer.propose(command, None).instrument(span);
+    match placing.await {
         Ok(reply) => {
             tracing::debug!(count, "placed");
             note_waits(leader, &reply);
-            round.may_place_more = count == PLACEMENTS;
+            true
         }
         // The next look sees what came of it.
-        Err(error) => tracing::debug!(%error, count, "placements were not taken"),
+        Err(error) => {
+            tracing::debug!(%error, count, "placements were not taken");
+            false
+        }
     }
-    Some(round)
 }
 
 /// Has running jobs yield. What of it is not taken now is seen by the next look, as is that they have stopped.
@@ -149,7 +163,7 @@ fn plan(leader: &Leader, planner: &Mutex<Planner>) -> (Plan, Round) {
     let begun = leader.now();
     let plan = leader
         .replicated
-        .read(|state| planner.plan(state, &measured, now_ms, PLACEMENTS));
+        .read(|state| planner.plan(state, &measured, now_ms, PLACEMENTS * COMMANDS));
     let took = leader.now().saturating_sub(begun);
     leader.metrics.planned(took);
     let round = Round {

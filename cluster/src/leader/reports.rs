@@ -211,7 +211,7 @@ impl Inner {
         let now = leader.now();
         let live = leader
             .replicated
-            .read(|state| view::live_attempts_on(state, self.worker));
+            .read(|state| view::held_on(&view::on(state, self.worker), self.worker));
         let renewed = {
             let mut leases = leader.leases.lock();
             leases.grant(&live, now);

@@ -52,16 +52,24 @@ pub(crate) fn live_attempts(state: &State) -> Vec<Held> {
         .collect()
 }
 
-/// Those of one worker.
-pub(crate) fn live_attempts_on(state: &State, worker: WorkerId) -> Vec<Held> {
-    let live = state.live_attempts_on(worker);
-    let held = live.flat_map(|(job, attempt)| held(job.id, attempt));
+/// The attempts that hold a lease on one worker, oldest first, looked up once for all that is asked about them.
+pub(crate) fn on(state: &State, worker: WorkerId) -> Vec<(&model::Job, &model::Attempt)> {
+    state.live_attempts_on(worker).collect()
+}
+
+/// What a worker holds of the attempts [`on`] it.
+pub(crate) fn held_on(on: &[(&model::Job, &model::Attempt)], worker: WorkerId) -> Vec<Held> {
+    let held = on.iter().flat_map(|(job, attempt)| held(job.id, attempt));
     held.filter(|held| held.worker == worker).collect()
 }
 
-/// What the state wants of a worker, oldest first. Nothing more of a part that has ended.
-pub(crate) fn wanted_on(state: &State, worker: WorkerId) -> Vec<Attempt> {
-    let attempts = state.live_attempts_on(worker).filter_map(|(job, attempt)| {
+/// What the state wants of a worker of the attempts [`on`] it, oldest first. Nothing more of a part that has ended.
+pub(crate) fn wanted_on(
+    state: &State,
+    on: &[(&model::Job, &model::Attempt)],
+    worker: WorkerId,
+) -> Vec<Attempt> {
+    let attempts = on.iter().filter_map(|(job, attempt)| {
         let part = attempt.part_on(worker)?;
         let rank = rank_of(attempt, part.rank);
         let place = rank.map(|rank| place(state, job, attempt, rank));

@@ -418,6 +418,7 @@ impl<'a> Look<'a> {
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
+        self.pool.file(&places);
         let mut best: Option<(u64, u8, usize, Gpus)> = None;
         for place in places.iter() {
             let place = &self.pool.places[*place as usize];

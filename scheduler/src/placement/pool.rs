@@ -192,6 +192,13 @@ impl Pool {
         on_model.map(|place| place.workers_with(count)).sum()
     }
 
+    /// Has places say when GPUs are free there, as it is now.
+    pub(super) fn file(&mut self, places: &[PlaceId]) {
+        for place in places {
+            self.places[*place as usize].file(&self.slots);
+        }
+    }
+
     /// Where an attempt on one host is.
     pub(super) fn place_of(&self, attempt: &Attempt) -> Option<(usize, Gpus)> {
         let position = self.position(attempt.worker)?;

@@ -130,7 +130,7 @@ impl Survey {
             Some(mut crowd) => {
                 crowd.queue.admit(scene, &self.pool, &turned);
                 for line in lines {
-                    crowd.queue.update(scene, &self.pool, &self.models, line);
+                    crowd.queue.update(scene, line);
                 }
                 if goes_on {
                     for worker in workers {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) struct Walk<'q> {
     pub(super) outlook: Outlook,
     others: f64,
     /// Lines with the same needs for whom enough is free on some worker.
-    pub(super) live: BTreeSet<u32>,
+    pub(super) live: Vec<u32>,
     /// The last job of a line that has had its turn.
     pub(super) served: BTreeMap<LineId, Place>,
     /// The least price of a GPU on each model, by the lines' needs.
@@ -56,14 +56,18 @@ impl<'a> Look<'a> {
             return;
         }
         self.late_of(&mut walk);
-        self.turns_of(&mut walk, Where::Best);
-        self.turns_of(&mut walk, Where::Any);
+        for place_for in [Where::Best, Where::Any] {
+            if self.is_over() {
+                return;
+            }
+            self.turns_of(&mut walk, place_for);
+        }
     }
 
     /// What there is to be done, and what all of it asks of the hardware: if nobody could start, that is not looked at
     /// unless it is wanted.
     fn walk<'q>(&self, crowd: &'q mut Crowd, is_wanted: bool) -> Walk<'q> {
-        let mut live = BTreeSet::new();
+        let mut live = Vec::new();
         for place in self.pool.roomy() {
             let widest = self.pool.places[place as usize].widest();
             live.extend(
@@ -73,6 +77,8 @@ impl<'a> Look<'a> {
                     .filter(|bucket| crowd.queue.width_of(*bucket) <= widest),
             );
         }
+        live.sort_unstable();
+        live.dedup();
         let is_asked = is_wanted || !live.is_empty();
         let running = if is_asked {
             crowd.runs.work(self.models.len(), self.now_ms)
@@ -107,23 +113,24 @@ impl<'a> Look<'a> {
     fn turns_of(&mut self, walk: &mut Walk<'_>, place_for: Where) {
         let queue = walk.queue;
         let (aim, shares) = (self.policy.aim, Rc::clone(&self.shares));
-        let mut cursors = Vec::new();
+        let mut cursors = Vec::with_capacity(walk.live.len());
+        let mut models = vec![false; self.models.len()];
         for bucket in &walk.live {
-            let mut models: BTreeMap<usize, bool> = BTreeMap::new();
+            let width = queue.width_of(*bucket);
+            models.fill(false);
             for place in queue.places_of(*bucket) {
                 let place = &self.pool.places[*place as usize];
-                let has_room = place.widest() >= queue.width_of(*bucket);
-                if let Ok(model) = self.models.binary_search(&place.model) {
-                    *models.entry(model).or_default() |= has_room;
+                if place_for == Where::Any || place.widest() >= width {
+                    let model = self.models.binary_search(&place.model);
+                    model.into_iter().for_each(|model| models[model] = true);
                 }
             }
             let late_ms = shares.late_ms(queue.team_of(*bucket));
-            for (model, has_room) in models {
-                if has_room || place_for == Where::Any {
-                    cursors.push((model, late_ms, queue.turns(*bucket, model as u8)));
-                }
-            }
+            let open = models.iter().enumerate().filter(|(_, is_open)| **is_open);
+            cursors
+                .extend(open.map(|(model, _)| (model, late_ms, queue.turns(*bucket, model as u8))));
         }
+        let count = cursors.len();
         let mut turns = BinaryHeap::new();
         let mut push = |turns: &mut BinaryHeap<_>, cursor: usize| {
             if let Some((model, late_ms, lines)) = cursors.get_mut(cursor)
@@ -133,7 +140,7 @@ impl<'a> Look<'a> {
                 turns.push(Reverse((turn, (order, job), line, *model, cursor)));
             }
         };
-        (0..walk.live.len() * self.models.len()).for_each(|cursor| push(&mut turns, cursor));
+        (0..count).for_each(|cursor| push(&mut turns, cursor));
         let mut passed = 0;
         while let Some(Reverse((_, at, line, model, cursor))) = turns.pop() {
             if self.is_over() || passed > PASSED_BY && place_for == Where::Best {

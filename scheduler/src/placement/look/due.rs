@@ -154,7 +154,7 @@ impl<'a> Look<'a> {
                 continue;
             }
             let entry = self.entry_of(walk, known, job);
-            let is_live = walk.live.contains(&known.bucket);
+            let is_live = walk.live.binary_search(&known.bucket).is_ok();
             let starts = is_live && self.claims(walk, &entry, Where::Any);
             if starts {
                 walk.served.insert(line, place(job));

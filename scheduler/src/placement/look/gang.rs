@@ -108,6 +108,7 @@ impl<'a> Look<'a> {
     /// The hosts that a gang would have soonest, all of one model, and when the last of them is free.
     pub(super) fn target_gang(&mut self, job: &'a Job) -> Option<(Seats, u64)> {
         let places = self.places(job);
+        self.pool.file(&places);
         let mut models: Vec<GpuModel> = places
             .iter()
             .map(|place| self.pool.places[*place as usize].model)

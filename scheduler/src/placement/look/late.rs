@@ -35,6 +35,17 @@ impl Look<'_> {
         let queue = walk.queue;
         let highest = queue.priorities().next();
         let groups = std::mem::take(&mut walk.groups);
+        let may_be_late = |(index, group): &(usize, &Group<'_>)| {
+            let most_ms =
+                walk.outlook.needs_ms(*index) * (group.most_ms / group.mean_ms().max(1.0));
+            let width = group.work.width as u8;
+            self.policy.aim == Aim::Makespan || walk.outlook.is_late_at(most_ms, width)
+        };
+        let late: Vec<(usize, &Group<'_>)> =
+            groups.iter().enumerate().filter(may_be_late).collect();
+        if late.is_empty() {
+            return;
+        }
         let models = 0..self.models.len();
         // What a team has beyond its share it has not for being late.
         let within = |bucket: &&u32| self.shares.late_ms(queue.team_of(**bucket)) == 0;
@@ -44,7 +55,7 @@ impl Look<'_> {
         });
         let rooms: Vec<(u32, Vec<usize>)> = rooms.collect();
         let mut cursors = Vec::new();
-        for (index, group) in groups.iter().enumerate() {
+        for (index, group) in late {
             let may = |model: &usize| self.may_be_on(walk, index, *model);
             let open = rooms.iter().filter(|(_, models)| models.iter().any(may));
             cursors.extend(open.map(|(bucket, _)| Cursor {

@@ -5,7 +5,7 @@
 //! there already is kept for it until the rest is. What becomes free elsewhere meanwhile is taken instead, if that is no worse.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, LINE_LOOKED_AT};
 use super::staged::taste;
@@ -17,6 +17,7 @@ use crate::model::{Attempt, Freed, Job, StopReason};
 use crate::placement::feasible::Needs;
 use crate::placement::left::{Left, lost_ms};
 use crate::placement::pool::{Gpus, positions, used};
+use crate::placement::reason::Reason;
 use crate::placement::survey::Crowd;
 
 /// Jobs that others make room for in one look: with eight GPUs each they ask as many to yield as one command may name.
@@ -175,6 +176,8 @@ impl<'a> Look<'a> {
         }
         let crowd = self.crowd.take();
         let mut asked = BTreeSet::new();
+        // Who may yield to one priority is the same for all who have it.
+        let mut below = BTreeMap::new();
         for job in self.urgent_jobs(crowd.as_ref()) {
             let entry = self.urgent(job);
             let models = 0..self.models.len();
@@ -191,8 +194,11 @@ impl<'a> Look<'a> {
                 self.pool.give_up(slot, gpus);
             }
             let rooms = models.filter_map(|model| {
-                let hosts = self.hosts_below(crowd.as_ref(), model, job.spec.priority);
-                self.room(&entry, model, &hosts, &asked)
+                let priority = job.spec.priority;
+                let hosts = below
+                    .entry((model, priority))
+                    .or_insert_with(|| self.hosts_below(crowd.as_ref(), model, priority));
+                self.room(&entry, model, hosts, &asked)
             });
             let least = rooms.min_by(|(a, _), (b, _)| a.total_cmp(b));
             match (least, kept) {
@@ -219,13 +225,23 @@ impl<'a> Look<'a> {
             return Vec::new();
         };
         let first = |jobs: &BTreeSet<(i64, JobId)>| {
-            let jobs = jobs.iter().take(LINE_LOOKED_AT);
-            let jobs = jobs.filter_map(|(_, id)| state.open_job(*id));
-            let mut free = jobs
-                .filter(|job| !self.settled.contains(&job.id) && self.ledger.held(job).is_none())
-                // A job on several hosts has nobody yield.
-                .filter(|job| job.spec.hosts() == 1);
-            free.next().filter(|job| job.spec.priority > lowest)
+            for (_, id) in jobs.iter().take(LINE_LOOKED_AT) {
+                let job = state.open_job(*id)?;
+                // A job on several hosts has nobody yield, nor has any other of its line.
+                if job.spec.hosts() > 1 {
+                    return None;
+                }
+                if self.settled.contains(id) {
+                    continue;
+                }
+                match self.ledger.held(job) {
+                    None => return Some(job).filter(|job| job.spec.priority > lowest),
+                    // What holds one of a line for this holds all of it.
+                    Some(Reason::ArrayFull | Reason::QuotaFull) => return None,
+                    Some(_) => {}
+                }
+            }
+            None
         };
         let mut jobs: Vec<&'a Job> = match crowd {
             Some(Crowd { queue, .. }) => {
@@ -246,10 +262,11 @@ impl<'a> Look<'a> {
     /// and of one what has run longest.
     fn hosts_below(&self, crowd: Option<&Crowd>, model: usize, priority: i8) -> Vec<usize> {
         let state = self.state;
-        let epochs: Vec<Epoch> = match crowd {
-            Some(crowd) => {
-                let below = crowd.runs.below(model, priority);
-                below.take(ATTEMPTS_LOOKED_AT).collect()
+        let below: Vec<Box<dyn Iterator<Item = Epoch> + '_>> = match crowd {
+            Some(Crowd { runs, .. }) => {
+                let priorities = runs.priorities_below(model, priority);
+                let of = |of| Box::new(runs.of_priority(model, of)) as Box<dyn Iterator<Item = _>>;
+                priorities.map(of).collect()
             }
             None => {
                 let live = state
@@ -258,24 +275,37 @@ impl<'a> Look<'a> {
                 let below = live.filter(|(job, attempt)| {
                     job.spec.priority < priority && attempt.gpu == self.models[model]
                 });
-                let below = below.map(|(job, attempt)| (job.spec.priority, attempt.epoch));
-                let below: BTreeSet<(i8, Epoch)> = below.collect();
-                below.into_iter().map(|(_, epoch)| epoch).collect()
+                let mut epochs: BTreeMap<i8, BTreeSet<Epoch>> = BTreeMap::new();
+                for (job, attempt) in below {
+                    let of = epochs.entry(job.spec.priority).or_default();
+                    of.insert(attempt.epoch);
+                }
+                let of = |of: BTreeSet<_>| Box::new(of.into_iter()) as Box<dyn Iterator<Item = _>>;
+                epochs.into_values().map(of).collect()
             }
         };
         let mut seen = BTreeSet::new();
         let mut hosts = Vec::new();
-        for epoch in epochs {
-            let Some((job, attempt)) = state.live_attempt(epoch) else {
-                continue;
-            };
-            if self.may_yield_to(job, attempt, priority)
-                && seen.insert(attempt.worker)
-                && let Some(position) = self.pool.position(attempt.worker)
-            {
-                hosts.push(position);
-                if hosts.len() == WORKERS_LOOKED_AT {
+        let mut looked_at = 0;
+        for epochs in below {
+            for epoch in epochs {
+                if looked_at == ATTEMPTS_LOOKED_AT || hosts.len() == WORKERS_LOOKED_AT {
+                    return hosts;
+                }
+                looked_at += 1;
+                let Some((job, attempt)) = state.live_attempt(epoch) else {
+                    continue;
+                };
+                // It is left in peace yet, and so are those that came after it.
+                let peace_ms = attempt.placed_ms.saturating_add(self.policy.min_run_ms);
+                if peace_ms > self.now_ms {
                     break;
+                }
+                if self.may_yield_to(job, attempt, priority)
+                    && seen.insert(attempt.worker)
+                    && let Some(position) = self.pool.position(attempt.worker)
+                {
+                    hosts.push(position);
                 }
             }
         }

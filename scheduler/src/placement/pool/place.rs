@@ -1,6 +1,6 @@
 //! Equal GPUs of the workers of one kind, and the workers in the orders in which they are chosen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::zip;
 
 use stepcast_records::{GpuModel, Hardware};
@@ -25,17 +25,24 @@ pub(in crate::placement) struct Place {
     /// Workers with a GPU that somebody may have: by price, and the fullest of equals first.
     rooms: BTreeSet<(u64, u8, usize)>,
     /// For every number of GPUs that a job takes: workers by when so many are free there, and by how many are missing now.
+    /// Few looks ask for it, so it is brought up to date when one does.
     soonest: [BTreeSet<(u64, u8, usize)>; COUNTS],
+    /// As what each worker stands there.
+    filed: BTreeMap<usize, Filed>,
+    /// Workers that may have to stand there otherwise by now.
+    unfiled: BTreeSet<usize>,
 }
 
 const COUNTS: usize = Hardware::COUNTS.len();
+
+/// When so many GPUs of a worker are free, for each number of them, and how many of them are missing now.
+type Filed = [Option<(u64, u8)>; COUNTS];
 
 /// How a worker is found in a place.
 #[derive(Clone, Copy)]
 pub(super) struct Seat {
     available: u8,
     pub(super) obtainable: u8,
-    soonest: [Option<(u64, u8)>; COUNTS],
 }
 
 impl Place {
@@ -48,6 +55,8 @@ impl Place {
             widths: [0; GPUS_PER_WORKER_MAX + 1],
             rooms: BTreeSet::new(),
             soonest: [const { BTreeSet::new() }; COUNTS],
+            filed: BTreeMap::new(),
+            unfiled: BTreeSet::new(),
         }
     }
 
@@ -75,7 +84,38 @@ impl Place {
         self.rooms.iter().map(|(_, _, position)| *position)
     }
 
-    /// Workers by when so many GPUs are free there, as the time (0 for now), how many are missing now, and the worker.
+    /// Brings [`Self::soonest`] up to date, with all workers of the pool.
+    pub(super) fn file(&mut self, slots: &[Slot]) {
+        for position in std::mem::take(&mut self.unfiled) {
+            if let Some(filed) = self.filed.remove(&position) {
+                for (workers, found) in zip(&mut self.soonest, filed) {
+                    if let Some((free_ms, missing)) = found {
+                        workers.remove(&(free_ms, missing, position));
+                    }
+                }
+            }
+            let Some(slot) = slots
+                .get(position)
+                .filter(|slot| slot.kind == Some(self.kind))
+            else {
+                continue;
+            };
+            let filed = Hardware::COUNTS.map(|count| {
+                let (free_ms, gpus) = slot.soonest(self.gpus, count, 0)?;
+                let missing = count - slot.available(gpus).count_ones() as u8;
+                Some((free_ms, missing))
+            });
+            for (workers, found) in zip(&mut self.soonest, filed) {
+                if let Some((free_ms, missing)) = found {
+                    workers.insert((free_ms, missing, position));
+                }
+            }
+            self.filed.insert(position, filed);
+        }
+    }
+
+    /// Workers by when so many GPUs are free there, as the time (0 for now), how many are missing now, and the worker. As
+    /// of when [`Pool::file`](super::Pool::file) was called last.
     pub(in crate::placement) fn soonest(
         &self,
         count: u8,
@@ -89,26 +129,16 @@ impl Place {
     pub(super) fn show(&mut self, position: usize, slot: &Slot) -> Seat {
         let available = slot.available(self.gpus).count_ones() as u8;
         let obtainable = slot.obtainable(self.gpus).count_ones() as u8;
-        let seat = Seat {
-            available,
-            obtainable,
-            soonest: Hardware::COUNTS.map(|count| {
-                let (free_ms, gpus) = slot.soonest(self.gpus, count, 0)?;
-                let missing = count - slot.available(gpus).count_ones() as u8;
-                Some((free_ms, missing))
-            }),
-        };
         self.available += u32::from(available);
         self.widths[usize::from(obtainable)] += 1;
         if obtainable > 0 {
             self.rooms.insert(room(slot.price, available, position));
         }
-        for (workers, found) in zip(&mut self.soonest, seat.soonest) {
-            if let Some((free_ms, missing)) = found {
-                workers.insert((free_ms, missing, position));
-            }
+        self.unfiled.insert(position);
+        Seat {
+            available,
+            obtainable,
         }
-        seat
     }
 
     /// Makes a worker be found here no longer.
@@ -118,11 +148,7 @@ impl Place {
         if seat.obtainable > 0 {
             self.rooms.remove(&room(price, seat.available, position));
         }
-        for (workers, found) in zip(&mut self.soonest, seat.soonest) {
-            if let Some((free_ms, missing)) = found {
-                workers.remove(&(free_ms, missing, position));
-            }
-        }
+        self.unfiled.insert(position);
     }
 }
 

@@ -59,6 +59,8 @@ type Entry = (u32, Reverse<u64>, i64, JobId, LineId);
 /// A class as work.
 pub(in crate::placement) struct Group<'a> {
     pub(in crate::placement) work: Work,
+    /// No job of it takes longer where it is fastest, in milliseconds.
+    pub(in crate::placement) most_ms: f64,
     class: &'a Class,
 }
 
@@ -139,7 +141,7 @@ impl Classes {
                 .filter(|(of, _)| of == key && class.jobs > 1);
             let one = one.map(|(_, ms)| &ms[..]);
             apart = apart.take().or_else(|| one.map(|ms| single(key.width, ms)));
-            Group::of(key.width, class, one)
+            Group::of(key.width, class, one, key.most_ms(LEVELS[level]))
         });
         let groups = groups.collect();
         (groups, apart)
@@ -158,11 +160,19 @@ impl Key {
             models: ms.iter().map(|ms| ms.map_or(NOWHERE, compared)).collect(),
         }
     }
+
+    /// What no job of the class takes longer than where it is fastest, in milliseconds.
+    fn most_ms(&self, (length, _): (i16, i16)) -> f64 {
+        /// Beside what numbers are rounded by.
+        const NEARLY: f64 = 1.0 + 1e-9;
+        let last = f64::from(self.length) * f64::from(length) + f64::from(length - 1);
+        ((last + 0.5) / FINE).exp2() * NEARLY
+    }
 }
 
 impl<'a> Group<'a> {
     /// All of a class, but one job if it is said what that takes on each model.
-    fn of(width: u8, class: &'a Class, without: Option<&[Option<u128>]>) -> Self {
+    fn of(width: u8, class: &'a Class, without: Option<&[Option<u128>]>, most_ms: f64) -> Self {
         let jobs = class.jobs - u64::from(without.is_some());
         let one = |model: usize| without.and_then(|ms| ms[model]).unwrap_or(0);
         let hours = class.ms.iter().enumerate().map(|(model, ms)| match *ms {
@@ -175,7 +185,11 @@ impl<'a> Group<'a> {
             count: jobs as f64,
             hours: hours.collect(),
         };
-        Self { work, class }
+        Self {
+            work,
+            most_ms,
+            class,
+        }
     }
 
     /// What the mean job takes where it is fastest, in milliseconds.

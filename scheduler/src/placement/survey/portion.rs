@@ -65,7 +65,7 @@ impl Queue {
                 break;
             };
             if !self.by_line.contains_key(&line) {
-                self.insert(scene, pool, models, line, None);
+                self.insert(scene, pool, models, line);
             }
         }
         if self.round.forecasts != scene.version {
@@ -84,7 +84,7 @@ impl Queue {
             if let Some(old) = known.filter(|known| known.forecasts != scene.version) {
                 let line = old.line;
                 self.remove(id);
-                self.insert(scene, pool, models, line, None);
+                self.insert(scene, pool, models, line);
                 again += 1;
             }
         }

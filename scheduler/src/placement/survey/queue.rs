@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use stepcast_records::GpuModel;
 
@@ -146,22 +147,14 @@ impl Queue {
     }
 
     /// Has a line be what it is by now.
-    pub(super) fn update(
-        &mut self,
-        scene: Scene<'_>,
-        pool: &Pool,
-        models: &[GpuModel],
-        line: Line,
-    ) {
+    pub(super) fn update(&mut self, scene: Scene<'_>, line: Line) {
         let jobs = scene.state.line(line);
         let first = jobs.and_then(BTreeSet::first);
-        match self.by_line.get(&line).copied() {
-            Some(id) if self.only_counts(scene, id, jobs) => {}
-            Some(id) => {
-                let before = self.remove(id);
-                self.insert(scene, pool, models, line, Some(before));
-            }
-            None => self
+        match (self.by_line.get(&line).copied(), jobs) {
+            (Some(id), jobs) if self.only_counts(scene, id, jobs) => {}
+            (Some(id), Some(jobs)) => self.begin_anew(scene, id, jobs),
+            (Some(id), None) => _ = self.remove(id),
+            (None, _) => self
                 .unseen
                 .extend(first.map(|(order, job)| (*order, *job, line))),
         }
@@ -188,14 +181,30 @@ impl Queue {
         is_same
     }
 
-    /// Takes a line in, with what is left of its jobs as it was before, if that is still so.
+    /// Has a line begin with another job. They ask for the same, so nothing else that is known of it changes.
+    fn begin_anew(&mut self, scene: Scene<'_>, id: LineId, jobs: &Jobs) {
+        let first = jobs.first().copied();
+        let job = first.and_then(|(_, job)| scene.state.open_job(job));
+        let known = self.known[id as usize].take();
+        let Some(((head, job), mut known)) = first.zip(job).zip(known) else {
+            unreachable!("a line that has a number has a job that is not over");
+        };
+        self.leave(id, &known);
+        known.head = head;
+        known.count = jobs.len();
+        known.priority = job.spec.priority;
+        known.due_ms = due_ms(job, &known.left);
+        self.enter(id, &known);
+        self.known[id as usize] = Some(known);
+    }
+
+    /// Takes a line in.
     pub(super) fn insert(
         &mut self,
         scene: Scene<'_>,
         pool: &Pool,
         models: &[GpuModel],
         line: Line,
-        before: Option<Known>,
     ) {
         let Some(jobs) = scene.state.line(line) else {
             return;
@@ -207,18 +216,13 @@ impl Queue {
             return;
         };
         let bucket = self.bucket_of(scene, pool, job);
-        let (left, forecasts) = match before {
-            Some(before) => (before.left, before.forecasts),
-            None => {
-                let there = self.models_of(bucket as usize, pool);
-                let left = models.iter().map(|model| {
-                    there.contains(model).then(|| {
-                        Left::of_waiting(scene.forecast, job, *model, scene.state.policy())
-                    })?
-                });
-                (left.collect(), scene.version)
-            }
-        };
+        let there = self.models_of(bucket as usize, pool);
+        let left = models.iter().map(|model| {
+            there
+                .contains(model)
+                .then(|| Left::of_waiting(scene.forecast, job, *model, scene.state.policy()))?
+        });
+        let left: Arc<[Option<Left>]> = left.collect();
         let known = Known {
             line,
             head,
@@ -231,7 +235,7 @@ impl Queue {
             due_ms: due_ms(job, &left),
             bucket,
             left,
-            forecasts,
+            forecasts: scene.version,
         };
         let id = self.unused.pop().unwrap_or(self.known.len() as LineId);
         self.by_line.insert(line, id);
@@ -251,17 +255,7 @@ impl Queue {
         };
         self.by_line.remove(&known.line);
         self.unused.push(id);
-        for turn in self.turns_of(id, &known) {
-            self.turns.remove(&turn);
-        }
-        let (order, first) = known.head;
-        let priority = Reverse(known.priority);
-        if self.ranks.remove(&(priority, order, first, id)) {
-            self.ranks_in
-                .remove(&(known.bucket, priority, order, first, id));
-            self.due.remove(id, &known);
-            self.classes.remove(&known, id);
-        }
+        self.leave(id, &known);
         let bucket = &mut self.buckets[known.bucket as usize];
         bucket.lines.remove(&id);
         if bucket.lines.is_empty() {
@@ -291,6 +285,21 @@ impl Queue {
             .insert((known.bucket, priority, order, first, id));
         self.due.add(id, known);
         self.classes.add(known, id);
+    }
+
+    /// Takes a line out of every order.
+    fn leave(&mut self, id: LineId, known: &Known) {
+        for turn in self.turns_of(id, known) {
+            self.turns.remove(&turn);
+        }
+        let (order, first) = known.head;
+        let priority = Reverse(known.priority);
+        if self.ranks.remove(&(priority, order, first, id)) {
+            self.ranks_in
+                .remove(&(known.bucket, priority, order, first, id));
+            self.due.remove(id, known);
+            self.classes.remove(known, id);
+        }
     }
 
     fn turns_of(&self, id: LineId, known: &Known) -> Vec<(u32, u8, u64, i64, JobId, LineId)> {

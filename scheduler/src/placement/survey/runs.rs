@@ -109,14 +109,27 @@ impl Runs {
         lowest
     }
 
-    /// Those on a model with a lower priority: the lowest first, and of one those that have run longest.
-    pub(in crate::placement) fn below(
+    /// The priorities of those on a model that are below another, the lowest first.
+    pub(in crate::placement) fn priorities_below(
+        &self,
+        model: usize,
+        priority: i8,
+    ) -> impl Iterator<Item = i8> {
+        let next = move |from: i8| {
+            let below = (model, from, Epoch(0))..(model, priority, Epoch(0));
+            self.by_priority.range(below).next().map(|(_, of, _)| *of)
+        };
+        std::iter::successors(next(i8::MIN), move |last| next(last + 1))
+    }
+
+    /// Those on a model with a priority, those that have run longest first.
+    pub(in crate::placement) fn of_priority(
         &self,
         model: usize,
         priority: i8,
     ) -> impl Iterator<Item = Epoch> {
-        let below = (model, i8::MIN, Epoch(0))..(model, priority, Epoch(0));
-        self.by_priority.range(below).map(|(_, _, epoch)| *epoch)
+        let all = (model, priority, Epoch(0))..=(model, priority, Epoch(u64::MAX));
+        self.by_priority.range(all).map(|(_, _, epoch)| *epoch)
     }
 
     /// What they still need at `now_ms`: of each width and model the longest, and the rest together. Time goes on from one
