@@ -31,7 +31,7 @@ const RECORDS: usize = 250;
 const LOOKS: usize = 1_000;
 
 /// Placements in one look, as the leader asks for.
-const PLACEMENTS: usize = 256;
+const PLACEMENTS: usize = 1_024;
 
 /// Hosts carry one of so many labels, where jobs ask for one.
 const SITES: u64 = 1_000;

@@ -21,7 +21,7 @@ use stepcast_cluster::{Config, Handle, Node, Session};
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::{InstanceId, RequestId, StagingId, TeamId, TokenHash};
 use stepcast_scheduler::model::{Inventory, JobSpec, Outcome, TeamRules, TrainerKind};
-use stepcast_scheduler::{Command, Reply, codec};
+use stepcast_scheduler::{Command, Reply, State, codec};
 
 /// A class of workloads: as many in each queue, each so long after the one before.
 #[derive(Debug, Clone, Copy)]
@@ -137,9 +137,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             tokio::spawn(work(session, load, Arc::clone(&board)));
         }
         let took = play(&node, load, &teams, &board).await?;
+        let attempts = node.read(attempts).await?;
         node.shutdown().await;
         std::fs::remove_dir_all(&dir)?;
         load.tell(took, &board);
+        load.tell_course(&attempts);
     }
     Ok(())
 }
@@ -192,6 +194,71 @@ impl Load {
             );
         }
     }
+}
+
+impl Load {
+    /// What the GPUs did in each of twenty parts of the time: in use, given to somebody who has not begun yet, and free.
+    fn tell_course(&self, attempts: &[Attempt]) {
+        const PARTS: u64 = 20;
+        let begun = attempts.iter().map(|attempt| attempt.submitted_ms).min();
+        let ended = attempts.iter().map(|attempt| attempt.ended_ms).max();
+        let (Some(begun), Some(ended)) = (begun, ended) else {
+            return;
+        };
+        let part_ms = (ended - begun).div_ceil(PARTS).max(1);
+        let gpus = self.cohorts * self.queues * u64::from(GPUS);
+        println!("  FROM        SUBMITTED    PLACED     ENDED   IN USE   NOT BEGUN    FREE");
+        for part in 0..PARTS {
+            let (from, to) = (begun + part * part_ms, begun + (part + 1) * part_ms);
+            let count = |at: fn(&Attempt) -> u64| {
+                let within = attempts.iter().map(at).filter(|at| (from..to).contains(at));
+                within.count()
+            };
+            let overlap = |since: u64, until: u64| until.min(to).saturating_sub(since.max(from));
+            let percent = |of: fn(&Attempt) -> (u64, u64)| {
+                let ms = attempts.iter().map(|attempt| {
+                    let (since, until) = of(attempt);
+                    attempt.gpus * overlap(since, until)
+                });
+                100.0 * ms.sum::<u64>() as f64 / (gpus * part_ms) as f64
+            };
+            let used = percent(|attempt| (attempt.started_ms, attempt.ended_ms));
+            let given = percent(|attempt| (attempt.placed_ms, attempt.started_ms));
+            println!(
+                "  {:>6.2} s  {:>9}  {:>9} {:>9}   {used:>4.0} %      {given:>4.0} %  {:>4.0} %",
+                (from - begun) as f64 / 1e3,
+                count(|attempt| attempt.submitted_ms),
+                count(|attempt| attempt.placed_ms),
+                count(|attempt| attempt.ended_ms),
+                100.0 - used - given,
+            );
+        }
+    }
+}
+
+/// When what happened to a workload, by the log's stamps.
+struct Attempt {
+    gpus: u64,
+    submitted_ms: u64,
+    placed_ms: u64,
+    started_ms: u64,
+    ended_ms: u64,
+}
+
+/// Those of all workloads: each has one.
+fn attempts(state: &State) -> Vec<Attempt> {
+    let jobs = state.jobs();
+    let attempts = jobs.filter_map(|job| {
+        let attempt = job.attempts.first()?;
+        Some(Attempt {
+            gpus: attempt.gpu_count() as u64,
+            submitted_ms: job.submitted_ms,
+            placed_ms: attempt.placed_ms,
+            started_ms: attempt.started_ms?,
+            ended_ms: attempt.ended_ms?,
+        })
+    });
+    attempts.collect()
 }
 
 /// A team for every cohort, and one of its parts for every queue.
