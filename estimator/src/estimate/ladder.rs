@@ -149,8 +149,14 @@ impl<'a, S: Shape> Rungs<'a, S> {
         let share = near / (near + far);
         let ln_ms = found.ms.max(1e-3).ln() - disagreement * share;
         let both = SHARED_EVIDENCE * 2.0 * share * (1.0 - share) * (near * far).sqrt();
+        // Published figures are of other people's hosts, and the model's width is that among these.
+        let host = if found.observed > 0 {
+            0.0
+        } else {
+            width::of_host(answer.share)
+        };
         found.ms = ln_ms.exp();
-        found.variance = (1.0 - share).powi(2) * near + share.powi(2) * far + both;
+        found.variance = (1.0 - share).powi(2) * near + share.powi(2) * far + both + host;
         found
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct Predicted {
     pub(crate) ms: [f64; 3],
     /// Variance of the logarithm, so that p10 and p90 are as far away as the calibrated ones on average.
     pub(crate) variance: f64,
+    /// How much of the time grows with the GPU's arithmetic; the rest waits for the host.
+    pub(crate) share: f64,
     /// What of the question was measured before.
     pub(crate) novelty: Novelty,
 }
@@ -127,6 +129,7 @@ impl Model {
         Predicted {
             ms: [at(reach.low), at(reach.middle), at(reach.high)],
             variance: wide * wide,
+            share: thought.share,
             novelty,
         }
     }

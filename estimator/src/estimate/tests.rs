@@ -1,5 +1,6 @@
 //! The estimate as people see it: the policy's example to the letter, and what must hold of every other one.
 
+mod hosts;
 mod phases;
 
 use proptest::prelude::*;
