@@ -378,12 +378,13 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Keeps GPUs for a job that has been passed for long enough; whether there were any.
-    fn keep(&mut self, job: &'a Job) -> bool {
+    /// Keeps GPUs of some models, by their positions, for a job that has been passed for long enough; whether there were any.
+    fn keep(&mut self, job: &'a Job, models: &[usize]) -> bool {
         if self.kept >= KEPT_MAX {
             return false;
         }
-        let target = self.target(job);
+        let models: Vec<GpuModel> = models.iter().map(|model| self.models[*model]).collect();
+        let target = self.target(job, |model| models.contains(&model));
         let is_found = target.is_some();
         if let Some((seats, free_ms)) = target {
             if self.until == Some(job.id) {
@@ -404,16 +405,20 @@ impl<'a> Look<'a> {
     /// cannot tell.
     pub(super) fn free_ms(&mut self, job: &'a Job) -> Option<u64> {
         self.kept_until_ms
-            .or_else(|| self.target(job).map(|(_, free_ms)| free_ms))
+            .or_else(|| self.target(job, |_| true).map(|(_, free_ms)| free_ms))
             .filter(|ms| *ms < u64::MAX)
     }
 
     /// The GPUs a job would have soonest: of those expected at the same time, where the most are free already.
     ///
     /// With nothing else placed there neither number gets worse from one look to the next, so the choice settles.
-    fn target(&mut self, job: &'a Job) -> Option<(Seats, u64)> {
+    fn target(
+        &mut self,
+        job: &'a Job,
+        is_wanted: impl Fn(GpuModel) -> bool,
+    ) -> Option<(Seats, u64)> {
         if job.spec.hosts() > 1 {
-            return self.target_gang(job);
+            return self.target_gang(job, is_wanted);
         }
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
@@ -422,6 +427,9 @@ impl<'a> Look<'a> {
         let mut best: Option<(u64, u8, usize, Gpus)> = None;
         for place in places.iter() {
             let place = &self.pool.places[*place as usize];
+            if !is_wanted(place.model) {
+                continue;
+            }
             let mut passed = 0;
             for (free_ms, missing, position) in place.soonest(count) {
                 if passed > PASSED_LOOKED_AT {

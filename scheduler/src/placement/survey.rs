@@ -149,7 +149,7 @@ impl Survey {
     /// What a portion would ask: jobs, with the hardware that there is for them.
     pub(super) fn questions(&self, state: &State, portion: Portion) -> Vec<Question> {
         let crowd = self.crowd.as_ref();
-        let lines = crowd.map_or_else(Vec::new, |crowd| crowd.queue.next_lines(portion));
+        let lines = crowd.map_or_else(Vec::new, |crowd| crowd.queue.next_lines(state, portion));
         let question = |line: Line| {
             let (_, first) = state.line(line)?.first()?;
             let spec = state.open_job(*first)?.spec.clone();

@@ -9,6 +9,7 @@ use stepcast_scheduler::ids::{
 };
 use stepcast_scheduler::model::{FailureReason, Inventory, Outcome, TrainerKind};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
+use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Command, Effect, Envelope, Reply, RequestId, State, codec, invariants};
 
 use crate::show;
@@ -260,6 +261,12 @@ impl Script {
             "sweep" => Command::Sweep,
             "barrier" => Command::Barrier {
                 version: line.about.parse().expect("a format"),
+            },
+            "policy" => Command::SetPolicy {
+                policy: Policy {
+                    aim: line.about.parse().expect("an aim"),
+                    ..Policy::default()
+                },
             },
             "force" => Command::Place {
                 placements: vec![self.forced(line)],

@@ -35,7 +35,7 @@ pub(super) struct Walk<'q> {
     pub(super) queue: &'q Queue,
     pub(super) groups: Vec<Group<'q>>,
     pub(super) outlook: Outlook,
-    others: f64,
+    pub(super) others: f64,
     /// Lines with the same needs for whom enough is free on some worker.
     pub(super) live: Vec<u32>,
     /// The last job of a line that has had its turn.

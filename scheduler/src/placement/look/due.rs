@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use super::crowd::{Walk, Where, place};
-use super::entry::{LOST_MS, due_ms};
+use super::entry::{Entry, LOST_MS, due_ms};
 use super::{KEPT_MAX, Look};
 use crate::ids::JobId;
 use crate::model::Job;
@@ -158,7 +158,7 @@ impl<'a> Look<'a> {
             let starts = is_live && self.claims(walk, &entry, Where::Any);
             if starts {
                 walk.served.insert(line, place(job));
-            } else if is_due && !is_narrow && self.kept < KEPT_MAX && self.keep(job) {
+            } else if is_due && !is_narrow && self.kept < KEPT_MAX && self.keeps(walk, &entry) {
                 passed = 0;
             } else {
                 passed += 1;
@@ -168,6 +168,17 @@ impl<'a> Look<'a> {
                 behind.insert(place_of(next), (line, next));
             }
         }
+    }
+}
+
+impl<'a> Look<'a> {
+    /// Keeps GPUs for a job that has been passed for long enough, of what it takes rather than wait; whether there were any.
+    fn keeps(&mut self, walk: &Walk<'_>, entry: &Entry<'a>) -> bool {
+        let Some(turn) = self.turn_of(entry, 0, &walk.outlook, walk.others) else {
+            return false;
+        };
+        let models = self.wanted(entry, &turn);
+        self.keep(entry.job, &models)
     }
 }
 

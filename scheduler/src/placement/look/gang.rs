@@ -106,12 +106,17 @@ impl<'a> Look<'a> {
     }
 
     /// The hosts that a gang would have soonest, all of one model, and when the last of them is free.
-    pub(super) fn target_gang(&mut self, job: &'a Job) -> Option<(Seats, u64)> {
+    pub(super) fn target_gang(
+        &mut self,
+        job: &'a Job,
+        is_wanted: impl Fn(GpuModel) -> bool,
+    ) -> Option<(Seats, u64)> {
         let places = self.places(job);
         self.pool.file(&places);
         let mut models: Vec<GpuModel> = places
             .iter()
             .map(|place| self.pool.places[*place as usize].model)
+            .filter(|model| is_wanted(*model))
             .collect();
         models.sort_unstable();
         models.dedup();

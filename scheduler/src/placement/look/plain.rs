@@ -33,7 +33,8 @@ impl<'a> Look<'a> {
         }
         let starts = models.into_iter().any(|model| self.claim(entry, model));
         if !starts && self.is_due(entry.job, &entry.left) {
-            self.keep(entry.job);
+            let all: Vec<usize> = (0..self.models.len()).collect();
+            self.keep(entry.job, &all);
         }
     }
 }

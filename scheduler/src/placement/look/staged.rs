@@ -102,7 +102,8 @@ impl<'a> Look<'a> {
             let entry = &entries[turn.entry];
             has_turn[turn.entry] = self.claim(entry, turn.best) || self.claim_any(entry, turn);
             if !has_turn[turn.entry] && self.is_due(entry.job, &entry.left) {
-                self.keep(entry.job);
+                let models = self.wanted(entry, turn);
+                self.keep(entry.job, &models);
             }
         }
         for (_, index) in self.late(&entries, &outlook) {
@@ -180,6 +181,13 @@ impl<'a> Look<'a> {
 
     /// Gives a job the best that there is for it, whatever it is.
     pub(super) fn claim_any(&mut self, entry: &Entry<'a>, turn: &Turn) -> bool {
+        let models = self.wanted(entry, turn);
+        models.into_iter().any(|model| self.claim(entry, model))
+    }
+
+    /// The models that a job takes rather than wait, the best first. Nothing of others is kept for it either: it would be
+    /// free for nobody.
+    pub(super) fn wanted(&self, entry: &Entry<'a>, turn: &Turn) -> Vec<usize> {
         let mut models: Vec<usize> = (0..self.models.len()).collect();
         // What has to be done by a time does not wait for something cheaper.
         let must_start = entry.runs.is_none() && self.must_start(entry.job, &entry.left);
@@ -188,7 +196,7 @@ impl<'a> Look<'a> {
             turn.cost[*model].is_finite() && is_worth
         });
         models.sort_by(|a, b| turn.cost[*a].total_cmp(&turn.cost[*b]));
-        models.into_iter().any(|model| self.claim(entry, model))
+        models
     }
 
     /// Everybody's turn, in order.

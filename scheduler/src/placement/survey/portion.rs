@@ -10,7 +10,7 @@ use stepcast_records::GpuModel;
 use super::Scene;
 use super::queue::{LineId, Queue};
 use crate::placement::pool::Pool;
-use crate::state::Line;
+use crate::state::{Line, State};
 
 /// Lines of waiting jobs whose forecasts are asked for in one look, at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Portion {
     pub again: usize,
 }
 
-/// For each line that may be asked about again, so many that need not be are passed: that takes a moment too.
+/// For each line that may be asked about, so many that need not be are passed: that takes a moment too.
 const PASSED: usize = 64;
 
 impl Portion {
@@ -60,12 +60,17 @@ impl Queue {
     /// Finds out a portion of what is not known, or not by the newest forecasts.
     pub(super) fn find_out(&mut self, scene: Scene<'_>, pool: &Pool, models: &[GpuModel]) {
         self.due.go_on(scene.now_ms, &self.known);
-        for _ in 0..scene.portion.new {
+        let mut new = 0;
+        for _ in 0..scene.portion.new.saturating_mul(PASSED) {
+            if new == scene.portion.new {
+                break;
+            }
             let Some((_, _, line)) = self.unseen.pop_first() else {
                 break;
             };
-            if !self.by_line.contains_key(&line) {
+            if self.is_new(scene.state, line) {
                 self.insert(scene, pool, models, line);
+                new += 1;
             }
         }
         if self.round.forecasts != scene.version {
@@ -91,9 +96,10 @@ impl Queue {
     }
 
     /// The lines that a portion would ask about: those that were not seen, and those that are known by older forecasts.
-    pub(super) fn next_lines(&self, portion: Portion) -> Vec<Line> {
+    pub(super) fn next_lines(&self, state: &State, portion: Portion) -> Vec<Line> {
         let new = self.unseen.iter().map(|(_, _, line)| *line);
-        let new = new.filter(|line| !self.by_line.contains_key(line));
+        let new = new.take(portion.new.saturating_mul(PASSED));
+        let new = new.filter(|line| self.is_new(state, *line));
         let ahead = self.known.len() - self.round.passed.min(self.known.len());
         let ids = (0..ahead.min(portion.again.saturating_mul(PASSED)))
             .map(|step| (self.round.next as usize + step) % self.known.len());
@@ -101,6 +107,11 @@ impl Queue {
         let old = known.filter(|known| known.forecasts != self.round.forecasts);
         let old = old.take(portion.again).map(|known| known.line);
         new.take(portion.new).chain(old).collect()
+    }
+
+    /// Whether a line is still there and was not seen under another first job.
+    fn is_new(&self, state: &State, line: Line) -> bool {
+        !self.by_line.contains_key(&line) && state.line(line).is_some()
     }
 
     /// Whether there are lines that were not seen, or that may be known by older forecasts.
