@@ -129,20 +129,13 @@ fn could_ever_run(state: &State, job: &Job, now_ms: u64) -> bool {
         .workers()
         .filter(|worker| worker.state != WorkerState::Revoked);
     for worker in staying.filter(|worker| hosts == 1 || worker.inventory.address.is_some()) {
-        // A part as if it were a job, at the price of all of them; a team with a budget pays for nothing that has no price.
-        let mut part = job.clone();
-        part.spec.terms.more_hosts = 0;
+        // At the price of all of them; a team with a budget pays for nothing that has no price.
         let price = worker.price_per_hour(job.spec.gpus().into());
         let paid =
             Ledger::new(state, now_ms).allows(job, [worker], price, None) != Err(Reason::NoPrice);
-        let dear = job
-            .spec
-            .max_price_per_hour
-            .zip(price)
-            .is_some_and(|(max, price)| price > max);
         let fitting = some_gpus(worker)
-            .filter_map(|gpus| feasible::admits(&part, &[(worker, &gpus)], now_ms).ok());
-        for model in fitting.filter(|_| paid && !dear).collect::<BTreeSet<_>>() {
+            .filter_map(|gpus| feasible::admits_part(job, worker, &gpus, now_ms).ok());
+        for model in fitting.filter(|_| paid).collect::<BTreeSet<_>>() {
             *on_model.entry(model).or_default() += 1;
         }
     }
