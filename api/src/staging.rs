@@ -86,6 +86,9 @@ pub enum Error {
     },
 }
 
+/// What is to be done once a submission is written. It is called on the thread that writes, so it must not wait.
+pub(crate) type Written = Box<dyn FnOnce() + Send>;
+
 /// Whether a call has put a submission or found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
@@ -207,9 +210,24 @@ impl StagingArea {
 
     /// Keeps the files of a submission. When it returns they are safe.
     pub(crate) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
+        self.put_and(staging, files, Box::new(|| {})).await
+    }
+
+    /// The same, and calls `written` as soon as every process finds the files, which is before they are safe: they are lost
+    /// only with the whole machine. Not called when they cannot be written.
+    pub(crate) async fn put_and(
+        &self,
+        staging: StagingId,
+        files: &[StagedFile],
+        written: Written,
+    ) -> Result<Put, Error> {
         match &self.place {
-            Place::Folder(folder) => folder.put(staging, files).await,
-            Place::Bucket(bucket) => bucket.put(staging, files).await,
+            Place::Folder(folder) => folder.put(staging, files, written).await,
+            Place::Bucket(bucket) => {
+                let put = bucket.put(staging, files).await?;
+                written();
+                Ok(put)
+            }
         }
     }
 

@@ -1,5 +1,8 @@
 //! Submissions: taken once however often they are sent, checked without a trace, refused with a place.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use stepcast_proto::v1;
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -82,6 +85,55 @@ async fn the_same_request_is_one_job_and_one_folder() {
         server.staged().is_empty()
     })
     .await;
+    server.stop().await;
+}
+
+/// The log and the staging area take a submission side by side, so that its job may be in the log when its files turn out
+/// to be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_files_cannot_be_kept_has_no_job() {
+    let server = Server::start().await;
+    let segments = server.dir.path().join("staging/segments");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    // Takes away whatever is written there, again and again.
+    let taking = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            for file in std::fs::read_dir(&segments).unwrap() {
+                let _ = std::fs::remove_file(file.unwrap().path());
+            }
+        }
+    });
+    let callers = (0..8_u64).map(|caller| {
+        let mut client = server.jobs();
+        tokio::spawn(async move {
+            let (mut kept, mut refused) = (Vec::new(), 0);
+            for number in 0..25 {
+                let mut request = submission('1');
+                request.request_id = format!("{:032x}", caller << 32 | number);
+                match client.submit_job(request).await {
+                    Ok(answer) => kept.push(answer.into_inner().job.unwrap().name),
+                    Err(status) => {
+                        assert_eq!(reason(&status), "STAGING_UNUSABLE");
+                        refused += 1;
+                    }
+                }
+            }
+            (kept, refused)
+        })
+    });
+    let (mut kept, mut refused) = (Vec::new(), 0);
+    for caller in callers.collect::<Vec<_>>() {
+        let (some, others) = caller.await.unwrap();
+        kept.extend(some);
+        refused += others;
+    }
+    stop.store(true, Ordering::Relaxed);
+    taking.join().unwrap();
+    let all = server
+        .handle
+        .read_stale(stepcast_scheduler::State::unfinished_count);
+    assert_eq!((all, kept.len() + refused), (kept.len(), 200));
     server.stop().await;
 }
 

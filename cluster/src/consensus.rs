@@ -30,6 +30,7 @@ pub use self::core::{Core, Effect};
 pub use self::driver::{Error, Start, TICK, start};
 pub use self::event::{ChangeWaiter, Event, ReadWaiter, Task, Waiter};
 pub use self::handle::{Handle, Progress, Refused, Stall, State};
+pub(crate) use self::handle::{Ready, Waiting};
 pub use self::peer::{
     Begin, Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, NodeProgress, Output, Peer, Proposed, ReadId,
     Role, Sending, Write,

@@ -25,7 +25,7 @@ use crate::leader::{ContributeError, Live, LiveBoard, Measured, Recorder, Sessio
 use crate::metrics::{Metrics, Moment};
 use crate::network::Way;
 use crate::ports::Contribution;
-use crate::proposer::{Outcome, Proposer};
+use crate::proposer::{Outcome, Proposal, Proposed, Proposer};
 use crate::replica::Replicated;
 use crate::snapshot::{self, Outgoing};
 use crate::snapshotter::{Gate, Snapshotter};
@@ -82,6 +82,20 @@ impl Handle {
     ) -> Result<Reply, ProposeError> {
         let proposer = &self.0.proposer;
         proposer.propose_by(actor, command, request_id).await
+    }
+
+    /// Checks a command and takes a place for it, for a caller who has something else to do before it goes into the log:
+    /// it goes when [`Proposal::go`] is called. As [`Self::propose_by`] otherwise.
+    ///
+    /// # Errors
+    /// What is known before it goes: too much is on its way, the disk is full, or the command is too large or too new.
+    pub fn prepare(
+        &self,
+        actor: Option<Actor>,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<(Proposal, Proposed), ProposeError> {
+        self.0.proposer.prepare(actor, command, request_id)
     }
 
     /// Reads the state with everything in it that was acknowledged before this call. The log waits while `read` runs,

@@ -46,7 +46,7 @@ pub use leader::{ContributeError, LOG_LINES, Live, Measured, Reports, Session};
 pub use network::{Network, PeerPort};
 pub use node::Node;
 pub use ports::{Clock, Contribution, HostClock, PortError, Ports, RecordSink, Staging};
-pub use proposer::{MAX_COMMAND_BYTES, Outcome};
+pub use proposer::{MAX_COMMAND_BYTES, Outcome, Proposal, Proposed};
 pub use restore::{Error as RestoreError, Restoration, restore_into};
 pub use runtime::Runtime;
 pub use status::{Health, NodeStatus};

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stepcast_scheduler::model::Outcome;
-use stepcast_scheduler::{Command, Reply, State};
+use stepcast_scheduler::{Command, State};
 
 use self::durations::Durations;
 pub(crate) use self::nodes::Moment;
@@ -149,9 +149,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn proposed(&self, outcome: &Result<Reply, ProposeError>, took: Duration) {
+    pub(crate) fn proposed(&self, outcome: Result<(), &ProposeError>, took: Duration) {
         let result = match outcome {
-            Ok(_) => 0,
+            Ok(()) => 0,
             Err(ProposeError::Rejected(_)) => 1,
             Err(ProposeError::OutcomeUnknown) => 2,
             Err(ProposeError::Busy { .. }) => 4,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use stepcast_scheduler::accounts::Actor;
 use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
 
-use crate::consensus::{Handle, Refused, Stall};
+use crate::consensus::{Handle, Ready, Refused, Stall, Waiting};
 use crate::error::{ProposeError, ReadError};
 use crate::metrics::Metrics;
 use crate::replica::Replicated;
@@ -45,6 +45,18 @@ pub(crate) struct Proposer {
     closed: AtomicBool,
 }
 
+/// A command that is to go into the log at a moment of somebody's choice. One that is dropped never goes.
+#[must_use = "it goes into the log with `go`"]
+pub struct Proposal(Ready<Outcome>);
+
+/// What becomes of a command once its [`Proposal`] has gone.
+#[must_use = "nobody else hears what becomes of it"]
+pub struct Proposed {
+    waiting: Waiting<Outcome>,
+    begun: Instant,
+    proposer: Arc<Proposer>,
+}
+
 impl Proposer {
     pub(crate) fn new(
         consensus: Handle<Outcome>,
@@ -69,7 +81,7 @@ impl Proposer {
 
     /// Proposes a command and waits until it is applied.
     pub(crate) async fn propose(
-        &self,
+        self: &Arc<Self>,
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Reply, ProposeError> {
@@ -78,23 +90,42 @@ impl Proposer {
 
     /// The same in somebody's name.
     pub(crate) async fn propose_by(
-        &self,
+        self: &Arc<Self>,
         actor: Option<Actor>,
         command: Command,
         request_id: Option<RequestId>,
     ) -> Result<Reply, ProposeError> {
-        let begun = Instant::now();
-        let outcome = self.attempt(actor, command, request_id).await;
-        self.metrics.proposed(&outcome, begun.elapsed());
-        outcome
+        let (proposal, proposed) = self.prepare(actor, command, request_id)?;
+        proposal.go();
+        proposed.outcome().await
     }
 
-    async fn attempt(
+    /// Checks a command and takes a place for it. It goes into the log when the proposal does.
+    pub(crate) fn prepare(
+        self: &Arc<Self>,
+        actor: Option<Actor>,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<(Proposal, Proposed), ProposeError> {
+        let begun = Instant::now();
+        let ready = self.ready(actor, command, request_id);
+        let (ready, waiting) = ready.inspect_err(|error| {
+            self.metrics.proposed(Err(error), begun.elapsed());
+        })?;
+        let proposed = Proposed {
+            waiting,
+            begun,
+            proposer: Arc::clone(self),
+        };
+        Ok((Proposal(ready), proposed))
+    }
+
+    fn ready(
         &self,
         actor: Option<Actor>,
         command: Command,
         request_id: Option<RequestId>,
-    ) -> Result<Reply, ProposeError> {
+    ) -> Result<(Ready<Outcome>, Waiting<Outcome>), ProposeError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(ProposeError::Stopped("it is shutting down".to_owned()));
         }
@@ -102,12 +133,7 @@ impl Proposer {
             return Err(ProposeError::StorageFull);
         }
         let data = self.encode(actor, command, request_id)?;
-        let proposed = self.consensus.propose(data);
-        match timeout(self.runtime.as_ref(), PROPOSE_TIMEOUT, proposed).await {
-            None => Err(ProposeError::OutcomeUnknown),
-            Some(Err(refused)) => Err(refused.into()),
-            Some(Ok(outcome)) => outcome.map_err(ProposeError::Rejected),
-        }
+        Ok(self.consensus.prepare(data)?)
     }
 
     /// Waits until everything acknowledged before is applied here.
@@ -162,6 +188,35 @@ impl Proposer {
             });
         }
         Ok(data.into())
+    }
+}
+
+impl Proposal {
+    /// Into the log with it, from any thread and without a wait.
+    pub fn go(self) {
+        self.0.go();
+    }
+}
+
+impl Proposed {
+    /// Waits until the command is applied. Without an answer in ten seconds, or when its proposal was dropped, the outcome
+    /// is unknown.
+    ///
+    /// # Errors
+    /// As [`Handle::propose`](crate::Handle::propose).
+    pub async fn outcome(self) -> Result<Reply, ProposeError> {
+        let proposer = &*self.proposer;
+        let answer = timeout(proposer.runtime.as_ref(), PROPOSE_TIMEOUT, self.waiting).await;
+        let outcome = match answer {
+            None | Some(Err(_)) => Err(ProposeError::OutcomeUnknown),
+            Some(Ok(Err(refused))) => Err(refused.into()),
+            Some(Ok(Ok(outcome))) => outcome.map_err(ProposeError::Rejected),
+        };
+        let took = self.begun.elapsed();
+        proposer
+            .metrics
+            .proposed(outcome.as_ref().map(|_| ()), took);
+        outcome
     }
 }
 

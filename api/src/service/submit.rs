@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use stepcast_cluster::ProposeError;
 use stepcast_cluster::credentials::Credentials;
+use stepcast_cluster::{Handle, ProposeError, Proposed};
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_records::simpletuner::Workload;
@@ -248,26 +248,31 @@ async fn put(
     if let Some(credentials) = all(credentials, spec) {
         jobs.context.keep(spec.staging, credentials)?;
     }
+    let handle = &jobs.context.handle;
+    let command = Command::SubmitJob {
+        spec: Box::new(spec.clone()),
+    };
+    let began_ms = handle.now_ms();
+    let prepared = handle.prepare(caller.actor(), command, Some(id));
+    let (proposal, proposed) = prepared.map_err(|error| {
+        jobs.context.forget_unused(spec.staging);
+        status::propose(error)
+    })?;
+    // Both must be on disk before there is an answer, and neither waits for the other.
+    let go = Box::new(move || proposal.go());
     let put = jobs
         .context
         .staging
-        .put(spec.staging, submission.files())
-        .await;
-    let put = put.map_err(|error| {
-        jobs.context.forget_unused(spec.staging);
-        not_staged(error)
-    })?;
-    let proposed = jobs
-        .context
-        .handle
-        .propose_by(
-            caller.actor(),
-            Command::SubmitJob {
-                spec: Box::new(spec.clone()),
-            },
-            Some(id),
-        )
-        .await;
+        .put_and(spec.staging, submission.files(), go);
+    let put = match put.await {
+        Ok(put) => put,
+        Err(error) => {
+            give_up(handle, caller, proposed, began_ms).await;
+            jobs.context.forget_unused(spec.staging);
+            return Err(not_staged(error));
+        }
+    };
+    let proposed = proposed.outcome().await;
     if put == Put::New && is_settled(&proposed) {
         // A job that was refused, or is over already, needs no files. The sweep would find them, but much later.
         if !jobs
@@ -290,6 +295,26 @@ async fn put(
             Ok(job)
         }
         other => Err(unexpected(&other)),
+    }
+}
+
+/// Ends the job of a submission whose files were not kept, if it has come into the log: it could not run. One that was
+/// there before stays, as its own files do.
+async fn give_up(handle: &Handle, caller: &Caller, proposed: Proposed, began_ms: u64) {
+    let Ok(Reply::JobSubmitted { job }) = proposed.outcome().await else {
+        return;
+    };
+    let is_new = handle.read_stale(|state| {
+        state
+            .job(job)
+            .is_some_and(|job| job.submitted_ms >= began_ms)
+    });
+    if !is_new {
+        return;
+    }
+    let ended = handle.propose_by(caller.actor(), Command::CancelJob { job }, None);
+    if let Err(error) = ended.await {
+        tracing::warn!(%error, %job, "a job whose files were not kept could not be ended: it will fail without them");
     }
 }
 

@@ -2,7 +2,8 @@
 //! [`segments`]), and a file for each large one (see [`commit`]).
 //!
 //! One thread of each process writes and deletes, so that many submissions share their syncs. Other processes do the same
-//! in the same folder at the same time; each has its own segments and unfinished files.
+//! in the same folder at the same time; each has its own segments and unfinished files. Whoever puts a submission may have
+//! something else done while it is synced, once it is written.
 
 mod batch;
 mod commit;
@@ -27,7 +28,7 @@ use self::batch::{Disk, batch};
 use self::commit::Refused;
 use self::segments::{Going, Reader};
 use super::packed::{PACKED_BYTES_MAX, pack, unpack};
-use super::{Error, Put};
+use super::{Error, Put, Written};
 use crate::submission::{Role, StagedFile};
 
 /// Bytes of submissions on their way to the disk; beyond it callers wait. Real ones have some KiB, so this is a good
@@ -64,16 +65,18 @@ pub(super) struct Folder {
     looked: Mutex<Option<StagingId>>,
 }
 
-#[derive(Debug)]
 struct Task {
     staging: StagingId,
     what: What,
     _room: OwnedSemaphorePermit,
 }
 
-#[derive(Debug)]
 enum What {
-    Put(Vec<u8>, oneshot::Sender<Result<Put, Refused>>),
+    Put {
+        packed: Vec<u8>,
+        written: Written,
+        answer: oneshot::Sender<Result<Put, Refused>>,
+    },
     Remove {
         /// Only what this process has put itself.
         own: bool,
@@ -99,11 +102,22 @@ impl Folder {
         })
     }
 
-    pub(super) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
+    /// Puts a submission, and calls `written` once it is written.
+    pub(super) async fn put(
+        &self,
+        staging: StagingId,
+        files: &[StagedFile],
+        written: Written,
+    ) -> Result<Put, Error> {
         let packed = pack(staging, files);
+        let bytes = packed.len();
         let (answer, answered) = oneshot::channel();
-        self.send(staging, packed.len(), What::Put(packed, answer))
-            .await?;
+        let what = What::Put {
+            packed,
+            written,
+            answer,
+        };
+        self.send(staging, bytes, what).await?;
         Ok(answered.await.map_err(|_| ended())??)
     }
 
@@ -180,13 +194,19 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
         let tasks = gather(first, are_many, waiting);
         are_many = tasks.len() >= MANY;
         let (mut coming, mut puts, mut going, mut removes) = (vec![], vec![], vec![], vec![]);
+        let mut waiting_for_writes = Vec::new();
         let mut room = Vec::new();
         for task in tasks {
             room.push(task._room);
             let staging = task.staging;
             match task.what {
-                What::Put(packed, answer) => {
+                What::Put {
+                    packed,
+                    written,
+                    answer,
+                } => {
                     coming.push((staging, packed));
+                    waiting_for_writes.push(Some(written));
                     puts.push(answer);
                 }
                 What::Remove { own, answer } => {
@@ -195,9 +215,17 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
                 }
             }
         }
-        let (put, removed) = batch(&mut disk, coming, &going);
-        // Who does not wait any more needs no answer.
-        for (answer, put) in puts.into_iter().zip(put) {
+        let mut call = |index: usize| {
+            if let Some(written) = waiting_for_writes.get_mut(index).and_then(Option::take) {
+                written();
+            }
+        };
+        let (put, removed) = batch(&mut disk, coming, &going, &mut call);
+        for (index, (answer, put)) in puts.into_iter().zip(put).enumerate() {
+            if put.is_ok() {
+                call(index);
+            }
+            // Who does not wait any more needs no answer.
             let _ = answer.send(put);
         }
         for (answer, removed) in removes.into_iter().zip(removed) {

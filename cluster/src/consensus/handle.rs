@@ -82,6 +82,16 @@ pub struct Handle<R> {
     pub(super) shared: Arc<Shared<R>>,
 }
 
+/// An entry that is to go into the log.
+pub(crate) struct Ready<R> {
+    data: Bytes,
+    waiter: Waiter<R>,
+    shared: Arc<Shared<R>>,
+}
+
+/// Where the outcome of a proposal comes.
+pub(crate) type Waiting<R> = oneshot::Receiver<Result<R, Refused>>;
+
 /// What the three threads and the handles share.
 pub(super) struct Shared<R> {
     pub(super) inbox: Queue<Input<R>>,
@@ -120,8 +130,32 @@ pub enum State {
 impl<R: Send + 'static> Handle<R> {
     /// Puts an entry into the log and waits until it is applied. Dropping the future does not take it back.
     pub async fn propose(&self, data: Bytes) -> Result<R, Refused> {
-        let waiting = self.enter(data)?;
+        let (ready, waiting) = self.prepare(data)?;
+        ready.go();
         waiting.await.unwrap_or(Err(Refused::OutcomeUnknown))
+    }
+
+    /// Takes a place for an entry that is to go into the log at a moment of somebody else's choice, and says where the
+    /// outcome comes. One that never goes comes to nothing.
+    pub(crate) fn prepare(&self, data: Bytes) -> Result<(Ready<R>, Waiting<R>), Refused> {
+        match &*self.shared.state.read() {
+            State::Running => {}
+            State::Stalled(stall) => return Err(Refused::Stalled(stall.clone())),
+            State::Stopped(why) => return Err(Refused::Stopped(why.clone())),
+        }
+        let permit = self
+            .shared
+            .admission
+            .enter(data.len())
+            .ok_or(Refused::Busy)?;
+        let (waiter, waiting) = Waiter::within(Some(permit));
+        let shared = Arc::clone(&self.shared);
+        let ready = Ready {
+            data,
+            waiter,
+            shared,
+        };
+        Ok((ready, waiting))
     }
 
     /// Waits until every entry acknowledged before this call is applied here, on whichever node this is.
@@ -131,9 +165,7 @@ impl<R: Send + 'static> Handle<R> {
         }
         let permit = self.shared.admission.enter(0).ok_or(Refused::Busy)?;
         let (waiter, waiting) = ReadWaiter::within(Some(permit));
-        self.shared
-            .ask(Event::Read(waiter))
-            .map_err(|()| self.stopped())?;
+        self.shared.ask(Event::Read(waiter));
         waiting.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
@@ -228,33 +260,19 @@ impl<R: Send + 'static> Handle<R> {
         }
     }
 
-    fn enter(&self, data: Bytes) -> Result<oneshot::Receiver<Result<R, Refused>>, Refused> {
-        match &*self.shared.state.read() {
-            State::Running => {}
-            State::Stalled(stall) => return Err(Refused::Stalled(stall.clone())),
-            State::Stopped(why) => return Err(Refused::Stopped(why.clone())),
-        }
-        let permit = self
-            .shared
-            .admission
-            .enter(data.len())
-            .ok_or(Refused::Busy)?;
-        let (waiter, waiting) = Waiter::within(Some(permit));
-        self.shared
-            .ask(Event::Propose(data, waiter))
-            .map_err(|()| self.stopped())?;
-        Ok(waiting)
-    }
-
     fn stopped(&self) -> Refused {
         Refused::Stopped(self.why_stopped())
     }
 
     fn why_stopped(&self) -> String {
-        match self.state() {
-            State::Stopped(why) => why,
-            _ => "it is shutting down".to_owned(),
-        }
+        self.shared.why_stopped()
+    }
+}
+
+impl<R> Ready<R> {
+    /// Into the log with it, from any thread. Whoever waits hears what comes of it.
+    pub(crate) fn go(self) {
+        self.shared.ask(Event::Propose(self.data, self.waiter));
     }
 }
 
@@ -315,9 +333,22 @@ impl<R> Shared<R> {
         self.inbox.push(Input::Event(event)).map_err(drop)
     }
 
-    /// The same for what may wait for others like it; see [`super::gather`].
-    fn ask(&self, event: Event<R>) -> Result<(), ()> {
-        self.inbox.push_patiently(Input::Event(event)).map_err(drop)
+    /// The same for a proposal or a read, which may wait for others like it (see [`super::gather`]). Whoever waits for it
+    /// is told if the thread has stopped.
+    fn ask(&self, event: Event<R>) {
+        let stopped = || Refused::Stopped(self.why_stopped());
+        match self.inbox.push_patiently(Input::Event(event)) {
+            Err(Input::Event(Event::Propose(_, waiter))) => waiter.answer(Err(stopped())),
+            Err(Input::Event(Event::Read(waiter))) => waiter.answer(Err(stopped())),
+            _ => {}
+        }
+    }
+
+    fn why_stopped(&self) -> String {
+        match &*self.state.read() {
+            State::Stopped(why) => why.clone(),
+            _ => "it is shutting down".to_owned(),
+        }
     }
 
     /// Stops for good and says why; the first reason stays.

@@ -94,21 +94,27 @@ impl Disk {
 
 pub(super) type Outcomes = (Vec<Result<Put, Refused>>, Vec<Result<(), Refused>>);
 
-/// What became of submissions that come and go, in their order.
+/// What became of submissions that come and go, in their order. `written` is told the places of those that are written in
+/// a segment and not synced yet.
 pub(super) fn batch(
     disk: &mut Disk,
     coming: Vec<(StagingId, Vec<u8>)>,
     going: &[Going],
+    written: &mut dyn FnMut(usize),
 ) -> Outcomes {
     let mut removed = remove(disk, going);
     let is_small: Vec<bool> = coming
         .iter()
         .map(|(_, packed)| packed.len() <= SMALL_BYTES_MAX)
         .collect();
+    let places = is_small.iter().enumerate();
+    let places: Vec<usize> = places
+        .filter_map(|(place, is_small)| is_small.then_some(place))
+        .collect();
     let (small, large): (Vec<_>, Vec<_>) = coming
         .into_iter()
         .partition(|(_, packed)| packed.len() <= SMALL_BYTES_MAX);
-    let mut small = put_small(disk, &small).into_iter();
+    let mut small = put_small(disk, &small, &mut |index| written(places[index])).into_iter();
     let mut large = match large.is_empty() {
         true => Vec::new(),
         false => commit(disk, large, Vec::new()).coming,
@@ -163,9 +169,14 @@ fn remove(disk: &mut Disk, going: &[Going]) -> Vec<Result<(), Refused>> {
 }
 
 /// Puts small submissions into a segment.
-fn put_small(disk: &mut Disk, coming: &[(StagingId, Vec<u8>)]) -> Vec<Result<Put, Refused>> {
+fn put_small(
+    disk: &mut Disk,
+    coming: &[(StagingId, Vec<u8>)],
+    written: &mut dyn FnMut(usize),
+) -> Vec<Result<Put, Refused>> {
     let mut outcome = Vec::new();
     let mut new: Vec<(StagingId, &[u8])> = Vec::new();
+    let mut places = Vec::new();
     let room = match coming.is_empty() {
         true => return outcome,
         false => disk.has_room(),
@@ -180,10 +191,12 @@ fn put_small(disk: &mut Disk, coming: &[(StagingId, Vec<u8>)]) -> Vec<Result<Put
                 .map(|()| Put::New)
         });
         if outcome.last() == Some(&Ok(Put::New)) {
+            places.push(outcome.len() - 1);
             new.push((*staging, packed));
         }
     }
-    if let Err(error) = disk.segments.put(&new) {
+    let put = disk.segments.put(&new, &mut |index| written(places[index]));
+    if let Err(error) = put {
         // What is there from before is there; whatever came with the others is not certain.
         for outcome in outcome.iter_mut().filter(|outcome| outcome.is_ok()) {
             *outcome = Err(error.into());

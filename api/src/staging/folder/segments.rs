@@ -119,8 +119,13 @@ impl Segments {
             )
     }
 
-    /// Puts packed submissions; all of them are on disk when it returns, or none counts.
-    pub(super) fn put(&mut self, coming: &[(StagingId, &[u8])]) -> Result<(), Errno> {
+    /// Puts packed submissions; all of them are on disk when it returns, or none counts. `written` is told the number of
+    /// each as soon as it is written and found, which is before it is on disk.
+    pub(super) fn put(
+        &mut self,
+        coming: &[(StagingId, &[u8])],
+        written: &mut dyn FnMut(usize),
+    ) -> Result<(), Errno> {
         let mut rest = coming;
         while !rest.is_empty() {
             let room = SEGMENT_BYTES / SLOT;
@@ -135,7 +140,8 @@ impl Segments {
                 self.seal();
                 continue;
             }
-            self.write(now)?;
+            let first = coming.len() - rest.len();
+            self.write(now, &mut |index| written(first + index))?;
             rest = later;
         }
         Ok(())
@@ -202,8 +208,13 @@ impl Segments {
     }
 
     /// Writes to the open segment, or to a new one, and syncs it.
-    fn write(&mut self, coming: &[(StagingId, &[u8])]) -> Result<(), Errno> {
+    fn write(
+        &mut self,
+        coming: &[(StagingId, &[u8])],
+        written: &mut dyn FnMut(usize),
+    ) -> Result<(), Errno> {
         let put_ms = ms(SystemTime::now());
+        let mut told = false;
         // Once more when another process took this one for ended and has taken the segment's name away.
         for _ in 0..2 {
             let mut open = match self.open.take() {
@@ -224,26 +235,46 @@ impl Segments {
                 heads.push((Place { segment, slot }, head));
             }
             let at = u64::from(open.slots) * SLOT;
-            let written = open.file.write_all_at(&bytes, at);
-            let written = written.map_err(|error| errno(&error));
-            if let Err(error) = written.and_then(|()| rustix::fs::fdatasync(&open.file)) {
+            let wrote = open.file.write_all_at(&bytes, at);
+            let mut wrote = wrote.map_err(|error| errno(&error));
+            if wrote.is_ok() && self.is_named(&open) {
+                self.know(&heads);
+                if !std::mem::replace(&mut told, true) {
+                    (0..coming.len()).for_each(&mut *written);
+                }
+                wrote = rustix::fs::fdatasync(&open.file);
+                if wrote.is_ok() && self.is_named(&open) {
+                    open.erased = false;
+                    open.slots += slots(&bytes);
+                    self.open = Some(open);
+                    return Ok(());
+                }
+                self.forget(&heads);
+            }
+            if let Err(error) = wrote {
                 // What a failed sync has left in memory looks whole and may not be. It is not read, and nothing more is
                 // written behind it.
                 let _ = erase(&open.file, open.slots, slots(&bytes));
                 return Err(error);
             }
-            open.erased = false;
-            if self.is_named(&open) {
-                open.slots += slots(&bytes);
-                self.open = Some(open);
-                let mut index = self.seen.index.lock();
-                for (place, head) in heads {
-                    index.insert(place, head);
-                }
-                return Ok(());
-            }
         }
         Err(Errno::STALE)
+    }
+
+    /// These are there.
+    fn know(&self, heads: &[(Place, Head)]) {
+        let mut index = self.seen.index.lock();
+        for (place, head) in heads {
+            index.insert(*place, *head);
+        }
+    }
+
+    /// These are not there after all.
+    fn forget(&self, heads: &[(Place, Head)]) {
+        let mut index = self.seen.index.lock();
+        for (place, head) in heads {
+            index.remove(head.staging, *place);
+        }
     }
 
     fn begin(&mut self) -> Result<Open, Errno> {

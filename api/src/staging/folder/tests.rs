@@ -63,7 +63,12 @@ fn any(disk: &mut Disk, coming: Vec<(StagingId, Vec<u8>)>, going: &[u8]) -> Outc
             own: false,
         })
         .collect();
-    batch(disk, coming, &going)
+    batch(disk, coming, &going, &mut |_| {})
+}
+
+/// Puts the first submission.
+async fn put(folder: &Folder, content: &str) -> Result<Put, Error> {
+    folder.put(id(1), &files(content), Box::new(|| {})).await
 }
 
 /// More than fits a segment.
@@ -243,7 +248,10 @@ async fn a_reader_never_sees_another_submission_while_they_come_and_go() {
             let mine = files(&format!("content of {number}").repeat(usize::from(number) * 50 + 1));
             for round in 0..50 {
                 assert_eq!(
-                    folder.put(id(number), &mine).await.unwrap(),
+                    folder
+                        .put(id(number), &mine, Box::new(|| {}))
+                        .await
+                        .unwrap(),
                     Put::New,
                     "{round}"
                 );
@@ -272,7 +280,7 @@ async fn a_damaged_submission_is_said_to_be_one() {
     for content in ["one", &large("one")] {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::open(root.path(), MANY).unwrap();
-        folder.put(id(1), &files(content)).await.unwrap();
+        put(&folder, content).await.unwrap();
         let path = match content.len() > SMALL_BYTES_MAX {
             true => root.path().join(id(1).to_string()),
             false => {
@@ -314,7 +322,7 @@ async fn everything_is_private_and_goes_with_the_process() {
     let root = tempfile::tempdir().unwrap();
     let place = root.path().join("staging");
     let folder = Folder::open(&place, MANY).unwrap();
-    folder.put(id(1), &files(&large("one"))).await.unwrap();
+    put(&folder, &large("one")).await.unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&place), 0o700);
     assert_eq!(mode(&place.join(id(1).to_string())), 0o600);

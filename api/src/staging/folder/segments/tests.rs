@@ -30,7 +30,7 @@ fn put(segments: &mut Segments, numbers: &[u8]) {
         .map(|number| (id(*number), pack(id(*number), &files(&long(*number)))))
         .collect();
     let coming: Vec<(StagingId, &[u8])> = packed.iter().map(|(id, all)| (*id, &all[..])).collect();
-    segments.put(&coming).unwrap();
+    segments.put(&coming, &mut |_| {}).unwrap();
 }
 
 fn remove(segments: &mut Segments, numbers: &[u8]) -> Vec<bool> {
@@ -254,6 +254,64 @@ fn several_processes_put_and_delete_in_each_others_segments() {
 }
 
 #[test]
+fn what_is_written_is_found_by_every_process_before_it_is_synced() {
+    let root = tempfile::tempdir().unwrap();
+    let mut one = Segments::open(root.path()).unwrap();
+    let other = Segments::open(root.path()).unwrap();
+    let reader = one.reader();
+    let large = "x".repeat(SMALL_BYTES_MAX - 1_000);
+    // More than fits one segment.
+    let packed: Vec<(StagingId, Vec<u8>)> = (0..100)
+        .map(|number| (id(number), pack(id(number), &files(&large))))
+        .collect();
+    let coming: Vec<(StagingId, &[u8])> = packed.iter().map(|(id, all)| (*id, &all[..])).collect();
+    let mut told = Vec::new();
+    let mut written = |index: usize| {
+        let number = u8::try_from(index).unwrap();
+        let unpacked = |packed: &[u8]| unpack(id(number), packed);
+        assert!(matches!(reader.read(id(number), unpacked), Ok(Some(Ok(_)))));
+        other.look().unwrap();
+        assert_eq!(get(&other, number), Some(Ok(large.clone())));
+        told.push(index);
+    };
+    one.put(&coming, &mut written).unwrap();
+    assert_eq!(told, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_written_and_could_not_be_kept_is_not_there() {
+    let root = tempfile::tempdir().unwrap();
+    let mut one = Segments::open(root.path()).unwrap();
+    let packed = pack(id(1), &files(&long(1)));
+    let mut told = 0;
+    let put = one.put(&[(id(1), &packed)], &mut |_| {
+        told += 1;
+        // Another process takes this one for ended, and no new segment can be made.
+        std::fs::remove_dir_all(root.path().join(FOLDER)).unwrap();
+    });
+    assert_eq!((put, told), (Err(Errno::NOENT), 1));
+    assert_eq!(get(&one, 1), None);
+    assert_eq!(one.count(), 0);
+}
+
+#[test]
+fn a_segment_that_was_taken_away_is_written_anew_and_told_once() {
+    let root = tempfile::tempdir().unwrap();
+    let mut one = Segments::open(root.path()).unwrap();
+    let packed = pack(id(1), &files(&long(1)));
+    let mut told = 0;
+    let put = one.put(&[(id(1), &packed)], &mut |_| {
+        told += 1;
+        paths(root.path())
+            .iter()
+            .for_each(|path| std::fs::remove_file(path).unwrap());
+    });
+    assert_eq!((put, told), (Ok(()), 1));
+    assert!(is_whole(&one, 1));
+    assert_eq!(one.count(), 1);
+}
+
+#[test]
 fn full_segments_are_sealed_and_go_with_their_last_submission() {
     let root = tempfile::tempdir().unwrap();
     let mut one = Segments::open(root.path()).unwrap();
@@ -262,7 +320,7 @@ fn full_segments_are_sealed_and_go_with_their_last_submission() {
         .map(|number| (id(number), pack(id(number), &files(&large))))
         .collect();
     let coming: Vec<(StagingId, &[u8])> = packed.iter().map(|(id, all)| (*id, &all[..])).collect();
-    one.put(&coming).unwrap();
+    one.put(&coming, &mut |_| {}).unwrap();
     let lengths: Vec<u64> = paths(root.path())
         .iter()
         .map(|path| std::fs::metadata(path).unwrap().len())
@@ -367,7 +425,7 @@ fn what_somebody_submits_is_no_head_of_anothers() {
     record::add(&mut forged, 0, 1, &pack(id(9), &files("forged")));
     let copies = forged.repeat(4);
     let packed = pack(id(1), &files(&String::from_utf8_lossy(&copies)));
-    one.put(&[(id(1), &packed)]).unwrap();
+    one.put(&[(id(1), &packed)], &mut |_| {}).unwrap();
     let path = paths(root.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     // Even where a crash has taken its own head away.
