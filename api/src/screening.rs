@@ -373,7 +373,8 @@ pub(crate) fn is_secret(text: &str) -> bool {
 /// Whether a text holds a private key as PEM files do.
 fn has_key(text: &str) -> bool {
     const MARK: &str = "PRIVATE KEY-----";
-    text.len() >= MARK.len() && text.contains(MARK)
+    // Few settings have a space in them, which is quickly seen.
+    text.len() >= MARK.len() && text.as_bytes().contains(&b' ') && text.contains(MARK)
 }
 
 /// Whether a text is an address with a password in it.

@@ -62,7 +62,7 @@ impl<'a> Settings<'a> {
     pub(super) fn new(file: &'a str) -> Self {
         Self {
             file,
-            given: HashMap::with_capacity_and_hasher(USUAL, Words),
+            given: HashMap::with_capacity_and_hasher(USUAL, Words::default()),
             ignored_false: Vec::new(),
         }
     }
@@ -228,8 +228,7 @@ impl<'a> Settings<'a> {
         let Given::Text(text) = self.given(name)? else {
             return None;
         };
-        let mut choices = vocabulary::choices(name)?.iter().copied();
-        choices.find(|choice| choice.eq_ignore_ascii_case(text))
+        chosen(vocabulary::choices(name)?, text)
     }
 
     /// Finds every setting whose value is not one of its choices.
@@ -241,7 +240,7 @@ impl<'a> Settings<'a> {
             };
             if let Given::Text(text) = &setting.given
                 && !is_none(text)
-                && self.choice(name).is_none()
+                && chosen(choices, text).is_none()
             {
                 wrong.push((name, choices, text));
             }
@@ -265,6 +264,12 @@ impl<'a> Settings<'a> {
             );
         }
     }
+}
+
+/// The choice that a text is, in whatever case it is written.
+fn chosen(choices: &'static [&'static str], text: &str) -> Option<&'static str> {
+    let mut choices = choices.iter().copied();
+    choices.find(|choice| choice.eq_ignore_ascii_case(text))
 }
 
 /// Whether a text names a variable. Few texts have a brace, and only those are looked through.

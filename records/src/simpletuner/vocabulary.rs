@@ -1,7 +1,6 @@
 //! The words SimpleTuner knows: its settings, their choices, its variables, and the nearest one to a slip.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 static SETTINGS: LazyLock<HashSet<&str, Words>> =
@@ -34,34 +33,9 @@ static WEIGHTS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
 /// Characters of a word beyond which it is no slip of any known one.
 const MAX_WORD_CHARS: usize = 64;
 
-/// Hashes words for tables that hold words of these lists and no others. Nobody can fill them with words that collide, so a
-/// quick hash will do (FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/).
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Words;
-
-/// The hash of a word so far.
-#[derive(Debug)]
-pub(super) struct WordHasher(u64);
-
-impl BuildHasher for Words {
-    type Hasher = WordHasher;
-
-    fn build_hasher(&self) -> WordHasher {
-        WordHasher(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for WordHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+/// Hashes words for tables that hold words of these lists and no others. Nobody can fill them with words that collide, so the
+/// quickest hash will do.
+pub(super) type Words = foldhash::fast::FixedState;
 
 /// The setting of SimpleTuner's that has this name.
 pub(super) fn setting(name: &str) -> Option<&'static str> {
