@@ -24,7 +24,7 @@ use options::{Command, Options};
 /// A submission makes some hundred small pieces of memory on one thread and frees them on others, which takes the system's
 /// own allocator a sixth of a server's time.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
