@@ -7,3 +7,7 @@ mod surroundings;
 pub use job::{spec, wide, workload};
 pub use keys::{keys, row};
 pub use surroundings::{Latencies, ports};
+
+/// The servers' own: what runs in a bench's process runs in a server's otherwise.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
