@@ -30,8 +30,11 @@ const RECORDS: usize = 250;
 /// Looks that are timed after new records have come: the first of those that take them in.
 const LOOKS: usize = 1_000;
 
-/// Placements in one look, as the leader asks for.
+/// Placements in one look, as the leader asks for,
 const PLACEMENTS: usize = 1_024;
+
+/// and in one command of them.
+const OF_A_COMMAND: usize = 256;
 
 /// Hosts carry one of so many labels, where jobs ask for one.
 const SITES: u64 = 1_000;
@@ -186,10 +189,9 @@ impl Cluster {
             .planner
             .plan(&self.state, &self.hours, self.now_ms, PLACEMENTS);
         let took = begun.elapsed();
-        let placements = plan.placements;
-        let jobs: Vec<JobId> = placements.iter().map(|placement| placement.job).collect();
-        let count = jobs.len();
-        if count > 0 {
+        for placements in plan.placements.chunks(OF_A_COMMAND) {
+            let placements = placements.to_vec();
+            let jobs: Vec<JobId> = placements.iter().map(|placement| placement.job).collect();
             let Reply::Placed { outcomes } = self.apply(Command::Place { placements }) else {
                 panic!("placements are answered");
             };
@@ -198,7 +200,7 @@ impl Cluster {
                     .push((job, outcome.expect("what is planned is placed")));
             }
         }
-        (took, count)
+        (took, plan.placements.len())
     }
 
     fn end(&mut self) {
