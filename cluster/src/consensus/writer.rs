@@ -135,12 +135,13 @@ impl<L: LogStore, R: Send + 'static> Writer<L, R> {
             match self.log.write(&merged.batch, merged.sync) {
                 Ok(()) => break,
                 Err(error) => {
+                    // Whoever sees what comes of it also sees why.
+                    self.shared.stalled(Some(stall(&error)));
                     if !stalled {
                         tracing::error!(%error, "the log cannot be written; nothing is acknowledged until it can");
                         let _ = self.shared.tell(Event::Stalled(true));
                     }
                     stalled = true;
-                    self.shared.stalled(Some(stall(&error)));
                 }
             }
             if !self.pause(pause) {

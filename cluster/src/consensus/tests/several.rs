@@ -133,7 +133,11 @@ fn a_leader_that_cannot_write_hands_leadership_over_and_follows_once_it_can() {
         assert!(taken || refused, "{outcome:?}");
         let new = three.leader(Some(old)).await;
         three.node(new).propose(Bytes::from("after")).await.unwrap();
-        assert!(matches!(three.node(old).state(), State::Stalled(_)));
+        // One that lost its leadership otherwise hears of its disk with the next entry.
+        until("the old leader's stall", || {
+            matches!(three.node(old).state(), State::Stalled(_))
+        })
+        .await;
         three.disks[&old].refuse(false);
         until("the old leader's recovery", || {
             three.node(old).state() == State::Running
