@@ -208,7 +208,9 @@ impl Proposed {
         let proposer = &*self.proposer;
         let answer = timeout(proposer.runtime.as_ref(), PROPOSE_TIMEOUT, self.waiting).await;
         let outcome = match answer {
-            None | Some(Err(_)) => Err(ProposeError::OutcomeUnknown),
+            // It never went: there is nothing to count.
+            Some(Err(_)) => return Err(ProposeError::OutcomeUnknown),
+            None => Err(ProposeError::OutcomeUnknown),
             Some(Ok(Err(refused))) => Err(refused.into()),
             Some(Ok(Ok(outcome))) => outcome.map_err(ProposeError::Rejected),
         };
