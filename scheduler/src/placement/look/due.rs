@@ -169,9 +169,7 @@ impl<'a> Look<'a> {
             }
         }
     }
-}
 
-impl<'a> Look<'a> {
     /// Keeps GPUs for a job that has been passed for long enough, of what it takes rather than wait; whether there were any.
     fn keeps(&mut self, walk: &Walk<'_>, entry: &Entry<'a>) -> bool {
         let Some(turn) = self.turn_of(entry, 0, &walk.outlook, walk.others) else {
