@@ -6,6 +6,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::cache::cache_manager::{CacheManagerConfig, FileMetadataCache};
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -25,7 +26,8 @@ use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as Parsed;
 use futures::StreamExt;
@@ -139,6 +141,7 @@ impl Session {
             let none = RecordBatch::new_empty(plain(&plan.schema()));
             return Ok(Answer::of(none));
         }
+        let plan = interruptible(plan).map_err(words::of)?;
         let mut stream = execute_stream(plan, self.context.task_ctx()).map_err(words::of)?;
         let schema = plain(&stream.schema());
         let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
@@ -174,6 +177,24 @@ impl Session {
             elapsed: std::time::Duration::ZERO,
         })
     }
+}
+
+/// The plan, made to pause now and then where rows are put together.
+///
+/// The engine lets go of its thread where it reads. A join makes rows from rows it has read already, billions of them
+/// from a few, and what asks it for them takes them all in one turn: nothing would be left that notices that the time
+/// is over.
+fn interruptible(
+    plan: Arc<dyn ExecutionPlan>,
+) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    let paused = plan.transform_up(|node| {
+        Ok(if node.children().len() > 1 {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
+        } else {
+            Transformed::no(node)
+        })
+    });
+    Ok(paused?.data)
 }
 
 /// What can make a plan of one table better. The engine's other rules are about joins, unions and queries within queries;
