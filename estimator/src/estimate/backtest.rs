@@ -118,14 +118,21 @@ pub fn backtest(
     format: Format,
     with_shipped: bool,
 ) -> Result<Report, Error> {
+    let named = |file: String| move |error| Error::Config(format!("the {file}: {error}"));
     let mut known = Vec::new();
-    for text in training {
-        known.extend(format.read(text)?.cases);
+    for (place, text) in training.iter().enumerate() {
+        let file = match training.len() {
+            1 => "file to learn from".to_owned(),
+            of => format!("file to learn from, number {} of {of}", place + 1),
+        };
+        known.extend(format.read(text).map_err(named(file))?.cases);
     }
     if with_shipped {
         known.extend(tables::shipped());
     }
-    let asked = format.read(test)?;
+    let asked = format
+        .read(test)
+        .map_err(named("file to estimate".into()))?;
     trial(&known, asked)
 }
 
@@ -184,13 +191,22 @@ impl Reading {
         let mut reader = csv::ReaderBuilder::new()
             .comment(Some(b'#'))
             .flexible(true)
+            .trim(csv::Trim::All)
             .from_reader(text.as_bytes());
-        for (place, line) in reader.deserialize::<L>().enumerate() {
-            let line =
-                line.map_err(|error| Error::Config(format!("line {}: {error}", place + 2)))?;
+        let failed = |error: csv::Error| Error::Config(format!("it cannot be read: {error}"));
+        let header = reader.headers().map_err(failed)?.clone();
+        check_header::<L>(&header)?;
+        for (place, record) in reader.records().enumerate() {
+            let record = record.map_err(failed)?;
             reading.rows += 1;
             let before = reading.cases.len();
-            if let Err(reason) = take(&line, &mut reading) {
+            let taken = if record.len() == header.len() {
+                let line = record.deserialize(Some(&header)).map_err(failed)?;
+                take(&line, &mut reading)
+            } else {
+                Err("another number of cells than the header")
+            };
+            if let Err(reason) = taken {
                 *reading.skipped.entry(reason.to_owned()).or_default() += 1;
             }
             for case in &mut reading.cases[before..] {
@@ -201,10 +217,37 @@ impl Reading {
     }
 }
 
+/// Says which column a header does not have; a line without any text has every column that the header has.
+fn check_header<L: serde::de::DeserializeOwned>(header: &csv::StringRecord) -> Result<(), Error> {
+    if header.is_empty() {
+        return Err(Error::Config("it is empty and has no header".into()));
+    }
+    let blank: csv::StringRecord = header.iter().map(|_| "").collect();
+    let Err(error) = blank.deserialize::<L>(Some(header)) else {
+        return Ok(());
+    };
+    let why = match error.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
+        _ => error.to_string(),
+    };
+    let Some(column) = why.strip_prefix("missing field ") else {
+        return Err(Error::Config(format!("its header cannot be used: {why}")));
+    };
+    Err(Error::Config(format!(
+        "it has no column {column}: a file of another format, or cells that are not separated by commas? \
+         docs/backtest.md lists the columns of each format"
+    )))
+}
+
 /// A positive number.
 fn positive(text: &str) -> Option<f64> {
     let number: f64 = text.trim().parse().ok()?;
     (number > 0.0 && number.is_finite()).then_some(number)
+}
+
+/// A measured time in milliseconds: a microsecond to eleven days. What is beyond is no time of a step or an image.
+fn time(text: &str) -> Option<f64> {
+    positive(text).filter(|ms| (1e-3..=1e9).contains(ms))
 }
 
 /// Names of groups.

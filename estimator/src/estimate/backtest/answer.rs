@@ -20,10 +20,10 @@ pub struct Answer {
     pub measured_ms: f64,
     /// What the answer rests on.
     pub basis: Basis,
-    /// The median of the nearest group that was measured; `None` where there is none.
-    pub group_median_ms: Option<f64>,
-    /// The rated time, by the middle ratio of measured to rated time.
-    pub flops_ratio_ms: f64,
+    /// p10, median and p90 of the nearest group that was measured; `None` where there is none.
+    pub group_ms: Option<[f64; 3]>,
+    /// The rated time, by p10, the middle and p90 of measured over rated times.
+    pub rated_ms: [f64; 3],
     /// Who measured it, or what else is left out together.
     pub(super) unit: String,
     /// The narrowest group that it belongs to.
@@ -51,11 +51,11 @@ pub(super) fn answers(model: &Model, known: &[Case], asked: &[Case]) -> Vec<Answ
         }
         ratios.push(case.ms / case.rated_ms);
     }
-    let medians: HashMap<&str, f64> = groups
+    let spreads: HashMap<&str, [f64; 3]> = groups
         .into_iter()
-        .filter_map(|(group, times)| Some((group, median(times)?)))
+        .filter_map(|(group, times)| Some((group, spread(times)?)))
         .collect();
-    let ratio = median(ratios).unwrap_or(1.0);
+    let ratios = spread(ratios).unwrap_or([1.0; 3]);
     let others = others(known);
     let each = asked.iter().map(|case| {
         let answer = model.predict(&case.point);
@@ -65,8 +65,8 @@ pub(super) fn answers(model: &Model, known: &[Case], asked: &[Case]) -> Vec<Answ
             ms: answer.ms,
             measured_ms: case.ms,
             basis: answer.novelty.basis(),
-            group_median_ms: wider.find_map(|group| medians.get(group.as_str()).copied()),
-            flops_ratio_ms: case.rated_ms * ratio,
+            group_ms: wider.find_map(|group| spreads.get(group.as_str()).copied()),
+            rated_ms: ratios.map(|ratio| case.rated_ms * ratio),
             unit: case.unit.clone(),
             group: case.narrowest().to_owned(),
             others: others.get(case.narrowest()).copied(),
@@ -88,6 +88,13 @@ fn others(known: &[Case]) -> HashMap<&str, Others> {
         Some((group, Others { count, speed }))
     });
     each.collect()
+}
+
+/// p10, the middle and p90.
+fn spread(mut values: Vec<f64>) -> Option<[f64; 3]> {
+    values.sort_by(f64::total_cmp);
+    let at = |share| quantile(&values, share);
+    Some([at(0.1)?, at(0.5)?, at(0.9)?])
 }
 
 /// The middle one, between the two middle ones of an even number.
@@ -119,7 +126,9 @@ pub(super) fn csv(answers: &[Answer]) -> Result<String, Error> {
     let number = |ms: f64| format!("{ms:.3}");
     for answer in answers {
         let [p10, p50, p90] = answer.ms.map(number);
-        let group_median = answer.group_median_ms.map_or_else(String::new, number);
+        let group_median = answer
+            .group_ms
+            .map_or_else(String::new, |[_, median, _]| number(median));
         let line = [
             answer.row.to_string(),
             p10,
@@ -128,7 +137,7 @@ pub(super) fn csv(answers: &[Answer]) -> Result<String, Error> {
             number(answer.measured_ms),
             answer.basis.text().to_owned(),
             group_median,
-            number(answer.flops_ratio_ms),
+            number(answer.rated_ms[1]),
         ];
         writer
             .write_record(line)

@@ -25,7 +25,7 @@ struct Line {
 
 pub(super) fn read(text: &str) -> Result<Reading, Error> {
     Reading::of(text, |line: &Line, reading| {
-        let ms = super::positive(&line.p50_step_ms).ok_or("no step time")?;
+        let ms = super::time(&line.p50_step_ms).ok_or("no step time")?;
         if !line.duplicate_of.is_empty() {
             return Err("a duplicate");
         }

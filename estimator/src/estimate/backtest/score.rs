@@ -24,9 +24,9 @@ pub struct Score {
 /// Simpler ways to the same answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Baselines {
-    /// The median of the nearest group that was measured.
+    /// The median of the nearest group that was measured, between the group's own p10 and p90.
     pub group_median: Score,
-    /// The middle of measured over rated time, times the rated time.
+    /// The middle of measured over rated time, times the rated time, between p10 and p90 of the same.
     pub flops_ratio: Score,
 }
 
@@ -90,13 +90,13 @@ impl Baselines {
     pub(super) fn of(answers: &[Answer]) -> Self {
         let by_group = answers
             .iter()
-            .filter_map(|answer| Some((answer.group_median_ms?, answer.measured_ms)));
+            .filter_map(|answer| Some((answer.group_ms?, answer.measured_ms)));
         let by_rating = answers
             .iter()
-            .map(|answer| (answer.flops_ratio_ms, answer.measured_ms));
+            .map(|answer| (answer.rated_ms, answer.measured_ms));
         Self {
-            group_median: Score::of_middles(&by_group.collect::<Vec<_>>()),
-            flops_ratio: Score::of_middles(&by_rating.collect::<Vec<_>>()),
+            group_median: Score::of(&by_group.collect::<Vec<_>>()),
+            flops_ratio: Score::of(&by_rating.collect::<Vec<_>>()),
         }
     }
 }

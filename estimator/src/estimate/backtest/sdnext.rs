@@ -51,7 +51,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         if line.gpu.is_empty() {
             return Err("no hardware");
         }
-        let ms = super::positive(&line.ms_per_image_20steps).ok_or("no time")?;
+        let ms = super::time(&line.ms_per_image_20steps).ok_or("no time")?;
         let batch = super::positive(&line.batch).ok_or("no batch")?;
         let device = format!("{} {}GB {}", line.gpu, line.vram_gb, line.backend);
         let torch: Vec<&str> = line.torch.split(['.', '+']).take(2).collect();

@@ -37,7 +37,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         if line.status != "ok" {
             return Err("not measured");
         }
-        let ms = super::positive(&line.step_ms).ok_or("no step time")?;
+        let ms = super::time(&line.step_ms).ok_or("no step time")?;
         if !matches!(line.quality.as_str(), "A" | "B") {
             return Err("quality below B");
         }

@@ -30,7 +30,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         if line.status != "ok" {
             return Err("not measured");
         }
-        let ms = super::positive(&line.ms_per_image).ok_or("no time")?;
+        let ms = super::time(&line.ms_per_image).ok_or("no time")?;
         let steps = super::positive(&line.steps).ok_or("no number of steps")?;
         let number = |text: &str, otherwise: f64| super::positive(text).unwrap_or(otherwise);
         let batch = number(&line.batch, 1.0);

@@ -93,14 +93,100 @@ fn the_score_of_known_answers() {
 
 #[test]
 fn a_file_of_another_format_is_named() {
-    let error = backtest(&[], &steps(), Format::Mlperf, true).expect_err("another header");
+    for (format, missing) in [
+        (Format::Mlperf, "`org`"),
+        (Format::Sweeps, "`megapixels`"),
+        (Format::Sdnext, "`timestamp`"),
+    ] {
+        let header = steps().replace("megapixels", "size");
+        let error = backtest(&[], &header, format, true).expect_err("another header");
+        let error = error.to_string();
+        assert!(
+            error.contains(&format!("the file to estimate: it has no column {missing}")),
+            "{error}"
+        );
+    }
+    let error = backtest(
+        &[steps(), steps().replace(',', ";")],
+        &steps(),
+        Format::StepTimes,
+        true,
+    );
+    let error = error.expect_err("not separated by commas").to_string();
     assert!(
-        error.to_string().contains("benchmark") || error.to_string().contains("org"),
+        error.contains("the file to learn from, number 2 of 2: it has no column `model`"),
         "{error}"
     );
+    let empty = backtest(&[steps()], "", Format::StepTimes, true).expect_err("no header");
+    assert!(empty.to_string().contains("it is empty"), "{empty}");
     let nothing =
         backtest(&[], &steps(), Format::StepTimes, false).expect_err("nothing to learn from");
     assert!(nothing.to_string().contains("nothing to learn from"));
+}
+
+#[test]
+fn one_broken_line_is_counted_and_the_others_are_estimated() {
+    let right = step("flux.a", "H100 80GB", 2, "1800", "ok", "A");
+    let odd = [
+        "x,flux.a,lora,H100 80GB\n".to_owned(),
+        format!("{},more\n", right.trim_end()),
+        step("flux.a", "H100 80GB", 2, "1e300", "ok", "A"),
+        step("flux.a", "H100 80GB", 2, "1e-300", "ok", "A"),
+        right.replace(',', " , "),
+        "\"never closed,flux.a\n".to_owned(),
+    ];
+    let test = format!("\u{feff}{STEP_TIMES}{right}\n{}", odd.concat()).replace('\n', "\r\n");
+    let report = backtest(&[steps()], &test, Format::StepTimes, false).expect("report");
+    assert_eq!((report.rows, report.used), (7, 2));
+    let skipped: Vec<(&str, usize)> = report
+        .skipped
+        .iter()
+        .map(|(why, n)| (why.as_str(), *n))
+        .collect();
+    assert_eq!(
+        skipped,
+        [
+            ("another number of cells than the header", 3),
+            ("no step time", 2)
+        ]
+    );
+    // A time that cannot be one is not learnt from either.
+    let spoilt = backtest(&[steps() + &odd.concat()], &test, Format::StepTimes, false);
+    assert_eq!(spoilt.expect("report").trained, 33);
+}
+
+#[test]
+fn every_figure_that_is_promised_is_a_number() {
+    let report = backtest(&[steps()], &steps(), Format::StepTimes, false).expect("report");
+    let json = serde_json::to_value(&report).expect("JSON");
+    let fields = [
+        "median_ape",
+        "p75_ape",
+        "p90_ape",
+        "inside_p10_p90",
+        "below_p90",
+        "pinball",
+    ];
+    let baselines = &json["baselines"];
+    for score in [&json, &baselines["group_median"], &baselines["flops_ratio"]] {
+        for field in fields {
+            assert!(score[field].is_f64(), "{field} in {score}");
+        }
+    }
+    for field in ["rows", "used"] {
+        assert_eq!(json[field], 32, "{field}");
+    }
+    assert!(json["skipped"].is_object() && json["by_basis"].is_object());
+    // Each configuration was measured once, so that its group is one number, and that is the truth.
+    let group = &baselines["group_median"];
+    assert_eq!(
+        (&group["median_ape"], &group["inside_p10_p90"]),
+        (&0.0.into(), &1.0.into())
+    );
+    // Nothing to judge is no figure, and no invalid JSON.
+    let nothing = backtest(&[steps()], STEP_TIMES, Format::StepTimes, false).expect("report");
+    let json = serde_json::to_value(&nothing).expect("JSON");
+    assert!(json["median_ape"].is_null() && json["baselines"]["flops_ratio"]["pinball"].is_null());
 }
 
 #[test]
