@@ -9,6 +9,7 @@ mod answer;
 mod catalog;
 mod functions;
 mod guard;
+mod histogram;
 #[cfg(test)]
 mod page;
 mod reads;

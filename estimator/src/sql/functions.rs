@@ -8,6 +8,8 @@ use std::sync::{Arc, LazyLock};
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 
+use super::histogram;
+
 /// Functions of one row.
 const SCALAR: [&str; 41] = [
     "abs",
@@ -93,6 +95,7 @@ pub(super) fn aggregate() -> &'static [Arc<AggregateUDF>] {
         let all = SessionStateDefaults::default_aggregate_functions();
         all.into_iter()
             .filter(|function| AGGREGATE.contains(&function.name()))
+            .chain(histogram::functions())
             .collect()
     });
     &ALLOWED

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::functions;
 use super::{
     ANSWER_BYTES_MAX, AT_ONCE, MEMORY_MAX, ROWS_MAX, STATEMENT_BYTES_MAX, TIME_MAX, tables,
 };
@@ -16,10 +17,22 @@ statement at a time, read only. The dialect is DataFusion's, close to PostgreSQL
 `validation_prompts`.
 
 There is nobody in these tables: no user, organisation, job or time. A row is one contribution to one key. Rows whose
-hardware is `replay` were played from recordings and say nothing of real hardware.
+hardware is `replayx1` or the like were played from recordings and say nothing of real hardware.
 
 This page is written by a test: `UPDATE=1 cargo test -p stepcast-estimator sql::page`.
 ";
+
+/// Each function that reads rows as a histogram, as it is called, and what it answers.
+const HISTOGRAMS: [(&str, &str); 2] = [
+    (
+        "histogram_quantile(avg_step_ms, steps_observed, 0.9)",
+        "the time that this share of all steps does not exceed",
+    ),
+    (
+        "histogram_share(avg_step_ms, steps_observed, 5000)",
+        "the share of all steps that took no longer than so many milliseconds",
+    ),
+];
 
 /// How other programs ask.
 const OTHERS: &str = "
@@ -61,6 +74,7 @@ fn page() -> String {
             "\n## {name}\n\n{description}\n\n| column | type | what it holds |\n|---|---|---|\n{columns}"
         );
     }
+    page += &callable();
     page += OTHERS;
     let _ = write!(
         page,
@@ -74,6 +88,37 @@ fn page() -> String {
         MEMORY_MAX >> 20,
     );
     page
+}
+
+/// What may be called.
+fn callable() -> String {
+    let calls = HISTOGRAMS.map(|(call, answer)| format!("| `{call}` | {answer} |\n"));
+    let list = |names: Vec<&str>| {
+        let mut names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        names.sort();
+        names.join(", ")
+    };
+    let scalar = list(functions::scalar().iter().map(|f| f.name()).collect());
+    let aggregate = functions::aggregate().iter().map(|f| f.name());
+    let aggregate = list(
+        aggregate
+            .filter(|name| !name.starts_with("histogram_"))
+            .collect(),
+    );
+    let window = list(functions::window().iter().map(|f| f.name()).collect());
+    format!(
+        "\n## Functions\n\n\
+         The rows of a group are a histogram: so many steps took so long, in three significant digits. It is put together \
+         and read by\n\n| function | what it answers |\n|---|---|\n{}\n\
+         and the same with `avg_prompt_ms` and `prompts_observed`. Both are exact, and keep each different time once, \
+         so that they read any number of rows; `median` and `percentile_cont` keep every row of a group, and weigh \
+         each run the same. The last argument is a number and no column.\n\n\
+         Besides there are, as [DataFusion](https://datafusion.apache.org/user-guide/sql/) has them,\n\n\
+         - of one row: {scalar};\n- of many rows: {aggregate};\n- over windows: {window}.\n\n\
+         Whatever else DataFusion knows is left out: it makes much from little, or reads something other than the \
+         tables.\n",
+        calls.concat()
+    )
 }
 
 #[test]
