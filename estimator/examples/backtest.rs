@@ -1,11 +1,11 @@
 //! How wrong are estimates? One file, a part of it left out in turn:
-//! `cargo run --release -p stepcast-estimator --example backtest -- FORMAT FILE [FOLDS | FROM TO ANCHORS]`. The
-//! command `stepcast backtest` does the same with files of one's own.
+//! `cargo run --release -p stepcast-estimator --example backtest -- FORMAT FILE [FOLDS | FROM TO ANCHORS | own
+//! SHOWN]`. The command `stepcast backtest` does the same with files of one's own.
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
 
 use std::error::Error;
 
-use stepcast_estimator::estimate::backtest::{Format, Report, folds, other_hardware};
+use stepcast_estimator::estimate::backtest::{Format, Report, folds, other_hardware, own_hosts};
 
 /// Draws of anchors.
 const DRAWS: std::ops::Range<u64> = 0..10;
@@ -36,6 +36,15 @@ fn main() -> Result<(), Box<dyn Error>> {
                 mean(|report| report.score.below_p90),
             );
         }
+        [own, shown] if own == "own" => {
+            let told = ["nothing", "as somebody's", "as one's own"];
+            for seed in 0..3 {
+                let reports = own_hosts(&text, format, 5, shown.parse()?, seed)?;
+                for (told, report) in told.iter().zip(&reports) {
+                    println!("{told}: {}", line(report));
+                }
+            }
+        }
         [] => println!(
             "{}",
             serde_json::to_string_pretty(&folds(&text, format, 5, 0)?)?
@@ -45,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{}", line(&folds(&text, format, number.parse()?, seed)?));
             }
         }
-        _ => return Err("give a number of folds, or two hardwares and a number of recipes".into()),
+        _ => return Err("give a number of folds, two hardwares and a number of recipes, or own and a number of rows".into()),
     }
     Ok(())
 }

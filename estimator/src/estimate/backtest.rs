@@ -24,7 +24,7 @@ pub use answer::Answer;
 use case::Case;
 pub use once::Once;
 pub use score::{Baselines, Score};
-pub use splits::{folds, other_hardware};
+pub use splits::{folds, other_hardware, own_hosts};
 
 /// How a file is written, that is which header it has; `docs/backtest.md` lists the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,11 +137,15 @@ pub fn backtest(
 }
 
 fn trial(known: &[Case], asked: Reading) -> Result<Report, Error> {
-    let observations = case::observations(known);
-    let model = Model::learn(&observations)
-        .ok_or_else(|| Error::Config("there is nothing to learn from".into()))?;
+    let model = learnt(known)?;
     let answers = answer::answers(&model, known, &asked.cases);
     Ok(Report::of(answers, asked.rows, asked.skipped, known.len()))
+}
+
+fn learnt(known: &[Case]) -> Result<Model, Error> {
+    let observations = case::observations(known);
+    Model::learn(&observations)
+        .ok_or_else(|| Error::Config("there is nothing to learn from".into()))
 }
 
 impl Report {

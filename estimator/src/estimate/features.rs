@@ -18,19 +18,21 @@ pub(super) struct About {
     tflop: f64,
 }
 
-/// The point of a key, and what the ratings say of it in milliseconds.
+/// The point of a key on somebody else's host, and what the ratings say of it in milliseconds.
 pub(super) fn of_key(key: &Key) -> (Point, f64) {
     let hardware = key.hardware();
     let about = match key {
         Key::Training(key) => About::of_step(&key.shape()),
         Key::Validation(key) => About::of_image(&key.shape()),
     };
-    (about.on(hardware), about.board(hardware).compute_ms)
+    let board = board(about.tflop, hardware, false);
+    (about.subject.on(&board), board.compute_ms)
 }
 
-/// The point of a training step.
-pub(crate) fn of_step(shape: &TrainingShape, hardware: Hardware) -> Point {
-    About::of_step(shape).on(hardware)
+/// The point of a training step, on a host of one's own or of somebody else.
+pub(crate) fn of_step(shape: &TrainingShape, hardware: Hardware, own: bool) -> Point {
+    let about = About::of_step(shape);
+    about.subject.on(&board(about.tflop, hardware, own))
 }
 
 impl About {
@@ -113,29 +115,26 @@ impl About {
         }
     }
 
-    /// Its point on a hardware.
-    pub(super) fn on(&self, hardware: Hardware) -> Point {
-        self.subject.on(&self.board(hardware))
-    }
-
     /// What a model thinks of it on any hardware.
     pub(super) fn begin(&self, model: &Model) -> Sums {
         model.begin(&self.subject)
     }
 
-    /// What a model thinks of it on one.
+    /// What a model thinks of it on one, with a host of one's own.
     pub(super) fn predict(&self, model: &Model, begun: Sums, hardware: Hardware) -> Predicted {
-        model.predict_on(&self.subject, begun, &self.board(hardware))
+        let board = board(self.tflop, hardware, true);
+        model.predict_on(&self.subject, begun, &board)
     }
+}
 
-    fn board(&self, hardware: Hardware) -> Board<'static> {
-        let rated = hardware.gpu.rated();
-        Board {
-            gpu: hardware.gpu.slug(),
-            gpus: f64::from(hardware.count),
-            rated,
-            compute_ms: physics::compute_ms(self.tflop, rated),
-        }
+fn board(tflop: f64, hardware: Hardware, own: bool) -> Board<'static> {
+    let rated = hardware.gpu.rated();
+    Board {
+        gpu: hardware.gpu.slug(),
+        gpus: f64::from(hardware.count),
+        rated,
+        compute_ms: physics::compute_ms(tflop, rated),
+        own,
     }
 }
 

@@ -1,11 +1,12 @@
-//! What the model has learnt from: the published figures, and the cells of the records.
+//! What the model has learnt from: the published figures, which are of other people's hosts, and the cells of the
+//! records, which are of one's own.
 
 use std::sync::LazyLock;
 
 use stepcast_records::{Cell, Hardware, Key, Recipe, Row, TrainingShape};
 
 use super::features;
-use super::model::{Model, Observation};
+use super::model::{Model, Observation, Point};
 use super::published;
 use crate::index::{Index, Shelf};
 
@@ -28,7 +29,11 @@ pub(super) fn shipped() -> Option<&'static Model> {
 /// The model of the published figures and the records.
 pub(crate) fn of(records: &Index) -> Option<Model> {
     let mut observations = figures();
-    observations.extend(cells(records));
+    let mut cells = cells(records);
+    for cell in &mut cells {
+        cell.belief = shipped().map_or(1.0, |model| model.belief(cell));
+    }
+    observations.extend(cells);
     Model::learn(&observations)
 }
 
@@ -43,9 +48,10 @@ pub(crate) fn observe(model: &mut Model, records: &Index, rows: &[Row]) {
         if is_news && key.hardware.gpu.is_gpu() {
             let steps = f64::from(row.count);
             model.observe(&Observation {
-                point: features::of_step(&key.shape(), key.hardware),
+                point: point(&key.shape(), key.hardware, f64::from(row.avg_ms)),
                 ln_ms: f64::from(row.avg_ms.max(1)).ln(),
                 weight: steps / (steps + STEPS_GOOD),
+                belief: 1.0,
             });
         }
     }
@@ -55,9 +61,10 @@ fn figures() -> Vec<Observation> {
     let rows = published::shipped_rows();
     let each = rows.iter().filter_map(|row| match row.key {
         Key::Training(key) => Some(Observation {
-            point: features::of_step(&key.shape(), key.hardware),
+            point: features::of_step(&key.shape(), key.hardware, false),
             ln_ms: f64::from(row.avg_ms.max(1)).ln(),
             weight: PUBLISHED_WEIGHT,
+            belief: 1.0,
         }),
         Key::Validation(_) => None,
     });
@@ -87,13 +94,22 @@ fn cells(records: &Index) -> Vec<Observation> {
     observations
 }
 
+/// The point of a record: on a host of one's own, unless it says what a published figure of exactly its key says, since
+/// then somebody imported it.
+fn point(shape: &TrainingShape, hardware: Hardware, mean_ms: f64) -> Point {
+    let figure = published::shipped().training(shape, hardware);
+    let own = figure.and_then(Cell::mean_ms) != Some(mean_ms);
+    features::of_step(shape, hardware, own)
+}
+
 fn observation(shape: &TrainingShape, hardware: Hardware, cell: &Cell) -> Option<Observation> {
     // The middle run rather than the mean of all: one that spilled out of memory is many times slower.
     let ms = cell.quantile(0.5)?.max(1.0);
     let steps = cell.count() as f64 / f64::from(cell.rows().max(1));
     Some(Observation {
-        point: features::of_step(shape, hardware),
+        point: point(shape, hardware, cell.mean_ms()?),
         ln_ms: ms.ln(),
         weight: f64::from(cell.rows().min(ROWS_MAX)) * steps / (steps + STEPS_GOOD),
+        belief: 1.0,
     })
 }

@@ -11,6 +11,11 @@
 //! known: that is too small, by a factor that [`calibration`] sees, and takes a thousandth of the room and time of all
 //! covariances.
 //!
+//! Published figures are of other people's hosts; records and questions are of one's own. These have one effect more for
+//! each GPU, on host and arithmetic ([`Board::own`]): what is measured of a slow host thus says how much longer other
+//! recipes, batches and resolutions wait for it, and nothing of what is said of others. Until there are records its
+//! prior is as wide as hosts are known to differ by.
+//!
 //! Quantiles are those of the predictive distribution, corrected by how far left-out measurements fell from it: see
 //! [`calibration`].
 
@@ -60,21 +65,34 @@ type Places = HashMap<u64, u32, BuildHasherDefault<AsIs>>;
 pub(crate) struct Predicted {
     /// p10, p50 and p90 in milliseconds, calibrated.
     pub(crate) ms: [f64; 3],
-    /// Variance of the logarithm, so that p10 and p90 are as far away as the calibrated ones on average.
+    /// Variance of the logarithm, so that p10 and p90 are as far away as the calibrated ones on average; without that
+    /// of this installation's own hosts.
     pub(crate) variance: f64,
-    /// How much of the time grows with the GPU's arithmetic; the rest waits for the host.
-    pub(crate) share: f64,
+    /// What this installation's own hosts make of it.
+    pub(crate) own: Own,
     /// What of the question was measured before.
     pub(crate) novelty: Novelty,
+}
+
+/// What this installation's own hosts make of a time, beside those of whom figures are published.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Own {
+    /// The logarithm of how many times as long it takes on them.
+    pub(crate) ln: f64,
+    /// How that grows with the effect on the host's part and with that on the GPU's.
+    slopes: [f64; 2],
+    /// How uncertain each effect is.
+    variances: [f64; 2],
 }
 
 /// What a model thinks of a point.
 struct Thought {
     ln_ms: f64,
-    /// Of the expectation, without the noise.
+    /// Of the expectation, without the noise and without what is not known of own hosts.
     variance: f64,
     /// How much of the time grows with arithmetic.
     share: f64,
+    own: Own,
 }
 
 /// Effects added up, with how uncertain the sums are.
@@ -85,6 +103,9 @@ pub(crate) struct Sums {
     whole: f64,
     /// Variances of the three.
     variances: [f64; 3],
+    /// What own hosts add to the first two, and the variances of that.
+    own: [f64; 2],
+    own_variances: [f64; 2],
 }
 
 impl Model {
@@ -124,12 +145,19 @@ impl Model {
     fn answer(&self, thought: &Thought, novelty: Novelty, gpu: u64) -> Predicted {
         let deviation = (thought.variance + self.noise).sqrt();
         let reach = self.calibration.reach(novelty, gpu);
-        let at = |reach: f64| (thought.ln_ms + reach * deviation).clamp(-20.0, 40.0).exp();
+        let middle = thought.ln_ms + reach.middle * deviation;
+        let own = calibration::NORMAL_P90 * thought.own.variance().sqrt();
+        let away = |reach_to: f64| ((reach_to - reach.middle) * deviation).hypot(own);
+        let at = |ln_ms: f64| ln_ms.clamp(-20.0, 40.0).exp();
         let wide = (reach.high - reach.low) / (2.0 * calibration::NORMAL_P90) * deviation;
         Predicted {
-            ms: [at(reach.low), at(reach.middle), at(reach.high)],
+            ms: [
+                at(middle - away(reach.low)),
+                at(middle),
+                at(middle + away(reach.high)),
+            ],
             variance: wide * wide,
-            share: thought.share,
+            own: thought.own,
             novelty,
         }
     }
@@ -143,9 +171,11 @@ impl Model {
         let error = seen.ln_ms - thought.ln_ms;
         let noise = self.noise / seen.weight.max(1e-3);
         // An outlier weighs less, as it does where everything is learnt.
-        let off = error * error / (thought.variance + noise);
-        let noise = noise * (fit::FREEDOM + off) / (fit::FREEDOM + 1.0);
-        let moved = error / (thought.variance + noise);
+        let variance = thought.variance + thought.own.variance();
+        let off = error * error / (variance + noise);
+        let belief = thought.belief(error, noise);
+        let noise = noise / belief * (fit::FREEDOM + off * belief) / (fit::FREEDOM + 1.0);
+        let moved = error / (variance + noise);
         for feature in &point.features {
             self.place(*feature);
         }
@@ -157,6 +187,14 @@ impl Model {
         self.recipes.insert(point.recipe);
         self.gpus.insert(point.gpu);
         self.pairs.insert((point.recipe, point.gpu));
+    }
+
+    /// How much of its weight a measurement gets that nobody else has confirmed: all where what is not known explains it
+    /// better than that it is an outlier, and what an outlier weighs otherwise.
+    pub(crate) fn belief(&self, seen: &Observation) -> f64 {
+        let thought = self.thought(&seen.point);
+        let noise = self.noise / seen.weight.max(1e-3);
+        thought.belief(seen.ln_ms - thought.ln_ms, noise)
     }
 
     /// Sees to it that a feature has its effects.
@@ -202,6 +240,8 @@ impl Sums {
             compute: 0.0,
             whole: 0.0,
             variances: [0.0; 3],
+            own: [0.0; 2],
+            own_variances: [0.0; 2],
         }
     }
 
@@ -221,6 +261,11 @@ impl Sums {
         let first = told(0, feature.group);
         if let Some(group) = feature.group.compute() {
             let second = told(1, group);
+            if feature.group.is_own() {
+                self.own = [first.0, second.0];
+                self.own_variances = [first.1, second.1];
+                return;
+            }
             self.host += first.0;
             self.compute += second.0;
             self.variances[0] += first.1;
@@ -232,13 +277,56 @@ impl Sums {
     }
 
     fn thought(&self) -> Thought {
-        let (ln_ms, share) = joined(self.host, self.compute);
+        let [host, compute] = self.own;
+        let (ln_ms, share) = joined(self.host + host, self.compute + compute);
         let weights = [1.0 - share, share, 1.0];
         let each = self.variances.iter().zip(weights);
         Thought {
             ln_ms: ln_ms + self.whole,
             variance: each.map(|(v, weight)| v * weight * weight).sum(),
             share,
+            own: Own {
+                ln: ln_ms - joined(self.host, self.compute).0,
+                slopes: [1.0 - share, share],
+                variances: self.own_variances,
+            },
+        }
+    }
+}
+
+impl Thought {
+    /// [`Model::belief`] of what is so far off, with such a noise: the likelihoods of a normal distribution that is as
+    /// wide as what is not known, and of a Student-t one of the noise alone, beside each other.
+    fn belief(&self, error: f64, noise: f64) -> f64 {
+        let square = error * error;
+        let unknown = square / (self.variance + self.own.variance() + noise);
+        let outlier = (fit::FREEDOM + 1.0) * (square / (fit::FREEDOM * noise)).ln_1p();
+        if unknown <= outlier {
+            1.0
+        } else {
+            (fit::FREEDOM + 1.0) / (fit::FREEDOM + square / noise)
+        }
+    }
+}
+
+impl Own {
+    /// How uncertain it is, as a variance of the logarithm.
+    pub(crate) fn variance(&self) -> f64 {
+        self.beside(&Self::default(), true)
+    }
+
+    /// How uncertain it is beside another one: on the same GPU the same effects act on both.
+    pub(crate) fn beside(&self, other: &Self, same_gpu: bool) -> f64 {
+        let of = |slopes: [f64; 2], variances: [f64; 2]| -> f64 {
+            let each = slopes.iter().zip(variances);
+            each.map(|(slope, variance)| slope * slope * variance).sum()
+        };
+        if same_gpu {
+            let [host, compute] = self.slopes;
+            let slopes = [host - other.slopes[0], compute - other.slopes[1]];
+            of(slopes, self.variances)
+        } else {
+            of(self.slopes, self.variances) + of(other.slopes, other.variances)
         }
     }
 }

@@ -12,6 +12,7 @@ use stepcast_records::{
 use super::around;
 use super::ladder::{self, Found, Ladder, Rungs};
 use super::memory::Needs;
+use super::model::Own;
 use super::shape::Shape;
 use super::width;
 use super::work::Split;
@@ -222,8 +223,10 @@ impl<'a> Run<'a> {
         let step = plan.training.first()?.0;
         let found = self.steps.find(step, hardware)?;
         let (from, to) = (ladder::cost(&step, hardware), ladder::cost(image, hardware));
+        // What own hosts make of a step they are taken to make of an image.
+        let own = self.steps.own(step, hardware).ln.exp();
         Some(Found {
-            ms: from.carry(found.ms, &to, SPLIT_DERIVED),
+            ms: from.carry(found.ms / own, &to, SPLIT_DERIVED) * own,
             variance: found.variance + width::DERIVED * width::DERIVED,
             basis: Basis::Rough,
             notes: vec![Note::ValidationDerived],
@@ -285,6 +288,10 @@ impl<'a, S: Shape> Ways<'a, S> {
                 found
             }
         })
+    }
+
+    fn own(&self, shape: S, hardware: Hardware) -> Own {
+        self.with(shape, |way| way.rungs.own(hardware))
     }
 
     fn find_measured(&self, shape: S, hardware: Hardware) -> Option<Found> {

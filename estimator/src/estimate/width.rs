@@ -58,12 +58,6 @@ const GPU: f64 = 0.30;
 const GPU_COUNT: f64 = 0.10;
 /// A published figure instead of a record: other machines, other settings.
 const PUBLISHED: f64 = 0.15;
-/// Another host, in the time that a step waits for it. In a public collection of people's own times of an image (SD 1.5,
-/// fp16, 2023; groups of 15 people or more with the same GPU, memory, attention and batch) they deviate by 0.27 to 0.37
-/// where a fast GPU waits for the host (RTX 4080 and 4090, batch 1), and by 0.05 to 0.13 where it does not (RTX 3060 to
-/// 3080, or batch 16): what remains of 0.34 when 0.12 is taken away. Nearly all figures of training are of two machines,
-/// so that leaving one of them out cannot show it.
-const HOST: f64 = 0.32;
 /// The ratings alone.
 pub(super) const RATED: f64 = 0.70;
 /// An image whose time follows from that of a step.
@@ -182,12 +176,6 @@ pub(super) fn of_hardware(from: Hardware, to: Hardware) -> f64 {
 /// The variance that a published figure has over a record.
 pub(super) fn of_published() -> f64 {
     squared(PUBLISHED, 1.0)
-}
-
-/// The variance that another host than the measured one adds, to a time of which `share` grows with the GPU's
-/// arithmetic and the rest with what the host does.
-pub(super) fn of_host(share: f64) -> f64 {
-    squared(HOST, 1.0 - share)
 }
 
 /// p10, p50 and p90 as factors of the middle.

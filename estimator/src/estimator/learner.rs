@@ -110,7 +110,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&before, &after), "the row was taken in");
         assert_eq!(after.rows, 1, "and everything is still to be learnt anew");
         let asked = training_key(RECIPE, "l40s");
-        let point = estimate::point_of(&asked.shape(), asked.hardware);
+        let point = estimate::point_of(&asked.shape(), asked.hardware, true);
         let (was, is) = (
             thought.predict(&point).ms[1],
             after.model.predict(&point).ms[1],

@@ -76,6 +76,7 @@ impl Said<'_> {
             gpus: self.gpus,
             rated,
             compute_ms,
+            own: false,
         });
         Case {
             point,
@@ -145,6 +146,7 @@ pub(super) fn observations(cases: &[Case]) -> Vec<Observation> {
             point: case.point.clone(),
             ln_ms: median,
             weight: weight.min(CELL_WEIGHT_MAX),
+            belief: 1.0,
         }
     });
     cells.collect()

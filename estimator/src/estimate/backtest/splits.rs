@@ -1,8 +1,10 @@
 //! Ways to hold a part of one file back, so that one file is enough for a backtest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Format, Reading, Report, trial};
+use super::answer::{self, Answer};
+use super::case::{self, Case};
+use super::{Format, Reading, Report, learnt, trial};
 use crate::error::Error;
 
 /// Leaves out one part of the file after the other, each time learning from the rest; what belongs to one key,
@@ -85,8 +87,66 @@ pub fn other_hardware(
     each.collect()
 }
 
+/// What an installation gains from its own few records: the file's folds as in [`folds`], and of each unit left out (a
+/// person, say) so many measurements of its own, drawn by the seed, are taken in one by one; the rest of the unit is
+/// estimated. The reports are those without the unit's own measurements, with them as if they were somebody else's, and
+/// with them as those of one's own hosts, all of the same rows.
+///
+/// # Errors
+/// As [`backtest`](super::backtest).
+pub fn own_hosts(
+    text: &str,
+    format: Format,
+    folds: usize,
+    shown: usize,
+    seed: u64,
+) -> Result<[Report; 3], Error> {
+    let whole = format.read(text)?;
+    let mut by_unit: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
+    for case in &whole.cases {
+        by_unit.entry(&case.unit).or_default().push(case);
+    }
+    let mut units: Vec<&str> = by_unit.keys().copied().collect();
+    shuffle(&mut units, seed);
+    let mut answers: [Vec<Answer>; 3] = Default::default();
+    for fold in 0..folds.clamp(2, units.len().max(2)) {
+        let out: BTreeSet<&str> = units.iter().copied().skip(fold).step_by(folds).collect();
+        let known = whole.cases.iter();
+        let known: Vec<Case> = known
+            .filter(|case| !out.contains(case.unit.as_str()))
+            .cloned()
+            .collect();
+        let model = learnt(&known)?;
+        for unit in out {
+            let mut places: Vec<usize> = (0..by_unit[unit].len()).collect();
+            shuffle(&mut places, seed);
+            let cases = places.iter().map(|&place| by_unit[unit][place].clone());
+            let mut cases: Vec<Case> = cases.collect();
+            let rest = cases.split_off(shown.min(cases.len()));
+            let on_own = |cases: &[Case]| -> Vec<Case> {
+                let each = cases.iter().cloned().map(|case| Case {
+                    point: case.point.on_own_host(),
+                    ..case
+                });
+                each.collect()
+            };
+            let told = [(Vec::new(), rest.clone()), (cases.clone(), rest.clone())];
+            let told = told.into_iter().chain([(on_own(&cases), on_own(&rest))]);
+            for ((cases, rest), answers) in told.zip(&mut answers) {
+                let mut model = model.clone();
+                for seen in case::observations(&cases) {
+                    model.observe(&seen);
+                }
+                answers.extend(answer::answers(&model, &known, &rest));
+            }
+        }
+    }
+    let skipped = &whole.skipped;
+    Ok(answers.map(|answers| Report::of(answers, whole.rows, skipped.clone(), shown)))
+}
+
 /// Fisher and Yates, with the numbers of splitmix64 (Steele, Lea and Flood 2014).
-fn shuffle(items: &mut [&str], seed: u64) {
+fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

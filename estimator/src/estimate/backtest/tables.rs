@@ -8,7 +8,7 @@ use super::case::Case;
 use crate::error::Error;
 use crate::import;
 
-/// Reads the plain form that `stepcast records import` takes.
+/// Reads the plain form that `stepcast records import` takes: rows of one's own hosts.
 pub(super) fn read(text: &str) -> Result<Reading, Error> {
     let (rows, lines, refused) = import::rows(text.as_bytes())?;
     let refused = refused.into_iter();
@@ -16,9 +16,13 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         rows: lines,
         cases: rows
             .iter()
-            .map(|(row, place)| Case {
-                row: *place,
-                ..case(row)
+            .map(|(row, place)| {
+                let case = case(row);
+                Case {
+                    point: case.point.on_own_host(),
+                    row: *place,
+                    ..case
+                }
             })
             .collect(),
         skipped: refused
@@ -27,7 +31,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
     })
 }
 
-/// The figures that come with this version.
+/// The figures that come with this version, of other people's hosts.
 pub(super) fn shipped() -> Vec<Case> {
     published::shipped_rows().iter().map(case).collect()
 }

@@ -36,6 +36,8 @@ pub(crate) struct Observation {
     pub(crate) ln_ms: f64,
     /// How much it counts beside others; 1 is usual.
     pub(crate) weight: f64,
+    /// The share of that with which it begins, before it is seen whether others agree: [`Model::belief`].
+    pub(crate) belief: f64,
 }
 
 /// Observations as sparse rows: which effects they have, and how a small change of each changes the logarithm.
@@ -98,7 +100,10 @@ impl<'a> Fit<'a> {
             members,
             variances: DEVIATIONS.map(|deviation| deviation * deviation),
             noise: NOISE_FIRST * NOISE_FIRST,
-            weights: observations.iter().map(|seen| seen.weight).collect(),
+            weights: observations
+                .iter()
+                .map(|seen| seen.weight * seen.belief)
+                .collect(),
         }
     }
 
@@ -245,8 +250,19 @@ impl<'a> Fit<'a> {
         let targets = self.targets(&rows, &expectations);
         let (priors, noises) = (self.priors(), self.noises());
         let points: Vec<&Point> = self.observations.iter().map(|seen| &seen.point).collect();
-        let variances = large::variances(&rows, &priors, &noises);
-        let left_out = if self.observations.len() <= EXACT_MAX {
+        let mut variances = large::variances(&rows, &priors, &noises);
+        let is_exact = self.observations.len() <= EXACT_MAX;
+        // What own hosts do is one or two effects for all questions, whose errors are not in the calibration, and a few
+        // records may tell as much of a recipe: so of these alone the variance is kept that leaves the others unknown.
+        if is_exact && self.groups.iter().any(|group| group.is_own()) {
+            let solved = exact::solve(&rows, &targets, &priors, &noises);
+            let known = solved.map(|solved| solved.variances).unwrap_or_default();
+            let own = self.groups.iter().zip(known).zip(&mut variances);
+            for ((_, known), variance) in own.filter(|((group, _), _)| group.is_own()) {
+                *variance = known;
+            }
+        }
+        let left_out = if is_exact {
             exact::left_out(&rows, &targets, &priors, &noises, self.noise, &points)
         } else {
             large::left_out(&rows, &targets, &self.effects, &variances, &noises, &points)

@@ -54,6 +54,8 @@ pub(crate) struct Board<'a> {
     pub(crate) rated: Option<Rated>,
     /// What the arithmetic would take at its ratings, for all repeats, in milliseconds.
     pub(crate) compute_ms: f64,
+    /// Whether the host is one of this installation's own, and not of those of whom figures are published.
+    pub(crate) own: bool,
 }
 
 /// What is asked for, on whatever hardware.
@@ -315,6 +317,9 @@ impl<F: FnMut(Feature)> Told<F> {
         self.pair(Both::GpuPrecision, &[gpu, precision]);
         self.slope(Both::Gpus, board.gpus.max(1.0).ln(), &[]);
         self.slope(Both::GpuSize, size, &[gpu]);
+        if board.own {
+            self.pair(Both::Own, &[gpu]);
+        }
         self.whole(Whole::RecipeGpu, &[recipe, gpu]);
         self.whole(Whole::GpuBatch, &[gpu, batch]);
         self.whole(Whole::RecipeGpuRecomputed, &[recipe, gpu, recomputed]);
@@ -383,6 +388,13 @@ impl Point {
             }
         }
         slopes
+    }
+
+    /// The same on one of this installation's own hosts.
+    pub(crate) fn on_own_host(mut self) -> Self {
+        let (gpu, features) = (self.gpu, &mut self.features);
+        Told(|feature| features.push(feature)).pair(Both::Own, &[gpu]);
+        self
     }
 
     /// Makes the time of a whole that of one of so many parts.

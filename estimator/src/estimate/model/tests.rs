@@ -44,8 +44,14 @@ fn parts<'a>(recipe: &str, gpu: &'a str, quantization: &str, batch: f64) -> (Sub
         gpus: 1.0,
         rated: Some(rated),
         compute_ms: compute * batch,
+        own: false,
     };
     (subject, board)
+}
+
+/// The same for own hosts or others.
+fn owned<'a>(parts: (Subject, Board<'a>), own: bool) -> (Subject, Board<'a>) {
+    (parts.0, Board { own, ..parts.1 })
 }
 
 /// The point of these two.
@@ -59,6 +65,7 @@ fn seen(point: Point, ms: f64) -> Observation {
         point,
         ln_ms: ms.ln(),
         weight: 1.0,
+        belief: 1.0,
     }
 }
 
@@ -123,6 +130,7 @@ fn one_measurement_more_is_the_posterior_in_closed_form() {
         point: asked.clone(),
         ln_ms: before.ln_ms + error,
         weight: 1.0,
+        belief: 1.0,
     });
     let after = model.thought(&asked);
     let noise =
@@ -154,6 +162,85 @@ fn what_is_further_away_is_less_certain() {
     assert_eq!(novelty("never seen", "unheard of"), Novelty::New);
 }
 
+/// So many light recipes on own hosts with the fast GPU, three times as long as on the others.
+fn slow_hosts(recipes: usize) -> Vec<Observation> {
+    let each = (0..recipes).map(|number| {
+        let ms = 600.0 * (1.0 + 0.02 * number as f64);
+        let point = point(&format!("light{number}"), "fast", "none", 1.0);
+        seen(point.on_own_host(), ms)
+    });
+    each.collect()
+}
+
+/// How many times as long as on other hosts own ones are said to take.
+fn slower(model: &Model, recipe: &str, gpu: &str, batch: f64) -> f64 {
+    let there = point(recipe, gpu, "none", batch);
+    let (own, others) = (
+        model.thought(&there.clone().on_own_host()),
+        model.thought(&there),
+    );
+    assert!((own.own.ln - (own.ln_ms - others.ln_ms)).abs() < 1e-9);
+    assert_eq!(others.own.ln, 0.0);
+    own.own.ln.exp()
+}
+
+#[test]
+fn own_hosts_are_slower_where_they_are_waited_for() {
+    let mut world = world();
+    let before = Model::learn(&world).expect("a model");
+    assert_eq!(slower(&before, "light7", "fast", 1.0), 1.0);
+    world.extend(slow_hosts(4));
+    let model = Model::learn(&world).expect("a model");
+    let light = slower(&model, "light7", "fast", 1.0);
+    assert!((2.0..3.2).contains(&light), "{light}");
+    let heavy = slower(&model, "heavy7", "fast", 4.0);
+    assert!((0.9..1.15).contains(&heavy), "{heavy}");
+    assert_eq!(
+        slower(&model, "light7", "slow", 1.0),
+        1.0,
+        "nobody knows of that GPU"
+    );
+    // What was published stays what it was.
+    let others = point("light7", "fast", "none", 1.0);
+    let moved = model.predict(&others).ms[1] / before.predict(&others).ms[1];
+    assert!((moved - 1.0).abs() < 0.1, "{moved}");
+    let unknown = |model: &Model| model.predict(&others.clone().on_own_host()).own.variance();
+    assert!(unknown(&model) < unknown(&before) / 2.0);
+    // One by one, until everything is learnt anew, it comes to nearly the same.
+    let mut watching = before;
+    for seen in slow_hosts(4) {
+        watching.observe(&seen);
+    }
+    let watched = slower(&watching, "light7", "fast", 1.0);
+    assert!((watched / light).ln().abs() < 0.3, "{watched} {light}");
+}
+
+#[test]
+fn one_absurd_record_says_nothing_of_own_hosts_and_many_do() {
+    let published = Model::learn(&world()).expect("a model");
+    let absurd = |number: usize| {
+        let point = point(&format!("light{number}"), "fast", "none", 1.0);
+        let mut seen = seen(point.on_own_host(), 200.0 * 1e6);
+        seen.belief = published.belief(&seen);
+        seen
+    };
+    assert!(absurd(0).belief < 1e-3);
+    assert_eq!(published.belief(&slow_hosts(1)[0]), 1.0);
+    let mut told = world();
+    told.push(absurd(0));
+    let mut watching = published.clone();
+    watching.observe(&absurd(0));
+    let learnt = Model::learn(&told).expect("a model");
+    for model in [learnt, watching] {
+        let light = slower(&model, "light7", "fast", 1.0);
+        assert!((0.8..1.25).contains(&light), "{light}");
+    }
+    told.extend(slow_hosts(4).into_iter().skip(1));
+    let model = Model::learn(&told).expect("a model");
+    let light = slower(&model, "light7", "fast", 1.0);
+    assert!((1.8..3.4).contains(&light), "{light}");
+}
+
 /// Rows, targets, prior variances and noises of a small linear problem.
 fn problem(seed: &[f64]) -> (Rows, Vec<f64>, Vec<f64>, Vec<f64>) {
     let count = seed.len() / 4;
@@ -176,10 +263,14 @@ fn problem(seed: &[f64]) -> (Rows, Vec<f64>, Vec<f64>, Vec<f64>) {
 proptest! {
     #[test]
     fn a_question_in_two_halves_has_the_same_answer(
-        recipe in "(light|heavy)[0-9]{1,2}", gpu in select(vec!["fast", "slow", "new"]), batch in 0.5f64..64.0,
+        recipe in "(light|heavy)[0-9]{1,2}", gpu in select(vec!["fast", "slow", "new"]), batch in 0.5f64..64.0, own: bool,
     ) {
-        static MODEL: LazyLock<Model> = LazyLock::new(|| Model::learn(&world()).expect("a model"));
-        let (subject, board) = parts(&recipe, gpu, "none", batch);
+        static MODEL: LazyLock<Model> = LazyLock::new(|| {
+            let mut world = world();
+            world.extend(slow_hosts(3));
+            Model::learn(&world).expect("a model")
+        });
+        let (subject, board) = owned(parts(&recipe, gpu, "none", batch), own);
         let halves = MODEL.predict_on(&subject, MODEL.begin(&subject), &board);
         let whole = MODEL.predict(&subject.on(&board));
         for (a, b) in halves.ms.iter().zip(whole.ms) {
