@@ -11,7 +11,7 @@ use stepcast_api::{
     Tls,
 };
 use stepcast_cluster::credentials::MemoryKeeper;
-use stepcast_cluster::peers::{self, JoinConfig, JoinToken};
+use stepcast_cluster::peers::{self, JoinConfig, JoinError, JoinToken};
 use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places};
 use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig};
 use tokio::net::TcpListener;
@@ -152,9 +152,16 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
         store: config.store.shared(),
         staging: config.staging.shared(),
     });
-    let joined = joined
-        .await
-        .map_err(|error| refused("this node has not joined the cluster", &error))?;
+    let joined = joined.await.map_err(|error| {
+        let failure = refused("this node has not joined the cluster", &error);
+        match error {
+            JoinError::Unreached { .. } => failure.hint(
+                "--join takes the address for other nodes, the port after the client port unless --peer-listen says \
+                 another; `stepcast cluster token` prints it",
+            ),
+            _ => failure,
+        }
+    })?;
     tracing::info!(node = joined.node_id, "joined");
     Ok(())
 }

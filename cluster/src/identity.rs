@@ -176,6 +176,11 @@ impl Identity {
         Ok(())
     }
 
+    /// Whether the node has had a log: it may have voted, and others may know it.
+    pub(crate) const fn has_log(&self) -> bool {
+        self.has_log
+    }
+
     /// Takes note that the directory has a log from now on.
     pub(crate) fn note_log(&mut self, dir: &Path) -> Result<(), Error> {
         if self.has_log {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -40,6 +41,14 @@ pub(crate) struct Way {
 }
 
 impl Network {
+    /// Makes what a node proves itself with, if it is new: before it has a log, since it is never made again after that.
+    pub(crate) fn prepare(&self, data_dir: &Path, identity: &Identity) -> Result<(), StartError> {
+        if matches!(self, Self::Port(_)) {
+            Credentials::open(data_dir, identity)?;
+        }
+        Ok(())
+    }
+
     /// Opens the way of a node with these settings. Until [`Transport::attach`] nothing comes in.
     pub(crate) fn open(
         self,

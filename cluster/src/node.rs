@@ -51,6 +51,7 @@ impl Node {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::Runtime)?;
         let mut identity = Identity::open(&config.data_dir, config.node_id)?;
         identity.check_log(&config.data_dir)?;
+        network.prepare(&config.data_dir, &identity)?;
         let mut log = EngineLog::open(&identity::log_dir(&config.data_dir))?;
         identity.note_log(&config.data_dir)?;
         let snapshots = Snapshots::open(&identity::snapshot_dir(&config.data_dir))?;

@@ -65,12 +65,13 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the data directory's, or makes those of a cluster's founder.
+    /// Reads the data directory's, or makes those of a cluster's founder before it has a log. Later on the others know
+    /// the node by them, and every token is signed by what follows from them.
     pub(crate) fn open(data_dir: &Path, identity: &Identity) -> Result<Self, Error> {
         let dir = dir(data_dir);
         let (node, cluster) = (identity.node_id, identity.cluster_id);
         if !dir.exists() {
-            if !identity.founded() {
+            if !identity.founded() || identity.has_log() {
                 return Err(Error::Missing {
                     path: dir.display().to_string(),
                 });

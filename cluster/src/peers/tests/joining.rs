@@ -198,7 +198,17 @@ fn a_founder_s_keys_are_made_once_and_checked_at_every_start() {
         let error = Credentials::open(dir.path(), &identity).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
-    // Keys are never made anew for a node that others know.
+    // Keys are never made anew for a node that others know: one that has had a log,
+    let founder = tempfile::tempdir().unwrap();
+    let mut identity = Identity::open(founder.path(), None).unwrap();
+    Credentials::open(founder.path(), &identity).unwrap();
+    identity.note_log(founder.path()).unwrap();
+    Credentials::open(founder.path(), &identity).unwrap();
+    fs::remove_dir_all(founder.path().join("tls")).unwrap();
+    let error = Credentials::open(founder.path(), &identity).unwrap_err();
+    assert!(error.to_string().contains("is missing"), "{error}");
+    assert!(!founder.path().join("tls").exists());
+    // or one that has joined.
     let joined = tempfile::tempdir().unwrap();
     let met = crate::members::Member {
         id: 1,
