@@ -180,7 +180,7 @@ pub(crate) fn missing(missing: &Missing, dataset: Option<&str>) -> Status {
         Missing::Samples { .. } => (
             "SAMPLES_MISSING",
             "sample_counts",
-            "say how many samples it has",
+            "say how many samples it has: `--samples N`, or `sample_counts` over gRPC and HTTP",
         ),
         Missing::TooFewSamples { .. } => (
             "TOO_FEW_SAMPLES",

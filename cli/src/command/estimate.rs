@@ -1,5 +1,6 @@
 //! `stepcast estimate`: what a run will take and cost on each hardware, before anything is submitted.
 
+mod choice;
 mod detail;
 
 use std::path::PathBuf;
@@ -7,10 +8,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use stepcast_proto::v1::{
-    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, MemoryFit, Note, SampleCount,
+    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, Note, SampleCount,
     TimeQuantiles,
 };
 
+use self::choice::choices;
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -94,6 +96,9 @@ impl Estimate {
                 Tone::Strong.paint(title(best)),
                 best.headline
             ));
+            if let Some(note) = memory_note(best) {
+                output.marked(Mark::Look, Tone::Warn, &note.text);
+            }
             output.next(format!("stepcast submit {path}{other}"));
         } else {
             output.next("import measured figures (`stepcast records import`), or run it once: the next estimate will know");
@@ -234,10 +239,15 @@ fn table(output: &Output, all: &[Row], shown: &[&Row]) -> Table {
         } else {
             ""
         };
-        let remark = match (cheapest, fastest) {
-            (true, _) if row.cost.is_some() => Cell::toned("cheapest", Tone::Good),
-            (_, true) => Cell::toned("fastest", Tone::Good),
-            _ => Cell::toned(remark(row), Tone::Dim),
+        let chosen = match (cheapest, fastest) {
+            (true, _) if row.cost.is_some() => Some("cheapest"),
+            (_, true) => Some("fastest"),
+            _ => None,
+        };
+        let remark = match (chosen, memory_note(row)) {
+            (Some(word), Some(note)) => Cell::toned(format!("{word}, {}", words(note)), Tone::Warn),
+            (Some(word), None) => Cell::toned(word, Tone::Good),
+            (None, _) => Cell::toned(remark(row), Tone::Dim),
         };
         let times = row.run_time.as_ref();
         let cells = vec![
@@ -304,53 +314,18 @@ fn evidence(row: &Row) -> String {
 
 /// The first thing to know about a row, as two or three words; that it may not fit at all goes before everything.
 fn remark(row: &Row) -> String {
-    let tight = row
-        .notes
-        .iter()
-        .find(|note| matches!(note.code.as_str(), "MEMORY_TIGHT" | "MEMORY_EXCEEDED"));
-    tight
-        .or_else(|| row.notes.first())
-        .map(|note| note.code.to_ascii_lowercase().replace('_', " "))
-        .unwrap_or_default()
+    let first = memory_note(row).or_else(|| row.notes.first());
+    first.map(words).unwrap_or_default()
 }
 
-fn median(row: &Row) -> Option<f64> {
-    row.run_time
-        .as_ref()
-        .and_then(|times| times.p50.as_ref())
-        .map(time::seconds)
+/// What says that the memory may not be enough.
+fn memory_note(row: &Row) -> Option<&Note> {
+    let tight = |note: &&Note| matches!(note.code.as_str(), "MEMORY_TIGHT" | "MEMORY_EXCEEDED");
+    row.notes.iter().find(tight)
 }
 
-fn price(row: &Row) -> Option<u64> {
-    row.cost.as_ref().map(|cost| cost.p50_usd_micros)
-}
-
-/// Whether the hardware holds the run, as far as is known.
-fn fits(row: &Row) -> bool {
-    let memory = row.memory.as_ref();
-    memory.is_none_or(|memory| memory.fit() != MemoryFit::WillNot)
-}
-
-/// The row to take unless told otherwise, and the fastest one if that is another. What does not fit is neither.
-fn choices(rows: &[Row]) -> Option<(&Row, Option<&Row>)> {
-    let known = || {
-        let rows = rows.iter().filter(|row| fits(row));
-        rows.filter(|row| median(row).is_some())
-    };
-    let cheapest = known()
-        .filter(|row| price(row).is_some())
-        .min_by_key(|row| price(row));
-    let fastest = known().min_by(|left, right| {
-        f64::total_cmp(
-            &median(left).unwrap_or(f64::MAX),
-            &median(right).unwrap_or(f64::MAX),
-        )
-    });
-    let best = cheapest.or(fastest)?;
-    Some((
-        best,
-        fastest.filter(|fastest| !std::ptr::eq(*fastest, best)),
-    ))
+fn words(note: &Note) -> String {
+    note.code.to_ascii_lowercase().replace('_', " ")
 }
 
 fn footing(answer: &EstimateJobResponse) -> String {
@@ -392,60 +367,6 @@ pub(crate) fn show_notes(output: &Output, notes: &[Note]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn span(seconds: i64) -> Option<prost_types::Duration> {
-        Some(prost_types::Duration { seconds, nanos: 0 })
-    }
-
-    fn row(hardware: &str, seconds: i64, cents: u64) -> Row {
-        Row {
-            hardware: hardware.to_owned(),
-            basis: Basis::Exact.into(),
-            rows: 41,
-            run_time: Some(TimeQuantiles {
-                p10: span(seconds - 240),
-                p50: span(seconds),
-                p90: span(seconds + 360),
-            }),
-            cost: Some(stepcast_proto::v1::CostQuantiles {
-                p50_usd_micros: cents * 10_000,
-                ..Default::default()
-            }),
-            ..Row::default()
-        }
-    }
-
-    #[test]
-    fn the_cheapest_is_chosen_and_the_fastest_named() {
-        let rows = [
-            row("a100-80", 7380, 327),
-            row("h100", 4680, 310),
-            row("h100x2", 2760, 368),
-        ];
-        let (best, fastest) = choices(&rows).expect("rows");
-        assert_eq!(
-            (
-                best.hardware.as_str(),
-                fastest.expect("another").hardware.as_str()
-            ),
-            ("h100", "h100x2")
-        );
-    }
-
-    #[test]
-    fn what_does_not_fit_is_not_chosen_however_cheap() {
-        let mut small = row("rtx4090", 9000, 100);
-        small.memory = Some(stepcast_proto::v1::MemoryNeed {
-            fit: MemoryFit::WillNot.into(),
-            ..Default::default()
-        });
-        assert!(choices(std::slice::from_ref(&small)).is_none());
-        let rows = [small, row("h100", 4680, 310)];
-        assert_eq!(
-            choices(&rows).map(|(best, _)| best.hardware.as_str()),
-            Some("h100")
-        );
-    }
 
     #[test]
     fn without_numbers_nothing_is_chosen() {
