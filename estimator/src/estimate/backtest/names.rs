@@ -112,23 +112,30 @@ pub(super) fn gpu(name: &str) -> Option<GpuModel> {
     if plain.contains("MIG") || plain.contains("Laptop") {
         return None;
     }
-    let tries = [name, plain];
-    if let Some(gpu) = tries.iter().find_map(|name| name.parse().ok()) {
-        return Some(gpu);
-    }
-    // "L40S 48GB": the size of the memory is no part of a name where there is one size only.
-    let unsized_name: Vec<&str> = plain
-        .split(' ')
-        .filter(|word| {
-            !word
-                .trim_end_matches("GB")
-                .chars()
-                .all(|c| c.is_ascii_digit())
-                || !word.ends_with("GB")
+    let words: Vec<&str> = plain.split([' ', '-']).collect();
+    let is_size = |word: &&str| {
+        let number = word.strip_suffix("GB");
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let (sizes, others): (Vec<&str>, Vec<&str>) = words.into_iter().partition(is_size);
+    // "A100-SXM4-40GB" is "A100 40GB SXM4" to the registry, or without the socket's number.
+    let (model, form) = others.split_first()?;
+    let size_second = [&[*model], &sizes[..], form].concat().join(" ");
+    let sockets: Vec<&str> = others
+        .iter()
+        .map(|word| match word.strip_prefix("SXM") {
+            Some(_) => "SXM",
+            None => word,
         })
         .collect();
-    let unsized_name = unsized_name.join(" ");
-    unsized_name.parse().ok().or_else(|| {
+    let any_socket = [&sockets[..1], &sizes[..], &sockets[1..]]
+        .concat()
+        .join(" ");
+    // "L40S 48GB": the size of the memory is no part of a name where there is one size only.
+    let without_size = sockets.join(" ");
+    let tries = [name, plain, &size_second, &any_socket, &without_size];
+    let found = tries.iter().find_map(|name| name.parse().ok());
+    found.or_else(|| {
         let inner = plain.split(['(', ')']).nth(1)?;
         inner.split(['-', ' ']).next()?.parse().ok()
     })
@@ -142,4 +149,38 @@ fn letters(name: &str) -> String {
 /// What is left of a setting's spellings: the first word without what follows a slash or a colon.
 pub(super) fn first_word(text: &str) -> &str {
     text.split(['/', ':']).next().unwrap_or(text).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boards_are_known_by_whatever_collections_call_them() {
+        for (name, slug) in [
+            ("NVIDIA A100-SXM4-40GB", "a100-40"),
+            ("NVIDIA A100-PCIE-40GB", "a100-40-pcie"),
+            ("Tesla V100-SXM2-16GB", "v100-16"),
+            ("NVIDIA H100-SXM5-80GB", "h100"),
+            ("NVIDIA H200-SXM5-141GB", "h200"),
+            ("NVIDIA Blackwell GPU (B200-SXM-180GB)", "b200"),
+            ("NVIDIA A100 80GB PCIe", "a100-80-pcie"),
+            ("L40S 48GB", "l40s"),
+            ("RTX 4060 Ti 16GB", "rtx4060ti-16"),
+            ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ] {
+            assert_eq!(gpu(name).map(GpuModel::slug), Some(slug), "{name}");
+        }
+        for name in [
+            "TPU-v5p",
+            "RTX 3070 Laptop 8GB",
+            "NVIDIA H100 PCIe MIG 1g.10gb",
+            "",
+            "-",
+            "GB",
+        ] {
+            assert_eq!(gpu(name), None, "{name}");
+        }
+        assert!(rated("NVIDIA H100 PCIe MIG 1g.10gb").is_some());
+    }
 }
