@@ -28,7 +28,7 @@ pub struct Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PhaseKind {
-    /// The trainer, its libraries and the GPU come up.
+    /// The trainer, its libraries and the GPU come up, and what the first step takes longer than others.
     Start,
     /// The model is read from a local disk.
     Load,

@@ -95,6 +95,24 @@ fn without_any_history_its_own_steps_are_enough() {
 }
 
 #[test]
+fn a_slow_first_step_says_nothing_of_the_others() {
+    let left = |first: &[(u64, u64)]| {
+        let mut pace = Pace::begun(0, 0);
+        for &(step, at_ms) in first {
+            pace.hear(at(step, Doing::Stepping), at_ms);
+        }
+        let &(step, at_ms) = first.last().expect("a report");
+        let (pace, now_ms) = stepped(pace, step + 1, 12, 1_000, at_ms + 1_000);
+        pace.left(Some(&course()), now_ms).expect("known").p50
+    };
+    let usual = left(&[(0, 0), (1, 1_000), (2, 2_000)]);
+    // Twenty seconds in which kernels are compiled and chosen, told of by themselves or together with what followed.
+    assert_eq!(left(&[(0, 0), (1, 20_000), (2, 21_000)]), usual);
+    assert_eq!(left(&[(0, 0), (2, 21_000)]), usual);
+    assert!(left(&[(0, 0), (3, 22_000)]).abs_diff(usual) < usual / 100);
+}
+
+#[test]
 fn validation_and_saving_are_not_taken_for_steps() {
     let (mut pace, now_ms) = stepped(Pace::begun(0, 0), 1, 100, 1_000, 0);
     pace.hear(at(100, Doing::Validating), now_ms);
