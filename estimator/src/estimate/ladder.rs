@@ -75,6 +75,8 @@ pub(super) struct Found {
     pub(super) rows: u32,
     /// Steps or prompts that these observed; 0 for published figures, which mostly do not say.
     pub(super) observed: u64,
+    /// The logarithm by which a record that it was carried from says otherwise than the model, at the record's own key.
+    pub(super) news: f64,
     pub(super) notes: Vec<Note>,
 }
 
@@ -149,12 +151,12 @@ impl<'a, S: Shape> Rungs<'a, S> {
             return found;
         };
         let disagreement = (found.ms.max(1e-3) / answer.ms[1].max(1e-3)).ln();
-        // The model knows the published figures. Of a record it may not know yet, so where a record says otherwise
-        // the model is that much less certain. And a record tells of one's own hosts by itself, while from a published
-        // figure to them there is no way but the model's.
+        // The model knows the published figures. Of a record it may not know yet, so where that says otherwise the model
+        // is that much less certain. And a record tells of one's own hosts by itself, while from a published figure to
+        // them there is no way but the model's.
         let own = answer.own.variance();
         let (news, host) = if found.observed > 0 {
-            (disagreement * disagreement + own, 0.0)
+            (found.news * found.news + own, 0.0)
         } else {
             (0.0, own)
         };
@@ -226,6 +228,7 @@ impl<'a, S: Shape> Rungs<'a, S> {
             basis: Basis::Exact,
             rows: cell.rows(),
             observed: cell.count(),
+            news: 0.0,
             notes: Vec::new(),
         })
     }
@@ -263,6 +266,7 @@ impl<'a, S: Shape> Rungs<'a, S> {
             basis: Basis::Rough,
             rows: 0,
             observed: 0,
+            news: 0.0,
             notes: vec![Note::RatedOnly],
         })
     }
@@ -283,7 +287,9 @@ impl<'a, S: Shape> Rungs<'a, S> {
             self.model_says_of(candidate.shape, candidate.hardware)
         };
         let own = here.map_or_else(Own::default, |here| here.own);
+        let mut news = 0.0;
         let ms = if let Some((here, there)) = here.zip(there) {
+            news = (measured.max(1e-3) / there.ms[1].max(1e-3)).ln();
             variance += own.beside(&there.own, candidate.hardware.gpu == hardware.gpu);
             if basis == Basis::Near {
                 measured * here.ms[1] / there.ms[1]
@@ -304,6 +310,7 @@ impl<'a, S: Shape> Rungs<'a, S> {
             } else {
                 candidate.cell.count()
             },
+            news,
             notes: self.notes(candidate, hardware),
         })
     }

@@ -98,6 +98,9 @@ fn a_slow_host_shows_in_what_else_it_is_asked() {
         .p50
         / 9;
     assert!((10_000..21_500).contains(&image), "{image}");
+    // The same for a whole model, which is carried from another recipe.
+    let whole = moved("sdxl.base-1.0/full", 4, "h100");
+    assert!((1.5..3.4).contains(&whole), "{whole}");
     let heavy = moved(HEAVY, 4, "h100");
     assert!((0.95..1.25).contains(&heavy), "{heavy}");
     let elsewhere = moved(LOKR, 1, "l40s");
