@@ -172,7 +172,12 @@ async fn claim(staging: &StagingArea, handle: &Handle) -> Result<(), Failure> {
     let alone = status.members.ids().eq([status.node_id]);
     match staging.claim(status.cluster_id, alone).await {
         Ok(()) => Ok(()),
-        Err(error @ (StagingError::Foreign { .. } | StagingError::Elsewhere { .. })) => {
+        Err(error @ StagingError::Foreign { .. }) => {
+            let hint = "after a restore: delete the file or object `cluster` in it, which hands it over with the files of \
+                        jobs that wait";
+            Err(refused("the staging area cannot be used", &error).hint(hint))
+        }
+        Err(error @ StagingError::Elsewhere { .. }) => {
             Err(refused("the staging area cannot be used", &error))
         }
         Err(error) => {

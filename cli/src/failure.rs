@@ -166,7 +166,8 @@ impl Failure {
                     .and_then(|help| help.links.first())
                     .map(|link| link.description.clone())
             })
-            .or_else(|| usual_hint(status.code()));
+            .or_else(|| usual_hint(status.code()))
+            .or_else(|| tls_hint(status));
         let again = Again {
             after: details.retry_info().and_then(|retry| retry.retry_delay),
             leader: info.and_then(|info| info.metadata.get("leader").cloned()),
@@ -179,6 +180,12 @@ impl Failure {
             .retain(|line| !line.is_empty() && !primary.contains(line.as_str()));
         failure
     }
+}
+
+/// A server with TLS answers a call in plain text by bytes that are no HTTP/2.
+fn tls_hint(status: &Status) -> Option<String> {
+    let is_other = is_broken(status) && cause(status).contains("frame with invalid size");
+    is_other.then(|| "does the server speak TLS? Its address begins with https:// then".to_owned())
 }
 
 impl From<Status> for Failure {

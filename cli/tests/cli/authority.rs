@@ -41,4 +41,12 @@ fn the_host_s_authorities_are_trusted_and_the_one_that_is_named() {
     // A host without any authorities has nobody to trust, which is another refusal.
     assert!([1, 4].contains(&stranger.code), "{}", stranger.stderr);
     assert!(stranger.stderr.contains("--ca-file"), "{}", stranger.stderr);
+    let plain = ring.address.replace("https://", "http://");
+    let plain = ring.call(&["jobs", "--server", &plain]);
+    assert_eq!(plain.code, 4, "{}", plain.stderr);
+    assert!(
+        plain.stderr.contains("begins with https://"),
+        "{}",
+        plain.stderr
+    );
 }

@@ -44,6 +44,9 @@ use crate::error::Error;
 /// Rows that move through a plan at once: enough that the work between batches does not show, few enough that what one
 /// step holds beside the counted memory stays small.
 const BATCH_ROWS: usize = 8_192;
+/// The same where tables are joined: a join compares every row of one side with so many of the other before it can be
+/// stopped, which are ten thousand million of ten million rows.
+const BATCH_ROWS_JOINED: usize = 1_024;
 
 /// What a statement may reach, before anything is known of it.
 pub(super) struct Reach {
@@ -80,7 +83,11 @@ impl Session {
         environment.register_object_store(&address, Arc::clone(&reads) as Arc<dyn ObjectStore>);
         let mut config = SessionConfig::new()
             .with_target_partitions(1)
-            .with_batch_size(BATCH_ROWS)
+            .with_batch_size(if is_plain {
+                BATCH_ROWS
+            } else {
+                BATCH_ROWS_JOINED
+            })
             .with_information_schema(false);
         // Rows that a WHERE leaves out are not even read from the file, column by column.
         let parquet = &mut config.options_mut().execution.parquet;

@@ -225,6 +225,16 @@ async fn what_is_wrong_is_said_with_the_nearest_name() {
         "{error}"
     );
     assert!(estimator.sql("").await.is_err());
+    for (statement, message) in [
+        ("SELECT 1 / 0", "Divide by zero error"),
+        (
+            "SELECT CAST(recipe AS INT) FROM training_steps",
+            "Cannot cast string 'flux.dev/lora' to value of Int32 type",
+        ),
+    ] {
+        let error = estimator.sql(statement).await.expect_err(statement);
+        assert_eq!(error.to_string(), message, "{statement}");
+    }
     let error = estimator
         .sql("SELECT recipe FROM training_steps t JOIN training_steps u ON t.recipe = u.recipe")
         .await;

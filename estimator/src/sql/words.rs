@@ -29,6 +29,11 @@ pub(super) fn of(error: DataFusionError) -> Error {
         DataFusionError::Plan(message)
         | DataFusionError::Execution(message)
         | DataFusionError::NotImplemented(message) => plan_error(message),
+        DataFusionError::ArrowError(error, _) => {
+            let message = error.to_string();
+            let message = message.trim_start_matches("Cast error: ");
+            query(message.to_owned(), None)
+        }
         other => query(other.strip_backtrace(), None),
     }
 }
