@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::GpuModel;
+use stepcast_records::{GpuModel, Row};
 
 use super::super::model::{Board, Observation, Point, SETTINGS, Subject, Traits};
 use super::super::physics::{self, Asked};
@@ -28,6 +28,8 @@ pub(super) struct Case {
     pub(super) gpu: String,
     /// Its place in the file, from 1.
     pub(super) row: usize,
+    /// The row of one's own tables that it is, if it is one.
+    pub(super) record: Option<Row>,
 }
 
 /// What a row of any of the formats says.
@@ -88,6 +90,7 @@ impl Said<'_> {
             recipe: self.recipe.to_owned(),
             gpu: slug,
             row: 0,
+            record: None,
         }
     }
 

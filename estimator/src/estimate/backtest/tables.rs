@@ -1,12 +1,16 @@
 //! Rows of the estimator's own tables, and the figures that are shipped.
 
-use stepcast_records::{Key, Row};
+use stepcast_records::{Hardware, Key, Row};
 
-use super::super::{features, published};
-use super::Reading;
+use super::super::ladder::{Found, Ladder, Rungs};
+use super::super::model::Model;
+use super::super::shape::Shape;
+use super::super::{features, published, width};
 use super::case::Case;
+use super::{Answer, Reading};
 use crate::error::Error;
 use crate::import;
+use crate::index::Index;
 
 /// Reads the plain form that `stepcast records import` takes: rows of one's own hosts.
 pub(super) fn read(text: &str) -> Result<Reading, Error> {
@@ -21,6 +25,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
                 Case {
                     point: case.point.on_own_host(),
                     row: *place,
+                    record: Some(*row),
                     ..case
                 }
             })
@@ -34,6 +39,42 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
 /// The figures that come with this version, of other people's hosts.
 pub(super) fn shipped() -> Vec<Case> {
     published::shipped_rows().iter().map(case).collect()
+}
+
+/// Answers what was asked about keys that have rows of their own as a server would that has these rows: by the rows,
+/// drawn to the model while they are few.
+pub(super) fn answer_by_own_rows(
+    answers: &mut [Answer],
+    asked: &[Case],
+    known: &[Case],
+    model: &Model,
+) {
+    let mut records = Index::default();
+    records.add(known.iter().filter_map(|case| case.record.as_ref()));
+    // No key that has rows of its own asks for published figures.
+    let published = Index::default();
+    let ladder = Ladder {
+        records: &records,
+        published: &published,
+        model: Some(model),
+    };
+    for (answer, case) in answers.iter_mut().zip(asked) {
+        let found = match case.record.as_ref().map(|row| &row.key) {
+            Some(Key::Training(key)) => own(&ladder.of(key.shape()), key.hardware),
+            Some(Key::Validation(key)) => own(&ladder.of(key.shape()), key.hardware),
+            None => None,
+        };
+        if let Some(found) = found {
+            let (low, high) = width::factors(found.variance);
+            answer.ms = [found.ms * low, found.ms, found.ms * high];
+            answer.basis = found.basis;
+        }
+    }
+}
+
+fn own<S: Shape>(rungs: &Rungs<'_, S>, hardware: Hardware) -> Option<Found> {
+    rungs.exact(hardware)?;
+    rungs.on(hardware)
 }
 
 fn case(row: &Row) -> Case {
@@ -60,5 +101,6 @@ fn case(row: &Row) -> Case {
         recipe: recipe.clone(),
         gpu: key.hardware().gpu.slug().to_owned(),
         row: 0,
+        record: None,
     }
 }

@@ -208,6 +208,42 @@ fn images_and_records_are_read_too() {
 }
 
 #[test]
+fn a_key_s_own_records_count_as_they_do_in_estimates() {
+    let row = |hardware: &str, batch: u32, ms: u32, steps: u32| {
+        format!("flux.dev/lora,{hardware},1.0,{batch},1,bf16,int8,{ms},{steps}\n")
+    };
+    let header = format!("{}\n", crate::import::TRAINING_HEADER);
+    // Many steps of one key, few of another, and none of a third; the model would say something else of each.
+    let train = [
+        header.clone(),
+        row("h100", 1, 900, 400),
+        row("h100", 1, 1_100, 400),
+        row("l40s", 1, 9_000, 20),
+        row("a100-80", 1, 1_500, 400),
+    ];
+    let test = [
+        header,
+        row("h100", 1, 1_000, 100),
+        row("l40s", 1, 9_000, 100),
+        row("h100", 8, 5_000, 100),
+    ];
+    let report = backtest(&[train.concat()], &test.concat(), Format::Records, true);
+    let report = report.expect("report");
+    let bases: Vec<&str> = report.answers.iter().map(|a| a.basis.text()).collect();
+    assert_eq!((bases[0], bases[1]), ("exact", "exact"));
+    assert_ne!(bases[2], "exact");
+    assert_eq!(report.by_basis["exact"], 2);
+    // The mean of all steps, between a p10 and a p90 of its own; twenty steps alone are drawn towards the model.
+    let [p10, p50, p90] = report.answers[0].ms;
+    assert!(
+        (p50 - 1_000.0).abs() < 1e-6 && p10 < p50 && p50 < p90,
+        "{p10} {p50} {p90}"
+    );
+    let few = report.answers[1].ms[1];
+    assert!(few > 1_000.0 && few < 9_000.0, "{few}");
+}
+
+#[test]
 fn every_row_has_its_answer() {
     let mut test = STEP_TIMES.to_owned();
     test += &step("flux.a", "H100 80GB", 2, "1800", "oom", "A");
