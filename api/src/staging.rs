@@ -87,7 +87,18 @@ pub enum Error {
 }
 
 /// What is to be done once a submission is written. It is called on the thread that writes, so it must not wait.
-pub(crate) type Written = Box<dyn FnOnce() + Send>;
+pub(crate) type Written = Box<dyn FnOnce(Behind) + Send>;
+
+/// What comes behind a submission that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Others that were written with it, at once.
+    More,
+    /// Nothing for now: it is the last of those that were written together.
+    Nothing,
+    /// Whatever others do at this moment.
+    Unknown,
+}
 
 /// Whether a call has put a submission or found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +221,7 @@ impl StagingArea {
 
     /// Keeps the files of a submission. When it returns they are safe.
     pub(crate) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
-        self.put_and(staging, files, Box::new(|| {})).await
+        self.put_and(staging, files, Box::new(|_| {})).await
     }
 
     /// The same, and calls `written` as soon as every process finds the files, which is before they are safe: they are lost
@@ -225,7 +236,7 @@ impl StagingArea {
             Place::Folder(folder) => folder.put(staging, files, written).await,
             Place::Bucket(bucket) => {
                 let put = bucket.put(staging, files).await?;
-                written();
+                written(Behind::Unknown);
                 Ok(put)
             }
         }

@@ -196,6 +196,11 @@ impl Proposal {
     pub fn go(self) {
         self.0.go();
     }
+
+    /// The same, for the last of several that come together: none of them waits for anybody else.
+    pub fn go_now(self) {
+        self.0.go_now();
+    }
 }
 
 impl Proposed {

@@ -26,7 +26,7 @@ use crate::access::Caller;
 use crate::credentials::Taken;
 use crate::fit::{self, Misfit};
 use crate::freshness::Freshness;
-use crate::staging::{self, Put};
+use crate::staging::{self, Behind, Put};
 use crate::status::Refusal;
 use crate::submission::Submission;
 use crate::{convert, names, reading, status};
@@ -259,7 +259,10 @@ async fn put(
         status::propose(error)
     })?;
     // Both must be on disk before there is an answer, and neither waits for the other.
-    let go = Box::new(move || proposal.go());
+    let go = Box::new(move |behind| match behind {
+        Behind::More | Behind::Unknown => proposal.go(),
+        Behind::Nothing => proposal.go_now(),
+    });
     let put = jobs
         .context
         .staging

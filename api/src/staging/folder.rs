@@ -28,7 +28,7 @@ use self::batch::{Disk, batch};
 use self::commit::Refused;
 use self::segments::{Going, Reader};
 use super::packed::{PACKED_BYTES_MAX, pack, unpack};
-use super::{Error, Put, Written};
+use super::{Behind, Error, Put, Written};
 use crate::submission::{Role, StagedFile};
 
 /// Bytes of submissions on their way to the disk; beyond it callers wait. Real ones have some KiB, so this is a good
@@ -215,15 +215,15 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
                 }
             }
         }
-        let mut call = |index: usize| {
+        let mut call = |index: usize, behind: Behind| {
             if let Some(written) = waiting_for_writes.get_mut(index).and_then(Option::take) {
-                written();
+                written(behind);
             }
         };
         let (put, removed) = batch(&mut disk, coming, &going, &mut call);
         for (index, (answer, put)) in puts.into_iter().zip(put).enumerate() {
             if put.is_ok() {
-                call(index);
+                call(index, Behind::Unknown);
             }
             // Who does not wait any more needs no answer.
             let _ = answer.send(put);

@@ -50,10 +50,10 @@ async fn passes([one, other]: [StagingArea; 2]) {
     assert!(matches!(other.get(ID).await, Err(Error::Missing)));
     let (told, written) = std::sync::mpsc::channel();
     let told_again = told.clone();
-    let tell = Box::new(move || told.send(()).unwrap());
+    let tell = Box::new(move |_| told.send(()).unwrap());
     let put = one.put_and(ID, &files(), tell).await.unwrap();
     assert_eq!((put, written.try_iter().count()), (Put::New, 1));
-    let tell = Box::new(move || told_again.send(()).unwrap());
+    let tell = Box::new(move |_| told_again.send(()).unwrap());
     let put = one.put_and(ID, &files(), tell).await.unwrap();
     assert_eq!((put, written.try_iter().count()), (Put::There, 1));
     one.delete(ID).await.unwrap();

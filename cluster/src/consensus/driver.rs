@@ -172,7 +172,7 @@ impl<R: Send + 'static> Driver<R> {
                 break;
             }
             let now = Instant::now();
-            if gather.lets_go(self.turns.waiting(), now) {
+            if gather.lets_go(self.turns.waiting(), self.turns.are_complete(), now) {
                 self.turns.let_go();
             }
             if now >= next_tick {

@@ -47,8 +47,9 @@ impl Gather {
         }
     }
 
-    /// Whether those that wait go now. If not, this is to be asked again once [`Self::left`] has passed.
-    pub(super) fn lets_go(&mut self, waiting: usize, now: Instant) -> bool {
+    /// Whether those that wait go now; `complete` says that they are known to be all that come for now. If not, this is to
+    /// be asked again once [`Self::left`] has passed.
+    pub(super) fn lets_go(&mut self, waiting: usize, complete: bool, now: Instant) -> bool {
         if waiting == 0 {
             return false;
         }
@@ -57,7 +58,7 @@ impl Gather {
         }
         let is_over = now.saturating_duration_since(self.begun) >= self.lasts;
         let is_lull = now.saturating_duration_since(self.seen.1) >= LULL;
-        if self.is_crowded && !is_over && !is_lull {
+        if self.is_crowded && !complete && !is_over && !is_lull {
             return false;
         }
         self.gone += waiting;
@@ -90,7 +91,7 @@ mod tests {
         let begun = Instant::now();
         let mut gather = Gather::new(begun);
         for half in 1..20 {
-            assert!(gather.lets_go(1, begun + half * SHORTEST / 2));
+            assert!(gather.lets_go(1, false, begun + half * SHORTEST / 2));
         }
     }
 
@@ -99,7 +100,7 @@ mod tests {
         let begun = Instant::now();
         let mut gather = Gather::new(begun);
         let second = begun + SHORTEST;
-        assert!(gather.lets_go(many, second));
+        assert!(gather.lets_go(many, false, second));
         (gather, second)
     }
 
@@ -107,13 +108,13 @@ mod tests {
     fn many_wait_for_each_other_until_they_are_few_again() {
         let (mut gather, second) = crowded(MANY);
         let tenths = |tenths: u32| second + tenths * SHORTEST / 10;
-        assert!(!gather.lets_go(1, tenths(3)));
-        assert!(!gather.lets_go(1, tenths(5)));
-        assert!(!gather.lets_go(2, tenths(8)));
+        assert!(!gather.lets_go(1, false, tenths(3)));
+        assert!(!gather.lets_go(1, false, tenths(5)));
+        assert!(!gather.lets_go(2, false, tenths(8)));
         assert_eq!(gather.left(tenths(8)), SHORTEST * 2 / 10);
-        assert!(gather.lets_go(2, tenths(10)));
+        assert!(gather.lets_go(2, false, tenths(10)));
         // Two were few, so the next goes at once.
-        assert!(gather.lets_go(1, tenths(11)));
+        assert!(gather.lets_go(1, false, tenths(11)));
     }
 
     #[test]
@@ -127,16 +128,30 @@ mod tests {
     #[test]
     fn nobody_waits_for_those_who_do_not_come() {
         let (mut gather, second) = crowded(1_000);
-        assert!(!gather.lets_go(3, second + LULL / 2));
+        assert!(!gather.lets_go(3, false, second + LULL / 2));
         assert_eq!(gather.left(second + LULL / 2), LULL);
-        assert!(!gather.lets_go(4, second + LULL), "another one has come");
-        assert!(!gather.lets_go(4, second + LULL * 3 / 2));
-        assert!(gather.lets_go(4, second + 2 * LULL));
+        assert!(
+            !gather.lets_go(4, false, second + LULL),
+            "another one has come"
+        );
+        assert!(!gather.lets_go(4, false, second + LULL * 3 / 2));
+        assert!(gather.lets_go(4, false, second + 2 * LULL));
+    }
+
+    #[test]
+    fn those_that_are_complete_wait_for_nobody() {
+        let (mut gather, second) = crowded(MANY);
+        assert!(!gather.lets_go(3, false, second + LULL / 5));
+        assert!(gather.lets_go(4, true, second + LULL / 4));
+        assert!(
+            !gather.lets_go(1, false, second + LULL / 3),
+            "crowded still"
+        );
     }
 
     #[test]
     fn nothing_does_not_go() {
         let begun = Instant::now();
-        assert!(!Gather::new(begun).lets_go(0, begun + SHORTEST));
+        assert!(!Gather::new(begun).lets_go(0, true, begun + SHORTEST));
     }
 }

@@ -110,6 +110,8 @@ pub(super) struct Shared<R> {
 /// What the Raft thread is told.
 pub(super) enum Input<R> {
     Event(Event<R>),
+    /// A proposal behind which nobody comes for now.
+    Last(Event<R>),
     /// Counted until they are taken in.
     Received(Vec<Message>, Permit),
     Stop,
@@ -274,6 +276,13 @@ impl<R> Ready<R> {
     pub(crate) fn go(self) {
         self.shared.ask(Event::Propose(self.data, self.waiter));
     }
+
+    /// The same for one behind which nobody comes for now: it goes at once, with everything that waits.
+    pub(crate) fn go_now(self) {
+        let event = Event::Propose(self.data, self.waiter);
+        let pushed = self.shared.inbox.push(Input::Last(event));
+        self.shared.refuse(pushed);
+    }
 }
 
 /// What other nodes say. A node that has stopped hears nothing.
@@ -336,9 +345,18 @@ impl<R> Shared<R> {
     /// The same for a proposal or a read, which may wait for others like it (see [`super::gather`]). Whoever waits for it
     /// is told if the thread has stopped.
     fn ask(&self, event: Event<R>) {
+        self.refuse(self.inbox.push_patiently(Input::Event(event)));
+    }
+
+    /// Tells whoever waits for what the thread did not take in that it has stopped.
+    fn refuse(&self, pushed: Result<(), Input<R>>) {
         let stopped = || Refused::Stopped(self.why_stopped());
-        match self.inbox.push_patiently(Input::Event(event)) {
-            Err(Input::Event(Event::Propose(_, waiter))) => waiter.answer(Err(stopped())),
+        match pushed {
+            Err(
+                Input::Event(Event::Propose(_, waiter)) | Input::Last(Event::Propose(_, waiter)),
+            ) => {
+                waiter.answer(Err(stopped()));
+            }
             Err(Input::Event(Event::Read(waiter))) => waiter.answer(Err(stopped())),
             _ => {}
         }

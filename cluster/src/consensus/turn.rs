@@ -17,6 +17,8 @@ pub(super) struct Turns<R> {
     inputs: Vec<Input<R>>,
     /// Proposals and reads that the core does not know of yet.
     waiting: Vec<Event<R>>,
+    /// The last one that waits came with the word that nobody comes behind it.
+    complete: bool,
 }
 
 /// What became of the wait for something to do.
@@ -35,6 +37,7 @@ impl<R: Send + 'static> Turns<R> {
             shared,
             inputs: Vec::new(),
             waiting: Vec::new(),
+            complete: false,
         }
     }
 
@@ -53,6 +56,10 @@ impl<R: Send + 'static> Turns<R> {
                 Input::Event(event @ (Event::Propose(..) | Event::Read(_))) => {
                     self.waiting.push(event);
                 }
+                Input::Last(event) => {
+                    self.waiting.push(event);
+                    self.complete = true;
+                }
                 Input::Event(event) => self.core.handle(event),
                 Input::Received(messages, permit) => {
                     self.core.handle(Event::Received(messages));
@@ -69,8 +76,14 @@ impl<R: Send + 'static> Turns<R> {
         self.waiting.len()
     }
 
+    /// Whether those that wait are all that come for now.
+    pub(super) const fn are_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Has the core see to the proposals and reads that wait.
     pub(super) fn let_go(&mut self) {
+        self.complete = false;
         let waiting = self.waiting.drain(..);
         waiting.for_each(|event| self.core.handle(event));
     }

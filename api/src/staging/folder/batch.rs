@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use stepcast_scheduler::ids::StagingId;
 
 use super::super::packed::unpack;
-use super::super::{Put, private_dir};
+use super::super::{Behind, Put, private_dir};
 use super::commit::{Commit, Outcome, Refused};
 use super::count;
 use super::segments::{Going, SMALL_BYTES_MAX, Segments};
@@ -95,12 +95,12 @@ impl Disk {
 pub(super) type Outcomes = (Vec<Result<Put, Refused>>, Vec<Result<(), Refused>>);
 
 /// What became of submissions that come and go, in their order. `written` is told the places of those that are written in
-/// a segment and not synced yet.
+/// a segment and not synced yet, and what comes behind each.
 pub(super) fn batch(
     disk: &mut Disk,
     coming: Vec<(StagingId, Vec<u8>)>,
     going: &[Going],
-    written: &mut dyn FnMut(usize),
+    written: &mut dyn FnMut(usize, Behind),
 ) -> Outcomes {
     let mut removed = remove(disk, going);
     let is_small: Vec<bool> = coming
@@ -114,7 +114,8 @@ pub(super) fn batch(
     let (small, large): (Vec<_>, Vec<_>) = coming
         .into_iter()
         .partition(|(_, packed)| packed.len() <= SMALL_BYTES_MAX);
-    let mut small = put_small(disk, &small, &mut |index| written(places[index])).into_iter();
+    let mut small_written = |index: usize, behind| written(places[index], behind);
+    let mut small = put_small(disk, &small, &mut small_written).into_iter();
     let mut large = match large.is_empty() {
         true => Vec::new(),
         false => commit(disk, large, Vec::new()).coming,
@@ -172,7 +173,7 @@ fn remove(disk: &mut Disk, going: &[Going]) -> Vec<Result<(), Refused>> {
 fn put_small(
     disk: &mut Disk,
     coming: &[(StagingId, Vec<u8>)],
-    written: &mut dyn FnMut(usize),
+    written: &mut dyn FnMut(usize, Behind),
 ) -> Vec<Result<Put, Refused>> {
     let mut outcome = Vec::new();
     let mut new: Vec<(StagingId, &[u8])> = Vec::new();
@@ -195,7 +196,8 @@ fn put_small(
             new.push((*staging, packed));
         }
     }
-    let put = disk.segments.put(&new, &mut |index| written(places[index]));
+    let mut new_written = |index: usize, behind| written(places[index], behind);
+    let put = disk.segments.put(&new, &mut new_written);
     if let Err(error) = put {
         // What is there from before is there; whatever came with the others is not certain.
         for outcome in outcome.iter_mut().filter(|outcome| outcome.is_ok()) {

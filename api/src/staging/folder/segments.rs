@@ -28,7 +28,7 @@ use stepcast_scheduler::ids::StagingId;
 use self::index::{Place, SegmentId};
 use self::look::{Damaged, Seen, erase, is_gone};
 use self::record::{Head, SLOT};
-use super::super::private_dir;
+use super::super::{Behind, private_dir};
 use super::spares::errno;
 
 /// The folder of the segments below the staging area.
@@ -124,7 +124,7 @@ impl Segments {
     pub(super) fn put(
         &mut self,
         coming: &[(StagingId, &[u8])],
-        written: &mut dyn FnMut(usize),
+        written: &mut dyn FnMut(usize, Behind),
     ) -> Result<(), Errno> {
         let mut rest = coming;
         while !rest.is_empty() {
@@ -141,7 +141,7 @@ impl Segments {
                 continue;
             }
             let first = coming.len() - rest.len();
-            self.write(now, &mut |index| written(first + index))?;
+            self.write(now, &mut |index, behind| written(first + index, behind))?;
             rest = later;
         }
         Ok(())
@@ -211,7 +211,7 @@ impl Segments {
     fn write(
         &mut self,
         coming: &[(StagingId, &[u8])],
-        written: &mut dyn FnMut(usize),
+        written: &mut dyn FnMut(usize, Behind),
     ) -> Result<(), Errno> {
         let put_ms = ms(SystemTime::now());
         let mut told = false;
@@ -240,7 +240,9 @@ impl Segments {
             if wrote.is_ok() && self.is_named(&open) {
                 self.know(&heads);
                 if !std::mem::replace(&mut told, true) {
-                    (0..coming.len()).for_each(&mut *written);
+                    let last = coming.len() - 1;
+                    (0..last).for_each(|index| written(index, Behind::More));
+                    written(last, Behind::Nothing);
                 }
                 wrote = rustix::fs::fdatasync(&open.file);
                 if wrote.is_ok() && self.is_named(&open) {

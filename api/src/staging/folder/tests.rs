@@ -63,12 +63,12 @@ fn any(disk: &mut Disk, coming: Vec<(StagingId, Vec<u8>)>, going: &[u8]) -> Outc
             own: false,
         })
         .collect();
-    batch(disk, coming, &going, &mut |_| {})
+    batch(disk, coming, &going, &mut |_, _| {})
 }
 
 /// Puts the first submission.
 async fn put(folder: &Folder, content: &str) -> Result<Put, Error> {
-    folder.put(id(1), &files(content), Box::new(|| {})).await
+    folder.put(id(1), &files(content), Box::new(|_| {})).await
 }
 
 /// More than fits a segment.
@@ -249,7 +249,7 @@ async fn a_reader_never_sees_another_submission_while_they_come_and_go() {
             for round in 0..50 {
                 assert_eq!(
                     folder
-                        .put(id(number), &mine, Box::new(|| {}))
+                        .put(id(number), &mine, Box::new(|_| {}))
                         .await
                         .unwrap(),
                     Put::New,

@@ -30,7 +30,7 @@ fn put(segments: &mut Segments, numbers: &[u8]) {
         .map(|number| (id(*number), pack(id(*number), &files(&long(*number)))))
         .collect();
     let coming: Vec<(StagingId, &[u8])> = packed.iter().map(|(id, all)| (*id, &all[..])).collect();
-    segments.put(&coming, &mut |_| {}).unwrap();
+    segments.put(&coming, &mut |_, _| {}).unwrap();
 }
 
 fn remove(segments: &mut Segments, numbers: &[u8]) -> Vec<bool> {
@@ -266,16 +266,19 @@ fn what_is_written_is_found_by_every_process_before_it_is_synced() {
         .collect();
     let coming: Vec<(StagingId, &[u8])> = packed.iter().map(|(id, all)| (*id, &all[..])).collect();
     let mut told = Vec::new();
-    let mut written = |index: usize| {
+    let mut pauses = 0;
+    let mut written = |index: usize, behind| {
         let number = u8::try_from(index).unwrap();
         let unpacked = |packed: &[u8]| unpack(id(number), packed);
         assert!(matches!(reader.read(id(number), unpacked), Ok(Some(Ok(_)))));
         other.look().unwrap();
         assert_eq!(get(&other, number), Some(Ok(large.clone())));
         told.push(index);
+        pauses += usize::from(behind == Behind::Nothing);
     };
     one.put(&coming, &mut written).unwrap();
     assert_eq!(told, (0..100).collect::<Vec<_>>());
+    assert_eq!(pauses, paths(root.path()).len(), "one before each sync");
 }
 
 #[test]
@@ -284,7 +287,7 @@ fn what_was_written_and_could_not_be_kept_is_not_there() {
     let mut one = Segments::open(root.path()).unwrap();
     let packed = pack(id(1), &files(&long(1)));
     let mut told = 0;
-    let put = one.put(&[(id(1), &packed)], &mut |_| {
+    let put = one.put(&[(id(1), &packed)], &mut |_, _| {
         told += 1;
         // Another process takes this one for ended, and no new segment can be made.
         std::fs::remove_dir_all(root.path().join(FOLDER)).unwrap();
@@ -300,7 +303,7 @@ fn a_segment_that_was_taken_away_is_written_anew_and_told_once() {
     let mut one = Segments::open(root.path()).unwrap();
     let packed = pack(id(1), &files(&long(1)));
     let mut told = 0;
-    let put = one.put(&[(id(1), &packed)], &mut |_| {
+    let put = one.put(&[(id(1), &packed)], &mut |_, _| {
         told += 1;
         paths(root.path())
             .iter()
@@ -320,7 +323,7 @@ fn full_segments_are_sealed_and_go_with_their_last_submission() {
         .map(|number| (id(number), pack(id(number), &files(&large))))
         .collect();
     let coming: Vec<(StagingId, &[u8])> = packed.iter().map(|(id, all)| (*id, &all[..])).collect();
-    one.put(&coming, &mut |_| {}).unwrap();
+    one.put(&coming, &mut |_, _| {}).unwrap();
     let lengths: Vec<u64> = paths(root.path())
         .iter()
         .map(|path| std::fs::metadata(path).unwrap().len())
@@ -425,7 +428,7 @@ fn what_somebody_submits_is_no_head_of_anothers() {
     record::add(&mut forged, 0, 1, &pack(id(9), &files("forged")));
     let copies = forged.repeat(4);
     let packed = pack(id(1), &files(&String::from_utf8_lossy(&copies)));
-    one.put(&[(id(1), &packed)], &mut |_| {}).unwrap();
+    one.put(&[(id(1), &packed)], &mut |_, _| {}).unwrap();
     let path = paths(root.path()).remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     // Even where a crash has taken its own head away.
