@@ -7,6 +7,7 @@
 
 mod batch;
 mod commit;
+mod gather;
 mod segments;
 mod spares;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use stepcast_scheduler::ids::StagingId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -26,6 +27,7 @@ use tokio::task::spawn_blocking;
 
 use self::batch::{Disk, batch};
 use self::commit::Refused;
+use self::gather::Gather;
 use self::segments::{Going, Reader};
 use super::packed::{PACKED_BYTES_MAX, pack, unpack};
 use super::{Behind, Error, Put, Written};
@@ -37,19 +39,6 @@ const WAITING_BYTES: usize = 64 << 20;
 
 /// What each task counts for at least.
 const TASK_BYTES: usize = 1 << 10;
-
-/// Submissions that share their syncs at most, so that the first does not wait long for the last.
-const BATCH: usize = 512;
-
-/// So many tasks in one batch are many: while they are, each batch waits for what comes in the same moment, since a sync
-/// costs the same however little is in it.
-const MANY: usize = 4;
-
-/// How long such a moment is at most.
-const MOMENT: Duration = Duration::from_millis(6);
-
-/// Once nothing has come for so long, it is over.
-const LULL: Duration = Duration::from_micros(500);
 
 /// The name of the file that says whose folder it is.
 const MARKER: &str = "cluster";
@@ -189,10 +178,9 @@ impl Folder {
 
 /// Does what is waiting, all of it together, until nobody can ask any more.
 fn work(mut disk: Disk, waiting: &Receiver<Task>) {
-    let mut are_many = false;
+    let mut gather = Gather::default();
     while let Ok(first) = waiting.recv() {
-        let tasks = gather(first, are_many, waiting);
-        are_many = tasks.len() >= MANY;
+        let tasks = gather.all(first, waiting);
         let (mut coming, mut puts, mut going, mut removes) = (vec![], vec![], vec![], vec![]);
         let mut waiting_for_writes = Vec::new();
         let mut room = Vec::new();
@@ -234,22 +222,6 @@ fn work(mut disk: Disk, waiting: &Receiver<Task>) {
     }
     disk.segments.close();
     disk.spares.close();
-}
-
-/// A task and what waits behind it; where many come, what comes in this moment too.
-fn gather<T>(first: T, are_many: bool, waiting: &Receiver<T>) -> Vec<T> {
-    let end = Instant::now() + MOMENT;
-    let mut tasks = vec![first];
-    tasks.extend(waiting.try_iter().take(BATCH - 1));
-    while are_many && tasks.len() < BATCH && Instant::now() < end {
-        std::thread::sleep(LULL);
-        let known = tasks.len();
-        tasks.extend(waiting.try_iter().take(BATCH - known));
-        if tasks.len() == known {
-            break;
-        }
-    }
-    tasks
 }
 
 fn get(root: &Path, segments: &Reader, staging: StagingId) -> Result<Vec<StagedFile>, Error> {

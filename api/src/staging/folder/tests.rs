@@ -344,20 +344,3 @@ async fn everything_is_private_and_goes_with_the_process() {
         .unwrap();
     assert_eq!(visible(&place), [id(1).to_string()]);
 }
-
-#[test]
-fn what_waits_goes_together_and_no_more_than_a_batch() {
-    let (sender, waiting) = channel();
-    let send = |numbers: std::ops::Range<usize>| numbers.for_each(|n| sender.send(n).unwrap());
-    assert_eq!(gather(0, true, &waiting), [0], "nobody comes");
-    for are_many in [false, true] {
-        send(1..4);
-        assert_eq!(gather(0, are_many, &waiting), [0, 1, 2, 3]);
-        send(1..BATCH + 3);
-        assert_eq!(gather(0, are_many, &waiting).len(), BATCH);
-        assert_eq!(
-            gather(BATCH, are_many, &waiting),
-            [BATCH, BATCH, BATCH + 1, BATCH + 2]
-        );
-    }
-}
