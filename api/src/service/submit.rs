@@ -278,10 +278,12 @@ async fn put(
     let proposed = proposed.outcome().await;
     if put == Put::New && is_settled(&proposed) {
         // A job that was refused, or is over already, needs no files. The sweep would find them, but much later.
-        if !jobs
-            .context
-            .handle
-            .read_stale(|state| state.needs_staging(&spec.staging))
+        let is_needed = |state: &State| match &proposed {
+            // As a rule it is this job's, which is quickly found.
+            Ok(Reply::JobSubmitted { job }) if is_staged(state, *job, spec) => true,
+            _ => state.needs_staging(&spec.staging),
+        };
+        if !handle.read_stale(is_needed)
             && let Err(error) = jobs.context.staging.take_back(spec.staging).await
         {
             tracing::warn!(error = ?error, "files of a submission that was not taken are left to the sweep");
@@ -299,6 +301,12 @@ async fn put(
         }
         other => Err(unexpected(&other)),
     }
+}
+
+/// Whether a job that is not over has the files of this one.
+fn is_staged(state: &State, job: JobId, spec: &JobSpec) -> bool {
+    let open = state.open_job(job);
+    open.is_some_and(|job| job.spec.staging == spec.staging)
 }
 
 /// Ends the job of a submission whose files were not kept, if it has come into the log: it could not run. One that was
