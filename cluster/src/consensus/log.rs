@@ -130,7 +130,7 @@ pub enum Error {
     },
     /// The node has voted, and the log does not say so any more.
     #[error(
-        "the log says term {term} but this node has voted in term {known}: it has lost data; wipe this node and let it          join under a new id, or restore the data directory"
+        "the log says term {term} but this node has voted in term {known}: it has lost data; wipe this node and let it join under a new id, or restore the data directory"
     )]
     VoteLost {
         /// The log's term.
