@@ -1,12 +1,15 @@
 //! The job that is submitted: a FLUX LoRA as people write it, two and a half KiB in two files, of a sweep over 64 settings.
 
 use anyhow::anyhow;
+use prost::bytes::Bytes;
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{self, File, Files};
 use stepcast_scheduler::codec::{self, VERSION};
 use stepcast_scheduler::ids::{RequestId, StagingId};
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::{Command, Envelope};
+
+use crate::wire::{Submit, SubmittedFile};
 
 /// What differs from job to job: the name of the run,
 const RUN: &str = "@RUN@";
@@ -23,46 +26,87 @@ const SAMPLES: u64 = 480;
 
 /// The files of one job after another.
 pub(crate) struct Template {
-    config: String,
-    loader: String,
+    /// The configuration, cut where something differs from job to job.
+    config: Vec<(String, Differs)>,
+    loader: Bytes,
+}
+
+/// What stands behind a piece of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Differs {
+    /// The name of the run.
+    Run,
+    /// One of these, by this digit of the job's number in base four.
+    Tried([u32; 4], u32),
+    /// Nothing: it was the last.
+    End,
 }
 
 impl Template {
     /// The usual job.
     pub(crate) fn new() -> Self {
+        let tried = TRIED.iter().zip(0..);
+        let tried = tried.map(|((mark, values), digit)| (*mark, Differs::Tried(*values, digit)));
+        let marks: Vec<_> = tried.chain([(RUN, Differs::Run)]).collect();
+        let text = pretty(&config());
+        let mut config = Vec::new();
+        let mut rest = text.as_str();
+        loop {
+            let found = marks.iter().filter_map(|(mark, differs)| {
+                let (piece, behind) = rest.split_once(mark)?;
+                Some((piece, *differs, behind))
+            });
+            let Some((piece, differs, behind)) = found.min_by_key(|(piece, ..)| piece.len()) else {
+                break;
+            };
+            config.push((piece.to_owned(), differs));
+            rest = behind;
+        }
+        config.push((rest.to_owned(), Differs::End));
         Self {
-            config: pretty(&config()),
-            loader: pretty(&loader()),
+            config,
+            loader: pretty(&loader()).into(),
         }
     }
 
     /// Bytes of both files of one job.
     pub(crate) fn bytes(&self) -> usize {
-        self.config.len() + self.loader.len()
+        self.config(0, 0).len() + self.loader.len()
     }
 
     /// The configuration of the `number`th job: one of 64 that are tried, under a name of its own.
-    fn config(&self, run: u64, number: u64) -> String {
-        let mut config = self.config.replace(RUN, &format!("{run:08x}-{number:08}"));
-        for ((place, values), digit) in TRIED.iter().zip([1, 4, 16]) {
-            let value = values[usize::try_from(number / digit % 4).unwrap_or(0)];
-            config = config.replacen(place, &value.to_string(), 1);
+    fn config(&self, run: u64, number: u64) -> Bytes {
+        let name = format!("{run:08x}-{number:08}");
+        let mut config = String::with_capacity(2 << 10);
+        for (piece, differs) in &self.config {
+            config.push_str(piece);
+            match differs {
+                Differs::Run => config.push_str(&name),
+                Differs::Tried(values, digit) => {
+                    let at = usize::try_from(number / 4_u64.pow(*digit) % 4).unwrap_or(0);
+                    config.push_str(&values[at].to_string());
+                }
+                Differs::End => {}
+            }
         }
-        config
+        config.into()
     }
 
     /// The request of the `number`th job. `run` tells apart the runs of this program against one cluster.
-    pub(crate) fn request(&self, run: u64, number: u64) -> v1::SubmitJobRequest {
-        let file = |role: v1::FileRole, name: &str, text: String| v1::JobFile {
+    pub(crate) fn request(&self, run: u64, number: u64) -> Submit {
+        let file = |role: v1::FileRole, name: &str, content: Bytes| SubmittedFile {
             role: role.into(),
             name: name.to_owned(),
-            content: text.into_bytes(),
+            content,
         };
-        let config = self.config(run, number);
-        v1::SubmitJobRequest {
+        Submit {
             request_id: format!("{run:016x}{number:016x}"),
             files: vec![
-                file(v1::FileRole::Config, "config.json", config),
+                file(
+                    v1::FileRole::Config,
+                    "config.json",
+                    self.config(run, number),
+                ),
                 file(
                     v1::FileRole::DataLoader,
                     "multidatabackend.json",
@@ -73,7 +117,6 @@ impl Template {
                 dataset: String::new(),
                 samples: SAMPLES,
             }],
-            ..Default::default()
         }
     }
 }
@@ -85,11 +128,11 @@ pub(crate) fn entry_bytes() -> anyhow::Result<usize> {
     let files = Files {
         config: File {
             name: "config.json",
-            bytes: config.as_bytes(),
+            bytes: &config,
         },
         data_backend: Some(File {
             name: "multidatabackend.json",
-            bytes: template.loader.as_bytes(),
+            bytes: &template.loader,
         }),
         lycoris: None,
         prompt_library: None,

@@ -1,4 +1,30 @@
-//! What the load generator reads of the answers: the rest is skipped, so that it takes little from the servers beside it.
+//! What the load generator writes, and what it reads of the answers: files are not copied, and of answers the rest is
+//! skipped, so that it takes little from the servers beside it.
+
+use prost::bytes::Bytes;
+use stepcast_proto::v1;
+
+/// Of `SubmitJobRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Submit {
+    #[prost(string, tag = "1")]
+    pub(crate) request_id: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) files: Vec<SubmittedFile>,
+    #[prost(message, repeated, tag = "4")]
+    pub(crate) sample_counts: Vec<v1::SampleCount>,
+}
+
+/// `JobFile`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SubmittedFile {
+    #[prost(enumeration = "v1::FileRole", tag = "1")]
+    pub(crate) role: i32,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) content: Bytes,
+}
 
 /// Of `SubmitJobResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
