@@ -5,10 +5,10 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// Submissions that share their syncs at most, so that the first does not wait long for the last.
-pub(super) const BATCH: usize = 512;
+const BATCH: usize = 512;
 
 /// So many tasks in one batch are many: while they are, each batch waits for what comes in the same moment.
-pub(super) const MANY: usize = 4;
+const MANY: usize = 4;
 
 /// How long such a moment is at most.
 const MOMENT: Duration = Duration::from_millis(6);

@@ -23,6 +23,12 @@ fn steps() -> String {
     text
 }
 
+/// What was counted, and how often.
+fn counted(counts: &BTreeMap<String, usize>) -> Vec<(&str, usize)> {
+    let each = counts.iter().map(|(what, count)| (what.as_str(), *count));
+    each.collect()
+}
+
 #[test]
 fn every_row_is_estimated_or_left_out_for_a_reason() {
     let mut test = STEP_TIMES.to_owned();
@@ -34,25 +40,15 @@ fn every_row_is_estimated_or_left_out_for_a_reason() {
     test += &step("never.seen", "some new board", 2, "1800", "ok", "B");
     let report = backtest(&[steps()], &test, Format::StepTimes, false).expect("report");
     assert_eq!((report.rows, report.used, report.trained), (6, 2, 32));
-    let skipped: Vec<(&str, usize)> = report
-        .skipped
-        .iter()
-        .map(|(why, n)| (why.as_str(), *n))
-        .collect();
     assert_eq!(
-        skipped,
+        counted(&report.skipped),
         [
             ("no step time", 2),
             ("not measured", 1),
             ("quality below B", 1)
         ]
     );
-    let bases: Vec<(&str, usize)> = report
-        .by_basis
-        .iter()
-        .map(|(basis, n)| (basis.as_str(), *n))
-        .collect();
-    assert_eq!(bases, [("near", 1), ("rough", 1)]);
+    assert_eq!(counted(&report.by_basis), [("near", 1), ("rough", 1)]);
 }
 
 #[test]
@@ -138,13 +134,8 @@ fn one_broken_line_is_counted_and_the_others_are_estimated() {
     let test = format!("\u{feff}{STEP_TIMES}{right}\n{}", odd.concat()).replace('\n', "\r\n");
     let report = backtest(&[steps()], &test, Format::StepTimes, false).expect("report");
     assert_eq!((report.rows, report.used), (7, 2));
-    let skipped: Vec<(&str, usize)> = report
-        .skipped
-        .iter()
-        .map(|(why, n)| (why.as_str(), *n))
-        .collect();
     assert_eq!(
-        skipped,
+        counted(&report.skipped),
         [
             ("another number of cells than the header", 3),
             ("no step time", 2)
