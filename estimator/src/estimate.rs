@@ -32,7 +32,7 @@ use crate::price::{Day, PriceBook};
 pub(crate) use features::of_step as point_of;
 pub use frontier::dominated;
 use ladder::Ladder;
-pub(crate) use learned::{observe, of as learn};
+pub(crate) use learned::{observe, of as learn, shipped};
 pub(crate) use model::Model;
 use run::Run;
 

@@ -21,7 +21,7 @@ const STEPS_GOOD: f64 = 20.0;
 const PUBLISHED_WEIGHT: f64 = 0.5;
 
 /// The model of the published figures alone.
-pub(super) fn shipped() -> Option<&'static Model> {
+pub(crate) fn shipped() -> Option<&'static Model> {
     static MODEL: LazyLock<Option<Model>> = LazyLock::new(|| Model::learn(&figures()));
     MODEL.as_ref()
 }

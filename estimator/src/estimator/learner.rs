@@ -25,15 +25,20 @@ impl Estimator {
         self.shared.model.load_full()
     }
 
-    /// Takes a few new rows into the model, so that it need not wait until everything is learnt anew. They are in the
-    /// index already, and it is shown to others afterwards.
+    /// Takes a few new rows into the model, so that it need not wait until everything is learnt anew: also the first ones
+    /// there are, into what the published figures teach. They are in the index already, and it is shown to others
+    /// afterwards.
     pub(super) fn learn_rows(&self, index: &Index, rows: &[Row]) {
-        let Some(learnt) = self.learnt().filter(|_| rows.len() <= ROWS_AT_ONCE) else {
+        if rows.len() > ROWS_AT_ONCE {
             return;
+        }
+        let (mut model, counted) = match (self.learnt(), estimate::shipped()) {
+            (Some(learnt), _) => (learnt.model.clone(), learnt.rows),
+            (None, Some(shipped)) => (shipped.clone(), 0),
+            (None, None) => return,
         };
-        let mut model = learnt.model.clone();
         estimate::observe(&mut model, index, rows);
-        let rows = learnt.rows;
+        let rows = counted;
         self.shared
             .model
             .store(Some(Arc::new(Learnt { model, rows })));
@@ -98,9 +103,13 @@ mod tests {
         };
         assert!(estimator.learnt().is_none(), "nothing is learnt of nothing");
         record(vec![run(1, "rtx4090", 4_000)]).await;
-        assert!(estimator.learnt().is_none(), "the first time takes a while");
+        let first = estimator
+            .learnt()
+            .expect("the published figures and the row");
+        assert_eq!(first.rows, 0, "everything is still to be learnt");
         estimator.learn_anew().await;
         let before = estimator.learnt().expect("a model");
+        assert!(!Arc::ptr_eq(&first, &before));
         let thought = before.model.clone();
         assert_eq!(before.rows, 1);
 
