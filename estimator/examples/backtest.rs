@@ -1,11 +1,13 @@
 //! How wrong are estimates? One file, a part of it left out in turn:
 //! `cargo run --release -p stepcast-estimator --example backtest -- FORMAT FILE [FOLDS | FROM TO ANCHORS | own
-//! SHOWN]`. The command `stepcast backtest` does the same with files of one's own.
+//! SHOWN | recipes]`. The command `stepcast backtest` does the same with files of one's own.
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
 
 use std::error::Error;
 
-use stepcast_estimator::estimate::backtest::{Format, Report, folds, other_hardware, own_hosts};
+use stepcast_estimator::estimate::backtest::{
+    Format, Report, each_recipe, folds, other_hardware, own_hosts,
+};
 
 /// Draws of anchors.
 const DRAWS: std::ops::Range<u64> = 0..10;
@@ -21,20 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     match rest {
         [from, to, anchors] => {
             let reports = other_hardware(&text, format, [from, to], anchors.parse()?, DRAWS)?;
-            let mean = |of: fn(&Report) -> Option<f64>| {
-                let values: Vec<f64> = reports.iter().filter_map(of).collect();
-                values.iter().sum::<f64>() / values.len() as f64
-            };
             for report in &reports {
                 println!("{}", line(report));
             }
-            println!(
-                "mean of medians {:.3}, of p90 {:.3}, inside {:.3}, below p90 {:.3}",
-                mean(|report| report.score.median_ape),
-                mean(|report| report.score.p90_ape),
-                mean(|report| report.score.inside_p10_p90),
-                mean(|report| report.score.below_p90),
-            );
+            println!("{}", means(&reports.iter().collect::<Vec<_>>()));
         }
         [own, shown] if own == "own" => {
             let told = ["nothing", "as somebody's", "as one's own"];
@@ -45,6 +37,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
         }
+        [recipes] if recipes == "recipes" => {
+            let reports = each_recipe(&text, format)?;
+            for (recipe, report) in &reports {
+                println!("{recipe}: {}", line(report));
+            }
+            let reports: Vec<&Report> = reports.iter().map(|(_, report)| report).collect();
+            println!("{} recipes: {}", reports.len(), means(&reports));
+        }
         [] => println!(
             "{}",
             serde_json::to_string_pretty(&folds(&text, format, 5, 0)?)?
@@ -54,9 +54,24 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{}", line(&folds(&text, format, number.parse()?, seed)?));
             }
         }
-        _ => return Err("give a number of folds, two hardwares and a number of recipes, or own and a number of rows".into()),
+        _ => return Err("give a number of folds, two hardwares and a number of recipes, own and a number of rows, or recipes".into()),
     }
     Ok(())
+}
+
+/// Each report counts once, however many rows it has.
+fn means(reports: &[&Report]) -> String {
+    let mean = |of: fn(&Report) -> Option<f64>| {
+        let values: Vec<f64> = reports.iter().filter_map(|report| of(report)).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    format!(
+        "mean of medians {:.3}, of p90 {:.3}, inside {:.3}, below p90 {:.3}",
+        mean(|report| report.score.median_ape),
+        mean(|report| report.score.p90_ape),
+        mean(|report| report.score.inside_p10_p90),
+        mean(|report| report.score.below_p90),
+    )
 }
 
 fn line(report: &Report) -> String {

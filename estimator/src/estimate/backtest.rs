@@ -24,7 +24,7 @@ pub use answer::Answer;
 use case::Case;
 pub use once::Once;
 pub use score::{Baselines, Score};
-pub use splits::{folds, other_hardware, own_hosts};
+pub use splits::{each_recipe, folds, other_hardware, own_hosts};
 
 /// How a file is written, that is which header it has; `docs/backtest.md` lists the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,22 +26,41 @@ pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Repo
     let mut answers = Vec::with_capacity(whole.cases.len());
     let mut trained = 0;
     for out in parts {
-        let (asked, known): (Vec<_>, Vec<_>) = whole
-            .cases
-            .iter()
-            .cloned()
-            .partition(|case| out.contains(case.unit.as_str()));
-        let reading = Reading {
-            rows: asked.len(),
-            cases: asked,
-            skipped: Default::default(),
-        };
-        let report = trial(&known, reading)?;
+        let cases = whole.cases.iter().cloned();
+        let (asked, known) = cases.partition(|case| out.contains(case.unit.as_str()));
+        let report = trial_of(asked, known)?;
         trained = trained.max(report.trained);
         answers.extend(report.answers);
     }
     answers.sort_by_key(|answer| answer.row);
     Ok(Report::of(answers, whole.rows, whole.skipped, trained))
+}
+
+/// What is said of a recipe of which nothing is known: leaves out one recipe after the other, each time learning from the
+/// rest. One report for each, by its name.
+///
+/// # Errors
+/// As [`backtest`](super::backtest).
+pub fn each_recipe(text: &str, format: Format) -> Result<Vec<(String, Report)>, Error> {
+    let whole = format.read(text)?;
+    let recipes = whole.cases.iter().map(|case| case.recipe.as_str());
+    let recipes: BTreeSet<&str> = recipes.collect();
+    let each = recipes.into_iter().map(|recipe| {
+        let cases = whole.cases.iter().cloned();
+        let (asked, known) = cases.partition(|case| case.recipe == recipe);
+        trial_of(asked, known).map(|report| (recipe.to_owned(), report))
+    });
+    each.collect()
+}
+
+/// Learns from some cases and estimates others.
+fn trial_of(asked: Vec<Case>, known: Vec<Case>) -> Result<Report, Error> {
+    let reading = Reading {
+        rows: asked.len(),
+        cases: asked,
+        skipped: Default::default(),
+    };
+    trial(&known, reading)
 }
 
 /// Learns from one hardware and, of another, only a few recipes; estimates the rest of the other. Once for each seed.
@@ -72,17 +91,10 @@ pub fn other_hardware(
         let mut drawn = both.clone();
         shuffle(&mut drawn, seed);
         drawn.truncate(anchors);
-        let (asked, known): (Vec<_>, Vec<_>) = whole
-            .cases
-            .iter()
-            .cloned()
-            .partition(|case| case.gpu == to && !drawn.contains(&case.recipe.as_str()));
-        let reading = Reading {
-            rows: asked.len(),
-            cases: asked,
-            skipped: Default::default(),
-        };
-        trial(&known, reading)
+        let cases = whole.cases.iter().cloned();
+        let (asked, known) =
+            cases.partition(|case| case.gpu == to && !drawn.contains(&case.recipe.as_str()));
+        trial_of(asked, known)
     });
     each.collect()
 }

@@ -3,10 +3,11 @@
 //! A split conformal correction whose held-out part is every measurement in turn, kept apart by how new a question
 //! is. Few measurements move the quantiles little: those of a normal distribution count as [`NORMAL_WEIGHT`] more.
 //!
-//! What a recipe takes on a hardware that it was not measured on errs by the recipe: what was measured of one recipe on
-//! one GPU errs alike. So a GPU's own p10 and p90 for such questions are those of recipes and not of measurements, each
-//! of which counts once (hierarchical conformal prediction, Dunn, Wasserman and Ramdas 2023), around what holds for all
-//! GPUs: where a few recipes alone tie a GPU to the others, little is said of it with certainty.
+//! What was measured of one recipe errs alike. So the quantiles for a recipe of which nothing is known are those of
+//! recipes and not of measurements, each of which counts once (hierarchical conformal prediction, Dunn, Wasserman and
+//! Ramdas 2023); so are those for a GPU of which nothing is known, of GPUs; and a GPU's own p10 and p90 for recipes that
+//! were measured on others, around what holds for all GPUs: where a few recipes alone tie a GPU to the others, little is
+//! said of it with certainty.
 
 use std::collections::HashMap;
 
@@ -85,6 +86,16 @@ impl LeftOut {
         }
     }
 
+    /// How much it counts for all GPUs together. Of other hardware each measurement speaks: which recipes err there is
+    /// what the GPU's own quantiles say.
+    fn counts(self) -> f64 {
+        if self.novelty == Novelty::OtherHardware {
+            1.0
+        } else {
+            self.part
+        }
+    }
+
     #[cfg(test)]
     pub(super) const fn error(self) -> f64 {
         self.error
@@ -104,7 +115,7 @@ impl Calibration {
             some.filter(move |some| some.novelty == kind && some.error.is_finite())
         };
         let kinds = kinds.map(|kind| {
-            let errors = of_kind(kind).map(|left_out| (left_out.error, 1.0));
+            let errors = of_kind(kind).map(|left_out| (left_out.error, left_out.counts()));
             Reach::of(errors.collect(), &Reach::NORMAL, NORMAL_WEIGHT)
         });
         let mut gpus: HashMap<u64, Vec<(f64, f64)>> = HashMap::new();
@@ -218,6 +229,23 @@ mod tests {
             "{}",
             high(100)
         );
+    }
+
+    #[test]
+    fn an_unknown_recipe_is_as_uncertain_as_recipes_and_not_as_measurements() {
+        // Nine recipes of which little is known err by much; one that was measured a thousand times does not.
+        let of = |error, times: usize| {
+            let part = 1.0 / times as f64;
+            let one = LeftOut::among(Novelty::OtherRecipe, error, 1, part);
+            std::iter::repeat_n(one, times)
+        };
+        let mut left_out: Vec<LeftOut> = of(0.0, 1_000).collect();
+        left_out.extend(
+            [-4.0, -3.0, -2.5, -2.0, 2.0, 2.5, 3.0, 4.0, 4.0]
+                .map(|error| LeftOut::among(Novelty::OtherRecipe, error, 1, 1.0)),
+        );
+        let reach = Calibration::of(&left_out).reach(Novelty::OtherRecipe, 1);
+        assert!(reach.low < -1.9 && reach.high > 1.9, "{reach:?}");
     }
 
     #[test]
