@@ -113,14 +113,17 @@ const fn both(kind: usize) -> [f64; 2] {
         [0.15, 0.15]
     } else if is(kind, Both::Own) {
         OWN
+    } else if is(kind, Both::Batch) || is(kind, Both::Pixels) {
+        // A host launches as many kernels whatever is in them.
+        [0.1, 0.2]
+    } else if is(kind, Both::RecipeBatch) || is(kind, Both::RecipePixels) {
+        [0.05, 0.1]
     } else if is(kind, Both::Gpus)
         || is(kind, Both::GpuQuantization)
         || is(kind, Both::GpuRecomputed)
         || is(kind, Both::GpuOffloaded)
         || is(kind, Both::GpuPrecision)
         || is(kind, Both::GpuSize)
-        || is(kind, Both::RecipePixels)
-        || is(kind, Both::RecipeBatch)
         || is(kind, Both::RecipePrecision)
     {
         [0.1, 0.1]

@@ -72,10 +72,10 @@ fn published_figures_say_less_where_the_host_is_waited_for() {
     assert!(own < published - 0.1, "{own} {published}");
 }
 
-/// The run of `benches/README.md`, "On a real GPU": 1.51 s where 0.45 s was said, while the GPU was busy for 0.2 s.
+/// The runs of `benches/README.md`, "On a real GPU": 1.49 s where 0.45 s was said, while the GPU was busy for 0.2 s.
 #[test]
 fn a_slow_host_shows_in_what_else_it_is_asked() {
-    let slow = record(LORA, "h100", 1, 1_510);
+    let slow = record(LORA, "h100", 1, 1_490);
     let (nobody, one) = (Known::of(&[]), Known::of(&[slow]));
     let moved =
         |recipe, batch, on| one.step(recipe, batch, on).0 / nobody.step(recipe, batch, on).0;
@@ -87,9 +87,12 @@ fn a_slow_host_shows_in_what_else_it_is_asked() {
         p90 > 1_800,
         "one record does not tell a host from a recipe: {p90}"
     );
-    // Four times the images are four times the arithmetic and not four times the host.
-    let four = one.step(LORA, 4, "h100").0;
-    assert!((1_510.0..2_600.0).contains(&four), "{four}");
+    // Four times the images are four times the arithmetic and not four times the host: 1.49 s there too.
+    let four = one.says(LORA, 4, "h100").step_ms.expect("a number");
+    assert!(
+        (four.p10..=four.p90).contains(&1_490) && four.p50 < 1_800,
+        "{four:?}"
+    );
     // An image of 20 steps took 14.4 s; as if all of the step were the GPU's it would take 22 s.
     let image = one
         .says(LORA, 1, "h100")
@@ -138,8 +141,9 @@ fn a_published_figure_among_the_records_is_of_nobody_s_own_host() {
         model.predict(&point).own.variance()
     };
     let nobody = unknown(&[]);
-    assert!((unknown(&published::shipped_rows()) / nobody).ln().abs() < 0.2);
-    assert!(unknown(&[record(LORA, "h100", 1, 450)]) < nobody / 2.0);
+    // Twice the weight of the figures moves the shares of host and arithmetic a little.
+    assert!(unknown(&published::shipped_rows()) > 0.75 * nobody);
+    assert!(unknown(&[record(LORA, "h100", 1, 450)]) < 0.55 * nobody);
 }
 
 #[test]
