@@ -5,6 +5,7 @@ mod case;
 mod mlperf;
 mod names;
 mod once;
+mod processor;
 mod score;
 mod sdnext;
 mod splits;

@@ -108,6 +108,7 @@ impl About {
             megapixels: asked.pixels / 1e6 * asked.frames,
             billions: asked.billions,
             host_ms,
+            processor: 0.0,
         };
         Self {
             subject: Subject::of(&traits),

@@ -7,7 +7,15 @@ use stepcast_records::Basis;
 use super::case::Case;
 use super::score::quantile;
 use crate::error::Error;
-use crate::estimate::model::Model;
+use crate::estimate::model::{Model, Predicted};
+
+/// Those who measured one configuration are thought to differ by this much, as loud as so many of them say it.
+const ALIKE: f64 = 0.15;
+const ALIKE_WEIGHT: f64 = 4.0;
+/// The variance of the median of many, beside that of their mean.
+const MEDIAN_VARIANCE: f64 = std::f64::consts::FRAC_PI_2;
+/// The narrowest group speaks as loud as so many of those who have exactly the configuration.
+const WIDER_WEIGHT: f64 = 2.0;
 
 /// What was said of one row, and what it was. Times are of one step or one image, in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +47,8 @@ pub(super) struct Others {
     pub(super) count: usize,
     /// The middle of the middle of each, in steps or images a millisecond.
     pub(super) speed: f64,
+    /// The variance of the logarithm by which they differ.
+    variance: f64,
 }
 
 /// Estimates cases with a model that has learnt from others, and in the simpler ways.
@@ -59,10 +69,11 @@ pub(super) fn answers(model: &Model, known: &[Case], asked: &[Case]) -> Vec<Answ
     let others = others(known);
     let each = asked.iter().map(|case| {
         let answer = model.predict(&case.point);
+        let drawn = drawn(case, &answer, &others);
         let mut wider = case.groups.iter();
         Answer {
             row: case.row,
-            ms: answer.ms,
+            ms: answer.ms.map(|ms| ms * drawn),
             measured_ms: case.ms,
             basis: answer.novelty.basis(),
             group_ms: wider.find_map(|group| spreads.get(group.as_str()).copied()),
@@ -75,19 +86,58 @@ pub(super) fn answers(model: &Model, known: &[Case], asked: &[Case]) -> Vec<Answ
     each.collect()
 }
 
-/// The narrowest groups as those see them who measured them, each of whom counts once.
+/// The narrowest groups and exact configurations as those see them who measured them, each of whom counts once.
 fn others(known: &[Case]) -> HashMap<&str, Others> {
     let mut groups: HashMap<&str, BTreeMap<&str, Vec<f64>>> = HashMap::new();
     for case in known {
-        let units = groups.entry(case.narrowest()).or_default();
-        units.entry(&case.unit).or_default().push(case.ms.recip());
+        let exact = Some(case.exact()).filter(|exact| *exact != case.narrowest());
+        for group in exact.into_iter().chain([case.narrowest()]) {
+            let units = groups.entry(group).or_default();
+            units.entry(&case.unit).or_default().push(case.ms.recip());
+        }
     }
     let each = groups.into_iter().filter_map(|(group, units)| {
-        let count = units.len();
-        let speed = median(units.into_values().filter_map(median).collect())?;
-        Some((group, Others { count, speed }))
+        let speeds: Vec<f64> = units.into_values().filter_map(median).collect();
+        let (count, speed) = (speeds.len(), median(speeds.clone())?);
+        let squares = speeds.iter().map(|one| (one / speed).ln().powi(2));
+        let variance =
+            (squares.sum::<f64>() + ALIKE_WEIGHT * ALIKE * ALIKE) / (count as f64 + ALIKE_WEIGHT);
+        let others = Others {
+            count,
+            speed,
+            variance,
+        };
+        Some((group, others))
     });
     each.collect()
+}
+
+/// By what an answer is multiplied for what others measured of exactly the configuration, each by what it is worth, as
+/// an estimate takes the nearest cell's word beside the model's. Where nobody has measured it the answer stays.
+fn drawn(case: &Case, answer: &Predicted, others: &HashMap<&str, Others>) -> f64 {
+    let Some(group) = others.get(case.narrowest()) else {
+        return 1.0;
+    };
+    let (mut ln_speed, mut variance) = group.says();
+    if case.exact() != case.narrowest()
+        && let Some(exact) = others.get(case.exact())
+    {
+        let share = exact.count as f64 / (exact.count as f64 + WIDER_WEIGHT);
+        let (exact_speed, exact_variance) = exact.says();
+        ln_speed += share * (exact_speed - ln_speed);
+        variance += share * (exact_variance - variance);
+    }
+    let ln_ms = answer.own.ln - ln_speed;
+    let share = answer.variance / (answer.variance + variance);
+    (share * (ln_ms - answer.ms[1].ln())).exp()
+}
+
+impl Others {
+    /// The logarithm of the speed, and how uncertain that of one more of them is, as a variance.
+    fn says(&self) -> (f64, f64) {
+        let middle = MEDIAN_VARIANCE / self.count as f64;
+        (self.speed.ln(), self.variance * (1.0 + middle))
+    }
 }
 
 /// p10, the middle and p90.

@@ -22,6 +22,8 @@ pub(super) struct Case {
     pub(super) rated_ms: f64,
     /// Groups that it belongs to, the narrowest first.
     pub(super) groups: Vec<String>,
+    /// What is narrower still, and no baseline.
+    pub(super) exact: Option<String>,
     /// What must be left out together: a key, a submitter, a system.
     pub(super) unit: String,
     pub(super) recipe: String,
@@ -48,6 +50,8 @@ pub(super) struct Said<'a> {
     pub(super) frames: f64,
     pub(super) repeats: f64,
     pub(super) forward_only: bool,
+    /// How many generations newer than usual the host's processor is; 0 where nothing is said.
+    pub(super) processor: f64,
 }
 
 impl Said<'_> {
@@ -72,6 +76,7 @@ impl Said<'_> {
             megapixels: self.megapixels * self.frames,
             billions: network.billions,
             host_ms,
+            processor: self.processor,
         });
         let point = subject.on(&Board {
             gpu: &slug,
@@ -86,6 +91,7 @@ impl Said<'_> {
             weight: 1.0,
             rated_ms: compute_ms,
             groups,
+            exact: None,
             unit,
             recipe: self.recipe.to_owned(),
             gpu: slug,
@@ -156,6 +162,11 @@ pub(super) fn observations(cases: &[Case]) -> Vec<Observation> {
 }
 
 impl Case {
+    /// Exactly its configuration: within the narrowest group where that leaves something open.
+    pub(super) fn exact(&self) -> &str {
+        self.exact.as_deref().unwrap_or_else(|| self.narrowest())
+    }
+
     /// The narrowest group that it belongs to.
     pub(super) fn narrowest(&self) -> &str {
         self.groups.first().map_or("", String::as_str)

@@ -57,6 +57,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             frames: 1.0,
             repeats: super::positive(&line.grad_accum).unwrap_or(1.0),
             forward_only: false,
+            processor: 0.0,
         };
         let unit = format!(
             "{} {} {} {}",

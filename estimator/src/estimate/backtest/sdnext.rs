@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::Reading;
 use super::case::Said;
+use super::{Reading, processor};
 use crate::error::Error;
 
 const STEPS: f64 = 20.0;
@@ -60,6 +60,11 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             .optimization
             .rsplit_once(' ')
             .unwrap_or((&line.optimization, ""));
+        let attention = attention.to_lowercase();
+        let attention = attention.trim_start_matches("original ");
+        let attention = attention.replace("automatic", "auto");
+        let processor = processor::generation(&line.cpu);
+        let undecoded = if processor.is_some() { "" } else { &line.cpu };
         let said = Said {
             recipe: "sd15",
             method: "image",
@@ -69,12 +74,12 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             precision: "fp16",
             checkpointing: "none",
             settings: [
-                attention,
+                &attention,
                 memory,
                 &device,
                 &torch,
                 &line.os,
-                &line.cpu,
+                undecoded,
                 &line.xformers,
                 "",
             ],
@@ -83,6 +88,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             frames: 1.0,
             repeats: STEPS,
             forward_only: true,
+            processor: processor.unwrap_or(0.0),
         };
         let unit = line.submitter.clone();
         let groups = [
@@ -92,6 +98,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             vec![],
         ];
         let mut case = said.case(ms * batch, unit, super::grouped(&groups));
+        case.exact = Some([case.narrowest(), &line.os].join("\u{1f}"));
         case.share(batch);
         reading.cases.push(case);
         series.push(format!(

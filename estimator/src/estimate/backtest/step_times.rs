@@ -92,6 +92,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             frames: number(&line.frames, 1.0),
             repeats: number(&line.grad_accum, 1.0),
             forward_only: false,
+            processor: 0.0,
         };
         let unit = super::grouped(&[vec![
             recipe,

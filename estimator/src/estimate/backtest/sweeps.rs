@@ -57,6 +57,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             frames: number(&line.frames, 1.0),
             repeats: steps,
             forward_only: true,
+            processor: 0.0,
         };
         let unit = format!(
             "{:?}",

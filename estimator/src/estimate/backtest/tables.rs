@@ -97,6 +97,7 @@ fn case(row: &Row) -> Case {
         weight: 1.0,
         rated_ms,
         groups: super::grouped(&groups),
+        exact: None,
         unit: format!("{key:?}"),
         recipe: recipe.clone(),
         gpu: key.hardware().gpu.slug().to_owned(),

@@ -43,6 +43,8 @@ pub(crate) struct Traits<'a> {
     pub(crate) billions: f64,
     /// What the host is thought to take, for all repeats, in milliseconds.
     pub(crate) host_ms: f64,
+    /// How many generations newer than usual the host's processor is; 0 where nothing is said.
+    pub(crate) processor: f64,
 }
 
 /// The hardware that it runs on.
@@ -251,6 +253,9 @@ impl<F: FnMut(Feature)> Told<F> {
         self.slope(Both::Pixels, pixels, &[]);
         self.slope(Both::Batch, samples, &[]);
         self.slope(Both::Size, size, &[]);
+        if t.processor != 0.0 {
+            self.slope(Both::Processor, t.processor, &[]);
+        }
         self.slope(Both::RecipePixels, pixels, &[recipe]);
         self.slope(Both::RecipeBatch, samples, &[recipe]);
         self.whole(Whole::Batch, &[batch]);
