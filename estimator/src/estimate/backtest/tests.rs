@@ -74,6 +74,16 @@ fn other_hardware_is_learnt_from_anchors() {
 }
 
 #[test]
+fn each_recipe_is_estimated_from_the_others() {
+    let reports = each_recipe(&steps(), Format::StepTimes).expect("reports");
+    assert_eq!(reports.len(), 4);
+    for (recipe, report) in reports {
+        assert_eq!((report.used, report.trained), (8, 24), "{recipe}");
+        assert_eq!(report.by_basis.keys().collect::<Vec<_>>(), ["rough"]);
+    }
+}
+
+#[test]
 fn the_score_of_known_answers() {
     let score = Score::of(&[([80.0, 100.0, 120.0], 100.0), ([80.0, 100.0, 120.0], 125.0)]);
     assert_eq!(score.median_ape, Some(0.1));
@@ -275,15 +285,63 @@ fn records_count_their_rows_too() {
     assert_eq!((report.rows, rows), (2, vec![2]));
 }
 
+const IMAGES: &str = "timestamp,submitter,backend,gpu,gpu_count,vram_gb,torch,precision,optimization,model_class,os,cpu,\
+                      batch,ms_per_image_20steps,status\n";
+
+fn image_by(who: &str, cpu: &str, batch: u32, ms: f64) -> String {
+    format!(
+        "2023-05-01T00:00:00Z,{who},cuda,RTX 4090,1,24,2.0.1,fp16,sdp none,sd15,Windows,{cpu},{batch},{ms},ok\n"
+    )
+}
+
+#[test]
+fn what_others_measured_of_a_configuration_counts_beside_the_model() {
+    let mut train = IMAGES.to_owned();
+    for number in 0..8 {
+        let who = format!("person {number}");
+        train += &image_by(&who, "", 1, 400.0);
+        // Twice as quick as the model can explain by a batch alone.
+        train += &image_by(&who, "", 2, 150.0);
+    }
+    let read = |text: &str| Format::Sdnext.read(text).expect("rows").cases;
+    let known = read(&train);
+    let model = super::learnt(&known).expect("a model");
+    let asked = read(&(IMAGES.to_owned() + &image_by("new", "", 2, 150.0)));
+    let alone = model.predict(&asked[0].point).ms[1];
+    let said = super::answer::answers(&model, &known, &asked)[0].ms[1];
+    assert!(
+        (said - 150.0).abs() < (alone - 150.0).abs(),
+        "{said} {alone}"
+    );
+    // What nobody has measured is the model's alone.
+    let asked = read(&(IMAGES.to_owned() + &image_by("new", "", 4, 150.0)));
+    let alone = model.predict(&asked[0].point).ms;
+    assert_eq!(super::answer::answers(&model, &known, &asked)[0].ms, alone);
+}
+
+#[test]
+fn an_older_processor_makes_images_take_longer() {
+    let (old, new) = (
+        "AMD64 Family 23 Model 1 Stepping 1",
+        "Intel64 Family 6 Model 183 Stepping 1",
+    );
+    let mut train = IMAGES.to_owned();
+    for number in 0..20 {
+        train += &image_by(&format!("old {number}"), old, 1, 700.0);
+        train += &image_by(&format!("new {number}"), new, 1, 400.0);
+    }
+    // Of a generation between the two.
+    let between = image_by("one", "AMD64 Family 23 Model 113 Stepping 0", 1, 500.0);
+    let test = IMAGES.to_owned() + &between + &image_by("another", new, 1, 400.0);
+    let report = backtest(&[train], &test, Format::Sdnext, false).expect("report");
+    let ms: Vec<f64> = report.answers.iter().map(|answer| answer.ms[1]).collect();
+    assert!(ms[0] > ms[1] * 1.03, "{ms:?}");
+}
+
 #[test]
 fn a_person_counts_once_for_each_configuration() {
-    let header = "timestamp,submitter,backend,gpu,gpu_count,vram_gb,torch,precision,optimization,model_class,os,batch,\
-                  ms_per_image_20steps,status\n";
-    let image = |who: &str, batch: u32, ms: f64| {
-        format!(
-            "2023-05-01T00:00:00Z,{who},cuda,RTX 4090,1,24,2.0.1,fp16,sdp none,sd15,Linux,{batch},{ms},ok\n"
-        )
-    };
+    let header = IMAGES;
+    let image = |who: &str, batch: u32, ms: f64| image_by(who, "x86_64", batch, ms);
     let mut train = header.to_owned();
     // One person measured so often that the median of rows is theirs; the median of people is 500 ms.
     for _ in 0..50 {
