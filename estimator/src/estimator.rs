@@ -100,6 +100,9 @@ impl Estimator {
     pub async fn open(store: StoreConfig, prices: PriceBook) -> Result<Self, Error> {
         let (store, base) = store.open()?;
         let estimator = Self::over(store, base, prices)?;
+        // What the published figures teach, first: rows that are read go into it. What goes wrong here goes wrong again,
+        // and is told, when the first question is asked.
+        let _ = tokio::task::spawn_blocking(crate::estimate::prepare).await;
         let look = async {
             estimator.refresh().await?;
             estimator.refresh_prices(true).await
@@ -117,8 +120,6 @@ impl Estimator {
                 tracing::warn!("the history is not read yet; it is tried again");
             }
         }
-        // What goes wrong here goes wrong again, and is told, when the first question is asked.
-        let _ = tokio::task::spawn_blocking(crate::estimate::prepare).await;
         Ok(estimator)
     }
 
