@@ -98,8 +98,8 @@ const WHOLE: usize = Whole::GpuSetting as usize + SETTINGS;
 const OWN: [f64; 2] = [0.32, 0.12];
 
 /// What a generation of processors makes of the host's part, and of the GPU's: in the same collection an RTX 4080 or 4090
-/// at batch 1 takes a third to a half longer beside a processor of 2017 than beside one of 2020, and a tenth less beside
-/// one of 2022; at batch 4 it is a quarter of that.
+/// at batch 1 takes a third to four fifths longer beside processors of 2016 and 2017 than beside those of 2020, and a
+/// tenth less beside those of 2022; at batch 4 it is a quarter of that.
 const PROCESSOR: [f64; 2] = [0.05, 0.01];
 
 /// Deviations of the logarithm before anything is learnt, of the host's part and the GPU's. Arithmetic is known better
