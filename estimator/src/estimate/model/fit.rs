@@ -228,6 +228,12 @@ impl<'a> Fit<'a> {
             squares[group.place()] += effect * effect + variance;
         }
         for (place, deviation) in DEVIATIONS.iter().enumerate() {
+            let group = Group::at(place);
+            if group.is_own() && !group.is_pair() {
+                // Boards of one name differ by little, whatever times they would explain: otherwise two records of a slow
+                // host may as well be of a GPU that computes ten times as long, and the search may end there.
+                continue;
+            }
             let sum = squares[place] + PRIOR_WEIGHT * deviation * deviation;
             self.variances[place] = sum / (self.members[place] + PRIOR_WEIGHT);
         }

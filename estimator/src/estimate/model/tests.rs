@@ -217,6 +217,19 @@ fn own_hosts_are_slower_where_they_are_waited_for() {
 }
 
 #[test]
+fn slow_hosts_are_not_taken_for_a_gpu_that_computes_slowly() {
+    for recipes in 1..=3 {
+        let mut world = world();
+        world.extend(slow_hosts(recipes));
+        let model = Model::learn(&world).expect("a model");
+        let light = slower(&model, "light7", "fast", 1.0);
+        assert!((2.0..3.2).contains(&light), "{recipes}: {light}");
+        let heavy = slower(&model, "heavy7", "fast", 4.0);
+        assert!((0.9..1.15).contains(&heavy), "{recipes}: {heavy}");
+    }
+}
+
+#[test]
 fn one_absurd_record_says_nothing_of_own_hosts_and_many_do() {
     let published = Model::learn(&world()).expect("a model");
     let absurd = |number: usize| {
