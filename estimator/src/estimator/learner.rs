@@ -32,16 +32,17 @@ impl Estimator {
         if rows.len() > ROWS_AT_ONCE {
             return;
         }
-        let (mut model, counted) = match (self.learnt(), estimate::shipped()) {
+        let (mut model, learnt_from) = match (self.learnt(), estimate::shipped()) {
             (Some(learnt), _) => (learnt.model.clone(), learnt.rows),
             (None, Some(shipped)) => (shipped.clone(), 0),
             (None, None) => return,
         };
         estimate::observe(&mut model, index, rows);
-        let rows = counted;
-        self.shared
-            .model
-            .store(Some(Arc::new(Learnt { model, rows })));
+        let learnt = Learnt {
+            model,
+            rows: learnt_from,
+        };
+        self.shared.model.store(Some(Arc::new(learnt)));
     }
 
     /// Learns from all records if there are others than the last time. The [`Follower`](super::Follower) does so every

@@ -90,8 +90,7 @@ pub(super) fn answers(model: &Model, known: &[Case], asked: &[Case]) -> Vec<Answ
 fn others(known: &[Case]) -> HashMap<&str, Others> {
     let mut groups: HashMap<&str, BTreeMap<&str, Vec<f64>>> = HashMap::new();
     for case in known {
-        let exact = Some(case.exact()).filter(|exact| *exact != case.narrowest());
-        for group in exact.into_iter().chain([case.narrowest()]) {
+        for group in case.exact.as_deref().into_iter().chain([case.narrowest()]) {
             let units = groups.entry(group).or_default();
             units.entry(&case.unit).or_default().push(case.ms.recip());
         }
@@ -119,9 +118,8 @@ fn drawn(case: &Case, answer: &Predicted, others: &HashMap<&str, Others>) -> f64
         return 1.0;
     };
     let (mut ln_speed, mut variance) = group.says();
-    if case.exact() != case.narrowest()
-        && let Some(exact) = others.get(case.exact())
-    {
+    let exact = case.exact.as_deref();
+    if let Some(exact) = exact.and_then(|exact| others.get(exact)) {
         let share = exact.count as f64 / (exact.count as f64 + WIDER_WEIGHT);
         let (exact_speed, exact_variance) = exact.says();
         ln_speed += share * (exact_speed - ln_speed);

@@ -22,7 +22,7 @@ pub(super) struct Case {
     pub(super) rated_ms: f64,
     /// Groups that it belongs to, the narrowest first.
     pub(super) groups: Vec<String>,
-    /// What is narrower still, and no baseline.
+    /// Exactly its configuration, where the narrowest group leaves something open; no baseline.
     pub(super) exact: Option<String>,
     /// What must be left out together: a key, a submitter, a system.
     pub(super) unit: String,
@@ -162,11 +162,6 @@ pub(super) fn observations(cases: &[Case]) -> Vec<Observation> {
 }
 
 impl Case {
-    /// Exactly its configuration: within the narrowest group where that leaves something open.
-    pub(super) fn exact(&self) -> &str {
-        self.exact.as_deref().unwrap_or_else(|| self.narrowest())
-    }
-
     /// The narrowest group that it belongs to.
     pub(super) fn narrowest(&self) -> &str {
         self.groups.first().map_or("", String::as_str)

@@ -330,12 +330,13 @@ fn an_older_processor_makes_images_take_longer() {
         train += &image_by(&format!("old {number}"), old, 1, 700.0);
         train += &image_by(&format!("new {number}"), new, 1, 400.0);
     }
-    // Of a generation between the two.
-    let between = image_by("one", "AMD64 Family 23 Model 113 Stepping 0", 1, 500.0);
-    let test = IMAGES.to_owned() + &between + &image_by("another", new, 1, 400.0);
+    // Neither was seen by its name.
+    let older = image_by("one", "Intel64 Family 6 Model 79 Stepping 1", 1, 700.0);
+    let newer = image_by("another", "AMD64 Family 25 Model 97 Stepping 2", 1, 400.0);
+    let test = IMAGES.to_owned() + &older + &newer;
     let report = backtest(&[train], &test, Format::Sdnext, false).expect("report");
     let ms: Vec<f64> = report.answers.iter().map(|answer| answer.ms[1]).collect();
-    assert!(ms[0] > ms[1] * 1.03, "{ms:?}");
+    assert!(ms[0] > ms[1] * 1.1, "{ms:?}");
 }
 
 #[test]

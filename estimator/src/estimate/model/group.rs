@@ -92,8 +92,8 @@ const WHOLE: usize = Whole::GpuSetting as usize + SETTINGS;
 /// median of the others with the same GPU, memory, backend, optimisation and batch, those with an RTX 4080 or 4090 lie
 /// by a Student-t distribution of scale 0.31 and ten degrees of freedom at batch 1, where such a GPU waits for its host
 /// (275 of them), and of scale 0.09 and two degrees at batch 16, where it does not (137 of any GPU). Ten degrees are
-/// what [`Both::Own`] has with one GPU, since the deviation is learnt beside as much as ten GPUs would speak; so the
-/// second scale is a little larger instead. Of 47 people who measured two GPUs or more, one says nothing of the other
+/// what the host's side has with one GPU, since its deviation is learnt beside as much as ten GPUs would speak; that of
+/// the GPU's side is not learnt, and a little larger instead. Of 47 people who measured two GPUs or more, one says nothing of the other
 /// (a correlation of -0.08), so each GPU has an effect of its own and none is shared.
 const OWN: [f64; 2] = [0.32, 0.12];
 

@@ -37,7 +37,6 @@ fn parts<'a>(recipe: &str, gpu: &'a str, quantization: &str, batch: f64) -> (Sub
         megapixels: 1.0,
         billions: 4.0,
         host_ms: 200.0,
-        processor: 0.0,
         ..Traits::default()
     });
     let board = Board {
