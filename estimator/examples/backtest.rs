@@ -1,6 +1,6 @@
 //! How wrong are estimates? One file, a part of it left out in turn:
 //! `cargo run --release -p stepcast-estimator --example backtest -- FORMAT FILE [FOLDS | FROM TO ANCHORS | own
-//! SHOWN | recipes]`. The command `stepcast backtest` does the same with files of one's own.
+//! SHOWN | recipes | each]`. The command `stepcast backtest` does the same with files of one's own.
 #![expect(clippy::print_stdout, reason = "an example prints its table")]
 
 use std::error::Error;
@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
             }
         }
+        [each] if each == "each" => println!("{}", line(&folds(&text, format, usize::MAX, 0)?)),
         [recipes] if recipes == "recipes" => {
             let reports = each_recipe(&text, format)?;
             for (recipe, report) in &reports {
@@ -54,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{}", line(&folds(&text, format, number.parse()?, seed)?));
             }
         }
-        _ => return Err("give a number of folds, two hardwares and a number of recipes, own and a number of rows, or recipes".into()),
+        _ => return Err("give a number of folds, two hardwares and a number of recipes, own and a number of rows, recipes, or each".into()),
     }
     Ok(())
 }

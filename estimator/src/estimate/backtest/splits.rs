@@ -1,6 +1,8 @@
 //! Ways to hold a part of one file back, so that one file is enough for a backtest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::answer::{self, Answer};
 use super::case::{self, Case};
@@ -19,16 +21,16 @@ pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Repo
     let mut units: Vec<&str> = units.into_iter().collect();
     shuffle(&mut units, seed);
     let folds = folds.clamp(2, units.len().max(2));
-    let parts = (0..folds).map(|fold| {
+    let reports = side_by_side(folds, |fold| {
         let out: BTreeSet<&str> = units.iter().copied().skip(fold).step_by(folds).collect();
-        out
+        let cases = whole.cases.iter().cloned();
+        let (asked, known) = cases.partition(|case| out.contains(case.unit.as_str()));
+        trial_of(asked, known)
     });
     let mut answers = Vec::with_capacity(whole.cases.len());
     let mut trained = 0;
-    for out in parts {
-        let cases = whole.cases.iter().cloned();
-        let (asked, known) = cases.partition(|case| out.contains(case.unit.as_str()));
-        let report = trial_of(asked, known)?;
+    for report in reports {
+        let report = report?;
         trained = trained.max(report.trained);
         answers.extend(report.answers);
     }
@@ -51,6 +53,37 @@ pub fn each_recipe(text: &str, format: Format) -> Result<Vec<(String, Report)>, 
         trial_of(asked, known).map(|report| (recipe.to_owned(), report))
     });
     each.collect()
+}
+
+/// The results of numbered pieces of work in their order, on as many threads as there are processors.
+fn side_by_side<T: Send>(pieces: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= pieces {
+                return done;
+            }
+            done.push((piece, work(piece)));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..threads.min(pieces))
+            .map(|_| scope.spawn(worker))
+            .collect();
+        let mut done = worker();
+        for worker in workers {
+            match worker.join() {
+                Ok(others) => done.extend(others),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_by_key(|&(piece, _)| piece);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Learns from some cases and estimates others.
