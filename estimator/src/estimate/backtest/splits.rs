@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::answer::{self, Answer};
 use super::case::{self, Case};
@@ -55,35 +54,27 @@ pub fn each_recipe(text: &str, format: Format) -> Result<Vec<(String, Report)>, 
     each.collect()
 }
 
-/// The results of numbered pieces of work in their order, on as many threads as there are processors.
+/// The results of numbered pieces of work, in no order, on as many threads as there are processors.
 fn side_by_side<T: Send>(pieces: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        let mut done = Vec::new();
-        loop {
-            let piece = next.fetch_add(1, Ordering::Relaxed);
-            if piece >= pieces {
-                return done;
-            }
-            done.push((piece, work(piece)));
-        }
-    };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads.min(pieces))
-            .map(|_| scope.spawn(worker))
+    let threads = threads.min(pieces);
+    let share = |first| {
+        (first..pieces)
+            .step_by(threads)
+            .map(&work)
+            .collect::<Vec<T>>()
+    };
+    std::thread::scope(|scope| {
+        let share = &share;
+        let started: Vec<_> = (0..threads)
+            .map(|first| scope.spawn(move || share(first)))
             .collect();
-        let mut done = worker();
-        for worker in workers {
-            match worker.join() {
-                Ok(others) => done.extend(others),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    });
-    done.sort_by_key(|&(piece, _)| piece);
-    done.into_iter().map(|(_, result)| result).collect()
+        let joined = started.into_iter().flat_map(|thread| {
+            let done = thread.join();
+            done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        joined.collect()
+    })
 }
 
 /// Learns from some cases and estimates others.

@@ -93,8 +93,8 @@ const WHOLE: usize = Whole::GpuSetting as usize + SETTINGS;
 /// by a Student-t distribution of scale 0.31 and ten degrees of freedom at batch 1, where such a GPU waits for its host
 /// (275 of them), and of scale 0.09 and two degrees at batch 16, where it does not (137 of any GPU). Ten degrees are
 /// what the host's side has with one GPU, since its deviation is learnt beside as much as ten GPUs would speak; that of
-/// the GPU's side is not learnt, and a little larger instead. Of 47 people who measured two GPUs or more, one says nothing of the other
-/// (a correlation of -0.08), so each GPU has an effect of its own and none is shared.
+/// the GPU's side is not learnt, and a little larger instead. Of 47 people who measured two GPUs or more, one says
+/// nothing of the other (a correlation of -0.08), so each GPU has an effect of its own and none is shared.
 const OWN: [f64; 2] = [0.32, 0.12];
 
 /// What a generation of processors makes of the host's part, and of the GPU's: in the same collection an RTX 4080 or 4090
