@@ -9,7 +9,9 @@ mod gang;
 mod late;
 mod order;
 mod plain;
+mod promises;
 mod staged;
+mod taste;
 mod urgent;
 
 #[cfg(test)]
@@ -30,13 +32,15 @@ use super::shares::Shares;
 use super::survey::{Crowd, Scene, Survey, ordered};
 use crate::command::{Placement, PlacementNote, Preemption, Seat};
 use crate::ids::{JobId, WorkerId};
-use crate::model::{Job, Objective, Worker};
+use crate::model::{Job, Worker};
 use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
 use entry::{Entry, Runs};
 pub(super) use entry::{LOST_MS, due_ms};
 pub(super) use gang::Hosts;
 use gang::{Choice, Seats};
+use promises::Promised;
+use taste::{price_of, worth};
 
 /// How long later jobs may pass one that could run once GPUs are free. After that GPUs are kept for it.
 ///
@@ -77,6 +81,8 @@ pub(super) struct Look<'a> {
     kept: usize,
     /// The GPUs that are kept for jobs that were passed for long.
     kept_for: BTreeMap<JobId, (usize, Gpus)>,
+    /// Those for whom others are stopping, with what is kept for them, the most urgent first.
+    promised: Vec<Promised<'a>>,
     /// Waiting jobs that have got what they get in this look.
     settled: BTreeSet<JobId>,
     max: usize,
@@ -118,6 +124,7 @@ impl<'a> Look<'a> {
             places: BTreeMap::new(),
             kept: 0,
             kept_for: BTreeMap::new(),
+            promised: Vec::new(),
             settled: BTreeSet::new(),
             max: usize::MAX,
             until: None,
@@ -479,22 +486,4 @@ impl<'a> Look<'a> {
     pub(super) fn worker(&self, slot: &Slot) -> Option<&'a Worker> {
         self.state.worker(slot.id)
     }
-}
-
-/// What hardware is to whoever chooses by this beside other of its model, by how much longer it takes and by its price: what
-/// it costs, how long it takes, or both; the least is best.
-fn worth(objective: Objective, longer: u32, price: f64) -> f64 {
-    let longer = f64::from(longer);
-    match objective {
-        Objective::Fastest => longer,
-        Objective::Cheapest => longer * price,
-        Objective::Balanced => longer * price.sqrt(),
-    }
-}
-
-/// The price of a GPU of a worker, as a number to be compared.
-fn price_of(slot: &Slot) -> f64 {
-    /// Nobody knows what it costs: more than whatever has a price.
-    const UNPRICED: f64 = 1e18;
-    slot.price.map_or(UNPRICED, |price| price.max(1) as f64)
 }

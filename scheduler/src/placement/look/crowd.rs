@@ -52,6 +52,7 @@ impl<'a> Look<'a> {
         }
         let mut walk = self.walk(crowd, false);
         self.due_of(&mut walk);
+        self.start_elsewhere(|_, _| true);
         if walk.live.is_empty() {
             return;
         }

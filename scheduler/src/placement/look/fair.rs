@@ -10,6 +10,8 @@ const BEGUN_MS: f64 = 60_000.0;
 
 impl<'a> Look<'a> {
     pub(super) fn fairly(&mut self) {
+        // GPUs are kept for nobody else here.
+        self.start_elsewhere(|_, _| true);
         let (running, _) = self.running();
         let (mut entries, _) = self.waiting(Whom::MayStart);
         entries.extend(running);

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use stepcast_records::GpuModel;
 
-use super::{DEARER_LOOKED_AT, Look, PASSED_LOOKED_AT, price_of, worth};
+use super::taste::{price_of, worth};
+use super::{DEARER_LOOKED_AT, Look, PASSED_LOOKED_AT};
 use crate::command::Placement;
 use crate::model::{Job, Objective, Worker};
 use crate::placement::feasible::{Needs, Purse};

@@ -2,22 +2,30 @@
 
 use super::Look;
 use super::entry::{Entry, Whom};
+use crate::ids::JobId;
+use crate::model::Job;
 use crate::policy::Aim;
 
 impl<'a> Look<'a> {
     pub(super) fn plainly(&mut self) {
         let (mut entries, _) = self.waiting(Whom::MayStart);
-        if self.policy.aim == Aim::Fifo {
-            entries.sort_by_key(|entry| (0, entry.job.id));
-        } else {
-            entries.sort_by_key(|entry| self.place(entry.job));
-        }
+        entries.sort_by_key(|entry| self.plain_place(entry.job));
         for entry in &entries {
             // Without a free GPU nothing more starts in this look, however long the queue is and whatever is kept.
             if self.is_over() {
                 break;
             }
+            let place = self.plain_place(entry.job);
+            self.start_elsewhere(|look, job| look.plain_place(job) < place);
             self.turn(entry);
+        }
+        self.start_elsewhere(|_, _| true);
+    }
+
+    fn plain_place(&self, job: &Job) -> (i64, JobId) {
+        match self.policy.aim {
+            Aim::Fifo => (0, job.id),
+            _ => self.place(job),
         }
     }
 

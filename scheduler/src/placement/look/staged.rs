@@ -7,6 +7,7 @@
 
 use super::Look;
 use super::entry::{Entry, Whom};
+use super::taste::taste;
 use crate::ids::JobId;
 use crate::model::Objective;
 use crate::placement::left::Left;
@@ -78,19 +79,6 @@ impl Entry<'_> {
     }
 }
 
-/// What hardware is to whoever chooses by this: time, money, or both; the least is best.
-pub(super) fn taste(objective: Objective, left: &Left, price: f64) -> f64 {
-    /// More than any ratio of times.
-    const GUESS: f64 = 1e9;
-    let known = if left.is_guess { GUESS } else { 1.0 };
-    known
-        * match objective {
-            Objective::Cheapest => left.p50_ms * price,
-            Objective::Fastest => left.p50_ms,
-            Objective::Balanced => left.p50_ms * price.sqrt(),
-        }
-}
-
 impl<'a> Look<'a> {
     pub(super) fn by_stages(&mut self) {
         let (entries, outlook, turns) = self.turns(Whom::MayStart);
@@ -106,6 +94,7 @@ impl<'a> Look<'a> {
                 self.keep(entry.job, &models);
             }
         }
+        self.start_elsewhere(|_, _| true);
         for (_, index) in self.late(&entries, &outlook) {
             if self.is_over() {
                 break;

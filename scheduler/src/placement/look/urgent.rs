@@ -1,19 +1,17 @@
 //! Running jobs make room for waiting ones of a higher priority that find no other place: the policy `for-priority`.
 //!
-//! Whose work is lost least yields, within what each job is left in peace for and how often it may be asked. The state
-//! keeps with the waiting job where GPUs were taken back for it. From then on it has the first turn, and what is free
-//! there already is kept for it until the rest is. What becomes free elsewhere meanwhile is taken instead, if that is no worse.
+//! Whose work is lost least yields, within what each job is left in peace for and how often it may be asked. What was freed
+//! goes to whom it was freed for: [`promises`](super::promises).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, LINE_LOOKED_AT};
-use super::staged::taste;
-use super::{Choice, Look, Yielding};
+use super::{Look, Yielding};
 use crate::command::Preemption;
 use crate::ids::{Epoch, JobId};
-use crate::model::limits::{BUDGET_MARGIN_MS, GPUS_PER_WORKER_MAX};
-use crate::model::{Attempt, Freed, Job, StopReason};
+use crate::model::limits::GPUS_PER_WORKER_MAX;
+use crate::model::{Attempt, Job};
 use crate::placement::feasible::Needs;
 use crate::placement::left::{Left, lost_ms};
 use crate::placement::pool::{Gpus, positions, used};
@@ -32,18 +30,6 @@ const WORKERS_LOOKED_AT: usize = 64;
 /// Running attempts of one model that are looked through for those workers.
 const ATTEMPTS_LOOKED_AT: usize = 4_096;
 
-/// How long one that is asked to stop may take: the grace that a trainer has to save a checkpoint.
-const STOPPING_MS: u64 = BUDGET_MARGIN_MS;
-
-/// GPUs that are kept for a job until others have stopped there.
-#[derive(Clone, Copy)]
-struct Kept {
-    slot: usize,
-    gpus: Gpus,
-    /// Their model, by position.
-    model: usize,
-}
-
 /// How a job gets room.
 struct Room<'a> {
     slot: usize,
@@ -54,119 +40,8 @@ struct Room<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn yields_to_priority(&self) -> bool {
+    pub(super) fn yields_to_priority(&self) -> bool {
         self.policy.preemption == Yielding::ForPriority && self.state.format() >= 3
-    }
-
-    /// Gives the first turn to those for whom GPUs were taken back, each where they were.
-    pub(super) fn keep_promises(&mut self) {
-        if !self.yields_to_priority() {
-            return;
-        }
-        let mut jobs: Vec<&'a Job> = self.state.promised().collect();
-        jobs.sort_by_key(|job| urgency(job));
-        // GPUs of one host are no room for a job on several.
-        let freed =
-            |job: &'a Job| Some((job, job.standing.freed?)).filter(|_| job.spec.hosts() == 1);
-        let jobs: Vec<(&'a Job, Freed)> = jobs.into_iter().filter_map(freed).collect();
-        let mut waiting = Vec::new();
-        for (job, freed) in &jobs {
-            if self.plan.placements.len() >= self.max {
-                return;
-            }
-            if self.ledger.held(job).is_some() {
-                continue;
-            }
-            let others = jobs
-                .iter()
-                .filter(|(other, theirs)| other.id != job.id && theirs.worker == freed.worker);
-            let theirs = others.fold(0, |gpus, (_, theirs)| gpus | theirs.gpus);
-            let kept = self.keep_promise(job, *freed, theirs & !freed.gpus);
-            waiting.extend(kept.map(|kept| (*job, kept)));
-        }
-        // Only now: what is free may have been taken back for one of the others.
-        for (job, kept) in waiting {
-            if self.plan.placements.len() >= self.max {
-                return;
-            }
-            if self.ledger.held(job).is_none() {
-                self.start_elsewhere(job, kept);
-            }
-        }
-    }
-
-    /// Has a job start on what was taken back for it, or keeps what is free of it until all who yield have stopped. If
-    /// nobody does any more and it is not enough, the job has a turn like others. What is kept, if it does not start.
-    fn keep_promise(&mut self, job: &'a Job, freed: Freed, theirs: Gpus) -> Option<Kept> {
-        let count = usize::from(job.spec.gpu_count);
-        let entry = self.urgent(job);
-        let places = self.places(job);
-        let position = self.pool.position(freed.worker)?;
-        let attempts = self.state.live_attempts_on(freed.worker);
-        let stopping = attempts.filter(|(other, attempt)| {
-            attempt.stop == Some(StopReason::Preempted) && other.standing.yields_to == Some(job.id)
-        });
-        let stopping = stopping.fold(0, |gpus, (_, attempt)| gpus | used(attempt));
-        for place in places.iter() {
-            let Some(gpus) = self.pool.gpus_at(*place, position) else {
-                continue;
-            };
-            let model = self.pool.places[*place as usize].model;
-            let Ok(model) = self.models.binary_search(&model) else {
-                continue;
-            };
-            let left = entry.left[model];
-            let Some(left) = left.filter(|left| self.may_have(job, position, Some(left))) else {
-                continue;
-            };
-            let free = self.pool.slots[position].available(gpus);
-            let own = freed.gpus & gpus;
-            if let Some(gpus) = chosen(own & free, free & !theirs, count) {
-                let choice = Choice {
-                    slot: position,
-                    gpus,
-                    is_free: true,
-                    others: Vec::new(),
-                };
-                self.take(&entry, choice, left);
-                return None;
-            }
-            let all = chosen(own & (free | stopping), free & !theirs, count);
-            if let Some(gpus) = all.filter(|_| stopping != 0) {
-                self.has_room(job, position, gpus);
-                return Some(Kept {
-                    slot: position,
-                    gpus,
-                    model,
-                });
-            }
-        }
-        None
-    }
-
-    /// Has a job start on what is free elsewhere, if that is no worse for its owner than to wait until others have stopped
-    /// for it. What is kept for it is then for anybody.
-    fn start_elsewhere(&mut self, job: &'a Job, kept: Kept) {
-        let entry = self.urgent(job);
-        let Some(there) = entry.left[kept.model] else {
-            return;
-        };
-        let waits = Left {
-            p50_ms: there.p50_ms + STOPPING_MS as f64,
-            ..there
-        };
-        let most = taste(job.spec.objective, &waits, entry.price[kept.model]);
-        let mut models: Vec<usize> = (0..self.models.len()).collect();
-        models.retain(|model| entry.taste(*model) <= most);
-        models.sort_by(|a, b| entry.taste(*a).total_cmp(&entry.taste(*b)));
-        let found = models.into_iter().find_map(|model| {
-            let left = entry.left[model]?;
-            Some((self.choose(job, self.models[model], &left)?, left))
-        });
-        if let Some((choice, left)) = found {
-            self.pool.give_up(kept.slot, kept.gpus);
-            self.take(&entry, choice, left);
-        }
     }
 
     /// Has running jobs yield to the first of those that still wait, where these have a higher priority.
@@ -392,7 +267,7 @@ impl<'a> Look<'a> {
     }
 
     /// Keeps what a job gets as soon as others have stopped.
-    fn has_room(&mut self, job: &'a Job, slot: usize, gpus: Gpus) {
+    pub(super) fn has_room(&mut self, job: &'a Job, slot: usize, gpus: Gpus) {
         self.pool.keep(slot, job.id, gpus);
         self.settled.insert(job.id);
         if self.until == Some(job.id) {
@@ -400,7 +275,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn urgent(&mut self, job: &'a Job) -> Entry<'a> {
+    pub(super) fn urgent(&mut self, job: &'a Job) -> Entry<'a> {
         let (left, price) = self.everywhere(job, |look, model| {
             Left::of_waiting(look.forecast, job, look.models[model], &look.policy)
         });
@@ -415,12 +290,12 @@ impl<'a> Look<'a> {
 }
 
 /// Who has the first turn: the highest priority, and then the order of the queue.
-fn urgency(job: &Job) -> (Reverse<i8>, i64, JobId) {
+pub(super) fn urgency(job: &Job) -> (Reverse<i8>, i64, JobId) {
     (Reverse(job.spec.priority), job.order(), job.id)
 }
 
 /// So many GPUs, of the first ones before the others.
-fn chosen(first: Gpus, others: Gpus, count: usize) -> Option<Gpus> {
+pub(super) fn chosen(first: Gpus, others: Gpus, count: usize) -> Option<Gpus> {
     let all = positions(first).chain(positions(others & !first));
     let gpus = all.take(count).fold(0, |gpus: Gpus, at| gpus | 1 << at);
     (gpus.count_ones() as usize == count).then_some(gpus)
