@@ -147,6 +147,29 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Gives back what a job has [taken](Self::take) by the same words, since it starts somewhere else instead.
+    pub(super) fn give_back(
+        &mut self,
+        job: &'a Job,
+        worker: WorkerId,
+        price_per_hour: Option<UsdMicros>,
+        run_ms_p90: Option<u64>,
+    ) {
+        let UsdMicros(wanted) = wanted(job, price_per_hour, run_ms_p90, self.now_ms);
+        for team in job.teams() {
+            let taken = self.teams.entry(team).or_default();
+            taken.gpus = taken.gpus.saturating_sub(job.spec.gpus().into());
+            taken.usd_micros = taken.usd_micros.saturating_sub(wanted);
+        }
+        if let Some(part) = job.spec.terms.array {
+            let taken = self.arrays.entry(part.array).or_default();
+            *taken = taken.saturating_sub(1);
+        }
+        if let Some(key) = &job.spec.terms.spread {
+            self.keys.remove(&(worker, key));
+        }
+    }
+
     /// The team whose limit is in the way of a job, for the words of an explanation.
     pub(super) fn team_in_the_way(&self, job: &Job, reason: Reason) -> Option<&'a Team> {
         let mut teams = job.teams().filter_map(|team| self.state.team(team));

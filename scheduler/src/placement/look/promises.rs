@@ -23,6 +23,8 @@ pub(super) struct Promised<'a> {
     gpus: Gpus,
     /// Their model, by position.
     model: usize,
+    /// What is left of the job there.
+    left: Left,
 }
 
 impl<'a> Look<'a> {
@@ -94,12 +96,13 @@ impl<'a> Look<'a> {
             }
             let all = chosen(own, beside, count);
             if let Some(gpus) = all.filter(|_| stopping != 0) {
-                self.has_room(job, position, gpus);
+                self.has_room(job, position, gpus, left);
                 return Some(Promised {
                     job,
                     slot: position,
                     gpus,
                     model,
+                    left,
                 });
             }
         }
@@ -116,7 +119,7 @@ impl<'a> Look<'a> {
             }
             if !have_turn(self, kept.job) {
                 self.promised.push(kept);
-            } else if self.ledger.held(kept.job).is_none() {
+            } else {
                 self.start_instead(kept);
             }
         }
@@ -125,24 +128,27 @@ impl<'a> Look<'a> {
     fn start_instead(&mut self, kept: Promised<'a>) {
         let job = kept.job;
         let entry = self.urgent(job);
-        let Some(there) = entry.left[kept.model] else {
-            return;
-        };
         let waits = Left {
-            p50_ms: there.p50_ms + STOPPING_MS as f64,
-            ..there
+            p50_ms: kept.left.p50_ms + STOPPING_MS as f64,
+            ..kept.left
         };
         let most = taste(job.spec.objective, &waits, entry.price[kept.model]);
         let mut models: Vec<usize> = (0..self.models.len()).collect();
         models.retain(|model| entry.taste(*model) <= most);
         models.sort_by(|a, b| entry.taste(*a).total_cmp(&entry.taste(*b)));
+        // It needs it once, there or elsewhere.
+        let (worker, price, run_ms_p90) = self.needs(job, kept.slot, kept.left);
+        self.ledger.give_back(job, worker, price, run_ms_p90);
         let found = models.into_iter().find_map(|model| {
             let left = entry.left[model]?;
             Some((self.choose(job, self.models[model], &left)?, left))
         });
-        if let Some((choice, left)) = found {
-            self.pool.give_up(kept.slot, kept.gpus);
-            self.take(&entry, choice, left);
+        match found {
+            Some((choice, left)) => {
+                self.pool.give_up(kept.slot, kept.gpus);
+                self.take(&entry, choice, left);
+            }
+            None => self.ledger.take(job, [worker], price, run_ms_p90),
         }
     }
 }

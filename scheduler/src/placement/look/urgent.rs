@@ -6,10 +6,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use stepcast_records::UsdMicros;
+
 use super::entry::{Entry, LINE_LOOKED_AT};
 use super::{Look, Yielding};
 use crate::command::Preemption;
-use crate::ids::{Epoch, JobId};
+use crate::ids::{Epoch, JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Job};
 use crate::placement::feasible::Needs;
@@ -33,6 +35,8 @@ const ATTEMPTS_LOOKED_AT: usize = 4_096;
 /// How a job gets room.
 struct Room<'a> {
     slot: usize,
+    /// What is left of it there.
+    left: Left,
     /// What it gets: free already, or taken back.
     gpus: Gpus,
     /// Who yields for it.
@@ -54,6 +58,10 @@ impl<'a> Look<'a> {
         // Who may yield to one priority is the same for all who have it.
         let mut below = BTreeMap::new();
         for job in self.urgent_jobs(crowd.as_ref()) {
+            // What those before it will need may be all that was left.
+            if self.ledger.held(job).is_some() {
+                continue;
+            }
             let entry = self.urgent(job);
             let models = 0..self.models.len();
             let finds = models.clone().any(|model| {
@@ -246,7 +254,13 @@ impl<'a> Look<'a> {
             let freed = yields.iter().fold(0, |gpus, (_, one)| gpus | used(one));
             if let Some(gpus) = chosen(freed, free, count) {
                 let slot = *position;
-                best = Some((lost_ms, Room { slot, gpus, yields }));
+                let room = Room {
+                    slot,
+                    left,
+                    gpus,
+                    yields,
+                };
+                best = Some((lost_ms, room));
             }
         }
         best
@@ -263,16 +277,33 @@ impl<'a> Look<'a> {
             asked.insert(attempt.epoch);
             self.wanted.push((room.slot, used(attempt), job.id));
         }
-        self.has_room(job, room.slot, room.gpus);
+        self.has_room(job, room.slot, room.gpus, room.left);
     }
 
-    /// Keeps what a job gets as soon as others have stopped.
-    pub(super) fn has_room(&mut self, job: &'a Job, slot: usize, gpus: Gpus) {
+    /// Keeps what a job gets as soon as others have stopped, and what it will need of its team's and its array's limits: else
+    /// others would stop for more than may start.
+    pub(super) fn has_room(&mut self, job: &'a Job, slot: usize, gpus: Gpus, left: Left) {
         self.pool.keep(slot, job.id, gpus);
+        let (worker, price, run_ms_p90) = self.needs(job, slot, left);
+        self.ledger.take(job, [worker], price, run_ms_p90);
         self.settled.insert(job.id);
         if self.until == Some(job.id) {
             self.kept_until_ms = Some(self.now_ms);
         }
+    }
+
+    /// A worker, what a job's GPUs cost there an hour, and how long nine of ten such runs take at most.
+    pub(super) fn needs(
+        &self,
+        job: &Job,
+        slot: usize,
+        left: Left,
+    ) -> (WorkerId, Option<UsdMicros>, Option<u64>) {
+        let slot = &self.pool.slots[slot];
+        let price = self
+            .worker(slot)
+            .and_then(|worker| worker.price_per_hour(job.spec.gpu_count.into()));
+        (slot.id, price, left.forecast().map(|left| left.run_ms_p90))
     }
 
     pub(super) fn urgent(&mut self, job: &'a Job) -> Entry<'a> {
