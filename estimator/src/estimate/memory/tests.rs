@@ -104,6 +104,22 @@ fn what_was_published_not_to_fit_will_not_and_what_has_fitted_does() {
 }
 
 #[test]
+fn a_lycoris_adapter_may_take_more_than_a_published_one() {
+    let lokr = shape("sdxl.base-1.0/lycoris", 1, Quantization::None);
+    let memory = on(&lokr, "h100".parse().expect("gpu"));
+    assert_eq!(memory.basis, Basis::Exact);
+    let measured_mib = 17_200 * 1_024 / 1_000;
+    assert!(memory.need_mib_p90 >= measured_mib, "{memory:?}");
+    assert_eq!(fit(&lokr, "rtx4090"), Fit::Fits);
+    let int8 = shape("sdxl.base-1.0/lycoris", 1, Quantization::Int8);
+    assert_eq!(
+        fit(&int8, "rtx4080"),
+        Fit::MayNot,
+        "13.7 GiB published, of 16"
+    );
+}
+
+#[test]
 fn more_samples_never_need_less() {
     for recipe in [
         "flux.dev/lora",
