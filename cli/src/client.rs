@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use self::servers::Servers;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, tls_hint};
 use crate::settings;
 
 /// A call that is not answered by then is given up.
@@ -315,9 +315,11 @@ impl Client {
     pub(crate) fn failure(&self, status: &Status) -> Failure {
         let mut failure = Failure::from_status(status);
         if failure.exit == Exit::Unreachable && failure.reason.is_empty() {
-            failure
-                .details
-                .insert(0, format!("asked {}", self.servers.address()));
+            let address = self.servers.address();
+            if failure.hint.is_none() && address.starts_with("http://") {
+                failure.hint = tls_hint(status);
+            }
+            failure.details.insert(0, format!("asked {address}"));
         }
         failure
     }

@@ -166,8 +166,7 @@ impl Failure {
                     .and_then(|help| help.links.first())
                     .map(|link| link.description.clone())
             })
-            .or_else(|| usual_hint(status.code()))
-            .or_else(|| tls_hint(status));
+            .or_else(|| usual_hint(status.code()));
         let again = Again {
             after: details.retry_info().and_then(|retry| retry.retry_delay),
             leader: info.and_then(|info| info.metadata.get("leader").cloned()),
@@ -182,9 +181,18 @@ impl Failure {
     }
 }
 
-/// A server with TLS answers a call in plain text by bytes that are no HTTP/2.
-fn tls_hint(status: &Status) -> Option<String> {
-    let is_other = is_broken(status) && cause(status).contains("frame with invalid size");
+/// What may be wrong with a call in plain text: a server with TLS answers it by bytes that are no HTTP/2 and hangs up, and
+/// either may be noticed first.
+pub(crate) fn tls_hint(status: &Status) -> Option<String> {
+    const SIGNS: [&str; 5] = [
+        "frame with invalid size",
+        "broken pipe",
+        "reset",
+        "connection closed",
+        "connection was not ready",
+    ];
+    let cause = cause(status).to_lowercase();
+    let is_other = is_broken(status) && SIGNS.iter().any(|sign| cause.contains(sign));
     is_other.then(|| "does the server speak TLS? Its address begins with https:// then".to_owned())
 }
 
@@ -312,5 +320,17 @@ mod tests {
         );
         let lost = Status::with_error_details(Code::Unavailable, "the leader changed", details);
         assert_eq!(Failure::from(lost).exit, Exit::Unknown);
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_may_speak_tls() {
+        use std::io::{Error, ErrorKind};
+        let broken = |kind| Status::from_error(Box::new(Error::from(kind)));
+        for kind in [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset] {
+            let hint = tls_hint(&broken(kind)).expect("a hint");
+            assert!(hint.contains("https://"), "{hint}");
+        }
+        assert_eq!(tls_hint(&broken(ErrorKind::ConnectionRefused)), None);
+        assert_eq!(tls_hint(&Status::not_found("no such job")), None);
     }
 }
