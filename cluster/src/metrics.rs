@@ -5,10 +5,11 @@ mod nodes;
 mod pending;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use stepcast_records::metrics::{Exposition, Metric};
 use stepcast_scheduler::model::Outcome;
 use stepcast_scheduler::{Command, State};
 
@@ -16,60 +17,93 @@ use self::durations::Durations;
 pub(crate) use self::nodes::Moment;
 use crate::error::ProposeError;
 
-/// Raft's term.
-pub const RAFT_TERM: &str = "stepcast_raft_term";
-/// Highest committed entry.
-pub const RAFT_COMMIT_INDEX: &str = "stepcast_raft_commit_index";
-/// Highest applied entry.
-pub const RAFT_APPLIED_INDEX: &str = "stepcast_raft_applied_index";
-/// Highest entry in the log.
-pub const RAFT_LAST_INDEX: &str = "stepcast_raft_last_index";
-/// Entry of the newest snapshot on disk, 0 without one.
-pub const RAFT_SNAPSHOT_INDEX: &str = "stepcast_raft_snapshot_index";
-/// 1 on the node that leads, 0 elsewhere.
-pub const RAFT_LEADER: &str = "stepcast_raft_leader";
-/// Nodes that vote.
-pub const RAFT_VOTERS: &str = "stepcast_raft_voters";
-/// The format in which entries are written.
-pub const LOG_FORMAT: &str = "stepcast_log_format";
-/// Committed entries that a node does not have yet, as the leader knows; nothing on other nodes.
-pub const PEER_BEHIND_ENTRIES: &str = "stepcast_peer_behind_entries";
-/// Whether this node can talk with another one.
-pub const PEER_REACHABLE: &str = "stepcast_peer_reachable";
-/// How long a question to another node and its answer take.
-pub const PEER_ROUND_TRIP_SECONDS: &str = "stepcast_peer_round_trip_seconds";
-/// Messages to another node that were dropped, since it was away or its queue full. Raft sends what matters again.
-pub const PEER_DROPPED_MESSAGES_TOTAL: &str = "stepcast_peer_dropped_messages_total";
-/// Proposals that wait to be committed and applied.
-pub const PROPOSALS_IN_FLIGHT: &str = "stepcast_proposals_in_flight";
-/// Workers with an open session on this node.
-pub const WORKER_SESSIONS: &str = "stepcast_worker_sessions";
-/// Bytes free on the disk of the log.
-pub const DISK_FREE_BYTES: &str = "stepcast_disk_free_bytes";
-/// Which program this is; always 1.
-pub const BUILD_INFO: &str = "stepcast_build_info";
-/// Proposals by result.
-pub const PROPOSALS_TOTAL: &str = "stepcast_proposals_total";
-/// Time from a proposal to its reply, of those that have one.
-pub const COMMIT_DURATION_SECONDS: &str = "stepcast_commit_duration_seconds";
-/// Time one entry takes to apply, by command.
-pub const APPLY_DURATION_SECONDS: &str = "stepcast_apply_duration_seconds";
-/// Time one round of planning takes.
-pub const PLAN_DURATION_SECONDS: &str = "stepcast_plan_duration_seconds";
-/// Time from a job's coming into the queue to its placement.
-pub const QUEUE_WAIT_SECONDS: &str = "stepcast_queue_wait_seconds";
-/// How long attempts ran that succeeded, by what was expected of them when they were placed: 1 is what was expected.
-pub const ESTIMATE_ERROR_RATIO: &str = "stepcast_estimate_error_ratio";
-/// Jobs by state.
-pub const JOBS: &str = "stepcast_jobs";
-/// Waiting jobs, by what they wait for.
-pub const PENDING_JOBS: &str = "stepcast_pending_jobs";
-/// GPUs by model, and by whether they are in use.
-pub const GPUS: &str = "stepcast_gpus";
-/// Attempts that ended while this node led, by outcome.
-pub const ATTEMPTS_TOTAL: &str = "stepcast_attempts_total";
-/// Leases that ended without the worker's word.
-pub const LEASE_EXPIRATIONS_TOTAL: &str = "stepcast_lease_expirations_total";
+const RAFT_TERM: Metric = Metric::gauge("stepcast_raft_term", "Raft's term.");
+const RAFT_COMMIT_INDEX: Metric =
+    Metric::gauge("stepcast_raft_commit_index", "Highest committed entry.");
+const RAFT_APPLIED_INDEX: Metric =
+    Metric::gauge("stepcast_raft_applied_index", "Highest applied entry.");
+const RAFT_LAST_INDEX: Metric =
+    Metric::gauge("stepcast_raft_last_index", "Highest entry in the log.");
+const RAFT_SNAPSHOT_INDEX: Metric = Metric::gauge(
+    "stepcast_raft_snapshot_index",
+    "Entry of the newest snapshot on disk, 0 without one.",
+);
+const RAFT_LEADER: Metric = Metric::gauge(
+    "stepcast_raft_leader",
+    "1 on the node that leads, 0 elsewhere.",
+);
+const RAFT_VOTERS: Metric = Metric::gauge("stepcast_raft_voters", "Nodes that vote.");
+const LOG_FORMAT: Metric = Metric::gauge(
+    "stepcast_log_format",
+    "The format in which entries are written.",
+);
+const PEER_BEHIND_ENTRIES: Metric = Metric::gauge(
+    "stepcast_peer_behind_entries",
+    "Committed entries that a node does not have yet, as the leader knows; nothing on other nodes.",
+);
+const PEER_REACHABLE: Metric = Metric::gauge(
+    "stepcast_peer_reachable",
+    "Whether this node can talk with another one.",
+);
+const PEER_ROUND_TRIP_SECONDS: Metric = Metric::gauge(
+    "stepcast_peer_round_trip_seconds",
+    "How long a question to another node and its answer take.",
+);
+const PEER_DROPPED_MESSAGES_TOTAL: Metric = Metric::counter(
+    "stepcast_peer_dropped_messages_total",
+    "Messages to another node that were dropped, since it was away or its queue full. Raft sends what matters again.",
+);
+const PROPOSALS_IN_FLIGHT: Metric = Metric::gauge(
+    "stepcast_proposals_in_flight",
+    "Proposals that wait to be committed and applied.",
+);
+const WORKER_SESSIONS: Metric = Metric::gauge(
+    "stepcast_worker_sessions",
+    "Workers with an open session on this node.",
+);
+const DISK_FREE_BYTES: Metric = Metric::gauge(
+    "stepcast_disk_free_bytes",
+    "Bytes free on the disk of the log.",
+);
+const BUILD_INFO: Metric = Metric::gauge("stepcast_build_info", "Which program this is; always 1.");
+const PROPOSALS_TOTAL: Metric = Metric::counter("stepcast_proposals_total", "Proposals by result.");
+const COMMIT_DURATION_SECONDS: Metric = Metric::histogram(
+    "stepcast_commit_duration_seconds",
+    "Time from a proposal to its reply, of those that have one.",
+);
+const APPLY_DURATION_SECONDS: Metric = Metric::histogram(
+    "stepcast_apply_duration_seconds",
+    "Time one entry takes to apply, by command.",
+);
+const PLAN_DURATION_SECONDS: Metric = Metric::histogram(
+    "stepcast_plan_duration_seconds",
+    "Time one round of planning takes.",
+);
+const QUEUE_WAIT_SECONDS: Metric = Metric::histogram(
+    "stepcast_queue_wait_seconds",
+    "Time from a job's coming into the queue to its placement.",
+);
+const ESTIMATE_ERROR_RATIO: Metric = Metric::histogram(
+    "stepcast_estimate_error_ratio",
+    "How long attempts ran that succeeded, by what was expected of them when they were placed: 1 is what was expected.",
+);
+const JOBS: Metric = Metric::gauge("stepcast_jobs", "Jobs by state.");
+const PENDING_JOBS: Metric = Metric::gauge(
+    "stepcast_pending_jobs",
+    "Waiting jobs, by what they wait for.",
+);
+const GPUS: Metric = Metric::gauge(
+    "stepcast_gpus",
+    "GPUs by model, and by whether they are in use.",
+);
+const ATTEMPTS_TOTAL: Metric = Metric::counter(
+    "stepcast_attempts_total",
+    "Attempts that ended while this node led, by outcome.",
+);
+const LEASE_EXPIRATIONS_TOTAL: Metric = Metric::counter(
+    "stepcast_lease_expirations_total",
+    "Leases that ended without the worker's word.",
+);
 
 /// How proposals end, as the label `result`.
 const RESULTS: [&str; 5] = ["applied", "rejected", "unknown", "refused", "busy"];
@@ -201,57 +235,53 @@ impl Metrics {
 
     /// All of it in the text format that Prometheus reads.
     pub(crate) fn text(&self, moment: &Moment<'_>, state: &State) -> String {
-        let mut text = Text(String::with_capacity(16 << 10));
+        let mut text = Text::default();
         text.moment(moment);
-        text.counters(PROPOSALS_TOTAL, "result", &RESULTS, &self.proposals);
-        text.counters(ATTEMPTS_TOTAL, "outcome", &OUTCOMES, &self.attempts);
-        text.kind(LEASE_EXPIRATIONS_TOTAL, "counter");
-        text.line(format_args!(
-            "{LEASE_EXPIRATIONS_TOTAL} {}",
-            self.lease_expirations.load(Ordering::Relaxed)
-        ));
-        text.kind(COMMIT_DURATION_SECONDS, "histogram");
-        self.commits.write(&mut text, COMMIT_DURATION_SECONDS, "");
-        text.kind(PLAN_DURATION_SECONDS, "histogram");
-        self.plans.write(&mut text, PLAN_DURATION_SECONDS, "");
-        text.kind(QUEUE_WAIT_SECONDS, "histogram");
-        self.queue_waits.write(&mut text, QUEUE_WAIT_SECONDS, "");
-        text.kind(ESTIMATE_ERROR_RATIO, "histogram");
-        self.estimate_errors
-            .write(&mut text, ESTIMATE_ERROR_RATIO, "");
-        text.kind(APPLY_DURATION_SECONDS, "histogram");
+        text.counters(&PROPOSALS_TOTAL, "result", &RESULTS, &self.proposals);
+        text.counters(&ATTEMPTS_TOTAL, "outcome", &OUTCOMES, &self.attempts);
+        let expirations = self.lease_expirations.load(Ordering::Relaxed);
+        text.0.one(&LEASE_EXPIRATIONS_TOTAL, expirations);
+        for (metric, durations) in [
+            (COMMIT_DURATION_SECONDS, &self.commits),
+            (PLAN_DURATION_SECONDS, &self.plans),
+            (QUEUE_WAIT_SECONDS, &self.queue_waits),
+            (ESTIMATE_ERROR_RATIO, &self.estimate_errors),
+        ] {
+            text.0.begin(&metric);
+            durations.write(&mut text.0, &metric, "");
+        }
+        text.0.begin(&APPLY_DURATION_SECONDS);
         for (command, durations) in COMMANDS.iter().zip(&self.applies) {
-            durations.write(
-                &mut text,
-                APPLY_DURATION_SECONDS,
-                &format!("command=\"{command}\""),
-            );
+            let command = format!("command=\"{command}\"");
+            durations.write(&mut text.0, &APPLY_DURATION_SECONDS, &command);
         }
         text.jobs(state);
         text.pending(state, moment.now_ms);
         text.gpus(state);
-        text.0
+        text.0.into_text()
     }
 }
 
-struct Text(String);
+#[derive(Default)]
+struct Text(Exposition);
 
 impl Text {
-    fn kind(&mut self, name: &str, kind: &str) {
-        self.line(format_args!("# TYPE {name} {kind}"));
-    }
-
-    fn line(&mut self, line: fmt::Arguments<'_>) {
-        // Writing into a string cannot fail.
-        let _ = writeln!(self.0, "{line}");
-    }
-
-    fn counters(&mut self, name: &str, label: &str, values: &[&str], counts: &[AtomicU64]) {
-        self.kind(name, "counter");
-        for (value, count) in values.iter().zip(counts) {
-            let count = count.load(Ordering::Relaxed);
-            self.line(format_args!("{name}{{{label}=\"{value}\"}} {count}"));
+    /// The values of a metric by one label.
+    fn by<L: Display, V: Display>(
+        &mut self,
+        metric: &Metric,
+        label: &str,
+        values: impl IntoIterator<Item = (L, V)>,
+    ) {
+        self.0.begin(metric);
+        for (of, value) in values {
+            self.0.value(metric, &format!("{label}=\"{of}\""), value);
         }
+    }
+
+    fn counters(&mut self, metric: &Metric, label: &str, values: &[&str], counts: &[AtomicU64]) {
+        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
+        self.by(metric, label, values.iter().zip(counts));
     }
 
     fn jobs(&mut self, state: &State) {
@@ -265,10 +295,7 @@ impl Text {
             counts.failed,
             counts.cancelled,
         ];
-        self.kind(JOBS, "gauge");
-        for (name, count) in STATES.iter().zip(counts) {
-            self.line(format_args!("{JOBS}{{state=\"{name}\"}} {count}"));
-        }
+        self.by(&JOBS, "state", STATES.iter().zip(counts));
     }
 
     fn gpus(&mut self, state: &State) {
@@ -283,11 +310,10 @@ impl Text {
                 *counts.entry((gpu.slug(), used)).or_default() += 1;
             }
         }
-        self.kind(GPUS, "gauge");
+        self.0.begin(&GPUS);
         for ((model, used), count) in counts {
-            self.line(format_args!(
-                "{GPUS}{{model=\"{model}\",state=\"{used}\"}} {count}"
-            ));
+            let labels = format!("model=\"{model}\",state=\"{used}\"");
+            self.0.value(&GPUS, &labels, count);
         }
     }
 }

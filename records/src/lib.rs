@@ -9,6 +9,7 @@ pub mod hardware;
 pub mod histogram;
 pub mod key;
 pub mod memory;
+pub mod metrics;
 pub mod phase;
 pub mod recipe;
 pub mod resolution;

@@ -4,10 +4,11 @@ mod port;
 mod steps;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use stepcast_records::metrics::{Exposition, Metric};
 
 pub use self::port::Error as PortError;
 pub(crate) use self::port::{Answer, Port};
@@ -15,20 +16,31 @@ use self::steps::Steps;
 use crate::event::Event;
 use crate::webhook::Lost;
 
-/// Which program this is; always 1.
-const BUILD_INFO: &str = "stepcast_build_info";
-/// Whether the stream to a leader is open.
-const CONNECTED: &str = "stepcast_worker_connected";
-/// Attempts that this worker has taken and whose end is not acknowledged.
-const ATTEMPTS: &str = "stepcast_worker_attempts";
-/// What waits to be taken by the leader: facts about attempts, and samples.
-const OUTBOX_PENDING: &str = "stepcast_outbox_pending";
-/// Webhooks of trainers, by what they say.
-const WEBHOOK_EVENTS_TOTAL: &str = "stepcast_webhook_events_total";
-/// Webhooks that went no further, by why.
-const WEBHOOK_LOSSES_TOTAL: &str = "stepcast_webhook_losses_total";
-/// Times of training steps, as their trainers say them.
-const STEP_DURATION_SECONDS: &str = "stepcast_step_duration_seconds";
+const BUILD_INFO: Metric = Metric::gauge("stepcast_build_info", "Which program this is; always 1.");
+const CONNECTED: Metric = Metric::gauge(
+    "stepcast_worker_connected",
+    "Whether the stream to a leader is open.",
+);
+const ATTEMPTS: Metric = Metric::gauge(
+    "stepcast_worker_attempts",
+    "Attempts that this worker has taken and whose end is not acknowledged.",
+);
+const OUTBOX_PENDING: Metric = Metric::gauge(
+    "stepcast_outbox_pending",
+    "What waits to be taken by the leader: facts about attempts, and samples.",
+);
+const WEBHOOK_EVENTS_TOTAL: Metric = Metric::counter(
+    "stepcast_webhook_events_total",
+    "Webhooks of trainers, by what they say.",
+);
+const WEBHOOK_LOSSES_TOTAL: Metric = Metric::counter(
+    "stepcast_webhook_losses_total",
+    "Webhooks that went no further, by why.",
+);
+const STEP_DURATION_SECONDS: Metric = Metric::histogram(
+    "stepcast_step_duration_seconds",
+    "Times of training steps, as their trainers say them.",
+);
 
 /// The commit that the program was built from, if whoever built it has said so.
 const COMMIT: Option<&str> = option_env!("STEPCAST_COMMIT");
@@ -101,63 +113,39 @@ impl Metrics {
     /// All of it.
     pub(crate) fn text(&self, moment: &Moment) -> String {
         let numbers = self.lock();
-        let version = env!("CARGO_PKG_VERSION");
-        let commit = COMMIT.unwrap_or("unknown");
-        let mut text = Text::default();
-        text.kind(BUILD_INFO, "gauge");
-        text.number(
-            BUILD_INFO,
-            &format!("version=\"{version}\",commit=\"{commit}\""),
-            1,
-        );
-        text.kind(CONNECTED, "gauge");
-        text.number(CONNECTED, "", u64::from(moment.connected));
-        text.kind(ATTEMPTS, "gauge");
-        let attempts = self.attempts.load(Ordering::Relaxed);
-        text.number(ATTEMPTS, "", attempts as u64);
-        text.kind(OUTBOX_PENDING, "gauge");
-        text.number(OUTBOX_PENDING, "what=\"reports\"", moment.reports as u64);
-        text.number(OUTBOX_PENDING, "what=\"samples\"", moment.samples as u64);
-        text.kind(WEBHOOK_EVENTS_TOTAL, "counter");
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), COMMIT.unwrap_or("unknown"));
+        let mut text = Exposition::default();
+        text.begin(&BUILD_INFO);
+        let program = format!("version=\"{version}\",commit=\"{commit}\"");
+        text.value(&BUILD_INFO, &program, 1);
+        text.one(&CONNECTED, u64::from(moment.connected));
+        text.one(&ATTEMPTS, self.attempts.load(Ordering::Relaxed));
+        text.begin(&OUTBOX_PENDING);
+        text.value(&OUTBOX_PENDING, "what=\"reports\"", moment.reports);
+        text.value(&OUTBOX_PENDING, "what=\"samples\"", moment.samples);
+        text.begin(&WEBHOOK_EVENTS_TOTAL);
         for (name, count) in TYPES.iter().zip(numbers.events) {
-            text.number(WEBHOOK_EVENTS_TOTAL, &format!("type=\"{name}\""), count);
+            text.value(&WEBHOOK_EVENTS_TOTAL, &format!("type=\"{name}\""), count);
         }
-        text.kind(WEBHOOK_LOSSES_TOTAL, "counter");
+        text.begin(&WEBHOOK_LOSSES_TOTAL);
         for (why, count) in [
             ("queue_full", numbers.losses.events),
             ("log_dropped", numbers.losses.logs),
             ("unreadable", numbers.losses.unreadable),
         ] {
-            text.number(WEBHOOK_LOSSES_TOTAL, &format!("why=\"{why}\""), count);
+            text.value(&WEBHOOK_LOSSES_TOTAL, &format!("why=\"{why}\""), count);
         }
-        text.kind(STEP_DURATION_SECONDS, "histogram");
+        text.begin(&STEP_DURATION_SECONDS);
         for ((recipe, gpu), steps) in &numbers.steps {
             let labels = format!("model=\"{recipe}\",gpu=\"{gpu}\"");
-            steps.write(&mut text, STEP_DURATION_SECONDS, &labels);
+            steps.write(&mut text, &STEP_DURATION_SECONDS, &labels);
         }
-        text.0
+        text.into_text()
     }
 
     fn lock(&self) -> MutexGuard<'_, Numbers> {
         // Numbers are whole after any panic.
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn kind(&mut self, name: &str, kind: &str) {
-        // Writing into a string cannot fail.
-        let _ = writeln!(self.0, "# TYPE {name} {kind}");
-    }
-
-    fn number(&mut self, name: &str, labels: &str, value: u64) {
-        let _ = match labels {
-            "" => writeln!(self.0, "{name} {value}"),
-            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
-        };
     }
 }
 

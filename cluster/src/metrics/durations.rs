@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Text;
+use stepcast_records::metrics::{Exposition, Metric};
 
 /// Upper ends in microseconds: from an entry that is applied in memory to a disk that stalls.
 const BUCKETS_US: [u64; 13] = [
@@ -84,37 +84,27 @@ impl Durations {
     }
 
     /// Its lines, with these labels on each; nothing was counted, nothing is written.
-    pub(super) fn write(&self, text: &mut Text, name: &str, labels: &str) {
+    pub(super) fn write(&self, text: &mut Exposition, metric: &Metric, labels: &str) {
         let count = self.count.load(Ordering::Relaxed);
         if count == 0 {
             return;
         }
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut below = 0;
-        for (end_us, bucket) in self.ends_us.iter().zip(&self.buckets) {
-            below += bucket.load(Ordering::Relaxed);
-            let end = *end_us as f64 / 1e6;
-            text.line(format_args!(
-                "{name}_bucket{{{labels}{comma}le=\"{end}\"}} {below}"
-            ));
-        }
-        text.line(format_args!(
-            "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}"
-        ));
-        let labels = if labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{labels}}}")
-        };
+        let ends = self.ends_us.iter().map(|end_us| *end_us as f64 / 1e6);
+        let inside = self
+            .buckets
+            .iter()
+            .map(|inside| inside.load(Ordering::Relaxed));
         let sum = self.sum_ns.load(Ordering::Relaxed) as f64 / 1e9;
-        text.line(format_args!("{name}_sum{labels} {sum}"));
-        text.line(format_args!("{name}_count{labels} {count}"));
+        text.buckets(metric, labels, ends.zip(inside), count, sum);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const R: Metric = Metric::histogram("r", "Ratios.");
+    const D: Metric = Metric::histogram("d", "Durations.");
 
     #[test]
     fn what_takes_as_long_as_expected_is_counted_at_one() {
@@ -123,13 +113,14 @@ mod tests {
         metrics.ran(90 * second, 90 * second);
         metrics.ran(second, Duration::ZERO);
         metrics.ran(Duration::MAX, second);
-        let mut text = Text(String::new());
-        metrics.estimate_errors.write(&mut text, "r", "");
-        let has = |line: &str| text.0.lines().any(|l| l == line);
-        assert!(has("r_bucket{le=\"0.9\"} 0"), "{}", text.0);
-        assert!(has("r_bucket{le=\"1\"} 1"), "{}", text.0);
-        assert!(has("r_sum 1000001"), "{}", text.0);
-        assert!(has("r_count 2"), "{}", text.0);
+        let mut text = Exposition::default();
+        metrics.estimate_errors.write(&mut text, &R, "");
+        let text = text.into_text();
+        let has = |line: &str| text.lines().any(|l| l == line);
+        assert!(has("r_bucket{le=\"0.9\"} 0"), "{}", text);
+        assert!(has("r_bucket{le=\"1\"} 1"), "{}", text);
+        assert!(has("r_sum 1000001"), "{}", text);
+        assert!(has("r_count 2"), "{}", text);
     }
 
     #[test]
@@ -138,21 +129,18 @@ mod tests {
         for micros in [3, 10, 11, 60_000_000] {
             durations.add(Duration::from_micros(micros));
         }
-        let mut text = Text(String::new());
-        durations.write(&mut text, "d", "command=\"place\"");
-        let has = |line: &str| text.0.lines().any(|l| l == line);
+        let mut text = Exposition::default();
+        durations.write(&mut text, &D, "command=\"place\"");
+        let text = text.into_text();
+        let has = |line: &str| text.lines().any(|l| l == line);
         assert!(
             has("d_bucket{command=\"place\",le=\"0.00001\"} 2"),
             "{}",
-            text.0
+            text
         );
-        assert!(has("d_bucket{command=\"place\",le=\"10\"} 3"), "{}", text.0);
-        assert!(
-            has("d_bucket{command=\"place\",le=\"+Inf\"} 4"),
-            "{}",
-            text.0
-        );
-        assert!(has("d_sum{command=\"place\"} 60.000024"), "{}", text.0);
-        assert!(has("d_count{command=\"place\"} 4"), "{}", text.0);
+        assert!(has("d_bucket{command=\"place\",le=\"10\"} 3"), "{}", text);
+        assert!(has("d_bucket{command=\"place\",le=\"+Inf\"} 4"), "{}", text);
+        assert!(has("d_sum{command=\"place\"} 60.000024"), "{}", text);
+        assert!(has("d_count{command=\"place\"} 4"), "{}", text);
     }
 }

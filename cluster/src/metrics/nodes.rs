@@ -1,7 +1,5 @@
 //! What a node knows of its cluster, as gauges: its log, the others, and what waits.
 
-use std::fmt::Display;
-
 use super::{
     BUILD_INFO, DISK_FREE_BYTES, LOG_FORMAT, PEER_BEHIND_ENTRIES, PEER_DROPPED_MESSAGES_TOTAL,
     PEER_REACHABLE, PEER_ROUND_TRIP_SECONDS, PROPOSALS_IN_FLIGHT, RAFT_APPLIED_INDEX,
@@ -13,6 +11,9 @@ use crate::status::NodeStatus;
 
 /// The commit that the program was built from, if whoever built it has said so.
 const COMMIT: Option<&str> = option_env!("STEPCAST_COMMIT");
+
+/// The label that names a node.
+const NODE: &str = "node";
 
 /// What is known at one moment.
 pub(crate) struct Moment<'node> {
@@ -27,13 +28,11 @@ pub(crate) struct Moment<'node> {
 impl Text {
     pub(super) fn moment(&mut self, moment: &Moment<'_>) {
         let status = moment.status;
-        self.kind(BUILD_INFO, "gauge");
-        self.line(format_args!(
-            "{BUILD_INFO}{{version=\"{}\",commit=\"{}\"}} 1",
-            env!("CARGO_PKG_VERSION"),
-            COMMIT.unwrap_or("unknown")
-        ));
-        for (name, value) in [
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), COMMIT.unwrap_or("unknown"));
+        let program = format!("version=\"{version}\",commit=\"{commit}\"");
+        self.0.begin(&BUILD_INFO);
+        self.0.value(&BUILD_INFO, &program, 1);
+        for (metric, value) in [
             (RAFT_TERM, status.term),
             (RAFT_COMMIT_INDEX, status.commit_index),
             (RAFT_APPLIED_INDEX, status.applied_index),
@@ -46,32 +45,19 @@ impl Text {
             (WORKER_SESSIONS, status.sessions as u64),
             (DISK_FREE_BYTES, status.disk_free_bytes),
         ] {
-            self.kind(name, "gauge");
-            self.line(format_args!("{name} {value}"));
+            self.0.one(&metric, value);
         }
         let behind = status.followers.iter().map(|follower| {
             let behind = status.commit_index.saturating_sub(follower.matched);
             (follower.id, behind)
         });
-        self.by_node(PEER_BEHIND_ENTRIES, "gauge", behind);
+        self.by(&PEER_BEHIND_ENTRIES, NODE, behind);
         let (seen, trips) = (moment.peers.iter(), moment.peers.iter());
         let reachable = seen.map(|peer| (peer.id, u8::from(peer.reachable)));
-        self.by_node(PEER_REACHABLE, "gauge", reachable);
+        self.by(&PEER_REACHABLE, NODE, reachable);
         let trips = trips.filter_map(|peer| Some((peer.id, peer.round_trip?.as_secs_f64())));
-        self.by_node(PEER_ROUND_TRIP_SECONDS, "gauge", trips);
+        self.by(&PEER_ROUND_TRIP_SECONDS, NODE, trips);
         let dropped = moment.peers.iter().map(|peer| (peer.id, peer.dropped));
-        self.by_node(PEER_DROPPED_MESSAGES_TOTAL, "counter", dropped);
-    }
-
-    fn by_node<V: Display>(
-        &mut self,
-        name: &str,
-        kind: &str,
-        values: impl Iterator<Item = (u64, V)>,
-    ) {
-        self.kind(name, kind);
-        for (node, value) in values {
-            self.line(format_args!("{name}{{node=\"{node}\"}} {value}"));
-        }
+        self.by(&PEER_DROPPED_MESSAGES_TOTAL, NODE, dropped);
     }
 }

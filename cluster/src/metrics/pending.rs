@@ -25,12 +25,7 @@ impl Text {
         for job in state.pending() {
             counts[ledger.held(job).map_or(0, number_of)] += 1;
         }
-        self.kind(PENDING_JOBS, "gauge");
-        for (reason, count) in REASONS.iter().zip(counts) {
-            self.line(format_args!(
-                "{PENDING_JOBS}{{reason=\"{reason}\"}} {count}"
-            ));
-        }
+        self.by(&PENDING_JOBS, "reason", REASONS.iter().zip(counts));
     }
 }
 

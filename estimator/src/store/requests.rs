@@ -1,15 +1,17 @@
 //! How many requests a process has sent to its stores, how they ended, and how long the last ones took.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use object_store::Error;
+use stepcast_records::metrics::{Exposition, Metric};
 
-/// Requests by what they do and how they end.
-const REQUESTS_TOTAL: &str = "stepcast_object_store_requests_total";
+const REQUESTS_TOTAL: Metric = Metric::counter(
+    "stepcast_object_store_requests_total",
+    "Requests by what they do and how they end.",
+);
 
 /// Puts whose times are kept: some minutes of a busy cluster, and enough to tell a p95.
 const RECENT: usize = 128;
@@ -81,20 +83,18 @@ impl Requests {
     /// The counters in the text format that Prometheus reads; what has not happened is left out.
     #[must_use]
     pub fn metrics_text(&self) -> String {
-        let mut text = format!("# TYPE {REQUESTS_TOTAL} counter\n");
+        let mut text = Exposition::default();
+        text.begin(&REQUESTS_TOTAL);
         for (operation, counts) in OPERATIONS.iter().zip(&self.counts) {
             for (result, count) in RESULTS.iter().zip(counts) {
                 let count = count.load(Ordering::Relaxed);
                 if count > 0 {
-                    // Writing to a string does not fail.
-                    let _ = writeln!(
-                        text,
-                        "{REQUESTS_TOTAL}{{operation=\"{operation}\",result=\"{result}\"}} {count}"
-                    );
+                    let labels = format!("operation=\"{operation}\",result=\"{result}\"");
+                    text.value(&REQUESTS_TOTAL, &labels, count);
                 }
             }
         }
-        text
+        text.into_text()
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         requests.count(Operation::Put, 2);
         requests.count(Operation::Copy, 3);
         let text = requests.metrics_text();
-        let lines: Vec<&str> = text.lines().skip(1).collect();
+        let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(
             lines,
             [

@@ -1,9 +1,8 @@
 //! Times of training steps in fixed buckets.
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use super::Text;
+use stepcast_records::metrics::{Exposition, Metric};
 
 /// Upper ends in milliseconds: from a small model on a large GPU to a video that takes minutes a step.
 const ENDS_MS: [u64; 12] = [
@@ -32,19 +31,10 @@ impl Steps {
     }
 
     /// Its lines, with these labels on each.
-    pub(super) fn write(&self, text: &mut Text, name: &str, labels: &str) {
-        let mut below = 0;
-        for (end_ms, bucket) in ENDS_MS.iter().zip(self.buckets) {
-            below += bucket;
-            let end = *end_ms as f64 / 1e3;
-            let labels = format!("{labels},le=\"{end}\"");
-            text.number(&format!("{name}_bucket"), &labels, below);
-        }
-        let all = format!("{labels},le=\"+Inf\"");
-        text.number(&format!("{name}_bucket"), &all, self.count);
-        // Writing into a string cannot fail.
-        let _ = writeln!(text.0, "{name}_sum{{{labels}}} {}", self.sum.as_secs_f64());
-        text.number(&format!("{name}_count"), labels, self.count);
+    pub(super) fn write(&self, text: &mut Exposition, metric: &Metric, labels: &str) {
+        let ends = ENDS_MS.iter().map(|end_ms| *end_ms as f64 / 1e3);
+        let buckets = ends.zip(self.buckets);
+        text.buckets(metric, labels, buckets, self.count, self.sum.as_secs_f64());
     }
 }
 
@@ -58,8 +48,10 @@ mod tests {
         for ms in [40, 50, 51, 7_200_000] {
             steps.add(Duration::from_millis(ms));
         }
-        let mut text = Text::default();
-        steps.write(&mut text, "s", "gpu=\"h100\"");
+        let metric = Metric::histogram("s", "Steps.");
+        let mut text = Exposition::default();
+        steps.write(&mut text, &metric, "gpu=\"h100\"");
+        let text = text.into_text();
         for line in [
             "s_bucket{gpu=\"h100\",le=\"0.05\"} 2",
             "s_bucket{gpu=\"h100\",le=\"0.1\"} 3",
@@ -68,11 +60,7 @@ mod tests {
             "s_sum{gpu=\"h100\"} 7200.141",
             "s_count{gpu=\"h100\"} 4",
         ] {
-            assert!(
-                text.0.lines().any(|found| found == line),
-                "{line}\n{}",
-                text.0
-            );
+            assert!(text.lines().any(|found| found == line), "{line}\n{}", text);
         }
     }
 }
