@@ -190,7 +190,7 @@ mod tests {
             let line = format!("{{operation=\"{operation}\",result=\"{result}\"}} 1\n");
             assert_eq!(text.matches(&line).count(), 1, "{text}");
         }
-        assert_eq!(text.lines().count(), 8, "{text}");
+        assert_eq!(text.lines().count(), 9, "{text}");
         assert!(requests.put_p95().is_some());
     }
 }
