@@ -4,6 +4,7 @@
 //! what is free there already is kept for it until the rest is. What becomes free elsewhere meanwhile is taken instead, if
 //! that is no worse and is not kept for somebody who is ahead in the queue: else others would have stopped for nothing.
 
+use super::entry::Entry;
 use super::taste::taste;
 use super::urgent::{chosen, urgency};
 use super::{Choice, Look};
@@ -14,6 +15,22 @@ use crate::placement::pool::{Gpus, positions, used};
 
 /// How long one that is asked to stop may take: the grace that a trainer has to save a checkpoint.
 const STOPPING_MS: u64 = BUDGET_MARGIN_MS;
+
+/// What was taken back for a job on a worker.
+struct Claim<'a> {
+    entry: Entry<'a>,
+    slot: usize,
+    /// All of the worker's that the job may run on.
+    gpus: Gpus,
+    /// Their model, by position.
+    model: usize,
+    /// What is left of the job there.
+    left: Left,
+    /// Those that were taken back.
+    own: Gpus,
+    /// In use until those have stopped who were asked to.
+    stopping: Gpus,
+}
 
 /// GPUs that are kept for a job until others have stopped there.
 #[derive(Clone, Copy)]
@@ -36,77 +53,97 @@ impl<'a> Look<'a> {
         let mut jobs: Vec<&'a Job> = self.state.promised().collect();
         jobs.sort_by_key(|job| urgency(job));
         // GPUs of one host are no room for a job on several.
-        let freed =
-            |job: &'a Job| Some((job, job.standing.freed?)).filter(|_| job.spec.hosts() == 1);
-        let jobs: Vec<(&'a Job, Freed)> = jobs.into_iter().filter_map(freed).collect();
-        for (job, freed) in &jobs {
+        let jobs = jobs.into_iter().filter(|job| job.spec.hosts() == 1);
+        let claims: Vec<Claim<'a>> = jobs.filter_map(|job| self.claim_of(job)).collect();
+        for (at, claim) in claims.iter().enumerate() {
             if self.plan.placements.len() >= self.max {
                 return;
             }
-            if self.ledger.held(job).is_some() {
-                continue;
-            }
-            let others = jobs
-                .iter()
-                .filter(|(other, theirs)| other.id != job.id && theirs.worker == freed.worker);
-            let theirs = others.fold(0, |gpus, (_, theirs)| gpus | theirs.gpus);
-            let kept = self.keep_promise(job, *freed, theirs & !freed.gpus);
+            // Those before it have what they get.
+            let behind = claims[at + 1..].iter();
+            let behind = behind.filter(|other| other.slot == claim.slot);
+            let theirs = behind.fold(0, |gpus, other| gpus | other.own);
+            let kept = self.keep_promise(claim, theirs & !claim.own);
             self.promised.extend(kept);
         }
     }
 
-    /// Has a job start on what was taken back for it, or keeps what is free of it until all who yield have stopped. If
-    /// nobody does any more and it is not enough, the job has a turn like others. What is kept, if it does not start.
-    fn keep_promise(&mut self, job: &'a Job, freed: Freed, theirs: Gpus) -> Option<Promised<'a>> {
-        let count = usize::from(job.spec.gpu_count);
+    /// What was taken back for a job, if it may have it and it is enough, or somebody is still stopping there. What is not
+    /// is for anybody, and the job has a turn like others.
+    fn claim_of(&mut self, job: &'a Job) -> Option<Claim<'a>> {
+        let Freed { worker, gpus: own } = job.standing.freed?;
+        if self.ledger.held(job).is_some() {
+            return None;
+        }
+        let slot = self.pool.position(worker)?;
         let entry = self.urgent(job);
-        let places = self.places(job);
-        let position = self.pool.position(freed.worker)?;
-        let attempts = self.state.live_attempts_on(freed.worker);
+        let attempts = self.state.live_attempts_on(worker);
         let stopping = attempts.filter(|(other, attempt)| {
             attempt.stop == Some(StopReason::Preempted) && other.standing.yields_to == Some(job.id)
         });
         let stopping = stopping.fold(0, |gpus, (_, attempt)| gpus | used(attempt));
-        for place in places.iter() {
-            let Some(gpus) = self.pool.gpus_at(*place, position) else {
-                continue;
-            };
+        let places = self.places(job);
+        let (gpus, model, left) = places.iter().find_map(|place| {
+            let gpus = self.pool.gpus_at(*place, slot)?;
             let model = self.pool.places[*place as usize].model;
-            let Ok(model) = self.models.binary_search(&model) else {
-                continue;
-            };
-            let left = entry.left[model];
-            let Some(left) = left.filter(|left| self.may_have(job, position, Some(left))) else {
-                continue;
-            };
-            let free = self.pool.slots[position].available(gpus);
-            let own = freed.gpus & gpus & (free | stopping);
-            // Of what else is free only what is missing beside it: the rest may be kept for somebody who is ahead.
-            let missing = count.saturating_sub(own.count_ones() as usize);
-            let beside = first(free & !theirs & !own, missing);
-            if let Some(gpus) = chosen(own & free, beside, count) {
-                let choice = Choice {
-                    slot: position,
-                    gpus,
-                    is_free: true,
-                    others: Vec::new(),
-                };
-                self.take(&entry, choice, left);
-                return None;
-            }
-            let all = chosen(own, beside, count);
-            if let Some(gpus) = all.filter(|_| stopping != 0) {
-                self.has_room(job, position, gpus, left);
-                return Some(Promised {
-                    job,
-                    slot: position,
-                    gpus,
-                    model,
-                    left,
-                });
-            }
+            let model = self.models.binary_search(&model).ok()?;
+            let left = entry.left[model]?;
+            let free = self.pool.slots[slot].available(gpus);
+            let is_enough = free.count_ones() >= u32::from(job.spec.gpu_count);
+            let is_open = is_enough || stopping & gpus != 0;
+            (is_open && self.may_have(job, slot, Some(&left))).then_some((gpus, model, left))
+        })?;
+        Some(Claim {
+            entry,
+            slot,
+            gpus,
+            model,
+            left,
+            own: own & gpus,
+            stopping: stopping & gpus,
+        })
+    }
+
+    /// Has a job start on what was taken back for it, or keeps what is free of it until all who yield have stopped. What is
+    /// kept, if it does not start.
+    fn keep_promise(&mut self, claim: &Claim<'a>, theirs: Gpus) -> Option<Promised<'a>> {
+        let Claim {
+            ref entry,
+            slot,
+            model,
+            left,
+            ..
+        } = *claim;
+        let job = entry.job;
+        // Those before it may need what is left of its team's limits.
+        if self.ledger.held(job).is_some() || !self.may_have(job, slot, Some(&left)) {
+            return None;
         }
-        None
+        let count = usize::from(job.spec.gpu_count);
+        let free = self.pool.slots[slot].available(claim.gpus);
+        let own = claim.own & (free | claim.stopping);
+        // Of what else is free only what is missing beside it: the rest may be kept for somebody who is ahead.
+        let missing = count.saturating_sub(own.count_ones() as usize);
+        let beside = first(free & !theirs & !own, missing);
+        if let Some(gpus) = chosen(own & free, beside, count) {
+            let choice = Choice {
+                slot,
+                gpus,
+                is_free: true,
+                others: Vec::new(),
+            };
+            self.take(entry, choice, left);
+            return None;
+        }
+        let gpus = chosen(own, beside, count).filter(|_| claim.stopping != 0)?;
+        self.has_room(job, slot, gpus, left);
+        Some(Promised {
+            job,
+            slot,
+            gpus,
+            model,
+            left,
+        })
     }
 
     /// Has those for whom others are stopping start on what is free elsewhere, if that is no worse for their owners than to
