@@ -28,6 +28,14 @@ struct Taken {
     usd_micros: u64,
 }
 
+/// What was set aside for a job of limits of its teams and its array: GPUs and micro-dollars.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    teams: Vec<(TeamId, u32, u64)>,
+    array: Option<JobId>,
+    worker: WorkerId,
+}
+
 impl<'a> Ledger<'a> {
     /// What is left in a state at `now_ms`.
     #[must_use]
@@ -147,26 +155,59 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Gives back what a job has [taken](Self::take) by the same words, since it starts somewhere else instead.
-    pub(super) fn give_back(
+    /// Sets aside what a job needs that starts on a worker as soon as others have stopped. What these use of the same limits
+    /// until then is its own afterwards, and is not counted twice.
+    pub(super) fn set_aside(
         &mut self,
         job: &'a Job,
+        stop: &[&Job],
         worker: WorkerId,
         price_per_hour: Option<UsdMicros>,
         run_ms_p90: Option<u64>,
-    ) {
+    ) -> SetAside {
         let UsdMicros(wanted) = wanted(job, price_per_hour, run_ms_p90, self.now_ms);
-        for team in job.teams() {
-            let taken = self.teams.entry(team).or_default();
-            taken.gpus = taken.gpus.saturating_sub(job.spec.gpus().into());
-            taken.usd_micros = taken.usd_micros.saturating_sub(wanted);
+        let teams = job.teams().map(|team| {
+            let theirs = stop
+                .iter()
+                .filter(|other| other.teams().any(|of| of == team));
+            let theirs: u32 = theirs.map(|other| u32::from(other.spec.gpus())).sum();
+            let gpus = u32::from(job.spec.gpus()).saturating_sub(theirs);
+            (team, gpus, wanted)
+        });
+        let array = job.spec.terms.array.map(|part| part.array);
+        let is_of = |other: &&Job| other.spec.terms.array.map(|part| part.array) == array;
+        let aside = SetAside {
+            teams: teams.collect(),
+            array: array.filter(|_| !stop.iter().any(is_of)),
+            worker,
+        };
+        for (team, gpus, usd_micros) in &aside.teams {
+            let taken = self.teams.entry(*team).or_default();
+            taken.gpus += gpus;
+            taken.usd_micros = taken.usd_micros.saturating_add(*usd_micros);
         }
-        if let Some(part) = job.spec.terms.array {
-            let taken = self.arrays.entry(part.array).or_default();
+        if let Some(array) = aside.array {
+            *self.arrays.entry(array).or_default() += 1;
+        }
+        if let Some(key) = &job.spec.terms.spread {
+            self.keys.insert((worker, key));
+        }
+        aside
+    }
+
+    /// Gives back what was set aside for a job: it starts somewhere else, or may.
+    pub(super) fn give_back(&mut self, job: &'a Job, aside: &SetAside) {
+        for (team, gpus, usd_micros) in &aside.teams {
+            let taken = self.teams.entry(*team).or_default();
+            taken.gpus = taken.gpus.saturating_sub(*gpus);
+            taken.usd_micros = taken.usd_micros.saturating_sub(*usd_micros);
+        }
+        if let Some(array) = aside.array {
+            let taken = self.arrays.entry(array).or_default();
             *taken = taken.saturating_sub(1);
         }
         if let Some(key) = &job.spec.terms.spread {
-            self.keys.remove(&(worker, key));
+            self.keys.remove(&(aside.worker, key));
         }
     }
 

@@ -10,6 +10,7 @@ use super::urgent::{chosen, urgency};
 use super::{Choice, Look};
 use crate::model::limits::BUDGET_MARGIN_MS;
 use crate::model::{Freed, Job, StopReason};
+use crate::placement::ledger::SetAside;
 use crate::placement::left::Left;
 use crate::placement::pool::{Gpus, positions, used};
 
@@ -30,10 +31,11 @@ struct Claim<'a> {
     own: Gpus,
     /// In use until those have stopped who were asked to.
     stopping: Gpus,
+    /// Who they are.
+    stop: Vec<&'a Job>,
 }
 
 /// GPUs that are kept for a job until others have stopped there.
-#[derive(Clone, Copy)]
 pub(super) struct Promised<'a> {
     job: &'a Job,
     slot: usize,
@@ -42,6 +44,9 @@ pub(super) struct Promised<'a> {
     model: usize,
     /// What is left of the job there.
     left: Left,
+    /// Who is stopping for it.
+    stop: Vec<&'a Job>,
+    aside: SetAside,
 }
 
 impl<'a> Look<'a> {
@@ -78,10 +83,14 @@ impl<'a> Look<'a> {
         let slot = self.pool.position(worker)?;
         let entry = self.urgent(job);
         let attempts = self.state.live_attempts_on(worker);
-        let stopping = attempts.filter(|(other, attempt)| {
-            attempt.stop == Some(StopReason::Preempted) && other.standing.yields_to == Some(job.id)
-        });
-        let stopping = stopping.fold(0, |gpus, (_, attempt)| gpus | used(attempt));
+        let (stop, used): (Vec<&'a Job>, Vec<Gpus>) = attempts
+            .filter(|(other, attempt)| {
+                attempt.stop == Some(StopReason::Preempted)
+                    && other.standing.yields_to == Some(job.id)
+            })
+            .map(|(other, attempt)| (other, used(attempt)))
+            .unzip();
+        let stopping = used.into_iter().fold(0, |gpus, used| gpus | used);
         let places = self.places(job);
         let (gpus, model, left) = places.iter().find_map(|place| {
             let gpus = self.pool.gpus_at(*place, slot)?;
@@ -101,6 +110,7 @@ impl<'a> Look<'a> {
             left,
             own: own & gpus,
             stopping: stopping & gpus,
+            stop,
         })
     }
 
@@ -136,13 +146,15 @@ impl<'a> Look<'a> {
             return None;
         }
         let gpus = chosen(own, beside, count).filter(|_| claim.stopping != 0)?;
-        self.has_room(job, slot, gpus, left);
+        let aside = self.has_room(job, (slot, gpus), left, &claim.stop);
         Some(Promised {
             job,
             slot,
             gpus,
             model,
             left,
+            stop: claim.stop.clone(),
+            aside,
         })
     }
 
@@ -174,8 +186,7 @@ impl<'a> Look<'a> {
         models.retain(|model| entry.taste(*model) <= most);
         models.sort_by(|a, b| entry.taste(*a).total_cmp(&entry.taste(*b)));
         // It needs it once, there or elsewhere.
-        let (worker, price, run_ms_p90) = self.needs(job, kept.slot, kept.left);
-        self.ledger.give_back(job, worker, price, run_ms_p90);
+        self.ledger.give_back(job, &kept.aside);
         let found = models.into_iter().find_map(|model| {
             let left = entry.left[model]?;
             Some((self.choose(job, self.models[model], &left)?, left))
@@ -185,7 +196,9 @@ impl<'a> Look<'a> {
                 self.pool.give_up(kept.slot, kept.gpus);
                 self.take(&entry, choice, left);
             }
-            None => self.ledger.take(job, [worker], price, run_ms_p90),
+            None => {
+                self.set_aside(job, kept.slot, kept.left, &kept.stop);
+            }
         }
     }
 }

@@ -6,15 +6,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use stepcast_records::UsdMicros;
-
 use super::entry::{Entry, LINE_LOOKED_AT};
 use super::{Look, Yielding};
 use crate::command::Preemption;
-use crate::ids::{Epoch, JobId, WorkerId};
+use crate::ids::{Epoch, JobId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Job};
 use crate::placement::feasible::Needs;
+use crate::placement::ledger::SetAside;
 use crate::placement::left::{Left, lost_ms};
 use crate::placement::pool::{Gpus, positions, used};
 use crate::placement::reason::Reason;
@@ -277,33 +276,40 @@ impl<'a> Look<'a> {
             asked.insert(attempt.epoch);
             self.wanted.push((room.slot, used(attempt), job.id));
         }
-        self.has_room(job, room.slot, room.gpus, room.left);
+        let stop: Vec<&Job> = room.yields.iter().map(|(job, _)| *job).collect();
+        self.has_room(job, (room.slot, room.gpus), room.left, &stop);
     }
 
-    /// Keeps what a job gets as soon as others have stopped, and what it will need of its team's and its array's limits: else
-    /// others would stop for more than may start.
-    pub(super) fn has_room(&mut self, job: &'a Job, slot: usize, gpus: Gpus, left: Left) {
+    /// Keeps what a job gets as soon as some others have stopped, and what it will need of its team's and its array's
+    /// limits: else others would stop for more than may start.
+    pub(super) fn has_room(
+        &mut self,
+        job: &'a Job,
+        (slot, gpus): (usize, Gpus),
+        left: Left,
+        stop: &[&Job],
+    ) -> SetAside {
         self.pool.keep(slot, job.id, gpus);
-        let (worker, price, run_ms_p90) = self.needs(job, slot, left);
-        self.ledger.take(job, [worker], price, run_ms_p90);
         self.settled.insert(job.id);
         if self.until == Some(job.id) {
             self.kept_until_ms = Some(self.now_ms);
         }
+        self.set_aside(job, slot, left, stop)
     }
 
-    /// A worker, what a job's GPUs cost there an hour, and how long nine of ten such runs take at most.
-    pub(super) fn needs(
-        &self,
-        job: &Job,
+    /// Sets aside what a job needs on a worker once some others have stopped.
+    pub(super) fn set_aside(
+        &mut self,
+        job: &'a Job,
         slot: usize,
         left: Left,
-    ) -> (WorkerId, Option<UsdMicros>, Option<u64>) {
+        stop: &[&Job],
+    ) -> SetAside {
         let slot = &self.pool.slots[slot];
-        let price = self
-            .worker(slot)
-            .and_then(|worker| worker.price_per_hour(job.spec.gpu_count.into()));
-        (slot.id, price, left.forecast().map(|left| left.run_ms_p90))
+        let worker = self.worker(slot);
+        let price = worker.and_then(|worker| worker.price_per_hour(job.spec.gpu_count.into()));
+        let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
+        self.ledger.set_aside(job, stop, slot.id, price, run_ms_p90)
     }
 
     pub(super) fn urgent(&mut self, job: &'a Job) -> Entry<'a> {
