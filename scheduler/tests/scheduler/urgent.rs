@@ -36,9 +36,12 @@ proptest! {
         let mut freed: BTreeMap<JobId, Vec<JobId>> = BTreeMap::new();
         loop {
             let planned = planner.plan(&history.state, &history.forecast, history.now_ms, usize::MAX);
-            prop_assert!(planned.placements.is_empty());
-            if planned.preemptions.is_empty() {
+            if planned.placements.is_empty() && planned.preemptions.is_empty() {
                 break;
+            }
+            // What was kept for one for whom others stop elsewhere now is for anybody, but nobody has stopped yet.
+            for placement in &planned.placements {
+                prop_assert!(!freed.contains_key(&placement.job), "they stop in vain: {:?}", planned);
             }
             for asked in &planned.preemptions {
                 let yields = history.state.open_job(asked.job).expect("it runs");
@@ -47,7 +50,10 @@ proptest! {
                 prop_assert!(yields.spec.priority < urgent.spec.priority);
                 freed.entry(urgent.id).or_default().push(yields.id);
             }
-            let preemptions = planned.preemptions;
+            let (placements, preemptions) = (planned.placements, planned.preemptions);
+            let applied = history.propose(Command::Place { placements }, None);
+            let Ok(Reply::Placed { outcomes }) = applied.reply else { panic!("a plan is refused") };
+            prop_assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
             let applied = history.propose(Command::Preempt { preemptions }, None);
             let Ok(Reply::Preempted { outcomes }) = applied.reply else { panic!("a plan is refused") };
             prop_assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
