@@ -21,7 +21,7 @@ mod identity;
 mod jobs;
 mod leader;
 pub mod members;
-pub mod metrics;
+mod metrics;
 mod network;
 mod node;
 pub mod peers;

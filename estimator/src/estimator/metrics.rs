@@ -11,17 +11,20 @@ const ROWS: Metric = Metric::gauge(
 );
 const VERSION: Metric = Metric::gauge(
     "stepcast_records_version",
-    "The version that was read last.",
+    "The version of a table that was read last.",
 );
 const OBJECTS: Metric = Metric::gauge("stepcast_records_objects", "Objects that hold the rows.");
-const BYTES: Metric = Metric::gauge("stepcast_records_bytes", "Their size.");
+const BYTES: Metric = Metric::gauge(
+    "stepcast_records_bytes",
+    "Bytes of the objects that hold the rows.",
+);
 const REFUSED_ROWS: Metric = Metric::gauge(
     "stepcast_records_refused_rows",
-    "Stored rows that are none.",
+    "Stored rows that cannot be read as rows and are left out.",
 );
 const REFUSED_OBJECTS: Metric = Metric::gauge(
     "stepcast_records_refused_objects",
-    "Objects that are missing or not readable.",
+    "Objects of a table that are missing or not readable.",
 );
 const FOREIGN_OBJECTS: Metric = Metric::gauge(
     "stepcast_records_foreign_objects",
@@ -29,7 +32,7 @@ const FOREIGN_OBJECTS: Metric = Metric::gauge(
 );
 const CELLS_ASIDE: Metric = Metric::gauge(
     "stepcast_records_cells_aside",
-    "Keys whose times are implausible beside their neighbours'.",
+    "Keys that are left out, since their times are implausible beside their neighbours'.",
 );
 const READ_ONLY: Metric = Metric::gauge(
     "stepcast_records_read_only",
@@ -38,7 +41,7 @@ const READ_ONLY: Metric = Metric::gauge(
 const CELLS: Metric = Metric::gauge("stepcast_records_cells", "Keys that estimates rest on.");
 const REACHABLE: Metric = Metric::gauge(
     "stepcast_records_reachable",
-    "Whether the last look at the store succeeded.",
+    "1 when the last look at the store of the tables succeeded.",
 );
 const TIDIED_TOTAL: Metric = Metric::counter(
     "stepcast_records_tidied_total",
@@ -48,8 +51,10 @@ const MOVED_OBJECTS_TOTAL: Metric = Metric::counter(
     "stepcast_records_moved_objects_total",
     "Objects whose rows moved into larger ones.",
 );
-const MOVED_ROWS_TOTAL: Metric =
-    Metric::counter("stepcast_records_moved_rows_total", "Rows that moved.");
+const MOVED_ROWS_TOTAL: Metric = Metric::counter(
+    "stepcast_records_moved_rows_total",
+    "Rows that moved into larger objects.",
+);
 const DELETED_OBJECTS_TOTAL: Metric = Metric::counter(
     "stepcast_records_deleted_objects_total",
     "Objects that nobody needs any more and that were deleted.",
@@ -60,7 +65,7 @@ const WRITTEN_TOTAL: Metric = Metric::counter(
 );
 const TIDY_SECONDS: Metric = Metric::gauge(
     "stepcast_records_tidy_seconds",
-    "How long tidying up took the last time.",
+    "How long tidying up the tables took the last time.",
 );
 
 /// What is told of each table.

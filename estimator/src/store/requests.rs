@@ -10,7 +10,7 @@ use stepcast_records::metrics::{Exposition, Metric};
 
 const REQUESTS_TOTAL: Metric = Metric::counter(
     "stepcast_object_store_requests_total",
-    "Requests by what they do and how they end.",
+    "Requests to object stores, by what they do and how they end.",
 );
 
 /// Puts whose times are kept: some minutes of a busy cluster, and enough to tell a p95.

@@ -39,9 +39,17 @@ proptest! {
             if planned.placements.is_empty() && planned.preemptions.is_empty() {
                 break;
             }
-            // What was kept for one for whom others stop elsewhere now is for anybody, but nobody has stopped yet.
+            // What was kept for one for whom others stop elsewhere now is for anybody. What stops or has stopped is not.
+            prop_assert!(planned.placements.is_empty() || !freed.is_empty());
             for placement in &planned.placements {
                 prop_assert!(!freed.contains_key(&placement.job), "they stop in vain: {:?}", planned);
+                for urgent in freed.keys().filter_map(|urgent| history.state.open_job(*urgent)) {
+                    let takes = urgent.standing.freed.is_some_and(|kept| {
+                        placement.worker == kept.worker
+                            && placement.gpus.iter().any(|gpu| kept.gpus >> gpu & 1 == 1)
+                    });
+                    prop_assert!(!takes, "somebody else has it: {:?}", placement);
+                }
             }
             for asked in &planned.preemptions {
                 let yields = history.state.open_job(asked.job).expect("it runs");
