@@ -100,15 +100,15 @@ impl Wording<'_> {
             }
             (Tier::Held, _) if held == Some(Reason::ArrayFull) => {
                 let parallel = self.job.spec.terms.array.map_or(0, |part| part.parallel);
-                format!(
-                    "{id} is held: {parallel} of its array's tasks run, and no more may at a time"
-                )
+                let tasks = number(parallel, "task");
+                format!("{id} is held: its array may run {tasks} at a time")
             }
             (Tier::Held, _) if held == Some(Reason::QuotaFull) => {
                 let quota = team.and_then(|team| team.rules.gpu_quota).unwrap_or(0);
                 format!(
-                    "{id} is held: team {} may use {quota} GPUs at a time",
-                    name_of(team)
+                    "{id} is held: team {} may use {} at a time",
+                    name_of(team),
+                    number(quota, "GPU")
                 )
             }
             (Tier::Held, _) if held == Some(Reason::AwaitingApproval) => {
@@ -338,6 +338,11 @@ fn counted(count: usize) -> String {
         0 => "none".to_owned(),
         count => count.to_string(),
     }
+}
+
+fn number(count: u32, one: &str) -> String {
+    let more = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{more}")
 }
 
 fn list(items: impl IntoIterator<Item = impl Display>) -> String {
