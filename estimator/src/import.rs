@@ -20,6 +20,7 @@ use crate::contribution::Contribution;
 use crate::error::Error;
 use crate::estimator::Estimator;
 use crate::price::Day;
+use crate::separated::Rows;
 pub(crate) use prices::read as read_prices;
 pub use prices::{OFFERS_HEADER, PRICES_HEADER, PriceFile};
 pub use records::{TRAINING_HEADER, VALIDATION_HEADER};
@@ -227,64 +228,38 @@ where
             FILE_BYTES_MAX >> 20
         )));
     }
-    let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
-    let file = plain_lines(file);
-    let mut reader = csv::ReaderBuilder::new()
-        .comment(Some(b'#'))
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(file.as_slice());
-    let header = reader
-        .headers()
-        .map_err(|error| Error::Config(format!("the header cannot be read: {error}")))?;
-    let columns = Columns::of(header);
+    let named = |error| Error::Config(format!("the file: {error}"));
+    let rows = Rows::of(file).map_err(named)?;
+    let columns = Columns::of(rows.header())?;
     let to_row = door(&columns)?;
     let mut read = Read {
         lines: 0,
         rows: Vec::new(),
         refused: Imported::default(),
     };
-    let mut bytes = csv::ByteRecord::new();
-    while reader
-        .read_byte_record(&mut bytes)
-        .map_err(|error| Error::Config(error.to_string()))?
-    {
+    for row in rows {
         if read.lines == LINES_MAX {
             return Err(Error::Config(format!(
                 "a file has at most {LINES_MAX} lines"
             )));
         }
         read.lines += 1;
-        // The reader stands behind the line now; where it stood before may be before a comment.
-        let breaks = bytes
-            .as_slice()
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count() as u64;
-        let number = reader.position().line() - 1 - breaks;
-        let row = match csv::StringRecord::from_byte_record(std::mem::take(&mut bytes)) {
-            Ok(mut cells) if cells.len() == columns.count => {
-                cells.trim();
-                to_row(&Line {
-                    columns: &columns,
-                    cells: &cells,
-                    place: read.lines,
-                })
-            }
-            Ok(_) => Err((
-                "the line has another number of cells than the header",
-                String::new(),
-            )),
-            Err(_) => Err(("the line is not text", String::new())),
-        };
-        match row {
+        let cells = row.cells.map_err(|why| (why, String::new()));
+        let taken = cells.and_then(|cells| {
+            to_row(&Line {
+                columns: &columns,
+                cells: &cells,
+                place: read.lines,
+            })
+        });
+        match taken {
             Ok(row) => read.rows.push(row),
             Err((reason, cell)) => {
                 *read.refused.reasons.entry(reason).or_default() += 1;
                 if read.refused.refusals.len() < REFUSALS_TOLD_MAX {
                     let cell = cell.chars().take(CELL_CHARS_MAX).collect();
                     read.refused.refusals.push(Refusal {
-                        line: number,
+                        line: row.line,
                         reason,
                         cell,
                     });
@@ -295,34 +270,22 @@ where
     Ok(read)
 }
 
-/// The file with one kind of line end, also after its last line, so that lines can be counted.
-fn plain_lines(file: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(file.len() + 1);
-    for (index, &byte) in file.iter().enumerate() {
-        if byte != b'\r' || file.get(index + 1) != Some(&b'\n') {
-            plain.push(byte);
-        }
-    }
-    plain.push(b'\n');
-    plain
-}
-
 /// Where each column of the header is.
 struct Columns {
     places: HashMap<String, usize>,
-    count: usize,
 }
 
 impl Columns {
-    fn of(header: &csv::StringRecord) -> Self {
-        let places = header
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (name.to_owned(), index));
-        Self {
-            places: places.collect(),
-            count: header.len(),
+    fn of(header: &csv::StringRecord) -> Result<Self, Error> {
+        let mut places = HashMap::new();
+        for (index, name) in header.iter().enumerate() {
+            if places.insert(name.to_owned(), index).is_some() {
+                return Err(Error::Config(format!(
+                    "the header has the column {name:?} twice: leave out one of them"
+                )));
+            }
         }
+        Ok(Self { places })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -363,8 +326,8 @@ impl Line<'_> {
 fn milliseconds(cell: &str) -> Option<u32> {
     let ms: f64 = cell.parse().ok()?;
     let max = f64::from(stepcast_records::sample::AVERAGE_MS_MAX);
-    let within = ms > 0.0 && ms <= max;
-    within.then(|| stepcast_records::sample::three_digits((ms.round() as u32).max(1)))
+    let within = (1.0..=max).contains(&ms);
+    within.then(|| stepcast_records::sample::three_digits(ms.round() as u32))
 }
 
 /// Each row under an id that follows from its source and its numbers; equal rows of one file are told apart by

@@ -11,6 +11,7 @@ mod estimator;
 pub mod import;
 mod index;
 mod price;
+mod separated;
 pub mod sql;
 mod store;
 mod table;

@@ -50,7 +50,8 @@ impl Backtest {
     /// Learns, estimates and judges.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let training = self.train.iter().map(|file| read(file));
-        let training = training.collect::<Result<Vec<String>, Failure>>()?;
+        let training = training.collect::<Result<Vec<Vec<u8>>, Failure>>()?;
+        self.keeps_what_it_reads()?;
         let test = read(&self.test)?;
         let (format, shipped) = (self.format, !self.no_shipped);
         // It may take a minute, in which Ctrl-C must be heard.
@@ -65,7 +66,21 @@ impl Backtest {
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+impl Backtest {
+    /// Refuses to write the answers over a file that is read.
+    fn keeps_what_it_reads(&self) -> Result<(), Failure> {
+        let place = |file: &Path| std::fs::canonicalize(file).ok();
+        let written = self.rows.as_deref().and_then(place);
+        let mut read = self.train.iter().chain([&self.test]);
+        if written.is_some() && read.any(|file| place(file) == written) {
+            let why = "--rows names a file of measured times, which it would replace";
+            return Err(Failure::new(Exit::Refused, why).hint("give --rows another file"));
+        }
+        Ok(())
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = |exit, why: String| {
         Failure::new(exit, format!("{} cannot be read", file.display())).detail(why)
     };
@@ -74,7 +89,7 @@ fn read(file: &Path) -> Result<String, Failure> {
         let most = format!("at most {} MiB are read", FILE_BYTES_MAX >> 20);
         return Err(wrong(Exit::Refused, most));
     }
-    std::fs::read_to_string(file).map_err(|error| wrong(Exit::Refused, error.to_string()))
+    std::fs::read(file).map_err(|error| wrong(Exit::Refused, error.to_string()))
 }
 
 fn write_rows(report: &Report, file: &Path) -> Result<(), Failure> {
@@ -127,6 +142,9 @@ fn show(output: &Output, report: &Report) -> Result<(), Failure> {
     }
     for (reason, number) in &report.skipped {
         output.say(format!("  {} left out: {reason}", part(*number)));
+    }
+    for (reason, number) in &report.trained_skipped {
+        output.say(format!("  {} not learnt from: {reason}", part(*number)));
     }
     Ok(())
 }

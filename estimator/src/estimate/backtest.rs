@@ -4,6 +4,7 @@ mod answer;
 mod case;
 mod mlperf;
 mod names;
+mod number;
 mod once;
 mod processor;
 mod score;
@@ -21,6 +22,7 @@ use serde::Serialize;
 
 use super::model::Model;
 use crate::error::Error;
+use crate::separated::Rows;
 pub use answer::Answer;
 use case::Case;
 pub use once::Once;
@@ -53,6 +55,8 @@ pub struct Report {
     pub skipped: BTreeMap<String, usize>,
     /// Measurements that estimates were learnt from.
     pub trained: usize,
+    /// Why other rows of the files to learn from were not, with how many.
+    pub trained_skipped: BTreeMap<String, usize>,
     /// The errors of the estimates.
     #[serde(flatten)]
     pub score: Score,
@@ -97,47 +101,55 @@ impl Format {
         }
     }
 
-    fn read(self, text: &str) -> Result<Reading, Error> {
+    fn read(self, file: &[u8]) -> Result<Reading, Error> {
         match self {
-            Self::StepTimes => step_times::read(text),
-            Self::Mlperf => mlperf::read(text),
-            Self::Sweeps => sweeps::read(text),
-            Self::Sdnext => sdnext::read(text),
-            Self::Records => tables::read(text),
+            Self::StepTimes => step_times::read(file),
+            Self::Mlperf => mlperf::read(file),
+            Self::Sweeps => sweeps::read(file),
+            Self::Sdnext => sdnext::read(file),
+            Self::Records => tables::read(file),
         }
     }
 }
 
-/// Learns from the texts of some files, and from the shipped figures where wanted, then estimates every usable row
+/// Learns from the contents of some files, and from the shipped figures where wanted, then estimates every usable row
 /// of another.
 ///
 /// # Errors
-/// [`Error::Config`] when a text is not of the format, or there is nothing to learn from or to estimate.
+/// [`Error::Config`] when a file is not of the format, or there is nothing to learn from.
 pub fn backtest(
-    training: &[String],
-    test: &str,
+    training: &[impl AsRef<[u8]>],
+    test: impl AsRef<[u8]>,
     format: Format,
     with_shipped: bool,
 ) -> Result<Report, Error> {
     let named = |file: String| move |error| Error::Config(format!("the {file}: {error}"));
-    let mut known = Vec::new();
-    for (place, text) in training.iter().enumerate() {
-        let file = match training.len() {
+    let mut learnt_from = Reading::default();
+    for (place, file) in training.iter().enumerate() {
+        let name = match training.len() {
             1 => "file to learn from".to_owned(),
             of => format!("file to learn from, number {} of {of}", place + 1),
         };
-        known.extend(format.read(text).map_err(named(file))?.cases);
+        learnt_from.extend(format.read(file.as_ref()).map_err(named(name))?);
     }
     if with_shipped {
-        known.extend(tables::shipped());
+        learnt_from.cases.extend(tables::shipped());
     }
     let asked = format
-        .read(test)
+        .read(test.as_ref())
         .map_err(named("file to estimate".into()))?;
-    let model = learnt(&known)?;
-    let mut answers = answer::answers(&model, &known, &asked.cases);
-    tables::answer_by_own_rows(&mut answers, &asked.cases, &known, &model);
-    Ok(Report::of(answers, asked.rows, asked.skipped, known.len()))
+    let known = &learnt_from.cases;
+    if known.is_empty() {
+        return Err(Error::Config(learnt_from.nothing()));
+    }
+    let model = learnt(known)?;
+    let mut answers = answer::answers(&model, known, &asked.cases);
+    tables::answer_by_own_rows(&mut answers, &asked.cases, known, &model);
+    let report = Report::of(answers, asked.rows, asked.skipped, known.len());
+    Ok(Report {
+        trained_skipped: learnt_from.skipped,
+        ..report
+    })
 }
 
 fn trial(known: &[Case], asked: Reading) -> Result<Report, Error> {
@@ -149,7 +161,7 @@ fn trial(known: &[Case], asked: Reading) -> Result<Report, Error> {
 fn learnt(known: &[Case]) -> Result<Model, Error> {
     let observations = case::observations(known);
     Model::learn(&observations)
-        .ok_or_else(|| Error::Config("there is nothing to learn from".into()))
+        .ok_or_else(|| Error::Config("nothing can be learnt from these measurements".into()))
 }
 
 impl Report {
@@ -172,6 +184,7 @@ impl Report {
             used: answers.len(),
             skipped,
             trained,
+            trained_skipped: BTreeMap::new(),
             score: Score::of(&judged),
             by_basis,
             baselines: Baselines::of(&answers),
@@ -190,46 +203,59 @@ impl Report {
 }
 
 impl Reading {
-    /// Reads every line; `take` uses it or says why it cannot be used.
+    /// Reads every row; `take` uses it or says why it cannot be used.
     fn of<L: serde::de::DeserializeOwned>(
-        text: &str,
+        file: &[u8],
         mut take: impl FnMut(&L, &mut Self) -> Result<(), &'static str>,
     ) -> Result<Self, Error> {
         let mut reading = Self::default();
-        let mut reader = csv::ReaderBuilder::new()
-            .comment(Some(b'#'))
-            .flexible(true)
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
-        let failed = |error: csv::Error| Error::Config(format!("it cannot be read: {error}"));
-        let header = reader.headers().map_err(failed)?.clone();
+        let rows = Rows::of(file)?;
+        let header = rows.header().clone();
         check_header::<L>(&header)?;
-        for (place, record) in reader.records().enumerate() {
-            let record = record.map_err(failed)?;
+        for row in rows {
             reading.rows += 1;
             let before = reading.cases.len();
-            let taken = if record.len() == header.len() {
-                let line = record.deserialize(Some(&header)).map_err(failed)?;
-                take(&line, &mut reading)
-            } else {
-                Err("another number of cells than the header")
-            };
+            let line = row.cells.and_then(|cells| {
+                let line = cells.deserialize(Some(&header));
+                line.map_err(|_| "the line cannot be read")
+            });
+            let taken = line.and_then(|line| take(&line, &mut reading));
             if let Err(reason) = taken {
                 *reading.skipped.entry(reason.to_owned()).or_default() += 1;
             }
             for case in &mut reading.cases[before..] {
-                case.row = place + 1;
+                case.row = reading.rows;
             }
         }
         Ok(reading)
+    }
+
+    /// Adds what another file has.
+    fn extend(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.cases.extend(other.cases);
+        for (reason, count) in other.skipped {
+            *self.skipped.entry(reason).or_default() += count;
+        }
+    }
+
+    /// Why nothing can be learnt from it, and what to do.
+    fn nothing(&self) -> String {
+        let what_to_do = "give --train a file of measured times, or leave out --no-shipped";
+        if self.rows == 0 {
+            return format!("there is nothing to learn from: {what_to_do}");
+        }
+        let reasons = self.skipped.iter();
+        let reasons: Vec<String> = reasons
+            .map(|(why, count)| format!("{count}: {why}"))
+            .collect();
+        let (rows, reasons) = (self.rows, reasons.join("; "));
+        format!("none of {rows} rows to learn from can be used ({reasons}): {what_to_do}")
     }
 }
 
 /// Says which column a header does not have; a line without any text has every column that the header has.
 fn check_header<L: serde::de::DeserializeOwned>(header: &csv::StringRecord) -> Result<(), Error> {
-    if header.is_empty() {
-        return Err(Error::Config("it is empty and has no header".into()));
-    }
     let blank: csv::StringRecord = header.iter().map(|_| "").collect();
     let Err(error) = blank.deserialize::<L>(Some(header)) else {
         return Ok(());

@@ -51,7 +51,13 @@ pub(crate) fn read(file: &PriceFile<'_>) -> Result<Read<Price>, Error> {
     let mut is_offers = false;
     let read = each_line(file.csv, |columns| {
         is_offers = has(columns, OFFERS_HEADER);
-        if is_offers || has(columns, PRICES_HEADER) {
+        let is_book = !is_offers && has(columns, PRICES_HEADER);
+        if is_book && (file.spot || !file.provider.is_empty()) {
+            return Err(Error::Config(
+                "a price book says neither whose prices it has nor which are spot prices: give no provider and do not ask for spot prices".into(),
+            ));
+        }
+        if is_offers || is_book {
             return Ok(|line: &Line<'_>| {
                 if is_offers {
                     offer(line, file).map(Written::Offer)

@@ -5,7 +5,7 @@ use stepcast_records::{
     Quantization, Recipe, Row, TrainingKey, ValidationKey, sample,
 };
 
-use super::{Columns, Door, Line, Refused, milliseconds};
+use super::{Columns, Door, Line, Refused, milliseconds, step_times};
 use crate::error::Error;
 use crate::table::Kind;
 
@@ -15,21 +15,34 @@ pub const TRAINING_HEADER: &str = "recipe,hardware,resolution_mp,batch_size,grad
 /// The columns of a file of validation times, in any order.
 pub const VALIDATION_HEADER: &str = "recipe,hardware,resolution_mp,inference_steps,precision,quantization,avg_prompt_ms,prompts_observed";
 
-/// How lines under this header are read.
+/// How lines under this header are read. Other columns may stand beside those of a table.
 pub(super) fn door(columns: &Columns) -> Result<Door, Error> {
-    let fits = |kind: Kind| {
-        let fields = kind.fields();
-        columns.count == fields.len() && fields.iter().all(|(name, _)| columns.has(name))
+    let lacks = |kind: Kind| {
+        let names = kind.fields().iter().map(|(name, _)| *name);
+        names.filter(|name| !columns.has(name)).collect()
     };
-    if fits(Kind::Training) {
-        return Ok(training);
+    let (steps, images): (Vec<&str>, Vec<&str>) = (lacks(Kind::Training), lacks(Kind::Validation));
+    match (&steps[..], &images[..]) {
+        ([], [_, ..]) => Ok(training),
+        ([_, ..], []) => Ok(validation),
+        ([], []) => Err(Error::Config(
+            "the header has the columns of step times and those of validation times: make two files of it".into(),
+        )),
+        _ if step_times::is_mapped(columns) => Err(Error::Config(
+            "the header is that of a collection of step times: give the mapping training_step_times".into(),
+        )),
+        _ => {
+            let (what, header, lacks) = if images.len() < steps.len() {
+                ("validation times", VALIDATION_HEADER, images)
+            } else {
+                ("step times", TRAINING_HEADER, steps)
+            };
+            Err(Error::Config(format!(
+                "the header is not that of {what} ({header}): it lacks {}",
+                lacks.join(", ")
+            )))
+        }
     }
-    if fits(Kind::Validation) {
-        return Ok(validation);
-    }
-    Err(Error::Config(format!(
-        "the header is neither that of step times ({TRAINING_HEADER}) nor that of validation times ({VALIDATION_HEADER})"
-    )))
 }
 
 fn training(line: &Line<'_>) -> Result<Row, Refused> {
@@ -132,7 +145,7 @@ fn row(line: &Line<'_>, key: Key, name: &str, count: u32) -> Result<Row, Refused
     let avg_ms = line.read(
         name,
         milliseconds,
-        "the time is no number of milliseconds up to an hour",
+        "the time is no number of milliseconds from 1 up to an hour",
     )?;
     Row::new(key, avg_ms, count)
         .map_err(|_| ("the numbers are outside what a row may hold", String::new()))

@@ -85,10 +85,7 @@ const MODELS: [(&str, &str, &str); 33] = [
 
 /// How lines under this header are read.
 pub(super) fn door(columns: &Columns) -> Result<Door, Error> {
-    let missing: Vec<&str> = COLUMNS
-        .into_iter()
-        .filter(|name| !columns.has(name))
-        .collect();
+    let missing = missing(columns);
     if missing.is_empty() {
         return Ok(row);
     }
@@ -96,6 +93,16 @@ pub(super) fn door(columns: &Columns) -> Result<Door, Error> {
         "the header lacks {}",
         missing.join(", ")
     )))
+}
+
+/// Whether a header is that of the collection.
+pub(super) fn is_mapped(columns: &Columns) -> bool {
+    missing(columns).is_empty()
+}
+
+fn missing(columns: &Columns) -> Vec<&'static str> {
+    let all = COLUMNS.into_iter();
+    all.filter(|name| !columns.has(name)).collect()
 }
 
 fn row(line: &Line<'_>) -> Result<Row, Refused> {

@@ -120,7 +120,7 @@ async fn each_refused_line_is_named_with_its_reason() {
         "flux.dev/lora,h100,1.0,4,1,fp8,int8,14000,150",
         "flux.dev/lora,h100,1.0,4,1,bf16,int4,14000,150",
         "flux.dev/lora,h100,1.0,4,1,bf16,int8,NaN,150",
-        "flux.dev/lora,h100,1.0,4,1,bf16,int8,-1,150",
+        "flux.dev/lora,h100,1.0,4,1,bf16,int8,0.5,150",
         "flux.dev/lora,h100,1.0,4,1,bf16,int8,14000,19",
         "flux.dev/lora,h100,1.0,4,1,bf16",
     ];
@@ -136,10 +136,7 @@ async fn each_refused_line_is_named_with_its_reason() {
         .collect();
     assert_eq!(told[0], "4 the recipe is not in the registry `my.own/lora`");
     assert_eq!(told[1], "5 the hardware is not in the registry `rtx9999`");
-    assert_eq!(
-        told[10],
-        "14 the line has another number of cells than the header ``"
-    );
+    assert_eq!(told[10], "14 another number of cells than the header ``");
     let windows = file(&lines)
         .iter()
         .flat_map(|&b| if b == b'\n' { vec![b'\r', b] } else { vec![b] })
@@ -150,9 +147,34 @@ async fn each_refused_line_is_named_with_its_reason() {
         .expect("imported");
     assert_eq!(windows, done, "line ends of another system");
     assert_eq!(
-        done.reasons["the time is no number of milliseconds up to an hour"],
+        done.reasons["the time is no number of milliseconds from 1 up to an hour"],
         2
     );
+}
+
+#[tokio::test]
+async fn headers_are_told_what_they_lack_and_may_have_more() {
+    let estimator = over(&memory());
+    let import = async |header: &str, line: &str| {
+        let file = format!("{header}\n{line}\n");
+        let done = estimator.import("lab", Mapping::Records, file.as_bytes());
+        done.await.map_err(|error| error.to_string())
+    };
+    let more = format!("note,{}", records::TRAINING_HEADER);
+    let line = format!("\"one,\nof mine\",{}", GOOD[0]);
+    assert_eq!(import(&more, &line).await.map(|done| done.stored), Ok(1));
+    let less = records::VALIDATION_HEADER.replace("avg_prompt_ms", "ms");
+    let steps = "trainer,model,recipe,method,gpu,gpu_count,resolution_effective,frames,batch,grad_accum,precision,\
+                 quant_class,grad_checkpointing,compile,step_ms,n_steps,status,quality";
+    for (header, told) in [
+        (&*less, "it lacks avg_prompt_ms"),
+        ("hardware,recipe,hardware", "\"hardware\" twice"),
+        ("", "the file: it is empty"),
+        (steps, "the mapping training_step_times"),
+    ] {
+        let why = import(header, "").await.expect_err(header);
+        assert!(why.contains(told), "{why}");
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::Reading;
 use super::case::Said;
+use super::{Reading, number};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -23,16 +23,21 @@ struct Line {
     duplicate_of: String,
 }
 
-pub(super) fn read(text: &str) -> Result<Reading, Error> {
-    Reading::of(text, |line: &Line, reading| {
+pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
+    Reading::of(file, |line: &Line, reading| {
         let ms = super::time(&line.p50_step_ms).ok_or("no step time")?;
         if !line.duplicate_of.is_empty() {
             return Err("a duplicate");
         }
-        let gpus = super::positive(&line.n_gpus).ok_or("no number of GPUs")?;
-        let batch = super::positive(&line.batch_per_gpu).ok_or("no batch")?;
-        let side = super::positive(line.resolution.split('x').next().unwrap_or(""));
-        let side = side.ok_or("no resolution")?;
+        if line.benchmark.is_empty() || line.gpu.is_empty() {
+            return Err("no model or hardware");
+        }
+        let batch = number::BATCH.needed(&line.batch_per_gpu)?;
+        let megapixels = number::of_resolution(&line.resolution);
+        let (batch_said, gpus_said) = (
+            number::plain(&line.batch_per_gpu),
+            number::plain(&line.n_gpus),
+        );
         let framework = line.framework.split_whitespace().next().unwrap_or("");
         let framework = if framework == "maxdiffusion" {
             framework
@@ -43,7 +48,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             recipe: &line.benchmark,
             method: "full",
             gpu: &line.gpu,
-            gpus,
+            gpus: number::GPUS.needed(&line.n_gpus)?,
             quantization: ["none", ""],
             precision: if line.precision.starts_with("mxfp8") && batch >= 4.0 {
                 "mxfp8"
@@ -53,24 +58,19 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             checkpointing: "none",
             settings: [framework, &line.round, "", "", "", "", "", ""],
             batch,
-            megapixels: side * side / 1e6,
+            megapixels: megapixels.ok_or("no possible resolution")?,
             frames: 1.0,
-            repeats: super::positive(&line.grad_accum).unwrap_or(1.0),
+            repeats: number::ACCUMULATED.or(1.0, &line.grad_accum)?,
             forward_only: false,
             processor: 0.0,
         };
         let unit = format!(
             "{} {} {} {}",
-            line.org, line.system, line.n_gpus, line.benchmark
+            line.org, line.system, gpus_said, line.benchmark
         );
         let groups = [
-            vec![
-                &*line.benchmark,
-                &line.gpu,
-                &line.batch_per_gpu,
-                &line.n_gpus,
-            ],
-            vec![&line.benchmark, &line.gpu, &line.batch_per_gpu],
+            vec![&*line.benchmark, &line.gpu, &batch_said, &gpus_said],
+            vec![&line.benchmark, &line.gpu, &batch_said],
             vec![&line.benchmark, &line.gpu],
             vec![&line.benchmark],
             vec![],

@@ -93,12 +93,17 @@ pub(super) fn rated(name: &str) -> Option<Rated> {
     };
     let board = gpu(board)?;
     let (sevenths, memory) = slice.trim().split_once("g.")?;
-    let share = sevenths.parse::<f64>().ok()? / 7.0;
+    let sevenths: f64 = sevenths.parse().ok()?;
     let memory: f64 = memory.trim_end_matches("gb").parse().ok()?;
+    let whole = f64::from(board.memory_gib());
+    // Names of slices round the memory up.
+    if !(1.0..=7.0).contains(&sevenths) || !(1.0..=1.1 * whole).contains(&memory) {
+        return None;
+    }
     let rated = board.rated()?;
     Some(Rated {
-        bf16_tflops: rated.bf16_tflops * share,
-        memory_gb_per_s: rated.memory_gb_per_s * memory / f64::from(board.memory_gib()),
+        bf16_tflops: rated.bf16_tflops * sevenths / 7.0,
+        memory_gb_per_s: rated.memory_gb_per_s * memory / whole,
     })
 }
 
@@ -182,5 +187,17 @@ mod tests {
             assert_eq!(gpu(name), None, "{name}");
         }
         assert!(rated("NVIDIA H100 PCIe MIG 1g.10gb").is_some());
+        for slice in [
+            "0g.10gb",
+            "1g.0gb",
+            "-1g.10gb",
+            "NaNg.10gb",
+            "1g.infgb",
+            "1e300g.10gb",
+            "g.gb",
+        ] {
+            let name = format!("NVIDIA H100 PCIe MIG {slice}");
+            assert!(rated(&name).is_none(), "{name}");
+        }
     }
 }

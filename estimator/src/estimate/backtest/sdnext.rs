@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::case::Said;
-use super::{Reading, processor};
+use super::{Reading, number, processor};
 use crate::error::Error;
 
 const STEPS: f64 = 20.0;
@@ -33,14 +33,14 @@ struct Line {
     status: String,
 }
 
-pub(super) fn read(text: &str) -> Result<Reading, Error> {
+pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
     let mut series: Vec<String> = Vec::new();
-    let mut reading = Reading::of(text, |line: &Line, reading| {
+    let mut reading = Reading::of(file, |line: &Line, reading| {
         if line.status != "ok" {
             return Err("not measured");
         }
         if !line.timestamp.starts_with("2023") {
-            return Err("resolution and steps not known (later than 2023)");
+            return Err("not of 2023: resolution and steps are not known");
         }
         if line.precision != "fp16" {
             return Err("precision other than fp16");
@@ -52,8 +52,9 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             return Err("no hardware");
         }
         let ms = super::time(&line.ms_per_image_20steps).ok_or("no time")?;
-        let batch = super::positive(&line.batch).ok_or("no batch")?;
-        let device = format!("{} {}GB {}", line.gpu, line.vram_gb, line.backend);
+        let batch = number::BATCH.needed(&line.batch)?;
+        let (batch_said, memory_gb) = (number::plain(&line.batch), number::plain(&line.vram_gb));
+        let device = format!("{} {memory_gb}GB {}", line.gpu, line.backend);
         let torch: Vec<&str> = line.torch.split(['.', '+']).take(2).collect();
         let torch = torch.join(".");
         let (attention, memory) = line
@@ -69,7 +70,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             recipe: "sd15",
             method: "image",
             gpu: &line.gpu,
-            gpus: super::positive(&line.gpu_count).unwrap_or(1.0),
+            gpus: number::GPUS.or(1.0, &line.gpu_count)?,
             quantization: ["none", ""],
             precision: "fp16",
             checkpointing: "none",
@@ -92,8 +93,8 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         };
         let unit = line.submitter.clone();
         let groups = [
-            vec![&*device, &line.optimization, &line.batch],
-            vec![&line.gpu, &line.batch],
+            vec![&*device, &line.optimization, &batch_said],
+            vec![&line.gpu, &batch_said],
             vec![&line.gpu],
             vec![],
         ];

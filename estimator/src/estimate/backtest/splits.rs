@@ -15,7 +15,7 @@ use crate::error::Error;
 /// # Errors
 /// As [`backtest`](super::backtest).
 pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Report, Error> {
-    let whole = format.read(text)?;
+    let whole = format.read(text.as_bytes())?;
     let units: BTreeSet<&str> = whole.cases.iter().map(|case| case.unit.as_str()).collect();
     let mut units: Vec<&str> = units.into_iter().collect();
     shuffle(&mut units, seed);
@@ -43,7 +43,7 @@ pub fn folds(text: &str, format: Format, folds: usize, seed: u64) -> Result<Repo
 /// # Errors
 /// As [`backtest`](super::backtest).
 pub fn each_recipe(text: &str, format: Format) -> Result<Vec<(String, Report)>, Error> {
-    let whole = format.read(text)?;
+    let whole = format.read(text.as_bytes())?;
     let recipes = whole.cases.iter().map(|case| case.recipe.as_str());
     let recipes: BTreeSet<&str> = recipes.collect();
     let each = recipes.into_iter().map(|recipe| {
@@ -98,7 +98,7 @@ pub fn other_hardware(
     anchors: usize,
     seeds: std::ops::Range<u64>,
 ) -> Result<Vec<Report>, Error> {
-    let whole = format.read(text)?;
+    let whole = format.read(text.as_bytes())?;
     let recipes_on = |gpu: &str| -> BTreeSet<&str> {
         let there = whole.cases.iter().filter(|case| case.gpu == gpu);
         there.map(|case| case.recipe.as_str()).collect()
@@ -137,7 +137,7 @@ pub fn own_hosts(
     shown: usize,
     seed: u64,
 ) -> Result<[Report; 3], Error> {
-    let whole = format.read(text)?;
+    let whole = format.read(text.as_bytes())?;
     let mut by_unit: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
     for case in &whole.cases {
         by_unit.entry(&case.unit).or_default().push(case);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::case::Said;
-use super::{Reading, names};
+use super::{Reading, names, number};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -32,8 +32,8 @@ struct Line {
     quality: String,
 }
 
-pub(super) fn read(text: &str) -> Result<Reading, Error> {
-    Reading::of(text, |line: &Line, reading| {
+pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
+    Reading::of(file, |line: &Line, reading| {
         if line.status != "ok" {
             return Err("not measured");
         }
@@ -49,7 +49,14 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
         if recipe.is_empty() || line.gpu.is_empty() {
             return Err("no model or hardware");
         }
-        let number = |text: &str, otherwise: f64| super::positive(text).unwrap_or(otherwise);
+        let (batch, bucket) = (number::plain(&line.batch), number::plain(&line.mp_bucket));
+        let [gpus, frames, accumulated] =
+            [&line.gpu_count, &line.frames, &line.grad_accum].map(|cell| number::plain(cell));
+        let megapixels = match number::of_resolution(&line.resolution_effective) {
+            Some(said) if line.megapixels.is_empty() => said,
+            _ if line.megapixels.is_empty() => number::MEGAPIXELS.or(1.0, &line.mp_bucket)?,
+            _ => number::MEGAPIXELS.needed(&line.megapixels)?,
+        };
         let checkpointing = match names::first_word(&line.grad_checkpointing) {
             "False" | "no" => "none",
             "" | "True" | "on" => "layer",
@@ -73,7 +80,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
                 &line.method
             },
             gpu: &line.gpu,
-            gpus: number(&line.gpu_count, 1.0),
+            gpus: number::GPUS.or(1.0, &line.gpu_count)?,
             quantization: [&line.quant_class, fine],
             precision: &line.precision,
             checkpointing,
@@ -87,10 +94,10 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
                 "",
                 "",
             ],
-            batch: number(&line.batch, 1.0),
-            megapixels: number(&line.megapixels, number(&line.mp_bucket, 1.0)),
-            frames: number(&line.frames, 1.0),
-            repeats: number(&line.grad_accum, 1.0),
+            batch: number::BATCH.or(1.0, &line.batch)?,
+            megapixels,
+            frames: number::FRAMES.or(1.0, &line.frames)?,
+            repeats: number::ACCUMULATED.or(1.0, &line.grad_accum)?,
             forward_only: false,
             processor: 0.0,
         };
@@ -98,11 +105,11 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             recipe,
             &line.method,
             &line.gpu,
-            &line.gpu_count,
+            &gpus,
             &line.resolution_effective,
-            &line.frames,
-            &line.batch,
-            &line.grad_accum,
+            &frames,
+            &batch,
+            &accumulated,
             &line.precision,
             &line.quant_class,
             checkpointing,
@@ -114,8 +121,8 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
                 &line.gpu,
                 &line.quant_class,
                 checkpointing,
-                &line.mp_bucket,
-                &line.batch,
+                &bucket,
+                &batch,
             ],
             vec![recipe, &line.gpu, &line.quant_class, checkpointing],
             vec![recipe, &line.gpu, &line.quant_class],

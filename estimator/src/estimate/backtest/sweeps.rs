@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::Reading;
 use super::case::Said;
+use super::{Reading, number};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -11,6 +11,8 @@ struct Line {
     model: String,
     gpu: String,
     gpu_count: String,
+    #[serde(default)]
+    resolution: String,
     megapixels: String,
     frames: String,
     steps: String,
@@ -25,20 +27,27 @@ struct Line {
     status: String,
 }
 
-pub(super) fn read(text: &str) -> Result<Reading, Error> {
-    Reading::of(text, |line: &Line, reading| {
+pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
+    Reading::of(file, |line: &Line, reading| {
         if line.status != "ok" {
             return Err("not measured");
         }
         let ms = super::time(&line.ms_per_image).ok_or("no time")?;
-        let steps = super::positive(&line.steps).ok_or("no number of steps")?;
-        let number = |text: &str, otherwise: f64| super::positive(text).unwrap_or(otherwise);
-        let batch = number(&line.batch, 1.0);
+        if line.model.is_empty() || line.gpu.is_empty() {
+            return Err("no model or hardware");
+        }
+        let batch = number::BATCH.or(1.0, &line.batch)?;
+        let megapixels = match number::of_resolution(&line.resolution) {
+            Some(said) if line.megapixels.is_empty() => said,
+            _ => number::MEGAPIXELS.needed(&line.megapixels)?,
+        };
+        let (batch_said, megapixels_said) =
+            (number::plain(&line.batch), number::plain(&line.megapixels));
         let said = Said {
             recipe: &line.model,
             method: "image",
             gpu: &line.gpu,
-            gpus: number(&line.gpu_count, 1.0),
+            gpus: number::GPUS.or(1.0, &line.gpu_count)?,
             quantization: [&line.quantization, ""],
             precision: &line.precision,
             checkpointing: "none",
@@ -53,9 +62,9 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
                 "",
             ],
             batch,
-            megapixels: number(&line.megapixels, 1.0),
-            frames: number(&line.frames, 1.0),
-            repeats: steps,
+            megapixels,
+            frames: number::FRAMES.or(1.0, &line.frames)?,
+            repeats: number::STEPS.needed(&line.steps)?,
             forward_only: true,
             processor: 0.0,
         };
@@ -64,8 +73,8 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
             (
                 &line.model,
                 &line.gpu,
-                &line.megapixels,
-                &line.batch,
+                &megapixels_said,
+                &batch_said,
                 &line.precision,
                 &line.quantization,
                 &line.compile,
@@ -80,14 +89,14 @@ pub(super) fn read(text: &str) -> Result<Reading, Error> {
                 &line.precision,
                 &line.quantization,
                 &line.compile,
-                &line.batch,
+                &batch_said,
             ],
             vec![
                 &line.model,
                 &line.gpu,
                 &line.precision,
                 &line.quantization,
-                &line.batch,
+                &batch_said,
             ],
             vec![&line.model, &line.gpu, &line.precision],
             vec![&line.model, &line.gpu],

@@ -13,8 +13,8 @@ use crate::import;
 use crate::index::Index;
 
 /// Reads the plain form that `stepcast records import` takes: rows of one's own hosts.
-pub(super) fn read(text: &str) -> Result<Reading, Error> {
-    let (rows, lines, refused) = import::rows(text.as_bytes())?;
+pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
+    let (rows, lines, refused) = import::rows(file)?;
     let refused = refused.into_iter();
     Ok(Reading {
         rows: lines,

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// No file to learn from.
+const NONE: &[&str] = &[];
+
 const STEP_TIMES: &str = "model,recipe,method,gpu,gpu_count,resolution_effective,frames,megapixels,mp_bucket,batch,grad_accum,precision,quantization,quant_class,grad_checkpointing,attention,compile,step_ms,status,quality\n";
 
 fn step(recipe: &str, gpu: &str, batch: u32, ms: &str, status: &str, quality: &str) -> String {
@@ -105,7 +108,7 @@ fn a_file_of_another_format_is_named() {
         (Format::Sdnext, "`timestamp`"),
     ] {
         let header = steps().replace("megapixels", "size");
-        let error = backtest(&[], &header, format, true).expect_err("another header");
+        let error = backtest(NONE, &header, format, true).expect_err("another header");
         let error = error.to_string();
         assert!(
             error.contains(&format!("the file to estimate: it has no column {missing}")),
@@ -126,8 +129,15 @@ fn a_file_of_another_format_is_named() {
     let empty = backtest(&[steps()], "", Format::StepTimes, true).expect_err("no header");
     assert!(empty.to_string().contains("it is empty"), "{empty}");
     let nothing =
-        backtest(&[], &steps(), Format::StepTimes, false).expect_err("nothing to learn from");
+        backtest(NONE, &steps(), Format::StepTimes, false).expect_err("nothing to learn from");
     assert!(nothing.to_string().contains("nothing to learn from"));
+    let unusable = STEP_TIMES.to_owned() + &step("flux.a", "H100 80GB", 2, "", "oom", "A");
+    let nothing = backtest(&[unusable], steps(), Format::StepTimes, false).expect_err("no row");
+    let nothing = nothing.to_string();
+    assert!(
+        nothing.contains("none of 1 rows to learn from can be used (1: not measured)"),
+        "{nothing}"
+    );
 }
 
 #[test]
@@ -147,13 +157,76 @@ fn one_broken_line_is_counted_and_the_others_are_estimated() {
     assert_eq!(
         counted(&report.skipped),
         [
-            ("another number of cells than the header", 3),
+            ("a quotation mark is not closed", 1),
+            ("another number of cells than the header", 2),
             ("no step time", 2)
         ]
     );
     // A time that cannot be one is not learnt from either.
     let spoilt = backtest(&[steps() + &odd.concat()], &test, Format::StepTimes, false);
-    assert_eq!(spoilt.expect("report").trained, 33);
+    let spoilt = spoilt.expect("report");
+    assert_eq!((spoilt.trained, spoilt.rows), (33, 7));
+    assert_eq!(
+        counted(&spoilt.trained_skipped),
+        counted(&report.skipped),
+        "the same lines"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_left_out_and_spoils_nothing() {
+    let right = step("flux.a", "H100 80GB", 2, "1800", "ok", "A");
+    let but = |from: &str, to: &str| {
+        assert!(right.contains(from), "{from}");
+        right.replacen(from, to, 1)
+    };
+    let odd = [
+        but(",2,1,bf16", ",1e308,1,bf16"),
+        but(",2,1,bf16", ",-2,1,bf16"),
+        but(",2,1,bf16", ",2,many,bf16"),
+        but(",1024x1024,1,", ",1024x1024,1e300,"),
+        but(",1.05,", ",inf,"),
+        but("H100 80GB,1,", "H100 80GB,0,"),
+    ];
+    let mut bytes = (STEP_TIMES.to_owned() + &right + &odd.concat()).into_bytes();
+    bytes.extend(b"x,\xff\xfe\n");
+    let report = backtest(&[steps()], &bytes, Format::StepTimes, false).expect("report");
+    assert_eq!((report.rows, report.used), (8, 1));
+    assert_eq!(
+        counted(&report.skipped),
+        [
+            ("no possible accumulation", 1),
+            ("no possible batch", 2),
+            ("no possible number of GPUs", 1),
+            ("no possible number of frames", 1),
+            ("no possible resolution", 1),
+            ("the line is not text", 1),
+        ]
+    );
+    // Nor does any of it reach what is learnt.
+    let all = [steps().as_bytes(), &bytes[STEP_TIMES.len()..]].concat();
+    let spoilt = backtest(&[all], &bytes, Format::StepTimes, false).expect("report");
+    assert_eq!(spoilt.trained, 33);
+    assert!(spoilt.score.median_ape.expect("answers") < 0.05);
+}
+
+#[test]
+fn what_says_nothing_is_what_is_usual_and_a_resolution_may_be_said_in_words() {
+    let right = step("flux.a", "H100 80GB", 1, "900", "ok", "A");
+    let silent = right.replace(",1.05,1.0,1,1,bf16", ",,,,,bf16");
+    let small = silent.replace("1024x1024", "512x512 (pixel-area)");
+    let test = STEP_TIMES.to_owned() + &right + &silent + &small;
+    let report = backtest(&[steps()], &test, Format::StepTimes, false).expect("report");
+    let [right, silent, small] = [0, 1, 2].map(|at: usize| report.answers[at].ms[1]);
+    assert!((silent / right).ln().abs() < 0.05, "{silent} {right}");
+    assert!(small < 0.9 * silent, "{small} {silent}");
+    let float = test.replace(
+        ",1,1024x1024,1,1.05,1.0,1,1,",
+        ",1.0,1024x1024,1.0,1.05,1,1.0,1.0,",
+    );
+    let floats = backtest(&[steps()], &float, Format::StepTimes, false).expect("report");
+    assert_eq!(floats.baselines, report.baselines, "the same groups");
+    assert_eq!(floats.answers[0].ms, report.answers[0].ms);
 }
 
 #[test]
@@ -204,7 +277,7 @@ fn images_and_records_are_read_too() {
         "{}\nflux.dev/lora,h100,1.0,4,1,bf16,int8,900,120\n",
         crate::import::TRAINING_HEADER
     );
-    let report = backtest(&[], &records, Format::Records, true).expect("report");
+    let report = backtest(NONE, &records, Format::Records, true).expect("report");
     assert_eq!((report.used, report.rows), (1, 1));
 }
 
@@ -280,7 +353,7 @@ fn records_count_their_rows_too() {
         "{}\n{bad}# a remark\n{line}",
         crate::import::TRAINING_HEADER
     );
-    let report = backtest(&[], &records, Format::Records, true).expect("report");
+    let report = backtest(NONE, &records, Format::Records, true).expect("report");
     let rows: Vec<usize> = report.answers.iter().map(|answer| answer.row).collect();
     assert_eq!((report.rows, rows), (2, vec![2]));
 }
@@ -303,7 +376,7 @@ fn what_others_measured_of_a_configuration_counts_beside_the_model() {
         // Twice as quick as the model can explain by a batch alone.
         train += &image_by(&who, "", 2, 150.0);
     }
-    let read = |text: &str| Format::Sdnext.read(text).expect("rows").cases;
+    let read = |text: &str| Format::Sdnext.read(text.as_bytes()).expect("rows").cases;
     let known = read(&train);
     let model = super::learnt(&known).expect("a model");
     let asked = read(&(IMAGES.to_owned() + &image_by("new", "", 2, 150.0)));
