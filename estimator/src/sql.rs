@@ -9,6 +9,7 @@ mod answer;
 mod catalog;
 mod functions;
 mod guard;
+mod held;
 mod histogram;
 #[cfg(test)]
 mod page;
@@ -46,7 +47,7 @@ pub const TIME_MAX: Duration = Duration::from_secs(10);
 pub const ROWS_MAX: usize = 10_000;
 /// An answer is cut after so many bytes, below the size of message that clients accept.
 pub const ANSWER_BYTES_MAX: usize = 3 << 20;
-/// What the sorts, groups and joins of one statement may hold in memory. There is no spilling to disk.
+/// What the sorts, groups, joins and windows of one statement may hold in memory. There is no spilling to disk.
 pub const MEMORY_MAX: usize = 64 << 20;
 /// Statements that run at once: SQL never takes the machine away from estimates.
 pub const AT_ONCE: usize = 2;
@@ -131,8 +132,10 @@ impl Engine {
         let (answer, answered) = oneshot::channel();
         let (statement, time_max) = (statement.to_owned(), self.time_max);
         let work = move || {
+            let mut answer = answer;
+            let said = on_this_thread(&statement, wanted, reach, time_max, &mut answer);
             // Nobody may be waiting any more; the turn ends with the thread either way.
-            let _ = answer.send(on_this_thread(&statement, wanted, reach, time_max));
+            let _ = answer.send(said);
             drop(turn);
         };
         let thread = std::thread::Builder::new()
@@ -156,6 +159,7 @@ fn on_this_thread(
     wanted: Wanted,
     reach: Reach,
     time_max: Duration,
+    waits: &mut oneshot::Sender<Result<Answer, Error>>,
 ) -> Result<Answer, Error> {
     let started = Instant::now();
     let answer = match guard::read(statement)? {
@@ -167,9 +171,14 @@ fn on_this_thread(
                 .enable_time()
                 .build();
             let runtime = runtime.map_err(Error::unreachable)?;
-            let answer =
-                runtime.block_on(async { timeout(time_max, session.query(*query, wanted)).await });
-            answer.map_err(|_| Error::TimedOut(time_max))??
+            let answer = runtime.block_on(async {
+                tokio::select! {
+                    answer = timeout(time_max, session.query(*query, wanted)) => answer.map_err(|_| Error::TimedOut(time_max))?,
+                    // Who asked has gone, and somebody else may wait for the turn.
+                    () = waits.closed() => Err(Error::Busy),
+                }
+            });
+            answer?
         }
     };
     Ok(Answer {

@@ -2,15 +2,18 @@
 //!
 //! The engine refuses to write or to leave its two tables by itself. What it does not bound is the work before a
 //! plan runs: a name that stands for a query is worked through again wherever it is used, text that is joined to
-//! itself doubles, and constants are computed while planning. These are counted here, before the engine sees them.
+//! itself doubles, and constants are computed while planning. These are counted here, before the engine sees them, and
+//! forms that questions about two tables do not need are refused ([`forms`]).
+
+mod forms;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{DFParser, Statement as Parsed};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ObjectName, ObjectNamePart, Query, SetExpr, Statement as Sql,
-    TableFactor, Value, ValueWithSpan, Visit, Visitor,
+    Expr, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement as Sql, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
 };
 
 use super::{catalog, words};
@@ -22,6 +25,12 @@ const TABLES_MAX: u64 = 16;
 const TEXT_JOINS_MAX: usize = 6;
 /// The longest text written out in a statement, as [`TEXT_JOINS_MAX`] may double it.
 const TEXT_BYTES_MAX: usize = 256;
+/// Columns of tables that one column may be made of, through all queries between them.
+const COLUMNS_MAX: u64 = 4_096;
+/// Queries within one another: some of them are looked at twice for each time that the one around them is.
+const QUERIES_DEEP_MAX: usize = 12;
+/// Sets that rows are grouped by at once: a group holds memory in each.
+const GROUPING_SETS_MAX: usize = 64;
 /// Names, numbers, calls and operators in one statement.
 const EXPRESSIONS_MAX: usize = 1_000;
 /// The most a statement's expressions may be nested.
@@ -45,7 +54,7 @@ pub(super) enum Statement {
 /// Reads a statement, and refuses it if it is not one reading statement of bounded size.
 pub(super) fn read(text: &str) -> Result<Statement, Error> {
     let mut parsed = DFParser::parse_sql(text).map_err(words::of)?;
-    let statement = parsed
+    let mut statement = parsed
         .pop_front()
         .ok_or_else(|| refused("there is no statement", None))?;
     if !parsed.is_empty() {
@@ -54,8 +63,8 @@ pub(super) fn read(text: &str) -> Result<Statement, Error> {
             Some("leave out everything after the first `;`"),
         ));
     }
-    let is_plain = match &statement {
-        Parsed::Statement(sql) => match sql.as_ref() {
+    let is_plain = match &mut statement {
+        Parsed::Statement(sql) => match sql.as_mut() {
             Sql::Query(query) => check(query)?,
             Sql::ExplainTable { table_name, .. } => {
                 return Ok(Statement::Columns(last(table_name)));
@@ -76,8 +85,8 @@ pub(super) fn read(text: &str) -> Result<Statement, Error> {
             Sql::ShowTables { .. } => return Ok(Statement::Tables),
             other => return Err(only_reading(&other.to_string())),
         },
-        Parsed::Explain(explain) => match explain.statement.as_ref() {
-            Parsed::Statement(sql) => match sql.as_ref() {
+        Parsed::Explain(explain) => match explain.statement.as_mut() {
+            Parsed::Statement(sql) => match sql.as_mut() {
                 Sql::Query(query) => check(query)?,
                 other => return Err(only_reading(&other.to_string())),
             },
@@ -89,12 +98,13 @@ pub(super) fn read(text: &str) -> Result<Statement, Error> {
     Ok(Statement::Query { query, is_plain })
 }
 
-/// Refuses what costs too much; otherwise says whether the query is a plain one.
-fn check(query: &Query) -> Result<bool, Error> {
+/// Refuses what costs too much; otherwise makes it ready, and says whether the query is a plain one.
+fn check(query: &mut Query) -> Result<bool, Error> {
     let mut cost = Cost::default();
     match query.visit(&mut cost) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => {
+            forms::name_each(query);
             let is_select = matches!(query.body.as_ref(), SetExpr::Select(_));
             Ok(is_select && cost.queries_seen == 1 && cost.tables_seen <= 1)
         }
@@ -124,8 +134,16 @@ fn only_reading(statement: &str) -> Error {
 
 fn last(name: &ObjectName) -> String {
     match name.0.last() {
-        Some(ObjectNamePart::Identifier(part)) => part.value.clone(),
+        Some(ObjectNamePart::Identifier(part)) => known_as(part),
         _ => String::new(),
+    }
+}
+
+/// A name as the engine knows it: in lower case unless it stands in quotation marks.
+fn known_as(name: &Ident) -> String {
+    match name.quote_style {
+        Some(_) => name.value.clone(),
+        None => name.value.to_lowercase(),
     }
 }
 
@@ -134,20 +152,50 @@ fn last(name: &ObjectName) -> String {
 struct Cost {
     /// The queries around the place that is visited, outermost first.
     queries: Vec<Frame>,
-    /// How many tables stand behind each name that a `WITH` gave.
-    weights: HashMap<String, u64>,
+    /// What stands behind each name that a `WITH` gave. A name that was given twice stands for the larger one.
+    named: HashMap<String, Weight>,
     expressions: usize,
     depth: usize,
     text_joins: usize,
+    grouping_sets: usize,
     queries_seen: usize,
     tables_seen: usize,
 }
 
-#[derive(Default)]
+/// What reading from a query costs.
+#[derive(Debug, Clone, Copy)]
+struct Weight {
+    /// How many tables it reads.
+    tables: u64,
+    /// How many columns of tables one of its own may be made of: the engine writes out what a name stands for wherever
+    /// it looks at that name.
+    columns: u64,
+}
+
 struct Frame {
     tables: u64,
+    /// The most that a column of what it reads from is made of.
+    source: u64,
+    /// How many names an item of its list has.
+    item: u64,
+    /// How many names its conditions have.
+    conditions: u64,
     /// Names of the `WITH` clause, whose queries are visited first, in their order.
     names: std::vec::IntoIter<String>,
+}
+
+impl Frame {
+    fn reads(&mut self, other: Weight) {
+        self.tables = self.tables.saturating_add(other.tables);
+        self.source = self.source.max(other.columns);
+    }
+
+    fn weight(&self) -> Weight {
+        Weight {
+            tables: self.tables.max(1),
+            columns: self.source.saturating_mul(self.item),
+        }
+    }
 }
 
 impl Visitor for Cost {
@@ -159,70 +207,78 @@ impl Visitor for Cost {
             if with.recursive {
                 return stop("WITH RECURSIVE is not allowed here", None);
             }
-            names.extend(
-                with.cte_tables
-                    .iter()
-                    .map(|table| table.alias.name.value.to_lowercase()),
-            );
+            let given = with.cte_tables.iter();
+            names.extend(given.map(|table| known_as(&table.alias.name)));
         }
-        let extras = !query.locks.is_empty()
-            || query.for_clause.is_some()
-            || query.settings.is_some()
-            || query.format_clause.is_some()
-            || !query.pipe_operators.is_empty();
-        if extras {
-            return stop(
-                "this part of the statement is not understood here",
-                Some("plain SELECT ... FROM ... WHERE ... GROUP BY ... ORDER BY ... LIMIT works"),
-            );
-        }
-        check_body(&query.body)?;
+        forms::query(query)?;
+        let (item, conditions) = forms::names_in(&query.body);
         self.queries_seen += 1;
+        if self.queries.len() == QUERIES_DEEP_MAX {
+            return stop(
+                "too many queries stand within one another",
+                Some("ask in several statements"),
+            );
+        }
         self.queries.push(Frame {
             tables: 0,
+            source: 1,
+            item,
+            conditions,
             names: names.into_iter(),
         });
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Error> {
-        let tables = self.queries.pop().map_or(0, |frame| frame.tables);
+        let Some(frame) = self.queries.pop() else {
+            return ControlFlow::Continue(());
+        };
+        let weight = frame.weight();
+        let written = frame.source.saturating_mul(frame.conditions);
+        if weight.columns.max(written) > COLUMNS_MAX {
+            return stop(
+                "columns are made of columns too often, one within the other",
+                Some("use fewer queries within one another, or name each column once"),
+            );
+        }
         let Some(outer) = self.queries.last_mut() else {
-            return within(tables);
+            return within(frame.tables);
         };
         match outer.names.next() {
             Some(name) => {
-                self.weights.insert(name, tables.max(1));
+                let known = self.named.entry(name).or_insert(weight);
+                known.tables = known.tables.max(weight.tables);
+                known.columns = known.columns.max(weight.columns);
             }
-            None => outer.tables = outer.tables.saturating_add(tables),
+            None => outer.reads(weight),
         }
-        ControlFlow::Continue(())
+        within(weight.tables)
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Error> {
         self.tables_seen += 1;
         let name = last(relation);
-        let weight = self.weights.get(&name.to_lowercase()).copied();
-        if weight.is_none() && (relation.0.len() > 1 || catalog::find(&name).is_none()) {
+        let named = self.named.get(&name).copied();
+        // The engine has the tables by their names in lower case only.
+        let is_table = relation.0.len() == 1
+            && name.chars().all(|letter| !letter.is_uppercase())
+            && catalog::find(&name).is_some();
+        if named.is_none() && !is_table {
             return ControlFlow::Break(words::no_table(&relation.to_string()));
         }
         if let Some(frame) = self.queries.last_mut() {
-            frame.tables = frame.tables.saturating_add(weight.unwrap_or(1));
+            let table = Weight {
+                tables: 1,
+                columns: 1,
+            };
+            frame.reads(named.unwrap_or(table));
             return within(frame.tables);
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
-        match factor {
-            TableFactor::Table { args: None, .. }
-            | TableFactor::Derived { .. }
-            | TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
-            _ => stop(
-                "functions that make tables are not allowed here",
-                Some("read from training_steps or validation_prompts"),
-            ),
-        }
+        forms::table(factor)
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
@@ -234,14 +290,18 @@ impl Visitor for Cost {
                 Some("ask in several statements"),
             );
         }
-        let joins_text = match expr {
-            Expr::BinaryOp { op, .. } => *op == BinaryOperator::StringConcat,
-            Expr::Function(function) => last(&function.name).to_lowercase().starts_with("concat"),
-            _ => false,
-        };
-        self.text_joins += usize::from(joins_text);
+        forms::expression(expr)?;
+        self.text_joins += forms::text_joins(expr);
         if self.text_joins > TEXT_JOINS_MAX {
             return stop("the statement joins text too often", None);
+        }
+        let sets = forms::grouping_sets(expr).saturating_mul(self.grouping_sets.max(1));
+        self.grouping_sets = sets;
+        if sets > GROUPING_SETS_MAX {
+            return stop(
+                "the statement groups in too many ways",
+                Some("ask in several statements"),
+            );
         }
         ControlFlow::Continue(())
     }
@@ -262,20 +322,6 @@ impl Visitor for Cost {
             }
             _ => ControlFlow::Continue(()),
         }
-    }
-}
-
-fn check_body(body: &SetExpr) -> ControlFlow<Error> {
-    match body {
-        SetExpr::Select(select) if select.into.is_some() => {
-            ControlFlow::Break(only_reading("INTO"))
-        }
-        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => ControlFlow::Continue(()),
-        SetExpr::SetOperation { left, right, .. } => {
-            check_body(left)?;
-            check_body(right)
-        }
-        other => ControlFlow::Break(only_reading(&other.to_string())),
     }
 }
 

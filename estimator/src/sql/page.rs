@@ -79,7 +79,7 @@ fn page() -> String {
     let _ = write!(
         page,
         "\n## Limits\n\n| what | most |\n|---|---|\n| a statement | {} KiB |\n| its time | {} s |\n| rows of an answer | \
-         {ROWS_MAX} |\n| bytes of an answer | {} MiB |\n| memory of its sorts, groups and joins | {} MiB |\n| statements \
+         {ROWS_MAX} |\n| bytes of an answer | {} MiB |\n| memory of its sorts, groups, joins and windows | {} MiB |\n| statements \
          at once | {AT_ONCE} |\n\nAn answer that was cut says so. A statement that runs into a limit ends with one \
          sentence, and nothing else is affected.\n",
         STATEMENT_BYTES_MAX >> 10,
@@ -116,7 +116,8 @@ fn callable() -> String {
          Besides there are, as [DataFusion](https://datafusion.apache.org/user-guide/sql/) has them,\n\n\
          - of one row: {scalar};\n- of many rows: {aggregate};\n- over windows: {window}.\n\n\
          Whatever else DataFusion knows is left out: it makes much from little, or reads something other than the \
-         tables.\n",
+         tables. So are lists, maps and structures, dates and intervals; and what would be passed over without a word \
+         (`TABLESAMPLE`, `WITH ROLLUP`) is refused. `sum` of integers wraps beyond 64 bits, as the engine has it.\n",
         calls.concat()
     )
 }

@@ -27,6 +27,8 @@ use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggreg
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
+use datafusion::physical_plan::windows::WindowAggExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as Parsed;
@@ -36,6 +38,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::answer::Answer;
+use super::held::Held;
 use super::reads::Reads;
 use super::table::{STORE, View};
 use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, words};
@@ -148,7 +151,7 @@ impl Session {
             let none = RecordBatch::new_empty(plain(&plan.schema()));
             return Ok(Answer::of(none));
         }
-        let plan = interruptible(plan).map_err(words::of)?;
+        let plan = bounded(plan).map_err(words::of)?;
         let mut stream = execute_stream(plan, self.context.task_ctx()).map_err(words::of)?;
         let schema = plain(&stream.schema());
         let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
@@ -186,20 +189,25 @@ impl Session {
     }
 }
 
-/// The plan, made to pause now and then where rows are put together.
+/// The plan, made to pause now and then where rows are put together, and to count what windows hold: all rows of what
+/// they look at, which the engine does not count.
 ///
 /// The engine lets go of its thread where it reads. A join makes rows from rows it has read already, billions of them
 /// from a few, and what asks it for them takes them all in one turn: nothing would be left that notices that the time
 /// is over.
-fn interruptible(
-    plan: Arc<dyn ExecutionPlan>,
-) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+fn bounded(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
     let paused = plan.transform_up(|node| {
-        Ok(if node.children().len() > 1 {
-            Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)
-        } else {
-            Transformed::no(node)
-        })
+        if node.children().len() > 1 {
+            let paused = CooperativeExec::new(node);
+            return Ok(Transformed::yes(Arc::new(paused) as Arc<dyn ExecutionPlan>));
+        }
+        if node.is::<WindowAggExec>() {
+            let rows = node.children().into_iter().cloned();
+            let held = rows.map(|rows| Arc::new(Held(rows)) as Arc<dyn ExecutionPlan>);
+            let held = held.collect();
+            return Ok(Transformed::yes(replace_children_if_necessary(node, held)?));
+        }
+        Ok(Transformed::no(node))
     });
     Ok(paused?.data)
 }

@@ -1,6 +1,7 @@
 //! Tests of SQL: what it answers, what it refuses, and that nothing it is asked gets out of bounds.
 
 mod bounds;
+mod forms;
 mod histograms;
 mod plain;
 

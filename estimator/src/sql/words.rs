@@ -1,7 +1,9 @@
 //! The engine's errors in words for the person who wrote the statement, with the nearest name where one is wrong.
 
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::parquet::errors::ParquetError;
 
 use super::functions;
 use crate::error::Error;
@@ -12,8 +14,16 @@ const TYPOS_MAX: usize = 3;
 
 /// What an error of the engine means here.
 pub(super) fn of(error: DataFusionError) -> Error {
-    match error.find_root() {
+    let root = error.find_root();
+    if let DataFusionError::ParquetError(inner) = root
+        // What a condition cannot compute is told by whoever reads the file, since it looks at the condition there.
+        && let Some(told) = computed(inner)
+    {
+        return query(told, None);
+    }
+    match root {
         DataFusionError::ResourcesExhausted(_) => Error::OutOfMemory,
+        // What a condition cannot compute is told by whoever reads the file, since it looks at the condition there.
         DataFusionError::ObjectStore(_)
         | DataFusionError::IoError(_)
         | DataFusionError::ParquetError(_) => Error::unreachable(error),
@@ -29,13 +39,32 @@ pub(super) fn of(error: DataFusionError) -> Error {
         DataFusionError::Plan(message)
         | DataFusionError::Execution(message)
         | DataFusionError::NotImplemented(message) => plan_error(message),
-        DataFusionError::ArrowError(error, _) => {
-            let message = error.to_string();
-            let message = message.trim_start_matches("Cast error: ");
-            query(message.to_owned(), None)
-        }
+        DataFusionError::ArrowError(error, _) => query(arrow(error), None),
         other => query(other.strip_backtrace(), None),
     }
+}
+
+fn arrow(error: &ArrowError) -> String {
+    let message = error.to_string();
+    message.trim_start_matches("Cast error: ").to_owned()
+}
+
+/// What a condition on rows of a file could not compute; `None` where the file itself is the matter.
+fn computed(error: &ParquetError) -> Option<String> {
+    let ParquetError::External(wrapped) = error else {
+        return None;
+    };
+    let ArrowError::ComputeError(told) = wrapped.downcast_ref::<ArrowError>()? else {
+        return None;
+    };
+    // The engine tells its error as a programmer would write it; what is between quotation marks is for people.
+    let told = told.strip_prefix("Error evaluating filter predicate: ")?;
+    let sentence = told
+        .split('"')
+        .nth(1)
+        .filter(|sentence| !sentence.is_empty());
+    let unsaid = "a condition cannot be computed for some row, such as a division by zero";
+    Some(sentence.unwrap_or(unsaid).to_owned())
 }
 
 /// There is no table of this name.
@@ -58,12 +87,23 @@ fn schema_error(error: &SchemaError) -> Error {
                 .iter()
                 .map(|field| field.name.as_str())
                 .collect();
+            let of_table = field.relation.as_ref().map(|table| table.table());
             let hint = match nearest(&field.name, known.iter().copied()) {
+                Some(near) if near == field.name => of_table.map(|table| {
+                    format!(
+                        "`{}` is not to be reached here: what else is in FROM cannot use it",
+                        short(table)
+                    )
+                }),
                 Some(near) => Some(format!("did you mean `{near}`?")),
                 None if known.is_empty() => None,
                 None => Some(format!("the columns are {}", known.join(", "))),
             };
-            query(format!("there is no column `{}`", short(&field.name)), hint)
+            let name = match of_table {
+                Some(table) => format!("{}.{}", short(table), short(&field.name)),
+                None => short(&field.name),
+            };
+            query(format!("there is no column `{name}`"), hint)
         }
         SchemaError::AmbiguousReference { field } => query(
             format!("the column `{}` is in several tables", short(&field.name)),

@@ -130,6 +130,16 @@ async fn memory_is_bounded_and_so_is_the_answer() {
         .await
         .expect_err("too much");
     assert!(matches!(error, Error::OutOfMemory), "{error:?}");
+    // What windows look at is held whole.
+    for windows in [
+        "SELECT max(s) FROM (SELECT sum(a.avg_step_ms) OVER () AS s FROM training_steps a CROSS JOIN training_steps b) w",
+        "SELECT max(s) FROM (SELECT count(*) OVER (PARTITION BY a.recipe) AS s FROM training_steps a, training_steps b) w",
+    ] {
+        let error = engine.run(windows, &store, views()).await;
+        assert!(matches!(error, Err(Error::OutOfMemory)), "{error:?}");
+    }
+    let few = "SELECT max(s) FROM (SELECT sum(avg_step_ms) OVER () AS s FROM training_steps) w";
+    engine.run(few, &store, views()).await.expect("an answer");
     let all = engine
         .run("SELECT avg_step_ms FROM training_steps", &store, views())
         .await
@@ -172,6 +182,24 @@ async fn only_so_many_run_at_once() {
         .run("SELECT 1", &store, views())
         .await
         .expect("a turn");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_gone_keeps_no_turn() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_secs(600)).await;
+    let endless = "SELECT count(*) FROM training_steps a, training_steps b, training_steps c, training_steps d";
+    for _ in 0..2 * AT_ONCE {
+        let asked = timeout(
+            Duration::from_millis(300),
+            engine.run(endless, &store, views()),
+        );
+        assert!(asked.await.is_err(), "it cannot have been answered");
+    }
+    // Far less than the time that a statement may take.
+    let all = engine.turns.acquire_many(AT_ONCE as u32);
+    let all = timeout(Duration::from_secs(120), all).await;
+    assert!(all.is_ok(), "it still runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

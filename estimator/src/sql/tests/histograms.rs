@@ -60,6 +60,11 @@ async fn steps_are_counted_and_not_rows() {
                   GROUP BY hardware ORDER BY hardware";
     let groups = estimator.sql(groups).await.expect("answer");
     assert_eq!(text(&groups), ["h100x1 | 5010.0", "rtx4090x1 | 14200.0"]);
+    // As many as are asked for, whatever floating point numbers make of 0.07 * 100.
+    let exact =
+        "SELECT histogram_quantile(x, n, 0.07) AS x FROM (VALUES (1, 7), (2, 93)) AS t(x, n)";
+    let exact = estimator.sql(exact).await.expect("answer");
+    assert_eq!(text(&exact), ["1.0"]);
     let prompts = "SELECT histogram_quantile(avg_prompt_ms, prompts_observed, 0.5) FROM validation";
     let prompts = estimator.sql(prompts).await.expect("answer");
     assert_eq!(text(&prompts), ["20000.0"]);
