@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use stepcast_records::UsdMicros;
+
 use crate::ids::{TeamId, WorkerId};
 use crate::model::limits::{
     ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, HOSTS_MAX, TEAMS_MAX,
@@ -270,9 +272,11 @@ impl Found {
             price.is_some_and(|max| attempt.price_per_hour.is_none_or(|p| p > max))
         });
         self.hold("the price cap is kept", !dear, || job.id.to_string());
+        // What costs nothing never uses it up.
+        let is_free = |a: &Attempt| a.price_per_hour == Some(UsdMicros(0));
         let watched = job
             .live_attempt()
-            .is_none_or(|a| a.deadline.is_some() || job.spec.max_cost.is_none());
+            .is_none_or(|a| a.deadline.is_some() || job.spec.max_cost.is_none() || is_free(a));
         self.hold("what has a budget has a deadline", watched, || {
             job.id.to_string()
         });

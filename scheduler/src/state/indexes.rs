@@ -3,6 +3,8 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use stepcast_records::UsdMicros;
+
 use super::counts::JobCounts;
 use super::journal::{Change, Journal};
 use super::lines::{Lines, line};
@@ -56,8 +58,8 @@ pub(crate) struct InUse {
     pub(crate) unfinished: usize,
     /// GPUs under a lease.
     pub(crate) gpus: u32,
-    /// Money that is set aside, in millionths of a dollar.
-    pub(crate) reserved: u64,
+    /// Money that is set aside, in millionths of a dollar. Of several at any price, so it is counted in more bits.
+    reserved: u128,
     /// What the attempts cost an hour, in millionths of a dollar.
     pub(crate) price: Growing,
     /// What their GPUs are rated at, in TFLOPS.
@@ -194,7 +196,7 @@ impl Indexes {
         for team in job.teams() {
             let team = self.teams.entry(team).or_default();
             count(&mut team.unfinished, 1, adds);
-            count(&mut team.reserved, job.standing.reserved.0, adds);
+            count(&mut team.reserved, job.standing.reserved.0.into(), adds);
             if let Some(attempt) = live {
                 let (from_ms, price) = (attempt.placed_ms, attempt.price_per_hour);
                 count(&mut team.gpus, attempt.gpu_count() as u32, adds);
@@ -228,6 +230,13 @@ impl Indexes {
                 };
             }
         }
+    }
+}
+
+impl InUse {
+    /// The money that is set aside, or as much as there can be.
+    pub(crate) fn reserved(&self) -> UsdMicros {
+        UsdMicros(u64::try_from(self.reserved).unwrap_or(u64::MAX))
     }
 }
 
@@ -282,7 +291,7 @@ macro_rules! wrapping_count {
     };
 }
 
-wrapping_count!(u32, u64, usize);
+wrapping_count!(u32, u128, usize);
 
 /// Whether the leader is believed to hold what a waiting job needs.
 fn holds_credentials(job: &Job) -> bool {

@@ -53,7 +53,7 @@ impl State {
     /// The money that is set aside for the live attempts of a team and its parts.
     #[must_use]
     pub fn reserved(&self, team: TeamId) -> UsdMicros {
-        UsdMicros(self.indexes.in_use(team).reserved)
+        self.indexes.in_use(team).reserved()
     }
 
     /// How many jobs of a team and its parts are not over.
@@ -142,7 +142,7 @@ impl State {
             let period = rules
                 .budget
                 .map_or(0, |budget| budget.period.start_ms(now_ms));
-            let promised = UsdMicros(spent.0.saturating_add(in_use.reserved));
+            let promised = UsdMicros(spent.0.saturating_add(in_use.reserved().0));
             team.account = Account {
                 period_ms: period,
                 spent,

@@ -64,7 +64,11 @@ pub(crate) fn offer() -> impl Strategy<Value = Offer> {
         &["cpu"],
         &["replay", "replay"],
     ];
-    let price = prop::option::of(100_000..3_000_000_u64);
+    // Nothing and next to nothing are prices too, and so is more than anybody has.
+    let price = prop_oneof![
+        12 => prop::option::of(100_000..3_000_000_u64),
+        2 => prop::sample::select(vec![0, 1, u64::MAX / 3]).prop_map(Some),
+    ];
     let hosts = prop::sample::select(hosts.to_vec());
     let reached = prop::bool::weighted(0.8);
     (hosts, price, any::<bool>(), reached).prop_map(|(gpus, price, label, reached)| Offer {
