@@ -13,8 +13,8 @@ pub(crate) type Line = u128;
 /// The lines, each in the order of the queue.
 pub(crate) type Lines = BTreeMap<Line, BTreeSet<(i64, JobId)>>;
 
-/// The line of a waiting job: all that it asks for and how far it has come, but not its name, its files, its priority and
-/// which task of an array it is.
+/// The line of a waiting job: all that it asks for, how far it has come and whether it was approved, but not its name, its
+/// files, its priority and which task of an array it is.
 pub(super) fn line(job: &Job) -> Line {
     let mut spec = job.spec.clone();
     spec.name = None;
@@ -27,16 +27,18 @@ pub(super) fn line(job: &Job) -> Line {
     let is_again = !job.attempts.is_empty();
     let again = (job.checkpoint_step(), is_again, job.has_lost_its_worker());
     let common = (spec, terms, again, job.cost(0));
-    // Those that wait for their credentials stand in a line of their own, and hold up nobody in front of whom they came.
+    // Those that wait for their credentials stand in a line of their own, and so do those that were approved: what holds
+    // some of a line and not the others would hide these behind as many as came before them.
     let written = postcard::to_extend(&common, Vec::with_capacity(256));
     let written = written.and_then(|bytes| match common.1.more_hosts {
         0 => Ok(bytes),
         hosts => postcard::to_extend(&("hosts", hosts), bytes),
     });
-    match written.and_then(|bytes| match job.standing.awaits_credentials {
-        false => Ok(bytes),
-        true => postcard::to_extend(&true, bytes),
-    }) {
+    let standing = (
+        job.standing.awaits_credentials,
+        job.standing.approved_ms.is_some(),
+    );
+    match written.and_then(|bytes| postcard::to_extend(&standing, bytes)) {
         Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
         Err(error) => unreachable!("a job is always encodable: {error}"),

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash};
 use stepcast_scheduler::model::limits::{
     ARRAY_MAX, ATTEMPTS_MAX, BACKOFF_MAX_MS, DETAIL_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX,
     EVENTS_MAX, EXPIRED_MAX, JOB_RETENTION_MS, LOST_RETRIES_MAX, RETRIES_MAX, SWEEP_MAX,
 };
 use stepcast_scheduler::model::{
-    FailureReason, Inventory, Job, JobSpec, JobState, Outcome, TrainerKind,
+    FailureReason, Inventory, Job, JobSpec, JobState, Outcome, TeamName, TeamRules, TrainerKind,
 };
 use stepcast_scheduler::placement::{Placement, PlacementNote, plan};
 use stepcast_scheduler::{Command, Rejection, Reply, codec, invariants};
@@ -274,4 +275,65 @@ fn an_array_of_a_million_tasks_is_refused_whole() {
         .reply
         .expect("as many as there may be");
     assert_eq!(history.state.pending_count(), ARRAY_MAX);
+}
+
+#[test]
+fn what_was_approved_waits_for_nobody_who_was_not() {
+    let (mut history, only) = with_a_job(0);
+    history.propose(Command::CancelJob { job: only }, None);
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let rules = TeamRules {
+        approve_above: Some(UsdMicros(100_000)),
+        ..TeamRules::default()
+    };
+    let name: TeamName = "careful".parse().expect("a team's name");
+    history.propose(
+        Command::SetTeam {
+            name: name.clone(),
+            rules,
+        },
+        None,
+    );
+    let team = history.state.team_named(&name).expect("a team").id;
+    // One more than are looked at of jobs that ask for the same.
+    let mut waits = JobId(0);
+    for number in 0..=4_096_u64 {
+        let mut files = [1; 16];
+        files[..8].copy_from_slice(&number.to_le_bytes());
+        let mut spec = JobSpec::new(workload(), StagingId(files));
+        spec.terms.team = team;
+        spec.terms.expected_cost = Some(UsdMicros(5_000_000));
+        waits = submit(&mut history, spec);
+    }
+    let starts = |history: &History| {
+        let plan = plan(&history.state, &history.forecast, history.now_ms, 256);
+        plan.placements
+            .iter()
+            .map(|one| one.job)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(starts(&history), []);
+    history.propose(Command::ApproveJob { job: waits }, None);
+    assert_eq!(starts(&history), [waits]);
+    // What was approved was something else: it stands with the others again.
+    let lines = history.state.line_count();
+    let mut spec = at(&history, waits).spec.clone();
+    for gpu_count in [2, 1] {
+        spec.gpu_count = gpu_count;
+        let spec = Box::new(spec.clone());
+        let job = waits;
+        let changed = history.propose(
+            Command::UpdateJob {
+                job,
+                spec,
+                seq: None,
+            },
+            None,
+        );
+        assert_eq!(changed.reply, Ok(Reply::Done));
+    }
+    assert_eq!(history.state.line_count(), lines - 1);
+    assert_eq!(starts(&history), []);
+    assert_eq!(invariants::check(&history.state), []);
 }
