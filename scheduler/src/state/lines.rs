@@ -14,12 +14,12 @@ pub(crate) type Line = u128;
 pub(crate) type Lines = BTreeMap<Line, BTreeSet<(i64, JobId)>>;
 
 /// The line of a waiting job: all that it asks for, how far it has come and whether it was approved, but not its name, its
-/// files, its priority and which task of an array it is.
+/// files and which task of an array it is. With its priority: of one line all are as urgent, so that the first that nothing
+/// holds speaks for all, and few priorities make few lines.
 pub(super) fn line(job: &Job) -> Line {
     let mut spec = job.spec.clone();
     spec.name = None;
     spec.staging = StagingId([0; 16]);
-    spec.priority = 0;
     let mut terms = std::mem::take(&mut spec.terms);
     if let Some(part) = &mut terms.array {
         part.index = 0;

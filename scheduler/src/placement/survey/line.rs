@@ -23,7 +23,7 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) objective: Objective,
     /// Its jobs do not pay every price.
     pub(in crate::placement) is_capped: bool,
-    /// The priority of its first job.
+    /// The priority of its jobs.
     pub(in crate::placement) priority: i8,
     /// From when on GPUs are kept for its first job, by stamp.
     pub(in crate::placement) due_ms: u64,

@@ -47,7 +47,7 @@ pub(in crate::placement) struct Queue {
     at: BTreeMap<PlaceId, BTreeSet<u32>>,
     /// By bucket and model: lines by their turn there, then by the queue.
     turns: BTreeSet<(u32, u8, u64, i64, JobId, LineId)>,
-    /// By the priority of the first job, the highest first, and then by its place in the queue.
+    /// By their priority, the highest first, and then by the place in the queue of the first job.
     ranks: BTreeSet<(Reverse<i8>, i64, JobId, LineId)>,
     /// The same by bucket.
     ranks_in: BTreeSet<(u32, Reverse<i8>, i64, JobId, LineId)>,
@@ -418,13 +418,13 @@ impl Queue {
         turns.map(|(_, _, turn, order, job, line)| (*turn, *order, *job, *line))
     }
 
-    /// All lines by the priority of their first job, the highest first, and then by its place in the queue.
+    /// All lines by their priority, the highest first, and then by the place in the queue of their first job.
     pub(in crate::placement) fn in_order(&self) -> impl Iterator<Item = (i8, LineId)> {
         let ranks = self.ranks.iter();
         ranks.map(|(Reverse(priority), .., line)| (*priority, *line))
     }
 
-    /// The priorities of first jobs, the highest first.
+    /// The priorities of lines, the highest first.
     pub(in crate::placement) fn priorities(&self) -> impl Iterator<Item = i8> {
         let below = |Reverse(priority): Reverse<i8>| {
             let last = (Reverse(priority), i64::MAX, JobId(u64::MAX), LineId::MAX);
@@ -439,7 +439,7 @@ impl Queue {
             .map(|Reverse(priority)| priority)
     }
 
-    /// The lines of a bucket whose first job has a priority, behind a place.
+    /// The lines of a bucket that have a priority, behind a place.
     pub(in crate::placement) fn of_priority(
         &self,
         bucket: u32,
