@@ -11,6 +11,7 @@ mod failure;
 mod files;
 mod options;
 mod output;
+mod secret;
 mod settings;
 
 use std::process::ExitCode;

@@ -9,7 +9,6 @@ use serde_json::json;
 use stepcast_proto::v1;
 
 use self::people::{create_token, find_org, find_user, orgs, users, whose};
-use super::workers::write_secret;
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -17,6 +16,7 @@ use crate::output::json::id;
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Side, Table};
 use crate::output::time;
+use crate::secret::SecretFile;
 
 /// Organisations: made, listed, removed.
 #[derive(Debug, Subcommand)]
@@ -251,6 +251,7 @@ impl User {
                 )
             }
             Self::First { token, name, out } => {
+                let kept = Kept::create(out)?;
                 let answer = client.ask_once(|| {
                     let mut service = client.accounts();
                     let request = timed(v1::ClaimOperatorRequest {
@@ -266,7 +267,7 @@ impl User {
                     &user.name,
                     &format!("{name} is the first operator"),
                     &answer.secret,
-                    out,
+                    kept,
                 )
             }
         }
@@ -280,13 +281,14 @@ impl Token {
             Self::Create { user, days, out } => {
                 let user = whose(&client, user.as_deref()).await?;
                 let seconds = days.unwrap_or(0) * 24 * 3_600;
+                let kept = Kept::create(out)?;
                 let (name, secret) = create_token(&client, &user, seconds).await?;
                 told(
                     context,
                     &name,
                     &format!("token {} made", id(&name)),
                     &secret,
-                    out,
+                    kept,
                 )
             }
             Self::List { user } => {
@@ -362,6 +364,7 @@ async fn create_user(
             _ => String::new(),
         },
     };
+    let kept = Kept::create(out)?;
     let answer = client.ask_once(|| {
         let mut service = client.accounts();
         let request = timed(v1::CreateUserRequest {
@@ -378,8 +381,18 @@ async fn create_user(
         &user.name,
         &format!("{name} is let in as {role}"),
         &secret,
-        out,
+        kept,
     )
+}
+
+/// Where a secret will be kept: on stdout, or in a file that is there before the secret is.
+struct Kept(Option<(PathBuf, SecretFile)>);
+
+impl Kept {
+    fn create(out: Option<PathBuf>) -> Result<Self, Failure> {
+        let made = out.map(|path| SecretFile::create(&path).map(|file| (path, file)));
+        made.transpose().map(Self)
+    }
 }
 
 /// Tells a secret: into a file, or on stdout by itself.
@@ -388,12 +401,16 @@ fn told(
     name: &str,
     text: &str,
     secret: &str,
-    out: Option<PathBuf>,
+    kept: Kept,
 ) -> Result<(), Failure> {
     let output = &context.output;
-    if let Some(path) = &out {
-        write_secret(path, secret)?;
-    }
+    let out = match kept.0 {
+        Some((path, file)) => {
+            file.fill(secret)?;
+            Some(path)
+        }
+        None => None,
+    };
     if output.json {
         let secret = if out.is_some() { None } else { Some(secret) };
         return output.json(&json!({"name": name, "secret": secret}));

@@ -9,12 +9,12 @@ use clap::Args;
 use stepcast_proto::v1::{CreateWorkerTokenRequest, ListWorkerTokensRequest};
 
 use self::nodes::Nodes;
-use super::workers::write_secret;
 use crate::child::{Child, Log, asked_to_end};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::style::{Mark, Tone};
+use crate::secret::SecretFile;
 
 /// What the worker of a `dev` server is called.
 const WORKER: &str = "dev";
@@ -212,6 +212,9 @@ pub(crate) async fn make_token(client: &Client, name: &str, file: &Path) -> Resu
             "take it back with `stepcast workers token revoke {name}` and start again"
         )));
     }
+    // A file without a token that the server knows is of another server.
+    let _ = std::fs::remove_file(file);
+    let kept = SecretFile::create(file)?;
     let answer = client.ask_once(|| {
         let request = timed(CreateWorkerTokenRequest {
             display_name: name.to_owned(),
@@ -219,8 +222,5 @@ pub(crate) async fn make_token(client: &Client, name: &str, file: &Path) -> Resu
         let mut service = client.workers();
         async move { service.create_worker_token(request).await }
     });
-    let answer = answer.await?;
-    // A file without a token that the server knows is of another server.
-    let _ = std::fs::remove_file(file);
-    write_secret(file, &answer.secret)
+    kept.fill(&answer.await?.secret)
 }

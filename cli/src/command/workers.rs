@@ -16,6 +16,7 @@ use crate::output::money::{counted, dollars};
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Cell, Side, Table};
 use crate::output::{json, time};
+use crate::secret::SecretFile;
 
 /// Lists workers; lets them in, drains them, takes them out.
 #[derive(Debug, Args)]
@@ -278,6 +279,7 @@ async fn create(
     name: String,
     out: Option<PathBuf>,
 ) -> Result<(), Failure> {
+    let kept = SecretFile::create_if(out.as_deref())?;
     // Not asked again by itself: a second token of the same name is refused, and the first one's secret would be lost.
     let answer = client.ask_once(|| {
         let request = timed(CreateWorkerTokenRequest {
@@ -289,13 +291,12 @@ async fn create(
     let answer = answer.await?;
     let token = answer.token.unwrap_or_default();
     let output = &context.output;
-    let file = match &out {
-        Some(path) => {
-            write_secret(path, &answer.secret)?;
-            path.display().to_string()
-        }
-        None => "FILE".to_owned(),
-    };
+    if let Some(kept) = kept {
+        kept.fill(&answer.secret)?;
+    }
+    let file = out
+        .as_ref()
+        .map_or_else(|| "FILE".to_owned(), |path| path.display().to_string());
     if output.json {
         let secret = out.is_none().then_some(&answer.secret);
         return output.json(&json!({ "token": json::token(&token), "secret": secret, "file": out.map(|path| path.display().to_string()) }));
@@ -314,21 +315,6 @@ async fn create(
         "stepcast worker --join-token-file {file}    (on the GPU host, with --server)"
     ));
     Ok(())
-}
-
-/// Writes a secret to a new file that only its owner can read.
-pub(crate) fn write_secret(path: &std::path::Path, secret: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options
-        .open(path)
-        .and_then(|mut file| writeln!(file, "{secret}"));
-    written.map_err(|error| {
-        Failure::refused(format!("{} cannot be written", path.display())).detail(error.to_string())
-    })
 }
 
 async fn tokens(context: &Context, client: &Client) -> Result<(), Failure> {

@@ -112,3 +112,31 @@ fn the_second_of_two_workers_with_one_token_ends_and_the_first_goes_on() {
         "SUCCEEDED"
     );
 }
+
+#[test]
+fn no_secret_is_made_that_its_file_cannot_keep() {
+    let ring = Ring::start();
+    ring.file("kept.token", "another\n");
+    let told = |name: &str| {
+        let answer = ring.call(&["workers", "token", "list", "--json"]).json();
+        let tokens = answer["tokens"].as_array().unwrap().clone();
+        tokens.iter().any(|token| token["display_name"] == name)
+    };
+    for file in ["kept.token", "no/such/folder/w1.token"] {
+        let create = ["workers", "token", "create", "w1", "--out", file];
+        let stderr = ring.call(&create).refused(1);
+        assert!(stderr.contains("cannot be written"), "{stderr}");
+        assert!(!told("w1"), "the server has made a token for {file}");
+        let stderr = ring.call(&["cluster", "token", "--out", file]).refused(1);
+        assert!(stderr.contains("cannot be written"), "{stderr}");
+    }
+    let kept = std::fs::read_to_string(ring.folder.path().join("kept.token")).unwrap();
+    assert_eq!(kept, "another\n");
+    let create = ["workers", "token", "create", "w1", "--out", "w1.token"];
+    ring.call(&create).ok();
+    assert!(told("w1"));
+    // A second token of the same name is refused, and nothing is left of its file.
+    let create = ["workers", "token", "create", "w1", "--out", "second.token"];
+    ring.call(&create).refused(1);
+    assert!(!ring.folder.path().join("second.token").exists());
+}

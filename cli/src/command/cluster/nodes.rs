@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::{NewToken, status};
 use crate::client::{CHANGE_DEADLINE, Client, timed, timed_within};
-use crate::command::workers::write_secret;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::style::{Mark, Tone};
 use crate::output::time;
+use crate::secret::SecretFile;
 
 /// How often it is looked whether a node has come.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -34,6 +34,7 @@ pub(super) async fn token(
     client: &Client,
     wanted: &NewToken,
 ) -> Result<CreateJoinTokenResponse, Failure> {
+    let kept = SecretFile::create_if(wanted.out.as_deref())?;
     let valid_seconds = u32::try_from(wanted.valid.as_secs()).unwrap_or(u32::MAX);
     let answer = client.ask(|| {
         let request = timed(CreateJoinTokenRequest { valid_seconds });
@@ -41,13 +42,13 @@ pub(super) async fn token(
         async move { service.create_join_token(request).await }
     });
     let answer = answer.await?;
-    let file = match &wanted.out {
-        Some(path) => {
-            write_secret(path, &answer.token)?;
-            path.display().to_string()
-        }
-        None => "FILE".to_owned(),
-    };
+    if let Some(kept) = kept {
+        kept.fill(&answer.token)?;
+    }
+    let file = wanted
+        .out
+        .as_ref()
+        .map_or_else(|| "FILE".to_owned(), |path| path.display().to_string());
     let output = &context.output;
     let command = command(&answer, &file);
     if output.json {

@@ -14,8 +14,8 @@ use super::arguments;
 use crate::child::{Child, Log};
 use crate::client::{Address, Client, timed};
 use crate::command::cluster::voters;
-use crate::command::workers::write_secret;
 use crate::failure::Failure;
+use crate::secret::SecretFile;
 
 /// What the nodes are called on the screen. Five is as many as a cluster gains from.
 pub(super) const NAMES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
@@ -180,16 +180,17 @@ fn node(data: &Path, name: &str, listen: &str, join: Option<&(PathBuf, String)>)
 
 /// A new join token in a file, and where to join with it.
 async fn join_token(client: &Client, data: &Path) -> Result<(PathBuf, String), Failure> {
+    let file = data.join("join.token");
+    // That of an earlier start is of no use any more.
+    let _ = std::fs::remove_file(&file);
+    let kept = SecretFile::create(&file)?;
     let answer = client.ask(|| {
         let request = timed(CreateJoinTokenRequest { valid_seconds: 0 });
         let mut service = client.cluster();
         async move { service.create_join_token(request).await }
     });
     let answer = answer.await?;
-    let file = data.join("join.token");
-    // That of an earlier start is of no use any more.
-    let _ = std::fs::remove_file(&file);
-    write_secret(&file, &answer.token)?;
+    kept.fill(&answer.token)?;
     Ok((file, answer.peer_address))
 }
 
