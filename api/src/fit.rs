@@ -186,7 +186,7 @@ fn is_enough(able: &mut BTreeMap<GpuModel, u8>, models: &[GpuModel], spec: &JobS
 /// # Errors
 /// The reason of the model that comes nearest, if there is none.
 fn fitting(job: &Job, worker: &Worker, now_ms: u64) -> Result<Vec<GpuModel>, Reason> {
-    let mut nearest = Reason::OtherGpu;
+    let mut nearest = None;
     let mut models = Vec::new();
     for (model, positions) in by_model(&worker.inventory) {
         let first = positions
@@ -198,11 +198,12 @@ fn fitting(job: &Job, worker: &Worker, now_ms: u64) -> Result<Vec<GpuModel>, Rea
             Ok(model) => models.push(model),
             // Of a model that the job does not allow, no number would be enough.
             Err(Reason::TooFewGpus) if !is_named(&job.spec, model) => {}
-            Err(reason) => nearest = nearest.max(reason),
+            Err(reason) => nearest = nearest.max(Some(reason)),
         }
     }
     if models.is_empty() {
-        return Err(nearest);
+        // Nothing is against it but that the job allows none of its models.
+        return Err(nearest.unwrap_or(Reason::OtherGpu));
     }
     Ok(models)
 }

@@ -223,6 +223,7 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
                 ..v1::JobWishes::default()
             },
             "ask for no labels",
+            "MISSING_LABEL",
         ),
         (
             v1::JobWishes {
@@ -230,6 +231,7 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
                 ..v1::JobWishes::default()
             },
             "an hour",
+            "TOO_DEAR",
         ),
         (
             v1::JobWishes {
@@ -238,9 +240,10 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
                 ..v1::JobWishes::default()
             },
             "no single change would do",
+            "MISSING_LABEL",
         ),
     ];
-    for (number, (wishes, remedy)) in (6..).zip(wishes) {
+    for (number, (wishes, remedy, cause)) in (6..).zip(wishes) {
         let mut asked = submission('4');
         asked.request_id = number.to_string().repeat(32);
         asked.wishes = Some(v1::JobWishes {
@@ -250,6 +253,8 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
         let refused = server.jobs().submit_job(asked).await.unwrap_err();
         assert_eq!(reason(&refused), "NO_WORKER_FITS");
         assert!(hint(&refused).contains(remedy), "{}", hint(&refused));
+        let told = refused.get_details_precondition_failure().unwrap();
+        assert_eq!(told.violations[0].r#type, cause);
     }
     server.stop().await;
 }
