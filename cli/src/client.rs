@@ -324,6 +324,13 @@ impl Client {
         failure
     }
 
+    /// What to say where the servers are asked again and again and none answers any more.
+    pub(crate) fn gone(&self, last: &Failure) -> Failure {
+        let mut failure = self.servers.gone();
+        failure.details.clone_from(&last.details);
+        failure
+    }
+
     fn silent(&self, patience: Duration) -> Failure {
         let failure = if patience.as_secs() == 0 {
             Failure::new(Exit::Unreachable, "no answer in time")

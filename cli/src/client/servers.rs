@@ -97,6 +97,12 @@ impl Servers {
         })
     }
 
+    /// That none of them answers.
+    pub(super) fn gone(&self) -> Failure {
+        let addresses: Vec<String> = self.lock().addresses().map(str::to_owned).collect();
+        unreachable(&addresses, Vec::new(), None)
+    }
+
     /// The connection to the server that is asked.
     pub(super) fn channel(&self) -> Channel {
         self.lock().present().clone()

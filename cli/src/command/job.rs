@@ -110,9 +110,9 @@ impl Job {
             }
             Self::Approve(job) => update::approve(context, &client, &job.name).await?,
             Self::Cancel { job, wait, .. } => {
-                update::cancel(context, &client, &job.name).await?;
-                if wait {
-                    watch::until_end(context, &client, &job.name, false).await?;
+                let state = update::cancel(context, &client, &job.name).await?;
+                if wait && state != JobState::Cancelled {
+                    watch::until_cancelled(context, &client, &job.name).await?;
                 }
             }
             Self::Credentials(credentials) => credentials.run(context, &client).await?,

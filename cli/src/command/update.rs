@@ -197,8 +197,12 @@ pub(crate) async fn approve(context: &Context, client: &Client, name: &str) -> R
     Ok(())
 }
 
-/// Ends a job.
-pub(crate) async fn cancel(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+/// Ends a job; the state that it is in now.
+pub(crate) async fn cancel(
+    context: &Context,
+    client: &Client,
+    name: &str,
+) -> Result<JobState, Failure> {
     let message = CancelJobRequest {
         name: name.to_owned(),
         request_id: client::request_id(),
@@ -211,7 +215,8 @@ pub(crate) async fn cancel(context: &Context, client: &Client, name: &str) -> Re
     let job = answer.await?.job.unwrap_or_default();
     let (output, id) = (&context.output, json::id(name));
     if output.json {
-        return output.json(&json::job(&job));
+        output.json(&json::job(&job))?;
+        return Ok(job.state());
     }
     match job.state() {
         JobState::Cancelling => {
@@ -229,7 +234,7 @@ pub(crate) async fn cancel(context: &Context, client: &Client, name: &str) -> Re
             format!("job {id} was over before: {}", words(json::state(&job))),
         ),
     }
-    Ok(())
+    Ok(job.state())
 }
 
 /// Ends every job of an array that is not over.

@@ -1,20 +1,23 @@
 //! Following a job to its end: ticked stages and a bar on a terminal, one line per change on a pipe.
 
+mod event;
+mod following;
+
 use std::process::ExitCode;
 
 use serde_json::json;
 use stepcast_proto::v1::{
-    Attempt, AttemptState, Job, JobEvent, JobState, Phase, Progress, WatchJobRequest,
-    WatchJobResponse, watch_job_response::Update,
+    Attempt, AttemptState, Job, JobEvent, JobState, Phase, Progress, watch_job_response::Update,
 };
 use tokio::time::Instant;
-use tonic::{Request, Streaming};
 
-use super::job::{clean, get};
+use self::event::event_line;
+use self::following::followed;
+use super::job::clean;
 use super::jobs::{self, number, phase_words, words, worker};
 use crate::client::Client;
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::output::money::{count, dollars};
 use crate::output::progress::{Live, bar, percent};
 use crate::output::style::{Mark, Tone};
@@ -22,10 +25,6 @@ use crate::output::{Output, json, time};
 
 /// Step times that the strip shows.
 const STRIP: usize = 32;
-/// A stream that breaks is opened again so often in a row before the watcher gives up.
-const REOPENED_MAX: usize = 60;
-/// The pause before it is opened again.
-const REOPEN_AFTER: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Follows a job to its end. 0 for a job that succeeded, 1 for one that did not.
 pub(crate) async fn until_end(
@@ -34,72 +33,18 @@ pub(crate) async fn until_end(
     name: &str,
     logs: bool,
 ) -> Result<ExitCode, Failure> {
-    let mut watcher = Watcher::new(&context.output, name);
-    let mut broken = 0;
-    loop {
-        let seq = watcher.seq;
-        let followed = follow(&mut watcher, client, name, logs).await;
-        if watcher.seq > seq {
-            broken = 0;
-        }
-        match followed {
-            Ok(()) if watcher.is_over() => break,
-            Ok(()) => broken += 1,
-            Err(failure) if may_go_on(&failure) && broken < REOPENED_MAX => {
-                client.go_on(&failure);
-                broken += 1;
-            }
-            Err(failure) => return Err(failure),
-        }
-        if broken >= REOPENED_MAX {
-            return Err(Failure::new(
-                Exit::Unreachable,
-                "the server ended the watch again and again",
-            ));
-        }
-        // Every server is asked once without a pause.
-        if broken % client.server_count() == 0 {
-            tokio::time::sleep(REOPEN_AFTER).await;
-        }
-    }
-    // The stream ends with the job; what it cost in the end is asked for once more.
-    watcher.job = get(client, name).await?;
-    watcher.finish()
+    let watcher = followed(context, client, name, logs).await?;
+    watcher.finish(JobState::Succeeded)
 }
 
-/// Whether the watch can be opened again, here or elsewhere, and go on where it was.
-fn may_go_on(failure: &Failure) -> bool {
-    failure.exit == Exit::Unreachable || matches!(failure.reason.as_str(), "WATCH_BEHIND" | "BUSY")
-}
-
-async fn follow(
-    watcher: &mut Watcher<'_>,
+/// Follows a job that was asked to end: that it is cancelled is what was wanted of it.
+pub(crate) async fn until_cancelled(
+    context: &Context,
     client: &Client,
     name: &str,
-    logs: bool,
-) -> Result<(), Failure> {
-    let request = Request::new(WatchJobRequest {
-        name: name.to_owned(),
-        logs,
-        after_seq: watcher.seq,
-    });
-    let stream = client
-        .jobs()
-        .watch_job(request)
-        .await
-        .map_err(|status| client.failure(&status))?;
-    let mut stream: Streaming<WatchJobResponse> = stream.into_inner();
-    while let Some(message) = stream
-        .message()
-        .await
-        .map_err(|status| client.failure(&status))?
-    {
-        if let Some(update) = message.update {
-            watcher.take(update)?;
-        }
-        watcher.seq = watcher.seq.max(message.seq);
-    }
-    Ok(())
+) -> Result<ExitCode, Failure> {
+    let watcher = followed(context, client, name, false).await?;
+    watcher.finish(JobState::Cancelled)
 }
 
 /// What is known of the job, and what was shown of it.
@@ -409,7 +354,8 @@ impl<'output> Watcher<'output> {
         format!("{name} {bar} {steps}{pace}{left}")
     }
 
-    fn finish(mut self) -> Result<ExitCode, Failure> {
+    /// The last lines; a success if the job has ended as it was to.
+    fn finish(mut self, wanted: JobState) -> Result<ExitCode, Failure> {
         self.close_phase();
         let id = json::id(&self.job.name).to_owned();
         self.live.finish(&self.screen());
@@ -435,6 +381,10 @@ impl<'output> Watcher<'output> {
                 );
                 Ok(ExitCode::SUCCESS)
             }
+            JobState::Cancelled if wanted == JobState::Cancelled => {
+                output.marked(Mark::Done, Tone::Good, format!("job {id} cancelled"));
+                Ok(ExitCode::SUCCESS)
+            }
             state => {
                 let why = if self.job.failure_reason.is_empty() {
                     String::new()
@@ -455,38 +405,6 @@ impl<'output> Watcher<'output> {
             }
         }
     }
-}
-
-/// An event as one line: `pending -> running (attempt 1, h100-a1)`.
-fn event_line(event: &JobEvent, job: &Job, before: JobState) -> String {
-    let state = |state: JobState| words(state.as_str_name().trim_start_matches("JOB_STATE_"));
-    let place = match job.attempts.last() {
-        Some(attempt) if event.attempt > 0 => {
-            format!(" (attempt {}, {})", event.attempt, worker(attempt))
-        }
-        _ => String::new(),
-    };
-    let change = match event.kind.as_str() {
-        "CHECKPOINTED" => return format!("checkpoint at step {}", count(event.step)),
-        "ATTEMPT_ENDED" => {
-            return format!("attempt {} ended: {}", event.attempt, words(&event.reason));
-        }
-        "STARTED" => return format!("started{place}"),
-        "CANCEL_REQUESTED" => return "asked to end".to_owned(),
-        "APPROVED" => return "approved".to_owned(),
-        "CHANGED" => return "what is asked for has changed".to_owned(),
-        "CREDENTIALS_GIVEN" => return "it has its credentials again".to_owned(),
-        "CREDENTIALS_MISSING" => return "its credentials must be given again".to_owned(),
-        "PREEMPT_REQUESTED" => return "its GPUs are taken back; it goes on later".to_owned(),
-        _ if before == event.state() || before == JobState::Unspecified => words(&event.kind),
-        _ => format!("{} -> {}", state(before), state(event.state())),
-    };
-    let reason = if event.reason.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", words(&event.reason))
-    };
-    format!("{change}{place}{reason}")
 }
 
 #[cfg(test)]

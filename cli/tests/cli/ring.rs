@@ -1,8 +1,11 @@
 //! The ring with a worker: a job that succeeds, one that is cancelled, and the demo.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::support::{Ring, alone, until};
+use crate::support::{Process, Ring, alone, until};
 
 #[test]
 fn a_job_runs_to_its_end_and_the_next_estimate_has_learnt() {
@@ -157,4 +160,46 @@ fn a_worker_without_a_token_is_told_how_to_get_one() {
     )
     .refused(1);
     assert!(stderr.contains("stepcast workers token create"), "{stderr}");
+}
+
+#[test]
+fn waiting_for_a_job_to_be_cancelled_succeeds_when_it_is() {
+    let ring = Ring::start();
+    let waiting = ring.submit(&["--trainer", "replay"]);
+    ring.call(&["job", "cancel", &waiting, "--wait"]).ok();
+    // Slow enough to be there still.
+    let _worker = ring.worker("0.01");
+    let running = ring.submit(&["--trainer", "replay"]);
+    let state = |id: &str| ring.call(&["job", "show", id, "--json"]).json()["state"].clone();
+    until(|| state(&running) == "RUNNING");
+    ring.call(&["job", "cancel", &running, "--wait"]).ok();
+    assert_eq!(state(&running), "CANCELLED");
+    // Whoever watches it for its own sake is told that it has not succeeded.
+    ring.call(&["job", "watch", &running]).refused(1);
+}
+
+#[test]
+fn who_watches_is_told_that_the_server_is_gone() {
+    let ring = Ring::start();
+    let job = ring.submit(&[]);
+    let mut watch = ring
+        .command(&["job", "watch", &job])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Process)
+        .unwrap();
+    let mut line = String::new();
+    let mut told = BufReader::new(watch.0.stdout.take().unwrap());
+    told.read_line(&mut line).unwrap();
+    assert!(line.ends_with("is pending\n"), "{line}");
+    let address = ring.address.clone();
+    drop(ring);
+    line.clear();
+    let mut told = BufReader::new(watch.0.stderr.take().unwrap());
+    told.read_line(&mut line).unwrap();
+    assert_eq!(
+        line,
+        format!("no server answers at {address}; it is asked again\n")
+    );
 }
