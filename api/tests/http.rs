@@ -172,6 +172,25 @@ async fn estimates_sql_tables_and_workers_are_there_without_grpc() {
         (&rows["columns"], &rows["rows"]),
         (&json!(["n"]), &json!([{"n": 0}]))
     );
+    // JSON has no number for these, and none of them is missing.
+    let numbers = "SELECT CAST('NaN' AS DOUBLE) AS a, CAST('-inf' AS REAL) AS b, \
+                   CAST(1.5 AS DOUBLE) AS c, CAST(NULL AS DOUBLE) AS d";
+    let asked = Some(json!({"sql": numbers}));
+    let rows = ask(port, "POST", "/v1/sql", None, asked.as_ref())
+        .await
+        .json();
+    assert_eq!(
+        rows["rows"],
+        json!([{"a": "NaN", "b": "-inf", "c": 1.5}]),
+        "{rows}"
+    );
+    let alike = "SELECT a.hardware, b.hardware FROM training_steps a, training_steps b";
+    let asked = Some(json!({"sql": alike}));
+    let refused = ask(port, "POST", "/v1/sql", None, asked.as_ref()).await;
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (400, &json!("SAME_COLUMNS"))
+    );
     let refused = ask(
         port,
         "POST",

@@ -11,6 +11,7 @@ mod failure;
 mod files;
 mod options;
 mod output;
+mod part;
 mod secret;
 mod settings;
 

@@ -1,17 +1,28 @@
 //! The benchmark tables in SQL.
 
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stepcast_estimator::arrow::json::ArrayWriter;
+use stepcast_estimator::arrow::array::{Array, AsArray, PrimitiveArray};
+use stepcast_estimator::arrow::datatypes::{
+    ArrowPrimitiveType, DataType, FieldRef, Float32Type, Float64Type,
+};
+use stepcast_estimator::arrow::error::ArrowError;
+use stepcast_estimator::arrow::json::writer::{
+    Encoder, EncoderFactory, EncoderOptions, JsonArray, NullableEncoder, WriterBuilder,
+};
 use stepcast_estimator::sql::Answer;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::api::{Api, Asked, Http};
 use super::route::{Nothing, Route};
 use crate::access::Permission;
 use crate::service::Records;
-use crate::status;
+use crate::status::{self, Refusal};
 
 pub(super) fn routes(api: &mut Api) {
     let sql = "One reading statement over the benchmark tables.";
@@ -39,7 +50,7 @@ struct Question {
 struct Rows {
     /// Names of the columns, in their order.
     columns: Vec<String>,
-    /// One object a row; what is missing in one is null.
+    /// One object a row; what is missing in one is null. A number that is none is the text `NaN`, `inf` or `-inf`.
     rows: Vec<Value>,
     /// Whether there would have been more.
     truncated: bool,
@@ -87,9 +98,20 @@ async fn query(http: Http, _: Asked<Nothing>, question: Question) -> Result<Rows
     })
 }
 
+/// Rows as objects, in which two columns cannot have the same name.
 fn rows(answer: &Answer) -> Result<Vec<Value>, Status> {
+    let mut names = HashSet::new();
+    let fields = answer.schema.fields().iter();
+    if let Some(field) = fields.into_iter().find(|field| !names.insert(field.name())) {
+        let message = format!("two columns of the answer are called {}", field.name());
+        return Err(Refusal::new(Code::InvalidArgument, "SAME_COLUMNS", message)
+            .hint("give each column a name of its own with AS: in JSON a row is an object")
+            .into());
+    }
     let mut bytes = Vec::new();
-    let mut writer = ArrayWriter::new(&mut bytes);
+    let mut writer = WriterBuilder::new()
+        .with_encoder_factory(Arc::new(Floats))
+        .build::<_, JsonArray>(&mut bytes);
     let batches: Vec<_> = answer.batches.iter().collect();
     let written = writer
         .write_batches(&batches)
@@ -104,6 +126,44 @@ fn rows(answer: &Answer) -> Result<Vec<Value>, Status> {
         tracing::error!(error, "an answer cannot be written as JSON");
         status::internal("JSON", "the answer cannot be written as JSON")
     })
+}
+
+/// Writes numbers with a fraction as `stepcast sql --json` does. JSON has no infinities, and what is no number is not the
+/// same as what is missing.
+#[derive(Debug)]
+struct Floats;
+
+impl EncoderFactory for Floats {
+    fn make_default_encoder<'a>(
+        &self,
+        _: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
+            DataType::Float64 => Box::new(Float(array.as_primitive::<Float64Type>())),
+            DataType::Float32 => Box::new(Float(array.as_primitive::<Float32Type>())),
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
+    }
+}
+
+struct Float<'a, T: ArrowPrimitiveType>(&'a PrimitiveArray<T>);
+
+impl<T: ArrowPrimitiveType> Encoder for Float<'_, T>
+where
+    T::Native: Serialize + Into<f64> + Display,
+{
+    fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
+        let number = self.0.value(index);
+        if number.into().is_finite() {
+            // A number is always written.
+            let _ = serde_json::to_writer(out, &number);
+        } else {
+            out.extend_from_slice(format!("\"{number}\"").as_bytes());
+        }
+    }
 }
 
 async fn list(_: Http, _: Asked<Nothing>, _: Nothing) -> Result<Tables, Status> {

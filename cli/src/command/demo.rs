@@ -219,7 +219,7 @@ async fn run_and_learn(
         &answer.row_count(),
     )?;
     story.output.table(&sql::table(&answer)?)?;
-    story.fact(sql::summary(answer.summary()));
+    story.fact(sql::summary(answer.summary(), None));
     Ok(())
 }
 

@@ -1,27 +1,29 @@
 //! `stepcast sql`: the benchmark records asked in SQL, one query at a time or at a prompt.
 
+mod forms;
+
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::reader::StreamReader;
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::parquet::arrow::ArrowWriter;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use stepcast_proto::v1::{
     ListTablesRequest, QuerySummary, RunQueryRequest, Table as Described, run_query_response::Part,
 };
 use tonic::Request;
 
+use self::forms::{csv, json_rows, write_parquet};
+pub(crate) use self::forms::{summary, table};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::money::{bytes, count, counted};
+use crate::output::Output;
+use crate::output::money::count;
 use crate::output::style::Tone;
 use crate::output::table::{Side, Table};
-use crate::output::{Output, time};
 
 /// The largest answer that is held here; the server has its own, smaller, limit.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -34,7 +36,7 @@ pub(crate) struct Sql {
     /// One SELECT, EXPLAIN, DESCRIBE or SHOW; `\d` lists tables, `\d TABLE` its columns. `-` reads it from stdin
     query: Option<String>,
     /// At most so many rows
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Answer as comma separated values
     #[arg(long, conflicts_with = "parquet")]
@@ -107,7 +109,7 @@ impl Sql {
             None if self.csv => output.data(&csv(&answer)?)?,
             None => output.table(&table(&answer)?)?,
         }
-        output.say(summary(&answer.summary));
+        output.say(summary(&answer.summary, self.limit));
         if let Some(path) = &self.parquet {
             output.say(format!("Written to {}.", path.display()));
         }
@@ -174,176 +176,6 @@ pub(crate) async fn run_query(
         batches,
         summary,
     })
-}
-
-impl Answer {
-    /// Every cell as text, row by row; a missing value is `missing`.
-    fn rows(&self, missing: &str) -> Result<Vec<Vec<String>>, Failure> {
-        let wrong = |error: datafusion::arrow::error::ArrowError| {
-            Failure::refused("a value cannot be shown").detail(error.to_string())
-        };
-        let options = FormatOptions::default().with_null(missing);
-        let mut rows = Vec::new();
-        for batch in &self.batches {
-            let columns = batch
-                .columns()
-                .iter()
-                .map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
-            let columns = columns.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
-            rows.extend((0..batch.num_rows()).map(|row| {
-                columns
-                    .iter()
-                    .map(|column| column.value(row).to_string())
-                    .collect()
-            }));
-        }
-        Ok(rows)
-    }
-
-    /// How many rows there are.
-    pub(crate) fn row_count(&self) -> usize {
-        self.batches.iter().map(RecordBatch::num_rows).sum()
-    }
-}
-
-/// The answer as a table.
-pub(crate) fn table(answer: &Answer) -> Result<Table, Failure> {
-    let sides = answer.schema.fields().iter().map(|field| {
-        if field.data_type().is_numeric() {
-            Side::Right
-        } else {
-            Side::Left
-        }
-    });
-    let names: Vec<String> = answer
-        .schema
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .collect();
-    Ok(Table::owned(
-        names.into_iter().zip(sides).collect(),
-        answer.rows("-")?,
-    ))
-}
-
-fn json_rows(answer: &Answer) -> Result<Value, Failure> {
-    let names: Vec<&String> = answer
-        .schema
-        .fields()
-        .iter()
-        .map(|field| field.name())
-        .collect();
-    let kinds: Vec<&DataType> = answer
-        .schema
-        .fields()
-        .iter()
-        .map(|field| field.data_type())
-        .collect();
-    let missing = "\u{0}";
-    let value = |text: String, kind: &DataType| match kind {
-        _ if text == missing => Value::Null,
-        DataType::Boolean => Value::Bool(text == "true"),
-        kind if kind.is_numeric() => serde_json::from_str(&text).unwrap_or(Value::String(text)),
-        _ => Value::String(text),
-    };
-    let rows = answer.rows(missing)?.into_iter().map(|row| {
-        let cells = row.into_iter().zip(&names).zip(&kinds);
-        Value::Object(
-            cells
-                .map(|((text, name), kind)| ((*name).clone(), value(text, kind)))
-                .collect::<Map<_, _>>(),
-        )
-    });
-    let rows: Vec<Value> = rows.collect();
-    let summary = &answer.summary;
-    Ok(json!({
-        "columns": answer.schema.fields().iter().map(|field| json!({
-            "name": field.name(), "type": field.data_type().to_string(),
-        })).collect::<Vec<_>>(),
-        "rows": rows,
-        "truncated": summary.truncated,
-        "elapsed_s": summary.elapsed.as_ref().map(time::seconds),
-        "objects_read": summary.objects_read,
-        "objects_total": summary.objects_total,
-        "bytes_read": summary.bytes_read,
-    }))
-}
-
-fn csv(answer: &Answer) -> Result<String, Failure> {
-    let quoted = |text: &str| {
-        if text.contains(['"', ',', '\n', '\r']) {
-            format!("\"{}\"", text.replace('"', "\"\""))
-        } else {
-            text.to_owned()
-        }
-    };
-    let line = |cells: &mut dyn Iterator<Item = String>| {
-        cells
-            .map(|cell| quoted(&cell))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    let mut text = line(
-        &mut answer
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone()),
-    );
-    text.push('\n');
-    for row in answer.rows("")? {
-        text.push_str(&line(&mut row.into_iter()));
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-fn write_parquet(path: &Path, answer: &Answer) -> Result<(), Failure> {
-    let wrong = |error: String| {
-        Failure::refused(format!("{} cannot be written", path.display())).detail(error)
-    };
-    let file = std::fs::File::create(path).map_err(|error| wrong(error.to_string()))?;
-    let mut writer = ArrowWriter::try_new(file, answer.schema.clone(), None)
-        .map_err(|error| wrong(error.to_string()))?;
-    for batch in &answer.batches {
-        writer
-            .write(batch)
-            .map_err(|error| wrong(error.to_string()))?;
-    }
-    writer
-        .close()
-        .map(drop)
-        .map_err(|error| wrong(error.to_string()))
-}
-
-/// What a query took, in one line.
-pub(crate) fn summary(summary: &QuerySummary) -> String {
-    let elapsed = summary
-        .elapsed
-        .as_ref()
-        .map(time::seconds)
-        .unwrap_or_default();
-    let more = if summary.truncated {
-        " (there are more: --limit)"
-    } else {
-        ""
-    };
-    let rows = counted(summary.rows, "row", "rows");
-    let objects = counted(summary.objects_total, "object", "objects");
-    let read = count(summary.objects_read);
-    format!(
-        "{rows}{more} in {:.0} ms; read {read} of {objects} ({})",
-        elapsed * 1e3,
-        bytes(summary.bytes_read)
-    )
-}
-
-impl Answer {
-    /// What it took.
-    pub(crate) fn summary(&self) -> &QuerySummary {
-        &self.summary
-    }
 }
 
 async fn describe(context: &Context, client: &Client, named: &str) -> Result<(), Failure> {

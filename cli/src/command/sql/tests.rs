@@ -1,8 +1,10 @@
 //! Tests of `sql`: how answers are drawn and exported.
 
 use super::*;
-use datafusion::arrow::array::{Float64Array, StringArray};
-use datafusion::arrow::datatypes::Field;
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNano};
 use std::sync::Arc;
 
 fn answer() -> Answer {
@@ -46,7 +48,7 @@ fn an_answer_comes_in_every_form() {
         "hardware\tp50_s\nH100, x2\t0.79\n-\t1.5\n"
     );
     assert_eq!(
-        summary(&answer.summary),
+        summary(&answer.summary, None),
         "2 rows in 0 ms; read 0 of 0 objects (0 B)"
     );
 }
@@ -66,4 +68,80 @@ fn a_parquet_file_holds_the_rows() {
         .map(|batch| batch.expect("batch").num_rows())
         .sum();
     assert_eq!(rows, 2);
+}
+
+fn columns(columns: Vec<(&str, ArrayRef)>) -> Answer {
+    let fields = columns
+        .iter()
+        .map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    let schema: SchemaRef = Schema::new(fields.collect::<Vec<_>>()).into();
+    let arrays = columns.into_iter().map(|(_, column)| column).collect();
+    Answer {
+        batches: vec![RecordBatch::try_new(schema.clone(), arrays).expect("batch")],
+        schema,
+        summary: QuerySummary::default(),
+    }
+}
+
+#[test]
+fn columns_of_one_name_are_refused_as_json_and_shown_as_a_table() {
+    let one = || -> ArrayRef { Arc::new(Int64Array::from(vec![1])) };
+    let answer = columns(vec![("n", one()), ("n", one())]);
+    let failure = json_rows(&answer).expect_err("one of them would be lost");
+    assert_eq!(failure.primary, "two columns of the answer are called n");
+    assert!(failure.hint.expect("hint").contains("AS"));
+    assert_eq!(table(&answer).expect("table").tabs(), "n\tn\n1\t1\n");
+    assert_eq!(csv(&answer).expect("csv"), "n,n\n1,1\n");
+}
+
+#[test]
+fn what_is_missing_and_what_is_no_number_is_told_in_json() {
+    let list = ListArray::from_iter_primitive::<Int64Type, _, _>([
+        Some(vec![Some(1), None]),
+        None,
+        Some(Vec::new()),
+    ]);
+    let floats = Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+    let answer = columns(vec![("list", Arc::new(list)), ("float", Arc::new(floats))]);
+    assert_eq!(
+        json_rows(&answer).expect("json")["rows"],
+        json!([
+            { "list": "[1, null]", "float": "NaN" },
+            { "list": null, "float": "inf" },
+            { "list": "[]", "float": "-inf" },
+        ])
+    );
+}
+
+#[test]
+fn a_parquet_file_that_is_there_stays_unless_the_answer_can_be_written() {
+    let dir = tempfile::tempdir().expect("folder");
+    let path = dir.path().join("answer.parquet");
+    std::fs::write(&path, "kept").expect("write");
+    let span = IntervalMonthDayNanoArray::from(vec![IntervalMonthDayNano::new(1, 2, 3)]);
+    // A kind of value that Parquet does not have.
+    write_parquet(&path, &columns(vec![("span", Arc::new(span))])).expect_err("refused");
+    assert_eq!(std::fs::read(&path).expect("read"), b"kept");
+    write_parquet(&path, &answer()).expect("written");
+    let left = std::fs::read_dir(dir.path()).expect("folder").count();
+    assert_eq!(left, 1, "a part is left");
+    assert_ne!(std::fs::read(&path).expect("read"), b"kept");
+}
+
+#[test]
+fn who_cut_an_answer_is_told() {
+    let told = |rows, truncated, limit| {
+        let of = QuerySummary {
+            rows,
+            truncated,
+            ..QuerySummary::default()
+        };
+        let told = summary(&of, limit);
+        told.split(" in ").next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(told(2, false, Some(2)), "2 rows");
+    assert_eq!(told(2, true, Some(2)), "2 rows (there are more: --limit)");
+    let of_the_server = "10,000 rows (there are more, and no answer has all: ask with a WHERE)";
+    assert_eq!(told(10_000, true, None), of_the_server);
+    assert_eq!(told(10_000, true, Some(20_000)), of_the_server);
 }

@@ -1,0 +1,67 @@
+//! A file that is there whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Error, Write};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// A file that is being written, under another name until it is whole; it is removed if it never is.
+pub(crate) struct Part {
+    path: PathBuf,
+    file: File,
+    whole: bool,
+}
+
+impl Part {
+    /// Begins it.
+    pub(crate) fn create(file: &Path) -> Result<Self, Failure> {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let path = file.with_file_name(name);
+        let created = OpenOptions::new().write(true).create_new(true).open(&path);
+        match created {
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                whole: false,
+            }),
+            Err(error) => Err(unwritten(&path, &error)),
+        }
+    }
+
+    /// Puts more behind what is in it.
+    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(data);
+        written.map_err(|error| unwritten(&self.path, &error))
+    }
+
+    /// Everything is on disk under its own name when this returns.
+    pub(crate) fn finish(mut self, file: &Path) -> Result<(), Failure> {
+        let folder = match file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let done = self
+            .file
+            .sync_all()
+            .and_then(|()| std::fs::rename(&self.path, file))
+            .and_then(|()| File::open(folder)?.sync_all());
+        done.map_err(|error| unwritten(file, &error))?;
+        self.whole = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.whole {
+            // What cannot be removed is still named as a part.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn unwritten(path: &Path, error: &Error) -> Failure {
+    Failure::refused(format!("{} cannot be written", path.display())).detail(error.to_string())
+}
