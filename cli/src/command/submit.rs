@@ -48,10 +48,10 @@ pub(crate) struct Submit {
     #[arg(long)]
     name: Option<String>,
     /// GPUs on each of its hosts: 1, 2, 4 or 8
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     gpus: Option<u32>,
     /// Hosts that it runs on at once, 1 to 16; their workers share one folder for results
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     hosts: u32,
     /// Least memory of each GPU, in GiB
     #[arg(long, value_name = "GIB")]
@@ -92,7 +92,7 @@ pub(crate) struct Submit {
     #[arg(long = "sweep", value_name = "SETTING=VALUES", value_parser = sweep::setting, conflicts_with = "wait")]
     sweep: Vec<sweep::Setting>,
     /// How many tasks of a sweep may hold GPUs at the same time; all unless given
-    #[arg(long, value_name = "TASKS", requires = "sweep")]
+    #[arg(long, value_name = "TASKS", requires = "sweep", value_parser = clap::value_parser!(u32).range(1..))]
     parallel: Option<u32>,
     /// 32 hexadecimal digits: the same id again is the same job. Drawn at random unless given
     #[arg(long, value_name = "ID", value_parser = request_id)]

@@ -32,10 +32,10 @@ pub(crate) struct Changes {
     )]
     on: Vec<String>,
     /// GPUs on each of its hosts: 1, 2, 4 or 8
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     gpus: Option<u32>,
     /// Hosts that it runs on at once, 1 to 16
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     hosts: Option<u32>,
     /// Least memory of each GPU, in GiB; 0 for no wish
     #[arg(long, value_name = "GIB")]

@@ -230,3 +230,21 @@ fn the_server_stays_up_after_every_mistake() {
     );
     ring.call(&["cluster", "status"]).ok();
 }
+
+#[test]
+fn zero_of_something_is_refused_and_not_taken_as_unset() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, sweep) = (example(), "learning_rate=1e-4,2e-4");
+    let path = path.to_str().unwrap();
+    for arguments in [
+        &["submit", path, "--gpus", "0"][..],
+        &["submit", path, "--hosts", "0"],
+        &["submit", path, "--sweep", sweep, "--parallel", "0"],
+        &["job", "update", "j1", "--gpus", "0"],
+        &["job", "update", "j1", "--hosts", "0"],
+        &["sql", "SELECT 1 AS one", "--limit", "0"],
+    ] {
+        let stderr = alone(folder.path(), arguments).refused(2);
+        assert!(stderr.contains("0 is not in 1.."), "{arguments:?}: {stderr}");
+    }
+}
