@@ -3,6 +3,7 @@
 pub(crate) mod json;
 pub(crate) mod money;
 pub(crate) mod progress;
+pub(crate) mod shell;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod time;

@@ -13,6 +13,7 @@ use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::json::id;
+use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Side, Table};
 use crate::output::time;
@@ -120,7 +121,8 @@ impl Org {
                     async move { service.create_org(request).await }
                 });
                 let org = answer.await?.org.unwrap_or_default();
-                let next = format!("stepcast user create NAME --role owner --org {name}");
+                let of = quoted(&name);
+                let next = format!("stepcast user create NAME --role owner --org {of}");
                 done(
                     context,
                     &org.name,
@@ -417,7 +419,10 @@ fn told(
     }
     output.marked(Mark::Done, Tone::Good, text);
     match out {
-        Some(path) => output.next(format!("--access-token-file {}", path.display())),
+        Some(path) => output.next(format!(
+            "--access-token-file {}",
+            quoted(&path.to_string_lossy())
+        )),
         None => {
             output.data(&format!("{secret}\n"))?;
             output.next("keep it: nobody can be told it a second time");

@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::files::{self, Submission};
 use crate::output::money::{counted, dollars};
+use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Cell, Side, Table};
 use crate::output::{Output, json, time};
@@ -86,7 +87,7 @@ impl Estimate {
         )?;
         missing_files(output, &submission);
         if let Some((best, fastest)) = choices(&answer.estimates) {
-            let path = self.path.display();
+            let path = quoted(&self.path.to_string_lossy());
             let other = match fastest {
                 Some(fastest) => format!("    (or --on {} for the fastest)", fastest.hardware),
                 None => String::new(),

@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Submission};
 use crate::output::money::{counted, parse_dollars};
+use crate::output::shell::called_without;
 use crate::output::style::{Mark, Tone};
 use crate::output::{Output, json, time};
 
@@ -163,7 +164,7 @@ impl Submit {
             show_plan(output, &planned, &submission);
             if self.dry_run {
                 output.say("Nothing was submitted.");
-                output.next(format!("stepcast submit {}", self.path.display()));
+                output.next(called_without("--dry-run"));
                 return Ok(ExitCode::SUCCESS);
             }
             if !self.yes && std::io::stdin().is_terminal() && output.live && !confirmed().await? {

@@ -13,6 +13,7 @@ use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::money::{counted, dollars};
+use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Cell, Side, Table};
 use crate::output::{json, time};
@@ -252,7 +253,10 @@ async fn drain(
         "draining",
         &name,
         &format!("{worker} gets nothing new"),
-        &format!("stepcast workers resume {worker}    (to give it work again)"),
+        &format!(
+            "stepcast workers resume {}    (to give it work again)",
+            quoted(worker)
+        ),
     )
 }
 
@@ -312,7 +316,8 @@ async fn create(
         );
     }
     output.next(format!(
-        "stepcast worker --join-token-file {file}    (on the GPU host, with --server)"
+        "stepcast worker --join-token-file {}    (on the GPU host, with --server)",
+        quoted(&file)
     ));
     Ok(())
 }

@@ -206,6 +206,19 @@ fn a_job_is_submitted_once_by_its_request_id() {
 fn a_dry_run_keeps_nothing() {
     let ring = Ring::start();
     let path = example();
+    // What is said to come next is the same command, as a shell takes it.
+    let folder = ring.folder.path().join("my cfg");
+    std::fs::create_dir(&folder).unwrap();
+    for file in ["config.json", "multidatabackend.json"] {
+        std::fs::copy(path.join(file), folder.join(file)).unwrap();
+    }
+    let said = ring.call(&["submit", "my cfg", "--trainer", "replay", "--dry-run"]);
+    assert!(
+        said.stderr
+            .ends_with("Next: stepcast submit 'my cfg' --trainer replay\n"),
+        "{}",
+        said.stderr
+    );
     let said = ring.call(&["submit", path.to_str().unwrap(), "--dry-run"]);
     assert!(
         said.stderr.contains("Nothing was submitted."),

@@ -245,6 +245,9 @@ fn zero_of_something_is_refused_and_not_taken_as_unset() {
         &["sql", "SELECT 1 AS one", "--limit", "0"],
     ] {
         let stderr = alone(folder.path(), arguments).refused(2);
-        assert!(stderr.contains("0 is not in 1.."), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("0 is not in 1.."),
+            "{arguments:?}: {stderr}"
+        );
     }
 }

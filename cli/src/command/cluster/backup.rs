@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::money::{bytes, count, counted};
+use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::part::Part;
 
@@ -55,7 +56,7 @@ pub(super) async fn write(context: &Context, client: &Client, file: &Path) -> Re
     output.say("The benchmark tables and the files of jobs that are not over lie in --store and --staging, and are not in it.");
     output.next(format!(
         "on the day it is needed: stepcast cluster restore --data FOLDER {}",
-        file.display()
+        quoted(&file.to_string_lossy())
     ));
     Ok(())
 }
@@ -115,6 +116,9 @@ pub(super) async fn restore(context: &Context, file: &Path, data: &Path) -> Resu
         ),
     );
     output.say("The nodes of the old cluster must not run any more, or jobs would run twice.");
-    output.next(format!("stepcast server --data {}", data.display()));
+    output.next(format!(
+        "stepcast server --data {}",
+        quoted(&data.to_string_lossy())
+    ));
     Ok(())
 }

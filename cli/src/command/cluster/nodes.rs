@@ -13,6 +13,7 @@ use super::{NewToken, status};
 use crate::client::{CHANGE_DEADLINE, Client, timed, timed_within};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::output::time;
 use crate::secret::SecretFile;
@@ -97,16 +98,6 @@ fn command(answer: &CreateJoinTokenResponse, file: &str) -> String {
         place(&answer.store, "LOCATION"),
         place(&answer.staging, "LOCATION"),
     )
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/.:_-@%+=,".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 /// Makes a token, and waits until a node has joined with it and votes.
