@@ -231,12 +231,19 @@ fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>
         .details
         .iter()
         .any(|line| line.contains("UnknownIssuer"));
-    failure.hint = Some(if unknown_authority && ca_file.is_none() {
+    // What a server without TLS answers is none of its records.
+    let plain = failure
+        .details
+        .iter()
+        .any(|line| line.contains("InvalidContentType"));
+    let hint = if unknown_authority && ca_file.is_none() {
         "name the authority that signed the server's certificate with --ca-file or STEPCAST_CA_FILE"
-            .to_owned()
+    } else if plain {
+        "does the server speak TLS? Its address begins with http:// if not"
     } else {
-        "start one with `stepcast dev`, or name another with --server or STEPCAST_SERVER".to_owned()
-    });
+        "start one with `stepcast dev`, or name another with --server or STEPCAST_SERVER"
+    };
+    failure.hint = Some(hint.to_owned());
     failure
 }
 
@@ -251,6 +258,18 @@ mod tests {
             list("https://a:1/, b:2 ,,http://b:2"),
             ["https://a:1", "http://b:2"]
         );
+    }
+
+    #[test]
+    fn a_server_without_tls_is_told_by_its_answer() {
+        let hint = |cause: &str| {
+            let address = ["https://a:1".to_owned()];
+            unreachable(&address, vec![cause.to_owned()], None).hint
+        };
+        let plain = hint("received corrupt message of type InvalidContentType").expect("a hint");
+        assert!(plain.contains("http://"), "{plain}");
+        let gone = hint("Connection refused (os error 111)").expect("a hint");
+        assert!(!gone.contains("http://"), "{gone}");
     }
 
     #[tokio::test]

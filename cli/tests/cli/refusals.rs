@@ -251,3 +251,14 @@ fn zero_of_something_is_refused_and_not_taken_as_unset() {
         );
     }
 }
+
+#[test]
+fn https_to_a_server_without_tls_says_so() {
+    let ring = Ring::start();
+    let address = ring.address.replacen("http://", "https://", 1);
+    let stderr = ring.call(&["jobs", "--server", &address]).refused(4);
+    assert!(
+        stderr.contains("does the server speak TLS? Its address begins with http:// if not"),
+        "{stderr}"
+    );
+}
