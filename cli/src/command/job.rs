@@ -11,7 +11,7 @@ use super::{credentials, update, watch, why};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::money::{count, counted, dollars};
+use crate::output::money::{count, counted};
 use crate::output::style::Tone;
 use crate::output::table::{Cell, Side, Table};
 use crate::output::{json, time};
@@ -191,7 +191,7 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     if job.preemptions > 0 {
         line("yielded", counted(job.preemptions.into(), "time", "times"));
     }
-    line("cost", dollars(job.cost_usd_micros));
+    line("cost", jobs::cost(job));
     if let Some(outlook) = &job.outlook {
         let (start, finish) = (&outlook.start_time_p50, &outlook.finish_time_p50);
         line("starts", why::about(start, &outlook.start_time_p90));

@@ -125,6 +125,15 @@ async fn list(client: &Client, states: Vec<i32>, limit: u32) -> Result<(Vec<Job>
     }
 }
 
+/// What a job has cost so far. Where its workers have no price nobody knows, and it is not nothing.
+pub(super) fn cost(job: &Job) -> String {
+    if job.cost_usd_micros > 0 {
+        dollars(job.cost_usd_micros)
+    } else {
+        "-".to_owned()
+    }
+}
+
 fn row(job: &Job) -> Vec<Cell> {
     let attempt = job.attempts.last();
     let name = job
@@ -132,11 +141,6 @@ fn row(job: &Job) -> Vec<Cell> {
         .as_ref()
         .map(|wishes| wishes.display_name.as_str())
         .filter(|name| !name.is_empty());
-    let cost = if job.cost_usd_micros > 0 {
-        dollars(job.cost_usd_micros)
-    } else {
-        "-".to_owned()
-    };
     let step = job
         .progress
         .as_ref()
