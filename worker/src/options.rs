@@ -47,7 +47,7 @@ pub struct Options {
     )]
     replay_stream: ReplayStream,
     /// How many times faster than written; 0 for no waiting at all
-    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay")]
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay", value_parser = replay_speed)]
     replay_speed: f64,
     /// A word for jobs to choose workers by; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -111,6 +111,9 @@ pub enum Error {
         "trainers of one job would talk to {0} in plain text: let the hosts reach each other through a network that encrypts by itself, such as WireGuard, and say so with --gang-encrypted"
     )]
     PlainText(String),
+    /// A label has one value.
+    #[error("label {0} is given two values: give each label once")]
+    LabelTwice(String),
     /// This program's own file is needed to start trainers.
     #[error("this program's own file cannot be found")]
     Program(#[source] io::Error),
@@ -138,6 +141,13 @@ impl Options {
             None if self.cpu => Offer::Cpu,
             None => Offer::Gpus,
         };
+        let mut labels = BTreeMap::new();
+        for (key, value) in self.labels {
+            if labels.get(&key).is_some_and(|known| *known != value) {
+                return Err(Error::LabelTwice(key));
+            }
+            labels.insert(key, value);
+        }
         let program = self.helper.map_or_else(std::env::current_exe, Ok);
         let command = self.simpletuner_command;
         let tls = self.tls_cert.zip(self.tls_key);
@@ -148,7 +158,7 @@ impl Options {
             state: self.state,
             outputs: self.outputs,
             offer,
-            labels: BTreeMap::from_iter(self.labels),
+            labels,
             gang_address: self.gang_address,
             price_usd_micros_per_hour: self.price.map(|UsdMicros(micros)| micros),
             simpletuner_command: command
@@ -182,6 +192,18 @@ fn token(path: PathBuf) -> Result<String, Error> {
         }
         Err(source) => Err(Error::Token { path, source }),
     }
+}
+
+/// How many times faster a stream is played: 0 for no waiting at all, else within what a clock can follow.
+///
+/// # Errors
+/// What may be written instead.
+pub fn replay_speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok();
+    let fits = |speed: &f64| *speed == 0.0 || (0.001..=1_000_000.0).contains(speed);
+    speed
+        .filter(fits)
+        .ok_or_else(|| "write 0 for no waiting at all, or from 0.001 to 1000000".to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -254,6 +276,12 @@ mod tests {
         assert!(price("cheap").is_err() && price("-1").is_err());
         assert_eq!(label("zone=a=b"), Ok(("zone".to_owned(), "a=b".to_owned())));
         assert!(label("zone").is_err());
+        for speed in ["0", "0.001", "1", "2.5", "1000000"] {
+            assert_eq!(replay_speed(speed), Ok(speed.parse().unwrap()));
+        }
+        for speed in ["nan", "inf", "-inf", "-1", "1e-300", "1e300", "fast", ""] {
+            assert!(replay_speed(speed).is_err(), "{speed}");
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "DEVICES", value_parser = clap::value_parser!(u8).range(1..=8))]
     replay: Option<u8>,
     /// How many times faster pretend devices play; 0 for no waiting at all
-    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay")]
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay", value_parser = stepcast_worker::options::replay_speed)]
     replay_speed: f64,
     /// Run so many servers as one cluster: 3 or 5 to see one of them die
     #[arg(long, value_name = "NODES", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]

@@ -136,6 +136,7 @@ impl Submit {
     /// Checks, asks, submits, and waits if that is wanted.
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let output = &context.output;
+        self.terms.check(&self.labels)?;
         let submission = files::collect(&self.path)?;
         let client = context.connect().await?;
         if !self.sweep.is_empty() {

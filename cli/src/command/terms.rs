@@ -1,11 +1,13 @@
 //! Options for whom, when and how firmly a job runs, shared by `submit` and `job update`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::Args;
 use stepcast_proto::v1::JobWishes;
 
 use super::submit::{label, wire_span};
+use crate::failure::Failure;
 use crate::output::time;
 
 /// For whom, when and how firmly.
@@ -35,6 +37,20 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// Refuses a label that is wanted, or not wanted, with two values: a job has room for one of each name.
+    pub(crate) fn check(&self, wanted: &[(String, String)]) -> Result<(), Failure> {
+        for labels in [wanted, &self.avoid] {
+            let mut known: HashMap<&str, &str> = HashMap::new();
+            for (key, value) in labels {
+                if known.insert(key, value).is_some_and(|other| other != value) {
+                    return Err(Failure::usage(format!("label {key} is given two values"))
+                        .hint("give each label once"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what was given into the wishes; gives back the names of what it has written.
     pub(crate) fn write(&self, wishes: &mut JobWishes) -> Vec<&'static str> {
         let mut written = Vec::new();

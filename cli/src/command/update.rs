@@ -73,7 +73,11 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// The wishes with the changes in them, and their names.
-    pub(super) fn of(&self, now: &JobWishes) -> (JobWishes, Vec<String>) {
+    ///
+    /// # Errors
+    /// A label that is asked for with two values.
+    pub(super) fn of(&self, now: &JobWishes) -> Result<(JobWishes, Vec<String>), Failure> {
+        self.terms.check(&self.labels)?;
         let mut wishes = now.clone();
         let mut paths = self.terms.write(&mut wishes);
         let mut set = |path| paths.push(path);
@@ -136,7 +140,7 @@ impl Changes {
             set("avoid_labels");
             set("spread_key");
         }
-        (wishes, paths.into_iter().map(str::to_owned).collect())
+        Ok((wishes, paths.into_iter().map(str::to_owned).collect()))
     }
 }
 
@@ -148,7 +152,7 @@ pub(crate) async fn update(
     changes: &Changes,
 ) -> Result<(), Failure> {
     let job = get(client, name).await?;
-    let (wishes, paths) = changes.of(&job.wishes.clone().unwrap_or_default());
+    let (wishes, paths) = changes.of(&job.wishes.clone().unwrap_or_default())?;
     if paths.is_empty() {
         return Err(
             Failure::usage("nothing to change was given").hint("see `stepcast job update --help`")

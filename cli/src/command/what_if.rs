@@ -156,14 +156,14 @@ impl WhatIf {
     async fn request(&self, client: &Client) -> Result<WhatIfRequest, Failure> {
         let mut jobs = self.jobs.clone();
         let mut wishes = Vec::new();
-        if !self.changes.of(&JobWishes::default()).1.is_empty() {
+        if !self.changes.of(&JobWishes::default())?.1.is_empty() {
             let [name] = jobs.as_slice() else {
                 return Err(Failure::usage(
                     "name the one job that would ask for something else",
                 ));
             };
             let job = get(client, name).await?;
-            let (changed, paths) = self.changes.of(&job.wishes.unwrap_or_default());
+            let (changed, paths) = self.changes.of(&job.wishes.unwrap_or_default())?;
             wishes.push(SupposedWishes {
                 job: name.clone(),
                 wishes: Some(changed),

@@ -253,6 +253,21 @@ fn zero_of_something_is_refused_and_not_taken_as_unset() {
 }
 
 #[test]
+fn a_label_with_two_values_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = example();
+    let path = path.to_str().unwrap();
+    for option in ["--label", "--avoid"] {
+        let arguments = ["submit", path, option, "zone=eu", option, "zone=us"];
+        let stderr = alone(folder.path(), &arguments).refused(2);
+        assert!(
+            stderr.starts_with("error: label zone is given two values"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn https_to_a_server_without_tls_says_so() {
     let ring = Ring::start();
     let address = ring.address.replacen("http://", "https://", 1);
