@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stepcast_records::metrics::{Exposition, Metric};
-use stepcast_scheduler::model::Outcome;
+use stepcast_scheduler::model::{FailureReason, Outcome};
 use stepcast_scheduler::{Command, State};
 
 use self::durations::Durations;
@@ -109,7 +109,13 @@ const LEASE_EXPIRATIONS_TOTAL: Metric = Metric::counter(
 const RESULTS: [&str; 5] = ["applied", "rejected", "unknown", "refused", "busy"];
 
 /// How attempts end, as the label `outcome`.
-const OUTCOMES: [&str; 4] = ["succeeded", "failed", "cancelled", "lease_expired"];
+const OUTCOMES: [&str; 5] = [
+    "succeeded",
+    "failed",
+    "cancelled",
+    "lease_expired",
+    "preempted",
+];
 
 /// Where jobs stand, as the label `state`.
 const STATES: [&str; 6] = [
@@ -321,6 +327,8 @@ impl Text {
 fn outcome_number(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Succeeded => 0,
+        // Nothing is wrong with it: its GPUs were wanted elsewhere, or its worker drains.
+        Outcome::Failed(FailureReason::Preempted) => 4,
         Outcome::Failed(_) => 1,
         Outcome::Cancelled => 2,
         Outcome::LeaseExpired => 3,
@@ -358,5 +366,22 @@ fn number_of(command: &Command) -> usize {
         Command::StartPart { .. } => 26,
         Command::EndPart { .. } => 27,
         Command::ExpireParts { .. } => 28,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_made_room_for_others_has_not_failed() {
+        let called = |outcome| OUTCOMES[outcome_number(outcome)];
+        let failed = |reason| called(Outcome::Failed(reason));
+        assert_eq!(failed(FailureReason::Preempted), "preempted");
+        assert_eq!(failed(FailureReason::TrainerError), "failed");
+        assert_eq!(failed(FailureReason::MaxRuntime), "failed");
+        assert_eq!(called(Outcome::Succeeded), "succeeded");
+        assert_eq!(called(Outcome::Cancelled), "cancelled");
+        assert_eq!(called(Outcome::LeaseExpired), "lease_expired");
     }
 }
