@@ -98,12 +98,13 @@ impl ClusterService for Cluster {
             .peer_address()
             .filter(|address| !address.is_empty())
             .ok_or_else(no_port)?;
-        self.note(actor, Action::ChangeNodes, "nodes").await?;
         let token = handle.join_token(Duration::from_secs(seconds.into()));
         let token = token.ok_or_else(no_port)?.map_err(|error| {
             tracing::error!(%error, "no join token can be made");
             status::internal("NO_RANDOM_BYTES", "the server can make no token")
         })?;
+        // Of no use to anybody before it is told.
+        self.note(actor, Action::ChangeNodes, "joinTokens").await?;
         Ok(Response::new(v1::CreateJoinTokenResponse {
             token: token.text(),
             peer_address,
@@ -118,8 +119,11 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
         let actor = actor(&request)?;
         let id = node("node_id", request.into_inner().node_id)?;
-        self.note(actor, Action::ChangeNodes, &format!("nodes/{id}"))
-            .await?;
+        // A leader that is to go has another one lead, which is asked again and writes it down.
+        if self.is_member(id).await? && id != self.0.handle.status().node_id {
+            self.note(actor, Action::ChangeNodes, &format!("nodes/{id}"))
+                .await?;
+        }
         let removed = self.0.handle.remove_node(id).await;
         removed.map_err(|error| changed(error, id))?;
         tracing::info!(node = id, "a node was removed");
@@ -132,9 +136,15 @@ impl ClusterService for Cluster {
     ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
         let actor = actor(&request)?;
         let id = request.into_inner().node_id;
-        // Before it, since this node could write nothing down behind it.
-        self.note(actor, Action::ChangeNodes, &format!("nodes/{id}"))
-            .await?;
+        let stays = id == self.0.handle.status().node_id;
+        if !stays && (id == 0 || self.is_member(id).await?) {
+            let subject = match id {
+                0 => "leadership".to_owned(),
+                id => format!("leadership/nodes/{id}"),
+            };
+            // Before it, since this node could write nothing down behind it.
+            self.note(actor, Action::ChangeNodes, &subject).await?;
+        }
         let to = (id != 0).then_some(id);
         let leader = self.0.handle.transfer_leadership(to).await;
         let leader_id = leader.map_err(|error| changed(error, id))?;
@@ -162,6 +172,14 @@ impl ClusterService for Cluster {
 }
 
 impl Cluster {
+    /// Whether a node belongs to the cluster, as of now.
+    async fn is_member(&self, id: u64) -> Result<bool, Status> {
+        let handle = &self.0.handle;
+        // What is applied here may be from before this leadership.
+        handle.read(|_| ()).await.map_err(status::read)?;
+        Ok(handle.status().members.ids().any(|known| known == id))
+    }
+
     /// Writes down what is about to be done. A cluster whose log knows no audit trail yet goes on without.
     async fn note(
         &self,

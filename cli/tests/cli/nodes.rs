@@ -198,8 +198,14 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     let moved = cluster.ask(&["cluster", "transfer", &format!("n{follower}"), "--json"]);
     assert_eq!(moved["leader_id"], follower);
     // Who moved it stands in the audit log.
-    let trail = cluster.ask(&["audit", "--json"]).to_string();
-    assert!(trail.contains("CHANGE_NODES"), "{trail}");
+    let trail = || cluster.ask(&["audit", "--json"]).to_string();
+    let moved = format!("leadership/nodes/{follower}");
+    let (told, before) = (trail().contains(&moved), trail());
+    assert!(told && before.contains("CHANGE_NODES"), "{before}");
+    // What is refused was not done, and is not there.
+    cluster.call(&["cluster", "remove", "n9"]).refused(3);
+    cluster.call(&["cluster", "transfer", "n9"]).refused(3);
+    assert!(!trail().contains("nodes/9"), "{}", trail());
     cluster.kill(follower);
     let waiting = ["--state", "pending"];
     assert_eq!(cluster.jobs(&cluster.addresses(), &waiting), [job.as_str()]);
