@@ -30,6 +30,16 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+impl Tls {
+    /// Whether a server can show them, before anything else is begun.
+    ///
+    /// # Errors
+    /// Which file cannot be read, or that they are no pair.
+    pub fn check(&self) -> Result<(), crate::server::Error> {
+        crate::certificate::server(self, &[]).map(drop)
+    }
+}
+
 /// Whose contributions the records hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PrivacyMode {

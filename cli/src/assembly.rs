@@ -10,9 +10,10 @@ use stepcast_api::{
     AccessToken, ApiConfig, EstimatedForecasts, EstimatorSink, Probes, StagingArea, StagingError,
     Tls,
 };
+use stepcast_cluster::consensus::log::Error as LogError;
 use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::peers::{self, JoinConfig, JoinError, JoinToken};
-use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places};
+use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError};
 use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig};
 use tokio::net::TcpListener;
 
@@ -40,6 +41,7 @@ pub(crate) struct Assembled {
 
 /// Opens everything that a server needs, and joins a cluster first if that is wanted.
 pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
+    certificate::check(&config)?;
     let ports = ports::Ports::open(&config).await?;
     std::fs::create_dir_all(&config.data).map_err(|error| {
         refused(
@@ -93,7 +95,14 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     let handle = started
         .await
         .map_err(|error| Failure::refused(error.to_string()))?;
-    let handle = handle.map_err(|error| refused("the log cannot be opened", &error))?;
+    let handle = handle.map_err(|error| match error {
+        StartError::Log(LogError::InUse { .. }) => {
+            let data = config.data.display();
+            Failure::refused(format!("another server runs on the data folder {data}"))
+                .hint("stop it first, or choose another folder with --data")
+        }
+        error => refused("the log cannot be opened", &error),
+    })?;
     if let Some(probes) = &probes {
         probes.attach(handle.clone(), Arc::clone(&estimator));
     }

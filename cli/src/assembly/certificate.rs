@@ -31,6 +31,22 @@ pub(super) fn is_encrypted(config: &ServerConfig, address: SocketAddr) -> bool {
     config.tls.is_some() || (!address.ip().is_loopback() && !config.allow_plain_text)
 }
 
+/// Refuses what the operator has given if no port can show it, before a folder is made or an address is told.
+pub(super) fn check(config: &ServerConfig) -> Result<(), Failure> {
+    given(config)
+        .map_or(Ok(()), |tls| tls.check())
+        .map_err(|error| {
+            refused("the certificate cannot be used", &error)
+                .hint("--tls-cert and --tls-key name a certificate and its key, each in a PEM file")
+        })
+}
+
+/// What the operator has given.
+fn given(config: &ServerConfig) -> Option<Tls> {
+    let (certificate, key) = config.tls.clone()?;
+    Some(Tls { certificate, key })
+}
+
 impl Certificates {
     /// Those of this node. Its data folder is there by now.
     pub(super) fn of(config: &ServerConfig) -> Result<Self, Failure> {
@@ -43,11 +59,8 @@ impl Certificates {
             metrics.is_some_and(|address| is_encrypted(config, address)),
         );
         let mut greeting = String::new();
-        let tls = match &config.tls {
-            Some((certificate, key)) => Some(Tls {
-                certificate: certificate.clone(),
-                key: key.clone(),
-            }),
+        let tls = match given(config) {
+            Some(tls) => Some(tls),
             None if client || metrics => {
                 let own = own_certificate(&config.data.join(FOLDER), &names(config));
                 let own = own.map_err(|error| {

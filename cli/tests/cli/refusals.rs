@@ -277,3 +277,40 @@ fn https_to_a_server_without_tls_says_so() {
         "{stderr}"
     );
 }
+
+#[test]
+fn a_server_that_cannot_serve_says_so_before_it_makes_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "server",
+        "--data",
+        "data",
+        "--listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        "no.pem",
+        "--tls-key",
+        "no.key",
+    ];
+    let said = alone(folder.path(), &arguments);
+    assert_eq!(said.stdout, "");
+    assert!(!folder.path().join("data").exists());
+    let stderr = said.refused(1);
+    assert!(
+        stderr.contains("error: the certificate cannot be used\n  no.pem cannot be read"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_second_server_on_one_data_folder_is_refused_in_one_sentence() {
+    let ring = Ring::start();
+    let arguments = ["server", "--data", "data", "--listen", "127.0.0.1:0"];
+    let second = ring.command(&arguments).env("RUST_LOG", "off").output();
+    let stderr = Said::from(second.unwrap()).refused(1);
+    assert_eq!(
+        stderr,
+        "error: another server runs on the data folder data\n  \
+         hint: stop it first, or choose another folder with --data\n"
+    );
+}

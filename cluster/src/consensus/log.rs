@@ -108,8 +108,14 @@ pub trait LogStore: Send + 'static {
 /// Why a log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Another process has it.
+    #[error("another process uses the log in {dir}")]
+    InUse {
+        /// Its directory.
+        dir: String,
+    },
     /// The store could not be opened.
-    #[error("opening the log in {dir} failed; is another process using it?")]
+    #[error("opening the log in {dir} failed")]
     Open {
         /// Its directory.
         dir: String,

@@ -61,6 +61,10 @@ impl EngineLog {
         let engine = Engine::open(config).map_err(|source| {
             let dir = dir.to_string_lossy().into_owned();
             match source {
+                // The engine has no other name for it than these words.
+                raft_engine::Error::Other(why) if why.to_string().contains("Failed to lock") => {
+                    Error::InUse { dir }
+                }
                 raft_engine::Error::Corruption(_)
                 | raft_engine::Error::Codec(_)
                 | raft_engine::Error::Protobuf(_) => Error::Damaged { dir, source },
