@@ -116,6 +116,11 @@ pub(super) async fn restore(context: &Context, file: &Path, data: &Path) -> Resu
         ),
     );
     output.say("The nodes of the old cluster must not run any more, or jobs would run twice.");
+    // They are hashed with a key that no backup holds.
+    output.say(
+        "The tokens of people are not valid in it: start it with --access-token-file once, and make them new ones by \
+         `stepcast token create NAME`. Those of workers are.",
+    );
     output.next(format!(
         "stepcast server --data {}",
         quoted(&data.to_string_lossy())
