@@ -156,7 +156,7 @@ fn row(job: &Job) -> Vec<Cell> {
         left(job)
             .map_or_else(|| "-".to_owned(), time::rough_span)
             .into(),
-        cost.into(),
+        cost(job).into(),
         time::age(job.submit_time.as_ref()).into(),
     ]
 }
