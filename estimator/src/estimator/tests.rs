@@ -257,6 +257,68 @@ async fn what_is_wrong_in_the_store_is_told_and_everything_goes_on() {
     assert!(text.lines().any(|line| line == told), "{text}");
 }
 
+/// The training rows that the index and a statement see, and the objects that are left out.
+async fn seen(estimator: &Estimator) -> (u64, u64, u64) {
+    let answer = estimator.sql("SELECT count(*) FROM training_steps").await;
+    let cells = answer.expect("answer").cells();
+    let count = cells[0][0].as_ref().expect("a number");
+    let training = estimator.stats().training;
+    (
+        training.rows,
+        count.parse().expect("a number"),
+        training.refused_objects,
+    )
+}
+
+async fn restarted(store: &Arc<dyn ObjectStore>) -> Estimator {
+    let estimator = over(store);
+    estimator.refresh().await.expect("read");
+    estimator
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_an_object_that_was_away_for_a_while_count_once() {
+    let store = memory();
+    let (estimator, late) = (over(&store), over(&store));
+    for id in 0..9 {
+        let run = run(id, "rtx4090", 14_000 + 100 * u32::from(id));
+        estimator.record(vec![run]).await.expect("stored");
+    }
+    let folder = Path::from("bench/training_steps");
+    let listed = store.list_with_delimiter(Some(&folder)).await;
+    let lost = listed.expect("list").objects[0].location.clone();
+    let bytes = store.get(&lost).await.expect("file").bytes().await;
+    store.delete(&lost).await.expect("away");
+    late.refresh().await.expect("read");
+    assert_eq!(seen(&late).await, (8, 8, 1), "it never read that one");
+
+    let moved = estimator.compact().await.expect("tidied up");
+    assert_eq!(moved.files, 8 + 9);
+    assert_eq!(seen(&estimator).await, (9, 8, 1), "what is known stays");
+    let second = restarted(&store).await;
+    assert_eq!(seen(&second).await, (9, 8, 1), "also from the cells");
+    second.compact().await.expect("tidied up");
+    assert_eq!(seen(&second).await, (9, 8, 1));
+
+    store
+        .put(&lost, bytes.expect("bytes").into())
+        .await
+        .expect("put back");
+    for node in [&estimator, &second, &late] {
+        node.compact().await.expect("tidied up");
+        assert_eq!(seen(node).await, (9, 9, 0));
+    }
+    let third = restarted(&store).await;
+    assert_eq!(seen(&third).await, (9, 9, 0));
+    third
+        .record(vec![run(9, "h100", 5_000)])
+        .await
+        .expect("stored");
+    third.compact().await.expect("tidied up");
+    assert_eq!(seen(&third).await, (10, 10, 0));
+    assert_eq!(seen(&restarted(&store).await).await, (10, 10, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_file_has_a_row_for_each_cell_and_is_written_when_that_changes() {
     let store = memory();

@@ -16,8 +16,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::schema::Kind;
 use crate::index::Index;
 
-/// What such an object begins with; the last digit is the version of the format.
-const MAGIC: &[u8; 8] = b"STCELLS1";
+/// What such an object begins with; the last digit is the version of the format. The first one did not tell
+/// objects that were never read from those that were lost later, so that it may hold rows twice.
+const MAGIC: &[u8; 8] = b"STCELLS2";
 /// Bytes of the checksum at its end.
 const CHECKSUM_BYTES: usize = 16;
 
@@ -34,8 +35,10 @@ pub(super) struct Header {
     pub(super) rows: u64,
     /// Rows of that version that are none.
     pub(super) refused_rows: u64,
-    /// Objects of that version that could not be read, by their place in the table's folder.
-    pub(super) unreadable: Vec<String>,
+    /// Objects whose rows are not in the cells, since they could not be read, by their place in the table's folder.
+    pub(super) unread: Vec<String>,
+    /// Objects whose rows are in the cells and that could not be read any more.
+    pub(super) away: Vec<String>,
     /// The recipes that a cell names by number: numbers of a registry change, names do not.
     pub(super) recipes: Vec<String>,
     /// The hardware that a cell names by number.
@@ -272,7 +275,8 @@ mod tests {
             version: 7,
             rows: 40,
             refused_rows: 2,
-            unreadable: vec!["a.parquet".into()],
+            unread: vec!["a.parquet".into()],
+            away: vec!["b.parquet".into()],
             ..Header::default()
         }
     }
@@ -290,7 +294,8 @@ mod tests {
                 let back = read(kind, &bytes).expect("read");
                 prop_assert_eq!(back.unknown, 0);
                 prop_assert_eq!((back.header.version, back.header.rows), (7, 40));
-                prop_assert_eq!(back.header.unreadable, header().unreadable);
+                prop_assert_eq!(back.header.unread, header().unread);
+                prop_assert_eq!(back.header.away, header().away);
                 prop_assert_eq!(cells(&back.index, kind), cells(&index, kind));
                 prop_assert_eq!(back.index.rows(kind), index.rows(kind));
             }

@@ -80,7 +80,7 @@ impl Table {
         let log_data = snapshot.log_data();
         let small = choose(log_data.iter().filter(|file| {
             let path = file.object_store_path();
-            !left.contains(&path) && !state.unreadable.contains(&path)
+            !left.contains(&path) && !state.is_left_out(&path)
         }));
         if small.len() < FILES_MIN {
             return Ok(Compacted::default());
@@ -100,7 +100,8 @@ impl Table {
                 }
                 // Rows of another vocabulary would be lost.
                 Some(_) => drop(left.insert(path)),
-                None => drop(state.unreadable.insert(path)),
+                // Its rows are in the index already: whoever followed to here has read it.
+                None => drop(state.away.insert(path)),
             }
         }
         drop(reads);

@@ -75,9 +75,9 @@ impl Table {
         match self.since(before, now, &mut ids).await? {
             Since::Files(files) => {
                 let mut news = News::default();
-                let unreadable = self.read(files, &mut news, false).await?;
+                let unread = self.read(files, &mut news, false).await?;
                 state.ids.extend(ids);
-                state.unreadable.extend(unreadable);
+                state.unread.extend(unread);
                 self.publish(&delta, state)?;
                 state.delta = Some(delta);
                 Ok(news)
@@ -112,31 +112,34 @@ impl Table {
             .iter()
             .map(|file| file.object_store_path())
             .collect();
-        let unreadable = match self.by_cells(version, &files, &mut news).await? {
-            Some(unreadable) => unreadable,
+        let (unread, away) = match self.by_cells(version, &files, &mut news).await? {
+            Some(left_out) => left_out,
             None => {
-                self.read(files.into_iter().collect(), &mut news, true)
-                    .await?
+                let files = files.into_iter().collect();
+                let unread = self.read(files, &mut news, true).await?;
+                (unread, BTreeSet::new())
             }
         };
         news.known.judge();
         let mut ids = self.load_ids(version).await?;
         forget_old(&mut ids);
         state.ids = ids;
-        state.unreadable = unreadable;
+        state.unread = unread;
+        state.away = away;
         state.read_only = read_only;
         self.publish(&delta, state)?;
         state.delta = Some(delta);
         Ok(news)
     }
 
-    /// Everything by way of the newest object of cells; `None` when there is none that leads here.
+    /// Everything by way of the newest object of cells; `None` when there is none that leads here. Returns which files
+    /// were never read, and which are in the cells and could not be read when these were written.
     async fn by_cells(
         &self,
         version: u64,
         named: &HashSet<Path>,
         news: &mut News,
-    ) -> Result<Option<BTreeSet<Path>>, Error> {
+    ) -> Result<Option<(BTreeSet<Path>, BTreeSet<Path>)>, Error> {
         let Some(found) = self.newest_cells(version).await? else {
             return Ok(None);
         };
@@ -148,23 +151,30 @@ impl Table {
         };
         news.known = found.index;
         news.refused_rows += header.refused_rows + found.unknown;
-        // What could not be read then may be whole again.
-        let unreadable = header.unreadable.into_iter().map(Path::from);
-        files.extend(unreadable.filter(|path| named.contains(path)));
-        Ok(Some(self.read(files, news, true).await?))
+        let named = |paths: Vec<String>| {
+            let paths = paths.into_iter().map(Path::from);
+            paths.filter(|path| named.contains(path))
+        };
+        // What was never read then may be whole now.
+        files.extend(named(header.unread));
+        // And whether the others are back is only looked at: their rows are in the cells.
+        let away = named(header.away).collect();
+        let away = self.read(away, &mut News::default(), false).await?;
+        Ok(Some((self.read(files, news, true).await?, away)))
     }
 
-    /// Tries files once more that could not be read; those that can be now are news.
+    /// Tries files once more that could not be read. Those that never could and can be now are news; those whose rows
+    /// are known are only looked at, so that queries see them again.
     pub(super) async fn try_again(&self, state: &mut State) -> Result<News, Error> {
         let mut news = News::default();
-        let listing = self.listing();
-        if listing.unreadable.is_empty() {
+        if state.unread.is_empty() && state.away.is_empty() {
             return Ok(news);
         }
-        let unreadable = self
-            .read(listing.unreadable.clone(), &mut news, false)
-            .await?;
-        state.unreadable = unreadable;
+        let away = state.away.iter().cloned().collect();
+        let away = self.read(away, &mut News::default(), false).await?;
+        let unread = state.unread.iter().cloned().collect();
+        let unread = self.read(unread, &mut news, false).await?;
+        (state.unread, state.away) = (unread, away);
         if let Some(delta) = state.delta.clone() {
             self.publish(&delta, state)?;
         }

@@ -50,7 +50,7 @@ pub(crate) struct Listing {
     pub(crate) version: Option<u64>,
     /// The files that can be read.
     pub(crate) files: Vec<DataFile>,
-    /// Files of that version that are missing or no Parquet of ours.
+    /// Files of that version that are missing or no Parquet of ours, whether their rows are known or not.
     pub(crate) unreadable: Vec<Path>,
     /// Whether a newer version has added columns: what this one knows is read, and nothing is written.
     pub(crate) read_only: bool,
@@ -72,10 +72,19 @@ pub(super) struct State {
     pub(super) delta: Option<DeltaTable>,
     /// Every contribution id in the log, with the day it was written, in milliseconds since 1970.
     pub(super) ids: HashMap<[u8; 16], i64>,
-    /// Files that could not be read. Some of them may be of earlier versions.
-    pub(super) unreadable: BTreeSet<Path>,
+    /// Files that could never be read: their rows are not in the index.
+    pub(super) unread: BTreeSet<Path>,
+    /// Files that were read and cannot be now: their rows are in the index, and must not go into it once more.
+    pub(super) away: BTreeSet<Path>,
     /// As in [`Listing`].
     pub(super) read_only: bool,
+}
+
+impl State {
+    /// Whether a file cannot be read as far as is known.
+    pub(super) fn is_left_out(&self, path: &Path) -> bool {
+        self.unread.contains(path) || self.away.contains(path)
+    }
 }
 
 impl Table {
@@ -118,7 +127,11 @@ impl Table {
         let version = delta.version();
         let shown = self.listing.load();
         let same = shown.version == version && shown.read_only == state.read_only;
-        if same && shown.unreadable.len() == state.unreadable.len() {
+        let left_out = |path: &Path| state.is_left_out(path);
+        if same
+            && shown.unreadable.len() == state.unread.len() + state.away.len()
+            && shown.unreadable.iter().all(left_out)
+        {
             return Ok(());
         }
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
@@ -126,7 +139,7 @@ impl Table {
         let (mut files, mut unreadable) = (Vec::new(), Vec::new());
         for file in log_data.iter() {
             let path = file.object_store_path();
-            if state.unreadable.contains(&path) {
+            if left_out(&path) {
                 unreadable.push(path);
             } else {
                 let bytes = u64::try_from(file.size()).unwrap_or(0);

@@ -1,5 +1,6 @@
 //! The objects of cells beside a table: writing one now and then, and finding the newest on a start.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -36,12 +37,8 @@ impl Table {
             return Ok(false);
         };
         let (index, refused_rows) = index();
-        let unreadable = self
-            .listing()
-            .unreadable
-            .iter()
-            .map(Path::to_string)
-            .collect();
+        let names = |paths: &BTreeSet<Path>| paths.iter().map(Path::to_string).collect();
+        let (unread, away) = (names(&state.unread), names(&state.away));
         drop(state);
         let written = self.versions().await?;
         if written.first() == Some(&version) {
@@ -52,7 +49,8 @@ impl Table {
             version,
             rows: index.rows(kind),
             refused_rows,
-            unreadable,
+            unread,
+            away,
             ..Header::default()
         };
         let bytes = tokio::task::spawn_blocking(move || cells::write(kind, &index, header)).await;

@@ -90,6 +90,25 @@ async fn cells_survive_a_compaction_and_old_ones_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_was_never_read_is_in_no_cells_and_is_read_once_it_is_back() {
+    let store = memory();
+    let own = table(&store);
+    for id in 0..3 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let file = own.listing().files[0].path.clone();
+    let file = Path::from(format!("bench/training_steps/{file}"));
+    let bytes = store.get(&file).await.expect("file").bytes().await;
+    store.delete(&file).await.expect("lost");
+    assert!(write_cells(&table(&store)).await);
+    assert_eq!(started(&store).await.0.rows(Kind::Training), 4);
+    let bytes = bytes.expect("bytes");
+    store.put(&file, bytes.into()).await.expect("put back");
+    let (index, read) = started(&store).await;
+    assert_eq!((index.rows(Kind::Training), read), (6, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damaged_cells_or_a_cut_log_cost_a_full_read_and_nothing_else() {
     let store = memory();
     let own = table(&store);
