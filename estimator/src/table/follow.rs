@@ -1,6 +1,6 @@
 //! Following a table: what has been added since the last look, or everything on the first one.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use deltalake::DeltaTable;
 use deltalake::kernel::Action;
@@ -72,18 +72,29 @@ impl Table {
         delta.update_state().await.map_err(|e| self.unopened(e))?;
         let now = delta.version().unwrap_or_default();
         let mut ids = ids::Ids::new();
-        match self.since(before, now, &mut ids).await? {
-            Since::Files(files) => {
-                let mut news = News::default();
-                let unread = self.read(files, &mut news, false).await?;
-                state.ids.extend(ids);
-                state.unread.extend(unread);
-                self.publish(&delta, state)?;
-                state.delta = Some(delta);
-                Ok(news)
+        let Since::Files(files) = self.since(before, now, &mut ids).await? else {
+            return self.open(state).await;
+        };
+        let mut news = News::default();
+        let mut unread = self.read(files, &mut news, false).await?;
+        unread.extend(state.unread.iter().cloned());
+        if !(unread.is_empty() && state.away.is_empty()) {
+            let named = named(&delta)?;
+            if !unread.is_subset(&named) {
+                // What was in it is in another file by now, whose coming was no news.
+                tracing::info!(
+                    table = self.kind.name(),
+                    "an object that was not read is replaced; everything is read"
+                );
+                return self.open(state).await;
             }
-            Since::Reload => self.open(state).await,
+            state.away.retain(|path| named.contains(path));
         }
+        state.ids.extend(ids);
+        state.unread = unread;
+        self.publish(&delta, state)?;
+        state.delta = Some(delta);
+        Ok(news)
     }
 
     /// The first look, and the one after something unusual: everything is read, from the newest object of cells and
@@ -102,24 +113,17 @@ impl Table {
         delta.load().await.map_err(|error| self.unopened(error))?;
         let read_only = self.check(&delta)?;
         let version = delta.version().unwrap_or_default();
-        let mut news = News {
-            everything: true,
-            ..News::default()
-        };
-        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
-        let log_data = snapshot.log_data();
-        let files: HashSet<Path> = log_data
-            .iter()
-            .map(|file| file.object_store_path())
-            .collect();
-        let (unread, away) = match self.by_cells(version, &files, &mut news).await? {
-            Some(left_out) => left_out,
+        let files = named(&delta)?;
+        let (mut news, unread, away) = match self.by_cells(version, &files).await? {
+            Some(found) => found,
             None => {
+                let mut news = News::default();
                 let files = files.into_iter().collect();
                 let unread = self.read(files, &mut news, true).await?;
-                (unread, BTreeSet::new())
+                (news, unread, BTreeSet::new())
             }
         };
+        news.everything = true;
         news.known.judge();
         let mut ids = self.load_ids(version).await?;
         forget_old(&mut ids);
@@ -132,35 +136,44 @@ impl Table {
         Ok(news)
     }
 
-    /// Everything by way of the newest object of cells; `None` when there is none that leads here. Returns which files
-    /// were never read, and which are in the cells and could not be read when these were written.
+    /// Everything by way of the newest object of cells; `None` when there is none that leads here. Returns besides which
+    /// files were never read, and which are in the cells and cannot be read now.
     async fn by_cells(
         &self,
         version: u64,
-        named: &HashSet<Path>,
-        news: &mut News,
-    ) -> Result<Option<(BTreeSet<Path>, BTreeSet<Path>)>, Error> {
+        named: &BTreeSet<Path>,
+    ) -> Result<Option<(News, BTreeSet<Path>, BTreeSet<Path>)>, Error> {
         let Some(found) = self.newest_cells(version).await? else {
             return Ok(None);
         };
         let header = found.header;
+        let paths = |names: Vec<String>| names.into_iter().map(Path::from);
         // Its ids are not wanted: they are read from the log anyway.
         let mut ids = ids::Ids::new();
         let Since::Files(mut files) = self.since(header.version, version, &mut ids).await? else {
             return Ok(None);
         };
-        news.known = found.index;
-        news.refused_rows += header.refused_rows + found.unknown;
-        let named = |paths: Vec<String>| {
-            let paths = paths.into_iter().map(Path::from);
-            paths.filter(|path| named.contains(path))
+        let mut news = News {
+            known: found.index,
+            refused_rows: header.refused_rows + found.unknown,
+            ..News::default()
         };
-        // What was never read then may be whole now.
-        files.extend(named(header.unread));
+        // What was never read then may be whole now, or its rows are in a file that is no news.
+        for path in paths(header.unread) {
+            if !named.contains(&path) {
+                return Ok(None);
+            }
+            files.push(path);
+        }
+        let unread = self.read(files, &mut news, true).await?;
+        if !unread.is_subset(named) {
+            return Ok(None);
+        }
         // And whether the others are back is only looked at: their rows are in the cells.
-        let away = named(header.away).collect();
+        let away = paths(header.away).filter(|path| named.contains(path));
+        let away = away.collect();
         let away = self.read(away, &mut News::default(), false).await?;
-        Ok(Some((self.read(files, news, true).await?, away)))
+        Ok(Some((news, unread, away)))
     }
 
     /// Tries files once more that could not be read. Those that never could and can be now are news; those whose rows
@@ -258,6 +271,14 @@ impl Table {
         })
         .ok()
     }
+}
+
+/// The files of the version that a table was loaded at.
+fn named(delta: &DeltaTable) -> Result<BTreeSet<Path>, Error> {
+    let snapshot = delta.snapshot().map_err(Error::unreachable)?;
+    let log_data = snapshot.log_data();
+    let paths = log_data.iter().map(|file| file.object_store_path());
+    Ok(paths.collect())
 }
 
 /// Drops the ids that the log may forget, so that memory stays bounded too.

@@ -4,7 +4,7 @@ use super::*;
 use crate::index::Index;
 
 /// Writes the cells of the table as they are.
-async fn write_cells(own: &Table) -> bool {
+pub(super) async fn write_cells(own: &Table) -> bool {
     let mut index = Index::default();
     let news = own.open(&mut *own.lock().await).await.expect("opened");
     index.replace(Kind::Training, news.known);
@@ -15,7 +15,7 @@ async fn write_cells(own: &Table) -> bool {
 }
 
 /// What a process that starts knows, and how many objects of rows it read for that.
-async fn started(store: &Arc<dyn ObjectStore>) -> (Index, usize) {
+pub(super) async fn started(store: &Arc<dyn ObjectStore>) -> (Index, usize) {
     let counting = Faulty::new(store, None);
     let as_store: Arc<dyn ObjectStore> = counting.clone();
     let news = table(&as_store).follow().await.expect("read");
