@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deltalake::protocol::checkpoints;
 use futures::{TryStreamExt, stream};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::commit::is_ours;
 use super::follow::News;
@@ -16,6 +16,10 @@ use crate::error::Error;
 /// So many objects are deleted in one go.
 const DELETIONS: usize = 1_000;
 const DAY: Duration = Duration::from_secs(86_400);
+/// An empty object that is put to see what time it is for the store.
+const CLOCK: &str = "_cells/clock";
+/// Clocks that are further apart are no measure of what a week is.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(3_600);
 
 /// What a clean-up found and did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +32,8 @@ pub(crate) struct Cleaned {
 
 impl Table {
     /// Deletes files that every version of the last week does without, and log entries that are older than a month
-    /// and in a checkpoint. A reader of any version of that time finds all of it.
+    /// and in a checkpoint. A reader of any version of that time finds all of it. Where this process and the store do not
+    /// agree on what time it is, nothing is deleted.
     pub(crate) async fn clean(
         &self,
         now: SystemTime,
@@ -59,6 +64,12 @@ impl Table {
         if read_only {
             return Ok(cleaned);
         }
+        let clock = Path::from(CLOCK);
+        let put = store.put(&clock, PutPayload::new()).await;
+        put.map_err(Error::unreachable)?;
+        let Some(now) = self.agreed(now, &clock).await? else {
+            return Ok(cleaned);
+        };
         let checkpointed = checkpoints::create_checkpoint(&delta, None).await;
         checkpointed.map_err(Error::unreachable)?;
         let entries = checkpoints::cleanup_metadata(&delta, None).await;
@@ -101,5 +112,33 @@ impl Table {
             cleaned.deleted += deleted.len();
         }
         Ok(cleaned)
+    }
+
+    /// What time it is, when this process has just put this object: by its own clock or the store's, whichever says
+    /// less. `None`, and a word in the log, where they are too far apart for either to be believed.
+    pub(super) async fn agreed(
+        &self,
+        now: SystemTime,
+        just_put: &Path,
+    ) -> Result<Option<SystemTime>, Error> {
+        let stores = self.put_at(just_put).await?;
+        let (earlier, later) = (now.min(stores), now.max(stores));
+        let apart = later.duration_since(earlier).unwrap_or_default();
+        if apart > CLOCKS_APART_MAX {
+            let (table, seconds) = (self.kind.name(), apart.as_secs());
+            tracing::warn!(
+                table,
+                seconds,
+                "the clocks of this node and of the store are far apart; nothing old is deleted"
+            );
+            return Ok(None);
+        }
+        Ok(Some(earlier))
+    }
+
+    /// When an object was put, by the store's clock.
+    pub(super) async fn put_at(&self, object: &Path) -> Result<SystemTime, Error> {
+        let head = self.log.object_store(None).head(object).await;
+        Ok(head.map_err(Error::unreachable)?.last_modified.into())
     }
 }

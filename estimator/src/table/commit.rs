@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use deltalake::DeltaTableError;
@@ -55,7 +55,8 @@ impl Table {
         for attempt in 0..ATTEMPTS {
             learn(self.follow_in(&mut state).await?);
             self.writable(&state)?;
-            let batch = Batch::new(self.kind, contributions, &state);
+            learn(self.put_again(&mut state).await?);
+            let batch = Arc::new(Batch::new(self.kind, contributions, &state));
             if batch.ids.is_empty() {
                 return Ok(Outcome {
                     stored: HashSet::new(),
@@ -66,10 +67,11 @@ impl Table {
             // Whatever the answer was, or whether one came: the log alone says what happened.
             learn(self.follow_in(&mut state).await?);
             if batch.ids.iter().all(|id| state.ids.contains_key(id)) {
+                learn(self.put_again(&mut state).await?);
                 self.checkpoint(&mut state).await;
                 return Ok(Outcome {
                     rows: batch.rows.len(),
-                    stored: batch.ids,
+                    stored: batch.ids.clone(),
                 });
             }
             match error {
@@ -82,8 +84,27 @@ impl Table {
         Err(last)
     }
 
+    /// Puts the file of the last commit again if the log names it and it was not there: somebody has deleted it before
+    /// the log named it. Until it is there nobody hears that it is stored, also who asks once more.
+    async fn put_again(&self, state: &mut State) -> Result<News, Error> {
+        let Some(Put { file, batch, day }) = state.last_put.clone() else {
+            return Ok(News::default());
+        };
+        let mut news = News::default();
+        if state.unread.contains(&file) {
+            tracing::warn!(table = self.kind.name(), object = %file, "an object was deleted before the log named it; it is put again");
+            self.put_file(batch.rows.clone(), &batch.ids, day).await?;
+            news = self.try_again(state).await?;
+            if state.unread.contains(&file) {
+                return Err(Error::unreachable("an object that was put is not there"));
+            }
+        }
+        state.last_put = None;
+        Ok(news)
+    }
+
     /// Writes the file and the log entry. An error does not say that nothing was written.
-    async fn append(&self, state: &mut State, batch: &Batch) -> Result<(), Error> {
+    async fn append(&self, state: &mut State, batch: &Arc<Batch>) -> Result<(), Error> {
         if state.delta.is_none() {
             self.create().await?;
             return Err(Error::Contended {
@@ -92,6 +113,12 @@ impl Table {
         }
         let day = Day::today().start_ms();
         let add = self.put_file(batch.rows.clone(), &batch.ids, day).await?;
+        let file = Path::from_url_path(&add.path);
+        state.last_put = Some(Put {
+            file: file.map_err(|_| self.foreign("a name of ours is none"))?,
+            batch: Arc::clone(batch),
+            day,
+        });
         let transactions = batch
             .ids
             .iter()
@@ -179,14 +206,35 @@ impl Table {
     async fn checkpoint(&self, state: &mut State) {
         forget_old(&mut state.ids);
         let Some(delta) = &state.delta else { return };
-        if delta
-            .version()
-            .is_some_and(|version| version % CHECKPOINT_EVERY == 0)
-            && let Err(error) = checkpoints::create_checkpoint(delta, None).await
-        {
-            tracing::warn!(table = self.kind.name(), %error, "a checkpoint could not be written");
+        let Some(version) = delta.version().filter(|v| v % CHECKPOINT_EVERY == 0) else {
+            return;
+        };
+        let written = async {
+            // A checkpoint forgets what was removed a week ago, and a clean-up would no longer know when that was.
+            let entry = Path::from(format!("_delta_log/{version:020}.json"));
+            if self.agreed(SystemTime::now(), &entry).await?.is_some() {
+                let written = checkpoints::create_checkpoint(delta, None).await;
+                written.map_err(Error::unreachable)?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = written.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                table = self.kind.name(),
+                error,
+                "a checkpoint could not be written"
+            );
         }
     }
+}
+
+/// A file that was put and may not be named in the log yet.
+#[derive(Clone)]
+pub(super) struct Put {
+    file: Path,
+    batch: Arc<Batch>,
+    day: i64,
 }
 
 /// The part of the contributions that concerns one table and is not in its log.

@@ -1,7 +1,7 @@
 //! Compaction: the rows of many small files move into one, sorted by key.
 
 use std::collections::HashSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use deltalake::kernel::{Action, LogicalFileView, Remove};
 use deltalake::protocol::DeltaOperation;
@@ -109,7 +109,18 @@ impl Table {
         if moved.len() < FILES_MIN {
             return Ok(Compacted::default());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let done = Compacted {
+            files: moved.len(),
+            rows: rows.len(),
+            deleted: 0,
+        };
+        let mut add = self
+            .put_file(rows, &HashSet::new(), Day::today().start_ms())
+            .await?;
+        // By the store's clock, which every clean-up goes by, whatever this node's says.
+        let put = Path::from_url_path(&add.path);
+        let put = put.map_err(|_| self.foreign("a name of ours is none"))?;
+        let now = self.put_at(&put).await?.duration_since(UNIX_EPOCH);
         let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
         let removed = small
             .iter()
@@ -121,14 +132,6 @@ impl Table {
             })
         });
         let mut actions: Vec<Action> = removed.collect();
-        let done = Compacted {
-            files: moved.len(),
-            rows: rows.len(),
-            deleted: 0,
-        };
-        let mut add = self
-            .put_file(rows, &HashSet::new(), Day::today().start_ms())
-            .await?;
         add.data_change = false;
         actions.push(Action::Add(add));
         let operation = DeltaOperation::Optimize {

@@ -15,6 +15,7 @@ use object_store::prefix::PrefixStore;
 use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
+use super::commit::Put;
 use super::schema::Kind;
 use crate::error::Error;
 
@@ -76,6 +77,8 @@ pub(super) struct State {
     pub(super) unread: BTreeSet<Path>,
     /// Files that were read and cannot be now: their rows are in the index, and must not go into it once more.
     pub(super) away: BTreeSet<Path>,
+    /// The last file that a commit has put, for as long as it is not certain that it is there and in the log.
+    pub(super) last_put: Option<Put>,
     /// As in [`Listing`].
     pub(super) read_only: bool,
 }

@@ -1,6 +1,7 @@
 //! Tests of the tables: exactly once under failures, followers, checkpoints and compaction.
 
 mod bad_input;
+mod clean;
 mod late;
 mod start;
 

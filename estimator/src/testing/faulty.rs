@@ -1,15 +1,17 @@
 //! A store that fails on command: before a write, or after it so that only the answer is lost.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// What happens to a write.
@@ -23,6 +25,8 @@ pub(crate) enum Fault {
     DieAfter,
     /// It never reaches the store and nothing after it does.
     DieBefore,
+    /// It is done, and somebody deletes it right after. Not in [`Fault::ALL`]: only what nobody names may vanish.
+    Vanish,
 }
 
 impl Fault {
@@ -34,11 +38,13 @@ impl Fault {
     ];
 }
 
-/// A store whose write number `at` meets a fault.
+/// A store whose write number `at` meets a fault, and whose clock may be ahead of everybody's.
 #[derive(Debug)]
 pub(crate) struct Faulty {
     inner: Arc<dyn ObjectStore>,
-    fault: Option<(usize, Fault)>,
+    faults: Mutex<Vec<(usize, Fault)>>,
+    ahead: Mutex<Duration>,
+    put_ahead: Mutex<HashMap<Path, Duration>>,
     writes: AtomicUsize,
     dead: AtomicBool,
     read: Mutex<Vec<Path>>,
@@ -48,7 +54,9 @@ impl Faulty {
     pub(crate) fn new(inner: &Arc<dyn ObjectStore>, fault: Option<(usize, Fault)>) -> Arc<Self> {
         Arc::new(Self {
             inner: Arc::clone(inner),
-            fault,
+            faults: Mutex::new(fault.into_iter().collect()),
+            ahead: Mutex::default(),
+            put_ahead: Mutex::default(),
             writes: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             read: Mutex::default(),
@@ -62,11 +70,28 @@ impl Faulty {
 
     /// How many reads there were of files of rows.
     pub(crate) fn row_files_read(&self) -> usize {
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = lock(&self.read);
         let rows = |path: &&Path| {
             path.as_ref().ends_with(".parquet") && !path.as_ref().contains("_delta_log")
         };
         read.iter().filter(rows).count()
+    }
+
+    /// Another write meets a fault too.
+    pub(crate) fn also(&self, at: usize, fault: Fault) {
+        lock(&self.faults).push((at, fault));
+    }
+
+    /// From now on the store's clock is so much ahead; what lies there keeps its time.
+    pub(crate) fn set_ahead(&self, ahead: Duration) {
+        *lock(&self.ahead) = ahead;
+    }
+
+    fn dated(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        if let Some(ahead) = lock(&self.put_ahead).get(&meta.location) {
+            meta.last_modified += *ahead;
+        }
+        meta
     }
 
     /// From now on the store answers nothing, or answers again.
@@ -80,6 +105,10 @@ impl Faulty {
         }
         Ok(())
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lost() -> Error {
@@ -105,17 +134,25 @@ impl ObjectStore for Faulty {
     ) -> Result<PutResult> {
         self.alive()?;
         let number = self.writes.fetch_add(1, Ordering::SeqCst);
-        let fault = self
-            .fault
-            .filter(|(at, _)| *at == number)
-            .map(|(_, fault)| fault);
+        let faults = lock(&self.faults).clone();
+        let fault = faults.into_iter().find(|(at, _)| *at == number);
+        let fault = fault.map(|(_, fault)| fault);
         let dies = matches!(fault, Some(Fault::DieAfter | Fault::DieBefore));
         self.dead.fetch_or(dies, Ordering::SeqCst);
         if matches!(fault, Some(Fault::Fail | Fault::DieBefore)) {
             return Err(lost());
         }
         let result = self.inner.put_opts(path, payload, options).await;
-        if fault.is_some() { Err(lost()) } else { result }
+        let ahead = *lock(&self.ahead);
+        lock(&self.put_ahead).insert(path.clone(), ahead);
+        match fault {
+            Some(Fault::Vanish) => {
+                self.inner.delete(path).await?;
+                result
+            }
+            Some(_) => Err(lost()),
+            None => result,
+        }
     }
 
     async fn put_multipart_opts(
@@ -129,11 +166,10 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.alive()?;
-        self.read
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(path.clone());
-        self.inner.get_opts(path, options).await
+        lock(&self.read).push(path.clone());
+        let mut found = self.inner.get_opts(path, options).await?;
+        found.meta = self.dated(found.meta);
+        Ok(found)
     }
 
     fn delete_stream(
@@ -152,7 +188,10 @@ impl ObjectStore for Faulty {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.alive()?;
-        self.inner.list_with_delimiter(prefix).await
+        let mut found = self.inner.list_with_delimiter(prefix).await?;
+        let objects = found.objects.into_iter();
+        found.objects = objects.map(|meta| self.dated(meta)).collect();
+        Ok(found)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

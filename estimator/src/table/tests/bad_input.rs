@@ -1,7 +1,6 @@
 //! Tests of what is broken or not ours under the prefix: it is told, left out, and ends nothing.
 
-use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
@@ -14,7 +13,7 @@ use super::*;
 use crate::table::columns;
 
 /// The data files of the table.
-async fn files(store: &Arc<dyn ObjectStore>) -> Vec<Path> {
+pub(super) async fn files(store: &Arc<dyn ObjectStore>) -> Vec<Path> {
     let prefix = Path::from("bench/training_steps");
     let listed = store.list_with_delimiter(Some(&prefix)).await;
     let objects = listed.expect("files").objects;
@@ -226,43 +225,4 @@ async fn a_table_of_other_columns_is_none_of_ours() {
     let error = third.follow().await.expect_err("other columns");
     assert!(error.to_string().contains("inference_steps"), "{error}");
     assert!(!error.is_transient());
-}
-
-/// What lies there after a clean-up so many days from now.
-async fn cleaned(store: &Arc<dyn ObjectStore>, days: u64) -> (usize, usize) {
-    let later = SystemTime::now() + Duration::from_secs(86_400 * days);
-    let cleaned = table(store).clean(later, drop).await.expect("cleaned");
-    (cleaned.deleted, cleaned.foreign)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn only_what_no_reader_can_need_is_deleted_and_only_ours() {
-    let store = memory();
-    let own = table(&store);
-    for id in 0..9 {
-        own.commit(&batch(id..id + 1), drop).await.expect("stored");
-    }
-    let before: HashMap<Path, bool> = files(&store).await.into_iter().map(|f| (f, true)).collect();
-    own.compact(drop).await.expect("compacted");
-    let ours = Path::from("bench/training_steps/0123456789abcdef0123456789abcdef.parquet");
-    for stray in [
-        "notes.txt",
-        "part-00000.parquet",
-        "0123456789abcdef.parquet",
-    ] {
-        let path = Path::from("bench/training_steps").join(stray);
-        store.put(&path, "x".into()).await.expect("put");
-    }
-    store
-        .put(&ours, "left by a crash".into())
-        .await
-        .expect("put");
-    assert_eq!(cleaned(&store, 0).await, (0, 3));
-    assert_eq!(cleaned(&store, 6).await, (0, 3), "readers of last week");
-    assert_eq!(cleaned(&store, 8).await, (10, 3), "nine files and a stray");
-    let left = files(&store).await;
-    assert_eq!(left.len(), 4, "one file, and what is not ours: {left:?}");
-    assert!(left.iter().all(|path| !before.contains_key(path)));
-    assert_eq!(stored(&store).await, expected(&batch(0..9)));
-    assert_eq!(cleaned(&store, 8).await, (0, 3));
 }

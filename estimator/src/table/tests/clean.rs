@@ -1,0 +1,118 @@
+//! Tests of deleting: only what no reader can need and only ours, whatever the clocks say.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use super::bad_input::files;
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A store whose clock can be set, and the same for tables.
+fn clocked() -> (Arc<Faulty>, Arc<dyn ObjectStore>) {
+    let clocked = Faulty::new(&memory(), None);
+    (Arc::clone(&clocked), clocked)
+}
+
+/// What a clean-up deletes and finds besides when so many days have gone by for a node.
+async fn cleaned(store: &Arc<dyn ObjectStore>, days: u32) -> (usize, usize) {
+    let later = SystemTime::now() + DAY * days;
+    let cleaned = table(store).clean(later, drop).await.expect("cleaned");
+    (cleaned.deleted, cleaned.foreign)
+}
+
+/// Nine files whose rows have moved into a tenth.
+async fn moved(store: &Arc<dyn ObjectStore>) -> Table {
+    let own = table(store);
+    for id in 0..9 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    own.compact(drop).await.expect("compacted");
+    own
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_no_reader_can_need_is_deleted_and_only_ours() {
+    let (clock, store) = clocked();
+    let own = moved(&store).await;
+    let kept = own.listing().files[0].path.clone();
+    let kept = Path::from(format!("bench/training_steps/{kept}"));
+    let ours = Path::from("bench/training_steps/0123456789abcdef0123456789abcdef.parquet");
+    for stray in [
+        "notes.txt",
+        "part-00000.parquet",
+        "0123456789abcdef.parquet",
+    ] {
+        let path = Path::from("bench/training_steps").join(stray);
+        store.put(&path, "x".into()).await.expect("put");
+    }
+    store
+        .put(&ours, "left by a crash".into())
+        .await
+        .expect("put");
+    assert_eq!(cleaned(&store, 0).await, (0, 3));
+    clock.set_ahead(DAY * 6);
+    assert_eq!(cleaned(&store, 6).await, (0, 3), "readers of last week");
+    clock.set_ahead(DAY * 8);
+    assert_eq!(cleaned(&store, 8).await, (10, 3), "nine files and a stray");
+    let left: HashMap<Path, ()> = files(&store).await.into_iter().map(|f| (f, ())).collect();
+    assert_eq!(left.len(), 4, "one file, and what is not ours: {left:?}");
+    assert!(left.contains_key(&kept));
+    assert_eq!(stored(&store).await, expected(&batch(0..9)));
+    assert_eq!(cleaned(&store, 8).await, (0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_wrong_deletes_nothing() {
+    let (clock, store) = clocked();
+    moved(&store).await;
+    let ours = Path::from("bench/training_steps/0123456789abcdef0123456789abcdef.parquet");
+    store
+        .put(&ours, "to be committed".into())
+        .await
+        .expect("put");
+    assert_eq!(cleaned(&store, 8).await, (0, 0), "it is ahead");
+    clock.set_ahead(DAY * 16);
+    assert_eq!(cleaned(&store, 0).await, (0, 0), "it is behind");
+    assert_eq!(files(&store).await.len(), 11);
+    assert_eq!(cleaned(&store, 16).await, (10, 0), "it is right again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_moves_whose_clock_is_behind_is_kept_for_a_week() {
+    let (clock, store) = clocked();
+    // It is a week later for everybody but the node that moves the rows: its files are old, and have just gone.
+    let own = table(&store);
+    for id in 0..9 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    clock.set_ahead(DAY * 8);
+    own.compact(drop).await.expect("compacted");
+    assert_eq!(cleaned(&store, 8).await, (0, 0), "readers of yesterday");
+    clock.set_ahead(DAY * 16);
+    assert_eq!(cleaned(&store, 16).await, (9, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_vanishes_before_the_log_names_it_is_put_again() {
+    let disk = memory();
+    let other = table(&disk);
+    other.commit(&batch(0..1), drop).await.expect("stored");
+    // Write 0 is the file, write 1 the log entry, write 2 the file once more.
+    let faulty = Faulty::new(&disk, Some((0, Fault::Vanish)));
+    faulty.also(2, Fault::Fail);
+    let as_store: Arc<dyn ObjectStore> = faulty.clone();
+    let own = table(&as_store);
+    let mut learnt = 0;
+    let error = own.commit(&batch(1..2), drop).await.err();
+    let error = error.expect("it is not there");
+    assert!(error.is_transient(), "{error:?}");
+    let learn = |news: News| learnt += found(&news);
+    own.commit(&batch(1..2), learn).await.expect("stored");
+    assert_eq!(learnt, 2, "the index has it too");
+    assert_eq!(stored(&disk).await, expected(&batch(0..2)));
+    let faulty: Arc<dyn ObjectStore> = Faulty::new(&disk, Some((0, Fault::Vanish)));
+    let outcome = table(&faulty).commit(&batch(2..3), drop).await;
+    assert_eq!(outcome.expect("stored at once").rows, 2);
+    assert_eq!(stored(&disk).await, expected(&batch(0..3)));
+}
