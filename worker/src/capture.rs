@@ -17,7 +17,7 @@ pub const LINE_BYTES: usize = 8 * 1024;
 const RAW_LINE_BYTES: usize = 4 * LINE_BYTES;
 
 /// Taken off the end of a line longer than that: it may end in the middle of a secret, which no search finds.
-const LONGEST_SECRET_BYTES: usize = 1024;
+pub(crate) const LONGEST_SECRET_BYTES: usize = 1024;
 
 /// Last lines kept for the failure's detail.
 const TAIL_LINES: usize = 24;

@@ -9,8 +9,9 @@ use serde::de::IgnoredAny;
 
 pub(crate) use self::time::format_utc;
 
-/// Longest error title or message kept from an `error` event, in bytes; tracebacks are not kept at all.
-const ERROR_TEXT_BYTES: usize = 2048;
+/// Longest error title or message read from an `error` event, in bytes; tracebacks are not kept at all. What is kept of it
+/// is cut once more when it is redacted: a cut in the middle of a secret would hide it from the search.
+pub(crate) const RAW_ERROR_BYTES: usize = 16 * 1024;
 
 /// One webhook event and the moment its sender gave it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +61,7 @@ pub enum Event {
     },
     /// One validation prompt has been rendered.
     ValidationPrompt,
-    /// The trainer's exception. Both texts are cut, and must be redacted before they go anywhere.
+    /// The trainer's exception. Both texts are bounded, and must be redacted before they go anywhere.
     Error {
         /// For example `Training failed: OutOfMemoryError`.
         title: String,
@@ -240,8 +241,8 @@ impl Body<'_> {
             },
             Some("training.validation") => Event::ValidationPrompt,
             Some("error") => Event::Error {
-                title: cut(&self.title.text().unwrap_or_default()),
-                message: cut(&self.message.text().unwrap_or_default()),
+                title: bounded(&self.title.text().unwrap_or_default()),
+                message: bounded(&self.message.text().unwrap_or_default()),
             },
             Some("log.message") => Event::Log,
             _ => Event::Other,
@@ -332,12 +333,8 @@ fn checkpoint_step(path: &str) -> Option<u64> {
     digits.split('-').next()?.parse().ok()
 }
 
-fn cut(text: &str) -> String {
-    let mut end = text.len().min(ERROR_TEXT_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+fn bounded(text: &str) -> String {
+    text[..text.floor_char_boundary(RAW_ERROR_BYTES)].to_owned()
 }
 
 #[cfg(test)]
@@ -428,11 +425,11 @@ mod tests {
     fn error_texts_are_cut_at_a_character() {
         let body = format!(
             r#"{{"type":"error","title":"t","message":"{}"}}"#,
-            "é".repeat(3000)
+            "é".repeat(10_000)
         );
         let Event::Error { message, .. } = event(&body) else {
             panic!("no error event")
         };
-        assert_eq!(message.len(), ERROR_TEXT_BYTES);
+        assert_eq!(message.len(), RAW_ERROR_BYTES);
     }
 }

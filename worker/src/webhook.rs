@@ -19,11 +19,15 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::agent::{Epoch, Input};
-use crate::event::{self, Event, Received};
+use crate::capture::{LONGEST_SECRET_BYTES, cut};
+use crate::event::{self, Event, RAW_ERROR_BYTES, Received};
 use crate::redact::Redactor;
 
 /// Largest body taken: a validation with several 4-megapixel PNGs in base64 stays below; the bytes live only while parsed.
 pub const BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest title or message of an error that is passed on.
+const ERROR_TEXT_BYTES: usize = 2048;
 
 /// Bodies read at the same time. The trainer sends one, its log thread another; this bounds the memory to 256 MiB.
 const BODIES_AT_ONCE: usize = 4;
@@ -182,18 +186,27 @@ async fn receive(State(shared): State<Arc<Shared>>, body: Bytes) -> StatusCode {
     };
     drop(body);
     if let Event::Error { title, message } = &mut received.event {
-        *title = shared.redactor.clean(title);
-        *message = message
-            .lines()
-            .map(|line| shared.redactor.clean(line))
-            .collect::<Vec<_>>()
-            .join("\n");
+        *title = shared.clean(title);
+        *message = shared.clean(message);
     }
     shared.pass_on(received).await;
     StatusCode::NO_CONTENT
 }
 
 impl Shared {
+    /// An error's text without secrets, and then as short as it is kept.
+    fn clean(&self, text: &str) -> String {
+        let lines = text.lines().map(|line| self.redactor.clean(line));
+        let mut clean = lines.collect::<Vec<_>>().join("\n");
+        // It was cut when it was read, at a character's border, and may end in the middle of a secret.
+        if text.len() + char::MAX.len_utf8() > RAW_ERROR_BYTES {
+            let keep = clean.len().saturating_sub(LONGEST_SECRET_BYTES);
+            cut(&mut clean, keep);
+        }
+        cut(&mut clean, ERROR_TEXT_BYTES);
+        clean
+    }
+
     async fn pass_on(&self, received: Received) {
         if received.event == Event::Log
             && self.events.capacity() < KEPT_FOR_STEPS.min(self.events.max_capacity() / 2)
@@ -307,5 +320,26 @@ mod tests {
             panic!("no error event")
         };
         assert_eq!(message, "bad [redacted] given");
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_found_before_its_text_is_cut() {
+        const SECRET: &str = "hf_valuevaluevalue11";
+        let (receiver, mut events) = receiver(8).await;
+        for limit in [ERROR_TEXT_BYTES, RAW_ERROR_BYTES] {
+            for before in limit - SECRET.len()..=limit {
+                let text = format!("{}{SECRET} refused", "-".repeat(before));
+                let body = format!(r#"{{"type":"error","title":"{text}","message":"{text}"}}"#);
+                assert_eq!(post(&receiver, "attempt-token", body).await, 204);
+                let Event::Error { title, message } = event(events.recv().await.unwrap()).1.event
+                else {
+                    panic!("no error event")
+                };
+                assert_eq!(title, message);
+                assert!(message.len() <= ERROR_TEXT_BYTES, "{}", message.len());
+                assert!(!message.contains("hf_"), "{before} of {limit}");
+                assert!(message.starts_with(&"-".repeat(1024)));
+            }
+        }
     }
 }
