@@ -12,17 +12,17 @@ const MARK: &str = "[redacted]";
 /// Shorter values are words such as `true`: taking them out would only garble the log.
 const MIN_SECRET_BYTES: usize = 6;
 
-/// Parts of a variable's name that make its value a secret.
+/// Parts of a name that make its value a secret, by their letters alone: words are joined in any way.
 const SECRET_NAMES: [&str; 9] = [
     "TOKEN",
     "SECRET",
     "PASSWORD",
     "PASSWD",
-    "API_KEY",
     "APIKEY",
-    "ACCESS_KEY",
+    "ACCESSKEY",
     "CREDENTIAL",
-    "PRIVATE_KEY",
+    "PRIVATEKEY",
+    "AUTHORIZATION",
 ];
 
 /// Tokens known by their first letters: Hugging Face, OpenAI, GitHub, Slack, AWS, Google, Replicate, Stepcast.
@@ -80,7 +80,7 @@ impl Redactor {
         let values = named.chain(extra.iter().copied()).map(str::trim);
         let mut known: Vec<String> = values
             .filter(|value| value.len() >= MIN_SECRET_BYTES)
-            .flat_map(spellings)
+            .flat_map(forms)
             .collect();
         known.sort_by_key(|value| std::cmp::Reverse(value.len()));
         known.dedup();
@@ -99,10 +99,27 @@ impl Redactor {
     }
 }
 
-/// True when a variable of this name holds a secret.
+/// True when a variable, a setting or a header of this name holds a secret.
 pub fn secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part)) || name.ends_with("_KEY")
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    SECRET_NAMES.iter().any(|part| letters.contains(part))
+        || name.ends_with("_KEY")
+        || name.ends_with("-KEY")
+}
+
+/// What of a value is looked for. One of several lines is printed line by line, or with its line ends written out; what
+/// stands round a PEM is the same for all and says nothing.
+fn forms(value: &str) -> Vec<String> {
+    let mut forms = spellings(value);
+    if value.contains('\n') {
+        forms.push(value.replace('\r', "\\r").replace('\n', "\\n"));
+        let lines = value.lines().map(str::trim);
+        let telling =
+            lines.filter(|line| line.len() >= MIN_SECRET_BYTES && !line.starts_with("-----"));
+        forms.extend(telling.map(str::to_owned));
+    }
+    forms
 }
 
 fn spellings(value: &str) -> Vec<String> {
@@ -269,6 +286,37 @@ mod tests {
             "url?x=[redacted]&y"
         );
         assert_eq!(redactor().clean("key webhook-token-1."), "key [redacted].");
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_found_line_by_line() {
+        let pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\r\nhkiG9w0BAQEFAASC\nBKcwgg==\n-----END PRIVATE KEY-----";
+        let redactor = Redactor::new([("GCS_PRIVATE_KEY", pem)], &[]);
+        let lines: Vec<String> = pem.lines().map(|line| redactor.clean(line)).collect();
+        assert_eq!(lines[1..4], [MARK, MARK, MARK]);
+        assert_eq!(lines[0], "-----BEGIN PRIVATE KEY-----");
+        let written = pem.replace('\r', "\\r").replace('\n', "\\n");
+        assert_eq!(redactor.clean(&format!("k='{written}'")), "k='[redacted]'");
+    }
+
+    #[test]
+    fn names_are_known_however_their_words_are_joined() {
+        for name in [
+            "X-API-Key",
+            "X-SimpleTuner-Secret",
+            "Authorization",
+            "secretKey",
+            "apiKey",
+            "aws.access-key id",
+            "GPG_KEY",
+            "ssh-key",
+            "bearer_token",
+        ] {
+            assert!(secret_name(name), "{name}");
+        }
+        for name in ["PATH", "monkey", "keyboard", "learning_rate"] {
+            assert!(!secret_name(name), "{name}");
+        }
     }
 
     #[test]
