@@ -54,9 +54,11 @@ impl Watch {
     /// The moment from which silence in this phase counts as stuck.
     pub(super) fn stuck_at(&self, phase: Phase) -> u64 {
         self.heard_ms.saturating_add(match phase {
-            Phase::Training => self.step_silence_ms(),
+            // The trainer says that it is ready before the first step, which may have to compile the model.
+            Phase::Training if !self.recent.is_empty() => self.step_silence_ms(),
             Phase::Complete => EXIT_SILENCE_MS,
             Phase::Starting
+            | Phase::Training
             | Phase::Caching
             | Phase::Loading
             | Phase::Validating

@@ -206,6 +206,24 @@ fn silence_is_patience_by_phase() {
 }
 
 #[test]
+fn a_first_step_may_be_as_quiet_as_what_comes_before_it() {
+    let mut script = Script::running();
+    script.event(Event::Ready { step: 0, total: 9 });
+    assert_eq!(
+        script.run_until_output(50 * 60_000, true),
+        [],
+        "a compilation"
+    );
+    script.step(1);
+    let from = script.now;
+    assert_eq!(
+        script.run_until_output(from + 3_600_000, true),
+        [Output::Terminate(5)]
+    );
+    assert_eq!(script.now, from + 10 * 60_000);
+}
+
+#[test]
 fn progress_is_sent_once_a_second_and_repeats_change_nothing() {
     let mut script = Script::running();
     let progress = |out: &[Output]| -> Vec<u64> {
