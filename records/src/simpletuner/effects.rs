@@ -141,6 +141,26 @@ pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
     if weights.is_some_and(|weights| weights.to_ascii_lowercase().ends_with(".gguf")) {
         found.off_record("pretrained_model_name_or_path", Quantization);
     }
+    evaluation(settings, found);
+}
+
+/// An evaluation between two steps counts as part of the later one: SimpleTuner says nothing of it. It changes no step,
+/// so the records say as much of the training as ever.
+fn evaluation(settings: &Settings<'_>, found: &mut Findings) {
+    let given: Vec<&'static str> = ["eval_steps_interval", "eval_epoch_interval"]
+        .into_iter()
+        .filter(|setting| {
+            let interval = settings.text(setting, found).map(str::parse::<f64>);
+            matches!(interval, Some(Ok(interval)) if interval > 0.0)
+        })
+        .collect();
+    for setting in given {
+        if !settings.flag("validation_disable", false, found)
+            && !settings.flag("eval_loss_disable", false, found)
+        {
+            found.off_record(setting, ValidationMethod);
+        }
+    }
 }
 
 fn applies(

@@ -38,7 +38,7 @@ pub enum OffRecord {
     OnDemandCache,
     /// Control inputs that widen the model.
     Control,
-    /// Validation that runs by another program or method.
+    /// Validation that runs by another program or method, or an evaluation beside it.
     ValidationMethod,
     /// A setting of the model's own that changes its cost.
     ModelSetting,
@@ -93,7 +93,7 @@ impl OffRecord {
             Self::TextEncoder => "the text encoder trained too",
             Self::OnDemandCache => "encoding during the steps",
             Self::Control => "control inputs",
-            Self::ValidationMethod => "another method of validation",
+            Self::ValidationMethod => "validation by another method, or evaluation between steps",
             Self::ModelSetting => "a setting of the model's own that changes its cost",
         }
     }
