@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -52,7 +53,8 @@ pub struct Receiver {
 pub struct Counts {
     /// `log.message` events dropped because the queue was nearly full.
     pub logs_dropped: AtomicU64,
-    /// Other events lost because the queue stayed full: never silent, the attempt's log says so.
+    /// Other events lost because the queue stayed full or their bodies were too large: never silent, the attempt's log
+    /// says so.
     pub events_lost: AtomicU64,
     /// Bodies that were no JSON object.
     pub malformed: AtomicU64,
@@ -61,7 +63,7 @@ pub struct Counts {
 /// How much was not passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Events lost because the queue stayed full.
+    /// Events lost because the queue stayed full or their bodies were too large.
     pub events: u64,
     /// `log.message` events dropped because it was nearly full.
     pub logs: u64,
@@ -179,7 +181,18 @@ fn same(given: &[u8], token: &[u8]) -> bool {
             == 0
 }
 
-async fn receive(State(shared): State<Arc<Shared>>, body: Bytes) -> StatusCode {
+async fn receive(
+    State(shared): State<Arc<Shared>>,
+    body: Result<Bytes, BytesRejection>,
+) -> StatusCode {
+    let body = match body {
+        Ok(body) => body,
+        // Too large, or its connection broke.
+        Err(refused) => {
+            shared.counts.events_lost.fetch_add(1, Ordering::Relaxed);
+            return refused.status();
+        }
+    };
     let Ok(mut received) = event::parse(&body) else {
         shared.counts.malformed.fetch_add(1, Ordering::Relaxed);
         return StatusCode::BAD_REQUEST;
@@ -289,6 +302,7 @@ mod tests {
             post(&receiver, "attempt-token", vec![b' '; BODY_BYTES + 1]).await,
             413
         );
+        assert_eq!(receiver.counts().lost().events, 1);
         assert_eq!(post(&receiver, "attempt-token", "not json").await, 400);
         assert_eq!(receiver.counts().malformed.load(Ordering::Relaxed), 1);
     }
