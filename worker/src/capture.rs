@@ -22,6 +22,9 @@ pub(crate) const LONGEST_SECRET_BYTES: usize = 1024;
 /// Last lines kept for the failure's detail.
 const TAIL_LINES: usize = 24;
 
+/// Lines that are sent at once: a server takes no more of one message. A read from the pipe may hold many more empty ones.
+const LINES_AT_ONCE: usize = 1_000;
+
 /// One read from the pipe.
 const CHUNK_BYTES: usize = 16 * 1024;
 
@@ -142,6 +145,19 @@ pub async fn read(
     capture
 }
 
+/// Divides lines into as many messages as they need.
+pub(crate) fn messages(mut lines: Vec<String>) -> Vec<Vec<String>> {
+    let mut messages = Vec::new();
+    while lines.len() > LINES_AT_ONCE {
+        let rest = lines.split_off(LINES_AT_ONCE);
+        messages.push(std::mem::replace(&mut lines, rest));
+    }
+    if !lines.is_empty() {
+        messages.push(lines);
+    }
+    messages
+}
+
 /// Shortens to at most `bytes`, at a character's border.
 pub fn cut(text: &mut String, bytes: usize) {
     let mut end = text.len().min(bytes);
@@ -193,6 +209,17 @@ mod tests {
             ["100%", "next"]
         );
         assert_eq!(capture.finish(), ["last"]);
+    }
+
+    #[test]
+    fn no_message_holds_more_lines_than_a_server_takes() {
+        let text: String = (0..2_500).map(|number| format!("{number}\n")).collect();
+        let lines = capture().push(text.as_bytes());
+        let sent = messages(lines.clone());
+        let sizes: Vec<usize> = sent.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1_000, 1_000, 500]);
+        assert_eq!(sent.concat(), lines);
+        assert!(messages(Vec::new()).is_empty());
     }
 
     #[test]

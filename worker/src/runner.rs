@@ -202,7 +202,7 @@ async fn pass_lines(
     while let Some(lines) = batches.recv().await {
         // Dropped when the agent is busy: the next batch says the same.
         let _busy = inputs.try_send(Input::Output(epoch));
-        if !lines.is_empty() {
+        for lines in capture::messages(lines) {
             host.outbox.push(Report::Logs(epoch, lines));
         }
     }
