@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 8;
 /// The first wait after a lost race; it doubles each time.
 const BACKOFF: Duration = Duration::from_millis(20);
 /// After so many log entries a checkpoint is written, so that opening a table reads few objects.
-const CHECKPOINT_EVERY: u64 = 20;
+pub(super) const CHECKPOINT_EVERY: u64 = 20;
 
 /// What a commit to one table did, and what it learnt on the way.
 pub(crate) struct Outcome {
@@ -218,13 +218,16 @@ impl Table {
             }
             Ok::<_, Error>(())
         };
-        if let Err(error) = written.await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                table = self.kind.name(),
-                error,
-                "a checkpoint could not be written"
-            );
+        match written.await {
+            Ok(()) => self.load_whole(state).await,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    table = self.kind.name(),
+                    error,
+                    "a checkpoint could not be written"
+                );
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use stepcast_records::Row;
 
+use super::commit::CHECKPOINT_EVERY;
 use super::log::{ID_RETENTION_DAYS, State, Table};
 use super::{ids, parquet};
 use crate::error::Error;
@@ -17,6 +18,8 @@ use crate::price::Day;
 
 /// So many objects are read at once: enough to hide a store's latency, few enough to be polite and to fit in memory.
 const READS_AT_ONCE: usize = 8;
+/// Who has followed so many entries reads the log as a whole; by then whoever commits has written a checkpoint.
+const WHOLE_AFTER: u64 = 2 * CHECKPOINT_EVERY;
 const DAY_MS: i64 = 86_400_000;
 
 /// What a look at a table found.
@@ -94,6 +97,9 @@ impl Table {
         state.unread = unread;
         self.publish(&delta, state)?;
         state.delta = Some(delta);
+        if now >= state.whole + WHOLE_AFTER {
+            self.load_whole(state).await;
+        }
         Ok(news)
     }
 
@@ -133,6 +139,7 @@ impl Table {
         state.read_only = read_only;
         self.publish(&delta, state)?;
         state.delta = Some(delta);
+        state.whole = version;
         Ok(news)
     }
 

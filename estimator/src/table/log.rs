@@ -71,6 +71,8 @@ pub(crate) struct DataFile {
 pub(super) struct State {
     /// The table at the version it was followed to; `None` before it was opened, or while there is none.
     pub(super) delta: Option<DeltaTable>,
+    /// The version at which that was read as a whole.
+    pub(super) whole: u64,
     /// Every contribution id in the log, with the day it was written, in milliseconds since 1970.
     pub(super) ids: HashMap<[u8; 16], i64>,
     /// Files that could never be read: their rows are not in the index.
@@ -226,6 +228,21 @@ impl Table {
             );
         }
         Ok(!more.is_empty())
+    }
+
+    /// Reads the version that was followed to as a whole: what is followed to entry by entry is kept entry by entry, and
+    /// every look and commit goes through all of that. Failing costs speed only.
+    pub(super) async fn load_whole(&self, state: &mut State) {
+        let Some(version) = state.delta.as_ref().and_then(DeltaTable::version) else {
+            return;
+        };
+        let mut delta = DeltaTable::new(Arc::clone(&self.log));
+        match delta.load_version(version).await {
+            Ok(()) => (state.delta, state.whole) = (Some(delta), version),
+            Err(error) => {
+                tracing::warn!(table = self.kind.name(), %error, "the log could not be read as a whole");
+            }
+        }
     }
 
     /// Refuses to write to a table that a newer version has changed.
