@@ -117,7 +117,7 @@ fn a_file_of_another_format_is_named() {
     }
     let error = backtest(
         &[steps(), steps().replace(',', ";")],
-        &steps(),
+        steps(),
         Format::StepTimes,
         true,
     );
@@ -129,7 +129,7 @@ fn a_file_of_another_format_is_named() {
     let empty = backtest(&[steps()], "", Format::StepTimes, true).expect_err("no header");
     assert!(empty.to_string().contains("it is empty"), "{empty}");
     let nothing =
-        backtest(NONE, &steps(), Format::StepTimes, false).expect_err("nothing to learn from");
+        backtest(NONE, steps(), Format::StepTimes, false).expect_err("nothing to learn from");
     assert!(nothing.to_string().contains("nothing to learn from"));
     let unusable = STEP_TIMES.to_owned() + &step("flux.a", "H100 80GB", 2, "", "oom", "A");
     let nothing = backtest(&[unusable], steps(), Format::StepTimes, false).expect_err("no row");
@@ -231,7 +231,7 @@ fn what_says_nothing_is_what_is_usual_and_a_resolution_may_be_said_in_words() {
 
 #[test]
 fn every_figure_that_is_promised_is_a_number() {
-    let report = backtest(&[steps()], &steps(), Format::StepTimes, false).expect("report");
+    let report = backtest(&[steps()], steps(), Format::StepTimes, false).expect("report");
     let json = serde_json::to_value(&report).expect("JSON");
     let fields = [
         "median_ape",
@@ -301,7 +301,7 @@ fn a_key_s_own_records_count_as_they_do_in_estimates() {
         row("l40s", 1, 9_000, 100),
         row("h100", 8, 5_000, 100),
     ];
-    let report = backtest(&[train.concat()], &test.concat(), Format::Records, true);
+    let report = backtest(&[train.concat()], test.concat(), Format::Records, true);
     let report = report.expect("report");
     let bases: Vec<&str> = report.answers.iter().map(|a| a.basis.text()).collect();
     assert_eq!((bases[0], bases[1]), ("exact", "exact"));

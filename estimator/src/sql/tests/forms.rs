@@ -35,7 +35,7 @@ async fn what_grows_while_it_is_planned_is_refused() {
         let inner = "EXISTS (SELECT 1 WHERE ".repeat(count);
         format!("SELECT 1 WHERE {inner}true{}", ")".repeat(count))
     };
-    let wide = vec!["recipe"; 12].join(", ");
+    let wide = ["recipe"; 12].join(", ");
     for statement in [
         doubled(26),
         exists(22),
