@@ -1,6 +1,7 @@
 //! The background follower: looks for what others stored, and now and then tidies the tables up.
 
 use std::error::Error;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -13,8 +14,14 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(10);
 /// The longest pause while the store does not answer; it doubles up to here, so that a store that comes back is
 /// not run over.
 const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(120);
-/// Between two compactions: by then a busy table has gathered some hundreds of small objects.
-const COMPACT_EVERY: Duration = Duration::from_secs(3_600);
+/// Between two times that the tables are tidied up.
+const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+/// The first time comes so soon, so that a server that is restarted every hour does it too; nodes that were started
+/// together spread over as long again. As soon after the last time it is done before its time.
+const TIDY_SOON: Duration = Duration::from_secs(300);
+/// So many small objects more than the last time has left are a reason for that: every query and every look at the log
+/// goes through all of them. Half as many more for some of the nodes, so that one is the first.
+const SMALL_OBJECTS_MAX: usize = 256;
 
 /// Between two times that everything is learnt anew, which takes a second or two of one processor. What was measured
 /// meanwhile counts as the nearest cell already, and the model has taken it in row by row.
@@ -43,9 +50,51 @@ impl Drop for Follower {
     }
 }
 
+/// When the tables are to be tidied up.
+#[derive(Debug)]
+struct Tidying {
+    /// By then in any case.
+    due: Instant,
+    /// From then on if there are many small objects.
+    soonest: Instant,
+    /// How many small objects the last time has left; some may not be moved.
+    left: usize,
+    /// What makes nodes differ, from nought to one.
+    share: f64,
+}
+
+impl Tidying {
+    fn new(now: Instant, share: f64) -> Self {
+        let soon = now + TIDY_SOON.mul_f64(1.0 + share);
+        Self {
+            due: soon,
+            soonest: soon,
+            left: 0,
+            share,
+        }
+    }
+
+    fn is_due(&self, now: Instant, small: usize) -> bool {
+        let more = SMALL_OBJECTS_MAX + (SMALL_OBJECTS_MAX as f64 / 2.0 * self.share) as usize;
+        now >= self.due || (now >= self.soonest && small > self.left + more)
+    }
+
+    /// It was begun then, and has left so many small objects.
+    fn done(&mut self, began: Instant, left: usize) {
+        self.due = began + TIDY_EVERY;
+        self.soonest = began + TIDY_SOON.mul_f64(1.0 + self.share);
+        self.left = left;
+    }
+}
+
+/// A number from nought to one that is another one in each process.
+fn any_share() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+}
+
 async fn run(estimator: Estimator, every: Duration) {
     let mut pause = every;
-    let mut compacted = Instant::now();
+    let mut tidying = Tidying::new(Instant::now(), any_share());
     let mut learnt = Instant::now();
     let mut looks: u32 = 0;
     estimator.learn_anew().await;
@@ -71,14 +120,15 @@ async fn run(estimator: Estimator, every: Duration) {
             estimator.learn_anew().await;
             learnt = Instant::now();
         }
-        if compacted.elapsed() >= COMPACT_EVERY {
-            compacted = Instant::now();
+        let now = Instant::now();
+        if tidying.is_due(now, estimator.small_objects()) {
             if let Err(error) = estimator.compact().await {
                 tracing::warn!(
                     error = &error as &dyn Error,
                     "the history could not be tidied up; it is tried again"
                 );
             }
+            tidying.done(now, estimator.small_objects());
         }
     }
 }
@@ -115,6 +165,27 @@ mod tests {
         wait_until(|| reader.stats().rows() == 1).await;
         assert_eq!(reader.stats().trouble, None);
         task.abort();
+    }
+
+    #[test]
+    fn it_tidies_up_some_minutes_after_the_start_every_hour_and_when_there_is_much_to_do() {
+        let start = Instant::now();
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        for (share, first, many) in [(0.0, 5, 257), (1.0, 10, 385)] {
+            let mut tidying = Tidying::new(start, share);
+            assert!(!tidying.is_due(at(first - 1), 100_000), "not at once");
+            assert!(tidying.is_due(at(first), 0));
+            tidying.done(at(first), 3);
+            assert!(!tidying.is_due(at(first + 59), many + 2));
+            assert!(tidying.is_due(at(first + 60), 0));
+            assert!(!tidying.is_due(at(first + first - 1), 100_000));
+            assert!(tidying.is_due(at(first + first), many + 3));
+            tidying.done(at(30), many + 3);
+            assert!(!tidying.is_due(at(60), many + 3), "they may not be moved");
+        }
+        let shares: Vec<f64> = (0..20).map(|_| any_share()).collect();
+        assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)));
+        assert!(shares.iter().any(|share| *share != shares[0]));
     }
 
     /// The other task tells nobody what it does, so this looks again and again.

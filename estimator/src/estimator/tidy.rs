@@ -39,6 +39,11 @@ impl Estimator {
         outcome.map(|()| sum)
     }
 
+    /// How many objects there are that a tidying might move into larger ones.
+    pub(super) fn small_objects(&self) -> usize {
+        self.shared.tables.iter().map(Table::small_files).sum()
+    }
+
     async fn compact_one(&self, table: &Table, sum: &mut Compacted) -> Result<(), Error> {
         let kind = table.kind();
         if !table.listing().read_only {

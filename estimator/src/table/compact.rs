@@ -10,7 +10,7 @@ use object_store::path::Path;
 use stepcast_records::Row;
 
 use super::follow::{News, read_file};
-use super::log::{State, Table};
+use super::log::{DataFile, State, Table};
 use crate::error::Error;
 use crate::price::Day;
 
@@ -71,6 +71,12 @@ impl Table {
             }
         }
         Ok(done)
+    }
+
+    /// How many files of the version that was followed to are small.
+    pub(crate) fn small_files(&self) -> usize {
+        let small = |file: &&DataFile| i64::try_from(file.bytes).is_ok_and(|b| b < LARGE_BYTES);
+        self.listing().files.iter().filter(small).count()
     }
 
     async fn round(&self, state: &mut State, left: &mut HashSet<Path>) -> Result<Compacted, Error> {
