@@ -9,9 +9,13 @@ use crate::rejection::Rejection;
 use crate::reply::Reply;
 
 impl State {
-    /// The jobs of an array that are still known, in their order. Empty for what is no array.
+    /// The places of an array's jobs, in their order, also of those that are forgotten. Empty for what is no array, and for
+    /// one of which nothing is known any more.
     pub fn array_jobs(&self, array: JobId) -> impl Iterator<Item = JobId> {
-        let part = self.job(array).and_then(|job| job.spec.terms.array);
+        // Each of them knows how many they are, and the first is the first to be forgotten.
+        let behind = || self.jobs_after(array).next();
+        let known = self.job(array).or_else(behind);
+        let part = known.and_then(|job| job.spec.terms.array);
         let of = part
             .filter(|part| part.array == array)
             .map_or(0, |part| part.of);
