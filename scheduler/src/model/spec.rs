@@ -117,7 +117,7 @@ pub enum SpecError {
     #[error("it would have to be done by a time that is past")]
     Past,
     /// Later than anything may wait.
-    #[error("a job waits at most 30 days: it may not begin later than that")]
+    #[error("a job waits at most 30 days: it has to begin before they are over")]
     TooLate,
     /// The workload is none that a real run asks for.
     #[error("the workload is out of bounds: {0}")]
@@ -193,20 +193,37 @@ impl JobSpec {
     /// # Errors
     /// What cannot be.
     pub fn check_sense(&self, now_ms: u64) -> Result<(), SpecError> {
+        self.makes_sense(now_ms, now_ms, None)
+    }
+
+    /// The same of what a job that came into the queue at `queued_ms` is to ask for instead of what it asks for now. By when
+    /// it was wished to be done may be past by then: it still runs, and everything else about it may change.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn check_change(&self, was: &Self, queued_ms: u64, now_ms: u64) -> Result<(), SpecError> {
+        self.makes_sense(queued_ms, now_ms, was.terms.finish_by_ms)
+    }
+
+    fn makes_sense(
+        &self,
+        queued_ms: u64,
+        now_ms: u64,
+        wished_ms: Option<u64>,
+    ) -> Result<(), SpecError> {
         let enough = |gpu: &GpuModel| !gpu.is_gpu() || gpu.memory_gib() >= self.min_memory_gib;
         let small = !self.allow.is_empty() && !self.allow.iter().any(enough);
+        let finish_by_ms = self.terms.finish_by_ms;
+        let past = finish_by_ms != wished_ms && finish_by_ms.is_some_and(|ms| ms <= now_ms);
+        // At the end of its time in the queue it fails, and does not begin.
+        let over_ms = queued_ms.saturating_add(QUEUE_AGE_MAX_MS);
+        let late = self.terms.not_before_ms.is_some_and(|ms| ms >= over_ms);
         match () {
             () if small => Err(SpecError::Contradiction {
                 what: "no GPU model that it allows has as much memory as it asks for",
             }),
-            () if self.terms.finish_by_ms.is_some_and(|ms| ms <= now_ms) => Err(SpecError::Past),
-            () if self
-                .terms
-                .not_before_ms
-                .is_some_and(|ms| ms > now_ms.saturating_add(QUEUE_AGE_MAX_MS)) =>
-            {
-                Err(SpecError::TooLate)
-            }
+            () if past => Err(SpecError::Past),
+            () if late => Err(SpecError::TooLate),
             () => Ok(()),
         }
     }

@@ -84,7 +84,7 @@ impl State {
             ..spec.clone()
         };
         spec.check().map_err(Rejection::InvalidSpec)?;
-        spec.check_sense(entry.now_ms)
+        spec.check_change(&job.spec, job.queued_ms, entry.now_ms)
             .map_err(Rejection::InvalidSpec)?;
         let parent = self.check_team(&spec)?;
         if spec == job.spec {
