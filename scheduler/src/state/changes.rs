@@ -1,5 +1,7 @@
 //! What people and the planner change about a job after it was submitted: its wishes, its approval, its place on a GPU.
 
+use stepcast_records::GpuModel;
+
 use super::State;
 use super::apply::Entry;
 use super::money;
@@ -99,12 +101,7 @@ impl State {
             job.not_before_ms = retry_ms.max(spec.terms.not_before_ms.unwrap_or(0));
             job.standing.parent = parent;
             // What was approved was something else, unless it can only have become cheaper.
-            let cheaper = spec
-                .max_cost
-                .is_some_and(|max| job.spec.max_cost.is_none_or(|was| max <= was));
-            let same = spec.max_cost == job.spec.max_cost && spec.gpus() <= job.spec.gpus();
-            let dearer = !cheaper && !same || spec.terms.team != job.spec.terms.team;
-            if dearer {
+            if may_be_dearer(&spec, &job.spec) {
                 job.standing.approved_ms = None;
             }
             job.spec = spec;
@@ -192,4 +189,39 @@ impl State {
                     && attempt.gang.is_none()
             })
     }
+}
+
+/// Whether a job may come to cost more than it could when it was something else: where its limit on cost is none or higher,
+/// whatever makes it run longer or elsewhere may do so.
+fn may_be_dearer(is: &JobSpec, was: &JobSpec) -> bool {
+    if is.terms.team != was.terms.team {
+        return true;
+    }
+    if was
+        .max_cost
+        .is_some_and(|was| is.max_cost.is_some_and(|max| max <= was))
+    {
+        return false;
+    }
+    // No limit is the highest one.
+    fn is_higher<T: Ord>(is: Option<T>, was: Option<T>) -> bool {
+        was.is_some_and(|was| is.is_none_or(|is| is > was))
+    }
+    let allows = |gpu: &GpuModel| match was.allow.is_empty() {
+        // Whoever names no GPU takes any of them, and nothing that is none.
+        true => gpu.is_gpu() || gpu.is_replay(),
+        false => was.allow.contains(gpu),
+    };
+    let is_wider = is.allow.is_empty() && !was.allow.is_empty() || !is.allow.iter().all(allows);
+    let is_elsewhere = is_wider
+        || is.min_memory_gib != was.min_memory_gib
+        || is.labels != was.labels
+        || is.terms.avoid != was.terms.avoid
+        || is.objective != was.objective;
+    is_elsewhere
+        || is_higher(is.max_cost, was.max_cost)
+        || is_higher(is.max_price_per_hour, was.max_price_per_hour)
+        || is_higher(is.max_runtime_ms, was.max_runtime_ms)
+        || is.gpus() > was.gpus()
+        || is.retry_limit > was.retry_limit
 }
