@@ -105,11 +105,21 @@ impl Wording<'_> {
             }
             (Tier::Held, _) if held == Some(Reason::QuotaFull) => {
                 let quota = team.and_then(|team| team.rules.gpu_quota).unwrap_or(0);
-                format!(
-                    "{id} is held: team {} may use {} at a time",
+                let asked = u32::from(self.job.spec.gpus());
+                let may = format!(
+                    "team {} may use {} at a time",
                     name_of(team),
                     number(quota, "GPU")
-                )
+                );
+                if asked > quota {
+                    // No end of what the team runs helps.
+                    format!(
+                        "{id} is held: it asks for {}, and {may}: it needs fewer GPUs or a larger quota",
+                        number(asked, "GPU")
+                    )
+                } else {
+                    format!("{id} is held: {may}")
+                }
             }
             (Tier::Held, _) if held == Some(Reason::AwaitingApproval) => {
                 let above = team

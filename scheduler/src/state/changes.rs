@@ -88,7 +88,7 @@ impl State {
         spec.check().map_err(Rejection::InvalidSpec)?;
         spec.check_change(&job.spec, job.queued_ms, entry.now_ms)
             .map_err(Rejection::InvalidSpec)?;
-        let parent = self.check_team(&spec)?;
+        let parent = self.check_team(&spec, Some(&job.spec))?;
         if spec == job.spec {
             return Ok(Reply::Done);
         }

@@ -36,7 +36,7 @@ impl State {
             spec.check_sense(entry.now_ms)
                 .map_err(Rejection::InvalidSpec)?;
         }
-        self.check_team(spec).map(drop)
+        self.check_team(spec, None).map(drop)
     }
 
     /// Puts a job that was looked at into the queue.

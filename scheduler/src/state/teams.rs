@@ -178,9 +178,17 @@ impl State {
         Err(Rejection::TeamInUse { why })
     }
 
-    /// Refuses a job that its team may not have. Gives back the team that its team is a part of.
-    pub(super) fn check_team(&self, spec: &JobSpec) -> Result<Option<TeamId>, Rejection> {
+    /// Refuses a job that its team may not have, unless it was one before and is no more so than it was. Gives back the team
+    /// that its team is a part of.
+    pub(super) fn check_team(
+        &self,
+        spec: &JobSpec,
+        was: Option<&JobSpec>,
+    ) -> Result<Option<TeamId>, Rejection> {
         let id = spec.terms.team;
+        let was = was.filter(|was| was.terms.team == id);
+        let is_wider = was.is_none_or(|was| spec.gpus() > was.gpus());
+        let is_higher = was.is_none_or(|was| spec.priority > was.priority);
         let Some(team) = self.team(id) else {
             // Before format 3 there are no teams, and no job has one.
             return if id == TeamId::DEFAULT {
@@ -193,13 +201,14 @@ impl State {
         };
         for team in self.team_chain(id) {
             let (rules, asked) = (team.rules, u32::from(spec.gpus()));
-            if spec.priority > rules.priority_max {
+            if is_higher && spec.priority > rules.priority_max {
                 return Err(Rejection::AbovePriority {
                     team: team.name.clone(),
                     max: rules.priority_max,
                 });
             }
-            if let Some(quota) = rules.gpu_quota.filter(|quota| asked > *quota) {
+            let over = |quota: &u32| is_wider && asked > *quota;
+            if let Some(quota) = rules.gpu_quota.filter(over) {
                 return Err(Rejection::OverQuota {
                     team: team.name.clone(),
                     quota,
