@@ -151,18 +151,25 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// When something happens by itself: what runs ends or has to, what was held is not held any more, teams have money
-    /// for another period, or it is time for a look.
+    /// When something happens by itself: what runs ends or has to, what has waited as long as anything may ends, what was
+    /// held is not held any more, teams have money for another period, or it is time for a look.
     #[must_use]
     pub fn next_ms(&self) -> Option<u64> {
         let ends = self.ends.first().map(|(ms, _)| *ms);
-        let deadline = self.state.first_deadline_ms();
+        let deadline = self.first_sweep_ms();
         let held = self.state.pending().map(|job| job.not_before_ms);
         let freed = held.filter(|ms| *ms > self.now_ms).min();
         let look = (self.next_look_ms < u64::MAX && self.state.unfinished_count() > 0)
             .then_some(self.next_look_ms);
         let own = ends.into_iter().chain(deadline).chain(freed).chain(look);
         own.chain(self.next_period_ms()).min()
+    }
+
+    /// When the first attempt has to be asked to stop, or the first job has waited as long as any may.
+    fn first_sweep_ms(&self) -> Option<u64> {
+        let state = &self.state;
+        let firsts = [state.first_deadline_ms(), state.first_too_old_ms()];
+        firsts.into_iter().flatten().min()
     }
 
     /// When the budget of a team begins anew that a waiting job may be held up by.
@@ -190,10 +197,10 @@ impl<'a> Forward<'a> {
                 self.end(running.job, epoch, Outcome::Succeeded, steps);
             }
         }
-        // Each look at deadlines gives more money or asks to stop, so none of them stays.
-        let most = self.state.leases().count();
+        // Each sweep gives more money, asks to stop, or ends what has waited for too long, so none of them stays.
+        let most = self.state.leases().len() + self.state.pending_count();
         for _ in 0..=most {
-            let due = self.state.first_deadline_ms();
+            let due = self.first_sweep_ms();
             if due.is_none_or(|ms| ms > self.now_ms) || self.apply(Command::Sweep).is_err() {
                 break;
             }

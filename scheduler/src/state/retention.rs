@@ -38,6 +38,12 @@ impl State {
         self.indexes.deadlines.first().map(|(ms, _)| *ms)
     }
 
+    /// When the first waiting job has waited as long as any may, by stamp.
+    pub(crate) fn first_too_old_ms(&self) -> Option<u64> {
+        let first = self.indexes.queued.first();
+        first.map(|(ms, _)| ms.saturating_add(QUEUE_AGE_MAX_MS))
+    }
+
     pub(super) fn sweep(&mut self, entry: &mut Entry) -> Reply {
         let mut left = SWEEP_MAX;
         left -= self.stop_overdue(entry, left);

@@ -3,11 +3,14 @@
 use std::cell::Cell;
 
 use proptest::prelude::*;
-use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::model::JobState;
+use stepcast_scheduler::ids::{InstanceId, JobId, TokenHash};
+use stepcast_scheduler::model::{JobSpec, JobState};
 use stepcast_scheduler::outlook::{Outlook, WORLDS, Whom, outlook};
+use stepcast_scheduler::{Command, Reply, codec};
 
+use crate::drawn::{Offer, inventory, label, staging};
 use crate::history::{History, steps};
+use crate::support::{planned, workload};
 
 /// What is expected of these jobs, with all the time in the world.
 fn expected(history: &History, whom: Whom<'_>) -> Outlook {
@@ -100,4 +103,43 @@ fn less_time_means_fewer_worlds_and_no_time_means_nothing() {
     // Worlds differ in how long they take, so it is only known that there are fewer and fewer.
     assert!(found.is_sorted_by(|a, b| a >= b), "{found:?}");
     assert_eq!((found[0], found[3] < 4), (16, true), "{found:?}");
+}
+
+#[test]
+fn nobody_is_told_of_a_start_after_the_longest_wait() {
+    let mut history = History::new();
+    // Forty days: longer than anything waits, and not as long as a world is followed.
+    let hardware = "h100".parse().expect("a hardware");
+    history.forecast.0.insert(hardware, 40 * 24 * 60);
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let (name, hash) = (label(0), TokenHash([0; 32]));
+    history.propose(Command::CreateWorkerToken { name, hash }, None);
+    let offer = Offer {
+        gpus: vec!["h100"],
+        replay: false,
+        price: None,
+        label: false,
+        reached: false,
+    };
+    let register = Command::RegisterWorker {
+        token_hash: hash,
+        instance: InstanceId([0; 16]),
+        inventory: inventory(&offer, version),
+    };
+    history.propose(register, None);
+    let mut submit = |number| {
+        let spec = Box::new(JobSpec::new(workload(), staging(number)));
+        let applied = history.propose(Command::SubmitJob { spec }, None);
+        match applied.reply {
+            Ok(Reply::JobSubmitted { job }) => job,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (runs, waits) = (submit(1), submit(2));
+    let placements = planned(&history.state, &history.forecast, history.now_ms);
+    history.propose(Command::Place { placements }, None);
+    let told = expected(&history, Whom::All);
+    assert!(told.jobs[&runs].finish.p50_ms.is_some());
+    assert_eq!(told.jobs[&waits].start.p50_ms, None);
 }
