@@ -9,7 +9,7 @@ use crate::command::Preemption;
 use crate::effect::Effect;
 use crate::ids::{Epoch, JobId};
 use crate::model::limits::{PREEMPTIONS_PER_COMMAND, RETRIES_MAX};
-use crate::model::{EventKind, Freed, JobSpec, JobState, StopReason, Terms};
+use crate::model::{EventKind, Freed, Job, JobSpec, JobState, StopReason, Terms};
 use crate::policy::Preemption as Yielding;
 use crate::rejection::{Dropped, Rejection};
 use crate::reply::Reply;
@@ -94,11 +94,8 @@ impl State {
         }
         self.change(id, |job| {
             // A wait before a retry is not cut short, and an earlier wish not to begin is no longer one.
-            let retry_ms = match job.spec.terms.not_before_ms {
-                Some(wish_ms) if wish_ms == job.not_before_ms => job.queued_ms,
-                _ => job.not_before_ms,
-            };
-            job.not_before_ms = retry_ms.max(spec.terms.not_before_ms.unwrap_or(0));
+            let wish_ms = spec.terms.not_before_ms.unwrap_or(0);
+            job.not_before_ms = may_retry_ms(job).max(wish_ms);
             job.standing.parent = parent;
             // What was approved was something else, unless it can only have become cheaper.
             if may_be_dearer(&spec, &job.spec) {
@@ -189,6 +186,21 @@ impl State {
                     && attempt.gang.is_none()
             })
     }
+}
+
+/// When a waiting job may be tried again, or for the first time, whatever it wishes.
+fn may_retry_ms(job: &Job) -> u64 {
+    let waits_ms = job.events.iter().rev().find_map(|event| match event.kind {
+        EventKind::Requeued { not_before_ms, .. } => Some(not_before_ms),
+        _ => None,
+    });
+    // Of many changes made one after the other the newest alone are known: then what it waits for is not cut short, unless
+    // it is its own wish.
+    let wish_ms = job.spec.terms.not_before_ms;
+    waits_ms.unwrap_or(match wish_ms == Some(job.not_before_ms) {
+        true => job.queued_ms,
+        false => job.not_before_ms,
+    })
 }
 
 /// Whether a job may come to cost more than it could when it was something else: where its limit on cost is none or higher,
