@@ -18,6 +18,7 @@ use url::Url;
 use crate::error::Error;
 use counted::Counted;
 use folder::Folder;
+pub(crate) use folder::remove_unfinished;
 pub use requests::Requests;
 
 /// A request that takes longer is given up; a healthy store answers small requests in well under a second.

@@ -208,8 +208,13 @@ async fn a_folder_is_a_store() {
             .await
             .expect("stored");
     }
+    let left = folder.path().join("records/training_steps/x#1000007");
+    let file = std::fs::File::create_new(&left).expect("left by a crash");
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
+    file.set_modified(long_ago).expect("old");
     let compacted = estimator.compact().await.expect("compacted");
     assert_eq!((compacted.files, compacted.rows), (20, 20));
+    assert_eq!((compacted.deleted, left.exists()), (1, false));
     assert_eq!(estimator.stats().objects(), 2);
     drop(estimator);
     let again = Estimator::open(config, PriceBook::default())

@@ -1,11 +1,14 @@
 //! Tidying up: few files instead of many, the cells in one object for the next start, nothing kept that nobody needs,
 //! and the plain files for everybody else.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Estimator;
 use crate::error::Error;
 use crate::table::{Compacted, Kind, Table};
+
+/// What is not finished after so long belongs to no process that still writes it.
+const UNFINISHED_KEPT: Duration = Duration::from_secs(86_400);
 
 impl Estimator {
     /// Moves the rows of many small objects into few, writes the cells for the next start, deletes what no recent
@@ -60,9 +63,20 @@ impl Estimator {
         }
         let cleaned = table.clean(SystemTime::now(), |news| self.learn(kind, news));
         let cleaned = cleaned.await?;
-        sum.deleted += cleaned.deleted;
+        sum.deleted += cleaned.deleted + self.remove_unfinished(cleaned.now).await;
         self.building().foreign[kind as usize] = cleaned.foreign;
         Ok(())
+    }
+
+    /// Removes what a process that was killed has left unfinished in a folder of tables. No store shows it.
+    async fn remove_unfinished(&self, now: Option<SystemTime>) -> usize {
+        let base = &self.shared.base;
+        let folder = (base.scheme() == "file").then(|| base.to_file_path().ok());
+        let (Some(folder), Some(now)) = (folder.flatten(), now) else {
+            return 0;
+        };
+        let removing = move || crate::store::remove_unfinished(&folder, now - UNFINISHED_KEPT);
+        tokio::task::spawn_blocking(removing).await.unwrap_or(0)
     }
 
     /// Writes the plain files, each if its cells have changed since this process wrote it last.

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use object_store::{
 
 /// Makes the names of files that are not finished different within this process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Objects lie in folders at most so deep under the place of the tables.
+const DEPTH_MAX: usize = 4;
 
 /// Local files, each written whole or not at all.
 #[derive(Debug, Default)]
@@ -122,7 +126,7 @@ fn write(file: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> 
         }
     })();
     if create || written.is_err() {
-        // What cannot be removed is in nobody's way: a name like this is no object's.
+        // What cannot be removed is in nobody's way, and goes when it is a day old: a name like this is no object's.
         let _ = fs::remove_file(&unfinished);
     }
     written?;
@@ -135,6 +139,42 @@ fn unfinished(file: &FilePath) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(format!("#{}{number:06}", std::process::id()));
     name.into()
+}
+
+/// Removes what processes that were killed have left unfinished in a folder and those in it, if it is older than `oldest`.
+/// Returns how many there were; what cannot be looked at or removed is left for the next time.
+pub(crate) fn remove_unfinished(folder: &FilePath, oldest: SystemTime) -> usize {
+    remove_unfinished_to(folder, oldest, DEPTH_MAX)
+}
+
+fn remove_unfinished_to(folder: &FilePath, oldest: SystemTime, depth: usize) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let mut removed = 0;
+    for entry in entries.flatten() {
+        // Of a link this is about the link: nothing outside is looked at.
+        let Ok(meta) = entry.metadata() else { continue };
+        let path = entry.path();
+        if meta.is_dir() && depth > 0 {
+            removed += remove_unfinished_to(&path, oldest, depth - 1);
+        }
+        let is_old = meta.modified().is_ok_and(|at| at < oldest);
+        if meta.is_file() && is_old && is_unfinished(&path) {
+            removed += usize::from(fs::remove_file(&path).is_ok());
+        }
+    }
+    removed
+}
+
+/// Whether a name is one of [`unfinished`].
+fn is_unfinished(file: &FilePath) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.rsplit_once('#'))
+        .is_some_and(|(name, number)| {
+            // A process has one digit at least, beside the six of the number.
+            !name.is_empty() && number.len() > 6 && number.bytes().all(|b| b.is_ascii_digit())
+        })
 }
 
 /// Makes the folders that are missing, and their names last too.
@@ -230,6 +270,25 @@ mod tests {
             .await
             .expect("list");
         assert_eq!(found, [path]);
+    }
+
+    #[test]
+    fn what_a_crash_left_unfinished_goes_when_it_is_old() {
+        let folder = tempfile::tempdir().expect("folder");
+        let inner = folder.path().join("training_steps/_delta_log");
+        fs::create_dir_all(&inner).expect("folders");
+        let left = unfinished(&inner.join("0.json"));
+        let others = ["0.json", "notes#1", "#1234567", "a#1234567.txt"].map(|n| inner.join(n));
+        for file in others.iter().chain([&left]) {
+            fs::write(file, "ha").expect("written");
+        }
+        let now = SystemTime::now();
+        let hour = std::time::Duration::from_secs(3_600);
+        assert_eq!(remove_unfinished(folder.path(), now - hour), 0, "too young");
+        assert_eq!(remove_unfinished(folder.path(), now + hour), 1);
+        assert!(!left.exists());
+        assert!(others.iter().all(|file| file.exists()));
+        assert_eq!(remove_unfinished(&folder.path().join("none"), now), 0);
     }
 
     #[tokio::test(flavor = "multi_thread")]

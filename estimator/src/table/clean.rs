@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use deltalake::DeltaTableError;
 use deltalake::protocol::checkpoints;
-use futures::{TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
@@ -28,6 +29,8 @@ pub(crate) struct Cleaned {
     pub(crate) deleted: usize,
     /// Objects in the table's folder that are neither its log nor files of ours. They are left alone.
     pub(crate) foreign: usize,
+    /// What time it is, if this process and the store agree on that and there was something to look at.
+    pub(crate) now: Option<SystemTime>,
 }
 
 impl Table {
@@ -58,8 +61,8 @@ impl Table {
             tracing::warn!(table, count, object = %first, "objects beside the table are not of it; they are left alone");
         }
         let mut cleaned = Cleaned {
-            deleted: 0,
             foreign: foreign.len(),
+            ..Cleaned::default()
         };
         if read_only {
             return Ok(cleaned);
@@ -70,10 +73,17 @@ impl Table {
         let Some(now) = self.agreed(now, &clock).await? else {
             return Ok(cleaned);
         };
+        cleaned.now = Some(now);
         let checkpointed = checkpoints::create_checkpoint(&delta, None).await;
         checkpointed.map_err(Error::unreachable)?;
         let entries = checkpoints::cleanup_metadata(&delta, None).await;
-        cleaned.deleted += entries.map_err(Error::unreachable)?;
+        cleaned.deleted += match entries {
+            // Another node has deleted the same at the same time, and does what is left of it.
+            Err(DeltaTableError::ObjectStore {
+                source: object_store::Error::NotFound { .. },
+            }) => 0,
+            entries => entries.map_err(Error::unreachable)?,
+        };
 
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();
@@ -108,8 +118,15 @@ impl Table {
         for some in unused.chunks(DELETIONS) {
             let some: Vec<_> = some.iter().cloned().map(Ok).collect();
             let deleted = store.delete_stream(Box::pin(stream::iter(some)));
-            let deleted: Vec<Path> = deleted.try_collect().await.map_err(Error::unreachable)?;
-            cleaned.deleted += deleted.len();
+            let deleted: Vec<_> = deleted.collect().await;
+            for one in deleted {
+                match one {
+                    Ok(_) => cleaned.deleted += 1,
+                    // Another node was faster.
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(Error::unreachable(error)),
+                }
+            }
         }
         Ok(cleaned)
     }

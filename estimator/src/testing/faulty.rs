@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -47,6 +48,7 @@ pub(crate) struct Faulty {
     put_ahead: Mutex<HashMap<Path, Duration>>,
     writes: AtomicUsize,
     dead: AtomicBool,
+    deleted_by_others: AtomicBool,
     read: Mutex<Vec<Path>>,
 }
 
@@ -59,6 +61,7 @@ impl Faulty {
             put_ahead: Mutex::default(),
             writes: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
+            deleted_by_others: AtomicBool::new(false),
             read: Mutex::default(),
         })
     }
@@ -85,6 +88,11 @@ impl Faulty {
     /// From now on the store's clock is so much ahead; what lies there keeps its time.
     pub(crate) fn set_ahead(&self, ahead: Duration) {
         *lock(&self.ahead) = ahead;
+    }
+
+    /// From now on somebody else deletes first whatever is deleted.
+    pub(crate) fn forget_before_delete(&self) {
+        self.deleted_by_others.store(true, Ordering::SeqCst);
     }
 
     fn dated(&self, mut meta: ObjectMeta) -> ObjectMeta {
@@ -176,7 +184,19 @@ impl ObjectStore for Faulty {
         &self,
         paths: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(paths)
+        if !self.deleted_by_others.load(Ordering::SeqCst) {
+            return self.inner.delete_stream(paths);
+        }
+        let inner = Arc::clone(&self.inner);
+        let once = paths.then(move |path| {
+            let inner = Arc::clone(&inner);
+            async move {
+                let path = path?;
+                inner.delete(&path).await?;
+                Ok(path)
+            }
+        });
+        self.inner.delete_stream(once.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -63,6 +63,31 @@ async fn only_what_no_reader_can_need_is_deleted_and_only_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_has_just_deleted_is_no_failure() {
+    let folder = tempfile::tempdir().expect("folder");
+    let config = crate::StoreConfig::folder(folder.path());
+    let (disk, base) = config.open().expect("store");
+    let clock = Faulty::new(&disk, None);
+    let store: Arc<dyn ObjectStore> = clock.clone();
+    let own = Table::new(Kind::Training, &store, &base).expect("table");
+    for id in 0..9 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let before = own.listing().files.clone();
+    own.compact(drop).await.expect("compacted");
+    clock.set_ahead(DAY * 8);
+    // Between the list and the deletion: the one that deletes sees them, and they are gone.
+    clock.forget_before_delete();
+    let later = SystemTime::now() + DAY * 8;
+    let cleaned = own.clean(later, drop).await.expect("cleaned");
+    assert_eq!(cleaned.deleted, 0);
+    let objects = own.log.object_store(None);
+    for file in before {
+        assert!(objects.head(&file.path).await.is_err(), "it is gone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_wrong_deletes_nothing() {
     let (clock, store) = clocked();
     moved(&store).await;
