@@ -19,6 +19,8 @@ fn pin(ring: &Ring, name: &str, arguments: &[&str], masks: &[(&str, &str)]) {
         (example.to_str().unwrap(), "flux-lora"),
         (folder, "FOLDER"),
         (&*ring.address, "ADDRESS"),
+        // What comes next is the command with all that was given, and this was given for the screen alone.
+        ("--columns 100 ", ""),
     ]) {
         seen = seen.replace(text, mask);
     }
