@@ -112,6 +112,11 @@ pub fn secret_name(name: &str) -> bool {
 /// stands round a PEM is the same for all and says nothing.
 fn forms(value: &str) -> Vec<String> {
     let mut forms = spellings(value);
+    let told = told(value).into_iter().map(str::trim);
+    forms.extend(
+        told.filter(|word| word.len() >= MIN_SECRET_BYTES)
+            .flat_map(spellings),
+    );
     if value.contains('\n') {
         forms.push(value.replace('\r', "\\r").replace('\n', "\\n"));
         let lines = value.lines().map(str::trim);
@@ -120,6 +125,31 @@ fn forms(value: &str) -> Vec<String> {
         forms.extend(telling.map(str::to_owned));
     }
     forms
+}
+
+/// The secrets within a value of several words, such as a command or a signed address: what is printed may be one of them.
+fn told(value: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut named = false;
+    let ends = |char: char| char.is_whitespace() || "\"'`,;&?#()[]<>|".contains(char);
+    for word in value.split(ends).filter(|word| !word.is_empty()) {
+        if named && !word.starts_with('-') {
+            found.push(word);
+        }
+        named = word.starts_with("--") && secret_name(word);
+        if let Some((name, given)) = word.split_once('=') {
+            let signs = name.to_ascii_lowercase();
+            if secret_name(name) || signs == "sig" || signs.ends_with("signature") {
+                found.push(given);
+            }
+        }
+        let address = word.split_once("://").map(|(_, rest)| rest);
+        let authority = address.and_then(|rest| rest.split('/').next());
+        if let Some((user, _)) = authority.and_then(|authority| authority.rsplit_once('@')) {
+            found.push(user.split_once(':').map_or(user, |(_, password)| password));
+        }
+    }
+    found
 }
 
 fn spellings(value: &str) -> Vec<String> {
@@ -297,6 +327,23 @@ mod tests {
         assert_eq!(lines[0], "-----BEGIN PRIVATE KEY-----");
         let written = pem.replace('\r', "\\r").replace('\n', "\\n");
         assert_eq!(redactor.clean(&format!("k='{written}'")), "k='[redacted]'");
+    }
+
+    #[test]
+    fn a_secret_within_a_value_is_found_by_itself() {
+        let handed = [
+            "up.sh --token canary-1 --seed 1234567",
+            "AWS_SECRET_ACCESS_KEY=canary/2+x= aws s3 cp",
+            "https://h/x?page=7654321&sig=canary-3",
+            "https://ana:canary-4@example.org/x",
+        ];
+        let redactor = Redactor::new([], &handed);
+        for secret in ["canary-1", "canary/2+x=", "canary-3", "canary-4"] {
+            assert_eq!(redactor.clean(&format!("<{secret}>")), "<[redacted]>");
+        }
+        for plain in ["1234567", "7654321", "example.org", "up.sh aws s3"] {
+            assert_eq!(redactor.clean(plain), plain);
+        }
     }
 
     #[test]

@@ -81,22 +81,33 @@ pub(crate) fn secrets(files: &[crate::order::JobFile]) -> Vec<String> {
     let readable = files.iter().filter_map(|file| settings::value(file).ok());
     let mut found = Vec::new();
     for value in readable {
-        collect_secrets(&value, &mut found);
+        collect_secrets(&value, false, &mut found);
     }
     found
 }
 
-fn collect_secrets(value: &Value, found: &mut Vec<String>) {
+/// Everything under the name of a secret is one; headers of requests are, and a text may be a structure itself.
+fn collect_secrets(value: &Value, named: bool, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
             for (name, value) in members {
-                match value {
-                    Value::String(text) if secret_name(name) => found.push(text.clone()),
-                    _ => collect_secrets(value, found),
-                }
+                let named = named || secret_name(name) || name == "request_headers";
+                collect_secrets(value, named, found);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_secrets(item, found)),
+        Value::Array(items) => items
+            .iter()
+            .for_each(|item| collect_secrets(item, named, found)),
+        Value::String(text) => {
+            let structure = text.trim_start().starts_with(['[', '{']);
+            match structure.then(|| serde_json::from_str::<Value>(text)) {
+                Some(Ok(value @ (Value::Object(_) | Value::Array(_)))) => {
+                    collect_secrets(&value, named, found);
+                }
+                _ if named => found.push(text.clone()),
+                _ => {}
+            }
+        }
         _ => {}
     }
 }

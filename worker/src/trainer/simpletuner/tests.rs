@@ -161,6 +161,20 @@ fn the_run_s_own_places_replace_the_user_s_and_the_rest_stays() {
 }
 
 #[test]
+fn secrets_are_found_in_texts_lists_and_headers() {
+    let config = json!({
+        "publishing_config": r#"[{"bucket": "b", "secret_key": "of-a-text"}]"#,
+        "api_key": ["of-a-list"],
+        "upload": {"request_headers": {"X-Mine": "of-a-header"}},
+        "seed": 1,
+    });
+    let files = [file(FileRole::Config, "config.json", config)];
+    let mut found = secrets(&files);
+    found.sort();
+    assert_eq!(found, ["of-a-header", "of-a-list", "of-a-text"]);
+}
+
+#[test]
 fn a_checkpoint_in_a_bucket_is_the_start_until_there_is_one_here() {
     let host = Host::new();
     let mut config = config();
