@@ -7,7 +7,7 @@ use stepcast_scheduler::model::limits::CREDENTIALS_MAX;
 use tonic::{Code, Status};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::screening::{find, is_secret, is_value, refuse, secret_name};
+use crate::screening::{find, is_secret, is_structure, is_value, refuse, secret_name};
 use crate::status::{Refusal, bad_field};
 use crate::submission::{Role, StagedFile, Submission};
 
@@ -29,6 +29,9 @@ const SERVICES: [&str; 7] = [
     "wandb_key",
 ];
 
+/// The setting that says where webhooks go.
+const RECEIVERS: &str = "webhook_config";
+
 /// Values nested deeper than this are no setting.
 const DEPTH_MAX: usize = 32;
 
@@ -41,6 +44,7 @@ pub(crate) fn take_out(submission: &mut Submission) -> Result<Taken, Status> {
     let mut taken = Taken::default();
     let mut found = Vec::new();
     for file in submission.files_mut() {
+        drop_receivers(file);
         let before = found.len();
         find(file, &mut found);
         // SimpleTuner resolves variables in these two and in no other.
@@ -53,6 +57,35 @@ pub(crate) fn take_out(submission: &mut Submission) -> Result<Taken, Status> {
     refuse(&found)?;
     taken.check()?;
     Ok(taken)
+}
+
+/// Drops the receivers of webhooks from a configuration: the worker is the only one, and addresses of others are secrets.
+fn drop_receivers(file: &mut StagedFile) {
+    let Ok(text) = std::str::from_utf8(&file.content) else {
+        return;
+    };
+    if file.role != Role::Config || !text.contains(RECEIVERS) {
+        return;
+    }
+    let other = |key: &str| key.trim_start_matches('-') != RECEIVERS;
+    let written = if file.name.to_ascii_lowercase().ends_with(".toml") {
+        toml::from_str(text)
+            .ok()
+            .and_then(|mut value: toml::Table| {
+                value.retain(|key, _| other(key));
+                toml::to_string(&value).ok()
+            })
+    } else {
+        serde_json::from_str(text)
+            .ok()
+            .map(|mut value: serde_json::Map<_, serde_json::Value>| {
+                value.retain(|key, _| other(key));
+                serde_json::Value::from(value).to_string()
+            })
+    };
+    if let Some(written) = written {
+        std::mem::replace(&mut file.content, written.into_bytes()).zeroize();
+    }
 }
 
 /// Writes a file anew without its secrets. One that cannot be read stays as it is.
@@ -96,7 +129,7 @@ fn rewrite(file: &mut StagedFile, taken: &mut Taken) {
 fn in_json(value: &mut serde_json::Value, named: Named, depth: usize, taken: &mut Taken) {
     use serde_json::Value;
     match value {
-        Value::String(text) => taken.look(text, named),
+        Value::String(text) => in_text(text, named, depth, taken),
         Value::Array(items) if depth < DEPTH_MAX => {
             for item in items {
                 in_json(item, named, depth + 1, taken);
@@ -114,7 +147,7 @@ fn in_json(value: &mut serde_json::Value, named: Named, depth: usize, taken: &mu
 fn in_toml(value: &mut toml::Value, named: Named, depth: usize, taken: &mut Taken) {
     use toml::Value;
     match value {
-        Value::String(text) => taken.look(text, named),
+        Value::String(text) => in_text(text, named, depth, taken),
         Value::Array(items) if depth < DEPTH_MAX => {
             for item in items {
                 in_toml(item, named, depth + 1, taken);
@@ -126,6 +159,24 @@ fn in_toml(value: &mut toml::Value, named: Named, depth: usize, taken: &mut Take
             }
         }
         _ => {}
+    }
+}
+
+/// Looks into a structure that is given as a text, and leaves a text. A secret that JSON would write in another way than it
+/// is cannot stand for itself in there: it stays, and refuses the submission.
+fn in_text(text: &mut String, named: Named, depth: usize, taken: &mut Taken) {
+    let read = (is_structure(text) && depth < DEPTH_MAX).then(|| serde_json::from_str(text));
+    let Some(Ok(mut value)) = read else {
+        return taken.look(text, named);
+    };
+    if text.contains('\\') {
+        return;
+    }
+    let before = Zeroizing::new(serde_json::Value::to_string(&value));
+    in_json(&mut value, named, depth + 1, taken);
+    let after = value.to_string();
+    if after != *before {
+        std::mem::replace(text, after).zeroize();
     }
 }
 
@@ -324,6 +375,46 @@ mod tests {
     }
 
     #[test]
+    fn structures_that_are_given_as_texts_stay_texts_without_their_secrets() {
+        let config = r#"{"publishing_config": "[{\"bucket\": \"b\", \"secret_key\": \"canary-1\"}]",
+            "validation_prompt": "[1, 2]", "post_upload_script": "up.sh --token canary-2"}"#;
+        let mut sent = submission(&[(v1::FileRole::Config, "config.json", config)]);
+        let names = take_out(&mut sent).unwrap().names();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["secret_key", "secret"]);
+        let written: serde_json::Value = serde_json::from_str(&text(&sent, Role::Config)).unwrap();
+        assert_eq!(
+            written,
+            serde_json::json!({
+                "publishing_config":
+                    "[{\"bucket\":\"b\",\"secret_key\":\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\"}]",
+                "validation_prompt": "[1, 2]",
+                "post_upload_script": "{env:STEPCAST_CREDENTIAL_SECRET}",
+            })
+        );
+    }
+
+    #[test]
+    fn receivers_of_webhooks_are_dropped() {
+        for (name, config) in [
+            (
+                "config.json",
+                r#"{"--webhook_config": [{"webhook_url": "https://x/canary"}], "seed": 1}"#,
+            ),
+            (
+                "config.toml",
+                "seed = 1\n[webhook_config]\nauth_token = \"canary\"\n",
+            ),
+        ] {
+            let mut sent = submission(&[(v1::FileRole::Config, name, config)]);
+            assert!(take_out(&mut sent).unwrap().is_empty());
+            let written = text(&sent, Role::Config);
+            assert!(written.contains("seed"), "{written}");
+            assert!(!written.contains("webhook"), "{written}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_taken_out_is_refused_and_not_repeated() {
         let plain = (v1::FileRole::Config, "config.json", "{}");
         for files in [
@@ -354,6 +445,11 @@ mod tests {
                 v1::FileRole::Config,
                 "config.json",
                 "{\"hub_token\": \"canary\\u0000\"}",
+            )],
+            vec![(
+                v1::FileRole::Config,
+                "config.json",
+                r#"{"publishing_config": "[{\"secret_key\": \"canary\\n1\"}]"}"#,
             )],
         ] {
             let refused = take_out(&mut submission(&files)).err();

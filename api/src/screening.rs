@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,17 +16,19 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::FieldViolation;
 
+pub(crate) use self::text::{is_secret, is_structure};
 use crate::status::Refusal;
 use crate::submission::{Role, StagedFile};
 
 /// Names of settings that hold a secret, by their letters alone: in a configuration their words may be joined in any way.
 /// In the order of their letters.
-const SECRET_NAMES: [(&str, &str); 33] = [
+const SECRET_NAMES: [(&str, &str); 37] = [
     ("accesskey", "access_key"),
     ("accesskeyid", "access_key_id"),
     ("accesstoken", "access_token"),
     ("accountkey", "account_key"),
     ("apikey", "api_key"),
+    ("apitoken", "api_token"),
     ("applicationkey", "application_key"),
     ("appsecret", "app_secret"),
     ("authorization", "authorization"),
@@ -33,8 +36,10 @@ const SECRET_NAMES: [(&str, &str); 33] = [
     ("awsaccesskeyid", "aws_access_key_id"),
     ("awssecretaccesskey", "aws_secret_access_key"),
     ("awssessiontoken", "aws_session_token"),
+    ("bearertoken", "bearer_token"),
     ("clientsecret", "client_secret"),
     ("connectionstring", "connection_string"),
+    ("credential", "credential"),
     ("hftoken", "hf_token"),
     ("hubtoken", "hub_token"),
     ("huggingfacehubtoken", "huggingface_hub_token"),
@@ -44,6 +49,7 @@ const SECRET_NAMES: [(&str, &str); 33] = [
     ("privatekey", "private_key"),
     ("pushtohubtoken", "push_to_hub_token"),
     ("refreshtoken", "refresh_token"),
+    ("requestheaders", "request_headers"),
     ("sastoken", "sas_token"),
     ("secret", "secret"),
     ("secretaccesskey", "secret_access_key"),
@@ -72,28 +78,17 @@ const ENDS: (u32, u32) = {
     (first, last)
 };
 
-/// How well-known secrets begin, and how many letters follow at least.
-const SECRET_SHAPES: [(&str, usize); 9] = [
-    ("hf_", 20),
-    ("AKIA", 16),
-    ("ASIA", 16),
-    ("ghp_", 20),
-    ("github_pat_", 20),
-    ("r8_", 20),
-    ("sk-", 20),
-    ("sl.", 40),
-    ("scw_", 40),
+/// Parts of a name that say the same wherever they stand in it, as SimpleTuner's own list has them: their letters, and the
+/// name in the words of the list above.
+const SECRET_PARTS: [(&str, &str); 7] = [
+    ("secret", "secret"),
+    ("password", "password"),
+    ("passwd", "passwd"),
+    ("credential", "credential"),
+    ("accesskey", "access_key"),
+    ("apikey", "api_key"),
+    ("privatekey", "private_key"),
 ];
-
-/// The bytes that one of them begins with: a bit for each of ASCII. Most texts are told from secrets by their first.
-const SHAPES_BEGIN: u128 = {
-    let (mut first, mut index) = (0, 0);
-    while index < SECRET_SHAPES.len() {
-        first |= 1 << SECRET_SHAPES[index].0.as_bytes()[0];
-        index += 1;
-    }
-    first
-};
 
 /// Secrets told at once; the rest is found when these are gone.
 const TOLD: usize = 20;
@@ -193,6 +188,20 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let before = self.screen.found.len();
+        if is_structure(text) && self.depth < DEPTH_MAX {
+            let mut json = serde_json::Deserializer::from_str(text);
+            let inner = Look {
+                screen: &mut *self.screen,
+                place: self.place,
+                named: self.named,
+                depth: self.depth + 1,
+            };
+            if inner.deserialize(&mut json).is_ok() && json.end().is_ok() {
+                return Ok(());
+            }
+            self.screen.found.truncate(before);
+        }
         if (self.named && is_value(text)) || is_secret(text) {
             self.screen.note(self.place.to_string());
         }
@@ -325,6 +334,40 @@ impl Screen<'_> {
 
 /// The secret that a setting of this name holds, in the words of the list.
 pub(crate) fn secret_name(key: &str) -> Option<&'static str> {
+    whole_name(key).or_else(|| name_by_part(key))
+}
+
+/// The secret that a name tells by one of its words.
+fn name_by_part(key: &str) -> Option<&'static str> {
+    let bytes = key.as_bytes();
+    // `webshart_hf_token` and `hfToken` are about one token, `token` within a word is about something else.
+    if let Some(at) = bytes.len().checked_sub("token".len())
+        && bytes[at..].eq_ignore_ascii_case(b"token")
+        && (bytes[at] == b'T' || at == 0 || !bytes[at - 1].is_ascii_alphanumeric())
+    {
+        return Some("token");
+    }
+    let begins = |at: usize, part: &str| {
+        let letters = bytes[at..]
+            .iter()
+            .filter(|byte| byte.is_ascii_alphanumeric());
+        letters
+            .map(u8::to_ascii_lowercase)
+            .take(part.len())
+            .eq(part.bytes())
+    };
+    (0..bytes.len()).find_map(|at| {
+        // All of them begin with one of these.
+        if !b"spcaSPCA".contains(&bytes[at]) {
+            return None;
+        }
+        let part = SECRET_PARTS.iter().find(|(part, _)| begins(at, part));
+        part.map(|(_, name)| *name)
+    })
+}
+
+/// The secret that a name tells as a whole.
+fn whole_name(key: &str) -> Option<&'static str> {
     let letters = || key.bytes().filter(u8::is_ascii_alphanumeric);
     let is_end = |ends: u32, letter: Option<u8>| {
         letter.is_some_and(|letter| {
@@ -362,47 +405,6 @@ fn is_variable(text: &str) -> bool {
     name.is_some_and(|name| {
         let letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
         !name.is_empty() && name.bytes().all(letter)
-    })
-}
-
-/// Whether a text is a secret, by what it looks like. Every text of every submission is asked about.
-pub(crate) fn is_secret(text: &str) -> bool {
-    let word = text.trim();
-    let first = word.bytes().next().filter(u8::is_ascii);
-    let may_be = first.is_some_and(|first| SHAPES_BEGIN >> first & 1 == 1);
-    let shaped = may_be
-        && SECRET_SHAPES.iter().any(|(prefix, letters)| {
-            let rest = word.strip_prefix(prefix);
-            rest.is_some_and(|rest| {
-                rest.len() >= *letters
-                    && rest
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-            })
-        });
-    shaped || has_key(text) || has_password(text)
-}
-
-/// Whether a text holds a private key as PEM files do.
-fn has_key(text: &str) -> bool {
-    const MARK: &str = "PRIVATE KEY-----";
-    // Few settings have a space in them, which is quickly seen.
-    text.len() >= MARK.len() && text.as_bytes().contains(&b' ') && text.contains(MARK)
-}
-
-/// Whether a text is an address with a password in it.
-fn has_password(text: &str) -> bool {
-    // Most texts have none, which is quickly seen.
-    if !text.contains('@') {
-        return false;
-    }
-    let Some((_, rest)) = text.split_once("://") else {
-        return false;
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    authority.rsplit_once('@').is_some_and(|(user, _)| {
-        user.split_once(':')
-            .is_some_and(|(_, word)| !word.is_empty())
     })
 }
 

@@ -12,6 +12,7 @@ use tonic::Status;
 use super::quantity::{duration_ms, duration_to_ms};
 use super::terms::{terms, write_terms};
 use super::workload::workload;
+use crate::screening::is_secret;
 use crate::status::{bad_field, shown};
 
 /// A job as it goes into the log.
@@ -37,7 +38,7 @@ pub(crate) fn wishes(
         })
     });
     let spec = JobSpec {
-        name: label("wishes.display_name", &wishes.display_name)?,
+        name: display_name(&wishes.display_name)?,
         gpu_count: match wishes.gpu_count {
             0 => 1,
             count => u8::try_from(count)
@@ -71,6 +72,16 @@ pub(crate) fn wishes(
     spec.check()
         .map_err(|error| bad_field("wishes", error.to_string()))?;
     Ok(spec)
+}
+
+/// What a job is called. It stands in the log and in every list, where no secret must.
+fn display_name(name: &str) -> Result<Option<Label>, Status> {
+    const FIELD: &str = "wishes.display_name";
+    if is_secret(name) {
+        let what = "the name looks like a secret, and everybody would see it; choose another one";
+        return Err(bad_field(FIELD, what));
+    }
+    label(FIELD, name)
 }
 
 /// The wishes of a job.
@@ -177,5 +188,17 @@ fn objective(objective: i32) -> Result<Objective, Status> {
             "wishes.objective",
             "this server does not know the objective",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_job_is_called_by_a_secret() {
+        assert!(display_name("ana's cats").is_ok());
+        let refused = display_name("hf_canarycanarycanarycanary").expect_err("a token");
+        assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
     }
 }

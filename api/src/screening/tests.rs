@@ -2,6 +2,7 @@
 
 use stepcast_proto::v1;
 
+use super::text::SECRET_SHAPES;
 use super::*;
 use crate::submission::Submission;
 
@@ -55,6 +56,16 @@ fn secrets_are_found_where_they_stand_and_not_repeated() {
             "$.url",
         ),
         (
+            "config.json",
+            r#"{"publishing_config": "[{\"bucket\": \"b\", \"secret_key\": \"canary\"}]"}"#,
+            "$.publishing_config",
+        ),
+        (
+            "config.json",
+            r#"{"publishing_config": [{"request_headers": {"X-Mine": "canary"}}]}"#,
+            "$.publishing_config[0].request_headers.X-Mine",
+        ),
+        (
             "config.toml",
             "[a]\nwandb_api_key = \"canary\"",
             "$.a.wandb_api_key",
@@ -91,6 +102,24 @@ fn every_name_of_a_secret_is_found() {
         assert_eq!(secret_name(name), Some(name));
         assert_eq!(secret_name(&letters.to_ascii_uppercase()), Some(name));
     }
+    for (key, name) in [
+        ("X-SimpleTuner-Secret", "secret"),
+        ("X-API-Key", "api_key"),
+        ("webshart_hf_token", "token"),
+        ("myHfToken", "token"),
+        ("gcs_private-key_pem", "private_key"),
+    ] {
+        assert_eq!(secret_name(key), Some(name), "{key}");
+    }
+    for key in [
+        "tokenizer_max_length",
+        "max_tokens",
+        "detoken",
+        "primary_key",
+        "ekey",
+    ] {
+        assert_eq!(secret_name(key), None, "{key}");
+    }
     assert_eq!(secret_name("seed"), None);
     assert_eq!(secret_name(""), None);
 }
@@ -105,7 +134,35 @@ fn every_shape_of_a_secret_is_found() {
     }
     assert!(is_secret("-----BEGIN RSA PRIVATE KEY-----\nMII"));
     assert!(is_secret("://:c@"));
-    for plain in ["", " ", "h", "hf_", "a@b", "https://example.org/a:b@c"] {
+    for secret in [
+        "/x/up.sh --token hf_canarycanarycanarycanary",
+        "up --api-key 'canary-1234' now",
+        "--token=canary-1234",
+        "AWS_SECRET_ACCESS_KEY=canary-1234 aws s3 cp",
+        "https://a.example.org/?sv=1&sig=canary-1234",
+        "https://b.s3/x?X-Amz-Signature=canary-1234",
+        "https://x/?token=canary-1234",
+        "https://canary-1234@example.org/x",
+        "two: http://example.org and s3://ana:canary@host",
+        "[{'secret_key': 'canary-1234'}]",
+    ] {
+        assert!(is_secret(secret), "{secret}");
+    }
+    for plain in [
+        "",
+        " ",
+        "h",
+        "hf_",
+        "a@b",
+        "https://example.org/a:b@c",
+        "up.sh --token $HF_TOKEN --seed 1234567",
+        "up.sh --token={env:HF_TOKEN}",
+        "https://{env:HF_TOKEN}@example.org/?token={env:HF_TOKEN}",
+        "[{'secret_key': '{env:HF_TOKEN}', 'bucket': 'my-bucket'}]",
+        "a secret: garden, and a token of happiness",
+        "ssh://git@example.org/x",
+        "https://example.org/?download=true&page=1234567",
+    ] {
         assert!(!is_secret(plain), "{plain}");
     }
 }
