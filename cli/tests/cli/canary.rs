@@ -228,7 +228,7 @@ fn nothing_is_left(
         said.contains("credentials: ")
     });
     assert!(
-        said.contains("credentials: 8") && said.contains("[redacted]"),
+        said.contains("credentials: 6") && said.contains("[redacted]"),
         "{said}"
     );
     searched.text("an answer", &said);
