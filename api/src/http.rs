@@ -12,6 +12,7 @@ mod estimates;
 mod forward;
 mod jobs;
 mod limits;
+mod origin;
 mod prices;
 mod records;
 mod route;

@@ -261,6 +261,64 @@ async fn a_refresh_token_is_exchanged_and_only_then_is_anybody_let_in() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_get_nothing_from_a_server_that_asks_nobody() {
+    let server = Server::start().await;
+    let sql = r#"{"sql": "SELECT 1 AS one"}"#;
+    let ask = |headers: &str| {
+        let length = sql.len();
+        let text = format!(
+            "POST /v1/sql HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{sql}"
+        );
+        raw(server.port, text.into_bytes())
+    };
+    for (headers, status) in [
+        ("Host: 127.0.0.1:7070\r\n", 200),
+        ("Host: localhost\r\nOrigin: http://localhost:3000\r\n", 200),
+        (
+            "Host: localhost\r\nOrigin: https://evil.example\r\nContent-Type: text/plain\r\n",
+            403,
+        ),
+        ("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n", 403),
+        ("Host: evil.example\r\n", 403),
+    ] {
+        let answer = ask(headers).await;
+        assert_eq!(answer.status, status, "{headers}: {}", answer.body);
+        if status == 403 {
+            assert_eq!(answer.json()["code"], "ANOTHER_SITE");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_slowed_down_and_nobody_else_is() {
+    let token = "0123456789abcdef0123";
+    let api = ApiConfig {
+        access_token: AccessToken::new(token).ok(),
+        ..ApiConfig::default()
+    };
+    let server = Server::with(api).await;
+    let port = server.port;
+    let mut statuses = Vec::new();
+    for _ in 0..80 {
+        let refused = ask(port, "GET", "/v1/jobs", Some("wrong"), None).await;
+        statuses.push(refused.status);
+        if refused.status == 429 {
+            break;
+        }
+    }
+    assert_eq!(statuses.first(), Some(&401));
+    assert_eq!(statuses.last(), Some(&429), "{}", statuses.len());
+    // Behind the same address.
+    let good = ask(port, "GET", "/v1/jobs", Some(token), None).await;
+    assert_eq!(good.status, 200);
+    let exchange = json!({"refresh_token": token, "org_id": "main"});
+    let granted = ask(port, "POST", "/v1/auth/cli/token", None, Some(&exchange)).await;
+    assert_eq!(granted.status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_has_a_status_and_one_flat_sentence() {
     let server = Server::start().await;
     let port = server.port;
@@ -272,6 +330,7 @@ async fn what_is_wrong_has_a_status_and_one_flat_sentence() {
         ("GET", "/v1/jobs?state=RUN", None, 400, "INVALID_FIELD"),
         ("DELETE", "/v1/jobs", None, 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/", None, 404, "NO_SUCH_PATH"),
+        ("GET", "/v1/jobs/%ff", None, 400, "INVALID_FIELD"),
         ("POST", "/v1/jobs", Some(&object), 400, "INVALID_FIELD"),
         ("POST", "/v1/jobs", None, 400, "INVALID_FIELD"),
     ] {
@@ -284,18 +343,20 @@ async fn what_is_wrong_has_a_status_and_one_flat_sentence() {
         );
         assert!(told["detail"].as_str().is_some_and(|text| !text.is_empty()));
     }
-    let large = "POST /v1/sql HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 100000000\r\n\r\n";
+    let large = "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 100000000\r\n\r\n";
     let refused = raw(port, large.into()).await;
     assert_eq!(
         (refused.status, &refused.json()["code"]),
         (413, &json!("BODY_TOO_LARGE"))
     );
     let unsaid = format!(
-        "POST /v1/sql HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{0:x}\r\n{1}\r\n0\r\n\r\n",
+        "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{0:x}\r\n{1}\r\n0\r\n\r\n",
         1 << 20,
         " ".repeat(1 << 20)
     );
     assert_eq!(raw(port, unsaid.into_bytes()).await.status, 413);
+    let broken = "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    assert_eq!(raw(port, broken.into()).await.status, 400);
     let grpc = "POST /no.Such/Call HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Type: application/grpc\r\n\r\n";
     assert!(
         raw(port, grpc.into())

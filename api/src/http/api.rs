@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
@@ -22,8 +23,8 @@ use super::forward::Way;
 use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
 use super::{
-    accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, what_if,
-    workers,
+    accounts, answer, body, estimates, jobs, origin, prices, records, session, submit, watch,
+    what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::auth::People;
@@ -32,7 +33,7 @@ use crate::freshness::Freshness;
 use crate::listen::Peer;
 use crate::redirect;
 use crate::service;
-use crate::status::Refusal;
+use crate::status::{self, Refusal};
 
 /// What the routes share. Clones share it too.
 #[derive(Clone)]
@@ -147,9 +148,17 @@ impl Api {
         // Every method here has a filter.
         let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::GET);
         let path = route.path;
-        let serve = move |parameters: RawPathParams, request: Request| {
+        let serve = move |parameters: Result<RawPathParams, RawPathParamsRejection>,
+                          request: Request| {
             let (http, handler, route) = (http.clone(), handler.clone(), route.clone());
             async move {
+                let parameters = match parameters {
+                    Ok(parameters) => parameters,
+                    Err(_) => {
+                        let what = "a part of it is no UTF-8";
+                        return answer::refused(&status::bad_field("path", what));
+                    }
+                };
                 let path = parameters
                     .iter()
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -213,11 +222,13 @@ where
             Caller::ANYBODY
         }
     };
-    let _room = http.limits.body(route.body_max).await?;
-    let bytes = if expects_body::<B>() {
-        Zeroizing::new(body::read(&parts.headers, sent, route.body_max).await?)
+    let (_room, bytes) = if expects_body::<B>() {
+        let most = body::said(&parts.headers, route.body_max)?;
+        let room = http.limits.body(most).await?;
+        let bytes = Zeroizing::new(body::read(sent, most).await?);
+        (Some(room), bytes)
     } else {
-        Zeroizing::default()
+        (None, Zeroizing::default())
     };
     if !route.anywhere {
         let way = &http.way;
@@ -251,11 +262,16 @@ fn admitted(
     peer: Option<IpAddr>,
     permission: Permission,
 ) -> Result<Caller, Status> {
-    let caller = http.people.caller_of(&parts.headers);
-    let caller = caller.inspect_err(|_| {
-        // Guesses are slowed down like any other question of a stranger; too many of them say so.
-        let _ = http.limits.stranger(peer);
-    })?;
+    let caller = match http.people.caller_of(&parts.headers) {
+        Ok(caller) => caller,
+        Err(denied) => {
+            http.limits.guess(peer)?;
+            return Err(denied);
+        }
+    };
+    if caller.is_anybody() {
+        origin::check(parts)?;
+    }
     http.limits.caller(&caller, peer)?;
     authorise(&caller, permission)?;
     Ok(caller)

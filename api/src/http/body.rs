@@ -13,17 +13,26 @@ use crate::status::{self, Refusal};
 /// A body comes within this time, or its sender does not mean it.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Reads a body of at most so many bytes. One that says it is longer is not read at all.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, most: usize) -> Result<Vec<u8>, Status> {
+/// How many bytes a body of at most so many will have: as many as are said, or as there may be. One that says it is longer
+/// is not read at all.
+pub(crate) fn said(headers: &HeaderMap, most: usize) -> Result<usize, Status> {
     let said = headers.get(header::CONTENT_LENGTH);
     let said = said.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if said.is_some_and(|length| length > most as u64) {
-        return Err(too_large(most));
-    }
+    let bytes = said.map_or(Ok(most), usize::try_from);
+    let fits = bytes.ok().filter(|bytes| *bytes <= most);
+    fits.ok_or_else(|| too_large(most))
+}
+
+/// Reads a body of at most so many bytes.
+pub(crate) async fn read(body: Body, most: usize) -> Result<Vec<u8>, Status> {
     match timeout(BODY_WITHIN, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => Ok(bytes.into()),
-        // Too long, or cut off; whoever has cut it off does not read the answer.
-        Ok(Err(_)) => Err(too_large(most)),
+        Ok(Err(error)) if is_too_long(&error) => Err(too_large(most)),
+        // Whoever has cut it off does not read the answer.
+        Ok(Err(_)) => Err(status::bad_field(
+            "body",
+            "it is broken off, or not sent as HTTP has it",
+        )),
         Err(_) => Err(Refusal::new(
             Code::DeadlineExceeded,
             "BODY_TOO_SLOW",
@@ -31,6 +40,11 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, most: usize) -> Result
         )
         .into()),
     }
+}
+
+/// Whether the bound was what ended it; the library tells it by words alone.
+fn is_too_long(error: &axum::Error) -> bool {
+    error.to_string().contains("length limit exceeded")
 }
 
 /// The JSON of a body.

@@ -47,6 +47,7 @@ const ROOM_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Limits {
     callers: Mutex<Buckets<CallerKey>>,
     strangers: Mutex<Buckets<Option<IpAddr>>>,
+    guesses: Mutex<Buckets<Option<IpAddr>>>,
     streams: Mutex<HashMap<CallerKey, usize>>,
     bodies: Arc<Semaphore>,
 }
@@ -71,6 +72,7 @@ impl Default for Limits {
         Self {
             callers: Mutex::new(Buckets::new(CALLS_PER_SECOND, CALLS_BURST)),
             strangers: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
+            guesses: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
             streams: Mutex::default(),
             bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
         }
@@ -86,6 +88,11 @@ impl Limits {
     /// One more call of somebody who is not.
     pub(crate) fn stranger(&self, peer: Option<IpAddr>) -> Result<(), Status> {
         self.strangers.lock().take(peer, Instant::now())
+    }
+
+    /// One more call with a token that is none. Counted apart: behind one address somebody else has a good one.
+    pub(crate) fn guess(&self, peer: Option<IpAddr>) -> Result<(), Status> {
+        self.guesses.lock().take(peer, Instant::now())
     }
 
     /// Room for a body, as long as the permit lives.
