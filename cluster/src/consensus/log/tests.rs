@@ -150,7 +150,7 @@ fn a_reset_forgets_everything_and_the_log_goes_on_behind_it() {
 fn a_second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path()).unwrap();
-    assert!(matches!(open(dir.path()), Err(Error::Open { .. })));
+    assert!(matches!(open(dir.path()), Err(Error::InUse { .. })));
     drop(first);
     open(dir.path()).unwrap();
 }
