@@ -72,8 +72,8 @@ async fn what_grows_while_it_is_planned_is_refused() {
     assert_eq!(answer.rows(), 1);
     for statement in [
         "SELECT hardware, grouping(hardware), count(*) FROM training_steps GROUP BY CUBE (hardware, precision)",
-        "SELECT concat(recipe, ' on ', hardware), CAST(avg_step_ms AS DOUBLE) / 1000, avg_step_ms::TEXT, \
-         CAST(avg_step_ms AS DECIMAL(10, 2)) FROM training_steps",
+        "SELECT concat(recipe, ' on ', hardware), CAST(avg_step_ms AS DOUBLE) / 1000, avg_step_ms::TEXT AS written, \
+         CAST(avg_step_ms AS DECIMAL(10, 2)) AS exact FROM training_steps",
         "WITH \"Slow\" AS (SELECT hardware AS h FROM training_steps) SELECT s.h FROM \"Slow\" s JOIN \"Slow\" t ON s.h = t.h",
         "SELECT substring(recipe FROM 1 FOR 4), trim(recipe), recipe ILIKE 'f%', floor(avg_step_ms / 7.0) FROM training_steps",
     ] {
