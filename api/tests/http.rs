@@ -46,6 +46,16 @@ pub(crate) async fn ask(
     raw(port, text.into_bytes()).await
 }
 
+/// A server that asks for this token.
+async fn with_token() -> (Server, &'static str) {
+    let token = "0123456789abcdef0123";
+    let api = ApiConfig {
+        access_token: AccessToken::new(token).ok(),
+        ..ApiConfig::default()
+    };
+    (Server::with(api).await, token)
+}
+
 /// Sends these bytes and reads to the end.
 async fn raw(port: u16, bytes: Vec<u8>) -> Answer {
     let asked = tokio::task::spawn_blocking(move || {
@@ -212,12 +222,7 @@ async fn estimates_sql_tables_and_workers_are_there_without_grpc() {
 
 #[tokio::test]
 async fn a_refresh_token_is_exchanged_and_only_then_is_anybody_let_in() {
-    let token = "0123456789abcdef0123";
-    let api = ApiConfig {
-        access_token: AccessToken::new(token).ok(),
-        ..ApiConfig::default()
-    };
-    let server = Server::with(api).await;
+    let (server, token) = with_token().await;
     let port = server.port;
     for shown in [None, Some("wrong"), Some("sca1_AAAA")] {
         let refused = ask(port, "GET", "/v1/jobs", shown, None).await;
@@ -292,12 +297,7 @@ async fn pages_of_other_sites_get_nothing_from_a_server_that_asks_nobody() {
 
 #[tokio::test]
 async fn wrong_tokens_are_slowed_down_and_nobody_else_is() {
-    let token = "0123456789abcdef0123";
-    let api = ApiConfig {
-        access_token: AccessToken::new(token).ok(),
-        ..ApiConfig::default()
-    };
-    let server = Server::with(api).await;
+    let (server, token) = with_token().await;
     let port = server.port;
     let mut statuses = Vec::new();
     for _ in 0..80 {

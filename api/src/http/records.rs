@@ -50,7 +50,7 @@ struct Question {
 struct Rows {
     /// Names of the columns, in their order.
     columns: Vec<String>,
-    /// One object a row; what is missing in one is null. A number that is none is the text `NaN`, `inf` or `-inf`.
+    /// One object a row; what is missing in one is not in it. A number that is none is the text `NaN`, `inf` or `-inf`.
     rows: Vec<Value>,
     /// Whether there would have been more.
     truncated: bool,
