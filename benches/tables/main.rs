@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
+use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
 
 /// What to measure, and how large.
 #[derive(Debug, Parser)]
@@ -37,8 +37,17 @@ struct Options {
     bench: bool,
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+/// The argument by which this program runs statements, as a server has them run.
+const STATEMENTS: &str = "sql-process";
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some(STATEMENTS) {
+        return Ok(sql::serve()?);
+    }
+    tokio::runtime::Runtime::new()?.block_on(bench())
+}
+
+async fn bench() -> Result<()> {
     let options = Options::parse();
     std::fs::create_dir_all(&options.folder)?;
     let sql = options.folder.join("sql");
@@ -55,6 +64,7 @@ async fn main() -> Result<()> {
 async fn measure(options: &Options, sql: &std::path::Path, start: &std::path::Path) -> Result<()> {
     let keys = options.rows / 50;
     let estimator = made::table(sql, options.rows, keys).await?;
+    estimator.run_statements_in(sql::Program::this([STATEMENTS])?);
     let lookup = duck::against(options, sql, &estimator).await?;
     drop(estimator);
     if options.start_rows > 0 {

@@ -14,7 +14,7 @@ use stepcast_cluster::consensus::log::Error as LogError;
 use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::peers::{self, JoinConfig, JoinError, JoinToken};
 use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError};
-use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig};
+use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig, sql};
 use tokio::net::TcpListener;
 
 use self::certificate::Certificates;
@@ -66,6 +66,10 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
             &error,
         )
     })?);
+    let statements = sql::Program::this(["sql-process"]);
+    estimator.run_statements_in(
+        statements.map_err(|error| refused("this program does not find itself", &error))?,
+    );
     let staging = StagingArea::at(&config.staging.location)
         .map_err(|error| refused("the staging area cannot be used", &error))?;
     let staging = Arc::new(staging);

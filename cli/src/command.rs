@@ -45,6 +45,12 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Worker(worker) => return worker.run(context).await,
         Command::Replay(replay) => return Ok(replay.run().await),
         Command::Guard(guard) => return Ok(guard.run()),
+        Command::SqlProcess => {
+            return Err(
+                Failure::refused("a server starts this by itself, over a socket")
+                    .hint("ask with `stepcast sql`"),
+            );
+        }
         _ => {}
     }
     tokio::select! {
@@ -88,7 +94,8 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         | Command::Server(_)
         | Command::Worker(_)
         | Command::Replay(_)
-        | Command::Guard(_) => {}
+        | Command::Guard(_)
+        | Command::SqlProcess => {}
     }
     Ok(ExitCode::SUCCESS)
 }

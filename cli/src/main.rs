@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use stepcast_estimator::sql;
+
 use context::Context;
 use failure::{Exit, Failure};
 use options::{Command, Options};
@@ -30,9 +32,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    // The guard runs before any thread exists: it watches a process and nothing else.
-    if let Command::Guard(guard) = options.command {
-        return guard.run();
+    // These run before any thread exists: one watches a process, the other has limits of its own, and neither needs more.
+    match options.command {
+        Command::Guard(guard) => return guard.run(),
+        Command::SqlProcess if sql::serve().is_ok() => return ExitCode::SUCCESS,
+        _ => {}
     }
     // More than one library of primitives is linked, as the tables' object store brings its own: rustls has to be told.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -143,6 +143,9 @@ pub(crate) enum Command {
     /// Guards one trainer process (started by the worker itself).
     #[command(hide = true)]
     Guard(command::helpers::Guard),
+    /// Runs statements of SQL for a server (started by the server itself).
+    #[command(hide = true, name = "sql-process")]
+    SqlProcess,
     /// Plays a stream of webhooks instead of a trainer (started by the worker itself).
     #[command(hide = true)]
     Replay(command::helpers::Replay),

@@ -230,6 +230,12 @@ impl Estimator {
             .await
     }
 
+    /// From now on every statement runs in a process of this program, so that none can outlive its time or take this
+    /// process with it. The first call counts.
+    pub fn run_statements_in(&self, program: sql::Program) {
+        self.shared.sql.run_in(program);
+    }
+
     /// The columns that the answer to a statement would have. It is planned and does not run.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //!
 //! What a statement can reach is decided by what is there: two tables, a short list of functions, no table function,
 //! no other location. A guard reads the statement before the engine does, because some statements cost the engine
-//! more than they look. The statement then runs on a thread of its own, so that one that cannot be stopped costs a
-//! place in the queue and nothing else.
+//! more than they look. A server then runs the statement in a process of its own ([`Program`]), which is killed when
+//! its time is over and has a limit of memory. Without such a program it runs on a thread: that is enough where nobody
+//! means harm, as most statements stop by themselves when their time is over.
 
 mod answer;
 mod catalog;
@@ -13,29 +14,33 @@ mod held;
 mod histogram;
 #[cfg(test)]
 mod page;
+mod process;
 mod reads;
 mod session;
 mod table;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod words;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::cache::default_cache::DefaultCache;
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::error::Error;
 pub use answer::Answer;
 pub use catalog::{ColumnDoc, TableDoc, tables};
-use guard::Statement;
-use session::{Reach, Session};
+use process::Processes;
+pub use process::{Program, serve};
+use reads::Direct;
+use session::Reach;
 pub(crate) use table::View;
 
 /// The longest statement: no question about two tables needs a longer one, and what it costs to read one grows
@@ -49,14 +54,16 @@ pub const ROWS_MAX: usize = 10_000;
 pub const ANSWER_BYTES_MAX: usize = 3 << 20;
 /// What the sorts, groups, joins and windows of one statement may hold in memory. There is no spilling to disk.
 pub const MEMORY_MAX: usize = 64 << 20;
+/// What a server's process of statements may have of memory for everything: what a statement may hold, what the engine
+/// holds without counting it, footers of objects, and stacks. A statement that needs more ends its process, and nothing
+/// else.
+pub const PROCESS_BYTES_MAX: u64 = 1 << 30;
 /// Statements that run at once: SQL never takes the machine away from estimates.
 pub const AT_ONCE: usize = 2;
 /// A statement waits so long for its turn before it is refused.
 const TURN_WAIT: Duration = Duration::from_secs(2);
-/// The stack of a statement's thread. Reading and planning recurse with the depth of the statement; pages that
-/// are not touched cost nothing.
-const STACK_BYTES: usize = 64 << 20;
-
+/// A statement that runs so much longer than it may does not stop by itself.
+const GRACE: Duration = Duration::from_secs(1);
 /// Footers of files that are kept from one statement to the next. Files never change, so that a footer is never old; a
 /// footer with its index of pages takes some kilobytes a million rows.
 const FOOTER_BYTES: usize = 32 << 20;
@@ -72,6 +79,8 @@ enum Wanted {
 
 /// Runs statements, a few at a time.
 pub(crate) struct Engine {
+    /// Where statements run; on threads while nothing was said.
+    processes: OnceLock<Processes>,
     footers: Arc<FileMetadataCache>,
     turns: Arc<Semaphore>,
     time_max: Duration,
@@ -80,10 +89,16 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new() -> Self {
         Self {
-            footers: Arc::new(DefaultCache::new(FOOTER_BYTES)),
+            processes: OnceLock::new(),
+            footers: footers(),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             time_max: TIME_MAX,
         }
+    }
+
+    /// From now on statements run in processes of this program; it is said once.
+    pub(crate) fn run_in(&self, program: Program) {
+        let _ = self.processes.set(Processes::of(program));
     }
 
     /// The columns that a statement's rows would have.
@@ -123,66 +138,27 @@ impl Engine {
         let turn = Arc::clone(&self.turns).acquire_owned();
         let turn = timeout(TURN_WAIT, turn).await.map_err(|_| Error::Busy)?;
         let turn = turn.map_err(|_| Error::Busy)?;
+        if let Some(processes) = self.processes.get() {
+            let answer = processes.run(statement, wanted, store, &views, self.time_max);
+            let answer = answer.await;
+            drop(turn);
+            return answer;
+        }
+        let store = Arc::clone(store);
+        let runtime = Handle::current();
         let reach = Reach {
-            store: Arc::clone(store),
-            runtime: Handle::current(),
+            pieces: Arc::new(Direct { store, runtime }),
             footers: Arc::clone(&self.footers),
             views,
         };
-        let (answer, answered) = oneshot::channel();
-        let (statement, time_max) = (statement.to_owned(), self.time_max);
-        let work = move || {
-            let mut answer = answer;
-            let said = on_this_thread(&statement, wanted, reach, time_max, &mut answer);
-            // Nobody may be waiting any more; the turn ends with the thread either way.
-            let _ = answer.send(said);
-            drop(turn);
-        };
-        let thread = std::thread::Builder::new()
-            .name("sql".into())
-            .stack_size(STACK_BYTES);
-        thread.spawn(work).map_err(|_| Error::Busy)?;
-        // The thread stops by itself where it can; where it cannot, only its turn is lost for as long as it takes.
-        match timeout(self.time_max + Duration::from_secs(1), answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Error::Query {
-                message: "the query engine failed on this statement".into(),
-                hint: Some("write it another way".into()),
-            }),
-            Err(_) => Err(Error::TimedOut(self.time_max)),
-        }
+        // The thread stops by itself where it can; where it cannot, its turn is lost for as long as it takes.
+        let answer = thread::run(statement, wanted, reach, self.time_max, turn);
+        let answer = timeout(self.time_max + GRACE, answer).await;
+        answer.map_err(|_| Error::TimedOut(self.time_max))?
     }
 }
 
-fn on_this_thread(
-    statement: &str,
-    wanted: Wanted,
-    reach: Reach,
-    time_max: Duration,
-    waits: &mut oneshot::Sender<Result<Answer, Error>>,
-) -> Result<Answer, Error> {
-    let started = Instant::now();
-    let answer = match guard::read(statement)? {
-        Statement::Tables => catalog::list_tables(),
-        Statement::Columns(name) => catalog::list_columns(&name)?,
-        Statement::Query { query, is_plain } => {
-            let session = Session::new(reach, is_plain)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build();
-            let runtime = runtime.map_err(Error::unreachable)?;
-            let answer = runtime.block_on(async {
-                tokio::select! {
-                    answer = timeout(time_max, session.query(*query, wanted)) => answer.map_err(|_| Error::TimedOut(time_max))?,
-                    // Who asked has gone, and somebody else may wait for the turn.
-                    () = waits.closed() => Err(Error::Busy),
-                }
-            });
-            answer?
-        }
-    };
-    Ok(Answer {
-        elapsed: started.elapsed(),
-        ..answer
-    })
+/// Footers of objects, kept from one statement to the next.
+fn footers() -> Arc<FileMetadataCache> {
+    Arc::new(DefaultCache::new(FOOTER_BYTES))
 }

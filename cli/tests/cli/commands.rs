@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{FIGURES, Ring, alone, example};
+use crate::support::{FIGURES, Ring, alone, example, until};
 
 fn keys(value: &Value) -> Vec<&str> {
     value
@@ -297,6 +297,24 @@ fn a_waiting_job_is_shown_explained_and_cancelled() {
         ring.call(&["jobs", "--state", "pending", "--json"]).json()["jobs"],
         Value::Array(Vec::new())
     );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_statement_runs_in_a_process_whose_end_is_not_the_servers() {
+    let ring = Ring::start();
+    let one = || ring.call(&["sql", "SELECT 1 AS one", "--csv"]).ok();
+    assert_eq!(one(), "one\n1\n");
+    let first = ring.sql_processes();
+    assert_eq!(first.len(), 1, "{first:?}");
+    let process = rustix::process::Pid::from_raw(first[0]).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    until(|| ring.sql_processes().is_empty());
+    assert_eq!(one(), "one\n1\n");
+    assert_ne!(ring.sql_processes(), first);
+    // Who calls it by hand is told what it is.
+    let said = ring.call(&["sql-process"]).refused(1);
+    assert!(said.contains("stepcast sql"), "{said}");
 }
 
 #[test]

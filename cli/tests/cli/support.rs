@@ -25,7 +25,7 @@ impl Drop for Process {
 pub(crate) struct Ring {
     pub(crate) folder: TempDir,
     pub(crate) address: String,
-    _server: Process,
+    server: Process,
 }
 
 /// What one call came to.
@@ -133,7 +133,7 @@ impl Ring {
         Self {
             folder,
             address,
-            _server: server,
+            server,
         }
     }
 
@@ -144,6 +144,21 @@ impl Ring {
             .env("STEPCAST_SERVER", &self.address)
             .args(arguments);
         command
+    }
+
+    /// The processes in which the server runs statements.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn sql_processes(&self) -> Vec<i32> {
+        let server = format!("PPid:\t{}\n", self.server.0.id());
+        let all = std::fs::read_dir("/proc").unwrap();
+        let ids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        let is_one = |id: &i32| {
+            let of = |what| std::fs::read_to_string(format!("/proc/{id}/{what}"));
+            // One that has ended has no command line any more.
+            let called = of("cmdline").is_ok_and(|called| called.ends_with("sql-process\0"));
+            called && of("status").is_ok_and(|status| status.contains(&server))
+        };
+        ids.filter(is_one).collect()
     }
 
     /// Calls the program.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::functions;
 use super::{
-    ANSWER_BYTES_MAX, AT_ONCE, MEMORY_MAX, ROWS_MAX, STATEMENT_BYTES_MAX, TIME_MAX, tables,
+    ANSWER_BYTES_MAX, AT_ONCE, MEMORY_MAX, PROCESS_BYTES_MAX, ROWS_MAX, STATEMENT_BYTES_MAX,
+    TIME_MAX, tables,
 };
 
 /// What a person needs to know before the tables.
@@ -79,13 +80,15 @@ fn page() -> String {
     let _ = write!(
         page,
         "\n## Limits\n\n| what | most |\n|---|---|\n| a statement | {} KiB |\n| its time | {} s |\n| rows of an answer | \
-         {ROWS_MAX} |\n| bytes of an answer | {} MiB |\n| memory of its sorts, groups, joins and windows | {} MiB |\n| statements \
-         at once | {AT_ONCE} |\n\nAn answer that was cut says so. A statement that runs into a limit ends with one \
-         sentence, and nothing else is affected.\n",
+         {ROWS_MAX} |\n| bytes of an answer | {} MiB |\n| memory of its sorts, groups, joins and windows | {} MiB |\n| all \
+         memory of its process | {} MiB |\n| statements at once | {AT_ONCE} |\n\nAn answer that was cut says so. A statement that runs into a limit ends with one \
+         sentence, and nothing else is affected: a server has each run in a process of its own, which is ended when its \
+         time is over, whatever it does, and has no access to anything but the objects of the two tables.\n",
         STATEMENT_BYTES_MAX >> 10,
         TIME_MAX.as_secs(),
         ANSWER_BYTES_MAX >> 20,
         MEMORY_MAX >> 20,
+        PROCESS_BYTES_MAX >> 20,
     );
     page
 }

@@ -1,6 +1,6 @@
 //! The store as one statement sees it: read only, two folders deep, and every read counted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,26 +10,53 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
 };
 use tokio::runtime::Handle;
 
-/// A reading view of a store.
-///
-/// Reads run on the runtime of the server and not on that of the statement, since the store's connections belong to
-/// the former and must outlive the latter.
+use super::table::View;
+
+/// Who reads pieces of objects for a statement.
+#[async_trait]
+pub(super) trait Pieces: Send + Sync {
+    /// The pieces, in the order of their ranges.
+    async fn read(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>>;
+}
+
+/// The store itself. Reads run on the runtime of the server and not on that of the statement, since the store's
+/// connections belong to the former and must outlive the latter.
+pub(super) struct Direct {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) runtime: Handle,
+}
+
+#[async_trait]
+impl Pieces for Direct {
+    async fn read(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        // The store knows best whether pieces that lie near each other are read together.
+        let (store, path, ranges) = (Arc::clone(&self.store), path.clone(), ranges.to_vec());
+        let read = self
+            .runtime
+            .spawn(async move { store.get_ranges(&path, &ranges).await });
+        read.await
+            .map_err(|error| Error::JoinError { source: error })?
+    }
+}
+
+/// A reading view of the objects of a statement's tables.
 pub(super) struct Reads {
-    store: Arc<dyn ObjectStore>,
-    runtime: Handle,
+    pieces: Arc<dyn Pieces>,
+    sizes: HashMap<Path, u64>,
     seen: Mutex<(HashSet<Path>, u64)>,
 }
 
 impl Reads {
-    pub(super) fn new(store: &Arc<dyn ObjectStore>, runtime: Handle) -> Arc<Self> {
+    pub(super) fn new(pieces: Arc<dyn Pieces>, views: &[View]) -> Arc<Self> {
         Arc::new(Self {
-            store: Arc::clone(store),
-            runtime,
+            pieces,
+            sizes: views.iter().flat_map(View::objects).collect(),
             seen: Mutex::default(),
         })
     }
@@ -40,50 +67,50 @@ impl Reads {
         (seen.0.len(), seen.1)
     }
 
-    fn note(&self, path: &Path, bytes: u64) {
+    async fn read(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let pieces = self.pieces.read(path, ranges).await?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0.insert(path.clone());
-        seen.1 += bytes;
+        seen.1 += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        Ok(pieces)
     }
 }
 
 #[async_trait]
 impl ObjectStore for Reads {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        let (store, at) = (Arc::clone(&self.store), path.clone());
-        let read = self.runtime.spawn(async move {
-            let found = store.get_opts(&at, options).await?;
-            let (meta, range, attributes) = (
-                found.meta.clone(),
-                found.range.clone(),
-                found.attributes.clone(),
-            );
-            Ok::<_, Error>((found.bytes().await?, meta, range, attributes))
-        });
-        let (bytes, meta, range, attributes) = read
-            .await
-            .map_err(|error| Error::JoinError { source: error })??;
-        self.note(path, bytes.len() as u64);
-        let payload = GetResultPayload::Stream(Box::pin(stream::once(async { Ok(bytes) })));
+        let size = *self.sizes.get(path).ok_or_else(|| Error::NotFound {
+            path: path.to_string(),
+            source: "it belongs to no table".into(),
+        })?;
+        let range = match options.range {
+            _ if options.head => 0..0,
+            None => 0..size,
+            Some(GetRange::Bounded(range)) => range,
+            Some(GetRange::Offset(from)) => from.min(size)..size,
+            Some(GetRange::Suffix(length)) => size.saturating_sub(length)..size,
+        };
+        let pieces = match range.is_empty() {
+            true => Vec::new(),
+            false => self.read(path, std::slice::from_ref(&range)).await?,
+        };
+        let pieces = stream::iter(pieces.into_iter().map(Ok));
         Ok(GetResult {
-            payload,
-            meta,
+            payload: GetResultPayload::Stream(Box::pin(pieces)),
+            meta: ObjectMeta {
+                location: path.clone(),
+                last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+                size,
+                e_tag: None,
+                version: None,
+            },
             range,
-            attributes,
+            attributes: Attributes::new(),
         })
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        // The store knows best whether pieces that lie near each other are read together.
-        let (store, at, ranges) = (Arc::clone(&self.store), path.clone(), ranges.to_vec());
-        let read = self
-            .runtime
-            .spawn(async move { store.get_ranges(&at, &ranges).await });
-        let pieces = read
-            .await
-            .map_err(|error| Error::JoinError { source: error })??;
-        self.note(path, pieces.iter().map(|piece| piece.len() as u64).sum());
-        Ok(pieces)
+        self.read(path, ranges).await
     }
 
     async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {

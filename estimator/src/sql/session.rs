@@ -34,12 +34,11 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as Parsed;
 use futures::StreamExt;
 use object_store::ObjectStore;
-use tokio::runtime::Handle;
 use url::Url;
 
 use super::answer::Answer;
 use super::held::Held;
-use super::reads::Reads;
+use super::reads::{Pieces, Reads};
 use super::table::{STORE, View};
 use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, words};
 use crate::error::Error;
@@ -53,9 +52,7 @@ const BATCH_ROWS_JOINED: usize = 1_024;
 
 /// What a statement may reach, before anything is known of it.
 pub(super) struct Reach {
-    pub(super) store: Arc<dyn ObjectStore>,
-    /// Reads from the store run there.
-    pub(super) runtime: Handle,
+    pub(super) pieces: Arc<dyn Pieces>,
     /// Footers that are known from statements before.
     pub(super) footers: Arc<FileMetadataCache>,
     pub(super) views: Vec<View>,
@@ -72,7 +69,7 @@ impl Session {
     /// For one statement; a plain one reads one table and has no query within it.
     pub(super) fn new(reach: Reach, is_plain: bool) -> Result<Self, Error> {
         let views = reach.views;
-        let reads = Reads::new(&reach.store, reach.runtime);
+        let reads = Reads::new(reach.pieces, &views);
         let caches = CacheManagerConfig::default().with_file_metadata_cache(Some(reach.footers));
         let environment = RuntimeEnvBuilder::new()
             .with_cache_manager(caches)

@@ -14,6 +14,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use object_store::path::Path;
 
 use crate::table::{DataFile, Kind};
 
@@ -26,6 +27,18 @@ pub(crate) struct View {
     pub(crate) kind: Kind,
     /// Paths are under the table's folder.
     pub(crate) files: Vec<DataFile>,
+}
+
+impl View {
+    /// Where its objects lie in the store, and how large they are.
+    pub(super) fn objects(&self) -> impl Iterator<Item = (Path, u64)> {
+        let files = self.files.iter();
+        files.map(|file| (self.place(file), file.bytes))
+    }
+
+    fn place(&self, file: &DataFile) -> Path {
+        Path::from(format!("{}/{}", self.kind.name(), file.path))
+    }
 }
 
 #[async_trait]
@@ -76,9 +89,10 @@ impl TableProvider for View {
         let reads = environment.object_store(&address)?;
         let readers = CachedParquetFileReaderFactory::new(reads, footers);
         let source = ParquetSource::new(schema).with_parquet_file_reader_factory(Arc::new(readers));
-        let files = self.files.iter().map(|file| {
-            PartitionedFile::new(format!("{}/{}", self.kind.name(), file.path), file.bytes)
-        });
+        let files = self
+            .files
+            .iter()
+            .map(|file| PartitionedFile::new(self.place(file).to_string(), file.bytes));
         let scan = FileScanConfigBuilder::new(address, Arc::new(source))
             .with_file_group(FileGroup::new(files.collect()))
             .with_projection_indices(projection.cloned())?

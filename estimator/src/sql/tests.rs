@@ -5,8 +5,8 @@ mod forms;
 mod histograms;
 mod plain;
 
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::testing::{contribution, row, training_key, validation_key};
@@ -45,6 +45,34 @@ fn text(answer: &Answer) -> Vec<String> {
         .into_iter()
         .map(|row| row.into_iter().map(cell).collect::<Vec<_>>().join(" | "))
         .collect()
+}
+
+/// An engine over twenty thousand rows in one object.
+pub(super) async fn large(
+    store: &Arc<dyn ObjectStore>,
+    time_max: Duration,
+) -> (Engine, impl Fn() -> Vec<View>) {
+    let rows: Vec<_> = (0..20_000)
+        .map(|n| row(training_key("flux.dev/lora", "h100"), 1 + n % 999, 150))
+        .collect();
+    let file = crate::table::plain_file(crate::table::Kind::Training, rows).expect("file");
+    let bytes = file.len() as u64;
+    store
+        .put(&"training_steps/one.parquet".into(), file.into())
+        .await
+        .expect("put");
+    let engine = Engine {
+        time_max,
+        ..Engine::new()
+    };
+    let view = move || View {
+        kind: crate::table::Kind::Training,
+        files: vec![crate::table::DataFile {
+            path: "one.parquet".into(),
+            bytes,
+        }],
+    };
+    (engine, move || vec![view()])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::super::*;
-use super::{estimator, objects, over, text};
-use crate::testing::{row, training_key};
+use super::{estimator, large, objects, over, text};
 
 /// Statements that cost an unguarded engine minutes or gigabytes.
 #[tokio::test(flavor = "multi_thread")]
@@ -219,32 +218,4 @@ async fn an_object_that_is_gone_is_no_answer() {
         .await
         .expect_err("lost");
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
-}
-
-/// An engine over twenty thousand rows in one object.
-async fn large(
-    store: &Arc<dyn ObjectStore>,
-    time_max: Duration,
-) -> (Engine, impl Fn() -> Vec<View>) {
-    let rows: Vec<_> = (0..20_000)
-        .map(|n| row(training_key("flux.dev/lora", "h100"), 1 + n % 999, 150))
-        .collect();
-    let file = crate::table::plain_file(crate::table::Kind::Training, rows).expect("file");
-    let bytes = file.len() as u64;
-    store
-        .put(&"training_steps/one.parquet".into(), file.into())
-        .await
-        .expect("put");
-    let engine = Engine {
-        time_max,
-        ..Engine::new()
-    };
-    let view = move || View {
-        kind: crate::table::Kind::Training,
-        files: vec![crate::table::DataFile {
-            path: "one.parquet".into(),
-            bytes,
-        }],
-    };
-    (engine, move || vec![view()])
 }

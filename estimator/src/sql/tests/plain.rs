@@ -1,5 +1,6 @@
 //! A statement over one table is planned with fewer rules; within another query it is planned with all of them.
 
+use super::super::guard::Statement;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]

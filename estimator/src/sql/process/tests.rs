@@ -1,0 +1,222 @@
+//! Tests of statements in processes, which are this test program called again.
+
+use std::time::Duration;
+
+use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
+
+use super::super::tests::large;
+use super::super::{AT_ONCE, Engine};
+use super::*;
+
+/// A machine may be slow; what is waited for comes or never does.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[test]
+#[ignore = "it is the process of the other tests, and ends at once when a person calls it"]
+fn the_process_of_these_tests() {
+    let _ = serve();
+}
+
+#[test]
+#[ignore = "as the one above, with less memory"]
+fn the_small_process_of_these_tests() {
+    let _ = child::within(192 << 20);
+}
+
+async fn engine(store: &Arc<dyn ObjectStore>, time_max: Duration) -> (Engine, Vec<View>) {
+    engine_in("the_process_of_these_tests", store, time_max).await
+}
+
+async fn engine_in(
+    process: &str,
+    store: &Arc<dyn ObjectStore>,
+    time_max: Duration,
+) -> (Engine, Vec<View>) {
+    let (engine, views) = large(store, time_max).await;
+    let process = format!("sql::process::tests::{process}");
+    let program = Program::this([process.as_str(), "--exact", "--ignored"]);
+    engine.run_in(program.expect("this program"));
+    (engine, views())
+}
+
+/// The processes that wait for a statement.
+fn idle(engine: &Engine) -> Vec<u32> {
+    let processes = engine.processes.get().expect("processes").lock();
+    let idle = processes.iter().map(|process| process.process.id());
+    idle.map(|id| id.expect("it runs")).collect()
+}
+
+fn kill(process: u32) {
+    let process = Pid::from_raw(process as i32).expect("a process");
+    kill_process(process, Signal::KILL).expect("killed");
+}
+
+fn copies(views: &[View]) -> Vec<View> {
+    let copy = |view: &View| View {
+        kind: view.kind,
+        files: view.files.clone(),
+    };
+    views.iter().map(copy).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_says_what_a_thread_says() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (threads, on_threads) = large(&store, Duration::from_secs(60)).await;
+    let (engine, views) = engine(&store, Duration::from_secs(60)).await;
+    for statement in [
+        "SELECT count(*), max(avg_step_ms) FROM training_steps",
+        "SELECT recipe, hardware, avg_step_ms FROM training_steps ORDER BY avg_step_ms DESC LIMIT 3",
+        "SELECT avg_step_ms FROM training_steps",
+        "SELECT recipe FROM training_steps WHERE avg_step_ms > 2000",
+        "SHOW TABLES",
+        "DESCRIBE training_steps",
+        "SELECT NULL AS nothing, 1.5 AS number, 'text' AS text, true AS truth",
+        "SELECT reciepe FROM training_steps",
+        "SELECT 1 / 0 FROM training_steps",
+        "DROP TABLE training_steps",
+        "SELECT count(*) FROM training_steps a JOIN training_steps b ON a.avg_step_ms = b.avg_step_ms \
+         GROUP BY a.recipe, b.recipe, a.avg_step_ms * b.avg_step_ms ORDER BY a.avg_step_ms * b.avg_step_ms LIMIT 2",
+        "not a statement",
+    ] {
+        let here = threads.run(statement, &store, on_threads()).await;
+        let there = engine.run(statement, &store, copies(&views)).await;
+        match (here, there) {
+            (Ok(here), Ok(there)) => {
+                assert_eq!(here.schema, there.schema, "{statement}");
+                assert_eq!(here.cells(), there.cells(), "{statement}");
+                let facts = |answer: &Answer| {
+                    (
+                        answer.truncated,
+                        answer.objects,
+                        answer.objects_read,
+                        answer.rows(),
+                    )
+                };
+                assert_eq!(facts(&here), facts(&there), "{statement}");
+                assert_eq!(here.bytes_read > 0, there.bytes_read > 0, "{statement}");
+            }
+            (Err(here), Err(there)) => {
+                assert_eq!(format!("{here:?}"), format!("{there:?}"), "{statement}");
+            }
+            (here, there) => panic!("{statement}: {here:?} here, {there:?} there"),
+        }
+        let columns = engine.columns(statement, &store, copies(&views)).await;
+        let expected = threads.columns(statement, &store, on_threads()).await;
+        assert_eq!(columns.ok(), expected.ok(), "{statement}");
+    }
+    // One after the other needs one process.
+    assert_eq!(idle(&engine).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_stop_by_itself_is_killed_and_its_turn_is_back_at_once() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = engine(&store, Duration::from_millis(500)).await;
+    for _ in 0..=AT_ONCE {
+        // Four hundred million comparisons, none of which is a place where the engine looks up.
+        let runaway = "SELECT count(*) FROM training_steps a JOIN training_steps b \
+                       ON a.recipe || CAST(a.avg_step_ms AS TEXT) ~ (b.hardware || '.*x' || CAST(b.avg_step_ms AS TEXT))";
+        let error = engine.run(runaway, &store, copies(&views)).await;
+        assert!(matches!(error, Err(Error::TimedOut(_))), "{error:?}");
+        assert_eq!(engine.turns.available_permits(), AT_ONCE);
+        assert!(idle(&engine).is_empty());
+    }
+    let next = engine.run("SELECT 1", &store, copies(&views)).await;
+    assert_eq!(next.expect("an answer").rows(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_more_memory_than_a_process_may_have_is_told_and_nobody_else_notices() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let small = "the_small_process_of_these_tests";
+    let (engine, views) = engine_in(small, &store, PATIENCE).await;
+    // A thousand patterns of some megabytes each, which the engine keeps and does not count.
+    let hungry = r"SELECT count(*) FROM training_steps WHERE recipe ~ ('\w{4}\w{70}' || CAST(avg_step_ms AS TEXT))";
+    let error = engine.run(hungry, &store, copies(&views)).await;
+    assert!(matches!(error, Err(Error::OutOfMemory)), "{error:?}");
+    let next = engine.run("SELECT 1", &store, copies(&views)).await;
+    assert_eq!(next.expect("an answer").rows(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_somebody_ends_is_replaced() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = engine(&store, PATIENCE).await;
+    let count = "SELECT count(*) FROM training_steps";
+    engine
+        .run(count, &store, copies(&views))
+        .await
+        .expect("an answer");
+    let first = idle(&engine);
+    kill(first[0]);
+    let ended = async {
+        loop {
+            let mut idle = engine.processes.get().expect("processes").lock().pop();
+            let process = idle.as_mut().expect("it waits");
+            if process.process.try_wait().expect("known").is_some() {
+                engine
+                    .processes
+                    .get()
+                    .expect("processes")
+                    .lock()
+                    .extend(idle);
+                return;
+            }
+            engine
+                .processes
+                .get()
+                .expect("processes")
+                .lock()
+                .extend(idle);
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("it ended");
+    engine
+        .run(count, &store, copies(&views))
+        .await
+        .expect("an answer");
+    assert_ne!(first, idle(&engine));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_has_nothing_of_the_servers_and_ends_with_it() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = engine(&store, PATIENCE).await;
+    engine
+        .run("SELECT 1", &store, views)
+        .await
+        .expect("an answer");
+    #[cfg(target_os = "linux")]
+    {
+        let environment = std::fs::read(format!("/proc/{}/environ", idle(&engine)[0]));
+        assert_eq!(environment.expect("its environment"), b"");
+    }
+    let process = engine.processes.get().expect("processes").lock().pop();
+    let Process {
+        mut process,
+        frames,
+        socket,
+    } = process.expect("it waits");
+    drop((frames, socket));
+    let ended = timeout(PATIENCE, process.wait()).await.expect("it ends");
+    assert!(ended.expect("known").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_gone_is_told_as_by_a_thread() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = engine(&store, PATIENCE).await;
+    store
+        .delete(&"training_steps/one.parquet".into())
+        .await
+        .expect("deleted");
+    let error = engine
+        .run("SELECT max(avg_step_ms) FROM training_steps", &store, views)
+        .await;
+    assert!(matches!(error, Err(Error::Unreachable { .. })), "{error:?}");
+}
