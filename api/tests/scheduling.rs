@@ -180,6 +180,76 @@ async fn a_waiting_job_is_changed_and_approved() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_asks_for_less_goes_by_what_it_costs_then() {
+    let server = raised().await;
+    let mut worker = server.worker("h", &["h100"; 8]).await;
+    let on = |gpu_count| v1::JobWishes {
+        team: "teams/frugal".to_owned(),
+        allow: vec!["h100".to_owned()],
+        gpu_count,
+        ..v1::JobWishes::default()
+    };
+    let submission = |id, gpu_count| v1::SubmitJobRequest {
+        wishes: Some(on(gpu_count)),
+        ..submission(id)
+    };
+    set(&server, named("frugal")).await.unwrap();
+    let costs = async |gpu_count| {
+        let asked = v1::SubmitJobRequest {
+            validate_only: true,
+            ..submission('1', gpu_count)
+        };
+        let told = server.jobs().submit_job(asked).await.unwrap().into_inner();
+        told.estimates[0].cost.unwrap().p90_usd_micros
+    };
+    let (dear, cheap) = (costs(8).await, costs(1).await);
+    assert!(cheap < dear, "{cheap} {dear}");
+    let rules = v1::Team {
+        approve_above_usd_micros: Some(cheap.midpoint(dear)),
+        ..named("frugal")
+    };
+    set(&server, rules).await.unwrap();
+    let job = server.jobs().submit_job(submission('1', 8)).await.unwrap();
+    let job = job.into_inner().job.unwrap();
+    let expected = || {
+        let id = job.name.trim_start_matches("jobs/").parse().unwrap();
+        server.handle.read_stale(|state| {
+            let terms = &state.job(id).unwrap().spec.terms;
+            terms.expected_cost.map(|cost| cost.0)
+        })
+    };
+    assert_eq!(expected(), Some(dear));
+    let why = v1::ExplainJobRequest {
+        name: job.name.clone(),
+    };
+    let why = server.jobs().explain_job(why).await.unwrap().into_inner();
+    assert!(why.headline.contains("must be approved"), "{why:?}");
+
+    let update = async |path: &str, wishes| {
+        let request = v1::UpdateJobRequest {
+            name: job.name.clone(),
+            wishes: Some(wishes),
+            update_mask: Some(FieldMask {
+                paths: vec![path.to_owned()],
+            }),
+            ..v1::UpdateJobRequest::default()
+        };
+        server.jobs().update_job(request).await.unwrap()
+    };
+    // What changes nothing of it leaves the sum as it was told.
+    let eager = v1::JobWishes {
+        priority: 7,
+        ..on(1)
+    };
+    update("priority", eager).await;
+    assert_eq!(expected(), Some(dear));
+    update("gpu_count", on(1)).await;
+    assert_eq!(expected(), Some(cheap));
+    // Nobody has to approve it any more.
+    assert_eq!(worker.assigned().await.job, job.name);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_is_taken_whole_or_not_at_all() {
     let server = raised().await;
     let task = |config: String| v1::ArrayTaskFiles {

@@ -5,6 +5,7 @@ use stepcast_scheduler::Command;
 use stepcast_scheduler::model::{JobSpec, JobState};
 use tonic::Status;
 
+use super::estimates::for_job;
 use super::jobs::{Jobs, request_id};
 use super::submit::{check_fit, check_gpus};
 use crate::access::Caller;
@@ -70,7 +71,8 @@ impl Jobs {
             told.wishes.unwrap_or_default(),
             request.wishes.unwrap_or_default(),
             &paths,
-        )?;
+        );
+        let asked = asked.await?;
         if needs_another_look(&was, &asked) {
             check_fit(self, None, &asked).await?;
         }
@@ -89,8 +91,9 @@ impl Jobs {
         Ok(v1::UpdateJobResponse { job: Some(job) })
     }
 
-    /// What a job asks for with those of `paths` taken from `asked`; all of it without any path.
-    pub(super) fn asked(
+    /// What a job asks for with those of `paths` taken from `asked`; all of it without any path. What it is expected to cost
+    /// is estimated anew where that may be another sum, as for a submission.
+    pub(super) async fn asked(
         &self,
         was: &JobSpec,
         told: v1::JobWishes,
@@ -105,6 +108,10 @@ impl Jobs {
         asked.terms.array = was.terms.array;
         asked.terms.owner = was.terms.owner;
         check_gpus(&asked.workload, asked.gpus())?;
+        if is_estimated_by(was) != is_estimated_by(&asked) {
+            let estimates = for_job(&self.context, &asked).await?;
+            self.expect(&mut asked, &estimates);
+        }
         Ok(asked)
     }
 
@@ -141,6 +148,19 @@ pub(super) fn paths(mask: Option<prost_types::FieldMask>) -> Result<Vec<String>,
         return Err(status::bad_field("update_mask", what));
     }
     Ok(paths)
+}
+
+/// What the expected cost of a job follows from besides its work: the hardware, which of it is looked at first, and who
+/// pays, since not every team asks for it. Whoever changes nothing of this keeps the sum that was there before, also when
+/// prices have changed since.
+fn is_estimated_by(spec: &JobSpec) -> impl PartialEq {
+    let objective = spec.objective;
+    (
+        (spec.gpu_count, spec.hosts()),
+        spec.allow.clone(),
+        objective,
+        spec.terms.team,
+    )
 }
 
 /// Whether a change could make a job one that no worker can hold.

@@ -168,10 +168,9 @@ impl Jobs {
             let mut chain = state.team_chain(spec.terms.team);
             chain.any(|team| team.rules.approve_above.is_some())
         });
-        if asks {
-            let cost = estimates.first().and_then(|row| row.cost.as_ref());
-            spec.terms.expected_cost = cost.map(|cost| UsdMicros(cost.p90_usd_micros));
-        }
+        let cost = estimates.first().and_then(|row| row.cost.as_ref());
+        let cost = cost.map(|cost| UsdMicros(cost.p90_usd_micros));
+        spec.terms.expected_cost = cost.filter(|_| asks);
     }
 }
 

@@ -39,7 +39,7 @@ impl Jobs {
         let state = freshness.read(&self.context.handle, State::clone).await?;
         let now_ms = self.context.handle.now_ms();
         let (jobs, left_out) = asked_about(caller, &state, &request.jobs)?;
-        let commands = self.commands(caller, &state, request, now_ms)?;
+        let commands = self.commands(caller, &state, request, now_ms).await?;
         let forecasts = Arc::clone(&self.context.forecasts);
         let measured = self.context.handle.measured(forecasts);
         let room = self.ahead.enter().await?;
@@ -60,7 +60,7 @@ impl Jobs {
     }
 
     /// What would be done for it to be so.
-    fn commands(
+    async fn commands(
         &self,
         caller: &Caller,
         state: &State,
@@ -106,7 +106,8 @@ impl Jobs {
             let job = seen(caller, state, id, &asked.job)?;
             let told = convert::job(&job, state, now_ms).wishes.unwrap_or_default();
             let wishes = asked.wishes.unwrap_or_default();
-            let spec = self.asked(&job.spec, told, wishes, &paths(asked.update_mask)?)?;
+            let paths = paths(asked.update_mask)?;
+            let spec = self.asked(&job.spec, told, wishes, &paths).await?;
             commands.push(Command::UpdateJob {
                 job: id,
                 spec: Box::new(spec),

@@ -27,7 +27,7 @@ pub struct Terms {
     pub min_run_ms: Option<u64>,
     /// How often its GPUs may be taken back for other jobs.
     pub preemptions_max: Option<u8>,
-    /// What nine in ten such runs cost at most where it would run, as the estimate said when it was submitted.
+    /// What nine in ten such runs cost at most where it would run, as the estimate said when it was submitted or changed.
     pub expected_cost: Option<UsdMicros>,
     /// Which part of an array it is.
     pub array: Option<ArrayPart>,
