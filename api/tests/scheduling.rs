@@ -1,12 +1,16 @@
 //! Teams, terms, sweeps, changes and approvals as callers see them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use prost_types::FieldMask;
+use stepcast_api::ApiConfig;
 use stepcast_proto::v1;
 use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::support::{CONFIG, Server, files, reason, submission};
+use crate::support::{CONFIG, Later, Server, files, reason, submission, until};
 
 fn scheduling(server: &Server) -> SchedulingServiceClient<Channel> {
     SchedulingServiceClient::new(server.channel.clone())
@@ -14,7 +18,12 @@ fn scheduling(server: &Server) -> SchedulingServiceClient<Channel> {
 
 /// A server whose log has reached the newest format.
 async fn raised() -> Server {
-    let server = Server::start().await;
+    raised_by(Later::new()).await
+}
+
+/// The same by this clock.
+async fn raised_by(clock: Arc<Later>) -> Server {
+    let server = Server::by(ApiConfig::default(), clock).await;
     while server.handle.status().log_format < stepcast_cluster::LOG_FORMAT as u16 {
         tokio::task::yield_now().await;
     }
@@ -323,6 +332,50 @@ async fn a_sweep_is_taken_whole_or_not_at_all() {
             .count,
         3
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_array_keeps_its_name_when_its_first_task_is_forgotten() {
+    let clock = Later::new();
+    let server = raised_by(Arc::clone(&clock)).await;
+    let mut worker = server.worker("w", &["replay"]).await;
+    let task = |rate: u32| {
+        let config = CONFIG.replacen('{', &format!("{{\"learning_rate\": {rate},"), 1);
+        v1::ArrayTaskFiles {
+            files: files(&config).into_iter().take(1).collect(),
+        }
+    };
+    let sweep = v1::SubmitArrayRequest {
+        files: files(CONFIG),
+        tasks: vec![task(1), task(2)],
+        wishes: submission('5').wishes,
+        ..v1::SubmitArrayRequest::default()
+    };
+    let sweep = server.jobs().submit_array(sweep).await.unwrap();
+    let sweep = sweep.into_inner();
+    let first = worker.assigned().await;
+    assert_eq!((&first.job, &sweep.array), (&sweep.jobs[0], &sweep.jobs[0]));
+    worker.succeed(&first).await;
+    // What runs does not end by itself because it was in the queue for too long.
+    assert_eq!(worker.assigned().await.job, sweep.jobs[1]);
+    clock.pass(Duration::from_secs(91 * 24 * 3600));
+    let id = sweep.array.trim_start_matches("jobs/").parse().unwrap();
+    let is_known = || server.handle.read_stale(|state| state.job(id).is_some());
+    until("the first task is forgotten", || !is_known()).await;
+
+    let cancel = v1::CancelArrayRequest {
+        name: sweep.array.clone(),
+        request_id: String::new(),
+    };
+    let cancelled = server.jobs().cancel_array(cancel).await.unwrap();
+    assert_eq!(cancelled.into_inner().count, 1);
+    // There is nothing to be known of the task itself.
+    let get = v1::GetJobRequest {
+        name: sweep.array,
+        ..v1::GetJobRequest::default()
+    };
+    let gone = server.jobs().get_job(get).await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

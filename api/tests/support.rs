@@ -1,11 +1,12 @@
 //! A server in a temporary folder, and the callers of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stepcast_api::{ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, serve};
 use stepcast_cluster::credentials::MemoryKeeper;
-use stepcast_cluster::{Config, Handle, HostClock, Node, Ports, Staging};
+use stepcast_cluster::{Clock, Config, Handle, HostClock, Node, Ports, Staging};
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
 use stepcast_proto::v1;
 use stepcast_scheduler::ids::StagingId;
@@ -44,6 +45,36 @@ pub(crate) const LOADER: &str = r#"[
     {"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "/tmp/text"}
 ]"#;
 
+/// The host's clocks, and so much later as a test says.
+pub(crate) struct Later {
+    host: HostClock,
+    by_ms: AtomicU64,
+}
+
+impl Later {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            host: HostClock::new(),
+            by_ms: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn pass(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.by_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Later {
+    fn wall_ms(&self) -> u64 {
+        self.host.wall_ms() + self.by_ms.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.host.monotonic() + Duration::from_millis(self.by_ms.load(Ordering::SeqCst))
+    }
+}
+
 pub(crate) struct Server {
     pub(crate) dir: TempDir,
     pub(crate) handle: Handle,
@@ -60,6 +91,11 @@ impl Server {
     }
 
     pub(crate) async fn with(api: ApiConfig) -> Self {
+        Self::by(api, Arc::new(HostClock::new())).await
+    }
+
+    /// A server that goes by this clock.
+    pub(crate) async fn by(api: ApiConfig, clock: Arc<dyn Clock>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = StoreConfig::folder(dir.path().join("records"));
         let estimator = Arc::new(Estimator::open(store, PriceBook::shipped()).await.unwrap());
@@ -69,7 +105,7 @@ impl Server {
             recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
             staging: Arc::clone(&staging) as Arc<dyn Staging>,
             credentials: Arc::new(MemoryKeeper::default()),
-            clock: Arc::new(HostClock::new()),
+            clock,
         };
         let config = Config {
             sweep_every: Duration::from_millis(100),

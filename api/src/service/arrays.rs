@@ -126,7 +126,8 @@ impl Jobs {
         }
     }
 
-    /// Ends every job of an array that is not over.
+    /// Ends every job of an array that is not over. It is called by any job of it that is known, and by its first one also
+    /// when that is forgotten.
     pub(crate) async fn cancel_array(
         &self,
         caller: &Caller,
@@ -134,14 +135,14 @@ impl Jobs {
     ) -> Result<v1::CancelArrayResponse, Status> {
         let id = names::job("name", &request.name)?;
         let request_id = request_id(&request.request_id)?;
-        self.check(caller, id, &request.name, Freshness::Confirmed, true)
+        let known = self.context.handle.read(|state| {
+            let job = state.job_of_array(id)?;
+            Some((job.id, job.spec.terms.array))
+        });
+        let known = known.await.map_err(status::read)?;
+        let (job, part) = known.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
+        self.check(caller, job, &request.name, Freshness::Confirmed, true)
             .await?;
-        let part = self
-            .context
-            .handle
-            .read(|state| Some(state.job(id)?.spec.terms.array));
-        let part = part.await.map_err(status::read)?;
-        let part = part.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
         let array = part.map(|part| part.array).ok_or_else(|| {
             Refusal::new(
                 Code::FailedPrecondition,

@@ -1,10 +1,12 @@
 //! Arrays: sweeps of jobs that come together, run so many at a time, and can be cancelled together.
 
+use std::borrow::Cow;
+
 use super::State;
 use super::apply::Entry;
 use crate::ids::{JobId, StagingId};
 use crate::model::limits::{ARRAY_MAX, Bounds};
-use crate::model::{ArrayPart, JobSpec};
+use crate::model::{ArrayPart, Job, JobSpec};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
 
@@ -12,14 +14,25 @@ impl State {
     /// The places of an array's jobs, in their order, also of those that are forgotten. Empty for what is no array, and for
     /// one of which nothing is known any more.
     pub fn array_jobs(&self, array: JobId) -> impl Iterator<Item = JobId> {
-        // Each of them knows how many they are, and the first is the first to be forgotten.
-        let behind = || self.jobs_after(array).next();
-        let known = self.job(array).or_else(behind);
+        // Each of them knows how many they are.
+        let known = self.job_of_array(array);
         let part = known.and_then(|job| job.spec.terms.array);
         let of = part
             .filter(|part| part.array == array)
             .map_or(0, |part| part.of);
         (array.0..array.0.saturating_add(of.into())).map(JobId)
+    }
+
+    /// The job that is called so; if it is forgotten, the first that is left of the array that is called by it, since the
+    /// first task of an array may be forgotten long before the last one has ended.
+    #[must_use]
+    pub fn job_of_array(&self, name: JobId) -> Option<Cow<'_, Job>> {
+        let is_of = |job: &Cow<'_, Job>| {
+            let part = job.spec.terms.array;
+            part.is_some_and(|part| part.array == name)
+        };
+        let behind = || self.jobs_after(name).next().filter(is_of);
+        self.job(name).or_else(behind)
     }
 
     pub(super) fn submit_array(
