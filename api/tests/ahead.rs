@@ -1,7 +1,10 @@
 //! What is to come, as callers see it: when a job starts, and what would be if something were different.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use stepcast_proto::v1;
+use stepcast_records::units::display_duration;
 use tonic::Code;
 
 use crate::http::ask;
@@ -113,6 +116,54 @@ async fn a_list_says_when_its_jobs_start() {
     let outlook = listed(true).await.expect("nobody else asks");
     // There is no worker.
     assert!(outlook.start_time_p50.is_none() && !outlook.note.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_and_a_reason_say_the_same_of_when_a_job_starts() {
+    let server = raised().await;
+    let mut worker = server.worker("h", &["h100"]).await;
+    let submit = async |id| {
+        let submission = v1::SubmitJobRequest {
+            wishes: Some(v1::JobWishes {
+                allow: vec!["h100".to_owned()],
+                ..v1::JobWishes::default()
+            }),
+            ..submission(id)
+        };
+        let answer = server.jobs().submit_job(submission).await.unwrap();
+        answer.into_inner().job.unwrap()
+    };
+    let runs = submit('1').await;
+    assert_eq!(worker.assigned().await.job, runs.name);
+    let waits = submit('2').await;
+    let request = v1::ListJobsRequest {
+        with_outlook: true,
+        ..v1::ListJobsRequest::default()
+    };
+    let listed = server.jobs().list_jobs(request).await.unwrap();
+    let listed = listed.into_inner().jobs.remove(0);
+    let outlook = listed.outlook.expect("nobody else asks");
+    let ms = |at: &Option<prost_types::Timestamp>| {
+        let at = at.as_ref().expect("there is a forecast");
+        u64::try_from(at.seconds).unwrap() * 1_000 + u64::try_from(at.nanos).unwrap() / 1_000_000
+    };
+    let before = server.handle.now_ms();
+    let request = v1::ExplainJobRequest { name: waits.name };
+    let why = server.jobs().explain_job(request).await.unwrap();
+    let after = server.handle.now_ms();
+    let why = why.into_inner();
+    let (headline, same) = (why.headline, why.outlook.unwrap());
+    let (likely, late) = (ms(&same.start_time_p50), ms(&same.start_time_p90));
+    assert!(likely.abs_diff(ms(&outlook.start_time_p50)) < 60_000);
+    let said = |now| {
+        let [likely, late] = [likely, late].map(|ms| display_duration(ms.saturating_sub(now)));
+        format!("expected to start in {likely}, nine times in ten within {late}")
+    };
+    let said: BTreeSet<String> = (before..=after).map(said).collect();
+    assert!(
+        said.iter().any(|said| headline.ends_with(said)),
+        "{headline}: {said:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

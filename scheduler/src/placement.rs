@@ -17,7 +17,7 @@ mod survey;
 mod wording;
 
 pub use crate::command::{Placement, PlacementNote};
-pub use explain::{Line, Why, explain};
+pub use explain::{Line, Why, explain, explain_expecting};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
 pub use ledger::Ledger;
 pub(crate) use left::{begun, part_of};

@@ -165,17 +165,19 @@ impl Jobs {
         // Why it waits is told in any case.
         let room = self.ahead.enter().await.ok();
         let answer = tokio::task::spawn_blocking(move || {
-            let why = placement::explain(&state, &measured, id, now_ms)?;
+            let expected = room.map_or_else(Outlook::default, |_room| {
+                let whom = Whom::These(std::slice::from_ref(&id));
+                outlook(&state, &measured, now_ms, whom, &ahead::spent(1))
+            });
+            let start = expected.jobs.get(&id).map(|times| times.start);
+            let start = start.unwrap_or_default();
+            let why = placement::explain_expecting(&state, &measured, id, now_ms, start)?;
             let found = sooner(&state, &measured, id, now_ms);
             let mut told = convert::why(why);
             told.sooner = found
                 .iter()
                 .map(|found| convert::sooner(found, id, &state))
                 .collect();
-            let expected = room.map_or_else(Outlook::default, |_room| {
-                let whom = Whom::These(std::slice::from_ref(&id));
-                outlook(&state, &measured, now_ms, whom, &ahead::spent(1))
-            });
             told.outlook = convert::outlook(&expected, id, &state);
             Some(told)
         });

@@ -5,10 +5,11 @@ use stepcast_records::Hardware;
 use super::forecast::ForecastSource;
 use super::look::{Hosts, Look};
 use super::reason::{Reason, Tier};
-use super::wording::Wording;
+use super::wording::{When, Wording};
 use crate::command::Placement;
 use crate::ids::JobId;
 use crate::model::{Job, JobState, Label, Worker};
+use crate::outlook::Times;
 use crate::state::State;
 
 /// Workers and jobs named in one line: what fits on a screen. The count is of all of them.
@@ -32,7 +33,7 @@ pub struct Why {
     pub lines: Vec<Line>,
     /// How many jobs get their turn before it.
     pub jobs_ahead: usize,
-    /// When enough GPUs of one worker are expected to be free, by stamp, if nothing ahead takes them.
+    /// When enough GPUs of one worker are free in nine of ten cases, by stamp, if nothing ahead takes them.
     pub free_ms: Option<u64>,
     /// What would start it now, one sentence each.
     pub hints: Vec<String>,
@@ -64,6 +65,19 @@ pub fn explain(
     forecast: &dyn ForecastSource,
     job: JobId,
     now_ms: u64,
+) -> Option<Why> {
+    explain_expecting(state, forecast, job, now_ms, Times::default())
+}
+
+/// The same where an [outlook](crate::outlook) says when the job starts: the headline of one that waits for GPUs says that,
+/// as lists of jobs do. Without one it says when GPUs are free in nine of ten cases, which is what plans go by.
+#[must_use]
+pub fn explain_expecting(
+    state: &State,
+    forecast: &dyn ForecastSource,
+    job: JobId,
+    now_ms: u64,
+    start: Times,
 ) -> Option<Why> {
     let job = state.job(job)?;
     let now_ms = now_ms.max(state.newest_stamp_ms());
@@ -110,7 +124,7 @@ pub fn explain(
             tier,
             in_the_way,
             placement.as_ref(),
-            (free_ms, hosts),
+            (When { start, free_ms }, hosts),
             round
                 .ledger
                 .team_in_the_way(job, in_the_way.unwrap_or(Reason::Free)),

@@ -12,7 +12,17 @@ use crate::command::Placement;
 use crate::drift::AS_EXPECTED;
 use crate::ids::{JobId, WorkerId};
 use crate::model::{Job, JobState, Label, Team, Worker, WorkerState};
+use crate::outlook::Times;
 use crate::state::State;
+
+/// When a job that waits for GPUs starts, as far as that is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct When {
+    /// In the worlds that were looked at.
+    pub(super) start: Times,
+    /// When enough GPUs are free in nine of ten cases, by stamp, if nothing ahead takes them.
+    pub(super) free_ms: Option<u64>,
+}
 
 /// What is said about one job.
 pub(super) struct Wording<'a> {
@@ -63,7 +73,7 @@ impl Wording<'_> {
         tier: Tier,
         held: Option<Reason>,
         placement: Option<&Placement>,
-        (free_ms, hosts): (Option<u64>, Option<Hosts>),
+        (when, hosts): (When, Option<Hosts>),
         team: Option<&Team>,
     ) -> String {
         let id = self.job.id;
@@ -158,15 +168,27 @@ impl Wording<'_> {
                     )
                 });
                 let needs = needs.unwrap_or_default();
-                match free_ms {
-                    Some(free_ms) => format!(
-                        "{id} is waiting for GPUs{needs}: expected in {}",
-                        self.until(free_ms)
-                    ),
-                    None => format!("{id} is waiting for GPUs{needs}"),
-                }
+                format!("{id} is waiting for GPUs{needs}{}", self.when(when))
             }
             (Tier::Order | Tier::New, _) => format!("{id} is waiting for the jobs ahead of it"),
+        }
+    }
+
+    /// What is added for a job that waits for GPUs: the middle of when it starts and how late it may be, or what plans go by.
+    fn when(&self, when: When) -> String {
+        let Some(likely_ms) = when.start.p50_ms else {
+            let free_ms = when.free_ms.map(|ms| self.until(ms));
+            return free_ms.map_or_else(String::new, |free| {
+                format!(": nine times in ten they are free in {free}")
+            });
+        };
+        let likely = self.until(likely_ms);
+        let late = when.start.p90_ms.map(|ms| self.until(ms));
+        match late.filter(|late| *late != likely) {
+            Some(late) => {
+                format!(": expected to start in {likely}, nine times in ten within {late}")
+            }
+            None => format!(": expected to start in {likely}"),
         }
     }
 
@@ -285,18 +307,24 @@ impl Wording<'_> {
         })
     }
 
-    /// A job that runs, and how much longer.
+    /// A job that runs, and how much longer: the middle of it, and once that is over what it takes nine times in ten.
     fn run(&self, id: JobId) -> String {
-        let attempt = self.state.open_job(id).and_then(Job::live_attempt);
-        let expected_ms = attempt
-            .and_then(|attempt| Some(attempt.placed_ms.saturating_add(attempt.note.run_ms_p90?)));
-        match expected_ms {
-            _ if attempt.is_some_and(|attempt| attempt.stop.is_some()) => {
-                format!("{id} (is being stopped)")
+        let Some(attempt) = self.state.open_job(id).and_then(Job::live_attempt) else {
+            return id.to_string();
+        };
+        if attempt.stop.is_some() {
+            return format!("{id} (is being stopped)");
+        }
+        let end_ms = |run_ms: Option<u64>| Some(attempt.placed_ms.saturating_add(run_ms?));
+        let is_to_come = |ms: &u64| *ms > self.now_ms;
+        let likely_ms = end_ms(attempt.note.run_ms_p50).filter(is_to_come);
+        match (likely_ms, end_ms(attempt.note.run_ms_p90)) {
+            (Some(likely_ms), _) => format!("{id} ({} more)", self.until(likely_ms)),
+            (None, Some(late_ms)) if is_to_come(&late_ms) => {
+                format!("{id} (up to {} more)", self.until(late_ms))
             }
-            Some(end_ms) if end_ms > self.now_ms => format!("{id} ({} more)", self.until(end_ms)),
-            Some(_) => format!("{id} (overdue)"),
-            None => id.to_string(),
+            (None, Some(_)) => format!("{id} (overdue)"),
+            (None, None) => id.to_string(),
         }
     }
 
