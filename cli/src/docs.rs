@@ -33,7 +33,8 @@ fn the_command_line_is_documented() {
     ));
     text.push_str("\nData goes to stdout, everything else to stderr. On a pipe tables are tab-separated; `--json` answers in JSON\n");
     text.push_str(
-        "with names that never change within a major version. Colours follow `NO_COLOR`.\n",
+        "with names that never change within a major version, and what is refused, a wrong command line too, is then one\n\
+         object `error` on stderr. Colours follow `NO_COLOR`.\n",
     );
     text.push_str("\n## Common options\n\n");
     for argument in command

@@ -14,6 +14,7 @@ mod output;
 mod part;
 mod secret;
 mod settings;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ use stepcast_estimator::sql;
 use context::Context;
 use failure::{Exit, Failure};
 use options::{Command, Options};
+use output::Output;
 
 /// A submission makes some hundred small pieces of memory on one thread and frees them on others, which takes the system's
 /// own allocator a sixth of a server's time.
@@ -31,7 +33,10 @@ use options::{Command, Options};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => return not_read(&error),
+    };
     // These run before any thread exists: one watches a process, the other has limits of its own, and neither needs more.
     match options.command {
         Command::Guard(guard) => return guard.run(),
@@ -62,5 +67,16 @@ fn main() -> ExitCode {
             context.output.failure(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// Tells what is wrong with the command line, or the help that it asks for.
+fn not_read(error: &clap::Error) -> ExitCode {
+    match usage::failure(error).filter(|_| usage::asks_for_json(std::env::args_os().skip(1))) {
+        Some(failure) => {
+            Output::new(true, None).failure(&failure);
+            failure.exit.into()
+        }
+        None => error.exit(),
     }
 }

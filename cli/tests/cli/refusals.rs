@@ -13,8 +13,15 @@ fn a_wrong_command_line_is_usage() {
         &["job", "show", "a/b"],
         &["submit", "x", "--priority", "11"],
         &["jobs", "--server", "::"],
+        &["job"],
     ] {
         assert_eq!(alone(folder.path(), wrong).code, 2, "{wrong:?}");
+        let said = alone(folder.path(), &[wrong, &["--json"]].concat());
+        assert_eq!((said.code, said.stdout.as_str()), (2, ""), "{wrong:?}");
+        let told: serde_json::Value = serde_json::from_str(&said.stderr)
+            .unwrap_or_else(|error| panic!("{wrong:?}: {error}: {}", said.stderr));
+        assert_eq!(told["error"]["exit_code"], 2, "{wrong:?}");
+        assert_ne!(told["error"]["message"], "", "{wrong:?}");
     }
 }
 
