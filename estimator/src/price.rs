@@ -219,7 +219,7 @@ impl Line {
         let day = |value: toml::Value| {
             text(&value)
                 .parse::<Day>()
-                .map_err(|_| "write a day as 2026-10-01")
+                .map_err(|_| "write a day as 2026-10-01, from 1970 on")
         };
         let amount = text(&self.usd_per_gpu_hour).parse::<UsdMicros>();
         let valid_from = day(self.valid_from)?;

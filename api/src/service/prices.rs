@@ -18,9 +18,9 @@ impl Estimates {
     ) -> Result<v1::ListPricesResponse, Status> {
         let day = match request.date.as_str() {
             "" => Day::today(),
-            text => text
-                .parse()
-                .map_err(|_| status::bad_field("date", "write a day as 2026-10-01"))?,
+            text => text.parse().map_err(|_| {
+                status::bad_field("date", "write a day as 2026-10-01, from 1970 on")
+            })?,
         };
         let book = self.0.estimator.prices();
         let lines = book.prices().iter().map(|price| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use stepcast_proto::v1::{
-    ImportPricesRequest, ImportPricesResponse, ListPricesRequest, ListPricesResponse,
+    ImportPricesRequest, ImportPricesResponse, ListPricesRequest, ListPricesResponse, Price,
 };
 
 use crate::client::{Client, timed};
@@ -69,7 +69,16 @@ impl Prices {
                     date: self.on.unwrap_or_default(),
                     all: self.all,
                 };
-                show(context, &list(&client, &message).await?, self.all)
+                let answer = list(&client, &message).await?;
+                if answer.prices.is_empty() && !context.output.json {
+                    let book = ListPricesRequest {
+                        all: true,
+                        ..message
+                    };
+                    say_none(context, &answer.date, &list(&client, &book).await?.prices);
+                    return Ok(());
+                }
+                show(context, &answer, self.all)
             }
             Some(Command::Import {
                 file,
@@ -125,6 +134,28 @@ async fn import(
         async move { service.import_prices(request).await }
     });
     answer.await
+}
+
+/// Says why there is nothing to list: estimates for that day have no costs.
+fn say_none(context: &Context, date: &str, book: &[Price]) {
+    let output = &context.output;
+    output.say(none(date, book));
+    if book.is_empty() {
+        output.next("stepcast prices import FILE --source NAME");
+    } else {
+        output.next("stepcast prices --all");
+    }
+}
+
+fn none(date: &str, book: &[Price]) -> String {
+    // A day is written so that the earlier one is the lesser text.
+    match book.iter().map(|price| price.valid_from.as_str()).min() {
+        None => "No prices: the book is empty.".to_owned(),
+        Some(first) if date < first => {
+            format!("No price holds on {date}: the first one holds from {first} on.")
+        }
+        Some(_) => format!("No price holds on {date} any more."),
+    }
 }
 
 fn show(context: &Context, answer: &ListPricesResponse, all: bool) -> Result<(), Failure> {
@@ -224,4 +255,27 @@ fn show_import(context: &Context, answer: &ImportPricesResponse) -> Result<(), F
     }
     output.next("stepcast prices");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_without_prices_is_told_with_the_first_that_has_some() {
+        let from = |day: &str| Price {
+            valid_from: day.to_owned(),
+            ..Price::default()
+        };
+        let book = [from("2026-10-01"), from("2026-02-03")];
+        assert_eq!(
+            none("1980-01-01", &book),
+            "No price holds on 1980-01-01: the first one holds from 2026-02-03 on."
+        );
+        assert_eq!(
+            none("2030-01-01", &book),
+            "No price holds on 2030-01-01 any more."
+        );
+        assert_eq!(none("2030-01-01", &[]), "No prices: the book is empty.");
+    }
 }

@@ -115,6 +115,20 @@ fn imported_prices_count_and_lines_that_are_none_are_named() {
         (&again["prices_stored"], &again["prices_known"]),
         (&Value::from(0), &Value::from(1))
     );
+    // A day before any price is one on which none holds, and no day at all is told to be none.
+    let early = ring.call(&["prices", "--on", "1980-01-01"]);
+    assert_eq!((early.code, early.stdout.as_str()), (0, ""));
+    let said = "No price holds on 1980-01-01: the first one holds from 20";
+    assert!(early.stderr.starts_with(said), "{}", early.stderr);
+    let early = ring
+        .call(&["prices", "--on", "1980-01-01", "--json"])
+        .json();
+    assert_eq!(early["prices"], Value::Array(Vec::new()));
+    let none = ring.call(&["prices", "--on", "1900-01-01"]).refused(1);
+    assert!(
+        none.contains("date: write a day as 2026-10-01, from 1970 on"),
+        "{none}"
+    );
     let middle = Value::from(2_500_001);
     let listed = ring
         .call(&["prices", "--on", "2026-11-02", "--json"])

@@ -136,7 +136,7 @@ fn offer(line: &Line<'_>, file: &PriceFile<'_>) -> Result<Offer, Refused> {
 
 const NO_AMOUNT: &str =
     "write dollars such as 1.08, with at most six digits behind the point, above 0 and up to 1000";
-const NO_DAY: &str = "write a day as 2026-10-01";
+const NO_DAY: &str = "write a day as 2026-10-01, from 1970 on";
 
 fn gpu(cell: &str) -> Option<GpuModel> {
     step_times::gpu(cell).filter(|gpu| gpu.is_gpu())

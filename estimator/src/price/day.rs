@@ -13,7 +13,7 @@ pub struct Day(i32);
 
 /// The text is not a day such as `2026-10-01`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write a day as 2026-10-01")]
+#[error("write a day as 2026-10-01, from 1970 on")]
 pub struct NotADay;
 
 impl Day {

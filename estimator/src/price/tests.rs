@@ -90,7 +90,10 @@ fn a_wrong_line_is_named() {
             "h100,-1,2026-01-01,,x",
             "price 1: write dollars such as 1.08",
         ),
-        ("h100,1,2026-1-1,,x", "price 1: write a day as 2026-10-01"),
+        (
+            "h100,1,2026-1-1,,x",
+            "price 1: write a day as 2026-10-01, from 1970 on",
+        ),
         (
             "h100,1,2026-01-02,2026-01-01,x",
             "price 1: it ends before it begins",
