@@ -194,6 +194,17 @@ async fn estimates_sql_tables_and_workers_are_there_without_grpc() {
         json!([{"a": "NaN", "b": "-inf", "c": 1.5}]),
         "{rows}"
     );
+    let digits = "SELECT CAST('12345678901234567890.123456789' AS DECIMAL(38, 9)) AS d, \
+                  CAST(NULL AS DECIMAL(38, 9)) AS none, 9223372036854775807 AS n";
+    let asked = Some(json!({"sql": digits}));
+    let rows = ask(port, "POST", "/v1/sql", None, asked.as_ref())
+        .await
+        .json();
+    assert_eq!(
+        rows["rows"],
+        json!([{"d": "12345678901234567890.123456789", "n": i64::MAX}]),
+        "{rows}"
+    );
     let alike = "SELECT a.hardware, b.hardware FROM training_steps a, training_steps b";
     let asked = Some(json!({"sql": alike}));
     let refused = ask(port, "POST", "/v1/sql", None, asked.as_ref()).await;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stepcast_estimator::arrow::array::{Array, AsArray, PrimitiveArray};
 use stepcast_estimator::arrow::datatypes::{
-    ArrowPrimitiveType, DataType, FieldRef, Float32Type, Float64Type,
+    ArrowPrimitiveType, DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type,
+    DecimalType, FieldRef, Float32Type, Float64Type,
 };
 use stepcast_estimator::arrow::error::ArrowError;
 use stepcast_estimator::arrow::json::writer::{
@@ -50,7 +51,8 @@ struct Question {
 struct Rows {
     /// Names of the columns, in their order.
     columns: Vec<String>,
-    /// One object a row; what is missing in one is not in it. A number that is none is the text `NaN`, `inf` or `-inf`.
+    /// One object a row; what is missing in one is not in it. A number that is none is the text `NaN`, `inf` or `-inf`, and
+    /// a decimal the text of its digits.
     rows: Vec<Value>,
     /// Whether there would have been more.
     truncated: bool,
@@ -110,7 +112,7 @@ fn rows(answer: &Answer) -> Result<Vec<Value>, Status> {
     }
     let mut bytes = Vec::new();
     let mut writer = WriterBuilder::new()
-        .with_encoder_factory(Arc::new(Floats))
+        .with_encoder_factory(Arc::new(Numbers))
         .build::<_, JsonArray>(&mut bytes);
     let batches: Vec<_> = answer.batches.iter().collect();
     let written = writer
@@ -129,11 +131,11 @@ fn rows(answer: &Answer) -> Result<Vec<Value>, Status> {
 }
 
 /// Writes numbers with a fraction as `stepcast sql --json` does. JSON has no infinities, and what is no number is not the
-/// same as what is missing.
+/// same as what is missing. A decimal is a text, since it was asked for to the last digit.
 #[derive(Debug)]
-struct Floats;
+struct Numbers;
 
-impl EncoderFactory for Floats {
+impl EncoderFactory for Numbers {
     fn make_default_encoder<'a>(
         &self,
         _: &'a FieldRef,
@@ -143,6 +145,10 @@ impl EncoderFactory for Floats {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
             DataType::Float64 => Box::new(Float(array.as_primitive::<Float64Type>())),
             DataType::Float32 => Box::new(Float(array.as_primitive::<Float32Type>())),
+            DataType::Decimal32(..) => Box::new(Decimal(array.as_primitive::<Decimal32Type>())),
+            DataType::Decimal64(..) => Box::new(Decimal(array.as_primitive::<Decimal64Type>())),
+            DataType::Decimal128(..) => Box::new(Decimal(array.as_primitive::<Decimal128Type>())),
+            DataType::Decimal256(..) => Box::new(Decimal(array.as_primitive::<Decimal256Type>())),
             _ => return Ok(None),
         };
         Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
@@ -163,6 +169,14 @@ where
         } else {
             out.extend_from_slice(format!("\"{number}\"").as_bytes());
         }
+    }
+}
+
+struct Decimal<'a, T: ArrowPrimitiveType>(&'a PrimitiveArray<T>);
+
+impl<T: DecimalType> Encoder for Decimal<'_, T> {
+    fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("\"{}\"", self.0.value_as_string(index)).as_bytes());
     }
 }
 

@@ -35,6 +35,15 @@ const HISTOGRAMS: [(&str, &str); 2] = [
     ),
 ];
 
+/// What becomes of values in JSON.
+const AS_JSON: &str = "
+## As JSON
+
+In `stepcast sql --json` and over HTTP an integer is a number with all of its digits, up to 64 bits; a reader that takes
+every number for a double rounds those beyond 2^53. A `DECIMAL` is a text with all of its digits, such as `\"0.10\"`. What
+is no number is the text `NaN`, `inf` or `-inf`. What is missing is `null`, and over HTTP not in its row.
+";
+
 /// How other programs ask.
 const OTHERS: &str = "
 ## From other programs
@@ -76,6 +85,7 @@ fn page() -> String {
         );
     }
     page += &callable();
+    page += AS_JSON;
     page += OTHERS;
     let _ = write!(
         page,

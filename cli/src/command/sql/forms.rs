@@ -105,6 +105,8 @@ pub(super) fn json_rows(answer: &Answer) -> Result<Value, Failure> {
         .collect();
     let shown = |text: String, kind: &DataType| match kind {
         DataType::Boolean => Value::Bool(text == "true"),
+        // It was asked for to the last digit, and who reads JSON takes a number with a fraction for a double.
+        kind if kind.is_decimal() => Value::String(text),
         kind if kind.is_numeric() => serde_json::from_str(&text).unwrap_or(Value::String(text)),
         _ => Value::String(text),
     };

@@ -2,7 +2,8 @@
 
 use super::*;
 use datafusion::arrow::array::{
-    ArrayRef, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringArray,
+    ArrayRef, Decimal128Array, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray,
+    StringArray,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNano};
 use std::sync::Arc;
@@ -92,6 +93,21 @@ fn columns_of_one_name_are_refused_as_json_and_shown_as_a_table() {
     assert!(failure.hint.expect("hint").contains("AS"));
     assert_eq!(table(&answer).expect("table").tabs(), "n\tn\n1\t1\n");
     assert_eq!(csv(&answer).expect("csv"), "n,n\n1,1\n");
+}
+
+#[test]
+fn a_decimal_keeps_its_digits_in_json_and_so_does_an_integer() {
+    let digits = 12_345_678_901_234_567_890_123_456_789_012_345_678;
+    let decimals = Decimal128Array::from(vec![Some(digits), Some(-150), None]);
+    let decimals = decimals.with_precision_and_scale(38, 2).expect("in range");
+    let integers = Int64Array::from(vec![i64::MAX, i64::MIN, 9_007_199_254_740_993]);
+    let answer = columns(vec![("d", Arc::new(decimals)), ("n", Arc::new(integers))]);
+    assert_eq!(
+        json_rows(&answer).expect("json")["rows"].to_string(),
+        "[{\"d\":\"123456789012345678901234567890123456.78\",\"n\":9223372036854775807},\
+         {\"d\":\"-1.50\",\"n\":-9223372036854775808},\
+         {\"d\":null,\"n\":9007199254740993}]"
+    );
 }
 
 #[test]
