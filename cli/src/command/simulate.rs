@@ -2,6 +2,7 @@
 
 mod gantt;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -138,6 +139,20 @@ fn named(text: &str) -> Result<(GpuModel, &str), String> {
     Ok((gpu, value))
 }
 
+/// Refuses an option that names a model twice: nobody could say which of the two is meant.
+fn each_once(option: &str, models: impl Iterator<Item = GpuModel>) -> Result<(), Failure> {
+    let mut known = BTreeSet::new();
+    for gpu in models {
+        if !known.insert(gpu) {
+            return Err(
+                Failure::usage(format!("{option} names {} twice", gpu.slug()))
+                    .hint("give each model once, with one number"),
+            );
+        }
+    }
+    Ok(())
+}
+
 impl Simulate {
     /// Plays it and tells what came of it.
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
@@ -189,6 +204,8 @@ impl Simulate {
                 "--estimate-error is from 0 to {ERROR_MAX}"
             )));
         }
+        each_once("--cluster", self.cluster.iter().map(|Count(gpu, _)| *gpu))?;
+        each_once("--price", self.price.iter().map(|Price(gpu, _)| *gpu))?;
         let trace = read(&self.trace, Trace::read)?;
         let speeds = read(&self.throughput, Speeds::read)?;
         let known = |gpu: GpuModel| {
@@ -223,7 +240,7 @@ impl Simulate {
     /// Who asks on the way, if anybody is to.
     fn promises(&self, scene: &Scene) -> Option<Promises> {
         let arrivals = scene.jobs().iter().map(|job| job.arrival_ms());
-        let moments = arrivals.collect::<std::collections::BTreeSet<_>>().len();
+        let moments = arrivals.collect::<BTreeSet<_>>().len();
         let every = moments.div_ceil(self.outlooks.max(1));
         (self.outlooks > 0).then(|| Promises::new(every))
     }

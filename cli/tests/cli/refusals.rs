@@ -26,6 +26,25 @@ fn a_wrong_command_line_is_usage() {
 }
 
 #[test]
+fn what_names_a_gpu_twice_is_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulate = ["simulate", "--trace", "t", "--throughput", "s", "--cluster"];
+    for (more, words) in [
+        (
+            &["v100=1,k80=2,V100=2"][..],
+            "error: --cluster names v100-16 twice",
+        ),
+        (
+            &["v100=1", "--price", "v100=1,v100=2"],
+            "error: --price names v100-16 twice",
+        ),
+    ] {
+        let stderr = alone(folder.path(), &[&simulate, more].concat()).refused(2);
+        assert!(stderr.starts_with(words), "{stderr}");
+    }
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     let ring = Ring::start();
     let job = ring.submit(&[]);
