@@ -58,6 +58,10 @@ pub(crate) struct Demo {
 impl Demo {
     /// Runs the ring once.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        if context.output.json {
+            return Err(Failure::usage("the demo is told in words; it has no JSON")
+                .hint("the commands that it plays have: start `stepcast dev --replay 1` and add --json to each"));
+        }
         let folder = tempfile::Builder::new().prefix("stepcast-demo-").tempdir();
         let mut folder = folder.map_err(|error| {
             Failure::refused("no temporary folder can be made").detail(error.to_string())
@@ -65,7 +69,6 @@ impl Demo {
         folder.disable_cleanup(self.keep);
         // The telling is the answer here; tables are drawn in it wherever it goes.
         let output = Output {
-            json: false,
             drawn: true,
             telling: true,
             ..context.output.clone()

@@ -45,6 +45,17 @@ fn what_names_a_gpu_twice_is_usage() {
 }
 
 #[test]
+fn what_is_told_in_words_has_no_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = alone(folder.path(), &["demo", "--json"]).refused(2);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        told["error"]["message"],
+        "the demo is told in words; it has no JSON"
+    );
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     let ring = Ring::start();
     let job = ring.submit(&[]);
