@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use crate::ports::Clock;
 
 /// A wall clock that moved this much further than the monotonic one is not believed: retention and the memory of
-/// request ids would end early for everybody. A suspended laptop stays well below it.
+/// request ids would end early for everybody. A suspended laptop stays well below it. Nor is it believed after it has stood
+/// there for long: what runs would be over its time and charged for the leap, and a stamp never goes back, so that a clock
+/// that is wrong could not be put right any more. An operator who knows that it is right restarts the node.
 const MAX_LEAP_MS: u64 = 24 * 3600 * 1000;
 
 /// Hands out stamps.
@@ -52,7 +54,7 @@ impl Stamper {
             tracing::warn!(
                 wall_ms = wall,
                 expected_ms = expected,
-                "the wall clock leapt ahead and is not followed"
+                "the wall clock leapt ahead and is not followed: if it is right now, restart this node when nothing runs"
             );
         }
         last.doubting = leapt;
