@@ -138,6 +138,7 @@ impl Process {
             let (ours, theirs) = Socket::pair()?;
             ours.set_nonblocking(true)?;
             let process = Command::new(&program.file)
+                .arg0("stepcast")
                 .args(&program.arguments)
                 .env_clear()
                 .current_dir("/")
