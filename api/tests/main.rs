@@ -7,6 +7,7 @@ mod credentials;
 mod flight;
 mod gangs;
 mod http;
+mod leaving;
 mod probes;
 mod refusals;
 mod ring;

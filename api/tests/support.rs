@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;
 use v1::agent_service_client::AgentServiceClient;
 use v1::estimates_service_client::EstimatesServiceClient;
@@ -288,10 +288,29 @@ impl Agent {
     }
 
     pub(crate) async fn attach(&self, worker: String, folder: char) -> Result<Worker, Status> {
+        self.attach_as(worker, folder, false).await
+    }
+
+    /// The same for one that was asked to stop.
+    pub(crate) async fn attach_leaving(
+        &self,
+        worker: String,
+        folder: char,
+    ) -> Result<Worker, Status> {
+        self.attach_as(worker, folder, true).await
+    }
+
+    async fn attach_as(
+        &self,
+        worker: String,
+        folder: char,
+        leaving: bool,
+    ) -> Result<Worker, Status> {
         let (reports, stream) = mpsc::channel(64);
         let hello = v1::Hello {
             worker,
             instance: instance(folder),
+            leaving,
         };
         reports
             .send(report(v1::attach_request::Report::Hello(hello)))
@@ -388,6 +407,23 @@ impl Worker {
             _ => None,
         })
         .await
+    }
+
+    /// Says nothing more; the last word of the server, whose end of the stream comes behind it.
+    pub(crate) async fn farewell(self) -> Result<Option<v1::Parting>, Code> {
+        drop(self.reports);
+        let mut orders = self.orders;
+        let mut last = None;
+        while let Some(order) = timeout(PATIENCE, orders.message())
+            .await
+            .unwrap()
+            .map_err(|status| status.code())?
+        {
+            if let Some(v1::attach_response::Order::Parting(parting)) = order.order {
+                last = v1::Parting::try_from(parting).ok();
+            }
+        }
+        Ok(last)
     }
 
     /// The word or the status with which the session ends.

@@ -151,6 +151,7 @@ impl Worker {
         let hello = v1::Hello {
             worker: self.name.clone(),
             instance: self.instance.clone(),
+            leaving: false,
         };
         say(&reports, Report::Hello(hello)).await?;
         let mut request = Request::new(ReceiverStream::new(outgoing));

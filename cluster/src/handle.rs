@@ -136,7 +136,31 @@ impl Handle {
     }
 
     /// Opens a session for a registered worker, on the leader only. An earlier session of the worker is closed.
+    ///
+    /// # Errors
+    /// The node does not lead, or the worker is not registered, or another process of it is.
     pub fn attach(&self, worker: WorkerId, instance: InstanceId) -> Result<Session, AttachError> {
+        self.open_session(worker, instance, false)
+    }
+
+    /// The same for a worker that was asked to stop before it attached: it is given nothing new, see [`Report::Leaving`].
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn attach_leaving(
+        &self,
+        worker: WorkerId,
+        instance: InstanceId,
+    ) -> Result<Session, AttachError> {
+        self.open_session(worker, instance, true)
+    }
+
+    fn open_session(
+        &self,
+        worker: WorkerId,
+        instance: InstanceId,
+        is_leaving: bool,
+    ) -> Result<Session, AttachError> {
         let leader = self.0.slot.borrow().clone();
         let Some(leader) = leader else {
             return Err(AttachError::NotLeader {
@@ -151,7 +175,7 @@ impl Handle {
             None => Err(AttachError::UnknownWorker),
             Some(registered) if registered != instance => Err(AttachError::StaleInstance),
             // Should it change between the look and the opening, the dispatcher's first look closes the session again.
-            Some(_) => Ok(Session::open(leader, worker, instance)),
+            Some(_) => Ok(Session::open(leader, worker, instance, is_leaving)),
         }
     }
 

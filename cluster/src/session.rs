@@ -168,6 +168,8 @@ pub enum Report {
         /// Redacted words for the job's owner, empty after a success.
         detail: String,
     },
+    /// It was asked to stop: it is given nothing new, and ends what it runs by itself.
+    Leaving,
     /// Lines the trainer printed, redacted; kept in memory only.
     LogLines {
         /// Which attempt.

@@ -104,7 +104,8 @@ pub enum Command {
         /// Which.
         worker: WorkerId,
     },
-    /// A worker was not heard of for a whole lease. Its leases end by [`Command::ExpireLeases`], each in its own time.
+    /// A worker was not heard of for a whole lease, or has said that it stops. Its leases end with what it runs, or by
+    /// [`Command::ExpireLeases`], each in its own time.
     LoseWorker {
         /// Which.
         worker: WorkerId,

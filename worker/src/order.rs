@@ -127,6 +127,8 @@ pub enum Report {
     },
     /// The attempt is over.
     Ended(Ended),
+    /// This worker was asked to stop, and is to be given nothing new.
+    Leaving,
     /// What the trainer printed, redacted.
     Logs(Epoch, Vec<String>),
 }

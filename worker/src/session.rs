@@ -47,6 +47,9 @@ const SILENT_PART: u32 = 5;
 const SILENCE: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(10);
 
+/// How long the server may take to hear the last words of a worker that ends. Unheard, it is missed after a lease.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// A connection that lived this long was a good one: the next failure starts with a short wait again. One that is lost at
 /// once, again and again, is none.
 const GOOD: Duration = Duration::from_secs(1);
@@ -184,12 +187,13 @@ impl Session {
         Ok(self.worker.insert(answer.worker).clone())
     }
 
-    /// Opens the stream and passes things on in both directions until it ends.
+    /// Opens the stream, and has things passed on until it or the worker ends.
     async fn attach(&mut self, worker: String) -> Result<std::convert::Infallible, Trouble> {
         let (reports, outgoing) = mpsc::channel(REPORTS);
         let hello = v1::Hello {
             worker,
             instance: self.offer.instance.clone(),
+            leaving: self.host.outbox.is_leaving(),
         };
         let _room = reports.try_send(wire::hello(hello));
         let mut client = self.servers.client();
@@ -201,9 +205,28 @@ impl Session {
             .into_inner();
         self.host.outbox.connected(true);
         self.attached = Some(Instant::now());
-        self.tell(News::Connected).await?;
         tracing::info!(server = self.servers.address(), "attached");
         self.said.clear();
+        let trouble = match self.speak(&mut orders, &reports).await {
+            Ok(never) => match never {},
+            Err(trouble) => trouble,
+        };
+        if self.news.is_closed() {
+            let farewell = say_farewell(&self.host, reports, &mut orders);
+            if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+                tracing::debug!("the server does not hear that the worker ends");
+            }
+        }
+        Err(trouble)
+    }
+
+    /// Passes things on in both directions for as long as it goes well.
+    async fn speak(
+        &mut self,
+        orders: &mut Streaming<v1::AttachResponse>,
+        reports: &mpsc::Sender<v1::AttachRequest>,
+    ) -> Result<std::convert::Infallible, Trouble> {
+        self.tell(News::Connected).await?;
         let mut silent_at = None;
         loop {
             tokio::select! {
@@ -212,11 +235,11 @@ impl Session {
                     silent_at = None;
                     self.order(order).await?;
                 }
-                sent = send_next(&self.host, &reports) => match sent {
+                sent = send_next(&self.host, reports) => match sent {
                     Some(true) => drop(silent_at.get_or_insert_with(|| Instant::now() + self.silence)),
                     Some(false) => {}
                     // The server reads no more; its last word says why.
-                    None => return Err(last_word(&mut orders).await),
+                    None => return Err(last_word(orders).await),
                 },
                 () = until(silent_at) => return Err(Trouble::Again("the leader does not answer a renewal".to_owned())),
                 () = self.news.closed() => return Err(Trouble::Again("the worker ends".to_owned())),
@@ -282,6 +305,21 @@ async fn send_next(host: &Host, reports: &mpsc::Sender<v1::AttachRequest>) -> Op
     let answered = matches!(report, Report::Renew { .. });
     room.send(wire::report(report));
     Some(answered)
+}
+
+/// Says what still waits, closes this side of the stream, and waits until the server, which has heard it all, closes the other.
+async fn say_farewell(
+    host: &Host,
+    reports: mpsc::Sender<v1::AttachRequest>,
+    orders: &mut Streaming<v1::AttachResponse>,
+) {
+    while let Some(report) = host.outbox.take() {
+        if reports.send(wire::report(report)).await.is_err() {
+            break;
+        }
+    }
+    drop(reports);
+    while let Ok(Some(_)) = orders.message().await {}
 }
 
 /// How long an answer to a renewal may take under leases of this term.

@@ -2,6 +2,7 @@
 //!
 //! A renewal or a progress is worth only its latest value. An end is kept until it is acknowledged and said again on
 //! each new connection. Started and checkpointed are kept in order. Log lines come last, and go first when there is no room.
+//! That the worker leaves is said once on each connection, before anything else.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub struct Waiting {
     logs: VecDeque<(Epoch, Vec<String>)>,
     pub(crate) log_bytes: usize,
     connected: bool,
+    leaving: bool,
+    /// Whether the present connection has been told that the worker leaves.
+    told_leaving: bool,
 }
 
 impl Waiting {
@@ -55,6 +59,7 @@ impl Waiting {
                 self.ends.insert(ended.epoch, (ended, None));
             }
             Report::Logs(epoch, lines) => self.add_logs(epoch, lines),
+            Report::Leaving => self.leaving = true,
         }
     }
 
@@ -68,6 +73,7 @@ impl Waiting {
     /// A new connection: every end is said again. False: there is none, and renewals are not collected.
     pub fn connected(&mut self, connected: bool) {
         self.connected = connected;
+        self.told_leaving = false;
         self.renewal = None;
         for (_, said) in self.ends.values_mut() {
             *said = None;
@@ -89,6 +95,11 @@ impl Waiting {
         self.connected
     }
 
+    /// Whether the worker was asked to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// When an end that was said is to be said again, if nothing is added before.
     pub fn repeat_at(&self) -> Option<Instant> {
         let said = self.ends.values().filter_map(|(_, said)| *said).min();
@@ -97,8 +108,13 @@ impl Waiting {
 
     /// The next report to send at this moment, if there is one.
     ///
-    /// Leases first: everything else can wait, they cannot. Log lines before ends, so that they are there at the end.
+    /// That it leaves first, since a job may be given to it at any moment; then leases: everything else can wait, they cannot.
+    /// Log lines before ends, so that they are there at the end.
     pub fn take(&mut self, now: Instant) -> Option<Report> {
+        if self.leaving && !self.told_leaving {
+            self.told_leaving = true;
+            return Some(Report::Leaving);
+        }
         if let Some(renewal) = self.renewal.take() {
             return Some(renewal);
         }

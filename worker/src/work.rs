@@ -140,6 +140,7 @@ impl Work {
                 () = stop.notified(), if !stopping => {
                     tracing::info!("stopping: running attempts may save a checkpoint first");
                     stopping = true;
+                    self.host.outbox.push(Report::Leaving);
                     let grace_ms = millis(self.host.config.drain_grace);
                     self.handle(Input::Drain { grace_ms });
                 }

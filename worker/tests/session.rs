@@ -270,6 +270,35 @@ async fn a_lost_connection_is_made_again_and_the_run_goes_on() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_stopped_says_so_at_once_and_on_every_connection() {
+    let mut leader = Leader::start().await;
+    // Its trainer saves nothing: it would be waited for as long as a checkpoint may take.
+    let worker = Worker::start(&[&leader.address], |config| {
+        config.replay.stream = ReplayStream::Shipped("stuck".to_owned());
+    });
+    assert!(!leader.attached().await.leaving);
+    leader.assign(4, v1::Trainer::Replay, workload(60)).await;
+    assert_eq!(leader.started().await, 4);
+    worker.stop.notify_one();
+    leader.left().await;
+    leader.cut().await;
+    assert!(leader.attached().await.leaving, "another leader knows too");
+    leader.left().await;
+    leader.stop(4, 0).await;
+    assert_eq!(leader.ended().await.epoch, 4);
+    worker.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_worker_that_is_stopped_is_heard_before_it_is_gone() {
+    let mut leader = Leader::start().await;
+    let worker = Worker::start(&[&leader.address], |_| {});
+    leader.attached().await;
+    worker.stopped().await;
+    leader.left().await;
+}
+
+#[tokio::test]
 async fn a_server_that_comes_late_is_found() {
     let early = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = early.local_addr().unwrap();

@@ -89,6 +89,7 @@ pub(crate) fn report(report: v1::AttachRequest) -> Result<Option<Report>, Status
             step: ended.step,
             detail: ended.detail,
         },
+        Some(Up::Leaving(_)) => Report::Leaving,
         Some(Up::Log(mut log)) => {
             log.lines.truncate(LINES_MAX);
             Report::LogLines {

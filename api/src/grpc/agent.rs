@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use stepcast_cluster::Contribution;
+use stepcast_cluster::{Contribution, ProposeError};
 use stepcast_proto::v1;
 use stepcast_proto::v1::agent_service_server::AgentService;
 use stepcast_records::{Hardware, Sample};
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, WorkerId};
-use stepcast_scheduler::model::{Inventory, Job};
-use stepcast_scheduler::{Command, Reply};
+use stepcast_scheduler::model::{Inventory, Job, WorkerState};
+use stepcast_scheduler::{Command, Rejection, Reply};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::FieldViolation;
@@ -52,6 +52,7 @@ impl AgentService for Agent {
             // An older node could not read it; the worker says it again when it registers next.
             inventory.address = None;
         }
+        self.check_nothing_runs_elsewhere(&caller, instance)?;
         let command = Command::RegisterWorker {
             token_hash: caller.token,
             instance,
@@ -138,6 +139,36 @@ impl AgentService for Agent {
 }
 
 impl Agent {
+    /// Refuses another process with a worker's token while the one before still runs something. A worker that leaves is
+    /// given up in the log before that has ended, and the next one would be told to run the same attempts.
+    ///
+    /// Asked right before the command goes into the log: nothing is placed there from then on, since only a worker that was
+    /// given up may be followed by another.
+    fn check_nothing_runs_elsewhere(
+        &self,
+        caller: &auth::WorkerCaller,
+        instance: InstanceId,
+    ) -> Result<(), Status> {
+        let Some(known) = &caller.worker else {
+            return Ok(());
+        };
+        let in_use = self.0.handle.read_stale(|state| {
+            let worker = state.worker(known.id)?;
+            let is_busy = || state.live_attempts_on(worker.id).next().is_some();
+            let is_another = worker.instance != instance;
+            (is_another && (worker.state == WorkerState::Present || is_busy())).then(|| {
+                Rejection::TokenInUse {
+                    worker: worker.id,
+                    name: worker.name.clone(),
+                    instance: worker.instance,
+                }
+            })
+        });
+        in_use.map_or(Ok(()), |in_use| {
+            Err(status::propose(ProposeError::Rejected(in_use)))
+        })
+    }
+
     /// Whether every node can read the address of a worker.
     async fn knows_addresses(&self) -> bool {
         let handle = &self.0.handle;

@@ -56,10 +56,12 @@ pub(crate) async fn open(
         () = context.handle.somebody_leads(ELECTION) => {}
         status = closed(&mut closing) => return Err(status),
     }
-    let session = context
-        .handle
-        .attach(known.id, instance)
-        .map_err(status::attach)?;
+    let session = if hello.leaving {
+        context.handle.attach_leaving(known.id, instance)
+    } else {
+        context.handle.attach(known.id, instance)
+    };
+    let session = session.map_err(status::attach)?;
     tracing::info!(worker = %known.id, "a worker has attached");
     let Session { orders, reports } = session;
     let (fail, failure) = oneshot::channel();

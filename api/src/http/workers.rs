@@ -38,7 +38,7 @@ struct WorkerShown {
     id: String,
     /// What it is called.
     name: String,
-    /// `READY`, `DRAINING`, `LOST` or `REVOKED`.
+    /// `READY`, `DRAINING`, `LOST` (not heard of for a lease, or stopped) or `REVOKED`.
     state: String,
     /// Whether it has a connection to the node that answers, if that leads.
     attached: bool,

@@ -34,7 +34,7 @@ pub(crate) async fn run(leader: Arc<Leader>) {
     }
 }
 
-/// Has a worker take part again that was given up as lost and has a session all the same.
+/// Has a worker take part again that was given up as lost and has a session all the same, unless it leaves.
 fn welcome_back(leader: &Arc<Leader>, worker: WorkerId) {
     let Some(command) = leader
         .replicated
@@ -42,7 +42,7 @@ fn welcome_back(leader: &Arc<Leader>, worker: WorkerId) {
     else {
         return;
     };
-    if !leader.sessions.is_open(worker) {
+    if !leader.sessions.stays(worker) {
         return;
     }
     let leader = Arc::clone(leader);

@@ -92,6 +92,7 @@ async fn expire(leader: &Leader, command: Command) {
     }
 }
 
+/// Gives up who has stayed away for a lease, and who leaves and was not given up when it said so.
 async fn lose_workers(leader: &Leader) {
     let present = leader.replicated.read(view::present_workers);
     let ids: Vec<_> = present.iter().map(|(worker, _)| *worker).collect();
@@ -106,7 +107,8 @@ async fn lose_workers(leader: &Leader) {
     }
 }
 
-async fn lose(leader: &Leader, worker: WorkerId, instance: InstanceId) {
+/// Has a worker take part no more: what it runs keeps its leases, and nothing new is placed there.
+pub(super) async fn lose(leader: &Leader, worker: WorkerId, instance: InstanceId) {
     let lost = Command::LoseWorker { worker, instance };
     if let Err(error) = leader.proposer.propose(lost, None).await {
         tracing::warn!(%error, %worker, "the loss of a worker was not taken into the log");

@@ -30,6 +30,8 @@ struct Inner {
 struct Open {
     number: u64,
     instance: InstanceId,
+    /// It was asked to stop, and is given nothing new.
+    is_leaving: bool,
     orders: mpsc::Sender<Order>,
     told: Told,
 }
@@ -57,6 +59,7 @@ impl Sessions {
         &self,
         worker: WorkerId,
         instance: InstanceId,
+        is_leaving: bool,
     ) -> (u64, mpsc::Receiver<Order>) {
         let (orders, received) = mpsc::channel(ORDERS);
         let mut inner = self.inner.lock();
@@ -68,6 +71,7 @@ impl Sessions {
             Open {
                 number,
                 instance,
+                is_leaving,
                 orders,
                 told: Told::default(),
             },
@@ -92,9 +96,19 @@ impl Sessions {
         }
     }
 
-    /// Whether the worker has a session.
-    pub(crate) fn is_open(&self, worker: WorkerId) -> bool {
-        self.inner.lock().open.contains_key(&worker)
+    /// Notes that the worker of this very session leaves. False if the session is over.
+    pub(crate) fn leave(&self, worker: WorkerId, number: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let open = inner.open.get_mut(&worker);
+        let open = open.filter(|open| open.number == number);
+        open.map(|open| open.is_leaving = true).is_some()
+    }
+
+    /// Whether the worker has a session, and has not said that it leaves.
+    pub(crate) fn stays(&self, worker: WorkerId) -> bool {
+        let inner = self.inner.lock();
+        let open = inner.open.get(&worker);
+        open.is_some_and(|open| !open.is_leaving)
     }
 
     /// Whether the worker's session was opened by another process than the one that is registered now.
@@ -185,8 +199,8 @@ impl Sessions {
         self.inner.lock().open.len()
     }
 
-    /// Which of these workers have had no session for `term`. One that was never seen counts from the first time it is
-    /// asked for.
+    /// Which of these workers have had no session for `term`, or have one and leave. One that was never seen counts from
+    /// the first time it is asked for.
     pub(crate) fn away_for(
         &self,
         workers: &[WorkerId],
@@ -198,7 +212,8 @@ impl Sessions {
         inner.away.retain(|worker, _| asked.contains(worker));
         let mut away = Vec::new();
         for worker in asked {
-            if inner.open.contains_key(&worker) {
+            if let Some(open) = inner.open.get(&worker) {
+                away.extend(open.is_leaving.then_some(worker));
                 continue;
             }
             let since = *inner.away.entry(worker).or_insert(now);
@@ -221,8 +236,8 @@ mod tests {
     #[test]
     fn a_second_session_replaces_the_first_and_a_late_close_of_the_first_does_nothing() {
         let sessions = Sessions::default();
-        let (first, mut first_orders) = sessions.open(WORKER, INSTANCE);
-        let (_, _second_orders) = sessions.open(WORKER, INSTANCE);
+        let (first, mut first_orders) = sessions.open(WORKER, INSTANCE, false);
+        let (_, _second_orders) = sessions.open(WORKER, INSTANCE, false);
         assert!(matches!(
             first_orders.try_recv(),
             Ok(Order::Shutdown(Parting::Replaced))
@@ -234,7 +249,7 @@ mod tests {
     #[test]
     fn a_worker_that_is_sent_away_hears_why_and_counts_as_away() {
         let sessions = Sessions::default();
-        let (_, mut orders) = sessions.open(WORKER, INSTANCE);
+        let (_, mut orders) = sessions.open(WORKER, INSTANCE, false);
         assert!(sessions.is_of_another(WORKER, InstanceId([8; 16])));
         assert!(!sessions.is_of_another(WORKER, INSTANCE));
         sessions.part(WORKER, Parting::Revoked, NOW);
@@ -259,7 +274,7 @@ mod tests {
     #[test]
     fn a_worker_that_does_not_read_is_cut_off() {
         let sessions = Sessions::default();
-        let (_, _orders) = sessions.open(WORKER, INSTANCE);
+        let (_, _orders) = sessions.open(WORKER, INSTANCE, false);
         let tell = || {
             sessions.tell(
                 WORKER,
@@ -278,10 +293,29 @@ mod tests {
         let term = Duration::from_secs(30);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW), []);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + term), [WORKER]);
-        let (number, _orders) = sessions.open(WORKER, INSTANCE);
+        let (number, _orders) = sessions.open(WORKER, INSTANCE, false);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + 2 * term), []);
         sessions.close(WORKER, number, NOW + 3 * term);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + 3 * term), []);
         assert_eq!(sessions.away_for(&[WORKER], term, NOW + 4 * term), [WORKER]);
+    }
+
+    #[test]
+    fn a_worker_that_leaves_counts_as_away_at_once_and_keeps_its_session() {
+        let sessions = Sessions::default();
+        let term = Duration::from_secs(30);
+        let (first, _orders) = sessions.open(WORKER, INSTANCE, false);
+        let (number, _orders) = sessions.open(WORKER, INSTANCE, false);
+        assert!(!sessions.leave(WORKER, first), "it has a later session");
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW), []);
+        assert!(sessions.stays(WORKER));
+        assert!(sessions.leave(WORKER, number));
+        assert_eq!(sessions.away_for(&[WORKER], term, NOW), [WORKER]);
+        assert_eq!(sessions.attached(), [WORKER]);
+        assert!(!sessions.stays(WORKER));
+        let (_, _orders) = sessions.open(WORKER, INSTANCE, true);
+        assert!(!sessions.stays(WORKER), "it says so in a new session too");
+        let (_, _orders) = sessions.open(WORKER, INSTANCE, false);
+        assert!(sessions.stays(WORKER), "it was started again");
     }
 }

@@ -10,7 +10,7 @@ use stepcast_scheduler::model::limits::DETAIL_BYTES_MAX;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::context::Leader;
-use super::view;
+use super::{expiry, view};
 use crate::error::{ProposeError, ReportError};
 use crate::session::{Order, Report, StopReason};
 use crate::watch::Update;
@@ -43,15 +43,22 @@ pub struct Reports(Arc<Inner>);
 struct Inner {
     leader: Arc<Leader>,
     worker: WorkerId,
+    instance: InstanceId,
     number: u64,
     facts: Arc<Semaphore>,
     renewals: Arc<Semaphore>,
 }
 
 impl Session {
-    /// Opens a session on this leadership; everything the state wants of the worker is ordered at once.
-    pub(crate) fn open(leader: Arc<Leader>, worker: WorkerId, instance: InstanceId) -> Self {
-        let (number, orders) = leader.sessions.open(worker, instance);
+    /// Opens a session on this leadership; everything the state wants of the worker is ordered at once. One that leaves is
+    /// given up with the next look at who stays away.
+    pub(crate) fn open(
+        leader: Arc<Leader>,
+        worker: WorkerId,
+        instance: InstanceId,
+        is_leaving: bool,
+    ) -> Self {
+        let (number, orders) = leader.sessions.open(worker, instance, is_leaving);
         leader.signals.worker(worker);
         leader.signals.plan.notify_one();
         let facts = Arc::new(Semaphore::new(FACTS));
@@ -60,6 +67,7 @@ impl Session {
             reports: Reports(Arc::new(Inner {
                 leader,
                 worker,
+                instance,
                 number,
                 facts,
                 renewals: Arc::new(Semaphore::new(RENEWALS)),
@@ -144,7 +152,33 @@ impl Reports {
                 };
                 self.fact(epoch, true, command).await
             }
+            Report::Leaving => self.leave().await,
         }
+    }
+
+    /// Has nothing more be placed on this worker, at once and not when a whole lease has passed without it. The session is
+    /// held until that is in the log, so that its end tells the worker that it may go.
+    async fn leave(&self) -> Result<(), ReportError> {
+        let inner = Arc::clone(&self.0);
+        let leader = &self.0.leader;
+        if !leader.sessions.leave(inner.worker, inner.number) {
+            return Err(ReportError::SessionOver);
+        }
+        if leader
+            .replicated
+            .read(|state| !view::is_present(state, inner.worker))
+        {
+            return Ok(());
+        }
+        tracing::info!(worker = %inner.worker, "a worker leaves");
+        let mut leaving = Box::pin(async move {
+            // What is not taken now is proposed again with the next look at who stays away.
+            expiry::lose(&inner.leader, inner.worker, inner.instance).await;
+        });
+        if futures::poll!(leaving.as_mut()).is_pending() {
+            leader.runtime.spawn(leaving);
+        }
+        Ok(())
     }
 
     /// Renews once it is certain that this node has led since it was asked: one that was paused, or is cut off, may have

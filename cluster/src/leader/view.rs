@@ -135,6 +135,12 @@ pub(crate) fn comeback(state: &State, worker: WorkerId) -> Option<Command> {
     })
 }
 
+/// Whether a worker takes part, draining or not.
+pub(crate) fn is_present(state: &State, worker: WorkerId) -> bool {
+    let worker = state.worker(worker);
+    worker.is_some_and(|worker| worker.state == WorkerState::Present)
+}
+
 /// Workers that are expected to have a session.
 pub(crate) fn present_workers(state: &State) -> Vec<(WorkerId, InstanceId)> {
     let present = state

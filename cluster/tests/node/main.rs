@@ -6,6 +6,7 @@ mod catching_up;
 mod crash;
 mod disk;
 mod gangs;
+mod leaving;
 mod membership;
 mod net;
 mod ring;

@@ -52,7 +52,7 @@ pub struct Inventory {
 pub enum WorkerState {
     /// It does.
     Present,
-    /// It was not heard of for a whole lease. Its leases end by themselves.
+    /// It was not heard of for a whole lease, or has said that it stops. Its leases end by themselves, or with what it runs.
     Lost {
         /// Since when, by stamp.
         since_ms: u64,

@@ -45,6 +45,16 @@ impl Outbox {
         (waiting.is_connected(), waiting.facts())
     }
 
+    /// Whether the worker was asked to stop.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.lock().is_leaving()
+    }
+
+    /// What waits now and can be said at once, if there is anything.
+    pub(crate) fn take(&self) -> Option<Report> {
+        self.lock().take(Instant::now())
+    }
+
     /// The next report to send; waits until there is one. Cancel-safe.
     pub(crate) async fn next(&self) -> Report {
         loop {

@@ -99,6 +99,7 @@ pub(super) fn report(report: Report) -> v1::AttachRequest {
             step,
         }),
         Report::Ended(ended) => Up::Ended(self::ended(ended)),
+        Report::Leaving => Up::Leaving(v1::Leaving {}),
         Report::Logs(epoch, lines) => Up::Log(v1::LogLines { epoch, lines }),
     };
     v1::AttachRequest {

@@ -165,6 +165,16 @@ impl Leader {
         .await
     }
 
+    /// Waits for the word that the worker leaves, before which nothing of what it runs has ended.
+    pub(crate) async fn left(&mut self) {
+        self.until(|event| match event {
+            Event::Report(Report::Leaving(_)) => Some(()),
+            Event::Report(Report::Ended(ended)) => panic!("it ended first: {ended:?}"),
+            _ => None,
+        })
+        .await;
+    }
+
     pub(crate) async fn ended(&mut self) -> v1::AttemptEnded {
         self.until(|event| {
             if let Event::Report(Report::Ended(ended)) = event {
@@ -357,6 +367,8 @@ impl AgentService for Service {
                         .await;
                 }
             }
+            // The worker says nothing more, and hears that all of it has arrived.
+            let _gone = orders.send(Err(Status::unavailable("over"))).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }

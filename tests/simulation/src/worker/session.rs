@@ -242,6 +242,7 @@ fn to_leader(report: Report) -> Option<leader::Report> {
             step: ended.step,
             detail: ended.detail,
         },
+        Report::Leaving => leader::Report::Leaving,
         Report::Logs(epoch, lines) => leader::Report::LogLines {
             epoch: Epoch(epoch),
             lines,
