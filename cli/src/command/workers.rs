@@ -131,13 +131,7 @@ fn row(worker: &Worker) -> Vec<Cell> {
         .filter(|job| !job.is_empty())
         .collect();
     runs.dedup();
-    let (state, tone) = match worker.state() {
-        WorkerState::Ready if worker.attached => ("ready", Tone::Good),
-        WorkerState::Ready | WorkerState::Unspecified => ("away", Tone::Warn),
-        WorkerState::Draining => ("draining", Tone::Warn),
-        WorkerState::Lost => ("lost", Tone::Bad),
-        WorkerState::Revoked => ("revoked", Tone::Dim),
-    };
+    let (state, tone) = stands(worker);
     let state = match worker.since_time.as_ref().and_then(time::seconds_since) {
         Some(since) if worker.state() != WorkerState::Ready => {
             format!("{state} {}", time::rough_span(since))
@@ -161,6 +155,19 @@ fn row(worker: &Worker) -> Vec<Cell> {
         .into(),
         time::age(worker.register_time.as_ref()).into(),
     ]
+}
+
+/// How a worker stands, in a word.
+fn stands(worker: &Worker) -> (&'static str, Tone) {
+    match worker.state() {
+        WorkerState::Ready if worker.attached => ("ready", Tone::Good),
+        WorkerState::Ready | WorkerState::Unspecified => ("away", Tone::Warn),
+        WorkerState::Draining => ("draining", Tone::Warn),
+        // It was asked to stop, and ends what it runs.
+        WorkerState::Lost if worker.attached => ("stopping", Tone::Warn),
+        WorkerState::Lost => ("away", Tone::Bad),
+        WorkerState::Revoked => ("revoked", Tone::Dim),
+    }
 }
 
 /// What people call a worker.
@@ -200,7 +207,8 @@ fn summary(workers: &[Worker]) -> String {
         .flat_map(|worker| &worker.gpus)
         .filter(|gpu| !gpu.job.is_empty())
         .count();
-    let ready = |worker: &&Worker| worker.state() == WorkerState::Ready;
+    // Nobody is known to be there before it has attached, and not any more once it is away.
+    let ready = |worker: &&Worker| worker.state() == WorkerState::Ready && worker.attached;
     let free: usize = workers
         .iter()
         .filter(ready)
@@ -423,5 +431,28 @@ mod tests {
         };
         assert_eq!(gpus(&worker), "2 x H100 80GB");
         assert_eq!(summary(&[worker]), "2 GPUs: 1 in use, 1 free");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_told_as_free() {
+        let worker = |state: WorkerState, attached: bool| Worker {
+            gpus: vec![Gpu::default()],
+            state: state.into(),
+            attached,
+            ..Worker::default()
+        };
+        for (state, attached, told) in [
+            (WorkerState::Ready, true, "ready"),
+            (WorkerState::Ready, false, "away"),
+            (WorkerState::Lost, true, "stopping"),
+            (WorkerState::Lost, false, "away"),
+        ] {
+            assert_eq!(stands(&worker(state, attached)).0, told);
+        }
+        let stopped = worker(WorkerState::Ready, false);
+        assert_eq!(
+            summary(&[stopped]),
+            "1 GPU: 0 in use, 0 free, 1 not available"
+        );
     }
 }
