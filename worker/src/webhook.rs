@@ -3,6 +3,8 @@
 //! SimpleTuner posts from inside its training loop and waits for the answer, so a slow receiver would both slow the
 //! training and spoil the next step's time. A body is therefore parsed (which drops media) and queued, nothing more.
 
+mod listen;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +21,7 @@ use axum::routing::post;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use self::listen::CONNECTIONS;
 use crate::agent::{Epoch, Input};
 use crate::capture::{LONGEST_SECRET_BYTES, cut};
 use crate::event::{self, Event, RAW_ERROR_BYTES, Received};
@@ -33,6 +36,9 @@ const ERROR_TEXT_BYTES: usize = 2048;
 /// Bodies read at the same time. The trainer sends one, its log thread another; this bounds the memory to 256 MiB.
 const BODIES_AT_ONCE: usize = 4;
 
+/// How long one request may take, from its head to its answer, also to send its body. The trainer gives up after 5 s.
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+
 /// Free places below which `log.message` events are dropped, so that step events find room.
 const KEPT_FOR_STEPS: usize = 256;
 
@@ -45,6 +51,7 @@ pub struct Receiver {
     address: SocketAddr,
     token: String,
     counts: Arc<Counts>,
+    room: Arc<Semaphore>,
     task: AbortHandle,
 }
 
@@ -53,8 +60,8 @@ pub struct Receiver {
 pub struct Counts {
     /// `log.message` events dropped because the queue was nearly full.
     pub logs_dropped: AtomicU64,
-    /// Other events lost because the queue stayed full or their bodies were too large: never silent, the attempt's log
-    /// says so.
+    /// Other events lost because the queue stayed full, or their bodies were too large or too slow: never silent, the
+    /// attempt's log says so.
     pub events_lost: AtomicU64,
     /// Bodies that were no JSON object.
     pub malformed: AtomicU64,
@@ -63,7 +70,7 @@ pub struct Counts {
 /// How much was not passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Events lost because the queue stayed full or their bodies were too large.
+    /// Events lost because the queue stayed full, or their bodies were too large or too slow.
     pub events: u64,
     /// `log.message` events dropped because it was nearly full.
     pub logs: u64,
@@ -89,6 +96,8 @@ struct Shared {
     events: mpsc::Sender<Input>,
     counts: Arc<Counts>,
     bodies: Semaphore,
+    /// How long one request may take.
+    within: Duration,
 }
 
 impl Receiver {
@@ -109,23 +118,22 @@ impl Receiver {
             events,
             counts: Arc::clone(&counts),
             bodies: Semaphore::new(BODIES_AT_ONCE),
+            within: REQUEST_WITHIN,
         });
-        let app = Router::new()
-            .route("/events", post(receive))
-            .layer(DefaultBodyLimit::max(BODY_BYTES))
-            .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit))
-            .with_state(shared);
-        let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the webhook receiver ended");
-            }
-        });
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let serving = tokio::spawn(listen::serve(listener, Arc::clone(&room), app(shared)));
         Ok(Self {
             address,
             token,
             counts,
+            room,
             task: serving.abort_handle(),
         })
+    }
+
+    /// How many more connections would be taken now.
+    pub fn room(&self) -> usize {
+        self.room.available_permits()
     }
 
     /// Where the trainer posts to.
@@ -150,6 +158,14 @@ impl Drop for Receiver {
     }
 }
 
+fn app(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/events", post(receive))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit))
+        .with_state(shared)
+}
+
 /// Lets a request in only with the token, and only a few at a time, before any of its body is read.
 async fn admit(
     State(shared): State<Arc<Shared>>,
@@ -163,12 +179,20 @@ async fn admit(
     if !given.is_some_and(|given| same(given, shared.token.as_bytes())) {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    let _permit = shared
-        .bodies
-        .acquire()
+    let answering = async {
+        let _permit = shared
+            .bodies
+            .acquire()
+            .await
+            .map_err(|_closed| StatusCode::SERVICE_UNAVAILABLE)?;
+        Ok(next.run(request).await)
+    };
+    tokio::time::timeout(shared.within, answering)
         .await
-        .map_err(|_closed| StatusCode::SERVICE_UNAVAILABLE)?;
-    Ok(next.run(request).await)
+        .unwrap_or_else(|_late| {
+            shared.counts.events_lost.fetch_add(1, Ordering::Relaxed);
+            Err(StatusCode::REQUEST_TIMEOUT)
+        })
 }
 
 /// Compares without telling by its duration where two tokens differ.
@@ -305,6 +329,70 @@ mod tests {
         assert_eq!(receiver.counts().lost().events, 1);
         assert_eq!(post(&receiver, "attempt-token", "not json").await, 400);
         assert_eq!(receiver.counts().malformed.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn who_opens_connections_and_says_nothing_holds_up_no_trainer() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        use tokio::net::TcpStream;
+
+        let (receiver, mut events) = receiver(8).await;
+        let mut silent = Vec::new();
+        for number in 0..CONNECTIONS + 4 {
+            let mut stream = TcpStream::connect(receiver.address).await.unwrap();
+            if number % 2 == 0 {
+                stream
+                    .write_all(b"POST /events HTTP/1.1\r\nHost:")
+                    .await
+                    .unwrap();
+            }
+            silent.push(stream);
+        }
+        // No more than there is room for are taken.
+        while receiver.room() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // It waits for the first of them to be closed, and no longer.
+        assert_eq!(post(&receiver, "attempt-token", STEP).await, 204);
+        assert!(event(events.recv().await.unwrap()).1.event != Event::Log);
+        for mut stream in silent {
+            let mut said = Vec::new();
+            // Closed, whether with a word or without.
+            let _reset = stream.read_to_end(&mut said).await;
+            assert!(!said.starts_with(b"HTTP/1.1 2"));
+        }
+        while receiver.room() < CONNECTIONS - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_gives_its_place_back() {
+        use axum::body::Body;
+        use hyper::service::Service;
+
+        let (events, _queue) = mpsc::channel(8);
+        let shared = Arc::new(Shared {
+            epoch: 7,
+            token: "attempt-token".to_owned(),
+            redactor: Redactor::new([], &[]),
+            events,
+            counts: Arc::default(),
+            bodies: Semaphore::new(1),
+            within: Duration::ZERO,
+        });
+        let app = hyper_util::service::TowerToHyperService::new(app(Arc::clone(&shared)));
+        let post = |body: Body| {
+            let request = Request::post("/events").header("X-API-Key", "attempt-token");
+            app.call(request.body(body).unwrap())
+        };
+        let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let late = post(Body::from_stream(never)).await.unwrap();
+        assert_eq!(late.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(shared.counts.lost().events, 1);
+        // The only place is free again, and what is there at once has all the time that it needs.
+        let whole = post(Body::from(STEP)).await.unwrap();
+        assert_eq!(whole.status(), StatusCode::NO_CONTENT);
     }
 
     #[tokio::test]
