@@ -1,6 +1,7 @@
 //! What a trainer prints, as clean lines within a fixed size: the first megabyte is sent on, the last lines are kept.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -24,6 +25,9 @@ const TAIL_LINES: usize = 24;
 
 /// Lines that are sent at once: a server takes no more of one message. A read from the pipe may hold many more empty ones.
 const LINES_AT_ONCE: usize = 1_000;
+
+/// How long room for the last lines is waited for.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// One read from the pipe.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -120,28 +124,68 @@ impl Capture {
     }
 }
 
+/// Passes batches of lines on, and says in their place how many there was no room for.
+#[derive(Debug)]
+struct Passing {
+    lines: mpsc::Sender<Vec<String>>,
+    /// Lines dropped since the last batch that was passed on.
+    dropped: usize,
+}
+
+impl Passing {
+    /// Passes a batch on if there is room for it, an empty one too: it is a sign of life.
+    fn pass(&mut self, batch: Vec<String>) {
+        let count = batch.len();
+        match self.lines.try_send(self.complete(batch)) {
+            Ok(()) => self.dropped = 0,
+            Err(_full) => self.dropped += count,
+        }
+    }
+
+    /// Passes the last batch on; waits a moment for room, since nothing is printed any more that could be held up.
+    async fn end(mut self, batch: Vec<String>) {
+        let last = self.complete(batch);
+        if last.is_empty() {
+            return;
+        }
+        self.dropped = 0;
+        if self.lines.send_timeout(last, LAST_LINES).await.is_err() {
+            tracing::debug!("the last lines of a trainer were not passed on");
+        }
+    }
+
+    /// A batch with a word about what is missing before it.
+    fn complete(&self, batch: Vec<String>) -> Vec<String> {
+        let missing = (self.dropped > 0).then(|| left_out(self.dropped));
+        missing.into_iter().chain(batch).collect()
+    }
+}
+
+/// What stands in the log in place of lines that there was no room for.
+pub(crate) fn left_out(lines: usize) -> String {
+    format!("({lines} lines were left out here: more was printed than could be passed on)")
+}
+
 /// Reads `output` to its end, sending lines on, and returns the last ones.
 ///
-/// Lines that do not fit in the queue are dropped: a slow leader must not slow the trainer.
+/// Lines that do not fit in the queue are dropped and counted, which a line in their place says: a slow leader must not slow
+/// the trainer.
 pub async fn read(
     mut output: impl AsyncRead + Unpin,
     mut capture: Capture,
     lines: mpsc::Sender<Vec<String>>,
 ) -> Capture {
+    let mut passing = Passing { lines, dropped: 0 };
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match output.read(&mut chunk).await {
             Ok(0) | Err(_) => break,
             Ok(count) => {
-                let done = capture.push(&chunk[..count]);
-                let _full = lines.try_send(done);
+                passing.pass(capture.push(&chunk[..count]));
             }
         }
     }
-    let last = capture.finish();
-    if !last.is_empty() {
-        let _full = lines.try_send(last);
-    }
+    passing.end(capture.finish()).await;
     capture
 }
 
@@ -220,6 +264,33 @@ mod tests {
         assert_eq!(sizes, [1_000, 1_000, 500]);
         assert_eq!(sent.concat(), lines);
         assert!(messages(Vec::new()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_counted_in_its_place() {
+        let (lines, mut batches) = mpsc::channel(1);
+        let mut passing = Passing { lines, dropped: 0 };
+        let batch = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        passing.pass(batch("a"));
+        passing.pass(batch("b\nc"));
+        passing.pass(batch(""));
+        passing.pass(batch("d"));
+        assert_eq!(batches.recv().await, Some(batch("a")));
+        passing.pass(batch("e"));
+        assert_eq!(
+            batches.recv().await,
+            Some(vec![left_out(3), "e".to_owned()])
+        );
+        passing.pass(batch("f"));
+        passing.pass(batch("g"));
+        // The end waits for the reader.
+        let (passed, last) = tokio::join!(
+            async { (batches.recv().await, batches.recv().await) },
+            passing.end(Vec::new())
+        );
+        assert_eq!(passed, (Some(batch("f")), Some(vec![left_out(1)])));
+        let () = last;
+        assert_eq!(batches.recv().await, None);
     }
 
     #[test]

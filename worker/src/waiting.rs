@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::agent::{Epoch, MAX_ATTEMPTS, Progress};
+use crate::capture::left_out;
 use crate::order::{Ended, Report};
 
 /// Started and checkpointed reports that wait. Four an attempt is more than a minute of any connection loss makes.
@@ -30,6 +31,8 @@ pub struct Waiting {
     ends: BTreeMap<Epoch, (Ended, Option<Instant>)>,
     progress: BTreeMap<Epoch, Progress>,
     logs: VecDeque<(Epoch, Vec<String>)>,
+    /// Lines of an attempt that there was no room for, since its last ones that were said.
+    left_out: BTreeMap<Epoch, usize>,
     pub(crate) log_bytes: usize,
     connected: bool,
     leaving: bool,
@@ -67,6 +70,7 @@ impl Waiting {
     pub fn acknowledged(&mut self, epoch: Epoch) {
         self.ends.remove(&epoch);
         self.progress.remove(&epoch);
+        self.left_out.remove(&epoch);
         self.facts.retain(|fact| !matches!(fact, Report::Started { epoch: e, .. } | Report::Checkpointed { epoch: e, .. } if *e == epoch));
     }
 
@@ -124,9 +128,8 @@ impl Waiting {
         if let Some((epoch, progress)) = self.progress.pop_first() {
             return Some(Report::Progress(epoch, progress));
         }
-        if let Some((epoch, lines)) = self.logs.pop_front() {
-            self.log_bytes -= size(&lines);
-            return Some(Report::Logs(epoch, lines));
+        if let Some(logs) = self.take_logs() {
+            return Some(logs);
         }
         let due = |said: &Option<Instant>| said.is_none_or(|said| now >= said + REPEAT_END);
         let (ended, said) = self.ends.values_mut().find(|(_, said)| due(said))?;
@@ -138,11 +141,30 @@ impl Waiting {
         self.log_bytes += size(&lines);
         self.logs.push_back((epoch, lines));
         while self.log_bytes > MAX_LOG_BYTES {
-            let Some((_, oldest)) = self.logs.pop_front() else {
+            let Some((of, oldest)) = self.logs.pop_front() else {
                 return;
             };
             self.log_bytes -= size(&oldest);
+            *self.left_out.entry(of).or_default() += oldest.len();
+            if self.left_out.len() > MAX_ATTEMPTS {
+                self.left_out.pop_first();
+            }
         }
+    }
+
+    /// The oldest lines that wait, and before them how many older ones of their attempt are missing.
+    fn take_logs(&mut self) -> Option<Report> {
+        let next = self.logs.front().map(|(epoch, _)| *epoch);
+        let gap = match next {
+            Some(epoch) => self.left_out.remove_entry(&epoch),
+            None => self.left_out.pop_first(),
+        };
+        if let Some((epoch, lines)) = gap {
+            return Some(Report::Logs(epoch, vec![left_out(lines)]));
+        }
+        let (epoch, lines) = self.logs.pop_front()?;
+        self.log_bytes -= size(&lines);
+        Some(Report::Logs(epoch, lines))
     }
 }
 

@@ -84,6 +84,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::agent::{Outcome, Phase, Progress};
+    use crate::capture::left_out;
     use crate::order::Ended;
     use crate::waiting::{MAX_LOG_BYTES, REPEAT_END};
 
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_connection_logs_are_bounded_and_the_oldest_go() {
+    fn without_a_connection_logs_are_bounded_the_oldest_go_and_how_many_is_said() {
         let outbox = Outbox::default();
         for number in 0..600 {
             outbox.push(Report::Logs(
@@ -170,11 +171,15 @@ mod tests {
                 vec![format!("{number} {}", "x".repeat(8_000))],
             ));
         }
-        let Some(Report::Logs(_, first)) = take(&outbox, Instant::now()) else {
-            panic!("logs were expected")
-        };
-        assert!(!first[0].starts_with("0 "));
         assert!(outbox.lock().log_bytes <= MAX_LOG_BYTES);
+        let next = || match take(&outbox, Instant::now()) {
+            Some(Report::Logs(1, mut lines)) => lines.remove(0),
+            other => panic!("no logs: {other:?}"),
+        };
+        let (said, first) = (next(), next());
+        let (first, _) = first.split_once(' ').unwrap_or_default();
+        assert!(first != "0");
+        assert_eq!(said, left_out(first.parse().unwrap_or_default()));
     }
 
     #[tokio::test]
