@@ -129,7 +129,11 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
         .files(&job.name, assignment.epoch)
         .await
         .unwrap_err();
-    assert_eq!(gone.code(), tonic::Code::NotFound);
+    // By this a worker knows that the results may go.
+    assert_eq!(
+        (gone.code(), reason(&gone).as_str()),
+        (tonic::Code::NotFound, "NO_SUCH_JOB")
+    );
 
     for _ in 0..2 {
         worker

@@ -11,6 +11,9 @@ use crate::gpu::Offer;
 /// How long a trainer may take to save a checkpoint when the worker is asked to stop.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(120);
 
+/// How long the results of a job stay when it is over.
+pub const OUTPUTS_KEPT: Duration = Duration::from_secs(72 * 60 * 60);
+
 /// Everything a worker needs to know.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
@@ -25,6 +28,9 @@ pub struct WorkerConfig {
     pub state: PathBuf,
     /// Where results go; `outputs` in the state folder unless given.
     pub outputs: Option<PathBuf>,
+    /// How long the results of a job stay when it is over; for ever if not given. Only folders that this worker has made itself
+    /// are removed, and only those made while this was given.
+    pub outputs_kept: Option<Duration>,
     /// Which devices to offer. Pretend devices run replays only, and replays run on nothing else.
     pub offer: Offer,
     /// Words for jobs to choose workers by.
@@ -108,6 +114,7 @@ impl WorkerConfig {
             ca_file: None,
             state,
             outputs: None,
+            outputs_kept: Some(OUTPUTS_KEPT),
             offer: Offer::Replay(1),
             labels: BTreeMap::new(),
             gang_address: None,

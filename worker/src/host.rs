@@ -1,18 +1,18 @@
 //! What all attempts of this worker share: its settings, devices, folder, and the way to the leader.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use stepcast_records::Hardware;
 
-use crate::agent::Failure;
+use crate::agent::{Epoch, Failure};
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
 use crate::metrics::{Metrics, Moment};
 use crate::order::{Assignment, Handed};
 use crate::reduce::{Measures, NoSample};
 use crate::session::outbox::Outbox;
-use crate::state_dir::{Contribution, StateDir};
+use crate::state_dir::{self, Contribution, StateDir, private_folder};
 
 /// Shared by the loop and the attempts' tasks.
 pub(crate) struct Host {
@@ -33,6 +33,9 @@ pub(crate) trait Wire: Send + Sync {
         &'a self,
         assignment: &'a Assignment,
     ) -> BoxFuture<'a, Result<Handed, (Failure, String)>>;
+
+    /// Whether this job, of which the attempt was, is over for good or not known any more.
+    fn is_over<'a>(&'a self, job: &'a str, epoch: Epoch) -> BoxFuture<'a, Result<bool, String>>;
 
     /// Hands samples over; the leader takes each contribution id once, so asking again does no harm.
     fn contribute<'a>(
@@ -70,6 +73,20 @@ impl Host {
             .collect()
     }
 
+    /// Makes the folder for an attempt's results. One that is made while all is to be kept is not remembered, so it stays for
+    /// ever, whatever is said later.
+    pub(crate) fn make_output(
+        &self,
+        folder: &Path,
+        assignment: &Assignment,
+    ) -> Result<(), state_dir::Error> {
+        if self.config.outputs_kept.is_none() {
+            return private_folder(folder);
+        }
+        let state = &self.state;
+        state.make_output(folder, &assignment.job, assignment.epoch)
+    }
+
     /// What an attempt measures on the devices it was placed on.
     pub(crate) fn measures(&self, assignment: &Assignment) -> Measures {
         let devices = self.devices(&assignment.devices).unwrap_or_default();
@@ -92,5 +109,78 @@ impl Host {
             .as_ref()
             .map_or(0, |validation| validation.generations);
         Measures::new(&training, &validation, generations, hardware)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+pub(crate) mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// A leader that answers as a test says.
+    #[derive(Debug, Default)]
+    pub(crate) struct Leader {
+        /// It answers nothing.
+        pub(crate) is_away: AtomicBool,
+        /// Jobs that are over.
+        pub(crate) over: Mutex<Vec<String>>,
+        /// Contributions that it has taken, by their ids.
+        pub(crate) taken: Mutex<Vec<String>>,
+    }
+
+    impl Leader {
+        /// A worker of this leader, with its folder and its outputs in `root`.
+        pub(crate) fn host(self: &Arc<Self>, root: &Path) -> Host {
+            let state = StateDir::open(&root.join("state")).unwrap();
+            let config = WorkerConfig::replay(Vec::new(), root.join("state"), Vec::new());
+            Host {
+                config,
+                outputs: state.outputs().canonicalize().unwrap(),
+                state,
+                devices: Vec::new(),
+                outbox: Outbox::default(),
+                metrics: Metrics::default(),
+                wire: Box::new(Arc::clone(self)),
+            }
+        }
+
+        fn answer<T>(&self, answer: T) -> Result<T, String> {
+            let is_away = self.is_away.load(Ordering::SeqCst);
+            (!is_away)
+                .then_some(answer)
+                .ok_or_else(|| "away".to_owned())
+        }
+    }
+
+    impl Wire for Arc<Leader> {
+        fn files<'a>(
+            &'a self,
+            _: &'a Assignment,
+        ) -> BoxFuture<'a, Result<Handed, (Failure, String)>> {
+            async { Ok(Handed::default()) }.boxed()
+        }
+
+        fn is_over<'a>(&'a self, job: &'a str, _: Epoch) -> BoxFuture<'a, Result<bool, String>> {
+            let over = self.over.lock().unwrap().iter().any(|over| over == job);
+            async move { self.answer(over) }.boxed()
+        }
+
+        fn contribute<'a>(
+            &'a self,
+            contribution: &'a Contribution,
+        ) -> BoxFuture<'a, Result<(), Refused>> {
+            async move {
+                self.answer(()).map_err(Refused::Later)?;
+                self.taken.lock().unwrap().push(contribution.id.clone());
+                Ok(())
+            }
+            .boxed()
+        }
     }
 }

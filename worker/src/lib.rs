@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod capture;
+mod chain;
 pub mod config;
 pub mod event;
 pub mod gpu;
@@ -13,6 +14,7 @@ mod host;
 mod metrics;
 pub mod options;
 pub mod order;
+mod outputs;
 pub mod random;
 pub mod redact;
 pub mod reduce;

@@ -32,6 +32,10 @@ pub struct Options {
     /// Where results go; `outputs` in the state folder unless given
     #[arg(long, env = "STEPCAST_WORKER_OUTPUTS", value_name = "FOLDER")]
     outputs: Option<PathBuf>,
+    /// Hours for which the results of a job stay here when it is over, 1 to 8760, or `forever`. Then its folder is removed, if
+    /// this worker has made it; `flock --shared FOLDER` keeps it while it is copied
+    #[arg(long, env = "STEPCAST_WORKER_OUTPUTS_KEPT", value_name = "HOURS", default_value = "72", value_parser = outputs_kept)]
+    outputs_kept: Kept,
     /// Offer the processor instead of GPUs
     #[arg(long, conflicts_with = "replay")]
     cpu: bool,
@@ -157,6 +161,7 @@ impl Options {
             ca_file,
             state: self.state,
             outputs: self.outputs,
+            outputs_kept: self.outputs_kept.0,
             offer,
             labels,
             gang_address: self.gang_address,
@@ -204,6 +209,23 @@ pub fn replay_speed(text: &str) -> Result<f64, String> {
     speed
         .filter(fits)
         .ok_or_else(|| "write 0 for no waiting at all, or from 0.001 to 1000000".to_owned())
+}
+
+/// For how long results are kept; nothing for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept(Option<Duration>);
+
+/// A year: who wants more means for ever.
+const OUTPUTS_HOURS_MAX: u64 = 8_760;
+
+fn outputs_kept(text: &str) -> Result<Kept, String> {
+    if text == "forever" {
+        return Ok(Kept(None));
+    }
+    let hours = text.parse().ok();
+    let hours = hours.filter(|hours: &u64| (1..=OUTPUTS_HOURS_MAX).contains(hours));
+    let kept = hours.map(|hours| Kept(Some(Duration::from_secs(hours * 60 * 60))));
+    kept.ok_or_else(|| "write hours from 1 to 8760, or `forever` to remove nothing".to_owned())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -281,6 +303,28 @@ mod tests {
         }
         for speed in ["nan", "inf", "-inf", "-1", "1e-300", "1e300", "fast", ""] {
             assert!(replay_speed(speed).is_err(), "{speed}");
+        }
+    }
+
+    #[test]
+    fn results_are_kept_for_hours_or_for_ever() {
+        assert_eq!(
+            outputs_kept("72"),
+            Ok(Kept(Some(crate::config::OUTPUTS_KEPT)))
+        );
+        assert_eq!(outputs_kept("forever"), Ok(Kept(None)));
+        let hour = Duration::from_secs(60 * 60);
+        assert_eq!(outputs_kept("1"), Ok(Kept(Some(hour))));
+        for other in [
+            "0",
+            "-1",
+            "8761",
+            "72h",
+            "never",
+            "",
+            "18446744073709551615",
+        ] {
+            assert!(outputs_kept(other).is_err(), "{other}");
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
+use crate::chain::chain;
 use crate::guard::{Guard, Status};
 use crate::host::Host;
 use crate::order::{Assignment, Report};
@@ -126,6 +127,10 @@ async fn launch(
         .state
         .begin_attempt(&record)
         .map_err(|error| launch_failed(&error))?;
+    if let Some(output) = trainer::new_output(assignment, &host.outputs) {
+        host.make_output(&output, assignment)
+            .map_err(|error| launch_failed(&error))?;
+    }
     let inherited: Vec<_> = std::env::vars_os().collect();
     let redactor = trainer::redactor(&inherited, &handed, &token);
     let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
@@ -237,7 +242,7 @@ async fn watch(
                 Some(Command::Checkpoint) => {
                     checkpoints += 1;
                     if let Err(error) = trainer::write_signals(&trainer.signal_file, checkpoints) {
-                        tracing::warn!(epoch, %error, "the checkpoint cannot be asked for");
+                        tracing::warn!(epoch, error = chain(&error), "the checkpoint cannot be asked for");
                     }
                 }
             },
@@ -276,15 +281,4 @@ fn report_losses(host: &Host, epoch: Epoch, receiver: &Receiver) {
         );
         host.outbox.push(Report::Logs(epoch, vec![line]));
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

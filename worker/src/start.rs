@@ -11,6 +11,7 @@ use crate::config::WorkerConfig;
 use crate::gpu;
 use crate::host::Host;
 use crate::metrics::{Answer, Metrics, Port, PortError};
+use crate::outputs;
 use crate::session::{self, Refusal, Servers, Session, Unusable};
 use crate::spool;
 use crate::state_dir::{self, StateDir, private_folder};
@@ -98,6 +99,7 @@ pub async fn run_until(config: WorkerConfig, stop: impl Future<Output = ()>) -> 
     let session = Task(tokio::spawn(
         Session::new(Arc::clone(&host), servers, offer, news).run(),
     ));
+    let _outputs = Task(tokio::spawn(outputs::run(Arc::clone(&host))));
     let samples = Task(tokio::spawn(spool::run(Arc::clone(&host), spooled)));
     {
         let work = work.run(received, heard, Arc::clone(&stopping));

@@ -1,7 +1,9 @@
 //! The worker's folder: its lock, its credential, one private folder an attempt, and samples waiting to be taken.
 //!
 //! `lock` · `instance.json` · `credential.json` · `attempts/<epoch>/{attempt.json,outcome.json,run/}` · `spool/<contribution>.json` ·
-//! `outputs/<job>/`. A file is there whole or not at all: it is written beside its place, synced, and renamed.
+//! `made/<job>.json` · `outputs/<job>/`. A file is there whole or not at all: it is written beside its place, synced, and renamed.
+
+mod made;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -11,7 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stepcast_records::Sample;
 
+pub use self::made::{Made, Removal};
 use crate::agent::{Epoch, Outcome};
+use crate::chain::chain;
 use crate::random;
 
 /// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
@@ -114,7 +118,7 @@ pub struct LeftOver {
 impl StateDir {
     /// Opens or makes the folder (0700) and locks it for as long as the value lives.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        for folder in ["", "attempts", "spool", "outputs"] {
+        for folder in ["", "attempts", "spool", "made", "outputs"] {
             private_folder(&root.join(folder))?;
         }
         let path = root.join("lock");
@@ -131,7 +135,7 @@ impl StateDir {
             Err(fs::TryLockError::Error(source)) => return Err(at("lock", &path)(source)),
         }
         let root = root.canonicalize().map_err(at("find", root))?;
-        for folder in [root.clone(), root.join("spool")] {
+        for folder in [root.clone(), root.join("spool"), root.join("made")] {
             remove_unfinished(&folder)?;
         }
         Ok(Self { root, _lock: lock })
@@ -240,7 +244,7 @@ impl StateDir {
                 Ok(Some(contribution)) => waiting.push(contribution),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a spooled contribution is dropped");
+                    tracing::warn!(error = chain(&error), "a spooled contribution is dropped");
                     fs::remove_file(&path).map_err(at("remove", &path))?;
                 }
             }

@@ -102,6 +102,17 @@ pub fn prepare(ground: &Ground<'_>) -> Result<Launch, Error> {
     }
 }
 
+/// The folder for an attempt's results, if there is to be one and it may be a new one: a gang that goes on finds its
+/// checkpoint in one that is there.
+pub fn new_output(assignment: &Assignment, outputs: &Path) -> Option<PathBuf> {
+    let goes_on = assignment
+        .gang
+        .as_ref()
+        .is_some_and(|gang| gang.resume_step > 0);
+    let trains = assignment.trainer == TrainerKind::SimpleTuner;
+    (trains && !goes_on).then(|| outputs.join(&assignment.job))
+}
+
 /// Where the hosts of a gang keep encoded images and captions: each writes its part, and all of them read all of it.
 pub fn shared_cache(assignment: &Assignment, outputs: &Path) -> Option<PathBuf> {
     assignment.gang.as_ref()?;

@@ -5,13 +5,14 @@ use futures::future::BoxFuture;
 use stepcast_proto::v1;
 use stepcast_records::{Key, Sample};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use zeroize::Zeroizing;
 
 use super::ANSWER;
 use super::backoff::Backoff;
 use super::refusal::Trouble;
 use super::servers::Servers;
-use crate::agent::Failure;
+use crate::agent::{Epoch, Failure};
 use crate::host::{Refused, Wire};
 use crate::order::{Assignment, Credential, FileRole, Handed, JobFile};
 use crate::state_dir::Contribution;
@@ -46,6 +47,22 @@ impl Wire for std::sync::Arc<Servers> {
                     }
                 }
                 tokio::time::sleep(backoff.next()).await;
+            }
+        }
+        .boxed()
+    }
+
+    /// By asking for the files: of a job that is over there are none, and others are refused to whom they are not for.
+    fn is_over<'a>(&'a self, job: &'a str, epoch: Epoch) -> BoxFuture<'a, Result<bool, String>> {
+        async move {
+            let mut request = tonic::Request::new(v1::GetAssignmentFilesRequest {
+                job: super::wire::job_name(job),
+                epoch,
+            });
+            request.set_timeout(ANSWER);
+            match self.client().get_assignment_files(request).await {
+                Ok(_still_assigned) => Ok(false),
+                Err(status) => said_over(&status).ok_or_else(|| status.to_string()),
             }
         }
         .boxed()
@@ -87,6 +104,18 @@ fn final_answer(status: &Status) -> Option<Failure> {
             | Code::OutOfRange
             | Code::Unimplemented,
         ) => Some(Failure::LaunchFailed),
+        _ => None,
+    }
+}
+
+/// Whether a job is over, as a refusal of its files says; nothing where it says something else.
+fn said_over(status: &Status) -> Option<bool> {
+    let reason = status.get_details_error_info()?.reason;
+    match (status.code(), reason.as_str()) {
+        (Code::NotFound, "NO_SUCH_JOB") => Some(true),
+        (Code::NotFound, "STAGING_MISSING") | (Code::FailedPrecondition, "STALE_EPOCH") => {
+            Some(false)
+        }
         _ => None,
     }
 }
@@ -149,5 +178,31 @@ fn sample(sample: &Sample) -> v1::Sample {
     v1::Sample {
         key: Some(key),
         histogram_v2: sample.histogram.to_v2_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn only_a_job_that_the_leader_calls_over_is_over() {
+        let refused = |code: Code, reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, "stepcast", HashMap::new());
+            said_over(&Status::with_error_details(code, "refused", details))
+        };
+        assert_eq!(refused(Code::NotFound, "NO_SUCH_JOB"), Some(true));
+        assert_eq!(refused(Code::NotFound, "STAGING_MISSING"), Some(false));
+        assert_eq!(
+            refused(Code::FailedPrecondition, "STALE_EPOCH"),
+            Some(false)
+        );
+        assert_eq!(refused(Code::NotFound, "NO_SUCH_WORKER"), None);
+        assert_eq!(refused(Code::Unavailable, "NOT_LEADER"), None);
+        assert_eq!(said_over(&Status::not_found("a proxy says so")), None);
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Ways {
     /// What every call is refused with: code, reason, leader.
     pub(crate) refusal: Mutex<Option<(Code, &'static str, Option<String>)>>,
     pub(crate) files: Vec<v1::JobFile>,
+    /// Whether every job is over.
+    pub(crate) over: AtomicBool,
 }
 
 pub(crate) struct Leader {
@@ -88,6 +90,7 @@ impl Leader {
             lease_term_ms,
             refusal: Mutex::new(None),
             files,
+            over: AtomicBool::new(false),
         });
         let (events, received) = mpsc::unbounded_channel();
         let service = AgentServiceServer::new(Service {
@@ -378,6 +381,11 @@ impl AgentService for Service {
         request: Request<v1::GetAssignmentFilesRequest>,
     ) -> Result<Response<v1::GetAssignmentFilesResponse>, Status> {
         self.admit(&request)?;
+        if self.ways.over.load(Ordering::SeqCst) {
+            let details = ErrorDetails::with_error_info("NO_SUCH_JOB", "stepcast", HashMap::new());
+            let message = "there is no such job";
+            return Err(Status::with_error_details(Code::NotFound, message, details));
+        }
         Ok(Response::new(v1::GetAssignmentFilesResponse {
             files: self.ways.files.clone(),
             ..v1::GetAssignmentFilesResponse::default()
