@@ -12,6 +12,7 @@ use crate::metrics::{Metrics, Moment};
 use crate::order::{Assignment, Handed};
 use crate::reduce::{Measures, NoSample};
 use crate::session::outbox::Outbox;
+use crate::spool::Held;
 use crate::state_dir::{self, Contribution, StateDir, private_folder};
 
 /// Shared by the loop and the attempts' tasks.
@@ -22,6 +23,7 @@ pub(crate) struct Host {
     pub(crate) devices: Vec<Device>,
     pub(crate) outbox: Outbox,
     pub(crate) metrics: Metrics,
+    pub(crate) held: Held,
     pub(crate) wire: Box<dyn Wire>,
 }
 
@@ -61,7 +63,7 @@ impl Host {
             connected,
             reports,
             // A folder that cannot be read is told by what fails because of it.
-            samples: self.state.spooled_count().unwrap_or(0),
+            samples: self.state.spooled_count().unwrap_or(0) + self.held.count(),
         })
     }
 
@@ -146,6 +148,7 @@ pub(crate) mod tests {
                 devices: Vec::new(),
                 outbox: Outbox::default(),
                 metrics: Metrics::default(),
+                held: Held::default(),
                 wire: Box::new(Arc::clone(self)),
             }
         }

@@ -23,6 +23,7 @@ use self::refusal::Trouble;
 pub(crate) use self::servers::Servers;
 pub use self::servers::Unusable;
 use self::wire::Said;
+use crate::chain::chain;
 use crate::gpu::{Device, Offer};
 use crate::host::Host;
 use crate::order::{Order, Report};
@@ -176,7 +177,10 @@ impl Session {
             secret: self.servers.secret().to_owned(),
         };
         if let Err(error) = self.host.state.store_credential(&credential) {
-            tracing::warn!(%error, "the credential cannot be kept: the next start needs the join token again");
+            tracing::warn!(
+                error = chain(&error),
+                "the credential cannot be kept: the next start needs the join token again"
+            );
         }
         tracing::info!(
             worker = answer.worker,

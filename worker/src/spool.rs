@@ -1,15 +1,83 @@
 //! Hands waiting samples to the leader, one contribution at a time, until it has said that it keeps them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use stepcast_records::Sample;
 use tokio::sync::Notify;
 
+use crate::agent::Epoch;
+use crate::chain::chain;
 use crate::host::{Host, Refused};
+use crate::random;
 use crate::session::backoff::Backoff;
+use crate::state_dir::Contribution;
 
 /// How often the folder is looked at without being told: samples that could not be sent before a restart wait there.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Contributions that are held in memory while the disk takes none: a day of ends on a host with eight GPUs. Each is a few
+/// kilobytes.
+const HELD: usize = 256;
+
+/// Samples that the disk has no room for: in memory until the leader or the disk takes them, and lost with the process.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<VecDeque<Contribution>>);
+
+impl Held {
+    /// How many contributions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Adds one. The oldest goes when there are too many.
+    fn push(&self, contribution: Contribution) {
+        let mut held = self.lock();
+        if held.len() == HELD {
+            held.pop_front();
+            tracing::error!("too many samples wait in memory; the oldest are dropped");
+        }
+        held.push_back(contribution);
+    }
+
+    fn first(&self) -> Option<Contribution> {
+        self.lock().front().cloned()
+    }
+
+    /// Forgets one, which may have gone meanwhile.
+    fn forget(&self, id: &str) {
+        self.lock().retain(|contribution| contribution.id != id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Contribution>> {
+        // The data is whole after any panic: no step in here leaves it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps what an attempt has measured until the leader has it: on the disk, and in memory where that takes nothing.
+pub(crate) fn keep(host: &Host, epoch: Epoch, samples: Vec<Sample>) {
+    let id = match random::token() {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::error!(epoch, %error, "the samples cannot be kept: no id can be drawn for them");
+            return;
+        }
+    };
+    put(host, epoch, Contribution { id, samples });
+}
+
+fn put(host: &Host, epoch: Epoch, contribution: Contribution) {
+    if let Err(error) = host.state.spool(&contribution) {
+        tracing::error!(
+            epoch,
+            error = chain(&error),
+            "the samples cannot be kept on disk; they wait in memory and are lost if the worker ends before they are sent"
+        );
+        host.held.push(contribution);
+    }
+}
 
 /// Sends whatever waits, for as long as the worker runs.
 pub(crate) async fn run(host: Arc<Host>, added: Arc<Notify>) {
@@ -29,19 +97,121 @@ pub(crate) async fn run(host: Arc<Host>, added: Arc<Notify>) {
     }
 }
 
-/// Sends everything that waits now; the first refusal for now ends it.
+/// Sends everything that waits now, first what would be lost with the process; the first refusal for now ends it.
 pub(crate) async fn send_all(host: &Host) -> Result<(), String> {
-    for contribution in host.state.spooled().map_err(|error| error.to_string())? {
-        match host.wire.contribute(&contribution).await {
-            Ok(()) => {}
-            Err(Refused::Never(why)) => {
-                tracing::warn!(why, "a contribution is refused for good and dropped")
-            }
-            Err(Refused::Later(why)) => return Err(why),
+    while let Some(contribution) = host.held.first() {
+        if let Err(why) = send(host, &contribution).await {
+            settle(host);
+            return Err(why);
         }
+        host.held.forget(&contribution.id);
+    }
+    for contribution in host.state.spooled().map_err(|error| chain(&error))? {
+        send(host, &contribution).await?;
         host.state
             .unspool(&contribution.id)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| chain(&error))?;
     }
     Ok(())
+}
+
+/// Hands one over. One that is refused for good is as good as taken.
+async fn send(host: &Host, contribution: &Contribution) -> Result<(), String> {
+    match host.wire.contribute(contribution).await {
+        Ok(()) => Ok(()),
+        Err(Refused::Never(why)) => {
+            tracing::warn!(why, "a contribution is refused for good and dropped");
+            Ok(())
+        }
+        Err(Refused::Later(why)) => Err(why),
+    }
+}
+
+/// Puts what is held in memory on the disk, as far as there is room by now.
+pub(crate) fn settle(host: &Host) {
+    while let Some(contribution) = host.held.first() {
+        if host.state.spool(&contribution).is_err() {
+            return;
+        }
+        host.held.forget(&contribution.id);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::host::tests::Leader;
+
+    fn contribution(id: &str) -> Contribution {
+        Contribution {
+            id: id.to_owned(),
+            samples: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_is_sent_from_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        let host = leader.host(root.path());
+        // A file that cannot be begun, as where there is no room.
+        let spool = root.path().join("state/spool");
+        fs::create_dir(spool.join("0a.tmp")).unwrap();
+        leader.is_away.store(true, Ordering::SeqCst);
+        put(&host, 7, contribution("0a"));
+        put(&host, 8, contribution("0b"));
+        assert_eq!(host.held.count(), 1);
+        assert!(host.metrics_text().contains("{what=\"samples\"} 2\n"));
+        assert_eq!(send_all(&host).await, Err("away".to_owned()));
+        assert_eq!(host.held.count(), 1);
+        leader.is_away.store(false, Ordering::SeqCst);
+        send_all(&host).await.unwrap();
+        assert_eq!(*leader.taken.lock().unwrap(), ["0a", "0b"]);
+        assert_eq!(
+            (host.held.count(), host.state.spooled_count().unwrap()),
+            (0, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn it_is_put_on_the_disk_once_there_is_room() {
+        let root = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        let host = leader.host(root.path());
+        let full = root.path().join("state/spool/0a.tmp");
+        fs::create_dir(&full).unwrap();
+        leader.is_away.store(true, Ordering::SeqCst);
+        put(&host, 7, contribution("0a"));
+        fs::remove_dir(&full).unwrap();
+        assert_eq!(send_all(&host).await, Err("away".to_owned()));
+        assert_eq!(host.held.count(), 0);
+        assert_eq!(host.state.spooled().unwrap(), [contribution("0a")]);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_the_oldest_goes() {
+        let held = Held::default();
+        for number in 0..=HELD {
+            held.push(contribution(&number.to_string()));
+        }
+        assert_eq!(held.count(), HELD);
+        assert_eq!(held.first(), Some(contribution("1")));
+    }
+
+    #[test]
+    fn the_reason_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Leader::default()).host(root.path());
+        fs::create_dir(root.path().join("state/spool/0a.tmp")).unwrap();
+        let error = host.state.spool(&contribution("0a")).unwrap_err();
+        let told = chain(&error);
+        assert!(
+            told.contains("0a.tmp") && told.contains("directory"),
+            "{told}"
+        );
+    }
 }

@@ -115,6 +115,14 @@ pub async fn run_until(config: WorkerConfig, stop: impl Future<Output = ()>) -> 
     work.shut_down().await;
     drop(samples);
     let _for_the_next_start = tokio::time::timeout(LAST_SAMPLES, spool::send_all(&host)).await;
+    spool::settle(&host);
+    let lost = host.held.count();
+    if lost > 0 {
+        tracing::error!(
+            lost,
+            "samples that were neither sent nor kept on disk are lost"
+        );
+    }
     match session.ended().await {
         Some(Err(refusal)) => Err(refusal.into()),
         Some(Ok(())) | None => Ok(()),
@@ -176,6 +184,7 @@ fn set_up(
         devices,
         outbox: session::outbox::Outbox::default(),
         metrics: Metrics::default(),
+        held: spool::Held::default(),
         wire: Box::new(Arc::clone(&servers)),
     };
     Ok((Arc::new(host), servers, offer))

@@ -288,9 +288,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .mode(0o600)
         .open(&beside)
         .map_err(at("write", &beside))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(at("write", &beside))?;
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        // On a full disk even what is half written takes room from what comes next.
+        let _gone = fs::remove_file(&beside);
+        return Err(at("write", &beside)(error));
+    }
     fs::rename(&beside, path).map_err(at("write", path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder)

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, Outcome, Output, Why};
+use crate::chain::chain;
 use crate::event::Event;
 use crate::host::Host;
 use crate::order::{Assignment, Ended, Order, Report};
 use crate::reduce::Reducer;
 use crate::runner::{self, COMMANDS, Command};
-use crate::state_dir::{Contribution, OutcomeRecord};
-use crate::{random, sweep};
+use crate::state_dir::OutcomeRecord;
+use crate::{spool, sweep};
 
 /// Inputs from all attempts that wait for the agent: seconds of every trainer's events at once.
 pub(crate) const INPUTS: usize = 4_096;
@@ -337,22 +338,8 @@ impl Work {
         let job = self.job(epoch);
         tracing::info!(epoch, outcome = ?end.outcome, step = end.step, samples = end.samples.len(), "attempt ended");
         if !end.samples.is_empty() {
-            let spooled = random::token()
-                .map_err(|error| error.to_string())
-                .and_then(|id| {
-                    let contribution = Contribution {
-                        id,
-                        samples: end.samples,
-                    };
-                    self.host
-                        .state
-                        .spool(&contribution)
-                        .map_err(|error| error.to_string())
-                });
-            match spooled {
-                Ok(()) => self.spooled.notify_one(),
-                Err(error) => tracing::error!(epoch, error, "the samples cannot be kept"),
-            }
+            spool::keep(&self.host, epoch, end.samples);
+            self.spooled.notify_one();
         }
         let outcome = OutcomeRecord {
             epoch,
@@ -362,7 +349,11 @@ impl Work {
             step: end.step,
         };
         if let Err(error) = self.host.state.end_attempt(&outcome) {
-            tracing::error!(epoch, %error, "the outcome cannot be kept; it is reported all the same");
+            tracing::error!(
+                epoch,
+                error = chain(&error),
+                "the outcome cannot be kept; it is reported all the same"
+            );
         }
         self.host.outbox.push(Report::Ended(ended(outcome)));
     }
@@ -376,7 +367,11 @@ impl Work {
 
     fn clean(&self, epoch: Epoch) {
         if let Err(error) = self.host.state.remove_attempt(epoch) {
-            tracing::error!(epoch, %error, "the attempt's folder cannot be removed");
+            tracing::error!(
+                epoch,
+                error = chain(&error),
+                "the attempt's folder cannot be removed"
+            );
         }
     }
 }
