@@ -28,7 +28,7 @@ pub use self::applier::{Applier, Committed, Machine};
 pub use self::change::{Change, ChangeError};
 pub use self::core::{Core, Effect};
 pub use self::driver::{Error, Start, TICK, start};
-pub use self::event::{ChangeWaiter, Event, ReadWaiter, Task, Waiter};
+pub use self::event::{ChangeWaiter, Delivery, Event, ReadWaiter, Task, Waiter};
 pub use self::handle::{Handle, Progress, Refused, Stall, State};
 pub(crate) use self::handle::{Ready, Waiting};
 pub use self::peer::{

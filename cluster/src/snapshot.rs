@@ -268,7 +268,12 @@ impl Snapshots {
         }))
     }
 
-    /// Begins to receive the snapshot of one entry. A finished one waits for [`Self::adopt`].
+    /// A transfer of this snapshot has failed: [`Self::open_at`] looks through it once more before it is sent again.
+    pub fn doubt(&self, at: Position) {
+        self.whole.lock().remove(&at);
+    }
+
+    /// Begins to receive the snapshot of one entry. A finished one waits for [`Self::adopt`] or [`Self::discard`].
     pub fn receive(&self, at: Position) -> Result<Incoming, Error> {
         Incoming::create(&self.dir, &name(at), at)
     }
@@ -286,6 +291,11 @@ impl Snapshots {
         let restored = self.read(&path)?;
         self.thin_out()?;
         Ok(restored)
+    }
+
+    /// Removes a received snapshot that the log is not reset to.
+    pub fn discard(&self, at: Position) -> Result<(), Error> {
+        remove(&self.path(at).with_extension("received"))
     }
 
     /// Reads a snapshot's file, wherever it is.

@@ -98,7 +98,11 @@ impl<R> Core<R> {
             Event::Unreachable(node) => self.peer.unreachable(node),
             Event::HungUp(node) => self.peer.hung_up(node),
             Event::Reached(node) => self.peer.reached(node),
-            Event::SnapshotSent { node, arrived } => self.peer.snapshot_sent(node, arrived),
+            Event::SnapshotSent { node, ended } => self.peer.snapshot_sent(node, ended),
+            Event::SnapshotReceived(message, answer) => {
+                self.note_heard(message.from);
+                let _ = answer.send(self.peer.snapshot_received(message));
+            }
             Event::Persisted(number) => self.peer.persisted(number),
             Event::Stalled(stalled) => {
                 self.stalled = stalled;
@@ -183,10 +187,14 @@ impl<R> Core<R> {
     }
 
     fn receive(&mut self, message: Message) {
-        if self.peer.members().contains(message.from) {
-            self.heard.insert(message.from, self.ticks);
-        }
+        self.note_heard(message.from);
         self.peer.step(message);
+    }
+
+    fn note_heard(&mut self, node: u64) {
+        if self.peer.members().contains(node) {
+            self.heard.insert(node, self.ticks);
+        }
     }
 
     fn propose(&mut self) {

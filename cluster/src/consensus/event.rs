@@ -30,13 +30,16 @@ pub enum Event<R> {
     HungUp(u64),
     /// There is a connection to this node again.
     Reached(u64),
-    /// Sending a snapshot to this node has ended, well or not.
+    /// Sending a snapshot to this node has ended.
     SnapshotSent {
         /// The node.
         node: u64,
-        /// Whether it has it.
-        arrived: bool,
+        /// How.
+        ended: Delivery,
     },
+    /// A snapshot from another node is on disk, with the message that it came with. The answer says whether it is taken up:
+    /// its file is of no use otherwise.
+    SnapshotReceived(Message, oneshot::Sender<bool>),
     /// Every write up to this number is on disk.
     Persisted(u64),
     /// The log can no longer be written, or can be again.
@@ -49,6 +52,17 @@ pub enum Event<R> {
     Compact(u64),
     /// A member says that this node was removed.
     Removed,
+}
+
+/// How sending a snapshot to another node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The node has all of it on its disk.
+    Arrived,
+    /// The way there or the node has failed: the same one may be sent again.
+    Failed,
+    /// There is no whole snapshot of this entry on this node's disk any more: another one is to be sent.
+    Unusable(Position),
 }
 
 /// What the apply side is told, in this order.

@@ -14,7 +14,7 @@ use super::admission::{Admission, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Permit};
 use super::change::{Change, ChangeError};
 use super::core::weight;
 use super::driver::TICK;
-use super::event::{Event, ReadWaiter, Waiter};
+use super::event::{Delivery, Event, ReadWaiter, Waiter};
 use super::log::Position;
 use super::peer::{ELECTION_TICKS, NodeProgress, Role};
 use super::queue::Queue;
@@ -294,8 +294,10 @@ impl<R: Send + 'static> Inbound for Handle<R> {
         }
     }
 
-    fn receive_snapshot(&self, message: Message) {
-        let _ = self.shared.tell(Event::Received(vec![message]));
+    fn receive_snapshot(&self, message: Message) -> oneshot::Receiver<bool> {
+        let (answer, taken) = oneshot::channel();
+        let _ = self.shared.tell(Event::SnapshotReceived(message, answer));
+        taken
     }
 
     fn unreachable(&self, node: u64) {
@@ -310,8 +312,8 @@ impl<R: Send + 'static> Inbound for Handle<R> {
         let _ = self.shared.tell(Event::Reached(node));
     }
 
-    fn snapshot_sent(&self, node: u64, arrived: bool) {
-        let _ = self.shared.tell(Event::SnapshotSent { node, arrived });
+    fn snapshot_sent(&self, node: u64, ended: Delivery) {
+        let _ = self.shared.tell(Event::SnapshotSent { node, ended });
     }
 
     fn removed(&self) {

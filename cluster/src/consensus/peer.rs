@@ -3,6 +3,7 @@
 mod changes;
 mod election;
 mod followers;
+mod retries;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,6 +12,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{Config, RawNode, ReadOnlyOption, Ready, StateRole};
 
 pub use self::followers::{NodeProgress, Sending};
+use self::retries::Retries;
 use super::log::{Batch, Loaded, Position};
 use super::storage::LiveLog;
 use crate::members::Members;
@@ -44,8 +46,8 @@ pub struct Peer {
     installing: VecDeque<(u64, Position, Members)>,
     /// The newest of them: until it is applied this node must not campaign.
     installed: u64,
-    /// Snapshots in a row that did not reach whom they were sent to.
-    failed_snapshots: u32,
+    /// Whom a snapshot has not reached.
+    retries: Retries,
     /// The newest turn, and the newest that is on disk.
     handed: u64,
     persisted: u64,
@@ -204,7 +206,7 @@ impl Peer {
             role: Role::default(),
             installing: VecDeque::new(),
             installed: 0,
-            failed_snapshots: 0,
+            retries: Retries::default(),
             handed: 0,
             persisted: 0,
             term: (term, 0),
@@ -326,6 +328,7 @@ impl Peer {
         }
         let role = self.role();
         if role != self.role {
+            self.retries.clear();
             self.role = role;
             out.push(Output::Role(role));
         }
@@ -373,6 +376,7 @@ impl Peer {
         }
         // Only a leader has any: it may send entries while it writes them itself.
         let mut leading = ready.take_messages();
+        self.snapshots_begin(&leading);
         if !leading.is_empty() && self.persisted >= self.term.1 {
             out.push(Output::Send(std::mem::take(&mut leading)));
         }

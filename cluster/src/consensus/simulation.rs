@@ -1,5 +1,6 @@
 //! Nodes on pretend disks and a pretend network, from a seed, in one thread.
 
+mod behind;
 mod failover;
 mod one;
 mod three;

@@ -73,9 +73,9 @@ impl LiveLog {
         }
     }
 
-    /// The newest snapshot is of no use.
-    pub(super) fn forget_snapshot(&mut self) {
-        self.snapshot = None;
+    /// The snapshot of this entry is of no use; a newer one may be.
+    pub(super) fn forget_snapshot(&mut self, at: Position) {
+        self.snapshot.take_if(|(newest, _)| *newest <= at);
     }
 
     /// Whether a snapshot was asked for in vain since the last call.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use raft::eraftpb::Message;
+use tokio::sync::oneshot;
 
+use super::event::Delivery;
 use crate::members::{Member, Members};
 use crate::peers::Admission;
 
@@ -11,7 +13,7 @@ use crate::peers::Admission;
 pub trait Transport: Send + Sync + 'static {
     /// Sends these, in order for each receiver. A message of type `MsgSnapshot` stands for the whole snapshot of the
     /// entry it names: the transport streams the file and then says how that went, through
-    /// [`Inbound::snapshot_sent`], always.
+    /// [`Inbound::snapshot_sent`], always; of one that is still under way it says nothing.
     fn send(&self, messages: Vec<Message>);
 
     /// Who belongs to the cluster from now on. Called once at the start and after every change.
@@ -40,7 +42,9 @@ pub trait Inbound: Send + Sync + 'static {
 
     /// A snapshot has come in: whole, checked and on disk, as
     /// [`Snapshots::receive`](crate::snapshot::Snapshots::receive) has left it; `message` is the `MsgSnapshot` it came with.
-    fn receive_snapshot(&self, message: Message);
+    /// The answer says whether it is taken up. If not, the transport removes the file, before another of the same entry may
+    /// come in. A node that has stopped does not answer, and decides at its next start.
+    fn receive_snapshot(&self, message: Message) -> oneshot::Receiver<bool>;
 
     /// Messages to this node were dropped or its connection is gone: Raft sends it less until it answers.
     fn unreachable(&self, node: u64);
@@ -52,8 +56,9 @@ pub trait Inbound: Send + Sync + 'static {
     /// There is a connection to this node.
     fn reached(&self, node: u64);
 
-    /// How sending a snapshot to this node ended. Raft sends it nothing until this is said.
-    fn snapshot_sent(&self, node: u64, arrived: bool);
+    /// How sending a snapshot to this node ended. Raft sends it nothing until this is said, and after a failure for a while
+    /// longer.
+    fn snapshot_sent(&self, node: u64, ended: Delivery);
 
     /// A member has refused this node because it was removed ([`Members::removed`]; a node that is merely not known yet
     /// is something else): it stops taking part and says so.

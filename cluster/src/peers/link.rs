@@ -1,7 +1,7 @@
 //! The way to one node: a connection that is made again and again, and the stream of messages on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::authority::node_name;
 use super::dial::{chain, dial};
 use super::outbox::Outbox;
 use super::refusal;
+use super::sending::Lane;
 use super::shared::Shared;
 use super::tls;
 use crate::members::Member;
@@ -51,8 +52,8 @@ pub(super) struct Link {
     contact: Mutex<Contact>,
     /// Messages that were not sent.
     dropped: AtomicU64,
-    /// Whether a snapshot is on its way.
-    pub(super) sending: AtomicBool,
+    /// Snapshots that go there.
+    pub(super) lane: Mutex<Lane>,
 }
 
 /// What is known of the peer.
@@ -98,7 +99,7 @@ impl Link {
             again: Notify::new(),
             contact: Mutex::default(),
             dropped: AtomicU64::new(0),
-            sending: AtomicBool::new(false),
+            lane: Mutex::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sends a snapshot to a node that the log no longer reaches, on a connection of its own, and always says how it went.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use super::dial::chain;
 use super::link::{Link, reach};
 use super::shared::Shared;
+use crate::consensus::Delivery;
 use crate::consensus::log::Position;
 
 /// Bytes in one piece.
@@ -28,69 +30,122 @@ const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// After the last piece the receiver checks and syncs all of it, which for gigabytes takes a while.
 const DONE_WITHIN: Duration = Duration::from_secs(300);
 
-/// Sends the snapshot that this message stands for, in a task of its own.
+/// What is on its way to a peer: one snapshot at a time.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    running: Option<Message>,
+    /// What Raft has asked for since, if that is another one.
+    next: Option<Message>,
+}
+
+impl Lane {
+    /// Whether this one is to be sent now. While another is, the newest one waits for its end.
+    fn begin(&mut self, message: &Message) -> bool {
+        let Some(running) = &self.running else {
+            self.running = Some(message.clone());
+            return true;
+        };
+        self.next = (running != message).then(|| message.clone());
+        false
+    }
+
+    /// The transfer is over: gives what is to be sent now.
+    fn end(&mut self) -> Option<Message> {
+        self.running = self.next.take();
+        self.running.clone()
+    }
+}
+
+/// Sends the snapshot that this message stands for, in a task of its own. Of what runs already nothing is said before its
+/// end.
 pub(super) fn begin(shared: &Arc<Shared>, message: Message) {
     let node = message.to;
-    let mut report = Report {
-        shared: Arc::clone(shared),
-        node,
-        link: None,
-        arrived: false,
-    };
     let Some(link) = shared.link(node) else {
+        shared.tell(|inbound| inbound.snapshot_sent(node, Delivery::Failed));
         return;
     };
-    if link.sending.swap(true, Ordering::AcqRel) {
-        // One is on its way; Raft asks again when it hears that this one is not.
+    if !link.lane.lock().begin(&message) {
         return;
     }
-    report.link = Some(Arc::clone(&link));
-    let shared = Arc::clone(shared);
-    shared.runtime.clone().spawn(async move {
-        let index = message.get_snapshot().get_metadata().index;
-        match send(&shared, &link, message).await {
-            Ok(bytes) => {
-                report.arrived = true;
-                tracing::info!(node, index, bytes, "a snapshot has arrived");
-            }
-            Err(why) => tracing::warn!(node, index, why, "a snapshot has not arrived"),
+    let mut report = Report {
+        shared: Arc::clone(shared),
+        link,
+        ended: Delivery::Failed,
+    };
+    shared.runtime.spawn(async move {
+        let mut sending = Some(message);
+        while let Some(message) = sending {
+            report.ended = send(&report.shared, &report.link, message).await;
+            sending = report.link.lane.lock().end();
         }
-        drop(report);
     });
 }
 
-/// Says how it went when it goes out of scope, whatever became of the sending.
+/// Says how it went when it goes out of scope, whatever became of the sending. Only of the last one: what Raft does not wait
+/// for any more is none of its concern.
 struct Report {
     shared: Arc<Shared>,
-    node: u64,
-    link: Option<Arc<Link>>,
-    arrived: bool,
+    link: Arc<Link>,
+    ended: Delivery,
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            link.sending.store(false, Ordering::Release);
-        }
+        *self.link.lane.lock() = Lane::default();
+        let node = self.link.node;
         self.shared
-            .tell(|inbound| inbound.snapshot_sent(self.node, self.arrived));
+            .tell(|inbound| inbound.snapshot_sent(node, self.ended));
     }
 }
 
-async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Result<u64, String> {
-    let metadata = message.get_snapshot().get_metadata();
+async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Delivery {
+    let (node, metadata) = (link.node, message.get_snapshot().get_metadata());
     let at = Position {
         index: metadata.index,
         term: metadata.term,
     };
     let files = Arc::clone(&shared.snapshots);
     let opened = spawn_blocking(move || {
-        let file = files.open(at).map_err(|error| chain(&error))?;
-        let file = file.ok_or_else(|| "there is no such snapshot any more".to_owned())?;
+        let Some(file) = files.open(at).map_err(|error| chain(&error))? else {
+            return Ok(None);
+        };
         let length = file.metadata().map_err(|error| chain(&error))?.len();
-        Ok::<_, String>((file, length))
+        Ok::<_, String>(Some((file, length)))
     });
-    let (file, length) = opened.await.map_err(|error| error.to_string())??;
+    let sent = match opened.await.map_err(|error| error.to_string()) {
+        Ok(Ok(Some((file, length)))) => stream(shared, link, message, file, length).await,
+        Ok(Ok(None)) => {
+            tracing::warn!(
+                node,
+                index = at.index,
+                "a snapshot is not there any more, or damaged"
+            );
+            return Delivery::Unusable(at);
+        }
+        Ok(Err(why)) | Err(why) => Err(why),
+    };
+    match sent {
+        Ok(bytes) => {
+            tracing::info!(node, index = at.index, bytes, "a snapshot has arrived");
+            Delivery::Arrived
+        }
+        Err(why) => {
+            tracing::warn!(node, index = at.index, why, "a snapshot has not arrived");
+            // Whose fault that is does not show: what is sent again is looked through first.
+            shared.snapshots.doubt(at);
+            Delivery::Failed
+        }
+    }
+}
+
+/// Sends the file; gives its length.
+async fn stream(
+    shared: &Arc<Shared>,
+    link: &Link,
+    message: Message,
+    file: File,
+    length: u64,
+) -> Result<u64, String> {
     let header = SnapshotHeader {
         hello: Some(shared.hello(link.node)),
         message: Bytes::from(message.write_to_bytes().map_err(|error| chain(&error))?),

@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::admission::{Applicant, NotAdmitted, TEXT_BYTES_MAX};
 use super::authority::PublicKey;
 use super::listener::Caller;
-use super::receiving;
+use super::receiving::Arriving;
 use super::refusal;
 use super::shared::{Attached, Shared};
 use super::token::JoinToken;
@@ -143,9 +143,17 @@ impl PeerService for Service {
                     "another snapshot is coming in",
                 )
             })?;
-        let files = Arc::clone(&self.shared.snapshots);
-        receiving::receive(files, &message, header.length, requests, room).await?;
-        attached.inbound.receive_snapshot(message);
+        let arriving = Arriving {
+            files: Arc::clone(&self.shared.snapshots),
+            inbound: attached.inbound,
+            message,
+            length: header.length,
+            requests,
+            room,
+        };
+        // In a task of its own, which does not end with the connection.
+        let received = tokio::spawn(arriving.receive()).await;
+        received.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(InstallSnapshotResponse {}))
     }
 

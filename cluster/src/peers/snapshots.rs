@@ -7,11 +7,20 @@ use crate::snapshot::{Error, Incoming, Snapshots};
 
 /// Where snapshots are read from and received into. Every call may block.
 pub trait SnapshotFiles: Send + Sync + 'static {
-    /// Opens the snapshot of this entry for reading, if there is one. It stays readable until the file is closed.
+    /// Opens the snapshot of this entry for reading, if there is a whole one. It stays readable until the file is closed.
     ///
     /// # Errors
     /// When it cannot be read.
     fn open(&self, at: Position) -> Result<Option<File>, Error>;
+
+    /// A transfer of this snapshot has failed: it is looked through before it is opened again.
+    fn doubt(&self, at: Position);
+
+    /// Removes a snapshot that has come in and is of no use.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn discard(&self, at: Position) -> Result<(), Error>;
 
     /// Begins to receive a snapshot of this entry. Dropped before [`Receiving::finish`], nothing is left of it.
     ///
@@ -38,6 +47,14 @@ pub trait Receiving: Send {
 impl SnapshotFiles for Snapshots {
     fn open(&self, at: Position) -> Result<Option<File>, Error> {
         Ok(self.open_at(at)?.map(|outgoing| outgoing.file))
+    }
+
+    fn doubt(&self, at: Position) {
+        Snapshots::doubt(self, at);
+    }
+
+    fn discard(&self, at: Position) -> Result<(), Error> {
+        Snapshots::discard(self, at)
     }
 
     fn receive(&self, at: Position) -> Result<Box<dyn Receiving>, Error> {

@@ -10,6 +10,7 @@ use stepcast_scheduler::ids::TokenHash;
 use stepcast_scheduler::{Command, Envelope, State};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::format::Writing;
 use super::{Error, Header, Restored, Snapshots, list, position_of};
 use crate::consensus::log::Position;
 use crate::members::Members;
@@ -286,6 +287,39 @@ fn a_damaged_snapshot_is_not_sent() {
     assert!(snapshots.open_at(at(5)).unwrap().is_none());
     assert!(snapshots.open_at(at(6)).unwrap().is_none());
     assert_eq!(snapshots.newest_at().unwrap(), None, "it is set aside");
+}
+
+#[test]
+fn a_snapshot_that_was_found_whole_is_looked_through_again_once_a_transfer_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = open(dir.path());
+    let path = snapshots.path(at(5));
+    // What is sent is read a piece at a time, and nobody asks what it means.
+    let mut bytes = Vec::new();
+    let mut writing = Writing::begin(&mut bytes, &header(5), 3).unwrap();
+    for _ in 0..3 {
+        writing.chunk(&vec![0; super::READ_BYTES]).unwrap();
+    }
+    writing.end().unwrap();
+    fs::write(&path, &bytes).unwrap();
+    assert!(snapshots.open_at(at(5)).unwrap().is_some());
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(snapshots.open_at(at(5)).unwrap().is_some());
+    snapshots.doubt(at(5));
+    assert!(snapshots.open_at(at(5)).unwrap().is_none());
+}
+
+#[test]
+fn what_came_and_is_of_no_use_is_removed_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (snapshots, path) = with(dir.path(), &[5]);
+    let mut incoming = snapshots.receive(at(5)).unwrap();
+    incoming.write(&fs::read(&path).unwrap()).unwrap();
+    incoming.finish().unwrap();
+    snapshots.discard(at(5)).unwrap();
+    snapshots.discard(at(5)).unwrap();
+    assert_eq!(list(dir.path()).unwrap(), [path]);
 }
 
 /// A file as the first version of the program has written it.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use raft::eraftpb::{Message, MessageType};
 use stepcast_cluster::consensus::log::Position;
-use stepcast_cluster::consensus::{Inbound, Transport};
+use stepcast_cluster::consensus::{Delivery, Inbound, Transport};
 use stepcast_cluster::members::{Member, Members};
 use stepcast_cluster::peers::{Admission, Admitted, Applicant, Joined, NotAdmitted};
-use stepcast_cluster::snapshot::Snapshots;
+use stepcast_cluster::snapshot::{Outgoing, Snapshots};
 use stepcast_cluster::{Config, Handle, Network, Node, Places};
 use stepcast_scheduler::codec;
 
@@ -34,6 +34,8 @@ struct Port {
     admission: Arc<dyn Admission>,
     files: Snapshots,
     members: Arc<Mutex<Members>>,
+    /// One snapshot at a time comes in.
+    receiving: Arc<Mutex<()>>,
 }
 
 /// One node's end.
@@ -77,25 +79,38 @@ impl Plug {
         let (net, files, me) = (Arc::clone(&self.net), self.files.clone(), self.me.id);
         std::thread::spawn(move || {
             let to = message.to;
-            let arrived = carry(&net, &files, me, message).is_some();
-            if arrived {
+            let ended = carry(&net, &files, me, message);
+            if ended == Delivery::Arrived {
                 net.snapshots.lock().push(to);
             }
             if let Some(mine) = net.ports.lock().get(&me) {
-                mine.inbound.snapshot_sent(to, arrived);
+                mine.inbound.snapshot_sent(to, ended);
             }
         });
     }
 }
 
-fn carry(net: &Net, files: &Snapshots, from: u64, message: Message) -> Option<()> {
+fn carry(net: &Net, files: &Snapshots, from: u64, message: Message) -> Delivery {
     let metadata = message.get_snapshot().get_metadata();
     let at = Position {
         index: metadata.index,
         term: metadata.term,
     };
-    let port = net.port(from, message.to)?;
-    let mut outgoing = files.open_at(at).unwrap()?;
+    let Some(port) = net.port(from, message.to) else {
+        return Delivery::Failed;
+    };
+    let Some(outgoing) = files.open_at(at).unwrap() else {
+        return Delivery::Unusable(at);
+    };
+    if receive(&port, at, outgoing, message).is_none() {
+        files.doubt(at);
+        return Delivery::Failed;
+    }
+    Delivery::Arrived
+}
+
+fn receive(port: &Port, at: Position, mut outgoing: Outgoing, message: Message) -> Option<()> {
+    let _alone = port.receiving.lock();
     let mut incoming = port.files.receive(at).unwrap();
     let mut piece = vec![0; 64 << 10];
     loop {
@@ -106,7 +121,9 @@ fn carry(net: &Net, files: &Snapshots, from: u64, message: Message) -> Option<()
         incoming.write(&piece[..read]).ok()?;
     }
     incoming.finish().ok()?;
-    port.inbound.receive_snapshot(message);
+    if port.inbound.receive_snapshot(message).blocking_recv() == Ok(false) {
+        port.files.discard(at).unwrap();
+    }
     Some(())
 }
 
@@ -142,6 +159,7 @@ impl Transport for Plug {
             admission,
             files: self.files.clone(),
             members: Arc::clone(&self.members),
+            receiving: Arc::default(),
         };
         self.net.ports.lock().insert(self.me.id, port);
     }

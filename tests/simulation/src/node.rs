@@ -20,6 +20,7 @@ use stepcast_cluster::peers::Admission;
 use stepcast_cluster::{Config, Handle, Outcome, Ports, Runtime};
 use stepcast_scheduler::placement::NoForecast;
 use stepcast_scheduler::{State, codec};
+use tokio::sync::oneshot;
 
 use crate::checks::Check;
 use crate::clock::{HostClock, Process};
@@ -83,6 +84,8 @@ struct Running {
     /// What came while the process was paused.
     held: Vec<Act>,
     since_snapshot: u64,
+    /// Snapshots that have come in, and where the node says whether it takes them up.
+    undecided: Vec<(Position, oneshot::Receiver<bool>)>,
     /// For a deliberate bug: the newest entry, as it was replayed at this start.
     replayed: Option<Entry>,
 }
@@ -252,6 +255,7 @@ pub(crate) fn start(world: &mut World, id: u64) {
         paused: false,
         held: Vec::new(),
         since_snapshot: 0,
+        undecided: Vec::new(),
         replayed,
     });
     checks.note("node", || format!("{id} starts (life {})", owner.life));

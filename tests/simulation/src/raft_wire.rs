@@ -1,8 +1,8 @@
 //! Raft's messages between nodes: lost, doubled, late and out of order; a snapshot travels with its file.
 
 use raft::eraftpb::{Entry, Message, MessageType};
-use stepcast_cluster::consensus::Event;
 use stepcast_cluster::consensus::log::Position;
+use stepcast_cluster::consensus::{Delivery, Event};
 
 use crate::faults;
 use crate::kernel::{Host, MS};
@@ -152,12 +152,14 @@ fn send_snapshot(world: &mut World, message: Message) {
             || world.network.is_cut(Host::Node(to), Host::Node(from));
         let there = world.nodes.get(&to).is_some_and(node::Machine::is_up);
         let arrives = !cut && there;
-        match kept {
+        let ended = match kept {
+            None => Delivery::Unusable(at),
             Some(kept) if arrives => {
                 snapshots::receive(world, to, message, kept);
-                snapshots::sent(world, from, to, true);
+                Delivery::Arrived
             }
-            _ => snapshots::sent(world, from, to, false),
-        }
+            Some(_) => Delivery::Failed,
+        };
+        snapshots::sent(world, from, to, ended);
     });
 }

@@ -18,6 +18,7 @@ const AGAIN_TICKS: usize = 4;
 impl Peer {
     /// A tick has passed.
     pub fn tick(&mut self) {
+        self.retry_snapshots();
         if self.must_not_campaign() {
             return;
         }
@@ -36,6 +37,7 @@ impl Peer {
     /// There is a connection to this node again.
     pub fn reached(&mut self, node: u64) {
         self.hung_up.remove(&node);
+        self.retries.reached(node);
     }
 
     /// While a snapshot takes the place of the state, the log between the two is not there to be looked through, which

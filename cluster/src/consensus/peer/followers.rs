@@ -1,16 +1,15 @@
 //! What a leader knows of the others: how far each is, who could take over, and what they still need of the log.
 
+use raft::eraftpb::{Message, MessageType};
 use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::Peer;
+use crate::consensus::event::Delivery;
 use crate::consensus::log::Position;
 
 /// Bytes of the log in memory. Entries that a follower still needs are kept up to this; one that is further behind gets a
 /// snapshot.
 const KEPT_BYTES: usize = 192 << 20;
-
-/// A snapshot that could not be sent this often in a row is not tried any more.
-const SNAPSHOT_TRIES: u32 = 3;
 
 /// A node as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,20 +97,46 @@ impl Peer {
         self.raw.report_unreachable(node);
     }
 
-    /// How sending a snapshot to this node ended.
-    pub fn snapshot_sent(&mut self, node: u64, arrived: bool) {
-        let status = if arrived {
-            self.failed_snapshots = 0;
-            SnapshotStatus::Finish
-        } else {
-            self.failed_snapshots += 1;
-            if self.failed_snapshots >= SNAPSHOT_TRIES {
-                // The file may be damaged or gone. Raft asks for another one, which is then taken.
-                self.failed_snapshots = 0;
-                self.raw.mut_store().forget_snapshot();
+    /// How sending a snapshot to this node ended. Raft hears of a failure only when it is time for the next try, and sends
+    /// it nothing until then: it asks for the newest snapshot that there is, from which the log goes on.
+    pub fn snapshot_sent(&mut self, node: u64, ended: Delivery) {
+        if let Delivery::Unusable(at) = ended {
+            // Without another one Raft asks for it, and it is taken.
+            self.raw.mut_store().forget_snapshot(at);
+        }
+        if ended == Delivery::Arrived {
+            self.retries.arrived(node);
+            self.raw.report_snapshot(node, SnapshotStatus::Finish);
+        } else if self.raw.raft.prs().get(node).is_some() {
+            self.retries.failed(node);
+        }
+    }
+
+    /// A snapshot has come in from another node, whole. Says whether Raft takes it up, now or as one that came before: its
+    /// file is of no use otherwise.
+    pub fn snapshot_received(&mut self, message: Message) -> bool {
+        let metadata = message.get_snapshot().get_metadata();
+        let at = (metadata.index, metadata.term);
+        self.step(message);
+        let raft = &self.raw.raft;
+        let taken = raft.snap().map(|snapshot| snapshot.get_metadata());
+        let installing = at.0 == self.installed && raft.raft_log.applied < self.installed;
+        installing || taken.is_some_and(|taken| (taken.index, taken.term) == at)
+    }
+
+    /// Raft sends these.
+    pub(super) fn snapshots_begin(&mut self, messages: &[Message]) {
+        for message in messages {
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.retries.begun(message.to);
             }
-            SnapshotStatus::Failure
-        };
-        self.raw.report_snapshot(node, status);
+        }
+    }
+
+    /// A tick has passed: who has waited long enough for a snapshot is tried again.
+    pub(super) fn retry_snapshots(&mut self) {
+        for node in self.retries.tick() {
+            self.raw.report_snapshot(node, SnapshotStatus::Failure);
+        }
     }
 }

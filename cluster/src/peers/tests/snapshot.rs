@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -12,9 +13,9 @@ use stepcast_scheduler::State;
 use tempfile::TempDir;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::support::{CLUSTER, Endpoint, Then, acquaint, cluster, credentials};
-use crate::consensus::Transport;
+use super::support::{CLUSTER, Endpoint, Then, acquaint, append, cluster, credentials, indices};
 use crate::consensus::log::Position;
+use crate::consensus::{Delivery, Transport};
 use crate::members::Members;
 use crate::peers::authority::Authority;
 use crate::peers::{Receiving, SnapshotFiles};
@@ -26,6 +27,8 @@ pub(super) struct Folder {
     gate: Arc<Gate>,
     /// The files that were opened for sending, at the sender's place in them.
     opened: Mutex<Vec<File>>,
+    /// What is to be looked through.
+    doubted: Mutex<Vec<Position>>,
 }
 
 #[derive(Default)]
@@ -48,6 +51,7 @@ impl Folder {
             dir: tempfile::tempdir().unwrap(),
             gate: Arc::default(),
             opened: Mutex::default(),
+            doubted: Mutex::default(),
         }
     }
 
@@ -77,6 +81,15 @@ impl SnapshotFiles for Folder {
         };
         self.opened.lock().push(file.try_clone().unwrap());
         Ok(Some(file))
+    }
+
+    fn doubt(&self, at: Position) {
+        self.doubted.lock().push(at);
+    }
+
+    fn discard(&self, at: Position) -> Result<(), Error> {
+        fs::remove_file(self.path(at, "received")).unwrap();
+        Ok(())
     }
 
     fn receive(&self, at: Position) -> Result<Box<dyn Receiving>, Error> {
@@ -133,6 +146,10 @@ fn whole(path: &Path) -> bool {
 
 const AT: Position = Position { index: 9, term: 4 };
 
+const ARRIVED: Delivery = Delivery::Arrived;
+
+const FAILED: Delivery = Delivery::Failed;
+
 fn message(from: u64, to: u64) -> Message {
     let mut message = Message {
         from,
@@ -180,7 +197,7 @@ async fn fifty_megabytes_arrive_and_are_never_in_memory() {
     second.folder.gate.opened.notify_all();
     let told = second.ear.hears(|told| !told.snapshots.is_empty()).await;
     assert_eq!(told.snapshots, [message(1, 2)]);
-    first.ear.hears(|told| told.sent == [(2, true)]).await;
+    first.ear.hears(|told| told.sent == [(2, ARRIVED)]).await;
     assert_eq!(second.folder.names(), ["9-4.received"]);
     let received = fs::read(second.folder.path(AT, "received")).unwrap();
     assert!(received[..received.len() - 8] == bytes);
@@ -193,19 +210,37 @@ async fn one_snapshot_at_a_time_goes_to_a_peer() {
     *second.folder.gate.shut.lock() = true;
     first.peers.send(vec![message(1, 2)]);
     second.folder.gate.waiting.notified().await;
+    // It is asked for again, and then another one is, by this node in another term.
     first.peers.send(vec![message(1, 2)]);
-    first.ear.hears(|told| told.sent == [(2, false)]).await;
+    let mut later = message(1, 2);
+    later.term += 1;
+    first.peers.send(vec![later.clone()]);
+    // What goes the same way behind them is there: they have been taken in.
+    first.peers.send(vec![append(1, 2, 1, 10)]);
+    second.ear.hears(|told| indices(told) == [1]).await;
+    let meanwhile = first.ear.now().sent;
     *second.folder.gate.shut.lock() = false;
     second.folder.gate.opened.notify_all();
-    first
-        .ear
-        .hears(|told| told.sent == [(2, false), (2, true)])
-        .await;
+    assert_eq!(meanwhile, [], "one is still on its way");
+    first.ear.hears(|told| told.sent == [(2, ARRIVED)]).await;
+    assert_eq!(second.ear.now().snapshots, [message(1, 2), later.clone()]);
+    first.peers.send(vec![later]);
+    first.ear.hears(|told| told.sent == [(2, ARRIVED); 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_the_node_has_no_use_for_is_not_kept() {
+    let (first, second) = pair().await;
+    first.folder.put(AT, &noise(1 << 20));
+    second.ear.ignores.store(true, Ordering::Relaxed);
     first.peers.send(vec![message(1, 2)]);
-    first
-        .ear
-        .hears(|told| told.sent.len() == 3 && told.sent[2].1)
-        .await;
+    first.ear.hears(|told| told.sent == [(2, ARRIVED)]).await;
+    assert_eq!(second.ear.now().snapshots, [message(1, 2)]);
+    assert!(second.folder.names().is_empty(), "nothing is left of it");
+    second.ear.ignores.store(false, Ordering::Relaxed);
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent.len() == 2).await;
+    assert_eq!(second.folder.names(), ["9-4.received"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,7 +248,7 @@ async fn a_snapshot_that_is_damaged_short_or_missing_is_not_handed_on() {
     let (first, second) = pair().await;
     // Nobody to send to, and nothing to send.
     first.peers.send(vec![message(1, 7)]);
-    first.ear.hears(|told| told.sent == [(7, false)]).await;
+    first.ear.hears(|told| told.sent == [(7, FAILED)]).await;
     first.peers.send(vec![message(1, 2)]);
     first.ear.hears(|told| told.sent.len() == 2).await;
     // A flipped byte.
@@ -224,7 +259,13 @@ async fn a_snapshot_that_is_damaged_short_or_missing_is_not_handed_on() {
     fs::write(&path, &bytes).unwrap();
     first.peers.send(vec![message(1, 2)]);
     first.ear.hears(|told| told.sent.len() == 3).await;
-    assert_eq!(first.ear.now().sent, [(7, false), (2, false), (2, false)]);
+    let missing = (2, Delivery::Unusable(AT));
+    assert_eq!(first.ear.now().sent, [(7, FAILED), missing, (2, FAILED)]);
+    assert_eq!(
+        *first.folder.doubted.lock(),
+        [AT],
+        "it is looked through before it is sent again"
+    );
     assert!(second.ear.now().snapshots.is_empty());
     assert!(second.folder.names().is_empty(), "nothing is left of it");
 }
@@ -239,7 +280,7 @@ async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
     first.sees(2, |seen| seen.reachable).await;
     first.folder.put(AT, &noise(20 << 20));
     first.peers.send(vec![message(1, 2)]);
-    first.ear.hears(|told| told.sent == [(2, false)]).await;
+    first.ear.hears(|told| told.sent == [(2, FAILED)]).await;
     while !second.folder.names().is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -248,7 +289,7 @@ async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
     first.peers.send(vec![message(1, 2)]);
     first
         .ear
-        .hears(|told| told.sent == [(2, false), (2, true)])
+        .hears(|told| told.sent == [(2, FAILED), (2, ARRIVED)])
         .await;
     assert_eq!(second.folder.names(), ["9-4.received"]);
 }
@@ -270,7 +311,7 @@ async fn a_node_s_own_snapshots_travel_and_a_flipped_bit_does_not() {
     };
     ours.write(&header, &State::new().view()).unwrap();
     first.peers.send(vec![message(1, 2)]);
-    first.ear.hears(|told| told.sent == [(2, true)]).await;
+    first.ear.hears(|told| told.sent == [(2, ARRIVED)]).await;
     assert_eq!(second.ear.now().snapshots, [message(1, 2)]);
     assert_eq!(theirs.adopt(AT).unwrap().header, header);
     // Another process of the same node finds that its disk has forgotten a bit.
@@ -281,9 +322,10 @@ async fn a_node_s_own_snapshots_travel_and_a_flipped_bit_does_not() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
     first.peers.send(vec![message(1, 2)]);
+    let unusable = (2, Delivery::Unusable(AT));
     first
         .ear
-        .hears(|told| told.sent == [(2, true), (2, false)])
+        .hears(|told| told.sent == [(2, ARRIVED), unusable])
         .await;
     assert_eq!(second.ear.now().snapshots.len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message, MessageType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::authority::{Authority, new_key};
@@ -18,7 +18,7 @@ use super::super::{
     Admission, Admitted, Applicant, Credentials, NotAdmitted, Peers, PeersConfig, SnapshotFiles,
 };
 use super::snapshot::Folder;
-use crate::consensus::{Inbound, Transport};
+use crate::consensus::{Delivery, Inbound, Transport};
 use crate::members::{Member, Members};
 
 pub(super) const CLUSTER: u64 = 0xc1;
@@ -34,54 +34,61 @@ pub(super) struct Told {
     pub(super) unreachable: Vec<u64>,
     pub(super) hung_up: Vec<u64>,
     pub(super) reached: Vec<u64>,
-    pub(super) sent: Vec<(u64, bool)>,
+    pub(super) sent: Vec<(u64, Delivery)>,
     pub(super) removed: bool,
 }
 
 #[derive(Default)]
-pub(super) struct Ear(watch::Sender<Told>);
+pub(super) struct Ear {
+    told: watch::Sender<Told>,
+    /// Whether it has no use for snapshots.
+    pub(super) ignores: AtomicBool,
+}
 
 impl Ear {
     /// Waits until this holds.
     pub(super) async fn hears(&self, holds: impl Fn(&Told) -> bool) -> Told {
-        let mut told = self.0.subscribe();
+        let mut told = self.told.subscribe();
         let found = timeout(SOON, told.wait_for(holds)).await;
         let found = found.map(|found| found.unwrap().clone());
-        found.unwrap_or_else(|_| panic!("never: {:?}", self.0.borrow().sent))
+        found.unwrap_or_else(|_| panic!("never: {:?}", self.told.borrow().sent))
     }
 
     pub(super) fn now(&self) -> Told {
-        self.0.borrow().clone()
+        self.told.borrow().clone()
     }
 }
 
 impl Inbound for Ear {
     fn receive(&self, messages: Vec<Message>) {
-        self.0.send_modify(|told| told.messages.extend(messages));
+        self.told.send_modify(|told| told.messages.extend(messages));
     }
 
-    fn receive_snapshot(&self, message: Message) {
-        self.0.send_modify(|told| told.snapshots.push(message));
+    fn receive_snapshot(&self, message: Message) -> oneshot::Receiver<bool> {
+        self.told.send_modify(|told| told.snapshots.push(message));
+        let (answer, taken) = oneshot::channel();
+        answer.send(!self.ignores.load(Ordering::Relaxed)).unwrap();
+        taken
     }
 
     fn unreachable(&self, node: u64) {
-        self.0.send_modify(|told| told.unreachable.push(node));
+        self.told.send_modify(|told| told.unreachable.push(node));
     }
 
     fn hung_up(&self, node: u64) {
-        self.0.send_modify(|told| told.hung_up.push(node));
+        self.told.send_modify(|told| told.hung_up.push(node));
     }
 
     fn reached(&self, node: u64) {
-        self.0.send_modify(|told| told.reached.push(node));
+        self.told.send_modify(|told| told.reached.push(node));
     }
 
-    fn snapshot_sent(&self, node: u64, arrived: bool) {
-        self.0.send_modify(|told| told.sent.push((node, arrived)));
+    fn snapshot_sent(&self, node: u64, ended: Delivery) {
+        self.told.send_modify(|told| told.sent.push((node, ended)));
     }
 
     fn removed(&self) {
-        self.0.send_modify(|told| told.removed = true);
+        self.told.send_modify(|told| told.removed = true);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Snapshots on a node's disk: taken, kept, received from others, adopted and installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
-use stepcast_cluster::consensus::Event;
 use stepcast_cluster::consensus::log::Position;
+use stepcast_cluster::consensus::{Delivery, Event};
 use stepcast_scheduler::State;
+use tokio::sync::oneshot;
 
 use super::{Kept, Machine, running, threads, within};
 use crate::kernel::MS;
@@ -130,19 +131,46 @@ pub(crate) fn receive(world: &mut World, id: u64, message: Message, kept: Kept) 
     };
     within(world, id, life, move |world| {
         if let Some(machine) = world.nodes.get_mut(&id) {
-            machine.incoming.lock().insert(kept.at, kept);
-            if let Some(running) = &machine.running {
-                running.bare.tell(Event::Received(vec![message]));
+            let at = kept.at;
+            machine.incoming.lock().insert(at, kept);
+            if let Some(running) = &mut machine.running {
+                let (answer, taken) = oneshot::channel();
+                let received = Event::SnapshotReceived(message, answer);
+                running.bare.tell(received);
+                running.undecided.push((at, taken));
             }
         }
         threads::turn_soon(world, id);
     });
 }
 
+/// The node has decided about the snapshots that have come in: what it has no use for is removed.
+pub(super) fn decided(world: &mut World, id: u64) {
+    let Some(machine) = world.nodes.get_mut(&id) else {
+        return;
+    };
+    let Some(running) = &mut machine.running else {
+        return;
+    };
+    let (mut taken, mut ignored) = (BTreeSet::new(), BTreeSet::new());
+    for (at, mut answer) in std::mem::take(&mut running.undecided) {
+        match answer.try_recv() {
+            Ok(true) => drop(taken.insert(at)),
+            Ok(false) => drop(ignored.insert(at)),
+            Err(oneshot::error::TryRecvError::Empty) => running.undecided.push((at, answer)),
+            Err(oneshot::error::TryRecvError::Closed) => {}
+        }
+    }
+    for at in ignored.difference(&taken) {
+        machine.incoming.lock().remove(at);
+        world.checks.count("snapshots ignored");
+    }
+}
+
 /// How sending a snapshot has ended.
-pub(crate) fn sent(world: &mut World, id: u64, to: u64, arrived: bool) {
+pub(crate) fn sent(world: &mut World, id: u64, to: u64, ended: Delivery) {
     if let Some(running) = running(world, id) {
-        running.bare.tell(Event::SnapshotSent { node: to, arrived });
+        running.bare.tell(Event::SnapshotSent { node: to, ended });
         threads::turn_soon(world, id);
     }
 }

@@ -94,6 +94,7 @@ fn turn(world: &mut World, id: u64) {
     };
     running.turning = false;
     let going = running.bare.turn(&mut effects);
+    snapshots::decided(world, id);
     election(world, id);
     for effect in effects {
         act(world, id, effect);
