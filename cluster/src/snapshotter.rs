@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -96,31 +97,45 @@ pub(crate) struct Snapshotter<R> {
 impl<R: Send + 'static> Snapshotter<R> {
     /// Runs until it is aborted.
     pub(crate) async fn run(self: Arc<Self>) {
-        let this = self;
         loop {
-            // Any of them is a reason; nothing is written if nothing was applied.
-            let wanted = tokio::select! {
-                () = tokio::time::sleep(this.every) => false,
-                () = this.due.enough.notified() => false,
-                () = this.consensus.snapshot_wanted() => true,
-            };
-            let taking = Arc::clone(&this);
-            match spawn_blocking(move || taking.take(wanted)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "no snapshot was written"
-                    );
-                    tokio::time::sleep(RETRY_EVERY).await;
-                    this.due.enough.notify_one();
-                }
-                Err(stopped) => {
-                    tracing::warn!(%stopped, "a snapshot was broken off");
-                    return;
-                }
+            let wanted = self.reason().await;
+            if !self.write(wanted).await {
+                return;
             }
         }
+    }
+
+    /// Waits for a reason to write one; nothing is written if nothing was applied. True if another node needs it.
+    async fn reason(&self) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(self.every) => false,
+            () = self.due.enough.notified() => false,
+            () = self.consensus.snapshot_wanted() => true,
+        }
+    }
+
+    /// Writes one, or waits for a while if that cannot be. False if it was broken off.
+    async fn write(self: &Arc<Self>, wanted: bool) -> bool {
+        let this = Arc::clone(self);
+        match spawn_blocking(move || this.take(wanted)).await {
+            Ok(Ok(())) => {
+                // Whoever asked for one while this was written asks again if it does not do.
+                let _ = self.consensus.snapshot_wanted().now_or_never();
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no snapshot was written"
+                );
+                tokio::time::sleep(RETRY_EVERY).await;
+                self.due.enough.notify_one();
+            }
+            Err(stopped) => {
+                tracing::warn!(%stopped, "a snapshot was broken off");
+                return false;
+            }
+        }
+        true
     }
 
     /// The file of a snapshot with everything in it that this node has applied. Blocks.
@@ -170,5 +185,69 @@ impl<R: Send + 'static> Snapshotter<R> {
                 .compact(older.min(at.index.saturating_sub(self.log_tail_entries)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use stepcast_scheduler::State;
+
+    use super::*;
+    use crate::consensus::log::{Loaded, Position};
+    use crate::consensus::{Bare, Begin, Committed, Machine, Role};
+    use crate::members::Members;
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        type Reply = ();
+
+        fn apply(&mut self, _: &[Committed], _: &mut Vec<()>) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn members(&mut self, _: &Members, _: Position) {}
+
+        fn install(&mut self, _: Position, _: &Members) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn advanced(&mut self, _: Position) {}
+
+        fn role(&mut self, _: Role) {}
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_one_is_written_gets_that_one() {
+        let begin = Begin {
+            id: 1,
+            loaded: Loaded::new_cluster(),
+            applied: 1,
+            members: Members::founder(1),
+            snapshot: None,
+        };
+        let (_bare, consensus) = Bare::new(begin, 1, Nothing).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let at = Position { index: 9, term: 1 };
+        let snapshotter = Arc::new(Snapshotter {
+            replicated: Arc::new(Replicated::new(State::new(), Members::founder(1), at)),
+            snapshots: Snapshots::open(dir.path()).unwrap(),
+            consensus: consensus.clone(),
+            due: Arc::new(Due::new(&Config::new(dir.path().to_path_buf()))),
+            every: Duration::from_secs(3_600),
+            log_tail_entries: 5,
+            gate: Arc::default(),
+            newest: Arc::default(),
+        });
+        consensus.want_snapshot();
+        assert!(snapshotter.reason().await);
+        // It takes a while, and the node asks again at every heartbeat.
+        consensus.want_snapshot();
+        assert!(snapshotter.write(true).await);
+        assert_eq!(snapshotter.snapshots.newest_at().unwrap(), Some(at));
+        assert_eq!(snapshotter.reason().now_or_never(), None);
+        consensus.want_snapshot();
+        assert!(snapshotter.reason().await, "this one does not do");
     }
 }

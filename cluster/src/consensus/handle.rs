@@ -211,6 +211,12 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.snapshot_wanted.notified().await;
     }
 
+    /// Another node needs a snapshot.
+    #[cfg(test)]
+    pub(crate) fn want_snapshot(&self) {
+        self.shared.snapshot_wanted.notify_one();
+    }
+
     /// Forgets the log up to `index`, which is safe in snapshots.
     pub fn compact(&self, index: u64) {
         let _ = self.shared.tell(Event::Compact(index));
