@@ -127,6 +127,7 @@ async fn over_grpc(
         Arc::clone(estimator),
         staging,
         listener,
+        Arc::default(),
         std::future::pending(),
     ));
     let mut client = EstimatesServiceClient::connect(address).await?;

@@ -11,11 +11,11 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use stepcast_cluster::{Handle, Health};
+use stepcast_cluster::{Handle, Health, Tasks};
 use stepcast_estimator::{Estimator, Requests};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -45,22 +45,22 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The text format that Prometheus reads.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The listener for machines: `/metrics`, `/livez` and `/readyz`. It answers from before the log is read until it is
-/// dropped, to everybody who can reach it: it names no job and takes no order.
+/// The listener for machines: `/metrics`, `/livez` and `/readyz`. It answers from before the log is read for as long as its
+/// task runs, to everybody who can reach it: it names no job and takes no order.
 #[derive(Debug)]
 pub struct Probes {
     node: Node,
-    serving: JoinHandle<()>,
 }
 
 type Node = Arc<OnceLock<(Handle, Arc<Estimator>)>>;
 
 impl Probes {
-    /// Answers on a listener, with this certificate or in plain text, as yet for a node that starts.
+    /// Answers on a listener, with this certificate or in plain text, as yet for a node that starts. What answers is one of
+    /// these tasks from then on.
     ///
     /// # Errors
     /// When the certificate cannot be used.
-    pub fn start(listener: TcpListener, tls: Option<&Tls>) -> Result<Self, Error> {
+    pub fn start(listener: TcpListener, tls: Option<&Tls>, tasks: &Tasks) -> Result<Self, Error> {
         let node = Node::default();
         let app = Router::new()
             .route("/metrics", get(metrics))
@@ -70,20 +70,15 @@ impl Probes {
         let tls = tls
             .map(|tls| certificate::server(tls, &PROTOCOLS))
             .transpose()?;
-        let serving = tokio::spawn(serve(listener, tls.map(TlsAcceptor::from), app));
-        Ok(Self { node, serving })
+        let serving = serve(listener, tls.map(TlsAcceptor::from), app);
+        tasks.spawn("port for metrics", serving);
+        Ok(Self { node })
     }
 
     /// From now on it speaks of this node and its tables.
     pub fn attach(&self, handle: Handle, estimator: Arc<Estimator>) {
         // A second node has nothing to say here.
         let _ = self.node.set((handle, estimator));
-    }
-}
-
-impl Drop for Probes {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use stepcast_cluster::Handle;
+use stepcast_cluster::{Ended, Handle, Tasks};
 use stepcast_estimator::Estimator;
 use stepcast_proto::v1;
 use tokio::net::TcpListener;
@@ -104,6 +104,9 @@ pub enum Error {
     /// No certificate can be made.
     #[error("no certificate can be made for these names")]
     Made(#[from] rcgen::Error),
+    /// One of the tasks has ended that run for as long as the server does. What is left would be half a server.
+    #[error(transparent)]
+    Ended(Ended),
     /// The descriptors of the services cannot be read.
     #[error("the descriptors of the services cannot be read")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -111,16 +114,19 @@ pub enum Error {
 
 /// Serves until `shutdown` is done: every service of `stepcast.v1`, Arrow Flight SQL, `grpc.health.v1` and reflection, and
 /// `/v1` over HTTP with JSON. Streams are told to
-/// end then, and other calls may finish for a few seconds.
+/// end then, and other calls may finish for a few seconds. What runs beside the services is added to `tasks`, which their
+/// owner ends; it holds the node's handle.
 ///
 /// # Errors
-/// When the configuration does not fit the address, a certificate cannot be used, or the listener fails.
+/// When the configuration does not fit the address, a certificate cannot be used, the listener fails, or one of the `tasks`
+/// or of the node's own ends before `shutdown` is done.
 pub async fn serve(
     config: ApiConfig,
     handle: Handle,
     estimator: Arc<Estimator>,
     staging: Arc<StagingArea>,
     listener: TcpListener,
+    tasks: Arc<Tasks>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let address = listener.local_addr().map_err(Error::Listener)?;
@@ -150,9 +156,10 @@ pub async fn serve(
         context.handle.clone(),
     );
     let way = http::Way::new(config.tls.as_ref());
-    let (router, mut background) = router(&mut server, &context, people, way).await?;
+    let router = router(&mut server, &context, people, way, &tasks).await?;
     let kept = Arc::clone(&context.staging);
-    background.spawn(async move { kept.lines().keep().await });
+    tasks.spawn("keeper of logs", async move { kept.lines().keep().await });
+    let handle = context.handle.clone();
     let incoming = Incoming::new(listener, tls);
     let mut stopped = close.subscribe();
     let stop = async move {
@@ -163,15 +170,26 @@ pub async fn serve(
     tokio::pin!(serving, shutdown);
     tracing::info!(%address, tls = config.tls.is_some(), "serving");
     let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = &mut shutdown => {
-            close.send_replace(true);
-            // What has not finished by then is cut off.
-            tokio::time::timeout(DRAIN, serving).await.unwrap_or(Ok(()))
-        }
+        served = &mut serving => return Err(served.map_or_else(Error::from, |()| port_ended())),
+        ended = tasks.ended() => Some(ended),
+        ended = handle.ended() => Some(ended),
+        () = &mut shutdown => None,
     };
-    background.shutdown().await;
-    Ok(ended?)
+    close.send_replace(true);
+    // What has not finished by then is cut off.
+    let drained = tokio::time::timeout(DRAIN, serving).await;
+    match ended {
+        Some(ended) => Err(Error::Ended(ended)),
+        None => Ok(drained.unwrap_or(Ok(()))?),
+    }
+}
+
+/// Nobody has asked the server to end, and yet no connection comes any more.
+fn port_ended() -> Error {
+    Error::Ended(Ended {
+        task: "port for clients",
+        why: "it takes no more connections".to_owned(),
+    })
 }
 
 fn builder() -> Server {
@@ -186,27 +204,24 @@ fn builder() -> Server {
         .accept_http1(true)
 }
 
-type Background = tokio::task::JoinSet<()>;
-
 /// Every service on the server, and what runs beside them.
 async fn router(
     server: &mut Server,
     context: &Context,
     people: People,
     way: http::Way,
-) -> Result<(Router, Background), Error> {
+    tasks: &Tasks,
+) -> Result<Router, Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(stepcast_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let (reporter, health) = tonic_health::server::health_reporter();
     health::register(&reporter, &SERVICES).await;
-    let mut background = Background::new();
-    background.spawn(health::report(
-        reporter,
-        context.handle.clone(),
-        SERVICES.to_vec(),
-    ));
+    tasks.spawn(
+        "health reporter",
+        health::report(reporter, context.handle.clone(), SERVICES.to_vec()),
+    );
     let jobs_service = service::Jobs::new(context.clone());
     let http = http::router(context.clone(), people.clone(), jobs_service.clone(), way);
     let jobs = JobsServiceServer::new(Jobs(jobs_service))
@@ -256,7 +271,7 @@ async fn router(
         .add_service(Admitted(Explained(accounts, handle()), people.clone()))
         .add_service(Admitted(Explained(cluster, handle()), people))
         .add_service(Explained(agent, handle()));
-    Ok((server.add_routes(routes), background))
+    Ok(server.add_routes(routes))
 }
 
 /// The services whose health is told one by one.

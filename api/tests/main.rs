@@ -14,4 +14,5 @@ mod ring;
 mod scheduling;
 mod submissions;
 mod support;
+mod tasks;
 mod tls;

@@ -1,6 +1,7 @@
 //! What machines are told of a node: measurements, whether it lives, whether it is ready.
 
 use stepcast_api::Probes;
+use stepcast_cluster::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -22,7 +23,8 @@ async fn ask(address: std::net::SocketAddr, path: &str) -> (String, String) {
 async fn a_node_says_whether_it_lives_is_ready_and_what_it_measured() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let probes = Probes::start(listener, None).unwrap();
+    let tasks = Tasks::default();
+    let probes = Probes::start(listener, None, &tasks).unwrap();
     let (head, why) = ask(address, "/readyz").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
     assert_eq!(why, "the node reads its log\n");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stepcast_api::{ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, serve};
 use stepcast_cluster::credentials::MemoryKeeper;
-use stepcast_cluster::{Clock, Config, Handle, HostClock, Node, Ports, Staging};
+use stepcast_cluster::{Clock, Config, Handle, HostClock, Node, Ports, RecordSink, Staging, Tasks};
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
 use stepcast_proto::v1;
 use stepcast_scheduler::ids::StagingId;
@@ -81,6 +81,7 @@ pub(crate) struct Server {
     pub(crate) estimator: Arc<Estimator>,
     pub(crate) channel: Channel,
     pub(crate) port: u16,
+    pub(crate) tasks: Arc<Tasks>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), stepcast_api::Error>>,
 }
@@ -91,18 +92,37 @@ impl Server {
     }
 
     pub(crate) async fn with(api: ApiConfig) -> Self {
-        Self::by(api, Arc::new(HostClock::new())).await
+        Self::of(api, Arc::new(HostClock::new()), |estimator| {
+            Arc::new(EstimatorSink(estimator))
+        })
+        .await
     }
 
     /// A server that goes by this clock.
     pub(crate) async fn by(api: ApiConfig, clock: Arc<dyn Clock>) -> Self {
+        Self::of(api, clock, |estimator| Arc::new(EstimatorSink(estimator))).await
+    }
+
+    /// One with a recorder of its own.
+    pub(crate) async fn recording(
+        api: ApiConfig,
+        recorder: impl FnOnce(Arc<Estimator>) -> Arc<dyn RecordSink>,
+    ) -> Self {
+        Self::of(api, Arc::new(HostClock::new()), recorder).await
+    }
+
+    async fn of(
+        api: ApiConfig,
+        clock: Arc<dyn Clock>,
+        recorder: impl FnOnce(Arc<Estimator>) -> Arc<dyn RecordSink>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = StoreConfig::folder(dir.path().join("records"));
         let estimator = Arc::new(Estimator::open(store, PriceBook::shipped()).await.unwrap());
         let staging = Arc::new(StagingArea::open(dir.path().join("staging")).unwrap());
         let ports = Ports {
             forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
-            recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
+            recorder: recorder(Arc::clone(&estimator)),
             staging: Arc::clone(&staging) as Arc<dyn Staging>,
             credentials: Arc::new(MemoryKeeper::default()),
             clock,
@@ -116,6 +136,7 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let endpoint = endpoint(&api, port);
+        let tasks = Arc::new(Tasks::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move {
             let _ = stopped.await;
@@ -126,6 +147,7 @@ impl Server {
             Arc::clone(&estimator),
             staging,
             listener,
+            Arc::clone(&tasks),
             stopped,
         ));
         let channel = endpoint.connect().await.unwrap();
@@ -135,6 +157,7 @@ impl Server {
             estimator,
             channel,
             port,
+            tasks,
             stop,
             serving,
         }
@@ -208,6 +231,13 @@ impl Server {
             .unwrap()
             .unwrap();
         self.handle.shutdown().await;
+    }
+
+    /// Waits until the server ends by itself, and why; then the rest of it is stopped.
+    pub(crate) async fn ended(self) -> stepcast_api::Error {
+        let served = timeout(PATIENCE, self.serving).await.unwrap().unwrap();
+        self.handle.shutdown().await;
+        served.unwrap_err()
     }
 }
 

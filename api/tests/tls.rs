@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use stepcast_api::{ApiConfig, Probes, Tls};
+use stepcast_cluster::Tasks;
 use stepcast_proto::v1::ListJobsRequest;
 use tonic::transport::Endpoint;
 
@@ -72,7 +73,8 @@ async fn metrics_are_answered_by_tls_too() {
     let own = stepcast_api::own_certificate(dir.path(), &["localhost".to_owned()]).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let _probes = Probes::start(listener, Some(&own.tls)).unwrap();
+    let tasks = Tasks::default();
+    let _probes = Probes::start(listener, Some(&own.tls), &tasks).unwrap();
 
     let trusted = CertificateDer::from_pem_file(&own.tls.certificate).unwrap();
     let mut roots = RootCertStore::empty();

@@ -7,14 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stepcast_api::{
-    AccessToken, ApiConfig, EstimatedForecasts, EstimatorSink, Probes, StagingArea, StagingError,
-    Tls,
+    AccessToken, ApiConfig, Error as ServeError, EstimatedForecasts, EstimatorSink, Probes,
+    StagingArea, StagingError, Tls,
 };
 use stepcast_cluster::consensus::log::Error as LogError;
 use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::peers::{self, JoinConfig, JoinError, JoinToken};
-use stepcast_cluster::{Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError};
-use stepcast_estimator::{Estimator, Follower, PriceBook, StoreConfig, sql};
+use stepcast_cluster::{
+    Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError, Tasks,
+};
+use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
 use tokio::net::TcpListener;
 
 use self::certificate::Certificates;
@@ -33,10 +35,8 @@ pub(crate) struct Assembled {
     staging: Arc<StagingArea>,
     listener: TcpListener,
     greeting: String,
-    /// Keeps the index fresh for as long as it lives.
-    _follower: Follower,
-    /// Answers machines for as long as it lives.
-    _probes: Option<Probes>,
+    /// What runs for as long as the server does, beside the node's own tasks: without one of them it ends.
+    tasks: Arc<Tasks>,
 }
 
 /// Opens everything that a server needs, and joins a cluster first if that is wanted.
@@ -52,9 +52,10 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     })?;
     let certificates = Certificates::of(&config)?;
     let greeting = greeting(&ports, &certificates)?;
+    let tasks = Arc::new(Tasks::default());
     let probes = ports
         .metrics
-        .map(|listener| Probes::start(listener, certificates.metrics.as_ref()))
+        .map(|listener| Probes::start(listener, certificates.metrics.as_ref(), &tasks))
         .transpose()
         .map_err(|error| refused("metrics cannot be served", &error))?;
     let prices = prices(config.prices.as_deref())?;
@@ -122,11 +123,11 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     {
         greeting += &format!("first operator: stepcast user first {token} NAME\n");
     }
+    tasks.spawn("follower of the records", estimator.follow());
     Ok(Assembled {
         config: front_door(&config, certificates.client)?,
         handle,
-        _follower: estimator.follow(),
-        _probes: probes,
+        tasks,
         estimator,
         staging,
         listener: ports.client,
@@ -235,7 +236,8 @@ impl Assembled {
         &self.greeting
     }
 
-    /// Serves until then, and closes the log.
+    /// Serves until then, and closes the log. A task that ends before is a failure: what would be left is half a server, and
+    /// whoever has started it starts it again.
     pub(crate) async fn until(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let served = stepcast_api::serve(
             self.config,
@@ -243,11 +245,23 @@ impl Assembled {
             self.estimator,
             self.staging,
             self.listener,
+            Arc::clone(&self.tasks),
             stop,
         )
         .await;
         self.handle.shutdown().await;
-        served.map_err(|error| refused("the server cannot serve", &error))
+        self.tasks.shutdown().await;
+        served.map_err(|error| unserved(&error))
+    }
+}
+
+/// Why a server ends that nobody has asked to.
+fn unserved(error: &ServeError) -> Failure {
+    match error {
+        ServeError::Ended(_) => refused("the server has stopped", error).hint(
+            "start it again; what it has logged says more, and `Restart=on-failure` has systemd do so",
+        ),
+        _ => refused("the server cannot serve", error),
     }
 }
 
@@ -296,4 +310,26 @@ pub(crate) fn refused(primary: &str, error: &dyn std::error::Error) -> Failure {
     }
     failure.details.dedup();
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use stepcast_cluster::Ended;
+
+    use super::*;
+
+    #[test]
+    fn a_server_whose_task_has_ended_fails_and_says_which() {
+        let failure = unserved(&ServeError::Ended(Ended {
+            task: "recorder",
+            why: "it has failed: no reason given".to_owned(),
+        }));
+        assert_eq!(failure.exit, Exit::Refused);
+        assert_eq!(
+            failure.text(),
+            "error: the server has stopped\n  \
+             the recorder has ended: it has failed: no reason given\n  \
+             hint: start it again; what it has logged says more, and `Restart=on-failure` has systemd do so\n"
+        );
+    }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt;
-use parking_lot::Mutex;
 use stepcast_scheduler::State;
-use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::consensus::log::Position;
@@ -26,6 +24,7 @@ use crate::runtime::Runtime;
 use crate::snapshot::Snapshots;
 use crate::snapshotter::{Gate, Snapshotter};
 use crate::stamp::Stamper;
+use crate::tasks::Tasks;
 
 /// The state in a snapshot that another node has sent.
 pub type Incoming = Box<dyn Fn(Position) -> Result<State, String> + Send>;
@@ -148,7 +147,7 @@ impl Bare {
             gate,
             way: Way::other(start.transport),
             snapshotter: Arc::new(snapshotter),
-            tasks: Mutex::new(JoinSet::new()),
+            tasks: Tasks::default(),
         }));
         Ok(Self { consensus, handle })
     }

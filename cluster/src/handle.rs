@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use stepcast_scheduler::accounts::Actor;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
 use stepcast_scheduler::placement::ForecastSource;
 use stepcast_scheduler::{Command, Reply, RequestId, State};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::config::Config;
 use crate::consensus::{self, Stall};
@@ -30,6 +29,7 @@ use crate::replica::Replicated;
 use crate::snapshot::{self, Outgoing};
 use crate::snapshotter::{Gate, Snapshotter};
 use crate::status::{Health, NodeStatus};
+use crate::tasks::{Ended, Tasks};
 use crate::watch::WatchError;
 
 /// At a shutdown, what is under way may finish for this long.
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     pub(crate) gate: Arc<Gate>,
     pub(crate) way: Way,
     pub(crate) snapshotter: Arc<Snapshotter<Outcome>>,
-    pub(crate) tasks: Mutex<JoinSet<()>>,
+    pub(crate) tasks: Tasks,
 }
 
 impl Handle {
@@ -287,6 +287,16 @@ impl Handle {
         }
     }
 
+    /// Waits until one of the node's own tasks has ended by itself, which none should, and says which and why: for ever if
+    /// none does. What is left is half a node, so whoever runs it calls [`Self::shutdown`] and starts it anew.
+    pub async fn ended(&self) -> Ended {
+        let port = self.0.way.ended();
+        tokio::select! {
+            ended = self.0.tasks.ended() => ended,
+            ended = port => ended,
+        }
+    }
+
     /// The newest format of the log that this node goes along with.
     pub fn newest_log_format(&self) -> u16 {
         self.0.config.log_format
@@ -312,8 +322,7 @@ impl Handle {
                 Err(error) => tracing::warn!(%error, "leadership was not handed over"),
             }
         }
-        let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
-        tasks.shutdown().await;
+        self.0.tasks.shutdown().await;
         let (consensus, gate) = (self.0.consensus.clone(), Arc::clone(&self.0.gate));
         // Joins threads, which are on their way out, and a snapshot that is being written.
         let _ = spawn_blocking(move || {

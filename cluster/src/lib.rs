@@ -35,6 +35,7 @@ pub mod snapshot;
 mod snapshotter;
 mod stamp;
 mod status;
+mod tasks;
 pub mod watch;
 
 pub use config::{Config, Places};
@@ -50,6 +51,7 @@ pub use proposer::{MAX_COMMAND_BYTES, Outcome, Proposal, Proposed};
 pub use restore::{Error as RestoreError, Restoration, restore_into};
 pub use runtime::Runtime;
 pub use status::{Health, NodeStatus};
+pub use tasks::{Ended, Tasks};
 /// The newest log format that this version reads.
 pub const LOG_FORMAT: u32 = stepcast_scheduler::codec::VERSION as u32;
 

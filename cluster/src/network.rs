@@ -11,6 +11,7 @@ use crate::error::StartError;
 use crate::identity::Identity;
 use crate::peers::{Credentials, Peers, PeersConfig};
 use crate::snapshot::Snapshots;
+use crate::tasks::Ended;
 
 /// How a node reaches the others.
 pub enum Network {
@@ -85,6 +86,14 @@ impl Way {
         Self {
             transport,
             peers: None,
+        }
+    }
+
+    /// Waits until the port has ended by itself; for ever without one.
+    pub(crate) async fn ended(&self) -> Ended {
+        match &self.peers {
+            Some(peers) => peers.ended().await,
+            None => std::future::pending().await,
         }
     }
 

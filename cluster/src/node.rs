@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use stepcast_scheduler::State;
-use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::consensus;
@@ -30,6 +28,7 @@ use crate::runtime::{Runtime, Tokio};
 use crate::snapshot::{self, Header, Snapshots};
 use crate::snapshotter::{Due, Gate, Snapshotter};
 use crate::stamp::Stamper;
+use crate::tasks::Tasks;
 
 /// Free space is looked at this often: a disk does not fill faster than the reserve in that time.
 const DISK_EVERY: Duration = Duration::from_secs(1);
@@ -277,11 +276,17 @@ impl Assembly {
             live: Arc::clone(&live),
             metrics: Arc::clone(&self.metrics),
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(recording);
-        tasks.spawn(Arc::clone(&snapshotter).run());
-        tasks.spawn(duties::run(leading, Arc::clone(&slot), consensus.role()));
-        tasks.spawn(watch_disk(config.data_dir.clone(), Arc::clone(&disk_free)));
+        let tasks = Tasks::default();
+        tasks.spawn("recorder", recording);
+        tasks.spawn("snapshotter", Arc::clone(&snapshotter).run());
+        tasks.spawn(
+            "leader's duties",
+            duties::run(leading, Arc::clone(&slot), consensus.role()),
+        );
+        tasks.spawn(
+            "disk watch",
+            watch_disk(config.data_dir.clone(), Arc::clone(&disk_free)),
+        );
         Handle(Arc::new(Inner {
             identity,
             config,
@@ -299,7 +304,7 @@ impl Assembly {
             gate,
             way,
             snapshotter,
-            tasks: Mutex::new(tasks),
+            tasks,
         }))
     }
 }

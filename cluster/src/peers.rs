@@ -29,11 +29,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
 use raft::eraftpb::{Message, MessageType};
 use stepcast_proto::raft::v1::peer_service_server::PeerServiceServer;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tonic::transport::Server;
 
 pub use self::admission::{Admission, Admitted, Applicant, NotAdmitted};
@@ -46,6 +44,7 @@ pub use self::token::{Error as TokenError, JoinToken};
 use crate::consensus::{Inbound, Transport};
 use crate::members::{Member, Members};
 use crate::proposer::MAX_COMMAND_BYTES;
+use crate::tasks::{Ended, Tasks};
 
 /// The largest frame: one that was nearly full, and a last message of one frame and one entry more.
 const FRAME_BYTES_MAX: usize = 2 * outbox::FRAME_BYTES + MAX_COMMAND_BYTES + (64 << 10);
@@ -101,7 +100,7 @@ pub(crate) struct PeersConfig {
 pub struct Peers {
     shared: Arc<shared::Shared>,
     /// What accepts callers and what serves them.
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Tasks,
 }
 
 impl Peers {
@@ -148,7 +147,9 @@ impl Peers {
             .initial_connection_window_size(dial::WINDOW_BYTES)
             .add_service(service)
             .serve_with_incoming(connections);
-        let serving = runtime.spawn(async move {
+        let tasks = Tasks::default();
+        tasks.spawn("port for other nodes", accepting);
+        tasks.spawn("server of other nodes", async move {
             if let Err(error) = serving.await {
                 tracing::error!(
                     error = dial::chain(&error),
@@ -159,10 +160,7 @@ impl Peers {
         for (node, address) in shared.roster.others() {
             shared.connect(node, &address);
         }
-        Ok(Arc::new(Self {
-            shared,
-            tasks: Mutex::new(vec![accepting, serving]),
-        }))
+        Ok(Arc::new(Self { shared, tasks }))
     }
 
     /// From now on calls reach this node.
@@ -204,12 +202,12 @@ impl Peers {
     /// Closes the port and every connection.
     pub(crate) async fn shutdown(&self) {
         self.shared.close();
-        let tasks = std::mem::take(&mut *self.tasks.lock());
-        for task in tasks {
-            task.abort();
-            // Cancelled, which is what was asked for.
-            let _ = task.await;
-        }
+        self.tasks.shutdown().await;
+    }
+
+    /// Waits until the port has ended by itself, and says why.
+    pub(crate) async fn ended(&self) -> Ended {
+        self.tasks.ended().await
     }
 }
 
@@ -261,7 +259,6 @@ impl Transport for Peers {
 impl Drop for Peers {
     fn drop(&mut self) {
         self.shared.close();
-        self.tasks.lock().iter().for_each(JoinHandle::abort);
     }
 }
 

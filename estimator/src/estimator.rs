@@ -36,7 +36,6 @@ use crate::price::PriceBook;
 use crate::sql::{self, Answer};
 use crate::store::StoreConfig;
 use crate::table::{Kind, News, Table};
-pub use follower::Follower;
 use learner::Learnt;
 use prices::Book;
 pub use prices::PricesImported;
@@ -209,10 +208,10 @@ impl Estimator {
         outcome
     }
 
-    /// Follows the store in the background for as long as what this returns is kept. Needs a Tokio runtime.
-    #[must_use = "dropping it ends the following"]
-    pub fn follow(&self) -> Follower {
-        Follower::start(self)
+    /// Follows the store, learns from what it holds and tidies it up, until this is dropped: a task to run beside
+    /// everything else. It does not end by itself, whatever becomes of the store. Needs a Tokio runtime.
+    pub fn follow(&self) -> impl Future<Output = ()> + Send + 'static {
+        follower::follow(self.clone())
     }
 
     /// Answers one reading statement over the tables `training_steps` and `validation_prompts`, as they were at the

@@ -22,9 +22,7 @@ pub use contribution::{Committed, Contribution};
 pub use datafusion::arrow;
 pub use error::Error;
 pub use estimate::{Ask, Evidence, Offer};
-pub use estimator::{
-    CONTRIBUTIONS_MAX, Estimator, Follower, PricesImported, Stats, TableStats, Work,
-};
+pub use estimator::{CONTRIBUTIONS_MAX, Estimator, PricesImported, Stats, TableStats, Work};
 pub use import::{Imported, Mapping, PriceFile, Refusal, Source};
 pub use index::{Index, Shelf};
 pub use price::{Day, Price, PriceBook};

@@ -18,6 +18,7 @@ use super::transport::Transport;
 use super::turn::{Next, Turns};
 use super::writer::{self, Job};
 use crate::members::Members;
+use crate::tasks::words;
 
 /// One Raft tick. An election takes ten to twenty of them.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -113,11 +114,7 @@ fn spawn<R: Send + 'static>(
     let shared = Arc::clone(shared);
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-            let words = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
+            let words = words(panic.as_ref());
             tracing::error!(thread = name, reason = words, "consensus has stopped");
             shared.stop(format!("the {name} thread failed: {words}"));
         }

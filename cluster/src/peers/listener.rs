@@ -12,7 +12,6 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -58,15 +57,18 @@ impl Connected for Connection {
     }
 }
 
-/// The connections that come in, and the task that accepts them: it has the port for as long as it runs. Once `closing`
+/// The connections that come in, and what accepts them: it has the port for as long as it runs. Once `closing`
 /// says so, all of them end: what serves them does not know when its own time is over.
 pub(super) fn connections(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     closing: watch::Receiver<bool>,
-) -> (impl Stream<Item = io::Result<Connection>>, JoinHandle<()>) {
+) -> (
+    impl Stream<Item = io::Result<Connection>>,
+    impl Future<Output = ()> + Send + 'static,
+) {
     let (found, connections) = mpsc::channel(1);
-    let accepting = tokio::spawn(accept(listener, tls.into(), found, closing));
+    let accepting = accept(listener, tls.into(), found, closing);
     (ReceiverStream::new(connections), accepting)
 }
 

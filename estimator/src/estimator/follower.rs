@@ -4,7 +4,6 @@ use std::error::Error;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::Estimator;
@@ -30,24 +29,9 @@ const LEARN_EVERY: Duration = Duration::from_secs(300);
 /// Every so many looks the imported prices are looked for by a list, and not only the next version of them.
 const PRICES_LISTED_EVERY: u32 = 30;
 
-/// A task that keeps the index fresh. It ends when this is dropped.
-#[derive(Debug)]
-pub struct Follower {
-    task: JoinHandle<()>,
-}
-
-impl Follower {
-    pub(super) fn start(estimator: &Estimator) -> Self {
-        Self {
-            task: tokio::spawn(run(estimator.clone(), FOLLOW_EVERY)),
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// Keeps the index fresh until it is dropped.
+pub(super) async fn follow(estimator: Estimator) {
+    run(estimator, FOLLOW_EVERY).await;
 }
 
 /// When the tables are to be tidied up.

@@ -45,7 +45,7 @@ impl Estimator {
         self.shared.model.store(Some(Arc::new(learnt)));
     }
 
-    /// Learns from all records if there are others than the last time. The [`Follower`](super::Follower) does so every
+    /// Learns from all records if there are others than the last time. The follower does so every
     /// few minutes; it takes some seconds of one processor, on a thread of its own.
     pub async fn learn_anew(&self) {
         let index = self.index();

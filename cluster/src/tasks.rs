@@ -1,0 +1,115 @@
+//! Tasks that run for as long as a server does, and the word of the first that ends before.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Tasks that are to run until [`Self::shutdown`]. A server without one of them is half of one, and nobody would notice:
+/// whoever runs it waits for [`Self::ended`] and stops. Dropped, they all end.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    running: Mutex<JoinSet<()>>,
+    ended: watch::Sender<Option<Ended>>,
+}
+
+/// A task has ended that was to run on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {task} has ended: {why}")]
+pub struct Ended {
+    /// What it does, for people: "recorder".
+    pub task: &'static str,
+    /// What it said when it failed, or that it has just returned.
+    pub why: String,
+}
+
+impl Tasks {
+    /// Runs a task beside the others. `task` is what people know it by. Inside a tokio runtime.
+    pub fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        self.running.lock().spawn(async move {
+            let why = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(()) => "it has returned".to_owned(),
+                Err(panic) => format!("it has failed: {}", words(panic.as_ref())),
+            };
+            tracing::error!(task, why, "a task has ended that was to run on");
+            ended.send_if_modified(|first| {
+                let news = first.is_none();
+                if news {
+                    *first = Some(Ended { task, why });
+                }
+                news
+            });
+        });
+    }
+
+    /// Waits until one of them has ended by itself, and gives the first: for ever, if none does.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.subscribe();
+        let first = ended.wait_for(Option::is_some).await;
+        match first.ok().and_then(|first| first.clone()) {
+            Some(first) => first,
+            // The sender lives as long as this.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends them all and waits until they have.
+    pub async fn shutdown(&self) {
+        let mut running = std::mem::take(&mut *self.running.lock());
+        running.shutdown().await;
+    }
+}
+
+/// What a panic says.
+pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason given")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_that_ends_by_itself_is_told_with_why() {
+        let tasks = Tasks::default();
+        tasks.spawn("recorder", pending());
+        assert_eq!(tasks.ended().now_or_never(), None);
+        tasks.spawn("disk watch", async { panic!("no disk {}", 7) });
+        let failed = tasks.ended().await;
+        assert_eq!(
+            failed.to_string(),
+            "the disk watch has ended: it has failed: no disk 7"
+        );
+        tasks.spawn("follower", ready(()));
+        assert_eq!(tasks.ended().await, failed, "the first one stays");
+        let tasks = Tasks::default();
+        tasks.spawn("follower", ready(()));
+        let returned = tasks.ended().await.to_string();
+        assert_eq!(returned, "the follower has ended: it has returned");
+    }
+
+    #[tokio::test]
+    async fn those_that_are_ended_are_not_told() {
+        let tasks = Tasks::default();
+        let held = Arc::new(());
+        let in_task = Arc::clone(&held);
+        tasks.spawn("recorder", async move {
+            let _held = in_task;
+            pending().await
+        });
+        tasks.shutdown().await;
+        assert_eq!(Arc::strong_count(&held), 1, "it is gone");
+        assert_eq!(tasks.ended().now_or_never(), None);
+    }
+}
