@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -14,6 +16,8 @@ use tokio::task::JoinSet;
 pub struct Tasks {
     running: Mutex<JoinSet<()>>,
     ended: watch::Sender<Option<Ended>>,
+    /// Whether they are being ended: some return when others have gone.
+    ending: Arc<AtomicBool>,
 }
 
 /// A task has ended that was to run on.
@@ -29,12 +33,15 @@ pub struct Ended {
 impl Tasks {
     /// Runs a task beside the others. `task` is what people know it by. Inside a tokio runtime.
     pub fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let ended = self.ended.clone();
+        let (ended, ending) = (self.ended.clone(), Arc::clone(&self.ending));
         self.running.lock().spawn(async move {
             let why = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(()) => "it has returned".to_owned(),
                 Err(panic) => format!("it has failed: {}", words(panic.as_ref())),
             };
+            if ending.load(Ordering::Acquire) {
+                return;
+            }
             tracing::error!(task, why, "a task has ended that was to run on");
             ended.send_if_modified(|first| {
                 let news = first.is_none();
@@ -59,8 +66,15 @@ impl Tasks {
 
     /// Ends them all and waits until they have.
     pub async fn shutdown(&self) {
+        self.ending.store(true, Ordering::Release);
         let mut running = std::mem::take(&mut *self.running.lock());
         running.shutdown().await;
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Release);
     }
 }
 
@@ -76,7 +90,8 @@ pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
-    use std::sync::Arc;
+
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -111,5 +126,19 @@ mod tests {
         tasks.shutdown().await;
         assert_eq!(Arc::strong_count(&held), 1, "it is gone");
         assert_eq!(tasks.ended().now_or_never(), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_returns_when_the_others_are_ended_is_not_told() {
+        let tasks = Tasks::default();
+        let mut ended = tasks.ended.subscribe();
+        let (gone, others) = oneshot::channel::<()>();
+        tasks.spawn("server of other nodes", async move { drop(others.await) });
+        // It runs on: nobody has waited for it, nor ended it by force.
+        let running = std::mem::take(&mut *tasks.running.lock());
+        tasks.shutdown().await;
+        drop(gone);
+        running.join_all().await;
+        assert_eq!(*ended.borrow_and_update(), None);
     }
 }
