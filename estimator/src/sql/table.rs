@@ -1,19 +1,29 @@
 //! A table as the engine reads it: the Parquet objects of one version, and no other object.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{
+    CachedParquetFileReaderFactory, ParquetFileReaderFactory,
+};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
+use datafusion::parquet::arrow::async_reader::AsyncFileReader;
+use datafusion::parquet::errors::Result as ParquetResult;
+use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::future::BoxFuture;
 use object_store::path::Path;
 
 use crate::table::{DataFile, Kind};
@@ -87,7 +97,7 @@ impl TableProvider for View {
         let environment = session.runtime_env();
         let footers = environment.cache_manager.get_file_metadata_cache();
         let reads = environment.object_store(&address)?;
-        let readers = CachedParquetFileReaderFactory::new(reads, footers);
+        let readers = WithIndex(CachedParquetFileReaderFactory::new(reads, footers));
         let source = ParquetSource::new(schema).with_parquet_file_reader_factory(Arc::new(readers));
         let files = self
             .files
@@ -99,5 +109,49 @@ impl TableProvider for View {
             .with_limit(limit.filter(|_| filters.is_empty()))
             .build();
         Ok(DataSourceExec::from_data_source(scan))
+    }
+}
+
+/// Readers whose footers come with the index of pages, so that it is kept with them. Without this the engine keeps footers
+/// alone, and reads the index of every object for every statement that has a WHERE.
+#[derive(Debug)]
+struct WithIndex(CachedParquetFileReaderFactory);
+
+impl ParquetFileReaderFactory for WithIndex {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let reader = self
+            .0
+            .create_reader(partition, file, metadata_size_hint, metrics)?;
+        Ok(Box::new(Indexed(reader)))
+    }
+}
+
+struct Indexed(Box<dyn AsyncFileReader + Send>);
+
+impl AsyncFileReader for Indexed {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        self.0.get_bytes(range)
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        self.0.get_byte_ranges(ranges)
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        let options = options.cloned().unwrap_or_default();
+        let options = options.with_page_index_policy(PageIndexPolicy::Optional);
+        Box::pin(async move { self.0.get_metadata(Some(&options)).await })
     }
 }

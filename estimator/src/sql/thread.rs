@@ -1,5 +1,8 @@
-//! A statement on a thread of its own, which stops by itself where the engine lets go of its thread now and then.
+//! A statement from its text to its answer, here or on a thread of its own; it stops by itself where the engine lets go of
+//! its thread now and then.
 
+use std::io;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -15,7 +18,8 @@ use crate::error::Error;
 /// are not touched cost nothing.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Runs a statement. Whoever drops this ends it, as soon as the engine looks up; `held` is dropped when the thread ends.
+/// Runs a statement on a thread of its own. Whoever drops this ends it, as soon as the engine looks up; `held` is dropped
+/// when the thread ends.
 pub(super) async fn run(
     statement: &str,
     wanted: Wanted,
@@ -23,20 +27,39 @@ pub(super) async fn run(
     time_max: Duration,
     held: impl Send + 'static,
 ) -> Result<Answer, Error> {
-    let (answer, answered) = oneshot::channel();
+    let (told, answered) = oneshot::channel();
     let statement = statement.to_owned();
     let work = move || {
-        let mut answer = answer;
-        let said = here(&statement, wanted, reach, time_max, &mut answer);
+        let mut told = told;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let said = match runtime {
+            Ok(runtime) => runtime.block_on(async {
+                tokio::select! {
+                    said = answer(&statement, wanted, reach, time_max) => said,
+                    // Who asked has gone, and somebody else may wait for the turn.
+                    () = told.closed() => Err(Error::Busy),
+                }
+            }),
+            Err(error) => Err(Error::unreachable(error)),
+        };
         // Nobody may be waiting any more.
-        let _ = answer.send(said);
+        let _ = told.send(said);
         drop(held);
     };
-    let thread = std::thread::Builder::new()
-        .name("sql".into())
-        .stack_size(STACK_BYTES);
-    thread.spawn(work).map_err(|_| Error::Busy)?;
+    spawn(work).map_err(|_| Error::Busy)?;
     answered.await.unwrap_or_else(|_| Err(failed()))
+}
+
+/// A thread that has stack enough for any statement that the guard lets pass.
+pub(super) fn spawn<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new()
+        .name("sql".into())
+        .stack_size(STACK_BYTES)
+        .spawn(work)
 }
 
 /// The engine panicked or its process ended by itself.
@@ -47,12 +70,12 @@ pub(super) fn failed() -> Error {
     }
 }
 
-fn here(
+/// Runs a statement on this thread, which needs a stack as [`spawn`] gives it.
+pub(super) async fn answer(
     statement: &str,
     wanted: Wanted,
     reach: Reach,
     time_max: Duration,
-    waits: &mut oneshot::Sender<Result<Answer, Error>>,
 ) -> Result<Answer, Error> {
     let started = Instant::now();
     let answer = match guard::read(statement)? {
@@ -60,18 +83,8 @@ fn here(
         Statement::Columns(name) => catalog::list_columns(&name)?,
         Statement::Query { query, is_plain } => {
             let session = Session::new(reach, is_plain)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build();
-            let runtime = runtime.map_err(Error::unreachable)?;
-            let answer = runtime.block_on(async {
-                tokio::select! {
-                    answer = timeout(time_max, session.query(*query, wanted)) => answer.map_err(|_| Error::TimedOut(time_max))?,
-                    // Who asked has gone, and somebody else may wait for the turn.
-                    () = waits.closed() => Err(Error::Busy),
-                }
-            });
-            answer?
+            let answer = timeout(time_max, session.query(*query, wanted)).await;
+            answer.map_err(|_| Error::TimedOut(time_max))??
         }
     };
     Ok(Answer {

@@ -5,8 +5,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as Socket;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,15 +18,12 @@ use object_store::path::Path;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::super::reads::Pieces;
 use super::super::session::Reach;
-use super::super::{PROCESS_BYTES_MAX, Wanted, footers, thread};
-use super::wire::{self, Ask, Frames, Said, ToProcess, ToServer, Unread};
-
-/// Messages to the server that wait to be sent. A statement has a few reads at a time.
-const OUTBOX: usize = 64;
+use super::super::{GRACE, PROCESS_BYTES_MAX, Wanted, footers, thread};
+use super::wire::{self, Ask, Facts, Frames, Said, ToProcess, ToServer, Unread};
 
 /// Runs statements for the server at the other end of the standard input, a socket, until that is closed.
 ///
@@ -44,14 +44,16 @@ pub(super) fn within(memory: u64) -> io::Result<()> {
     socket.local_addr()?;
     socket.set_nonblocking(true)?;
     bounded(memory);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let served = runtime.block_on(async { answer(UnixStream::from_std(socket)?).await });
-    // A statement that still runs ends with the process.
-    runtime.shutdown_background();
+    // Everything on one thread: a read costs no more than asking and being answered.
+    let served = thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async { answer(UnixStream::from_std(socket)?).await })
+    })?;
     served
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other("the query engine failed")))
 }
 
 /// Limits that only ever become narrower. Where the system knows one of them not, the others hold.
@@ -70,57 +72,92 @@ fn bounded(memory: u64) {
 async fn answer(socket: UnixStream) -> io::Result<()> {
     let (read, write) = socket.into_split();
     let mut frames = Frames::of(read);
-    let (outbox, messages) = mpsc::channel(OUTBOX);
     let server = Arc::new(Server {
-        outbox,
+        socket: tokio::sync::Mutex::new(write),
         waiting: Mutex::default(),
         reads: AtomicU64::new(0),
     });
-    tokio::spawn(post(messages, write));
     let footers = footers();
-    while let Some((head, bytes)) = frames.next().await {
-        match head {
-            ToProcess::Ask(ask) => {
-                tokio::spawn(run(ask, Arc::clone(&server), Arc::clone(&footers)));
+    let watch = Watch::start()?;
+    while let Some((head, _)) = frames.next().await {
+        let ToProcess::Ask(ask) = head else {
+            // A read of a statement that has ended.
+            continue;
+        };
+        let _watched = watch.begin(ask.time_max);
+        let mut run = pin!(run(&ask, &server, &footers));
+        let (answer, rows) = loop {
+            tokio::select! {
+                answer = &mut run => break answer,
+                frame = frames.next() => match frame {
+                    Some((ToProcess::Pieces { read, found }, bytes)) => server.found(read, found, bytes),
+                    // One statement at a time.
+                    Some((ToProcess::Ask(_), _)) | None => return Ok(()),
+                },
             }
-            ToProcess::Pieces { read, found } => server.found(read, found, bytes),
-        }
+        };
+        server.send(&ToServer::Answer(answer), &[rows]).await?;
     }
     Ok(())
 }
 
-/// Sends what there is to say, in its order.
-async fn post(mut messages: mpsc::Receiver<(ToServer, Bytes)>, mut socket: OwnedWriteHalf) {
-    while let Some((head, bytes)) = messages.recv().await {
-        if wire::send(&mut socket, &head, &[bytes]).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn run(ask: Ask, server: Arc<Server>, footers: Arc<FileMetadataCache>) {
-    let views = ask.views();
+async fn run(
+    ask: &Ask,
+    server: &Arc<Server>,
+    footers: &Arc<FileMetadataCache>,
+) -> (Result<Facts, Said>, Bytes) {
     let reach = Reach {
-        pieces: Arc::clone(&server) as Arc<dyn Pieces>,
-        footers,
-        views,
+        pieces: Arc::clone(server) as Arc<dyn Pieces>,
+        footers: Arc::clone(footers),
+        views: ask.views(),
     };
     let wanted = match ask.columns_only {
         true => Wanted::Columns,
         false => Wanted::Rows,
     };
-    let answer = thread::run(&ask.statement, wanted, reach, ask.time_max, ()).await;
+    let answer = thread::answer(&ask.statement, wanted, reach, ask.time_max).await;
     let answer = answer.map_err(Said::from).and_then(|answer| {
         wire::packed(&answer).map_err(|error| Said::Query {
             message: error.to_string(),
             hint: None,
         })
     });
-    let (head, rows) = match answer {
+    match answer {
         Ok((facts, rows)) => (Ok(facts), rows),
         Err(said) => (Err(said), Bytes::new()),
-    };
-    let _ = server.outbox.send((ToServer::Answer(head), rows)).await;
+    }
+}
+
+/// Ends the process when a statement has not ended long after its time: the server would have, but may be gone.
+struct Watch(mpsc::Sender<Option<Duration>>);
+
+struct Watched<'a>(&'a Watch);
+
+impl Watch {
+    fn start() -> io::Result<Self> {
+        let (sender, begun) = mpsc::channel();
+        let watch = move || {
+            while let Ok(begins) = begun.recv() {
+                let Some(time_max) = begins else { continue };
+                if begun.recv_timeout(time_max + 2 * GRACE) == Err(RecvTimeoutError::Timeout) {
+                    std::process::abort();
+                }
+            }
+        };
+        std::thread::Builder::new().spawn(watch)?;
+        Ok(Self(sender))
+    }
+
+    fn begin(&self, time_max: Duration) -> Watched<'_> {
+        let _ = self.0.send(Some(time_max));
+        Watched(self)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.0.send(None);
+    }
 }
 
 /// What a read ended with.
@@ -128,7 +165,7 @@ type Found = Result<Vec<Bytes>, Unread>;
 
 /// The server, as it is asked for pieces of objects.
 struct Server {
-    outbox: mpsc::Sender<(ToServer, Bytes)>,
+    socket: tokio::sync::Mutex<OwnedWriteHalf>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Found>>>,
     reads: AtomicU64,
 }
@@ -147,9 +184,12 @@ impl Server {
             path: path.to_string(),
             ranges: ranges.to_vec(),
         };
-        let asked = self.outbox.send((asked, Bytes::new())).await;
-        asked.map_err(|_| gone())?;
+        self.send(&asked, &[]).await.map_err(|_| gone())?;
         wanted.await.map_err(|_| gone())?
+    }
+
+    async fn send(&self, head: &ToServer, pieces: &[Bytes]) -> io::Result<()> {
+        wire::send(&mut *self.socket.lock().await, head, pieces).await
     }
 
     fn found(&self, read: u64, found: Result<Vec<usize>, Unread>, bytes: Bytes) {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
@@ -24,6 +24,9 @@ use crate::table::{DataFile, Kind};
 
 /// The largest frame. A read is of columns of one object, which has some megabytes.
 const FRAME_BYTES_MAX: usize = 512 << 20;
+
+/// A frame up to here is sent as one; the pieces of a longer one are not copied together.
+const SHORT: usize = 64 << 10;
 
 /// From the server.
 #[derive(Debug, Serialize, Deserialize)]
@@ -230,10 +233,21 @@ pub(super) async fn send<H: Serialize>(
     else {
         return Err(std::io::ErrorKind::FileTooLarge.into());
     };
-    socket.write_u32(length).await?;
-    socket.write_u32(head_length).await?;
-    socket.write_all(&head).await?;
-    for piece in pieces {
+    // What is short goes in one write, which wakes the reader once.
+    let mut first = BytesMut::with_capacity(SHORT + head.len());
+    first.put_u32(length);
+    first.put_u32(head_length);
+    first.put_slice(&head);
+    let mut pieces = pieces.iter();
+    let long = pieces.find(|piece| {
+        let is_long = first.len() + piece.len() > SHORT;
+        if !is_long {
+            first.put_slice(piece);
+        }
+        is_long
+    });
+    socket.write_all(&first).await?;
+    for piece in long.into_iter().chain(pieces) {
         socket.write_all(piece).await?;
     }
     Ok(())
