@@ -179,10 +179,20 @@ impl Model {
         for feature in &point.features {
             self.place(*feature);
         }
+        let own = point.features.iter().find(|feature| feature.group.is_own());
+        let own = own.map(|feature| self.places[&feature.id]);
         for (place, slope) in point.slopes(thought.share, |id| self.places[&id]) {
             let known = &mut self.certainty[place as usize];
             self.effects[place as usize] += *known * slope * moved;
-            *known /= 1.0 + *known * slope * slope / noise;
+            // Of own hosts the variance is kept that leaves the others unknown: what hardly waits for its host, or is as
+            // likely to be the recipe's doing, says little of it.
+            let is_own = own.is_some_and(|own| place == own || place == own + 1);
+            let others = if is_own {
+                variance - *known * slope * slope
+            } else {
+                0.0
+            };
+            *known /= 1.0 + *known * slope * slope / (noise + others.max(0.0));
         }
         self.recipes.insert(point.recipe);
         self.gpus.insert(point.gpu);

@@ -3,6 +3,7 @@
 use stepcast_records::BatchSize;
 
 use super::*;
+use crate::estimate::learned::{observe, shipped};
 
 const LORA: &str = "sdxl.base-1.0/lora";
 const LOKR: &str = "sdxl.base-1.0/lycoris";
@@ -160,5 +161,32 @@ fn an_absurd_record_leaves_other_recipes_alone() {
                 "{recipe}: {before} {after}"
             );
         }
+    }
+}
+
+/// Rows are taken in one by one until everything is learnt anew, which is exact.
+#[test]
+fn what_is_not_known_of_a_host_is_the_same_right_after_a_record_and_once_it_is_learnt() {
+    for (recipe, batch, ms) in [
+        ("flux.dev/lora", 1, 1_390),
+        (HEAVY, 4, 4_300),
+        (LORA, 1, 1_490),
+    ] {
+        let rows = [record(recipe, "h100", batch, ms)];
+        let records = index(&rows);
+        let mut watching = shipped().expect("a model").clone();
+        observe(&mut watching, &records, &rows);
+        let learnt = learn(&records).expect("a model");
+        let unknown = |model: &Model| {
+            let mut key = training_key("sdxl.base-1.0/lora+ckpt", "h100");
+            key.quantization = Quantization::None;
+            let point = point_of(&key.shape(), key.hardware, true);
+            model.predict(&point).own.variance()
+        };
+        let (soon, exactly) = (unknown(&watching), unknown(&learnt));
+        assert!(
+            (0.6..1.5).contains(&(soon / exactly)),
+            "{recipe}: {soon} {exactly}"
+        );
     }
 }
