@@ -21,6 +21,11 @@ pub(crate) async fn run(host: Arc<Host>) {
     let Some(kept) = host.config.outputs_kept else {
         return std::future::pending().await;
     };
+    let hours = kept.as_secs() / 3600;
+    tracing::info!(
+        hours,
+        "results are removed so long after their job is over; --outputs-kept says how long"
+    );
     loop {
         let wait = match sweep(&host, kept, unix_ms()).await {
             Ok(()) => LOOK_EVERY,
