@@ -153,25 +153,11 @@ async fn a_process_that_somebody_ends_is_replaced() {
         .expect("an answer");
     let first = idle(&engine);
     kill(first[0]);
+    let processes = engine.processes.get().expect("processes");
     let ended = async {
-        loop {
-            let mut idle = engine.processes.get().expect("processes").lock().pop();
-            let process = idle.as_mut().expect("it waits");
-            if process.process.try_wait().expect("known").is_some() {
-                engine
-                    .processes
-                    .get()
-                    .expect("processes")
-                    .lock()
-                    .extend(idle);
-                return;
-            }
-            engine
-                .processes
-                .get()
-                .expect("processes")
-                .lock()
-                .extend(idle);
+        // It is handed out for as long as it runs.
+        while let Some(process) = processes.idle() {
+            processes.lock().push(process);
             tokio::task::yield_now().await;
         }
     };
