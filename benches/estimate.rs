@@ -12,7 +12,7 @@ use stepcast_api::{ApiConfig, StagingArea};
 use stepcast_cluster::{Config, Node};
 use stepcast_estimator::{Ask, Contribution, Day, Estimator, PriceBook, StoreConfig};
 use stepcast_proto::v1::{self, estimates_service_client::EstimatesServiceClient};
-use stepcast_records::simpletuner::{Dataset, Length, Validation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Validation, Workload};
 use stepcast_records::{
     Accumulation, BatchSize, FrameClass, HalfMegapixels, Hardware, Key, Method, Precision,
     Quantization, Recipe, Row, TrainingKey,
@@ -255,5 +255,6 @@ fn workload(recipe: &str, batch_size: u32, samples: usize) -> Result<Workload, B
             inference_steps: 20,
         }),
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     })
 }

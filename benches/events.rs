@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Hardware, Precision, Quantization, Recipe, UsdMicros,
 };
@@ -367,5 +367,6 @@ fn workload(steps: u64) -> Workload {
         checkpoint_every: Some(500),
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }

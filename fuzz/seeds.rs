@@ -21,7 +21,7 @@ use stepcast_proto::raft::v1::{
     ExchangeRequest, Hello, InstallSnapshotRequest, JoinRequest, JoinResponse, PeerNode,
     SnapshotHeader,
 };
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{
     FrameClass, HalfMegapixels, Histogram, Precision, Quantization, Recipe, UsdMicros,
 };
@@ -277,6 +277,7 @@ fn spec(number: u8) -> Result<JobSpec, Failure> {
         checkpoint_every: None,
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     };
     Ok(JobSpec::new(workload, StagingId([number; 16])))
 }

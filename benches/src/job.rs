@@ -1,6 +1,6 @@
 //! A job as a person submits it.
 
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe, TrainingKey};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
@@ -33,6 +33,7 @@ pub fn workload(key: &TrainingKey) -> Workload {
         checkpoint_every: None,
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }
 
@@ -56,6 +57,7 @@ pub fn spec() -> Option<JobSpec> {
         checkpoint_every: Some(500),
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     };
     Some(JobSpec::new(workload, StagingId([0; 16])))
 }

@@ -40,8 +40,8 @@ pub fn encode(envelope: &Envelope) -> Vec<u8> {
     bytes.extend_from_slice(&envelope.version.to_le_bytes());
     let body = (envelope.stamp_ms, envelope.request_id, &envelope.command);
     let written =
-        postcard::to_extend(&body, bytes).and_then(|bytes| match envelope.command.terms() {
-            Some(terms) if envelope.version >= 3 => postcard::to_extend(terms, bytes),
+        postcard::to_extend(&body, bytes).and_then(|bytes| match envelope.command.spec() {
+            Some(spec) if envelope.version >= 3 => postcard::to_extend(&spec.terms, bytes),
             _ => Ok(bytes),
         });
     let written = written.and_then(|bytes| match envelope.version {
@@ -77,9 +77,9 @@ pub fn decode(bytes: &[u8]) -> Result<Envelope, Error> {
     let ((stamp_ms, request_id, mut command), mut rest): ((_, _, Command), _) =
         postcard::take_from_bytes(body).map_err(malformed)?;
     if version >= 3
-        && let Some(terms) = command.terms_mut()
+        && let Some(spec) = command.spec_mut()
     {
-        (*terms, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
+        (spec.terms, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
     }
     let actor = if version >= 3 {
         let (actor, after) = postcard::take_from_bytes(rest).map_err(malformed)?;

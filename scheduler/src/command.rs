@@ -8,7 +8,7 @@ use crate::codec;
 use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
-use crate::model::{Inventory, JobSpec, Label, Outcome, TeamName, TeamRules, Terms};
+use crate::model::{Inventory, JobSpec, Label, Outcome, TeamName, TeamRules};
 use crate::policy::Policy;
 
 /// A command as it stands in the log.
@@ -271,7 +271,7 @@ impl Command {
     #[must_use]
     pub fn needs(&self) -> u16 {
         match self {
-            Self::SubmitJob { spec } if spec.terms == Terms::default() => codec::FIRST,
+            Self::SubmitJob { spec } if !spec.is_behind() => codec::FIRST,
             Self::RegisterWorker { inventory, .. } if inventory.address.is_some() => 3,
             Self::Place { placements } if placements.iter().any(Placement::is_gang) => 3,
             Self::SubmitJob { .. }
@@ -306,22 +306,22 @@ impl Command {
         }
     }
 
-    /// The terms that are written behind the command.
-    pub(crate) fn terms(&self) -> Option<&Terms> {
+    /// The job that it hands in or changes, of which a part is written behind the command.
+    pub(crate) fn spec(&self) -> Option<&JobSpec> {
         match self {
             Self::SubmitJob { spec }
             | Self::UpdateJob { spec, .. }
-            | Self::SubmitArray { spec, .. } => Some(&spec.terms),
+            | Self::SubmitArray { spec, .. } => Some(spec),
             _ => None,
         }
     }
 
     /// The same, to be filled in.
-    pub(crate) fn terms_mut(&mut self) -> Option<&mut Terms> {
+    pub(crate) fn spec_mut(&mut self) -> Option<&mut JobSpec> {
         match self {
             Self::SubmitJob { spec }
             | Self::UpdateJob { spec, .. }
-            | Self::SubmitArray { spec, .. } => Some(&mut spec.terms),
+            | Self::SubmitArray { spec, .. } => Some(spec),
             _ => None,
         }
     }

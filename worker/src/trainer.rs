@@ -178,7 +178,7 @@ fn variable(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub(crate) mod tests {
-    use stepcast_records::simpletuner::{Dataset, Length, Workload};
+    use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
     use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 
     use super::passes;
@@ -203,6 +203,7 @@ pub(crate) mod tests {
             checkpoint_every: Some(10),
             validation: None,
             off_record: Vec::new(),
+            preparation: Preparation::default(),
         }
     }
 

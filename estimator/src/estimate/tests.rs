@@ -4,7 +4,9 @@ mod hosts;
 mod phases;
 
 use proptest::prelude::*;
-use stepcast_records::simpletuner::{Dataset, Length, OffRecord, Validation, Workload};
+use stepcast_records::simpletuner::{
+    Dataset, Length, OffRecord, Preparation, Validation, Workload,
+};
 use stepcast_records::{
     Basis, Fit, FrameClass, HalfMegapixels, Key, Precision, Quantization, Recipe, Row,
 };
@@ -47,6 +49,7 @@ fn example() -> Workload {
             inference_steps: 20,
         }),
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }
 

@@ -28,10 +28,13 @@ pub enum Precision {
 }
 
 /// How the frozen weights are quantised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantization {
     /// Not at all.
+    #[default]
     None,
     /// Eight-bit integers.
     Int8,

@@ -8,6 +8,7 @@ use super::model;
 use super::note::Note;
 use super::off_record::OffRecord;
 use super::pixels::{self, Unreadable};
+use super::preparation::Preparation;
 use super::problem::shown;
 use super::vocabulary;
 use super::workload::{Dataset, Workload};
@@ -79,6 +80,31 @@ impl Context<'_> {
             },
             said,
         ))
+    }
+
+    /// Samples of an entry that are encoded at once, and the default. Of clips only the entry itself says it: a setting for
+    /// all is for images. `None` where nothing is encoded from pixels, or with a problem found.
+    pub(super) fn encoded_at_once(
+        &self,
+        entry: &Entry<'_>,
+        kind: Kind,
+        found: &mut Findings,
+    ) -> Option<(u32, u32)> {
+        const SETTING: &str = "vae_batch_size";
+        let range = 1..=u64::from(Workload::MAX_BATCH);
+        let default = match kind {
+            Kind::Image => Preparation::IMAGES_AT_ONCE,
+            Kind::Video => 1,
+            _ => return None,
+        };
+        let given = match (entry.get(SETTING), kind) {
+            (Some(_), _) => entry.whole(SETTING, range, found)?,
+            (None, Kind::Image) if self.settings.has(SETTING) => {
+                self.settings.whole(SETTING, range, found)?
+            }
+            (None, _) => u64::from(default),
+        };
+        Some((u32::try_from(given).ok()?, default))
     }
 
     fn batch_size(&self, entry: &Entry<'_>, found: &mut Findings) -> Option<u32> {

@@ -26,6 +26,8 @@ pub(super) struct Loader {
     pub(super) sizes_from_maximum: Vec<usize>,
     /// Entries that validation may take its inputs from.
     pub(super) inputs: Inputs,
+    /// The most samples of a data set that are encoded at once, and how many it would be by default; 0 before the first.
+    encoded: (u32, u32),
 }
 
 /// Entries that validation may take its inputs from, by kind.
@@ -147,6 +149,14 @@ fn is_picture(entry: &Value<'_>, recipe: Option<Recipe>) -> bool {
     }
 }
 
+impl Loader {
+    /// Samples that are encoded at once, where that is not the default.
+    pub(super) fn encoded_at_once(&self) -> Option<u32> {
+        let (given, default) = self.encoded;
+        (given != default).then_some(given)
+    }
+}
+
 impl Context<'_> {
     fn entry(
         &self,
@@ -198,6 +208,9 @@ impl Context<'_> {
             );
             found.problem(self.file, path, what, "merge some of them");
             return;
+        }
+        if let Some((given, default)) = self.encoded_at_once(&entry, kind, found) {
+            loader.encoded = (loader.encoded.0.max(given), loader.encoded.1.max(default));
         }
         if let Some((dataset, said)) = self.dataset(&entry, &id, kind, loader, found) {
             loader.datasets.push(dataset);

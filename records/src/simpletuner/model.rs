@@ -210,6 +210,11 @@ fn quantization(settings: &Settings<'_>, found: &mut Findings) -> (Quantization,
     }
 }
 
+/// How the weights of a text encoder are quantised, by a value of one of SimpleTuner's settings of it.
+pub(super) fn encoder_quantization(precision: &str) -> Quantization {
+    Quantization::from_simpletuner(precision).unwrap_or_else(|_| nearest_quantization(precision))
+}
+
 /// The quantisation of the policy's whose weights are nearest in width.
 fn nearest_quantization(base_model_precision: &str) -> Quantization {
     let has = |digits: &str| base_model_precision.contains(digits);

@@ -14,6 +14,7 @@ use super::loader::{self, Loader};
 use super::model::{self, Model};
 use super::note::Note;
 use super::off_record::OffRecord;
+use super::preparation::Preparation;
 use super::problem::{Problems, shown};
 use super::settings::Settings;
 use super::source;
@@ -151,6 +152,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         checkpoint_every: checkpoint_every.or(Some(500)).filter(|every| *every > 0),
         validation,
         off_record: Vec::new(),
+        preparation: Preparation::read(&settings, loader.encoded_at_once(), found),
     };
     off_grid(&workload, found);
     sizes(&workload, &loader, found);

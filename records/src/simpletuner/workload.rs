@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::OffRecord;
+use super::{OffRecord, Preparation};
 use crate::key::{Accumulation, BatchSize, InferenceSteps, Precision, Quantization};
 use crate::recipe::{FrameClass, Recipe};
 use crate::resolution::HalfMegapixels;
@@ -30,6 +30,9 @@ pub struct Workload {
     pub validation: Option<Validation>,
     /// Why times of the run are not recorded, sorted and each at most once; empty when all are.
     pub off_record: Vec<OffRecord>,
+    /// What it needs of a GPU before its steps. In the log it stands behind everything else; a worker is not told.
+    #[serde(skip)]
+    pub preparation: Preparation,
 }
 
 /// One data set that is trained on.
@@ -155,6 +158,9 @@ impl Workload {
             number("checkpoint_every", every, Self::MAX_STEPS)?;
         }
         self.validation.iter().try_for_each(Validation::check)?;
+        if let Some(samples) = self.preparation.encoded_at_once {
+            number("encoded_at_once", samples, batch)?;
+        }
         self.check_frames()?;
         self.check_reasons()
     }

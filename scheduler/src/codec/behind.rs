@@ -1,8 +1,10 @@
 //! What only some commands have, written behind everything else of an envelope: nothing where there is nothing to say.
 
+use stepcast_records::simpletuner::Preparation;
+
 use super::{Error, malformed};
 use crate::command::{Command, Placement, Seat};
-use crate::model::{Label, Terms};
+use crate::model::{JobSpec, Terms};
 
 /// Writes it behind the rest.
 pub(super) fn write(command: &Command, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
@@ -15,8 +17,8 @@ pub(super) fn write(command: &Command, bytes: Vec<u8>) -> postcard::Result<Vec<u
             others if others.is_empty() => Ok(bytes),
             others => postcard::to_extend(&others, bytes),
         },
-        _ => match command.terms() {
-            Some(terms) => write_terms(terms, bytes),
+        _ => match command.spec() {
+            Some(spec) => write_spec(spec, bytes),
             None => Ok(bytes),
         },
     }
@@ -44,44 +46,55 @@ pub(super) fn read<'a>(command: &mut Command, bytes: &'a [u8]) -> Result<&'a [u8
             }
             Ok(rest)
         }
-        _ => match command.terms_mut() {
-            Some(terms) => read_terms(terms, bytes),
+        _ => match command.spec_mut() {
+            Some(spec) => read_spec(spec, bytes),
             None => Ok(bytes),
         },
     }
 }
 
-/// The names of credentials, and behind them the hosts beyond the first. Without any hosts names without any are not
-/// written either.
-fn write_terms(terms: &Terms, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
-    if terms.credentials.is_empty() && terms.more_hosts == 0 {
+/// The names of credentials, behind them the hosts beyond the first, behind them how the run prepares itself: each where
+/// it says anything or something stands behind it.
+fn write_spec(spec: &JobSpec, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
+    let Terms {
+        credentials,
+        more_hosts,
+        ..
+    } = &spec.terms;
+    let preparation = spec.workload.preparation;
+    let is_last = preparation == Preparation::default();
+    if credentials.is_empty() && *more_hosts == 0 && is_last {
         return Ok(bytes);
     }
-    let bytes = postcard::to_extend(&terms.credentials, bytes)?;
-    match terms.more_hosts {
-        0 => Ok(bytes),
-        hosts => postcard::to_extend(&hosts, bytes),
+    let bytes = postcard::to_extend(credentials, bytes)?;
+    if *more_hosts == 0 && is_last {
+        return Ok(bytes);
     }
+    let bytes = postcard::to_extend(more_hosts, bytes)?;
+    if is_last {
+        return Ok(bytes);
+    }
+    postcard::to_extend(&preparation, bytes)
 }
 
-fn read_terms<'a>(terms: &mut Terms, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
-    let (names, rest): (Vec<Label>, _) = postcard::take_from_bytes(bytes).map_err(malformed)?;
+fn read_spec<'a>(spec: &mut JobSpec, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
     let nothing = || malformed("it says that there is more, and there is nothing");
-    let rest = if rest.is_empty() {
-        if names.is_empty() {
-            return Err(nothing());
-        }
-        rest
-    } else {
-        let (hosts, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
-        if hosts == 0 {
-            return Err(nothing());
-        }
-        terms.more_hosts = hosts;
-        rest
-    };
-    terms.credentials = names;
-    Ok(rest)
+    let terms = &mut spec.terms;
+    let mut rest;
+    (terms.credentials, rest) = postcard::take_from_bytes(bytes).map_err(malformed)?;
+    if rest.is_empty() {
+        let is_some = !terms.credentials.is_empty();
+        return is_some.then_some(rest).ok_or_else(nothing);
+    }
+    (terms.more_hosts, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
+    if rest.is_empty() {
+        let is_some = terms.more_hosts > 0;
+        return is_some.then_some(rest).ok_or_else(nothing);
+    }
+    let preparation = &mut spec.workload.preparation;
+    (*preparation, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
+    let is_some = *preparation != Preparation::default();
+    is_some.then_some(rest).ok_or_else(nothing)
 }
 
 /// The other hosts of the gangs among placements, by the position of each.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stepcast_records::simpletuner::{OutOfBounds, Workload};
+use stepcast_records::simpletuner::{OutOfBounds, Preparation, Workload};
 use stepcast_records::{GpuModel, Hardware, UsdMicros};
 
 use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, QUEUE_AGE_MAX_MS, RETRIES_MAX};
@@ -125,6 +125,11 @@ pub enum SpecError {
 }
 
 impl JobSpec {
+    /// Whether there is a part of it that logs before format 3 have no place for: its terms, and how it prepares itself.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.terms != Terms::default() || self.workload.preparation != Preparation::default()
+    }
+
     /// A job on one GPU of any model with the default of everything.
     #[must_use]
     pub fn new(workload: Workload, staging: StagingId) -> Self {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Hardware, Precision, Quantization, Recipe, UsdMicros,
 };
@@ -253,5 +253,6 @@ fn workload() -> Workload {
         checkpoint_every: Some(1),
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stepcast_records::simpletuner::Preparation;
+
 use super::State;
 use super::journal::{Change, Read};
 use crate::ids::{JobId, StagingId};
@@ -33,6 +35,11 @@ pub(super) fn line(job: &Job) -> Line {
     let written = written.and_then(|bytes| match common.1.more_hosts {
         0 => Ok(bytes),
         hosts => postcard::to_extend(&("hosts", hosts), bytes),
+    });
+    let preparation = common.0.workload.preparation;
+    let written = written.and_then(|bytes| match preparation == Preparation::default() {
+        true => Ok(bytes),
+        false => postcard::to_extend(&("preparation", preparation), bytes),
     });
     let standing = (
         job.standing.awaits_credentials,

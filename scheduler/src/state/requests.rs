@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use stepcast_records::simpletuner::Preparation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::pages::Pages;
@@ -44,14 +45,21 @@ impl Fingerprint {
         // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
         let mut bytes = postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default();
         // What the estimate says is no wish of the caller's, and may be something else when a request comes again.
-        let terms = command.terms().map(|terms| Terms {
-            expected_cost: None,
-            ..terms.clone()
-        });
-        if let Some(terms) = terms.filter(|terms| *terms != Terms::default()) {
-            bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
-            if terms.more_hosts > 0 {
+        if let Some(spec) = command.spec() {
+            let terms = Terms {
+                expected_cost: None,
+                ..spec.terms.clone()
+            };
+            let preparation = spec.workload.preparation;
+            let is_last = preparation == Preparation::default();
+            if terms != Terms::default() || !is_last {
+                bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
+            }
+            if terms.more_hosts > 0 || !is_last {
                 bytes = postcard::to_extend(&terms.more_hosts, bytes).unwrap_or_default();
+            }
+            if !is_last {
+                bytes = postcard::to_extend(&preparation, bytes).unwrap_or_default();
             }
         }
         Self(xxh3_64(&bytes))

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use stepcast_records::simpletuner::Preparation;
+
 use super::pages::Pages;
 use crate::ids::JobId;
 use crate::model::{Freed, Gang, Job, JobState, Label, Standing, Terms};
@@ -147,16 +149,19 @@ impl Jobs {
 /// is left out while there is nothing to say.
 pub(crate) fn encode(job: &Job) -> Vec<u8> {
     let (hosts, gangs) = (job.spec.terms.more_hosts, gangs(job));
+    let preparation = job.spec.workload.preparation;
+    let is_usual = preparation == Preparation::default();
     let is_on_one = hosts == 0 && gangs.is_empty();
+    let is_first_part = is_on_one && is_usual;
     let written = postcard::to_extend(job, Vec::with_capacity(256)).and_then(|bytes| {
         let is_plain = job.spec.terms == Terms::default() && job.standing == Standing::default();
-        if is_plain && is_on_one {
+        if is_plain && is_first_part {
             return Ok(bytes);
         }
         let bytes = postcard::to_extend(&(&job.spec.terms, job.standing), bytes)?;
         let names = &job.spec.terms.credentials;
         let freed = job.standing.freed;
-        let is_last = is_on_one && freed.is_none();
+        let is_last = is_first_part && freed.is_none();
         if names.is_empty() && is_last {
             return Ok(bytes);
         }
@@ -165,10 +170,14 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
             return Ok(bytes);
         }
         let bytes = postcard::to_extend(&freed.unwrap_or(Freed::NONE), bytes)?;
-        if is_on_one {
+        if is_first_part {
             return Ok(bytes);
         }
-        postcard::to_extend(&(hosts, gangs), bytes)
+        let bytes = postcard::to_extend(&(hosts, gangs), bytes)?;
+        if is_usual {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&preparation, bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -211,19 +220,26 @@ fn gangs(job: &Job) -> Vec<(u8, &Gang)> {
     gangs.collect()
 }
 
-/// On how many hosts a job is to run beyond the first, and its attempts that do; `None` if the bytes do not say that.
+/// On how many hosts a job is to run beyond the first, its attempts that do, and how it prepares itself; `None` if the bytes
+/// do not say that.
 fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
-    let ((hosts, gangs), []) = postcard::take_from_bytes::<(u8, Vec<(u8, Gang)>)>(bytes).ok()?
-    else {
-        return None;
-    };
-    let is_some = hosts > 0 || !gangs.is_empty();
+    let ((hosts, gangs), rest) = postcard::take_from_bytes::<(u8, Vec<(u8, Gang)>)>(bytes).ok()?;
+    let is_some = hosts > 0 || !gangs.is_empty() || !rest.is_empty();
     if !is_some || !gangs.is_sorted_by(|a, b| a.0 < b.0) {
         return None;
     }
     job.spec.terms.more_hosts = hosts;
     for (position, gang) in gangs {
         job.attempts.get_mut(usize::from(position))?.gang = Some(Box::new(gang));
+    }
+    if !rest.is_empty() {
+        let (preparation, []) = postcard::take_from_bytes(rest).ok()? else {
+            return None;
+        };
+        if preparation == Preparation::default() {
+            return None;
+        }
+        job.spec.workload.preparation = preparation;
     }
     Some(())
 }

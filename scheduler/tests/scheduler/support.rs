@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Hardware, Precision, Quantization, Recipe};
 use stepcast_scheduler::State;
 use stepcast_scheduler::model::JobSpec;
@@ -28,6 +28,7 @@ pub(crate) fn workload() -> Workload {
         checkpoint_every: None,
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }
 

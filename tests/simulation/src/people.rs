@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use stepcast_cluster::{JobUpdate, ProposeError, Runtime};
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
@@ -436,5 +436,6 @@ fn workload(steps: u64) -> Workload {
         checkpoint_every: None,
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }

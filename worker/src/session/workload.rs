@@ -5,7 +5,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NoName, StrDeserializer};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{
-    Dataset, Length, OffRecord, OutOfBounds, Validation, Workload,
+    Dataset, Length, OffRecord, OutOfBounds, Preparation, Validation, Workload,
 };
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 
@@ -53,6 +53,7 @@ pub(super) fn read(wire: v1::Workload) -> Result<Workload, Error> {
         checkpoint_every: wire.checkpoint_step_interval,
         validation: wire.validation.map(validation).transpose()?,
         off_record,
+        preparation: Preparation::default(),
     };
     workload.check()?;
     Ok(workload)

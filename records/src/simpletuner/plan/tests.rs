@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::key::{Precision, Quantization};
 use crate::resolution::HalfMegapixels;
-use crate::simpletuner::OffRecord;
+use crate::simpletuner::{OffRecord, Preparation};
 
 fn half_megapixels(number: u8) -> HalfMegapixels {
     HalfMegapixels::new(number).expect("a bucket")
@@ -46,6 +46,7 @@ fn flux() -> Workload {
             inference_steps: 20,
         }),
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }
 
@@ -366,6 +367,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
                 checkpoint_every,
                 validation,
                 off_record: Vec::new(),
+                preparation: Preparation::default(),
             },
         )
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::simpletuner::{Dataset, Length, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe, UsdMicros};
 
 use super::*;
@@ -61,6 +61,7 @@ fn workload() -> Workload {
         checkpoint_every: None,
         validation: None,
         off_record: Vec::new(),
+        preparation: Preparation::default(),
     }
 }
 

@@ -1,0 +1,93 @@
+//! How a run prepares itself as bytes in the repository: the third format's entries and snapshot of jobs that say it.
+
+use stepcast_records::Quantization;
+use stepcast_records::simpletuner::Preparation;
+use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::{Command, Envelope, State, codec, invariants};
+
+use crate::golden::{bytes, hex};
+use crate::support::workload;
+
+/// A log, an entry a line.
+const LOG: &str = include_str!("../../testdata/golden/log-3-preparation.txt");
+
+/// A snapshot of the state that it leads to.
+const SNAPSHOT: &str = include_str!("../../testdata/golden/snapshot-3-preparation.txt");
+
+const PREPARATION: Preparation = Preparation {
+    encoded_at_once: Some(1),
+    tiled: true,
+    encoders_offloaded: true,
+    encoders: Quantization::Int8,
+    quantized_on_host: true,
+};
+
+fn entries() -> (Vec<Envelope>, State) {
+    let spec = |number: u8| {
+        let mut spec = JobSpec::new(workload(), StagingId([number; 16]));
+        spec.workload.preparation = PREPARATION;
+        spec
+    };
+    let mut needing = spec(0x72);
+    needing.terms.credentials = vec!["hub_token".parse().expect("a label")];
+    let commands = vec![
+        Command::Barrier { version: 3 },
+        Command::SubmitJob {
+            spec: Box::new(spec(0x71)),
+        },
+        Command::SubmitJob {
+            spec: Box::new(needing),
+        },
+        Command::SubmitArray {
+            spec: Box::new(spec(0)),
+            tasks: vec![StagingId([0x73; 16]), StagingId([0x74; 16])],
+            parallel: 0,
+        },
+        Command::CancelJob { job: JobId(1) },
+    ];
+    let mut state = State::new();
+    let entries = (1..).zip(commands).map(|(index, command)| {
+        let envelope = Envelope::new(1_700_000_000_000 + 1_000 * index, None, command).in_format(3);
+        let applied = state.apply(index, &envelope);
+        assert!(applied.reply.is_ok(), "{index} {envelope:?}: {applied:?}");
+        envelope
+    });
+    let entries = entries.collect();
+    assert_eq!(invariants::check(&state), []);
+    (entries, state)
+}
+
+#[test]
+fn entries_with_a_preparation_are_written_and_read_as_ever() {
+    let (entries, _) = entries();
+    assert_eq!(LOG.lines().count(), entries.len());
+    for (line, envelope) in LOG.lines().zip(&entries) {
+        assert_eq!(hex(&codec::encode(envelope)), line, "{envelope:?}");
+        assert_eq!(codec::decode(&bytes(line)).as_ref(), Ok(envelope));
+    }
+}
+
+#[test]
+fn a_snapshot_with_a_preparation_is_written_and_read_as_ever() {
+    let (_, state) = entries();
+    assert_eq!(hex(&state.snapshot()), SNAPSHOT.trim_end());
+    let restored = State::restore(&bytes(SNAPSHOT)).expect("it is restored");
+    assert_eq!(restored, state);
+    for job in [1, 2, 3, 4] {
+        let job = restored.job(JobId(job)).expect("it is known");
+        assert_eq!(job.spec.workload.preparation, PREPARATION, "{:?}", job.id);
+    }
+}
+
+/// A node that knows none reads no entry that has one.
+#[test]
+fn an_older_format_has_none() {
+    let (entries, _) = entries();
+    for entry in &entries[1..4] {
+        assert_eq!(entry.command.needs(), 3);
+        let mut bytes = codec::encode(entry);
+        bytes[..2].copy_from_slice(&2_u16.to_le_bytes());
+        assert!(codec::decode(&bytes).is_err(), "{entry:?}");
+    }
+}
