@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::estimate::Basis;
+use crate::phase::PhaseKind;
 
 /// What is expected of a run's peak on one GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Memory {
     pub basis: Basis,
     /// Whether it fits.
     pub fit: Fit,
+    /// When it needs that: in its steps ([`PhaseKind::Train`]), or before them, while captions or samples are encoded or
+    /// weights quantised.
+    pub phase: PhaseKind,
 }
 
 /// Whether a run fits the memory of a GPU.

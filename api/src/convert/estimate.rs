@@ -54,6 +54,7 @@ fn memory(memory: Memory) -> v1::MemoryNeed {
         gpu_mib: memory.gpu_mib,
         basis: basis(memory.basis).into(),
         fit: fit.into(),
+        phase: phase_kind(memory.phase).into(),
     }
 }
 
@@ -151,12 +152,12 @@ fn estimate_note(note: &Note, memory: Option<Memory>) -> v1::Note {
         Note::SetupExcluded => "loading, caching and saving are not included".to_owned(),
         Note::NoPrice => "nobody has set a price for this hardware".to_owned(),
         Note::MemoryTight { gpu } => format!(
-            "the model may not fit the {} GiB of {gpu}{}",
+            "the run may not fit the {} GiB of {gpu}{}",
             gpu.memory_gib(),
             needed(memory)
         ),
         Note::MemoryExceeded { gpu } => format!(
-            "the model will not fit the {} GiB of {gpu}{}",
+            "the run will not fit the {} GiB of {gpu}{}",
             gpu.memory_gib(),
             needed(memory)
         ),
@@ -169,12 +170,28 @@ fn estimate_note(note: &Note, memory: Option<Memory>) -> v1::Note {
     }
 }
 
-/// What half of such runs need, behind what is said of it.
+/// What half of such runs need, behind what is said of it; with when they need it and what makes it less, where that is
+/// before the steps.
 fn needed(memory: Option<Memory>) -> String {
-    memory.map_or_else(String::new, |memory| {
-        let gib = f64::from(memory.need_mib_p50) / 1_024.0;
-        format!(": it needs about {gib:.0} GiB")
-    })
+    let Some(memory) = memory else {
+        return String::new();
+    };
+    let gib = f64::from(memory.need_mib_p50) / 1_024.0;
+    match memory.phase {
+        PhaseKind::CacheText => format!(
+            ": its text encoders need about {gib:.0} GiB before the steps; quantised by the host (quantize_via cpu, \
+             text_encoder_1_precision and so on) they need less"
+        ),
+        PhaseKind::CacheLatents => format!(
+            ": encoding its samples needs about {gib:.0} GiB before the steps; a smaller vae_batch_size, \
+             vae_enable_tiling or offload_during_startup needs less"
+        ),
+        PhaseKind::Quantize => format!(
+            ": quantising its weights on the GPU needs about {gib:.0} GiB before the steps; with quantize_via cpu the \
+             host does it"
+        ),
+        _ => format!(": it needs about {gib:.0} GiB"),
+    }
 }
 
 const fn reading_code(note: &ReadingNote) -> &'static str {

@@ -159,6 +159,8 @@ pub(crate) struct MemoryShown {
     pub(crate) basis: String,
     /// `FITS`, `MAY_NOT` or `WILL_NOT`.
     pub(crate) fit: String,
+    /// When it needs that: `TRAIN`, or before the steps `CACHE_TEXT`, `CACHE_LATENTS` or `QUANTIZE`.
+    pub(crate) phase: String,
 }
 
 /// When a job is expected to start and to be done (RFC 3339). What nobody has submitted yet is not in it.
@@ -359,6 +361,7 @@ fn memory(memory: &v1::MemoryNeed) -> MemoryShown {
         gpu_mib: memory.gpu_mib,
         basis: short(memory.basis().as_str_name(), "BASIS_"),
         fit: short(memory.fit().as_str_name(), "MEMORY_FIT_"),
+        phase: short(memory.phase().as_str_name(), "ESTIMATE_PHASE_KIND_"),
     }
 }
 

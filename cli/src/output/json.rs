@@ -70,6 +70,7 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> Value {
             "gpu_mib": memory.gpu_mib,
             "basis": bare(memory.basis().as_str_name(), "BASIS_"),
             "fit": bare(memory.fit().as_str_name(), "MEMORY_FIT_"),
+            "phase": bare(memory.phase().as_str_name(), "ESTIMATE_PHASE_KIND_"),
         })),
         "cost_usd_micros": estimate.cost.as_ref().map(|cost| json!({
             "p10": cost.p10_usd_micros, "p50": cost.p50_usd_micros, "p90": cost.p90_usd_micros,

@@ -86,7 +86,7 @@ fn an_estimate_has_stable_names() {
     );
     assert_eq!(
         keys(&estimate["memory"]),
-        ["need_mib", "gpu_mib", "basis", "fit"]
+        ["need_mib", "gpu_mib", "basis", "fit", "phase"]
     );
 }
 

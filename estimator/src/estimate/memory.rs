@@ -1,15 +1,19 @@
 //! Memory: what a run needs on each GPU, from published peaks where there are some, and whether it fits.
 //!
 //! A formula of weights, what is trained and activations says how a need changes from one shape to another; the nearest
-//! published peak says where it stands. Nothing is recorded of runs: the policy has no such field.
+//! published peak says where it stands. Published peaks are of steps; what a run needs before them is reckoned beside them,
+//! and the larger counts. Nothing is recorded of runs: the policy has no such field.
 
+mod companions;
+mod preparation;
 mod published;
 #[cfg(test)]
 mod tests;
 
 use stepcast_records::simpletuner::{OffRecord, Plan, Workload};
 use stepcast_records::{
-    Basis, Checkpointing, Fit, GpuModel, Memory, Method, Quantization, Recipe, TrainingShape,
+    Basis, Checkpointing, Fit, GpuModel, Memory, Method, PhaseKind, Quantization, Recipe,
+    TrainingShape,
 };
 
 use super::{size, work};
@@ -17,6 +21,10 @@ use published::Published;
 
 /// The GPU's own share of its memory, and what fragmentation takes.
 const USABLE: f64 = 0.95;
+/// Thousand million bytes in a GiB.
+const GIB: f64 = 1.073_741_824;
+/// A weight in half precision, as it is read.
+const WEIGHT_BYTES: f64 = 2.0;
 /// Kernels, caches and the companions that stay, in GB.
 const RESIDENT_GB: f64 = 2.0;
 /// Gradient and optimizer state of a trained parameter in bytes: bf16 gradient, two moments in bf16.
@@ -58,16 +66,22 @@ mod spread {
 /// A need in GiB.
 #[derive(Debug, Clone, Copy)]
 struct Need {
+    /// The part that is known.
+    held_gib: f64,
+    /// Half need less than this beside it.
     gib: f64,
     /// Standard deviation of the logarithm of the truth around it.
     deviation: f64,
     basis: Basis,
+    phase: PhaseKind,
+    /// How much of a GPU's memory it can have.
+    usable: f64,
 }
 
 /// What a run asks for, whatever the GPU.
 pub(super) struct Needs {
-    /// Of each kind of step.
-    each: Vec<(TrainingShape, Need)>,
+    /// Of each kind of step, with its shape, and of what comes before them.
+    each: Vec<(Option<TrainingShape>, Need)>,
 }
 
 impl Needs {
@@ -75,17 +89,14 @@ impl Needs {
     pub(super) fn of(workload: &Workload, plan: &Plan) -> Self {
         let elsewhere = [OffRecord::Offload, OffRecord::Sharding];
         let is_elsewhere = |reason| workload.off_record.contains(reason);
-        let shapes = if elsewhere.iter().any(is_elsewhere) {
-            &[]
-        } else {
-            plan.training.as_slice()
-        };
-        let each = shapes.iter().map(|(shape, _)| {
-            let known = published::of(shape.recipe.family());
-            (*shape, need(shape, known))
-        });
+        if elsewhere.iter().any(is_elsewhere) {
+            return Self { each: Vec::new() };
+        }
+        let steps = plan.training.iter();
+        let steps = steps.map(|(shape, _)| (Some(*shape), step(shape)));
+        let before = preparation::needs(workload).map(|need| (None, need));
         Self {
-            each: each.collect(),
+            each: steps.chain(before).collect(),
         }
     }
 
@@ -94,44 +105,48 @@ impl Needs {
         if gpu.memory_gib() == 0 {
             return None;
         }
-        let each = self
-            .each
-            .iter()
-            .map(|(shape, need)| found(shape, *need, gpu));
+        let each = self.each.iter().map(|(shape, need)| {
+            let usable = f64::from(gpu.memory_gib()) * need.usable;
+            let said = shape.and_then(|shape| said(&shape, gpu, usable));
+            need.on(gpu, usable, said)
+        });
         each.max_by_key(|memory| (memory.fit, memory.need_mib_p50))
     }
 }
 
-fn found(shape: &TrainingShape, need: Need, gpu: GpuModel) -> Memory {
-    let known = published::of(shape.recipe.family());
-    let deviation = match shape.recipe.method() {
-        Method::Lycoris => need.deviation.hypot(spread::LYCORIS),
-        _ => need.deviation,
-    };
-    let at = |reach: f64| need.gib * (deviation * reach).exp();
-    let usable = f64::from(gpu.memory_gib()) * USABLE;
-    let is_more = |reach| at(reach) > usable;
-    let fit = match said(shape, gpu, usable, known) {
-        Some(fit) => fit,
-        None if is_more(-Z_TENTH) => Fit::WillNot,
-        None if is_more(Z_QUARTER) => Fit::MayNot,
-        None => Fit::Fits,
-    };
-    // A float too large for the integer becomes the largest one.
-    let mib = |gib: f64| (gib * 1_024.0).round() as u32;
-    Memory {
-        need_mib_p10: mib(at(-Z_TENTH)),
-        need_mib_p50: mib(need.gib),
-        need_mib_p90: mib(at(Z_TENTH)),
-        gpu_mib: u32::from(gpu.memory_gib()) * 1_024,
-        basis: need.basis,
-        fit,
+impl Need {
+    /// What so many standard deviations of such runs need less than, in GiB.
+    fn at(&self, reach: f64) -> f64 {
+        self.held_gib + self.gib * (self.deviation * reach).exp()
+    }
+
+    /// Whether it fits a GPU, by what was said of it or by what is usable.
+    fn on(&self, gpu: GpuModel, usable: f64, said: Option<Fit>) -> Memory {
+        let is_more = |reach| self.at(reach) > usable;
+        let fit = match said {
+            Some(fit) => fit,
+            None if is_more(-Z_TENTH) => Fit::WillNot,
+            None if is_more(Z_QUARTER) => Fit::MayNot,
+            None => Fit::Fits,
+        };
+        // A float too large for the integer becomes the largest one.
+        let mib = |gib: f64| (gib * 1_024.0).round() as u32;
+        Memory {
+            need_mib_p10: mib(self.at(-Z_TENTH)),
+            need_mib_p50: mib(self.at(0.0)),
+            need_mib_p90: mib(self.at(Z_TENTH)),
+            gpu_mib: u32::from(gpu.memory_gib()) * 1_024,
+            basis: self.basis,
+            fit,
+            phase: self.phase,
+        }
     }
 }
 
 /// What published runs alone say: one that asks for as much was too large for as much memory, or one that asks for no
 /// less has fitted.
-fn said(shape: &TrainingShape, gpu: GpuModel, usable: f64, known: &[Published]) -> Option<Fit> {
+fn said(shape: &TrainingShape, gpu: GpuModel, usable: f64) -> Option<Fit> {
+    let known = published::of(shape.recipe.family());
     let too_large = |other: &&Published| {
         let small = other
             .too_small
@@ -164,13 +179,25 @@ fn asks_as_much(more: &TrainingShape, less: &TrainingShape) -> bool {
         && bytes(more) >= bytes(less)
 }
 
-/// The need by the nearest published peak of the family, or by the formula alone.
+/// The need of a step.
+fn step(shape: &TrainingShape) -> Need {
+    let mut need = need(shape, published::of(shape.recipe.family()));
+    if shape.recipe.method() == Method::Lycoris {
+        need.deviation = need.deviation.hypot(spread::LYCORIS);
+    }
+    need
+}
+
+/// The need of a step by the nearest published peak of the family, or by the formula alone.
 fn need(shape: &TrainingShape, known: &[Published]) -> Need {
     let formula = formula_gib(shape);
     let alone = Need {
+        held_gib: 0.0,
         gib: formula,
         deviation: spread::FORMULA,
         basis: Basis::Rough,
+        phase: PhaseKind::Train,
+        usable: USABLE,
     };
     let by_peak = known.iter().filter_map(|other| {
         let carried = other.peak_gib? / formula_gib(&other.shape);
@@ -183,6 +210,7 @@ fn need(shape: &TrainingShape, known: &[Published]) -> Need {
                 (false, true) => Basis::Near,
                 (false, false) => Basis::Rough,
             },
+            ..alone
         })
     });
     let all = by_peak.chain([alone]);
@@ -229,16 +257,23 @@ fn variance(from: &TrainingShape, to: &TrainingShape) -> f64 {
 
 /// Bytes of one frozen weight.
 fn bytes(shape: &TrainingShape) -> f64 {
-    match (shape.recipe.method(), shape.quantization) {
-        (Method::Full, _) | (_, Quantization::None) => 2.0,
-        (_, Quantization::Int8) => 1.1,
-        (_, Quantization::Nf4) => 0.6,
+    match shape.recipe.method() {
+        Method::Full => WEIGHT_BYTES,
+        _ => quantized_bytes(shape.quantization),
+    }
+}
+
+/// Bytes of one weight that is quantised so.
+fn quantized_bytes(quantization: Quantization) -> f64 {
+    match quantization {
+        Quantization::None => WEIGHT_BYTES,
+        Quantization::Int8 => 1.1,
+        Quantization::Nf4 => 0.6,
     }
 }
 
 /// Memory of one GPU that a step asks for by the size of the model, in GiB.
 fn formula_gib(shape: &TrainingShape) -> f64 {
-    const GIB: f64 = 1.073_741_824;
     let recipe = shape.recipe;
     let billions = size::billions(recipe);
     let weights = billions * bytes(shape);

@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use stepcast_records::simpletuner::{
-    Dataset, Length, OffRecord, Validation, Workload,
-};
+use stepcast_records::simpletuner::{Dataset, Length, OffRecord, Validation, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, UsdMicros};
 use stepcast_scheduler::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, StagingId, TokenHash, TokenId, WorkerId,

@@ -53,8 +53,12 @@ fn memory_line(memory: &MemoryNeed) -> String {
         MemoryFit::MayNot => "may not fit",
         MemoryFit::WillNot => "will not fit",
     };
+    let when = match memory.phase() {
+        EstimatePhaseKind::Unspecified | EstimatePhaseKind::Train => String::new(),
+        before => format!(", while {} before the steps", phase_words(before)),
+    };
     format!(
-        "{:<12}{:>9}  ({:.0}-{:.0} of {:.0} GiB on each GPU) {fit}, {}",
+        "{:<12}{:>9}  ({:.0}-{:.0} of {:.0} GiB on each GPU) {fit}, {}{when}",
         "memory",
         format!("{:.0} GiB", gib(memory.p50_mib)),
         gib(memory.p10_mib),
@@ -134,10 +138,17 @@ mod tests {
             gpu_mib: 24 * 1_024,
             basis: Basis::Exact.into(),
             fit: MemoryFit::WillNot.into(),
+            phase: EstimatePhaseKind::Train.into(),
+        };
+        let line = "memory         41 GiB  (38-44 of 24 GiB on each GPU) will not fit, exact";
+        assert_eq!(memory_line(&memory), line);
+        let before = MemoryNeed {
+            phase: EstimatePhaseKind::CacheLatents.into(),
+            ..memory
         };
         assert_eq!(
-            memory_line(&memory),
-            "memory         41 GiB  (38-44 of 24 GiB on each GPU) will not fit, exact"
+            memory_line(&before),
+            format!("{line}, while encoding samples before the steps")
         );
     }
 

@@ -159,6 +159,9 @@ fn described(reading: &Reading, gpu_count: u8) -> String {
             let _ = writeln!(text, "asks: {missing}");
         }
     }
+    if reading.workload.preparation != Preparation::default() {
+        let _ = writeln!(text, "{:?}", reading.workload.preparation);
+    }
     for note in &reading.notes {
         let _ = writeln!(text, "· {note}");
     }

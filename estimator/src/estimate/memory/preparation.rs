@@ -1,0 +1,246 @@
+//! Memory before the steps, while captions and samples are encoded and weights quantised.
+//!
+//! SimpleTuner 4.10.1 first has the autoencoder and all text encoders on the GPU and encodes captions and samples there; then
+//! both go, and the weights come, in half precision, to be quantised where they are. A run whose steps would fit can end
+//! there for want of memory.
+
+use stepcast_records::simpletuner::{OffRecord, Preparation, Workload};
+use stepcast_records::{Basis, Method, PhaseKind, Quantization};
+
+use super::companions::{self, SampleEncoder};
+use super::{GIB, Need, WEIGHT_BYTES, quantized_bytes, size};
+
+/// What PyTorch and the GPU's libraries hold for themselves, in GiB.
+const CONTEXT_GIB: f64 = 0.6;
+/// Memory that is taken for encoding samples over what is alive at once: workspaces and what is left between allocations.
+/// An H100, which has enough of it, took 1.7 times as much for four images (of SDXL and of FLUX, benches/README); a GPU that
+/// has not makes do with less, and never with less than what is alive.
+const TAKEN: f64 = 1.45;
+/// How wrong that is: a standard deviation of the logarithm, so that nine in ten need more than what is alive.
+const TAKEN_SPREAD: f64 = 0.30;
+/// How wrong weights are: sizes are rounded.
+const WEIGHTS_SPREAD: f64 = 0.02;
+/// Of a GPU's memory, weights can have nearly all: they are taken in large pieces.
+const USABLE_FOR_WEIGHTS: f64 = 0.98;
+
+/// What a run needs before its steps.
+pub(super) fn needs(workload: &Workload) -> impl Iterator<Item = Need> {
+    let encoding = companions::of(workload.recipe).map(|companions| {
+        let billions = companions.encoders_billions;
+        let text = text(workload.preparation, billions, companions.samples);
+        let samples = companions.samples;
+        [
+            Some(text),
+            samples.and_then(|encoder| latents(workload, billions, encoder)),
+        ]
+    });
+    let encoding = encoding.into_iter().flatten().flatten();
+    encoding.chain(quantizing(workload))
+}
+
+/// All text encoders beside the autoencoder, as they are read.
+fn text(preparation: Preparation, billions: f64, samples: Option<SampleEncoder>) -> Need {
+    let bytes = match preparation.quantized_on_host {
+        true => quantized_bytes(preparation.encoders),
+        false => WEIGHT_BYTES,
+    };
+    Need {
+        held_gib: CONTEXT_GIB + samples.map_or(0.0, |encoder| encoder.weights_gib),
+        ..weights(billions * bytes / GIB, PhaseKind::CacheText)
+    }
+}
+
+/// Samples that are encoded, beside the text encoders if these stay; `None` where that is left for the steps.
+fn latents(workload: &Workload, billions: f64, encoder: SampleEncoder) -> Option<Need> {
+    if workload.off_record.contains(&OffRecord::OnDemandCache) {
+        return None;
+    }
+    let preparation = workload.preparation;
+    let alive = workload.datasets.iter().map(|dataset| {
+        let frames = dataset.frames.max_frames();
+        let usual = match frames {
+            1 => Preparation::IMAGES_AT_ONCE,
+            _ => 1,
+        };
+        let at_once = u64::from(preparation.encoded_at_once.unwrap_or(usual));
+        let at_once = at_once.min(dataset.samples.unwrap_or(at_once));
+        encoder.alive_gib(
+            dataset.resolution.megapixels(),
+            f64::from(frames),
+            at_once as f64,
+            preparation.tiled,
+        )
+    });
+    let alive = alive.fold(0.0, f64::max);
+    let encoders = match preparation.encoders_offloaded {
+        true => 0.0,
+        false => billions * quantized_bytes(preparation.encoders) / GIB,
+    };
+    Some(Need {
+        held_gib: CONTEXT_GIB + encoder.weights_gib + encoders,
+        gib: alive * TAKEN,
+        deviation: TAKEN_SPREAD,
+        basis: Basis::Rough,
+        phase: PhaseKind::CacheLatents,
+        usable: super::USABLE,
+    })
+}
+
+/// Weights in half precision that are quantised on the GPU. What bitsandbytes quantises (nf4) it does as it reads.
+fn quantizing(workload: &Workload) -> Option<Need> {
+    let is_read_so = workload.quantization == Quantization::Nf4
+        && !workload.off_record.contains(&OffRecord::Quantization);
+    let is_whole = workload.quantization == Quantization::None
+        || workload.recipe.method() == Method::Full
+        || workload.preparation.quantized_on_host
+        || is_read_so;
+    let gib = size::billions(workload.recipe) * WEIGHT_BYTES / GIB;
+    (!is_whole).then(|| Need {
+        held_gib: CONTEXT_GIB,
+        ..weights(gib, PhaseKind::Quantize)
+    })
+}
+
+fn weights(gib: f64, phase: PhaseKind) -> Need {
+    Need {
+        held_gib: 0.0,
+        gib,
+        deviation: WEIGHTS_SPREAD,
+        basis: Basis::Rough,
+        phase,
+        usable: USABLE_FOR_WEIGHTS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stepcast_records::simpletuner::{Dataset, Length};
+    use stepcast_records::{Fit, FrameClass, GpuModel, HalfMegapixels, Memory, Precision, Recipe};
+
+    use super::super::Needs;
+    use super::*;
+
+    fn run(recipe: &str, quantization: Quantization, preparation: Preparation) -> Workload {
+        Workload {
+            recipe: Recipe::parse(recipe).expect("recipe"),
+            precision: Precision::Bf16,
+            quantization,
+            accumulation: 1,
+            context_parallel: 1,
+            datasets: vec![Dataset {
+                resolution: HalfMegapixels::new(2).expect("a bucket"),
+                frames: FrameClass::Single,
+                batch_size: 1,
+                samples: Some(12),
+                repeats: 0,
+                padded: false,
+            }],
+            length: Length::Steps(100),
+            checkpoint_every: None,
+            validation: None,
+            off_record: Vec::new(),
+            preparation,
+        }
+    }
+
+    fn on(workload: &Workload, gpu: &str) -> Memory {
+        let plan = workload.plan(1).expect("a plan");
+        let gpu: GpuModel = gpu.parse().expect("gpu");
+        Needs::of(workload, &plan).on(gpu).expect("it has memory")
+    }
+
+    fn sdxl(preparation: Preparation) -> Workload {
+        run("sdxl.base-1.0/lora+ckpt", Quantization::None, preparation)
+    }
+
+    /// An H100 took 11.0 GiB while it encoded, and 7.0 in the steps (benches/README, "On a real GPU").
+    #[test]
+    fn encoding_four_images_takes_more_than_a_step_with_checkpointing() {
+        let memory = on(&sdxl(Preparation::default()), "h100");
+        assert_eq!(memory.phase, PhaseKind::CacheLatents);
+        let measured = 11_225;
+        assert!(
+            (memory.need_mib_p10..=memory.need_mib_p90).contains(&measured),
+            "{memory:?}"
+        );
+        assert_eq!(memory.fit, Fit::Fits);
+    }
+
+    #[test]
+    fn who_encodes_one_by_one_or_in_tiles_needs_less() {
+        let usual = sdxl(Preparation::default());
+        let one = Preparation {
+            encoded_at_once: Some(1),
+            ..Preparation::default()
+        };
+        let by_one = on(&sdxl(one), "h100");
+        assert_eq!(by_one.phase, PhaseKind::Train, "{by_one:?}");
+        let mut few = usual.clone();
+        few.datasets[0].samples = Some(1);
+        assert_eq!(on(&few, "h100"), by_one, "there is only one");
+        let large = |tiled| {
+            let preparation = Preparation { tiled, ..one };
+            let mut workload = sdxl(preparation);
+            workload.datasets[0].resolution = HalfMegapixels::new(8).expect("a bucket");
+            let needs = needs(&workload).find(|need| need.phase == PhaseKind::CacheLatents);
+            needs.expect("samples are encoded").at(0.0)
+        };
+        assert!(large(true) < large(false) / 1.5);
+    }
+
+    /// Text encoders of billions stay where they are unless they are told to go.
+    #[test]
+    fn kolors_needs_room_for_its_language_model() {
+        let kolors = |preparation| run("kolors.1.0/lora+ckpt", Quantization::Int8, preparation);
+        let usual = on(&kolors(Preparation::default()), "rtx4080");
+        assert_eq!(
+            (usual.phase, usual.fit),
+            (PhaseKind::CacheLatents, Fit::WillNot),
+            "{usual:?}"
+        );
+        let offloaded = Preparation {
+            encoders_offloaded: true,
+            ..Preparation::default()
+        };
+        let offloaded = on(&kolors(offloaded), "rtx4080");
+        assert_eq!(
+            (offloaded.phase, offloaded.fit),
+            (PhaseKind::CacheText, Fit::Fits),
+            "{offloaded:?}"
+        );
+        let quantized = Preparation {
+            encoders: Quantization::Int8,
+            quantized_on_host: true,
+            ..Preparation::default()
+        };
+        let quantized = on(&kolors(quantized), "rtx4080");
+        assert!(
+            quantized.need_mib_p50 < usual.need_mib_p50,
+            "{quantized:?}, {usual:?}"
+        );
+    }
+
+    /// As people found it (SimpleTuner's issue 1149): int8 of eight billion parameters ends at once on 16 GiB unless it is
+    /// quantised by the host.
+    #[test]
+    fn weights_come_whole_to_the_gpu_that_quantises_them() {
+        let large = |quantization, on_host| {
+            let preparation = Preparation {
+                encoded_at_once: Some(1),
+                encoders_offloaded: true,
+                quantized_on_host: on_host,
+                ..Preparation::default()
+            };
+            let workload = run("sd3.large/lora+ckpt", quantization, preparation);
+            on(&workload, "rtx4080")
+        };
+        let on_gpu = large(Quantization::Int8, false);
+        assert_eq!(
+            (on_gpu.phase, on_gpu.fit),
+            (PhaseKind::Quantize, Fit::MayNot),
+            "{on_gpu:?}"
+        );
+        assert_ne!(large(Quantization::Int8, true).phase, PhaseKind::Quantize);
+        assert_ne!(large(Quantization::Nf4, false).phase, PhaseKind::Quantize);
+    }
+}
