@@ -21,6 +21,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod unique;
 mod words;
 
 use std::sync::{Arc, OnceLock};

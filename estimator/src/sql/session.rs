@@ -26,6 +26,8 @@ use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::windows::WindowAggExec;
@@ -39,7 +41,8 @@ use url::Url;
 use super::answer::Answer;
 use super::held::Held;
 use super::reads::{Pieces, Reads};
-use super::table::{STORE, View};
+use super::table::{STORE, Table, View};
+use super::unique::Forgetful;
 use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, words};
 use crate::error::Error;
 
@@ -99,9 +102,12 @@ impl Session {
         }
         // The defaults of the engine would bring table functions, file formats and factories of external tables.
         let mut builder = SessionStateBuilder::new();
-        if is_plain {
-            builder = builder.with_optimizer_rules(plain_rules());
-        }
+        builder = match is_plain {
+            true => builder.with_optimizer_rules(plain_rules()),
+            false => builder
+                .with_relation_planners(vec![Arc::new(Forgetful::default())])
+                .with_physical_optimizer_rules(rules_without_pushdown()),
+        };
         let state = builder
             .with_config(config)
             .with_runtime_env(environment)
@@ -117,10 +123,13 @@ impl Session {
             let also = catalog::ALSO.into_iter();
             let also = also.filter(move |(_, of)| *of == kind);
             let names = also.map(|(name, _)| name).chain([kind.name()]);
-            let view = Arc::new(view);
+            let table = Arc::new(Table {
+                view,
+                is_asked_by_the_engine: is_plain,
+            });
             for name in names {
-                let view = Arc::clone(&view) as Arc<dyn TableProvider>;
-                context.register_table(name, view).map_err(words::of)?;
+                let table = Arc::clone(&table) as Arc<dyn TableProvider>;
+                context.register_table(name, table).map_err(words::of)?;
             }
         }
         Ok(Self {
@@ -226,6 +235,15 @@ fn plain_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ]
+}
+
+/// The engine's rules for plans of several tables or queries, but the one that moves conditions towards the files: DataFusion
+/// 55.2 finds columns by their names there, and applies a condition behind a join to the wrong one of two tables that have the
+/// same columns (apache/datafusion 25244, 25259). Conditions that are of one table come to it with its scan instead.
+fn rules_without_pushdown() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let all = PhysicalOptimizer::new().rules.into_iter();
+    all.filter(|rule| !rule.name().starts_with("FilterPushdown"))
+        .collect()
 }
 
 /// The schema with texts as every reader of Arrow knows them. The engine works with views of texts, which are quicker

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ToDFSchema;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
     CachedParquetFileReaderFactory, ParquetFileReaderFactory,
@@ -15,6 +16,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
@@ -51,10 +53,19 @@ impl View {
     }
 }
 
+/// A table as one statement asks it.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) view: View,
+    /// Whether the engine moves conditions into the scan by itself, as it does for a plain statement. Otherwise the scan takes
+    /// them from the plan, and the engine looks again at the rows that are left.
+    pub(super) is_asked_by_the_engine: bool,
+}
+
 #[async_trait]
-impl TableProvider for View {
+impl TableProvider for Table {
     fn schema(&self) -> SchemaRef {
-        let schema = self.kind.arrow_schema();
+        let schema = self.view.kind.arrow_schema();
         let fields = schema.fields().iter().map(|field| {
             // Texts as views of the file's dictionary, which nothing copies.
             let kind = match field.data_type() {
@@ -74,7 +85,7 @@ impl TableProvider for View {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        // The engine pushes them into the scan itself, and keeps those that the scan cannot answer.
+        // Whoever moves them into the scan, the engine keeps those that the scan does not answer.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -86,7 +97,7 @@ impl TableProvider for View {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let schema = self.schema();
-        if self.files.is_empty() {
+        if self.view.files.is_empty() {
             let schema = match projection {
                 Some(columns) => Arc::new(schema.project(columns)?),
                 None => schema,
@@ -98,11 +109,17 @@ impl TableProvider for View {
         let footers = environment.cache_manager.get_file_metadata_cache();
         let reads = environment.object_store(&address)?;
         let readers = WithIndex(CachedParquetFileReaderFactory::new(reads, footers));
-        let source = ParquetSource::new(schema).with_parquet_file_reader_factory(Arc::new(readers));
-        let files = self
-            .files
-            .iter()
-            .map(|file| PartitionedFile::new(self.place(file).to_string(), file.bytes));
+        let known = schema.as_ref().clone().to_dfschema()?;
+        let mut source =
+            ParquetSource::new(schema).with_parquet_file_reader_factory(Arc::new(readers));
+        let own = filters.iter().filter(|_| !self.is_asked_by_the_engine);
+        if let Some(condition) = conjunction(own.cloned()) {
+            let condition = session.create_physical_expr(condition, &known)?;
+            source = source.with_predicate(condition).with_pushdown_filters(true);
+        }
+        let files = self.view.files.iter();
+        let files =
+            files.map(|file| PartitionedFile::new(self.view.place(file).to_string(), file.bytes));
         let scan = FileScanConfigBuilder::new(address, Arc::new(source))
             .with_file_group(FileGroup::new(files.collect()))
             .with_projection_indices(projection.cloned())?

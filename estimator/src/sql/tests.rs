@@ -3,6 +3,7 @@
 mod bounds;
 mod forms;
 mod histograms;
+mod joins;
 mod plain;
 
 use object_store::memory::InMemory;
