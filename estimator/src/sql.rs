@@ -8,6 +8,7 @@
 
 mod answer;
 mod catalog;
+mod compact;
 mod functions;
 mod guard;
 mod held;

@@ -28,6 +28,7 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::windows::WindowAggExec;
@@ -39,6 +40,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::answer::Answer;
+use super::compact::Compact;
 use super::held::Held;
 use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
@@ -195,8 +197,8 @@ impl Session {
     }
 }
 
-/// The plan, made to pause now and then where rows are put together, and to count what windows hold: all rows of what
-/// they look at, which the engine does not count.
+/// The plan, made to pause now and then where rows are put together, to hand on groups without what they are slices of, and
+/// to count what windows hold: all rows of what they look at, which the engine does not count.
 ///
 /// The engine lets go of its thread where it reads. A join makes rows from rows it has read already, billions of them
 /// from a few, and what asks it for them takes them all in one turn: nothing would be left that notices that the time
@@ -206,6 +208,10 @@ fn bounded(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn Ex
         if node.children().len() > 1 {
             let paused = CooperativeExec::new(node);
             return Ok(Transformed::yes(Arc::new(paused) as Arc<dyn ExecutionPlan>));
+        }
+        if node.is::<AggregateExec>() {
+            let compact = Compact(node);
+            return Ok(Transformed::yes(Arc::new(compact) as Arc<dyn ExecutionPlan>));
         }
         if node.is::<WindowAggExec>() {
             let rows = node.children().into_iter().cloned();

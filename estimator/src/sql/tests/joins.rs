@@ -126,3 +126,21 @@ async fn what_is_unique_on_one_side_of_a_join_is_not_behind_it() {
          (SELECT recipe FROM validation GROUP BY recipe) x JOIN training_steps t USING (recipe) GROUP BY x.recipe, t.hardware)";
     assert_eq!(answered(&estimator, within).await, ["5"]);
 }
+
+/// A hundred thousand groups are handed on in slices of 2.4 MB, each of which counted as all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_groups_are_sorted_in_the_memory_they_take() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_secs(60)).await;
+    let statement = "SELECT x, y, count(*) AS n FROM (SELECT DISTINCT avg_step_ms AS x FROM training_steps) a \
+         CROSS JOIN (SELECT DISTINCT avg_step_ms AS y FROM training_steps WHERE avg_step_ms <= 100) b \
+         GROUP BY x, y ORDER BY n, x DESC, y LIMIT 3 OFFSET 20000";
+    let answer = engine
+        .run(statement, &store, views())
+        .await
+        .expect("sorted");
+    assert_eq!(text(&answer), ["799 | 1 | 1", "799 | 2 | 1", "799 | 3 | 1"]);
+    let whole = statement.replace(" LIMIT 3 OFFSET 20000", "");
+    let answer = engine.run(&whole, &store, views()).await.expect("sorted");
+    assert!(answer.truncated && answer.rows() == ROWS_MAX);
+}

@@ -1,0 +1,146 @@
+//! A part of a plan whose batches hold no more than their rows.
+//!
+//! What groups hands out its rows in slices of one large batch. Whoever keeps such a slice counts the whole batch for each,
+//! so that three megabytes of groups would be refused as two hundred.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+};
+use futures::StreamExt;
+
+/// Passes rows on, copied where their batch holds much more than them.
+#[derive(Debug)]
+pub(super) struct Compact(pub(super) Arc<dyn ExecutionPlan>);
+
+impl DisplayAs for Compact {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Compact")
+    }
+}
+
+impl ExecutionPlan for Compact {
+    fn name(&self) -> &'static str {
+        "Compact"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.0.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.0]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let first = children.into_iter().next();
+        Ok(Arc::new(Self(first.unwrap_or_else(|| Arc::clone(&self.0)))))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let anew = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        self.replace_children(children, anew)
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let rows = self.0.execute(partition, context)?;
+        let schema = rows.schema();
+        let rows = rows.map(|batch| compact(batch?));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+}
+
+/// The rows in a batch of their own, unless it is mostly theirs already.
+fn compact(batch: RecordBatch) -> Result<RecordBatch> {
+    let used = batch.columns().iter().map(used);
+    let used = used.sum::<Result<usize>>()?;
+    if batch.get_array_memory_size() <= 2 * used.max(1_024) {
+        return Ok(batch);
+    }
+    let all: UInt32Array = (0..batch.num_rows() as u32).collect();
+    let copied = take_record_batch(&batch, &all)?;
+    let columns = copied.columns().iter().map(own_texts).collect();
+    Ok(RecordBatch::try_new(copied.schema(), columns)?)
+}
+
+/// Bytes that the rows of a column take.
+fn used(column: &ArrayRef) -> Result<usize> {
+    let rows = column.to_data().get_slice_memory_size()?;
+    Ok(match column.data_type() {
+        DataType::Utf8View => rows + column.as_string_view().total_buffer_bytes_used(),
+        _ => rows,
+    })
+}
+
+/// A column whose texts are in buffers of its own.
+fn own_texts(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        _ => Arc::clone(column),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Int64Array, StringViewArray};
+    use datafusion::arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn a_slice_holds_its_own_rows_and_no_others() {
+        let texts = (0..100_000).map(|number| format!("a text that is no view of itself {number}"));
+        let schema = Schema::new(vec![
+            Field::new("number", DataType::Int64, false),
+            Field::new("text", DataType::Utf8View, false),
+        ]);
+        let whole = RecordBatch::try_new(
+            Arc::new(schema),
+            vec![
+                Arc::new((0..100_000).collect::<Int64Array>()),
+                Arc::new(texts.map(Some).collect::<StringViewArray>()),
+            ],
+        )
+        .expect("a batch");
+        let slice = whole.slice(50_000, 1_000);
+        let alone = compact(slice.clone()).expect("it is copied");
+        assert_eq!(alone, slice);
+        assert!(slice.get_array_memory_size() > 5_000_000);
+        assert!(alone.get_array_memory_size() < 200_000);
+        let again = compact(alone.clone()).expect("it is kept");
+        assert!(Arc::ptr_eq(alone.column(0), again.column(0)));
+    }
+}
