@@ -189,6 +189,7 @@ fn port_ended() -> Error {
     Error::Ended(Ended {
         task: "port for clients",
         why: "it takes no more connections".to_owned(),
+        again: true,
     })
 }
 

@@ -258,9 +258,11 @@ impl Assembled {
 /// Why a server ends that nobody has asked to.
 fn unserved(error: &ServeError) -> Failure {
     match error {
-        ServeError::Ended(_) => refused("the server has stopped", error).hint(
+        ServeError::Ended(ended) if ended.again => refused("the server has stopped", error).hint(
             "start it again; what it has logged says more, and `Restart=on-failure` has systemd do so",
         ),
+        // What it says is what to do first.
+        ServeError::Ended(_) => refused("the server has stopped", error),
         _ => refused("the server cannot serve", error),
     }
 }
@@ -323,6 +325,7 @@ mod tests {
         let failure = unserved(&ServeError::Ended(Ended {
             task: "recorder",
             why: "it has failed: no reason given".to_owned(),
+            again: true,
         }));
         assert_eq!(failure.exit, Exit::Refused);
         assert_eq!(
@@ -330,6 +333,16 @@ mod tests {
             "error: the server has stopped\n  \
              the recorder has ended: it has failed: no reason given\n  \
              hint: start it again; what it has logged says more, and `Restart=on-failure` has systemd do so\n"
+        );
+        let failure = unserved(&ServeError::Ended(Ended {
+            task: "consensus",
+            why: "this node was removed from the cluster".to_owned(),
+            again: false,
+        }));
+        assert_eq!(
+            failure.text(),
+            "error: the server has stopped\n  \
+             the consensus has ended: this node was removed from the cluster\n"
         );
     }
 }

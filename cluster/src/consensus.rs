@@ -23,6 +23,9 @@ mod turn;
 mod waiters;
 mod writer;
 
+/// What to do about a node whose log has something in it that cannot be read and does not say why.
+pub(crate) const UNREADABLE: &str = "upgrade this node if others are newer, or else remove it, delete its data folder and let it join anew";
+
 pub use self::admission::{MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES};
 pub use self::applier::{Applier, Committed, Machine};
 pub use self::change::{Change, ChangeError};

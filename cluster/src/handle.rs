@@ -287,13 +287,14 @@ impl Handle {
         }
     }
 
-    /// Waits until one of the node's own tasks has ended by itself, which none should, and says which and why: for ever if
-    /// none does. What is left is half a node, so whoever runs it calls [`Self::shutdown`] and starts it anew.
+    /// Waits until consensus or one of the node's own tasks has ended by itself, and says which and why: for ever if none
+    /// does. What is left is half a node, so whoever runs it calls [`Self::shutdown`] and starts it anew, unless the node
+    /// was removed from the cluster or waits for a newer program ([`Ended::again`]).
     pub async fn ended(&self) -> Ended {
-        let port = self.0.way.ended();
         tokio::select! {
+            ended = self.0.consensus.failed() => ended,
             ended = self.0.tasks.ended() => ended,
-            ended = port => ended,
+            ended = self.0.way.ended() => ended,
         }
     }
 

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use stepcast_scheduler::{Command, Effect, Envelope, Rejection, Reply, State, codec};
 
 use crate::consensus::log::Position;
-use crate::consensus::{Committed, Machine, Role};
+use crate::consensus::{Committed, Machine, Role, UNREADABLE};
 use crate::members::Members;
 
 /// Entries applied under one hold of the lock, so that readers wait for a moment at most.
@@ -115,7 +115,7 @@ impl<F: Follow, S: Received> Replica<F, S> {
 
     /// A node that is held at an older format stops where a program that knows no other would stop.
     fn read(&self, data: &[u8]) -> Result<Envelope, String> {
-        let envelope = codec::decode(data).map_err(|error| error.to_string())?;
+        let envelope = codec::decode(data).map_err(unreadable)?;
         let format = match envelope.command {
             Command::Barrier { version } => version.max(envelope.version),
             _ => envelope.version,
@@ -127,7 +127,9 @@ impl<F: Follow, S: Received> Replica<F, S> {
     fn goes_along(&self, format: u16) -> Result<(), String> {
         let newest = self.newest;
         (format <= newest).then_some(()).ok_or_else(|| {
-            format!("it is written in format {format}, and this node is held at format {newest}")
+            format!(
+                "it is written in format {format}, and this node is held at format {newest}: start it without --hold-format"
+            )
         })
     }
 
@@ -162,6 +164,14 @@ impl<F: Follow, S: Received> Replica<F, S> {
                 self.follow.lead(&effects);
             }
         }
+    }
+}
+
+/// Why an entry cannot be read, and what to do.
+fn unreadable(error: codec::Error) -> String {
+    match error {
+        codec::Error::UpgradeRequired { .. } => error.to_string(),
+        codec::Error::Malformed(_) => format!("{error}: {UNREADABLE}"),
     }
 }
 
@@ -209,7 +219,9 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
     }
 
     fn install(&mut self, at: Position, members: &Members) -> Result<(), String> {
-        let state = self.received.take(at)?;
+        let state = self.received.take(at).map_err(|why| {
+            format!("what another node has sent cannot be taken up: {why}: look at this node's disk, and start it again")
+        })?;
         self.goes_along(state.format())?;
         let old = {
             let mut core = self.replicated.core.write();

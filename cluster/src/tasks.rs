@@ -28,6 +28,8 @@ pub struct Ended {
     pub task: &'static str,
     /// What it said when it failed, or that it has just returned.
     pub why: String,
+    /// Whether it helps to start the server again. If not, it ends again until what `why` says is done.
+    pub again: bool,
 }
 
 impl Tasks {
@@ -46,7 +48,11 @@ impl Tasks {
             ended.send_if_modified(|first| {
                 let news = first.is_none();
                 if news {
-                    *first = Some(Ended { task, why });
+                    *first = Some(Ended {
+                        task,
+                        why,
+                        again: true,
+                    });
                 }
                 news
             });

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,6 +16,8 @@ pub(crate) struct Node {
     peers: String,
     metrics: String,
     process: Process,
+    /// What it logs, once it has ended.
+    log: JoinHandle<String>,
 }
 
 /// Servers that share a folder, and calls that go to them.
@@ -40,9 +43,9 @@ impl Node {
     fn start(folder: &TempDir, data: &str, more: &[&str]) -> Self {
         let arguments = [&["--metrics-listen", "127.0.0.1:0"], more].concat();
         let mut process = spawn(folder, data, &arguments);
-        // Its log goes nowhere, and must not fill a pipe.
+        // It must not fill a pipe.
         let log = process.stderr.take().unwrap();
-        std::thread::spawn(move || std::io::copy(&mut { log }, &mut std::io::sink()));
+        let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut after = |words: &str| {
             let line = lines.next().expect("it starts").unwrap();
@@ -53,6 +56,7 @@ impl Node {
             peers: after("for other nodes on "),
             metrics: after("metrics on http://"),
             process: Process(process),
+            log,
         }
     }
 
@@ -131,6 +135,14 @@ impl Cluster {
         let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
         node.process.0.kill().unwrap();
         node.process.0.wait().unwrap();
+    }
+
+    /// Waits until a server has ended by itself: how, and what it has logged.
+    fn ended(&mut self, id: u64) -> (Option<i32>, String) {
+        let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
+        until(|| node.process.0.try_wait().unwrap().is_some());
+        let log = std::mem::replace(&mut node.log, std::thread::spawn(String::new));
+        (node.process.0.wait().unwrap().code(), log.join().unwrap())
     }
 
     fn jobs(&self, servers: &str, more: &[&str]) -> Vec<String> {
@@ -242,6 +254,12 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     cluster.call(&["cluster", "remove", &name]).ok();
     let last = cluster.leader();
     assert_ne!(last, leader);
+    // It has nothing left to do, and says so to whoever looks why it is gone.
+    let (code, log) = cluster.ended(leader);
+    assert_eq!(code, Some(1), "{log}");
+    let why = "error: the server has stopped\n  the consensus has ended: this node was removed from the cluster; to take part \
+               again it has to join with an empty data directory\n";
+    assert!(log.ends_with(why), "{log}");
     let name = format!("n{last}");
     let refused = cluster.call(&["cluster", "remove", &name]).refused(1);
     assert!(refused.contains("the only one that votes"), "{refused}");

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use serde::{Deserialize, Serialize};
 
+use super::UNREADABLE;
 use crate::members::{Member, Members};
 
 /// The format of a note.
@@ -141,8 +142,9 @@ impl Members {
         let note = match context.split_first() {
             // Raft's library itself proposes the end of a joint configuration.
             None => Note::default(),
-            Some((&FORMAT, body)) => postcard::from_bytes(body)
-                .map_err(|error| format!("a change of members cannot be read: {error}"))?,
+            Some((&FORMAT, body)) => postcard::from_bytes(body).map_err(|error| {
+                format!("a change of members cannot be read: {error}: {UNREADABLE}")
+            })?,
             Some((format, _)) => {
                 return Err(format!(
                     "a change of members is written in format {format}, and this version reads up to {FORMAT}: upgrade \

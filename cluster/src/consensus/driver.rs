@@ -88,10 +88,27 @@ where
     let writer = writer::Writer::new(start.log, jobs, Arc::clone(&shared), start.transport);
     let applier = Applier::shared(start.machine, applied);
     let applying = Arc::clone(&shared);
+    let left = (
+        Arc::clone(&shared),
+        Arc::clone(&driver.jobs),
+        Arc::clone(&tasks),
+    );
+    // What was handed out is still written and applied, also when the thread has failed: the others end behind it.
+    let leave = move || {
+        let (shared, jobs, tasks) = left;
+        shared.leave();
+        jobs.close();
+        tasks.close();
+    };
     let threads = [
-        spawn("raft", &shared, move || driver.run()),
-        spawn("log", &shared, move || writer.run()),
-        spawn("apply", &shared, move || apply(applier, &tasks, &applying)),
+        spawn("raft", &shared, move || driver.run(), leave),
+        spawn("log", &shared, move || writer.run(), || {}),
+        spawn(
+            "apply",
+            &shared,
+            move || apply(applier, &tasks, &applying),
+            || {},
+        ),
     ];
     for thread in threads {
         match thread {
@@ -105,19 +122,21 @@ where
     Ok(Handle { shared })
 }
 
-/// A thread whose panic stops consensus instead of leaving it half alive.
+/// A thread whose panic stops consensus instead of leaving it half alive. `leave` is what it does last, in any case.
 fn spawn<R: Send + 'static>(
     name: &'static str,
     shared: &Arc<Shared<R>>,
     run: impl FnOnce() + Send + 'static,
+    leave: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let shared = Arc::clone(shared);
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
             let words = words(panic.as_ref());
             tracing::error!(thread = name, reason = words, "consensus has stopped");
-            shared.stop(format!("the {name} thread failed: {words}"));
+            shared.fail(format!("its {name} thread has failed: {words}"), true);
         }
+        leave();
         // Whichever thread ends first takes the others with it: no half of consensus is of any use.
         let _ = shared.inbox.push(Input::Stop);
     })
@@ -134,7 +153,7 @@ fn apply<M: Machine>(
         for task in tasks.drain(..) {
             if let Err(why) = applier.take(task) {
                 tracing::error!(%why, "applying the log has stopped");
-                shared.stop(why);
+                shared.fail(why, false);
                 queue.abandon();
                 return;
             }
@@ -179,7 +198,6 @@ impl<R: Send + 'static> Driver<R> {
             }
             next = self.act();
         }
-        self.leave();
     }
 
     /// Does everything the core has decided.
@@ -208,12 +226,5 @@ impl<R: Send + 'static> Driver<R> {
         }
         self.effects = effects;
         next
-    }
-
-    /// Nothing more comes in; what was handed out is still written and applied.
-    fn leave(&self) {
-        self.turns.leave();
-        self.jobs.close();
-        self.tasks.close();
     }
 }

@@ -20,6 +20,7 @@ use super::peer::{ELECTION_TICKS, NodeProgress, Role};
 use super::queue::Queue;
 use super::transport::Inbound;
 use crate::members::Members;
+use crate::tasks::Ended;
 
 /// Raft gives a transfer up after one election timeout; the new leader's first word takes a moment more.
 const TRANSFER_TIMEOUT: Duration = TICK.saturating_mul(2 * ELECTION_TICKS as u32);
@@ -99,6 +100,8 @@ pub(super) struct Shared<R> {
     pub(super) received: Arc<Admission>,
     pub(super) role: watch::Sender<Role>,
     pub(super) state: RwLock<State>,
+    /// What has stopped it, unless it was asked to.
+    failed: watch::Sender<Option<Ended>>,
     pub(super) committed: AtomicU64,
     pub(super) applied: Arc<AtomicU64>,
     pub(super) last: AtomicU64,
@@ -241,6 +244,17 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.followers.read().clone()
     }
 
+    /// Waits until it has stopped for good without having been asked to, and says why: for ever, if that does not happen.
+    pub async fn failed(&self) -> Ended {
+        let mut failed = self.shared.failed.subscribe();
+        let failed = failed.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|failed| failed.clone()) {
+            Some(failed) => failed,
+            // The sender lives as long as this.
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether it runs.
     pub fn state(&self) -> State {
         self.shared.state.read().clone()
@@ -336,6 +350,7 @@ impl<R> Shared<R> {
             received: Admission::new(MAX_RECEIVED, MAX_RECEIVED_BYTES),
             role: watch::Sender::new(Role::default()),
             state: RwLock::new(State::Running),
+            failed: watch::Sender::default(),
             committed: AtomicU64::new(applied.load(Ordering::Acquire)),
             applied,
             last: AtomicU64::new(last),
@@ -377,12 +392,34 @@ impl<R> Shared<R> {
         }
     }
 
-    /// Stops for good and says why; the first reason stays.
-    pub(super) fn stop(&self, why: String) {
+    /// Stops for good and says why; the first reason stays. `again` as in [`Ended`].
+    pub(super) fn fail(&self, why: String, again: bool) {
+        if self.stop(why.clone()) {
+            self.failed.send_replace(Some(Ended {
+                task: "consensus",
+                why,
+                again,
+            }));
+        }
+    }
+
+    /// Nothing more comes in: the Raft thread is at its end.
+    pub(super) fn leave(&self) {
+        self.stop("it was shut down".to_owned());
+        self.inbox.abandon();
+        self.followers.write().clear();
+        self.role
+            .send_modify(|role| (role.leads, role.leader) = (false, None));
+    }
+
+    /// Whether this is the first word of a stop.
+    fn stop(&self, why: String) -> bool {
         let mut state = self.state.write();
-        if !matches!(*state, State::Stopped(_)) {
+        let first = !matches!(*state, State::Stopped(_));
+        if first {
             *state = State::Stopped(why);
         }
+        first
     }
 
     /// The log works again, or not, unless everything has stopped already.

@@ -5,15 +5,17 @@
 mod several;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message, MessageType};
 
-use super::log::{EngineLog, Loaded, LogStore, MemLogDisk, ORIGIN, Position};
+use super::log::{Batch, EngineLog, Error, Loaded, LogStore, MemLog, MemLogDisk, ORIGIN, Position};
 use super::*;
-use crate::members::Members;
+use crate::members::{Member, Members};
+use crate::peers::Admission;
 
 /// Remembers what it applied and answers with the entry's index.
 #[derive(Clone, Default)]
@@ -27,6 +29,7 @@ impl Machine for Notebook {
             if entry.data == "poison" {
                 return Err(format!("entry {} is not understood", entry.at.index));
             }
+            assert_ne!(entry.data, "too much", "the notebook is full");
             self.0.lock().push(entry.data.clone());
             replies.push(entry.at.index);
         }
@@ -44,7 +47,11 @@ impl Machine for Notebook {
     fn role(&mut self, _role: Role) {}
 }
 
-fn begin<L: LogStore>(mut log: L) -> (Handle<u64>, Notebook) {
+fn begin<L: LogStore>(log: L) -> (Handle<u64>, Notebook) {
+    begin_among(log, Alone)
+}
+
+fn begin_among<L: LogStore>(mut log: L, others: impl Transport) -> (Handle<u64>, Notebook) {
     let notebook = Notebook::default();
     let handle = start(Start {
         node_id: 1,
@@ -55,7 +62,7 @@ fn begin<L: LogStore>(mut log: L) -> (Handle<u64>, Notebook) {
         snapshot: None,
         life: 1,
         machine: notebook.clone(),
-        transport: Arc::new(Alone),
+        transport: Arc::new(others),
     })
     .unwrap();
     (handle, notebook)
@@ -171,8 +178,101 @@ fn an_entry_that_cannot_be_applied_stops_the_node_with_its_sentence() {
             panic!("a stopped node takes nothing");
         };
         assert!(why.contains("is not understood"), "{why}");
+        let failed = handle.failed().await;
+        assert_eq!((failed.why, failed.again), (why, false));
     });
     handle.shutdown();
+}
+
+/// A log whose disk fails at a sync, and a way to others that cannot do without them.
+struct Fragile(MemLog, Arc<AtomicBool>);
+
+impl LogStore for Fragile {
+    fn load(&mut self) -> Result<Loaded, Error> {
+        self.0.load()
+    }
+
+    fn write(&mut self, batch: &Batch, sync: bool) -> Result<(), Error> {
+        assert!(!self.1.load(Ordering::Acquire), "the disk has failed");
+        self.0.write(batch, sync)
+    }
+
+    fn compact(&mut self, to: Position) -> Result<(), Error> {
+        self.0.compact(to)
+    }
+
+    fn purge(&mut self) -> Result<(), Error> {
+        self.0.purge()
+    }
+}
+
+struct Hermit;
+
+impl Transport for Hermit {
+    fn send(&self, _messages: Vec<Message>) {}
+
+    fn members(&self, members: &Members) {
+        assert_eq!(members.ids().count(), 1, "too many");
+    }
+
+    fn attach(&self, _inbound: Arc<dyn Inbound>, _admission: Arc<dyn Admission>) {}
+
+    fn me(&self) -> Option<Member> {
+        None
+    }
+
+    fn log_format(&self, _node: u64) -> Option<u32> {
+        None
+    }
+}
+
+#[test]
+fn a_thread_that_fails_takes_the_others_with_it_and_a_shutdown_says_nothing() {
+    let newcomer = Member {
+        id: 2,
+        peer_address: "10.0.0.2:7071".to_owned(),
+        client_address: "http://10.0.0.2:7070".to_owned(),
+        key: [2; 32],
+    };
+    for (thread, words) in [
+        ("apply", "the notebook is full"),
+        ("log", "the disk has failed"),
+        ("raft", "too many"),
+    ] {
+        let failing = Arc::new(AtomicBool::new(false));
+        let log = Fragile(MemLogDisk::default().open(), Arc::clone(&failing));
+        let (handle, _) = begin_among(log, Hermit);
+        run(async {
+            leading(&handle).await;
+            assert!(futures::poll!(std::pin::pin!(handle.failed())).is_pending());
+            failing.store(thread == "log", Ordering::Release);
+            let lost = match thread {
+                "raft" => {
+                    let lost = handle.change(Change::Admit(newcomer.clone())).await;
+                    assert_eq!(lost, Err(ChangeError::OutcomeUnknown));
+                    handle.propose(Bytes::from("more")).await
+                }
+                _ => handle.propose(Bytes::from("too much")).await,
+            };
+            assert!(
+                matches!(lost, Err(Refused::OutcomeUnknown | Refused::Stopped(_))),
+                "{lost:?}"
+            );
+            let failed = handle.failed().await;
+            assert!(failed.again, "{failed}");
+            let expected = format!("the consensus has ended: its {thread} thread has failed: ");
+            assert!(failed.to_string().starts_with(&expected), "{failed}");
+            assert!(failed.why.contains(words), "{failed}");
+            // Nobody goes by it as the leader any more, nor waits for an answer of it.
+            let led = handle.role().wait_for(|role| !role.leads).await.is_ok();
+            assert!(led && handle.transfer(None).await.is_err());
+        });
+        handle.shutdown();
+    }
+    let (handle, _) = begin(MemLogDisk::default().open());
+    handle.shutdown();
+    assert!(matches!(handle.state(), State::Stopped(_)));
+    assert!(run(async { futures::poll!(std::pin::pin!(handle.failed())) }).is_pending());
 }
 
 #[test]

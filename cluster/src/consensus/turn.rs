@@ -8,7 +8,7 @@ use super::applier::{Applier, Machine};
 use super::core::{Core, Effect};
 use super::event::{Event, Task};
 use super::handle::{Handle, Input, Shared, Stall};
-use super::peer::{self, Begin, Role};
+use super::peer::{self, Begin};
 
 /// The core behind its inbox, and what the handles show of it.
 pub(super) struct Turns<R> {
@@ -107,7 +107,7 @@ impl<R: Send + 'static> Turns<R> {
                 Effect::SnapshotWanted => self.shared.snapshot_wanted.notify_one(),
                 Effect::Fail(why) => {
                     tracing::error!(%why, "this node stops taking part");
-                    self.shared.stop(why.clone());
+                    self.shared.fail(why.clone(), false);
                     next = Next::Leave;
                 }
                 Effect::Send(_)
@@ -121,18 +121,6 @@ impl<R: Send + 'static> Turns<R> {
         self.shared.committed.store(committed, Ordering::Release);
         self.shared.last.store(last, Ordering::Release);
         next
-    }
-
-    /// Nothing more comes in.
-    pub(super) fn leave(&self) {
-        self.shared.stop("it was shut down".to_owned());
-        self.shared.inbox.abandon();
-        self.shared.followers.write().clear();
-        self.shared.role.send_replace(Role {
-            leads: false,
-            leader: None,
-            ..self.core.role()
-        });
     }
 }
 
@@ -200,7 +188,7 @@ impl<M: Machine> Bare<M> {
     /// Does one task of the apply thread. An error stops this node for good.
     pub fn apply(&mut self, task: Task<M::Reply>) -> Result<(), String> {
         if let Err(why) = self.applier.take(task) {
-            self.turns.shared.stop(why.clone());
+            self.turns.shared.fail(why.clone(), false);
             return Err(why);
         }
         self.tell(Event::Applied(self.applier.applied()));

@@ -132,18 +132,18 @@ async fn a_removed_node_says_so_and_the_others_go_on() {
     assert_eq!(leader.remove_node(9).await, Err(ChangeError::Unknown(9)));
     let left = within(leader.remove_node(gone)).await.unwrap();
     assert!(left.removed(gone) && left.nodes.len() == 2);
-    until("the removed node's word", || {
-        matches!(cluster.node(gone).status().health, Health::Stopped(why) if why.contains("was removed from the cluster"))
-    })
-    .await;
+    let ended = within(cluster.node(gone).ended()).await;
+    assert!(ended.why.contains("was removed from the cluster"));
+    assert!(!ended.again, "it is of no use any more");
     crate::support::submit(&leader, 1).await;
     // It says so after a restart as well, and a leader goes after it has handed over.
     cluster.stop(gone).await;
     cluster.start(gone);
-    until("the removed node's word again", || {
-        matches!(cluster.node(gone).status().health, Health::Stopped(_))
-    })
-    .await;
+    assert_eq!(within(cluster.node(gone).ended()).await, ended);
+    assert_eq!(
+        cluster.node(gone).status().health,
+        Health::Stopped(ended.why)
+    );
     cluster.stop(gone).await;
     let Err(ChangeError::NotLeader { leader: Some(next) }) = within(leader.remove_node(me)).await
     else {

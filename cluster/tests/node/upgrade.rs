@@ -10,7 +10,7 @@ use stepcast_cluster::snapshot::{Header, Snapshots};
 use stepcast_cluster::{Handle, Health, Node, ProposeError, StartError};
 use stepcast_scheduler::{Command, Envelope, State, codec};
 
-use crate::support::{World, config, start, submit, until};
+use crate::support::{World, config, start, submit, until, within};
 
 /// A format that no program knows yet.
 const NEWER: u16 = codec::VERSION + 1;
@@ -34,14 +34,10 @@ fn formats(dir: &Path) -> Vec<(u64, u16)> {
 
 /// Why the node has stopped.
 async fn stopped(node: &Handle) -> String {
-    until("the stop", || {
-        matches!(node.status().health, Health::Stopped(_))
-    })
-    .await;
-    match node.status().health {
-        Health::Stopped(why) => why,
-        other => panic!("{other:?}"),
-    }
+    let ended = within(node.ended()).await;
+    assert!(!ended.again, "it stops again: {ended}");
+    assert_eq!(node.status().health, Health::Stopped(ended.why.clone()));
+    ended.why
 }
 
 fn says_what_to_do(why: &str) {
@@ -187,7 +183,7 @@ async fn a_node_that_is_held_writes_as_before_and_goes_no_further() {
     let node = Node::start(held(), world.ports()).unwrap();
     let why = stopped(&node).await;
     let expected = format!(
-        "format {}, and this node is held at format {older}",
+        "format {}, and this node is held at format {older}: start it without --hold-format",
         codec::VERSION
     );
     assert!(why.contains(&expected), "{why}");

@@ -5,6 +5,7 @@ use raft::StateRole;
 use raft::eraftpb::{ConfChange, ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
 
 use super::{Output, Peer};
+use crate::consensus::UNREADABLE;
 use crate::consensus::change::{Change, ChangeError};
 use crate::consensus::log::Position;
 use crate::members::Members;
@@ -82,7 +83,7 @@ impl Peer {
     fn change(&mut self, entry: &Entry) -> Result<(Members, Option<Message>), String> {
         let broken = |error| {
             format!(
-                "log entry {} changes the members in a way that cannot be read: {error}",
+                "log entry {} changes the members in a way that cannot be read: {error}: {UNREADABLE}",
                 entry.index
             )
         };
