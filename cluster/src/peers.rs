@@ -205,9 +205,12 @@ impl Peers {
         self.tasks.shutdown().await;
     }
 
-    /// Waits until the port has ended by itself, and says why.
+    /// Waits until the port or a link to a peer has ended by itself, and says why.
     pub(crate) async fn ended(&self) -> Ended {
-        self.tasks.ended().await
+        tokio::select! {
+            ended = self.tasks.ended() => ended,
+            ended = self.shared.ended() => ended,
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Tasks that are to run until [`Self::shutdown`]. A server without one of them is half of one, and nobody would notice:
 /// whoever runs it waits for [`Self::ended`] and stops. Dropped, they all end.
@@ -35,8 +36,21 @@ pub struct Ended {
 impl Tasks {
     /// Runs a task beside the others. `task` is what people know it by. Inside a tokio runtime.
     pub fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(&Handle::current(), task, work);
+    }
+
+    /// The same from any thread, and for one that may be ended before the others by what is given back.
+    pub(crate) fn spawn_on(
+        &self,
+        runtime: &Handle,
+        task: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
         let (ended, ending) = (self.ended.clone(), Arc::clone(&self.ending));
-        self.running.lock().spawn(async move {
+        let mut running = self.running.lock();
+        // Those that were ended singly leave nothing behind.
+        while running.try_join_next().is_some() {}
+        let work = async move {
             let why = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(()) => "it has returned".to_owned(),
                 Err(panic) => format!("it has failed: {}", words(panic.as_ref())),
@@ -56,7 +70,8 @@ impl Tasks {
                 }
                 news
             });
-        });
+        };
+        running.spawn_on(work, runtime)
     }
 
     /// Waits until one of them has ended by itself, and gives the first: for ever, if none does.

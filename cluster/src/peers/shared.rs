@@ -17,6 +17,7 @@ use super::roster::Roster;
 use super::snapshots::SnapshotFiles;
 use crate::consensus::Inbound;
 use crate::members::{Member, Members};
+use crate::tasks::{Ended, Tasks};
 
 /// Peers that are spoken to at most: a cluster has three to five nodes, and twice that while it is changed.
 const LINKS_MAX: usize = 32;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) closing: watch::Sender<bool>,
     attached: RwLock<Option<Attached>>,
     links: Mutex<BTreeMap<u64, Running>>,
+    /// What keeps each link: one that is not kept any more would leave a peer unheard of for good.
+    kept: Tasks,
 }
 
 /// The node behind.
@@ -85,6 +88,7 @@ impl Shared {
             closing: watch::Sender::new(false),
             attached: RwLock::new(None),
             links: Mutex::new(BTreeMap::new()),
+            kept: Tasks::default(),
         }
     }
 
@@ -137,16 +141,11 @@ impl Shared {
             running.link.is_at(address);
         } else if links.len() < LINKS_MAX {
             let link = Arc::new(Link::new(node, address));
+            let keeping = link::run(Arc::clone(self), Arc::clone(&link));
             let task = self
-                .runtime
-                .spawn(link::run(Arc::clone(self), Arc::clone(&link)));
-            links.insert(
-                node,
-                Running {
-                    link,
-                    task: task.abort_handle(),
-                },
-            );
+                .kept
+                .spawn_on(&self.runtime, "link to another node", keeping);
+            links.insert(node, Running { link, task });
         } else {
             tracing::warn!(node, "too many peers: this one is not spoken to");
         }
@@ -165,6 +164,11 @@ impl Shared {
                 self.connect(node, &address);
             }
         }
+    }
+
+    /// Waits until a link is kept no more though it should be, and says why.
+    pub(super) async fn ended(&self) -> Ended {
+        self.kept.ended().await
     }
 
     /// Ends every link and every caller's connection, and forgets the node behind.

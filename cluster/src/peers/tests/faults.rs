@@ -1,9 +1,13 @@
 //! Peers die, hang and come back; what is not read is bounded.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+use tokio::time::timeout;
+
 use super::support::{
-    CLUSTER, Endpoint, Then, acquaint, append, copy, credentials, indices, members,
+    CLUSTER, Endpoint, SOON, Then, acquaint, append, copy, credentials, indices, members,
 };
 use crate::consensus::Transport;
 use crate::peers::authority::{Authority, new_key, read_key};
@@ -69,4 +73,27 @@ async fn a_peer_that_reads_nothing_costs_bounded_memory_and_is_given_up() {
     let given_up = |seen: &crate::peers::Seen| !seen.reachable && seen.failure.is_some();
     first.sees(2, given_up).await;
     assert!(proxy.passed() < 16 << 20, "{}", proxy.passed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_fails_is_told_and_one_that_is_ended_is_not() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let first = Endpoint::start(1, credentials(&authority, 1, CLUSTER));
+    let second = Endpoint::start(2, credentials(&authority, 2, CLUSTER));
+    acquaint([&first, &second]);
+    first.sees(2, |seen| seen.reachable).await;
+    // One that is removed is spoken to no more.
+    let third = Endpoint::start(3, credentials(&authority, 3, CLUSTER));
+    acquaint([&first, &third]);
+    first.sees(3, |seen| seen.reachable).await;
+    assert_eq!(first.peers.seen().len(), 1);
+    assert_eq!(first.peers.ended().now_or_never(), None);
+    first.ear.fails.store(true, Ordering::Relaxed);
+    third.peers.shutdown().await;
+    assert_eq!(third.peers.ended().now_or_never(), None);
+    let ended = timeout(SOON, first.peers.ended()).await.unwrap();
+    assert_eq!(
+        ended.to_string(),
+        "the link to another node has ended: it has failed: not node 3"
+    );
 }

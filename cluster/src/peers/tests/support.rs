@@ -43,6 +43,8 @@ pub(super) struct Ear {
     told: watch::Sender<Told>,
     /// Whether it has no use for snapshots.
     pub(super) ignores: AtomicBool,
+    /// Whether it cannot bear the word that a peer is not reached.
+    pub(super) fails: AtomicBool,
 }
 
 impl Ear {
@@ -72,6 +74,7 @@ impl Inbound for Ear {
     }
 
     fn unreachable(&self, node: u64) {
+        assert!(!self.fails.load(Ordering::Relaxed), "not node {node}");
         self.told.send_modify(|told| told.unreachable.push(node));
     }
 
