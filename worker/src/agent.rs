@@ -154,6 +154,8 @@ pub enum ExitStatus {
     Signal(i32),
     /// The guard itself was lost, so nobody saw the end; the processes are gone all the same.
     Unseen,
+    /// What watched it here has failed, so it was ended; the tail says how.
+    Unwatched,
 }
 
 /// What the loop shall do.

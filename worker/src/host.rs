@@ -130,6 +130,8 @@ pub(crate) mod tests {
     pub(crate) struct Leader {
         /// It answers nothing.
         pub(crate) is_away: AtomicBool,
+        /// A call to it fails in a way that nobody has foreseen.
+        pub(crate) fails: AtomicBool,
         /// Jobs that are over.
         pub(crate) over: Mutex<Vec<String>>,
         /// Contributions that it has taken, by their ids.
@@ -154,6 +156,7 @@ pub(crate) mod tests {
         }
 
         fn answer<T>(&self, answer: T) -> Result<T, String> {
+            assert!(!self.fails.load(Ordering::SeqCst), "no leader");
             let is_away = self.is_away.load(Ordering::SeqCst);
             (!is_away)
                 .then_some(answer)
@@ -166,7 +169,11 @@ pub(crate) mod tests {
             &'a self,
             _: &'a Assignment,
         ) -> BoxFuture<'a, Result<Handed, (Failure, String)>> {
-            async { Ok(Handed::default()) }.boxed()
+            async {
+                self.answer(Handed::default())
+                    .map_err(|why| (Failure::LaunchFailed, why))
+            }
+            .boxed()
         }
 
         fn is_over<'a>(&'a self, job: &'a str, _: Epoch) -> BoxFuture<'a, Result<bool, String>> {

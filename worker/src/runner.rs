@@ -1,10 +1,12 @@
 //! One attempt's task: gets its files, starts its trainer under a guard, passes commands down and what happens up.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
@@ -14,6 +16,7 @@ use crate::guard::{Guard, Status};
 use crate::host::Host;
 use crate::order::{Assignment, Report};
 use crate::state_dir::AttemptRecord;
+use crate::tasks::words;
 use crate::trainer::{self, Ground};
 use crate::webhook::{Lost, Receiver};
 use crate::{random, sweep};
@@ -45,6 +48,8 @@ struct Trainer {
     guard: Guard,
     receiver: Receiver,
     output: JoinHandle<Capture>,
+    /// What passes its lines on.
+    lines: JoinSet<()>,
     signal_file: std::path::PathBuf,
     marker: String,
 }
@@ -52,27 +57,72 @@ struct Trainer {
 /// What went wrong before the trainer ran.
 struct NotLaunched(Failure, String);
 
-/// Runs the attempt to its end and tells the agent of every turn.
+/// Runs the attempt to its end and tells the agent of every turn, also of a fault in here: what nobody watches any more is
+/// ended.
 pub(crate) async fn run(
     host: Arc<Host>,
     assignment: Assignment,
     until: Instant,
-    mut commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     inputs: mpsc::Sender<Input>,
 ) {
+    let epoch = assignment.epoch;
+    let marker = random::token();
+    let watched = AssertUnwindSafe(watched(
+        &host,
+        &assignment,
+        &marker,
+        until,
+        commands,
+        &inputs,
+    ));
+    let end = match watched.catch_unwind().await {
+        Ok(end) => end,
+        Err(panic) => {
+            let why = words(panic.as_ref());
+            tracing::error!(
+                epoch,
+                why,
+                "an attempt's task has failed; its trainer is ended"
+            );
+            // Its guard ends it too, now that nobody holds that, but says so to nobody.
+            if let Ok(marker) = &marker {
+                sweep::kill_marked(marker).await;
+            }
+            Some(Input::Exited {
+                epoch,
+                exit: Exit {
+                    status: ExitStatus::Unwatched,
+                    tail: vec![why.to_owned()],
+                },
+            })
+        }
+    };
+    if let Some(end) = end {
+        let _ending = inputs.send(end).await;
+    }
+}
+
+/// How the attempt ended; nothing when the worker ends.
+async fn watched(
+    host: &Arc<Host>,
+    assignment: &Assignment,
+    marker: &std::io::Result<String>,
+    until: Instant,
+    mut commands: mpsc::Receiver<Command>,
+    inputs: &mpsc::Sender<Input>,
+) -> Option<Input> {
     let epoch = assignment.epoch;
     let launched = tokio::select! {
         biased;
         () = told_to_end(&mut commands) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
-        launched = launch(&host, &assignment, until, &inputs) => launched,
+        launched = launch(host, assignment, marker, until, inputs) => launched,
     };
-    let end = match launched {
+    Some(match launched {
         Ok(trainer) => {
             // A closed channel means that the worker is ending; dropping the trainer ends it.
-            if inputs.send(Input::Launched(epoch)).await.is_err() {
-                return;
-            }
-            let exit = watch(&host, epoch, trainer, &mut commands).await;
+            inputs.send(Input::Launched(epoch)).await.ok()?;
+            let exit = watch(host, epoch, trainer, &mut commands).await;
             Input::Exited { epoch, exit }
         }
         Err(NotLaunched(failure, detail)) => Input::LaunchFailed {
@@ -80,8 +130,7 @@ pub(crate) async fn run(
             failure,
             detail,
         },
-    };
-    let _ending = inputs.send(end).await;
+    })
 }
 
 async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
@@ -96,6 +145,7 @@ async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
 async fn launch(
     host: &Arc<Host>,
     assignment: &Assignment,
+    marker: &std::io::Result<String>,
     until: Instant,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<Trainer, NotLaunched> {
@@ -114,7 +164,7 @@ async fn launch(
         .files(assignment)
         .await
         .map_err(|(failure, detail)| NotLaunched(failure, detail))?;
-    let marker = random::token().map_err(|error| launch_failed(&error))?;
+    let marker = marker.as_ref().map_err(|error| launch_failed(error))?;
     let token = random::token().map_err(|error| launch_failed(&error))?;
     let record = AttemptRecord {
         epoch,
@@ -145,7 +195,7 @@ async fn launch(
         devices: &devices,
         folder: &folder,
         outputs: &host.outputs,
-        marker: &marker,
+        marker,
         webhook: (&url, receiver.token()),
     };
     let launch = trainer::prepare(&ground).map_err(|error| failed(error.failure())(&error))?;
@@ -178,13 +228,15 @@ async fn launch(
             ));
         }
     };
-    tokio::spawn(pass_lines(Arc::clone(host), epoch, batches, inputs.clone()));
+    let mut passing = JoinSet::new();
+    passing.spawn(pass_lines(Arc::clone(host), epoch, batches, inputs.clone()));
     Ok(Trainer {
         guard,
         receiver,
         output,
+        lines: passing,
         signal_file,
-        marker,
+        marker: marker.clone(),
     })
 }
 
@@ -227,6 +279,9 @@ async fn watch(
                 Status::Ended(status) => break status,
                 Status::Started(_) | Status::Failed(_) => {}
             },
+            // It would run on unheard.
+            error = trainer.receiver.failed() => fail_with(error),
+            Some(Err(error)) = trainer.lines.join_next() => fail_with(error),
             command = commands.recv(), if open => match command {
                 Some(Command::Deadline(at)) => {
                     let left = at.saturating_duration_since(Instant::now());
@@ -265,6 +320,13 @@ async fn watch(
     Exit { status, tail }
 }
 
+/// Fails as a part of the attempt has failed.
+fn fail_with(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        resume_unwind(panic);
+    }
+}
+
 /// Lost events are never silent.
 fn report_losses(host: &Host, epoch: Epoch, receiver: &Receiver) {
     let lost = receiver.counts().lost();
@@ -280,5 +342,43 @@ fn report_losses(host: &Host, epoch: Epoch, receiver: &Receiver) {
             "(webhooks not passed on: {events} events, {logs} log messages, {unreadable} unreadable)"
         );
         host.outbox.push(Report::Logs(epoch, vec![line]));
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::host::tests::Leader;
+    use crate::order::TrainerKind;
+
+    #[tokio::test]
+    async fn an_attempt_whose_task_fails_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        leader.fails.store(true, Ordering::SeqCst);
+        let host = Arc::new(leader.host(root.path()));
+        let assignment = Assignment {
+            epoch: 7,
+            job: "jcats".to_owned(),
+            devices: Vec::new(),
+            trainer: TrainerKind::Replay,
+            workload: trainer::tests::workload(),
+            lease_term_ms: 30_000,
+            max_runtime_ms: None,
+            gang: None,
+        };
+        let (inputs, mut told) = mpsc::channel(4);
+        let (_commands, asked) = mpsc::channel(1);
+        run(host, assignment, Instant::now(), asked, inputs).await;
+        let Some(Input::Exited { epoch: 7, exit }) = told.recv().await else {
+            panic!("it has not ended");
+        };
+        assert_eq!(
+            (exit.status, exit.tail),
+            (ExitStatus::Unwatched, vec!["no leader".to_owned()])
+        );
     }
 }

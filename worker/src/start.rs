@@ -15,7 +15,8 @@ use crate::outputs;
 use crate::session::{self, Refusal, Servers, Session, Unusable};
 use crate::spool;
 use crate::state_dir::{self, StateDir, private_folder};
-use crate::work::{INPUTS, ORDERS, Work};
+use crate::tasks::{Ended, Tasks};
+use crate::work::{INPUTS, News, ORDERS, Work};
 
 /// How long samples may take on their way when the worker stops; they are on disk for the next start.
 const LAST_SAMPLES: Duration = Duration::from_secs(5);
@@ -46,6 +47,9 @@ pub enum Error {
     /// The operating system does not tell when to stop.
     #[error("the signals of the operating system cannot be listened to")]
     Signals(#[source] std::io::Error),
+    /// One of its own tasks has ended, so that it was no whole worker any more.
+    #[error(transparent)]
+    Ended(#[from] Ended),
 }
 
 /// Runs a worker until SIGTERM or Ctrl-C, which let its trainers save a checkpoint first; a second one ends it at once.
@@ -90,31 +94,56 @@ pub fn no_core_dumps() {
 /// Runs a worker until `stop` is ready and everything it runs has ended, or until the cluster refuses it.
 pub async fn run_until(config: WorkerConfig, stop: impl Future<Output = ()>) -> Result<(), Error> {
     let (host, servers, offer) = set_up(config)?;
-    let _told = tell(&host).await?;
-    let (inputs, received) = mpsc::channel(INPUTS);
+    let mut tasks = Tasks::default();
+    tell(&host, &mut tasks).await?;
     let (news, heard) = mpsc::channel(ORDERS);
+    let session = Session::new(Arc::clone(&host), servers, offer, news).run();
+    work_until(host, tasks, session, heard, stop).await
+}
+
+/// The same with what it was set up with. One of the `tasks` that ends is as good as `stop`: what runs may save a checkpoint
+/// first. What the session has `heard` is over when it ends itself.
+async fn work_until(
+    host: Arc<Host>,
+    mut tasks: Tasks,
+    session: impl Future<Output = Result<(), Refusal>> + Send + 'static,
+    heard: mpsc::Receiver<News>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (inputs, received) = mpsc::channel(INPUTS);
     let (spooled, stopping) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let mut work = Work::new(Arc::clone(&host), inputs, Arc::clone(&spooled));
     work.take_over().await?;
-    let session = Task(tokio::spawn(
-        Session::new(Arc::clone(&host), servers, offer, news).run(),
-    ));
-    let _outputs = Task(tokio::spawn(outputs::run(Arc::clone(&host))));
-    let samples = Task(tokio::spawn(spool::run(Arc::clone(&host), spooled)));
-    {
+    let session = Task(tokio::spawn(session));
+    tasks.spawn("removal of results", outputs::run(Arc::clone(&host)));
+    tasks.spawn("sender of samples", spool::run(Arc::clone(&host), spooled));
+    let ended = {
         let work = work.run(received, heard, Arc::clone(&stopping));
-        tokio::pin!(work, stop);
+        let asked = async {
+            tokio::select! {
+                () = stop => None,
+                ended = tasks.ended() => Some(ended),
+            }
+        };
+        tokio::pin!(work, asked);
         tokio::select! {
-            () = &mut work => {}
-            () = &mut stop => {
+            () = &mut work => None,
+            ended = &mut asked => {
+                if let Some(ended) = &ended {
+                    tracing::error!(%ended, "the worker stops");
+                }
                 stopping.notify_one();
                 work.await;
+                ended
             }
         }
-    }
+    };
     work.shut_down().await;
-    drop(samples);
-    let _for_the_next_start = tokio::time::timeout(LAST_SAMPLES, spool::send_all(&host)).await;
+    drop(tasks);
+    // They wait on disk for a next start as well, and the sender may be what has failed.
+    if ended.is_none() {
+        let _in_time = tokio::time::timeout(LAST_SAMPLES, spool::send_all(&host)).await;
+    }
     spool::settle(&host);
     let lost = host.held.count();
     if lost > 0 {
@@ -123,16 +152,14 @@ pub async fn run_until(config: WorkerConfig, stop: impl Future<Output = ()>) -> 
             "samples that were neither sent nor kept on disk are lost"
         );
     }
-    match session.ended().await {
-        Some(Err(refusal)) => Err(refusal.into()),
-        Some(Ok(())) | None => Ok(()),
-    }
+    session.ended().await?;
+    ended.map_or(Ok(()), |ended| Err(ended.into()))
 }
 
-/// Answers machines that ask how the worker is, for as long as what is given back lives.
-async fn tell(host: &Arc<Host>) -> Result<Option<Task<()>>, PortError> {
+/// Answers machines that ask how the worker is, in a task of its own.
+async fn tell(host: &Arc<Host>, tasks: &mut Tasks) -> Result<(), PortError> {
     let Some(config) = &host.config.metrics else {
-        return Ok(None);
+        return Ok(());
     };
     let port = Port::open(config).await?;
     tracing::info!(url = port.url(), "metrics are served");
@@ -148,7 +175,8 @@ async fn tell(host: &Arc<Host>) -> Result<Option<Task<()>>, PortError> {
             _ => None,
         }
     };
-    Ok(Some(Task(tokio::spawn(port.serve(answer)))))
+    tasks.spawn("port for metrics", port.serve(answer));
+    Ok(())
 }
 
 fn set_up(
@@ -190,21 +218,81 @@ fn set_up(
     Ok((Arc::new(host), servers, offer))
 }
 
-/// A task that does not outlive the worker.
-struct Task<T>(JoinHandle<T>);
+/// The session's task, which does not outlive the worker.
+struct Task(JoinHandle<Result<(), Refusal>>);
 
-impl<T> Task<T> {
+impl Task {
     /// What it ended with, if it ended by itself just now.
-    async fn ended(mut self) -> Option<T> {
-        tokio::time::timeout(LAST_SAMPLES, &mut self.0)
-            .await
-            .ok()?
-            .ok()
+    async fn ended(mut self) -> Result<(), Error> {
+        match tokio::time::timeout(LAST_SAMPLES, &mut self.0).await {
+            Ok(Ok(ended)) => Ok(ended?),
+            Ok(Err(error)) => Err(Ended::joined("session with the leader", error).into()),
+            Err(_runs_on) => Ok(()),
+        }
     }
 }
 
-impl<T> Drop for Task<T> {
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::host::tests::Leader;
+    use crate::state_dir::Contribution;
+
+    /// A worker's life with a session that has everything heard, and then does this.
+    async fn live(
+        leader: &Arc<Leader>,
+        then: impl Future<Output = Result<(), Refusal>> + Send + 'static,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(leader.host(root.path()));
+        let contribution = Contribution {
+            id: "0a".to_owned(),
+            samples: Vec::new(),
+        };
+        host.state.spool(&contribution).unwrap();
+        let (news, heard) = mpsc::channel(ORDERS);
+        let hears = Arc::clone(&host);
+        let session = async move {
+            hears.outbox.connected(true);
+            let all = async {
+                while !news.is_closed() {
+                    hears.outbox.next().await;
+                }
+            };
+            tokio::select! {
+                () = all => Ok(()),
+                then = then => then,
+            }
+        };
+        work_until(host, Tasks::default(), session, heard, stop).await
+    }
+
+    #[tokio::test]
+    async fn a_worker_one_of_whose_tasks_fails_stops_and_says_which() {
+        let leader = Arc::new(Leader::default());
+        leader.fails.store(true, Ordering::SeqCst);
+        let ended = live(&leader, pending(), pending()).await.unwrap_err();
+        assert_eq!(
+            ended.to_string(),
+            "the sender of samples has ended: no leader; start the worker again, and report what it has logged"
+        );
+        let leader = Arc::new(Leader::default());
+        let ended = live(&leader, async { panic!("no words") }, pending()).await;
+        assert_eq!(
+            ended.unwrap_err().to_string(),
+            "the session with the leader has ended: no words; start the worker again, and report what it has logged"
+        );
+        assert!(live(&leader, pending(), async {}).await.is_ok());
     }
 }

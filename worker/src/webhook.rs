@@ -19,7 +19,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::post;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::{JoinError, JoinSet};
 
 use self::listen::CONNECTIONS;
 use crate::agent::{Epoch, Input};
@@ -52,7 +52,8 @@ pub struct Receiver {
     token: String,
     counts: Arc<Counts>,
     room: Arc<Semaphore>,
-    task: AbortHandle,
+    /// What takes the connections.
+    serving: JoinSet<()>,
 }
 
 /// What was not passed on.
@@ -121,19 +122,31 @@ impl Receiver {
             within: REQUEST_WITHIN,
         });
         let room = Arc::new(Semaphore::new(CONNECTIONS));
-        let serving = tokio::spawn(listen::serve(listener, Arc::clone(&room), app(shared)));
+        let mut serving = JoinSet::new();
+        serving.spawn(listen::serve(listener, Arc::clone(&room), app(shared)));
         Ok(Self {
             address,
             token,
             counts,
             room,
-            task: serving.abort_handle(),
+            serving,
         })
     }
 
     /// How many more connections would be taken now.
     pub fn room(&self) -> usize {
         self.room.available_permits()
+    }
+
+    /// Waits until it takes no more connections because it has failed: for ever, as a rule.
+    pub async fn failed(&mut self) -> JoinError {
+        loop {
+            match self.serving.join_next().await {
+                Some(Err(error)) => return error,
+                Some(Ok(())) => {}
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Where the trainer posts to.
@@ -149,12 +162,6 @@ impl Receiver {
     /// What was not passed on so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -294,6 +301,14 @@ mod tests {
             .header("X-API-Key", token)
             .body(body);
         request.send().await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_no_more_connections_says_so() {
+        let (mut receiver, _events) = receiver(1).await;
+        assert!(futures::poll!(std::pin::pin!(receiver.failed())).is_pending());
+        receiver.serving.spawn(async { panic!("no port") });
+        assert!(receiver.failed().await.is_panic());
     }
 
     #[tokio::test]

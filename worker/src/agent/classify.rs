@@ -118,6 +118,10 @@ fn failure(seen: &Seen, exit: &Exit) -> (Failure, String) {
             Failure::TrainerError,
             with("its guard process was lost, so it was ended", &last),
         ),
+        ExitStatus::Unwatched => (
+            Failure::TrainerError,
+            with("ended because of a fault in the worker", &last),
+        ),
         ExitStatus::Code(0) if seen.broken == Some(Broken::Interrupted) => (
             Failure::TrainerError,
             "interrupted by a signal from outside".to_owned(),

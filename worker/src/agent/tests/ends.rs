@@ -28,7 +28,7 @@ fn failures_are_told_apart() {
         Failure,
         &'static str,
     );
-    use ExitStatus::{Code, Signal, Unseen};
+    use ExitStatus::{Code, Signal, Unseen, Unwatched};
     use Failure::{ConfigInvalid, OutOfMemory, TrainerError};
     let cuda = error(
         "Training failed: OutOfMemoryError",
@@ -138,6 +138,15 @@ fn failures_are_told_apart() {
             "interrupted",
         ),
         Case("guard lost", None, true, Unseen, &[], TrainerError, "guard"),
+        Case(
+            "watched no more",
+            None,
+            true,
+            Unwatched,
+            &["no port"],
+            TrainerError,
+            "a fault in the worker; its last words:\nno port",
+        ),
     ];
     for Case(name, event, stepping, status, tail, failure, words) in cases {
         let mut script = Script::running();
