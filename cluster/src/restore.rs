@@ -3,12 +3,26 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::consensus::log::{self, Batch, EngineLog, LogStore, Position};
 use crate::identity::{self, Identity};
 use crate::members::Members;
 use crate::snapshot::{self, Header, Snapshots};
 use raft::eraftpb::HardState;
+
+/// Entries that the old cluster may have written after the backup, as far as its age does not say: a day and more of the most
+/// that a cluster takes. No entry of the new log has the number of one of them, and so no attempt the epoch.
+const SKIPPED_ENTRIES: u64 = 10_000_000_000;
+
+/// And those for each millisecond since then.
+const ENTRIES_PER_MS: u64 = 10;
+
+/// Jobs that it may have taken since, likewise: as many as a cluster knows at once,
+const SKIPPED_JOBS: u64 = 2_000_000;
+
+/// and one for so many milliseconds. No id is given to another job: workers keep results and checkpoints by it.
+const MS_PER_JOB: u64 = 100;
 
 /// What was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +74,8 @@ pub enum Error {
 }
 
 /// Makes a data directory of a snapshot's file, which is left as it is: the first node of a new cluster, whose log
-/// goes on behind the file's last entry. Workers come back with their tokens; the nodes of the old cluster must not run
+/// goes on far behind the file's last entry, as do the ids of jobs: what the old cluster did after the backup is not known,
+/// and nothing new is taken for it. Workers come back with their tokens; the nodes of the old cluster must not run
 /// any more, or jobs run twice. Everything is made beside the directory and put in its place at the end, so that a
 /// crash leaves either nothing or all of it. Blocks.
 ///
@@ -68,7 +83,7 @@ pub enum Error {
 /// When the directory is not empty, or the file is damaged, newer than this program or no snapshot.
 pub fn restore_into(data_dir: &Path, file: &Path) -> Result<Restoration, Error> {
     check_empty(data_dir)?;
-    let restored = Snapshots::read_file(file).map_err(Error::Backup)?;
+    let mut restored = Snapshots::read_file(file).map_err(Error::Backup)?;
     let beside = beside(data_dir);
     // Of an attempt that was broken off.
     if beside.exists() {
@@ -76,14 +91,22 @@ pub fn restore_into(data_dir: &Path, file: &Path) -> Result<Restoration, Error> 
     }
     let identity = Identity::open(&beside, None)?;
     let at = restored.header.at;
+    let age_ms = age_ms(restored.state.newest_stamp_ms());
+    let entries = SKIPPED_ENTRIES.saturating_add(age_ms.saturating_mul(ENTRIES_PER_MS));
+    let jobs = SKIPPED_JOBS.saturating_add(age_ms / MS_PER_JOB);
+    restored.state.skip_jobs(jobs);
+    let begin = Position {
+        index: at.index.saturating_add(entries),
+        ..at
+    };
     let header = Header {
-        at,
+        at: begin,
         members: Members::founder(identity.node_id),
     };
     Snapshots::open(&identity::snapshot_dir(&beside))
         .and_then(|snapshots| snapshots.write(&header, &restored.state.view()))
         .map_err(Error::Snapshot)?;
-    begin_log(&identity::log_dir(&beside), at)?;
+    begin_log(&identity::log_dir(&beside), begin)?;
     put_in_place(&beside, data_dir).map_err(|source| io_error(data_dir, source))?;
     Ok(Restoration {
         node_id: identity.node_id,
@@ -92,6 +115,13 @@ pub fn restore_into(data_dir: &Path, file: &Path) -> Result<Restoration, Error> 
         jobs: restored.state.job_count(),
         newest_stamp_ms: restored.state.newest_stamp_ms(),
     })
+}
+
+/// How long ago this time was; 0 where it is still to come.
+fn age_ms(stamp_ms: u64) -> u64 {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    now_ms.saturating_sub(stamp_ms)
 }
 
 /// A log without entries that goes on behind `at`.

@@ -40,7 +40,7 @@ pub(crate) use requests::Requests;
 pub use snapshot::{CHUNK_BYTES_MAX, Error as RestoreError, Restoring, SNAPSHOT_VERSION, View};
 pub(crate) use table::Jobs;
 
-/// The state. Changed by [`State::apply`] alone.
+/// The state. Changed by [`State::apply`] alone, and by [`State::skip_jobs`] before a log begins.
 ///
 /// Every table is shared with the [`View`]s that were taken of it and copied in small parts when it is changed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,6 +85,12 @@ impl State {
     #[must_use]
     pub const fn newest_stamp_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// Has the ids of jobs go on so much further, where a new log begins with the state of a backup: what was submitted after
+    /// it is not known any more, and workers may still have results by those ids.
+    pub const fn skip_jobs(&mut self, ids: u64) {
+        self.last_job = self.last_job.saturating_add(ids);
     }
 
     /// How the cluster decides who runs where and when.

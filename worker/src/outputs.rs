@@ -81,6 +81,11 @@ async fn is_over(
     }
     match host.wire.is_over(&made.job, made.epoch).await {
         Ok(true) => {
+            tracing::info!(
+                job = made.job,
+                folder = %made.path.display(),
+                "a job is over, or not known to the cluster: its results stay for as long as --outputs-kept says"
+            );
             made.over_since_ms = Some(now_ms);
             host.state.remember(made)?;
             Ok(Some(now_ms))

@@ -47,7 +47,7 @@ async fn a_backup_restored_is_a_new_cluster_with_everything_that_was_acknowledge
     let file = dir.path().join("backup");
     fs::write(&file, backup(&node).await).unwrap();
     // Of what comes after it, nothing is there.
-    submit(&node, 4).await;
+    let lost = submit(&node, 4).await;
     let old = node.status();
     node.shutdown().await;
 
@@ -65,6 +65,9 @@ async fn a_backup_restored_is_a_new_cluster_with_everything_that_was_acknowledge
     // A request that was answered before has the same answer, and a new one does not take an old id.
     assert_eq!(submit(&node, 3).await, before[2].id);
     assert!(submit(&node, 4).await > before[2].id);
+    // Nor one that the old cluster has given since: a worker may have results by it. The same for epochs.
+    assert!(submit(&node, 5).await.0 > lost.0 + 1_000_000);
+    assert!(status.applied_index > old.last_index + 1_000_000_000);
     // The worker comes back with its token, and its lease ends if it does not.
     node.shutdown().await;
     let node = start(config(&data), &world).await;

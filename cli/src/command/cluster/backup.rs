@@ -121,6 +121,10 @@ pub(super) async fn restore(context: &Context, file: &Path, data: &Path) -> Resu
         "The tokens of people are not valid in it: start it with --access-token-file once, and make them new ones by \
          `stepcast token create NAME`. Those of workers are.",
     );
+    output.say(
+        "Jobs that were submitted after the backup are not known to it: submit them again. What workers have made for them \
+         stays in their folders of results, for 72 hours after they are back unless --outputs-kept says another time.",
+    );
     output.next(format!(
         "stepcast server --data {}",
         quoted(&data.to_string_lossy())
