@@ -26,6 +26,7 @@ pub(crate) async fn run(host: Arc<Host>) {
         hours,
         "results are removed so long after their job is over; --outputs-kept says how long"
     );
+    say_what_stays(&host);
     loop {
         let wait = match sweep(&host, kept, unix_ms()).await {
             Ok(()) => LOOK_EVERY,
@@ -35,6 +36,23 @@ pub(crate) async fn run(host: Arc<Host>) {
             }
         };
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// Counts the folders that nobody will remove. In a place that the user chose, others may put theirs.
+fn say_what_stays(host: &Host) {
+    match host.state.unknown_outputs() {
+        Ok(0) => {}
+        Ok(folders) => tracing::info!(
+            folders,
+            path = %host.state.outputs().display(),
+            "results that this worker does not know to have made itself stay, such as those of an older version or of a time \
+             in which all was to be kept: `stepcast job show JOB` says which jobs are over: remove their folders by hand"
+        ),
+        Err(error) => tracing::warn!(
+            error = chain(&error),
+            "it is not known which results nobody will remove"
+        ),
     }
 }
 

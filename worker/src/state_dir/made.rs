@@ -91,6 +91,22 @@ impl StateDir {
         Ok(found)
     }
 
+    /// How many folders lie where results go unless the user chose another place, and are not known to be made by this worker:
+    /// an older version has made them, or this one while all was to be kept, or a person has put them there. Nothing tells
+    /// these apart, so they are never removed.
+    ///
+    /// # Errors
+    /// When the folders or the records cannot be listed.
+    pub fn unknown_outputs(&self) -> Result<usize, Error> {
+        let made = self.made()?;
+        let unknown = |path: &PathBuf| {
+            let is_folder = fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+            is_folder && !made.iter().any(|made| made.path == *path)
+        };
+        let found = list(&self.outputs())?;
+        Ok(found.iter().filter(|path| unknown(path)).count())
+    }
+
     /// Whether an attempt of this job is here: it runs, or its end is not acknowledged yet. True as well while a folder of an
     /// attempt does not say of what job it is.
     ///
@@ -236,6 +252,22 @@ mod tests {
             .make_output(&place.folder(), "jcats", 8)
             .unwrap();
         assert_eq!(place.state.made().unwrap(), []);
+    }
+
+    #[test]
+    fn what_nobody_is_known_to_have_made_is_counted() {
+        let place = Place::new();
+        let outputs = place.state.outputs();
+        let folder = |job: &str| fs::create_dir(outputs.join(job)).unwrap();
+        assert_eq!(place.state.unknown_outputs().unwrap(), 0);
+        ["jolder", "mine"].into_iter().for_each(folder);
+        fs::write(outputs.join("notes"), "n").unwrap();
+        symlink(place.others(), outputs.join("link")).unwrap();
+        place
+            .state
+            .make_output(&outputs.join("jcats"), "jcats", 7)
+            .unwrap();
+        assert_eq!(place.state.unknown_outputs().unwrap(), 2);
     }
 
     #[test]
