@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use leader::{Leader, PATIENCE, TOKEN, workload};
+use leader::{Leader, PATIENCE, TOKEN, files, workload};
 use stepcast_proto::v1;
 use stepcast_worker::config::WorkerConfig;
 use stepcast_worker::gpu::Offer;
@@ -32,23 +32,9 @@ fn config(leader: &Leader, root: &Path) -> WorkerConfig {
     config
 }
 
-fn files() -> Vec<v1::JobFile> {
-    let config = br#"{"--model_family": "flux", "--model_type": "lora"}"#;
-    let loader = br#"[{"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "x"}]"#;
-    let file = |role: v1::FileRole, name: &str, content: &[u8]| v1::JobFile {
-        role: role.into(),
-        name: name.to_owned(),
-        content: content.to_vec(),
-    };
-    vec![
-        file(v1::FileRole::Config, "config.json", config),
-        file(v1::FileRole::DataLoader, "multidatabackend.json", loader),
-    ]
-}
-
 #[tokio::test]
 async fn results_stay_until_the_leader_says_that_the_job_is_over_and_nothing_else_goes() {
-    let mut leader = Leader::with(10_000, files()).await;
+    let mut leader = Leader::with(10_000, files("")).await;
     let root = tempfile::tempdir().unwrap();
     let outputs = root.path().join("state/outputs");
     let others = root.path().join("others");

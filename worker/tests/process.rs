@@ -10,13 +10,16 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use leader::{Event, Leader, PATIENCE, Process, TOKEN, workload};
+use leader::{Event, Leader, PATIENCE, Process, TOKEN, files, workload};
 use stepcast_proto::v1;
 use v1::attach_request::Report;
 
 /// A trainer that says its number and its settings, and ignores SIGTERM.
 const STUBBORN: &str =
     "trap '' TERM\necho pid $$\ncat \"$CONFIG_PATH\"\necho\nwhile :; do sleep 0.05; done\n";
+
+/// A setting with a secret in it.
+const BUCKET: &str = r#", "publishing_config": [{"secret_key": "key-of-a-bucket"}]"#;
 
 /// A host with a worker's state folder and a script in place of SimpleTuner.
 struct Host {
@@ -64,20 +67,6 @@ impl Host {
     }
 }
 
-fn files() -> Vec<v1::JobFile> {
-    let config = br#"{"--model_family": "flux", "--model_type": "lora", "publishing_config": [{"secret_key": "key-of-a-bucket"}]}"#;
-    let loader = br#"[{"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "x"}]"#;
-    let file = |role: v1::FileRole, name: &str, content: &[u8]| v1::JobFile {
-        role: role.into(),
-        name: name.to_owned(),
-        content: content.to_vec(),
-    };
-    vec![
-        file(v1::FileRole::Config, "config.json", config),
-        file(v1::FileRole::DataLoader, "multidatabackend.json", loader),
-    ]
-}
-
 /// Assigns an attempt and waits until its trainer has said its number; gives that, and all that was printed so far.
 async fn run(leader: &mut Leader, epoch: u64) -> (u32, String) {
     leader.attached().await;
@@ -116,7 +105,7 @@ async fn gone(pid: u32) -> Instant {
 
 #[tokio::test]
 async fn the_trainer_of_a_killed_worker_ends_and_is_reported_once_by_the_next() {
-    let mut leader = Leader::with(10_000, files()).await;
+    let mut leader = Leader::with(10_000, files("")).await;
     let host = Host::new(STUBBORN);
     let first = host.start(&leader.address, true);
     let (pid, _) = run(&mut leader, 11).await;
@@ -149,7 +138,7 @@ async fn the_trainer_of_a_killed_worker_ends_and_is_reported_once_by_the_next() 
 
 #[tokio::test]
 async fn a_cut_off_worker_ends_its_trainer_before_the_lease_ends() {
-    let mut leader = Leader::with(4_000, files()).await;
+    let mut leader = Leader::with(4_000, files("")).await;
     let host = Host::new(STUBBORN);
     let _worker = host.start(&leader.address, true);
     let (pid, _) = run(&mut leader, 21).await;
@@ -166,7 +155,7 @@ async fn a_cut_off_worker_ends_its_trainer_before_the_lease_ends() {
 
 #[tokio::test]
 async fn a_trainer_that_ignores_sigterm_is_killed_and_no_secret_leaves_its_log() {
-    let mut leader = Leader::with(10_000, files()).await;
+    let mut leader = Leader::with(10_000, files(BUCKET)).await;
     let host = Host::new(&format!("echo $HF_TOKEN\n{STUBBORN}"));
     let _worker = host.start(&leader.address, true);
     let (pid, printed) = run(&mut leader, 31).await;

@@ -1,14 +1,11 @@
 //! A worker that was asked to stop: nothing new from that moment on, and what it runs keeps its lease.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_cluster::session::{Order, Report};
+use stepcast_cluster::session::Report;
 use stepcast_scheduler::model::{FailureReason, Outcome, WorkerState};
 
-use crate::support::{
-    Worker, World, assignment, config, ended, order, renew, start, submit, until,
-};
+use crate::support::{Worker, World, alone, assignment, at_work, end, renew, submit, until};
 
 const TERM: Duration = Duration::from_secs(30);
 
@@ -17,13 +14,9 @@ const RETRY: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_leaves_gets_nothing_new_at_once_and_what_it_runs_keeps_its_lease() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(config(dir.path()), &world).await;
-    let job = submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    let running = assignment(&mut session).await;
+    let (_dir, world, node) = alone(World::still()).await;
+    let (worker, mut session, running) = at_work(&node).await;
+    let job = running.job;
     let is_lost = || {
         let state = node.read_stale(|state| state.worker(worker.id).unwrap().state);
         matches!(state, WorkerState::Lost { .. })
@@ -38,12 +31,8 @@ async fn a_worker_that_leaves_gets_nothing_new_at_once_and_what_it_runs_keeps_it
         world.pass(TERM - Duration::from_secs(5));
         assert_eq!(renew(&mut session, running.epoch).await, [running.epoch]);
     }
-    let preempted = ended(&running, Outcome::Failed(FailureReason::Preempted));
-    session.reports.report(preempted).await.unwrap();
-    assert!(matches!(
-        order(&mut session).await,
-        Order::Acknowledged { .. }
-    ));
+    let preempted = Outcome::Failed(FailureReason::Preempted);
+    end(&mut session, &running, preempted).await;
     // The job waits: the only GPU is free and is not given away, however often the queue is looked at.
     assert_eq!(node.read(|state| state.pending_count()).await.unwrap(), 1);
     world.pass(RETRY);
@@ -64,9 +53,7 @@ async fn a_worker_that_leaves_gets_nothing_new_at_once_and_what_it_runs_keeps_it
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_attaches_while_it_leaves_is_not_taken_for_one_that_is_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(config(dir.path()), &world).await;
+    let (_dir, _world, node) = alone(World::still()).await;
     let worker = Worker::join(&node, 7).await;
     let state = || node.read_stale(|state| state.worker(worker.id).unwrap().state);
     let is_lost = || matches!(state(), WorkerState::Lost { .. });

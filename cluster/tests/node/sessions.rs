@@ -1,6 +1,5 @@
 //! Sessions and leases: who may attach, who is replaced, and what time does to a worker that is silent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use stepcast_cluster::session::{Order, Parting, Report, StopReason};
@@ -10,17 +9,15 @@ use stepcast_scheduler::ids::{InstanceId, WorkerId};
 use stepcast_scheduler::model::{EventKind, FailureReason, JobState, Outcome, WorkerState};
 
 use crate::support::{
-    Worker, World, assignment, config, ended, events_until, order, renew, spec, start, submit,
-    until, within,
+    Worker, World, alone, alone_with, assignment, at_work, config, end, ended, events_until, order,
+    renew, spec, start, stop, submit, until, within,
 };
 
 const TERM: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_attaches_who_is_not_registered_or_was_replaced() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
-    let node = start(config(dir.path()), &world).await;
+    let (_dir, _world, node) = alone(World::default()).await;
     assert_eq!(
         node.attach(WorkerId(9), InstanceId([9; 16])).err(),
         Some(AttachError::UnknownWorker)
@@ -62,13 +59,8 @@ async fn nobody_attaches_who_is_not_registered_or_was_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_session_replaces_the_first_and_is_told_everything_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
-    let node = start(config(dir.path()), &world).await;
-    submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut first = worker.attach(&node);
-    let assigned = assignment(&mut first).await;
+    let (_dir, _world, node) = alone(World::default()).await;
+    let (worker, mut first, assigned) = at_work(&node).await;
     let mut second = worker.attach(&node);
     assert!(matches!(
         order(&mut first).await,
@@ -91,9 +83,7 @@ async fn a_second_session_replaces_the_first_and_is_told_everything_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(config(dir.path()), &world).await;
+    let (_dir, world, node) = alone(World::still()).await;
     let job = submit(&node, 1).await;
     let mut watch = node.watch(job).unwrap();
     let silent = Worker::join(&node, 7).await;
@@ -151,19 +141,8 @@ async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere()
     assert!(
         matches!(order(&mut session).await, Order::Renewed { renewal: 3, epochs, .. } if epochs.is_empty())
     );
-    let Order::Stop {
-        epoch,
-        why,
-        grace_ms,
-        ..
-    } = order(&mut session).await
-    else {
-        panic!("no stop")
-    };
-    assert_eq!(
-        (epoch, why, grace_ms),
-        (first.epoch, StopReason::LeaseLost, 0)
-    );
+    let lost = (first.epoch, StopReason::LeaseLost, 0);
+    assert_eq!(stop(&mut session).await, lost);
     session
         .reports
         .report(Report::Started {
@@ -172,21 +151,8 @@ async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere()
         })
         .await
         .unwrap();
-    assert!(matches!(
-        order(&mut session).await,
-        Order::Stop {
-            why: StopReason::LeaseLost,
-            ..
-        }
-    ));
-    session
-        .reports
-        .report(ended(&first, Outcome::Succeeded))
-        .await
-        .unwrap();
-    assert!(
-        matches!(order(&mut session).await, Order::Acknowledged { epoch } if epoch == first.epoch)
-    );
+    assert_eq!(stop(&mut session).await.1, StopReason::LeaseLost);
+    end(&mut session, &first, Outcome::Succeeded).await;
     assert!(
         node.metrics_text()
             .contains("stepcast_lease_expirations_total 1\n")
@@ -196,13 +162,9 @@ async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_whose_session_comes_back_in_time_renews() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(config(dir.path()), &world).await;
-    submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    let epoch = assignment(&mut session).await.epoch;
+    let (_dir, world, node) = alone(World::still()).await;
+    let (worker, session, assigned) = at_work(&node).await;
+    let epoch = assigned.epoch;
     drop(session);
     assert_eq!(node.attached(), []);
     world.pass(TERM - Duration::from_secs(5));
@@ -220,9 +182,7 @@ async fn a_worker_whose_session_comes_back_in_time_renews() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stays_away_is_lost_and_takes_part_again_once_it_is_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(config(dir.path()), &world).await;
+    let (_dir, world, node) = alone(World::still()).await;
     let worker = Worker::join(&node, 7).await;
     drop(worker.attach(&node));
     let state = || node.read_stale(|state| state.worker(worker.id).unwrap().state);
@@ -242,13 +202,9 @@ async fn a_worker_that_stays_away_is_lost_and_takes_part_again_once_it_is_back()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_leader_gives_every_lease_a_full_term_and_the_handover() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(config(dir.path()), &world).await;
-    let job = submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    let epoch = assignment(&mut session).await.epoch;
+    let (dir, world, node) = alone(World::still()).await;
+    let (worker, session, assigned) = at_work(&node).await;
+    let (job, epoch) = (assigned.job, assigned.epoch);
     world.pass(TERM - Duration::from_secs(1));
     node.shutdown().await;
     drop((session, node));
@@ -258,21 +214,7 @@ async fn a_new_leader_gives_every_lease_a_full_term_and_the_handover() {
     let mut session = worker.attach(&node);
     assert_eq!(assignment(&mut session).await.epoch, epoch);
     assert_eq!(renew(&mut session, epoch).await, [epoch]);
-    session
-        .reports
-        .report(Report::Ended {
-            job,
-            epoch,
-            outcome: Outcome::Succeeded,
-            step: 9,
-            detail: String::new(),
-        })
-        .await
-        .unwrap();
-    assert!(matches!(
-        order(&mut session).await,
-        Order::Acknowledged { .. }
-    ));
+    end(&mut session, &assigned, Outcome::Succeeded).await;
     assert_eq!(
         node.read(|state| state.job(job).unwrap().state)
             .await
@@ -284,31 +226,13 @@ async fn a_new_leader_gives_every_lease_a_full_term_and_the_handover() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_can_neither_end_nor_renew_what_another_one_runs() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
-    let node = start(config(dir.path()), &world).await;
-    let job = submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    let mine = assignment(&mut session).await;
+    let (_dir, _world, node) = alone(World::default()).await;
+    let (_, mut session, mine) = at_work(&node).await;
+    let job = mine.job;
     let mut other = Worker::join(&node, 8).await.attach(&node);
-    other
-        .reports
-        .report(ended(&mine, Outcome::Succeeded))
-        .await
-        .unwrap();
-    assert!(matches!(
-        order(&mut other).await,
-        Order::Acknowledged { .. }
-    ));
+    end(&mut other, &mine, Outcome::Succeeded).await;
     assert_eq!(renew(&mut other, mine.epoch).await, []);
-    assert!(matches!(
-        order(&mut other).await,
-        Order::Stop {
-            why: StopReason::LeaseLost,
-            ..
-        }
-    ));
+    assert_eq!(stop(&mut other).await.1, StopReason::LeaseLost);
     assert_eq!(
         node.read(|state| state.job(job).unwrap().state)
             .await
@@ -321,13 +245,8 @@ async fn a_worker_can_neither_end_nor_renew_what_another_one_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_worker_stops_at_once_and_is_sent_away_when_nothing_is_left() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
-    let node = start(config(dir.path()), &world).await;
-    submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    let assigned = assignment(&mut session).await;
+    let (_dir, _world, node) = alone(World::default()).await;
+    let (worker, mut session, assigned) = at_work(&node).await;
     let token = node
         .read(|state| state.tokens().next().unwrap().id)
         .await
@@ -335,10 +254,8 @@ async fn a_revoked_worker_stops_at_once_and_is_sent_away_when_nothing_is_left() 
     node.propose(Command::RevokeWorkerToken { token }, None)
         .await
         .unwrap();
-    let Order::Stop { why, grace_ms, .. } = order(&mut session).await else {
-        panic!("no stop")
-    };
-    assert_eq!((why, grace_ms), (StopReason::Revoked, 0));
+    let revoked = (assigned.epoch, StopReason::Revoked, 0);
+    assert_eq!(stop(&mut session).await, revoked);
     session
         .reports
         .report(ended(&assigned, Outcome::Cancelled))
@@ -360,60 +277,31 @@ async fn a_revoked_worker_stops_at_once_and_is_sent_away_when_nothing_is_left() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drained_worker_ends_what_it_runs_gets_nothing_new_and_can_be_resumed() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
-    let node = start(config(dir.path()), &world).await;
-    submit(&node, 1).await;
-    let worker = Worker::join(&node, 7).await;
-    let mut session = worker.attach(&node);
-    let first = assignment(&mut session).await;
-    node.propose(
-        Command::DrainWorker {
-            worker: worker.id,
-            stop_running: false,
-        },
-        None,
-    )
-    .await
-    .unwrap();
+    let (_dir, _world, node) = alone(World::default()).await;
+    let (worker, mut session, first) = at_work(&node).await;
+    let drain = async |stop_running| {
+        let worker = worker.id;
+        let draining = Command::DrainWorker {
+            worker,
+            stop_running,
+        };
+        node.propose(draining, None).await.unwrap();
+    };
+    drain(false).await;
     submit(&node, 2).await;
     assert_eq!(
         renew(&mut session, first.epoch).await,
         [first.epoch],
         "what runs may end"
     );
-    session
-        .reports
-        .report(ended(&first, Outcome::Succeeded))
-        .await
-        .unwrap();
-    assert!(matches!(
-        order(&mut session).await,
-        Order::Acknowledged { .. }
-    ));
+    end(&mut session, &first, Outcome::Succeeded).await;
     assert_eq!(node.read(|state| state.pending_count()).await.unwrap(), 1);
     node.propose(Command::ResumeWorker { worker: worker.id }, None)
         .await
         .unwrap();
     let second = assignment(&mut session).await;
-    node.propose(
-        Command::DrainWorker {
-            worker: worker.id,
-            stop_running: true,
-        },
-        None,
-    )
-    .await
-    .unwrap();
-    let Order::Stop {
-        epoch,
-        why,
-        grace_ms,
-        ..
-    } = order(&mut session).await
-    else {
-        panic!("no stop")
-    };
+    drain(true).await;
+    let (epoch, why, grace_ms) = stop(&mut session).await;
     assert_eq!((epoch, why), (second.epoch, StopReason::Draining));
     assert!(grace_ms > 0);
     node.shutdown().await;
@@ -421,16 +309,8 @@ async fn a_drained_worker_ends_what_it_runs_gets_nothing_new_and_can_be_resumed(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_on_time_and_money_are_kept_within_a_look() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::still());
-    let node = start(
-        Config {
-            lease_term: Duration::from_secs(7_200),
-            ..config(dir.path())
-        },
-        &world,
-    )
-    .await;
+    let long = |config: &mut Config| config.lease_term = Duration::from_secs(7_200);
+    let (_dir, world, node) = alone_with(World::still(), long).await;
     let mut spec = spec(1);
     spec.max_runtime_ms = Some(3_600_000);
     node.propose(
@@ -445,31 +325,16 @@ async fn limits_on_time_and_money_are_kept_within_a_look() {
     let mut session = worker.attach(&node);
     let epoch = assignment(&mut session).await.epoch;
     world.pass(Duration::from_secs(3_601));
-    let Order::Stop {
-        epoch: stopped,
-        why,
-        ..
-    } = order(&mut session).await
-    else {
-        panic!("no stop")
-    };
+    let (stopped, why, _) = stop(&mut session).await;
     assert_eq!((stopped, why), (epoch, StopReason::MaxRuntime));
     node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_no_job_needs_are_found_and_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = Arc::new(World::default());
     let (left_behind, needed) = (spec(5).staging, spec(6).staging);
-    let node = start(
-        Config {
-            sweep_every: Duration::from_millis(20),
-            ..config(dir.path())
-        },
-        &world,
-    )
-    .await;
+    let often = |config: &mut Config| config.sweep_every = Duration::from_millis(20);
+    let (_dir, world, node) = alone_with(World::default(), often).await;
     submit(&node, 6).await;
     for round in 0..3 {
         world.stage(needed);

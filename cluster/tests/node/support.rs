@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use stepcast_cluster::credentials::MemoryKeeper;
-use stepcast_cluster::session::{Assignment, Order, Report};
+use stepcast_cluster::session::{Assignment, Order, Report, StopReason};
 use stepcast_cluster::{
     Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, ProposeError,
     RecordSink, Session, Staging, Update,
@@ -160,6 +160,23 @@ pub(crate) async fn start(config: Config, world: &Arc<World>) -> Handle {
     node
 }
 
+/// A node in a folder and a world of its own, which a test keeps for as long as it needs the node.
+pub(crate) async fn alone(world: World) -> (tempfile::TempDir, Arc<World>, Handle) {
+    alone_with(world, |_| {}).await
+}
+
+/// The same with other settings.
+pub(crate) async fn alone_with(
+    world: World,
+    change: impl FnOnce(&mut Config),
+) -> (tempfile::TempDir, Arc<World>, Handle) {
+    let (dir, world) = (tempfile::tempdir().unwrap(), Arc::new(world));
+    let mut config = config(dir.path());
+    change(&mut config);
+    let node = start(config, &world).await;
+    (dir, world, node)
+}
+
 /// A job on one GPU of this model, whose files are known by a number.
 pub(crate) fn spec(number: u64) -> JobSpec {
     let workload = Workload {
@@ -282,6 +299,15 @@ impl Worker {
     }
 }
 
+/// A job, and the worker that runs it.
+pub(crate) async fn at_work(node: &Handle) -> (Worker, Session, Assignment) {
+    submit(node, 1).await;
+    let worker = Worker::join(node, 7).await;
+    let mut session = worker.attach(node);
+    let assigned = assignment(&mut session).await;
+    (worker, session, assigned)
+}
+
 /// The next order.
 pub(crate) async fn order(session: &mut Session) -> Order {
     within(session.orders.recv())
@@ -293,6 +319,29 @@ pub(crate) async fn order(session: &mut Session) -> Order {
 pub(crate) async fn assignment(session: &mut Session) -> Assignment {
     match order(session).await {
         Order::Assign(assignment) => *assignment,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next order, which is to stop an attempt: which, why and how long it may save a checkpoint.
+pub(crate) async fn stop(session: &mut Session) -> (Epoch, StopReason, u64) {
+    match order(session).await {
+        Order::Stop {
+            epoch,
+            why,
+            grace_ms,
+            ..
+        } => (epoch, why, grace_ms),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Reports the end of an attempt until it is acknowledged.
+pub(crate) async fn end(session: &mut Session, assignment: &Assignment, outcome: Outcome) {
+    let report = ended(assignment, outcome);
+    session.reports.report(report).await.unwrap();
+    match order(session).await {
+        Order::Acknowledged { epoch } => assert_eq!(epoch, assignment.epoch),
         other => panic!("{other:?}"),
     }
 }

@@ -41,6 +41,21 @@ pub(crate) enum Event {
 
 pub(crate) type Orders = mpsc::Sender<Result<v1::AttachResponse, Status>>;
 
+/// The files of a small LoRA, with these settings behind the others.
+pub(crate) fn files(more: &str) -> Vec<v1::JobFile> {
+    let config = format!(r#"{{"--model_family": "flux", "--model_type": "lora"{more}}}"#);
+    let loader = br#"[{"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "x"}]"#;
+    let file = |role: v1::FileRole, name: &str, content: &[u8]| v1::JobFile {
+        role: role.into(),
+        name: name.to_owned(),
+        content: content.to_vec(),
+    };
+    vec![
+        file(v1::FileRole::Config, "config.json", config.as_bytes()),
+        file(v1::FileRole::DataLoader, "multidatabackend.json", loader),
+    ]
+}
+
 /// The leader's answers, changed by the test while it runs.
 pub(crate) struct Ways {
     /// Whether renewals are answered at all.
