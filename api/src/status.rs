@@ -303,6 +303,13 @@ pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
             );
             records_unreachable(message)
         }
+        Error::Damaged { .. } => {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "a query met an object that cannot be read"
+            );
+            hinted(Refusal::new(Code::DataLoss, "RECORDS_DAMAGED", message), error)
+        }
         Error::Contended { .. } => Refusal::new(Code::Aborted, "RECORDS_CONTENDED", message).retry(RETRY).into(),
         Error::Config(_) => Refusal::new(Code::InvalidArgument, "RECORDS_INVALID", message).into(),
         Error::Foreign { .. } => Refusal::new(Code::FailedPrecondition, "UPGRADE_REQUIRED", message)
@@ -313,7 +320,7 @@ pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
         Error::Query { .. } => hinted(Refusal::new(Code::InvalidArgument, "QUERY_INVALID", message), error),
         Error::TimedOut(_) => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_TIMEOUT", message), error),
         Error::OutOfMemory => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_MEMORY", message), error),
-        Error::Busy => busy(message, RETRY),
+        Error::Busy | Error::NotRun => busy(message, RETRY),
     }
 }
 

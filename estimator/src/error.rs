@@ -69,6 +69,16 @@ pub enum Error {
     /// As many statements as may run at once are running.
     #[error("too many queries are running; try again in a moment")]
     Busy,
+    /// An object of the tables is there and cannot be read. A server that starts leaves it out.
+    #[error("an object of the benchmark tables is damaged")]
+    Damaged {
+        /// What its reader said. It may name a location; never send it to a tenant.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The process that was to run the statement did not start, or somebody has ended it. The log says which.
+    #[error("the server could not run the query, as its log says; try again in a moment")]
+    NotRun,
 }
 
 impl Error {
@@ -77,7 +87,11 @@ impl Error {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Denied { .. } | Self::Contended { .. } | Self::Busy
+            Self::Unreachable { .. }
+                | Self::Denied { .. }
+                | Self::Contended { .. }
+                | Self::Busy
+                | Self::NotRun
         )
     }
 
@@ -89,6 +103,9 @@ impl Error {
             Self::TimedOut(_) | Self::OutOfMemory => {
                 Some("ask for less: a WHERE on recipe or hardware, fewer joins, or a LIMIT")
             }
+            Self::Damaged { .. } => Some(
+                "tell the operator: the server's log names it, and a server that is started again leaves it out",
+            ),
             _ => None,
         }
     }

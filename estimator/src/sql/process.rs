@@ -25,9 +25,11 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Answer, GRACE, View, Wanted, thread};
@@ -37,6 +39,10 @@ use wire::{Ask, Frames, ToProcess, ToServer, Unread};
 
 /// A process that closes its socket and has not ended by then is killed.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// What is read of what a process says. One that says more has nobody to hear it, and waits for its end.
+const SAID_BYTES_MAX: u64 = 64 << 10;
+/// How lines begin that tell where a program has failed.
+const WHERE: [&str; 2] = ["thread '", "memory allocation of "];
 /// Signals by which a process ends that had too little memory: its own, the system's, and that of a stack at its end.
 const OUT_OF_MEMORY: [i32; 3] = [6, 9, 11];
 
@@ -130,6 +136,8 @@ struct Process {
     process: Child,
     frames: Frames,
     socket: OwnedWriteHalf,
+    /// What it has said on its standard error when it ends.
+    said: JoinHandle<String>,
 }
 
 impl Process {
@@ -137,28 +145,30 @@ impl Process {
         let start = || {
             let (ours, theirs) = Socket::pair()?;
             ours.set_nonblocking(true)?;
-            let process = Command::new(&program.file)
+            let mut process = Command::new(&program.file)
                 .arg0("stepcast")
                 .args(&program.arguments)
                 .env_clear()
                 .current_dir("/")
                 .stdin(OwnedFd::from(theirs))
                 .stdout(Stdio::null())
-                .stderr(Stdio::null())
+                .stderr(Stdio::piped())
                 // Ctrl-C is for the server, which lets statements end.
                 .process_group(0)
                 .kill_on_drop(true)
                 .spawn()?;
             let (read, socket) = UnixStream::from_std(ours)?.into_split();
+            let said = tokio::spawn(said(process.stderr.take()));
             Ok(Self {
                 process,
                 frames: Frames::of(read),
                 socket,
+                said,
             })
         };
         start().map_err(|error: std::io::Error| {
             tracing::error!(%error, "a process for a statement cannot be started");
-            Error::Busy
+            Error::NotRun
         })
     }
 
@@ -208,14 +218,32 @@ impl Process {
             self.kill().await;
             return thread::failed();
         };
-        tracing::warn!(%status, "the process of a statement ended");
+        let said = timeout(ENDS_WITHIN, self.said).await;
+        let said = said.ok().and_then(Result::ok).unwrap_or_default();
+        tracing::warn!(%status, said, "the process of a statement ended");
         match status.signal() {
             Some(signal) if OUT_OF_MEMORY.contains(&signal) => Error::OutOfMemory,
             // The server is being stopped, or somebody ended the process.
-            Some(_) => Error::Busy,
+            Some(_) => Error::NotRun,
             None => thread::failed(),
         }
     }
+}
+
+/// Where a process has failed, by what it says: nothing of the statement, which a failure may quote.
+async fn said(stderr: Option<ChildStderr>) -> String {
+    let mut kept = String::new();
+    let Some(stderr) = stderr else {
+        return kept;
+    };
+    // A line without an end is cut off here, and nothing is read behind it.
+    let mut lines = BufReader::new(stderr.take(SAID_BYTES_MAX)).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if WHERE.iter().any(|begin| line.starts_with(begin)) && kept.is_empty() {
+            kept = line;
+        }
+    }
+    kept
 }
 
 async fn pieces(

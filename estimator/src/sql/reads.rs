@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -50,6 +51,7 @@ pub(super) struct Reads {
     pieces: Arc<dyn Pieces>,
     sizes: HashMap<Path, u64>,
     seen: Mutex<(HashSet<Path>, u64)>,
+    failed: AtomicBool,
 }
 
 impl Reads {
@@ -58,7 +60,13 @@ impl Reads {
             pieces,
             sizes: views.iter().flat_map(View::objects).collect(),
             seen: Mutex::default(),
+            failed: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the store did not give what was asked for. Otherwise what could not be read is damaged.
+    pub(super) fn have_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// How many objects were read, and how many bytes of them.
@@ -67,8 +75,25 @@ impl Reads {
         (seen.0.len(), seen.1)
     }
 
+    fn size(&self, path: &Path) -> Result<u64> {
+        let size = self.sizes.get(path).copied();
+        size.ok_or_else(|| Error::NotFound {
+            path: path.to_string(),
+            source: "it belongs to no table".into(),
+        })
+    }
+
     async fn read(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let pieces = self.pieces.read(path, ranges).await?;
+        let size = self.size(path)?;
+        let is_within = |range: &Range<u64>| range.start <= range.end && range.end <= size;
+        if !ranges.iter().all(is_within) {
+            return Err(Error::Generic {
+                store: "objects",
+                source: format!("{path} has no bytes where it says that there are some").into(),
+            });
+        }
+        let pieces = self.pieces.read(path, ranges).await;
+        let pieces = pieces.inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0.insert(path.clone());
         seen.1 += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
@@ -79,10 +104,7 @@ impl Reads {
 #[async_trait]
 impl ObjectStore for Reads {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        let size = *self.sizes.get(path).ok_or_else(|| Error::NotFound {
-            path: path.to_string(),
-            source: "it belongs to no table".into(),
-        })?;
+        let size = self.size(path)?;
         let range = match options.range {
             _ if options.head => 0..0,
             None => 0..size,

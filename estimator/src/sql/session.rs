@@ -143,6 +143,15 @@ impl Session {
 
     /// Plans a query and, where rows are wanted, runs it until it ends or its answer is large enough.
     pub(super) async fn query(&self, statement: Parsed, wanted: Wanted) -> Result<Answer, Error> {
+        let answer = self.planned_and_run(statement, wanted).await;
+        answer.map_err(|error| match error {
+            // Whoever reads a file tells both in the same way.
+            Error::Unreachable { source } if !self.reads.have_failed() => Error::Damaged { source },
+            other => other,
+        })
+    }
+
+    async fn planned_and_run(&self, statement: Parsed, wanted: Wanted) -> Result<Answer, Error> {
         let state = self.context.state();
         let plan = state
             .statement_to_plan(statement)

@@ -1,6 +1,7 @@
 //! A table as the engine reads it: the Parquet objects of one version, and no other object.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,11 +21,12 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
-use datafusion::parquet::errors::Result as ParquetResult;
+use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
 use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::path::Path;
 
@@ -169,6 +171,13 @@ impl AsyncFileReader for Indexed {
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         let options = options.cloned().unwrap_or_default();
         let options = options.with_page_index_policy(PageIndexPolicy::Optional);
-        Box::pin(async move { self.0.get_metadata(Some(&options)).await })
+        Box::pin(async move {
+            // A footer that says that it is longer than its file makes the reader of parquet 59.3 panic.
+            let read = AssertUnwindSafe(self.0.get_metadata(Some(&options)));
+            read.catch_unwind().await.unwrap_or_else(|_| {
+                let why = "the footer cannot be read";
+                Err(ParquetError::General(why.to_owned()))
+            })
+        })
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(
         let _ = told.send(said);
         drop(held);
     };
-    spawn(work).map_err(|_| Error::Busy)?;
+    spawn(work).map_err(|_| Error::NotRun)?;
     answered.await.unwrap_or_else(|_| Err(failed()))
 }
 

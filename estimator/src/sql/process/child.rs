@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream as Socket;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,10 +38,10 @@ pub fn serve() -> io::Result<()> {
 
 /// The same with another limit of memory, in bytes.
 pub(super) fn within(memory: u64) -> io::Result<()> {
-    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-    let socket = Socket::from(stdin);
     // Fails for what is no socket, and leaves a terminal as it is.
-    socket.local_addr()?;
+    Socket::from(io::stdin().as_fd().try_clone_to_owned()?).local_addr()?;
+    alone();
+    let socket = Socket::from(io::stdin().as_fd().try_clone_to_owned()?);
     socket.set_nonblocking(true)?;
     bounded(memory);
     // Everything on one thread: a read costs no more than asking and being answered.
@@ -54,6 +54,19 @@ pub(super) fn within(memory: u64) -> io::Result<()> {
     served
         .join()
         .unwrap_or_else(|_| Err(io::Error::other("the query engine failed")))
+}
+
+/// Closes whatever the server had open when it started this process, such as its log: not everything that it opens is closed
+/// for those that it starts. Nothing of this process is open yet but its standard streams.
+fn alone() {
+    let open = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
+    let Ok(open) = open else { return };
+    let open = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok());
+    // That of the list itself is closed when it has been read, and closing it again harms nothing.
+    let open: Vec<RawFd> = open.filter(|descriptor| *descriptor > 2).collect();
+    for descriptor in open {
+        let _ = nix::unistd::close(descriptor);
+    }
 }
 
 /// Limits that only ever become narrower. Where the system knows one of them not, the others hold.

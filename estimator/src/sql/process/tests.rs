@@ -173,20 +173,31 @@ async fn a_process_that_somebody_ends_is_replaced() {
 async fn a_process_has_nothing_of_the_servers_and_ends_with_it() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let (engine, views) = engine(&store, PATIENCE).await;
+    // As raft-engine opens its files: whatever this process starts has it too.
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR;
+    let _open = rustix::fs::open(&log, flags, rustix::fs::Mode::RWXU).expect("a file");
     engine
         .run("SELECT 1", &store, views)
         .await
         .expect("an answer");
     #[cfg(target_os = "linux")]
     {
-        let environment = std::fs::read(format!("/proc/{}/environ", idle(&engine)[0]));
+        let process = format!("/proc/{}", idle(&engine)[0]);
+        let environment = std::fs::read(format!("{process}/environ"));
         assert_eq!(environment.expect("its environment"), b"");
+        let open = std::fs::read_dir(format!("{process}/fd")).expect("what it has open");
+        let open = open.map(|entry| std::fs::read_link(entry.expect("one").path()));
+        let open: Vec<_> = open.map(|to| to.expect("what it is")).collect();
+        assert!(open.len() > 2 && !open.contains(&log), "{open:?}");
     }
     let process = engine.processes.get().expect("processes").lock().pop();
     let Process {
         mut process,
         frames,
         socket,
+        ..
     } = process.expect("it waits");
     drop((frames, socket));
     let ended = timeout(PATIENCE, process.wait()).await.expect("it ends");
@@ -205,4 +216,32 @@ async fn an_object_that_is_gone_is_told_as_by_a_thread() {
         .run("SELECT max(avg_step_ms) FROM training_steps", &store, views)
         .await;
     assert!(matches!(error, Err(Error::Unreachable { .. })), "{error:?}");
+}
+
+/// What is at the end of an object says how long its footer is, here two gigabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_is_told_as_that() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = engine(&store, PATIENCE).await;
+    let (on_a_thread, _) = large(&store, PATIENCE).await;
+    let path = Path::from("training_steps/one.parquet");
+    let whole = store.get(&path).await.expect("there").bytes().await;
+    let whole = whole.expect("its bytes");
+    let length = whole.len() - 8;
+    for damage in [[0xff, 0xff, 0xff, 0x7f], [0xff; 4], [7, 0, 0, 0]] {
+        let mut bytes = whole.to_vec();
+        bytes[length..length + 4].copy_from_slice(&damage);
+        store.put(&path, bytes.into()).await.expect("put");
+        let statement = "SELECT count(*), max(avg_step_ms) FROM training_steps";
+        for engine in [&engine, &on_a_thread] {
+            let error = engine.run(statement, &store, copies(&views)).await;
+            let is_told = matches!(error, Err(Error::Damaged { .. }));
+            assert!(is_told, "{damage:?}: {error:?}");
+        }
+    }
+    store.put(&path, whole.into()).await.expect("put");
+    let statement = "SELECT count(*) FROM training_steps";
+    let answer = engine.run(statement, &store, views).await;
+    let cells = answer.expect("it is whole again").cells();
+    assert_eq!(cells, [[Some("20000".to_owned())]]);
 }

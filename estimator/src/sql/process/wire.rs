@@ -91,6 +91,7 @@ pub(super) enum Said {
         hint: Option<String>,
     },
     Unreachable(String),
+    Damaged(String),
     TimedOut,
     OutOfMemory,
     Busy,
@@ -172,6 +173,7 @@ impl From<Error> for Said {
             Error::Unreachable { source } | Error::Denied { source } => {
                 Self::Unreachable(source.to_string())
             }
+            Error::Damaged { source } => Self::Damaged(source.to_string()),
             Error::Query { message, hint } => Self::Query { message, hint },
             other => Self::Query {
                 message: other.to_string(),
@@ -188,6 +190,7 @@ impl Said {
             Self::Refused { message, hint } => Error::Refused { message, hint },
             Self::Query { message, hint } => Error::Query { message, hint },
             Self::Unreachable(why) => Error::unreachable(why),
+            Self::Damaged(why) => Error::Damaged { source: why.into() },
             Self::TimedOut => Error::TimedOut(time_max),
             Self::OutOfMemory => Error::OutOfMemory,
             Self::Busy => Error::Busy,
