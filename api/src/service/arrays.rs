@@ -74,7 +74,7 @@ impl Jobs {
         }
         check_gpus(&spec.workload, spec.gpus())?;
         check_fit(self, Some(id), &spec).await?;
-        let estimates = for_job(&self.context, &spec).await?;
+        let estimates = for_job(&self.context, &spec);
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, &estimates);
         let notes = notes(&reading, &spec);

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::estimates::for_job;
 use super::jobs::{Jobs, request_id};
-use super::submit::{check_fit, check_gpus};
+use super::submit::{check_fit, check_gpus, too_late, too_late_s};
 use crate::access::Caller;
 use crate::freshness::Freshness;
 use crate::{convert, names, status};
@@ -71,10 +71,21 @@ impl Jobs {
             told.wishes.unwrap_or_default(),
             request.wishes.unwrap_or_default(),
             &paths,
-        );
-        let asked = asked.await?;
+        )?;
+        // The same request has the same answer, also when it is late by now.
+        let is_taken = || {
+            request_id.is_some_and(|id| {
+                let handle = &self.context.handle;
+                handle.read_stale(|state| state.remembers(id))
+            })
+        };
+        if let Err(late) = self.check_deadline(&was, &asked)
+            && !is_taken()
+        {
+            return Err(late);
+        }
         if needs_another_look(&was, &asked) {
-            check_fit(self, None, &asked).await?;
+            check_fit(self, request_id, &asked).await?;
         }
         let command = Command::UpdateJob {
             job: id,
@@ -93,7 +104,7 @@ impl Jobs {
 
     /// What a job asks for with those of `paths` taken from `asked`; all of it without any path. What it is expected to cost
     /// is estimated anew where that may be another sum, as for a submission.
-    pub(super) async fn asked(
+    pub(super) fn asked(
         &self,
         was: &JobSpec,
         told: v1::JobWishes,
@@ -107,12 +118,35 @@ impl Jobs {
         asked.terms.expected_cost = was.terms.expected_cost;
         asked.terms.array = was.terms.array;
         asked.terms.owner = was.terms.owner;
+        self.estimated(was, asked)
+    }
+
+    /// What a job is to ask for, with what it is expected to cost then.
+    fn estimated(&self, was: &JobSpec, mut asked: JobSpec) -> Result<JobSpec, Status> {
         check_gpus(&asked.workload, asked.gpus())?;
         if is_estimated_by(was) != is_estimated_by(&asked) {
-            let estimates = for_job(&self.context, &asked).await?;
+            let estimates = for_job(&self.context, &asked);
             self.expect(&mut asked, &estimates);
         }
         Ok(asked)
+    }
+
+    /// Refuses a wish by when to be done that nobody could keep, as a submission does. A job that is late already may still
+    /// change what else it asks for: it runs nevertheless.
+    fn check_deadline(&self, was: &JobSpec, asked: &JobSpec) -> Result<(), Status> {
+        let now_ms = self.context.handle.now_ms();
+        let late = |spec: &JobSpec| {
+            spec.terms.finish_by_ms?;
+            too_late_s(spec, &for_job(&self.context, spec), now_ms)
+        };
+        match late(asked) {
+            Some(least)
+                if was.terms.finish_by_ms != asked.terms.finish_by_ms || late(was).is_none() =>
+            {
+                Err(too_late(least))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets a job cost what it costs.

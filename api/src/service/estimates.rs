@@ -56,12 +56,9 @@ fn smallest_plan(workload: &Workload) -> Result<Plan, Missing> {
 
 /// What a job would take on the hardware that it may run on, best first by what it chooses hardware by. Nothing for a job on
 /// several hosts: see [`hosts_note`].
-pub(super) async fn for_job(
-    context: &Context,
-    spec: &JobSpec,
-) -> Result<Vec<v1::Estimate>, Status> {
+pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
     if spec.hosts() > 1 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let offered = offers(context);
     let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
@@ -85,13 +82,13 @@ pub(super) async fn for_job(
         .take(HARDWARE_MAX)
         .collect();
     if hardware.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     // Without the number of samples there is no number of steps, and so no estimate; the notes say what was assumed.
     let mut estimates =
         ask(context, &spec.workload, &hardware, &offered, Day::today()).unwrap_or_default();
     estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
-    Ok(convert::estimates(&estimates))
+    convert::estimates(&estimates)
 }
 
 /// That there is no estimate of a job on several hosts. The records have no place for a number of hosts, and what one host

@@ -56,7 +56,7 @@ pub(super) async fn submit(
     spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpus())?;
     check_fit(jobs, Some(id), &spec).await?;
-    let estimates = for_job(&jobs.context, &spec).await?;
+    let estimates = for_job(&jobs.context, &spec);
     check_time(jobs, id, &spec, &estimates)?;
     jobs.expect(&mut spec, &estimates);
     let job = if request.validate_only {
@@ -99,22 +99,25 @@ pub(super) fn check_gpus(workload: &Workload, gpu_count: u8) -> Result<(), Statu
     }
 }
 
-/// Refuses what nobody could be done with by then: every hardware that it may run on has history, and takes longer even
-/// if it began now.
+/// Refuses what nobody could be done with by then. The same request has the same answer, also when it is late by now.
 pub(super) fn check_time(
     jobs: &Jobs,
     request: RequestId,
     spec: &JobSpec,
     estimates: &[v1::Estimate],
 ) -> Result<(), Status> {
-    let Some(by_ms) = spec.terms.finish_by_ms else {
-        return Ok(());
-    };
-    let begins_ms = spec
-        .terms
-        .not_before_ms
-        .unwrap_or(0)
-        .max(jobs.context.handle.now_ms());
+    let handle = &jobs.context.handle;
+    match too_late_s(spec, estimates, handle.now_ms()) {
+        Some(least) if !handle.read_stale(|state| state.remembers(request)) => Err(too_late(least)),
+        _ => Ok(()),
+    }
+}
+
+/// What the fastest hardware takes, in seconds, where nobody could be done by when it is wished: every hardware that it may
+/// run on has history, and takes longer even if it began now.
+pub(super) fn too_late_s(spec: &JobSpec, estimates: &[v1::Estimate], now_ms: u64) -> Option<u64> {
+    let by_ms = spec.terms.finish_by_ms?;
+    let begins_ms = spec.terms.not_before_ms.unwrap_or(0).max(now_ms);
     let seconds = |times: Option<&v1::TimeQuantiles>| {
         let p50 = times.and_then(|times| times.p50.as_ref());
         p50.map(|span| u64::try_from(span.seconds).unwrap_or(0))
@@ -123,23 +126,15 @@ pub(super) fn check_time(
         let run = seconds(row.run_time.as_ref())?;
         Some(run + seconds(row.setup_time.as_ref()).unwrap_or(0))
     });
-    let Some(least) = takes
-        .collect::<Option<Vec<u64>>>()
-        .and_then(|takes| takes.into_iter().min())
-    else {
-        return Ok(());
-    };
-    // The same request has the same answer, also when it is late by now.
-    let taken = || {
-        jobs.context
-            .handle
-            .read_stale(|state| state.remembers(request))
-    };
-    if begins_ms.saturating_add(least * 1_000) <= by_ms || taken() {
-        return Ok(());
-    }
+    let takes: Vec<u64> = takes.collect::<Option<_>>()?;
+    let least = takes.into_iter().min()?;
+    (begins_ms.saturating_add(least * 1_000) > by_ms).then_some(least)
+}
+
+/// The refusal of what takes so many seconds at least, and was to be done before.
+pub(super) fn too_late(least: u64) -> Status {
     let takes = stepcast_records::units::display_duration(least * 1_000);
-    Err(Refusal::new(
+    Refusal::new(
         Code::FailedPrecondition,
         "TOO_LATE",
         "no hardware that it may run on could be done by then",
@@ -148,7 +143,7 @@ pub(super) fn check_time(
     .hint(format!(
         "the fastest takes {takes}: allow more hardware, or more time"
     ))
-    .into())
+    .into()
 }
 
 impl Jobs {

@@ -107,7 +107,7 @@ impl Jobs {
             let told = convert::job(&job, state, now_ms).wishes.unwrap_or_default();
             let wishes = asked.wishes.unwrap_or_default();
             let paths = paths(asked.update_mask)?;
-            let spec = self.asked(&job.spec, told, wishes, &paths).await?;
+            let spec = self.asked(&job.spec, told, wishes, &paths)?;
             commands.push(Command::UpdateJob {
                 job: id,
                 spec: Box::new(spec),
