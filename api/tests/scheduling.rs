@@ -490,3 +490,43 @@ async fn job_time(server: &Server, name: &str) -> Option<prost_types::Timestamp>
     let job = server.jobs().get_job(request).await.unwrap().into_inner();
     job.job.unwrap().wishes.unwrap().finish_by_time
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_would_be_refused_is_not_said_to_start_a_job() {
+    let server = raised().await;
+    let mut worker = server.worker("h", &["h100"; 2]).await;
+    let one = v1::SubmitJobRequest {
+        wishes: Some(v1::JobWishes::default()),
+        ..submission('1')
+    };
+    server.jobs().submit_job(one).await.unwrap();
+    worker.assigned().await;
+    let sooner = async |id, config: &str| {
+        let asked = v1::SubmitJobRequest {
+            files: files(config),
+            wishes: Some(v1::JobWishes {
+                gpu_count: 2,
+                ..v1::JobWishes::default()
+            }),
+            ..submission(id)
+        };
+        let job = server.jobs().submit_job(asked).await.unwrap().into_inner();
+        let name = job.job.unwrap().name;
+        let why = v1::ExplainJobRequest { name: name.clone() };
+        let why = server.jobs().explain_job(why).await.unwrap().into_inner();
+        let cancel = v1::CancelJobRequest {
+            name,
+            request_id: String::new(),
+        };
+        server.jobs().cancel_job(cancel).await.unwrap();
+        why.sooner.into_iter().map(|sooner| sooner.text)
+    };
+    assert_eq!(
+        sooner('2', CONFIG).await.collect::<Vec<_>>(),
+        ["ask for 1 GPU"]
+    );
+    // Two GPUs share each sample, so that one alone is none.
+    let shared = CONFIG.replacen('{', r#"{ "context_parallel_size": 2,"#, 1);
+    assert_eq!(sooner('3', &shared).await.count(), 0);
+    server.stop().await;
+}

@@ -3,10 +3,13 @@
 //! Nothing is guessed. Each change that is named was applied to a copy of the state by the command that a person would
 //! send, and the job started there with the next look at the queue.
 
+mod change;
+
 use std::collections::BTreeSet;
-use std::fmt;
 
 use stepcast_records::{GpuModel, Hardware, UsdMicros, units};
+
+pub use self::change::Change;
 
 use crate::command::{Command, Envelope, Placement};
 use crate::ids::JobId;
@@ -35,44 +38,17 @@ pub struct Sooner {
     pub commands: Vec<Command>,
 }
 
-/// One thing to change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// Allow another GPU model.
-    Allow(GpuModel),
-    /// Ask for no more memory of each GPU than this, in GiB.
-    Memory(u16),
-    /// Ask for so many GPUs.
-    Gpus(u8),
-    /// Ask for so many hosts.
-    Hosts(u8),
-    /// Allow a price for all GPUs together, an hour.
-    Price(UsdMicros),
-    /// Allow a cost for all attempts together.
-    Cost(UsdMicros),
-    /// Set no limit on price and cost.
-    NoLimits,
-    /// Ask for no labels.
-    NoLabels,
-    /// Keep away from no label, and from no job of the same kind.
-    Anywhere,
-    /// Begin now.
-    Now,
-    /// Have this priority.
-    Priority(i8),
-    /// Approve what it costs.
-    Approve,
-    /// Give the team this quota of GPUs.
-    Quota(TeamName, u32),
-    /// Give the team this budget.
-    TeamBudget(TeamName, UsdMicros),
-}
+/// What becomes of a change: what a job that asks for the first is to ask for, with what is expected of that by a new
+/// estimate; `None` where the change would be refused.
+pub type Revise<'a> = dyn Fn(&JobSpec, JobSpec) -> Option<JobSpec> + 'a;
 
-/// What would start a job now, the cheapest first; nothing for one that starts anyway, or that nothing simple starts.
+/// What would start a job now, the cheapest first; nothing for one that starts anyway, or that nothing simple starts. What
+/// it would ask for goes through `revise`, as an update of it would.
 #[must_use]
 pub fn sooner(
     state: &State,
     forecast: &dyn ForecastSource,
+    revise: &Revise<'_>,
     job: JobId,
     now_ms: u64,
 ) -> Vec<Sooner> {
@@ -86,6 +62,7 @@ pub fn sooner(
     let search = Search {
         state,
         forecast,
+        revise,
         job,
         now_ms,
     };
@@ -95,6 +72,7 @@ pub fn sooner(
 struct Search<'a> {
     state: &'a State,
     forecast: &'a dyn ForecastSource,
+    revise: &'a Revise<'a>,
     job: &'a Job,
     now_ms: u64,
 }
@@ -106,6 +84,20 @@ struct Try {
     spec: Option<JobSpec>,
     approve: bool,
     teams: Vec<(TeamName, TeamRules)>,
+}
+
+impl Try {
+    fn without_approval(mut self) -> Self {
+        self.approve = false;
+        self.changes.retain(|change| *change != Change::Approve);
+        self
+    }
+
+    fn with_approval(mut self) -> Self {
+        self.approve = true;
+        self.changes.push(Change::Approve);
+        self
+    }
 }
 
 impl Search<'_> {
@@ -129,12 +121,10 @@ impl Search<'_> {
                 if attempt.changes.is_empty() || !tried.insert(format!("{:?}", attempt.changes)) {
                     continue;
                 }
-                if let Some((placement, commands)) = self.starts(&attempt) {
-                    found.push(Sooner {
-                        changes: attempt.changes,
-                        placement,
-                        commands,
-                    });
+                let starts = self.tried(attempt);
+                let is_new = |new: &Sooner| found.iter().all(|known| known.changes != new.changes);
+                if let Some(new) = starts.filter(is_new) {
+                    found.push(new);
                 }
             }
         }
@@ -187,12 +177,7 @@ impl Search<'_> {
                 return None;
             }
             attempt.spec = (spec != self.job.spec).then_some(spec);
-            let (placement, commands) = self.starts(&attempt)?;
-            Some(Sooner {
-                changes: attempt.changes,
-                placement,
-                commands,
-            })
+            self.tried(attempt)
         })
     }
 
@@ -401,6 +386,18 @@ impl Search<'_> {
                 }),
                 ..Try::default()
             };
+            self.tried(attempt)
+        })
+    }
+
+    /// What starts the job with these changes, if they do. Whether anybody's word on its cost is needed with them shows only
+    /// in what is expected of it then: it is left out where the job starts without it, and comes on top where it does not.
+    fn tried(&self, attempt: Try) -> Option<Sooner> {
+        let asks = attempt.approve || self.asks_for_approval();
+        let without = attempt.without_approval();
+        let with = asks.then(|| without.clone().with_approval());
+        let tries = [(!without.changes.is_empty()).then_some(without), with];
+        tries.into_iter().flatten().find_map(|attempt| {
             let (placement, commands) = self.starts(&attempt)?;
             Some(Sooner {
                 changes: attempt.changes,
@@ -410,9 +407,15 @@ impl Search<'_> {
         })
     }
 
+    /// Whether a team of the job asks for somebody's word above a sum.
+    fn asks_for_approval(&self) -> bool {
+        let mut teams = self.job.teams().filter_map(|team| self.state.team(team));
+        teams.any(|team| team.rules.approve_above.is_some())
+    }
+
     /// Where the job starts with these changes, and the commands that make them; `None` if it does not.
     fn starts(&self, attempt: &Try) -> Option<(Placement, Vec<Command>)> {
-        let commands = self.commands(attempt);
+        let commands = self.commands(attempt)?;
         let place =
             |state: &State| explain(state, self.forecast, self.job.id, self.now_ms)?.placement;
         if commands.is_empty() {
@@ -427,19 +430,24 @@ impl Search<'_> {
         Some((place(&state)?, commands))
     }
 
-    fn commands(&self, attempt: &Try) -> Vec<Command> {
+    /// The commands that make these changes; `None` where one of them would be refused.
+    fn commands(&self, attempt: &Try) -> Option<Vec<Command>> {
         let job = self.job.id;
         let teams = attempt.teams.iter().map(|(name, rules)| Command::SetTeam {
             name: name.clone(),
             rules: *rules,
         });
-        let update = attempt.spec.iter().map(|spec| Command::UpdateJob {
+        let revised = match &attempt.spec {
+            None => None,
+            Some(spec) => Some((self.revise)(&self.job.spec, spec.clone())?),
+        };
+        let update = revised.map(|spec| Command::UpdateJob {
             job,
-            spec: Box::new(spec.clone()),
+            spec: Box::new(spec),
             seq: None,
         });
         let approve = attempt.approve.then_some(Command::ApproveJob { job });
-        teams.chain(update).chain(approve).collect()
+        Some(teams.chain(update).chain(approve).collect())
     }
 }
 
@@ -453,27 +461,4 @@ fn job_priority_max(state: &State, job: &Job) -> i8 {
 /// The models of a worker's GPUs, each once.
 fn models(worker: &Worker) -> BTreeSet<GpuModel> {
     worker.inventory.gpus.iter().copied().collect()
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Allow(model) => write!(f, "allow {model}"),
-            Self::Memory(gib) => write!(f, "ask for {gib} GiB of GPU memory"),
-            Self::Gpus(1) => f.write_str("ask for 1 GPU"),
-            Self::Gpus(count) => write!(f, "ask for {count} GPUs"),
-            Self::Hosts(1) => f.write_str("ask for 1 host"),
-            Self::Hosts(count) => write!(f, "ask for {count} hosts"),
-            Self::Price(price) => write!(f, "allow {price} an hour"),
-            Self::Cost(cost) => write!(f, "allow {cost} in all"),
-            Self::NoLimits => f.write_str("set no limit on price and cost"),
-            Self::NoLabels => f.write_str("ask for no labels"),
-            Self::Anywhere => f.write_str("keep away from nothing"),
-            Self::Now => f.write_str("begin now"),
-            Self::Priority(priority) => write!(f, "have priority {priority}"),
-            Self::Approve => f.write_str("have its cost approved"),
-            Self::Quota(team, gpus) => write!(f, "let team {team} use {gpus} GPUs"),
-            Self::TeamBudget(team, amount) => write!(f, "let team {team} spend {amount}"),
-        }
-    }
 }

@@ -149,6 +149,12 @@ impl Jobs {
         }
     }
 
+    /// What an update of a job to these wishes would have it ask for; `None` where it would be refused.
+    pub(super) fn revised(&self, was: &JobSpec, asked: JobSpec) -> Option<JobSpec> {
+        let asked = self.estimated(was, asked).ok()?;
+        self.check_deadline(was, &asked).ok().map(|()| asked)
+    }
+
     /// Lets a job cost what it costs.
     pub(crate) async fn approve(
         &self,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use stepcast_proto::v1;
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
-use stepcast_scheduler::model::Job;
+use stepcast_scheduler::model::{Job, JobSpec};
 use stepcast_scheduler::outlook::{Outlook, Whom, outlook};
 use stepcast_scheduler::placement;
 use stepcast_scheduler::sooner::sooner;
@@ -164,6 +164,7 @@ impl Jobs {
         let measured = self.context.handle.measured(forecasts);
         // Why it waits is told in any case.
         let room = self.ahead.enter().await.ok();
+        let jobs = self.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let expected = room.map_or_else(Outlook::default, |_room| {
                 let whom = Whom::These(std::slice::from_ref(&id));
@@ -172,7 +173,8 @@ impl Jobs {
             let start = expected.jobs.get(&id).map(|times| times.start);
             let start = start.unwrap_or_default();
             let why = placement::explain_expecting(&state, &measured, id, now_ms, start)?;
-            let found = sooner(&state, &measured, id, now_ms);
+            let revise = |was: &JobSpec, asked| jobs.revised(was, asked);
+            let found = sooner(&state, &measured, &revise, id, now_ms);
             let mut told = convert::why(why);
             told.sooner = found
                 .iter()

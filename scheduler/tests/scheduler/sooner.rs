@@ -3,14 +3,16 @@
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use stepcast_records::{Hardware, UsdMicros};
-use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::model::{Budget, Job, JobSpec, JobState, Period, TeamRules};
+use stepcast_scheduler::ids::{InstanceId, JobId, StagingId, TokenHash};
+use stepcast_scheduler::model::{
+    Budget, Inventory, Job, JobSpec, JobState, Label, Period, TeamName, TeamRules, TrainerKind,
+};
 use stepcast_scheduler::placement::explain;
 use stepcast_scheduler::sooner::sooner;
-use stepcast_scheduler::{Command, Envelope, Reply, State};
+use stepcast_scheduler::{Command, Envelope, Reply, State, codec};
 
 use crate::history::{History, steps};
-use crate::support::planned;
+use crate::support::{planned, workload};
 
 /// Waiting jobs of one state that are asked about.
 const JOBS: usize = 4;
@@ -43,6 +45,41 @@ fn apply(state: &mut State, now_ms: u64, command: Command) -> Option<Reply> {
     applied.reply.ok()
 }
 
+/// What an update makes of a job here: what it is expected to cost is another sum with other hardware, and eight GPUs are
+/// refused.
+fn revise(was: &JobSpec, mut asked: JobSpec) -> Option<JobSpec> {
+    let hardware = |spec: &JobSpec| (spec.allow.clone(), spec.gpus());
+    if asked.gpus() == 8 {
+        return None;
+    }
+    if hardware(was) != hardware(&asked) {
+        let models = asked.allow.iter().map(|gpu| u64::from(gpu.memory_gib()));
+        let micros = models.sum::<u64>() * u64::from(asked.gpus()) * 100_000;
+        asked.terms.expected_cost = Some(UsdMicros(micros));
+    }
+    Some(asked)
+}
+
+/// Whether a job runs after one look at the queue when these commands are sent as a person would send them.
+fn starts_as_sent(history: &History, job: JobId, commands: &[Command]) -> bool {
+    let was = history.state.job(job).expect("a job").spec.clone();
+    let as_sent = |command: &Command| {
+        let Command::UpdateJob { job, spec, seq } = command else {
+            return Some(command.clone());
+        };
+        // Whoever sends it says nothing of what it is expected to cost.
+        let mut spec = JobSpec::clone(spec);
+        spec.terms.expected_cost = was.terms.expected_cost;
+        Some(Command::UpdateJob {
+            job: *job,
+            spec: Box::new(revise(&was, spec)?),
+            seq: *seq,
+        })
+    };
+    let commands: Option<Vec<Command>> = commands.iter().map(as_sent).collect();
+    commands.is_some_and(|commands| starts(history, job, &commands))
+}
+
 /// Whether a job runs after one look at the queue.
 fn starts(history: &History, job: JobId, commands: &[Command]) -> bool {
     let now_ms = history.now_ms;
@@ -66,18 +103,18 @@ fn look_at(history: &History, tally: &mut Tally) {
             continue;
         }
         tally.held_up += 1;
-        let found = sooner(state, &history.forecast, job.id, now_ms);
+        let found = sooner(state, &history.forecast, &revise, job.id, now_ms);
         tally.suggestions += found.len();
         for suggestion in &found {
             assert!(!suggestion.changes.is_empty() && !suggestion.commands.is_empty());
-            if starts(history, job.id, &suggestion.commands) {
+            if starts_as_sent(history, job.id, &suggestion.commands) {
                 tally.started += 1;
             }
         }
         if found.is_empty() {
             let would = simple(state, job)
                 .into_iter()
-                .find(|command| starts(history, job.id, std::slice::from_ref(command)));
+                .find(|command| starts_as_sent(history, job.id, std::slice::from_ref(command)));
             tally.missed += usize::from(would.is_some());
         } else {
             tally.helped += 1;
@@ -173,4 +210,88 @@ fn look_at_many(states: usize) {
         "{started} of {suggestions}"
     );
     assert!(missed * 100 <= held_up, "{missed} of {held_up} are missed");
+}
+
+/// A job of a team that has to approve what costs more than $5, on a card that is not there, beside a free H100 on which it
+/// takes half an hour at most.
+fn beside_a_free_gpu(expected: u64) -> (History, JobId) {
+    let mut history = History::new();
+    let label: Label = "w".parse().expect("a label");
+    let hash = TokenHash([1; 32]);
+    let inventory = Inventory {
+        gpus: vec!["h100".parse().expect("a GPU")],
+        trainers: [TrainerKind::SimpleTuner].into(),
+        price_per_gpu_hour: Some(UsdMicros(2_000_000)),
+        labels: Default::default(),
+        address: None,
+    };
+    let rules = TeamRules {
+        approve_above: Some(UsdMicros(5_000_000)),
+        ..TeamRules::default()
+    };
+    let mut spec = JobSpec::new(workload(), StagingId([7; 16]));
+    spec.allow = vec!["rtx4090".parse().expect("a GPU")];
+    spec.terms.expected_cost = Some(UsdMicros(expected));
+    let name: TeamName = "t".parse().expect("a name");
+    for command in [
+        Command::Barrier {
+            version: codec::VERSION,
+        },
+        Command::CreateWorkerToken { name: label, hash },
+        Command::RegisterWorker {
+            token_hash: hash,
+            instance: InstanceId([1; 16]),
+            inventory,
+        },
+        Command::SetTeam { name, rules },
+    ] {
+        history.propose(command, None).reply.expect("taken");
+    }
+    spec.terms.team = history
+        .state
+        .team_named(&"t".parse().expect("a name"))
+        .expect("a team")
+        .id;
+    let spec = Box::new(spec);
+    let submitted = history.propose(Command::SubmitJob { spec }, None);
+    let Ok(Reply::JobSubmitted { job }) = submitted.reply else {
+        panic!("{submitted:?}");
+    };
+    (history, job)
+}
+
+fn said(history: &History, job: JobId, costs: u64) -> Vec<String> {
+    let revise = |_: &JobSpec, mut asked: JobSpec| {
+        asked.terms.expected_cost = Some(UsdMicros(costs));
+        Some(asked)
+    };
+    let forecast = &history.forecast;
+    let found = sooner(&history.state, forecast, &revise, job, history.now_ms);
+    let changes = found.iter().map(|sooner| &sooner.changes);
+    changes
+        .map(|changes| {
+            let words: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            words.join(", ")
+        })
+        .collect()
+}
+
+#[test]
+fn what_a_change_is_expected_to_cost_decides_whether_it_must_be_approved() {
+    let (history, job) = beside_a_free_gpu(3_000_000);
+    assert_eq!(said(&history, job, 4_000_000), ["allow H100"]);
+    assert_eq!(
+        said(&history, job, 6_000_000),
+        ["allow H100, have its cost approved"]
+    );
+    let (history, job) = beside_a_free_gpu(9_000_000);
+    assert_eq!(said(&history, job, 4_000_000), ["allow H100"]);
+}
+
+#[test]
+fn a_change_that_would_be_refused_is_not_said() {
+    let (history, job) = beside_a_free_gpu(3_000_000);
+    let forecast = &history.forecast;
+    let found = sooner(&history.state, forecast, &|_, _| None, job, history.now_ms);
+    assert_eq!(found, []);
 }
