@@ -8,7 +8,9 @@ use stepcast_estimator::Offer;
 use stepcast_records::{GpuModel, Hardware, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::model::{Inventory, Job, JobSpec, JobState, Standing, Worker, WorkerState};
+use stepcast_scheduler::model::{
+    Inventory, Job, JobSpec, JobState, Standing, TrainerKind, Worker, WorkerState,
+};
 use stepcast_scheduler::placement::{Reason, feasible};
 
 /// How many workers have the same reason against them.
@@ -111,6 +113,14 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     }
     if spec.max_cost.is_some() && fits(&|other| other.max_cost = None) {
         found.push("set a higher limit on the cost, or none".to_owned());
+    }
+    let replayed = |other: &mut JobSpec| {
+        other.trainer = TrainerKind::Replay;
+        other.allow.clear();
+    };
+    let trains = |worker: &&Worker| worker.inventory.trainers.contains(&spec.trainer);
+    if spec.trainer != TrainerKind::Replay && !workers.iter().any(trains) && fits(&replayed) {
+        found.push("submit it with `--trainer replay`, which plays a made-up run".to_owned());
     }
     let limited = spec.max_price_per_hour.is_some() || spec.max_cost.is_some();
     let unlimited = |other: &mut JobSpec| (other.max_price_per_hour, other.max_cost) = (None, None);

@@ -215,6 +215,12 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
     let hint =
         |status: &tonic::Status| status.get_details_error_info().unwrap().metadata["hint"].clone();
     assert_eq!(hint(&refused), "it would fit if you ask for 2 GPUs");
+    let real = v1::SubmitJobRequest {
+        wishes: Some(v1::JobWishes::default()),
+        ..submission('f')
+    };
+    let refused = server.jobs().submit_job(real).await.unwrap_err();
+    assert!(hint(&refused).contains("--trainer replay"), "{refused:?}");
     // What would fit is said of every wish that is in the way alone, and that two are in the way together.
     let wishes = [
         (
