@@ -348,7 +348,7 @@ pub(crate) fn invalid_token() -> Status {
 /// A person's call without the access token, or with another one.
 pub(crate) fn access_denied(message: &str) -> Status {
     Refusal::new(Code::Unauthenticated, "ACCESS_TOKEN_REQUIRED", message)
-        .hint("give the file with the server's access token: --access-token-file, or STEPCAST_ACCESS_TOKEN_FILE")
+        .hint("give the file with your token, or with the server's access token: --access-token-file FILE, or STEPCAST_ACCESS_TOKEN_FILE")
         .into()
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod estimate;
 pub(crate) mod helpers;
 pub(crate) mod job;
 pub(crate) mod jobs;
+mod place;
 pub(crate) mod policy;
 pub(crate) mod prices;
 pub(crate) mod records;

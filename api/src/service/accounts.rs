@@ -95,8 +95,9 @@ impl Accounts {
             return Err(Refusal::new(
                 Code::FailedPrecondition,
                 "CLAIM_FIRST",
-                "the first operator is made with the token that the server prints when it starts",
+                "the first operator is not made on loopback, where nobody is asked who they are",
             )
+            .hint("start the server with --listen and an address that others reach: it prints the command that makes the first operator")
             .into());
         }
         let org = match request.org.as_str() {
@@ -287,9 +288,13 @@ impl Accounts {
         request: v1::ClaimOperatorRequest,
     ) -> Result<v1::ClaimOperatorResponse, Status> {
         if !self.people.is_first(&request.first_token) {
-            return Err(status::access_denied(
+            return Err(Refusal::new(
+                Code::Unauthenticated,
+                "ACCESS_TOKEN_REQUIRED",
                 "this is not what lets the first operator in, or there is one",
-            ));
+            )
+            .hint("give what the server prints behind `first operator:` when it starts; where there is one, they let others in with `stepcast user create`")
+            .into());
         }
         let request = v1::CreateUserRequest {
             org: String::new(),
@@ -310,7 +315,7 @@ impl Accounts {
             return caller.user.ok_or_else(|| {
                 status::bad_field(
                     "user",
-                    "say whose: the server's own access token is nobody's",
+                    "say whose token is meant: this call was made in nobody's name, as with the server's own access token",
                 )
             });
         }

@@ -1,6 +1,7 @@
 //! `stepcast org`, `user` and `token`: who may use the cluster.
 
 mod people;
+mod told;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use serde_json::json;
 use stepcast_proto::v1;
 
 use self::people::{create_token, find_org, find_user, orgs, users, whose};
+use self::told::{Holder, Kept, told};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -17,7 +19,6 @@ use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Side, Table};
 use crate::output::time;
-use crate::secret::SecretFile;
 
 /// Organisations: made, listed, removed.
 #[derive(Debug, Subcommand)]
@@ -264,13 +265,9 @@ impl User {
                 });
                 let answer = answer.await?;
                 let user = answer.user.unwrap_or_default();
-                told(
-                    context,
-                    &user.name,
-                    &format!("{name} is the first operator"),
-                    &answer.secret,
-                    kept,
-                )
+                let text = format!("{name} is the first operator");
+                let made = (user.name.as_str(), text.as_str(), answer.secret.as_str());
+                told(context, &client, made, kept, Holder::First).await
             }
         }
     }
@@ -281,17 +278,13 @@ impl Token {
         let client = context.connect().await?;
         match self {
             Self::Create { user, days, out } => {
-                let user = whose(&client, user.as_deref()).await?;
+                let holder = user.as_deref().map_or(Holder::Oneself, Holder::Other);
+                let of = whose(&client, user.as_deref()).await?;
                 let seconds = days.unwrap_or(0) * 24 * 3_600;
                 let kept = Kept::create(out)?;
-                let (name, secret) = create_token(&client, &user, seconds).await?;
-                told(
-                    context,
-                    &name,
-                    &format!("token {} made", id(&name)),
-                    &secret,
-                    kept,
-                )
+                let (name, secret) = create_token(&client, &of, seconds).await?;
+                let text = format!("token {} made", id(&name));
+                told(context, &client, (&name, &text, &secret), kept, holder).await
             }
             Self::List { user } => {
                 let user = whose(&client, user.as_deref()).await?;
@@ -378,57 +371,9 @@ async fn create_user(
     });
     let user = answer.await?.user.unwrap_or_default();
     let (_, secret) = create_token(client, &user.name, 0).await?;
-    told(
-        context,
-        &user.name,
-        &format!("{name} is let in as {role}"),
-        &secret,
-        kept,
-    )
-}
-
-/// Where a secret will be kept: on stdout, or in a file that is there before the secret is.
-struct Kept(Option<(PathBuf, SecretFile)>);
-
-impl Kept {
-    fn create(out: Option<PathBuf>) -> Result<Self, Failure> {
-        let made = out.map(|path| SecretFile::create(&path).map(|file| (path, file)));
-        made.transpose().map(Self)
-    }
-}
-
-/// Tells a secret: into a file, or on stdout by itself.
-fn told(
-    context: &Context,
-    name: &str,
-    text: &str,
-    secret: &str,
-    kept: Kept,
-) -> Result<(), Failure> {
-    let output = &context.output;
-    let out = match kept.0 {
-        Some((path, file)) => {
-            file.fill(secret)?;
-            Some(path)
-        }
-        None => None,
-    };
-    if output.json {
-        let secret = if out.is_some() { None } else { Some(secret) };
-        return output.json(&json!({"name": name, "secret": secret}));
-    }
-    output.marked(Mark::Done, Tone::Good, text);
-    match out {
-        Some(path) => output.next(format!(
-            "--access-token-file {}",
-            quoted(&path.to_string_lossy())
-        )),
-        None => {
-            output.data(&format!("{secret}\n"))?;
-            output.next("keep it: nobody can be told it a second time");
-        }
-    }
-    Ok(())
+    let text = format!("{name} is let in as {role}");
+    let made = (user.name.as_str(), text.as_str(), secret.as_str());
+    told(context, client, made, kept, Holder::Other(name)).await
 }
 
 fn done(context: &Context, name: &str, text: &str, next: &str) -> Result<(), Failure> {

@@ -74,6 +74,13 @@ pub(crate) async fn voters(client: &Client) -> Result<usize, Failure> {
     Ok(if whole.leading { whole.voters.len() } else { 0 })
 }
 
+/// Where people and workers reach the nodes, as far as these say so.
+pub(crate) async fn addresses(client: &Client) -> Result<Vec<String>, Failure> {
+    let nodes = status::of(client).await?.nodes.into_iter();
+    let addresses = nodes.map(|node| node.client_address);
+    Ok(addresses.filter(|address| !address.is_empty()).collect())
+}
+
 /// The longest that a token may be good for.
 const VALID_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 

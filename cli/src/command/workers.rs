@@ -9,6 +9,7 @@ use stepcast_proto::v1::{
     ResumeWorkerRequest, RevokeWorkerTokenRequest, Worker, WorkerState,
 };
 
+use super::place::Place;
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -323,10 +324,13 @@ async fn create(
             format!("token for worker {name} written to {file}"),
         );
     }
+    let place = Place::of(context, client).await?;
     output.next(format!(
-        "stepcast worker --join-token-file {}    (on the GPU host, with --server)",
+        "stepcast worker {} --join-token-file {}    (on the GPU host, with a copy of the file)",
+        place.options(),
         quoted(&file)
     ));
+    place.tell_if_here_only(output);
     Ok(())
 }
 

@@ -145,6 +145,22 @@ fn the_printed_token_makes_one_operator_and_no_second() {
     open.call(&["jobs"]).refused(1);
     let made = as_ana(&["org", "create", "cats", "--json"]).json();
     assert!(made.to_string().contains("cats"), "{made}");
+    // Whoever is let in is told where they reach the server and what they show it, not where this call went.
+    let let_in = as_ana(&["user", "create", "bo", "--out", "bo.token"]);
+    let port = open
+        .address("listening on ")
+        .rsplit_once(':')
+        .map(|(_, port)| port.to_owned());
+    let next = format!(
+        "Next: stepcast --server https://HOST:{} --ca-file data/tls/certificate.pem --access-token-file bo.token jobs",
+        port.unwrap()
+    );
+    assert!(let_in.stderr.contains(&next), "{}", let_in.stderr);
+    assert!(
+        !let_in.stderr.contains("this host alone"),
+        "{}",
+        let_in.stderr
+    );
     // What was done stands in the trail, in her name.
     let trail = as_ana(&["audit", "--json"]).json().to_string();
     assert!(trail.contains("CREATE_ORG"), "{trail}");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Ring, Said};
+use crate::support::{Ring, Said, until};
 
 /// A worker process that is expected to end by itself.
 fn refused_worker(ring: &Ring, state: &str, token: &str) -> Said {
@@ -139,4 +139,41 @@ fn no_secret_is_made_that_its_file_cannot_keep() {
     let create = ["workers", "token", "create", "w1", "--out", "second.token"];
     ring.call(&create).refused(1);
     assert!(!ring.folder.path().join("second.token").exists());
+}
+
+#[test]
+fn who_is_let_in_on_loopback_is_told_that_nobody_else_reaches_it() {
+    let ring = Ring::start();
+    let address = &ring.address;
+    // People are of the newest format, which a new log reaches in a moment.
+    until(|| ring.call(&["org", "create", "cats"]).code == 0);
+    let here = format!("{address} is reached from this host alone");
+    for (arguments, next) in [
+        (
+            &["user", "create", "ana", "--out", "ana.token"][..],
+            format!(
+                "stepcast --server {address} --access-token-file ana.token jobs    (where ana is"
+            ),
+        ),
+        (
+            &["token", "create", "ana"],
+            format!("stepcast --server {address} --access-token-file FILE jobs    (where ana is"),
+        ),
+        (
+            &["workers", "token", "create", "gpu1", "--out", "gpu1.token"],
+            format!(
+                "stepcast worker --server {address} --join-token-file gpu1.token    (on the GPU host"
+            ),
+        ),
+    ] {
+        let said = ring.call(arguments);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        for words in [&next, &here] {
+            assert!(said.stderr.contains(words), "{words}: {}", said.stderr);
+        }
+    }
+    let first = ring
+        .call(&["user", "create", "bo", "--role", "operator"])
+        .refused(1);
+    assert!(first.contains("--listen"), "{first}");
 }
