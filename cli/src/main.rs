@@ -77,6 +77,11 @@ fn not_read(error: &clap::Error) -> ExitCode {
             Output::new(true, None).failure(&failure);
             failure.exit.into()
         }
+        None if error.use_stderr() => {
+            let text = usage::in_words(&error.render().ansi().to_string());
+            anstream::eprintln!("{text}");
+            Exit::Usage.into()
+        }
         None => error.exit(),
     }
 }

@@ -12,12 +12,59 @@ pub(crate) fn asks_for_json<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>)
     options.any(|word| word.as_ref() == "--json")
 }
 
+/// How a number is called that is more than any that a command has use for: ranges without an end go up to it.
+const ENDLESS: [u64; 2] = [u32::MAX as u64, u64::MAX];
+
+/// What clap and Rust's numbers say of a value, as people say it.
+pub(crate) fn in_words(text: &str) -> String {
+    text.lines()
+        .map(line_in_words)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn line_in_words(line: &str) -> String {
+    if let Some((value, range)) = line.split_once(" is not in ")
+        && let Some((least, most)) = range.split_once("..=")
+    {
+        let endless = most.parse().is_ok_and(|most: u64| ENDLESS.contains(&most));
+        return match endless {
+            true => format!("{value} is less than {least}"),
+            false => format!("{value} is not from {least} to {most}"),
+        };
+    }
+    for (rusts, ours) in [
+        (
+            "invalid digit found in string",
+            "write a whole number, such as 4",
+        ),
+        (
+            "cannot parse integer from empty string",
+            "write a whole number, such as 4",
+        ),
+        (
+            "number too large to fit in target type",
+            "the number is too large",
+        ),
+        (
+            "number too small to fit in target type",
+            "the number is too small",
+        ),
+        ("invalid float literal", "write a number, such as 0.5"),
+    ] {
+        if line.contains(rusts) {
+            return line.replace(rusts, ours);
+        }
+    }
+    line.to_owned()
+}
+
 /// What is wrong with a command line; `None` for what is no mistake, such as a wish for help.
 pub(crate) fn failure(error: &clap::Error) -> Option<Failure> {
     if !error.use_stderr() {
         return None;
     }
-    let text = error.render().to_string();
+    let text = in_words(&error.render().to_string());
     let lines = text.lines().map(str::trim);
     let mut lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     lines.retain(|line| !line.starts_with("For more information"));
@@ -81,6 +128,36 @@ mod tests {
         }
         assert_eq!(failure(&wrong(&["jobs", "--help"])), None);
         assert_eq!(failure(&wrong(&["--version"])), None);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_told_in_words() {
+        for (words, told) in [
+            (
+                &["jobs", "--limit", "many"][..],
+                "write a whole number, such as 4",
+            ),
+            (
+                &["job", "update", "j2", "--gpus", "0"],
+                "'--gpus <COUNT>': 0 is less than 1",
+            ),
+            (
+                &["job", "update", "j2", "--priority", "11"],
+                "11 is not from -10 to 10",
+            ),
+            (
+                &["submit", "cfg", "--max-cost", "-1"],
+                "`-1` is no amount of dollars",
+            ),
+            (
+                &["audit", "--after", "99999999999999999999"],
+                "the number is too large",
+            ),
+        ] {
+            let failure = failure(&wrong(words)).expect("a mistake");
+            assert!(failure.text().contains(told), "{words:?}: {failure:?}");
+        }
+        assert_eq!(in_words("a is not in b\n\nc"), "a is not in b\n\nc");
     }
 
     #[test]

@@ -146,17 +146,19 @@ impl Preemption {
     }
 }
 
-/// Not the name of anything in a policy.
+/// Not the name of anything in a policy; with the names that there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no such policy")]
-pub struct UnknownName;
+#[error("there is none of this name; there are {0}")]
+pub struct UnknownName(&'static str);
 
 impl FromStr for Aim {
     type Err = UnknownName;
 
     fn from_str(name: &str) -> Result<Self, UnknownName> {
         let found = Self::ALL.into_iter().find(|aim| aim.name() == name);
-        found.ok_or(UnknownName)
+        found.ok_or(UnknownName(
+            "default, fifo, priority, max-min-blind, max-min, makespan, shortest-remaining and cost",
+        ))
     }
 }
 
@@ -167,7 +169,7 @@ impl FromStr for Preemption {
         let all = [Self::Never, Self::ForPriority, Self::Priced];
         all.into_iter()
             .find(|when| when.name() == name)
-            .ok_or(UnknownName)
+            .ok_or(UnknownName("never, for-priority and priced"))
     }
 }
 
@@ -199,7 +201,10 @@ mod tests {
         ] {
             assert_eq!(when.name().parse(), Ok(when));
         }
-        assert_eq!("fastest".parse::<Aim>(), Err(UnknownName));
+        let unknown = "fastest".parse::<Aim>().expect_err("no aim").to_string();
+        for aim in Aim::ALL {
+            assert!(unknown.contains(aim.name()), "{unknown}");
+        }
     }
 
     #[test]

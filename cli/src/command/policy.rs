@@ -45,9 +45,26 @@ struct Set {
     restart: Option<Duration>,
 }
 
+impl Set {
+    /// Whether nothing of it was given.
+    const fn is_empty(&self) -> bool {
+        self.aim.is_none()
+            && self.preemption.is_none()
+            && self.min_run.is_none()
+            && self.preemptions.is_none()
+            && self.restart.is_none()
+    }
+}
+
 impl Policy {
     /// Does it.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
+        if let Some(What::Set(set)) = &self.what
+            && set.is_empty()
+        {
+            return Err(Failure::usage("nothing to change was given")
+                .hint("see `stepcast policy set --help`"));
+        }
         let client = context.connect().await?;
         let output = &context.output;
         let policy = match &self.what {

@@ -70,10 +70,10 @@ pub(crate) struct Submit {
     #[arg(long, conflicts_with = "objective")]
     fastest: bool,
     /// Most that all attempts together may cost, in dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     max_cost: Option<u64>,
     /// Most that the GPUs together may cost an hour, in dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     max_price: Option<u64>,
     /// Longest time of one attempt, such as 2h or 45m
     #[arg(long, value_name = "TIME", value_parser = time::parse_span)]

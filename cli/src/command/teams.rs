@@ -41,13 +41,13 @@ struct Set {
     #[arg(long, value_name = "GPUS")]
     quota: Option<u32>,
     /// Most money in a period, in dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     budget: Option<u64>,
     /// What the budget is for
     #[arg(long, value_enum, default_value_t = Per::Once, requires = "budget")]
     per: Per,
     /// A job may cost more than this only once somebody has approved it, in dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     approve_above: Option<u64>,
     /// The highest priority that its jobs may have, -10 to 10
     #[arg(long, value_name = "PRIORITY", allow_negative_numbers = true)]

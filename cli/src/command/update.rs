@@ -47,10 +47,10 @@ pub(crate) struct Changes {
     #[arg(long, conflicts_with = "labels")]
     no_labels: bool,
     /// Most that all attempts together may cost, in dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     max_cost: Option<u64>,
     /// Most that the GPUs together may cost an hour, in dollars
-    #[arg(long, value_name = "DOLLARS", value_parser = parse_dollars)]
+    #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     max_price: Option<u64>,
     /// No limit on what it costs, in all and an hour
     #[arg(long, conflicts_with_all = ["max_cost", "max_price"])]

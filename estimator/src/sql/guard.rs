@@ -54,9 +54,12 @@ pub(super) enum Statement {
 /// Reads a statement, and refuses it if it is not one reading statement of bounded size.
 pub(super) fn read(text: &str) -> Result<Statement, Error> {
     let mut parsed = DFParser::parse_sql(text).map_err(words::of)?;
-    let mut statement = parsed
-        .pop_front()
-        .ok_or_else(|| refused("there is no statement", None))?;
+    let mut statement = parsed.pop_front().ok_or_else(|| {
+        refused(
+            "there is no statement",
+            Some("write one, such as SELECT * FROM training_steps LIMIT 5"),
+        )
+    })?;
     if !parsed.is_empty() {
         return Err(refused(
             "one statement at a time",
