@@ -51,6 +51,14 @@ impl Place {
         options
     }
 
+    /// What is copied to the other host: the file with the token, and what the options name.
+    pub(super) const fn copies(&self) -> &'static str {
+        match &self.ca_file {
+            Some(_) => "with copies of both files",
+            None => "with a copy of the file",
+        }
+    }
+
     /// Says that another host does not reach them, where it is so.
     pub(super) fn tell_if_here_only(&self, output: &Output) {
         if self.here_only {

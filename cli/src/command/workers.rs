@@ -326,9 +326,10 @@ async fn create(
     }
     let place = Place::of(context, client).await?;
     output.next(format!(
-        "stepcast worker {} --join-token-file {}    (on the GPU host, with a copy of the file)",
+        "stepcast worker {} --join-token-file {}    (on the GPU host, {})",
         place.options(),
-        quoted(&file)
+        quoted(&file),
+        place.copies()
     ));
     place.tell_if_here_only(output);
     Ok(())

@@ -152,7 +152,7 @@ fn the_printed_token_makes_one_operator_and_no_second() {
         .rsplit_once(':')
         .map(|(_, port)| port.to_owned());
     let next = format!(
-        "Next: stepcast --server https://HOST:{} --ca-file data/tls/certificate.pem --access-token-file bo.token jobs",
+        "Next: stepcast --server https://HOST:{} --ca-file data/tls/certificate.pem --access-token-file bo.token jobs    (where bo is, with copies of both files)",
         port.unwrap()
     );
     assert!(let_in.stderr.contains(&next), "{}", let_in.stderr);

@@ -67,8 +67,9 @@ pub(super) async fn told(
         Holder::Other(who) => {
             let place = Place::of(context, client).await?;
             output.next(format!(
-                "stepcast {} --access-token-file {file} jobs    (where {who} is, with a copy of the file)",
-                place.options()
+                "stepcast {} --access-token-file {file} jobs    (where {who} is, {})",
+                place.options(),
+                place.copies()
             ));
             place.tell_if_here_only(output);
         }
