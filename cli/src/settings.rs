@@ -118,7 +118,10 @@ impl SettingsFile {
                 let failure = wrong(format!("there is no setting `{key}`"));
                 return Err(match nearest(key, known) {
                     Some(name) => failure.hint(format!("did you mean `{name}`?")),
-                    None => failure,
+                    None => {
+                        let names: Vec<&str> = known.iter().map(|known| known.name).collect();
+                        failure.hint(format!("there are {}", names.join(", ")))
+                    }
                 });
             }
             if !matches!(
@@ -263,6 +266,12 @@ mod tests {
         let failure = SettingsFile::read(&path, CLIENT).expect_err("refused");
         assert_eq!(failure.details, ["there is no setting `servr`"]);
         assert_eq!(failure.hint.as_deref(), Some("did you mean `server`?"));
+        let (_dir, path) = file("nonsense = 1\n");
+        let failure = SettingsFile::read(&path, CLIENT).expect_err("refused");
+        assert_eq!(
+            failure.hint.as_deref(),
+            Some("there are server, access_token_file, ca_file")
+        );
     }
 
     #[test]

@@ -127,7 +127,9 @@ impl Server {
                 return Err(Failure::new(
                     Exit::NotFound,
                     format!("{} cannot be read", path.display()),
-                ));
+                )
+                .detail("there is no such file")
+                .hint("name a settings file with --config, or leave it out"));
             }
             Some(path) => SettingsFile::read(path, SETTINGS)?,
             None => SettingsFile::read(FILE.as_ref(), SETTINGS)?,

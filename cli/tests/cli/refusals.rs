@@ -209,6 +209,8 @@ fn settings_that_nobody_knows_are_refused_with_the_nearest_known() {
     std::fs::write(config.join("config.toml"), "servr = \"http://a:1\"\n").unwrap();
     let stderr = alone(folder.path(), &["jobs"]).refused(1);
     assert!(stderr.contains("hint: did you mean `server`?"), "{stderr}");
+    let stderr = alone(folder.path(), &["server", "--config", "none.toml"]).refused(3);
+    assert!(stderr.contains("there is no such file"), "{stderr}");
 }
 
 #[test]
