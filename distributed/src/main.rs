@@ -36,6 +36,10 @@ enum What {
         /// What its groups, sorts and joins may hold in memory together, in MiB. Beyond that they go to the disk or fail.
         #[arg(long, default_value_t = 2_048)]
         memory: usize,
+        /// At most so many tasks of questions at the same time, more are refused. A question gives a worker one for each
+        /// of its stages: two where it groups, more where it joins.
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        tasks: u32,
     },
     /// Asks one question, shared out over the workers, and prints the answer as JSON.
     Ask {
@@ -69,7 +73,11 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let store = &options.store;
     match options.what {
-        What::Worker { listen, memory } => worker::serve(store, listen, memory << 20).await,
+        What::Worker {
+            listen,
+            memory,
+            tasks,
+        } => worker::serve(store, listen, memory << 20, tasks as usize).await,
         What::Ask {
             workers,
             explain,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::error::Result as Planned;
+use datafusion::error::{DataFusionError, Result as Planned};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{
     DistributedExt, Worker, WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse,
@@ -14,6 +14,7 @@ use datafusion_distributed::{
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -23,14 +24,24 @@ use crate::store;
 const PLANS_KEPT: usize = 64;
 
 /// Serves until it is told to stop, and says then what it has done.
-pub(crate) async fn serve(location: &str, listen: SocketAddr, memory: usize) -> Result<()> {
+pub(crate) async fn serve(
+    location: &str,
+    listen: SocketAddr,
+    memory: usize,
+    tasks: usize,
+) -> Result<()> {
     let done = Arc::new(Done::default());
     let noted = Arc::clone(&done);
+    let room = Room::of(tasks);
     let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
         let noted = Noted(Arc::clone(&noted));
+        let place = room.enter();
         async move {
-            let builder = context.builder;
+            let mut builder = context.builder;
+            // Whatever runs the task holds its configuration, and the place with it, to the end.
+            let config = builder.config().take().unwrap_or_default();
             Ok(builder
+                .with_config(config.with_extension(Arc::new(place?)))
                 .with_distributed_worker_plan_rewrite_handler(noted)
                 .build())
         }
@@ -53,6 +64,44 @@ pub(crate) async fn serve(location: &str, listen: SocketAddr, memory: usize) -> 
         json!({ "tasks": sum.tasks, "scans": sum.scans, "rows_read": sum.rows })
     );
     Ok(())
+}
+
+/// Room for so many tasks at the same time: each is a plan with its buffers, which the bound on memory does not count.
+///
+/// Nothing waits for room. The tasks of one question read from each other, so a question that holds room on one worker and
+/// waits for it on another would hold up others that do the same.
+#[derive(Clone)]
+struct Room {
+    places: Arc<Semaphore>,
+    tasks: usize,
+}
+
+/// A task's place. It is free again a moment after the task: what is kept of one is dropped a third of a second later.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    fn of(tasks: usize) -> Self {
+        let places = Arc::new(Semaphore::new(tasks));
+        Self { places, tasks }
+    }
+
+    /// A place for one more task, until it is dropped.
+    ///
+    /// # Errors
+    /// There is none: whoever asks may ask again later.
+    fn enter(&self) -> Planned<Place> {
+        let permit = Arc::clone(&self.places).try_acquire_owned();
+        let permit = permit.map_err(|_full| {
+            let tasks = self.tasks;
+            DataFusionError::ResourcesExhausted(format!(
+                "a worker has its {tasks} tasks: ask again when other questions are answered, or start workers with more (--tasks)"
+            ))
+        })?;
+        Ok(Place { _permit: permit })
+    }
 }
 
 /// What was done in all.
@@ -114,5 +163,20 @@ impl WorkerPlanRewriteHandler for Noted {
     ) -> Planned<WorkerPlanRewriteEventResponse> {
         self.0.note(&event.plan);
         Ok(WorkerPlanRewriteEventResponse::new(event.plan))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_takes_so_many_tasks_and_refuses_the_next() -> Planned<()> {
+        let room = Room::of(2);
+        let (first, _second) = (room.enter()?, room.enter()?);
+        let refused = room.enter().expect_err("there is no room");
+        assert!(refused.to_string().contains("--tasks"), "{refused}");
+        drop(first);
+        room.enter().map(drop)
     }
 }
