@@ -3,6 +3,7 @@
 
 mod access;
 mod ahead;
+mod changes;
 mod credentials;
 mod flight;
 mod gangs;
