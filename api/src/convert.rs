@@ -3,6 +3,7 @@
 mod estimate;
 mod event;
 mod job;
+mod models;
 mod quantity;
 mod sample;
 mod session;
@@ -17,6 +18,7 @@ mod workload;
 pub(crate) use estimate::{estimates, hardware_list, note};
 pub(crate) use event::event;
 pub(crate) use job::{job, job_state, live_progress, states};
+pub(crate) use models::written_instead;
 pub(crate) use quantity::{duration_ms, timestamp_ms};
 pub(crate) use sample::samples;
 pub(crate) use session::{log_lines, order, report};

@@ -1,10 +1,12 @@
 //! Estimates and what to know about them.
 
 use stepcast_proto::v1;
+use stepcast_records::hardware::Error as HardwareError;
 use stepcast_records::simpletuner::Note as ReadingNote;
 use stepcast_records::{Basis, Estimate, Fit, Hardware, Memory, Note, Phase, PhaseKind};
 use tonic::Status;
 
+use super::models::written_instead;
 use super::quantity::{closed_code, costs, times};
 use crate::status::{bad_field, shown};
 
@@ -104,9 +106,13 @@ pub(crate) fn hardware_list(
     }
     let parse = |(index, name): (usize, &String)| {
         name.parse().map_err(|error| {
+            let instead = match error {
+                HardwareError::UnknownModel => written_instead(name),
+                HardwareError::UnlistedCount => "write it as h100 or h100x2".to_owned(),
+            };
             bad_field(
                 &format!("{field}[{index}]"),
-                format!("{error}: {}; write it as h100 or h100x2", shown(name)),
+                format!("{error}: {}; {instead}", shown(name)),
             )
         })
     };

@@ -9,6 +9,7 @@ use stepcast_scheduler::ids::{StagingId, TeamId};
 use stepcast_scheduler::model::{JobSpec, Label, Objective, TrainerKind};
 use tonic::Status;
 
+use super::models::written_instead;
 use super::quantity::{duration_ms, duration_to_ms};
 use super::terms::{terms, write_terms};
 use super::workload::workload;
@@ -33,7 +34,7 @@ pub(crate) fn wishes(
         model.parse().map_err(|error| {
             narrow(
                 &format!("allow[{index}]"),
-                &format!("{error}: {}; write it as h100", shown(model)),
+                &format!("{error}: {}; {}", shown(model), written_instead(model)),
             )
         })
     });

@@ -188,7 +188,11 @@ fn inventory(
     workers: v1::SupposedWorkers,
 ) -> Result<Inventory, Status> {
     let gpu: GpuModel = workers.gpu.parse().map_err(|error| {
-        let what = format!("{error}: {}; write it as h100", status::shown(&workers.gpu));
+        let what = format!(
+            "{error}: {}; {}",
+            status::shown(&workers.gpu),
+            convert::written_instead(&workers.gpu)
+        );
         status::bad_field(&format!("{field}.gpu"), what)
     })?;
     let gpus = workers.gpus.max(1);
