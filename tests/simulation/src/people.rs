@@ -436,6 +436,10 @@ fn workload(steps: u64) -> Workload {
         checkpoint_every: None,
         validation: None,
         off_record: Vec::new(),
-        preparation: Preparation::default(),
+        // Written by some and not by others, as in real logs.
+        preparation: Preparation {
+            encoded_at_once: steps.is_multiple_of(3).then_some(1),
+            ..Preparation::default()
+        },
     }
 }
