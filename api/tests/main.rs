@@ -5,6 +5,7 @@ mod access;
 mod ahead;
 mod changes;
 mod credentials;
+mod early;
 mod flight;
 mod gangs;
 mod http;

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use schemars::JsonSchema;
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
+use super::body::Sent;
 use super::document::Document;
 use super::forward::Way;
 use super::limits::Limits;
@@ -152,22 +153,17 @@ impl Api {
                           request: Request| {
             let (http, handler, route) = (http.clone(), handler.clone(), route.clone());
             async move {
-                let parameters = match parameters {
-                    Ok(parameters) => parameters,
-                    Err(_) => {
-                        let what = "a part of it is no UTF-8";
-                        return answer::refused(&status::bad_field("path", what));
-                    }
-                };
-                let path = parameters
-                    .iter()
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .collect();
+                let (parts, body) = request.into_parts();
+                let mut sent = Sent::new(&parts, body);
                 let handle = http.context.handle.clone();
-                match serve(http, &route, path, request, handler).await {
-                    Ok(response) => response,
-                    Err(status) => answer::refused(&redirect::told(status, &handle)),
-                }
+                let served = async {
+                    let path = parts_of(parameters)?;
+                    serve(http, &route, path, parts, &mut sent, handler).await
+                };
+                let answer = served
+                    .await
+                    .unwrap_or_else(|status| answer::refused(&redirect::told(status, &handle)));
+                sent.answered(answer).await
             }
         };
         let router = std::mem::take(&mut self.router);
@@ -201,7 +197,8 @@ async fn serve<Q, B, F, Fut>(
     http: Http,
     route: &Route,
     path: Vec<(String, String)>,
-    request: Request,
+    parts: Parts,
+    sent: &mut Sent,
     handler: F,
 ) -> Result<Response, Status>
 where
@@ -210,7 +207,6 @@ where
     F: Fn(Http, Asked<Q>, B) -> Fut,
     Fut: Future<Output = Result<Response, Status>>,
 {
-    let (parts, sent) = request.into_parts();
     let peer = parts
         .extensions
         .get::<Peer>()
@@ -225,7 +221,7 @@ where
     let (_room, bytes) = if expects_body::<B>() {
         let most = body::said(&parts.headers, route.body_max)?;
         let room = http.limits.body(most).await?;
-        let bytes = Zeroizing::new(body::read(sent, most).await?);
+        let bytes = Zeroizing::new(sent.read(most).await?);
         (Some(room), bytes)
     } else {
         (None, Zeroizing::default())
@@ -245,14 +241,14 @@ where
         peer,
         path,
     };
-    let sent = if expects_body::<B>() {
+    let said = if expects_body::<B>() {
         body::json(&bytes)?
     } else {
         body::json(b"{}")?
     };
     // It may have held a secret.
     drop(bytes);
-    handler(http, asked, sent).await
+    handler(http, asked, said).await
 }
 
 /// Who calls, if they may do what the route does and have not asked too often.
@@ -277,17 +273,38 @@ fn admitted(
     Ok(caller)
 }
 
+/// The named parts of a path.
+fn parts_of(
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+) -> Result<Vec<(String, String)>, Status> {
+    let parameters =
+        parameters.map_err(|_| status::bad_field("path", "a part of it is no UTF-8"))?;
+    let parts = parameters.iter();
+    Ok(parts
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
 fn expects_body<B: Shape>() -> bool {
     B::schema(&mut schemars::SchemaGenerator::default()).is_some()
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let message = format!("{} takes no {method}", uri.path());
-    answer::refused(&Refusal::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message).into())
+async fn wrong_method(request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let message = format!("{} takes no {}", head.uri.path(), head.method);
+    let refusal = Refusal::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", message);
+    let sent = Sent::new(&head, body);
+    sent.answered(answer::refused(&refusal.into())).await
+}
+
+async fn nothing_there(request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let answer = nothing_at_path(&head.headers);
+    Sent::new(&head, body).answered(answer).await
 }
 
 /// Nothing is at this path. A caller that speaks gRPC is told so in its own words.
-async fn nothing_there(headers: HeaderMap) -> Response {
+fn nothing_at_path(headers: &HeaderMap) -> Response {
     let kind = headers.get(axum::http::header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         return Status::unimplemented("this server has no such service")
