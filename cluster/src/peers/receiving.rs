@@ -1,10 +1,11 @@
 //! Takes a snapshot in: piece by piece onto the disk, so that its size costs no memory.
 
-use std::error::Error;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use stepcast_proto::raft::v1::InstallSnapshotRequest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -12,9 +13,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::snapshots::{Receiving, SnapshotFiles};
+use super::dial::chain;
+use super::shared::Shared;
+use super::snapshots::Receiving;
 use crate::consensus::Inbound;
 use crate::consensus::log::Position;
+use crate::snapshot::Error;
 
 /// Pieces between the network and the disk.
 const PIECES: usize = 4;
@@ -24,7 +28,7 @@ const PIECE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A snapshot that comes in.
 pub(super) struct Arriving {
-    pub(super) files: Arc<dyn SnapshotFiles>,
+    pub(super) shared: Arc<Shared>,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) message: Message,
     /// Bytes of the file.
@@ -44,26 +48,34 @@ impl Arriving {
             term: metadata.term,
         };
         let (pieces, written) = mpsc::channel(PIECES);
-        let (files, length) = (Arc::clone(&self.files), self.length);
-        let writing = spawn_blocking(move || {
-            let receiving = files.receive(at).map_err(|error| failed(&error))?;
-            write(receiving, length, written)
-        });
+        let (files, length) = (Arc::clone(&self.shared.snapshots), self.length);
+        let writing = spawn_blocking(move || write(files.receive(at)?, length, written));
         let fed = feed(&mut self.requests, pieces).await;
         // Waited for in any case: the disk is not at rest before.
         let written = writing.await;
         let written = written.map_err(|error| Status::internal(error.to_string()))?;
         if let Err(why) = written {
             // Without all of its pieces it is not whole, and why they did not come says more.
-            return Err(fed.err().unwrap_or(why));
+            fed?;
+            return Err(match why {
+                Fault::Unkept(error) => {
+                    self.shared.unkept.tell(at.index, &error);
+                    let why = chain(&error);
+                    Status::internal(format!("the snapshot cannot be kept: {why}"))
+                }
+                Fault::Length(received) => Status::data_loss(format!(
+                    "the snapshot was said to have {length} bytes, and {received} came"
+                )),
+            });
         }
+        self.shared.unkept.forget();
         if self.inbound.receive_snapshot(self.message).await == Ok(false) {
             tracing::info!(index = at.index, "a snapshot that came is of no use");
-            let files = self.files;
+            let files = Arc::clone(&self.shared.snapshots);
             let removed = spawn_blocking(move || files.discard(at)).await;
             if let Ok(Err(error)) = removed {
                 tracing::warn!(
-                    error = &error as &dyn Error,
+                    error = &error as &dyn std::error::Error,
                     "the snapshot is removed at the next start"
                 );
             }
@@ -89,32 +101,101 @@ async fn feed(
     Ok(())
 }
 
+/// Why what came is not kept.
+enum Fault {
+    /// So many bytes came, and not as many as were said: the sender's own log says why.
+    Length(u64),
+    /// The disk refuses it, or it is no snapshot that this node can use.
+    Unkept(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Unkept(error)
+    }
+}
+
 fn write(
     mut receiving: Box<dyn Receiving>,
     length: u64,
     mut pieces: mpsc::Receiver<Bytes>,
-) -> Result<(), Status> {
+) -> Result<(), Fault> {
     let mut received = 0_u64;
     while let Some(piece) = pieces.blocking_recv() {
         received += piece.len() as u64;
         if received > length {
             break;
         }
-        receiving.write(&piece).map_err(|error| failed(&error))?;
+        receiving.write(&piece)?;
     }
     if received != length {
-        return Err(Status::data_loss(format!(
-            "the snapshot was said to have {length} bytes, and {received} came"
-        )));
+        return Err(Fault::Length(received));
     }
-    receiving
-        .finish()
-        .map_err(|error| Status::data_loss(super::dial::chain(&error)))
+    Ok(receiving.finish()?)
 }
 
-fn failed(error: &dyn Error) -> Status {
-    Status::internal(format!(
-        "the snapshot cannot be kept: {}",
-        super::dial::chain(error)
-    ))
+/// Why the last snapshot that came is not kept. A leader sends it again and again, so each cause is said once.
+#[derive(Debug, Default)]
+pub(super) struct Unkept(Mutex<Option<String>>);
+
+impl Unkept {
+    /// Says it in this node's log with what to do, unless it is what was said last; gives whether it was said.
+    fn tell(&self, index: u64, error: &Error) -> bool {
+        let (cause, advice) = match error {
+            Error::Io { source, .. } if source.kind() == ErrorKind::StorageFull => (
+                source.to_string(),
+                "make room on the disk of the data folder",
+            ),
+            Error::Io { source, .. } => (
+                source.to_string(),
+                "look at the disk and the rights of the data folder",
+            ),
+            Error::Damaged { what, .. } => (
+                what.clone(),
+                "it came damaged; if that lasts, look at the leader's disk and at both nodes' memory",
+            ),
+            Error::UpgradeRequired { .. } => (error.to_string(), "upgrade this node"),
+            _ => (error.to_string(), "report it"),
+        };
+        let news = self.0.lock().replace(cause.clone()) != Some(cause);
+        if news {
+            tracing::warn!(
+                index,
+                why = chain(error),
+                "a snapshot that the leader sends cannot be kept: {advice}; it is sent again by itself"
+            );
+        }
+        news
+    }
+
+    /// One was kept: what comes from now on is said anew.
+    fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// What was said last.
+    #[cfg(test)]
+    pub(super) fn told(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once_whatever_the_file_is_called() {
+        let unkept = Unkept::default();
+        let tell = |path: &str, kind: ErrorKind| {
+            let (path, source) = (path.to_owned(), kind.into());
+            unkept.tell(9, &Error::Io { path, source })
+        };
+        assert!(tell("receiving-1.tmp", ErrorKind::StorageFull));
+        assert!(!tell("receiving-2.tmp", ErrorKind::StorageFull));
+        assert!(tell("receiving-3.tmp", ErrorKind::PermissionDenied));
+        assert!(tell("receiving-4.tmp", ErrorKind::StorageFull));
+        unkept.forget();
+        assert!(tell("receiving-5.tmp", ErrorKind::StorageFull));
+    }
 }

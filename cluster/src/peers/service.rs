@@ -144,7 +144,7 @@ impl PeerService for Service {
                 )
             })?;
         let arriving = Arriving {
-            files: Arc::clone(&self.shared.snapshots),
+            shared: Arc::clone(&self.shared),
             inbound: attached.inbound,
             message,
             length: header.length,

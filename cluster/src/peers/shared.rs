@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use super::admission::Admission;
 use super::credentials::Credentials;
 use super::link::{self, Link};
+use super::receiving::Unkept;
 use super::roster::Roster;
 use super::snapshots::SnapshotFiles;
 use crate::consensus::Inbound;
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) roster: Roster,
     pub(super) snapshots: Arc<dyn SnapshotFiles>,
+    pub(super) unkept: Unkept,
     pub(super) runtime: Handle,
     /// Whether callers' connections are to end.
     pub(super) closing: watch::Sender<bool>,
@@ -84,6 +86,7 @@ impl Shared {
             credentials: parts.credentials,
             tls: parts.tls,
             snapshots: parts.snapshots,
+            unkept: Unkept::default(),
             runtime: parts.runtime,
             closing: watch::Sender::new(false),
             attached: RwLock::new(None),

@@ -1,7 +1,7 @@
 //! Snapshots arrive whole or not at all, whatever their size, and how it went is always said.
 
 use std::fs::{self, File};
-use std::io::{Seek, Write};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,8 @@ pub(super) struct Folder {
 
 #[derive(Default)]
 struct Gate {
+    /// What writing ends with.
+    refuses: Mutex<Option<ErrorKind>>,
     shut: Mutex<bool>,
     opened: Condvar,
     waiting: tokio::sync::Notify,
@@ -111,6 +113,12 @@ impl Receiving for Incoming {
             self.gate.opened.wait(&mut shut);
         }
         drop(shut);
+        if let Some(kind) = *self.gate.refuses.lock() {
+            return Err(Error::Io {
+                path: self.path.display().to_string(),
+                source: io::Error::from(kind),
+            });
+        }
         self.file.write_all(piece).unwrap();
         Ok(())
     }
@@ -268,6 +276,26 @@ async fn a_snapshot_that_is_damaged_short_or_missing_is_not_handed_on() {
     );
     assert!(second.ear.now().snapshots.is_empty());
     assert!(second.folder.names().is_empty(), "nothing is left of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_says_why_it_cannot_keep_a_snapshot_until_it_has_kept_one() {
+    let (first, second) = pair().await;
+    first.folder.put(AT, &noise(1 << 20));
+    let refusals = [
+        Some(ErrorKind::StorageFull),
+        Some(ErrorKind::StorageFull),
+        Some(ErrorKind::PermissionDenied),
+        None,
+    ];
+    for (before, refuses) in refusals.into_iter().enumerate() {
+        *second.folder.gate.refuses.lock() = refuses;
+        first.peers.send(vec![message(1, 2)]);
+        first.ear.hears(|told| told.sent.len() > before).await;
+        let told = second.peers.shared.unkept.told();
+        assert_eq!(told, refuses.map(|kind| io::Error::from(kind).to_string()));
+    }
+    assert_eq!(second.folder.names(), ["9-4.received"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
