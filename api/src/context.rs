@@ -1,6 +1,7 @@
 //! What every service shares.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stepcast_cluster::Handle;
 use stepcast_estimator::Estimator;
@@ -38,14 +39,37 @@ pub(crate) struct Context {
     pub(crate) closing: watch::Receiver<bool>,
 }
 
+impl Context {
+    /// What comes of something that may take long, unless the server ends before: whoever waits for it is told that, and
+    /// not cut off.
+    pub(crate) async fn unless_closed<T>(
+        &self,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            done = work => done,
+            status = async {
+                let status = closed(&mut closing).await;
+                tokio::time::sleep(FINISH_WITHIN).await;
+                status
+            } => Err(status),
+        }
+    }
+}
+
+/// When the server is about to end, what its callers wait for may take this long.
+pub(crate) const FINISH_WITHIN: Duration = Duration::from_secs(3);
+
 /// Waits until the server is about to end, and says so.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) -> Status {
     // Without its sender the server is over already.
     let _ = closing.wait_for(|closing| *closing).await;
     Refusal::new(Code::Unavailable, "STOPPED", "the server is shutting down")
+        .hint("ask again when it is back, or ask another server of the cluster")
         .retry(AFTER_RESTART)
         .into()
 }
 
 /// A server that restarts is back by then.
-const AFTER_RESTART: std::time::Duration = std::time::Duration::from_secs(1);
+const AFTER_RESTART: Duration = Duration::from_secs(1);

@@ -30,7 +30,7 @@ use crate::admission::Admitted;
 use crate::auth::People;
 use crate::certificate;
 use crate::config::ApiConfig;
-use crate::context::{Context, Places};
+use crate::context::{Context, FINISH_WITHIN, Places};
 use crate::flight::Flight;
 use crate::grpc::{Accounts, Agent, Cluster, Estimates, Jobs, Records, Scheduling, Workers};
 use crate::listen::Incoming;
@@ -69,8 +69,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// ask by themselves every 20 s, which is allowed on idle connections too.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 
-/// At the end, calls under way may finish for this long.
-const DRAIN: Duration = Duration::from_secs(5);
+/// At the end, calls under way may finish for this long: those that are told that they do not are told before.
+const DRAIN: Duration = FINISH_WITHIN.saturating_add(Duration::from_secs(2));
 
 /// Why the server did not start or went on no longer.
 #[derive(Debug, thiserror::Error)]

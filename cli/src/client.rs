@@ -43,6 +43,9 @@ const PAUSE_MAX_OF_SEVERAL: Duration = Duration::from_millis(500);
 /// The largest answer: a page of a thousand jobs.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// A server with TLS hangs up on plain text before this; a connection that breaks later was understood.
+const HANGS_UP_WITHIN: Duration = Duration::from_secs(2);
+
 /// What the library says when a call's own deadline ends it, on either side, a moment before ours does.
 const DEADLINE_WORDS: &str = "Timeout expired";
 
@@ -61,6 +64,7 @@ pub(crate) type Wire = InterceptedService<Channel, Caller>;
 pub(crate) struct Client {
     servers: Arc<Servers>,
     caller: Caller,
+    connected: Instant,
 }
 
 /// Puts on every call what it carries: the access token, and whether an old answer will do.
@@ -117,6 +121,7 @@ impl Client {
                 token,
                 stale: address.stale,
             },
+            connected: Instant::now(),
         })
     }
 
@@ -219,6 +224,7 @@ impl Client {
         Some(Self {
             servers: Arc::new(self.servers.only(address)?),
             caller: self.caller.clone(),
+            connected: Instant::now(),
         })
     }
 
@@ -316,7 +322,8 @@ impl Client {
         let mut failure = Failure::from_status(status);
         if failure.exit == Exit::Unreachable && failure.reason.is_empty() {
             let address = self.servers.address();
-            if failure.hint.is_none() && address.starts_with("http://") {
+            let fresh = self.connected.elapsed() < HANGS_UP_WITHIN;
+            if failure.hint.is_none() && fresh && address.starts_with("http://") {
                 failure.hint = tls_hint(status);
             }
             failure.details.insert(0, format!("asked {address}"));

@@ -36,12 +36,11 @@ pub(crate) type Parts = BoxStream<'static, Result<v1::RunQueryResponse, Status>>
 impl Records {
     /// The answer to a question in SQL.
     pub(crate) async fn query(&self, sql: &str, max_rows: u32) -> Result<Answer, Status> {
-        let answer = self
-            .0
-            .estimator
-            .sql(sql)
-            .await
-            .map_err(|error| status::records(&error))?;
+        let answer = async {
+            let answer = self.0.estimator.sql(sql).await;
+            answer.map_err(|error| status::records(&error))
+        };
+        let answer = self.0.unless_closed(answer).await?;
         Ok(cut(answer, max_rows))
     }
 

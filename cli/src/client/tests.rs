@@ -273,3 +273,19 @@ async fn nobody_there_is_its_own_exit_code() {
     assert_eq!(failure.exit, Exit::Unreachable);
     assert_eq!(failure.primary, "no server answers at http://127.0.0.1:1");
 }
+
+#[tokio::test]
+async fn only_a_connection_that_breaks_at_once_may_have_met_tls() {
+    let server = Server::start(Way::Answers).await;
+    let mut client = client(&[&server.address]).await;
+    let broken = Status::from_error(Box::new(std::io::Error::from(
+        std::io::ErrorKind::BrokenPipe,
+    )));
+    let failure = client.failure(&broken);
+    assert!(failure.text().contains("TLS"), "{}", failure.text());
+    client.connected -= HANGS_UP_WITHIN;
+    let failure = client.failure(&broken);
+    assert_eq!(failure.exit, Exit::Unreachable);
+    assert_eq!(failure.primary, "the connection to the server broke");
+    assert_eq!(failure.hint, None);
+}
