@@ -1,5 +1,6 @@
 //! The estimate as people see it: the policy's example to the letter, and what must hold of every other one.
 
+mod fits;
 mod hosts;
 mod phases;
 
@@ -8,7 +9,7 @@ use stepcast_records::simpletuner::{
     Dataset, Length, OffRecord, Preparation, Validation, Workload,
 };
 use stepcast_records::{
-    Basis, Fit, FrameClass, HalfMegapixels, Key, Precision, Quantization, Recipe, Row,
+    Basis, FrameClass, HalfMegapixels, Key, Precision, Quantization, Recipe, Row,
 };
 
 use super::*;
@@ -288,36 +289,6 @@ fn the_pretend_device_and_real_ones_never_mix() {
     let cpu = [row(training_key("flux.dev/lora", "cpu"), 90_000, 150)];
     let real_again = estimate(&cpu, &example(), "rtx4090");
     assert_eq!(real.step_ms, real_again.step_ms);
-}
-
-#[test]
-fn a_model_that_is_too_large_is_listed_with_a_note() {
-    let mut workload = example();
-    workload.recipe = Recipe::parse("flux.dev/full+ckpt").expect("recipe");
-    workload.quantization = Quantization::None;
-    let gpu = |name: &str| hardware(name).gpu;
-    let said = |on: &str| {
-        let notes = estimate(&[], &workload, on).notes;
-        let gpu = gpu(on);
-        (
-            notes.contains(&Note::MemoryTight { gpu }),
-            notes.contains(&Note::MemoryExceeded { gpu }),
-        )
-    };
-    assert_eq!(said("rtx4090"), (false, true));
-    assert_eq!(said("h100"), (true, false));
-    assert_eq!(said("b200"), (false, false));
-    let key = training_key("flux.dev/full+ckpt", "rtx4090");
-    let key = stepcast_records::TrainingKey {
-        quantization: Quantization::None,
-        ..key
-    };
-    let ran = estimate(&[row(key, 14_000, 150)], &workload, "rtx4090");
-    assert_eq!(
-        ran.memory.map(|memory| memory.fit),
-        Some(Fit::Fits),
-        "it has run there"
-    );
 }
 
 #[test]
