@@ -277,6 +277,12 @@ impl Cluster {
         self.path("log").join(format!("{name}.log"))
     }
 
+    /// The last line that a node has said.
+    pub(crate) fn last_word(&self, number: usize) -> String {
+        let said = fs::read_to_string(self.log(&format!("n{number}"))).unwrap();
+        said.lines().last().unwrap_or_default().to_owned()
+    }
+
     /// Where the nodes' logs end now.
     pub(crate) fn logs(&self) -> Logs {
         let logs = (1..=self.nodes.len()).map(|number| self.log(&format!("n{number}")));

@@ -10,6 +10,7 @@ use crate::cluster::{Cluster, LOOK, PATIENCE};
 use crate::crowd::Crowd;
 use crate::faults::serves;
 use crate::history::History;
+use crate::process::Process;
 use crate::wires::Wires;
 use crate::{ALONE, WORKERS, begin};
 
@@ -52,7 +53,7 @@ async fn nodes_are_upgraded_one_after_the_other_while_the_cluster_is_used() {
     let follower = follower.unwrap();
     println!("node {follower} is put back");
     replace(&mut cluster, follower, true).await;
-    let why = until_stopped(&cluster, follower).await;
+    let why = until_stopped(&mut cluster, follower).await;
     assert!(why.contains(&format!("format {NEW}")), "{why}");
     serves(&history).await;
     replace(&mut cluster, follower, false).await;
@@ -97,10 +98,14 @@ async fn until_format(cluster: &Cluster, format: u32) {
     }
 }
 
-/// Waits until a node goes no further; why, in its own words.
-async fn until_stopped(cluster: &Cluster, number: usize) -> String {
+/// Waits until a node goes no further; why, in its own words. Older programs stay, and say it to whoever asks.
+async fn until_stopped(cluster: &mut Cluster, number: usize) -> String {
     let begun = Instant::now();
     loop {
+        let process = cluster.node(number).process.as_mut();
+        if process.is_some_and(Process::has_ended) {
+            return cluster.last_word(number);
+        }
         if let Some(status) = cluster.status(number).await
             && status.health == "STOPPED"
         {
