@@ -34,7 +34,7 @@ pub(super) struct SampleEncoder {
     /// The megapixels of a tile.
     tile: f64,
     /// Whether SimpleTuner has it work in tiles and sample by sample, whatever the configuration says.
-    pub(super) is_always_tiled: bool,
+    is_always_tiled: bool,
 }
 
 /// Pixels themselves, of a megapixel of one frame: three numbers of two bytes.

@@ -4,8 +4,8 @@
 //! both go, and the weights come, in half precision, to be quantised where they are. A run whose steps would fit can end
 //! there for want of memory.
 
-use stepcast_records::simpletuner::{OffRecord, Preparation, Workload};
-use stepcast_records::{Basis, Method, PhaseKind, Quantization};
+use stepcast_records::simpletuner::{Dataset, OffRecord, Preparation, Workload};
+use stepcast_records::{Basis, FrameClass, Method, PhaseKind, Quantization};
 
 use super::companions::{self, SampleEncoder};
 use super::{GIB, Need, WEIGHT_BYTES, quantized_bytes, size};
@@ -56,13 +56,17 @@ fn latents(workload: &Workload, billions: f64, encoder: SampleEncoder) -> Option
         return None;
     }
     let preparation = workload.preparation;
+    let is_image = |dataset: &Dataset| dataset.frames == FrameClass::Single;
+    let has_images = workload.datasets.iter().any(is_image);
     let alive = workload.datasets.iter().map(|dataset| {
         let frames = dataset.frames.max_frames();
-        let usual = match frames {
-            1 => Preparation::IMAGES_AT_ONCE,
-            _ => 1,
-        };
-        let at_once = u64::from(preparation.encoded_at_once.unwrap_or(usual));
+        let given = preparation.encoded_at_once;
+        let at_once = u64::from(match (is_image(dataset), has_images) {
+            (true, _) => given.unwrap_or(Preparation::IMAGES_AT_ONCE),
+            // The number is the largest of any data set, which is that of the images.
+            (false, true) => 1,
+            (false, false) => given.unwrap_or(1),
+        });
         let at_once = at_once.min(dataset.samples.unwrap_or(at_once));
         encoder.alive_gib(
             dataset.resolution.megapixels(),
@@ -114,8 +118,8 @@ fn weights(gib: f64, phase: PhaseKind) -> Need {
 
 #[cfg(test)]
 mod tests {
-    use stepcast_records::simpletuner::{Dataset, Length};
-    use stepcast_records::{Fit, FrameClass, GpuModel, HalfMegapixels, Memory, Precision, Recipe};
+    use stepcast_records::simpletuner::Length;
+    use stepcast_records::{Fit, GpuModel, HalfMegapixels, Memory, Precision, Recipe};
 
     use super::super::Needs;
     use super::*;
@@ -186,6 +190,33 @@ mod tests {
             needs.expect("samples are encoded").at(0.0)
         };
         assert!(large(true) < large(false) / 1.5);
+    }
+
+    /// How many images are encoded at once says nothing of the clips beside them.
+    #[test]
+    fn clips_are_encoded_one_by_one_beside_images() {
+        let mut clips = run(
+            "hunyuanvideo.t2v-480p/lora+ckpt@81f",
+            Quantization::None,
+            Preparation::default(),
+        );
+        clips.datasets[0].frames = FrameClass::from_frames(81).expect("a class");
+        let alone = |workload: &Workload| {
+            let found = needs(workload).find(|need| need.phase == PhaseKind::CacheLatents);
+            found.expect("samples are encoded").at(0.0)
+        };
+        let mut mixed = clips.clone();
+        mixed.preparation.encoded_at_once = Some(2);
+        let twice = alone(&mixed);
+        mixed.datasets.push(Dataset {
+            frames: FrameClass::Single,
+            ..mixed.datasets[0].clone()
+        });
+        assert!(
+            alone(&mixed) < twice,
+            "two clips at once only where there are no images"
+        );
+        assert!((alone(&mixed) - alone(&clips)).abs() < 1e-9);
     }
 
     /// Text encoders of billions stay where they are unless they are told to go.
