@@ -8,13 +8,12 @@
 
 mod answer;
 mod catalog;
-mod compact;
 mod functions;
 mod guard;
-mod held;
 mod histogram;
 #[cfg(test)]
 mod page;
+mod passed;
 mod process;
 mod reads;
 mod session;

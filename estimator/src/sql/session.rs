@@ -40,8 +40,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::answer::Answer;
-use super::compact::Compact;
-use super::held::Held;
+use super::passed::{Memory, Passed};
 use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
 use super::unique::Forgetful;
@@ -213,19 +212,18 @@ impl Session {
 /// from a few, and what asks it for them takes them all in one turn: nothing would be left that notices that the time
 /// is over.
 fn bounded(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    let passed = |rows, memory| Arc::new(Passed { rows, memory }) as Arc<dyn ExecutionPlan>;
     let paused = plan.transform_up(|node| {
         if node.children().len() > 1 {
             let paused = CooperativeExec::new(node);
             return Ok(Transformed::yes(Arc::new(paused) as Arc<dyn ExecutionPlan>));
         }
         if node.is::<AggregateExec>() {
-            let compact = Compact(node);
-            return Ok(Transformed::yes(Arc::new(compact) as Arc<dyn ExecutionPlan>));
+            return Ok(Transformed::yes(passed(node, Memory::Compact)));
         }
         if node.is::<WindowAggExec>() {
             let rows = node.children().into_iter().cloned();
-            let held = rows.map(|rows| Arc::new(Held(rows)) as Arc<dyn ExecutionPlan>);
-            let held = held.collect();
+            let held = rows.map(|rows| passed(rows, Memory::Held)).collect();
             return Ok(Transformed::yes(replace_children_if_necessary(node, held)?));
         }
         Ok(Transformed::no(node))

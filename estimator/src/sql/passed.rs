@@ -1,7 +1,4 @@
-//! A part of a plan whose batches hold no more than their rows.
-//!
-//! What groups hands out its rows in slices of one large batch. Whoever keeps such a slice counts the whole batch for each,
-//! so that three megabytes of groups would be refused as two hundred.
+//! Parts of a plan that pass rows on as they are, and do about their memory what the engine does not.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +9,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -20,27 +18,43 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
-/// Passes rows on, copied where their batch holds much more than them.
-#[derive(Debug)]
-pub(super) struct Compact(pub(super) Arc<dyn ExecutionPlan>);
+/// What is done about the memory of rows that are passed on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Memory {
+    /// They are counted as held until the statement ends: what the engine keeps whole without counting it.
+    Held,
+    /// Their batches hold no more than them. What groups hands out its rows in slices of one large batch, and whoever keeps
+    /// such a slice counts the whole batch for each, so that three megabytes of groups would be refused as two hundred.
+    Compact,
+}
 
-impl DisplayAs for Compact {
+/// Passes rows on.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) rows: Arc<dyn ExecutionPlan>,
+    pub(super) memory: Memory,
+}
+
+impl DisplayAs for Passed {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Compact")
+        f.write_str(self.name())
     }
 }
 
-impl ExecutionPlan for Compact {
+impl ExecutionPlan for Passed {
     fn name(&self) -> &'static str {
-        "Compact"
+        match self.memory {
+            Memory::Held => "Held",
+            Memory::Compact => "Compact",
+        }
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        self.0.properties()
+        self.rows.properties()
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.0]
+        vec![&self.rows]
     }
 
     fn apply_expressions(
@@ -56,7 +70,10 @@ impl ExecutionPlan for Compact {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let first = children.into_iter().next();
-        Ok(Arc::new(Self(first.unwrap_or_else(|| Arc::clone(&self.0)))))
+        Ok(Arc::new(Self {
+            rows: first.unwrap_or_else(|| Arc::clone(&self.rows)),
+            memory: self.memory,
+        }))
     }
 
     fn with_new_children(
@@ -76,10 +93,22 @@ impl ExecutionPlan for Compact {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let rows = self.0.execute(partition, context)?;
+        let memory = self.memory;
+        // Nothing of the statement's memory until something is counted.
+        let held = MemoryConsumer::new("held").register(context.memory_pool());
+        let rows = self.rows.execute(partition, context)?;
         let schema = rows.schema();
-        let rows = rows.map(|batch| compact(batch?));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+        let passed = rows.map(move |batch| {
+            let batch = batch?;
+            match memory {
+                Memory::Held => {
+                    held.try_grow(batch.get_array_memory_size())?;
+                    Ok(batch)
+                }
+                Memory::Compact => compact(batch),
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, passed)))
     }
 }
 
