@@ -39,6 +39,29 @@ pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(digit).collect()
 }
 
+/// Commands as entries of the third format, a second apart, and the state that they lead to.
+pub(crate) fn in_format_3(commands: Vec<Command>) -> (Vec<Envelope>, State) {
+    let mut state = State::new();
+    let entries = (1..).zip(commands).map(|(index, command)| {
+        let envelope = Envelope::new(1_700_000_000_000 + 1_000 * index, None, command).in_format(3);
+        let applied = state.apply(index, &envelope);
+        assert!(applied.reply.is_ok(), "{index} {envelope:?}: {applied:?}");
+        envelope
+    });
+    let entries = entries.collect();
+    assert_eq!(invariants::check(&state), []);
+    (entries, state)
+}
+
+/// Entries are the lines of a log, written and read.
+pub(crate) fn stand_in(log: &str, entries: &[Envelope]) {
+    assert_eq!(log.lines().count(), entries.len());
+    for (line, envelope) in log.lines().zip(entries) {
+        assert_eq!(hex(&codec::encode(envelope)), line, "{envelope:?}");
+        assert_eq!(codec::decode(&bytes(line)).as_ref(), Ok(envelope));
+    }
+}
+
 /// A job that asks for everything there is to ask for.
 fn demanding() -> JobSpec {
     let mut spec = JobSpec::new(

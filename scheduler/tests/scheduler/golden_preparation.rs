@@ -4,9 +4,9 @@ use stepcast_records::Quantization;
 use stepcast_records::simpletuner::Preparation;
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::{Command, Envelope, State, codec, invariants};
+use stepcast_scheduler::{Command, Envelope, State, codec};
 
-use crate::golden::{bytes, hex};
+use crate::golden::{bytes, hex, in_format_3, stand_in};
 use crate::support::workload;
 
 /// A log, an entry a line.
@@ -46,26 +46,13 @@ fn entries() -> (Vec<Envelope>, State) {
         },
         Command::CancelJob { job: JobId(1) },
     ];
-    let mut state = State::new();
-    let entries = (1..).zip(commands).map(|(index, command)| {
-        let envelope = Envelope::new(1_700_000_000_000 + 1_000 * index, None, command).in_format(3);
-        let applied = state.apply(index, &envelope);
-        assert!(applied.reply.is_ok(), "{index} {envelope:?}: {applied:?}");
-        envelope
-    });
-    let entries = entries.collect();
-    assert_eq!(invariants::check(&state), []);
-    (entries, state)
+    in_format_3(commands)
 }
 
 #[test]
 fn entries_with_a_preparation_are_written_and_read_as_ever() {
     let (entries, _) = entries();
-    assert_eq!(LOG.lines().count(), entries.len());
-    for (line, envelope) in LOG.lines().zip(&entries) {
-        assert_eq!(hex(&codec::encode(envelope)), line, "{envelope:?}");
-        assert_eq!(codec::decode(&bytes(line)).as_ref(), Ok(envelope));
-    }
+    stand_in(LOG, &entries);
 }
 
 #[test]
