@@ -42,7 +42,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay", value_parser = stepcast_worker::options::replay_speed)]
     replay_speed: f64,
     /// Run so many servers as one cluster: 3 or 5 to see one of them die
-    #[arg(long, value_name = "NODES", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    #[arg(long, value_name = "NODES", default_value_t = 1, value_parser = nodes)]
     nodes: u8,
     /// Run no worker
     #[arg(long, conflicts_with_all = ["cpu", "replay"])]
@@ -174,6 +174,15 @@ impl Dev {
 /// Both were ended because a person asked.
 fn interrupted() -> Failure {
     Failure::new(crate::failure::Exit::Interrupted, "interrupted")
+}
+
+/// How many servers one cluster may have here: an even one more lets no more of them die.
+fn nodes(text: &str) -> Result<u8, String> {
+    let nodes = text.parse().ok();
+    let fits = |nodes: &u8| matches!(nodes, 1 | 3 | 5);
+    nodes
+        .filter(fits)
+        .ok_or_else(|| "write 1, 3 or 5".to_owned())
 }
 
 /// Arguments of a process, some of them paths.

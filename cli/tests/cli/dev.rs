@@ -1,4 +1,4 @@
-//! `stepcast dev --nodes 3`: a cluster on one machine that runs a job and leaves nothing running.
+//! `stepcast dev`: a cluster on one machine that runs a job and leaves nothing running, and what cannot be run.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
@@ -49,4 +49,28 @@ fn three_nodes_on_one_machine_run_a_job_and_end_together() {
         assert!(TcpStream::connect(address).is_err(), "{address} is open");
     }
     saying.join().unwrap();
+}
+
+#[test]
+fn what_cannot_be_run_is_told_once_and_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |arguments: &[&str]| -> Said {
+        let mut command = program(folder.path());
+        command.arg("dev").args(arguments).output().unwrap().into()
+    };
+    let nowhere = said(&["--listen", "nowhere"]);
+    assert_eq!(nowhere.code, 2);
+    let told = "error: listen `nowhere` cannot be used";
+    assert_eq!(
+        nowhere.stderr.matches(told).count(),
+        1,
+        "{}",
+        nowhere.stderr
+    );
+    for nodes in ["0", "2", "4", "7"] {
+        let said = said(&["--nodes", nodes]);
+        assert_eq!(said.code, 2, "{nodes}");
+        assert!(said.stderr.contains("write 1, 3 or 5"), "{}", said.stderr);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -50,7 +50,7 @@ impl Nodes {
                 &[
                     data.join("server").as_os_str(),
                     "--listen".as_ref(),
-                    listen.as_ref(),
+                    listens(listen, 0)?.as_ref(),
                 ],
             );
             nodes.add("server", &words).await?;
