@@ -33,13 +33,27 @@ async fn what_a_submission_could_not_be_done_by_a_change_cannot_either() {
     let job = asked('1', wishes(both, minutes(30)));
     let job = server.jobs().submit_job(job).await.unwrap().into_inner();
     let name = job.job.unwrap().name;
+    let mask = |path: &str| {
+        Some(FieldMask {
+            paths: vec![path.to_owned()],
+        })
+    };
+    let suppose = async |path: &str, wishes: &v1::JobWishes| {
+        let request = v1::WhatIfRequest {
+            wishes: vec![v1::SupposedWishes {
+                job: name.clone(),
+                wishes: Some(wishes.clone()),
+                update_mask: mask(path),
+            }],
+            ..v1::WhatIfRequest::default()
+        };
+        server.jobs().what_if(request).await
+    };
     let change = async |path: &str, wishes: &v1::JobWishes| {
         let request = v1::UpdateJobRequest {
             name: name.clone(),
             wishes: Some(wishes.clone()),
-            update_mask: Some(FieldMask {
-                paths: vec![path.to_owned()],
-            }),
+            update_mask: mask(path),
             ..v1::UpdateJobRequest::default()
         };
         server.jobs().update_job(request).await
@@ -50,12 +64,18 @@ async fn what_a_submission_could_not_be_done_by_a_change_cannot_either() {
         ("allow", wishes(&["rtx3090"], by_then)),
     ] {
         let refused = change(path, &wishes).await.unwrap_err();
+        let supposed = suppose(path, &wishes).await.unwrap_err();
         let new = server.jobs().submit_job(asked('2', wishes)).await;
         let new = new.unwrap_err();
         assert_eq!(reason(&new), "TOO_LATE");
         assert_eq!(
             (refused.code(), reason(&refused), refused.message()),
             (new.code(), reason(&new), new.message()),
+            "{path}"
+        );
+        assert_eq!(
+            (supposed.code(), supposed.message()),
+            (new.code(), new.message()),
             "{path}"
         );
     }
@@ -72,6 +92,7 @@ async fn what_a_submission_could_not_be_done_by_a_change_cannot_either() {
     let refused = change("finish_by_time", &later).await.unwrap_err();
     assert_eq!(reason(&refused), "TOO_LATE");
     let enough = wishes(both, minutes(24 * 60));
+    suppose("finish_by_time", &enough).await.unwrap();
     change("finish_by_time", &enough).await.unwrap();
     server.stop().await;
 }

@@ -133,7 +133,7 @@ impl Jobs {
 
     /// Refuses a wish by when to be done that nobody could keep, as a submission does. A job that is late already may still
     /// change what else it asks for: it runs nevertheless.
-    fn check_deadline(&self, was: &JobSpec, asked: &JobSpec) -> Result<(), Status> {
+    pub(super) fn check_deadline(&self, was: &JobSpec, asked: &JobSpec) -> Result<(), Status> {
         let now_ms = self.context.handle.now_ms();
         let late = |spec: &JobSpec| {
             spec.terms.finish_by_ms?;

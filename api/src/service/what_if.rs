@@ -108,6 +108,7 @@ impl Jobs {
             let wishes = asked.wishes.unwrap_or_default();
             let paths = paths(asked.update_mask)?;
             let spec = self.asked(&job.spec, told, wishes, &paths)?;
+            self.check_deadline(&job.spec, &spec)?;
             commands.push(Command::UpdateJob {
                 job: id,
                 spec: Box::new(spec),
