@@ -2,7 +2,8 @@
 //!
 //! A formula of weights, what is trained and activations says how a need changes from one shape to another; the nearest
 //! published peak says where it stands. Published peaks are of steps; what a run needs before them is reckoned beside them,
-//! and the larger counts. Nothing is recorded of runs: the policy has no such field.
+//! and the larger counts. What images to look at need is left out: SimpleTuner 4.10.1 reports one that finds no memory, and
+//! goes on training. Nothing is recorded of runs: the policy has no such field.
 
 mod companions;
 mod preparation;

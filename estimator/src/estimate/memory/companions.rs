@@ -22,7 +22,7 @@ pub(super) struct Companions {
     pub(super) samples: Option<SampleEncoder>,
 }
 
-/// The half of an autoencoder that turns pixels into latents, in half precision.
+/// The half of an autoencoder that turns pixels into latents, in half precision unless it is said.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SampleEncoder {
     /// All of the autoencoder's weights, in GiB.
@@ -73,13 +73,14 @@ const WAN: Option<SampleEncoder> = Some(SampleEncoder {
     is_always_tiled: false,
 });
 const WAN_TILED: Option<SampleEncoder> = tiled(WAN);
-/// Sana's.
-const DC: Option<SampleEncoder> = Some(SampleEncoder {
+const KL_FLOAT32: Option<SampleEncoder> = in_float32(KL);
+/// Sana's, which SimpleTuner keeps in float32 as it does FLUX.3's and MOSS's, whatever `vae_dtype` says.
+const DC: Option<SampleEncoder> = in_float32(Some(SampleEncoder {
     weights_gib: 0.68,
     megapixel_gib: 1.67,
     tile: 0.26,
     ..known(KL)
-});
+}));
 /// LTX's, where all frames go through together.
 const LTX: Option<SampleEncoder> = Some(SampleEncoder {
     weights_gib: 0.78,
@@ -114,6 +115,15 @@ const fn tiled(encoder: Option<SampleEncoder>) -> Option<SampleEncoder> {
     Some(SampleEncoder {
         is_always_tiled: true,
         ..known(encoder)
+    })
+}
+
+const fn in_float32(encoder: Option<SampleEncoder>) -> Option<SampleEncoder> {
+    let half = known(encoder);
+    Some(SampleEncoder {
+        weights_gib: 2.0 * half.weights_gib,
+        megapixel_gib: 2.0 * half.megapixel_gib,
+        ..half
     })
 }
 
@@ -172,7 +182,7 @@ const COMPANIONS: [Companions; 46] = [
         &[("dev", 24.0), ("klein-4b", text::QWEN3_4B)],
         KL,
     ),
-    one("flux3_image", text::QWEN3_VL_4B, KL),
+    one("flux3_image", text::QWEN3_VL_4B, KL_FLOAT32),
     one("heartmula", 0.0, None),
     one(
         "hidream",
@@ -198,7 +208,7 @@ const COMPANIONS: [Companions; 46] = [
     one("mageflow", text::QWEN3_VL_4B, KL),
     one("minimaxh3", 33.0, HUNYUAN_TILED),
     one("minimaxmusic", 3.0, None),
-    one("moss_image", 9.0, KL),
+    one("moss_image", 9.0, KL_FLOAT32),
     one("omnigen", 0.0, KL),
     one("pixart", text::T5_XXL, KL),
     one("qwen_image", text::QWEN25_VL_7B, WAN),
@@ -269,7 +279,8 @@ mod tests {
             (WAN, 1.049, 1.0, 4.0, false, 7.56),
             (WAN, 0.399, 81.0, 1.0, false, 2.95),
             (WAN_TILED, 0.399, 81.0, 1.0, false, 0.64),
-            (DC, 1.049, 1.0, 4.0, false, 7.00),
+            // In half precision it was half of that.
+            (DC, 1.049, 1.0, 4.0, false, 14.00),
             (LTX, 0.399, 81.0, 1.0, false, 3.55),
             (LTX, 0.399, 41.0, 1.0, false, 1.80),
             (LTX2, 0.399, 81.0, 1.0, false, 2.61),
