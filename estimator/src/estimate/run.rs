@@ -113,14 +113,7 @@ impl<'a> Run<'a> {
             estimate.notes.push(Note::StepsAssumed);
         }
         let gpu = hardware.gpu;
-        estimate.memory = planned.needs.on(gpu);
-        if let Some(memory) = estimate
-            .memory
-            .as_mut()
-            .filter(|_| has_run(&estimate.phases))
-        {
-            memory.fit = Fit::Fits;
-        }
+        estimate.memory = planned.needs.on(gpu, has_run(&estimate.phases));
         match estimate.memory.map(|memory| memory.fit) {
             Some(Fit::WillNot) => estimate.notes.push(Note::MemoryExceeded { gpu }),
             Some(Fit::MayNot) => estimate.notes.push(Note::MemoryTight { gpu }),

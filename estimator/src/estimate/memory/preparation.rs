@@ -8,7 +8,8 @@ use stepcast_records::simpletuner::{Dataset, OffRecord, Preparation, Workload};
 use stepcast_records::{Basis, FrameClass, Method, PhaseKind, Quantization};
 
 use super::companions::{self, SampleEncoder};
-use super::{GIB, Need, WEIGHT_BYTES, quantized_bytes, size};
+use super::{GIB, Need, WEIGHT_BYTES, quantized_bytes};
+use crate::estimate::size;
 
 /// What PyTorch and the GPU's libraries hold for themselves, in GiB.
 const CONTEXT_GIB: f64 = 0.6;
@@ -44,10 +45,8 @@ fn text(preparation: Preparation, billions: f64, samples: Option<SampleEncoder>)
         true => quantized_bytes(preparation.encoders),
         false => WEIGHT_BYTES,
     };
-    Need {
-        held_gib: CONTEXT_GIB + samples.map_or(0.0, |encoder| encoder.weights_gib),
-        ..weights(billions * bytes / GIB, PhaseKind::CacheText)
-    }
+    let held_gib = CONTEXT_GIB + samples.map_or(0.0, |encoder| encoder.weights_gib);
+    weights(held_gib, billions * bytes / GIB, PhaseKind::CacheText)
 }
 
 /// Samples that are encoded, beside the text encoders if these stay; `None` where that is left for the steps.
@@ -80,14 +79,10 @@ fn latents(workload: &Workload, billions: f64, encoder: SampleEncoder) -> Option
         true => 0.0,
         false => billions * quantized_bytes(preparation.encoders) / GIB,
     };
-    Some(Need {
-        held_gib: CONTEXT_GIB + encoder.weights_gib + encoders,
-        gib: alive * TAKEN,
-        deviation: TAKEN_SPREAD,
-        basis: Basis::Rough,
-        phase: PhaseKind::CacheLatents,
-        usable: super::USABLE,
-    })
+    let held_gib = CONTEXT_GIB + encoder.weights_gib + encoders;
+    let at = |reach: f64| held_gib + alive * TAKEN * (TAKEN_SPREAD * reach).exp();
+    let phase = PhaseKind::CacheLatents;
+    Some(Need::of(at, Basis::Rough, phase, super::USABLE))
 }
 
 /// Weights in half precision that are quantised on the GPU. What bitsandbytes quantises (nf4) it does as it reads.
@@ -99,21 +94,13 @@ fn quantizing(workload: &Workload) -> Option<Need> {
         || workload.preparation.quantized_on_host
         || is_read_so;
     let gib = size::billions(workload.recipe) * WEIGHT_BYTES / GIB;
-    (!is_whole).then(|| Need {
-        held_gib: CONTEXT_GIB,
-        ..weights(gib, PhaseKind::Quantize)
-    })
+    (!is_whole).then(|| weights(CONTEXT_GIB, gib, PhaseKind::Quantize))
 }
 
-fn weights(gib: f64, phase: PhaseKind) -> Need {
-    Need {
-        held_gib: 0.0,
-        gib,
-        deviation: WEIGHTS_SPREAD,
-        basis: Basis::Rough,
-        phase,
-        usable: USABLE_FOR_WEIGHTS,
-    }
+/// Weights as they are, beside what is held.
+fn weights(held_gib: f64, gib: f64, phase: PhaseKind) -> Need {
+    let at = |reach: f64| held_gib + gib * (WEIGHTS_SPREAD * reach).exp();
+    Need::of(at, Basis::Rough, phase, USABLE_FOR_WEIGHTS)
 }
 
 #[cfg(test)]
@@ -150,7 +137,9 @@ mod tests {
     fn on(workload: &Workload, gpu: &str) -> Memory {
         let plan = workload.plan(1).expect("a plan");
         let gpu: GpuModel = gpu.parse().expect("gpu");
-        Needs::of(workload, &plan).on(gpu).expect("it has memory")
+        Needs::of(workload, &plan)
+            .on(gpu, false)
+            .expect("it has memory")
     }
 
     fn sdxl(preparation: Preparation) -> Workload {
@@ -187,7 +176,7 @@ mod tests {
             let mut workload = sdxl(preparation);
             workload.datasets[0].resolution = HalfMegapixels::new(8).expect("a bucket");
             let needs = needs(&workload).find(|need| need.phase == PhaseKind::CacheLatents);
-            needs.expect("samples are encoded").at(0.0)
+            needs.expect("samples are encoded").p50
         };
         assert!(large(true) < large(false) / 1.5);
     }
@@ -203,7 +192,7 @@ mod tests {
         clips.datasets[0].frames = FrameClass::from_frames(81).expect("a class");
         let alone = |workload: &Workload| {
             let found = needs(workload).find(|need| need.phase == PhaseKind::CacheLatents);
-            found.expect("samples are encoded").at(0.0)
+            found.expect("samples are encoded").p50
         };
         let mut mixed = clips.clone();
         mixed.preparation.encoded_at_once = Some(2);

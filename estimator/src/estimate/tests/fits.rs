@@ -1,6 +1,6 @@
 //! What is said of hardware that cannot hold a run, unless it has held it.
 
-use stepcast_records::Fit;
+use stepcast_records::{Fit, PhaseKind};
 
 use super::*;
 
@@ -31,5 +31,26 @@ fn a_model_that_is_too_large_is_listed_with_a_note() {
         ran.memory.map(|memory| memory.fit),
         Some(Fit::Fits),
         "it has run there"
+    );
+}
+
+/// A record of the steps says nothing of how that run prepared itself.
+#[test]
+fn steps_that_have_run_do_not_make_room_for_what_comes_before_them() {
+    let mut workload = example();
+    workload.recipe = Recipe::parse("sdxl.base-1.0/lora+ckpt").expect("recipe");
+    workload.quantization = Quantization::None;
+    workload.datasets.truncate(1);
+    workload.datasets[0].samples = Some(640);
+    workload.preparation.encoded_at_once = Some(64);
+    let plan = workload.plan(1).expect("a plan");
+    let key = plan.training[0].0.on(hardware("rtx4090"));
+    let ran = estimate(&[row(key, 3_500, 200)], &workload, "rtx4090");
+    assert_eq!(ran.basis, Basis::Exact);
+    let memory = ran.memory.expect("it has memory");
+    assert_eq!(
+        (memory.fit, memory.phase),
+        (Fit::WillNot, PhaseKind::CacheLatents),
+        "{memory:?}"
     );
 }
