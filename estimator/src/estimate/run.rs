@@ -193,22 +193,39 @@ impl<'a> Run<'a> {
         let mut sum = Sum::default();
         for &(shape, steps) in plan.training.iter().filter(|(_, steps)| *steps > 0) {
             let found = self.steps.find(shape, hardware)?;
-            let found = self.as_asked(found, self.stretch_of_step(&shape));
+            let on_record = self.workload.training_on_record();
+            let found = as_asked(found, self.stretch_of_step(&shape), on_record);
             sum.add(PhaseKind::Train, shape.resolution, &found, steps);
         }
         (sum.basis != Basis::None).then_some(sum)
     }
 
-    /// All images of validation: measured ones, or what a step of the first shape says about them.
+    /// All images of validation.
     fn validation(&self, plan: &Plan, hardware: Hardware) -> Option<Sum> {
         let mut sum = Sum::default();
         for &(shape, prompts) in &plan.validation {
-            let near = self.images.find_measured(shape, hardware);
-            let found = near.or_else(|| self.derived(plan, &shape, hardware))?;
-            let found = self.as_asked(found, self.stretch_of_image(&shape));
+            let found = self.image(plan, &shape, hardware)?;
+            let on_record = self.workload.on_record();
+            let found = as_asked(found, self.stretch_of_image(&shape), on_record);
             sum.add(PhaseKind::Validate, shape.resolution, &found, prompts);
         }
         Some(sum)
+    }
+
+    /// The time of an image: as it was measured, or what a step of the first shape says about it. What was measured of
+    /// another recipe or hardware has a word beside that and no more.
+    fn image(&self, plan: &Plan, shape: &ValidationShape, hardware: Hardware) -> Option<Found> {
+        let measured = self.images.find_measured(*shape, hardware);
+        if measured
+            .as_ref()
+            .is_some_and(|found| found.basis < Basis::Rough)
+        {
+            return measured;
+        }
+        match (measured, self.derived(plan, shape, hardware)) {
+            (Some(measured), Some(derived)) => Some(weighed(measured, derived)),
+            (measured, derived) => measured.or(derived),
+        }
     }
 
     /// The time of an image from that of a step: both run the same network.
@@ -225,16 +242,6 @@ impl<'a> Run<'a> {
             notes: vec![Note::ValidationDerived],
             ..found
         })
-    }
-
-    /// Accounts for what the shape leaves out: numbers off the grid, and settings without a place in a key.
-    fn as_asked(&self, mut found: Found, stretch: f64) -> Found {
-        found.ms *= stretch;
-        if !self.workload.on_record() {
-            found.basis = found.basis.max(Basis::Near);
-            found.variance += width::OFF_RECORD * width::OFF_RECORD;
-        }
-        found
     }
 
     /// How much more a step does than its shape on the grid says.
@@ -365,6 +372,37 @@ fn rounded(p10: f64, p50: f64, p90: f64) -> Quantiles {
         p50: p50.round() as u64,
         p90: p90.round() as u64,
     }
+}
+
+/// Two words on the time of an image, each by what it is worth. The fewer rows what was measured elsewhere rests on, the less
+/// it is worth where a step says otherwise: a single one that is absurd changes nothing.
+fn weighed(measured: Found, derived: Found) -> Found {
+    let disagreement = (measured.ms.max(1e-3) / derived.ms.max(1e-3)).ln();
+    let rows = f64::from(measured.rows.max(1));
+    let far = measured.variance + disagreement * disagreement / rows;
+    let share = far / (far + derived.variance.max(1e-6));
+    let ms = (measured.ms.max(1e-3).ln() - disagreement * share).exp();
+    let (better, variance) = if share < 0.5 {
+        (measured, far)
+    } else {
+        let variance = derived.variance;
+        (derived, variance)
+    };
+    Found {
+        ms,
+        variance,
+        ..better
+    }
+}
+
+/// Accounts for what the shape leaves out: numbers off the grid, and settings without a place in a key.
+fn as_asked(mut found: Found, stretch: f64, on_record: bool) -> Found {
+    found.ms *= stretch;
+    if !on_record {
+        found.basis = found.basis.max(Basis::Near);
+        found.variance += width::OFF_RECORD * width::OFF_RECORD;
+    }
+    found
 }
 
 /// Whether every kind of step was recorded on this hardware, so that each has found room there.

@@ -74,3 +74,45 @@ fn steps_stand_by_their_resolution_and_what_nobody_knows_has_no_time() {
         assert_eq!(caching(kind), [(100, true), (0, false)]);
     }
 }
+
+/// Of validation the steps of training know nothing.
+#[test]
+fn validation_off_the_grid_leaves_the_steps_as_they_were_measured() {
+    let mut workload = example();
+    let on_grid = estimate(&example_records(), &workload, "rtx4090");
+    let validation = workload.validation.as_mut().expect("it validates");
+    validation.inference_steps = 22;
+    let off_grid = estimate(&example_records(), &workload, "rtx4090");
+    assert_eq!(on_grid.basis, Basis::Exact);
+    assert_eq!(off_grid.train_ms, on_grid.train_ms);
+    let images = |estimate: &Estimate| {
+        let mut phases = estimate.phases.iter();
+        let images = phases.find(|phase| phase.kind == PhaseKind::Validate);
+        images.expect("it validates").basis
+    };
+    assert_eq!(images(&on_grid), Basis::Exact);
+    assert_eq!(images(&off_grid), Basis::Near);
+}
+
+/// A record of a family's images elsewhere, a thousand times too long, once and from many.
+#[test]
+fn one_absurd_record_of_images_says_nothing_of_other_hardware() {
+    let workload = example();
+    let hour = |count| {
+        let key = validation_key("flux.schnell/lora", "rtx3090");
+        vec![row(key, 3_600_000, 2); count]
+    };
+    for on in ["rtx4090", "h100"] {
+        let images = |rows: &[Row]| {
+            let estimate = estimate(rows, &workload, on);
+            estimate.validation_ms.expect("it validates").p50 as f64
+        };
+        let before = images(&[]);
+        let after = images(&hour(1));
+        assert!(after / before < 1.2, "{on}: {before} to {after}");
+        assert!(
+            images(&hour(400)) > 5.0 * before,
+            "{on}: that many are right"
+        );
+    }
+}
