@@ -203,6 +203,21 @@ impl Price {
             && self.source == other.source
     }
 
+    /// Whether both are what one source says of a GPU from a day on, so that one corrects the other.
+    pub(crate) fn corrects(&self, other: &Self) -> bool {
+        self.gpu == other.gpu && self.valid_from == other.valid_from && self.source == other.source
+    }
+
+    /// Whether the other counts on no day once this one stands before it.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        let outlasts = match (self.valid_until, other.valid_until) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(last), Some(of_other)) => of_other <= last,
+        };
+        self.corrects(other) && outlasts
+    }
+
     /// Whether it holds on a day.
     #[must_use]
     pub fn holds(&self, day: Day) -> bool {

@@ -1,5 +1,6 @@
 //! Prices that are imported while everything runs: kept in the store, and the same on every node a moment later.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use stepcast_records::GpuModel;
@@ -52,8 +53,9 @@ impl Estimator {
         self.shared.prices.load_full()
     }
 
-    /// Adds the prices of a file to those that were imported before. A line that is there is known; of two for one GPU
-    /// that hold on a day the one that began later counts, and of two that began together the one that came later.
+    /// Adds the prices of a file to those that were imported before. A line that its source says already is known; of two
+    /// for one GPU that hold on a day the one that began later counts, and of two that began together the one that came
+    /// later. Where there would be too many, those that count no more go, the oldest first.
     /// Whoever asks for estimates here sees them when this returns, on other nodes within some seconds.
     ///
     /// # Errors
@@ -64,32 +66,25 @@ impl Estimator {
         let read = read_prices(file)?;
         for _ in 0..TRIES {
             let (version, there) = shelf::newest(self.prefixed()).await?;
-            let mut new: Vec<Price> = Vec::new();
-            for price in &read.rows {
-                let is_known = |known: &Price| known.says_as(price);
-                if !there.iter().any(is_known) && !new.iter().any(is_known) {
-                    new.push(price.clone());
-                }
-            }
-            let mut imported = Imported {
+            let (mut new, stored) = with(&there, &read.rows);
+            let imported = Imported {
                 lines: read.lines,
-                stored: new.len(),
-                known: read.rows.len() - new.len(),
+                stored,
+                known: read.rows.len() - stored,
                 ..read.refused.clone()
             };
-            if new.is_empty() {
-                imported.stored = 0;
+            if stored == 0 {
                 self.show_prices(version, &there);
                 return Ok(PricesImported {
                     read: imported,
                     version,
                 });
             }
-            // What comes later stands first, where it counts.
-            new.extend(there);
+            make_room(&mut new, Day::today(), PRICES_MAX);
             if new.len() > PRICES_MAX {
                 return Err(Error::Config(format!(
-                    "imported prices hold at most {PRICES_MAX} lines; there would be {}",
+                    "imported prices hold at most {PRICES_MAX} lines that still count; there would be {}: import fewer GPUs, \
+                     days or sources",
                     new.len()
                 )));
             }
@@ -130,6 +125,66 @@ impl Estimator {
             })
         });
     }
+}
+
+/// The lines that were imported before and these, what comes later first, where it counts; and how many of these say
+/// something new. A line is known when its source says the same already: what another source says of that day beside it
+/// stays where it is, so that two that are imported in turns do not replace one another each time.
+fn with(there: &[Price], lines: &[Price]) -> (Vec<Price>, usize) {
+    let mut all: Vec<Price> = there.iter().rev().cloned().collect();
+    let mut stored = 0;
+    for line in lines {
+        let newest = all.iter().rev().find(|price| line.corrects(price));
+        if newest.is_some_and(|price| price.says_as(line)) {
+            continue;
+        }
+        all.retain(|price| !line.replaces(price));
+        all.push(line.clone());
+        stored += 1;
+    }
+    all.reverse();
+    // A file that itself says several things of one day leaves all as it was the second time.
+    let is_same = all.len() == there.len() && all.iter().zip(there).all(|(a, b)| a.says_as(b));
+    (all, if is_same { 0 } else { stored })
+}
+
+/// Leaves out what counts on no day from this one on, the oldest first, until there are no more than so many: lines that are
+/// over, and those that a later one of the same source has followed.
+fn make_room(prices: &mut Vec<Price>, today: Day, most: usize) {
+    let Some(too_many) = prices
+        .len()
+        .checked_sub(most)
+        .filter(|too_many| *too_many > 0)
+    else {
+        return;
+    };
+    let mut newest: HashMap<(GpuModel, String), Day> = HashMap::new();
+    for price in prices.iter().filter(|price| price.valid_until.is_none()) {
+        if price.valid_from <= today {
+            let day = newest.entry((price.gpu, price.source.clone()));
+            let day = day.or_insert(price.valid_from);
+            *day = price.valid_from.max(*day);
+        }
+    }
+    let is_over = |price: &Price| {
+        let followed = newest.get(&(price.gpu, price.source.clone()));
+        price.valid_until.is_some_and(|last| last < today)
+            || followed.is_some_and(|day| price.valid_from < *day)
+    };
+    let mut over: Vec<(Day, usize)> = prices
+        .iter()
+        .enumerate()
+        .filter(|(_, price)| is_over(price))
+        .map(|(place, price)| (price.valid_from, place))
+        .collect();
+    over.sort_unstable();
+    let gone: HashSet<usize> = over
+        .iter()
+        .take(too_many)
+        .map(|(_, place)| *place)
+        .collect();
+    let mut place = 0..;
+    prices.retain(|_| place.next().is_none_or(|place| !gone.contains(&place)));
 }
 
 #[cfg(test)]
@@ -208,6 +263,55 @@ mod tests {
         let opened = estimator(&store);
         opened.refresh_prices(true).await.expect("looked");
         assert_eq!(micros(&opened, "h100", "2026-11-20"), Some(2_400_000));
+    }
+
+    #[tokio::test]
+    async fn a_correction_that_is_taken_back_counts_and_sources_leave_each_other_alone() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let estimator = estimator(&store);
+        let day = "2026-11-20";
+        for (line, micros_then) in [
+            ("h100,2.5,2026-11-01,,a\n", 2_500_000),
+            ("h100,2.4,2026-11-01,,a\n", 2_400_000),
+            ("h100,2.5,2026-11-01,,a\n", 2_500_000),
+            ("h100,1.9,2026-11-01,,b\n", 1_900_000),
+        ] {
+            let done = import(&estimator, line).await;
+            assert_eq!((done.read.stored, done.read.known), (1, 0), "{line}");
+            assert_eq!(micros(&estimator, "h100", day), Some(micros_then), "{line}");
+        }
+        for line in ["h100,2.5,2026-11-01,,a\n", "h100,1.9,2026-11-01,,b\n"] {
+            let done = import(&estimator, line).await;
+            assert_eq!((done.read.stored, done.read.known), (0, 1), "{line}");
+        }
+        assert_eq!(micros(&estimator, "h100", day), Some(1_900_000));
+        let both = "l40s,1.1,2026-11-01,,a\nl40s,1.2,2026-11-01,,a\n";
+        assert_eq!(import(&estimator, both).await.read.stored, 2);
+        assert_eq!(micros(&estimator, "l40s", day), Some(1_200_000));
+        assert_eq!(import(&estimator, both).await.read.known, 2);
+        assert_eq!(micros(&estimator, "l40s", day), Some(1_200_000));
+    }
+
+    #[test]
+    fn what_counts_no_more_makes_room_for_what_comes() {
+        let lines = "h100,1,2026-01-01,,a\nh100,2,2026-01-02,,a\nh100,3,2026-01-03,,b\nl4,4,2025-01-01,2025-06-01,a\n\
+                     h100,5,2026-01-04,,a\nh100,6,2030-01-01,,a\n";
+        let csv = format!("hardware,usd_per_gpu_hour,valid_from,valid_until,source\n{lines}");
+        let all = PriceBook::from_csv(&csv).expect("book").prices().to_vec();
+        let left = |most| {
+            let mut prices = all.clone();
+            make_room(&mut prices, "2026-06-01".parse().expect("day"), most);
+            let dollars = prices
+                .iter()
+                .map(|price| price.usd_per_gpu_hour.0 / 1_000_000);
+            let mut dollars: Vec<u64> = dollars.collect();
+            dollars.sort_unstable();
+            dollars
+        };
+        assert_eq!(left(6), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(left(5), [1, 2, 3, 5, 6], "the oldest that is over");
+        assert_eq!(left(4), [2, 3, 5, 6]);
+        assert_eq!(left(1), [3, 5, 6], "these count, or will");
     }
 
     #[tokio::test]
