@@ -27,7 +27,7 @@ impl Estimates {
         let hardware = convert::hardware_list("hardware", &request.hardware, HARDWARE_MAX)?;
         let (_, reading, _) = reading::read(request.files, request.sample_counts)?;
         let missing = |error: Missing| missing(&error, &reading.dataset_ids);
-        let plan = smallest_plan(&reading.workload).map_err(missing)?;
+        let plan = smallest_plan(&reading.workload, &hardware).map_err(missing)?;
         let day = Day::today();
         let mut estimates =
             ask(&self.0, &reading.workload, &hardware, &offers(&self.0), day).map_err(missing)?;
@@ -45,13 +45,20 @@ impl Estimates {
     }
 }
 
-/// The run on as few GPUs as it can have: one, unless a sample is shared among several.
-fn smallest_plan(workload: &Workload) -> Result<Plan, Missing> {
-    let plans = Hardware::COUNTS.map(|count| workload.plan(count));
-    let mut plans = plans
-        .into_iter()
-        .skip_while(|plan| matches!(plan, Err(Missing::Gpus { .. })));
-    plans.next().unwrap_or_else(|| workload.plan(1))
+/// The run on as few GPUs as it can have on what was asked for; where nothing was, that is one, unless a sample is shared
+/// among several.
+fn smallest_plan(workload: &Workload, hardware: &[Hardware]) -> Result<Plan, Missing> {
+    let is_asked_for = |count: &u8| hardware.iter().any(|hardware| hardware.count == *count);
+    let counts = Hardware::COUNTS.into_iter();
+    let mut counts = counts.filter(|count| hardware.is_empty() || is_asked_for(count));
+    let first = counts.next().unwrap_or(1);
+    let fewest = workload.plan(first);
+    let can = |plan: &Result<Plan, Missing>| !matches!(plan, Err(Missing::Gpus { .. }));
+    let mut more = counts.map(|count| workload.plan(count));
+    if can(&fewest) {
+        return fewest;
+    }
+    more.find(can).unwrap_or(fewest)
 }
 
 /// What a job would take on the hardware that it may run on, best first by what it chooses hardware by. Nothing for a job on
