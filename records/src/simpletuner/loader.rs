@@ -1,6 +1,6 @@
 //! The data loader's file: which of its entries are trained on, and in what shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::Entry;
 use super::files::File;
@@ -26,6 +26,8 @@ pub(super) struct Loader {
     pub(super) sizes_from_maximum: Vec<usize>,
     /// Entries that validation may take its inputs from.
     pub(super) inputs: Inputs,
+    /// The ids of all entries that hold samples, whether these are trained on or not.
+    known: BTreeSet<String>,
     /// The most samples of a data set that are encoded at once, and how many it would be by default; 0 before the first.
     encoded: (u32, u32),
 }
@@ -197,6 +199,11 @@ impl Context<'_> {
         let Some(kind) = kind(&entry, found) else {
             return;
         };
+        if kind != Kind::Other && !loader.known.insert(id.clone().into_owned()) {
+            let what = format!("another data set has the id {}, too", shown(&id));
+            entry.problem("id", what, "give each one a name of its own", found);
+            return;
+        }
         self.count_inputs(&entry, &id, kind, &mut loader.inputs, found);
         if !self.is_trained(&entry, kind, captions_only, found) {
             return;
