@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 use crate::config::PrivacyMode;
 use crate::fit::Offers;
 use crate::ports::EstimatedForecasts;
+use crate::service::ahead::Ahead;
 use crate::staging::StagingArea;
 use crate::status::Refusal;
 
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) forecasts: Arc<EstimatedForecasts>,
     pub(crate) staging: Arc<StagingArea>,
     pub(crate) offers: Arc<Offers>,
+    /// Turns of estimates.
+    pub(crate) estimating: Ahead,
     pub(crate) privacy_mode: PrivacyMode,
     /// Where every node keeps the tables and the files of jobs.
     pub(crate) places: Arc<Places>,

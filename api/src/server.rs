@@ -37,6 +37,7 @@ use crate::listen::Incoming;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
 use crate::service;
+use crate::service::ahead::Ahead;
 use crate::staging::StagingArea;
 use crate::submission::FILES_BYTES_MAX;
 use crate::{health, http};
@@ -142,6 +143,7 @@ pub async fn serve(
         estimator,
         staging,
         offers: Arc::default(),
+        estimating: Ahead::new(),
         privacy_mode: config.privacy_mode,
         places: Arc::new(Places {
             store: config.store,

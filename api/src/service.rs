@@ -1,7 +1,7 @@
 //! What each call does, whichever way it came: gRPC and HTTP only read a request and write an answer.
 
 mod accounts;
-mod ahead;
+pub(crate) mod ahead;
 mod arrays;
 mod changes;
 mod credentials;

@@ -15,7 +15,10 @@ impl EstimatesService for Estimates {
         &self,
         request: Request<v1::EstimateJobRequest>,
     ) -> Result<Response<v1::EstimateJobResponse>, Status> {
-        self.0.estimate(request.into_inner()).map(Response::new)
+        self.0
+            .estimate(request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn list_prices(

@@ -51,7 +51,9 @@ async fn estimate(http: Http, _: Asked<Nothing>, ask: Ask) -> Result<Estimated, 
         sample_counts: ask.settings.counts(),
         hardware: ask.hardware,
     };
-    let estimated = crate::service::Estimates(http.context).estimate(request)?;
+    let estimated = crate::service::Estimates(http.context)
+        .estimate(request)
+        .await?;
     Ok(Estimated {
         title: estimated.title,
         steps_total: estimated.steps_total,

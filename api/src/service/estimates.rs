@@ -19,11 +19,24 @@ use crate::{convert, reading, status};
 pub(crate) struct Estimates(pub(crate) Context);
 
 impl Estimates {
-    /// What a run will take and cost. Nothing is kept of it.
-    pub(crate) fn estimate(
+    /// What a run will take and cost. Nothing is kept of it. One of many data sets on many hardwares keeps a processor for
+    /// some tenths of a second, so it has a thread and a turn.
+    pub(crate) async fn estimate(
         &self,
         request: v1::EstimateJobRequest,
     ) -> Result<v1::EstimateJobResponse, Status> {
+        let turn = self.0.estimating.enter().await?;
+        let estimates = self.clone();
+        let estimated = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            estimates.reckon(request)
+        });
+        estimated.await.map_err(|_stopped| {
+            status::internal("ESTIMATE_FAILED", "the estimate was not finished")
+        })?
+    }
+
+    fn reckon(&self, request: v1::EstimateJobRequest) -> Result<v1::EstimateJobResponse, Status> {
         let hardware = convert::hardware_list("hardware", &request.hardware, HARDWARE_MAX)?;
         let (_, reading, _) = reading::read(request.files, request.sample_counts)?;
         let missing = |error: Missing| missing(&error, &reading.dataset_ids);
