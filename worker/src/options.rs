@@ -11,6 +11,7 @@ use stepcast_records::UsdMicros;
 
 use crate::config::{MetricsConfig, ReplayConfig, ReplayStream, WorkerConfig};
 use crate::gpu::Offer;
+use crate::state_dir::StateDir;
 
 /// A token is one line; a longer file is something else.
 const TOKEN_BYTES_MAX: u64 = 4 << 10;
@@ -133,7 +134,16 @@ impl Options {
         servers: Vec<String>,
         ca_file: Option<PathBuf>,
     ) -> Result<WorkerConfig, Error> {
-        let join_token = self.join_token_file.map(token).transpose()?;
+        let join_token = match self.join_token_file.map(token).transpose() {
+            // It is deleted when the host has joined, and the service goes on naming it.
+            Err(Error::Token { source, .. })
+                if source.kind() == io::ErrorKind::NotFound
+                    && StateDir::has_credential(&self.state) =>
+            {
+                None
+            }
+            read => read?,
+        };
         if let Some(address) = self.gang_address.as_ref()
             && !self.gang_encrypted
             && !is_loopback(address)
@@ -273,7 +283,10 @@ fn price(text: &str) -> Result<UsdMicros, String> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+    use crate::state_dir::Credential;
 
     #[test]
     fn a_token_is_one_word_in_a_short_file() {
@@ -337,6 +350,41 @@ mod tests {
             assert_eq!(known(other), None, "{other}");
         }
         assert_eq!(known(&"h".repeat(80)), None);
+    }
+
+    #[test]
+    fn the_file_of_the_token_is_needed_the_first_time_only() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let file = folder.path().join("join.token");
+        let config = || {
+            let words = ["worker", "--cpu", "--join-token-file"].map(OsString::from);
+            let paths = [file.clone().into(), "--state".into(), state.clone().into()];
+            let line = words.into_iter().chain(paths);
+            let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+            line.options.config(Vec::new(), None)
+        };
+        assert!(matches!(config(), Err(Error::Token { .. })));
+        std::fs::write(&file, "scw_1\n").unwrap();
+        assert_eq!(config().unwrap().join_token.as_deref(), Some("scw_1"));
+        let joined = Credential {
+            worker: "w1".to_owned(),
+            secret: "scw_1".to_owned(),
+        };
+        let kept = StateDir::open(&state).unwrap();
+        kept.store_credential(&joined).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(config().unwrap().join_token, None, "the kept one is used");
+        std::fs::write(&file, "two words\n").unwrap();
+        assert!(
+            matches!(config(), Err(Error::NoToken { .. })),
+            "a broken one is told"
+        );
     }
 
     #[test]

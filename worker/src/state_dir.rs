@@ -152,6 +152,11 @@ impl StateDir {
         Ok(instance)
     }
 
+    /// Whether a worker with this folder has registered before.
+    pub fn has_credential(root: &Path) -> bool {
+        root.join("credential.json").exists()
+    }
+
     /// The stored credential, if this worker has registered before.
     pub fn credential(&self) -> Result<Option<Credential>, Error> {
         read_json(&self.root.join("credential.json"), "credential")
@@ -363,7 +368,8 @@ fn remove(folder: &Path) -> Result<(), Error> {
     }
 }
 
-fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+/// Makes an error of what the operating system says of a path.
+pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io {
         action,
