@@ -1,5 +1,6 @@
 //! Starts SimpleTuner itself: rewritten settings in a private folder, a chosen environment, one process a GPU.
 
+mod checkpoint;
 mod loader;
 mod settings;
 
@@ -140,7 +141,8 @@ fn write_files(ground: &Ground<'_>, settings: &mut Settings, places: &Places) ->
     settings.set("cache_dir", path_value(&places.cache));
     settings.receive_webhooks(ground.webhook.0, ground.webhook.1);
     settings.run_length(ground.assignment.workload.length);
-    settings.resume(has_checkpoint(&places.output));
+    let checkpoint = checkpoint::newest_whole(&places.output, ground.assignment.epoch)?;
+    settings.resume(checkpoint.as_deref());
     write(places, "config.json", settings.value())?;
     Ok(())
 }
@@ -164,14 +166,6 @@ fn check_shared(output: &Path, step: u64) -> Result<(), Error> {
         "the checkpoint to go on from is not in this worker's outputs: a job over several hosts needs one folder that \
          all of them share (--outputs)",
     ))
-}
-
-/// Whether an earlier attempt of the job on this host has left something to go on from.
-fn has_checkpoint(output: &Path) -> bool {
-    let entries = std::fs::read_dir(output).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name())
-        .any(|name| name.to_string_lossy().starts_with("checkpoint-"))
 }
 
 /// The trainer's own command line. Python itself is started, not the `simpletuner` command: that one puts the real

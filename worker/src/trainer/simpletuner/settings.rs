@@ -73,14 +73,16 @@ impl Settings {
         self.set("num_train_epochs", Value::from(epochs));
     }
 
-    /// Goes on from this host's own newest checkpoint. A checkpoint in a bucket is where the first attempt starts; one
-    /// named by a local path lies on the user's machine.
-    pub(super) fn resume(&mut self, has_checkpoint: bool) {
+    /// Goes on from this host's own newest checkpoint, by its name. Without one, a checkpoint in a bucket is where the first
+    /// attempt starts; one named by a local path lies on the user's machine.
+    pub(super) fn resume(&mut self, checkpoint: Option<&str>) {
         let elsewhere = self.0["resume_from_checkpoint"]
             .as_str()
             .is_some_and(|from| from.contains("://"));
-        if has_checkpoint || !elsewhere {
-            self.set("resume_from_checkpoint", Value::from("latest"));
+        match checkpoint {
+            Some(name) => self.set("resume_from_checkpoint", Value::from(name)),
+            None if elsewhere => {}
+            None => self.set("resume_from_checkpoint", Value::from("latest")),
         }
     }
 }

@@ -86,6 +86,15 @@ impl Host {
         Ok((launch, serde_json::from_slice(&written).unwrap()))
     }
 
+    /// Leaves a checkpoint of the job with these files.
+    fn checkpoint(&self, name: &str, files: &[&str]) {
+        let folder = self.root.path().join("outputs/jcats").join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in files {
+            std::fs::write(folder.join(file), "x").unwrap();
+        }
+    }
+
     fn read(&self, path: &Value) -> Value {
         serde_json::from_slice(&std::fs::read(path.as_str().unwrap()).unwrap()).unwrap()
     }
@@ -193,8 +202,65 @@ fn a_checkpoint_in_a_bucket_is_the_start_until_there_is_one_here() {
         (&written["max_train_steps"], &written["num_train_epochs"]),
         (&json!(0), &json!(2))
     );
-    std::fs::create_dir(host.root.path().join("outputs/jcats/checkpoint-10")).unwrap();
-    assert_eq!(resume(&host)["resume_from_checkpoint"], "latest");
+    host.checkpoint("checkpoint-10", &[".guard"]);
+    assert_eq!(resume(&host)["resume_from_checkpoint"], "checkpoint-10");
+}
+
+/// Killed while it saved step 200, as SimpleTuner 4.10.1 leaves it: it would fail to go on from there at each retry.
+#[test]
+fn a_checkpoint_that_was_not_written_to_its_end_is_not_gone_on_from() {
+    let host = Host::new();
+    let files = [
+        file(FileRole::Config, "config.json", config()),
+        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
+    ];
+    let resume =
+        || host.prepare(&files, Length::Steps(300)).unwrap().1["resume_from_checkpoint"].clone();
+    assert_eq!(resume(), "latest", "there is none");
+    let part = ["training_state.json", "ramtorch_prefetch_orders.json"];
+    host.checkpoint("checkpoint-50", &part);
+    assert_eq!(resume(), "latest");
+    let names = || {
+        let entries = std::fs::read_dir(host.root.path().join("outputs/jcats")).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names(),
+        ["checkpoint-50-7-tmp"],
+        "SimpleTuner takes no such one for the latest"
+    );
+    let whole = ["random_states_0.pkl", "training_state.json", ".guard"];
+    host.checkpoint("checkpoint-90", &whole);
+    host.checkpoint("checkpoint-150-rolling", &whole);
+    // All but the last file.
+    host.checkpoint("checkpoint-200", &whole[..2]);
+    assert_eq!(resume(), "checkpoint-150-rolling");
+    assert_eq!(
+        names(),
+        [
+            "checkpoint-150-rolling",
+            "checkpoint-200-7-tmp",
+            "checkpoint-50-7-tmp",
+            "checkpoint-90"
+        ]
+    );
+}
+
+#[test]
+fn versions_of_simpletuner_without_a_guard_go_on_from_what_has_their_last_file() {
+    let host = Host::new();
+    let files = [
+        file(FileRole::Config, "config.json", config()),
+        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
+    ];
+    host.checkpoint("checkpoint-50", &["optimizer.bin", "random_states_0.pkl"]);
+    host.checkpoint("checkpoint-100", &["optimizer.bin"]);
+    let (_, written) = host.prepare(&files, Length::Steps(300)).unwrap();
+    assert_eq!(written["resume_from_checkpoint"], "checkpoint-50");
 }
 
 #[test]
@@ -332,9 +398,9 @@ fn the_hosts_of_a_gang_share_their_outputs() {
     let refused = prepare(40).unwrap_err();
     assert_eq!(refused.failure(), crate::agent::Failure::LaunchFailed);
     assert!(refused.to_string().contains("--outputs"), "{refused}");
-    std::fs::create_dir(host.root.path().join("outputs/jcats/checkpoint-40")).unwrap();
+    host.checkpoint("checkpoint-40", &[".guard"]);
     let (_, written) = prepare(40).unwrap();
-    assert_eq!(written["resume_from_checkpoint"], "latest");
+    assert_eq!(written["resume_from_checkpoint"], "checkpoint-40");
 }
 
 #[test]
