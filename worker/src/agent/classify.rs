@@ -6,7 +6,8 @@ use crate::event::Broken;
 /// argparse leaves with this code when an option is unknown or invalid.
 const ARGPARSE_EXIT: i32 = 2;
 
-/// The kernel's out-of-memory killer uses this signal; so does nobody else when this worker has not.
+/// Who sends this signal, when this worker has not, cannot be told: the kernel when memory runs out, or a person, or what
+/// ends a container.
 const SIGKILL: i32 = 9;
 
 /// Lines of the trainer's output put into a failure's detail.
@@ -107,8 +108,9 @@ fn failure(seen: &Seen, exit: &Exit) -> (Failure, String) {
             (Failure::OutOfMemory, with("out of memory", &last))
         }
         ExitStatus::Signal(SIGKILL) => {
-            let why = "killed by signal 9, as the kernel does when memory runs out";
-            (Failure::OutOfMemory, with(why, &last))
+            // Another attempt may do better, unlike one at a GPU's memory, which is said in words.
+            let why = "killed by signal 9, by a person or by the kernel, which does so when the host's memory runs out";
+            (Failure::TrainerError, with(why, &last))
         }
         ExitStatus::Signal(signal) => (
             Failure::TrainerError,
