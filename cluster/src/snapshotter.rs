@@ -80,6 +80,17 @@ impl Gate {
     }
 }
 
+/// Why a snapshot is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// The last one is old.
+    Time,
+    /// Enough was applied since, or somebody asks for the state.
+    Enough,
+    /// Another node needs one.
+    Wanted,
+}
+
 /// The task that writes snapshots.
 pub(crate) struct Snapshotter<R> {
     pub(crate) replicated: Arc<Replicated>,
@@ -98,26 +109,26 @@ impl<R: Send + 'static> Snapshotter<R> {
     /// Runs until it is aborted.
     pub(crate) async fn run(self: Arc<Self>) {
         loop {
-            let wanted = self.reason().await;
-            if !self.write(wanted).await {
+            let reason = self.reason().await;
+            if !self.write(reason).await {
                 return;
             }
         }
     }
 
-    /// Waits for a reason to write one; nothing is written if nothing was applied. True if another node needs it.
-    async fn reason(&self) -> bool {
+    /// Waits for a reason to write one; nothing is written if nothing was applied.
+    async fn reason(&self) -> Reason {
         tokio::select! {
-            () = tokio::time::sleep(self.every) => false,
-            () = self.due.enough.notified() => false,
-            () = self.consensus.snapshot_wanted() => true,
+            () = tokio::time::sleep(self.every) => Reason::Time,
+            () = self.due.enough.notified() => Reason::Enough,
+            () = self.consensus.snapshot_wanted() => Reason::Wanted,
         }
     }
 
     /// Writes one, or waits for a while if that cannot be. False if it was broken off.
-    async fn write(self: &Arc<Self>, wanted: bool) -> bool {
+    async fn write(self: &Arc<Self>, reason: Reason) -> bool {
         let this = Arc::clone(self);
-        match spawn_blocking(move || this.take(wanted)).await {
+        match spawn_blocking(move || this.take(reason)).await {
             Ok(Ok(())) => {
                 // Whoever asked for one while this was written asks again if it does not do.
                 let _ = self.consensus.snapshot_wanted().now_or_never();
@@ -142,7 +153,7 @@ impl<R: Send + 'static> Snapshotter<R> {
     pub(crate) fn take_to_send(&self) -> Result<Outgoing, Error> {
         for _ in 0..2 {
             let applied = self.replicated.read_at(|_, _, at| at.index);
-            self.take(false)?;
+            self.take(Reason::Enough)?;
             if let Some(at) = self.snapshots.newest_at()?
                 && at.index >= applied
                 && let Some(outgoing) = self.snapshots.open_at(at)?
@@ -157,7 +168,7 @@ impl<R: Send + 'static> Snapshotter<R> {
 
     /// Writes a snapshot of the state as it is now, unless there is one. Another node that waits for a snapshot could not be
     /// sent that one, so it is written once more. Blocks.
-    fn take(&self, wanted: bool) -> Result<(), Error> {
+    fn take(&self, reason: Reason) -> Result<(), Error> {
         let closed = self.gate.closed.lock();
         if *closed {
             return Ok(());
@@ -165,7 +176,7 @@ impl<R: Send + 'static> Snapshotter<R> {
         let newest = self.newest.load(Ordering::Acquire);
         // Under the lock only the view is taken, so that the log does not wait for the disk.
         let taken = self.replicated.read_at(|state, members, at| {
-            (at.index > newest || wanted).then(|| {
+            (at.index > newest || reason == Reason::Wanted).then(|| {
                 self.due.restart();
                 let members = members.clone();
                 (Header { at, members }, state.view())
@@ -182,9 +193,20 @@ impl<R: Send + 'static> Snapshotter<R> {
         tracing::debug!(index = at.index, bytes, "snapshot written");
         if let Some(older) = older {
             self.consensus
-                .compact(older.min(at.index.saturating_sub(self.log_tail_entries)));
+                .compact(self.forgettable(reason, at.index, older));
         }
         Ok(())
+    }
+
+    /// How far the log is forgotten, with snapshots of these two entries on disk. A tail is kept for those who are behind, but
+    /// not for ever: where little is written it would be that of years, with what was deleted since.
+    fn forgettable(&self, reason: Reason, newest: u64, older: u64) -> u64 {
+        match reason {
+            Reason::Time => older,
+            Reason::Enough | Reason::Wanted => {
+                older.min(newest.saturating_sub(self.log_tail_entries))
+            }
+        }
     }
 }
 
@@ -241,13 +263,32 @@ mod tests {
             newest: Arc::default(),
         });
         consensus.want_snapshot();
-        assert!(snapshotter.reason().await);
+        assert_eq!(snapshotter.reason().await, Reason::Wanted);
         // It takes a while, and the node asks again at every heartbeat.
         consensus.want_snapshot();
-        assert!(snapshotter.write(true).await);
+        assert!(snapshotter.write(Reason::Wanted).await);
         assert_eq!(snapshotter.snapshots.newest_at().unwrap(), Some(at));
         assert_eq!(snapshotter.reason().now_or_never(), None);
         consensus.want_snapshot();
-        assert!(snapshotter.reason().await, "this one does not do");
+        assert_eq!(
+            snapshotter.reason().await,
+            Reason::Wanted,
+            "this one does not do"
+        );
+        for (reason, to) in [
+            (Reason::Time, 90),
+            (Reason::Enough, 90),
+            (Reason::Wanted, 90),
+        ] {
+            assert_eq!(snapshotter.forgettable(reason, 100, 90), to, "{reason:?}");
+        }
+        // A dozen entries a day are in the tail for a year otherwise.
+        for (reason, to) in [
+            (Reason::Time, 98),
+            (Reason::Enough, 95),
+            (Reason::Wanted, 95),
+        ] {
+            assert_eq!(snapshotter.forgettable(reason, 100, 98), to, "{reason:?}");
+        }
     }
 }

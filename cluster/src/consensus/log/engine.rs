@@ -1,12 +1,15 @@
 //! The log on disk, kept by raft-engine.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use raft::eraftpb::{Entry, HardState};
+use raft_engine::internals::LogQueue;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
 
 use super::mark::Mark;
 use super::{Batch, Error, Loaded, LogStore, ORIGIN, Position};
+use crate::disk::free_bytes;
 
 /// The engine holds many groups; this node has one.
 const GROUP: u64 = 1;
@@ -18,11 +21,22 @@ const HARD_STATE: &[u8] = b"hard_state";
 /// power loss; this key says which of them no longer count.
 const TRUNCATED: &[u8] = b"truncated";
 
-/// Small files, so that the bytes of forgotten entries leave the disk soon.
+/// Small files, so that those with nothing but forgotten entries in them go soon where much is written.
 const FILE_BYTES: u64 = 8 << 20;
 
 /// Files beyond this total are looked through for forgotten entries: a few files, for the same reason.
 const PURGE_BYTES: u64 = 48 << 20;
+
+/// Where little is written a file is not full for years, so when something was forgotten, what still counts is written into
+/// new files this long afterwards at the latest. It is seldom, since all of it is written once more.
+pub(super) const RENEW_EVERY: Duration = Duration::from_secs(3600);
+
+/// A log of more files than this is not written anew: the engine itself clears them away as they come, and the log thread
+/// would be busy for long.
+const RENEWED_FILES: u64 = PURGE_BYTES / FILE_BYTES;
+
+/// The log is written anew only if so much room is left on the disk afterwards: the engine cannot bear a full one meanwhile.
+const ROOM_BYTES: u64 = 64 << 20;
 
 /// Entries read from disk in one call at start.
 const READ_ENTRIES: u64 = 1024;
@@ -33,6 +47,10 @@ pub struct EngineLog {
     engine: Engine,
     mark: Mark,
     last: Position,
+    /// Something was forgotten since the files were written anew.
+    forgot: bool,
+    /// When they were, or when the log was opened.
+    pub(super) renewed: Instant,
 }
 
 /// Tells the engine where an entry keeps its index.
@@ -77,7 +95,34 @@ impl EngineLog {
             engine,
             mark,
             last: ORIGIN,
+            // What was before is not known.
+            forgot: true,
+            renewed: Instant::now(),
         })
+    }
+
+    /// Writes what still counts into new files and removes those there were, with every byte of what was forgotten.
+    pub(super) fn renew(&mut self) -> Result<(), Error> {
+        self.renewed = Instant::now();
+        let files = |queue| {
+            let (first, last) = self.engine.file_span(queue);
+            last + 1 - first
+        };
+        let (appended, rewritten) = (files(LogQueue::Append), files(LogQueue::Rewrite));
+        let room = ROOM_BYTES + (appended + rewritten) * FILE_BYTES;
+        if free_bytes(&self.dir).map_err(|error| Error::Write(error.into()))? < room {
+            return Err(Error::Full);
+        }
+        let engine = self.engine.purge_manager();
+        // First, so that what is moved there next is moved once.
+        if rewritten <= RENEWED_FILES {
+            engine.must_rewrite_rewrite_queue();
+        }
+        if appended <= RENEWED_FILES {
+            engine.must_rewrite_append_queue(None, None);
+        }
+        self.forgot = false;
+        Ok(())
     }
 
     fn truncated(&self) -> Option<Position> {
@@ -218,6 +263,7 @@ impl LogStore for EngineLog {
         self.engine.write(&mut write, sync).map_err(refused)?;
         if let Some(at) = batch.reset() {
             self.last = at;
+            self.forgot = true;
         }
         if let Some(last) = batch.entries().last() {
             self.last = Position {
@@ -237,11 +283,16 @@ impl LogStore for EngineLog {
     fn compact(&mut self, to: Position) -> Result<(), Error> {
         self.put_truncated(to)?;
         self.engine.compact_to(GROUP, to.index + 1);
+        self.forgot = true;
         Ok(())
     }
 
     fn purge(&mut self) -> Result<(), Error> {
-        self.engine.purge_expired_files().map(drop).map_err(refused)
+        self.engine.purge_expired_files().map_err(refused)?;
+        if self.forgot && self.renewed.elapsed() >= RENEW_EVERY {
+            self.renew()?;
+        }
+        Ok(())
     }
 }
 
