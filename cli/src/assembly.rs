@@ -2,6 +2,7 @@
 
 mod certificate;
 mod ports;
+mod tables;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -111,7 +112,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     if let Some(probes) = &probes {
         probes.attach(handle.clone(), Arc::clone(&estimator));
     }
-    if let Err(failure) = claim(&staging, &handle).await {
+    if let Err(failure) = shared(&config, &staging, &estimator, &handle).await {
         handle.shutdown().await;
         return Err(failure);
     }
@@ -180,11 +181,29 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
     Ok(())
 }
 
-/// Makes sure that the staging area is this cluster's. One that is away for a moment is no reason not to start.
-async fn claim(staging: &StagingArea, handle: &Handle) -> Result<(), Failure> {
+/// Makes sure that a node of several uses the places that the others use, also when it has joined long ago.
+async fn shared(
+    config: &ServerConfig,
+    staging: &StagingArea,
+    estimator: &Estimator,
+    handle: &Handle,
+) -> Result<(), Failure> {
     let status = handle.status();
     let alone = status.members.ids().eq([status.node_id]);
-    match staging.claim(status.cluster_id, alone).await {
+    if !alone && !(config.store.chosen && config.staging.chosen) {
+        return Err(Failure::refused(
+            "a node of a cluster of several needs the places that all nodes share: give --store and --staging",
+        )
+        .detail("without them its tables and the files of jobs would lie in its own data folder, where no other node comes")
+        .hint("`stepcast cluster token` prints both as the other nodes have them"));
+    }
+    claim(staging, status.cluster_id, alone).await?;
+    tables::check(estimator, &config.data.join(NODE), &config.store.location).await
+}
+
+/// Makes sure that the staging area is this cluster's. One that is away for a moment is no reason not to start.
+async fn claim(staging: &StagingArea, cluster: u64, alone: bool) -> Result<(), Failure> {
+    match staging.claim(cluster, alone).await {
         Ok(()) => Ok(()),
         Err(error @ StagingError::Foreign { .. }) => {
             let hint = "after a restore: delete the file or object `cluster` in it, which hands it over with the files of \

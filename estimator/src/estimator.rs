@@ -3,6 +3,7 @@
 mod follower;
 mod learner;
 mod metrics;
+mod place;
 mod prices;
 mod publish;
 #[cfg(test)]
