@@ -67,7 +67,7 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
             refuse(Code::AlreadyExists).hint("choose another name").into()
         }
         Rejection::NotYet => refuse(Code::FailedPrecondition)
-            .hint("`stepcast cluster status` shows which node is older")
+            .hint("`stepcast cluster status` names nodes that are older or held at an older format")
             .into(),
     }
 }

@@ -302,6 +302,7 @@ impl View {
     /// What somebody should look at.
     fn remarks(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        let newest = self.nodes.iter().map(|node| node.known.log_format).max();
         if !self.whole.detail.is_empty() {
             lines.push(format!("n{}: {}", self.whole.node_id, self.whole.detail));
         }
@@ -331,6 +332,14 @@ impl View {
                 lines.push(format!(
                     "n{id} runs version {version}, n{} runs {}; what is new stays off until every node has it",
                     self.whole.node_id, self.whole.version
+                ));
+            }
+            // 0 where it is not known.
+            let (format, newest) = (node.known.log_format, newest.unwrap_or(0));
+            if (1..newest).contains(&format) {
+                lines.push(format!(
+                    "n{id} goes along with log format {format}, others with {newest}: upgrade it, or start it without \
+                     --hold-format; what is new stays off until then"
                 ));
             }
         }
@@ -384,6 +393,7 @@ impl View {
             "behind": self.behind(node),
             "round_trip_us": (known.round_trip_us > 0).then_some(known.round_trip_us),
             "version": node.version(),
+            "log_format": (known.log_format > 0).then_some(known.log_format),
             "health": own.map(|own| own.health.clone()),
             "up_seconds": own.map(|own| own.up_seconds),
         })
@@ -458,6 +468,20 @@ mod tests {
         view.whole.store_put_p95_us = Some(84_000);
         assert_eq!(view.snapshot(), "snapshot 18,000 (1.2 MB, 3h 00m ago)");
         assert_eq!(view.tables(), "   tables ok (put p95 84 ms)");
+    }
+
+    #[test]
+    fn a_node_that_holds_the_format_back_is_named() {
+        let mut view = view([1, 2, 3].map(|id| node(id, "VOTER", true)).into());
+        for (node, format) in view.nodes.iter_mut().zip([3, 2, 0]) {
+            node.known.log_format = format;
+        }
+        let said = view.remarks().join("\n");
+        assert!(said.starts_with("n2 goes along with log format 2"));
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(view.json()["nodes"][1]["log_format"], 2);
+        view.nodes[0].known.log_format = 2;
+        assert!(view.remarks().is_empty());
     }
 
     #[test]
