@@ -1,5 +1,6 @@
 //! The ports of a node, and where others are told to reach them.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener as PeerListener};
 
 use stepcast_cluster::PeerPort;
@@ -64,9 +65,14 @@ async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure>
 }
 
 fn taken(address: SocketAddr, error: &std::io::Error, flag: &str) -> Failure {
-    refused(&format!("{address} cannot be listened on"), error).hint(format!(
-        "is another server running? choose another with {flag}"
-    ))
+    let why = match error.kind() {
+        ErrorKind::AddrInUse => "is another server running? ",
+        ErrorKind::AddrNotAvailable => "this host has no such address; ",
+        ErrorKind::PermissionDenied => "this user may not listen on a port below 1024; ",
+        _ => "",
+    };
+    refused(&format!("{address} cannot be listened on"), error)
+        .hint(format!("{why}choose another with {flag}"))
 }
 
 fn local(address: std::io::Result<SocketAddr>) -> Result<SocketAddr, Failure> {
@@ -107,5 +113,27 @@ fn reachable(listens: SocketAddr, address: String) -> String {
         String::new()
     } else {
         address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_an_address_cannot_be_listened_on_is_said_as_it_is() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        for (kind, words) in [
+            (ErrorKind::AddrInUse, "is another server running?"),
+            (ErrorKind::AddrNotAvailable, "no such address"),
+            (ErrorKind::PermissionDenied, "below 1024"),
+            (ErrorKind::Other, "choose another with --listen"),
+        ] {
+            let hint = taken(address, &kind.into(), "--listen").hint;
+            let hint = hint.expect("a hint");
+            assert!(hint.contains(words), "{hint}");
+            let other = kind != ErrorKind::AddrInUse;
+            assert_eq!(!hint.contains("another server"), other, "{hint}");
+        }
     }
 }

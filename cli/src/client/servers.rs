@@ -227,17 +227,24 @@ fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>
             failure
         }
     };
-    let unknown_authority = failure
+    // A server is there, and what it shows is refused.
+    let distrusted = failure
         .details
         .iter()
-        .any(|line| line.contains("UnknownIssuer"));
+        .any(|line| line.contains("invalid peer certificate"));
+    if distrusted && let [server] = addresses {
+        failure.primary = format!("the certificate of the server at {server} is not trusted");
+    }
     // What a server without TLS answers is none of its records.
     let plain = failure
         .details
         .iter()
         .any(|line| line.contains("InvalidContentType"));
-    let hint = if unknown_authority && ca_file.is_none() {
+    let hint = if distrusted && ca_file.is_none() {
         "name the authority that signed the server's certificate with --ca-file or STEPCAST_CA_FILE"
+    } else if distrusted {
+        "look whether --ca-file or STEPCAST_CA_FILE names the authority that signed the server's certificate, and the address \
+         a name that stands in it"
     } else if plain {
         "does the server speak TLS? Its address begins with http:// if not"
     } else {
@@ -268,8 +275,26 @@ mod tests {
         };
         let plain = hint("received corrupt message of type InvalidContentType").expect("a hint");
         assert!(plain.contains("http://"), "{plain}");
+        let refused = "invalid peer certificate: UnknownIssuer";
+        let distrusted = hint(refused).expect("a hint");
+        assert!(distrusted.starts_with("name the authority"), "{distrusted}");
         let gone = hint("Connection refused (os error 111)").expect("a hint");
         assert!(!gone.contains("http://"), "{gone}");
+    }
+
+    #[test]
+    fn a_server_whose_certificate_is_refused_is_there() {
+        let address = ["https://a:1".to_owned()];
+        for why in ["UnknownIssuer", "Other(OtherError(CaUsedAsEndEntity))"] {
+            let cause = format!("invalid peer certificate: {why}");
+            let failure = unreachable(&address, vec![cause], Some(Path::new("ca.pem")));
+            assert_eq!(
+                failure.primary,
+                "the certificate of the server at https://a:1 is not trusted"
+            );
+            let hint = failure.hint.expect("a hint");
+            assert!(hint.starts_with("look whether --ca-file"), "{hint}");
+        }
     }
 
     #[tokio::test]

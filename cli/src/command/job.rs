@@ -338,7 +338,7 @@ async fn logs(context: &Context, client: &Client, name: &str) -> Result<(), Fail
             .json(&json!({ "job": json::id(name), "epoch": log.epoch, "lines": log.lines }));
     }
     if log.lines.is_empty() {
-        output.say("No lines. They are kept in the leader's memory only, while the job runs and shortly after.");
+        output.say("The leader holds no lines of it: it does while the job runs and shortly after. Over HTTP all are read, until the job is forgotten.");
     }
     log.lines
         .iter()

@@ -128,7 +128,10 @@ impl Server {
                     Exit::NotFound,
                     format!("{} cannot be read", path.display()),
                 )
-                .detail("there is no such file")
+                .detail(match path.exists() {
+                    true => "it is not a file of its own, but a folder or a device",
+                    false => "there is no such file",
+                })
                 .hint("name a settings file with --config, or leave it out"));
             }
             Some(path) => SettingsFile::read(path, SETTINGS)?,
