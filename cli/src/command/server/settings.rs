@@ -235,7 +235,7 @@ impl Join {
 pub(super) fn read(settings: &[Setting], token: Option<String>) -> Result<ServerConfig, Failure> {
     let values = Values(settings);
     let value = |name: &str| values.get(name);
-    let data = PathBuf::from(values.required("data"));
+    let data = PathBuf::from(values.folder("data")?);
     let tls = match (value("tls_cert"), value("tls_key")) {
         (Some(cert), Some(key)) => Some((cert.into(), key.into())),
         (None, None) => None,
@@ -258,8 +258,8 @@ pub(super) fn read(settings: &[Setting], token: Option<String>) -> Result<Server
         peer_address: values.peer_address("peer_address")?,
         join: values.join(token)?,
         metrics_listen: values.address("metrics_listen")?,
-        store: Place::new(value("store"), &data, "records"),
-        staging: Place::new(value("staging"), &data, "staging"),
+        store: Place::new(values.place("store")?, &data, "records"),
+        staging: Place::new(values.place("staging")?, &data, "staging"),
         data,
         prices: value("prices").map(PathBuf::from),
         tls,
@@ -294,6 +294,31 @@ impl Values<'_> {
 
     fn wrong(&self, name: &str, why: &str) -> Failure {
         Failure::usage(format!("{name} `{}` cannot be used", self.required(name))).detail(why)
+    }
+
+    fn folder(&self, name: &str) -> Result<String, Failure> {
+        let folder = self.required(name);
+        if folder.is_empty() {
+            return Err(self.wrong(name, "write a folder, such as /var/lib/stepcast"));
+        }
+        Ok(folder)
+    }
+
+    /// A folder or a URL, if there is one. Half a URL would be a folder of that name where the server was started.
+    fn place(&self, name: &str) -> Result<Option<String>, Failure> {
+        let Some(place) = self.get(name) else {
+            return Ok(None);
+        };
+        let half_url = place.split_once(':').is_some_and(|(scheme, rest)| {
+            let is_scheme =
+                !scheme.is_empty() && scheme.chars().all(|letter| letter.is_ascii_alphanumeric());
+            is_scheme && !rest.starts_with("//")
+        });
+        if place.is_empty() || half_url {
+            let why = "write a folder or a URL such as s3://bucket/prefix; a folder with a colon in its name begins with ./ or /";
+            return Err(self.wrong(name, why));
+        }
+        Ok(Some(place))
     }
 
     fn address(&self, name: &str) -> Result<Option<SocketAddr>, Failure> {
@@ -438,6 +463,14 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_may_have_a_colon_in_its_name() {
+        for place in ["/mnt/a:b", "./a:b", "records", "s3://bucket/records"] {
+            let config = read(&given(&[("store", place)]), None).expect("usable");
+            assert_eq!(config.store.location, place);
+        }
+    }
+
+    #[test]
     fn addresses_that_are_none_are_refused() {
         for (name, value) in [
             ("listen", "7070"),
@@ -449,6 +482,10 @@ mod tests {
             ("client_address", "https://host"),
             ("join", "http://host:7071"),
             ("join", ","),
+            ("data", ""),
+            ("store", ""),
+            ("store", "s3:/bucket/records"),
+            ("staging", "S3:bucket"),
         ] {
             let failure = refused(&[(name, value)]);
             assert!(failure.primary.starts_with(name), "{failure:?}");
