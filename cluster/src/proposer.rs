@@ -153,7 +153,7 @@ impl Proposer {
 
     /// Now, as the log sees it: milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.stamper.stamp_ms()
+        self.stamper.stamp_ms(self.replicated.newest_stamp_ms())
     }
 
     /// Whether submissions are refused for want of room.
@@ -177,7 +177,7 @@ impl Proposer {
         if command.needs() > format.max(codec::FIRST) {
             return Err(ProposeError::Rejected(Rejection::NotYet));
         }
-        let envelope = Envelope::new(self.stamper.stamp_ms(), request_id, command)
+        let envelope = Envelope::new(self.now_ms(), request_id, command)
             .by(actor)
             .in_format(format);
         let data = codec::encode(&envelope);

@@ -1,7 +1,7 @@
 //! The state that every node keeps alike: committed entries go in, replies and effects come out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -43,6 +43,8 @@ pub struct Replicated {
     core: RwLock<Core>,
     /// The state's format, for whoever writes an entry: looked at without waiting for the log.
     format: AtomicU16,
+    /// The state's newest stamp, for the same.
+    newest_stamp_ms: AtomicU64,
 }
 
 struct Core {
@@ -56,6 +58,7 @@ impl Replicated {
     pub fn new(state: State, members: Members, applied: Position) -> Self {
         Self {
             format: AtomicU16::new(state.format()),
+            newest_stamp_ms: AtomicU64::new(state.newest_stamp_ms()),
             core: RwLock::new(Core {
                 state,
                 members,
@@ -69,6 +72,11 @@ impl Replicated {
         self.format.load(Ordering::Acquire)
     }
 
+    /// The newest stamp that is applied, in milliseconds since 1970: no entry has a time before it.
+    pub fn newest_stamp_ms(&self) -> u64 {
+        self.newest_stamp_ms.load(Ordering::Acquire)
+    }
+
     /// Reads the state as it is now. The log waits meanwhile, so `read` must be quick.
     pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.core.read().state)
@@ -80,8 +88,10 @@ impl Replicated {
         read(&core.state, &core.members, core.applied)
     }
 
-    fn note_format(&self, state: &State) {
+    fn note(&self, state: &State) {
         self.format.store(state.format(), Ordering::Release);
+        let newest = state.newest_stamp_ms();
+        self.newest_stamp_ms.store(newest, Ordering::Release);
     }
 
     /// Who belongs to the cluster, as of the newest applied entry.
@@ -152,7 +162,7 @@ impl<F: Follow, S: Received> Replica<F, S> {
             }
             core.applied = entry.at;
         }
-        self.replicated.note_format(&core.state);
+        self.replicated.note(&core.state);
     }
 
     fn forward(&self, effects: &mut Vec<(u64, Vec<Effect>)>) {
@@ -227,7 +237,7 @@ impl<F: Follow, S: Received> Machine for Replica<F, S> {
             let mut core = self.replicated.core.write();
             core.members.clone_from(members);
             core.applied = at;
-            self.replicated.note_format(&state);
+            self.replicated.note(&state);
             std::mem::replace(&mut core.state, state)
         };
         self.follow.replaced(at);

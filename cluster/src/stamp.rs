@@ -1,4 +1,4 @@
-//! The time a leader puts on commands: it never goes back, and a wall clock that leaps does not take it along.
+//! The time a leader puts on commands: it never goes back nor stands still, and a wall clock that leaps does not take it along.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::ports::Clock;
 /// that is wrong could not be put right any more. An operator who knows that it is right restarts the node.
 const MAX_LEAP_MS: u64 = 24 * 3600 * 1000;
 
+/// A wall clock that is so much behind the log's time is told: clocks of hosts that are kept right differ by less.
+const BEHIND_MS: u64 = 60_000;
+
 /// Hands out stamps.
 pub(crate) struct Stamper {
     clock: Arc<dyn Clock>,
@@ -22,7 +25,10 @@ pub(crate) struct Stamper {
 struct Last {
     stamp_ms: u64,
     at: Duration,
+    /// The wall clock leapt ahead and is not followed.
     doubting: bool,
+    /// The wall clock is far behind the log's time, and that was told.
+    behind: bool,
 }
 
 impl Stamper {
@@ -34,6 +40,7 @@ impl Stamper {
             stamp_ms,
             at: clock.monotonic(),
             doubting: false,
+            behind: false,
         };
         Self {
             clock,
@@ -41,10 +48,15 @@ impl Stamper {
         }
     }
 
-    /// Now, as the log shall see it: milliseconds since 1970.
-    pub(crate) fn stamp_ms(&self) -> u64 {
+    /// Now, as the log shall see it: milliseconds since 1970, never before `newest_ms`, the newest stamp that is applied here.
+    /// Where the wall clock is behind that, as on a node that leads after one whose clock was ahead, time goes on from there
+    /// by the steady clock: if it stood still, what runs would cost nothing and what waits for a time would not come.
+    pub(crate) fn stamp_ms(&self, newest_ms: u64) -> u64 {
         let (wall, now) = (self.clock.wall_ms(), self.clock.monotonic());
         let mut last = self.last.lock();
+        if newest_ms > last.stamp_ms {
+            (last.stamp_ms, last.at) = (newest_ms, now);
+        }
         let passed = now.saturating_sub(last.at);
         let expected = last
             .stamp_ms
@@ -58,14 +70,23 @@ impl Stamper {
             );
         }
         last.doubting = leapt;
-        let next = if leapt {
-            expected
-        } else {
-            wall.max(last.stamp_ms)
-        };
-        if next > last.stamp_ms {
+        let behind = expected > wall.saturating_add(BEHIND_MS);
+        if behind && !last.behind {
+            tracing::warn!(
+                wall_ms = wall,
+                log_ms = expected,
+                "the wall clock is behind the log's time, which goes on by the steady clock: was another node's ahead?"
+            );
+        }
+        last.behind = behind;
+        let next = if leapt { expected } else { wall.max(expected) };
+        if next > expected {
+            (last.stamp_ms, last.at) = (next, now);
+        } else if next > last.stamp_ms {
+            // Whole milliseconds only, so that the rest of each is not lost where there are many calls.
+            let step = Duration::from_millis(next - last.stamp_ms);
+            last.at += step;
             last.stamp_ms = next;
-            last.at = now;
         }
         last.stamp_ms
     }
@@ -96,26 +117,70 @@ mod tests {
     #[test]
     fn it_follows_the_wall_clock_but_never_back() {
         let (hands, stamper) = stamper(1_000, 0);
-        assert_eq!(stamper.stamp_ms(), 1_000);
+        assert_eq!(stamper.stamp_ms(0), 1_000);
         *hands.0.lock() = (1_500, 500);
-        assert_eq!(stamper.stamp_ms(), 1_500);
+        assert_eq!(stamper.stamp_ms(0), 1_500);
         *hands.0.lock() = (200, 600);
-        assert_eq!(stamper.stamp_ms(), 1_500);
+        assert_eq!(stamper.stamp_ms(0), 1_600);
+    }
+
+    /// As after a leader whose clock was twenty minutes ahead, and after a start with a clock that was put right.
+    #[test]
+    fn time_does_not_stand_still_where_the_wall_clock_is_behind_the_log() {
+        let ahead = 1_200_000;
+        let (hands, stamper) = stamper(1_000, 0);
+        *hands.0.lock() = (61_000, 60_000);
+        assert_eq!(stamper.stamp_ms(ahead), ahead, "what the other has written");
+        *hands.0.lock() = (101_000, 100_000);
+        assert_eq!(stamper.stamp_ms(ahead), ahead + 40_000);
+        *hands.0.lock() = (101_000, 100_700);
+        assert_eq!(stamper.stamp_ms(ahead + 40_000), ahead + 40_700);
+        *hands.0.lock() = (ahead + 60_000, 101_000);
+        assert_eq!(stamper.stamp_ms(0), ahead + 60_000, "it has caught up");
+
+        let (hands, stamper) = self::stamper(1_000, ahead);
+        *hands.0.lock() = (31_000, 30_000);
+        assert_eq!(stamper.stamp_ms(ahead), ahead + 30_000);
+    }
+
+    #[test]
+    fn a_step_of_less_than_a_millisecond_is_not_lost() {
+        let hands = Arc::new(Micros(Mutex::new(0)));
+        let stamper = Stamper::new(Arc::clone(&hands) as Arc<dyn Clock>, 5_000);
+        for micros in (0..10_000).step_by(300) {
+            *hands.0.lock() = micros;
+            stamper.stamp_ms(0);
+        }
+        *hands.0.lock() = 10_000;
+        assert_eq!(stamper.stamp_ms(0), 5_010);
+    }
+
+    /// A steady clock of microseconds beside a wall clock that stands.
+    struct Micros(Mutex<u64>);
+
+    impl Clock for Micros {
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_micros(*self.0.lock())
+        }
     }
 
     #[test]
     fn it_begins_after_the_newest_stamp_of_the_state() {
-        assert_eq!(stamper(1_000, 7_000).1.stamp_ms(), 7_000);
+        assert_eq!(stamper(1_000, 7_000).1.stamp_ms(0), 7_000);
     }
 
     #[test]
     fn a_leap_ahead_is_not_followed_but_time_goes_on() {
         let (hands, stamper) = stamper(1_000, 0);
         *hands.0.lock() = (2 * MAX_LEAP_MS, 400);
-        assert_eq!(stamper.stamp_ms(), 1_400);
+        assert_eq!(stamper.stamp_ms(0), 1_400);
         *hands.0.lock() = (2 * MAX_LEAP_MS, 900);
-        assert_eq!(stamper.stamp_ms(), 1_900);
+        assert_eq!(stamper.stamp_ms(0), 1_900);
         *hands.0.lock() = (2_000, 1_000);
-        assert_eq!(stamper.stamp_ms(), 2_000);
+        assert_eq!(stamper.stamp_ms(0), 2_000);
     }
 }
