@@ -323,6 +323,9 @@ fn changed(error: ChangeError, node: u64) -> Status {
         ChangeError::LastVoter(_) => refuse(Code::FailedPrecondition, "LAST_VOTER")
             .hint("a cluster that is not needed any more is stopped, and its data folder deleted")
             .into(),
+        ChangeError::TooFewHere(_) => refuse(Code::FailedPrecondition, "TOO_FEW_NODES")
+            .hint("remove the nodes that are gone first, or start them; `stepcast cluster status` says which are away")
+            .into(),
         ChangeError::NoSuccessor | ChangeError::NotTaken(_) => {
             refuse(Code::FailedPrecondition, "NO_SUCCESSOR")
                 .hint("`stepcast cluster status` says which nodes are away or behind")

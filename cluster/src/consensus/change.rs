@@ -51,6 +51,11 @@ pub enum ChangeError {
     /// A cluster needs somebody who votes.
     #[error("node {0} is the only one that votes: let another one in first")]
     LastVoter(u64),
+    /// Without it nothing could be written any more, not even that another node is let in.
+    #[error(
+        "without node {0}, too few of the nodes that vote are here: nothing could be written any more"
+    )]
+    TooFewHere(u64),
     /// A leader must not take its own vote.
     #[error("node {0} leads: transfer leadership first")]
     Leads(u64),
@@ -99,6 +104,25 @@ impl Change {
             Self::Demote(_) => Ok(()),
             Self::Remove(id) => learner(members, *id),
         }
+    }
+
+    /// Whether enough of those that vote afterwards are `here`, if the change takes a vote.
+    pub(super) fn leaves_enough(
+        &self,
+        members: &Members,
+        here: impl Fn(u64) -> bool,
+    ) -> Result<(), ChangeError> {
+        let Self::Demote(id) = self else {
+            return Ok(());
+        };
+        let left = members.voters.iter().filter(|voter| *voter != id);
+        let (all, present) = left.fold((0, 0), |(all, present), voter| {
+            (all + 1, present + usize::from(here(*voter)))
+        });
+        // Without any it is the last voter, which is told in other words.
+        (all == 0 || present > all / 2)
+            .then_some(())
+            .ok_or(ChangeError::TooFewHere(*id))
     }
 
     /// Raft's part of the change, and the bytes of the note beside it.
@@ -230,6 +254,22 @@ mod tests {
             Change::Demote(1).check(&Members::founder(1), 2),
             Err(ChangeError::LastVoter(1))
         );
+    }
+
+    #[test]
+    fn a_vote_is_not_taken_where_too_few_would_be_left_that_are_here() {
+        let members = Members {
+            voters: BTreeSet::from([1, 2, 3]),
+            ..three()
+        };
+        let here = |nodes: &[u64], id| {
+            Change::Demote(id).leaves_enough(&members, |node| nodes.contains(&node))
+        };
+        assert_eq!(here(&[1, 2, 3], 2), Ok(()));
+        assert_eq!(here(&[1, 3], 2), Ok(()), "it is the one that is away");
+        assert_eq!(here(&[1, 3], 3), Err(ChangeError::TooFewHere(3)));
+        let admit = Change::Admit(member(4));
+        assert_eq!(admit.leaves_enough(&members, |_| false), Ok(()));
     }
 
     #[test]

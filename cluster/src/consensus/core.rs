@@ -234,7 +234,14 @@ impl<R> Core<R> {
     fn change(&mut self, change: &Change, waiter: ChangeWaiter) {
         // What came before it is before it in the log.
         self.propose();
-        match self.peer.propose_change(change) {
+        let (me, active) = (self.peer.id(), active(&self.heard, self.ticks));
+        let here = |node| node == me || active(node);
+        let enough = match self.peer.role().leads {
+            true => change.leaves_enough(self.peer.members(), here),
+            // Who does not lead hears nobody, and says who does.
+            false => Ok(()),
+        };
+        match enough.and_then(|()| self.peer.propose_change(change)) {
             Ok(at) => self
                 .effects
                 .push(Effect::Apply(Task::ChangeAppended { at, waiter })),

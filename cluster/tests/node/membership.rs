@@ -159,6 +159,31 @@ async fn a_removed_node_says_so_and_the_others_go_on() {
     cluster.shutdown().await;
 }
 
+/// One of three is away: the cluster can do without it, and not without another one as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_which_nothing_could_be_written_is_not_removed() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await.clone();
+    let me = leader.status().node_id;
+    let gone = if me == 2 { 3 } else { 2 };
+    let other = 6 - me - gone;
+    cluster.kill(gone).await;
+    until("its absence", || {
+        let followers = leader.status().followers;
+        followers.iter().any(|node| node.id == gone && !node.active)
+    })
+    .await;
+    assert_eq!(
+        within(leader.remove_node(other)).await,
+        Err(ChangeError::TooFewHere(other))
+    );
+    crate::support::submit(&leader, 1).await;
+    let left = within(leader.remove_node(gone)).await.unwrap();
+    assert_eq!(left.voters.len(), 2);
+    crate::support::submit(&leader, 2).await;
+    cluster.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_left_half_done_is_ended_by_the_next_leader() {
     let cluster = Cluster::of(3).await;
