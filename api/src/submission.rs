@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use stepcast_proto::v1;
 use stepcast_scheduler::RequestId;
 use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::model::TrainerKind;
 use tonic::{Code, Status};
 
 use crate::status::{Refusal, bad_field};
@@ -109,6 +110,24 @@ impl Submission {
         }
         taken.sort_by_key(|file| file.role);
         Ok(Self(taken))
+    }
+
+    /// Refuses a form of the configuration that a worker cannot write anew for its host, as SimpleTuner needs it to be:
+    /// variables for a shell. A replay reads none.
+    pub(crate) fn check_form(&self, trainer: TrainerKind) -> Result<(), Status> {
+        let is_env = |file: &StagedFile| {
+            let extension = file.name.rsplit_once('.').map(|(_, extension)| extension);
+            extension.is_some_and(|extension| extension.eq_ignore_ascii_case("env"))
+        };
+        match trainer {
+            TrainerKind::SimpleTuner if self.file(Role::Config).is_some_and(is_env) => {
+                Err(bad_field(
+                    "files",
+                    "a worker cannot rewrite config.env for its host: write the settings as config.json, and submit that",
+                ))
+            }
+            TrainerKind::SimpleTuner | TrainerKind::Replay => Ok(()),
+        }
     }
 
     /// The file of a role.

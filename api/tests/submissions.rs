@@ -400,3 +400,36 @@ async fn jobs_are_listed_page_by_page_newest_first() {
     assert_eq!(why.tier(), v1::WhyTier::Never);
     server.stop().await;
 }
+
+/// SimpleTuner needs settings for the worker's own host, which are not written as variables for a shell.
+#[tokio::test]
+async fn a_configuration_that_a_worker_cannot_rewrite_is_refused_for_simpletuner_alone() {
+    let server = Server::start().await;
+    let mut asked = submission('e');
+    let env = "MODEL_FAMILY=flux\nMODEL_TYPE=lora\nMODEL_NAME=a/model\nMAX_NUM_STEPS=150\nNUM_EPOCHS=0\nRESOLUTION=1024\n\
+               TRAIN_BATCH_SIZE=1\nDATALOADER_CONFIG=multidatabackend.json\nOPTIMIZER=adamw_bf16\nLEARNING_RATE=1e-4\n";
+    let config = v1::FileRole::Config;
+    for file in &mut asked.files {
+        if file.role() == config {
+            file.name = "config.env".to_owned();
+            file.content = env.into();
+        }
+    }
+    asked.validate_only = true;
+    server.jobs().submit_job(asked.clone()).await.unwrap();
+    if let Some(wishes) = &mut asked.wishes {
+        wishes.trainer = v1::Trainer::Simpletuner.into();
+    }
+    let sweep = v1::SubmitArrayRequest {
+        files: asked.files.clone(),
+        tasks: vec![v1::ArrayTaskFiles::default()],
+        wishes: asked.wishes.clone(),
+        validate_only: true,
+        ..v1::SubmitArrayRequest::default()
+    };
+    let refused = server.jobs().submit_job(asked).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("config.json"), "{refused:?}");
+    let refused = server.jobs().submit_array(sweep).await.unwrap_err();
+    assert!(refused.message().contains("config.json"), "{refused:?}");
+}

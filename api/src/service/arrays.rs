@@ -65,6 +65,10 @@ impl Jobs {
             tasks[0].0,
             |name| self.team(name),
         )?;
+        for (index, (_, submission)) in tasks.iter().enumerate() {
+            let fits = submission.check_form(spec.trainer);
+            fits.map_err(|error| of_task(index, error))?;
+        }
         spec.terms.owner = caller.owner();
         spec.terms.credentials = carried[0].1.names();
         let differs = |(_, taken): &(StagingId, Taken)| taken.names() != spec.terms.credentials;

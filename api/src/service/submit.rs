@@ -52,6 +52,7 @@ pub(super) async fn submit(
         staging,
         |name| jobs.team(name),
     )?;
+    submission.check_form(spec.trainer)?;
     spec.terms.owner = caller.owner();
     spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpus())?;

@@ -32,7 +32,7 @@ use crate::output::{Output, json, time};
 /// Example: stepcast submit config/flux-cats --on h100,a100-80 --max-cost 5
 #[derive(Debug, Args)]
 pub(crate) struct Submit {
-    /// SimpleTuner's configuration: its folder, or its config.json, config.toml or config.env
+    /// SimpleTuner's configuration: its folder, or its config.json or config.toml; a config.env with `--trainer replay` alone
     path: PathBuf,
     #[command(flatten)]
     question: Question,
