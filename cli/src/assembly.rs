@@ -190,7 +190,8 @@ async fn shared(
 ) -> Result<(), Failure> {
     let status = handle.status();
     let alone = status.members.ids().eq([status.node_id]);
-    if !alone && !(config.store.chosen && config.staging.chosen) {
+    let chosen = config.store.chosen && config.staging.chosen;
+    if !(alone || chosen) {
         return Err(Failure::refused(
             "a node of a cluster of several needs the places that all nodes share: give --store and --staging",
         )

@@ -117,6 +117,32 @@ fn a_log_is_written_anew_only_when_something_was_forgotten() {
     assert_eq!(files(), before);
 }
 
+/// More than the engine moves at once, some of it compressed: nothing of it is lost, and nothing comes back.
+#[test]
+fn a_long_log_is_the_same_in_its_new_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path()).unwrap();
+    for first in (2..6_002).step_by(100) {
+        let write = batch(first..first + 100, 1, first - 1);
+        log.write(&write, true).unwrap();
+        if first % 2_000 == 2 {
+            let to = Position {
+                index: first / 2,
+                term: 1,
+            };
+            log.compact(to).unwrap();
+            log.renew().unwrap();
+        }
+    }
+    log.renew().unwrap();
+    log.renew().unwrap();
+    drop(log);
+    let (_, loaded) = open(dir.path()).unwrap();
+    assert_eq!(indices(&loaded), (2_002, 6_001, 4_000));
+    assert!(loaded.entries.iter().all(|one| *one == entry(one.index, 1)));
+    assert_eq!(loaded.hard_state.commit, 5_901);
+}
+
 #[test]
 fn a_crash_at_any_byte_of_the_new_files_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
