@@ -218,12 +218,12 @@ impl<'a, S: Shape> Rungs<'a, S> {
         Some(found.on_replay(hardware))
     }
 
-    /// Records of exactly this key: their mean over all steps.
+    /// Records of exactly this key.
     pub(super) fn exact(&self, hardware: Hardware) -> Option<Found> {
         let shelf = self.ladder.records.shelf(self.shape.recipe(), hardware)?;
         let cell = S::cells(shelf).get(&self.shape)?;
         Some(Found {
-            ms: cell.mean_ms()?,
+            ms: width::typical_ms(cell)?,
             variance: width::within(cell),
             basis: Basis::Exact,
             rows: cell.rows(),
@@ -278,7 +278,7 @@ impl<'a, S: Shape> Rungs<'a, S> {
         hardware: Hardware,
         basis: Basis,
     ) -> Option<Found> {
-        let measured = candidate.cell.mean_ms()?;
+        let measured = width::typical_ms(candidate.cell)?;
         let mut variance = candidate.variance + width::of_hardware(candidate.hardware, hardware);
         let here = self.model_says(hardware);
         let there = if candidate.published {

@@ -56,6 +56,11 @@ const FRAMES: f64 = 0.20;
 const GPU: f64 = 0.30;
 /// A doubling of the number of GPUs. No figure tells.
 const GPU_COUNT: f64 = 0.10;
+/// With fewer rows than this none of them is the odd one out.
+const ROWS_WITH_A_MIDDLE: u32 = 3;
+/// The logarithm by which a cell's mean is off its middle run when a few runs have carried it away: a factor of two, which
+/// hosts and settings that share a key do not differ by in the mean.
+const CARRIED_AWAY: f64 = std::f64::consts::LN_2;
 /// A published figure instead of a record: other machines, other settings.
 const PUBLISHED: f64 = 0.15;
 /// The ratings alone.
@@ -76,12 +81,31 @@ fn doublings(a: impl Into<f64>, b: impl Into<f64>) -> f64 {
     (a.into() / b.into()).log2().abs()
 }
 
+/// The time of a cell in milliseconds: the mean over all steps, or the middle run where a few have carried that away;
+/// `None` without rows.
+pub(super) fn typical_ms(cell: &Cell) -> Option<f64> {
+    middle_of_carried_away(cell).or_else(|| cell.mean_ms())
+}
+
+/// The middle run of a cell whose mean says something quite different: a run that spilled out of memory or whose clock was
+/// wrong takes many times as long as the others, and is not what the next one will take.
+fn middle_of_carried_away(cell: &Cell) -> Option<f64> {
+    if cell.rows() < ROWS_WITH_A_MIDDLE {
+        return None;
+    }
+    let (mean, middle) = (cell.mean_ms()?.max(1.0), cell.quantile(0.5)?.max(1.0));
+    ((mean / middle).ln().abs() > CARRIED_AWAY).then_some(middle)
+}
+
 /// How uncertain one more run of the cell's own key is, as a variance.
 pub(super) fn within(cell: &Cell) -> f64 {
     let rows = f64::from(cell.rows());
-    let means = cell
-        .means()
-        .map(|(ms, rows)| (f64::from(ms.max(1)).ln(), f64::from(rows)));
+    let middle = middle_of_carried_away(cell).map(f64::ln);
+    let means = cell.means().map(|(ms, rows)| {
+        let ln = f64::from(ms.max(1)).ln();
+        let ln = middle.map_or(ln, |middle| ln.clamp(middle - 1.0, middle + 1.0));
+        (ln, f64::from(rows))
+    });
     let (sum, squares) = means.fold((0.0, 0.0), |(sum, squares), (log, rows)| {
         (sum + log * rows, squares + log * log * rows)
     });

@@ -190,3 +190,23 @@ fn what_is_not_known_of_a_host_is_the_same_right_after_a_record_and_once_it_is_l
         );
     }
 }
+
+/// Eight runs that agree and one that took seven hundred times as long.
+#[test]
+fn one_absurd_run_does_not_carry_away_a_key_that_others_know() {
+    let known = |absurd: usize| {
+        let runs = std::iter::repeat_n((5_000, 140), 8);
+        let absurd = std::iter::repeat_n((3_600_000, 1_000), absurd);
+        let key = training_key("flux.dev/lora", "rtx4090");
+        let rows = runs.chain(absurd);
+        let rows: Vec<Row> = rows.map(|(ms, steps)| row(key, ms, steps)).collect();
+        let estimate = estimate(&rows, &example(), "rtx4090");
+        assert_eq!(estimate.basis, Basis::Exact);
+        estimate.step_ms.expect("it is known")
+    };
+    assert_eq!(known(0).p50, 5_000);
+    let one = known(1);
+    assert_eq!(one.p50, 5_000);
+    assert!(one.p10 > 3_000 && one.p90 < 8_000, "{one:?}");
+    assert!(known(9).p50 > 100_000, "most say so");
+}
