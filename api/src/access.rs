@@ -4,13 +4,13 @@ mod calls;
 mod ticket;
 
 use stepcast_scheduler::accounts::{Actor, User};
-use stepcast_scheduler::ids::{OrgId, UserId};
+use stepcast_scheduler::ids::{OrgId, TokenHash, UserId};
 use stepcast_scheduler::model::{Job, Owner};
 use tonic::{Code, Request, Status};
 
 pub(crate) use calls::{Needed, of_call};
 pub(crate) use stepcast_scheduler::accounts::{Permission, Role};
-pub(crate) use ticket::{Claims, GOOD_FOR as TICKET_LIFE, PREFIX as TICKET_PREFIX, Tickets};
+pub(crate) use ticket::{GOOD_FOR as TICKET_LIFE, PREFIX as TICKET_PREFIX, Tickets};
 
 use crate::status::{self, Refusal};
 
@@ -23,6 +23,9 @@ pub(crate) struct Caller {
     pub(crate) org: Option<OrgId>,
     /// Who; none for who has shown the server's own access token, or was asked for none.
     pub(crate) user: Option<UserId>,
+    /// The keyed hash of the long-lived token of theirs that they have shown, or for which they were given what they have
+    /// shown; none where there is none.
+    pub(crate) key: Option<TokenHash>,
     /// Whether anybody at all may call here, so that nothing is known of them.
     anybody: bool,
 }
@@ -33,6 +36,7 @@ impl Caller {
         role: Role::Operator,
         org: None,
         user: None,
+        key: None,
         anybody: true,
     };
 
@@ -42,12 +46,13 @@ impl Caller {
         ..Self::ANYBODY
     };
 
-    /// Somebody who is known.
-    pub(crate) const fn of(user: &User) -> Self {
+    /// Somebody who is known by a long-lived token.
+    pub(crate) const fn of(user: &User, key: TokenHash) -> Self {
         Self {
             role: user.role,
             org: user.org,
             user: Some(user.id),
+            key: Some(key),
             anybody: false,
         }
     }

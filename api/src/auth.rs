@@ -8,13 +8,13 @@ use axum::http::HeaderMap;
 use ring::hmac;
 use sha2::{Digest, Sha256};
 use stepcast_cluster::Handle;
-use stepcast_scheduler::accounts::User;
-use stepcast_scheduler::ids::{OrgId, TokenHash, UserId, WorkerId};
+use stepcast_scheduler::accounts::{Key, User};
+use stepcast_scheduler::ids::{OrgId, TokenHash, WorkerId};
 use stepcast_scheduler::model::Inventory;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::access::{Caller, Claims, TICKET_LIFE, TICKET_PREFIX, Tickets};
+use crate::access::{Caller, TICKET_LIFE, TICKET_PREFIX, Tickets};
 use crate::status;
 
 /// Shortest access token: 128 bits in hexadecimal or base64 are longer than this, words that can be guessed are not.
@@ -28,6 +28,9 @@ const OWN_ORG: &str = "main";
 
 /// What operators call where they are, when they exchange a token.
 const OPERATORS: &str = "operators";
+
+/// What the server's own access token is told apart from people's by, where both are hashed.
+const OWN_KEY: &[u8] = b"own access token ";
 
 /// How a person's long-lived token begins.
 const REFRESH_PREFIX: &str = "scr1_";
@@ -87,7 +90,7 @@ impl fmt::Debug for AccessToken {
 }
 
 /// Lets people in: by the server's own access token, by a long-lived token of their own, or by a short-lived one that was
-/// given for either. A server without an access token of its own, which only listens on loopback, asks nobody until there
+/// given for either and holds no longer than it. A server without an access token of its own, which only listens on loopback, asks nobody until there
 /// is an operator.
 #[derive(Clone)]
 pub(crate) struct People {
@@ -130,28 +133,32 @@ impl People {
         org: &str,
         now: SystemTime,
     ) -> Result<(String, Duration), Status> {
-        let claims = if self.is_own(refresh_token) {
-            (org == OWN_ORG).then_some(Claims { user: 0, org: 0 })
+        let found = if self.is_own(refresh_token) {
+            let own = self.own_key().filter(|_| org == OWN_ORG);
+            own.map(|own| (own, TICKET_LIFE))
         } else {
-            self.holder(refresh_token).and_then(|user| {
-                let there = self.is_called(user.org, org);
-                there.then_some(Claims {
-                    user: user.id.0,
-                    org: user.org.map_or(0, |OrgId(org)| org),
-                })
+            let hash = self.refresh_key(refresh_token);
+            hash.and_then(|hash| {
+                let (key, user) = self.holder(&hash)?;
+                let left_ms = key
+                    .expires_ms
+                    .map(|ends| ends.saturating_sub(self.handle.now_ms()));
+                let left = left_ms.map_or(TICKET_LIFE, Duration::from_millis);
+                self.is_called(user.org, org)
+                    .then_some((hash, left.min(TICKET_LIFE)))
             })
         };
         // Which of both is wrong is not said: whoever guesses tokens learns nothing about organisations.
-        let claims = claims.ok_or_else(|| {
+        let (of, good_for) = found.ok_or_else(|| {
             status::access_denied("the refresh token is not good, or not for this organisation")
         })?;
-        Ok((self.tickets.issue(claims, now), TICKET_LIFE))
+        Ok((self.tickets.issue(of, now, good_for), good_for))
     }
 
     /// A new long-lived token, and the hash that is kept of it.
     pub(crate) fn new_refresh_token(&self) -> (String, TokenHash) {
         let secret = format!("{REFRESH_PREFIX}{}", random_digits());
-        let hash = self.keyed(&secret);
+        let hash = self.keyed(secret.as_bytes());
         (secret, hash)
     }
 
@@ -194,34 +201,41 @@ impl People {
     }
 
     fn known(&self, shown: &str) -> Option<Caller> {
-        if let Some(claims) = self.tickets.check(shown, SystemTime::now()) {
-            if claims == (Claims { user: 0, org: 0 }) {
-                return Some(Caller::OPERATOR);
-            }
-            // Looked up in memory, so that who was shut out a moment ago, or is something else now, is so at once.
-            let user = self.handle.read_stale(|state| {
-                let user = state.accounts().user(UserId(claims.user));
-                user.cloned()
-            });
-            let user = user.filter(|user| user.org.map_or(0, |OrgId(org)| org) == claims.org)?;
-            return Some(Caller::of(&user));
-        }
-        if self.is_own(shown) {
+        let ticket = self.tickets.check(shown, SystemTime::now());
+        let is_own = match &ticket {
+            Some(of) => self.own_key().is_some_and(|own| equal(&own, of)),
+            None => self.is_own(shown),
+        };
+        if is_own {
             return Some(Caller::OPERATOR);
         }
-        self.holder(shown).as_ref().map(Caller::of)
+        // Looked up in memory, so that a token that was taken back a moment ago is so at once, with what was given for it, and
+        // so is who was shut out or is something else now.
+        let hash = ticket.or_else(|| self.refresh_key(shown))?;
+        let (_, user) = self.holder(&hash)?;
+        Some(Caller::of(&user, hash))
     }
 
-    /// Whose long-lived token this is.
-    fn holder(&self, token: &str) -> Option<User> {
-        if !token.starts_with(REFRESH_PREFIX) || token.len() > SECRET_BYTES_MAX {
-            return None;
-        }
-        let (hash, now_ms) = (self.keyed(token), self.handle.now_ms());
+    /// The keyed hash of what may be a long-lived token.
+    fn refresh_key(&self, token: &str) -> Option<TokenHash> {
+        let is_one = token.starts_with(REFRESH_PREFIX) && token.len() <= SECRET_BYTES_MAX;
+        is_one.then(|| self.keyed(token.as_bytes()))
+    }
+
+    /// The long-lived token with this keyed hash, if it still holds, and whose it is.
+    fn holder(&self, hash: &TokenHash) -> Option<(Key, User)> {
+        let now_ms = self.handle.now_ms();
         self.handle.read_stale(|state| {
-            let holder = state.accounts().holder(&hash, now_ms);
-            holder.map(|(_, user)| user.clone())
+            let holder = state.accounts().holder(hash, now_ms);
+            holder.map(|(key, user)| (key.clone(), user.clone()))
         })
+    }
+
+    /// What short-lived tokens that were given for the server's own access token hold of it: another one than for any token
+    /// of a person, since those begin with letters that this does not.
+    fn own_key(&self) -> Option<TokenHash> {
+        let AccessToken(TokenHash(own)) = self.access_token.as_ref()?;
+        Some(self.keyed(&[OWN_KEY, own.as_slice()].concat()))
     }
 
     fn is_own(&self, token: &str) -> bool {
@@ -247,8 +261,8 @@ impl People {
         self.handle.read_stale(has)
     }
 
-    fn keyed(&self, secret: &str) -> TokenHash {
-        let tag = hmac::sign(&self.pepper, secret.as_bytes());
+    fn keyed(&self, secret: &[u8]) -> TokenHash {
+        let tag = hmac::sign(&self.pepper, secret);
         let mut hash = [0; 32];
         hash.copy_from_slice(tag.as_ref());
         TokenHash(hash)
@@ -354,7 +368,14 @@ fn equal(TokenHash(a): &TokenHash, TokenHash(b): &TokenHash) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use std::sync::Arc;
+
+    use stepcast_cluster::credentials::MemoryKeeper;
+    use stepcast_cluster::{Config, HostClock, Node, Ports};
+    use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
+
     use super::*;
+    use crate::{EstimatedForecasts, EstimatorSink, StagingArea};
 
     #[test]
     fn tokens_that_can_be_guessed_are_refused_and_none_is_shown() {
@@ -363,6 +384,39 @@ mod tests {
         }
         let token = AccessToken::new("canary-0123456789").unwrap();
         assert_eq!(format!("{token:?}"), "AccessToken");
+    }
+
+    /// Whoever knew the old one keeps nothing of it.
+    #[tokio::test]
+    async fn a_server_with_another_access_token_takes_nothing_that_was_given_for_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StoreConfig::folder(dir.path().join("records"));
+        let estimator = Arc::new(Estimator::open(store, PriceBook::shipped()).await.unwrap());
+        let ports = Ports {
+            forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
+            recorder: Arc::new(EstimatorSink(estimator)),
+            staging: Arc::new(StagingArea::open(dir.path().join("staging")).unwrap()),
+            credentials: Arc::new(MemoryKeeper::default()),
+            clock: Arc::new(HostClock::new()),
+        };
+        let handle = Node::start(Config::new(dir.path().join("node")), ports).unwrap();
+        let (old, new) = ("0123456789abcdef-old", "0123456789abcdef-new");
+        let with = |token| AccessToken::new(token).ok();
+        let before = People::new(with(old), true, handle.clone());
+        // The same keys, as on another node or after a restart of one in a cluster.
+        let after = |access_token| People {
+            access_token,
+            ..before.clone()
+        };
+        let (ticket, _) = before.exchange(old, OWN_ORG, SystemTime::now()).unwrap();
+        assert_eq!(before.caller(Some(&ticket)).unwrap(), Caller::OPERATOR);
+        assert_eq!(
+            after(with(old)).caller(Some(&ticket)).unwrap(),
+            Caller::OPERATOR
+        );
+        assert!(after(with(new)).caller(Some(&ticket)).is_err());
+        assert!(after(None).caller(Some(&ticket)).is_err());
+        handle.shutdown().await;
     }
 
     #[test]

@@ -19,3 +19,4 @@ mod submissions;
 mod support;
 mod tasks;
 mod tls;
+mod tokens;

@@ -148,7 +148,7 @@ struct NewToken {
     /// Oneself unless given.
     #[serde(default)]
     user_id: String,
-    /// For how long it is good, in seconds; 0 for until it is taken back.
+    /// For how long it is good, in seconds; 0 for until it is taken back. It ends no later than the token by which it is made.
     #[serde(default)]
     valid_seconds: u64,
 }

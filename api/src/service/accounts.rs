@@ -167,7 +167,7 @@ impl Accounts {
         Ok(v1::DeleteUserResponse {})
     }
 
-    /// Makes a long-lived token.
+    /// Makes a long-lived token. It ends no later than the one by which it is made.
     pub(crate) async fn create_token(
         &self,
         caller: &Caller,
@@ -181,10 +181,30 @@ impl Accounts {
             ));
         }
         let ends = self.context.handle.now_ms() + request.valid_seconds * 1_000;
-        let expires_ms = (request.valid_seconds > 0).then_some(ends);
+        let asked = (request.valid_seconds > 0).then_some(ends);
+        let expires_ms = match (asked, self.holds_until(caller).await?) {
+            (Some(asked), Some(until)) => Some(asked.min(until)),
+            (asked, until) => asked.or(until),
+        };
         let (secret, hash) = self.people.new_refresh_token();
         let token = self.create_key(caller, user, hash, expires_ms).await?;
         Ok(v1::CreateTokenResponse { token, secret })
+    }
+
+    /// When the token that the caller has shown ends, if it does. Looked at once more, since a request may take its time and
+    /// the token may have been taken back meanwhile.
+    async fn holds_until(&self, caller: &Caller) -> Result<Option<u64>, Status> {
+        let Some(hash) = caller.key else {
+            return Ok(None);
+        };
+        let now_ms = self.context.handle.now_ms();
+        let until = Freshness::Confirmed.read(&self.context.handle, |state| {
+            let holder = state.accounts().holder(&hash, now_ms);
+            holder.map(|(key, _)| key.expires_ms)
+        });
+        until.await?.ok_or_else(|| {
+            status::access_denied("the access token is over, or was taken back meanwhile")
+        })
     }
 
     async fn create_key(

@@ -89,7 +89,7 @@ pub(crate) enum Token {
     Create {
         /// Whose, by name or id; yours unless given
         user: Option<String>,
-        /// For how many days it is good; until it is taken back unless given
+        /// For how many days it is good; until it is taken back unless given. One that is made by a token ends no later than it
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=3650))]
         days: Option<u64>,
         /// Write the secret to a file that only you can read, instead of printing it
@@ -282,9 +282,10 @@ impl Token {
                 let of = whose(&client, user.as_deref()).await?;
                 let seconds = days.unwrap_or(0) * 24 * 3_600;
                 let kept = Kept::create(out)?;
-                let (name, secret) = create_token(&client, &of, seconds).await?;
-                let text = format!("token {} made", id(&name));
-                told(context, &client, (&name, &text, &secret), kept, holder).await
+                let made = create_token(&client, &of, seconds).await?;
+                let text = format!("token {} made{}", id(&made.name), made.until);
+                let made = (made.name.as_str(), text.as_str(), made.secret.as_str());
+                told(context, &client, made, kept, holder).await
             }
             Self::List { user } => {
                 let user = whose(&client, user.as_deref()).await?;
@@ -370,9 +371,12 @@ async fn create_user(
         async move { service.create_user(request).await }
     });
     let user = answer.await?.user.unwrap_or_default();
-    let (_, secret) = create_token(client, &user.name, 0).await?;
-    let text = format!("{name} is let in as {role}");
-    let made = (user.name.as_str(), text.as_str(), secret.as_str());
+    let token = create_token(client, &user.name, 0).await?;
+    let text = match token.until.as_str() {
+        "" => format!("{name} is let in as {role}"),
+        until => format!("{name} is let in as {role} by a token{until}"),
+    };
+    let made = (user.name.as_str(), text.as_str(), token.secret.as_str());
     told(context, client, made, kept, Holder::Other(name)).await
 }
 

@@ -6,11 +6,21 @@ use crate::client::{Client, timed};
 use crate::failure::{Exit, Failure};
 use crate::output::json::id;
 
+/// A new token.
+pub(super) struct Made {
+    /// Its resource name.
+    pub(super) name: String,
+    /// What to show from now on.
+    pub(super) secret: String,
+    /// `, good until` when it ends, if it does: no later than the one by which it was made, whatever was asked for.
+    pub(super) until: String,
+}
+
 pub(super) async fn create_token(
     client: &Client,
     user: &str,
     valid_seconds: u64,
-) -> Result<(String, String), Failure> {
+) -> Result<Made, Failure> {
     let answer = client.ask_once(|| {
         let mut service = client.accounts();
         let request = timed(v1::CreateTokenRequest {
@@ -20,7 +30,13 @@ pub(super) async fn create_token(
         async move { service.create_token(request).await }
     });
     let answer = answer.await?;
-    Ok((answer.token.unwrap_or_default().name, answer.secret))
+    let token = answer.token.unwrap_or_default();
+    let until = token.expire_time.map(|ends| format!(", good until {ends}"));
+    Ok(Made {
+        name: token.name,
+        secret: answer.secret,
+        until: until.unwrap_or_default(),
+    })
 }
 
 pub(super) async fn orgs(client: &Client) -> Result<Vec<v1::Org>, Failure> {
