@@ -145,3 +145,137 @@ async fn a_change_that_would_be_refused_is_not_said_to_start_a_job() {
     assert_eq!(sooner('3', &shared).await.count(), 0);
     server.stop().await;
 }
+
+/// A change of one wish, under this request id.
+fn change(
+    name: &str,
+    etag: &str,
+    id: u32,
+    path: &str,
+    wishes: v1::JobWishes,
+) -> v1::UpdateJobRequest {
+    v1::UpdateJobRequest {
+        name: name.to_owned(),
+        wishes: Some(wishes),
+        update_mask: Some(FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+        etag: etag.to_owned(),
+        request_id: format!("{id:032x}"),
+    }
+}
+
+fn priority(priority: i32) -> v1::JobWishes {
+    v1::JobWishes {
+        priority,
+        ..v1::JobWishes::default()
+    }
+}
+
+fn max_cost(micros: u64) -> v1::JobWishes {
+    v1::JobWishes {
+        max_cost_usd_micros: Some(micros),
+        ..v1::JobWishes::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_changes_at_once_neither_undoes_the_other() {
+    let server = raised().await;
+    let job = server.jobs().submit_job(submission('1')).await.unwrap();
+    let mut job = job.into_inner().job.unwrap();
+    for round in 1..=30 {
+        let (id, name, etag) = (2 * round, job.name.as_str(), job.etag.as_str());
+        let (one, two) = (
+            i32::try_from(round % 10).unwrap(),
+            u64::from(round) * 1_000_000,
+        );
+        let update = async |request| server.jobs().update_job(request).await;
+        // Both go by the same job: one of them is told that it is another one by now.
+        let was = job.wishes.clone().unwrap();
+        let (first, second) = tokio::join!(
+            update(change(name, etag, id, "priority", priority(one))),
+            update(change(
+                name,
+                etag,
+                id + 1,
+                "max_cost_usd_micros",
+                max_cost(two)
+            )),
+        );
+        let (taken, refused) = match (first, second) {
+            (Ok(taken), Err(refused)) | (Err(refused), Ok(taken)) => (taken, refused),
+            other => panic!("one of both: {other:?}"),
+        };
+        assert_eq!(reason(&refused), "CHANGED");
+        let is = taken.into_inner().job.unwrap().wishes.unwrap();
+        assert!(
+            (is.priority, is.max_cost_usd_micros) == (one, was.max_cost_usd_micros)
+                || (is.priority, is.max_cost_usd_micros) == (was.priority, Some(two)),
+            "{is:?}"
+        );
+        // Neither says what it has seen: both are done.
+        let id = 1_000 + id;
+        let (first, second) = tokio::join!(
+            update(change(name, "", id, "priority", priority(-one))),
+            update(change(
+                name,
+                "",
+                id + 1,
+                "max_cost_usd_micros",
+                max_cost(two + 1)
+            )),
+        );
+        for both in [first, second] {
+            both.unwrap();
+        }
+        let request = v1::GetJobRequest {
+            name: name.to_owned(),
+            ..v1::GetJobRequest::default()
+        };
+        let is = server.jobs().get_job(request).await.unwrap();
+        job = is.into_inner().job.unwrap();
+        let is = job.wishes.as_ref().unwrap();
+        assert_eq!((is.priority, is.max_cost_usd_micros), (-one, Some(two + 1)));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_comes_again_is_answered_and_changes_nothing() {
+    let server = raised().await;
+    let job = server.jobs().submit_job(submission('1')).await.unwrap();
+    let job = job.into_inner().job.unwrap();
+    let (name, etag) = (job.name.as_str(), job.etag.as_str());
+    let update = async |request| {
+        let answer = server.jobs().update_job(request).await?;
+        let wishes = answer.into_inner().job.unwrap().wishes.unwrap();
+        Ok::<_, tonic::Status>((wishes.priority, wishes.max_cost_usd_micros))
+    };
+    let mut first = change(name, etag, 1, "priority", priority(5));
+    let labels = ["zone", "room", "rack", "row"].map(|key| (key.to_owned(), "x".to_owned()));
+    first.wishes.as_mut().unwrap().labels = labels.clone().into();
+    assert_eq!(update(first.clone()).await.unwrap(), (5, None));
+    let cost = change(name, "", 2, "max_cost_usd_micros", max_cost(9_000_000));
+    assert_eq!(update(cost).await.unwrap(), (5, Some(9_000_000)));
+    let other = change(name, "", 3, "priority", priority(7));
+    assert_eq!(update(other).await.unwrap(), (7, Some(9_000_000)));
+    // The answer was lost and the caller asks again, with what it saw then; a map is sent in any order.
+    first.wishes.as_mut().unwrap().labels = labels.into_iter().rev().collect();
+    assert_eq!(update(first.clone()).await.unwrap(), (7, Some(9_000_000)));
+    let reused = change(name, "", 1, "priority", priority(6));
+    assert_eq!(
+        reason(&update(reused).await.unwrap_err()),
+        "REQUEST_ID_REUSED"
+    );
+    // Also when the job does not wait any more, when nothing else can be changed.
+    let cancel = v1::CancelJobRequest {
+        name: name.to_owned(),
+        request_id: String::new(),
+    };
+    server.jobs().cancel_job(cancel).await.unwrap();
+    assert_eq!(update(first).await.unwrap(), (7, Some(9_000_000)));
+    let late = change(name, "", 4, "priority", priority(1));
+    assert_eq!(reason(&update(late).await.unwrap_err()), "NOT_WAITING");
+    server.stop().await;
+}

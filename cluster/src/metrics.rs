@@ -128,7 +128,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -158,6 +158,7 @@ const COMMANDS: [&str; 29] = [
     "start_part",
     "end_part",
     "expire_parts",
+    "revise_job",
 ];
 
 /// Counters of one node.
@@ -366,6 +367,7 @@ fn number_of(command: &Command) -> usize {
         Command::StartPart { .. } => 26,
         Command::EndPart { .. } => 27,
         Command::ExpireParts { .. } => 28,
+        Command::ReviseJob { .. } => 29,
     }
 }
 

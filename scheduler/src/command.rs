@@ -253,6 +253,18 @@ pub enum Command {
         /// At most [`crate::model::limits::EXPIRED_MAX`]; those that are over already are left alone.
         expired: Vec<(JobId, Epoch, WorkerId)>,
     },
+    /// The same as [`Command::UpdateJob`], with what the caller has asked for beside what came of it: the same wish gives
+    /// another result when the job is another one by then, and is the same request nevertheless.
+    ReviseJob {
+        /// Which.
+        job: JobId,
+        /// What is asked for from here on. Its work, its files and its place in an array stay as they are.
+        spec: Box<JobSpec>,
+        /// The number of the job's newest event that all of this was made of; refused if there is a newer one.
+        seq: u64,
+        /// A hash of the caller's own words: by it and the job alone the same request is known again.
+        asked: u64,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -288,7 +300,8 @@ impl Command {
             | Self::MissCredentials { .. }
             | Self::StartPart { .. }
             | Self::EndPart { .. }
-            | Self::ExpireParts { .. } => 3,
+            | Self::ExpireParts { .. }
+            | Self::ReviseJob { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }
@@ -311,6 +324,7 @@ impl Command {
         match self {
             Self::SubmitJob { spec }
             | Self::UpdateJob { spec, .. }
+            | Self::ReviseJob { spec, .. }
             | Self::SubmitArray { spec, .. } => Some(spec),
             _ => None,
         }
@@ -321,6 +335,7 @@ impl Command {
         match self {
             Self::SubmitJob { spec }
             | Self::UpdateJob { spec, .. }
+            | Self::ReviseJob { spec, .. }
             | Self::SubmitArray { spec, .. } => Some(spec),
             _ => None,
         }

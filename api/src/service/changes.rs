@@ -1,8 +1,14 @@
 //! What people change about a job that waits: what it asks for, and whether it may cost what it costs.
 
+use std::collections::BTreeMap;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use stepcast_cluster::ProposeError;
 use stepcast_proto::v1;
-use stepcast_scheduler::Command;
+use stepcast_scheduler::ids::{JobId, RequestId};
 use stepcast_scheduler::model::{JobSpec, JobState};
+use stepcast_scheduler::{Command, Rejection};
 use tonic::Status;
 
 use super::estimates::for_job;
@@ -35,6 +41,10 @@ const WISHES: [&str; 19] = [
     "preemptions_max",
 ];
 
+/// How often a change without an etag is worked out, while others change the same job: each of those is done, so that
+/// somebody always gets on.
+const TRIES: u32 = 16;
+
 impl Jobs {
     /// Has a waiting job ask for something else.
     pub(crate) async fn update(
@@ -44,62 +54,79 @@ impl Jobs {
     ) -> Result<v1::UpdateJobResponse, Status> {
         let id = names::job("name", &request.name)?;
         let request_id = request_id(&request.request_id)?;
-        let paths = paths(request.update_mask)?;
+        let paths = paths(request.update_mask.clone())?;
         self.check(caller, id, &request.name, Freshness::Confirmed, true)
             .await?;
-        let now_ms = self.context.handle.now_ms();
-        let found = self.context.handle.read(|state| {
-            let job = state.job(id)?;
-            Some((
-                job.spec.clone(),
-                job.seq(),
-                job.state,
-                convert::job(&job, state, now_ms),
-            ))
-        });
-        let found = found.await.map_err(status::read)?;
-        let (was, seq, state, told) =
-            found.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
-        if !request.etag.is_empty() && request.etag != told.etag {
-            return Err(status::rejection(stepcast_scheduler::Rejection::Changed));
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            let command = self.revision(id, &request, request_id, &paths).await?;
+            let handle = &self.context.handle;
+            match handle.propose_by(caller.actor(), command, request_id).await {
+                Ok(_) => break,
+                // Who has named no etag means the job as it is, so the same wish is worked out anew.
+                Err(ProposeError::Rejected(Rejection::Changed))
+                    if request.etag.is_empty() && tries > 0 => {}
+                Err(error) => return Err(status::propose_about(error, &request.name)),
+            }
         }
-        if state != JobState::Pending {
-            return Err(status::rejection(stepcast_scheduler::Rejection::NotWaiting));
-        }
-        let asked = self.asked(
-            &was,
-            told.wishes.unwrap_or_default(),
-            request.wishes.unwrap_or_default(),
-            &paths,
-        )?;
-        // The same request has the same answer, also when it is late by now.
-        let is_taken = || {
-            request_id.is_some_and(|id| {
-                let handle = &self.context.handle;
-                handle.read_stale(|state| state.remembers(id))
-            })
-        };
-        if let Err(late) = self.check_deadline(&was, &asked)
-            && !is_taken()
-        {
-            return Err(late);
-        }
-        if needs_another_look(&was, &asked) {
-            check_fit(self, request_id, &asked).await?;
-        }
-        let command = Command::UpdateJob {
-            job: id,
-            spec: Box::new(asked),
-            // With a request id the same change may come a second time, when the job is another one already.
-            seq: request_id.is_none().then_some(seq),
-        };
-        let handle = &self.context.handle;
-        let proposed = handle.propose_by(caller.actor(), command, request_id).await;
-        proposed.map_err(|error| status::propose_about(error, &request.name))?;
         let job = self
             .job(caller, id, &request.name, Freshness::Stale)
             .await?;
         Ok(v1::UpdateJobResponse { job: Some(job) })
+    }
+
+    /// What a request comes to for the job as it is now. It is refused when it is applied if the job is another one by then:
+    /// the wishes that nobody has named would be those of before.
+    async fn revision(
+        &self,
+        id: JobId,
+        request: &v1::UpdateJobRequest,
+        request_id: Option<RequestId>,
+        paths: &[String],
+    ) -> Result<Command, Status> {
+        let now_ms = self.context.handle.now_ms();
+        let found = self.context.handle.read(|state| {
+            let job = state.job(id)?;
+            let is_taken = request_id.is_some_and(|request| state.remembers(request));
+            Some((
+                job.spec.clone(),
+                job.seq(),
+                job.state,
+                is_taken,
+                convert::job(&job, state, now_ms),
+            ))
+        });
+        let found = found.await.map_err(status::read)?;
+        let (was, seq, state, is_taken, told) =
+            found.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
+        let revise = |spec: JobSpec| Command::ReviseJob {
+            job: id,
+            spec: Box::new(spec),
+            seq,
+            asked: hash(request),
+        };
+        // The same request has the same answer, whatever the job is by now; another one under this id is refused as such.
+        if is_taken {
+            return Ok(revise(was));
+        }
+        if !request.etag.is_empty() && request.etag != told.etag {
+            return Err(status::rejection(Rejection::Changed));
+        }
+        if state != JobState::Pending {
+            return Err(status::rejection(Rejection::NotWaiting));
+        }
+        let asked = self.asked(
+            &was,
+            told.wishes.unwrap_or_default(),
+            request.wishes.clone().unwrap_or_default(),
+            paths,
+        )?;
+        self.check_deadline(&was, &asked)?;
+        if needs_another_look(&was, &asked) {
+            check_fit(self, None, &asked).await?;
+        }
+        Ok(revise(asked))
     }
 
     /// What a job asks for with those of `paths` taken from `asked`; all of it without any path. What it is expected to cost
@@ -174,6 +201,26 @@ impl Jobs {
             .await?;
         Ok(v1::ApproveJobResponse { job: Some(job) })
     }
+}
+
+/// The caller's own words, by which the same request is known again: all but its id and its job.
+fn hash(request: &v1::UpdateJobRequest) -> u64 {
+    let mut wishes = request.wishes.clone().unwrap_or_default();
+    // What has no order is put into one.
+    let labels: BTreeMap<_, _> = std::mem::take(&mut wishes.labels).into_iter().collect();
+    let avoid: BTreeMap<_, _> = std::mem::take(&mut wishes.avoid_labels)
+        .into_iter()
+        .collect();
+    let paths = request.update_mask.as_ref().map(|mask| &mask.paths);
+    let rest = format!("{labels:?} {avoid:?} {paths:?} {:?}", request.etag);
+    let mut digest = Sha256::new();
+    digest.update(wishes.encode_length_delimited_to_vec());
+    digest.update(rest);
+    let digest: [u8; 32] = digest.finalize().into();
+    let (first, _) = digest.split_at(8);
+    first
+        .iter()
+        .fold(0, |hash, byte| hash << 8 | u64::from(*byte))
 }
 
 /// The names of the wishes that are meant, if all of them can be changed.

@@ -118,6 +118,7 @@ impl State {
             Command::RemoveTeam { name } => self.remove_team(name),
             Command::ApproveJob { job } => self.approve(entry, *job),
             Command::UpdateJob { job, spec, seq } => self.update(entry, *job, spec, *seq),
+            Command::ReviseJob { job, spec, seq, .. } => self.update(entry, *job, spec, Some(*seq)),
             Command::SubmitArray {
                 spec,
                 tasks,

@@ -34,6 +34,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         Command::CancelArray { array } => (Action::CancelJob, job(array)),
         Command::ApproveJob { job: id }
         | Command::UpdateJob { job: id, .. }
+        | Command::ReviseJob { job: id, .. }
         | Command::GiveCredentials { job: id } => (Action::ChangeJob, job(id)),
         Command::CreateWorkerToken { .. } => (Action::CreateWorkerToken, None),
         Command::RevokeWorkerToken { token } => (Action::RevokeWorkerToken, Some(of_token(*token))),

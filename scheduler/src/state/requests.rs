@@ -42,6 +42,11 @@ pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
     pub(crate) fn of(command: &Command) -> Self {
+        // What a change comes to depends on what the job was, which is no part of the request.
+        if let Command::ReviseJob { job, asked, .. } = command {
+            let wish = postcard::to_extend(&("revise", job, asked), Vec::with_capacity(32));
+            return Self(xxh3_64(&wish.unwrap_or_default()));
+        }
         // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
         let mut bytes = postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default();
         // What the estimate says is no wish of the caller's, and may be something else when a request comes again.

@@ -9,6 +9,7 @@ mod golden_3;
 mod golden_credentials;
 mod golden_gangs;
 mod golden_preparation;
+mod golden_revised;
 mod history;
 mod limits;
 mod outlook;

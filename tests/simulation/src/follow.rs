@@ -46,6 +46,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::EndPart { job, .. }
         | Command::ApproveJob { job }
         | Command::UpdateJob { job, .. }
+        | Command::ReviseJob { job, .. }
         | Command::GiveCredentials { job } => vec![*job],
         Command::MissCredentials { jobs } => jobs.clone(),
         Command::Preempt { preemptions } => preemptions.iter().map(|what| what.job).collect(),
