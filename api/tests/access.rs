@@ -422,3 +422,35 @@ async fn jobs_are_seen_in_their_organisation_and_what_was_done_is_written_down()
     assert_eq!(elsewhere["items"], json!([]));
     town.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_for_one_organisation_has_one_however_often_it_is_asked() {
+    let server = Server::start().await;
+    let port = server.port;
+    until("the log's format", || {
+        server.handle.status().log_format >= 3
+    })
+    .await;
+    let names: Vec<String> = (0..12).map(|number| format!("org {number}")).collect();
+    let make = async |name: &str| post(port, None, "/v1/orgs", json!({"name": name})).await;
+    let made = futures::future::join_all(names.iter().map(|name| make(name))).await;
+    let (made, refused): (Vec<_>, Vec<_>) = made.into_iter().partition(|made| made.0 == 201);
+    assert_eq!((made.len(), refused.len()), (1, 11), "{made:?}");
+    for (status, refused) in &refused {
+        assert_eq!((*status, &refused["code"]), (409, &json!("SINGLE_TENANT")));
+    }
+    // Nothing was recorded of one that nobody has worked in.
+    let remove = format!("/v1/orgs/{}/remove", made[0].1["id"].as_str().unwrap());
+    let removed = ask(port, "POST", &remove, None, None).await;
+    assert_eq!(removed.status, 200, "{}", removed.body);
+    let (status, made) = make("the right one").await;
+    assert_eq!(status, 201, "{made}");
+    let submitted = post(port, None, "/v1/jobs", submission()).await;
+    assert_eq!(submitted.0, 201, "{}", submitted.1);
+    let remove = format!("/v1/orgs/{}/remove", made["id"].as_str().unwrap());
+    let removed = ask(port, "POST", &remove, None, None).await;
+    assert_eq!(removed.status, 200, "{}", removed.body);
+    let (status, refused) = make("another one").await;
+    assert_eq!((status, &refused["code"]), (409, &json!("SINGLE_TENANT")));
+    server.stop().await;
+}

@@ -180,6 +180,11 @@ pub enum Rejection {
         /// The name.
         name: Label,
     },
+    /// The cluster is for one organisation, and there is one or was one.
+    #[error(
+        "this server is for one organisation, and there is one, or there was one and jobs have been submitted"
+    )]
+    SecondOrg,
     /// Some node does not know yet what this command asks for.
     #[error("not every node knows this command yet: it can be used once all are upgraded")]
     NotYet,
@@ -246,6 +251,7 @@ impl Rejection {
             Self::RoleElsewhere => "ROLE_ELSEWHERE",
             Self::LastOne => "LAST_ONE",
             Self::AccountNameTaken { .. } => "ACCOUNT_NAME_TAKEN",
+            Self::SecondOrg => "SINGLE_TENANT",
             Self::NotYet => "NOT_YET",
         }
     }

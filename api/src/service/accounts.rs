@@ -37,22 +37,10 @@ impl Accounts {
         request: v1::CreateOrgRequest,
     ) -> Result<v1::CreateOrgResponse, Status> {
         let name = label(&request.display_name)?;
-        let taken = Freshness::Confirmed.read(&self.context.handle, |state| {
-            state.accounts().orgs().next().is_some()
-        });
-        if self.context.privacy_mode == PrivacyMode::SingleTenant && taken.await? {
-            return Err(Refusal::new(
-                Code::FailedPrecondition,
-                "SINGLE_TENANT",
-                "this server is for one organisation, and there is one",
-            )
-            .hint("the benchmark records hold single contributions, which a second organisation could trace: give it a server of its own")
-            .into());
-        }
-        match self
-            .change(caller, AccountChange::CreateOrg { name })
-            .await?
-        {
+        let change = match self.context.privacy_mode {
+            PrivacyMode::SingleTenant => AccountChange::CreateOnlyOrg { name },
+        };
+        match self.change(caller, change).await? {
             Reply::OrgCreated { org } => Ok(v1::CreateOrgResponse {
                 org: self.told(|state| state.accounts().org(org).map(org_told)),
             }),

@@ -66,6 +66,9 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
         Rejection::AccountNameTaken { .. } => {
             refuse(Code::AlreadyExists).hint("choose another name").into()
         }
+        Rejection::SecondOrg => refuse(Code::FailedPrecondition)
+            .hint("the benchmark records hold single contributions, which a second organisation could trace: give it a server of its own")
+            .into(),
         Rejection::NotYet => refuse(Code::FailedPrecondition)
             .hint("`stepcast cluster status` names nodes that are older or held at an older format")
             .into(),

@@ -67,6 +67,12 @@ pub enum AccountChange {
         /// To what.
         subject: String,
     },
+    /// Make the organisation of a cluster whose records hold single contributions, so that it has one for good: refused where
+    /// there is another, and where there was one and jobs have been submitted.
+    CreateOnlyOrg {
+        /// What it is called.
+        name: Label,
+    },
 }
 
 /// Bytes of a subject at most: a resource name is far shorter.
@@ -74,14 +80,24 @@ const SUBJECT_BYTES: usize = 128;
 
 impl Accounts {
     /// Makes the change, if `actor` may: whoever makes, changes or removes somebody rules over what they are and were.
+    /// `is_used` says whether a job was ever submitted.
     pub(crate) fn change(
         &mut self,
         stamp_ms: u64,
         actor: Actor,
         change: &AccountChange,
+        is_used: bool,
     ) -> Result<Reply, Rejection> {
         let (reply, action, subject) = match change {
             AccountChange::CreateOrg { name } => self.create_org(stamp_ms, name)?,
+            AccountChange::CreateOnlyOrg { name } => {
+                // What was recorded of one that was removed is still there, or still to come.
+                let was_one = self.last_org > 0;
+                if !self.orgs.is_empty() || (was_one && is_used) {
+                    return Err(Rejection::SecondOrg);
+                }
+                self.create_org(stamp_ms, name)?
+            }
             AccountChange::RemoveOrg { org } => self.remove_org(*org)?,
             AccountChange::CreateUser { org, name, role } => {
                 self.create_user(stamp_ms, actor, *org, name, *role)?
@@ -299,169 +315,4 @@ fn of_key(id: KeyId) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use super::*;
-
-    const OPERATOR: Actor = Actor {
-        user: None,
-        org: None,
-        role: Role::Operator,
-    };
-
-    fn label(name: &str) -> Label {
-        name.to_owned().try_into().unwrap()
-    }
-
-    fn make(accounts: &mut Accounts, change: AccountChange) -> Result<Reply, Rejection> {
-        accounts.change(1_000, OPERATOR, &change)
-    }
-
-    fn user(accounts: &mut Accounts, org: Option<OrgId>, name: &str, role: Role) -> UserId {
-        let name = label(name);
-        match make(accounts, AccountChange::CreateUser { org, name, role }) {
-            Ok(Reply::UserCreated { user }) => user,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn two_orgs() -> (Accounts, OrgId, OrgId) {
-        let mut accounts = Accounts::default();
-        for name in ["one", "two"] {
-            let name = label(name);
-            make(&mut accounts, AccountChange::CreateOrg { name }).unwrap();
-        }
-        (accounts, OrgId(1), OrgId(2))
-    }
-
-    #[test]
-    fn who_leads_an_organisation_rules_there_and_nowhere_else() {
-        let (mut accounts, one, two) = two_orgs();
-        let admin = user(&mut accounts, Some(one), "ana", Role::Admin);
-        let owner = user(&mut accounts, Some(one), "olu", Role::Owner);
-        let foreign = user(&mut accounts, Some(two), "fay", Role::Member);
-        let ana = Actor {
-            user: Some(admin),
-            org: Some(one),
-            role: Role::Admin,
-        };
-        let name = label("max");
-        let member = |org| AccountChange::CreateUser {
-            org,
-            name: name.clone(),
-            role: Role::Member,
-        };
-        assert!(accounts.change(1, ana, &member(Some(one))).is_ok());
-        for (change, why) in [
-            (member(Some(two)), Rejection::NotAllowed),
-            (member(None), Rejection::RoleElsewhere),
-            (
-                AccountChange::RemoveUser { user: owner },
-                Rejection::NotAllowed,
-            ),
-            (
-                AccountChange::RemoveUser { user: foreign },
-                Rejection::NotAllowed,
-            ),
-            (
-                AccountChange::SetRole {
-                    user: admin,
-                    role: Role::Owner,
-                },
-                Rejection::NotAllowed,
-            ),
-            (
-                AccountChange::CreateKey {
-                    user: foreign,
-                    hash: TokenHash([1; 32]),
-                    expires_ms: None,
-                },
-                Rejection::NotAllowed,
-            ),
-        ] {
-            assert_eq!(accounts.change(1, ana, &change), Err(why), "{change:?}");
-        }
-        let refused = accounts.trail().after(0).count();
-        assert_eq!(refused, 6, "what was refused is not in the trail");
-    }
-
-    #[test]
-    fn a_token_ends_with_its_time_its_holder_and_its_organisation() {
-        let (mut accounts, one, _) = two_orgs();
-        let max = user(&mut accounts, Some(one), "max", Role::Member);
-        let hash = TokenHash([7; 32]);
-        let expires_ms = Some(5_000);
-        let key = AccountChange::CreateKey {
-            user: max,
-            hash,
-            expires_ms,
-        };
-        make(&mut accounts, key.clone()).unwrap();
-        assert_eq!(
-            make(&mut accounts, key.clone()),
-            Err(Rejection::TokenExists)
-        );
-        assert!(accounts.holder(&hash, 4_999).is_some());
-        assert!(accounts.holder(&hash, 5_000).is_none());
-        assert!(accounts.holder(&TokenHash([8; 32]), 1).is_none());
-        make(&mut accounts, AccountChange::RemoveUser { user: max }).unwrap();
-        assert!(accounts.holder(&hash, 1).is_none());
-        let moe = user(&mut accounts, Some(one), "moe", Role::Viewer);
-        make(
-            &mut accounts,
-            AccountChange::CreateKey {
-                user: moe,
-                hash,
-                expires_ms: None,
-            },
-        )
-        .unwrap();
-        make(&mut accounts, AccountChange::RemoveOrg { org: one }).unwrap();
-        assert!(accounts.holder(&hash, 1).is_none() && accounts.keys.is_empty());
-    }
-
-    #[test]
-    fn the_last_owner_and_the_last_operator_stay() {
-        let (mut accounts, one, _) = two_orgs();
-        let owner = user(&mut accounts, Some(one), "olu", Role::Owner);
-        let operator = user(&mut accounts, None, "root", Role::Operator);
-        for user in [owner, operator] {
-            let remove = AccountChange::RemoveUser { user };
-            assert_eq!(make(&mut accounts, remove), Err(Rejection::LastOne));
-        }
-        let role = Role::Member;
-        let less = AccountChange::SetRole { user: owner, role };
-        assert_eq!(make(&mut accounts, less.clone()), Err(Rejection::LastOne));
-        user(&mut accounts, Some(one), "ola", Role::Owner);
-        assert_eq!(make(&mut accounts, less), Ok(Reply::Done));
-    }
-
-    #[test]
-    fn names_are_one_person_s_in_each_place_and_tokens_have_a_bound() {
-        let (mut accounts, one, two) = two_orgs();
-        let max = user(&mut accounts, Some(one), "max", Role::Member);
-        user(&mut accounts, Some(two), "max", Role::Member);
-        let name = label("max");
-        let again = AccountChange::CreateUser {
-            org: Some(one),
-            name: name.clone(),
-            role: Role::Viewer,
-        };
-        assert_eq!(
-            make(&mut accounts, again),
-            Err(Rejection::AccountNameTaken { name })
-        );
-        let key = |n: u8| AccountChange::CreateKey {
-            user: max,
-            hash: TokenHash([n; 32]),
-            expires_ms: None,
-        };
-        for n in 0..KEYS_PER_USER as u8 {
-            make(&mut accounts, key(n)).unwrap();
-        }
-        assert_eq!(
-            make(&mut accounts, key(99)),
-            Err(Rejection::Full { what: "tokens" })
-        );
-    }
-}
+mod tests;

@@ -134,7 +134,8 @@ impl State {
             }
             Command::Account { change } => {
                 let actor = entry.actor.unwrap_or(Actor::OPERATOR);
-                self.accounts.change(entry.now_ms, actor, change)
+                let is_used = self.last_job > 0;
+                self.accounts.change(entry.now_ms, actor, change, is_used)
             }
             Command::GiveCredentials { job } => self.give_credentials(entry, *job),
             Command::MissCredentials { jobs } => self.miss_credentials(entry, jobs),

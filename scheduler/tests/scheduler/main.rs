@@ -8,6 +8,7 @@ mod golden;
 mod golden_3;
 mod golden_credentials;
 mod golden_gangs;
+mod golden_orgs;
 mod golden_preparation;
 mod golden_revised;
 mod history;
