@@ -7,8 +7,8 @@ use prost_types::FileDescriptorSet;
 use serde_json::{Value, json};
 use stepcast_api::{AccessToken, ApiConfig};
 use stepcast_cluster::{Clock, HostClock};
-use stepcast_scheduler::Command;
 use stepcast_scheduler::accounts::AccountChange;
+use stepcast_scheduler::{Command, State};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 
@@ -420,6 +420,44 @@ async fn jobs_are_seen_in_their_organisation_and_what_was_done_is_written_down()
         .await
         .json();
     assert_eq!(elsewhere["items"], json!([]));
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn who_removes_somebody_is_told_how_many_of_their_jobs_are_cancelled() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let (admin, viewer) = (town.person(1, 'a'), &town.person(1, 'v').ticket);
+    let mut jobs = Vec::new();
+    for by in ['m', 'm', 'a'] {
+        let by = &town.person(1, by).ticket;
+        let job = post(port, Some(by), "/v1/jobs", submission()).await.1;
+        jobs.push(format!("/v1/jobs/{}", job["id"].as_str().unwrap()));
+    }
+    let remove = format!("/v1/users/{}/remove", town.person(1, 'm').user);
+    let removed = ask(port, "POST", &remove, Some(&admin.ticket), None).await;
+    assert_eq!(removed.json()["cancelled_jobs"], 2, "{}", removed.body);
+    let status = async |job: &str| {
+        let job = ask(port, "GET", job, Some(viewer), None).await.json();
+        job["job"]["status"].as_str().unwrap().to_owned()
+    };
+    let pending = || town.server.handle.read_stale(|state| state.pending_count());
+    until("the end of both", || pending() == 1).await;
+    assert_eq!(status(&jobs[0]).await, "cancelled");
+    assert_eq!(status(&jobs[2]).await, "queued");
+    // The others' go with their organisation; what an operator has submitted stays.
+    let operator = &town.person(0, 'O').ticket;
+    let own = post(port, Some(operator), "/v1/jobs", submission()).await;
+    assert_eq!(own.0, 201, "{}", own.1);
+    let remove = format!("/v1/orgs/{}/remove", town.orgs[0]);
+    let removed = ask(port, "POST", &remove, Some(operator), None).await;
+    assert_eq!(removed.json()["cancelled_jobs"], 1, "{}", removed.body);
+    until("the end of the last one", || {
+        let is_open = |state: &State| state.pending().any(|job| job.spec.terms.owner.is_some());
+        !town.server.handle.read_stale(is_open)
+    })
+    .await;
+    assert_eq!(pending(), 1);
     town.server.stop().await;
 }
 

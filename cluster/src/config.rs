@@ -26,7 +26,7 @@ pub struct Config {
     pub lease_term: Duration,
     /// How often the planner looks at the queue when nothing called it.
     pub plan_every: Duration,
-    /// How often leases, limits on time and money, and retention are looked at.
+    /// How often leases, limits on time and money, retention, and jobs of people who were removed are looked at.
     pub lease_check_every: Duration,
     /// How often the staging area is looked through.
     pub sweep_every: Duration,

@@ -11,6 +11,7 @@ mod live;
 mod measured;
 mod membership;
 mod orders;
+mod orphans;
 mod planner;
 mod recorder;
 mod reports;

@@ -103,6 +103,12 @@ impl Accounts {
         self.users.values()
     }
 
+    /// How many people were removed, ever: it grows with everybody who is.
+    #[must_use]
+    pub fn removed(&self) -> u64 {
+        self.last_user.saturating_sub(self.users.len() as u64)
+    }
+
     /// The token with this hash, if it is good at `now_ms`, with whose it is.
     #[must_use]
     pub fn holder(&self, hash: &TokenHash, now_ms: u64) -> Option<(&Key, &User)> {

@@ -146,6 +146,18 @@ impl State {
             .map(|(_, kept)| kept.job())
     }
 
+    /// The ids of the jobs behind `after`, oldest first, each with its job unless that is over: quickly passed.
+    pub fn open_after(&self, after: JobId) -> impl Iterator<Item = (JobId, Option<&Job>)> {
+        self.jobs.after(after).map(|(id, kept)| (id, kept.open()))
+    }
+
+    /// Whether a job was submitted by somebody who has been removed since.
+    #[must_use]
+    pub fn is_orphaned(&self, job: &Job) -> bool {
+        let owner = job.spec.terms.owner;
+        owner.is_some_and(|owner| self.accounts.user(owner.user).is_none())
+    }
+
     /// How many jobs there are.
     #[must_use]
     pub const fn job_count(&self) -> usize {

@@ -20,7 +20,8 @@ pub(super) fn routes(api: &mut Api) {
     );
     let create = Route::post("/v1/orgs", P::ManageOrgs, "Makes an organisation.");
     api.route(create.status(201), create_org);
-    let remove = "Removes an organisation with everybody in it.";
+    let remove =
+        "Removes an organisation with everybody in it; what waits and runs of theirs is cancelled.";
     api.route(
         Route::post("/v1/orgs/{id}/remove", P::ManageOrgs, remove),
         remove_org,
@@ -34,7 +35,8 @@ pub(super) fn routes(api: &mut Api) {
         Route::post("/v1/users/{id}/role", P::ManageUsers, role),
         set_role,
     );
-    let remove = "Shuts somebody out, with all of their tokens.";
+    let remove =
+        "Shuts somebody out, with all of their tokens; what waits and runs of theirs is cancelled.";
     api.route(
         Route::post("/v1/users/{id}/remove", P::ManageUsers, remove),
         remove_user,
@@ -167,6 +169,14 @@ struct Done {
     id: String,
 }
 
+/// Who is gone.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Removed {
+    id: String,
+    /// How many jobs of theirs waited or ran: they are cancelled.
+    cancelled_jobs: u64,
+}
+
 /// Which entries.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct Behind {
@@ -233,10 +243,13 @@ async fn create_org(http: Http, asked: Asked<Nothing>, sent: NewOrg) -> Result<O
     Ok(org(made.org.unwrap_or_default()))
 }
 
-async fn remove_org(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, Status> {
+async fn remove_org(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Removed, Status> {
     let name = names::of_text("orgs", asked.part("id"));
-    http.accounts.delete_org(&asked.caller, &name).await?;
-    Ok(done(&asked))
+    let removed = http.accounts.delete_org(&asked.caller, &name).await?;
+    Ok(Removed {
+        id: asked.part("id").to_owned(),
+        cancelled_jobs: removed.cancelled_jobs,
+    })
 }
 
 async fn list_users(http: Http, asked: Asked<InOrg>, _: Nothing) -> Result<Users, Status> {
@@ -272,10 +285,13 @@ async fn set_role(http: Http, asked: Asked<Nothing>, sent: NewRole) -> Result<Us
     Ok(user(set.user.unwrap_or_default()))
 }
 
-async fn remove_user(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, Status> {
+async fn remove_user(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Removed, Status> {
     let name = names::of_text("users", asked.part("id"));
-    http.accounts.delete_user(&asked.caller, &name).await?;
-    Ok(done(&asked))
+    let removed = http.accounts.delete_user(&asked.caller, &name).await?;
+    Ok(Removed {
+        id: asked.part("id").to_owned(),
+        cancelled_jobs: removed.cancelled_jobs,
+    })
 }
 
 async fn list_tokens(http: Http, asked: Asked<OfUser>, _: Nothing) -> Result<Tokens, Status> {

@@ -2,8 +2,8 @@
 
 use stepcast_proto::v1;
 use stepcast_scheduler::accounts::{self, AccountChange, AuditEntry, Key};
-use stepcast_scheduler::ids::{OrgId, TokenHash, UserId};
-use stepcast_scheduler::model::Label;
+use stepcast_scheduler::ids::{JobId, OrgId, TokenHash, UserId};
+use stepcast_scheduler::model::{Label, Owner};
 use stepcast_scheduler::{Command, Reply, State};
 use tonic::{Code, Status};
 
@@ -59,16 +59,17 @@ impl Accounts {
         Ok(v1::ListOrgsResponse { orgs: orgs.await? })
     }
 
-    /// Removes an organisation with everybody in it.
+    /// Removes an organisation with everybody in it. What waits and runs of theirs is cancelled by the leader.
     pub(crate) async fn delete_org(
         &self,
         caller: &Caller,
         name: &str,
     ) -> Result<v1::DeleteOrgResponse, Status> {
         let org = names::org("name", name)?;
+        let cancelled_jobs = self.open_jobs(|owner| owner.org == org).await?;
         self.change(caller, AccountChange::RemoveOrg { org })
             .await?;
-        Ok(v1::DeleteOrgResponse {})
+        Ok(v1::DeleteOrgResponse { cancelled_jobs })
     }
 
     /// Lets somebody in.
@@ -142,7 +143,7 @@ impl Accounts {
         })
     }
 
-    /// Shuts somebody out.
+    /// Shuts somebody out. What waits and runs of theirs is cancelled by the leader.
     pub(crate) async fn delete_user(
         &self,
         caller: &Caller,
@@ -150,9 +151,20 @@ impl Accounts {
     ) -> Result<v1::DeleteUserResponse, Status> {
         let user = names::user("name", name)?;
         self.check_user(caller, user, name).await?;
+        let cancelled_jobs = self.open_jobs(|owner| owner.user == user).await?;
         self.change(caller, AccountChange::RemoveUser { user })
             .await?;
-        Ok(v1::DeleteUserResponse {})
+        Ok(v1::DeleteUserResponse { cancelled_jobs })
+    }
+
+    /// How many jobs of these owners are not over. Counted before they are removed, since the leader is quick.
+    async fn open_jobs(&self, is_theirs: impl Fn(&Owner) -> bool) -> Result<u64, Status> {
+        let count = Freshness::Confirmed.read(&self.context.handle, |state| {
+            let open = state.open_after(JobId(0));
+            let owners = open.filter_map(|(_, job)| job?.spec.terms.owner);
+            owners.filter(|owner| is_theirs(owner)).count()
+        });
+        Ok(count.await? as u64)
     }
 
     /// Makes a long-lived token. It ends no later than the one by which it is made.

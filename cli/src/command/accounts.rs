@@ -31,7 +31,7 @@ pub(crate) enum Org {
     /// Lists organisations
     #[command(visible_alias = "ls")]
     List,
-    /// Removes an organisation with everybody in it
+    /// Removes an organisation with everybody in it; what waits and runs of theirs is cancelled
     Remove {
         /// Its name or id
         org: String,
@@ -65,7 +65,7 @@ pub(crate) enum User {
         /// owner, admin, member, viewer or operator
         role: String,
     },
-    /// Shuts somebody out, with all of their tokens
+    /// Shuts somebody out, with all of their tokens; what waits and runs of theirs is cancelled
     Remove {
         /// Their name or id
         user: String,
@@ -163,13 +163,9 @@ impl Org {
                     let request = timed(v1::DeleteOrgRequest { name: name.clone() });
                     async move { service.delete_org(request).await }
                 });
-                answer.await?;
-                done(
-                    context,
-                    &name,
-                    &format!("{org} and everybody in it removed"),
-                    "stepcast org ls",
-                )
+                let jobs = answer.await?.cancelled_jobs;
+                let text = format!("{org} and everybody in it removed{}", cancelled(jobs));
+                removed(context, &name, &text, jobs, "stepcast org ls")
             }
         }
     }
@@ -245,13 +241,9 @@ impl User {
                     let request = timed(v1::DeleteUserRequest { name: name.clone() });
                     async move { service.delete_user(request).await }
                 });
-                answer.await?;
-                done(
-                    context,
-                    &name,
-                    &format!("{user} is shut out"),
-                    "stepcast user ls",
-                )
+                let jobs = answer.await?.cancelled_jobs;
+                let text = format!("{user} is shut out{}", cancelled(jobs));
+                removed(context, &name, &text, jobs, "stepcast user ls")
             }
             Self::First { token, name, out } => {
                 let kept = Kept::create(out)?;
@@ -384,6 +376,31 @@ fn done(context: &Context, name: &str, text: &str, next: &str) -> Result<(), Fai
     let output = &context.output;
     if output.json {
         return output.json(&json!({"done": text, "name": name}));
+    }
+    output.marked(Mark::Done, Tone::Good, text);
+    output.next(next);
+    Ok(())
+}
+
+/// What becomes of the jobs of who is removed.
+fn cancelled(jobs: u64) -> String {
+    match jobs {
+        0 => String::new(),
+        1 => ", and a job of theirs is cancelled".to_owned(),
+        jobs => format!(", and {jobs} jobs of theirs are cancelled"),
+    }
+}
+
+fn removed(
+    context: &Context,
+    name: &str,
+    text: &str,
+    cancelled_jobs: u64,
+    next: &str,
+) -> Result<(), Failure> {
+    let output = &context.output;
+    if output.json {
+        return output.json(&json!({"done": text, "name": name, "cancelled_jobs": cancelled_jobs}));
     }
     output.marked(Mark::Done, Tone::Good, text);
     output.next(next);

@@ -9,6 +9,7 @@ mod gangs;
 mod leaving;
 mod membership;
 mod net;
+mod orphans;
 mod ring;
 mod sessions;
 mod several;
