@@ -177,3 +177,31 @@ fn who_is_let_in_on_loopback_is_told_that_nobody_else_reaches_it() {
         .refused(1);
     assert!(first.contains("--listen"), "{first}");
 }
+
+#[test]
+fn a_token_says_when_it_ends_and_a_removal_how_many_jobs_it_cancels() {
+    let ring = Ring::start();
+    until(|| ring.call(&["org", "create", "cats"]).code == 0);
+    ring.call(&["user", "create", "ana", "--out", "ana.token"])
+        .ok();
+    let made = |arguments: &[&str]| {
+        let said = ring.call(&[&["token", "create"], arguments].concat());
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        let ends = said.stderr.split_once(" made, good until ");
+        let ends = ends.and_then(|(_, rest)| rest.split_whitespace().next());
+        ends.map(str::to_owned)
+    };
+    let ends = made(&["ana", "--days", "1", "--out", "day.token"]);
+    assert!(ends.is_some());
+    // What it makes ends with it, whatever is asked for.
+    let by = ["--access-token-file", "day.token"];
+    assert_eq!(made(&[&by[..], &["--days", "7"]].concat()), ends);
+    assert_eq!(made(&["--access-token-file", "ana.token"]), None);
+    ring.submit(&by);
+    ring.submit(&by);
+    let removed = ring.call(&["user", "remove", "ana"]);
+    let words = "ana is shut out, and 2 jobs of theirs are cancelled";
+    assert!(removed.stderr.contains(words), "{}", removed.stderr);
+    let removed = ring.call(&["org", "remove", "cats", "--json"]).json();
+    assert!(removed["cancelled_jobs"].is_u64(), "{removed}");
+}
