@@ -10,7 +10,7 @@ use tonic::server::NamedService;
 
 use crate::access::{Needed, authorise, of_call};
 use crate::auth::People;
-use crate::status;
+use crate::{origin, status};
 
 /// A service that only those may call who may do what they ask for. It finds the caller beside the request.
 #[derive(Clone)]
@@ -35,9 +35,17 @@ where
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let needed = of_call(request.uri().path()).ok_or_else(status::no_such_call);
         let admitted = needed.and_then(|needed| match needed {
-            Needed::Nothing => Ok(None),
+            Needed::Nothing => {
+                if self.1.ask_nobody() {
+                    origin::check_grpc(request.uri(), request.headers())?;
+                }
+                Ok(None)
+            }
             Needed::This(permission) => {
                 let caller = self.1.caller_of(request.headers())?;
+                if caller.is_anybody() {
+                    origin::check_grpc(request.uri(), request.headers())?;
+                }
                 authorise(&caller, permission)?;
                 Ok(Some(caller))
             }

@@ -4,7 +4,7 @@
 //! it are made of the same list, so that neither can know a route that the other does not.
 
 mod accounts;
-mod answer;
+pub(crate) mod answer;
 mod api;
 mod body;
 mod document;
@@ -12,7 +12,6 @@ mod estimates;
 mod forward;
 mod jobs;
 mod limits;
-mod origin;
 mod prices;
 mod records;
 mod route;

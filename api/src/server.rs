@@ -38,6 +38,7 @@ use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
 use crate::service;
 use crate::service::ahead::Ahead;
+use crate::spoken::Spoken;
 use crate::staging::StagingArea;
 use crate::submission::FILES_BYTES_MAX;
 use crate::{health, http};
@@ -259,22 +260,27 @@ async fn router(
     let agent = AgentServiceServer::new(Agent(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let handle = || context.handle.clone();
     let mut routes = Routes::default();
     *routes.axum_router_mut() = http;
     let routes = routes
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(Admitted(Explained(jobs, handle()), people.clone()))
-        .add_service(Admitted(Explained(estimates, handle()), people.clone()))
-        .add_service(Admitted(Explained(records, handle()), people.clone()))
-        .add_service(Admitted(Explained(flight, handle()), people.clone()))
-        .add_service(Admitted(Explained(workers, handle()), people.clone()))
-        .add_service(Admitted(Explained(scheduling, handle()), people.clone()))
-        .add_service(Admitted(Explained(accounts, handle()), people.clone()))
-        .add_service(Admitted(Explained(cluster, handle()), people))
-        .add_service(Explained(agent, handle()));
+        .add_service(Spoken(health))
+        .add_service(Spoken(reflection))
+        .add_service(admitted(jobs, context, &people))
+        .add_service(admitted(estimates, context, &people))
+        .add_service(admitted(records, context, &people))
+        .add_service(admitted(flight, context, &people))
+        .add_service(admitted(workers, context, &people))
+        .add_service(admitted(scheduling, context, &people))
+        .add_service(admitted(accounts, context, &people))
+        .add_service(admitted(cluster, context, &people))
+        .add_service(Spoken(Explained(agent, context.handle.clone())));
     Ok(server.add_routes(routes))
+}
+
+/// A service for people, as it is reached.
+fn admitted<S>(service: S, context: &Context, people: &People) -> Spoken<Admitted<Explained<S>>> {
+    let explained = Explained(service, context.handle.clone());
+    Spoken(Admitted(explained, people.clone()))
 }
 
 /// The services whose health is told one by one.

@@ -57,7 +57,7 @@ async fn with_token() -> (Server, &'static str) {
 }
 
 /// Sends these bytes and reads to the end.
-async fn raw(port: u16, bytes: Vec<u8>) -> Answer {
+pub(crate) async fn raw(port: u16, bytes: Vec<u8>) -> Answer {
     let asked = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream

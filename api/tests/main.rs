@@ -14,6 +14,7 @@ mod probes;
 mod refusals;
 mod ring;
 mod scheduling;
+mod sites;
 mod stopping;
 mod submissions;
 mod support;

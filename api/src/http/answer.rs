@@ -79,6 +79,7 @@ fn number(code: Code, reason: &str) -> StatusCode {
         (_, "BODY_TOO_LARGE" | "MESSAGE_TOO_LARGE" | "FILES_TOO_LARGE") => {
             StatusCode::PAYLOAD_TOO_LARGE
         }
+        (_, "NOT_GRPC") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         (_, "BODY_TOO_SLOW") => StatusCode::REQUEST_TIMEOUT,
         (_, "METHOD_NOT_ALLOWED") => StatusCode::METHOD_NOT_ALLOWED,
         (_, "STORAGE_FULL" | "STAGING_FULL") => StatusCode::SERVICE_UNAVAILABLE,

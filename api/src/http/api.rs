@@ -24,17 +24,16 @@ use super::forward::Way;
 use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
 use super::{
-    accounts, answer, body, estimates, jobs, origin, prices, records, session, submit, watch,
-    what_if, workers,
+    accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, what_if,
+    workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::auth::People;
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::listen::Peer;
-use crate::redirect;
-use crate::service;
 use crate::status::{self, Refusal};
+use crate::{origin, redirect, service};
 
 /// What the routes share. Clones share it too.
 #[derive(Clone)]
@@ -214,6 +213,9 @@ where
     let caller = match route.permission {
         Some(permission) => admitted(&http, &parts, peer, permission)?,
         None => {
+            if http.people.ask_nobody() {
+                origin::check(&parts.uri, &parts.headers)?;
+            }
             http.limits.stranger(peer)?;
             Caller::ANYBODY
         }
@@ -266,7 +268,7 @@ fn admitted(
         }
     };
     if caller.is_anybody() {
-        origin::check(parts)?;
+        origin::check(&parts.uri, &parts.headers)?;
     }
     http.limits.caller(&caller, peer)?;
     authorise(&caller, permission)?;
