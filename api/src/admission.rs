@@ -1,63 +1,209 @@
-//! Lets gRPC calls of people in: who calls and whether they may is known before a message is read.
+//! Lets callers in: who calls, whether they may, and how often, are known before a message is read.
 
 use std::future::{Ready, ready};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::http::HeaderMap;
 use futures::future::Either;
+use stepcast_cluster::Handle;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 
-use crate::access::{Needed, authorise, of_call};
+use crate::access::{Caller, Needed, Permission, authorise, of_call};
 use crate::auth::People;
-use crate::{origin, status};
+use crate::limits::Limits;
+use crate::listen::Peer;
+use crate::reader::Reader;
+use crate::room::{self, Taken};
+use crate::{auth, origin, status};
 
-/// A service that only those may call who may do what they ask for. It finds the caller beside the request.
+/// What every call of people goes through, whichever way it comes. Clones share what they count.
 #[derive(Clone)]
-pub(crate) struct Admitted<S>(pub(crate) S, pub(crate) People);
+pub(crate) struct Admission {
+    pub(crate) people: People,
+    pub(crate) limits: Arc<Limits>,
+}
+
+impl Admission {
+    pub(crate) fn new(people: People) -> Self {
+        Self {
+            people,
+            limits: Arc::default(),
+        }
+    }
+
+    /// Who calls. Tokens that are none are counted.
+    pub(crate) fn caller_of(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Result<Caller, Status> {
+        self.people.caller_of(headers).or_else(|denied| {
+            self.limits.guess(peer)?;
+            Err(denied)
+        })
+    }
+
+    /// One more call over gRPC of somebody who is known.
+    pub(crate) fn count(&self, caller: &Caller, peer: Option<IpAddr>) -> Result<(), Status> {
+        if is_counted(caller) {
+            self.limits.caller(caller, peer)?;
+        }
+        Ok(())
+    }
+
+    /// Who makes this call of gRPC, if they may do what it does and have not asked too often.
+    fn admitted<B>(
+        &self,
+        request: &http::Request<B>,
+        permission: Permission,
+    ) -> Result<Reader, Status> {
+        let (headers, peer) = (request.headers(), peer(request.extensions()));
+        let caller = self.caller_of(headers, peer)?;
+        if caller.is_anybody() {
+            origin::check_grpc(request.uri(), headers)?;
+        }
+        self.count(&caller, peer)?;
+        authorise(&caller, permission)?;
+        Ok(Reader::new(self.clone(), headers, permission, caller, peer))
+    }
+
+    /// Lets a call of gRPC pass that is how one becomes somebody.
+    fn passed<B>(&self, request: &http::Request<B>, needed: Needed) -> Result<(), Status> {
+        if self.people.ask_nobody() {
+            origin::check_grpc(request.uri(), request.headers())?;
+        }
+        if needed == Needed::Nothing {
+            self.limits.stranger(peer(request.extensions()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody's calls and streams over gRPC are counted: those of everybody who has an account. Who shows the server's
+/// own access token, or is asked for none, is a program of who runs the installation, and may end the server anyway.
+pub(crate) const fn is_counted(caller: &Caller) -> bool {
+    caller.user.is_some()
+}
+
+/// From where a request of gRPC comes.
+pub(crate) fn peer(extensions: &http::Extensions) -> Option<IpAddr> {
+    let peer = extensions.get::<Peer>();
+    peer.map(|Peer(address)| address.ip())
+}
+
+/// A service that only those may call who may do what they ask for. It finds the caller beside the request, and who reads
+/// its stream. What is sent takes room until there is an answer.
+#[derive(Clone)]
+pub(crate) struct Admitted<S>(pub(crate) S, pub(crate) Admission);
 
 impl<S: NamedService> NamedService for Admitted<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S, B> Service<http::Request<B>> for Admitted<S>
+impl<S> Service<http::Request<Body>> for Admitted<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Self::Response, S::Error>>>;
+    type Future = Either<Answering<S::Future>, Ready<Result<Self::Response, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let needed = of_call(request.uri().path()).ok_or_else(status::no_such_call);
         let admitted = needed.and_then(|needed| match needed {
-            Needed::Nothing => {
-                if self.1.ask_nobody() {
-                    origin::check_grpc(request.uri(), request.headers())?;
-                }
+            Needed::Nothing | Needed::Itself => {
+                self.1.passed(&request, needed)?;
                 Ok(None)
             }
-            Needed::This(permission) => {
-                let caller = self.1.caller_of(request.headers())?;
-                if caller.is_anybody() {
-                    origin::check_grpc(request.uri(), request.headers())?;
-                }
-                authorise(&caller, permission)?;
-                Ok(Some(caller))
-            }
+            Needed::This(permission) => self.1.admitted(&request, permission).map(Some),
         });
-        match admitted {
-            Ok(caller) => {
-                if let Some(caller) = caller {
-                    request.extensions_mut().insert(caller);
-                }
-                Either::Left(self.0.call(request))
+        let rooms = match admitted {
+            Err(status) => return Either::Right(ready(Ok(status.into_http()))),
+            Ok(None) => {
+                let limits = &self.1.limits;
+                limits.rooms(&Caller::ANYBODY, peer(request.extensions()))
             }
-            Err(status) => Either::Right(ready(Ok(status.into_http()))),
-        }
+            Ok(Some(reader)) => {
+                let rooms = reader.rooms();
+                request.extensions_mut().insert(reader.caller().clone());
+                request.extensions_mut().insert(reader);
+                rooms
+            }
+        };
+        let (head, body) = request.into_parts();
+        let (body, taken) = room::counted(body, rooms);
+        let answer = self.0.call(http::Request::from_parts(head, body));
+        Either::Left(Answering {
+            answer: Box::pin(answer),
+            _taken: taken,
+        })
+    }
+}
+
+/// A call until it is answered, with the room that it takes.
+pub(crate) struct Answering<F> {
+    answer: Pin<Box<F>>,
+    _taken: Taken,
+}
+
+impl<F: Future> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.answer.as_mut().poll(context)
+    }
+}
+
+/// The service of workers, which only those reach who show the secret of a worker's token.
+#[derive(Clone)]
+pub(crate) struct OfWorkers<S>(pub(crate) S, pub(crate) Handle, pub(crate) Arc<Limits>);
+
+impl<S: NamedService> NamedService for OfWorkers<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for OfWorkers<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        // The one that is ready.
+        let next = self.0.clone();
+        let mut service = std::mem::replace(&mut self.0, next);
+        let (handle, rooms) = (self.1.clone(), self.2.rooms_of_workers());
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            // Orders and reports go on for as long as a worker does, each read before the next.
+            let is_stream = head.uri.path().ends_with("/Attach");
+            let is_leaders = is_stream || head.uri.path().ends_with("/RegisterWorker");
+            if let Err(denied) = auth::check_worker(&handle, &head.headers, is_leaders).await {
+                return Ok(denied.into_http());
+            }
+            if is_stream {
+                return service.call(http::Request::from_parts(head, body)).await;
+            }
+            let (body, _taken) = room::counted(body, rooms);
+            service.call(http::Request::from_parts(head, body)).await
+        })
     }
 }

@@ -31,14 +31,15 @@ use stepcast_estimator::arrow::datatypes::{Schema, SchemaRef};
 use stepcast_estimator::arrow::ipc::writer::IpcWriteOptions;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::auth::People;
+use crate::admission::{Admission, peer};
+use crate::reader::{Reader, Reading};
 use crate::service;
 use crate::status::{self, Refusal};
 
 /// The service.
 pub(crate) struct Flight {
     pub(crate) records: service::Records,
-    pub(crate) people: People,
+    pub(crate) admission: Admission,
 }
 
 /// Rows on their way.
@@ -48,7 +49,7 @@ type Shaken = Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Sen
 
 impl Flight {
     /// What a statement answers, whole: no driver shows that an answer was cut, so one that would be is refused.
-    async fn rows(&self, sql: &str) -> Result<Response<Rows>, Status> {
+    async fn rows(&self, sql: &str, reading: Reading) -> Result<Response<Rows>, Status> {
         let answer = self.records.query(sql, 0).await?;
         if answer.truncated {
             let refusal = Refusal::new(
@@ -60,7 +61,8 @@ impl Flight {
                 .hint("ask for fewer with LIMIT, or for groups")
                 .into());
         }
-        Ok(sent(answer.schema, answer.batches))
+        let rows = sent(answer.schema, answer.batches);
+        Ok(rows.map(|rows| reading.of(rows, |_| Ok(()))))
     }
 
     /// Where the answer to a statement is to be had, and its columns.
@@ -130,14 +132,16 @@ impl FlightSqlService for Flight {
         &self,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Shaken>, Status> {
-        let (metadata, _, _) = request.into_parts();
+        let (metadata, extensions, _) = request.into_parts();
         let shown = metadata.into_headers();
         let bearer = token_in(&shown).and_then(|token| format!("Bearer {token}").parse().ok());
         let mut headers = HeaderMap::new();
         if let Some(bearer) = bearer.or_else(|| shown.get(AUTHORIZATION).cloned()) {
             headers.insert(AUTHORIZATION, bearer);
         }
-        self.people.caller_of(&headers)?;
+        let peer = peer(&extensions);
+        let caller = self.admission.caller_of(&headers, peer)?;
+        self.admission.count(&caller, peer)?;
         let shaken: Shaken = stream::iter([Ok(HandshakeResponse::default())]).boxed();
         let mut response = Response::new(shaken);
         *response.metadata_mut() = tonic::metadata::MetadataMap::from_headers(headers);
@@ -159,9 +163,11 @@ impl FlightSqlService for Flight {
     async fn do_get_statement(
         &self,
         ticket: TicketStatementQuery,
-        _: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<Response<Rows>, Status> {
-        self.rows(statement(&ticket.statement_handle)?).await
+        let reading = Reader::by(&request)?.open()?;
+        let sql = statement(&ticket.statement_handle)?;
+        self.rows(sql, reading).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -203,10 +209,11 @@ impl FlightSqlService for Flight {
     async fn do_get_prepared_statement(
         &self,
         query: CommandPreparedStatementQuery,
-        _: Request<Ticket>,
+        request: Request<Ticket>,
     ) -> Result<Response<Rows>, Status> {
-        self.rows(statement(&query.prepared_statement_handle)?)
-            .await
+        let reading = Reader::by(&request)?.open()?;
+        let sql = statement(&query.prepared_statement_handle)?;
+        self.rows(sql, reading).await
     }
 
     async fn get_flight_info_catalogs(

@@ -11,7 +11,6 @@ mod document;
 mod estimates;
 mod forward;
 mod jobs;
-mod limits;
 mod prices;
 mod records;
 mod route;

@@ -26,7 +26,7 @@ use v1::records_service_server::RecordsServiceServer;
 use v1::scheduling_service_server::SchedulingServiceServer;
 use v1::workers_service_server::WorkersServiceServer;
 
-use crate::admission::Admitted;
+use crate::admission::{Admission, Admitted, OfWorkers};
 use crate::auth::People;
 use crate::certificate;
 use crate::config::ApiConfig;
@@ -51,6 +51,9 @@ const IMPORT_MESSAGE_BYTES: usize = (16 << 20) + (64 << 10);
 
 /// Any other message: the largest is a contribution of a workload's every histogram.
 const MESSAGE_BYTES: usize = 8 << 20;
+
+/// A message of those that anybody may send: the names of somebody, of an organisation, of a service.
+const SMALL_MESSAGE_BYTES: usize = 64 << 10;
 
 /// What a client may be sent in one message: a page of a thousand jobs with their attempts.
 const ANSWER_BYTES: usize = 32 << 20;
@@ -159,7 +162,8 @@ pub async fn serve(
         context.handle.clone(),
     );
     let way = http::Way::new(config.tls.as_ref());
-    let router = router(&mut server, &context, people, way, &tasks).await?;
+    let admission = Admission::new(people);
+    let router = router(&mut server, &context, admission, way, &tasks).await?;
     let kept = Arc::clone(&context.staging);
     tasks.spawn("keeper of logs", async move { kept.lines().keep().await });
     let handle = context.handle.clone();
@@ -212,22 +216,29 @@ fn builder() -> Server {
 async fn router(
     server: &mut Server,
     context: &Context,
-    people: People,
+    admission: Admission,
     way: http::Way,
     tasks: &Tasks,
 ) -> Result<Router, Error> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(stepcast_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+        .build_v1()?
+        .max_decoding_message_size(SMALL_MESSAGE_BYTES);
     let (reporter, health) = tonic_health::server::health_reporter();
+    let health = health.max_decoding_message_size(SMALL_MESSAGE_BYTES);
     health::register(&reporter, &SERVICES).await;
     tasks.spawn(
         "health reporter",
         health::report(reporter, context.handle.clone(), SERVICES.to_vec()),
     );
     let jobs_service = service::Jobs::new(context.clone());
-    let http = http::router(context.clone(), people.clone(), jobs_service.clone(), way);
+    let http = http::router(
+        context.clone(),
+        admission.clone(),
+        jobs_service.clone(),
+        way,
+    );
     let jobs = JobsServiceServer::new(Jobs(jobs_service))
         .max_decoding_message_size(SUBMISSION_MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
@@ -239,7 +250,7 @@ async fn router(
         .max_encoding_message_size(ANSWER_BYTES);
     let flight = FlightServiceServer::new(Flight {
         records: service::Records(context.clone()),
-        people: people.clone(),
+        admission: admission.clone(),
     })
     .max_decoding_message_size(MESSAGE_BYTES)
     .max_encoding_message_size(ANSWER_BYTES);
@@ -253,34 +264,40 @@ async fn router(
         .max_decoding_message_size(MESSAGE_BYTES);
     let accounts = service::Accounts {
         context: context.clone(),
-        people: people.clone(),
+        people: admission.people.clone(),
     };
-    let accounts =
-        AccountsServiceServer::new(Accounts(accounts)).max_decoding_message_size(MESSAGE_BYTES);
+    let accounts = AccountsServiceServer::new(Accounts(accounts))
+        .max_decoding_message_size(SMALL_MESSAGE_BYTES);
     let agent = AgentServiceServer::new(Agent(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
+    let (handle, limits) = (context.handle.clone(), Arc::clone(&admission.limits));
+    let agent = Explained(OfWorkers(agent, handle.clone(), limits), handle);
     let mut routes = Routes::default();
     *routes.axum_router_mut() = http;
     let routes = routes
         .add_service(Spoken(health))
         .add_service(Spoken(reflection))
-        .add_service(admitted(jobs, context, &people))
-        .add_service(admitted(estimates, context, &people))
-        .add_service(admitted(records, context, &people))
-        .add_service(admitted(flight, context, &people))
-        .add_service(admitted(workers, context, &people))
-        .add_service(admitted(scheduling, context, &people))
-        .add_service(admitted(accounts, context, &people))
-        .add_service(admitted(cluster, context, &people))
-        .add_service(Spoken(Explained(agent, context.handle.clone())));
+        .add_service(admitted(jobs, context, &admission))
+        .add_service(admitted(estimates, context, &admission))
+        .add_service(admitted(records, context, &admission))
+        .add_service(admitted(flight, context, &admission))
+        .add_service(admitted(workers, context, &admission))
+        .add_service(admitted(scheduling, context, &admission))
+        .add_service(admitted(accounts, context, &admission))
+        .add_service(admitted(cluster, context, &admission))
+        .add_service(Spoken(agent));
     Ok(server.add_routes(routes))
 }
 
 /// A service for people, as it is reached.
-fn admitted<S>(service: S, context: &Context, people: &People) -> Spoken<Admitted<Explained<S>>> {
+fn admitted<S>(
+    service: S,
+    context: &Context,
+    admission: &Admission,
+) -> Spoken<Admitted<Explained<S>>> {
     let explained = Explained(service, context.handle.clone());
-    Spoken(Admitted(explained, people.clone()))
+    Spoken(Admitted(explained, admission.clone()))
 }
 
 /// The services whose health is told one by one.

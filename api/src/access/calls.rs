@@ -7,6 +7,8 @@ use super::Permission;
 pub(crate) enum Needed {
     /// Nothing: it is how one becomes somebody.
     Nothing,
+    /// Nothing either: the call looks itself at what is shown, and counts it.
+    Itself,
     /// A permission.
     This(Permission),
 }
@@ -79,8 +81,8 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
 /// What the calls of Arrow Flight need. Nothing is put, so the calls for that are nobody's.
 fn of_flight(call: &str) -> Option<Needed> {
     match call {
-        // It looks itself at what is shown, which is a name and a password.
-        "Handshake" => Some(Needed::Nothing),
+        // What is shown is a name and a password.
+        "Handshake" => Some(Needed::Itself),
         "GetFlightInfo" | "GetSchema" | "DoGet" | "DoAction" | "ListActions" => {
             Some(Needed::This(Permission::ReadRecords))
         }

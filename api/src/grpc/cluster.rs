@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use stepcast_cluster::consensus::ChangeError;
 use stepcast_cluster::{Handle, Health, NodeStatus, ProposeError};
@@ -17,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::access::Caller;
 use crate::context::Context;
+use crate::reader::Reader;
 use crate::status::{self, Refusal};
 
 /// How long a join token is good for when nobody says.
@@ -158,6 +160,7 @@ impl ClusterService for Cluster {
         request: Request<v1::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
         let actor = actor(&request)?;
+        let reading = Reader::by(&request)?.open()?;
         if self.0.handle.status().leader.is_none() {
             // Whoever saves what a cluster knows that has lost its majority must not be kept from it.
             tracing::warn!("a backup is made while nobody leads: it is not in the audit log");
@@ -167,7 +170,8 @@ impl ClusterService for Cluster {
         }
         let (pieces, outgoing) = mpsc::channel(PIECES);
         tokio::spawn(send(self.0.handle.clone(), pieces));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        let pieces = ReceiverStream::new(outgoing).boxed();
+        Ok(Response::new(reading.of(pieces, |_| Ok(()))))
     }
 }
 

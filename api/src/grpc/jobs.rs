@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::access::Caller;
 use crate::freshness::Freshness;
+use crate::reader::Reader;
 use crate::service::{self, Updates};
 
 /// The service.
@@ -129,8 +130,8 @@ impl JobsService for Jobs {
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        let caller = Caller::by(&request)?;
-        let updates = self.0.watch(&caller, request.into_inner(), freshness).await;
+        let reading = Reader::by(&request)?.open()?;
+        let updates = self.0.watch(reading, request.into_inner(), freshness).await;
         updates.map(Response::new)
     }
 

@@ -4,6 +4,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::records_service_server::RecordsService;
 use tonic::{Request, Response, Status};
 
+use crate::reader::Reader;
 use crate::service::{self, Parts};
 
 /// The service.
@@ -17,8 +18,9 @@ impl RecordsService for Records {
         &self,
         request: Request<v1::RunQueryRequest>,
     ) -> Result<Response<Self::RunQueryStream>, Status> {
-        let parts = self.0.run_query(request.into_inner()).await;
-        parts.map(Response::new)
+        let reading = Reader::by(&request)?.open()?;
+        let parts = self.0.run_query(request.into_inner()).await?;
+        Ok(Response::new(reading.of(parts, |_| Ok(()))))
     }
 
     async fn list_tables(

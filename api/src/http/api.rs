@@ -21,14 +21,13 @@ use zeroize::Zeroizing;
 use super::body::Sent;
 use super::document::Document;
 use super::forward::Way;
-use super::limits::Limits;
 use super::route::{Nothing, Route, Shape};
 use super::{
     accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, what_if,
     workers,
 };
 use crate::access::{Caller, Permission, authorise};
-use crate::auth::People;
+use crate::admission::Admission;
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::listen::Peer;
@@ -39,10 +38,9 @@ use crate::{origin, redirect, service};
 #[derive(Clone)]
 pub(crate) struct Http {
     pub(crate) context: Context,
-    pub(crate) people: People,
+    pub(crate) admission: Admission,
     pub(crate) jobs: service::Jobs,
     pub(crate) accounts: service::Accounts,
-    pub(crate) limits: Arc<Limits>,
     /// How other nodes are reached.
     pub(crate) way: Way,
 }
@@ -73,17 +71,21 @@ pub(crate) struct Api {
 }
 
 /// Every route, for the whole port.
-pub(crate) fn router(context: Context, people: People, jobs: service::Jobs, way: Way) -> Router {
+pub(crate) fn router(
+    context: Context,
+    admission: Admission,
+    jobs: service::Jobs,
+    way: Way,
+) -> Router {
     let accounts = service::Accounts {
         context: context.clone(),
-        people: people.clone(),
+        people: admission.people.clone(),
     };
     let http = Http {
         accounts,
         context,
-        people,
+        admission,
         jobs,
-        limits: Arc::default(),
         way,
     };
     let mut api = Api {
@@ -213,16 +215,18 @@ where
     let caller = match route.permission {
         Some(permission) => admitted(&http, &parts, peer, permission)?,
         None => {
-            if http.people.ask_nobody() {
+            let Admission { people, limits } = &http.admission;
+            if people.ask_nobody() {
                 origin::check(&parts.uri, &parts.headers)?;
             }
-            http.limits.stranger(peer)?;
+            limits.stranger(peer)?;
             Caller::ANYBODY
         }
     };
     let (_room, bytes) = if expects_body::<B>() {
         let most = body::said(&parts.headers, route.body_max)?;
-        let room = http.limits.body(most).await?;
+        let rooms = http.admission.limits.rooms(&caller, peer);
+        let room = rooms.wait(most).await?;
         let bytes = Zeroizing::new(sent.read(most).await?);
         (Some(room), bytes)
     } else {
@@ -260,17 +264,11 @@ fn admitted(
     peer: Option<IpAddr>,
     permission: Permission,
 ) -> Result<Caller, Status> {
-    let caller = match http.people.caller_of(&parts.headers) {
-        Ok(caller) => caller,
-        Err(denied) => {
-            http.limits.guess(peer)?;
-            return Err(denied);
-        }
-    };
+    let caller = http.admission.caller_of(&parts.headers, peer)?;
     if caller.is_anybody() {
         origin::check(&parts.uri, &parts.headers)?;
     }
-    http.limits.caller(&caller, peer)?;
+    http.admission.limits.caller(&caller, peer)?;
     authorise(&caller, permission)?;
     Ok(caller)
 }

@@ -55,7 +55,8 @@ struct Account {
 
 async fn token(http: Http, _: Asked<Nothing>, sent: Exchange) -> Result<Exchanged, Status> {
     let (access_token, good_for) =
-        http.people
+        http.admission
+            .people
             .exchange(&sent.refresh_token, &sent.org_id, SystemTime::now())?;
     Ok(Exchanged {
         access_token,

@@ -18,6 +18,7 @@ use super::jobs::name;
 use super::route::{EVENTS, Route};
 use super::shapes::{self, JobShown, ProgressShown, short, time};
 use crate::access::Permission;
+use crate::reader::Reader;
 
 /// A line goes out so often when there is nothing to tell, so that what is in between keeps the connection.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -89,16 +90,17 @@ async fn watch(http: Http, asked: Asked<Which>) -> Result<Response, Status> {
         logs: asked.query.logs.unwrap_or(false),
         after_seq: asked.query.after_seq.or(last).unwrap_or(0),
     };
-    let open = http.limits.stream(&asked.caller, asked.peer)?;
-    let updates = http
-        .jobs
-        .watch(&asked.caller, request, asked.freshness)
-        .await?;
-    let events = updates.map(move |update| {
-        // Held until the stream ends.
-        let _open = &open;
-        Ok::<_, Infallible>(event(update))
-    });
+    let admission = http.admission.clone();
+    let reader = Reader::new(
+        admission,
+        &asked.headers,
+        Permission::ReadJobs,
+        asked.caller,
+        asked.peer,
+    );
+    let reading = reader.open_counted()?;
+    let updates = http.jobs.watch(reading, request, asked.freshness).await?;
+    let events = updates.map(|update| Ok::<_, Infallible>(event(update)));
     let alive = KeepAlive::new().interval(ALIVE_EVERY);
     Ok(Sse::new(events).keep_alive(alive).into_response())
 }

@@ -20,6 +20,7 @@ use super::watch::{Updates, updates};
 use crate::access::{Caller, authorise};
 use crate::context::Context;
 use crate::freshness::Freshness;
+use crate::reader::Reading;
 use crate::{convert, names, staging, status};
 
 /// Jobs on a page when nobody says how many.
@@ -232,22 +233,31 @@ impl Jobs {
         Ok(())
     }
 
-    /// A job watched to its end.
+    /// A job watched to its end, or until its reader may not see it any more.
     pub(crate) async fn watch(
         &self,
-        caller: &Caller,
+        reading: Reading,
         request: v1::WatchJobRequest,
         freshness: Freshness,
     ) -> Result<Updates, Status> {
         let id = names::job("name", &request.name)?;
         let handle = &self.context.handle;
         // What a watcher was told anywhere before is known here from now on: it never sees the job step back.
-        self.check(caller, id, &request.name, freshness, false)
+        self.check(reading.caller(), id, &request.name, freshness, false)
             .await?;
         let watch = handle
             .watch(id)
             .map_err(|error| status::watch(error, &request.name))?;
-        Ok(updates(&self.context, watch, &request, freshness))
+        let updates = updates(&self.context, watch, &request, freshness);
+        let (handle, name) = (handle.clone(), request.name);
+        Ok(reading.of(updates, move |caller| {
+            // One that is forgotten has ended, which is told.
+            let sees = |state: &State| state.job(id).is_none_or(|job| caller.sees(&job));
+            match handle.read_stale(sees) {
+                true => Ok(()),
+                false => Err(status::not_found("jobs", "a job", &name)),
+            }
+        }))
     }
 
     /// The newest lines of a job's newest attempt.

@@ -1,0 +1,404 @@
+//! How often somebody may call, and how much memory their requests may take together.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::access::Caller;
+use crate::status;
+
+/// Calls of one caller a second, over a while: SimpleTuner's client asks every two seconds for each job that it shows.
+const CALLS_PER_SECOND: u32 = 50;
+
+/// Calls of one caller at once, after a pause.
+const CALLS_BURST: u32 = 200;
+
+/// Questions of strangers from one address a second: a token is asked for once in a quarter of an hour.
+const STRANGERS_PER_SECOND: u32 = 5;
+
+/// Such questions at once, after a pause: many people may sit behind one address.
+const STRANGERS_BURST: u32 = 50;
+
+/// Callers whose calls are counted at once. Beyond it, those whose pause is over are forgotten first.
+const COUNTED: usize = 10_000;
+
+/// So often they are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
+
+/// Calls a second of all those together who find no room to be counted by themselves: many addresses may be one host, and
+/// must not shut out who comes by another. A server answers so many without noticing.
+const OTHERS_PER_SECOND: u32 = 1_000;
+
+/// Bytes of all bodies that are read at once, and as many of workers.
+const BODIES: usize = 256 << 20;
+
+/// Bytes of the bodies of one caller that are read at once: nine of the largest submissions.
+const BODIES_PER_CALLER: usize = 32 << 20;
+
+/// Bytes of bodies are counted by so many.
+const UNIT: usize = 1 << 10;
+
+/// Streams of one caller at once: a page or two, and a few jobs that are followed.
+const STREAMS_PER_CALLER: usize = 16;
+
+/// Streams at once.
+const STREAMS: usize = 2_000;
+
+/// A body over HTTP that finds no room waits this long for some.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+
+/// The counters of a server.
+pub(crate) struct Limits {
+    callers: Mutex<Buckets<CallerKey>>,
+    strangers: Mutex<Buckets<Option<IpAddr>>>,
+    guesses: Mutex<Buckets<Option<IpAddr>>>,
+    streams: Mutex<HashMap<CallerKey, usize>>,
+    /// Room for the bodies of all people, and what each caller may take of it.
+    bodies: Arc<Semaphore>,
+    /// Room for those of workers, which stand in nobody's way.
+    of_workers: Arc<Semaphore>,
+    shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
+}
+
+/// Room for the bodies of one caller.
+#[derive(Debug, Clone)]
+pub(crate) struct Rooms {
+    share: Option<Arc<Semaphore>>,
+    all: Arc<Semaphore>,
+}
+
+/// Room that a body takes, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Room {
+    share: Option<OwnedSemaphorePermit>,
+    all: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// This room and other room for the same body.
+    pub(crate) fn add(&mut self, more: Self) {
+        if let (Some(share), Some(more)) = (&mut self.share, more.share) {
+            share.merge(more);
+        }
+        self.all.merge(more.all);
+    }
+}
+
+/// What calls are counted by: a person, or the address of who was not asked for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum CallerKey {
+    Named(u64),
+    Address(Option<IpAddr>),
+}
+
+/// How many calls everybody has left, and when that was so.
+#[derive(Debug)]
+struct Buckets<K> {
+    left: HashMap<K, (f64, Instant)>,
+    per_second: u32,
+    burst: u32,
+    /// The same of those who find no room to be counted by themselves.
+    others: (f64, Instant),
+    /// When it was last looked whom to forget.
+    forgotten: Instant,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            callers: Mutex::new(Buckets::new(CALLS_PER_SECOND, CALLS_BURST)),
+            strangers: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
+            guesses: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
+            streams: Mutex::default(),
+            bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
+            of_workers: Arc::new(Semaphore::new(BODIES / UNIT)),
+            shares: Mutex::default(),
+        }
+    }
+}
+
+impl Limits {
+    /// One more call of somebody who is known.
+    pub(crate) fn caller(&self, caller: &Caller, peer: Option<IpAddr>) -> Result<(), Status> {
+        self.callers.lock().take(key(caller, peer), Instant::now())
+    }
+
+    /// One more call of somebody who is not.
+    pub(crate) fn stranger(&self, peer: Option<IpAddr>) -> Result<(), Status> {
+        let key = peer.map(counted);
+        self.strangers.lock().take(key, Instant::now())
+    }
+
+    /// One more call with a token that is none. Counted apart: behind one address somebody else has a good one.
+    pub(crate) fn guess(&self, peer: Option<IpAddr>) -> Result<(), Status> {
+        let key = peer.map(counted);
+        self.guesses.lock().take(key, Instant::now())
+    }
+
+    /// Room for the bodies of a caller.
+    pub(crate) fn rooms(&self, caller: &Caller, peer: Option<IpAddr>) -> Rooms {
+        let key = key(caller, peer);
+        let mut shares = self.shares.lock();
+        let known = shares.get(&key).and_then(Weak::upgrade);
+        let share = known.unwrap_or_else(|| {
+            // Those of whom nothing is being read have no share.
+            shares.retain(|_, share| share.strong_count() > 0);
+            let share = Arc::new(Semaphore::new(BODIES_PER_CALLER / UNIT));
+            shares.insert(key, Arc::downgrade(&share));
+            share
+        });
+        Rooms {
+            share: Some(share),
+            all: Arc::clone(&self.bodies),
+        }
+    }
+
+    /// Room for the bodies of a program that is not counted by itself.
+    pub(crate) fn rooms_of_program(&self) -> Rooms {
+        Rooms {
+            share: None,
+            all: Arc::clone(&self.bodies),
+        }
+    }
+
+    /// Room for the bodies of workers.
+    pub(crate) fn rooms_of_workers(&self) -> Rooms {
+        Rooms {
+            share: None,
+            all: Arc::clone(&self.of_workers),
+        }
+    }
+
+    /// One more stream of a caller, as long as the guard lives.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        caller: &Caller,
+        peer: Option<IpAddr>,
+    ) -> Result<OpenStream, Status> {
+        let key = key(caller, peer);
+        let mut streams = self.streams.lock();
+        let all: usize = streams.values().sum();
+        let own = streams.get(&key).copied().unwrap_or(0);
+        if own >= STREAMS_PER_CALLER || all >= STREAMS {
+            return Err(status::busy(
+                "too many streams are open: end one first",
+                Duration::from_secs(5),
+            ));
+        }
+        streams.insert(key, own + 1);
+        Ok(OpenStream(Arc::clone(self), key))
+    }
+}
+
+impl Rooms {
+    /// Room for so many bytes, of the caller's own share first: who waits for that is in nobody's way.
+    pub(crate) async fn wait(&self, bytes: usize) -> Result<Room, Status> {
+        let units = units(bytes);
+        let taken = async {
+            let share = match &self.share {
+                Some(share) => Some(Arc::clone(share).acquire_many_owned(units).await?),
+                None => None,
+            };
+            let all = Arc::clone(&self.all).acquire_many_owned(units).await?;
+            Ok::<_, AcquireError>((share, all))
+        };
+        match tokio::time::timeout(ROOM_WITHIN, taken).await {
+            Ok(Ok((share, all))) => Ok(Room { share, all }),
+            _ => Err(full()),
+        }
+    }
+
+    /// Room for so many bytes if there is some now.
+    pub(crate) fn take(&self, bytes: usize) -> Result<Room, Status> {
+        let units = units(bytes);
+        let take = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(units);
+        let share = self.share.as_ref().map(take).transpose();
+        Ok(Room {
+            share: share.map_err(|_none| full())?,
+            all: take(&self.all).map_err(|_none| full())?,
+        })
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+fn full() -> Status {
+    status::busy("many large requests are being read", ROOM_WITHIN)
+}
+
+/// A stream that is counted.
+pub(crate) struct OpenStream(Arc<Limits>, CallerKey);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let mut streams = self.0.streams.lock();
+        if let Some(own) = streams.get_mut(&self.1) {
+            *own -= 1;
+            if *own == 0 {
+                streams.remove(&self.1);
+            }
+        }
+    }
+}
+
+fn key(caller: &Caller, peer: Option<IpAddr>) -> CallerKey {
+    match caller.number() {
+        Some(number) => CallerKey::Named(number),
+        None => CallerKey::Address(peer.map(counted)),
+    }
+}
+
+/// What an address is counted as: one host has as many of IPv6 as it likes, in one network of 64 bits.
+fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        address => address,
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Copy> Buckets<K> {
+    fn new(per_second: u32, burst: u32) -> Self {
+        let now = Instant::now();
+        Self {
+            left: HashMap::new(),
+            per_second,
+            burst,
+            others: (f64::from(OTHERS_PER_SECOND), now),
+            forgotten: now,
+        }
+    }
+
+    fn take(&mut self, key: K, now: Instant) -> Result<(), Status> {
+        let (per_second, burst) = (f64::from(self.per_second), f64::from(self.burst));
+        let full = |left: &HashMap<K, _>| left.len() >= COUNTED && !left.contains_key(&key);
+        if full(&self.left) && now - self.forgotten >= FORGET_EVERY {
+            let refilled = Duration::from_secs_f64(burst / per_second);
+            self.left.retain(|_, (_, at)| now - *at < refilled);
+            self.forgotten = now;
+        }
+        if full(&self.left) {
+            let of_others = f64::from(OTHERS_PER_SECOND);
+            return take(&mut self.others, of_others, of_others, now);
+        }
+        let left = self.left.entry(key).or_insert((burst, now));
+        take(left, per_second, burst, now)
+    }
+}
+
+/// Takes one of what is left, with what has come back since.
+fn take(
+    (left, at): &mut (f64, Instant),
+    per_second: f64,
+    burst: f64,
+    now: Instant,
+) -> Result<(), Status> {
+    *left = ((now - *at).as_secs_f64().mul_add(per_second, *left)).min(burst);
+    *at = now;
+    if *left < 1.0 {
+        let wait = Duration::from_secs_f64((1.0 - *left) / per_second);
+        return Err(status::busy("this is asked too often", wait));
+    }
+    *left -= 1.0;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_come_back_with_time_and_each_caller_has_its_own() {
+        let mut buckets = Buckets::new(2, 3);
+        let start = Instant::now();
+        let mut take = |key: u8, ms| buckets.take(key, start + Duration::from_millis(ms)).is_ok();
+        assert_eq!(
+            [take(1, 0), take(1, 0), take(1, 0), take(1, 0)],
+            [true, true, true, false]
+        );
+        assert!(take(2, 0), "another caller's are its own");
+        assert_eq!(
+            [take(1, 400), take(1, 600), take(1, 700)],
+            [false, true, false]
+        );
+    }
+
+    #[tokio::test]
+    async fn streams_are_bounded_and_an_ended_one_makes_room() {
+        let limits = Arc::new(Limits::default());
+        let open = || limits.stream(&Caller::OPERATOR, None);
+        let mut streams: Vec<_> = (0..STREAMS_PER_CALLER)
+            .filter_map(|_| open().ok())
+            .collect();
+        assert_eq!(streams.len(), STREAMS_PER_CALLER);
+        assert!(open().is_err());
+        streams.pop();
+        assert!(open().is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_caller_takes_the_room_of_all() {
+        let limits = Limits::default();
+        let address = |last| Some(IpAddr::from([127, 0, 0, last]));
+        let rooms = |last| limits.rooms(&Caller::ANYBODY, address(last));
+        let large = BODIES_PER_CALLER / 4;
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(rooms(1).wait(large).await.expect("a share"));
+        }
+        // It waits for its own, and is in nobody's way meanwhile.
+        let more = rooms(1);
+        let mut waiting = tokio::spawn(async move { more.wait(large).await });
+        tokio::task::yield_now().await;
+        assert!(rooms(1).take(1).is_err());
+        assert!(rooms(2).wait(large).await.is_ok() && rooms(2).take(large).is_ok());
+        assert!(!waiting.is_finished());
+        held.pop();
+        held.push((&mut waiting).await.expect("it ends").expect("a share"));
+        assert!(rooms(1).take(1).is_err());
+        drop(held);
+        drop(rooms(3));
+        assert_eq!(limits.shares.lock().len(), 1, "who sends nothing has none");
+        let all = limits.rooms_of_program();
+        assert!(all.take(BODIES).is_ok() && all.take(BODIES + 1).is_err());
+    }
+
+    #[test]
+    fn many_addresses_of_one_host_shut_nobody_out() {
+        let mut buckets = Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST);
+        let now = Instant::now();
+        for address in 0..COUNTED {
+            buckets.take(address, now).expect("counted by itself");
+        }
+        buckets.take(COUNTED, now).expect("counted with the others");
+        let asked = (0..2 * OTHERS_PER_SECOND as usize).map(|other| COUNTED + other);
+        let taken = asked.filter(|other| buckets.take(*other, now).is_ok());
+        assert_eq!(taken.count(), OTHERS_PER_SECOND as usize - 1);
+        assert!(
+            buckets.take(0, now).is_ok(),
+            "who is known is counted alone"
+        );
+        let later = now + Duration::from_secs(11);
+        assert!(buckets.take(COUNTED, later).is_ok());
+        assert_eq!(buckets.left.len(), 1);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_stranger() {
+        let of = |text: &str| counted(text.parse().expect("an address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8:0:0:ffff::2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+}

@@ -1,0 +1,250 @@
+//! What people may ask over gRPC and Flight, and how much they may send at once.
+
+use std::time::Duration;
+
+use arrow_flight::flight_service_client::FlightServiceClient;
+use futures::stream::{self, StreamExt};
+use serde_json::json;
+use stepcast_api::{AccessToken, ApiConfig};
+use stepcast_proto::v1::{self, jobs_service_client::JobsServiceClient};
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::http::{ask, submission};
+use crate::support::{Server, reason, until};
+
+/// The server's own access token.
+pub(crate) const OWN: &str = "the-own-token-of-this-server";
+
+/// Anything here takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that asks for tokens, somebody who may look, and a job that waits.
+pub(crate) struct Town {
+    pub(crate) server: Server,
+    pub(crate) user: String,
+    pub(crate) token: String,
+    pub(crate) job: String,
+}
+
+impl Town {
+    pub(crate) async fn build() -> Self {
+        let api = ApiConfig {
+            access_token: AccessToken::new(OWN).ok(),
+            ..ApiConfig::default()
+        };
+        let server = Server::with(api).await;
+        let handle = server.handle.clone();
+        until("the log's format", || handle.status().log_format >= 3).await;
+        let port = server.port;
+        let posted = async |path: &str, sent: serde_json::Value| {
+            let answer = ask(port, "POST", path, Some(OWN), Some(&sent)).await;
+            assert_eq!(answer.status, 201, "{path}: {}", answer.body);
+            answer.json()
+        };
+        let org = posted("/v1/orgs", json!({"name": "one"})).await;
+        let member = json!({"org_id": org["id"], "name": "ana", "role": "member"});
+        let user = posted("/v1/users", member).await["id"].clone();
+        let token = posted("/v1/tokens", json!({"user_id": user})).await;
+        let token = token["refresh_token"].as_str().unwrap().to_owned();
+        let submitted = ask(port, "POST", "/v1/jobs", Some(&token), Some(&submission())).await;
+        Self {
+            job: submitted.json()["id"].as_str().unwrap().to_owned(),
+            user: user.as_str().unwrap().to_owned(),
+            server,
+            token,
+        }
+    }
+
+    /// The jobs as they are for who shows this token.
+    pub(crate) fn jobs(&self, token: &str) -> JobsServiceClient<Shown> {
+        let channel = self.server.channel.clone();
+        JobsServiceClient::new(InterceptedService::new(channel, Token::of(token)))
+    }
+
+    pub(crate) fn watch(&self) -> v1::WatchJobRequest {
+        v1::WatchJobRequest {
+            name: format!("jobs/{}", self.job),
+            logs: true,
+            after_seq: 0,
+        }
+    }
+}
+
+pub(crate) type Shown = InterceptedService<Channel, Token>;
+
+/// A token that is shown with every call.
+#[derive(Debug, Clone)]
+pub(crate) struct Token(MetadataValue<Ascii>);
+
+impl Token {
+    pub(crate) fn of(token: &str) -> Self {
+        Self(format!("Bearer {token}").parse().unwrap())
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+fn is_busy(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted && reason(status) == "BUSY"
+}
+
+/// The first refusal for want of patience among so many calls, a few at once.
+async fn slowed<F: Future<Output = Result<(), Status>>>(
+    calls: usize,
+    call: impl Fn() -> F,
+) -> bool {
+    let asked = stream::iter(0..calls).map(|_| call()).buffer_unordered(16);
+    let refused = asked.any(async |answer| answer.err().is_some_and(|status| is_busy(&status)));
+    refused.await
+}
+
+#[tokio::test]
+async fn calls_of_people_are_counted_and_those_of_who_runs_the_server_are_not() {
+    let town = Town::build().await;
+    let listed = |token: &str| {
+        let mut jobs = town.jobs(token);
+        async move {
+            jobs.list_jobs(v1::ListJobsRequest::default())
+                .await
+                .map(drop)
+        }
+    };
+    assert!(slowed(5_000, || listed(&town.token)).await);
+    assert!(!slowed(400, || listed(OWN)).await);
+    assert!(slowed(500, || listed("wrong")).await, "guesses");
+    let shaken = || {
+        let mut flight = FlightServiceClient::new(town.server.channel.clone());
+        let mut request = Request::new(stream::empty());
+        let wrong = "Basic YW55Ym9keTp3cm9uZw==".parse().unwrap();
+        request.metadata_mut().insert("authorization", wrong);
+        async move { flight.handshake(request).await.map(drop) }
+    };
+    assert!(slowed(500, shaken).await, "guesses of Flight");
+    let claimed = || {
+        let channel = town.server.channel.clone();
+        let mut accounts = v1::accounts_service_client::AccountsServiceClient::new(channel);
+        let request = v1::ClaimOperatorRequest::default();
+        async move { accounts.claim_operator(request).await.map(drop) }
+    };
+    assert!(slowed(500, claimed).await, "guesses of the first token");
+    assert!(listed(OWN).await.is_ok(), "behind the same address");
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn streams_of_one_person_are_counted_over_grpc_and_http_together() {
+    let town = Town::build().await;
+    let mut jobs = town.jobs(&town.token);
+    let mut open = Vec::new();
+    let refused = loop {
+        match jobs.watch_job(town.watch()).await {
+            Ok(watch) => open.push(watch),
+            Err(status) => break status,
+        }
+    };
+    assert!(
+        is_busy(&refused) && open.len() == 16,
+        "{} {refused:?}",
+        open.len()
+    );
+    let path = format!("/v1/jobs/{}/watch", town.job);
+    let over_http = ask(town.server.port, "GET", &path, Some(&town.token), None).await;
+    assert_eq!(over_http.status, 429);
+    let of_own = town.jobs(OWN).watch_job(town.watch()).await;
+    assert!(of_own.is_ok(), "{of_own:?}");
+    open.pop();
+    let again = async { while jobs.watch_job(town.watch()).await.is_err() {} };
+    timeout(PATIENCE, again).await.unwrap();
+    drop(open);
+    town.server.stop().await;
+}
+
+/// What comes of a call that says so many bytes and sends all but the last.
+async fn unfinished(town: &Town, path: &str, token: Option<&str>, bytes: u32) -> Status {
+    let mut sent = vec![0; bytes as usize + 4];
+    sent[1..5].copy_from_slice(&bytes.to_be_bytes());
+    let pieces: Vec<_> = sent.chunks(16 << 10).map(<[u8]>::to_vec).collect();
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>));
+    let body = axum::body::Body::from_stream(pieces.chain(stream::pending()));
+    let mut request = http::Request::post(path).header("content-type", "application/grpc");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let mut channel = town.server.channel.clone();
+    std::future::poll_fn(|context| channel.poll_ready(context))
+        .await
+        .unwrap();
+    let answer = channel
+        .call(request.body(Body::new(body)).unwrap())
+        .await
+        .unwrap();
+    Status::from_header_map(answer.headers()).unwrap()
+}
+
+#[tokio::test]
+async fn who_shows_no_token_is_refused_before_anything_of_the_call_is_read() {
+    let town = Town::build().await;
+    for (path, bytes, code) in [
+        (
+            "/stepcast.v1.AgentService/ContributeSamples",
+            4 << 20,
+            Code::Unauthenticated,
+        ),
+        (
+            "/stepcast.v1.AgentService/RegisterWorker",
+            4 << 20,
+            Code::Unauthenticated,
+        ),
+        (
+            "/stepcast.v1.JobsService/SubmitJob",
+            2 << 20,
+            Code::Unauthenticated,
+        ),
+        (
+            "/stepcast.v1.AccountsService/ClaimOperator",
+            1 << 20,
+            Code::ResourceExhausted,
+        ),
+        ("/grpc.health.v1.Health/Check", 1 << 20, Code::OutOfRange),
+    ] {
+        let answer = timeout(PATIENCE, unfinished(&town, path, None, bytes)).await;
+        assert_eq!(answer.map(|status| status.code()), Ok(code), "{path}");
+    }
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_person_sends_at_once_is_bounded_and_in_nobody_s_way() {
+    let town = Town::build().await;
+    let path = "/stepcast.v1.EstimatesService/EstimateJob";
+    let all = (0..12).map(|_| Box::pin(unfinished(&town, path, Some(&town.token), 3 << 20)));
+    let first = timeout(PATIENCE, futures::future::select_all(all)).await;
+    let (refused, _, held) = first.unwrap();
+    assert!(is_busy(&refused), "{refused:?}");
+    let estimate = json!({"config": submission()["config"], "dataloader_config": submission()["dataloader_config"]});
+    let of_own = ask(
+        town.server.port,
+        "POST",
+        "/v1/estimates",
+        Some(OWN),
+        Some(&estimate),
+    )
+    .await;
+    assert_eq!(of_own.status, 200, "{}", of_own.body);
+    drop(held);
+    town.server.stop().await;
+}
