@@ -38,7 +38,8 @@ pub(super) fn routes(api: &mut Api) {
 struct Which {
     /// Whether the trainer's lines are wanted too.
     logs: Option<bool>,
-    /// Number of the newest event that is known; the header `Last-Event-ID` says the same.
+    /// Number of the newest event that is known. The header `Last-Event-ID` says the same; of both the larger counts, since
+    /// a browser that connects again repeats the address with which it began.
     after_seq: Option<u64>,
 }
 
@@ -84,11 +85,11 @@ struct EventShown {
 
 async fn watch(http: Http, asked: Asked<Which>) -> Result<Response, Status> {
     let last = asked.headers.get("last-event-id");
-    let last = last.and_then(|last| last.to_str().ok()?.parse().ok());
+    let last = last.and_then(|last| last.to_str().ok()?.parse::<u64>().ok());
     let request = v1::WatchJobRequest {
         name: name(&asked),
         logs: asked.query.logs.unwrap_or(false),
-        after_seq: asked.query.after_seq.or(last).unwrap_or(0),
+        after_seq: asked.query.after_seq.max(last).unwrap_or(0),
     };
     let admission = http.admission.clone();
     let reader = Reader::new(
