@@ -1,13 +1,18 @@
 //! Takes secrets out of a submission before anything of it is kept: in their place stands the name of a variable, which
 //! the worker gives to the trainer alone. What they are called goes into the log, what they are into memory.
 
+#[cfg(test)]
+mod tests;
+
 use stepcast_cluster::credentials::{CREDENTIAL_BYTES_MAX, Credential, Credentials};
 use stepcast_scheduler::model::Label;
 use stepcast_scheduler::model::limits::CREDENTIALS_MAX;
 use tonic::{Code, Status};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::screening::{find, is_secret, is_structure, is_value, refuse, secret_name};
+use crate::screening::{
+    find, is_number_value, is_secret, is_structure, is_value, refuse, secret_name,
+};
 use crate::status::{Refusal, bad_field};
 use crate::submission::{Role, StagedFile, Submission};
 
@@ -130,6 +135,14 @@ fn in_json(value: &mut serde_json::Value, named: Named, depth: usize, taken: &mu
     use serde_json::Value;
     match value {
         Value::String(text) => in_text(text, named, depth, taken),
+        // A number with a fraction is none that could be written as it was: it refuses the submission.
+        Value::Number(number) if named.is_some() => {
+            if let Some(whole) = number.as_i128()
+                && let Some(variable) = taken.number(whole, named)
+            {
+                *value = variable.into();
+            }
+        }
         Value::Array(items) if depth < DEPTH_MAX => {
             for item in items {
                 in_json(item, named, depth + 1, taken);
@@ -148,6 +161,11 @@ fn in_toml(value: &mut toml::Value, named: Named, depth: usize, taken: &mut Take
     use toml::Value;
     match value {
         Value::String(text) => in_text(text, named, depth, taken),
+        Value::Integer(number) if named.is_some() => {
+            if let Some(variable) = taken.number((*number).into(), named) {
+                *value = variable.into();
+            }
+        }
         Value::Array(items) if depth < DEPTH_MAX => {
             for item in items {
                 in_toml(item, named, depth + 1, taken);
@@ -203,6 +221,15 @@ impl Taken {
         if !self.0.iter().any(|(known, _)| *known == name) {
             self.0.push((name, value));
         }
+    }
+
+    /// The name of a variable for a number that is a secret. SimpleTuner reads a text there.
+    fn number(&mut self, number: i128, named: Named) -> Option<String> {
+        is_number_value(number).then(|| {
+            let mut text = number.to_string();
+            self.look(&mut text, named);
+            text
+        })
     }
 
     /// Takes a text away if it is the token of a service under a setting that SimpleTuner does not have. Nothing is left of
@@ -287,194 +314,4 @@ fn check_value(name: &str, value: &str) -> Result<(), Status> {
         () => return Ok(()),
     };
     Err(bad_field(&format!("credentials.{name}"), what))
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use stepcast_proto::v1;
-
-    use super::*;
-
-    fn submission(files: &[(v1::FileRole, &str, &str)]) -> Submission {
-        let file = |(role, name, text): &(v1::FileRole, &str, &str)| v1::JobFile {
-            role: (*role).into(),
-            name: (*name).to_owned(),
-            content: text.as_bytes().to_vec(),
-        };
-        Submission::read(files.iter().map(file).collect()).unwrap()
-    }
-
-    fn text(submission: &Submission, role: Role) -> String {
-        String::from_utf8(submission.file(role).unwrap().content.clone()).unwrap()
-    }
-
-    #[test]
-    fn secrets_are_taken_out_under_names_of_a_closed_list() {
-        let mut sent = submission(&[
-            (
-                v1::FileRole::Config,
-                "config.json",
-                r#"{"--hub_token": "canary-1", "model_family": "flux", "learning_rate": 1e-4,
-                    "of_ana": "hf_canarycanarycanarycanary", "validation_prompt": "a token of love",
-                    "publishing_config": [{"secretKey": "canary-2"}, {"secret_key": ["canary-3"]}]}"#,
-            ),
-            (
-                v1::FileRole::DataLoader,
-                "multidatabackend.json",
-                r#"[{"id": "a", "aws_secret_access_key": "canary-4", "url": "s3://ana:canary-5@host/x"},
-                    {"id": "b", "aws_secret_access_key": "canary-4", "aws_access_key_id": "none"}]"#,
-            ),
-        ]);
-        let taken = take_out(&mut sent).unwrap();
-        let names: Vec<String> = taken.names().iter().map(ToString::to_string).collect();
-        assert_eq!(
-            names,
-            [
-                "hub_token",
-                "secret",
-                "secret_key",
-                "secret_key_2",
-                "aws_secret_access_key",
-                "secret_2"
-            ]
-        );
-        assert_eq!(
-            text(&sent, Role::Config),
-            "{\"model_family\":\"flux\",\"learning_rate\":0.0001,\
-             \"of_ana\":\"{env:STEPCAST_CREDENTIAL_SECRET}\",\"validation_prompt\":\"a token of love\",\
-             \"publishing_config\":[{\"secretKey\":\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\"},\
-             {\"secret_key\":[\"{env:STEPCAST_CREDENTIAL_SECRET_KEY_2}\"]}]}"
-        );
-        let loader = text(&sent, Role::DataLoader);
-        assert_eq!(
-            loader.matches("_AWS_SECRET_ACCESS_KEY}").count(),
-            2,
-            "{loader}"
-        );
-        assert!(!loader.contains("canary"), "{loader}");
-        let held = taken.only(&["secret_key_2".parse().unwrap()]).unwrap();
-        let values: Vec<String> = held.iter().map(|one| one.value.to_string()).collect();
-        assert_eq!(values, ["canary-3"]);
-        // The same files give the same again, and nothing is taken twice.
-        assert!(take_out(&mut sent).unwrap().is_empty());
-    }
-
-    #[test]
-    fn toml_is_written_anew_and_stays_toml() {
-        let config = "model_family = \"flux\"\nwandb_key = \"canary-1\"\nstarted = 2026-01-01\n[a]\nwandb_api_key = \"canary-2\"\n";
-        let mut sent = submission(&[(v1::FileRole::Config, "config.toml", config)]);
-        assert_eq!(take_out(&mut sent).unwrap().names().len(), 2);
-        let written = text(&sent, Role::Config);
-        assert!(written.contains("started = 2026-01-01"), "{written}");
-        assert!(!written.contains("wandb_key"), "{written}");
-        assert!(
-            written.contains("wandb_api_key = \"{env:STEPCAST_CREDENTIAL_WANDB_API_KEY}\""),
-            "{written}"
-        );
-    }
-
-    #[test]
-    fn structures_that_are_given_as_texts_stay_texts_without_their_secrets() {
-        let config = r#"{"publishing_config": "[{\"bucket\": \"b\", \"secret_key\": \"canary-1\"}]",
-            "validation_prompt": "[1, 2]", "post_upload_script": "up.sh --token canary-2"}"#;
-        let mut sent = submission(&[(v1::FileRole::Config, "config.json", config)]);
-        let names = take_out(&mut sent).unwrap().names();
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["secret_key", "secret"]);
-        let written: serde_json::Value = serde_json::from_str(&text(&sent, Role::Config)).unwrap();
-        assert_eq!(
-            written,
-            serde_json::json!({
-                "publishing_config":
-                    "[{\"bucket\":\"b\",\"secret_key\":\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\"}]",
-                "validation_prompt": "[1, 2]",
-                "post_upload_script": "{env:STEPCAST_CREDENTIAL_SECRET}",
-            })
-        );
-    }
-
-    #[test]
-    fn receivers_of_webhooks_are_dropped() {
-        for (name, config) in [
-            (
-                "config.json",
-                r#"{"--webhook_config": [{"webhook_url": "https://x/canary"}], "seed": 1}"#,
-            ),
-            (
-                "config.toml",
-                "seed = 1\n[webhook_config]\nauth_token = \"canary\"\n",
-            ),
-        ] {
-            let mut sent = submission(&[(v1::FileRole::Config, name, config)]);
-            assert!(take_out(&mut sent).unwrap().is_empty());
-            let written = text(&sent, Role::Config);
-            assert!(written.contains("seed"), "{written}");
-            assert!(!written.contains("webhook"), "{written}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_taken_out_is_refused_and_not_repeated() {
-        let plain = (v1::FileRole::Config, "config.json", "{}");
-        for files in [
-            vec![(v1::FileRole::Config, "config.env", "HF_TOKEN=canary")],
-            vec![(
-                v1::FileRole::Config,
-                "config.json",
-                "{\"hub_token\": \"canary\"} more",
-            )],
-            vec![
-                plain,
-                (v1::FileRole::Lycoris, "l.json", r#"{"api_key": "canary"}"#),
-            ],
-            vec![
-                plain,
-                (
-                    v1::FileRole::Prompts,
-                    "p.json",
-                    r#"{"a": "hf_canarycanarycanarycanary"}"#,
-                ),
-            ],
-            vec![(
-                v1::FileRole::Config,
-                "config.json",
-                r#"{"hf_canarycanarycanarycanary": "a name"}"#,
-            )],
-            vec![(
-                v1::FileRole::Config,
-                "config.json",
-                "{\"hub_token\": \"canary\\u0000\"}",
-            )],
-            vec![(
-                v1::FileRole::Config,
-                "config.json",
-                r#"{"publishing_config": "[{\"secret_key\": \"canary\\n1\"}]"}"#,
-            )],
-        ] {
-            let refused = take_out(&mut submission(&files)).err();
-            let refused = refused.unwrap_or_else(|| panic!("{files:?}"));
-            assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let mut taken = Taken::default();
-        let names: Vec<Label> = ["hub_token", "secret_key"]
-            .map(|name| name.parse().unwrap())
-            .into();
-        taken
-            .add("hub_token".to_owned(), "a".to_owned().into())
-            .unwrap();
-        taken
-            .add("hub_token".to_owned(), "b".to_owned().into())
-            .unwrap();
-        assert!(
-            taken
-                .add("secret_key".to_owned(), String::new().into())
-                .is_err()
-        );
-        assert_eq!(taken.only(&names).unwrap_err(), names[1..]);
-    }
 }

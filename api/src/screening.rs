@@ -244,20 +244,31 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.visit_number(is_number_value(number.into()));
         Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.visit_number(is_number_value(number.into()));
         Ok(())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        self.visit_number(number.abs() > 1.0);
         Ok(())
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
+    }
+}
+
+impl Look<'_, '_> {
+    fn visit_number(self, is_value: bool) {
+        if self.named && is_value {
+            self.screen.note(self.place.to_string());
+        }
     }
 }
 
@@ -395,6 +406,11 @@ pub(crate) fn is_value(text: &str) -> bool {
     let text = text.trim();
     let off = ["", "none", "null", "false", "true"].contains(&text.to_ascii_lowercase().as_str());
     !off && !is_variable(text)
+}
+
+/// The same of a number: those that switch something on or off are no secret.
+pub(crate) fn is_number_value(number: i128) -> bool {
+    !(-1..=1).contains(&number)
 }
 
 /// Whether a text is nothing but the name of a variable, such as `$HF_TOKEN`, `${HF_TOKEN}` or `{env:HF_TOKEN}`.

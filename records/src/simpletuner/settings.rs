@@ -39,6 +39,9 @@ struct Setting<'a> {
 /// Settings of a usual configuration at most, so that there is room for all from the start.
 const USUAL: usize = 56;
 
+/// How a text begins that stands for a secret: who submits has written the secret itself.
+const TAKEN_OUT: &str = "{env:STEPCAST_CREDENTIAL_";
+
 /// All settings of one file by name.
 #[derive(Debug)]
 pub(super) struct Settings<'a> {
@@ -198,6 +201,11 @@ impl<'a> Settings<'a> {
     pub(super) fn text(&self, name: &str, found: &mut Findings) -> Option<&str> {
         match self.given(name)? {
             Given::Text(text) if is_none(text) => None,
+            Given::Text(text) if text.contains(TAKEN_OUT) => {
+                let what = "it holds a secret, which is taken out before anything is read";
+                self.problem(name, what, "write the value without the secret", found);
+                None
+            }
             Given::Text(text) if is_of_environment(text) => {
                 let what = "the value comes from the environment, which is not known here";
                 self.problem(name, what, "write the value itself", found);

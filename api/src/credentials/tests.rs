@@ -1,0 +1,229 @@
+//! What is taken out of a submission, what stands in its place, and what is refused.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use stepcast_proto::v1;
+
+use super::*;
+
+fn submission(files: &[(v1::FileRole, &str, &str)]) -> Submission {
+    let file = |(role, name, text): &(v1::FileRole, &str, &str)| v1::JobFile {
+        role: (*role).into(),
+        name: (*name).to_owned(),
+        content: text.as_bytes().to_vec(),
+    };
+    Submission::read(files.iter().map(file).collect()).unwrap()
+}
+
+fn text(submission: &Submission, role: Role) -> String {
+    String::from_utf8(submission.file(role).unwrap().content.clone()).unwrap()
+}
+
+#[test]
+fn secrets_are_taken_out_under_names_of_a_closed_list() {
+    let mut sent = submission(&[
+        (
+            v1::FileRole::Config,
+            "config.json",
+            r#"{"--hub_token": "canary-1", "model_family": "flux", "learning_rate": 1e-4,
+                "of_ana": "hf_canarycanarycanarycanary", "validation_prompt": "a token of love",
+                "publishing_config": [{"secretKey": "canary-2"}, {"secret_key": ["canary-3"]}]}"#,
+        ),
+        (
+            v1::FileRole::DataLoader,
+            "multidatabackend.json",
+            r#"[{"id": "a", "aws_secret_access_key": "canary-4", "url": "s3://ana:canary-5@host/x"},
+                {"id": "b", "aws_secret_access_key": "canary-4", "aws_access_key_id": "none"}]"#,
+        ),
+    ]);
+    let taken = take_out(&mut sent).unwrap();
+    let names: Vec<String> = taken.names().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "hub_token",
+            "secret",
+            "secret_key",
+            "secret_key_2",
+            "aws_secret_access_key",
+            "secret_2"
+        ]
+    );
+    assert_eq!(
+        text(&sent, Role::Config),
+        "{\"model_family\":\"flux\",\"learning_rate\":0.0001,\
+         \"of_ana\":\"{env:STEPCAST_CREDENTIAL_SECRET}\",\"validation_prompt\":\"a token of love\",\
+         \"publishing_config\":[{\"secretKey\":\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\"},\
+         {\"secret_key\":[\"{env:STEPCAST_CREDENTIAL_SECRET_KEY_2}\"]}]}"
+    );
+    let loader = text(&sent, Role::DataLoader);
+    assert_eq!(
+        loader.matches("_AWS_SECRET_ACCESS_KEY}").count(),
+        2,
+        "{loader}"
+    );
+    assert!(!loader.contains("canary"), "{loader}");
+    let held = taken.only(&["secret_key_2".parse().unwrap()]).unwrap();
+    let values: Vec<String> = held.iter().map(|one| one.value.to_string()).collect();
+    assert_eq!(values, ["canary-3"]);
+    // The same files give the same again, and nothing is taken twice.
+    assert!(take_out(&mut sent).unwrap().is_empty());
+}
+
+#[test]
+fn toml_is_written_anew_and_stays_toml() {
+    let config = "model_family = \"flux\"\nwandb_key = \"canary-1\"\nstarted = 2026-01-01\n[a]\nwandb_api_key = \"canary-2\"\n";
+    let mut sent = submission(&[(v1::FileRole::Config, "config.toml", config)]);
+    assert_eq!(take_out(&mut sent).unwrap().names().len(), 2);
+    let written = text(&sent, Role::Config);
+    assert!(written.contains("started = 2026-01-01"), "{written}");
+    assert!(!written.contains("wandb_key"), "{written}");
+    assert!(
+        written.contains("wandb_api_key = \"{env:STEPCAST_CREDENTIAL_WANDB_API_KEY}\""),
+        "{written}"
+    );
+}
+
+#[test]
+fn structures_that_are_given_as_texts_stay_texts_without_their_secrets() {
+    let config = r#"{"publishing_config": "[{\"bucket\": \"b\", \"secret_key\": \"canary-1\"}]",
+        "validation_prompt": "[1, 2]", "post_upload_script": "up.sh --token canary-2"}"#;
+    let mut sent = submission(&[(v1::FileRole::Config, "config.json", config)]);
+    let names = take_out(&mut sent).unwrap().names();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["secret_key", "secret"]);
+    let written: serde_json::Value = serde_json::from_str(&text(&sent, Role::Config)).unwrap();
+    assert_eq!(
+        written,
+        serde_json::json!({
+            "publishing_config":
+                "[{\"bucket\":\"b\",\"secret_key\":\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\"}]",
+            "validation_prompt": "[1, 2]",
+            "post_upload_script": "{env:STEPCAST_CREDENTIAL_SECRET}",
+        })
+    );
+}
+
+#[test]
+fn receivers_of_webhooks_are_dropped() {
+    for (name, config) in [
+        (
+            "config.json",
+            r#"{"--webhook_config": [{"webhook_url": "https://x/canary"}], "seed": 1}"#,
+        ),
+        (
+            "config.toml",
+            "seed = 1\n[webhook_config]\nauth_token = \"canary\"\n",
+        ),
+    ] {
+        let mut sent = submission(&[(v1::FileRole::Config, name, config)]);
+        assert!(take_out(&mut sent).unwrap().is_empty());
+        let written = text(&sent, Role::Config);
+        assert!(written.contains("seed"), "{written}");
+        assert!(!written.contains("webhook"), "{written}");
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_out_is_refused_and_not_repeated() {
+    let plain = (v1::FileRole::Config, "config.json", "{}");
+    for files in [
+        vec![(v1::FileRole::Config, "config.env", "HF_TOKEN=canary")],
+        vec![(
+            v1::FileRole::Config,
+            "config.json",
+            "{\"hub_token\": \"canary\"} more",
+        )],
+        vec![
+            plain,
+            (v1::FileRole::Lycoris, "l.json", r#"{"api_key": "canary"}"#),
+        ],
+        vec![
+            plain,
+            (
+                v1::FileRole::Prompts,
+                "p.json",
+                r#"{"a": "hf_canarycanarycanarycanary"}"#,
+            ),
+        ],
+        vec![(
+            v1::FileRole::Config,
+            "config.json",
+            r#"{"hf_canarycanarycanarycanary": "a name"}"#,
+        )],
+        vec![(
+            v1::FileRole::Config,
+            "config.json",
+            "{\"hub_token\": \"canary\\u0000\"}",
+        )],
+        vec![(
+            v1::FileRole::Config,
+            "config.json",
+            r#"{"publishing_config": "[{\"secret_key\": \"canary\\n1\"}]"}"#,
+        )],
+    ] {
+        let refused = take_out(&mut submission(&files)).err();
+        let refused = refused.unwrap_or_else(|| panic!("{files:?}"));
+        assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let mut taken = Taken::default();
+    let names: Vec<Label> = ["hub_token", "secret_key"]
+        .map(|name| name.parse().unwrap())
+        .into();
+    taken
+        .add("hub_token".to_owned(), "a".to_owned().into())
+        .unwrap();
+    taken
+        .add("hub_token".to_owned(), "b".to_owned().into())
+        .unwrap();
+    assert!(
+        taken
+            .add("secret_key".to_owned(), String::new().into())
+            .is_err()
+    );
+    assert_eq!(taken.only(&names).unwrap_err(), names[1..]);
+}
+
+#[test]
+fn a_number_under_a_secret_s_name_is_taken_out_as_a_text() {
+    let config = r#"{"model_family": "flux", "rank": 16, "hub_token": 1, "publishing_config":
+        "[{\"secret_key\": 71827364554}]", "password": 0}"#;
+    let loader = r#"[{"id": "a", "aws_secret_access_key": 918273645547, "aws_session_token": [-5551234567],
+        "aws_access_key_id": false, "repeats": 918273645548}]"#;
+    let mut sent = submission(&[
+        (v1::FileRole::Config, "config.json", config),
+        (v1::FileRole::DataLoader, "multidatabackend.json", loader),
+    ]);
+    let taken = take_out(&mut sent).unwrap();
+    assert_eq!(
+        text(&sent, Role::Config),
+        "{\"model_family\":\"flux\",\"rank\":16,\"hub_token\":1,\"publishing_config\":\
+         \"[{\\\"secret_key\\\":\\\"{env:STEPCAST_CREDENTIAL_SECRET_KEY}\\\"}]\",\"password\":0}"
+    );
+    assert_eq!(
+        text(&sent, Role::DataLoader),
+        "[{\"id\":\"a\",\"aws_secret_access_key\":\"{env:STEPCAST_CREDENTIAL_AWS_SECRET_ACCESS_KEY}\",\
+         \"aws_session_token\":[\"{env:STEPCAST_CREDENTIAL_AWS_SESSION_TOKEN}\"],\
+         \"aws_access_key_id\":false,\"repeats\":918273645548}]"
+    );
+    let names = taken.names();
+    let held = taken.only(&names).unwrap();
+    let values: Vec<String> = held.iter().map(|one| one.value.to_string()).collect();
+    assert_eq!(values, ["71827364554", "918273645547", "-5551234567"]);
+    let toml = "[a]\nsecret_key = 918273645547\nrank = 918273645547\n";
+    let mut sent = submission(&[(v1::FileRole::Config, "config.toml", toml)]);
+    assert_eq!(take_out(&mut sent).unwrap().names().len(), 1);
+    let written = text(&sent, Role::Config);
+    assert!(written.contains("rank = 918273645547"), "{written}");
+    assert_eq!(written.matches("918273645547").count(), 1, "{written}");
+    // Nothing says how this was written.
+    let fraction = r#"{"secret_key": 9182736455.47}"#;
+    let mut sent = submission(&[(v1::FileRole::Config, "config.json", fraction)]);
+    assert!(take_out(&mut sent).is_err());
+    let lycoris = r#"{"secret_key": 918273645547}"#;
+    let mut sent = submission(&[(v1::FileRole::Lycoris, "lycoris.json", lycoris)]);
+    assert!(take_out(&mut sent).is_err());
+}
