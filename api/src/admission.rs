@@ -25,14 +25,14 @@ use crate::{auth, origin, status};
 /// What every call of people goes through, whichever way it comes. Clones share what they count.
 #[derive(Clone)]
 pub(crate) struct Admission {
-    pub(crate) people: People,
+    pub(crate) people: Arc<People>,
     pub(crate) limits: Arc<Limits>,
 }
 
 impl Admission {
     pub(crate) fn new(people: People) -> Self {
         Self {
-            people,
+            people: Arc::new(people),
             limits: Arc::default(),
         }
     }

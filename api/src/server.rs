@@ -262,10 +262,7 @@ async fn router(
         .max_encoding_message_size(ANSWER_BYTES);
     let cluster = ClusterServiceServer::new(Cluster(context.clone()))
         .max_decoding_message_size(MESSAGE_BYTES);
-    let accounts = service::Accounts {
-        context: context.clone(),
-        people: admission.people.clone(),
-    };
+    let accounts = service::Accounts::new(context.clone(), People::clone(&admission.people));
     let accounts = AccountsServiceServer::new(Accounts(accounts))
         .max_decoding_message_size(SMALL_MESSAGE_BYTES);
     let agent = AgentServiceServer::new(Agent(context.clone()))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use audit::{Action, Actor, AuditEntry, Broken, Trail, verify};
+pub use audit::{Action, Actor, AuditEntry, Broken, Checked, Trail, verify};
 pub use change::AccountChange;
 pub use role::{Permission, Role};
 

@@ -28,9 +28,11 @@ use super::{
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::admission::Admission;
+use crate::auth::People;
 use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::listen::Peer;
+use crate::reader::Reader;
 use crate::status::{self, Refusal};
 use crate::{origin, redirect, service};
 
@@ -43,6 +45,14 @@ pub(crate) struct Http {
     pub(crate) accounts: service::Accounts,
     /// How other nodes are reached.
     pub(crate) way: Way,
+}
+
+impl Http {
+    /// Who asks for this, to be asked again whether they may.
+    pub(crate) fn reader<Q>(&self, asked: &Asked<Q>, permission: Permission) -> Reader {
+        let (admission, caller) = (self.admission.clone(), asked.caller.clone());
+        Reader::new(admission, &asked.headers, permission, caller, asked.peer)
+    }
 }
 
 /// A request as a route's own code sees it.
@@ -77,10 +87,7 @@ pub(crate) fn router(
     jobs: service::Jobs,
     way: Way,
 ) -> Router {
-    let accounts = service::Accounts {
-        context: context.clone(),
-        people: admission.people.clone(),
-    };
+    let accounts = service::Accounts::new(context.clone(), People::clone(&admission.people));
     let http = Http {
         accounts,
         context,

@@ -18,7 +18,6 @@ use super::jobs::name;
 use super::route::{EVENTS, Route};
 use super::shapes::{self, JobShown, ProgressShown, short, time};
 use crate::access::Permission;
-use crate::reader::Reader;
 
 /// A line goes out so often when there is nothing to tell, so that what is in between keeps the connection.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -91,15 +90,7 @@ async fn watch(http: Http, asked: Asked<Which>) -> Result<Response, Status> {
         logs: asked.query.logs.unwrap_or(false),
         after_seq: asked.query.after_seq.max(last).unwrap_or(0),
     };
-    let admission = http.admission.clone();
-    let reader = Reader::new(
-        admission,
-        &asked.headers,
-        Permission::ReadJobs,
-        asked.caller,
-        asked.peer,
-    );
-    let reading = reader.open_counted()?;
+    let reading = http.reader(&asked, Permission::ReadJobs).open_counted()?;
     let updates = http.jobs.watch(reading, request, asked.freshness).await?;
     let events = updates.map(|update| Ok::<_, Infallible>(event(update)));
     let alive = KeepAlive::new().interval(ALIVE_EVERY);

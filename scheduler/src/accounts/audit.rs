@@ -158,6 +158,37 @@ impl Trail {
     pub fn check(&self) -> Result<(), Broken> {
         verify(&self.base, self.entries.values())
     }
+
+    /// The same where it was found before that everything up to an entry follows: only what came after it is looked at, as
+    /// long as that entry is still the same one here. Gives the newest entry, up to which it holds now, if there is one.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check_on(&self, checked: Option<Checked>) -> Result<Option<Checked>, Broken> {
+        let is_here = |checked: &Checked| {
+            let entry = self.entries.get(&checked.seq);
+            entry.is_some_and(|entry| entry.hash == checked.hash)
+        };
+        match checked.filter(is_here) {
+            Some(checked) => {
+                let newer = self.after(checked.seq);
+                verify(&checked.hash, newer)?;
+            }
+            None => self.check()?,
+        }
+        let last = self.entries.last_key_value();
+        Ok(last.map(|(seq, last)| Checked {
+            seq: *seq,
+            hash: last.hash,
+        }))
+    }
+}
+
+/// An entry up to which a trail was found to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    seq: u64,
+    hash: [u8; 32],
 }
 
 /// Whether these entries follow from each other, and the first from this hash.
@@ -226,17 +257,43 @@ impl Action {
 mod tests {
     use super::*;
 
+    const ACTOR: Actor = Actor {
+        user: Some(UserId(3)),
+        org: Some(OrgId(1)),
+        role: Role::Member,
+    };
+
     fn trail(entries: u64) -> Trail {
-        let actor = Actor {
-            user: Some(UserId(3)),
-            org: Some(OrgId(1)),
-            role: Role::Member,
-        };
         let mut trail = Trail::default();
         for n in 1..=entries {
-            trail.add(n * 1_000, actor, Action::CancelJob, format!("jobs/j{n}"));
+            trail.add(n * 1_000, ACTOR, Action::CancelJob, format!("jobs/j{n}"));
         }
         trail
+    }
+
+    #[test]
+    fn what_was_checked_is_not_looked_at_again() {
+        let mut trail = trail(20);
+        let checked = trail.check_on(None);
+        let checked = checked.expect("it is whole").expect("an entry");
+        assert_eq!(checked.seq, 20);
+        let entries = Arc::make_mut(&mut trail.entries);
+        entries.get_mut(&7).expect("an entry").stamp_ms += 1;
+        assert_eq!(trail.check_on(Some(checked)), Ok(Some(checked)));
+        // What is new is looked at, and everything where the entry is another one.
+        trail.add(21_000, ACTOR, Action::Backup, String::new());
+        let newer = trail.check_on(Some(checked));
+        let newer = newer.expect("it follows").expect("an entry");
+        assert_eq!(newer.seq, 21);
+        let other = Checked {
+            hash: [0; 32],
+            ..checked
+        };
+        assert_eq!(trail.check_on(Some(other)), Err(Broken { seq: 7 }));
+        let entries = Arc::make_mut(&mut trail.entries);
+        entries.get_mut(&21).expect("an entry").stamp_ms += 1;
+        assert_eq!(trail.check_on(Some(checked)), Err(Broken { seq: 21 }));
+        assert_eq!(Trail::default().check_on(Some(checked)), Ok(None));
     }
 
     #[test]
