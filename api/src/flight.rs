@@ -12,9 +12,11 @@ use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::server::FlightSqlService;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
-    ActionCreatePreparedStatementResult, CommandGetCatalogs, CommandGetDbSchemas,
-    CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandPreparedStatementQuery,
-    CommandStatementQuery, ProstMessageExt, SqlInfo, TicketStatementQuery,
+    ActionCreatePreparedStatementResult, Any, Command, CommandGetCatalogs,
+    CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
+    CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables,
+    CommandGetXdbcTypeInfo, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt,
+    SqlInfo, TicketStatementQuery,
 };
 use arrow_flight::{
     Action, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
@@ -50,7 +52,7 @@ type Shaken = Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Sen
 impl Flight {
     /// What a statement answers, whole: no driver shows that an answer was cut, so one that would be is refused.
     async fn rows(&self, sql: &str, reading: Reading) -> Result<Response<Rows>, Status> {
-        let answer = self.records.query(sql, 0).await?;
+        let answer = self.records.query(reading.reader(), sql, 0).await?;
         if answer.truncated {
             let refusal = Refusal::new(
                 Code::ResourceExhausted,
@@ -72,7 +74,8 @@ impl Flight {
         ticket: Vec<u8>,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        let schema = self.records.columns(sql).await?;
+        let reader = Reader::by(&request)?;
+        let schema = self.records.columns(&reader, sql).await?;
         info(&schema, ticket, request)
     }
 }
@@ -105,6 +108,14 @@ fn info(
 fn statement(handle: &[u8]) -> Result<&str, Status> {
     std::str::from_utf8(handle)
         .map_err(|_| status::bad_field("statement_handle", "this is no handle of this server"))
+}
+
+/// A command of the protocol that nothing here answers.
+fn not_ours(field: &str) -> Status {
+    status::bad_field(
+        field,
+        "the tables are read by statements and prepared statements, and described; nothing else is",
+    )
 }
 
 fn unwritten(error: impl std::fmt::Display) -> Status {
@@ -173,9 +184,10 @@ impl FlightSqlService for Flight {
     async fn do_action_create_prepared_statement(
         &self,
         query: ActionCreatePreparedStatementRequest,
-        _: Request<Action>,
+        request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let schema = self.records.columns(&query.query).await?;
+        let reader = Reader::by(&request)?;
+        let schema = self.records.columns(&reader, &query.query).await?;
         let options = IpcWriteOptions::default();
         let IpcMessage(dataset_schema) = SchemaAsIpc::new(&schema, &options)
             .try_into()
@@ -306,6 +318,106 @@ impl FlightSqlService for Flight {
         let about = catalog::about().map_err(unwritten)?;
         let batch = query.into_builder(about).build().map_err(unwritten)?;
         Ok(sent(batch.schema(), vec![batch]))
+    }
+
+    async fn get_flight_info_primary_keys(
+        &self,
+        query: CommandGetPrimaryKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let ticket = query.as_any().encode_to_vec();
+        info(&catalog::primary_keys(), ticket, request)
+    }
+
+    async fn do_get_primary_keys(
+        &self,
+        _: CommandGetPrimaryKeys,
+        _: Request<Ticket>,
+    ) -> Result<Response<Rows>, Status> {
+        Ok(sent(catalog::primary_keys(), Vec::new()))
+    }
+
+    async fn get_flight_info_exported_keys(
+        &self,
+        query: CommandGetExportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let ticket = query.as_any().encode_to_vec();
+        info(&catalog::foreign_keys(), ticket, request)
+    }
+
+    async fn do_get_exported_keys(
+        &self,
+        _: CommandGetExportedKeys,
+        _: Request<Ticket>,
+    ) -> Result<Response<Rows>, Status> {
+        Ok(sent(catalog::foreign_keys(), Vec::new()))
+    }
+
+    async fn get_flight_info_imported_keys(
+        &self,
+        query: CommandGetImportedKeys,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let ticket = query.as_any().encode_to_vec();
+        info(&catalog::foreign_keys(), ticket, request)
+    }
+
+    async fn do_get_imported_keys(
+        &self,
+        _: CommandGetImportedKeys,
+        _: Request<Ticket>,
+    ) -> Result<Response<Rows>, Status> {
+        Ok(sent(catalog::foreign_keys(), Vec::new()))
+    }
+
+    async fn get_flight_info_cross_reference(
+        &self,
+        query: CommandGetCrossReference,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let ticket = query.as_any().encode_to_vec();
+        info(&catalog::foreign_keys(), ticket, request)
+    }
+
+    async fn do_get_cross_reference(
+        &self,
+        _: CommandGetCrossReference,
+        _: Request<Ticket>,
+    ) -> Result<Response<Rows>, Status> {
+        Ok(sent(catalog::foreign_keys(), Vec::new()))
+    }
+
+    async fn get_flight_info_xdbc_type_info(
+        &self,
+        query: CommandGetXdbcTypeInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        let ticket = query.as_any().encode_to_vec();
+        let types = catalog::types().map_err(unwritten)?;
+        info(&query.into_builder(&types).schema(), ticket, request)
+    }
+
+    async fn do_get_xdbc_type_info(
+        &self,
+        query: CommandGetXdbcTypeInfo,
+        _: Request<Ticket>,
+    ) -> Result<Response<Rows>, Status> {
+        let types = catalog::types().map_err(unwritten)?;
+        let batch = query.into_builder(&types).build().map_err(unwritten)?;
+        Ok(sent(batch.schema(), vec![batch]))
+    }
+
+    async fn get_flight_info_fallback(
+        &self,
+        _: Command,
+        _: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        Err(not_ours("descriptor"))
+    }
+
+    async fn do_get_fallback(&self, _: Request<Ticket>, _: Any) -> Result<Response<Rows>, Status> {
+        Err(not_ours("ticket"))
     }
 
     async fn register_sql_info(&self, _: i32, _: &SqlInfo) {}

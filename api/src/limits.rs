@@ -50,6 +50,13 @@ const STREAMS_PER_CALLER: usize = 16;
 /// Streams at once.
 const STREAMS: usize = 2_000;
 
+/// Statements of one caller that run at once: fewer than a server runs, so that there is a turn for others.
+const STATEMENTS_PER_CALLER: usize = 1;
+const _: () = assert!(STATEMENTS_PER_CALLER < stepcast_estimator::sql::AT_ONCE);
+
+/// A statement waits this long for another of its caller, as it does for others.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
+
 /// A body over HTTP that finds no room waits this long for some.
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
 
@@ -64,6 +71,8 @@ pub(crate) struct Limits {
     /// Room for those of workers, which stand in nobody's way.
     of_workers: Arc<Semaphore>,
     shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
+    /// The turn of each caller to have a statement run.
+    turns: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
 }
 
 /// Room for the bodies of one caller.
@@ -119,6 +128,7 @@ impl Default for Limits {
             bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
             of_workers: Arc::new(Semaphore::new(BODIES / UNIT)),
             shares: Mutex::default(),
+            turns: Mutex::default(),
         }
     }
 }
@@ -144,18 +154,25 @@ impl Limits {
     /// Room for the bodies of a caller.
     pub(crate) fn rooms(&self, caller: &Caller, peer: Option<IpAddr>) -> Rooms {
         let key = key(caller, peer);
-        let mut shares = self.shares.lock();
-        let known = shares.get(&key).and_then(Weak::upgrade);
-        let share = known.unwrap_or_else(|| {
-            // Those of whom nothing is being read have no share.
-            shares.retain(|_, share| share.strong_count() > 0);
-            let share = Arc::new(Semaphore::new(BODIES_PER_CALLER / UNIT));
-            shares.insert(key, Arc::downgrade(&share));
-            share
-        });
         Rooms {
-            share: Some(share),
+            share: Some(own(&self.shares, key, BODIES_PER_CALLER / UNIT)),
             all: Arc::clone(&self.bodies),
+        }
+    }
+
+    /// A caller's turn to have a statement run, as long as the permit lives.
+    pub(crate) async fn turn(
+        &self,
+        caller: &Caller,
+        peer: Option<IpAddr>,
+    ) -> Result<OwnedSemaphorePermit, Status> {
+        let turn = own(&self.turns, key(caller, peer), STATEMENTS_PER_CALLER);
+        match tokio::time::timeout(TURN_WITHIN, turn.acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(status::busy(
+                "another statement of yours is still running",
+                TURN_WITHIN,
+            )),
         }
     }
 
@@ -224,6 +241,22 @@ impl Rooms {
             all: take(&self.all).map_err(|_none| full())?,
         })
     }
+}
+
+/// What a caller has of its own. Who uses nothing of it has none.
+fn own(
+    all: &Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
+    key: CallerKey,
+    permits: usize,
+) -> Arc<Semaphore> {
+    let mut all = all.lock();
+    let known = all.get(&key).and_then(Weak::upgrade);
+    known.unwrap_or_else(|| {
+        all.retain(|_, used| used.strong_count() > 0);
+        let new = Arc::new(Semaphore::new(permits));
+        all.insert(key, Arc::downgrade(&new));
+        new
+    })
 }
 
 fn units(bytes: usize) -> u32 {
@@ -371,6 +404,21 @@ mod tests {
         assert_eq!(limits.shares.lock().len(), 1, "who sends nothing has none");
         let all = limits.rooms_of_program();
         assert!(all.take(BODIES).is_ok() && all.take(BODIES + 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn one_statement_of_a_caller_runs_at_once_and_those_of_others_beside_it() {
+        let limits = Arc::new(Limits::default());
+        let address = |last| Some(IpAddr::from([127, 0, 0, last]));
+        let first = limits.turn(&Caller::ANYBODY, address(1)).await;
+        let same = Arc::clone(&limits);
+        let same = async move { same.turn(&Caller::ANYBODY, address(1)).await };
+        let mut same = tokio::spawn(same);
+        tokio::task::yield_now().await;
+        let other = limits.turn(&Caller::ANYBODY, address(2)).await;
+        assert!(other.is_ok() && !same.is_finished());
+        drop(first);
+        assert!((&mut same).await.expect("it ends").is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tonic::{Code, Request, Status};
 
@@ -70,6 +71,15 @@ impl Reader {
         }
     }
 
+    /// Their turn to have a statement run, as long as it lives. Programs that are not counted wait for nobody of their own.
+    pub(crate) async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>, Status> {
+        if !is_counted(&self.caller) {
+            return Ok(None);
+        }
+        let limits = &self.admission.limits;
+        limits.turn(&self.caller, self.peer).await.map(Some)
+    }
+
     /// One more stream over gRPC.
     pub(crate) fn open(self) -> Result<Reading, Status> {
         if is_counted(&self.caller) {
@@ -106,6 +116,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// Who reads, and was let in.
+    pub(crate) const fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// Who reads.
     pub(crate) const fn caller(&self) -> &Caller {
         &self.reader.caller

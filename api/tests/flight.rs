@@ -1,12 +1,16 @@
 //! Arrow Flight SQL as drivers use it: Arrow's own client, and ADBC's from Python where installed.
 
+use std::collections::BTreeSet;
+
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
-    CommandGetDbSchemas, CommandGetTables, CommandStatementQuery, CommandStatementUpdate,
-    ProstMessageExt, SqlInfo,
+    Any, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetTables, CommandGetXdbcTypeInfo,
+    CommandStatementQuery, CommandStatementUpdate, ProstMessageExt, SqlInfo,
 };
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, Ticket};
+use axum::body::Bytes;
 use futures::TryStreamExt;
 use prost::Message;
 use stepcast_api::{AccessToken, ApiConfig};
@@ -142,6 +146,59 @@ async fn drivers_find_the_tables_and_what_the_server_is() {
     ];
     let info = client.get_sql_info(asked).await.unwrap();
     assert_eq!(rows(&mut client, info).await.num_rows(), 2);
+    // What JDBC's tools ask when they connect. No table has a key.
+    let table = || "training_steps".to_owned();
+    let asked = CommandGetPrimaryKeys {
+        table: table(),
+        ..CommandGetPrimaryKeys::default()
+    };
+    let info = client.get_primary_keys(asked).await.unwrap();
+    let keys = rows(&mut client, info).await;
+    assert_eq!((keys.num_rows(), keys.num_columns()), (0, 6));
+    let asked = CommandGetImportedKeys {
+        table: table(),
+        ..CommandGetImportedKeys::default()
+    };
+    let info = client.get_imported_keys(asked).await.unwrap();
+    let imported = rows(&mut client, info).await;
+    let asked = CommandGetExportedKeys {
+        table: table(),
+        ..CommandGetExportedKeys::default()
+    };
+    let info = client.get_exported_keys(asked).await.unwrap();
+    let exported = rows(&mut client, info).await;
+    let asked = CommandGetCrossReference {
+        pk_table: table(),
+        fk_table: table(),
+        ..CommandGetCrossReference::default()
+    };
+    let info = client.get_cross_reference(asked).await.unwrap();
+    for keys in [imported, exported, rows(&mut client, info).await] {
+        assert_eq!((keys.num_rows(), keys.num_columns()), (0, 13));
+    }
+    let asked = CommandGetXdbcTypeInfo::default();
+    let info = client.get_xdbc_type_info(asked).await.unwrap();
+    let types = rows(&mut client, info).await;
+    assert_eq!(
+        texts(&types, "type_name")
+            .into_iter()
+            .collect::<BTreeSet<_>>(),
+        ["BIGINT", "DOUBLE", "INTEGER", "VARCHAR"]
+            .map(str::to_owned)
+            .into()
+    );
+    let unknown = Any {
+        type_url: "type.googleapis.com/nobody.s.Command".to_owned(),
+        value: Bytes::new(),
+    };
+    let unknown = FlightDescriptor::new_cmd(unknown.encode_to_vec());
+    let mut plain = FlightServiceClient::new(server.channel.clone());
+    let refused = plain
+        .get_flight_info(shown(Some(TOKEN), unknown.clone()))
+        .await;
+    assert_eq!(reason(&refused.unwrap_err()), "INVALID_FIELD");
+    let refused = plain.get_schema(shown(Some(TOKEN), unknown)).await;
+    assert_eq!(reason(&refused.unwrap_err()), "NO_SUCH_CALL");
     server.stop().await;
 }
 

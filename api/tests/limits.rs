@@ -6,6 +6,8 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use futures::stream::{self, StreamExt};
 use serde_json::json;
 use stepcast_api::{AccessToken, ApiConfig};
+use stepcast_estimator::import::{Mapping, TRAINING_HEADER};
+use stepcast_proto::v1::records_service_client::RecordsServiceClient;
 use stepcast_proto::v1::{self, jobs_service_client::JobsServiceClient};
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -246,5 +248,43 @@ async fn what_one_person_sends_at_once_is_bounded_and_in_nobody_s_way() {
     .await;
     assert_eq!(of_own.status, 200, "{}", of_own.body);
     drop(held);
+    town.server.stop().await;
+}
+
+/// What nobody sees the end of.
+const ENDLESS: &str = "SELECT count(*) FROM training_steps a, training_steps b, training_steps c \
+                       WHERE a.avg_step_ms + b.avg_step_ms + c.avg_step_ms = 7";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statements_of_one_person_leave_a_turn_to_others() {
+    let town = Town::build().await;
+    let mut file = format!("{TRAINING_HEADER}\n");
+    for row in 0..1_000 {
+        file += &format!("flux.dev/lora,h100,1.0,4,1,bf16,int8,{},120\n", 300 + row);
+    }
+    let figures = &town.server.estimator;
+    let figures = figures.import("figures", Mapping::Records, file.as_bytes());
+    assert_eq!(figures.await.unwrap().stored, 1_000);
+    let asked = |token: &str, sql: &str| {
+        let channel = InterceptedService::new(town.server.channel.clone(), Token::of(token));
+        let request = v1::RunQueryRequest {
+            sql: sql.to_owned(),
+            max_rows: 0,
+        };
+        let mut records = RecordsServiceClient::new(channel);
+        async move { records.run_query(request).await.map(drop) }
+    };
+    let endless = [(); 2].map(|()| tokio::spawn(asked(&town.token, ENDLESS)));
+    loop {
+        let refused = asked(&town.token, "SELECT 1 AS one").await;
+        if refused.is_err_and(|status| is_busy(&status)) {
+            break;
+        }
+    }
+    let answered = asked(OWN, "SELECT 1 AS one").await;
+    assert!(answered.is_ok(), "{answered:?}");
+    for one in endless {
+        one.abort();
+    }
     town.server.stop().await;
 }

@@ -83,7 +83,7 @@ fn of_flight(call: &str) -> Option<Needed> {
     match call {
         // What is shown is a name and a password.
         "Handshake" => Some(Needed::Itself),
-        "GetFlightInfo" | "GetSchema" | "DoGet" | "DoAction" | "ListActions" => {
+        "GetFlightInfo" | "DoGet" | "DoAction" | "ListActions" => {
             Some(Needed::This(Permission::ReadRecords))
         }
         _ => None,
@@ -129,7 +129,13 @@ mod tests {
         for call in ["GetFlightInfo", "DoGet", "DoAction"] {
             assert_eq!(of(call), Some(Needed::This(Permission::ReadRecords)));
         }
-        for call in ["DoPut", "DoExchange", "PollFlightInfo", "ListFlights"] {
+        for call in [
+            "DoPut",
+            "DoExchange",
+            "PollFlightInfo",
+            "ListFlights",
+            "GetSchema",
+        ] {
             assert_eq!(of(call), None);
         }
     }

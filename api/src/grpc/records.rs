@@ -19,8 +19,8 @@ impl RecordsService for Records {
         request: Request<v1::RunQueryRequest>,
     ) -> Result<Response<Self::RunQueryStream>, Status> {
         let reading = Reader::by(&request)?.open()?;
-        let parts = self.0.run_query(request.into_inner()).await?;
-        Ok(Response::new(reading.of(parts, |_| Ok(()))))
+        let parts = self.0.run_query(reading, request.into_inner()).await;
+        parts.map(Response::new)
     }
 
     async fn list_tables(

@@ -84,9 +84,12 @@ struct Column {
     doc: String,
 }
 
-async fn query(http: Http, _: Asked<Nothing>, question: Question) -> Result<Rows, Status> {
+async fn query(http: Http, asked: Asked<Nothing>, question: Question) -> Result<Rows, Status> {
+    let reader = http.reader(&asked, Permission::ReadRecords);
     let records = Records(http.context);
-    let answer = records.query(&question.sql, question.max_rows).await?;
+    let answer = records
+        .query(&reader, &question.sql, question.max_rows)
+        .await?;
     Ok(Rows {
         columns: answer
             .schema

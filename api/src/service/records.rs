@@ -15,6 +15,7 @@ use stepcast_records::{Cell, Key};
 use tonic::Status;
 
 use crate::context::Context;
+use crate::reader::{Reader, Reading};
 use crate::{convert, status};
 
 /// Bytes of one piece of an Arrow stream: well under what any client takes in one message.
@@ -35,7 +36,13 @@ pub(crate) type Parts = BoxStream<'static, Result<v1::RunQueryResponse, Status>>
 
 impl Records {
     /// The answer to a question in SQL.
-    pub(crate) async fn query(&self, sql: &str, max_rows: u32) -> Result<Answer, Status> {
+    pub(crate) async fn query(
+        &self,
+        reader: &Reader,
+        sql: &str,
+        max_rows: u32,
+    ) -> Result<Answer, Status> {
+        let _turn = reader.turn().await?;
         let answer = async {
             let answer = self.0.estimator.sql(sql).await;
             answer.map_err(|error| status::records(&error))
@@ -45,20 +52,26 @@ impl Records {
     }
 
     /// The columns that it would have.
-    pub(crate) async fn columns(&self, sql: &str) -> Result<SchemaRef, Status> {
+    pub(crate) async fn columns(&self, reader: &Reader, sql: &str) -> Result<SchemaRef, Status> {
+        let _turn = reader.turn().await?;
         let columns = self.0.estimator.sql_columns(sql).await;
         columns.map_err(|error| status::records(&error))
     }
 
     /// The answer as an Arrow stream.
-    pub(crate) async fn run_query(&self, request: v1::RunQueryRequest) -> Result<Parts, Status> {
-        let answer = self.query(&request.sql, request.max_rows).await?;
+    pub(crate) async fn run_query(
+        &self,
+        reading: Reading,
+        request: v1::RunQueryRequest,
+    ) -> Result<Parts, Status> {
+        let reader = reading.reader();
+        let answer = self.query(reader, &request.sql, request.max_rows).await?;
         let mut parts: Vec<Part> = arrow(&answer)?;
         parts.push(Part::Summary(summary(&answer)));
         let parts = parts
             .into_iter()
             .map(|part| Ok(v1::RunQueryResponse { part: Some(part) }));
-        Ok(Box::pin(stream::iter(parts)))
+        Ok(reading.of(Box::pin(stream::iter(parts)), |_| Ok(())))
     }
 
     /// The tables and their columns.
