@@ -112,8 +112,14 @@ pub(crate) fn authorise(caller: &Caller, permission: Permission) -> Result<(), S
         return Ok(());
     }
     let message = format!("this needs the permission {}", permission.name());
+    let has_somebody = [Role::Owner, Role::Admin].map(|role| role.may(permission));
+    let hint = if has_somebody.contains(&true) {
+        "an owner or admin of your organisation, or an operator, can give it"
+    } else {
+        "only an operator has it"
+    };
     Err(Refusal::new(Code::PermissionDenied, "FORBIDDEN", message)
         .with("role", caller.role.name())
-        .hint("an owner or admin of your organisation, or an operator, can give it")
+        .hint(hint)
         .into())
 }

@@ -436,5 +436,31 @@ async fn a_watch_is_a_stream_of_events_that_ends_with_the_job() {
         "{}",
         watched.body
     );
+    // A browser that connects again repeats the address with which it began.
+    let (_, last) = watched.body.rsplit_once("id: ").unwrap();
+    let last = last.lines().next().unwrap();
+    let again = |header: String| {
+        let text = format!(
+            "GET /v1/jobs/{id}/watch?after_seq=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n"
+        );
+        raw(port, text.into_bytes())
+    };
+    let behind_first = again(String::new()).await;
+    assert!(
+        behind_first.body.contains("event: event"),
+        "{}",
+        behind_first.body
+    );
+    let behind_last = again(format!("Last-Event-ID: {last}\r\n")).await;
+    assert!(
+        behind_last.body.contains("event: current"),
+        "{}",
+        behind_last.body
+    );
+    assert!(
+        !behind_last.body.contains("event: event"),
+        "{}",
+        behind_last.body
+    );
     server.stop().await;
 }

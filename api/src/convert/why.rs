@@ -22,6 +22,29 @@ pub(crate) fn why(why: Why) -> v1::ExplainJobResponse {
     }
 }
 
+/// What jobs are called that the reader of an explanation may not see.
+const HIDDEN: &str = "a job of others";
+
+/// Names no job that its reader may not see: to them there is none of that name.
+pub(crate) fn hide_jobs(told: &mut v1::ExplainJobResponse, is_hidden: impl Fn(JobId) -> bool) {
+    let details = told.lines.iter_mut().map(|line| &mut line.detail);
+    for text in details.chain(&mut told.hints).chain([&mut told.headline]) {
+        *text = without(text, &is_hidden);
+    }
+}
+
+fn without(text: &str, is_hidden: impl Fn(JobId) -> bool) -> String {
+    let ends_word = |c: char| !c.is_ascii_alphanumeric();
+    let pieces = text.split_inclusive(ends_word).map(|piece| {
+        let word = piece.trim_end_matches(ends_word);
+        match word.parse() {
+            Ok(job) if is_hidden(job) => format!("{HIDDEN}{}", &piece[word.len()..]),
+            _ => piece.to_owned(),
+        }
+    });
+    pieces.collect()
+}
+
 /// When a job is expected to start and to be done; `None` for one that is over, or told to be.
 pub(crate) fn outlook(outlook: &Outlook, job: JobId, state: &State) -> Option<v1::Outlook> {
     let job_state = state.open_job(job)?.state;
@@ -67,5 +90,24 @@ const fn tier(tier: Tier) -> v1::WhyTier {
         Tier::Capacity => v1::WhyTier::Capacity,
         Tier::Order => v1::WhyTier::Order,
         Tier::New => v1::WhyTier::New,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_its_reader_may_not_see_has_no_name() {
+        let (hidden, seen) = (JobId(1_000), JobId(1_001));
+        let text =
+            format!("{hidden} (~5 minutes more), {seen}; behind jobs/{hidden}: jump {hidden}");
+        assert_eq!(
+            without(&text, |job| job == hidden),
+            format!(
+                "a job of others (~5 minutes more), {seen}; behind jobs/a job of others: jump a job of others"
+            )
+        );
+        assert_eq!(without(&text, |_| false), text);
     }
 }

@@ -165,7 +165,7 @@ impl Jobs {
         let measured = self.context.handle.measured(forecasts);
         // Why it waits is told in any case.
         let room = self.ahead.enter().await.ok();
-        let jobs = self.clone();
+        let (jobs, reader) = (self.clone(), caller.clone());
         let answer = tokio::task::spawn_blocking(move || {
             let expected = room.map_or_else(Outlook::default, |_room| {
                 let whom = Whom::These(std::slice::from_ref(&id));
@@ -182,6 +182,8 @@ impl Jobs {
                 .map(|found| convert::sooner(found, id, &state))
                 .collect();
             told.outlook = convert::outlook(&expected, id, &state);
+            let is_hidden = |other| state.job(other).is_some_and(|job| !reader.sees(&job));
+            convert::hide_jobs(&mut told, is_hidden);
             Some(told)
         });
         let answer = answer.await.map_err(|_stopped| {
