@@ -224,6 +224,9 @@ fn a_number_under_a_secret_s_name_is_taken_out_as_a_text() {
     let mut sent = submission(&[(v1::FileRole::Config, "config.json", fraction)]);
     assert!(take_out(&mut sent).is_err());
     let lycoris = r#"{"secret_key": 918273645547}"#;
-    let mut sent = submission(&[(v1::FileRole::Lycoris, "lycoris.json", lycoris)]);
+    let mut sent = submission(&[
+        (v1::FileRole::Config, "config.json", r#"{"seed": 1}"#),
+        (v1::FileRole::Lycoris, "lycoris.json", lycoris),
+    ]);
     assert!(take_out(&mut sent).is_err());
 }
