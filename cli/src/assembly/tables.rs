@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use stepcast_estimator::{Error, Estimator};
 
@@ -14,6 +15,9 @@ use crate::failure::Failure;
 
 /// Where a node keeps the id of its tables, in its own folder.
 const FILE: &str = "store-id";
+
+/// A store that has not said by then whose tables it has is not waited for: a start has waited for it before.
+const WAIT: Duration = Duration::from_secs(3);
 
 /// Compares the id beside the tables with the one that the node whose folder `node` is has kept, and keeps the one it finds
 /// the first time. Tables without an id are given one. A store that does not answer is no reason not to start.
@@ -37,19 +41,21 @@ pub(super) async fn check(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot(error)),
     };
-    let found = match found(estimator, kept.is_none()).await {
-        Ok(found) => found,
-        Err(error @ Error::Config(_)) => {
+    let unknown = "it is not known whether the tables are those that this node has used before";
+    let found = match tokio::time::timeout(WAIT, found(estimator, kept.is_none())).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error @ Error::Config(_))) => {
             return Err(refused(
                 &format!("the store {location} cannot be used"),
                 &error,
             ));
         }
-        Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "it is not known whether the tables are those that this node has used before"
-            );
+        Ok(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "{unknown}");
+            return Ok(());
+        }
+        Err(_) => {
+            tracing::warn!("{unknown}: the store has not answered");
             return Ok(());
         }
     };
