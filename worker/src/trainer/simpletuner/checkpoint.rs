@@ -56,7 +56,7 @@ pub(super) fn newest_whole(
                 tracing::warn!(
                     epoch,
                     step = part.step,
-                    "a checkpoint was not written to its end: an older one is gone on from"
+                    "a checkpoint that was not written to its end is set aside"
                 );
             }
         }
