@@ -122,7 +122,7 @@ pub(super) fn types() -> Result<XdbcTypeInfoData> {
             ..XdbcTypeInfo::default()
         });
     }
-    Ok(types.build()?)
+    types.build()
 }
 
 /// The server in the terms of the protocol.
