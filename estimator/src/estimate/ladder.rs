@@ -365,3 +365,10 @@ pub(super) fn cost(shape: &impl Shape, hardware: Hardware) -> Cost {
     let rated = work.on(hardware);
     rated.unwrap_or_else(|| work.at(SPEED_UNRATED, hardware.count))
 }
+
+/// What a time for a shape becomes with so many times as many samples in each micro-batch: the GPU's part grows with them,
+/// and the host's does not.
+pub(super) fn with_samples(ms: f64, times: f64, shape: &impl Shape, hardware: Hardware) -> f64 {
+    let from = cost(shape, hardware);
+    from.carry(ms, &from.with_compute(times), SPLIT_SHAPE)
+}

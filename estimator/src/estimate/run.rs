@@ -193,8 +193,8 @@ impl<'a> Run<'a> {
         let mut sum = Sum::default();
         for &(shape, steps) in plan.training.iter().filter(|(_, steps)| *steps > 0) {
             let found = self.steps.find(shape, hardware)?;
-            let on_record = self.workload.training_on_record();
-            let found = as_asked(found, self.stretch_of_step(&shape), on_record);
+            let ms = self.off_grid(found.ms, &shape, hardware);
+            let found = Found { ms, ..found }.doubted(!self.workload.training_on_record());
             sum.add(PhaseKind::Train, shape.resolution, &found, steps);
         }
         (sum.basis != Basis::None).then_some(sum)
@@ -205,8 +205,8 @@ impl<'a> Run<'a> {
         let mut sum = Sum::default();
         for &(shape, prompts) in &plan.validation {
             let found = self.image(plan, &shape, hardware)?;
-            let on_record = self.workload.on_record();
-            let found = as_asked(found, self.stretch_of_image(&shape), on_record);
+            let ms = found.ms * self.stretch_of_image(&shape);
+            let found = Found { ms, ..found }.doubted(!self.workload.on_record());
             sum.add(PhaseKind::Validate, shape.resolution, &found, prompts);
         }
         Some(sum)
@@ -244,8 +244,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// How much more a step does than its shape on the grid says.
-    fn stretch_of_step(&self, shape: &TrainingShape) -> f64 {
+    /// What a step of a shape takes with the batch and the accumulation that are asked for, where these lie off the grid.
+    fn off_grid(&self, ms: f64, shape: &TrainingShape, hardware: Hardware) -> f64 {
         let datasets = self.workload.datasets.iter();
         let alike = datasets.filter(|dataset| {
             dataset.resolution == shape.resolution
@@ -254,14 +254,16 @@ impl<'a> Run<'a> {
         let (sum, count) = alike.fold((0.0, 0.0), |(sum, count), dataset| {
             (sum + f64::from(dataset.batch_size), count + 1.0)
         });
-        let on_grid = f64::from(shape.batch_size.get()) * f64::from(shape.accumulation.get());
-        let batch = if count > 0.0 { sum / count } else { 1.0 };
-        let asked = batch.max(1.0) * f64::from(self.workload.accumulation.max(1));
         debug_assert_eq!(
             shape.accumulation,
             Accumulation::nearest(self.workload.accumulation)
         );
-        asked / on_grid
+        let on_grid = f64::from(shape.batch_size.get());
+        let batch = if count > 0.0 { sum / count } else { on_grid };
+        let samples = batch.max(1.0) / on_grid;
+        let accumulation = f64::from(self.workload.accumulation.max(1));
+        let repeats = accumulation / f64::from(shape.accumulation.get());
+        ladder::with_samples(ms * repeats, samples, shape, hardware)
     }
 
     /// How many more denoising steps an image takes than its shape on the grid says.
@@ -395,14 +397,15 @@ fn weighed(measured: Found, derived: Found) -> Found {
     }
 }
 
-/// Accounts for what the shape leaves out: numbers off the grid, and settings without a place in a key.
-fn as_asked(mut found: Found, stretch: f64, on_record: bool) -> Found {
-    found.ms *= stretch;
-    if !on_record {
-        found.basis = found.basis.max(Basis::Near);
-        found.variance += width::OFF_RECORD * width::OFF_RECORD;
+impl Found {
+    /// Less certain where the run has numbers off the grid, or settings that have no place in a key.
+    fn doubted(mut self, is_off_record: bool) -> Self {
+        if is_off_record {
+            self.basis = self.basis.max(Basis::Near);
+            self.variance += width::OFF_RECORD * width::OFF_RECORD;
+        }
+        self
     }
-    found
 }
 
 /// Whether every kind of step was recorded on this hardware, so that each has found room there.

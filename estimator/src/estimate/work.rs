@@ -135,6 +135,14 @@ impl Cost {
         self.repeats * self.host_ms.hypot(self.compute_ms)
     }
 
+    /// The same with so many times the arithmetic.
+    pub(super) const fn with_compute(self, times: f64) -> Self {
+        Self {
+            compute_ms: self.compute_ms * times,
+            ..self
+        }
+    }
+
     /// What a time measured at this cost becomes at another one.
     ///
     /// The measured time is divided into the host's part and the GPU's. The GPU's is what the model says, within

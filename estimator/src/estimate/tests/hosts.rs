@@ -210,3 +210,22 @@ fn one_absurd_run_does_not_carry_away_a_key_that_others_know() {
     assert!(one.p10 > 3_000 && one.p90 < 8_000, "{one:?}");
     assert!(known(9).p50 > 100_000, "most say so");
 }
+
+/// What waits for the host does not wait longer for more samples. Neighbours on the grid rest on different figures, so that
+/// a few per cent may be between them.
+#[test]
+fn a_batch_off_the_grid_takes_hardly_less_than_a_smaller_one() {
+    for (recipe, on) in [
+        ("sdxl.base-1.0/lora", "h100"),
+        ("sd1x.1.5/lora", "b200"),
+        (HEAVY, "rtx4090"),
+    ] {
+        let step = |batch| {
+            let estimate = estimate(&[], &asked(recipe, batch), on);
+            estimate.step_ms.expect("it is known").p50 as f64
+        };
+        for pair in (4..=16).map(step).collect::<Vec<_>>().windows(2) {
+            assert!(pair[0] <= 1.05 * pair[1], "{recipe} {on}: {pair:?}");
+        }
+    }
+}
