@@ -68,7 +68,7 @@ pub const PREEMPTIONS_PER_COMMAND: usize = 256;
 /// as the budget goes.
 pub const RESERVE_UNKNOWN_MS: u64 = HOUR_MS;
 
-/// At least so much time is paid for when more money is set aside for an attempt.
+/// At least so much time is paid for when more money is set aside for an attempt, unless less is left.
 pub const RESERVE_MORE_MS: u64 = 10 * 60_000;
 
 /// Hosts of one job. With eight GPUs on each, 128 GPUs: more than anybody fine-tunes on, and a placement stays small.

@@ -174,8 +174,8 @@ impl State {
             .into_iter()
             .chain(limit)
             .fold(needed.max(reserved / 4), u64::min);
-        // Less would only put the same question again at once.
-        if more < needed.min(own.unwrap_or(u64::MAX)) || more == 0 {
+        // The last of it is worth having too: once it is given nothing is left, so the question comes once.
+        if more == 0 {
             return false;
         }
         let reserved = UsdMicros(reserved.saturating_add(more));
