@@ -22,7 +22,7 @@ pub use gang::{Gang, Part, PartOf, PartState};
 pub use job::{Job, JobState};
 pub use label::Label;
 pub use spec::{JobSpec, Objective, TrainerKind};
-pub use standing::{Freed, Standing};
+pub use standing::{Forgotten, Freed, Standing};
 pub use team::{Account, Budget, Period, Team, TeamName, TeamRules, Usage};
 pub use terms::{ArrayPart, Owner, Terms};
 pub use worker::{Drain, Inventory, Token, Worker, WorkerState};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::forward::Forward;
 use crate::ids::{Epoch, JobId};
-use crate::model::JobState;
+use crate::model::{Job, JobState};
 use crate::placement::ForecastSource;
 use crate::policy::Preemption;
 use crate::state::State;
@@ -210,11 +210,14 @@ impl Viewer<'_> {
 
     /// What has come of a job.
     fn seen(&self, forward: &Forward<'_>, id: JobId) -> Came {
-        let known = self.state.open_job(id).map_or(0, |job| job.attempts.len());
+        let known = self.state.open_job(id).map(Job::next_attempt);
         let Some(job) = forward.state().job(id) else {
             return (None, None);
         };
-        let start = job.attempts.get(known).map(|attempt| attempt.placed_ms);
+        // By its number: of many attempts the oldest are forgotten.
+        let mut later = job.attempts.iter();
+        let first = later.find(|attempt| known.is_none_or(|known| attempt.number >= known));
+        let start = first.map(|attempt| attempt.placed_ms);
         let finish = match job.state {
             JobState::Succeeded => job.ended_ms,
             JobState::Running => forward.ends_ms(id),

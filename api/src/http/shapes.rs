@@ -229,9 +229,10 @@ pub(crate) fn job(job: &v1::Job) -> JobShown {
 /// takes the newest attempt's word for the job's, and would close a job whose newest one has failed.
 pub(crate) fn attempts(job: &v1::Job) -> Vec<AttemptShown> {
     let id = id_of(&job.name);
+    // Of very many the oldest are forgotten, so each has its number from its name.
     let mut shown: Vec<AttemptShown> = (1..)
         .zip(&job.attempts)
-        .map(|(number, one)| attempt(&id, number, one, job))
+        .map(|(position, one)| attempt(&id, number_of(one).unwrap_or(position), one, job))
         .collect();
     if job.state() == v1::JobState::Pending {
         let number = shown.last().map_or(1, |last| last.attempt_number + 1);
@@ -245,6 +246,11 @@ pub(crate) fn attempts(job: &v1::Job) -> Vec<AttemptShown> {
         });
     }
     shown
+}
+
+/// Which of its job's attempts it is, from 1.
+fn number_of(attempt: &v1::Attempt) -> Option<u32> {
+    attempt.name.rsplit('/').next()?.parse().ok()
 }
 
 fn waiting(job: &str, number: u32) -> AttemptShown {
@@ -443,7 +449,7 @@ mod tests {
 
     fn ended(outcome: &str) -> v1::Attempt {
         v1::Attempt {
-            name: "jobs/jmnpq/attempts/1".into(),
+            name: "jobs/jmnpq/attempts/33".into(),
             state: v1::AttemptState::Ended.into(),
             outcome: outcome.into(),
             ..v1::Attempt::default()
@@ -463,7 +469,7 @@ mod tests {
             assert_eq!(shown.len(), 2);
             assert_eq!(
                 (shown[1].attempt_number, shown[1].status),
-                (2, "waiting_for_capacity")
+                (34, "waiting_for_capacity")
             );
             assert_eq!(job(&waits).current_attempt_status, "waiting_for_capacity");
         }
@@ -485,7 +491,7 @@ mod tests {
         );
         assert_eq!(
             (shown[0].status, shown[0].id.as_str()),
-            ("failed", "jmnpq.1")
+            ("failed", "jmnpq.33")
         );
     }
 }

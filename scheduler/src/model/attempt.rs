@@ -112,7 +112,7 @@ pub enum Retry {
     Counted,
     /// Tried again up to a limit of its own: the job was not at fault.
     Lost,
-    /// Tried again at once, within the bound on attempts.
+    /// Tried again at once: as often as it is asked to stop, and within the bound on attempts if it is not asked.
     Free,
 }
 
@@ -165,6 +165,12 @@ impl Attempt {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         !matches!(self.state, AttemptState::Ended(_))
+    }
+
+    /// Whether it was asked to stop, for whatever reason. That another part of it has ended is none: it stopped by itself.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        self.stop.is_some_and(|why| why != StopReason::PartOver)
     }
 
     /// How it ended.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
-use super::limits::PRIORITY_STEP_MS;
+use super::limits::{ATTEMPTS_MAX, PRIORITY_STEP_MS};
 use super::{Attempt, AttemptState, FailureReason, JobEvent, JobSpec, Outcome, Standing};
 use crate::ids::{AttemptNumber, JobId, TeamId};
 use crate::policy::Policy;
@@ -31,7 +31,7 @@ pub struct Job {
     pub retries: u8,
     /// Retries after losing a worker.
     pub lost_retries: u8,
-    /// Its attempts, oldest first.
+    /// Its attempts, oldest first. Of many that were asked to stop the oldest are forgotten, see [`Standing::forgotten`].
     pub attempts: Vec<Attempt>,
     /// Its newest events, oldest first; their numbers have no gap.
     pub events: VecDeque<JobEvent>,
@@ -108,8 +108,26 @@ impl Job {
         self.attempts
             .iter()
             .map(|attempt| attempt.checkpoint_step)
-            .max()
-            .unwrap_or(0)
+            .fold(self.standing.forgotten.checkpoint_step, u64::max)
+    }
+
+    /// Makes room for one more attempt: of those that were asked to stop the oldest is forgotten. False if there are as many
+    /// as are kept and none of them was: then it has been tried as often as any job may be.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let Some((last, earlier)) = self.attempts.split_last() else {
+            return true;
+        };
+        if self.attempts.len() < ATTEMPTS_MAX {
+            return true;
+        }
+        // The newest says which number the next one has, so an older one goes for it.
+        let oldest = earlier.iter().position(Attempt::was_asked);
+        let Some(oldest) = oldest.or(last.was_asked().then_some(0)) else {
+            return false;
+        };
+        let attempt = self.attempts.remove(oldest);
+        self.standing.forgotten.add(&attempt);
+        true
     }
 
     /// Where it stands in the queue: lower goes first. Priority counts as time waited, so that a job with a higher one
@@ -152,13 +170,17 @@ impl Job {
     pub fn committed(&self) -> UsdMicros {
         let ended = self.attempts.iter().filter(|attempt| !attempt.is_live());
         let ended = ended.map(|attempt| attempt.cost(0).0);
-        UsdMicros(ended.fold(self.standing.reserved.0, u64::saturating_add))
+        let before = self.standing.forgotten.cost.0;
+        UsdMicros(ended.fold(
+            self.standing.reserved.0.saturating_add(before),
+            u64::saturating_add,
+        ))
     }
 
     /// What all its attempts have cost by `now_ms`.
     #[must_use]
     pub fn cost(&self, now_ms: u64) -> UsdMicros {
         let costs = self.attempts.iter().map(|attempt| attempt.cost(now_ms).0);
-        UsdMicros(costs.fold(0, u64::saturating_add))
+        UsdMicros(costs.fold(self.standing.forgotten.cost.0, u64::saturating_add))
     }
 }

@@ -95,7 +95,8 @@ pub const RETRIES_MAX: u8 = 10;
 /// Retries after losing a worker. Losing one is not the job's fault, but a job that always takes its worker down must end.
 pub const LOST_RETRIES_MAX: u8 = 10;
 
-/// Attempts of one job for any reason. Preemptions count for nothing else.
+/// Attempts of one job that are kept, and so often it is tried where nobody asks it to stop. Those that were asked are no
+/// fault of the job's: the oldest of them makes room for another.
 pub const ATTEMPTS_MAX: usize = 32;
 
 /// Smallest and greatest priority of a job.

@@ -26,6 +26,27 @@ pub struct Standing {
     /// there are any.
     #[serde(skip)]
     pub freed: Option<Freed>,
+    /// What is left of attempts that are forgotten. Written behind how its run prepares itself, where there are any.
+    #[serde(skip)]
+    pub forgotten: Forgotten,
+}
+
+/// What counts of attempts that a job has had and that are not kept any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// What they have cost.
+    pub cost: UsdMicros,
+    /// Step of the newest checkpoint of any of them, 0 for none.
+    pub checkpoint_step: u64,
+}
+
+impl Forgotten {
+    /// Takes in one more attempt, which has ended.
+    pub(crate) fn add(&mut self, attempt: &Attempt) {
+        // It has ended, so the time of asking makes no difference.
+        self.cost = UsdMicros(self.cost.0.saturating_add(attempt.cost(0).0));
+        self.checkpoint_step = self.checkpoint_step.max(attempt.checkpoint_step);
+    }
 }
 
 /// GPUs of one worker that were taken back for a job.

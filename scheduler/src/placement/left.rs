@@ -183,8 +183,10 @@ pub(crate) fn begun(job: &Job, attempt: &Attempt) -> f64 {
         .attempts
         .iter()
         .filter(|other| other.epoch != attempt.epoch);
-    let kept_before = earlier.map(|other| other.checkpoint_step).max();
-    part_of(job, kept_before.unwrap_or(0))
+    let kept_before = earlier
+        .map(|other| other.checkpoint_step)
+        .fold(job.standing.forgotten.checkpoint_step, u64::max);
+    part_of(job, kept_before)
 }
 
 /// The part of a job that so many steps are.

@@ -63,8 +63,7 @@ fn useful_work(job: &Job, attempt: &Attempt, now_ms: u64) -> u64 {
     let earlier = job.attempts.iter().rev().skip(1);
     let resumed = earlier
         .map(|attempt| attempt.checkpoint_step)
-        .max()
-        .unwrap_or(0);
+        .fold(job.standing.forgotten.checkpoint_step, u64::max);
     let done = attempt.last_step.saturating_sub(resumed);
     let kept = match attempt.outcome() {
         Some(Outcome::Succeeded) => done.max(1),
@@ -103,7 +102,7 @@ pub(super) fn deadline(
         .iter()
         .filter(|attempt| !attempt.is_live())
         .map(|attempt| attempt.cost(placed_ms).0)
-        .fold(0, u64::saturating_add);
+        .fold(job.standing.forgotten.cost.0, u64::saturating_add);
     let own = job
         .spec
         .max_cost

@@ -125,8 +125,16 @@ impl Entry {
                     },
                 );
             }
-            Some(tries) if job.attempts.len() < ATTEMPTS_MAX => self.requeue(job, reason, tries),
+            Some(tries) if self.makes_room(job) => self.requeue(job, reason, tries),
             _ => self.finish(job, JobState::Failed { reason }),
+        }
+    }
+
+    /// Whether the job may have another attempt. Before format 3 every attempt counted.
+    fn makes_room(&self, job: &mut Job) -> bool {
+        match self.format {
+            0..3 => job.attempts.len() < ATTEMPTS_MAX,
+            _ => job.make_room(),
         }
     }
 

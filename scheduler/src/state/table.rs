@@ -7,7 +7,7 @@ use stepcast_records::simpletuner::Preparation;
 
 use super::pages::Pages;
 use crate::ids::JobId;
-use crate::model::{Freed, Gang, Job, JobState, Label, Standing, Terms};
+use crate::model::{Forgotten, Freed, Gang, Job, JobState, Label, Standing, Terms};
 
 /// The jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -150,7 +150,9 @@ impl Jobs {
 pub(crate) fn encode(job: &Job) -> Vec<u8> {
     let (hosts, gangs) = (job.spec.terms.more_hosts, gangs(job));
     let preparation = job.spec.workload.preparation;
-    let is_usual = preparation == Preparation::default();
+    let forgotten = job.standing.forgotten;
+    let is_all_kept = forgotten == Forgotten::default();
+    let is_usual = preparation == Preparation::default() && is_all_kept;
     let is_on_one = hosts == 0 && gangs.is_empty();
     let is_first_part = is_on_one && is_usual;
     let written = postcard::to_extend(job, Vec::with_capacity(256)).and_then(|bytes| {
@@ -177,7 +179,11 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
         if is_usual {
             return Ok(bytes);
         }
-        postcard::to_extend(&preparation, bytes)
+        let bytes = postcard::to_extend(&preparation, bytes)?;
+        if is_all_kept {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&forgotten, bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -220,8 +226,8 @@ fn gangs(job: &Job) -> Vec<(u8, &Gang)> {
     gangs.collect()
 }
 
-/// On how many hosts a job is to run beyond the first, its attempts that do, and how it prepares itself; `None` if the bytes
-/// do not say that.
+/// On how many hosts a job is to run beyond the first, its attempts that do, how it prepares itself, and what is left of
+/// attempts that are forgotten; `None` if the bytes do not say that.
 fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
     let ((hosts, gangs), rest) = postcard::take_from_bytes::<(u8, Vec<(u8, Gang)>)>(bytes).ok()?;
     let is_some = hosts > 0 || !gangs.is_empty() || !rest.is_empty();
@@ -233,13 +239,20 @@ fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
         job.attempts.get_mut(usize::from(position))?.gang = Some(Box::new(gang));
     }
     if !rest.is_empty() {
-        let (preparation, []) = postcard::take_from_bytes(rest).ok()? else {
-            return None;
-        };
-        if preparation == Preparation::default() {
+        let (preparation, rest) = postcard::take_from_bytes(rest).ok()?;
+        if rest.is_empty() && preparation == Preparation::default() {
             return None;
         }
         job.spec.workload.preparation = preparation;
+        if !rest.is_empty() {
+            let (forgotten, []) = postcard::take_from_bytes(rest).ok()? else {
+                return None;
+            };
+            if forgotten == Forgotten::default() {
+                return None;
+            }
+            job.standing.forgotten = forgotten;
+        }
     }
     Some(())
 }

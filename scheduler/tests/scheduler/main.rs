@@ -7,6 +7,7 @@ mod drifting;
 mod golden;
 mod golden_3;
 mod golden_credentials;
+mod golden_forgotten;
 mod golden_gangs;
 mod golden_orgs;
 mod golden_preparation;
