@@ -20,7 +20,7 @@ pub use crate::command::{Placement, PlacementNote};
 pub use explain::{Line, Why, explain, explain_expecting};
 pub use forecast::{Forecast, ForecastSource, NoForecast};
 pub use ledger::Ledger;
-pub(crate) use left::{begun, part_of};
+pub(crate) use left::{Left, begun, part_of};
 #[cfg(test)]
 pub(crate) use look::fair_work;
 pub use plan::{Plan, plan};

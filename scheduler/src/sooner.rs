@@ -15,7 +15,7 @@ use crate::command::{Command, Envelope, Placement};
 use crate::ids::JobId;
 use crate::model::limits::BUDGET_MARGIN_MS;
 use crate::model::{Budget, Job, JobSpec, JobState, TeamName, TeamRules, Worker};
-use crate::placement::{ForecastSource, Ledger, Reason, explain, feasible};
+use crate::placement::{ForecastSource, Ledger, Left, Reason, explain, feasible};
 use crate::state::{State, wanted};
 
 /// Changes that are proposed: the first few are enough to choose from.
@@ -202,10 +202,9 @@ impl Search<'_> {
                 Some(gpus) => feasible::admits_part(&job, worker, gpus, self.now_ms).map(drop),
             };
             let price = worker.price_per_hour(job.spec.gpus().into());
-            let hardware = Hardware::new(model, job.spec.gpu_count)?;
-            let is_alone = job.spec.hosts() == 1;
-            let forecast = is_alone.then(|| self.forecast.forecast(&job.spec, hardware));
-            let run_ms_p90 = forecast.flatten().map(|forecast| forecast.run_ms_p90);
+            // As a plan has it: what its checkpoints keep need not be paid for again.
+            let left = Left::of_waiting(self.forecast, &job, model, self.state.policy())?;
+            let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
             let against = against.and_then(|()| {
                 Ledger::new(self.state, self.now_ms).allows(&job, [worker], price, run_ms_p90)
             });

@@ -5,10 +5,11 @@ use proptest::test_runner::TestRunner;
 use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::ids::{InstanceId, JobId, StagingId, TokenHash};
 use stepcast_scheduler::model::{
-    Budget, Inventory, Job, JobSpec, JobState, Label, Period, TeamName, TeamRules, TrainerKind,
+    Budget, Inventory, Job, JobSpec, JobState, Label, Outcome, Period, TeamName, TeamRules,
+    TrainerKind,
 };
 use stepcast_scheduler::placement::explain;
-use stepcast_scheduler::sooner::sooner;
+use stepcast_scheduler::sooner::{Change, sooner};
 use stepcast_scheduler::{Command, Envelope, Reply, State, codec};
 
 use crate::history::{History, steps};
@@ -294,4 +295,87 @@ fn a_change_that_would_be_refused_is_not_said() {
     let forecast = &history.forecast;
     let found = sooner(&history.state, forecast, &|_, _| None, job, history.now_ms);
     assert_eq!(found, []);
+}
+
+/// The money that a job is said to need is what is left of it, and not what all of it costs: with a cent less it waits.
+#[test]
+fn what_a_checkpoint_keeps_need_not_be_paid_for_again() {
+    let (mut history, job) = beside_a_free_gpu(3_000_000);
+    let hardware = "h100".parse().expect("a hardware");
+    history.forecast.0.insert(hardware, 600);
+    let mut spec = history.state.job(job).expect("a job").spec.clone();
+    spec.allow.clear();
+    let spec = Box::new(spec);
+    let name: TeamName = "t".parse().expect("a name");
+    let with = |micros| TeamRules {
+        budget: Some(Budget {
+            amount: UsdMicros(micros),
+            period: Period::Once,
+        }),
+        ..TeamRules::default()
+    };
+    let mut tell = |command| history.propose(command, None).reply.expect("taken");
+    tell(Command::UpdateJob {
+        job,
+        spec,
+        seq: None,
+    });
+    let rules = with(100_000_000);
+    tell(Command::SetTeam {
+        name: name.clone(),
+        rules,
+    });
+    let placements = planned(&history.state, &history.forecast, history.now_ms);
+    history.propose(Command::Place { placements }, None);
+    let running = history.state.job(job).expect("a job").into_owned();
+    let attempt = running.live_attempt().expect("it runs");
+    let (epoch, worker) = (attempt.epoch, attempt.worker);
+    let outcome = Outcome::Cancelled;
+    for command in [
+        Command::Checkpoint {
+            job,
+            epoch,
+            step: 90,
+        },
+        Command::DrainWorker {
+            worker,
+            stop_running: true,
+        },
+        Command::EndAttempt {
+            job,
+            epoch,
+            outcome,
+            step: 90,
+            detail: String::new(),
+        },
+        Command::ResumeWorker { worker },
+        Command::SetTeam {
+            name: name.clone(),
+            rules: with(1_000_000),
+        },
+    ] {
+        history.propose(command, None).reply.expect("taken");
+    }
+    let keep = |_: &JobSpec, asked| Some(asked);
+    let found = sooner(
+        &history.state,
+        &history.forecast,
+        &keep,
+        job,
+        history.now_ms,
+    );
+    let [first] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let [Change::TeamBudget(_, UsdMicros(amount))] = first.changes[..] else {
+        panic!("{first:?}");
+    };
+    let starts_with = |micros| {
+        let (name, rules) = (name.clone(), with(micros));
+        starts(&history, job, &[Command::SetTeam { name, rules }])
+    };
+    assert!(
+        starts_with(amount) && !starts_with(amount - 10_000),
+        "{amount}"
+    );
 }
