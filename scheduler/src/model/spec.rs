@@ -95,6 +95,9 @@ pub enum SpecError {
     /// A limit that nothing can keep.
     #[error("a limit on price, cost or time is greater than zero")]
     ZeroLimit,
+    /// A limit on cost that leaves nothing to go on with.
+    #[error("it has cost as much as that already: set a higher limit on cost, or none")]
+    Spent,
     /// Recordings on real hardware, or training on pretend hardware.
     #[error("a replay runs on replay hardware only, and nothing else does")]
     ReplayHardware,

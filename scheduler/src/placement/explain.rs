@@ -116,7 +116,11 @@ pub fn explain_expecting(
         headline_tier(held, &lines)
     };
     // What holds it on every worker alike is said like what holds it wherever.
-    let in_the_way = held.or_else(|| lines.first().map(|line| line.reason));
+    let nearest = lines.first().map(|line| line.reason);
+    let in_the_way = match tier {
+        Tier::Never => nearest,
+        _ => held.or(nearest),
+    };
     let mut why = Why {
         state: job.state,
         tier: Some(tier),
@@ -167,6 +171,10 @@ fn not_waiting(state: &State, forecast: &dyn ForecastSource, job: &Job) -> Why {
 
 /// The most hopeful worker decides, unless the job may run nowhere yet.
 fn headline_tier(held: Option<Reason>, lines: &[Line]) -> Tier {
+    // Whatever a worker costs, nothing is left for it.
+    if held == Some(Reason::BudgetSpent) {
+        return Tier::Held;
+    }
     let nearest = lines.iter().map(|line| line.reason.tier()).max();
     match nearest.unwrap_or(Tier::Never) {
         Tier::Never => Tier::Never,

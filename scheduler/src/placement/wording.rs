@@ -85,6 +85,9 @@ impl Wording<'_> {
             (Tier::Never, _) if self.state.workers().next().is_none() => {
                 format!("{id} cannot start: there is no worker")
             }
+            (Tier::Never, _) if held == Some(Reason::BudgetTooSmall) => {
+                format!("{id} cannot start: what it may still cost is too little for an attempt")
+            }
             (Tier::Never, _) => match hosts {
                 Some(hosts) => format!(
                     "{id} cannot start: {}, and {} could",

@@ -1,6 +1,6 @@
 //! What people and the planner change about a job after it was submitted: its wishes, its approval, its place on a GPU.
 
-use stepcast_records::GpuModel;
+use stepcast_records::{GpuModel, UsdMicros};
 
 use super::State;
 use super::apply::Entry;
@@ -9,6 +9,7 @@ use crate::command::Preemption;
 use crate::effect::Effect;
 use crate::ids::{Epoch, JobId};
 use crate::model::limits::{PREEMPTIONS_PER_COMMAND, RETRIES_MAX};
+use crate::model::spec::SpecError;
 use crate::model::{EventKind, Freed, Job, JobSpec, JobState, StopReason, Terms};
 use crate::policy::Preemption as Yielding;
 use crate::rejection::{Dropped, Rejection};
@@ -88,6 +89,10 @@ impl State {
         spec.check().map_err(Rejection::InvalidSpec)?;
         spec.check_change(&job.spec, job.queued_ms, entry.now_ms)
             .map_err(Rejection::InvalidSpec)?;
+        // What was given before format 3 stays given.
+        if entry.format >= 3 && is_spent(&spec, job) {
+            return Err(Rejection::InvalidSpec(SpecError::Spent));
+        }
         let parent = self.check_team(&spec, Some(&job.spec))?;
         if spec == job.spec {
             return Ok(Reply::Done);
@@ -201,6 +206,13 @@ fn may_retry_ms(job: &Job) -> u64 {
         true => job.queued_ms,
         false => job.not_before_ms,
     })
+}
+
+/// Whether a limit on cost is wished for that the job has reached already.
+fn is_spent(wished: &JobSpec, job: &Job) -> bool {
+    let UsdMicros(spent) = job.cost(0);
+    let is_reached = |UsdMicros(max)| spent > 0 && max <= spent;
+    wished.max_cost != job.spec.max_cost && wished.max_cost.is_some_and(is_reached)
 }
 
 /// Whether a job may come to cost more than it could when it was something else: where its limit on cost is none or higher,
