@@ -201,9 +201,7 @@ impl Viewer<'_> {
 
     /// Whether no job goes before another for its priority.
     fn are_of_one_priority(&self) -> bool {
-        let leased = self.state.leases().map(|lease| lease.job);
-        let running = leased.filter_map(|id| self.state.open_job(id));
-        let mut all = running.chain(self.state.pending());
+        let mut all = prior::running(self.state).chain(self.state.pending());
         let first = all.next().map(|job| job.spec.priority);
         all.all(|job| Some(job.spec.priority) == first)
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use stepcast_records::{GpuModel, Hardware};
 
 use super::normal::NINTH_DECILE;
-use crate::model::JobSpec;
+use crate::model::{Job, JobSpec, JobState};
 use crate::placement::{Forecast, ForecastSource};
 use crate::state::State;
 
@@ -66,8 +66,7 @@ impl Prior {
             is_unknown: true,
             ..Self::default()
         };
-        let running = state.leases().filter_map(|lease| state.open_job(lease.job));
-        let jobs = state.pending().chain(running).take(JOBS_MAX);
+        let jobs = state.pending().chain(running(state)).take(JOBS_MAX);
         let known: Vec<Vec<(GpuModel, Belief)>> = jobs
             .map(|job| prior.known(&job.spec, forecast))
             .filter(|known| !known.is_empty())
@@ -166,6 +165,12 @@ impl Prior {
         self.tastes = tastes;
         self.lengths = (apart - by_chance).max(0.0);
     }
+}
+
+/// The jobs that run and may come to an end of their own: what is being cancelled says nothing of what is to come.
+pub(super) fn running(state: &State) -> impl Iterator<Item = &Job> {
+    let leased = state.leases().filter_map(|lease| state.open_job(lease.job));
+    leased.filter(|job| job.state == JobState::Running)
 }
 
 /// The part of what is seen that is not chance.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 use stepcast_scheduler::ids::{InstanceId, JobId, TokenHash};
-use stepcast_scheduler::model::{JobSpec, JobState};
+use stepcast_scheduler::model::{JobSpec, JobState, Outcome};
 use stepcast_scheduler::outlook::{Outlook, WORLDS, Whom, outlook};
 use stepcast_scheduler::{Command, Reply, codec};
 
@@ -142,4 +142,61 @@ fn nobody_is_told_of_a_start_after_the_longest_wait() {
     let told = expected(&history, Whom::All);
     assert!(told.jobs[&runs].finish.p50_ms.is_some());
     assert_eq!(told.jobs[&waits].start.p50_ms, None);
+}
+
+/// What is cancelled says nothing of others any more: they are told the same before and after it has ended.
+#[test]
+fn what_is_being_cancelled_tells_nothing_of_others() {
+    let mut history = History::new();
+    for (hardware, minutes) in [("h100", 10), ("h100x2", 1_000)] {
+        let hardware = hardware.parse().expect("a hardware");
+        history.forecast.0.insert(hardware, minutes);
+    }
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let (name, hash) = (label(0), TokenHash([0; 32]));
+    history.propose(Command::CreateWorkerToken { name, hash }, None);
+    let offer = Offer {
+        gpus: vec!["h100", "h100"],
+        replay: false,
+        price: None,
+        label: false,
+        reached: false,
+    };
+    let register = Command::RegisterWorker {
+        token_hash: hash,
+        instance: InstanceId([0; 16]),
+        inventory: inventory(&offer, version),
+    };
+    history.propose(register, None);
+    for number in 0..12 {
+        let mut spec = JobSpec::new(workload(), staging(number));
+        spec.gpu_count = if number == 0 { 2 } else { 1 };
+        spec.priority = if number == 0 { 5 } else { 0 };
+        let spec = Box::new(spec);
+        history.propose(Command::SubmitJob { spec }, None);
+    }
+    let placements = planned(&history.state, &history.forecast, history.now_ms);
+    let job = placements.first().expect("one starts").job;
+    history.propose(Command::Place { placements }, None);
+    let cancel = Command::CancelJob { job };
+    history.propose(cancel, None).reply.expect("cancelled");
+    let before = expected(&history, Whom::All);
+    let cancelled = history.state.open_job(job).expect("it has not ended yet");
+    let epoch = cancelled.live_attempt().expect("it runs").epoch;
+    let outcome = Outcome::Cancelled;
+    let (step, detail) = (0, String::new());
+    let end = Command::EndAttempt {
+        job,
+        epoch,
+        outcome,
+        step,
+        detail,
+    };
+    history.propose(end, None).reply.expect("ended");
+    let after = expected(&history, Whom::All);
+    assert!(after.jobs.len() == 11 && after.worlds == WORLDS[0]);
+    for (job, times) in &after.jobs {
+        assert_eq!(Some(times), before.jobs.get(job), "{job}");
+    }
 }
