@@ -12,7 +12,9 @@ use crate::model::{HALF_LIFE_MS, Job, Team, Usage};
 use crate::policy::Aim;
 use crate::state::State;
 
-/// The latest that jobs are taken to have come for what their team has used: so long that half of that is forgotten.
+/// The latest that jobs are taken to have come for what their team has used beside the others of its level: so long that
+/// half of that is forgotten. For a part comes on top what the whole is late by, or its parts would be alike where the
+/// whole is as late as can be.
 const LATE_MAX_MS: f64 = HALF_LIFE_MS as f64;
 
 /// How much later than they came the jobs of each team have their turns.

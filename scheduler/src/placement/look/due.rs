@@ -1,5 +1,5 @@
 //! Turns of what was passed for long where a great many wait: what has lost its worker, and then in the order of the queue
-//! what is due and what goes before it by its priority. Lines of a team that has used more than its share stand as much
+//! what is due and what goes before it by its priority or its team's share. Lines of a team that has used more than its share stand as much
 //! later in it.
 //!
 //! GPUs are kept for the first that find none. Once they are kept for as many as they may be, only those are gone through
@@ -72,14 +72,19 @@ impl<'q> Order<'q> {
 }
 
 impl<'a> Look<'a> {
-    /// What has lost its worker, and then what was passed for long enough and what goes before it by its priority, each in
-    /// the order of the queue.
+    /// What has lost its worker, and then what was passed for long enough and what goes before it by its priority or since
+    /// its team is owed more, each in the order of the queue.
     pub(super) fn due_of(&mut self, walk: &mut Walk<'_>) {
         let queue = walk.queue;
         let Some(least) = queue.due.lowest() else {
             return;
         };
         let shares = Rc::clone(&self.shares);
+        let latest_ms = queue.due.by_team().map(|(team, _)| shares.late_ms(team));
+        let least = Least {
+            priority: least,
+            late_ms: latest_ms.max().unwrap_or(0),
+        };
         self.due_in(walk, Order::of([boxed(queue.due.lost(), 0)]), least, true);
         let all = queue.due.by_team();
         let all = all.map(|(team, lines)| boxed(lines, shares.late_ms(team)));
@@ -87,7 +92,13 @@ impl<'a> Look<'a> {
         self.due_in(walk, Order::of(all.chain(eager)), least, false);
     }
 
-    fn due_in<'q>(&mut self, walk: &mut Walk<'q>, mut order: Order<'q>, least: i8, is_lost: bool) {
+    fn due_in<'q>(
+        &mut self,
+        walk: &mut Walk<'q>,
+        mut order: Order<'q>,
+        least: Least,
+        is_lost: bool,
+    ) {
         let queue = walk.queue;
         let shares = Rc::clone(&self.shares);
         // What has lost its worker goes before all others whoever's it is.
@@ -150,7 +161,7 @@ impl<'a> Look<'a> {
             };
             let known = queue.line(line);
             let is_due = self.now_ms >= due_ms(job, &known.left);
-            if !is_due && job.spec.priority <= least {
+            if !is_due && !least.lets(job.spec.priority, shares.late_ms(job.spec.terms.team)) {
                 continue;
             }
             let entry = self.entry_of(walk, known, job);
@@ -180,28 +191,40 @@ impl<'a> Look<'a> {
     }
 }
 
+/// What is least entitled of all that is due.
+#[derive(Debug, Clone, Copy)]
+struct Least {
+    priority: i8,
+    /// How much later than they came jobs of its team have their turns.
+    late_ms: i64,
+}
+
+impl Least {
+    /// Whether something that is not due may go before some of what is.
+    const fn lets(self, priority: i8, late_ms: i64) -> bool {
+        priority > self.priority || late_ms < self.late_ms
+    }
+}
+
 /// Before all places.
 const FIRST: LinePlace = (i64::MIN, JobId(0), 0);
 
-/// Lines with a priority above the least of what is due, of those for whom something is free.
+/// Lines with a priority above the least of what is due, or of a team that is owed more than one of those, of those for
+/// whom something is free.
 fn eager<'q>(
     queue: &'q Queue,
     shares: &Shares,
     live: impl Iterator<Item = u32> + Clone,
-    least: i8,
+    least: Least,
     after: LinePlace,
 ) -> impl Iterator<Item = Places<'q>> {
-    let above = queue
-        .priorities()
-        .take_while(move |priority| *priority > least);
-    above.flat_map(move |priority| {
-        let live = live.clone();
-        live.map(move |bucket| {
+    queue.priorities().flat_map(move |priority| {
+        live.clone().filter_map(move |bucket| {
             let late_ms = shares.late_ms(queue.team_of(bucket));
-            boxed(
-                queue.of_priority(bucket, priority, moved(after, -late_ms)),
-                late_ms,
-            )
+            let places = || queue.of_priority(bucket, priority, moved(after, -late_ms));
+            least
+                .lets(priority, late_ms)
+                .then(|| boxed(places(), late_ms))
         })
     })
 }

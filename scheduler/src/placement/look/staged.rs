@@ -154,10 +154,13 @@ impl<'a> Look<'a> {
         };
         let mut due: Vec<&Turn> = turns.iter().filter(is_due).collect();
         let priority = |turn: &&Turn| entries[turn.entry].job.spec.priority;
-        // What has just come and goes before one of them by its priority still does.
+        let late_ms = |turn: &&Turn| self.late_ms(entries[turn.entry].job);
+        // What has just come and goes before one of them by its priority, or since its team is owed more, still does.
         if let Some(least) = due.iter().map(priority).min() {
+            let latest_ms = due.iter().map(late_ms).max().unwrap_or(0);
             let eager = turns.iter().filter(|turn| {
-                entries[turn.entry].runs.is_none() && !is_due(turn) && priority(turn) > least
+                let goes_before = priority(turn) > least || late_ms(turn) < latest_ms;
+                entries[turn.entry].runs.is_none() && !is_due(turn) && goes_before
             });
             due.extend(eager);
         }
