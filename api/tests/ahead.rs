@@ -166,6 +166,61 @@ async fn a_list_and_a_reason_say_the_same_of_when_a_job_starts() {
     );
 }
 
+/// Two changes of one job, or of one team, are together what one change of both is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_changes_of_one_thing_come_together() {
+    let server = raised().await;
+    let limited = v1::JobWishes {
+        trainer: v1::Trainer::Replay.into(),
+        labels: [("zone".to_owned(), "north".to_owned())].into(),
+        max_price_per_hour_usd_micros: Some(1),
+        ..v1::JobWishes::default()
+    };
+    let job = v1::SubmitJobRequest {
+        wishes: Some(limited),
+        ..submission('1')
+    };
+    let job = server.jobs().submit_job(job).await.unwrap().into_inner();
+    let name = job.job.unwrap().name;
+    let change = |path: &str| v1::SupposedWishes {
+        job: name.clone(),
+        wishes: Some(v1::JobWishes {
+            max_price_per_hour_usd_micros: Some(200),
+            ..v1::JobWishes::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+    };
+    let team = |budget_usd_micros, weight| v1::SupposedTeam {
+        name: "teams/default".to_owned(),
+        budget_usd_micros,
+        weight,
+        ..v1::SupposedTeam::default()
+    };
+    let starts = async |paths: &[&str], teams: Vec<v1::SupposedTeam>| {
+        let request = v1::WhatIfRequest {
+            add_workers: vec![v1::SupposedWorkers {
+                price_per_gpu_hour_usd_micros: Some(100),
+                ..more("replay", 1)
+            }],
+            wishes: paths.iter().map(|path| change(path)).collect(),
+            teams,
+            ..v1::WhatIfRequest::default()
+        };
+        let answer = server.jobs().what_if(request).await.unwrap().into_inner();
+        let after = answer.jobs[0].after.clone().unwrap();
+        after.start_time_p50.is_some()
+    };
+    let (labels, price) = ("labels", "max_price_per_hour_usd_micros");
+    assert!(!starts(&[labels], vec![]).await && !starts(&[price], vec![]).await);
+    assert!(starts(&[labels, price], vec![]).await);
+    assert!(starts(&[price, labels], vec![]).await);
+    // The second says nothing of the budget, which pays for nothing, so the first one's stays.
+    let poor = vec![team(Some(1), None), team(None, Some(2))];
+    assert!(!starts(&[labels, price], poor).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_is_refused_with_what_is_wrong() {
     let server = raised().await;

@@ -1,11 +1,14 @@
 //! When jobs start and are done if something were different: questions about a copy of the state, which change nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stepcast_proto::v1;
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::model::{Budget, Inventory, Job, JobState, Period, TeamRules, TrainerKind};
+use stepcast_scheduler::model::{
+    Budget, Inventory, Job, JobState, Period, TeamName, TeamRules, TrainerKind,
+};
 use stepcast_scheduler::outlook::Whom;
 use stepcast_scheduler::what_if::{WhatIf, joins, what_if};
 use stepcast_scheduler::{Command, State};
@@ -68,6 +71,9 @@ impl Jobs {
         now_ms: u64,
     ) -> Result<Vec<Command>, Status> {
         let mut commands = Vec::new();
+        // What earlier changes of the same question have made of a team and of a job: each begins with that.
+        let mut rules_so_far = BTreeMap::new();
+        let mut jobs_so_far: BTreeMap<JobId, Job> = BTreeMap::new();
         let mut added = 0;
         for (index, workers) in request.add_workers.into_iter().enumerate() {
             let field = format!("add_workers[{index}]");
@@ -99,16 +105,23 @@ impl Jobs {
             commands.push(Command::CancelJob { job });
         }
         for team in request.teams {
-            commands.push(set_team(state, &team)?);
+            let (name, rules) = set_team(state, &team, &rules_so_far)?;
+            rules_so_far.insert(name.clone(), rules);
+            commands.push(Command::SetTeam { name, rules });
         }
         for (index, asked) in request.wishes.into_iter().enumerate() {
             let id = names::job(&format!("wishes[{index}].job"), &asked.job)?;
-            let job = seen(caller, state, id, &asked.job)?;
+            let mut job = match jobs_so_far.remove(&id) {
+                Some(job) => job,
+                None => seen(caller, state, id, &asked.job)?.into_owned(),
+            };
             let told = convert::job(&job, state, now_ms).wishes.unwrap_or_default();
             let wishes = asked.wishes.unwrap_or_default();
             let paths = paths(asked.update_mask)?;
             let spec = self.asked(&job.spec, told, wishes, &paths)?;
             self.check_deadline(&job.spec, &spec)?;
+            job.spec = spec.clone();
+            jobs_so_far.insert(id, job);
             commands.push(Command::UpdateJob {
                 job: id,
                 spec: Box::new(spec),
@@ -225,14 +238,19 @@ fn inventory(
     })
 }
 
-/// A team with other limits; what is not given stays.
-fn set_team(state: &State, asked: &v1::SupposedTeam) -> Result<Command, Status> {
+/// A team with other limits; what is not given stays as it is, or as earlier changes have it.
+fn set_team(
+    state: &State,
+    asked: &v1::SupposedTeam,
+    so_far: &BTreeMap<TeamName, TeamRules>,
+) -> Result<(TeamName, TeamRules), Status> {
     let name = names::team("teams.name", &asked.name)?;
     let team = state
         .team_named(&name)
         .ok_or_else(|| status::not_found("teams", "a team", &names::of_team(&name)))?;
+    let before = so_far.get(&name).copied().unwrap_or(team.rules);
     let weight = match asked.weight {
-        None => team.rules.weight,
+        None => before.weight,
         Some(weight) => u32::try_from(weight).map_err(|_| {
             status::bad_field(
                 "teams.weight",
@@ -240,10 +258,7 @@ fn set_team(state: &State, asked: &v1::SupposedTeam) -> Result<Command, Status> 
             )
         })?,
     };
-    let mut rules = TeamRules {
-        weight,
-        ..team.rules
-    };
+    let mut rules = TeamRules { weight, ..before };
     if asked.no_limits {
         (rules.gpu_quota, rules.budget) = (None, None);
     }
@@ -258,7 +273,7 @@ fn set_team(state: &State, asked: &v1::SupposedTeam) -> Result<Command, Status> 
     rules
         .check()
         .map_err(|why| status::bad_field("teams", why))?;
-    Ok(Command::SetTeam { name, rules })
+    Ok((name, rules))
 }
 
 /// How it stands and how it would, for each of the jobs.
