@@ -99,7 +99,8 @@ pub enum FailureReason {
     StagingMissing,
     /// It waited longer than any job may.
     QueuedTooLong,
-    /// The money that its team had set aside for it was used up, and there was no more.
+    /// The money that its team had set aside for it was used up, and there was no more: of the team's budget, or of what
+    /// the team lets a job cost that nobody has approved.
     TeamBudget,
 }
 
@@ -131,7 +132,8 @@ pub enum StopReason {
     BudgetSpent,
     /// Its worker may no longer take part.
     Revoked,
-    /// The money that its team has set aside for it is used up, and there is no more.
+    /// The money that its team has set aside for it is used up, and there is no more: of the team's budget, or of what the
+    /// team lets a job cost that nobody has approved.
     TeamBudget,
     /// Another part of it has ended.
     PartOver,
