@@ -152,7 +152,8 @@ impl State {
     }
 
     /// Sets more money aside for an attempt that has used up what it had, if there is more; false if it must stop.
-    pub(super) fn reserve_more(&mut self, epoch: Epoch, now_ms: u64) -> bool {
+    pub(super) fn reserve_more(&mut self, entry: &Entry, epoch: Epoch) -> bool {
+        let now_ms = entry.now_ms;
         let Some((job, attempt)) = self.live_attempt(epoch) else {
             return false;
         };
@@ -173,8 +174,13 @@ impl State {
             .into_iter()
             .chain(limit)
             .fold(needed.max(reserved / 4), u64::min);
-        // The last of it is worth having too: once it is given nothing is left, so the question comes once.
-        if more == 0 {
+        // The last of it is worth having too: once it is given nothing is left, so the question comes once. Before format 3
+        // it was not given where it paid for little.
+        let least = match entry.format {
+            0..3 => needed.min(own.unwrap_or(u64::MAX)),
+            _ => 1,
+        };
+        if more < least.max(1) {
             return false;
         }
         let reserved = UsdMicros(reserved.saturating_add(more));

@@ -72,7 +72,7 @@ impl State {
             .take_while(|(ms, _)| *ms <= entry.now_ms);
         let epochs: Vec<_> = due.take(limit).map(|(_, epoch)| *epoch).collect();
         for epoch in &epochs {
-            if self.lacks_team_money(*epoch) && self.reserve_more(*epoch, entry.now_ms) {
+            if self.lacks_team_money(*epoch) && self.reserve_more(entry, *epoch) {
                 continue;
             }
             let Some(job) = self.lease(*epoch).map(|lease| lease.job) else {
