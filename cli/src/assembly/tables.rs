@@ -16,7 +16,10 @@ use crate::failure::Failure;
 /// Where a node keeps the id of its tables, in its own folder.
 const FILE: &str = "store-id";
 
-/// A store that has not said by then whose tables it has is not waited for: a start has waited for it before.
+/// What is logged where the store does not answer.
+const UNKNOWN: &str = "it is not known whether the tables are those that this node has used before";
+
+/// A store that has not said by then whose tables it has is not waited for.
 const WAIT: Duration = Duration::from_secs(3);
 
 /// Compares the id beside the tables with the one that the node whose folder `node` is has kept, and keeps the one it finds
@@ -41,7 +44,11 @@ pub(super) async fn check(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot(error)),
     };
-    let unknown = "it is not known whether the tables are those that this node has used before";
+    // A start has waited for it once, and has said why it does not go on.
+    if estimator.trouble().is_some() {
+        tracing::warn!("{UNKNOWN}");
+        return Ok(());
+    }
     let found = match tokio::time::timeout(WAIT, found(estimator, kept.is_none())).await {
         Ok(Ok(found)) => found,
         Ok(Err(error @ Error::Config(_))) => {
@@ -51,11 +58,11 @@ pub(super) async fn check(
             ));
         }
         Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "{unknown}");
+            tracing::warn!(error = &error as &dyn std::error::Error, "{UNKNOWN}");
             return Ok(());
         }
         Err(_) => {
-            tracing::warn!("{unknown}: the store has not answered");
+            tracing::warn!("{UNKNOWN}: the store has not answered");
             return Ok(());
         }
     };
