@@ -16,11 +16,23 @@ pub(crate) struct Part {
 impl Part {
     /// Begins it.
     pub(crate) fn create(file: &Path) -> Result<Self, Failure> {
+        Self::open(file, OpenOptions::new().write(true).create_new(true))
+    }
+
+    /// Begins one that only its owner may read.
+    pub(crate) fn create_private(file: &Path) -> Result<Self, Failure> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Self::open(file, &options)
+    }
+
+    fn open(file: &Path, options: &OpenOptions) -> Result<Self, Failure> {
         let mut name = file.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let path = file.with_file_name(name);
-        let created = OpenOptions::new().write(true).create_new(true).open(&path);
-        match created {
+        match options.open(&path) {
             Ok(file) => Ok(Self {
                 path,
                 file,

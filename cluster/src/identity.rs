@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,7 @@ impl Identity {
 
     /// Reads the directory's identity, or gives a new directory one.
     pub(crate) fn open(dir: &Path, asked: Option<u64>) -> Result<Self, Error> {
-        fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
+        make_private(dir).map_err(|source| io_error(dir, source))?;
         let path = dir.join(FILE);
         let found = match fs::read(&path) {
             Ok(bytes) => read(&path, &bytes)?,
@@ -262,6 +263,20 @@ fn read(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
     Ok(identity)
 }
 
+/// Makes the folder if it is missing, and closes it to everybody but its owner: log and snapshots hold people's names.
+fn make_private(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let closed = fs::Permissions::from_mode(0o700);
+    if fs::metadata(dir)?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // A file system that knows no permissions may refuse, and is no reason to stop.
+    if let Err(error) = fs::set_permissions(dir, closed) {
+        tracing::warn!(dir = %dir.display(), %error, "others than its owner may read the node's folder");
+    }
+    Ok(())
+}
+
 fn create(dir: &Path, path: &Path, asked: Option<u64>) -> Result<Identity, Error> {
     if log_dir(dir).exists() {
         return Err(Error::Orphan);
@@ -327,6 +342,19 @@ mod tests {
             let founded = Identity::open(&dir.path().join("other"), Some(other));
             assert!(matches!(founded, Err(Error::NotFirst(_))), "{founded:?}");
         }
+    }
+
+    /// Also one that an older version has made.
+    #[test]
+    fn only_its_owner_reads_a_node_s_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let mode = || fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+        Identity::open(&data, None).unwrap();
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+        Identity::open(&data, None).unwrap();
+        assert_eq!(mode(), 0o700);
     }
 
     #[test]

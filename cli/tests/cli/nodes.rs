@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::thread::JoinHandle;
 
@@ -311,6 +312,8 @@ fn a_backup_is_whole_and_becomes_another_cluster() {
     let made = made.json();
     let file = cluster.folder.path().join("b.snapshot");
     assert_eq!(made["bytes"], std::fs::metadata(&file).unwrap().len());
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it is its owner's to read");
     // The state has left the cluster: that stands in the audit log.
     let trail = cluster.ask(&["audit", "--json"]).to_string();
     assert!(trail.contains("BACKUP"), "{trail}");

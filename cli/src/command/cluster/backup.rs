@@ -28,7 +28,7 @@ pub(super) async fn write(context: &Context, client: &Client, file: &Path) -> Re
         async move { service.backup(Request::new(BackupRequest {})).await }
     });
     let stream = stream.await?;
-    let mut part = Part::create(file)?;
+    let mut part = Part::create_private(file)?;
     let outcome = receive(client, stream, &mut part).await;
     let (index, length) = match outcome {
         Ok(done) => done,
