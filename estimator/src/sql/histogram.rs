@@ -93,9 +93,15 @@ pub(super) fn quantile(share: f64) -> Box<dyn Accumulator> {
 }
 
 impl Histogram {
-    fn count(&mut self, time: u64, steps: u64) {
+    fn count(&mut self, time: u64, steps: u64) -> Result<()> {
         let known = self.steps.entry(time).or_default();
-        *known = known.saturating_add(steps);
+        let Some(all) = known.checked_add(steps) else {
+            return exec_err!(
+                "the numbers of steps of a histogram add up to more than can be counted"
+            );
+        };
+        *known = all;
+        Ok(())
     }
 }
 
@@ -113,7 +119,7 @@ impl Accumulator for Histogram {
                 );
             };
             // Adding nothing makes of -0.0 what it is equal to.
-            self.count((time + 0.0).to_bits(), steps);
+            self.count((time + 0.0).to_bits(), steps)?;
         }
         Ok(())
     }
@@ -127,7 +133,7 @@ impl Accumulator for Histogram {
                     number.copy_from_slice(&pair[at..at + 8]);
                     u64::from_le_bytes(number)
                 });
-                self.count(time, steps);
+                self.count(time, steps)?;
             }
         }
         Ok(())

@@ -102,6 +102,10 @@ async fn what_is_no_time_no_number_or_no_share_is_refused_with_a_sentence() {
             "histogram_quantile(avg_step_ms, -steps_observed, 0.5)",
             "none of them negative",
         ),
+        (
+            "histogram_quantile(0, 9223372036854775807, 0.5)",
+            "more than can be counted",
+        ),
         ("histogram_quantile(avg_step_ms)", "histogram_quantile"),
     ] {
         let said = ask(&estimator, call).await;
