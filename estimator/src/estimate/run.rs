@@ -260,10 +260,37 @@ impl<'a> Run<'a> {
         );
         let on_grid = f64::from(shape.batch_size.get());
         let batch = if count > 0.0 { sum / count } else { on_grid };
-        let samples = batch.max(1.0) / on_grid;
         let accumulation = f64::from(self.workload.accumulation.max(1));
         let repeats = accumulation / f64::from(shape.accumulation.get());
-        ladder::with_samples(ms * repeats, samples, shape, hardware)
+        repeats * self.with_batch(ms, batch.max(1.0), shape, hardware)
+    }
+
+    /// What a step of a shape takes with another batch: between the shape's and that of its neighbour on the grid, and by
+    /// what a step is made of where the grid ends.
+    fn with_batch(&self, ms: f64, batch: f64, shape: &TrainingShape, hardware: Hardware) -> f64 {
+        let on_grid = f64::from(shape.batch_size.get());
+        let beyond = if batch > on_grid {
+            BatchSize::all().find(|other| *other > shape.batch_size)
+        } else if batch < on_grid {
+            BatchSize::all()
+                .filter(|other| *other < shape.batch_size)
+                .last()
+        } else {
+            return ms;
+        };
+        let neighbour = beyond.and_then(|batch_size| {
+            let shape = TrainingShape {
+                batch_size,
+                ..*shape
+            };
+            Some((batch_size, self.steps.find(shape, hardware)?))
+        });
+        let Some((other, found)) = neighbour else {
+            return ladder::with_samples(ms, batch / on_grid, shape, hardware);
+        };
+        let share = (batch - on_grid) / (f64::from(other.get()) - on_grid);
+        let (here, there) = (ms.max(1e-3).ln(), found.ms.max(1e-3).ln());
+        (here + (there - here) * share).exp()
     }
 
     /// How many more denoising steps an image takes than its shape on the grid says.
