@@ -90,8 +90,8 @@ impl fmt::Debug for AccessToken {
 }
 
 /// Lets people in: by the server's own access token, by a long-lived token of their own, or by a short-lived one that was
-/// given for either and holds no longer than it. A server without an access token of its own, which only listens on loopback, asks nobody until there
-/// is an operator.
+/// given for either and holds no longer than it. A server without an access token of its own, which only listens on loopback,
+/// asks nobody until there is an operator.
 #[derive(Clone)]
 pub(crate) struct People {
     access_token: Option<AccessToken>,

@@ -1,4 +1,4 @@
-//! Looks ahead: how long one may take, and how many may be taken at once.
+//! Looks ahead, estimates among them: how long one may take, and how many may be taken at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

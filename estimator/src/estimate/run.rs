@@ -246,13 +246,9 @@ impl<'a> Run<'a> {
 
     /// What a step of a shape takes with the batch and the accumulation that are asked for, where these lie off the grid.
     fn off_grid(&self, ms: f64, shape: &TrainingShape, hardware: Hardware) -> f64 {
-        let datasets = self.workload.datasets.iter();
-        let alike = datasets.filter(|dataset| {
-            dataset.resolution == shape.resolution
-                && BatchSize::nearest(dataset.batch_size) == shape.batch_size
-        });
-        let (sum, count) = alike.fold((0.0, 0.0), |(sum, count), dataset| {
-            (sum + f64::from(dataset.batch_size), count + 1.0)
+        let alike = self.workload.batches_of(*shape);
+        let (sum, count) = alike.fold((0.0, 0.0), |(sum, count), batch| {
+            (sum + f64::from(batch), count + 1.0)
         });
         debug_assert_eq!(
             shape.accumulation,

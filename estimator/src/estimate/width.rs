@@ -1,4 +1,5 @@
-//! How wrong each rung is: the spread of the logarithm of truth over estimate, one standard deviation each.
+//! What a cell says of its own key, and how wrong each rung is: the spread of the logarithm of truth over estimate, one
+//! standard deviation each.
 //!
 //! The figures come from leaving one published figure out and estimating it from the others, and are set so that
 //! about eight in ten truths fall between p10 and p90. Where no figure tells, the constant says so. Over the 159

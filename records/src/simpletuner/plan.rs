@@ -151,6 +151,16 @@ impl Workload {
         weights
     }
 
+    /// The batch sizes as they are asked for, on the grid or not, of the data sets whose steps have this shape's resolution and
+    /// batch.
+    pub fn batches_of(&self, shape: TrainingShape) -> impl Iterator<Item = u32> {
+        let alike = self.datasets.iter().filter(move |dataset| {
+            dataset.resolution == shape.resolution
+                && BatchSize::nearest(dataset.batch_size) == shape.batch_size
+        });
+        alike.map(|dataset| dataset.batch_size)
+    }
+
     fn training_shape(&self, dataset: &Dataset) -> TrainingShape {
         TrainingShape {
             recipe: at_class(self.recipe, dataset.frames),

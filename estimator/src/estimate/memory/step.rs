@@ -2,7 +2,7 @@
 
 use stepcast_records::simpletuner::Workload;
 use stepcast_records::{
-    Basis, BatchSize, Checkpointing, Fit, GpuModel, Method, PhaseKind, Recipe, TrainingShape,
+    Basis, Checkpointing, Fit, GpuModel, Method, PhaseKind, Recipe, TrainingShape,
 };
 
 use super::published::{self, Published};
@@ -54,11 +54,7 @@ pub(super) struct Step {
 impl Step {
     /// The largest of a workload that has this shape.
     pub(super) fn of(workload: &Workload, shape: TrainingShape) -> Self {
-        let alike = workload.datasets.iter().filter(|dataset| {
-            dataset.resolution == shape.resolution
-                && BatchSize::nearest(dataset.batch_size) == shape.batch_size
-        });
-        let samples = alike.map(|dataset| dataset.batch_size).max();
+        let samples = workload.batches_of(shape).max();
         Self {
             shape,
             samples: samples.map_or_else(|| Self::from(shape).samples, f64::from),
