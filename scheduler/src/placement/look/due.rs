@@ -1,6 +1,6 @@
 //! Turns of what was passed for long where a great many wait: what has lost its worker, and then in the order of the queue
-//! what is due and what goes before it by its priority or its team's share. Lines of a team that has used more than its share stand as much
-//! later in it.
+//! what is due and what goes before it by its priority or its team's share. Lines of a team that has used more than its share
+//! stand as much later in it.
 //!
 //! GPUs are kept for the first that find none. Once they are kept for as many as they may be, only those are gone through
 //! for whom something is free.
@@ -218,7 +218,11 @@ fn eager<'q>(
     least: Least,
     after: LinePlace,
 ) -> impl Iterator<Item = Places<'q>> {
-    queue.priorities().flat_map(move |priority| {
+    // Without a late team only a priority lets anything go before, and the rest of the queue is not gone through.
+    let any = queue
+        .priorities()
+        .take_while(move |priority| *priority > least.priority || least.late_ms > 0);
+    any.flat_map(move |priority| {
         live.clone().filter_map(move |bucket| {
             let late_ms = shares.late_ms(queue.team_of(bucket));
             let places = || queue.of_priority(bucket, priority, moved(after, -late_ms));
