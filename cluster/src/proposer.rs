@@ -174,6 +174,7 @@ impl Proposer {
     ) -> Result<Bytes, ProposeError> {
         let format = self.replicated.format();
         // What an older node could not read must not stand in its log.
+        let command = command.for_format(format);
         if command.needs() > format.max(codec::FIRST) {
             return Err(ProposeError::Rejected(Rejection::NotYet));
         }

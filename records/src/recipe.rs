@@ -195,9 +195,7 @@ impl Recipe {
             return Some(self);
         }
         let class = FrameClass::from_frames(frames)?;
-        Some(Self(
-            (self.0 & !FRAMES_MASK) | (class.number() << FRAMES_SHIFT),
-        ))
+        Some(Self((self.0 & !FRAMES_MASK) | frame_bits(class)))
     }
 
     /// Every recipe there is, by id.
@@ -323,10 +321,15 @@ impl<'de> Deserialize<'de> for Recipe {
 const CHECKPOINTING_MASK: u16 = 1;
 const METHOD_SHIFT: u16 = 1;
 const FRAMES_SHIFT: u16 = 4;
-const FRAMES_MASK: u16 = 0b111 << FRAMES_SHIFT;
+const FRAMES_LOW: u16 = 0b111;
+/// From the fourth bit of a frame class to the id's uppermost: the first eight classes took three, and the flavour begins
+/// behind them.
+const FRAMES_HIGH_SHIFT: u16 = 12;
+const FRAMES_MASK: u16 = (FRAMES_LOW << FRAMES_SHIFT) | (1 << 15);
 const FLAVOUR_SHIFT: u16 = 7;
 
-/// The id: nine bits of flavour, three of frame class, three of method, one of checkpointing.
+/// The id: the fourth bit of the frame class, eight bits of flavour, three of frame class, three of method, one of
+/// checkpointing.
 const fn compose(
     flavour: u16,
     method: Method,
@@ -334,9 +337,14 @@ const fn compose(
     frames: FrameClass,
 ) -> u16 {
     (flavour << FLAVOUR_SHIFT)
-        | (frames.number() << FRAMES_SHIFT)
+        | frame_bits(frames)
         | (method.number() << METHOD_SHIFT)
         | checkpointing.number()
+}
+
+const fn frame_bits(frames: FrameClass) -> u16 {
+    let number = frames.number();
+    ((number & FRAMES_LOW) << FRAMES_SHIFT) | ((number & !FRAMES_LOW) << FRAMES_HIGH_SHIFT)
 }
 
 struct Entry {

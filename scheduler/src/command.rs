@@ -330,6 +330,16 @@ impl Command {
         }
     }
 
+    /// The same as a log of this format can hold it, where it differs in nothing but how well a run is estimated. Else it
+    /// still [`Self::needs`] another one.
+    #[must_use]
+    pub fn for_format(mut self, format: u16) -> Self {
+        if let (Self::SubmitJob { spec }, ..3) = (&mut self, format) {
+            spec.workload = spec.estimated_before_format_3();
+        }
+        self
+    }
+
     /// The same, to be filled in.
     pub(crate) fn spec_mut(&mut self) -> Option<&mut JobSpec> {
         match self {

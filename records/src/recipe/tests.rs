@@ -25,7 +25,7 @@ fn ids_and_names_are_unique() {
 }
 
 #[test]
-fn flavour_numbers_are_dense_and_fit_nine_bits() {
+fn flavour_numbers_are_dense_and_fit_eight_bits() {
     let mut numbers: Vec<u16> = FAMILIES
         .iter()
         .flat_map(|row| row.flavours.iter().map(|(number, _)| *number))
@@ -33,7 +33,7 @@ fn flavour_numbers_are_dense_and_fit_nine_bits() {
     numbers.sort_unstable();
     let dense: Vec<u16> = (1..).take(numbers.len()).collect();
     assert_eq!(numbers, dense);
-    assert!(numbers.len() < 512, "nine bits hold 511 flavours");
+    assert!(numbers.len() < 256, "eight bits hold 255 flavours");
 }
 
 #[test]
@@ -69,6 +69,13 @@ fn ids_are_composed_as_they_always_were() {
     }
     let clip = Recipe::parse("wan.t2v-480p-1.3b-2.1/lora+ckpt@81f").expect("a clip");
     assert_eq!(clip.id() & 0b111_1111, (5 << 4) | 1);
+    let clip = |name| Recipe::parse(name).expect("a clip").id();
+    let longest = clip("wan.t2v-480p-1.3b-2.1/lora+ckpt@241f");
+    assert_eq!(longest & 0b111_1111, (7 << 4) | 1);
+    let ninth = clip("wan.t2v-480p-1.3b-2.1/lora+ckpt@129f");
+    assert_eq!(ninth, (longest & !(7 << 4)) | (1 << 15));
+    let eleventh = clip("wan.t2v-480p-1.3b-2.1/lora+ckpt@193f");
+    assert_eq!(eleventh, ninth | (2 << 4));
 }
 
 #[test]

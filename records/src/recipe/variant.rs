@@ -1,5 +1,7 @@
 //! What changes the cost of a step within one model: the method, gradient checkpointing and the clip's length.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 /// How the model is trained.
@@ -111,8 +113,9 @@ impl Checkpointing {
 /// How many frames one sample of a video recipe has, in classes, because tokens grow with frames.
 ///
 /// The policy has no field for frames, so the class belongs to the recipe. Image and audio recipes are always
-/// [`FrameClass::Single`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// [`FrameClass::Single`]. Classes are declared in the order of their permanent numbers, by which the log knows them, and
+/// compare by the length of their clips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FrameClass {
     /// One frame: an image.
@@ -129,13 +132,19 @@ pub enum FrameClass {
     UpTo81,
     /// 82 to 121 frames.
     UpTo121,
-    /// 122 to 241 frames.
+    /// 194 to 241 frames.
     UpTo241,
+    /// 122 to 129 frames, among them SimpleTuner's default of five seconds.
+    UpTo129,
+    /// 130 to 161 frames.
+    UpTo161,
+    /// 162 to 193 frames.
+    UpTo193,
 }
 
 impl FrameClass {
-    /// Every class, in the order of its number.
-    pub const ALL: [Self; 8] = [
+    /// Every class, shortest clips first.
+    pub const ALL: [Self; 11] = [
         Self::Single,
         Self::UpTo17,
         Self::UpTo33,
@@ -143,6 +152,9 @@ impl FrameClass {
         Self::UpTo65,
         Self::UpTo81,
         Self::UpTo121,
+        Self::UpTo129,
+        Self::UpTo161,
+        Self::UpTo193,
         Self::UpTo241,
     ];
 
@@ -157,6 +169,16 @@ impl FrameClass {
             .find(|class| frames <= class.max_frames())
     }
 
+    /// The class that holds these clips where there are only the eight classes that there were first: logs before format 3
+    /// know no others.
+    #[must_use]
+    pub const fn in_first_classes(self) -> Self {
+        match self {
+            Self::UpTo129 | Self::UpTo161 | Self::UpTo193 => Self::UpTo241,
+            first => first,
+        }
+    }
+
     /// The most frames a clip of this class has.
     #[must_use]
     pub const fn max_frames(self) -> u32 {
@@ -168,6 +190,9 @@ impl FrameClass {
             Self::UpTo65 => 65,
             Self::UpTo81 => 81,
             Self::UpTo121 => 121,
+            Self::UpTo129 => 129,
+            Self::UpTo161 => 161,
+            Self::UpTo193 => 193,
             Self::UpTo241 => 241,
         }
     }
@@ -183,11 +208,14 @@ impl FrameClass {
             Self::UpTo65 => "@65f",
             Self::UpTo81 => "@81f",
             Self::UpTo121 => "@121f",
+            Self::UpTo129 => "@129f",
+            Self::UpTo161 => "@161f",
+            Self::UpTo193 => "@193f",
             Self::UpTo241 => "@241f",
         }
     }
 
-    /// Permanent number inside a recipe's id.
+    /// Permanent number inside a recipe's id and in the log.
     pub(super) const fn number(self) -> u16 {
         match self {
             Self::Single => 0,
@@ -198,7 +226,22 @@ impl FrameClass {
             Self::UpTo81 => 5,
             Self::UpTo121 => 6,
             Self::UpTo241 => 7,
+            Self::UpTo129 => 8,
+            Self::UpTo161 => 9,
+            Self::UpTo193 => 10,
         }
+    }
+}
+
+impl PartialOrd for FrameClass {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for FrameClass {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.max_frames().cmp(&other.max_frames())
     }
 }
 
@@ -212,9 +255,12 @@ mod tests {
             assert_eq!(method.number(), index);
             assert!(index < 8, "three bits");
         }
-        for (index, class) in (0u16..).zip(FrameClass::ALL) {
-            assert_eq!(class.number(), index);
-            assert!(index < 8, "three bits");
+        let mut numbers = FrameClass::ALL.map(FrameClass::number);
+        numbers.sort_unstable();
+        assert!((0..11).eq(numbers));
+        for class in FrameClass::ALL {
+            assert_eq!(class as u16, class.number(), "the log's number");
+            assert!(class.number() < 16, "three bits, and one above the flavour");
         }
         for (index, checkpointing) in (0u16..).zip(Checkpointing::ALL) {
             assert_eq!(checkpointing.number(), index);
@@ -233,10 +279,26 @@ mod tests {
             (61, Some(FrameClass::UpTo65)),
             (81, Some(FrameClass::UpTo81)),
             (93, Some(FrameClass::UpTo121)),
+            (125, Some(FrameClass::UpTo129)),
+            (129, Some(FrameClass::UpTo129)),
+            (130, Some(FrameClass::UpTo161)),
+            (162, Some(FrameClass::UpTo193)),
+            (194, Some(FrameClass::UpTo241)),
             (241, Some(FrameClass::UpTo241)),
             (242, None),
         ] {
             assert_eq!(FrameClass::from_frames(frames), class, "{frames} frames");
+        }
+    }
+
+    #[test]
+    fn longer_clips_are_of_a_greater_class_and_the_first_classes_hold_all() {
+        assert!(FrameClass::ALL.is_sorted_by(|a, b| a < b));
+        for class in FrameClass::ALL {
+            let first = class.in_first_classes();
+            assert!(first.number() < 8 && first >= class, "{class:?}");
+            let between = |other: &FrameClass| (class..first).contains(other) && other.number() < 8;
+            assert!(!FrameClass::ALL.iter().any(between), "{class:?}");
         }
     }
 }

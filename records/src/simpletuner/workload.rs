@@ -182,6 +182,22 @@ impl Workload {
         !said && !unsaid
     }
 
+    /// The same run, with clips in the classes that there were first: what logs before format 3 can say of it. The same
+    /// workload, where it is in these already.
+    #[must_use]
+    pub fn in_first_classes(&self) -> Self {
+        let mut same = self.clone();
+        let frames = self.recipe.frames().in_first_classes().max_frames();
+        same.recipe = self.recipe.at_frames(frames).unwrap_or(self.recipe);
+        for dataset in &mut same.datasets {
+            dataset.frames = dataset.frames.in_first_classes();
+        }
+        for validation in &mut same.validation {
+            validation.frames = validation.frames.in_first_classes();
+        }
+        same
+    }
+
     /// The reasons to stay off the record that the numbers themselves give.
     fn off_grid(&self) -> impl Iterator<Item = OffRecord> {
         let mut batches = self.datasets.iter().map(|dataset| dataset.batch_size);

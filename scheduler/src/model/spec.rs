@@ -128,9 +128,19 @@ pub enum SpecError {
 }
 
 impl JobSpec {
-    /// Whether there is a part of it that logs before format 3 have no place for: its terms, and how it prepares itself.
+    /// Whether there is a part of it that logs before format 3 have no place for: its terms, how it prepares itself, and the
+    /// later classes of clips.
     pub(crate) fn is_behind(&self) -> bool {
-        self.terms != Terms::default() || self.workload.preparation != Preparation::default()
+        self.terms != Terms::default() || self.workload != self.estimated_before_format_3()
+    }
+
+    /// Its workload as logs before format 3 can hold it. What is lost makes its estimate better and changes nothing of what
+    /// is run.
+    pub(crate) fn estimated_before_format_3(&self) -> Workload {
+        Workload {
+            preparation: Preparation::default(),
+            ..self.workload.in_first_classes()
+        }
     }
 
     /// A job on one GPU of any model with the default of everything.

@@ -6,6 +6,7 @@ mod drawn;
 mod drifting;
 mod golden;
 mod golden_3;
+mod golden_clips;
 mod golden_credentials;
 mod golden_forgotten;
 mod golden_gangs;

@@ -1,0 +1,85 @@
+//! Clips of the later classes as bytes in the repository: the third format's entries and snapshot of jobs with them.
+
+use stepcast_records::{FrameClass, Recipe};
+use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::{Command, Envelope, State, codec};
+
+use crate::golden::{bytes, hex, in_format_3, stand_in};
+use crate::support::workload;
+
+/// A log, an entry a line.
+const LOG: &str = include_str!("../../testdata/golden/log-3-clips.txt");
+
+/// A snapshot of the state that it leads to.
+const SNAPSHOT: &str = include_str!("../../testdata/golden/snapshot-3-clips.txt");
+
+/// A job with clips of a class, whose validation has them too.
+fn clips(frames: FrameClass) -> JobSpec {
+    let mut spec = JobSpec::new(workload(), StagingId([frames.max_frames() as u8; 16]));
+    let recipe = Recipe::parse("ltxvideo.0.9.5/lora+ckpt").expect("a recipe");
+    let workload = &mut spec.workload;
+    workload.recipe = recipe.at_frames(frames.max_frames()).expect("a class");
+    workload.datasets[0].frames = frames;
+    for validation in &mut workload.validation {
+        validation.frames = frames;
+    }
+    spec
+}
+
+const LATER: [FrameClass; 3] = [
+    FrameClass::UpTo129,
+    FrameClass::UpTo161,
+    FrameClass::UpTo193,
+];
+
+fn submission(spec: JobSpec) -> Command {
+    Command::SubmitJob {
+        spec: Box::new(spec),
+    }
+}
+
+fn entries() -> (Vec<Envelope>, State) {
+    let barrier = [Command::Barrier { version: 3 }];
+    let jobs = LATER.map(|frames| submission(clips(frames)));
+    in_format_3(barrier.into_iter().chain(jobs).collect())
+}
+
+#[test]
+fn entries_with_later_classes_are_written_and_read_as_ever() {
+    let (entries, _) = entries();
+    stand_in(LOG, &entries);
+}
+
+#[test]
+fn a_snapshot_with_later_classes_is_written_and_read_as_ever() {
+    let (_, state) = entries();
+    assert_eq!(hex(&state.snapshot()), SNAPSHOT.trim_end());
+    let restored = State::restore(&bytes(SNAPSHOT)).expect("it is restored");
+    assert_eq!(restored, state);
+    for (job, frames) in (1..).map(JobId).zip(LATER) {
+        let job = restored.job(job).expect("it is known");
+        assert_eq!(job.spec.workload.datasets[0].frames, frames);
+    }
+}
+
+/// The same run stands in it, in the class that held its clips before.
+#[test]
+fn an_older_log_has_the_first_classes() {
+    for frames in LATER {
+        let command = submission(clips(frames));
+        assert_eq!(command.needs(), 3);
+        assert_eq!(command.clone().for_format(3), command);
+        let older = command.for_format(2);
+        assert_eq!(
+            older,
+            submission(JobSpec {
+                staging: clips(frames).staging,
+                ..clips(FrameClass::UpTo241)
+            })
+        );
+        assert!(older.needs() < 3);
+        let envelope = Envelope::new(0, None, older).in_format(2);
+        assert_eq!(codec::decode(&codec::encode(&envelope)), Ok(envelope));
+    }
+}
