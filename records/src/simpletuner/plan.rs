@@ -2,8 +2,9 @@
 //!
 //! The counts follow SimpleTuner's own bookkeeping, for data sets whose aspect buckets are not known: an epoch
 //! has `ceil(share * (repeats + 1) / batch)` batches per data set, where a GPU's share is `ceil(samples / GPUs)`,
-//! and each aspect bucket beyond the first can add one more batch. The true number comes with the first report
-//! of a run.
+//! and each aspect bucket beyond the first can add one more batch. Batches are accumulated over the end of an epoch: a
+//! run of epochs ends with the last whole step of all its batches, which is fewer than SimpleTuner announces where an
+//! epoch's batches do not divide by the accumulation. The true number comes with the first report of a run.
 
 #[cfg(test)]
 mod tests;
@@ -79,16 +80,23 @@ impl Workload {
         let replicas = self.replicas(gpu_count)?;
         let batches = self.batches(replicas)?;
         let known = sum_of_known(&batches);
-        let steps_per_epoch = known.map(|sum| sum.div_ceil(self.accumulation.max(1).into()));
-        let steps_total = match (self.length, steps_per_epoch) {
-            (Length::Steps(steps), _) => steps,
-            (Length::Epochs(epochs), Some(steps)) => steps.saturating_mul(epochs.into()),
+        let epoch = known.map(|batches| Epoch {
+            batches: batches.max(1),
+            accumulation: self.accumulation.max(1).into(),
+        });
+        let (steps_total, finished) = match (self.length, &epoch) {
+            (Length::Steps(steps), epoch) => {
+                (steps, epoch.as_ref().map(|epoch| epoch.ends_by(steps)))
+            }
+            (Length::Epochs(epochs), Some(epoch)) => {
+                (epoch.steps_of(epochs.into()), Some(epochs.into()))
+            }
             (Length::Epochs(_), None) => return Err(first_unknown(&batches)),
         };
         let epochs = Epochs {
-            length: self.length,
+            epoch,
             steps_total,
-            steps_per_epoch,
+            finished,
         };
         let passes = match &self.validation {
             Some(validation) => validation.passes(&epochs).ok_or(first_unknown(&batches))?,
@@ -228,31 +236,55 @@ impl Dataset {
     }
 }
 
+/// One pass through all data.
+struct Epoch {
+    /// Micro-batches on one GPU, at least 1.
+    batches: u64,
+    /// Micro-batches of one step, at least 1.
+    accumulation: u64,
+}
+
+impl Epoch {
+    /// Whole steps in so many epochs.
+    fn steps_of(&self, epochs: u64) -> u64 {
+        scaled(epochs, self.batches, self.accumulation)
+    }
+
+    /// Epochs that so many steps finish.
+    fn ends_by(&self, steps: u64) -> u64 {
+        scaled(steps, self.accumulation, self.batches)
+    }
+
+    /// Steps of one epoch, where each ends with a step.
+    fn steps(&self) -> Option<u64> {
+        let divides = self.batches.is_multiple_of(self.accumulation);
+        divides.then_some(self.batches / self.accumulation)
+    }
+}
+
 /// How the epochs of a run lie in its steps.
 struct Epochs {
-    length: Length,
+    /// `None` when it depends on sizes that are not known.
+    epoch: Option<Epoch>,
     steps_total: u64,
-    steps_per_epoch: Option<u64>,
+    /// Epochs that the run finishes; `None` when that depends on sizes that are not known.
+    finished: Option<u64>,
 }
 
 impl Epochs {
-    /// Epochs that the run finishes; `None` when that depends on sizes that are not known.
-    fn finished(&self) -> Option<u64> {
-        match self.length {
-            Length::Epochs(epochs) => Some(epochs.into()),
-            Length::Steps(_) => self.steps_total.checked_div(self.steps_per_epoch?),
-        }
-    }
-
     /// The first step of an epoch, counted from 1; `None` when that depends on sizes that are not known.
     fn first_step_of(&self, epoch: u32) -> Option<u64> {
         match epoch {
             0 | 1 => Some(0),
-            epoch => Some(
-                self.steps_per_epoch?
-                    .saturating_mul(u64::from(epoch - 1))
-                    .saturating_add(1),
-            ),
+            epoch => Some(self.epoch.as_ref()?.steps_of(u64::from(epoch - 1)) + 1),
+        }
+    }
+
+    /// The first epoch that may end once a step is reached; `None` when that depends on sizes that are not known.
+    fn reached_by(&self, step: u64) -> Option<u64> {
+        match step {
+            0 => Some(0),
+            step => Some(self.epoch.as_ref()?.ends_by(step - 1) + 1),
         }
     }
 }
@@ -261,17 +293,38 @@ impl Validation {
     /// Passes of the whole run; the one that SimpleTuner calls final generates nothing of its own.
     fn passes(&self, epochs: &Epochs) -> Option<u64> {
         let mut passes = u64::from(self.baseline) + u64::from(self.at_start);
-        if let Some(every) = self.every_steps {
-            let after = self.after_step.max(epochs.first_step_of(self.after_epoch)?);
+        let by_steps = match self.every_steps {
+            Some(every) => Some((
+                every.max(1),
+                self.after_step.max(epochs.first_step_of(self.after_epoch)?),
+            )),
+            None => None,
+        };
+        let by_epochs = match self.every_epochs {
+            Some(every) => Some((
+                u64::from(every.max(1)),
+                epochs
+                    .reached_by(self.after_step)?
+                    .max(self.after_epoch.into()),
+            )),
+            None => None,
+        };
+        if let Some((every, after)) = by_steps {
             passes = passes.saturating_add(multiples(every, after, epochs.steps_total));
         }
-        if let Some(every) = self.every_epochs {
-            let reached = match self.after_step {
-                0 => 0,
-                step => step.div_ceil(epochs.steps_per_epoch?.max(1)),
-            };
-            let after = reached.max(self.after_epoch.into());
-            passes = passes.saturating_add(multiples(every.into(), after, epochs.finished()?));
+        if let Some((every, after)) = by_epochs {
+            passes = passes.saturating_add(multiples(every, after, epochs.finished?));
+        }
+        // What is due for both reasons at one step is done once.
+        if let (Some((steps, first)), Some((every, after)), Some(per_epoch)) = (
+            by_steps,
+            by_epochs,
+            epochs.epoch.as_ref().and_then(Epoch::steps),
+        ) {
+            let every = every.saturating_mul(per_epoch);
+            let first = first.max(after.saturating_mul(per_epoch));
+            let both = multiples(common_multiple(steps, every), first, epochs.steps_total);
+            passes = passes.saturating_sub(both);
         }
         Some(passes)
     }
@@ -281,6 +334,21 @@ impl Validation {
 fn multiples(number: u64, first: u64, last: u64) -> u64 {
     let number = number.max(1);
     (last / number).saturating_sub(first.saturating_sub(1) / number)
+}
+
+/// The least number that both divide, of two that are not 0.
+fn common_multiple(a: u64, b: u64) -> u64 {
+    let (mut divisor, mut rest) = (a, b);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    (a / divisor.max(1)).saturating_mul(b)
+}
+
+/// `number * times / parts`, rounded down.
+fn scaled(number: u64, times: u64, parts: u64) -> u64 {
+    let product = u128::from(number) * u128::from(times);
+    u64::try_from(product / u128::from(parts.max(1))).unwrap_or(u64::MAX)
 }
 
 fn sum_of_known(batches: &[Option<u64>]) -> Option<u64> {

@@ -130,13 +130,13 @@ fn epochs_count_as_simpletuner_counts_them() {
         ..epochs(1, vec![padded])
     };
     assert_eq!(steps(&workload, 1), 2);
-    // Accumulation rounds up once per epoch, over all data sets: 25 + 10 batches in steps of 4.
+    // Batches are accumulated over the ends of epochs: three times 25 + 10 in steps of 4, where SimpleTuner announces 27.
     let two = vec![dataset(Some(100), 0, 4), dataset(Some(40), 0, 4)];
     let workload = Workload {
         accumulation: 4,
         ..epochs(3, two)
     };
-    assert_eq!(steps(&workload, 1), 27);
+    assert_eq!(steps(&workload, 1), 26);
 }
 
 #[test]
@@ -179,13 +179,61 @@ fn passes_by_steps_and_by_epochs_add_up_and_may_start_late() {
         workload.plan(1).map(|plan| plan.validation_passes)
     };
     assert_eq!(passes(Some(25), None, 0, 0), Ok(6));
-    assert_eq!(passes(Some(25), Some(1), 0, 0), Ok(9));
+    // The end of an epoch is at a step where one is due anyway.
+    assert_eq!(passes(Some(25), Some(1), 0, 0), Ok(6));
+    assert_eq!(passes(Some(20), Some(1), 0, 0), Ok(9));
+    assert_eq!(passes(Some(20), Some(1), 101, 0), Ok(3));
     assert_eq!(passes(Some(25), None, 75, 0), Ok(4));
     assert_eq!(passes(Some(25), None, 0, 2), Ok(4));
     assert_eq!(passes(Some(25), None, 0, 3), Ok(2));
     assert_eq!(passes(None, Some(1), 0, 2), Ok(2));
     assert_eq!(passes(None, Some(1), 60, 0), Ok(2));
     assert_eq!(passes(None, None, 0, 0), Ok(0));
+}
+
+proptest! {
+    /// Against a run that is walked batch by batch, as SimpleTuner's loop does.
+    #[test]
+    fn a_run_has_the_steps_and_passes_of_its_batches(
+        batches in 1u32..40,
+        accumulation in 1u32..6,
+        length in prop_oneof![(1u32..12).prop_map(Length::Epochs), (1u64..400).prop_map(Length::Steps)],
+        every_steps in prop::option::of(1u64..30),
+        every_epochs in prop::option::of(1u32..5),
+        after_step in 0u64..60,
+        after_epoch in 0u32..5,
+    ) {
+        let batches = if every_epochs.is_some() { batches * accumulation } else { batches + accumulation };
+        let mut workload = Workload {
+            datasets: vec![dataset(Some(batches.into()), 0, 1)],
+            accumulation,
+            length,
+            ..flux()
+        };
+        let validation = workload.validation.as_mut().expect("the example validates");
+        (validation.baseline, validation.at_start) = (false, false);
+        (validation.every_steps, validation.every_epochs) = (every_steps, every_epochs);
+        (validation.after_step, validation.after_epoch) = (after_step, after_epoch);
+        let (mut step, mut passes, mut micro, mut epoch) = (0u64, 0u64, 0u32, 1u32);
+        let goes_on = |step, epoch| match length {
+            Length::Steps(steps) => step < steps,
+            Length::Epochs(epochs) => epoch <= epochs,
+        };
+        while goes_on(step, epoch) {
+            micro += 1;
+            if micro.is_multiple_of(accumulation) {
+                step += 1;
+                let by_step = every_steps.is_some_and(|every| step.is_multiple_of(every));
+                let ends = micro.is_multiple_of(batches);
+                let by_epoch = ends && every_epochs.is_some_and(|every| epoch.is_multiple_of(every));
+                let is_reached = step >= after_step && epoch >= after_epoch;
+                passes += u64::from(is_reached && (by_step || by_epoch));
+            }
+            epoch = micro / batches + 1;
+        }
+        let plan = workload.plan(1).expect("a plan");
+        prop_assert_eq!((plan.steps_total, plan.validation_passes), (step, passes));
+    }
 }
 
 #[test]
