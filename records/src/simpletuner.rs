@@ -10,6 +10,7 @@ mod effects;
 mod entry;
 mod files;
 mod findings;
+mod frames;
 mod generation;
 mod json;
 mod loader;

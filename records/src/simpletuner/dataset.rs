@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::findings::Findings;
+use super::frames;
 use super::json::Value;
 use super::loader::{Context, Kind, Loader};
 use super::model;
@@ -12,7 +13,7 @@ use super::preparation::Preparation;
 use super::problem::shown;
 use super::vocabulary;
 use super::workload::{Dataset, Workload};
-use crate::recipe::FrameClass;
+use crate::recipe::{FrameClass, Recipe};
 use crate::resolution::HalfMegapixels;
 
 /// Clips of a video data set that does not say its frames: five seconds.
@@ -40,7 +41,9 @@ impl Context<'_> {
             _ => self.resolution(entry, position, found),
         };
         let frames = match (kind, self.recipe) {
-            (Kind::Video, Some(recipe)) if recipe.is_video() => self.frames(entry, position, found),
+            (Kind::Video, Some(recipe)) if recipe.is_video() => {
+                self.frames(recipe, entry, position, found)
+            }
             _ => FrameClass::Single,
         };
         self.effects(entry, position, found);
@@ -178,7 +181,13 @@ impl Context<'_> {
         known
     }
 
-    fn frames(&self, entry: &Entry<'_>, position: usize, found: &mut Findings) -> FrameClass {
+    fn frames(
+        &self,
+        recipe: Recipe,
+        entry: &Entry<'_>,
+        position: usize,
+        found: &mut Findings,
+    ) -> FrameClass {
         let path = format!("{}.video", entry.path);
         let video = match entry.get("video") {
             Some(Value::Object(keys)) => Some(Entry {
@@ -198,23 +207,49 @@ impl Context<'_> {
             None => None,
         };
         let range = 1..=u64::from(u32::MAX);
-        let mut frames = video.and_then(|video| video.whole("num_frames", range.clone(), found));
+        let whole = |key, found: &mut Findings| {
+            video.and_then(|video| video.whole(key, range.clone(), found))
+        };
+        let given = whole("num_frames", found);
+        let fewest = whole("min_frames", found);
         let varies = video.is_some_and(|video| {
             video.get("bucket_strategy").and_then(Value::as_str) == Some("resolution_frames")
         });
-        if let (Some(video), true) = (video, varies) {
+        let longest = if varies {
+            whole("max_frames", found)
+        } else {
+            None
+        };
+        if varies {
             found.note(Note::FramesVary { dataset: position });
-            frames = video.whole("max_frames", range, found).or(frames);
         }
-        let frames = frames.unwrap_or_else(|| {
+        let at_once = given.unwrap_or_else(|| {
             let framerate = self.settings.whole("framerate", 1..=1_000, found);
-            let frames = framerate.unwrap_or(DEFAULT_FRAMERATE) * DEFAULT_SECONDS;
+            framerate.unwrap_or(DEFAULT_FRAMERATE) * DEFAULT_SECONDS
+        });
+        if given.or(longest).is_none() {
             found.note(Note::FramesAssumed {
                 dataset: position,
-                frames: frames as u32,
+                frames: at_once as u32,
             });
-            frames
-        });
+        }
+        if let (Some(video), Some(fewest)) = (video, fewest.filter(|fewest| *fewest < at_once)) {
+            let what = format!(
+                "SimpleTuner does not start with fewer min_frames ({fewest}) than num_frames ({at_once})"
+            );
+            let hint = "write the same number in both, or remove min_frames";
+            video.problem("min_frames", what, hint, found);
+        }
+        let frames = longest.unwrap_or(at_once);
+        let fitted = frames::fitted(recipe, frames);
+        if fitted != frames {
+            found.note(Note::FramesFitted {
+                dataset: position,
+                frames: frames as u32,
+                fitted: u32::try_from(fitted).unwrap_or(u32::MAX),
+            });
+        }
+        let frames = fitted;
         class(frames, "video", found)
     }
 

@@ -45,6 +45,15 @@ pub enum Note {
         /// Frames that SimpleTuner takes.
         frames: u32,
     },
+    /// SimpleTuner fits the length of clips to the model.
+    FramesFitted {
+        /// Position of the data set.
+        dataset: usize,
+        /// Frames that were asked for.
+        frames: u32,
+        /// Frames that are trained on.
+        fitted: u32,
+    },
     /// Clips of one data set differ in length.
     FramesVary {
         /// Position of the data set.
@@ -111,6 +120,9 @@ impl fmt::Display for Note {
             }
             Self::FramesAssumed { dataset, frames } => {
                 write!(f, "data set {dataset}: video.num_frames is not set: {frames} frames are assumed")
+            }
+            Self::FramesFitted { dataset, frames, fitted } => {
+                write!(f, "data set {dataset}: SimpleTuner makes {fitted} frames of {frames} for this model")
             }
             Self::FramesVary { dataset } => {
                 write!(f, "data set {dataset}: clips differ in length; all are taken for the longest")

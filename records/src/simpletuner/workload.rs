@@ -192,7 +192,7 @@ impl Workload {
         for dataset in &mut same.datasets {
             dataset.frames = dataset.frames.in_first_classes();
         }
-        for validation in &mut same.validation {
+        if let Some(validation) = &mut same.validation {
             validation.frames = validation.frames.in_first_classes();
         }
         same
