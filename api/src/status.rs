@@ -187,6 +187,11 @@ pub(crate) fn missing(missing: &Missing, dataset: Option<&str>) -> Status {
             "files",
             "raise the data set's repeats, or use fewer GPUs",
         ),
+        Missing::TooManySteps { .. } => (
+            "TOO_MANY_STEPS",
+            "files",
+            "lower num_train_epochs, or give max_train_steps instead",
+        ),
         Missing::Gpus { .. } => (
             "GPUS_INDIVISIBLE",
             "wishes.gpu_count",

@@ -223,6 +223,8 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::ValidationFramesAssumed(_) => "VALIDATION_FRAMES_ASSUMED",
         ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",
         ReadingNote::Resumes => "RESUMES",
+        ReadingNote::FramesFitted { .. } => "FRAMES_FITTED",
+        ReadingNote::CheckpointsByEpochs => "CHECKPOINTS_BY_EPOCHS",
     }
 }
 

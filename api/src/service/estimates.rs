@@ -127,7 +127,9 @@ pub(super) fn hosts_note(spec: &JobSpec) -> Option<v1::Note> {
 pub(super) fn missing(error: &Missing, dataset_ids: &[String]) -> Status {
     let position = match error {
         Missing::Samples { dataset } | Missing::TooFewSamples { dataset, .. } => *dataset,
-        Missing::Gpus { .. } | Missing::Datasets => return status::missing(error, None),
+        Missing::TooManySteps { .. } | Missing::Gpus { .. } | Missing::Datasets => {
+            return status::missing(error, None);
+        }
     };
     status::missing(
         error,

@@ -86,9 +86,7 @@ pub(super) fn notes(reading: &Reading, spec: &JobSpec) -> Vec<v1::Note> {
 fn check_plan(reading: &Reading, gpu_count: u8) -> Result<(), Status> {
     match reading.workload.plan(gpu_count) {
         Ok(_) | Err(Missing::Samples { .. }) => Ok(()),
-        Err(error @ (Missing::TooFewSamples { .. } | Missing::Gpus { .. } | Missing::Datasets)) => {
-            Err(missing(&error, &reading.dataset_ids))
-        }
+        Err(error) => Err(missing(&error, &reading.dataset_ids)),
     }
 }
 

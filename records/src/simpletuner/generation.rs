@@ -18,7 +18,15 @@ use crate::resolution::HalfMegapixels;
 /// Prompts of SimpleTuner's own libraries.
 const LIBRARY_PROMPTS: u64 = 53;
 const AUDIO_LIBRARY_PROMPTS: u64 = 12;
-const AUDIO_LIBRARIES: [&str; 3] = ["audio", "music", "audio_music"];
+const LIBRARIES: [(&str, u64); 7] = [
+    ("audio", AUDIO_LIBRARY_PROMPTS),
+    ("audio-music", AUDIO_LIBRARY_PROMPTS),
+    ("audio_music", AUDIO_LIBRARY_PROMPTS),
+    ("default", LIBRARY_PROMPTS),
+    ("image", LIBRARY_PROMPTS),
+    ("images", LIBRARY_PROMPTS),
+    ("music", AUDIO_LIBRARY_PROMPTS),
+];
 
 /// The validation of a configuration; `None` when nothing is generated, or with a problem found.
 pub(super) fn validation(
@@ -135,26 +143,33 @@ fn prompts(
     if samples > 0 {
         return Some(unconditional + samples);
     }
-    let library = match settings.given("validation_prompt_library") {
-        Some(Given::Text(name))
-            if AUDIO_LIBRARIES.contains(&name.to_ascii_lowercase().as_str()) =>
-        {
-            AUDIO_LIBRARY_PROMPTS
-        }
-        Some(Given::Text(name))
-            if matches!(
-                name.to_ascii_lowercase().as_str(),
-                "default" | "image" | "images"
-            ) =>
-        {
-            LIBRARY_PROMPTS
-        }
-        _ if settings.flag("validation_prompt_library", false, found) => LIBRARY_PROMPTS,
-        _ => 0,
-    };
+    let library = library(settings, found);
     // The prompt itself may be any text, even one that looks like a reference to the environment.
     let prompt = u64::from(settings.has("validation_prompt"));
     Some(unconditional + library + own + prompt)
+}
+
+/// Prompts of the library of SimpleTuner's own that is asked for.
+fn library(settings: &Settings<'_>, found: &mut Findings) -> u64 {
+    const SETTING: &str = "validation_prompt_library";
+    let Some(Given::Text(name)) = settings.given(SETTING) else {
+        let is_on = settings.flag(SETTING, false, found);
+        return if is_on { LIBRARY_PROMPTS } else { 0 };
+    };
+    match name.to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "on" => LIBRARY_PROMPTS,
+        "0" | "no" | "n" | "off" | "none" | "null" => 0,
+        name => {
+            let known = LIBRARIES.iter().find(|(known, _)| *known == name);
+            if known.is_none() {
+                let what = format!("SimpleTuner has no prompt library {}", shown(name));
+                let names = LIBRARIES.map(|(known, _)| known).join(", ");
+                let hint = format!("write true, false, or one of {names}");
+                settings.problem(SETTING, what, hint, found);
+            }
+            known.map_or(0, |(_, prompts)| *prompts)
+        }
+    }
 }
 
 /// Pictures that validation starts from.

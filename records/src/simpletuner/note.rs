@@ -86,6 +86,8 @@ pub enum Note {
     ValidationFramesAssumed(u32),
     /// Validation runs in a program of the person's; its time is not part of the estimate.
     ExternalValidation,
+    /// Checkpoints by epochs are not counted: how many steps an epoch has depends on the GPUs.
+    CheckpointsByEpochs,
     /// A run that goes on from a checkpoint is estimated as if it started afresh.
     Resumes,
 }
@@ -153,6 +155,9 @@ impl fmt::Display for Note {
             }
             Self::ExternalValidation => {
                 f.write_str("validation runs in a script of yours: its time is not part of the estimate")
+            }
+            Self::CheckpointsByEpochs => {
+                f.write_str("checkpoint_epoch_interval: saving by epochs is not part of the estimate")
             }
             Self::Resumes => {
                 f.write_str("resume_from_checkpoint names a checkpoint: the run is estimated from its first step")

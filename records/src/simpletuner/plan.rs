@@ -58,6 +58,15 @@ pub enum Missing {
         /// Samples of one optimizer step on all GPUs.
         needed: u64,
     },
+    /// The epochs have more steps than any real run.
+    #[error(
+        "so many epochs are {steps} steps, and a run has at most {}: train fewer",
+        Workload::MAX_STEPS
+    )]
+    TooManySteps {
+        /// Steps of all epochs.
+        steps: u64,
+    },
     /// The GPUs cannot be divided into groups that share a sample.
     #[error("{gpu_count} GPUs cannot be divided into groups of {context_parallel}")]
     Gpus {
@@ -89,7 +98,11 @@ impl Workload {
                 (steps, epoch.as_ref().map(|epoch| epoch.ends_by(steps)))
             }
             (Length::Epochs(epochs), Some(epoch)) => {
-                (epoch.steps_of(epochs.into()), Some(epochs.into()))
+                let steps = epoch.steps_of(epochs.into());
+                if steps > Self::MAX_STEPS {
+                    return Err(Missing::TooManySteps { steps });
+                }
+                (steps, Some(epochs.into()))
             }
             (Length::Epochs(_), None) => return Err(first_unknown(&batches)),
         };
@@ -337,7 +350,7 @@ fn multiples(number: u64, first: u64, last: u64) -> u64 {
 }
 
 /// The least number that both divide, of two that are not 0.
-fn common_multiple(a: u64, b: u64) -> u64 {
+pub(super) fn common_multiple(a: u64, b: u64) -> u64 {
     let (mut divisor, mut rest) = (a, b);
     while rest > 0 {
         (divisor, rest) = (rest, divisor % rest);

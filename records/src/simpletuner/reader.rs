@@ -14,6 +14,7 @@ use super::loader::{self, Loader};
 use super::model::{self, Model};
 use super::note::Note;
 use super::off_record::OffRecord;
+use super::plan;
 use super::preparation::Preparation;
 use super::problem::{Problems, shown};
 use super::settings::Settings;
@@ -89,8 +90,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     let model = model::model(&settings, found);
     effects::check(&settings, found);
     let length = length(&settings, found);
-    let checkpoint_every =
-        settings.whole("checkpoint_step_interval", 0..=Workload::MAX_STEPS, found);
+    let checkpoint_every = checkpoint_every(&settings, found);
     let accumulation = whole32(&settings, "gradient_accumulation_steps", found);
     let context_parallel = whole32(&settings, "context_parallel_size", found);
     let references = named(&settings, found);
@@ -149,7 +149,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         context_parallel: context_parallel?,
         datasets: loader.datasets.clone(),
         length: length?,
-        checkpoint_every: checkpoint_every.or(Some(500)).filter(|every| *every > 0),
+        checkpoint_every,
         validation,
         off_record: Vec::new(),
         preparation: Preparation::read(&settings, loader.encoded_at_once(), found),
@@ -165,6 +165,26 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     Some(finished(
         workload, &model, loader, algorithm, &settings, found,
     ))
+}
+
+/// Optimizer steps between two checkpoints, those that replace one another included; `None` without any. Where the two kinds
+/// do not fall together it is the interval at which a run has as many.
+fn checkpoint_every(settings: &Settings<'_>, found: &mut Findings) -> Option<u64> {
+    let steps = 0..=Workload::MAX_STEPS;
+    let kept = settings.whole("checkpoint_step_interval", steps.clone(), found);
+    let kept = kept.or(Some(500)).filter(|every| *every > 0);
+    let rolling = settings.whole("checkpointing_rolling_steps", steps, found);
+    let rolling = rolling.filter(|every| *every > 0);
+    let epochs = 0..=u64::from(Workload::MAX_EPOCHS);
+    let by_epochs = settings.whole("checkpoint_epoch_interval", epochs, found);
+    if by_epochs.is_some_and(|every| every > 0) {
+        found.note(Note::CheckpointsByEpochs);
+    }
+    let (Some(kept), Some(rolling)) = (kept, rolling) else {
+        return kept.or(rolling);
+    };
+    let period = plan::common_multiple(kept, rolling);
+    Some(period / (period / kept + period / rolling - 1))
 }
 
 fn finished(
