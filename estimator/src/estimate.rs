@@ -202,10 +202,11 @@ fn fewest_gpus(workload: &Workload) -> u8 {
     Hardware::COUNTS.into_iter().find(fits).unwrap_or(1)
 }
 
-/// What can run and is cheapest first; what does not fit behind it, and what has no number last.
+/// What can run and is cheapest first, loading, caching and saving included; what does not fit behind it, and what has no
+/// number last.
 fn rank(estimate: &Estimate) -> (bool, bool, bool, Option<UsdMicros>, u64, Hardware) {
-    let run = estimate.run_ms.map(|run| run.p50);
-    let cost = estimate.cost.map(|cost| cost.p50);
+    let run = estimate.whole_ms().map(|whole| whole.p50);
+    let cost = estimate.whole_cost().map(|cost| cost.p50);
     (
         run.is_none(),
         estimate.will_not_fit(),

@@ -258,6 +258,20 @@ impl Estimate {
         self
     }
 
+    /// The time that hardware is paid for: the run with loading, caching and saving; `None` when the run's is unknown.
+    #[must_use]
+    pub fn whole_ms(&self) -> Option<Quantiles> {
+        let run = self.run_ms?;
+        Some(self.setup_ms.map_or(run, |setup| run.plus(setup)))
+    }
+
+    /// What that time costs; `None` without a price.
+    #[must_use]
+    pub fn whole_cost(&self) -> Option<CostQuantiles> {
+        let price = self.price_usd_micros_per_hour?;
+        Some(self.whole_ms()?.cost(UsdMicros(price)))
+    }
+
     /// The estimate in one line, such as `~38 minutes, ~$0.68`; without a price only the time, and
     /// `no history` when the time is unknown.
     #[must_use]
@@ -292,6 +306,15 @@ mod tests {
         let estimate = estimate.priced(price);
         assert_eq!(estimate.cost.map(|cost| cost.p50), Some(UsdMicros(684_000)));
         assert_eq!(estimate.headline(), "~38 minutes, ~$0.68");
+        assert_eq!(estimate.whole_cost(), estimate.cost);
+        let cached = Estimate {
+            setup_ms: Some(Quantiles::constant(3_600_000)),
+            ..estimate
+        };
+        assert_eq!(cached.headline(), "~38 minutes, ~$0.68");
+        assert_eq!(cached.whole_ms().map(|whole| whole.p50), Some(5_880_000));
+        let whole = cached.whole_cost().map(|cost| cost.p50);
+        assert_eq!(whole, Some(UsdMicros(1_764_000)));
     }
 
     #[test]

@@ -159,10 +159,10 @@ fn ask(
     })
 }
 
-/// What is better comes first; what has no number comes last.
+/// What is better comes first, loading, caching and saving included; what has no number comes last.
 fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, bool, Reverse<bool>, u128) {
-    let run_ms = estimate.run_ms.map(|run| u128::from(run.p50));
-    let cost = estimate.cost.map(|cost| u128::from(cost.p50.0));
+    let run_ms = estimate.whole_ms().map(|whole| u128::from(whole.p50));
+    let cost = estimate.whole_cost().map(|cost| u128::from(cost.p50.0));
     let measure = match (objective, cost, run_ms) {
         (Objective::Fastest, _, run) => run,
         (Objective::Cheapest, Some(cost), _) => Some(cost),

@@ -11,6 +11,7 @@ use stepcast_proto::v1::{
     Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, Note, SampleCount,
     TimeQuantiles,
 };
+use stepcast_records::sample::{TRAINING_COUNT_MIN, WARMUP_STEPS};
 
 use self::choice::choices;
 use crate::client::{Client, timed};
@@ -102,7 +103,10 @@ impl Estimate {
             }
             output.next(format!("stepcast submit {path}{other}"));
         } else {
-            output.next("import measured figures (`stepcast records import`), or run it once: the next estimate will know");
+            output.next(format!(
+                "import measured figures (`stepcast records import`), or run it for more than {} steps: the next estimate will know",
+                WARMUP_STEPS + u64::from(TRAINING_COUNT_MIN)
+            ));
         }
         Ok(())
     }
@@ -330,32 +334,46 @@ fn words(note: &Note) -> String {
 }
 
 fn footing(answer: &EstimateJobResponse) -> String {
-    let setups = answer
-        .estimates
-        .iter()
-        .filter_map(|row| row.setup_time.as_ref()?.p50.as_ref())
-        .map(time::seconds);
-    let setups: Vec<f64> = setups.collect();
-    let (low, high) = setups
-        .iter()
-        .fold((f64::MAX, 0.0_f64), |(low, high), setup| {
-            (low.min(*setup), high.max(*setup))
-        });
     let mut parts = Vec::new();
-    if high > 0.0 {
-        let span = if high - low < 1.0 {
-            time::span(high)
-        } else {
-            format!("{} to {}", time::span(low), time::span(high))
+    if let Some(on_top) = on_top(&answer.estimates) {
+        let order = match answer.estimates.len() {
+            0 | 1 => "",
+            _ => "; what is cheapest counts them",
         };
-        parts.push(format!(
-            "Loading, caching and saving come on top: about {span}."
-        ));
+        parts.push(format!("{on_top}{order}."));
     }
     if !answer.prices_date.is_empty() {
         parts.push(format!("Prices of {}.", answer.prices_date));
     }
     parts.join(" ")
+}
+
+/// What comes before and between the steps of these rows, and what it costs there; `None` for nothing that shows.
+pub(crate) fn on_top(rows: &[Row]) -> Option<String> {
+    let setups = rows
+        .iter()
+        .filter_map(|row| row.setup_time.as_ref()?.p50.as_ref());
+    let setups = setups.map(time::seconds);
+    let (low, high) = setups.fold((f64::MAX, 0.0_f64), |(low, high), setup| {
+        (low.min(setup), high.max(setup))
+    });
+    if high <= 0.0 {
+        return None;
+    }
+    let span = if high - low < 1.0 {
+        time::span(high)
+    } else {
+        format!("{} to {}", time::span(low), time::span(high))
+    };
+    let costs = rows.iter().filter_map(choice::on_top);
+    let cost = match (costs.clone().min(), costs.max()) {
+        (Some(low), Some(high)) if dollars(low) == dollars(high) => format!(", {}", dollars(high)),
+        (Some(low), Some(high)) => format!(", {} to {}", dollars(low), dollars(high)),
+        _ => String::new(),
+    };
+    Some(format!(
+        "Loading, caching and saving come on top: about {span}{cost}"
+    ))
 }
 
 /// What was assumed, one line each.

@@ -424,6 +424,10 @@ fn show_plan(output: &Output, planned: &SubmitJobResponse, submission: &Submissi
         None if hosts > 1 => format!("  {what} on {hosts} hosts"),
         None => format!("  {what}: no worker offers hardware for it yet, so it will wait"),
     });
+    let on_top = planned.estimates.get(..1).and_then(estimate::on_top);
+    if let Some(on_top) = on_top {
+        output.say(format!("  {on_top}"));
+    }
     estimate::show_notes(output, &planned.notes);
     estimate::missing_files(output, submission);
 }

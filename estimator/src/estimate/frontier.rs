@@ -3,13 +3,13 @@
 use stepcast_records::{Estimate, Note};
 
 /// Whether each estimate is dominated: another hardware that holds the model is at least as quick and as cheap in the
-/// middle, and better in one of the two. What is left is the frontier of cost against time. A run without a time is
+/// middle, and better in one of the two, loading, caching and saving included. What is left is the frontier of cost against time. A run without a time is
 /// dominated by every run that has one; one without a price is dearer than any.
 #[must_use]
 pub fn dominated(estimates: &[Estimate]) -> Vec<bool> {
     let place = |estimate: &Estimate| {
-        let time = estimate.run_ms.map_or(u64::MAX, |run| run.p50);
-        let cost = estimate.cost.map_or(u64::MAX, |cost| cost.p50.0);
+        let time = estimate.whole_ms().map_or(u64::MAX, |whole| whole.p50);
+        let cost = estimate.whole_cost().map_or(u64::MAX, |cost| cost.p50.0);
         (time, cost)
     };
     let fits = |estimate: &&Estimate| {
@@ -57,6 +57,16 @@ mod tests {
             estimate(3, None),
         ];
         assert_eq!(dominated(&all), [false, false, true, true, true, true]);
+    }
+
+    #[test]
+    fn what_is_paid_for_before_the_steps_counts() {
+        let mut dear = estimate(1, Some(8));
+        dear.setup_ms = Some(Quantiles::constant(9 * 3_600_000));
+        let mut cheap = estimate(2, Some(1));
+        assert_eq!(dominated(&[dear.clone(), cheap.clone()]), [true, false]);
+        cheap.setup_ms = dear.setup_ms;
+        assert_eq!(dominated(&[dear, cheap]), [false, false]);
     }
 
     #[test]

@@ -298,7 +298,7 @@ fn without_a_list_the_cheapest_comes_first() {
         price_per_hour: None,
     }];
     let listed = estimates(&example_records(), &example(), &[], &offers);
-    let cost = |estimate: &Estimate| estimate.cost.map(|cost| cost.p50);
+    let cost = |estimate: &Estimate| estimate.whole_cost().map(|cost| cost.p50);
     assert!(
         listed.is_sorted_by_key(Estimate::will_not_fit),
         "what does not fit is behind"

@@ -1,6 +1,7 @@
-//! Which row to take: the cheapest and the fastest of those whose memory is enough, as far as is known.
+//! Which row to take: the cheapest and the fastest of those whose memory is enough, as far as is known; loading, caching
+//! and saving count, since they are paid for.
 
-use stepcast_proto::v1::{Estimate as Row, MemoryFit};
+use stepcast_proto::v1::{Estimate as Row, MemoryFit, TimeQuantiles};
 
 use crate::output::time;
 
@@ -27,16 +28,29 @@ pub(super) fn choices(rows: &[Row]) -> Option<(&Row, Option<&Row>)> {
     ))
 }
 
+/// Seconds of the middle run with what comes on top.
 fn median(row: &Row) -> Option<f64> {
-    row.run_time
-        .as_ref()
-        .and_then(|times| times.p50.as_ref())
-        .map(time::seconds)
+    let run = middle(row.run_time.as_ref())?;
+    Some(run + middle(row.setup_time.as_ref()).unwrap_or(0.0))
 }
 
+/// What the middle run costs with what comes on top, in millionths of a dollar.
 fn price(row: &Row) -> Option<u64> {
-    row.cost.as_ref().map(|cost| cost.p50_usd_micros)
+    let cost = row.cost.as_ref()?.p50_usd_micros;
+    Some(cost.saturating_add(on_top(row).unwrap_or(0)))
 }
+
+/// What loading, caching and saving cost in the middle, in millionths of a dollar; `None` without a price.
+pub(crate) fn on_top(row: &Row) -> Option<u64> {
+    let hours = middle(row.setup_time.as_ref())? / SECONDS_PER_HOUR;
+    Some((hours * row.price_per_hour_usd_micros? as f64).round() as u64)
+}
+
+fn middle(times: Option<&TimeQuantiles>) -> Option<f64> {
+    times?.p50.as_ref().map(time::seconds)
+}
+
+const SECONDS_PER_HOUR: f64 = 3_600.0;
 
 /// Whether the run probably fits the hardware's memory, as far as is known; `None` where it will not.
 fn probably_fits(row: &Row) -> Option<bool> {
@@ -93,6 +107,23 @@ mod tests {
             ),
             ("h100", "h100x2")
         );
+    }
+
+    #[test]
+    fn what_is_paid_for_before_the_steps_counts() {
+        let mut rows = [row("h100", 600, 40), row("rtx4090", 1800, 50)];
+        let chosen = |rows: &[Row]| choices(rows).map(|(best, _)| best.hardware.clone());
+        assert_eq!(chosen(&rows).as_deref(), Some("h100"));
+        let cached = TimeQuantiles {
+            p50: span(7_200),
+            ..Default::default()
+        };
+        for (row, price) in rows.iter_mut().zip([2_400_000, 1_000_000]) {
+            row.setup_time = Some(cached);
+            row.price_per_hour_usd_micros = Some(price);
+        }
+        assert_eq!(on_top(&rows[0]), Some(4_800_000));
+        assert_eq!(chosen(&rows).as_deref(), Some("rtx4090"));
     }
 
     #[test]
