@@ -53,6 +53,8 @@ enum Life {
     Running,
     /// A checkpoint is asked for; SIGTERM when it is there or at this time.
     Checkpointing(u64),
+    /// Training is complete and the end is asked for; SIGTERM at this time.
+    Finishing(u64),
     /// SIGTERM is sent; SIGKILL at this time.
     Terminating(u64),
     /// SIGKILL is sent; given up at this time.
@@ -148,7 +150,7 @@ impl Attempt {
             // Asked to end while it was being started.
             Life::Terminating(_) => out.push(Output::Terminate(self.epoch)),
             Life::Killing(_) | Life::Ended => out.push(Output::Kill(self.epoch)),
-            Life::Waiting | Life::Running | Life::Checkpointing(_) => {}
+            Life::Waiting | Life::Running | Life::Checkpointing(_) | Life::Finishing(_) => {}
         }
     }
 
@@ -183,18 +185,24 @@ impl Attempt {
             }
             Life::Launching => self.terminate(now, out),
             _ if why == Why::LeaseLost => self.kill(now, out),
+            // It has saved everything, and ends by itself unless something keeps it, such as an upload that never ends.
+            Life::Running if self.seen.complete => {
+                self.life = Life::Finishing(now.saturating_add(grace_ms.max(TERM_MS)));
+            }
             Life::Running if grace_ms > 0 && self.phase == Phase::Training => {
                 self.life = Life::Checkpointing(now.saturating_add(grace_ms));
                 out.push(Output::RequestCheckpoint(self.epoch));
             }
             // A save or a validation between two steps: the request is read after the next step, so it is worth waiting.
-            Life::Running if grace_ms > 0 && self.progress.step > 0 && !self.seen.complete => {
+            Life::Running if grace_ms > 0 && self.progress.step > 0 => {
                 self.life = Life::Checkpointing(now.saturating_add(grace_ms));
                 out.push(Output::RequestCheckpoint(self.epoch));
             }
-            Life::Running if self.seen.complete => {}
             Life::Running => self.terminate(now, out),
-            Life::Checkpointing(_) | Life::Terminating(_) | Life::Killing(_) => {}
+            Life::Checkpointing(_)
+            | Life::Finishing(_)
+            | Life::Terminating(_)
+            | Life::Killing(_) => {}
         }
     }
 
@@ -264,7 +272,8 @@ impl Attempt {
         }
         // Of what follows the first part, an exit without complaint is all that can be expected.
         self.seen.complete |= self.is_follower && exit.status == ExitStatus::Code(0);
-        let (outcome, detail) = classify::classify(&self.seen, self.stopped, exit);
+        let signalled = matches!(self.life, Life::Terminating(_) | Life::Killing(_));
+        let (outcome, detail) = classify::classify(&self.seen, self.stopped, signalled, exit);
         self.end(outcome, detail, out);
     }
 
@@ -281,7 +290,9 @@ impl Attempt {
                     self.terminate(now, out);
                 }
             }
-            Life::Checkpointing(until) if now >= until => self.terminate(now, out),
+            Life::Checkpointing(until) | Life::Finishing(until) if now >= until => {
+                self.terminate(now, out);
+            }
             Life::Terminating(until) if now >= until => self.kill(now, out),
             Life::Killing(until) if now >= until => {
                 let (outcome, detail) =
@@ -313,9 +324,10 @@ impl Attempt {
                 .into_iter()
                 .chain(self.stuck_at())
                 .min(),
-            Life::Checkpointing(until) | Life::Terminating(until) | Life::Killing(until) => {
-                Some(until)
-            }
+            Life::Checkpointing(until)
+            | Life::Finishing(until)
+            | Life::Terminating(until)
+            | Life::Killing(until) => Some(until),
         };
         let lease = match self.life {
             Life::Terminating(_) | Life::Killing(_) => self.deadline_ms,
@@ -350,7 +362,7 @@ impl Attempt {
                 self.life = Life::Killing(now + KILL_MS);
                 out.push(Output::Kill(self.epoch));
             }
-            Life::Running | Life::Checkpointing(_) => {
+            Life::Running | Life::Checkpointing(_) | Life::Finishing(_) => {
                 self.stopped = Some(Why::LeaseLost);
                 self.terminate(now, out);
             }

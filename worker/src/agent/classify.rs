@@ -36,9 +36,16 @@ pub(super) struct Seen {
     pub(super) ready: bool,
 }
 
-/// The verdict, and why.
-pub(super) fn classify(seen: &Seen, stopped: Option<Why>, exit: &Exit) -> (Outcome, String) {
-    if seen.complete && exit.status == ExitStatus::Code(0) {
+/// The verdict, and why. `signalled` says whether it ended because this worker told its processes to.
+pub(super) fn classify(
+    seen: &Seen,
+    stopped: Option<Why>,
+    signalled: bool,
+    exit: &Exit,
+) -> (Outcome, String) {
+    let is_over =
+        exit.status == ExitStatus::Code(0) || signalled && stopped.is_some_and(is_for_room);
+    if seen.complete && is_over {
         return (Outcome::Succeeded, String::new());
     }
     match stopped {
@@ -47,6 +54,15 @@ pub(super) fn classify(seen: &Seen, stopped: Option<Why>, exit: &Exit) -> (Outco
             let (failure, detail) = failure(seen, exit);
             (Outcome::Failed(failure), detail)
         }
+    }
+}
+
+/// Whether an attempt was stopped because it may not run any longer, and not because it is not wanted, has failed or belongs to
+/// somebody else by now. SimpleTuner says that training is complete when all is saved, so nothing is missing of such a one.
+fn is_for_room(why: Why) -> bool {
+    match why {
+        Why::Preempted | Why::Draining | Why::PartOver | Why::MaxRuntime | Why::BudgetSpent => true,
+        Why::Cancelled | Why::LeaseLost | Why::Stuck => false,
     }
 }
 

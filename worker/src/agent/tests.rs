@@ -101,6 +101,18 @@ impl Script {
         self.now = limit;
         Vec::new()
     }
+
+    /// The same with a trainer that prints a line every second.
+    fn prints_until_output(&mut self, limit: u64) -> Vec<Output> {
+        while self.now < limit {
+            let out = self.run_until_output((self.now + 1_000).min(limit), true);
+            if !out.is_empty() {
+                return out;
+            }
+            assert_eq!(self.input(Input::Output(5)), []);
+        }
+        Vec::new()
+    }
 }
 
 fn assigned(epoch: Epoch, job: u64) -> Input {

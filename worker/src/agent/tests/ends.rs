@@ -187,6 +187,64 @@ fn a_run_that_completes_while_being_stopped_still_succeeds() {
     );
 }
 
+/// As when an upload is tried again and again, with a line each time: it would never be taken for stuck.
+#[test]
+fn a_trainer_that_is_done_and_prints_on_is_ended_when_it_is_to_stop() {
+    use Failure::Preempted;
+    let done = || {
+        let mut script = Script::running();
+        script.step(100);
+        script.event(complete());
+        script
+    };
+    let cases = [
+        (Why::Cancelled, 60_000, 60_000, Outcome::Cancelled),
+        (Why::Draining, 5_000, 10_000, Outcome::Succeeded),
+        (Why::PartOver, 0, 10_000, Outcome::Succeeded),
+    ];
+    for (why, grace_ms, ends_at, outcome) in cases {
+        let mut script = done();
+        let stop = Input::Stop {
+            epoch: 5,
+            why,
+            grace_ms,
+        };
+        assert_eq!(script.input(stop), [], "it may still end by itself");
+        assert_eq!(script.prints_until_output(120_000), [Output::Terminate(5)]);
+        assert_eq!(script.now, ends_at, "{why:?}");
+        let from = script.now;
+        assert_eq!(script.prints_until_output(120_000), [Output::Kill(5)]);
+        assert_eq!(script.now, from + 10_000);
+        let end = script.exit(ExitStatus::Signal(9), &[]);
+        assert_eq!(end.outcome, outcome, "{why:?}");
+    }
+    // One that fails by itself meanwhile has not succeeded.
+    let mut script = done();
+    script.input(Input::Drain { grace_ms: 60_000 });
+    let end = script.exit(ExitStatus::Code(1), &[]);
+    assert_eq!(end.outcome, Outcome::Failed(Preempted));
+}
+
+#[test]
+fn the_time_limit_holds_for_a_trainer_that_is_done_and_prints_on() {
+    let mut script = Script::default();
+    script.input(limited(5, 500_000));
+    script.renewed(0, &[5]);
+    script.input(Input::Launched(5));
+    script.step(3);
+    script.event(complete());
+    assert_eq!(
+        script.prints_until_output(2_000_000),
+        [Output::Terminate(5)]
+    );
+    assert_eq!(
+        script.now, 620_000,
+        "the limit, and as long as a checkpoint may take"
+    );
+    let end = script.exit(ExitStatus::Signal(15), &[]);
+    assert_eq!(end.outcome, Outcome::Succeeded, "all was saved before");
+}
+
 #[test]
 fn silence_is_patience_by_phase() {
     let mut script = Script::running();
