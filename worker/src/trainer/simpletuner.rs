@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use self::checkpoint::Whole;
 use self::settings::Settings;
 use super::{Error, Ground, Launch, credentials, inherited, shared_cache, variable};
 use crate::order::{Assignment, FileRole};
@@ -36,8 +37,9 @@ pub(super) fn prepare(
     signal_file: PathBuf,
 ) -> Result<Launch, Error> {
     let output = ground.outputs.join(&ground.assignment.job);
+    let checkpoint = checkpoint::newest_whole(&output, ground.assignment.epoch)?;
     if let Some(gang) = &ground.assignment.gang {
-        check_shared(&output, gang.resume_step)?;
+        check_shared(checkpoint.as_ref(), gang.resume_step)?;
     }
     let shared = shared_cache(ground.assignment, ground.outputs);
     let places = Places {
@@ -51,6 +53,7 @@ pub(super) fn prepare(
     }
     let mut settings = Settings::read(ground.files)?;
     let mixed_precision = settings.mixed_precision();
+    settings.resume(checkpoint.as_ref().map(|whole| whole.name.as_str()));
     write_files(ground, &mut settings, &places)?;
     let devices: Vec<u32> = ground
         .devices
@@ -141,8 +144,6 @@ fn write_files(ground: &Ground<'_>, settings: &mut Settings, places: &Places) ->
     settings.set("cache_dir", path_value(&places.cache));
     settings.receive_webhooks(ground.webhook.0, ground.webhook.1);
     settings.run_length(ground.assignment.workload.length);
-    let checkpoint = checkpoint::newest_whole(&places.output, ground.assignment.epoch)?;
-    settings.resume(checkpoint.as_deref());
     write(places, "config.json", settings.value())?;
     Ok(())
 }
@@ -157,9 +158,10 @@ fn path_value(path: &Path) -> Value {
     Value::from(path.to_string_lossy())
 }
 
-/// Refuses a gang whose hosts would not all go on from the same step: the checkpoint must be where each of them looks.
-fn check_shared(output: &Path, step: u64) -> Result<(), Error> {
-    if step == 0 || output.join(format!("checkpoint-{step}")).is_dir() {
+/// Refuses a gang whose hosts would not all go on from the same step: the newest checkpoint here must be as new as the newest
+/// that the leader was told of, whatever its name, or a newer one of which the word was lost.
+fn check_shared(newest: Option<&Whole>, step: u64) -> Result<(), Error> {
+    if newest.map_or(0, |whole| whole.step) >= step {
         return Ok(());
     }
     Err(Error::Placement(

@@ -18,6 +18,14 @@ const LAST_STATE: &str = "random_states_0.pkl";
 /// and removes them before it saves the next.
 const UNFINISHED: &str = "-tmp";
 
+/// A checkpoint that was written to its end.
+pub(super) struct Whole {
+    /// The step that it was saved after.
+    pub(super) step: u64,
+    /// Its folder's name, `checkpoint-500` or `checkpoint-500-rolling`.
+    pub(super) name: String,
+}
+
 /// A checkpoint that was found.
 struct Found {
     step: u64,
@@ -27,18 +35,19 @@ struct Found {
     ended: bool,
 }
 
-/// The name of the newest whole checkpoint in a job's folder of results, if there is one. A trainer that was killed while it
+/// The newest whole checkpoint in a job's folder of results, if there is one, or such a folder. A trainer that was killed while it
 /// saved one leaves a part of it under the same name, and would fail to go on from there at each retry: such parts are given
 /// a name by which SimpleTuner knows that they are unfinished.
 ///
 /// # Errors
 /// When the folder cannot be listed, or a part cannot be renamed.
-pub(super) fn newest_whole(
-    output: &Path,
-    epoch: Epoch,
-) -> Result<Option<String>, state_dir::Error> {
+pub(super) fn newest_whole(output: &Path, epoch: Epoch) -> Result<Option<Whole>, state_dir::Error> {
+    let entries = match fs::read_dir(output) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(at("list", output))?,
+    };
     let mut found = Vec::new();
-    for entry in fs::read_dir(output).map_err(at("list", output))? {
+    for entry in entries {
         let name = entry.map_err(at("list", output))?.file_name();
         found.extend(checkpoint(output, &name));
     }
@@ -61,8 +70,11 @@ pub(super) fn newest_whole(
             }
         }
     }
-    let whole = found.into_iter().filter(is_whole);
-    Ok(whole.max_by_key(|one| one.step).map(|one| one.name))
+    let newest = found
+        .into_iter()
+        .filter(is_whole)
+        .max_by_key(|one| one.step);
+    Ok(newest.map(|Found { step, name, .. }| Whole { step, name }))
 }
 
 /// What lies there, if by its name it is a checkpoint: `checkpoint-500`, or `checkpoint-500-rolling`.

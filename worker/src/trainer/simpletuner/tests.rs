@@ -401,6 +401,15 @@ fn the_hosts_of_a_gang_share_their_outputs() {
     host.checkpoint("checkpoint-40", &[".guard"]);
     let (_, written) = prepare(40).unwrap();
     assert_eq!(written["resume_from_checkpoint"], "checkpoint-40");
+    // The newest one there is a rolling one, and it is the newest whether its word has arrived or not.
+    host.checkpoint("checkpoint-60-rolling", &[".guard"]);
+    for step in [40, 60] {
+        let (_, written) = prepare(step).unwrap();
+        assert_eq!(written["resume_from_checkpoint"], "checkpoint-60-rolling");
+    }
+    // Nothing begins from another step than the other hosts do.
+    host.checkpoint("checkpoint-80", &["training_state.json"]);
+    assert!(prepare(80).is_err());
 }
 
 #[test]
