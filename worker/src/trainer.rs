@@ -63,6 +63,9 @@ pub enum Error {
     /// The job's settings cannot be used.
     #[error("the job's settings cannot be used: {0}")]
     Settings(String),
+    /// The job's data are not on this host, while another may have them, or this one again later.
+    #[error("the job's data cannot be found: {0}")]
+    Data(String),
     /// The placement and the worker do not fit together.
     #[error("{0}")]
     Placement(&'static str),
@@ -76,7 +79,7 @@ impl Error {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Settings(_) => Failure::ConfigInvalid,
-            Self::Placement(_) | Self::Folder(_) => Failure::LaunchFailed,
+            Self::Data(_) | Self::Placement(_) | Self::Folder(_) => Failure::LaunchFailed,
         }
     }
 }

@@ -27,9 +27,12 @@ pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
         };
         let disabled = entry.get("disabled").and_then(Value::as_bool) == Some(true);
         if local(entry) && !disabled {
-            check_samples(entry).map_err(|why| {
-                Error::Settings(format!("{}: {} {why}", file.name, title(entry, number)))
-            })?;
+            let told = |why| format!("{}: {} {why}", file.name, title(entry, number));
+            let samples = samples(entry).map_err(|why| Error::Settings(told(why)))?;
+            if samples.is_some_and(|folder| !folder.is_dir()) {
+                let why = "has an instance_data_dir that is not a folder on this worker's host";
+                return Err(Error::Data(told(why)));
+            }
         }
         move_caches(entry, number, cache);
     }
@@ -44,20 +47,17 @@ fn text<'a>(entry: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     entry.get(key).and_then(Value::as_str)
 }
 
-/// A path is the user's own business, so the message names the key and not the path.
-fn check_samples(entry: &Map<String, Value>) -> Result<(), &'static str> {
+/// Where a data set has its samples, if it has any. A path is the user's own business, so messages name the key and not the path.
+fn samples(entry: &Map<String, Value>) -> Result<Option<&Path>, &'static str> {
     if !WITH_SAMPLES.contains(&text(entry, "dataset_type").unwrap_or("image")) {
-        return Ok(());
+        return Ok(None);
     }
     match text(entry, "instance_data_dir").map(Path::new) {
         None => Err("has no instance_data_dir"),
         Some(path) if path.is_relative() => Err(
             "has a relative instance_data_dir; write the absolute path that the data have on the worker's host",
         ),
-        Some(path) if !path.is_dir() => {
-            Err("has an instance_data_dir that is not a folder on this worker's host")
-        }
-        Some(_) => Ok(()),
+        Some(path) => Ok(Some(path)),
     }
 }
 

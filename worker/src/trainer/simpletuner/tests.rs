@@ -5,6 +5,7 @@ use serde_json::json;
 use stepcast_records::simpletuner::Length;
 
 use super::*;
+use crate::agent::Failure;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Offer};
 use crate::order::{Credential, Gang, JobFile, TrainerKind};
@@ -300,17 +301,29 @@ fn what_is_not_on_this_host_is_named_without_its_path() {
             file(FileRole::DataLoader, "loader.json", loader),
         ];
         let error = host.prepare(&files, Length::Steps(1)).unwrap_err();
-        assert_eq!(error.failure(), crate::agent::Failure::ConfigInvalid);
-        error.to_string()
+        (error.failure(), error.to_string())
     };
-    let gone = refusal(json!([{"id": "cats", "instance_data_dir": "/no/such/folder-of-jane"}]));
+    let (failure, gone) =
+        refusal(json!([{"id": "cats", "instance_data_dir": "/no/such/folder-of-jane"}]));
+    // Another host may have it, so the job is tried again.
+    assert_eq!(failure, Failure::LaunchFailed);
     assert!(
         gone.contains("loader.json: data set 1 (cats)") && gone.contains("instance_data_dir"),
         "{gone}"
     );
     assert!(!gone.contains("jane"), "{gone}");
-    assert!(refusal(json!([{"id": "cats", "instance_data_dir": "images"}])).contains("absolute"));
-    assert!(refusal(json!({"id": "cats"})).contains("not a list"));
+    for (settings, why) in [
+        (
+            json!([{"id": "cats", "instance_data_dir": "images"}]),
+            "absolute",
+        ),
+        (json!([{"id": "cats"}]), "has no instance_data_dir"),
+        (json!({"id": "cats"}), "not a list"),
+    ] {
+        let (failure, told) = refusal(settings);
+        assert_eq!(failure, Failure::ConfigInvalid, "{told}");
+        assert!(told.contains(why), "{told}");
+    }
     let files = [
         file(FileRole::Config, "config.json", "{\"a\": 1 \"b\"}"),
         file(FileRole::DataLoader, "l.json", "[]"),
@@ -396,7 +409,7 @@ fn the_hosts_of_a_gang_share_their_outputs() {
     let cache = host.root.path().join("outputs/jcats/cache-7");
     assert_eq!(written["cache_dir"], json!(cache));
     let refused = prepare(40).unwrap_err();
-    assert_eq!(refused.failure(), crate::agent::Failure::LaunchFailed);
+    assert_eq!(refused.failure(), Failure::LaunchFailed);
     assert!(refused.to_string().contains("--outputs"), "{refused}");
     host.checkpoint("checkpoint-40", &[".guard"]);
     let (_, written) = prepare(40).unwrap();
