@@ -136,6 +136,13 @@ async fn remove(host: &Arc<Host>, made: Made) {
                 "the results of a job that is over are gone already"
             );
         }
+        Ok(Ok(Removal::OutOfReach)) => {
+            tracing::info!(
+                job,
+                folder,
+                "the results of a job that is over are out of reach, as while a disk is not mounted: they are looked for again"
+            );
+        }
         Ok(Ok(Removal::InUse)) => {
             tracing::info!(
                 job,

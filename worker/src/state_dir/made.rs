@@ -22,6 +22,10 @@ pub struct Made {
     pub path: PathBuf,
     /// Its number in the file system, which tells it from another folder that has taken its place.
     pub inode: u64,
+    /// The same of the folder that it lies in, which is another one while a disk is not mounted there. Versions that did not
+    /// write it down wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_inode: Option<u64>,
     /// Since when the job is known to be over, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_since_ms: Option<u64>,
@@ -34,6 +38,8 @@ pub enum Removal {
     Removed,
     /// Somebody had removed it before.
     Missing,
+    /// The folder that it lay in is not there, or another one is: a disk may not be mounted.
+    OutOfReach,
     /// Somebody holds a lock on it, for example while it is copied.
     InUse,
     /// What is there is not the folder that was made, or is reached by a symbolic link: it is somebody else's to remove.
@@ -52,14 +58,17 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             made => made.map_err(at("make", folder))?,
         }
-        let inode = fs::symlink_metadata(folder)
-            .map_err(at("look at", folder))?
-            .ino();
+        let inode = |path: &Path| {
+            let data = fs::symlink_metadata(path).map_err(at("look at", path))?;
+            Ok::<_, Error>(data.ino())
+        };
+        let path = folder.canonicalize().map_err(at("find", folder))?;
         self.remember(&Made {
             job: job.to_owned(),
             epoch,
-            path: folder.canonicalize().map_err(at("find", folder))?,
-            inode,
+            inode: inode(folder)?,
+            parent_inode: path.parent().map(inode).transpose()?,
+            path,
             over_since_ms: None,
         })
     }
@@ -120,14 +129,15 @@ impl StateDir {
         }))
     }
 
-    /// Removes a folder of results with all that is in it, if it is the one that was made, and forgets it unless it is in use.
+    /// Removes a folder of results with all that is in it, if it is the one that was made, and forgets it unless it is in use or
+    /// out of reach.
     /// Symbolic links in it are removed and not followed.
     ///
     /// # Errors
     /// When something of it cannot be removed; it is remembered then.
     pub fn remove_output(&self, made: &Made) -> Result<Removal, Error> {
         let removal = remove(made)?;
-        if removal != Removal::InUse {
+        if !matches!(removal, Removal::InUse | Removal::OutOfReach) {
             let record = self.made_file(&made.job);
             fs::remove_file(&record).map_err(at("remove", &record))?;
         }
@@ -143,7 +153,7 @@ fn remove(made: &Made) -> Result<Removal, Error> {
     let path = &made.path;
     let folder = match open(path) {
         Ok(folder) => folder,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return not_found(made),
         // A symbolic link, or no folder.
         Err(error) if is_other(&error) => return Ok(Removal::Foreign),
         Err(error) => return Err(at("open", path)(error)),
@@ -158,6 +168,19 @@ fn remove(made: &Made) -> Result<Removal, Error> {
     }
     fs::remove_dir_all(path).map_err(at("remove", path))?;
     Ok(Removal::Removed)
+}
+
+/// What it means that a folder is not there: it was removed only if what it lay in still is.
+fn not_found(made: &Made) -> Result<Removal, Error> {
+    let parent = made.path.parent().unwrap_or(Path::new("/"));
+    match fs::symlink_metadata(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Removal::OutOfReach),
+        Err(error) => Err(at("look at", parent)(error)),
+        Ok(data) if made.parent_inode.is_some_and(|inode| inode != data.ino()) => {
+            Ok(Removal::OutOfReach)
+        }
+        Ok(_) => Ok(Removal::Missing),
+    }
 }
 
 /// The folder itself, not one that a symbolic link in its place leads to.
@@ -327,6 +350,33 @@ mod tests {
         fs::remove_dir_all(place.folder()).unwrap();
         assert_eq!(place.state.remove_output(&made).unwrap(), Removal::Missing);
         assert_eq!(place.state.made().unwrap(), []);
+    }
+
+    /// As while a disk is not mounted: nothing is there, or the empty folder that it is mounted on.
+    #[test]
+    fn what_is_out_of_reach_is_remembered() {
+        let place = Place::new();
+        let made = place.made();
+        let outputs = place.folder().parent().unwrap().to_owned();
+        let away = place.root.path().join("away");
+        fs::rename(&outputs, &away).unwrap();
+        let remove = || place.state.remove_output(&made).unwrap();
+        assert_eq!(remove(), Removal::OutOfReach);
+        fs::create_dir(&outputs).unwrap();
+        assert_eq!(remove(), Removal::OutOfReach);
+        assert_eq!(place.state.made().unwrap().first(), Some(&made));
+        fs::remove_dir(&outputs).unwrap();
+        fs::rename(&away, &outputs).unwrap();
+        assert_eq!(remove(), Removal::Removed);
+        assert!(!place.folder().exists() && outputs.exists());
+        assert_eq!(place.state.made().unwrap(), []);
+    }
+
+    #[test]
+    fn what_an_older_version_has_written_down_is_read() {
+        let text = r#"{"job":"jcats","epoch":7,"path":"/o/jcats","inode":3}"#;
+        let made: Made = serde_json::from_str(text).unwrap();
+        assert_eq!((made.inode, made.parent_inode), (3, None));
     }
 
     #[test]
