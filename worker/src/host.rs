@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use stepcast_records::Hardware;
 
 use crate::agent::{Epoch, Failure};
+use crate::cleanup::Cleanup;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
 use crate::metrics::{Metrics, Moment};
@@ -24,6 +25,7 @@ pub(crate) struct Host {
     pub(crate) outbox: Outbox,
     pub(crate) metrics: Metrics,
     pub(crate) held: Held,
+    pub(crate) cleanup: Cleanup,
     pub(crate) wire: Box<dyn Wire>,
 }
 
@@ -36,14 +38,25 @@ pub(crate) trait Wire: Send + Sync {
         assignment: &'a Assignment,
     ) -> BoxFuture<'a, Result<Handed, (Failure, String)>>;
 
-    /// Whether this job, of which the attempt was, is over for good or not known any more.
-    fn is_over<'a>(&'a self, job: &'a str, epoch: Epoch) -> BoxFuture<'a, Result<bool, String>>;
+    /// How an attempt of this worker's stands, and its job.
+    fn stands<'a>(&'a self, job: &'a str, epoch: Epoch) -> BoxFuture<'a, Result<Standing, String>>;
 
     /// Hands samples over; the leader takes each contribution id once, so asking again does no harm.
     fn contribute<'a>(
         &'a self,
         contribution: &'a Contribution,
     ) -> BoxFuture<'a, Result<(), Refused>>;
+}
+
+/// How an attempt stands, as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It runs, here or on another of its hosts.
+    Live,
+    /// It is over on all of its hosts, and its job is not.
+    AttemptOver,
+    /// Its job is over for good, or not known any more.
+    JobOver,
 }
 
 /// Why samples were not taken.
@@ -132,6 +145,8 @@ pub(crate) mod tests {
         pub(crate) is_away: AtomicBool,
         /// A call to it fails in a way that nobody has foreseen.
         pub(crate) fails: AtomicBool,
+        /// Attempts that are not over.
+        pub(crate) live: Mutex<Vec<Epoch>>,
         /// Jobs that are over.
         pub(crate) over: Mutex<Vec<String>>,
         /// Contributions that it has taken, by their ids.
@@ -151,6 +166,7 @@ pub(crate) mod tests {
                 outbox: Outbox::default(),
                 metrics: Metrics::default(),
                 held: Held::default(),
+                cleanup: Cleanup::default(),
                 wire: Box::new(Arc::clone(self)),
             }
         }
@@ -176,9 +192,19 @@ pub(crate) mod tests {
             .boxed()
         }
 
-        fn is_over<'a>(&'a self, job: &'a str, _: Epoch) -> BoxFuture<'a, Result<bool, String>> {
-            let over = self.over.lock().unwrap().iter().any(|over| over == job);
-            async move { self.answer(over) }.boxed()
+        fn stands<'a>(
+            &'a self,
+            job: &'a str,
+            epoch: Epoch,
+        ) -> BoxFuture<'a, Result<Standing, String>> {
+            let standing = if self.over.lock().unwrap().iter().any(|over| over == job) {
+                Standing::JobOver
+            } else if self.live.lock().unwrap().contains(&epoch) {
+                Standing::Live
+            } else {
+                Standing::AttemptOver
+            };
+            async move { self.answer(standing) }.boxed()
         }
 
         fn contribute<'a>(

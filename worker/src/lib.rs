@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod capture;
 mod chain;
+mod cleanup;
 pub mod config;
 pub mod event;
 pub mod gpu;

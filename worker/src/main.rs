@@ -145,7 +145,12 @@ fn with_runtime(task: impl Future<Output = ExitCode>) -> ExitCode {
         .enable_all()
         .build()
     {
-        Ok(runtime) => runtime.block_on(task),
+        Ok(runtime) => {
+            let code = runtime.block_on(task);
+            // A removal on a far disk that does not answer must not keep the program.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             eprintln!("stepcast-worker: {error}");
             ExitCode::FAILURE

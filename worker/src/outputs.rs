@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::chain::chain;
-use crate::host::Host;
+use crate::host::{Host, Standing};
 use crate::state_dir::{Made, Removal};
 
 /// How often folders are looked at.
@@ -97,8 +97,8 @@ async fn is_over(
     if asked.is_err() {
         return Ok(None);
     }
-    match host.wire.is_over(&made.job, made.epoch).await {
-        Ok(true) => {
+    match host.wire.stands(&made.job, made.epoch).await {
+        Ok(Standing::JobOver) => {
             tracing::info!(
                 job = made.job,
                 folder = %made.path.display(),
@@ -108,7 +108,7 @@ async fn is_over(
             host.state.remember(made)?;
             Ok(Some(now_ms))
         }
-        Ok(false) => Ok(None),
+        Ok(Standing::Live | Standing::AttemptOver) => Ok(None),
         Err(why) => {
             *asked = Err(why);
             Ok(None)

@@ -170,8 +170,7 @@ async fn launch(
         epoch,
         job: assignment.job.clone(),
         marker: marker.clone(),
-        shared: trainer::shared_cache(assignment, &host.outputs)
-            .filter(|_| !assignment.is_follower()),
+        shared: trainer::shared_cache(assignment, &host.outputs),
     };
     let folder = host
         .state

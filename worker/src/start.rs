@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::cleanup;
 use crate::config::WorkerConfig;
 use crate::gpu;
 use crate::host::Host;
@@ -20,6 +21,9 @@ use crate::work::{INPUTS, News, ORDERS, Work};
 
 /// How long samples may take on their way when the worker stops; they are on disk for the next start.
 const LAST_SAMPLES: Duration = Duration::from_secs(5);
+
+/// How long what ended attempts have left may take to go when the worker stops; the rest goes at the next start.
+const LAST_REMOVALS: Duration = Duration::from_secs(30);
 
 /// Why a worker cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +120,7 @@ async fn work_until(
     work.take_over().await?;
     let session = Task(tokio::spawn(session));
     tasks.spawn("removal of results", outputs::run(Arc::clone(&host)));
+    tasks.spawn("removal of attempts", cleanup::run(Arc::clone(&host)));
     tasks.spawn("sender of samples", spool::run(Arc::clone(&host), spooled));
     let ended = {
         let work = work.run(received, heard, Arc::clone(&stopping));
@@ -139,6 +144,12 @@ async fn work_until(
         }
     };
     work.shut_down().await;
+    let removed = tokio::time::timeout(LAST_REMOVALS, host.cleanup.all_tried());
+    if ended.is_none() && removed.await.is_err() {
+        tracing::warn!(
+            "what ended attempts have left is removed when this worker is started again"
+        );
+    }
     drop(tasks);
     // They wait on disk for a next start as well, and the sender may be what has failed.
     if ended.is_none() {
@@ -213,6 +224,7 @@ fn set_up(
         outbox: session::outbox::Outbox::default(),
         metrics: Metrics::default(),
         held: spool::Held::default(),
+        cleanup: cleanup::Cleanup::default(),
         wire: Box::new(Arc::clone(&servers)),
     };
     Ok((Arc::new(host), servers, offer))

@@ -3,6 +3,7 @@
 //! `lock` · `instance.json` · `credential.json` · `attempts/<epoch>/{attempt.json,outcome.json,run/}` · `spool/<contribution>.json` ·
 //! `made/<job>.json` · `outputs/<job>/`. A file is there whole or not at all: it is written beside its place, synced, and renamed.
 
+mod attempts;
 mod made;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,8 +14,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stepcast_records::Sample;
 
+pub use self::attempts::{AttemptRecord, LeftOver, OutcomeRecord};
 pub use self::made::{Made, Removal};
-use crate::agent::{Epoch, Outcome};
 use crate::chain::chain;
 use crate::random;
 
@@ -68,35 +69,6 @@ pub struct Credential {
     pub secret: String,
 }
 
-/// What is written down about an attempt before anything of it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptRecord {
-    /// The attempt's fencing token.
-    pub epoch: Epoch,
-    /// The job's id as the server writes it.
-    pub job: String,
-    /// The random word in the environment of every process of the attempt, by which left-over ones are found.
-    pub marker: String,
-    /// What else goes with it: the caches of a gang, which lie where all of its hosts reach them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shared: Option<PathBuf>,
-}
-
-/// An attempt's end, on disk before it is reported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutcomeRecord {
-    /// The attempt's fencing token.
-    pub epoch: Epoch,
-    /// The job's id as the server writes it.
-    pub job: String,
-    /// The verdict.
-    pub outcome: Outcome,
-    /// Redacted lines saying why.
-    pub detail: String,
-    /// The last step that was done.
-    pub step: u64,
-}
-
 /// Samples of one attempt under a random id, and nothing that leads back to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contribution {
@@ -104,15 +76,6 @@ pub struct Contribution {
     pub id: String,
     /// What was measured.
     pub samples: Vec<Sample>,
-}
-
-/// An attempt folder found at start.
-#[derive(Debug)]
-pub struct LeftOver {
-    /// What it was.
-    pub attempt: AttemptRecord,
-    /// Its end, if it came that far.
-    pub outcome: Option<OutcomeRecord>,
 }
 
 impl StateDir {
@@ -167,62 +130,9 @@ impl StateDir {
         write_json(&self.root.join("credential.json"), credential)
     }
 
-    /// The attempt's private folder.
-    pub fn attempt(&self, epoch: Epoch) -> PathBuf {
-        self.root.join("attempts").join(epoch.to_string())
-    }
-
     /// Where the job's results go unless the user chose another folder.
     pub fn outputs(&self) -> PathBuf {
         self.root.join("outputs")
-    }
-
-    /// Makes an attempt's folder and writes down what it is.
-    pub fn begin_attempt(&self, record: &AttemptRecord) -> Result<PathBuf, Error> {
-        let folder = self.attempt(record.epoch);
-        private_folder(&folder)?;
-        write_json(&folder.join("attempt.json"), record)?;
-        Ok(folder)
-    }
-
-    /// Puts an attempt's end on disk. Only after this may it be reported.
-    pub fn end_attempt(&self, outcome: &OutcomeRecord) -> Result<(), Error> {
-        let folder = self.attempt(outcome.epoch);
-        private_folder(&folder)?;
-        write_json(&folder.join("outcome.json"), outcome)
-    }
-
-    /// Removes everything of an attempt but its outputs: configuration, training data caches, logs.
-    pub fn remove_attempt(&self, epoch: Epoch) -> Result<(), Error> {
-        let folder = self.attempt(epoch);
-        let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
-        if let Ok(Some(AttemptRecord {
-            shared: Some(shared),
-            ..
-        })) = record
-        {
-            remove(&shared)?;
-        }
-        remove(&folder)
-    }
-
-    /// The attempts that an earlier process of this worker left behind. Folders without a readable record are removed.
-    pub fn left_over(&self) -> Result<Vec<LeftOver>, Error> {
-        let mut found = Vec::new();
-        for entry in list(&self.root.join("attempts"))? {
-            let attempt = read_json::<AttemptRecord>(&entry.join("attempt.json"), "attempt")
-                .ok()
-                .flatten();
-            let outcome = read_json(&entry.join("outcome.json"), "outcome")
-                .ok()
-                .flatten();
-            match attempt {
-                Some(attempt) => found.push(LeftOver { attempt, outcome }),
-                None => fs::remove_dir_all(&entry).map_err(at("remove", &entry))?,
-            }
-        }
-        found.sort_by_key(|left| left.attempt.epoch);
-        Ok(found)
     }
 
     /// Keeps samples until the server has them. The oldest go when too many wait.
@@ -360,14 +270,6 @@ fn is_unfinished(path: &Path) -> bool {
     path.extension().is_some_and(|kind| kind == "tmp")
 }
 
-/// Removes a folder, if it is there.
-fn remove(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
-    }
-}
-
 /// Makes an error of what the operating system says of a path.
 pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
@@ -384,16 +286,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::agent::Failure;
-
-    fn record(epoch: Epoch) -> AttemptRecord {
-        AttemptRecord {
-            epoch,
-            job: "jbbbb".to_owned(),
-            marker: "m".to_owned(),
-            shared: None,
-        }
-    }
 
     #[test]
     fn a_second_process_is_refused_until_the_first_is_gone() {
@@ -438,40 +330,6 @@ mod tests {
         assert_eq!(state.credential().unwrap(), Some(credential));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder.path().join("credential.json")), 0o600);
-        assert_eq!(mode(&state.begin_attempt(&record(3)).unwrap()), 0o700);
-    }
-
-    #[test]
-    fn what_was_left_over_is_found_again_with_its_outcome() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
-        state.begin_attempt(&record(9)).unwrap();
-        state.begin_attempt(&record(4)).unwrap();
-        let outcome = OutcomeRecord {
-            epoch: 9,
-            job: "jbbbb".to_owned(),
-            outcome: Outcome::Failed(Failure::OutOfMemory),
-            detail: "d".to_owned(),
-            step: 12,
-        };
-        state.end_attempt(&outcome).unwrap();
-        fs::create_dir(folder.path().join("attempts/77")).unwrap();
-        let left = state.left_over().unwrap();
-        assert_eq!(
-            left.iter()
-                .map(|left| left.attempt.epoch)
-                .collect::<Vec<_>>(),
-            [4, 9]
-        );
-        assert_eq!(left[0].outcome, None);
-        assert_eq!(left[1].outcome, Some(outcome));
-        assert!(
-            !state.attempt(77).exists(),
-            "a folder that says nothing is removed"
-        );
-        state.remove_attempt(9).unwrap();
-        state.remove_attempt(9).unwrap();
-        assert_eq!(state.left_over().unwrap().len(), 1);
     }
 
     #[test]

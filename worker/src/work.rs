@@ -186,7 +186,7 @@ impl Work {
                 self.host.outbox.acknowledged(epoch);
                 if let Some(at) = self.earlier.iter().position(|earlier| *earlier == epoch) {
                     self.earlier.swap_remove(at);
-                    self.clean(epoch);
+                    self.host.cleanup.add(epoch);
                 }
                 self.handle(Input::Acknowledged(epoch));
             }
@@ -297,7 +297,7 @@ impl Work {
             Output::End(epoch, end) => self.end(epoch, *end),
             Output::Clean(epoch) => {
                 self.attempts.remove(&epoch);
-                self.clean(epoch);
+                self.host.cleanup.add(epoch);
             }
         }
     }
@@ -364,16 +364,6 @@ impl Work {
             .map(|known| known.assignment.job.clone())
             .unwrap_or_default()
     }
-
-    fn clean(&self, epoch: Epoch) {
-        if let Err(error) = self.host.state.remove_attempt(epoch) {
-            tracing::error!(
-                epoch,
-                error = chain(&error),
-                "the attempt's folder cannot be removed"
-            );
-        }
-    }
 }
 
 fn ended(outcome: OutcomeRecord) -> Ended {
@@ -401,5 +391,38 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::cleanup;
+    use crate::host::tests::Leader;
+    use crate::state_dir::AttemptRecord;
+
+    /// It takes as long as a disk does, and leases of other attempts are renewed meanwhile.
+    #[tokio::test]
+    async fn what_an_attempt_has_left_is_removed_beside_the_loop() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Arc::new(Leader::default()).host(root.path()));
+        let record = AttemptRecord {
+            epoch: 7,
+            job: "jcats".to_owned(),
+            marker: "m".to_owned(),
+            shared: None,
+        };
+        let folder = host.state.begin_attempt(&record).unwrap();
+        let (inputs, _received) = mpsc::channel(1);
+        let mut work = Work::new(Arc::clone(&host), inputs, Arc::new(Notify::new()));
+        work.earlier.push(7);
+        work.order(Order::Acknowledged(7));
+        assert!(folder.exists(), "the loop goes on at once");
+        tokio::select! {
+            () = cleanup::run(Arc::clone(&host)) => {}
+            () = host.cleanup.all_tried() => {}
+        }
+        assert!(!folder.exists());
     }
 }

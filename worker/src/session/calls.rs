@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::refusal::Trouble;
 use super::servers::Servers;
 use crate::agent::{Epoch, Failure};
-use crate::host::{Refused, Wire};
+use crate::host::{Refused, Standing, Wire};
 use crate::order::{Assignment, Credential, FileRole, Handed, JobFile};
 use crate::state_dir::Contribution;
 
@@ -52,8 +52,9 @@ impl Wire for std::sync::Arc<Servers> {
         .boxed()
     }
 
-    /// By asking for the files: of a job that is over there are none, and others are refused to whom they are not for.
-    fn is_over<'a>(&'a self, job: &'a str, epoch: Epoch) -> BoxFuture<'a, Result<bool, String>> {
+    /// By asking for the files: of a job that is over there are none, and others are refused to whom they are not for. All hosts
+    /// of an attempt may have them until the last one is done.
+    fn stands<'a>(&'a self, job: &'a str, epoch: Epoch) -> BoxFuture<'a, Result<Standing, String>> {
         async move {
             let mut request = tonic::Request::new(v1::GetAssignmentFilesRequest {
                 job: super::wire::job_name(job),
@@ -61,8 +62,12 @@ impl Wire for std::sync::Arc<Servers> {
             });
             request.set_timeout(ANSWER);
             match self.client().get_assignment_files(request).await {
-                Ok(_still_assigned) => Ok(false),
-                Err(status) => said_over(&status).ok_or_else(|| status.to_string()),
+                Ok(answer) => {
+                    // As credentials they are overwritten.
+                    drop(handed(answer.into_inner()));
+                    Ok(Standing::Live)
+                }
+                Err(status) => said(&status).ok_or_else(|| status.to_string()),
             }
         }
         .boxed()
@@ -108,14 +113,14 @@ fn final_answer(status: &Status) -> Option<Failure> {
     }
 }
 
-/// Whether a job is over, as a refusal of its files says; nothing where it says something else.
-fn said_over(status: &Status) -> Option<bool> {
+/// How an attempt stands, as a refusal of its files says; nothing where it says something else.
+fn said(status: &Status) -> Option<Standing> {
     let reason = status.get_details_error_info()?.reason;
     match (status.code(), reason.as_str()) {
-        (Code::NotFound, "NO_SUCH_JOB") => Some(true),
-        (Code::NotFound, "STAGING_MISSING") | (Code::FailedPrecondition, "STALE_EPOCH") => {
-            Some(false)
-        }
+        (Code::NotFound, "NO_SUCH_JOB") => Some(Standing::JobOver),
+        (Code::FailedPrecondition, "STALE_EPOCH") => Some(Standing::AttemptOver),
+        // Only who may have them is told so.
+        (Code::NotFound, "STAGING_MISSING") => Some(Standing::Live),
         _ => None,
     }
 }
@@ -190,19 +195,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_job_that_the_leader_calls_over_is_over() {
+    fn only_what_the_leader_calls_over_is_over() {
         let refused = |code: Code, reason: &str| {
             let details = ErrorDetails::with_error_info(reason, "stepcast", HashMap::new());
-            said_over(&Status::with_error_details(code, "refused", details))
+            said(&Status::with_error_details(code, "refused", details))
         };
-        assert_eq!(refused(Code::NotFound, "NO_SUCH_JOB"), Some(true));
-        assert_eq!(refused(Code::NotFound, "STAGING_MISSING"), Some(false));
-        assert_eq!(
-            refused(Code::FailedPrecondition, "STALE_EPOCH"),
-            Some(false)
-        );
+        for (code, reason, standing) in [
+            (Code::NotFound, "NO_SUCH_JOB", Standing::JobOver),
+            (
+                Code::FailedPrecondition,
+                "STALE_EPOCH",
+                Standing::AttemptOver,
+            ),
+            (Code::NotFound, "STAGING_MISSING", Standing::Live),
+        ] {
+            assert_eq!(refused(code, reason), Some(standing));
+        }
         assert_eq!(refused(Code::NotFound, "NO_SUCH_WORKER"), None);
         assert_eq!(refused(Code::Unavailable, "NOT_LEADER"), None);
-        assert_eq!(said_over(&Status::not_found("a proxy says so")), None);
+        assert_eq!(said(&Status::not_found("a proxy says so")), None);
     }
 }
