@@ -7,7 +7,7 @@ use stepcast_records::UsdMicros;
 
 use super::limits::{ATTEMPTS_MAX, PRIORITY_STEP_MS};
 use super::{Attempt, AttemptState, FailureReason, JobEvent, JobSpec, Outcome, Standing};
-use crate::ids::{AttemptNumber, JobId, TeamId};
+use crate::ids::{AttemptNumber, JobId, TeamId, WorkerId};
 use crate::policy::Policy;
 
 /// A job.
@@ -100,6 +100,17 @@ impl Job {
                 Outcome::LeaseExpired | Outcome::Failed(FailureReason::WorkerRestarted)
             ))
         )
+    }
+
+    /// The workers on which attempts of it could not be started, as often as that was; of an attempt on several hosts all of
+    /// them, since which one it was is not kept. But not where it runs by now.
+    pub fn failed_to_start(&self) -> impl Iterator<Item = WorkerId> {
+        let failed = self.attempts.iter().filter(|attempt| {
+            attempt.outcome() == Some(Outcome::Failed(FailureReason::LaunchFailed))
+        });
+        let workers = failed.flat_map(Attempt::parts).map(|part| part.worker);
+        let live = self.live_attempt();
+        workers.filter(move |worker| live.is_none_or(|live| live.part_on(*worker).is_none()))
     }
 
     /// The step of its newest checkpoint, where the next attempt resumes; 0 for none.

@@ -4,6 +4,7 @@ mod against;
 mod crowd;
 mod due;
 mod entry;
+mod failed;
 mod fair;
 mod gang;
 mod late;
@@ -17,6 +18,7 @@ mod urgent;
 #[cfg(test)]
 pub(crate) use fair::fair_work;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -30,13 +32,14 @@ use super::plan::Plan;
 use super::pool::{Gpus, PlaceId, Pool, Slot, positions};
 use super::shares::Shares;
 use super::survey::{Crowd, Scene, Survey, ordered};
-use crate::command::{Placement, PlacementNote, Preemption, Seat};
+use crate::command::{Placement, Preemption};
 use crate::ids::{JobId, WorkerId};
 use crate::model::{Job, Worker};
 use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
 use entry::{Entry, Runs};
 pub(super) use entry::{LOST_MS, due_ms};
+use failed::Failed;
 pub(super) use gang::Hosts;
 use gang::{Choice, Seats};
 use promises::Promised;
@@ -59,9 +62,9 @@ const PASSED_LOOKED_AT: usize = 256;
 /// others of their model as they are dearer.
 const DEARER_LOOKED_AT: usize = 32;
 
-/// How good a worker is for a job: GPUs that others have to yield, what it is to the job's owner, its price, how much of it
-/// is free, and which it is; the least is best.
-type Rank = (u32, u64, u64, u32, WorkerId);
+/// How good a worker is for a job: how often it could not start it, GPUs that others have to yield, what it is to the job's
+/// owner, its price, how much of it is free, and which it is; the least is best.
+type Rank = (u8, u32, u64, u64, u32, WorkerId);
 
 /// One look.
 pub(super) struct Look<'a> {
@@ -78,6 +81,8 @@ pub(super) struct Look<'a> {
     shares: Rc<Shares>,
     /// Where jobs with the same needs may run, busy or not.
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
+    /// Where jobs could not be started, of those who were asked for.
+    failed: RefCell<BTreeMap<JobId, Rc<Failed>>>,
     kept: usize,
     /// The GPUs that are kept for jobs that were passed for long.
     kept_for: BTreeMap<JobId, (usize, Gpus)>,
@@ -122,6 +127,7 @@ impl<'a> Look<'a> {
             shares: Rc::new(Shares::of(state, state.policy().aim, now_ms)),
             ledger: Ledger::new(state, now_ms),
             places: BTreeMap::new(),
+            failed: RefCell::default(),
             kept: 0,
             kept_for: BTreeMap::new(),
             promised: Vec::new(),
@@ -200,6 +206,7 @@ impl<'a> Look<'a> {
         let count = job.spec.gpu_count;
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
+        let failed = self.failed(job);
         let may_yield = self.policy.preemption == Yielding::Priced;
         let mut best: Option<(Rank, Choice)> = None;
         for place in places.iter() {
@@ -211,7 +218,11 @@ impl<'a> Look<'a> {
             for position in place.rooms() {
                 let slot = &self.pool.slots[position];
                 let obtainable = slot.obtainable(place.gpus);
-                if obtainable.count_ones() < u32::from(count) {
+                let is_kept_off = || {
+                    let failed = failed.as_ref();
+                    failed.is_some_and(|failed| failed.is_kept_off(slot.id))
+                };
+                if obtainable.count_ones() < u32::from(count) || is_kept_off() {
                     continue;
                 }
                 let free = slot.available(place.gpus);
@@ -219,7 +230,8 @@ impl<'a> Look<'a> {
                 // Of equals the fullest worker, so that large jobs find an empty one.
                 let price = slot.price.unwrap_or(u64::MAX);
                 let worth = ordered(self.worth(job, slot));
-                let rank = (missing, worth, price, free.count_ones(), slot.id);
+                let times = failed.as_ref().map_or(0, |failed| failed.times(slot.id));
+                let rank = (times, missing, worth, price, free.count_ones(), slot.id);
                 if best.as_ref().is_some_and(|(known, _)| *known <= rank) {
                     // They come by price, and the dearer ones are better only if they are as much faster, or if some of
                     // what others have must be yielded first.
@@ -335,28 +347,6 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn placement(&self, job: &Job, choice: &Choice, left: Left) -> Option<Placement> {
-        let seats = choice.seats();
-        let workers = self.workers_of(&seats);
-        let price = feasible::price_per_hour(workers.iter().copied(), job.spec.gpu_count);
-        let note = left
-            .forecast()
-            .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
-        let mut seats = workers.iter().zip(&seats).map(|(worker, (_, gpus))| Seat {
-            worker: worker.id,
-            gpus: positions(*gpus).collect(),
-        });
-        let Seat { worker, gpus } = seats.next()?;
-        Some(Placement {
-            job: job.id,
-            attempt: job.next_attempt(),
-            worker,
-            gpus,
-            note,
-            others: seats.collect(),
-        })
-    }
-
     /// Has running jobs yield whose GPUs went to others.
     fn evict(&mut self, entries: &[Entry<'a>]) {
         let known: Vec<_> = self
@@ -460,6 +450,7 @@ impl<'a> Look<'a> {
                 let price = worker.price_per_hour(usize::from(count));
                 if purse.pays(price).is_err()
                     || self.ledger.allows(job, [worker], price, None).is_err()
+                    || self.is_kept_off(job, slot)
                 {
                     passed += 1;
                     continue;

@@ -106,6 +106,12 @@ impl Pool {
         &self.kinds[kind].places
     }
 
+    /// The workers of a place that take new work, by position.
+    pub(super) fn members_at(&self, place: PlaceId) -> impl Iterator<Item = usize> {
+        let kind = self.places[place as usize].kind;
+        self.kinds[kind].members.iter().copied()
+    }
+
     /// The places where jobs with these needs may run, busy or not.
     pub(super) fn places_for(&self, state: &State, needs: Needs<'_>) -> Vec<PlaceId> {
         let kinds = 0..self.kinds.len();

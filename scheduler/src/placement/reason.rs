@@ -49,6 +49,8 @@ pub enum Reason {
     Lost,
     /// The worker takes nothing new.
     Draining,
+    /// It could not start the job before, and others could take it.
+    FailedThere,
     /// A job with the same key runs there.
     KeyTaken,
     /// It has enough free, and too few others do.
@@ -103,9 +105,12 @@ impl Reason {
             | Self::ArrayFull
             | Self::QuotaFull
             | Self::TeamBudget => Tier::Held,
-            Self::Lost | Self::Draining | Self::KeyTaken | Self::OthersBusy | Self::GpusBusy => {
-                Tier::Capacity
-            }
+            Self::Lost
+            | Self::Draining
+            | Self::FailedThere
+            | Self::KeyTaken
+            | Self::OthersBusy
+            | Self::GpusBusy => Tier::Capacity,
             Self::Reserved | Self::TakenNow => Tier::Order,
             Self::Free => Tier::New,
         }
@@ -137,6 +142,7 @@ impl Reason {
             Self::TeamBudget => "TEAM_BUDGET",
             Self::Lost => "LOST",
             Self::Draining => "DRAINING",
+            Self::FailedThere => "FAILED_THERE",
             Self::KeyTaken => "KEY_TAKEN",
             Self::OthersBusy => "OTHERS_BUSY",
             Self::GpusBusy => "GPUS_BUSY",
@@ -162,6 +168,7 @@ impl Reason {
             Self::TooFewGpus => "asking for fewer GPUs",
             Self::NoGangs => "a restart of the worker with --gang-address",
             Self::TooFewHosts => "more such workers, or asking for fewer hosts",
+            Self::FailedThere => "free GPUs on another worker",
             Self::OthersBusy => "the end of what runs on the others",
             Self::BudgetSpent => "a larger budget",
             Self::WaitsForRetry | Self::NotBefore => "time",
@@ -218,6 +225,7 @@ impl fmt::Display for Reason {
             Self::TeamBudget => "team's budget too small",
             Self::Lost => "lost",
             Self::Draining => "draining",
+            Self::FailedThere => "failed to start there",
             Self::KeyTaken => "another of its kind runs there",
             Self::OthersBusy => "other hosts busy",
             Self::GpusBusy => "GPUs busy",

@@ -247,6 +247,7 @@ impl Wording<'_> {
                 let key = self.job.spec.terms.spread.as_ref();
                 key.map_or_else(String::new, |key| format!("its key is {key}"))
             }
+            Reason::FailedThere => self.failed_there(workers),
             Reason::Lost | Reason::Draining => workers
                 .first()
                 .map_or_else(String::new, |worker| self.since(worker)),
@@ -329,6 +330,13 @@ impl Wording<'_> {
             (None, Some(_)) => format!("{id} (overdue)"),
             (None, None) => id.to_string(),
         }
+    }
+
+    fn failed_there(&self, workers: &[&Worker]) -> String {
+        let is_one = |failed: &WorkerId| workers.iter().any(|worker| worker.id == *failed);
+        let times = self.job.failed_to_start().filter(is_one).count();
+        let times = number(u32::try_from(times).unwrap_or(u32::MAX), "attempt");
+        format!("{times} could not be started there, so it goes to others first")
     }
 
     fn since(&self, worker: &Worker) -> String {

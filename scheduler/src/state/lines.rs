@@ -41,6 +41,13 @@ pub(super) fn line(job: &Job) -> Line {
         true => Ok(bytes),
         false => postcard::to_extend(&("preparation", preparation), bytes),
     });
+    // Those that could not be started somewhere go elsewhere.
+    let mut failed: Vec<_> = job.failed_to_start().collect();
+    failed.sort_unstable();
+    let written = written.and_then(|bytes| match failed.as_slice() {
+        [] => Ok(bytes),
+        failed => postcard::to_extend(&("failed", failed), bytes),
+    });
     let standing = (
         job.standing.awaits_credentials,
         job.standing.approved_ms.is_some(),

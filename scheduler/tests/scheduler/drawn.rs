@@ -276,6 +276,7 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         Outcome::Succeeded,
         Outcome::Cancelled,
         Outcome::Failed(FailureReason::TrainerError),
+        Outcome::Failed(FailureReason::LaunchFailed),
         Outcome::Failed(FailureReason::OutOfMemory),
         Outcome::Failed(FailureReason::WorkerRestarted),
         Outcome::Failed(FailureReason::Preempted),

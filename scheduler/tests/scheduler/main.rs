@@ -14,6 +14,7 @@ mod golden_orgs;
 mod golden_preparation;
 mod golden_revised;
 mod history;
+mod launch;
 mod limits;
 mod outlook;
 mod planner;

@@ -31,6 +31,7 @@ impl Look<'_> {
                 continue;
             }
             match feasible::away(worker)
+                .or_else(|| self.is_kept_off(job, slot).then_some(Reason::FailedThere))
                 .or_else(|| feasible::short_of(slot, of_model(worker, model), count))
             {
                 None => return Ok(()),

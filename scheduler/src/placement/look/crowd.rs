@@ -231,9 +231,9 @@ impl<'a> Look<'a> {
 
     /// The model that the jobs of a line are best off on.
     fn best_of(&self, walk: &Walk<'_>, known: &Known) -> Option<usize> {
-        let prices = if known.is_capped {
+        let prices = if known.is_choosy {
             let job = self.state.open_job(known.head.1)?;
-            self.prices_of(walk, known, Purse::of(job, self.now_ms))
+            self.own_prices_of(walk, known, job)
         } else {
             self.any_prices_of(walk, known)
         };
@@ -261,8 +261,8 @@ impl<'a> Look<'a> {
     pub(super) fn entry_of(&mut self, walk: &Walk<'_>, known: &Known, job: &'a Job) -> Entry<'a> {
         let places = || walk.queue.places_of(known.bucket).into();
         self.places.entry(Needs::of(job)).or_insert_with(places);
-        let price = if known.is_capped {
-            self.prices_of(walk, known, Purse::of(job, self.now_ms))
+        let price = if known.is_choosy {
+            self.own_prices_of(walk, known, job)
         } else {
             self.any_prices_of(walk, known)
         };
@@ -293,6 +293,14 @@ impl<'a> Look<'a> {
             .borrow_mut()
             .insert(known.bucket, Rc::clone(&prices));
         prices
+    }
+
+    /// The same for a job that does not go everywhere.
+    fn own_prices_of(&self, walk: &Walk<'_>, known: &Known, job: &Job) -> Rc<[f64]> {
+        let prices = self.prices_of(walk, known, Purse::of(job, self.now_ms));
+        let mut prices = prices.to_vec();
+        self.price_out(job, &mut prices);
+        prices.into()
     }
 
     fn prices_of(&self, walk: &Walk<'_>, known: &Known, purse: Purse) -> Rc<[f64]> {

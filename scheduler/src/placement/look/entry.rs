@@ -273,6 +273,7 @@ impl<'a> Look<'a> {
                 price[model] = price[model].min(least);
             }
         }
+        self.price_out(job, &mut price);
         let left = (0..self.models.len()).map(|model| {
             price[model]
                 .is_finite()

@@ -9,9 +9,9 @@ use stepcast_records::GpuModel;
 
 use super::taste::{price_of, worth};
 use super::{DEARER_LOOKED_AT, Look, PASSED_LOOKED_AT};
-use crate::command::Placement;
+use crate::command::{Placement, PlacementNote, Seat};
 use crate::model::{Job, Objective, Worker};
-use crate::placement::feasible::{Needs, Purse};
+use crate::placement::feasible::{self, Needs, Purse};
 use crate::placement::left::Left;
 use crate::placement::pool::{Gpus, Slot, positions};
 use crate::placement::reason::{Reason, Tier};
@@ -61,6 +61,8 @@ impl<'a> Look<'a> {
         if self.pool.workers_with(&places, model, count) < hosts {
             return None;
         }
+        let failed = self.failed(job);
+        let most = hosts + DEARER_LOOKED_AT + failed.as_ref().map_or(0, |failed| failed.workers());
         let places = places
             .iter()
             .map(|place| &self.pool.places[*place as usize]);
@@ -72,16 +74,19 @@ impl<'a> Look<'a> {
                 let free = slot.available(place.gpus);
                 let enough = free.count_ones() >= u32::from(count);
                 let fits = enough && self.may_have(job, position, Some(left));
+                let times = failed.as_ref().map_or(0, |failed| failed.times(slot.id));
+                let rank = (slot.price.unwrap_or(u64::MAX), free.count_ones(), position);
                 fits.then(|| Room {
-                    rank: (slot.price.unwrap_or(u64::MAX), free.count_ones(), position),
+                    failed: times,
+                    rank,
                     gpus: first_of(free, count),
                     longer: self.drift(slot.id),
                     price: price_of(slot),
                 })
             });
-            rooms.extend(here.take(hosts + DEARER_LOOKED_AT));
+            rooms.extend(here.take(most));
         }
-        rooms.sort_unstable_by_key(|room| room.rank);
+        rooms.sort_unstable_by_key(|room| (room.failed, room.rank));
         let chosen = best_of(&rooms, hosts, job.spec.objective)?;
         let mut seats = chosen.into_iter().map(|room| (room.rank.2, room.gpus));
         let (slot, gpus) = seats.next()?;
@@ -93,7 +98,30 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Whether price and limits let a job run on a worker, busy or not; of a gang, as if all of its hosts cost as much, so
+    /// What a job gets, with what is expected of it there.
+    pub(super) fn placement(&self, job: &Job, choice: &Choice, left: Left) -> Option<Placement> {
+        let seats = choice.seats();
+        let workers = self.workers_of(&seats);
+        let price = feasible::price_per_hour(workers.iter().copied(), job.spec.gpu_count);
+        let note = left
+            .forecast()
+            .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
+        let mut seats = workers.iter().zip(&seats).map(|(worker, (_, gpus))| Seat {
+            worker: worker.id,
+            gpus: positions(*gpus).collect(),
+        });
+        let Seat { worker, gpus } = seats.next()?;
+        Some(Placement {
+            job: job.id,
+            attempt: job.next_attempt(),
+            worker,
+            gpus,
+            note,
+            others: seats.collect(),
+        })
+    }
+
+    /// Whether price, limits and where it failed to start let a job run on a worker, busy or not; of a gang, as if all of its hosts cost as much, so
     /// that nobody has to look for hosts of which one is cheap enough to pay for another.
     pub(super) fn may_have(&self, job: &Job, position: usize, left: Option<&Left>) -> bool {
         let Some(worker) = self.worker(&self.pool.slots[position]) else {
@@ -103,7 +131,8 @@ impl<'a> Look<'a> {
         let forecast = left.and_then(|left| left.forecast());
         let run_ms_p90 = forecast.map(|left| left.run_ms_p90);
         let pays = Purse::of(job, self.now_ms).pays(price).is_ok();
-        pays && self.ledger.allows(job, [worker], price, run_ms_p90).is_ok()
+        let may_start = pays && !self.is_kept_off(job, &self.pool.slots[position]);
+        may_start && self.ledger.allows(job, [worker], price, run_ms_p90).is_ok()
     }
 
     /// The hosts that a gang would have soonest, all of one model, and when the last of them is free.
@@ -244,6 +273,8 @@ fn first_of(gpus: Gpus, count: u8) -> Gpus {
 /// Enough free GPUs of a host for a part of a gang.
 #[derive(Clone, Copy)]
 struct Room {
+    /// How often it was not started there.
+    failed: u8,
     /// The price of a GPU, how many are free, and the worker's position: of hosts that are as fast the least is best.
     rank: (u64, u32, usize),
     gpus: Gpus,
@@ -253,7 +284,8 @@ struct Room {
 }
 
 /// The hosts that are best for a gang together, of those that there are by their ranks: the cheapest of those that are no
-/// slower than some pace, at the pace that is best for the gang's owner.
+/// slower than some pace, at the pace that is best for the gang's owner; but before that those where it failed to start least
+/// often.
 fn best_of(rooms: &[Room], hosts: usize, objective: Objective) -> Option<Vec<Room>> {
     let mut paces: Vec<u32> = rooms.iter().map(|room| room.longer).collect();
     paces.sort_unstable();
@@ -263,8 +295,9 @@ fn best_of(rooms: &[Room], hosts: usize, objective: Objective) -> Option<Vec<Roo
         let set: Vec<Room> = within.take(hosts).copied().collect();
         let slowest = set.iter().map(|room| room.longer).max()?;
         let price = set.iter().map(|room| room.price).sum();
-        (set.len() == hosts).then(|| (worth(objective, slowest, price), set))
+        let failed: u32 = set.iter().map(|room| u32::from(room.failed)).sum();
+        (set.len() == hosts).then(|| (failed, worth(objective, slowest, price), set))
     });
-    let best = sets.min_by(|a, b| a.0.total_cmp(&b.0));
-    best.map(|(_, set)| set)
+    let best = sets.min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    best.map(|(_, _, set)| set)
 }

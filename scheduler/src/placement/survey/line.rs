@@ -21,8 +21,8 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) team: TeamId,
     /// What its jobs choose hardware by.
     pub(in crate::placement) objective: Objective,
-    /// Its jobs do not pay every price.
-    pub(in crate::placement) is_capped: bool,
+    /// Its jobs do not pay every price, or could not be started somewhere.
+    pub(in crate::placement) is_choosy: bool,
     /// The priority of its jobs.
     pub(in crate::placement) priority: i8,
     /// From when on GPUs are kept for its first job, by stamp.

@@ -230,7 +230,9 @@ impl Queue {
             width: job.spec.gpus(),
             team: job.spec.terms.team,
             objective: job.spec.objective,
-            is_capped: job.spec.max_price_per_hour.is_some() || job.spec.max_cost.is_some(),
+            is_choosy: job.spec.max_price_per_hour.is_some()
+                || job.spec.max_cost.is_some()
+                || job.failed_to_start().next().is_some(),
             priority: job.spec.priority,
             due_ms: due_ms(job, &left),
             bucket,
