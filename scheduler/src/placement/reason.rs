@@ -53,6 +53,8 @@ pub enum Reason {
     FailedThere,
     /// A job with the same key runs there.
     KeyTaken,
+    /// It has enough free, and too few others take new work.
+    OthersAway,
     /// It has enough free, and too few others do.
     OthersBusy,
     /// Its GPUs are in use.
@@ -109,6 +111,7 @@ impl Reason {
             | Self::Draining
             | Self::FailedThere
             | Self::KeyTaken
+            | Self::OthersAway
             | Self::OthersBusy
             | Self::GpusBusy => Tier::Capacity,
             Self::Reserved | Self::TakenNow => Tier::Order,
@@ -144,6 +147,7 @@ impl Reason {
             Self::Draining => "DRAINING",
             Self::FailedThere => "FAILED_THERE",
             Self::KeyTaken => "KEY_TAKEN",
+            Self::OthersAway => "OTHERS_AWAY",
             Self::OthersBusy => "OTHERS_BUSY",
             Self::GpusBusy => "GPUS_BUSY",
             Self::Reserved => "RESERVED",
@@ -168,6 +172,7 @@ impl Reason {
             Self::TooFewGpus => "asking for fewer GPUs",
             Self::NoGangs => "a restart of the worker with --gang-address",
             Self::TooFewHosts => "more such workers, or asking for fewer hosts",
+            Self::OthersAway => "the return or resumption of the others",
             Self::FailedThere => "free GPUs on another worker",
             Self::OthersBusy => "the end of what runs on the others",
             Self::BudgetSpent => "a larger budget",
@@ -227,6 +232,7 @@ impl fmt::Display for Reason {
             Self::Draining => "draining",
             Self::FailedThere => "failed to start there",
             Self::KeyTaken => "another of its kind runs there",
+            Self::OthersAway => "other hosts away",
             Self::OthersBusy => "other hosts busy",
             Self::GpusBusy => "GPUs busy",
             Self::Reserved => "GPUs reserved",

@@ -36,6 +36,8 @@ pub(in crate::placement) struct Hosts {
     pub(in crate::placement) needed: usize,
     /// Could hold a part of it, free or not.
     pub(in crate::placement) able: usize,
+    /// Of these, are neither lost nor draining.
+    pub(in crate::placement) staying: usize,
     /// Have enough free now.
     pub(in crate::placement) free: usize,
 }
@@ -218,33 +220,52 @@ impl<'a> Look<'a> {
                 reason => reason,
             })
             .collect();
-        let mut on_model: BTreeMap<GpuModel, (usize, usize)> = BTreeMap::new();
+        let mut on_model: BTreeMap<GpuModel, Hosts> = BTreeMap::new();
+        let needed = usize::from(job.spec.hosts());
+        let none = Hosts {
+            needed,
+            able: 0,
+            staying: 0,
+            free: 0,
+        };
         for (slot, reason) in self.pool.slots.iter().zip(&reasons) {
             for model in self.models_for(job, slot, *reason) {
-                let (able, free) = on_model.entry(model).or_default();
-                *able += 1;
-                *free += usize::from(*reason == Reason::Free);
+                let hosts = on_model.entry(model).or_insert(none);
+                hosts.able += 1;
+                hosts.staying += usize::from(!matches!(reason, Reason::Lost | Reason::Draining));
+                hosts.free += usize::from(*reason == Reason::Free);
             }
         }
-        let most = on_model.into_values().max().unwrap_or_default();
-        let hosts = Hosts {
-            needed: job.spec.hosts().into(),
-            able: most.0,
-            free: most.1,
-        };
         let starts = |slot: &Slot| {
             placement
                 .is_some_and(|placement| placement.seats().any(|(worker, _)| worker == slot.id))
         };
+        let is_held = self.ledger.held(job).is_some();
         for (slot, reason) in self.pool.slots.iter().zip(&mut reasons) {
+            if starts(slot) {
+                *reason = Reason::Free;
+                continue;
+            }
+            let models = self.models_for(job, slot, *reason);
+            let with = models.iter().filter_map(|model| on_model.get(model));
+            let Some(most) = with.max_by_key(|hosts| (hosts.able, hosts.staying, hosts.free))
+            else {
+                continue;
+            };
             *reason = match *reason {
-                _ if starts(slot) => Reason::Free,
-                reason if reason.tier() == Tier::Never => reason,
-                _ if hosts.able < hosts.needed => Reason::TooFewHosts,
-                Reason::Free if placement.is_none() => Reason::OthersBusy,
+                _ if most.able < needed => Reason::TooFewHosts,
+                Reason::Free if placement.is_some() => Reason::Free,
+                // Nothing is against it but what holds the job everywhere.
+                Reason::Free if is_held && most.free >= needed => Reason::Free,
+                Reason::Free if most.staying < needed => Reason::OthersAway,
+                Reason::Free => Reason::OthersBusy,
                 reason => reason,
             };
         }
+        let most = on_model
+            .into_values()
+            .max_by_key(|hosts| (hosts.able, hosts.free));
+        let hosts = most.unwrap_or(none);
         (reasons, hosts)
     }
 
