@@ -318,7 +318,9 @@ impl<'a> Forward<'a> {
             self.truth.left_ms(job, attempt, self.now_ms)
         } else {
             let hardware = Hardware::new(attempt.gpu, count);
-            hardware.and_then(|hardware| self.truth.run_ms(job, hardware))
+            let run_ms = hardware.and_then(|hardware| self.truth.run_ms(job, hardware));
+            // Where nothing is known of such runs, this one may have shown what is left of it.
+            run_ms.or_else(|| self.truth.left_ms(job, attempt, self.now_ms))
         };
         let is_new = attempt.state == AttemptState::Placed;
         if let Some(run_ms) = run_ms {

@@ -3,9 +3,11 @@
 use std::cell::Cell;
 
 use proptest::prelude::*;
+use stepcast_records::Hardware;
 use stepcast_scheduler::ids::{InstanceId, JobId, TokenHash};
-use stepcast_scheduler::model::{JobSpec, JobState, Outcome};
+use stepcast_scheduler::model::{Attempt, Job, JobSpec, JobState, Outcome};
 use stepcast_scheduler::outlook::{Outlook, WORLDS, Whom, outlook};
+use stepcast_scheduler::placement::{Forecast, ForecastSource};
 use stepcast_scheduler::{Command, Reply, codec};
 
 use crate::drawn::{Offer, inventory, label, staging};
@@ -142,6 +144,68 @@ fn nobody_is_told_of_a_start_after_the_longest_wait() {
     let told = expected(&history, Whom::All);
     assert!(told.jobs[&runs].finish.p50_ms.is_some());
     assert_eq!(told.jobs[&waits].start.p50_ms, None);
+}
+
+/// Nothing is known of such runs, but of one that runs what is left.
+struct Measured(JobId);
+
+impl ForecastSource for Measured {
+    fn forecast(&self, _: &JobSpec, _: Hardware) -> Option<Forecast> {
+        None
+    }
+
+    fn left(&self, job: &Job, _: &Attempt, _: u64) -> Option<Forecast> {
+        (job.id == self.0).then_some(Forecast {
+            run_ms_p50: 600_000,
+            run_ms_p90: 900_000,
+        })
+    }
+}
+
+#[test]
+fn what_a_run_has_shown_tells_when_it_ends_where_nothing_is_known_of_such_runs() {
+    let mut history = History::new();
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let (name, hash) = (label(0), TokenHash([0; 32]));
+    history.propose(Command::CreateWorkerToken { name, hash }, None);
+    let offer = Offer {
+        gpus: vec!["h100"],
+        replay: false,
+        price: None,
+        label: false,
+        reached: false,
+    };
+    let register = Command::RegisterWorker {
+        token_hash: hash,
+        instance: InstanceId([0; 16]),
+        inventory: inventory(&offer, version),
+    };
+    history.propose(register, None);
+    let jobs = [1, 2].map(|number| {
+        let spec = Box::new(JobSpec::new(workload(), staging(number)));
+        match history.propose(Command::SubmitJob { spec }, None).reply {
+            Ok(Reply::JobSubmitted { job }) => job,
+            other => panic!("{other:?}"),
+        }
+    });
+    let [runs, waits] = jobs;
+    let placements = planned(&history.state, &history.forecast, history.now_ms);
+    history.propose(Command::Place { placements }, None);
+    let attempt = history.state.open_job(runs).and_then(Job::live_attempt);
+    let epoch = attempt.expect("it runs").epoch;
+    history.propose(Command::StartAttempt { job: runs, epoch }, None);
+    let (state, now_ms) = (&history.state, history.now_ms);
+    let told = outlook(state, &Measured(runs), now_ms, Whom::All, &|| 0.0);
+    let done = told.jobs[&runs].finish;
+    // The middle of sixteen worlds, and the ninth of ten.
+    let half_ms = done.p50_ms.expect("its end is known") - now_ms;
+    let late_ms = done.p90_ms.expect("its end is known") - now_ms;
+    assert!((500_000..=600_000).contains(&half_ms), "{half_ms}");
+    assert!((700_000..=1_000_000).contains(&late_ms), "{late_ms}");
+    assert_eq!(told.jobs[&waits].start, done);
+    // Nothing is known of the one behind it, and it has shown nothing yet.
+    assert_eq!(told.jobs[&waits].finish.p50_ms, None);
 }
 
 /// What is cancelled says nothing of others any more: they are told the same before and after it has ended.
