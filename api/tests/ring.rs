@@ -159,6 +159,13 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
         .unwrap()
         .into_inner();
     assert_eq!((sources.training_rows, sources.cells), (1, 1));
+    // What has waited is taken although the worker has fewer GPUs by now.
+    worker
+        .agent
+        .contribute([9; 16], vec![sample(&assignment, "replayx4")])
+        .await
+        .unwrap();
+    assert_eq!(count(&server).await, 2);
     server.stop().await;
 }
 
