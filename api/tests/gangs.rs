@@ -43,6 +43,15 @@ async fn a_job_on_more_hosts_than_there_are_is_refused_with_what_would_fit() {
     let agent = crate::support::Agent::new(&server, bad);
     let refused = agent.register_at('c', &gpus, "--help:1").await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
+    // Its second GPU would have the port of the first.
+    let refused = agent.register_at('c', &gpus, "10.0.0.3:65535").await;
+    let refused = refused.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_INVENTORY");
+    assert!(refused.message().contains("at most 65534"), "{refused:?}");
+    agent
+        .register_at('c', &gpus, "10.0.0.3:65534")
+        .await
+        .unwrap();
     server.stop().await;
 }
 

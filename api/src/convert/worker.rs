@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use stepcast_proto::v1;
-use stepcast_records::UsdMicros;
+use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::model::{Inventory, Label, Token, Worker, WorkerState};
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::FieldViolation;
 
 use super::quantity::timestamp_ms;
 use super::wishes::{labels, trainer_kind, written_labels};
 use crate::names;
-use crate::status::bad_field;
+use crate::status::{Refusal, bad_field};
 
 /// A worker, with what runs on each of its GPUs.
 pub(crate) fn worker(worker: &Worker, state: &State, attached: bool) -> v1::Worker {
@@ -71,6 +72,25 @@ fn gang_address(text: &str) -> Result<Option<Label>, Status> {
     address.map(Some).ok_or_else(bad)
 }
 
+/// Refuses an address whose port leaves none for some of a host's GPUs: each has its own, from that one on, so that two jobs
+/// never meet at one.
+fn check_ports(address: &Label, gpus: usize) -> Result<(), Status> {
+    let port = address.as_str().rsplit_once(':');
+    let port = port.and_then(|(_, port)| port.parse::<u16>().ok());
+    let more = gpus.saturating_sub(1);
+    let most = usize::from(u16::MAX).saturating_sub(more);
+    if port.is_none_or(|port| usize::from(port) <= most) {
+        return Ok(());
+    }
+    let message = format!(
+        "each of the {gpus} GPUs needs a port of its own from that of {address} on, and 65535 is the last: give \
+         --gang-address a port of at most {most}"
+    );
+    let field = FieldViolation::new("gang_address", &message);
+    let refusal = Refusal::new(Code::InvalidArgument, "INVALID_INVENTORY", message);
+    Err(refusal.fields(vec![field]).into())
+}
+
 /// A token, without its secret, which nobody here knows.
 pub(crate) fn token(token: &Token) -> v1::WorkerToken {
     v1::WorkerToken {
@@ -96,11 +116,16 @@ pub(crate) fn inventory(request: v1::RegisterWorkerRequest) -> Result<Inventory,
         .iter()
         .enumerate()
         .map(|(index, trainer)| trainer_kind(&format!("trainers[{index}]"), *trainer));
+    let gpus: Vec<GpuModel> = gpus.collect::<Result<_, _>>()?;
+    let address = gang_address(&request.gang_address)?;
+    if let Some(address) = &address {
+        check_ports(address, gpus.len())?;
+    }
     Ok(Inventory {
-        gpus: gpus.collect::<Result<_, _>>()?,
+        gpus,
         trainers: trainers.collect::<Result<BTreeSet<_>, _>>()?,
         labels: labels("labels", request.labels)?,
         price_per_gpu_hour: request.price_per_gpu_hour_usd_micros.map(UsdMicros),
-        address: gang_address(&request.gang_address)?,
+        address,
     })
 }
