@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use stepcast_estimator::Offer;
-use stepcast_records::{GpuModel, Hardware, UsdMicros};
+use stepcast_records::{GpuModel, Hardware, UsdMicros, units};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::model::limits::BUDGET_MARGIN_MS;
 use stepcast_scheduler::model::{
     Inventory, Job, JobSpec, JobState, Standing, TrainerKind, Worker, WorkerState,
 };
@@ -105,14 +106,20 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         .filter_map(|worker| worker.price_per_hour(spec.gpus().into()))
         .collect();
     let mut dearer = prices
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|price| spec.max_price_per_hour.is_some_and(|max| *price > max));
     if let Some(price) = dearer.find(|price| fits(&|other| other.max_price_per_hour = Some(*price)))
     {
         found.push(format!("allow {price} an hour"));
     }
     if spec.max_cost.is_some() && fits(&|other| other.max_cost = None) {
-        found.push("set a higher limit on the cost, or none".to_owned());
+        let mut enough = prices.into_iter().map(least_cost);
+        let enough = enough.find(|cost| fits(&|other| other.max_cost = Some(*cost)));
+        found.push(enough.map_or_else(
+            || "set a higher limit on the cost, or none".to_owned(),
+            |cost| format!("set a limit of at least {cost} on the cost, or none"),
+        ));
     }
     let replayed = |other: &mut JobSpec| {
         other.trainer = TrainerKind::Replay;
@@ -128,6 +135,14 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         found.push("set no limit on price and cost".to_owned());
     }
     found
+}
+
+/// The least limit on the cost, in whole cents, with which a job begins at a price for all its GPUs.
+fn least_cost(price_per_hour: UsdMicros) -> UsdMicros {
+    const MICROS_PER_CENT: u64 = 10_000;
+    // It must last a moment longer than what is kept for saving a checkpoint.
+    let UsdMicros(cost) = units::cost(BUDGET_MARGIN_MS + 1_000, price_per_hour);
+    UsdMicros((cost / MICROS_PER_CENT + 1).saturating_mul(MICROS_PER_CENT))
 }
 
 /// GPU models that are named of those that would do.

@@ -11,6 +11,7 @@ mod prices;
 mod records;
 mod scheduling;
 mod submit;
+mod too_low;
 mod watch;
 mod what_if;
 mod workers;

@@ -248,6 +248,15 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
             "no single change would do",
             "MISSING_LABEL",
         ),
+        (
+            v1::JobWishes {
+                max_cost_usd_micros: Some(10_000),
+                ..v1::JobWishes::default()
+            },
+            // Two minutes and a second at $1.08 an hour.
+            "set a limit of at least $0.04 on the cost",
+            "BUDGET_TOO_SMALL",
+        ),
     ];
     for (number, (wishes, remedy, cause)) in (6..).zip(wishes) {
         let mut asked = submission('4');
@@ -261,6 +270,30 @@ async fn what_no_worker_can_ever_run_is_refused_once_there_are_workers() {
         assert!(hint(&refused).contains(remedy), "{}", hint(&refused));
         let told = refused.get_details_precondition_failure().unwrap();
         assert_eq!(told.violations[0].r#type, cause);
+    }
+    server.stop().await;
+}
+
+/// What a limit makes of nearly every run is said, and the job is taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_ends_a_job_before_it_is_done_is_said_with_its_submission() {
+    let server = Server::start().await;
+    let _worker = server.worker("replay-1", &["replay"]).await;
+    let mut short = submission('1');
+    let wishes = short.wishes.as_mut().unwrap();
+    wishes.max_runtime = Some(prost_types::Duration {
+        seconds: 1,
+        nanos: 0,
+    });
+    wishes.max_cost_usd_micros = Some(40_000);
+    for validate_only in [true, false] {
+        short.validate_only = validate_only;
+        let answer = server.jobs().submit_job(short.clone()).await.unwrap();
+        let notes = answer.into_inner().notes;
+        let codes: Vec<&str> = notes.iter().map(|note| note.code.as_str()).collect();
+        for code in ["MAX_RUNTIME_TOO_SHORT", "MAX_COST_TOO_LOW"] {
+            assert!(codes.contains(&code), "{code}: {notes:?}");
+        }
     }
     server.stop().await;
 }

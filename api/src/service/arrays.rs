@@ -81,7 +81,7 @@ impl Jobs {
         let estimates = for_job(&self.context, &spec);
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, &estimates);
-        let notes = notes(&reading, &spec);
+        let notes = notes(&reading, &spec, &estimates);
         if request.validate_only {
             return Ok(v1::SubmitArrayResponse {
                 notes,

@@ -21,6 +21,7 @@ use tonic_types::PreconditionViolation;
 
 use super::estimates::{for_job, hosts_note, missing};
 use super::jobs::{Jobs, request_id};
+use super::too_low;
 use super::workers::unexpected;
 use crate::access::Caller;
 use crate::credentials::Taken;
@@ -70,15 +71,20 @@ pub(super) async fn submit(
     };
     Ok(v1::SubmitJobResponse {
         job: Some(job),
-        notes: notes(&reading, &spec),
+        notes: notes(&reading, &spec, &estimates),
         estimates,
     })
 }
 
-/// What was assumed, and what nobody knows.
-pub(super) fn notes(reading: &Reading, spec: &JobSpec) -> Vec<v1::Note> {
+/// What was assumed, what nobody knows, and which limits end the job before it is done.
+pub(super) fn notes(
+    reading: &Reading,
+    spec: &JobSpec,
+    estimates: &[v1::Estimate],
+) -> Vec<v1::Note> {
     let assumed = reading.notes.iter().map(convert::note);
-    assumed.chain(hosts_note(spec)).collect()
+    let limits = too_low::notes((spec.max_runtime_ms, spec.max_cost), estimates);
+    assumed.chain(hosts_note(spec)).chain(limits).collect()
 }
 
 /// Refuses what SimpleTuner itself would refuse on that many GPUs. An unknown number of samples only leaves the estimate
