@@ -53,7 +53,7 @@ pub enum ChangeError {
     LastVoter(u64),
     /// Without it nothing could be written any more, not even that another node is let in.
     #[error(
-        "without node {0}, too few of the nodes that vote are here: nothing could be written any more"
+        "without node {0}, too few of the nodes that vote are here and have caught up: nothing could be written any more"
     )]
     TooFewHere(u64),
     /// A leader must not take its own vote.
@@ -106,21 +106,22 @@ impl Change {
         }
     }
 
-    /// Whether enough of those that vote afterwards are `here`, if the change takes a vote.
+    /// Whether enough of those that vote afterwards can write at once, if the change takes a vote: who is heard and still
+    /// waits for most of the log cannot.
     pub(super) fn leaves_enough(
         &self,
         members: &Members,
-        here: impl Fn(u64) -> bool,
+        can_write: impl Fn(u64) -> bool,
     ) -> Result<(), ChangeError> {
         let Self::Demote(id) = self else {
             return Ok(());
         };
         let left = members.voters.iter().filter(|voter| *voter != id);
-        let (all, present) = left.fold((0, 0), |(all, present), voter| {
-            (all + 1, present + usize::from(here(*voter)))
+        let (all, able) = left.fold((0, 0), |(all, able), voter| {
+            (all + 1, able + usize::from(can_write(*voter)))
         });
         // Without any it is the last voter, which is told in other words.
-        (all == 0 || present > all / 2)
+        (all == 0 || able > all / 2)
             .then_some(())
             .ok_or(ChangeError::TooFewHere(*id))
     }
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vote_is_not_taken_where_too_few_would_be_left_that_are_here() {
+    fn a_vote_is_not_taken_where_too_few_would_be_left_that_can_write() {
         let members = Members {
             voters: BTreeSet::from([1, 2, 3]),
             ..three()

@@ -1,7 +1,7 @@
 //! What one node decides about its log: proposals in batches, reads, changes of members, and who is told what in which
 //! order. Pure: no thread, no clock, no disk and no network, so that many of them can run in one thread from a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use raft::eraftpb::Message;
@@ -234,10 +234,15 @@ impl<R> Core<R> {
     fn change(&mut self, change: &Change, waiter: ChangeWaiter) {
         // What came before it is before it in the log.
         self.propose();
-        let (me, active) = (self.peer.id(), active(&self.heard, self.ticks));
-        let here = |node| node == me || active(node);
+        let (me, committed) = (self.peer.id(), self.peer.committed());
+        let near = self.followers().into_iter();
+        let near: BTreeSet<u64> = near
+            .filter(|node| node.is_near(committed))
+            .map(|node| node.id)
+            .collect();
+        let can_write = |node| node == me || near.contains(&node);
         let enough = match self.peer.role().leads {
-            true => change.leaves_enough(self.peer.members(), here),
+            true => change.leaves_enough(self.peer.members(), can_write),
             // Who does not lead hears nobody, and says who does.
             false => Ok(()),
         };

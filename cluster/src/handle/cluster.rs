@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use super::Handle;
-use crate::consensus::{Change, ChangeError};
+use crate::consensus::{Change, ChangeError, Refused};
 use crate::members::{Member, Members};
 use crate::peers::{JoinToken, Seen};
 
@@ -15,6 +15,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How often a wait for a leader looks whether the one that is known is reached again.
 const REACHED_EVERY: Duration = Duration::from_millis(100);
+
+/// What keeps a removal from beginning and may be over in a moment is waited for: a leader that has only just come to lead
+/// does not know yet how far the others are, nor has it written anything.
+const BEGUN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A removal that takes longer goes on without anybody waiting for it: the leader's duties end it.
 const REMOVED_WITHIN: Duration = Duration::from_secs(30);
@@ -107,8 +111,13 @@ impl Handle {
                 return Err(ChangeError::NotLeader { leader });
             }
             // What is applied here may be from before this leadership.
-            if self.0.consensus.read().await.is_err() {
-                continue;
+            match self.0.consensus.read().await {
+                Ok(()) => {}
+                Err(Refused::Stopped(why)) => return Err(ChangeError::Stopped(why)),
+                Err(_) => {
+                    sleep(LOOK_EVERY).await;
+                    continue;
+                }
             }
             let members = self.members();
             if !members.contains(id) {
@@ -129,6 +138,9 @@ impl Handle {
             };
             match outcome {
                 Ok(()) | Err(ChangeError::UnderWay | ChangeError::Busy) => sleep(LOOK_EVERY).await,
+                Err(ChangeError::TooFewHere(_)) if begun.elapsed() < BEGUN_WITHIN => {
+                    sleep(LOOK_EVERY).await;
+                }
                 Err(ChangeError::Leads(_)) => {
                     let leader = Some(self.0.consensus.transfer(None).await?);
                     return Err(ChangeError::NotLeader { leader });

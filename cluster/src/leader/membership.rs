@@ -8,14 +8,11 @@ use std::time::Duration;
 use stepcast_scheduler::Command;
 
 use super::context::Leader;
-use crate::consensus::{Change, ChangeError, NodeProgress, Sending};
+use crate::consensus::{Change, ChangeError, NodeProgress};
 use crate::members::{Member, Members};
 
 /// How often the members are looked at: a new node waits this much longer for its vote at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// A learner that is no further behind than this has caught up: what is on its way to it at a busy moment.
-const CAUGHT_UP_ENTRIES: u64 = 2_000;
 
 /// A node that lost its vote is given this many looks to learn of it before it is let go: what is gone is not told
 /// anything any more.
@@ -68,15 +65,7 @@ fn next(
     if !members.outgoing.is_empty() {
         return None;
     }
-    let near = |node: &NodeProgress| {
-        let behind = match node.sending {
-            Sending::Log => CAUGHT_UP_ENTRIES,
-            // Where a snapshot was all that it needed, nothing is sent to it until there is something new.
-            Sending::Probe => 0,
-            Sending::Snapshot => return false,
-        };
-        node.active && node.matched + behind >= committed
-    };
+    let near = |node: &NodeProgress| node.is_near(committed);
     let learners = followers
         .iter()
         .filter(|f| members.learners.contains(&f.id));
@@ -132,6 +121,7 @@ async fn raise_format(leader: &Leader, members: &Members) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::Sending;
 
     fn members(voters: &[u64], learners: &[u64], leaving: &[u64]) -> Members {
         Members {

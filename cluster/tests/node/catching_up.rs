@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use stepcast_cluster::consensus::{ChangeError, NodeProgress, Sending};
 use stepcast_cluster::{Config, Health};
 
 use crate::net::Cluster;
@@ -81,6 +82,51 @@ async fn a_node_that_was_away_gets_a_snapshot_and_the_log_behind_it() {
         cluster.node(away).read(|state| state.jobs().count()).await,
         Ok(201)
     );
+    cluster.shutdown().await;
+}
+
+/// One of three that needs a snapshot, which is held up on its way: who leads, who has everything, and who waits for it.
+async fn waiting_for_a_snapshot(cluster: &Cluster) -> (u64, u64, u64) {
+    let leader = cluster.leader().await.status().node_id;
+    let behind = if leader == 3 { 2 } else { 3 };
+    let at = cluster.level().await;
+    cluster.net.isolate(behind);
+    until("it to count as away", || {
+        let followers = cluster.node(leader).status().followers;
+        followers.iter().any(|f| f.id == behind && !f.active)
+    })
+    .await;
+    forget(cluster, 0..100, at).await;
+    cluster.net.hold_snapshots();
+    cluster.net.heal();
+    until("it to be heard again", || {
+        let followers = cluster.node(leader).status().followers;
+        let waits = |f: &NodeProgress| f.id == behind && f.sending == Sending::Snapshot;
+        followers.iter().any(|f| waits(f) && f.active)
+    })
+    .await;
+    (leader, 6 - leader - behind, behind)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_not_removed_while_another_one_that_is_here_still_waits_for_the_log() {
+    let cluster = Cluster::tuned(3, forgetful).await;
+    let (leader, other, behind) = waiting_for_a_snapshot(&cluster).await;
+    let node = cluster.node(leader).clone();
+    assert_eq!(
+        crate::support::within(node.remove_node(other)).await,
+        Err(ChangeError::TooFewHere(other))
+    );
+    assert_eq!(node.members().voters.len(), 3);
+    submit(&node, 1_000).await;
+    // What is behind is no loss, and once it has caught up it is not missed either.
+    cluster.net.release_snapshots();
+    cluster.level().await;
+    let left = crate::support::within(node.remove_node(other))
+        .await
+        .unwrap();
+    assert_eq!(left.voters, [leader, behind].into());
+    submit(&node, 1_001).await;
     cluster.shutdown().await;
 }
 

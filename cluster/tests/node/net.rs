@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::{Message, MessageType};
 use stepcast_cluster::consensus::log::Position;
 use stepcast_cluster::consensus::{Delivery, Inbound, Transport};
@@ -26,6 +26,9 @@ pub(crate) struct Net {
     cut: Mutex<BTreeSet<(u64, u64)>>,
     /// Snapshots that have gone over, by receiver.
     pub(crate) snapshots: Mutex<Vec<u64>>,
+    /// Whether snapshots are on their way for as long as this is so.
+    held: Mutex<bool>,
+    released: Condvar,
 }
 
 #[derive(Clone)]
@@ -61,6 +64,17 @@ impl Net {
         self.cut.lock().clear();
     }
 
+    /// From now on snapshots stay on their way.
+    pub(crate) fn hold_snapshots(&self) {
+        *self.held.lock() = true;
+    }
+
+    /// Snapshots arrive again.
+    pub(crate) fn release_snapshots(&self) {
+        *self.held.lock() = false;
+        self.released.notify_all();
+    }
+
     fn port(&self, from: u64, to: u64) -> Option<Port> {
         if self.cut.lock().contains(&(from, to)) {
             return None;
@@ -79,6 +93,10 @@ impl Plug {
         let (net, files, me) = (Arc::clone(&self.net), self.files.clone(), self.me.id);
         std::thread::spawn(move || {
             let to = message.to;
+            {
+                let mut held = net.held.lock();
+                net.released.wait_while(&mut held, |held| *held);
+            }
             let ended = carry(&net, &files, me, message);
             if ended == Delivery::Arrived {
                 net.snapshots.lock().push(to);

@@ -11,6 +11,9 @@ use crate::consensus::log::Position;
 /// snapshot.
 const KEPT_BYTES: usize = 192 << 20;
 
+/// A node that is no further behind than this has caught up: what is on its way to it at a busy moment.
+const CAUGHT_UP_ENTRIES: u64 = 2_000;
+
 /// A node as its leader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeProgress {
@@ -22,6 +25,20 @@ pub struct NodeProgress {
     pub sending: Sending,
     /// Whether it was heard within the last election timeout.
     pub active: bool,
+}
+
+impl NodeProgress {
+    /// Whether it answers and has next to everything up to `committed`, so that its vote counts for what is written now. One
+    /// that is heard may be far behind: it answers for nothing new before it has what came before.
+    pub fn is_near(&self, committed: u64) -> bool {
+        let behind = match self.sending {
+            Sending::Log => CAUGHT_UP_ENTRIES,
+            // Where a snapshot was all that it needed, nothing is sent to it until there is something new.
+            Sending::Probe => 0,
+            Sending::Snapshot => return false,
+        };
+        self.active && self.matched.saturating_add(behind) >= committed
+    }
 }
 
 /// What a leader sends to a node.
