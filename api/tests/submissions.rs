@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use stepcast_proto::v1;
 use tonic::Code;
@@ -435,6 +436,34 @@ async fn jobs_are_listed_page_by_page_newest_first() {
 }
 
 /// SimpleTuner needs settings for the worker's own host, which are not written as variables for a shell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_older_log_cannot_hold_is_refused_when_it_is_checked_as_when_it_is_submitted() {
+    let server = Server::held_at(2).await;
+    for validate_only in [true, false] {
+        let mut plain = submission('3');
+        plain.validate_only = validate_only;
+        let mut later = plain.clone();
+        server.jobs().submit_job(plain.clone()).await.unwrap();
+        if let Some(wishes) = &mut later.wishes {
+            let hence = SystemTime::now() + Duration::from_secs(3_600);
+            wishes.not_before_time = Some(hence.into());
+        }
+        let refused = server.jobs().submit_job(later).await.unwrap_err();
+        assert_eq!(reason(&refused), "NOT_YET", "{validate_only}");
+        let sweep = v1::SubmitArrayRequest {
+            files: plain.files.clone(),
+            tasks: vec![v1::ArrayTaskFiles::default()],
+            wishes: plain.wishes,
+            validate_only,
+            ..v1::SubmitArrayRequest::default()
+        };
+        let refused = server.jobs().submit_array(sweep).await.unwrap_err();
+        assert_eq!(reason(&refused), "NOT_YET", "{validate_only}");
+    }
+    assert_eq!((server.staged().len(), jobs(&server).await.len()), (1, 1));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_configuration_that_a_worker_cannot_rewrite_is_refused_for_simpletuner_alone() {
     let server = Server::start().await;

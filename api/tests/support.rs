@@ -88,21 +88,29 @@ pub(crate) struct Server {
     serving: JoinHandle<Result<(), stepcast_api::Error>>,
 }
 
+/// The format of the log unless a test says another one.
+const NEWEST: u16 = stepcast_cluster::LOG_FORMAT as u16;
+
 impl Server {
     pub(crate) async fn start() -> Self {
         Self::with(ApiConfig::default()).await
     }
 
     pub(crate) async fn with(api: ApiConfig) -> Self {
-        Self::of(api, Arc::new(HostClock::new()), |estimator| {
-            Arc::new(EstimatorSink(estimator))
-        })
-        .await
+        Self::by(api, Arc::new(HostClock::new())).await
+    }
+
+    /// One whose log stays in this format.
+    pub(crate) async fn held_at(log_format: u16) -> Self {
+        let (api, clock) = (ApiConfig::default(), Arc::new(HostClock::new()));
+        let recorder = |estimator| Arc::new(EstimatorSink(estimator)) as Arc<dyn RecordSink>;
+        Self::of(api, clock, log_format, recorder).await
     }
 
     /// A server that goes by this clock.
     pub(crate) async fn by(api: ApiConfig, clock: Arc<dyn Clock>) -> Self {
-        Self::of(api, clock, |estimator| Arc::new(EstimatorSink(estimator))).await
+        let recorder = |estimator| Arc::new(EstimatorSink(estimator)) as Arc<dyn RecordSink>;
+        Self::of(api, clock, NEWEST, recorder).await
     }
 
     /// One with a recorder of its own.
@@ -110,12 +118,13 @@ impl Server {
         api: ApiConfig,
         recorder: impl FnOnce(Arc<Estimator>) -> Arc<dyn RecordSink>,
     ) -> Self {
-        Self::of(api, Arc::new(HostClock::new()), recorder).await
+        Self::of(api, Arc::new(HostClock::new()), NEWEST, recorder).await
     }
 
     async fn of(
         api: ApiConfig,
         clock: Arc<dyn Clock>,
+        log_format: u16,
         recorder: impl FnOnce(Arc<Estimator>) -> Arc<dyn RecordSink>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -131,6 +140,7 @@ impl Server {
         };
         let config = Config {
             sweep_every: Duration::from_millis(100),
+            log_format,
             ..Config::new(dir.path().join("node"))
         };
         let handle = Node::start(config, ports).unwrap();

@@ -98,6 +98,15 @@ impl Handle {
         self.0.proposer.prepare(actor, command, request_id)
     }
 
+    /// Whether the log could hold a command as things are: nothing goes into it, and what the state says to it shows only
+    /// there.
+    ///
+    /// # Errors
+    /// It is too large, or too new for the format that everybody who belongs to the cluster reads.
+    pub fn check(&self, command: Command) -> Result<(), ProposeError> {
+        self.0.proposer.check(command)
+    }
+
     /// Reads the state with everything in it that was acknowledged before this call. The log waits while `read` runs,
     /// so it must be quick.
     pub async fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, ReadError> {

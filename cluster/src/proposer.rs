@@ -120,6 +120,11 @@ impl Proposer {
         Ok((Proposal(ready), proposed))
     }
 
+    /// Whether the log could hold this command.
+    pub(crate) fn check(&self, command: Command) -> Result<(), ProposeError> {
+        self.encode(None, command, None).map(drop)
+    }
+
     fn ready(
         &self,
         actor: Option<Actor>,

@@ -82,14 +82,21 @@ impl Jobs {
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, &estimates);
         let notes = notes(&reading, &spec, &estimates);
+        let has_credentials = !spec.terms.credentials.is_empty();
+        let command = Command::SubmitArray {
+            spec: Box::new(spec.clone()),
+            tasks: tasks.iter().map(|(staging, _)| *staging).collect(),
+            parallel: request.parallel,
+        };
+        let handle = &self.context.handle;
         if request.validate_only {
+            handle.check(command).map_err(status::propose)?;
             return Ok(v1::SubmitArrayResponse {
                 notes,
                 estimates,
                 ..v1::SubmitArrayResponse::default()
             });
         }
-        let has_credentials = !spec.terms.credentials.is_empty();
         for (staging, credentials) in carried {
             if let Some(credentials) = all(credentials, &spec) {
                 self.context.keep(staging, credentials)?;
@@ -102,12 +109,6 @@ impl Jobs {
                 new.push(*staging);
             }
         }
-        let command = Command::SubmitArray {
-            spec: Box::new(spec),
-            tasks: tasks.iter().map(|(staging, _)| *staging).collect(),
-            parallel: request.parallel,
-        };
-        let handle = &self.context.handle;
         let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;
         if is_settled(&proposed) {
             self.drop_unneeded(&new).await;

@@ -62,6 +62,11 @@ pub(super) async fn submit(
     check_time(jobs, id, &spec, &estimates)?;
     jobs.expect(&mut spec, &estimates);
     let job = if request.validate_only {
+        let command = Command::SubmitJob {
+            spec: Box::new(spec.clone()),
+        };
+        let taken = jobs.context.handle.check(command);
+        taken.map_err(status::propose)?;
         convert::unsubmitted(&spec)
     } else {
         let job = put(jobs, caller, id, (submission, credentials), &spec).await?;
