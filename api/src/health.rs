@@ -1,10 +1,12 @@
-//! Keeps the health service honest: serving while a leader is known and what was committed has been applied.
+//! Keeps the health service honest: serving while a leader is known and what it has committed is applied here.
 
 use std::time::Duration;
 
-use stepcast_cluster::{Handle, Health};
+use stepcast_cluster::Handle;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use crate::probes::due;
 
 /// How often the node is looked at: a balancer that asks every second sees a change within a quarter more.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -21,15 +23,15 @@ pub(crate) async fn register(reporter: &HealthReporter, services: &[&'static str
 /// Sets the health of these services, and of the whole under the empty name, for as long as it runs.
 pub(crate) async fn report(reporter: HealthReporter, handle: Handle, services: Vec<&'static str>) {
     let mut told = None;
-    let mut committed = 0;
+    let mut before = None;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;
         let status = handle.status();
-        let reads = !matches!(status.health, Health::Electing | Health::Stopped(_));
+        let due = due(&status).ok();
         // What was committed by the last look is applied by this one, or the node is behind.
-        let serving = reads && status.leader.is_some() && status.applied_index >= committed;
-        committed = status.commit_index;
+        let serving = due.is_some_and(|now| status.applied_index >= before.unwrap_or(now));
+        before = due;
         if told == Some(serving) {
             continue;
         }

@@ -11,7 +11,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use stepcast_cluster::{Handle, Health, Tasks};
+use stepcast_cluster::{Handle, Health, NodeStatus, Tasks};
 use stepcast_estimator::{Estimator, Requests};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -121,7 +121,7 @@ async fn livez(State(node): State<Node>) -> impl IntoResponse {
     })
 }
 
-/// Ready when it knows a leader and has applied what it knows to be committed.
+/// Ready when it knows a leader and has applied what that has committed.
 async fn readyz(State(node): State<Node>) -> impl IntoResponse {
     probe(match node.get() {
         Some((handle, _)) => readiness(handle).await.map(|()| "ready"),
@@ -129,22 +129,32 @@ async fn readyz(State(node): State<Node>) -> impl IntoResponse {
     })
 }
 
-async fn readiness(handle: &Handle) -> Result<(), String> {
-    let asked = handle.status();
-    match asked.health {
+/// What a node must have applied to be ready, or why it is not whatever it has applied. A node that waits for a snapshot knows
+/// of hardly an entry that it does not have: what counts is what its leader says.
+pub(crate) fn due(status: &NodeStatus) -> Result<u64, String> {
+    match &status.health {
         Health::Stopped(why) => return Err(format!("the node has stopped: {why}")),
         Health::Electing => return Err("no node leads at the moment".to_owned()),
         // These keep it from writing; it still reads.
         Health::Serving | Health::StorageFull | Health::LogStalled(_) => {}
     }
+    match (status.leader, status.cluster_commit_index) {
+        (None, _) => Err("no node leads at the moment".to_owned()),
+        (_, None) => Err("the leader has not said yet how far the log is".to_owned()),
+        (_, Some(committed)) => Ok(committed),
+    }
+}
+
+async fn readiness(handle: &Handle) -> Result<(), String> {
+    let committed = due(&handle.status())?;
     let began = Instant::now();
     loop {
         let applied = handle.status().applied_index;
-        if applied >= asked.commit_index {
+        if applied >= committed {
             return Ok(());
         }
         if began.elapsed() >= APPLY_WITHIN {
-            let behind = asked.commit_index - applied;
+            let behind = committed - applied;
             return Err(format!("{behind} committed entries are not applied yet"));
         }
         sleep(LOOK_EVERY).await;
@@ -178,5 +188,54 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, app: Router) {
             let _ = timeout(CONNECTION_LIFE, hear).await;
             drop(permit);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stepcast_cluster::members::Members;
+
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_what_the_leader_has_committed_whatever_the_node_knows_itself() {
+        let waiting = NodeStatus {
+            node_id: 3,
+            cluster_id: 1,
+            term: 4,
+            leader: Some(1),
+            leading: false,
+            led_for: None,
+            voters: vec![1, 2, 3],
+            members: Members::founder(1),
+            followers: Vec::new(),
+            log_format: 3,
+            commit_index: 1,
+            cluster_commit_index: Some(262_204),
+            applied_index: 1,
+            last_index: 1,
+            snapshot_index: 0,
+            sessions: 0,
+            disk_free_bytes: 0,
+            health: Health::Serving,
+        };
+        assert_eq!(due(&waiting), Ok(262_204));
+        let untold = NodeStatus {
+            cluster_commit_index: None,
+            ..waiting.clone()
+        };
+        let said = due(&untold).expect_err("nothing to go by");
+        assert!(said.contains("has not said yet"), "{said}");
+        let full = NodeStatus {
+            health: Health::StorageFull,
+            ..waiting.clone()
+        };
+        assert_eq!(due(&full), Ok(262_204), "it still reads");
+        let alone = NodeStatus {
+            leader: None,
+            ..waiting
+        };
+        let said = due(&alone).expect_err("nobody to say it");
+        assert!(said.contains("no node leads"), "{said}");
     }
 }

@@ -38,5 +38,5 @@ pub use self::peer::{
     Begin, Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, NodeProgress, Output, Peer, Proposed, ReadId,
     Role, Sending, Write,
 };
-pub use self::transport::{Alone, Inbound, Transport};
+pub use self::transport::{Alone, Inbound, Standing, Transport, Word};
 pub use self::turn::Bare;

@@ -14,7 +14,7 @@ use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
-use crate::consensus::{self, Stall};
+use crate::consensus::{self, Role, Stall, Word};
 use crate::credentials::Keeper;
 use crate::error::{AttachError, ProposeError, ReadError};
 use crate::identity::Identity;
@@ -231,6 +231,7 @@ impl Handle {
             followers: inner.consensus.followers(),
             log_format: inner.replicated.read(State::format),
             commit_index: progress.committed,
+            cluster_commit_index: self.cluster_commit(role, progress.committed),
             applied_index: progress.applied,
             last_index: progress.last,
             snapshot_index: inner.snapshot_index.load(Ordering::Acquire),
@@ -346,6 +347,19 @@ impl Handle {
     /// Whether submissions are refused for want of room: the part of [`Self::status`] that every one of them asks for.
     pub fn is_full(&self) -> bool {
         self.health(None) == Health::StorageFull
+    }
+
+    /// Highest entry that is committed, as far as the leader has told this node, which knows of `own`.
+    fn cluster_commit(&self, role: Role, own: u64) -> Option<u64> {
+        if role.leads {
+            return Some(own);
+        }
+        match self.0.way.transport.standing(role.leader?) {
+            Word::Awaited => None,
+            // All that there is to go by.
+            Word::Never => Some(own),
+            Word::Said(leader) => Some(own.max(leader.committed)),
+        }
     }
 
     fn health(&self, leader: Option<u64>) -> Health {

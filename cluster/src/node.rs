@@ -285,7 +285,12 @@ impl Assembly {
         );
         tasks.spawn(
             "disk watch",
-            watch_disk(config.data_dir.clone(), Arc::clone(&disk_free)),
+            watch_disk(
+                config.data_dir.clone(),
+                Arc::clone(&disk_free),
+                Arc::clone(&proposer),
+                consensus.clone(),
+            ),
         );
         Handle(Arc::new(Inner {
             identity,
@@ -327,8 +332,15 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
-async fn watch_disk(dir: PathBuf, free: Arc<AtomicU64>) {
+/// Looks at the disk for as long as the node runs, and lets the others know whether there is room.
+async fn watch_disk(
+    dir: PathBuf,
+    free: Arc<AtomicU64>,
+    proposer: Arc<Proposer>,
+    consensus: consensus::Handle<Outcome>,
+) {
     loop {
+        consensus.note_room(!proposer.disk_is_low());
         tokio::time::sleep(DISK_EVERY).await;
         look_at_disk(&dir, &free);
     }

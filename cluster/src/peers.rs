@@ -41,7 +41,7 @@ pub use self::join::{Error as JoinError, JoinConfig, Joined, join};
 pub use self::link::Seen;
 pub use self::snapshots::{Receiving, SnapshotFiles};
 pub use self::token::{Error as TokenError, JoinToken};
-use crate::consensus::{Inbound, Transport};
+use crate::consensus::{Inbound, Transport, Word};
 use crate::members::{Member, Members};
 use crate::proposer::MAX_COMMAND_BYTES;
 use crate::tasks::{Ended, Tasks};
@@ -256,6 +256,11 @@ impl Transport for Peers {
 
     fn said(&self, node: u64) -> Option<Member> {
         self.shared.link(node)?.said()
+    }
+
+    fn standing(&self, node: u64) -> Word {
+        let link = self.shared.link(node);
+        link.map_or(Word::Awaited, |link| link.standing())
     }
 }
 

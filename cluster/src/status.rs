@@ -30,6 +30,10 @@ pub struct NodeStatus {
     pub log_format: u16,
     /// Highest entry known to be committed.
     pub commit_index: u64,
+    /// What this node must have applied to be as far as its cluster is: the highest entry that its leader has said to be
+    /// committed. A node that waits for a snapshot knows of little more than it has itself ([`Self::commit_index`]).
+    /// Nothing without a leader, and until that has spoken.
+    pub cluster_commit_index: Option<u64>,
     /// Highest entry applied to the state.
     pub applied_index: u64,
     /// Highest entry in the log.

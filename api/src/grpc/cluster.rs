@@ -283,6 +283,10 @@ fn nodes(handle: &Handle, status: &NodeStatus) -> Vec<v1::ClusterNode> {
                 Some(progress) => progress.matched,
                 None => 0,
             },
+            caught_up: match progress {
+                _ if me => status.leading.then_some(true),
+                progress => progress.map(|node| node.is_near(status.commit_index)),
+            },
             round_trip_us: round_trip.map_or(0, |round_trip| {
                 u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX)
             }),
@@ -328,7 +332,7 @@ fn changed(error: ChangeError, node: u64) -> Status {
             .hint("a cluster that is not needed any more is stopped, and its data folder deleted")
             .into(),
         ChangeError::TooFewHere(_) => refuse(Code::FailedPrecondition, "TOO_FEW_NODES")
-            .hint("remove the nodes that are gone first, or start them; `stepcast cluster status` says which are away")
+            .hint("remove the nodes that are gone first, or start them, and wait until all have caught up; `stepcast cluster status` says which are away or behind")
             .into(),
         ChangeError::NoSuccessor | ChangeError::NotTaken(_) => {
             refuse(Code::FailedPrecondition, "NO_SUCCESSOR")

@@ -1,7 +1,7 @@
 //! The front door of consensus: propose bytes, wait until a read is safe, see where it stands.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::event::{Delivery, Event, ReadWaiter, Waiter};
 use super::log::Position;
 use super::peer::{ELECTION_TICKS, NodeProgress, Role};
 use super::queue::Queue;
-use super::transport::Inbound;
+use super::transport::{Inbound, Standing};
 use crate::members::Members;
 use crate::tasks::Ended;
 
@@ -105,6 +105,8 @@ pub(super) struct Shared<R> {
     pub(super) committed: AtomicU64,
     pub(super) applied: Arc<AtomicU64>,
     pub(super) last: AtomicU64,
+    /// Whether the disk has room for submissions, for the others to know.
+    has_room: AtomicBool,
     pub(super) followers: RwLock<Vec<NodeProgress>>,
     pub(super) snapshot_wanted: Notify,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
@@ -244,6 +246,11 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.followers.read().clone()
     }
 
+    /// From now on the others are told that the disk here has room for submissions, or none.
+    pub(crate) fn note_room(&self, has_room: bool) {
+        self.shared.has_room.store(has_room, Ordering::Relaxed);
+    }
+
     /// Waits until it has stopped for good without having been asked to, and says why: for ever, if that does not happen.
     pub async fn failed(&self) -> Ended {
         let mut failed = self.shared.failed.subscribe();
@@ -336,6 +343,14 @@ impl<R: Send + 'static> Inbound for Handle<R> {
         let _ = self.shared.tell(Event::SnapshotSent { node, ended });
     }
 
+    fn standing(&self) -> Standing {
+        let stalled = matches!(*self.shared.state.read(), State::Stalled(_));
+        Standing {
+            committed: self.shared.committed.load(Ordering::Acquire),
+            has_room: self.shared.has_room.load(Ordering::Relaxed) && !stalled,
+        }
+    }
+
     fn removed(&self) {
         let _ = self.shared.tell(Event::Removed);
     }
@@ -354,6 +369,7 @@ impl<R> Shared<R> {
             committed: AtomicU64::new(applied.load(Ordering::Acquire)),
             applied,
             last: AtomicU64::new(last),
+            has_room: AtomicBool::new(true),
             followers: RwLock::default(),
             snapshot_wanted: Notify::new(),
             threads: Mutex::new(Vec::new()),

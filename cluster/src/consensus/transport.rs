@@ -33,6 +33,33 @@ pub trait Transport: Send + Sync + 'static {
         let _ = node;
         None
     }
+
+    /// Where this node stood when it was last heard, by its own word.
+    fn standing(&self, node: u64) -> Word {
+        let _ = node;
+        Word::Never
+    }
+}
+
+/// What a node tells the others of itself, again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Highest entry that it knows to be committed.
+    pub committed: u64,
+    /// Whether its disk has room for submissions.
+    pub has_room: bool,
+}
+
+/// What is known of another node's standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Word {
+    /// It is not reached, or has not spoken yet since it is.
+    #[default]
+    Awaited,
+    /// It does not tell: its version is older, or the way to it carries no such word.
+    Never,
+    /// It stood like this, at most a few pings ago.
+    Said(Standing),
 }
 
 /// What a transport tells its node.
@@ -59,6 +86,9 @@ pub trait Inbound: Send + Sync + 'static {
     /// How sending a snapshot to this node ended. Raft sends it nothing until this is said, and after a failure for a while
     /// longer.
     fn snapshot_sent(&self, node: u64, ended: Delivery);
+
+    /// Where this node stands, to be told to the others.
+    fn standing(&self) -> Standing;
 
     /// A member has refused this node because it was removed ([`Members::removed`]; a node that is merely not known yet
     /// is something else): it stops taking part and says so.

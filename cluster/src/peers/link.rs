@@ -24,6 +24,7 @@ use super::refusal;
 use super::sending::Lane;
 use super::shared::Shared;
 use super::tls;
+use crate::consensus::{Standing, Word};
 use crate::members::Member;
 
 /// After a connection ended or was not made, the next is tried after this long; twice that each time, up to the second.
@@ -63,6 +64,8 @@ struct Contact {
     round_trip: Option<Duration>,
     version: String,
     log_format: Option<u32>,
+    /// Where it stands, by what it has said on this connection.
+    standing: Word,
     /// Where it says that it is.
     said: Option<Member>,
     /// Why it was not reached last, in one line; said once in the log.
@@ -152,6 +155,11 @@ impl Link {
         self.contact.lock().said.clone()
     }
 
+    /// Where it stands.
+    pub(super) fn standing(&self) -> Word {
+        self.contact.lock().standing
+    }
+
     /// Whether it answers.
     pub(super) fn is_reached(&self) -> bool {
         self.contact.lock().connected
@@ -177,6 +185,8 @@ impl Link {
             let mut contact = self.contact.lock();
             contact.connected = false;
             contact.round_trip = None;
+            // It is old news by the time that it is reached again.
+            contact.standing = Word::Awaited;
             contact.failure.as_deref() != Some(why) && {
                 contact.failure = Some(why.to_owned());
                 true
@@ -306,6 +316,12 @@ async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
             link.connected(hello, &reached.certificate);
             shared.tell(|inbound| inbound.reached(link.node));
         }
+        link.contact.lock().standing = answer.standing.map_or(Word::Never, |said| {
+            Word::Said(Standing {
+                committed: said.committed,
+                has_room: said.has_room,
+            })
+        });
         if answer.ping != 0 {
             let asked = Duration::from_micros(answer.ping);
             link.contact.lock().round_trip = Some(begun.elapsed().saturating_sub(asked));

@@ -9,7 +9,7 @@ use raft::eraftpb::{Message, MessageType};
 use stepcast_proto::raft::v1::peer_service_server::PeerService;
 use stepcast_proto::raft::v1::{
     ExchangeRequest, ExchangeResponse, Hello, InstallSnapshotRequest, InstallSnapshotResponse,
-    JoinRequest, JoinResponse, PeerNode,
+    JoinRequest, JoinResponse, PeerNode, Standing,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -99,6 +99,7 @@ impl PeerService for Service {
         let greeting = ExchangeResponse {
             hello: Some(self.shared.hello(hello.from)),
             ping: 0,
+            standing: Some(standing(&attached)),
         };
         let _ = answers.try_send(Ok(greeting));
         let shared = Arc::clone(&self.shared);
@@ -215,6 +216,7 @@ async fn exchange(
             let _ = answers.try_send(Ok(ExchangeResponse {
                 hello: None,
                 ping: request.ping,
+                standing: Some(standing(attached)),
             }));
         }
         if request.messages.is_empty() {
@@ -235,6 +237,15 @@ async fn exchange(
         attached.inbound.receive(messages);
     }
     Ok(())
+}
+
+/// Where this node stands, for who asks.
+fn standing(attached: &Attached) -> Standing {
+    let standing = attached.inbound.standing();
+    Standing {
+        committed: standing.committed,
+        has_room: standing.has_room,
+    }
 }
 
 /// A message of Raft's from this node to that one; its entries stay parts of the frame.

@@ -131,6 +131,28 @@ async fn a_node_is_not_removed_while_another_one_that_is_here_still_waits_for_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_waits_for_a_snapshot_knows_by_its_leader_that_it_is_behind() {
+    let cluster = Cluster::tuned(3, forgetful).await;
+    let (leader, other, behind) = waiting_for_a_snapshot(&cluster).await;
+    let committed = cluster.node(leader).status().commit_index;
+    let waiting = cluster.node(behind).status();
+    // By its own word it has everything: Raft tells it of no more than it has.
+    assert!(waiting.applied_index < committed && waiting.commit_index < committed);
+    assert!(waiting.cluster_commit_index >= Some(committed));
+    let there = cluster.node(other).status();
+    assert!(there.applied_index >= committed && there.cluster_commit_index >= Some(committed));
+    // What it was told counts only for as long as it hears the leader.
+    cluster.net.isolate(behind);
+    assert_eq!(cluster.node(behind).status().cluster_commit_index, None);
+    cluster.net.heal();
+    cluster.net.release_snapshots();
+    cluster.level().await;
+    let arrived = cluster.node(behind).status();
+    assert_eq!(arrived.cluster_commit_index, Some(arrived.applied_index));
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_node_joins_by_a_snapshot_and_can_lead() {
     let mut cluster = Cluster::tuned(1, forgetful).await;
     forget(&cluster, 0..200, 1).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use raft::eraftpb::{Message, MessageType};
 use stepcast_cluster::consensus::log::Position;
-use stepcast_cluster::consensus::{Delivery, Inbound, Transport};
+use stepcast_cluster::consensus::{Delivery, Inbound, Transport, Word};
 use stepcast_cluster::members::{Member, Members};
 use stepcast_cluster::peers::{Admission, Admitted, Applicant, Joined, NotAdmitted};
 use stepcast_cluster::snapshot::{Outgoing, Snapshots};
@@ -188,6 +188,11 @@ impl Transport for Plug {
 
     fn log_format(&self, _: u64) -> Option<u32> {
         Some(u32::from(codec::VERSION))
+    }
+
+    fn standing(&self, node: u64) -> Word {
+        let port = self.net.port(self.me.id, node);
+        port.map_or(Word::Awaited, |port| Word::Said(port.inbound.standing()))
     }
 }
 

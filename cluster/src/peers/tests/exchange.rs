@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::support::{CLUSTER, Endpoint, Told, append, cluster, credentials, indices, members};
-use crate::consensus::Transport;
+use crate::consensus::{Standing, Transport, Word};
 use crate::peers::authority::Authority;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,4 +102,35 @@ async fn a_newer_member_is_heard_and_answered_before_the_log_says_it() {
     nodes[0].ear.hears(|told| indices(told) == [9]).await;
     nodes[0].peers.send(vec![append(1, 2, 8, 1)]);
     newer.ear.hears(|told| indices(told) == [8]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_node_stands_is_known_for_as_long_as_it_is_reached() {
+    let (_, nodes) = cluster(2);
+    let [first, second] = <[Endpoint; 2]>::try_from(nodes).ok().unwrap();
+    let said = |committed, has_room| {
+        Word::Said(Standing {
+            committed,
+            has_room,
+        })
+    };
+    first
+        .sees(2, |_| first.peers.standing(2) == said(1, true))
+        .await;
+    *second.ear.standing.lock() = Standing {
+        committed: 77,
+        has_room: false,
+    };
+    first
+        .sees(2, |_| first.peers.standing(2) == said(77, false))
+        .await;
+    second.peers.shutdown().await;
+    first
+        .sees(2, |_| first.peers.standing(2) == Word::Awaited)
+        .await;
+    assert_eq!(
+        first.peers.standing(7),
+        Word::Awaited,
+        "who is not known at all"
+    );
 }

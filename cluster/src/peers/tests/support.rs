@@ -18,7 +18,7 @@ use super::super::{
     Admission, Admitted, Applicant, Credentials, NotAdmitted, Peers, PeersConfig, SnapshotFiles,
 };
 use super::snapshot::Folder;
-use crate::consensus::{Delivery, Inbound, Transport};
+use crate::consensus::{Delivery, Inbound, Standing, Transport};
 use crate::members::{Member, Members};
 
 pub(super) const CLUSTER: u64 = 0xc1;
@@ -38,13 +38,28 @@ pub(super) struct Told {
     pub(super) removed: bool,
 }
 
-#[derive(Default)]
 pub(super) struct Ear {
     told: watch::Sender<Told>,
     /// Whether it has no use for snapshots.
     pub(super) ignores: AtomicBool,
     /// Whether it cannot bear the word that a peer is not reached.
     pub(super) fails: AtomicBool,
+    /// Where it says that it stands.
+    pub(super) standing: Mutex<Standing>,
+}
+
+impl Default for Ear {
+    fn default() -> Self {
+        Self {
+            told: watch::Sender::default(),
+            ignores: AtomicBool::default(),
+            fails: AtomicBool::default(),
+            standing: Mutex::new(Standing {
+                committed: 1,
+                has_room: true,
+            }),
+        }
+    }
 }
 
 impl Ear {
@@ -88,6 +103,10 @@ impl Inbound for Ear {
 
     fn snapshot_sent(&self, node: u64, ended: Delivery) {
         self.told.send_modify(|told| told.sent.push((node, ended)));
+    }
+
+    fn standing(&self) -> Standing {
+        *self.standing.lock()
     }
 
     fn removed(&self) {
