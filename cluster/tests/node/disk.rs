@@ -11,6 +11,7 @@ use stepcast_cluster::{Config, Handle, Health, IdentityError, Node, ProposeError
 use stepcast_scheduler::ids::JobId;
 use stepcast_scheduler::{Command, Reply, RequestId};
 
+use crate::net::Cluster;
 use crate::support::{World, config, spec, start, submit, until, wide};
 
 /// Submits jobs under these numbers; all of them are acknowledged.
@@ -343,4 +344,31 @@ async fn a_full_disk_acknowledges_nothing_loses_nothing_and_recovers() {
         jobs.len()
     );
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_of_which_one_has_room_that_one_comes_to_lead() {
+    let cluster = Cluster::tuned(3, |config| {
+        if !config.data_dir.ends_with("node-1") {
+            config.disk_reserve_bytes = u64::MAX;
+        }
+    })
+    .await;
+    cluster.level().await;
+    let roomy = cluster.node(1).clone();
+    if !roomy.status().leading {
+        let leader = cluster.leader().await;
+        leader.transfer_leadership(Some(1)).await.unwrap();
+    }
+    assert!(roomy.leading().await);
+    roomy.transfer_leadership(Some(3)).await.unwrap();
+    until("the full one's duties", || cluster.node(3).status().leading).await;
+    let term = cluster.node(3).status().term;
+    assert_eq!(cluster.node(3).status().health, Health::StorageFull);
+    // Not by way of the other full one.
+    until("another leader", || roomy.status().term > term).await;
+    until("the duties of the one with room", || roomy.status().leading).await;
+    assert_eq!(roomy.status().term, term + 1);
+    submit(&roomy, 1).await;
+    cluster.shutdown().await;
 }
