@@ -9,6 +9,7 @@ mod admission;
 mod authority;
 mod credentials;
 mod dial;
+mod flow;
 mod join;
 mod link;
 mod listener;

@@ -21,6 +21,15 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 /// Bytes on their way on one stream and on one connection: four frames, so that distance does not slow them down.
 pub(super) const WINDOW_BYTES: u32 = 4 << 20;
 
+/// Who sees to it that a connection whose other end is gone does not stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// HTTP/2, which asks again and again.
+    Pings,
+    /// Who uses it: an answer to a ping comes late behind much that was sent, and is no sign that nothing arrives.
+    Caller,
+}
+
 /// Why a node is not reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -75,6 +84,7 @@ pub(super) async fn dial(
     address: &str,
     name: Option<&str>,
     tls: Arc<ClientConfig>,
+    watch: Watch,
 ) -> Result<Dialled, Error> {
     let owned = || address.to_owned();
     let host = address
@@ -111,10 +121,14 @@ pub(super) async fn dial(
         async move { stream.map_err(io::Error::from) }
     });
     // The name in requests; who the other is, TLS has shown.
-    let channel = Endpoint::from_static("http://node.stepcast")
-        .http2_keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .keep_alive_while_idle(true)
+    let mut endpoint = Endpoint::from_static("http://node.stepcast");
+    if watch == Watch::Pings {
+        endpoint = endpoint
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .keep_alive_while_idle(true);
+    }
+    let channel = endpoint
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .connect_with_connector(connector)

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::authority::Authority;
 use super::credentials::{self, Credentials};
-use super::dial::{self, dial};
+use super::dial::{self, Watch, dial};
 use super::refusal;
 use super::tls;
 use super::token::JoinToken;
@@ -181,7 +181,7 @@ async fn ask(config: &JoinConfig, request: JoinRequest) -> Result<(String, JoinR
         let (mut hops, mut others) = (0, 0);
         while let Some(server) = servers.pop_front() {
             let asked = async {
-                let dialled = dial(&server, None, tls.clone()).await;
+                let dialled = dial(&server, None, tls.clone(), Watch::Pings).await;
                 let dialled = dialled.map_err(|error| {
                     others += usize::from(error.is_of_another_authority());
                     Status::unavailable(dial::chain(&error))

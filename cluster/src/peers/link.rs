@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::authority::node_name;
-use super::dial::{chain, dial};
+use super::dial::{Watch, chain, dial};
 use super::outbox::Outbox;
 use super::refusal;
 use super::sending::Lane;
@@ -271,9 +271,14 @@ pub(super) struct Reached {
 }
 
 /// Connects to the peer and makes sure that it is who it should be.
-pub(super) async fn reach(shared: &Shared, node: u64, address: &str) -> Result<Reached, String> {
+pub(super) async fn reach(
+    shared: &Shared,
+    node: u64,
+    address: &str,
+    watch: Watch,
+) -> Result<Reached, String> {
     let name = node_name(node, shared.cluster_id);
-    let dialled = dial(address, Some(&name), Arc::clone(&shared.tls))
+    let dialled = dial(address, Some(&name), Arc::clone(&shared.tls), watch)
         .await
         .map_err(|error| chain(&error))?;
     let certificate = dialled.certificate.ok_or("it has shown no certificate")?;
@@ -287,7 +292,7 @@ pub(super) async fn reach(shared: &Shared, node: u64, address: &str) -> Result<R
 
 /// One connection from its making to its end.
 async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
-    let reached = match reach(shared, link.node, address).await {
+    let reached = match reach(shared, link.node, address, Watch::Pings).await {
         Ok(reached) => reached,
         Err(why) => return Ended::Unreached(why),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
-use stepcast_proto::raft::v1::InstallSnapshotRequest;
+use stepcast_proto::raft::v1::{InstallSnapshotRequest, StreamSnapshotResponse};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -26,6 +26,9 @@ const PIECES: usize = 4;
 /// A sender that is silent for this long is gone.
 const PIECE_WITHIN: Duration = Duration::from_secs(30);
 
+/// Where the sender hears how far its snapshot is.
+pub(super) type Answers = mpsc::Sender<Result<StreamSnapshotResponse, Status>>;
+
 /// A snapshot that comes in.
 pub(super) struct Arriving {
     pub(super) shared: Arc<Shared>,
@@ -34,6 +37,8 @@ pub(super) struct Arriving {
     /// Bytes of the file.
     pub(super) length: u64,
     pub(super) requests: Streaming<InstallSnapshotRequest>,
+    /// Who is told how much was taken, if the sender wants to know.
+    pub(super) answers: Option<Answers>,
     /// Held until the node has decided, so that nothing else comes in under the same name before.
     pub(super) room: OwnedSemaphorePermit,
 }
@@ -50,7 +55,14 @@ impl Arriving {
         let (pieces, written) = mpsc::channel(PIECES);
         let (files, length) = (Arc::clone(&self.shared.snapshots), self.length);
         let writing = spawn_blocking(move || write(files.receive(at)?, length, written));
-        let fed = feed(&mut self.requests, pieces).await;
+        let fed = match self.answers {
+            None => feed(&mut self.requests, pieces, None).await,
+            Some(ref answers) => tokio::select! {
+                fed = feed(&mut self.requests, pieces, Some(answers)) => fed,
+                // The next one need not wait until it has been silent for long enough.
+                () = answers.closed() => Err(Status::cancelled("the sender is gone")),
+            },
+        };
         // Waited for in any case: the disk is not at rest before.
         let written = writing.await;
         let written = written.map_err(|error| Status::internal(error.to_string()))?;
@@ -88,14 +100,24 @@ impl Arriving {
 async fn feed(
     requests: &mut Streaming<InstallSnapshotRequest>,
     pieces: mpsc::Sender<Bytes>,
+    answers: Option<&Answers>,
 ) -> Result<(), Status> {
+    let mut taken = 0;
     while let Some(request) = timeout(PIECE_WITHIN, requests.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no piece of the snapshot came for 30 s"))??
     {
+        taken += request.data.len() as u64;
         if pieces.send(request.data).await.is_err() {
             // The disk has refused; what it says is more than that.
             break;
+        }
+        if let Some(answers) = answers {
+            let kept = false;
+            // Nobody listens any more: that is found out elsewhere.
+            let _ = answers
+                .send(Ok(StreamSnapshotResponse { taken, kept }))
+                .await;
         }
     }
     Ok(())

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,21 +9,24 @@ use futures::Stream;
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
-use stepcast_proto::raft::v1::{InstallSnapshotRequest, SnapshotHeader};
-use tokio::io::AsyncReadExt;
+use stepcast_proto::raft::v1::{InstallSnapshotRequest, SnapshotHeader, StreamSnapshotResponse};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 
-use super::dial::chain;
+use super::dial::{Watch, chain};
+use super::flow::{Flow, PIECE_BYTES};
 use super::link::{Link, reach};
 use super::shared::Shared;
 use crate::consensus::Delivery;
 use crate::consensus::log::Position;
 
-/// Bytes in one piece.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes that are read from the file at once.
+const READ_BYTES: usize = 256 << 10;
 
-/// When no piece was taken for this long, the receiver is gone.
+/// When nothing was taken for this long, the receiver is gone.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 /// After the last piece the receiver checks and syncs all of it, which for gigabytes takes a while.
@@ -104,17 +106,9 @@ async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Delivery {
         index: metadata.index,
         term: metadata.term,
     };
-    let files = Arc::clone(&shared.snapshots);
-    let opened = spawn_blocking(move || {
-        let Some(file) = files.open(at).map_err(|error| chain(&error))? else {
-            return Ok(None);
-        };
-        let length = file.metadata().map_err(|error| chain(&error))?.len();
-        Ok::<_, String>(Some((file, length)))
-    });
-    let sent = match opened.await.map_err(|error| error.to_string()) {
-        Ok(Ok(Some((file, length)))) => stream(shared, link, message, file, length).await,
-        Ok(Ok(None)) => {
+    let sent = match open(shared, at).await {
+        Ok(Some((file, length))) => stream(shared, link, message, at, file, length).await,
+        Ok(None) => {
             tracing::warn!(
                 node,
                 index = at.index,
@@ -122,7 +116,7 @@ async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Delivery {
             );
             return Delivery::Unusable(at);
         }
-        Ok(Err(why)) | Err(why) => Err(why),
+        Err(why) => Err(why),
     };
     match sent {
         Ok(bytes) => {
@@ -138,11 +132,25 @@ async fn send(shared: &Arc<Shared>, link: &Link, message: Message) -> Delivery {
     }
 }
 
+/// The snapshot of this entry and its length, if it is there.
+async fn open(shared: &Shared, at: Position) -> Result<Option<(File, u64)>, String> {
+    let files = Arc::clone(&shared.snapshots);
+    let opened = spawn_blocking(move || {
+        let Some(file) = files.open(at).map_err(|error| chain(&error))? else {
+            return Ok(None);
+        };
+        let length = file.metadata().map_err(|error| chain(&error))?.len();
+        Ok(Some((file, length)))
+    });
+    opened.await.map_err(|error| error.to_string())?
+}
+
 /// Sends the file; gives its length.
 async fn stream(
     shared: &Arc<Shared>,
     link: &Link,
     message: Message,
+    at: Position,
     file: File,
     length: u64,
 ) -> Result<u64, String> {
@@ -151,17 +159,64 @@ async fn stream(
         message: Bytes::from(message.write_to_bytes().map_err(|error| chain(&error))?),
         length,
     };
-    let reached = reach(shared, link.node, &link.address()).await?;
-    let taken = Arc::new(AtomicU64::new(0));
-    let pieces = pieces(header, file.into(), length, Arc::clone(&taken));
+    let reached = reach(shared, link.node, &link.address(), Watch::Caller).await?;
     let mut client =
         PeerServiceClient::new(reached.channel).max_encoding_message_size(super::FRAME_BYTES_MAX);
-    let sent = client.install_snapshot(pieces);
+    let flow = Arc::new(Flow::new());
+    let pieces = pieces(header.clone(), file.into(), length, Arc::clone(&flow));
+    let answers = timeout(STALLED_AFTER, client.stream_snapshot(pieces)).await;
+    match answers.map_err(|_| stalled(STALLED_AFTER))? {
+        Ok(answers) => watched(answers.into_inner(), &flow, length).await,
+        Err(status) if status.code() == Code::Unimplemented => {
+            // From its beginning, which may have been read already.
+            let file = open(shared, at).await?.ok_or("it is gone")?.0;
+            unwatched(client, header, file, length).await
+        }
+        Err(status) => Err(chain(&status)),
+    }
+}
+
+fn stalled(patience: Duration) -> String {
+    format!("nothing went on for {} s", patience.as_secs())
+}
+
+/// Hears how far the receiver is, and lets as much go as that says.
+async fn watched(
+    mut answers: Streaming<StreamSnapshotResponse>,
+    flow: &Flow,
+    length: u64,
+) -> Result<u64, String> {
+    let mut patience = STALLED_AFTER;
+    loop {
+        let answer = timeout(patience, answers.message()).await;
+        let answer = answer.map_err(|_| stalled(patience))?;
+        match answer.map_err(|status| chain(&status))? {
+            None => return Err("the receiver has ended without a word".to_owned()),
+            Some(answer) if answer.kept => return Ok(length),
+            Some(answer) => {
+                flow.took(answer.taken);
+                if answer.taken >= length {
+                    patience = DONE_WITHIN;
+                }
+            }
+        }
+    }
+}
+
+/// To a receiver of an older version, which says nothing before its end.
+async fn unwatched(
+    mut client: PeerServiceClient<Channel>,
+    header: SnapshotHeader,
+    file: File,
+    length: u64,
+) -> Result<u64, String> {
+    let flow = Arc::new(Flow::unbounded());
+    let sent = client.install_snapshot(pieces(header, file.into(), length, Arc::clone(&flow)));
     tokio::pin!(sent);
     let mut before = 0;
     loop {
-        let now = taken.load(Ordering::Acquire);
-        let patience = if now > length {
+        let now = flow.sent();
+        let patience = if now >= length {
             DONE_WITHIN
         } else {
             STALLED_AFTER
@@ -172,19 +227,19 @@ async fn stream(
             }
             () = sleep(patience) => {}
         }
-        if taken.load(Ordering::Acquire) == now && now == before {
-            return Err(format!("nothing went on for {} s", patience.as_secs()));
+        if flow.sent() == now && now == before {
+            return Err(stalled(patience));
         }
         before = now;
     }
 }
 
-/// The header, and then the file. `taken` counts bytes, and one more at the end.
+/// The header, and then the file, as it may go.
 fn pieces(
     header: SnapshotHeader,
     file: tokio::fs::File,
     length: u64,
-    taken: Arc<AtomicU64>,
+    flow: Arc<Flow>,
 ) -> impl Stream<Item = InstallSnapshotRequest> + Send + 'static {
     let first = InstallSnapshotRequest {
         header: Some(header),
@@ -192,33 +247,37 @@ fn pieces(
     };
     // Never more than was said, should the file have grown.
     let file = file.take(length);
-    futures::stream::unfold((Some(first), file), move |(first, mut file)| {
-        let taken = Arc::clone(&taken);
+    let begin = (Some(first), file, Bytes::new());
+    futures::stream::unfold(begin, move |(first, mut file, mut read)| {
+        let flow = Arc::clone(&flow);
         async move {
             if let Some(first) = first {
-                return Some((first, (None, file)));
+                return Some((first, (None, file, read)));
             }
-            let mut data = BytesMut::with_capacity(PIECE_BYTES);
-            while data.len() < PIECE_BYTES {
-                match file.read_buf(&mut data).await {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) => {
-                        // The receiver finds that bytes are missing.
-                        tracing::error!(%error, "a snapshot cannot be read");
-                        data.clear();
-                        break;
-                    }
-                }
+            if read.is_empty() {
+                read = next(&mut file).await?;
             }
-            taken.fetch_add((data.len() as u64).max(1), Ordering::AcqRel);
-            (!data.is_empty()).then(|| {
-                let piece = InstallSnapshotRequest {
-                    header: None,
-                    data: data.freeze(),
-                };
-                (piece, (None, file))
-            })
+            let data = read.split_to(read.len().min(PIECE_BYTES));
+            flow.send(data.len()).await;
+            let piece = InstallSnapshotRequest { header: None, data };
+            Some((piece, (None, file, read)))
         }
     })
+}
+
+/// The next bytes of the file; nothing at its end.
+async fn next(file: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
+    let mut data = BytesMut::with_capacity(READ_BYTES);
+    while data.len() < READ_BYTES {
+        match file.read_buf(&mut data).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                // The receiver finds that bytes are missing.
+                tracing::error!(%error, "a snapshot cannot be read");
+                return None;
+            }
+        }
+    }
+    (!data.is_empty()).then(|| data.freeze())
 }

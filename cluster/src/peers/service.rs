@@ -9,7 +9,7 @@ use raft::eraftpb::{Message, MessageType};
 use stepcast_proto::raft::v1::peer_service_server::PeerService;
 use stepcast_proto::raft::v1::{
     ExchangeRequest, ExchangeResponse, Hello, InstallSnapshotRequest, InstallSnapshotResponse,
-    JoinRequest, JoinResponse, PeerNode, Standing,
+    JoinRequest, JoinResponse, PeerNode, Standing, StreamSnapshotResponse,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::admission::{Applicant, NotAdmitted, TEXT_BYTES_MAX};
 use super::authority::PublicKey;
 use super::listener::Caller;
-use super::receiving::Arriving;
+use super::receiving::{Answers, Arriving};
 use super::refusal;
 use super::shared::{Attached, Shared};
 use super::token::JoinToken;
@@ -30,6 +30,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// Pings that wait to be answered on one stream; of more than that the newest are not.
 const PONGS: usize = 8;
+
+/// Words on how far a snapshot is that wait to be sent: they are small, and pieces wait for them.
+const TAKEN: usize = 16;
 
 /// Joins at once: each is a change of the members, which Raft does one at a time.
 const JOINS: usize = 4;
@@ -81,6 +84,47 @@ impl Service {
     }
 }
 
+impl Service {
+    /// A snapshot that a member begins to send, if none is coming in already.
+    async fn arriving(
+        &self,
+        request: Request<Streaming<InstallSnapshotRequest>>,
+        answers: Option<Answers>,
+    ) -> Result<Arriving, Status> {
+        let (caller, attached) = self.member(request.extensions().get())?;
+        let mut requests = request.into_inner();
+        let first = timeout(HELLO_WITHIN, requests.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("nobody said who speaks"))??;
+        let header = first
+            .and_then(|first| first.header)
+            .ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
+        let hello = self.hello(&caller, header.hello)?;
+        let message = read(&header.message, hello.from, self.shared.me.id)?;
+        if message.get_msg_type() != MessageType::MsgSnapshot {
+            return Err(Status::invalid_argument("this is no message of a snapshot"));
+        }
+        let room = Arc::clone(&self.receiving)
+            .try_acquire_owned()
+            .map_err(|_| {
+                refusal::refuse(
+                    Code::Unavailable,
+                    refusal::LATER,
+                    "another snapshot is coming in",
+                )
+            })?;
+        Ok(Arriving {
+            shared: Arc::clone(&self.shared),
+            inbound: attached.inbound,
+            message,
+            length: header.length,
+            requests,
+            answers,
+            room,
+        })
+    }
+}
+
 #[tonic::async_trait]
 impl PeerService for Service {
     type ExchangeStream = ReceiverStream<Result<ExchangeResponse, Status>>;
@@ -122,40 +166,37 @@ impl PeerService for Service {
         &self,
         request: Request<Streaming<InstallSnapshotRequest>>,
     ) -> Result<Response<InstallSnapshotResponse>, Status> {
-        let (caller, attached) = self.member(request.extensions().get())?;
-        let mut requests = request.into_inner();
-        let first = timeout(HELLO_WITHIN, requests.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("nobody said who speaks"))??;
-        let header = first
-            .and_then(|first| first.header)
-            .ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        let hello = self.hello(&caller, header.hello)?;
-        let message = read(&header.message, hello.from, self.shared.me.id)?;
-        if message.get_msg_type() != MessageType::MsgSnapshot {
-            return Err(Status::invalid_argument("this is no message of a snapshot"));
-        }
-        let room = Arc::clone(&self.receiving)
-            .try_acquire_owned()
-            .map_err(|_| {
-                refusal::refuse(
-                    Code::Unavailable,
-                    refusal::LATER,
-                    "another snapshot is coming in",
-                )
-            })?;
-        let arriving = Arriving {
-            shared: Arc::clone(&self.shared),
-            inbound: attached.inbound,
-            message,
-            length: header.length,
-            requests,
-            room,
-        };
+        let arriving = self.arriving(request, None).await?;
         // In a task of its own, which does not end with the connection.
         let received = tokio::spawn(arriving.receive()).await;
         received.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(InstallSnapshotResponse {}))
+    }
+
+    type StreamSnapshotStream = ReceiverStream<Result<StreamSnapshotResponse, Status>>;
+
+    async fn stream_snapshot(
+        &self,
+        request: Request<Streaming<InstallSnapshotRequest>>,
+    ) -> Result<Response<Self::StreamSnapshotStream>, Status> {
+        #[cfg(test)]
+        if self
+            .shared
+            .is_older
+            .load(std::sync::atomic::Ordering::Relaxed)
+        {
+            return Err(Status::unimplemented("as an older version says"));
+        }
+        let (answers, stream) = mpsc::channel(TAKEN);
+        let arriving = self.arriving(request, Some(answers.clone())).await?;
+        let taken = arriving.length;
+        tokio::spawn(async move {
+            let received = arriving.receive().await;
+            let kept = received.map(|()| StreamSnapshotResponse { taken, kept: true });
+            // Without anybody who listens the node has it all the same.
+            let _ = answers.send(kept).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

@@ -36,6 +36,9 @@ pub(super) struct Shared {
     pub(super) snapshots: Arc<dyn SnapshotFiles>,
     pub(super) unkept: Unkept,
     pub(super) runtime: Handle,
+    /// Whether it knows no more of snapshots than older versions do.
+    #[cfg(test)]
+    pub(super) is_older: std::sync::atomic::AtomicBool,
     /// Whether callers' connections are to end.
     pub(super) closing: watch::Sender<bool>,
     attached: RwLock<Option<Attached>>,
@@ -88,6 +91,8 @@ impl Shared {
             snapshots: parts.snapshots,
             unkept: Unkept::default(),
             runtime: parts.runtime,
+            #[cfg(test)]
+            is_older: std::sync::atomic::AtomicBool::default(),
             closing: watch::Sender::new(false),
             attached: RwLock::new(None),
             links: Mutex::new(BTreeMap::new()),

@@ -145,7 +145,8 @@ async fn a_server_that_the_token_does_not_name_is_told_nothing() {
     let other = Authority::found(CLUSTER).unwrap();
     let token = JoinToken::mint(&other, SystemTime::now(), Duration::from_secs(60)).unwrap();
     let tls = crate::peers::tls::joiner(&token).unwrap();
-    let error = crate::peers::dial::dial(&nodes[0].address.to_string(), None, tls)
+    let watch = crate::peers::dial::Watch::Pings;
+    let error = crate::peers::dial::dial(&nodes[0].address.to_string(), None, tls, watch)
         .await
         .err()
         .unwrap();

@@ -10,7 +10,7 @@ use super::support::{CLUSTER, Endpoint, append, cluster, credentials, indices, m
 use crate::consensus::Transport;
 use crate::peers::authority::Authority;
 use crate::peers::credentials::Credentials;
-use crate::peers::dial::dial;
+use crate::peers::dial::{Watch, dial};
 use crate::peers::{FRAME_BYTES_MAX, refusal, tls};
 
 fn hello(from: u64, to: u64) -> Hello {
@@ -26,7 +26,7 @@ fn hello(from: u64, to: u64) -> Hello {
 async fn call(to: &Endpoint, with: &Credentials) -> PeerServiceClient<Channel> {
     let tls = tls::client(with).unwrap();
     let name = crate::peers::authority::node_name(to.peers.me().id, CLUSTER);
-    let dialled = dial(&to.address.to_string(), Some(&name), tls).await;
+    let dialled = dial(&to.address.to_string(), Some(&name), tls, Watch::Pings).await;
     PeerServiceClient::new(dialled.unwrap().channel).max_encoding_message_size(usize::MAX)
 }
 
@@ -65,7 +65,12 @@ async fn a_certificate_of_another_authority_reaches_nobody() {
     let token = nodes[0].peers.mint_token(std::time::Duration::from_secs(9));
     let tls = tls::joiner(&token.unwrap()).unwrap();
     let address = nodes[0].address.to_string();
-    let mut client = PeerServiceClient::new(dial(&address, None, tls).await.unwrap().channel);
+    let mut client = PeerServiceClient::new(
+        dial(&address, None, tls, Watch::Pings)
+            .await
+            .unwrap()
+            .channel,
+    );
     let status = say(&mut client, vec![greeting(hello(1, 1))])
         .await
         .unwrap_err();

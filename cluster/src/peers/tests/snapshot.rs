@@ -211,6 +211,39 @@ async fn fifty_megabytes_arrive_and_are_never_in_memory() {
     assert!(received[..received.len() - 8] == bytes);
 }
 
+/// The path takes nothing any more after the first bytes, as one does that is slow beside what goes over it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_of_a_snapshot_is_on_its_way_than_the_path_has_shown_to_carry() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let first = Endpoint::start(1, credentials(&authority, 1, CLUSTER));
+    let two = credentials(&authority, 2, CLUSTER);
+    let (second, proxy) = Endpoint::behind(2, two, u64::MAX, Then::Hang).await;
+    acquaint([&first, &second]);
+    first.sees(2, |seen| seen.reachable).await;
+    first.folder.put(AT, &noise(20 << 20));
+    let lost = first.ear.now().unreachable.len();
+    proxy.may_pass(proxy.passed() + (8 << 10));
+    first.peers.send(vec![message(1, 2)]);
+    // The way of the messages is stuck as well, which shows after a while.
+    first.ear.hears(|told| told.unreachable.len() > lost).await;
+    let opened = first.folder.opened.lock();
+    let read: Vec<u64> = opened
+        .iter()
+        .map(|mut file| file.stream_position().unwrap())
+        .collect();
+    assert!(read.iter().all(|read| *read <= 256 << 10), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_of_an_older_version_is_sent_a_snapshot_as_it_knows_it() {
+    let (first, second) = pair().await;
+    second.peers.shared.is_older.store(true, Ordering::Relaxed);
+    first.folder.put(AT, &noise(3 << 20));
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent == [(2, ARRIVED)]).await;
+    assert_eq!(second.folder.names(), ["9-4.received"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_snapshot_at_a_time_goes_to_a_peer() {
     let (first, second) = pair().await;
