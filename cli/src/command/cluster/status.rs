@@ -17,6 +17,9 @@ use crate::output::time;
 /// A node that has not said by then where it stands is shown without it.
 const NODE_WITHIN: Duration = Duration::from_secs(2);
 
+/// A node that says nothing else of itself counts as caught up if it is no further behind than this.
+const NEAR_ENTRIES: u64 = 2_000;
+
 /// What is known of the cluster.
 pub(super) struct View {
     /// What the leader says, or the node that was asked if no leader can be reached.
@@ -145,21 +148,33 @@ impl View {
         node.known.reachable || node.own.is_some()
     }
 
-    /// Voters that may still be lost; nothing if there are too few already.
+    /// Whether it is here and still waits for a part of the log: until it has that, its vote counts for nothing new.
+    fn is_far(&self, node: &Node) -> bool {
+        let far = |behind| behind > NEAR_ENTRIES;
+        self.takes_part(node)
+            && (node.known.caught_up == Some(false) || self.behind(node).is_some_and(far))
+    }
+
+    /// Voters that may still be lost, of those that have caught up; nothing if too few are here at all.
     fn spare(&self) -> Option<u64> {
         let voters = self.nodes.iter().filter(|node| node.votes());
-        let (all, there) = voters.fold((0, 0), |(all, there), node| {
-            (all + 1, there + u64::from(self.takes_part(node)))
+        let (all, there, near) = voters.fold((0, 0, 0_u64), |(all, there, near), node| {
+            let here = self.takes_part(node);
+            let able = here && !self.is_far(node);
+            (all + 1, there + u64::from(here), near + u64::from(able))
         });
         let majority = all / 2 + 1;
-        (there >= majority).then(|| there - majority)
+        (there >= majority).then(|| near.saturating_sub(majority))
     }
 
     fn state(&self) -> String {
         let away = self.nodes.iter().any(|node| !self.takes_part(node));
+        let mut voters = self.nodes.iter().filter(|node| node.votes());
+        let behind = voters.any(|node| self.is_far(node));
         match self.whole.health.as_str() {
             _ if self.spare().is_none() => Tone::Bad.paint("without a majority"),
             "SERVING" if away => Tone::Warn.paint("short of a node"),
+            "SERVING" if behind => Tone::Warn.paint("waiting for a node to catch up"),
             "SERVING" => Tone::Good.paint("healthy"),
             "STORAGE_FULL" => Tone::Bad.paint("short of disk space"),
             "LOG_STALLED" => Tone::Bad.paint("stalled"),
@@ -289,12 +304,14 @@ impl View {
         table
     }
 
-    /// Entries that are committed and not known to be on the node.
+    /// Entries that are committed and not known to be on the node, or not applied there.
     fn behind(&self, node: &Node) -> Option<u64> {
         let has = match (&node.own, node.known.matched_index) {
             (Some(own), 0) => own.applied_index,
             (None, 0) => return None,
-            (_, matched) => matched,
+            // What is in its log it may not have applied yet: a snapshot takes a while.
+            (Some(own), matched) => matched.min(own.applied_index),
+            (None, matched) => matched,
         };
         Some(self.whole.commit_index.saturating_sub(has))
     }
@@ -306,12 +323,35 @@ impl View {
         if !self.whole.detail.is_empty() {
             lines.push(format!("n{}: {}", self.whole.node_id, self.whole.detail));
         }
+        if self.spare().is_none() {
+            lines.push(
+                "too few of the nodes that vote answer, so none can be removed or added: start those that are away; if a majority \
+                 is gone for good, restore a backup: stepcast cluster restore"
+                    .to_owned(),
+            );
+        }
         for node in &self.nodes {
             let id = node.known.node_id;
             if !self.takes_part(node) {
-                lines.push(format!(
-                    "n{id} does not answer; if it is gone for good: stepcast cluster remove n{id}, then add another"
-                ));
+                lines.push(match self.spare() {
+                    Some(_) => format!(
+                        "n{id} does not answer; if it is gone for good: stepcast cluster remove n{id}, then add another"
+                    ),
+                    None => format!("n{id} does not answer: start it, or see to its way to the others"),
+                });
+            }
+            if node.votes() && self.is_far(node) {
+                let unheard = self.whole.leading && !node.known.reachable;
+                lines.push(match unheard {
+                    true => format!(
+                        "n{id} answers here, and n{} does not reach it: see to the way between them",
+                        self.whole.node_id
+                    ),
+                    false => format!(
+                        "n{id} is {} behind: stop no other node before it has caught up",
+                        counted(self.behind(node).unwrap_or(0), "entry", "entries")
+                    ),
+                });
             }
             let own = node
                 .own
@@ -391,6 +431,7 @@ impl View {
             "commit_index": own.map(|own| own.commit_index),
             "applied_index": own.map(|own| own.applied_index),
             "behind": self.behind(node),
+            "caught_up": self.takes_part(node) && !self.is_far(node),
             "round_trip_us": (known.round_trip_us > 0).then_some(known.round_trip_us),
             "version": node.version(),
             "log_format": (known.log_format > 0).then_some(known.log_format),
@@ -412,86 +453,4 @@ fn milliseconds(us: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(id: u64, role: &str, reachable: bool) -> Node {
-        Node::known(ClusterNode {
-            node_id: id,
-            role: role.to_owned(),
-            reachable,
-            matched_index: 90 + id,
-            ..ClusterNode::default()
-        })
-    }
-
-    fn view(nodes: Vec<Node>) -> View {
-        View {
-            whole: GetClusterStatusResponse {
-                node_id: 1,
-                leader_id: 1,
-                leading: true,
-                commit_index: 100,
-                health: "SERVING".to_owned(),
-                ..GetClusterStatusResponse::default()
-            },
-            nodes,
-        }
-    }
-
-    #[test]
-    fn what_can_be_lost_counts_voters_that_are_there() {
-        let spare = |nodes| view(nodes).spare();
-        let here = |id| node(id, "VOTER", true);
-        let gone = |id| node(id, "VOTER", false);
-        assert_eq!(spare(vec![here(1)]), Some(0));
-        assert_eq!(spare(vec![here(1), here(2), here(3)]), Some(1));
-        assert_eq!(spare(vec![here(1), here(2), gone(3)]), Some(0));
-        assert_eq!(spare(vec![here(1), gone(2), gone(3)]), None);
-        assert_eq!(
-            spare(vec![here(1), here(2), node(3, "LEARNER", true)]),
-            Some(0),
-            "two that vote can lose nobody"
-        );
-    }
-
-    #[test]
-    fn what_an_older_node_does_not_say_is_left_out() {
-        let mut view = view(vec![node(1, "VOTER", true)]);
-        view.whole.snapshot_index = 18_000;
-        assert_eq!(
-            (view.snapshot(), view.tables()),
-            ("snapshot 18,000".to_owned(), String::new())
-        );
-        view.whole.snapshot_bytes = Some(1_200_000);
-        view.whole.snapshot_age_seconds = Some(10_800);
-        view.whole.store_put_p95_us = Some(84_000);
-        assert_eq!(view.snapshot(), "snapshot 18,000 (1.2 MB, 3h 00m ago)");
-        assert_eq!(view.tables(), "   tables ok (put p95 84 ms)");
-    }
-
-    #[test]
-    fn a_node_that_holds_the_format_back_is_named() {
-        let mut view = view([1, 2, 3].map(|id| node(id, "VOTER", true)).into());
-        for (node, format) in view.nodes.iter_mut().zip([3, 2, 0]) {
-            node.known.log_format = format;
-        }
-        let said = view.remarks().join("\n");
-        assert!(said.starts_with("n2 goes along with log format 2"));
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert_eq!(view.json()["nodes"][1]["log_format"], 2);
-        view.nodes[0].known.log_format = 2;
-        assert!(view.remarks().is_empty());
-    }
-
-    #[test]
-    fn a_node_that_is_away_is_said_with_what_to_do() {
-        let view = view(vec![node(1, "VOTER", true), node(2, "VOTER", false)]);
-        let remarks = view.remarks();
-        assert!(
-            remarks[0].contains("stepcast cluster remove n2"),
-            "{remarks:?}"
-        );
-        assert_eq!(view.behind(&view.nodes[1]), Some(8));
-    }
-}
+mod tests;
