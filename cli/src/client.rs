@@ -238,7 +238,8 @@ impl Client {
         Call: FnMut() -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        let ends = Instant::now() + deadline;
+        let begun = Instant::now();
+        let ends = begun + deadline;
         let (mut pause, mut asked, mut unknown) = (PAUSE_FIRST, 1, false);
         loop {
             let patience = self.patience(deadline);
@@ -270,7 +271,7 @@ impl Client {
                 let asked_for = failure.again.as_ref().and_then(|again| again.after);
                 asked_for.unwrap_or(pause).min(PAUSE_MAX)
             };
-            if !repeated || Instant::now() + wait >= ends {
+            if !repeated || Instant::now() + wait >= given_up(&failure, begun, ends) {
                 if unknown && failure.exit == Exit::Unreachable {
                     failure.exit = Exit::Unknown;
                 }
@@ -400,6 +401,18 @@ fn is_refused(status: &Status) -> bool {
 /// Whether the server has said that nothing came of the question.
 fn was_not_taken(failure: &Failure, _several: bool) -> bool {
     failure.reason == "NOT_LEADER"
+}
+
+/// When a call is not tried again that has failed like this. Where nobody leads, no call gains by more time: an election takes
+/// seconds, and a majority that is away stays away.
+fn given_up(failure: &Failure, begun: Instant, ends: Instant) -> Instant {
+    let again = failure.again.as_ref();
+    let leader = again.and_then(|again| again.leader.as_deref());
+    if failure.reason == "NOT_LEADER" && leader.is_none() {
+        ends.min(begun + UNARY_DEADLINE)
+    } else {
+        ends
+    }
 }
 
 /// The address that these settings say.

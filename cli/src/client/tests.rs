@@ -289,3 +289,17 @@ async fn only_a_connection_that_breaks_at_once_may_have_met_tls() {
     assert_eq!(failure.primary, "the connection to the server broke");
     assert_eq!(failure.hint, None);
 }
+
+#[test]
+fn a_long_call_is_not_tried_for_all_its_time_where_nobody_leads() {
+    let begun = Instant::now();
+    let ends = begun + CHANGE_DEADLINE;
+    let at = |status: &Status, ends| given_up(&Failure::from_status(status), begun, ends) - begun;
+    let nobody = refusal("NOT_LEADER", None);
+    assert_eq!(at(&nobody, ends), UNARY_DEADLINE);
+    let soon = Duration::from_secs(1);
+    assert_eq!(at(&nobody, begun + soon), soon);
+    let another = refusal("NOT_LEADER", Some("http://there:7070".to_owned()));
+    assert_eq!(at(&another, ends), CHANGE_DEADLINE);
+    assert_eq!(at(&refusal("BUSY", None), ends), CHANGE_DEADLINE);
+}

@@ -1,6 +1,6 @@
 //! A new node joins a cluster: it asks, follows to the leader, and writes down what it is given.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -176,6 +176,8 @@ async fn ask(config: &JoinConfig, request: JoinRequest) -> Result<(String, JoinR
     let tls = tls::joiner(&config.token)?;
     let until = Instant::now() + PATIENCE;
     let mut last = None;
+    // Each cause once: it is asked five times a second.
+    let mut said = BTreeSet::new();
     loop {
         let mut servers: VecDeque<String> = config.servers.iter().cloned().collect();
         let (mut hops, mut others) = (0, 0);
@@ -205,7 +207,13 @@ async fn ask(config: &JoinConfig, request: JoinRequest) -> Result<(String, JoinR
                 hops += 1;
                 servers.push_front(leader);
             }
-            tracing::debug!(server, why, "not let in yet");
+            if said.insert((server.clone(), why.clone())) {
+                tracing::info!(
+                    server,
+                    why,
+                    "not let in yet, and asked again: it is to be the port of a node for other nodes"
+                );
+            }
             last = Some((server, why));
             if Instant::now() >= until {
                 break;
