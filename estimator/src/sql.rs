@@ -11,6 +11,8 @@ mod catalog;
 mod functions;
 mod guard;
 mod histogram;
+mod lists;
+mod members;
 #[cfg(test)]
 mod page;
 mod passed;

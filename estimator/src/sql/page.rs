@@ -125,12 +125,12 @@ fn callable() -> String {
          and read by\n\n| function | what it answers |\n|---|---|\n{}\n\
          and the same with `avg_prompt_ms` and `prompts_observed`. Both are exact, and keep each different time once, \
          so that they read any number of rows; `median` and `percentile_cont` keep every row of a group, and weigh \
-         each run the same. The last argument is a number and no column.\n\n\
+         each run the same; between two values `percentile_cont` is off by some millionths of their gap. The last argument is a number and no column.\n\n\
          Besides there are, as [DataFusion](https://datafusion.apache.org/user-guide/sql/) has them,\n\n\
          - of one row: {scalar};\n- of many rows: {aggregate};\n- over windows: {window}.\n\n\
          Whatever else DataFusion knows is left out: it makes much from little, or reads something other than the \
          tables. So are lists, maps and structures, dates and intervals; and what would be passed over without a word \
-         (`TABLESAMPLE`, `WITH ROLLUP`) is refused. `sum` of integers wraps beyond 64 bits, as the engine has it.\n",
+         (`TABLESAMPLE`, `WITH ROLLUP`) is refused. `IN (SELECT ...)` and `EXISTS` stand in WHERE and HAVING; a query there that uses the row it is asked for has no aggregate without GROUP BY, no window and no LIMIT. `sum` of integers wraps beyond 64 bits, as the engine has it.\n",
         calls.concat()
     )
 }

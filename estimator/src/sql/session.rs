@@ -13,7 +13,6 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
-use datafusion::optimizer::OptimizerRule;
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
@@ -24,8 +23,8 @@ use datafusion::optimizer::propagate_empty_relation::PropagateEmptyRelation;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::push_down_limit::PushDownLimit;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
-use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::single_distinct_to_groupby::SingleDistinctToGroupBy;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -40,6 +39,8 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::answer::Answer;
+use super::lists::Simplify;
+use super::members::Members;
 use super::passed::{Memory, Passed};
 use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
@@ -106,6 +107,7 @@ impl Session {
         builder = match is_plain {
             true => builder.with_optimizer_rules(plain_rules()),
             false => builder
+                .with_optimizer_rules(all_rules())
                 .with_relation_planners(vec![Arc::new(Forgetful::default())])
                 .with_physical_optimizer_rules(rules_without_pushdown()),
         };
@@ -235,7 +237,7 @@ fn bounded(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn Ex
 /// looking for these takes most of the time of planning a lookup.
 fn plain_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     vec![
-        Arc::new(SimplifyExpressions::new()),
+        Arc::new(Simplify::default()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(EliminateFilter::new()),
@@ -248,6 +250,19 @@ fn plain_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ]
+}
+
+/// The engine's rules, with ours where its own answer wrongly.
+fn all_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let simplify: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(Simplify::default());
+    let mut rules = Optimizer::new().rules;
+    for rule in &mut rules {
+        if rule.name() == simplify.name() {
+            *rule = Arc::clone(&simplify);
+        }
+    }
+    rules.insert(0, Arc::new(Members));
+    rules
 }
 
 /// The engine's rules for plans of several tables or queries, but the one that moves conditions towards the files: DataFusion

@@ -4,6 +4,7 @@ mod bounds;
 mod forms;
 mod histograms;
 mod joins;
+mod nulls;
 mod plain;
 
 use object_store::memory::InMemory;

@@ -74,21 +74,25 @@ fn forgotten(plan: LogicalPlan) -> Result<LogicalPlan> {
     LogicalPlanBuilder::new(plan).project(columns)?.build()
 }
 
-static SAME: LazyLock<ScalarUDF> = LazyLock::new(|| {
+static SAME: LazyLock<ScalarUDF> = LazyLock::new(|| same("same"));
+
+/// A function that gives what it is given, which the engine does not know.
+pub(super) fn same(name: &'static str) -> ScalarUDF {
     ScalarUDF::from(Same {
+        name,
         signature: Signature::any(1, Volatility::Immutable),
     })
-});
+}
 
-/// What it is given, whatever it is.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Same {
+    name: &'static str,
     signature: Signature,
 }
 
 impl ScalarUDFImpl for Same {
     fn name(&self) -> &'static str {
-        "same"
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -98,21 +102,21 @@ impl ScalarUDFImpl for Same {
     fn return_type(&self, of: &[DataType]) -> Result<DataType> {
         match of {
             [one] => Ok(one.clone()),
-            _ => internal_err!("it is given one column"),
+            _ => internal_err!("it is given one value"),
         }
     }
 
     fn return_field_from_args(&self, of: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         match of.arg_fields {
             [one] => Ok(Arc::clone(one)),
-            _ => internal_err!("it is given one column"),
+            _ => internal_err!("it is given one value"),
         }
     }
 
     fn invoke_with_args(&self, of: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match of.args.into_iter().next() {
             Some(column) => Ok(column),
-            None => internal_err!("it is given one column"),
+            None => internal_err!("it is given one value"),
         }
     }
 }

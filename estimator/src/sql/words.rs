@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 
 use super::functions;
+use super::members::REFUSED;
 use crate::error::Error;
 use crate::table::Kind;
 
@@ -126,6 +127,23 @@ fn plan_error(message: &str) -> Error {
         let hint = nearest(name, known.iter().map(String::as_str))
             .map(|near| format!("did you mean `{near}`?"));
         return query(format!("there is no function `{}` here", short(name)), hint);
+    }
+    if let Some((message, hint)) = REFUSED.into_iter().find(|(message, _)| first == *message) {
+        return query(message.to_owned(), Some(hint.to_owned()));
+    }
+    if first.starts_with("Cannot access field at argument 1") {
+        return query(
+            "a name before a point is a column here, and has no parts".to_owned(),
+            Some("a table has the name of a column: give the table another one with AS".to_owned()),
+        );
+    }
+    if first.starts_with("Physical plan does not support logical expression") {
+        return query(
+            "a query in an expression cannot be answered where it stands".to_owned(),
+            Some(
+                "IN (query) and EXISTS work in WHERE and HAVING; elsewhere join the query, or ask for it in FROM".to_owned(),
+            ),
+        );
     }
     query(first.to_owned(), None)
 }

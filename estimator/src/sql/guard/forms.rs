@@ -146,7 +146,9 @@ pub(super) fn expression(expr: &Expr) -> ControlFlow<Error> {
             true => ControlFlow::Continue(()),
             false => stop(
                 "nothing is made a value of this type here",
-                Some("types are integers, floating point numbers, DECIMAL, TEXT and BOOLEAN"),
+                Some(
+                    "types are signed integers, floating point numbers, DECIMAL, TEXT and BOOLEAN",
+                ),
             ),
         },
         Expr::Function(function) => call(function),

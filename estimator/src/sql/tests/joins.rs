@@ -5,7 +5,7 @@ use stepcast_records::{Precision, Row};
 use super::*;
 
 /// Five rows of steps and three of prompts, which differ in recipe, hardware and precision.
-async fn several() -> Estimator {
+pub(super) async fn several() -> Estimator {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let base = url::Url::parse("memory:///bench/").expect("url");
     let estimator = Estimator::over(store, base, PriceBook::default()).expect("estimator");
@@ -35,7 +35,7 @@ async fn several() -> Estimator {
     estimator
 }
 
-async fn answered(estimator: &Estimator, statement: &str) -> Vec<String> {
+pub(super) async fn answered(estimator: &Estimator, statement: &str) -> Vec<String> {
     text(&estimator.sql(statement).await.expect(statement))
 }
 
