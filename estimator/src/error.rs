@@ -69,7 +69,8 @@ pub enum Error {
     /// As many statements as may run at once are running.
     #[error("too many queries are running; try again in a moment")]
     Busy,
-    /// An object of the tables is there and cannot be read. A server that starts leaves it out.
+    /// An object of the tables is lost, or is there and cannot be read. What is lost or cut is left out from then on, what
+    /// is damaged within from the next tidying on.
     #[error("an object of the benchmark tables is damaged")]
     Damaged {
         /// What its reader said. It may name a location; never send it to a tenant.
@@ -104,7 +105,7 @@ impl Error {
                 Some("ask for less: a WHERE on recipe or hardware, fewer joins, or a LIMIT")
             }
             Self::Damaged { .. } => Some(
-                "tell the operator: the server's log names it, and a server that is started again leaves it out",
+                "tell the operator: the server's log names it. It is left out from the next tidying on at the latest; ask again then",
             ),
             _ => None,
         }

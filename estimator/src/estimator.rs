@@ -224,10 +224,26 @@ impl Estimator {
     /// [`Error::TimedOut`], [`Error::OutOfMemory`] and [`Error::Busy`] are the bounds.
     pub async fn sql(&self, statement: &str) -> Result<Answer, Error> {
         let views = self.views().await?;
-        self.shared
+        let answer = self
+            .shared
             .sql
             .run(statement, &self.shared.prefixed, views)
-            .await
+            .await;
+        if matches!(answer, Err(Error::Damaged { .. })) {
+            self.look_for_broken().await;
+        }
+        answer
+    }
+
+    /// Has the next statement do without objects that are lost or cut. One that is damaged within is found when the tables
+    /// are next tidied up.
+    async fn look_for_broken(&self) {
+        for table in &self.shared.tables {
+            if let Err(error) = table.look_for_broken().await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the objects of a table could not be looked at");
+            }
+        }
     }
 
     /// From now on every statement runs in a process of this program, so that none can outlive its time or take this

@@ -4,6 +4,7 @@
 //! application transaction per contribution id. Either all of it is there or nothing is, and an id that is
 //! there is skipped, so a contribution counts once however often it is sent.
 
+mod broken;
 mod cells;
 mod clean;
 mod columns;

@@ -32,7 +32,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Answer, GRACE, View, Wanted, thread};
+use super::{Answer, GRACE, View, Wanted, reads, thread};
 use crate::error::Error;
 pub use child::serve;
 use wire::{Ask, Frames, ToProcess, ToServer, Unread};
@@ -259,7 +259,7 @@ async fn pieces(
             why: "it belongs to no table".into(),
         });
     };
-    let read = store.get_ranges(&path, &ranges).await;
+    let read = reads::pieces(store.as_ref(), &path, &ranges).await;
     read.map_err(|error| Unread {
         is_missing: matches!(error, StoreError::NotFound { .. }),
         why: error.to_string(),

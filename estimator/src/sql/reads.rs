@@ -12,8 +12,8 @@ use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result,
+    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
 };
 use tokio::runtime::Handle;
 
@@ -36,13 +36,41 @@ pub(super) struct Direct {
 #[async_trait]
 impl Pieces for Direct {
     async fn read(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        // The store knows best whether pieces that lie near each other are read together.
         let (store, path, ranges) = (Arc::clone(&self.store), path.clone(), ranges.to_vec());
         let read = self
             .runtime
-            .spawn(async move { store.get_ranges(&path, &ranges).await });
+            .spawn(async move { pieces(store.as_ref(), &path, &ranges).await });
         read.await
             .map_err(|error| Error::JoinError { source: error })?
+    }
+}
+
+/// Pieces of an object. [`Error::NotFound`] where the store answers that it has no such object, or not all of it.
+pub(super) async fn pieces(
+    store: &dyn ObjectStore,
+    path: &Path,
+    ranges: &[Range<u64>],
+) -> Result<Vec<Bytes>> {
+    // The store knows best whether pieces that lie near each other are read together.
+    let read = store.get_ranges(path, ranges).await;
+    let is_whole = |pieces: &Vec<Bytes>| {
+        let mut lengths = pieces.iter().zip(ranges);
+        lengths.all(|(piece, range)| piece.len() as u64 == range.end - range.start)
+    };
+    let error = match read {
+        Ok(pieces) if is_whole(&pieces) => return Ok(pieces),
+        Err(error @ Error::NotFound { .. }) => return Err(error),
+        Ok(_) => None,
+        Err(error) => Some(error),
+    };
+    // What a store says of a piece that is not there differs; how long the object is, all say alike.
+    let size = store.head(path).await?.size;
+    match error {
+        Some(error) if ranges.iter().all(|range| range.end <= size) => Err(error),
+        _ => Err(Error::NotFound {
+            path: path.to_string(),
+            source: format!("it has {size} bytes, which is not all of it").into(),
+        }),
     }
 }
 
@@ -64,7 +92,7 @@ impl Reads {
         })
     }
 
-    /// Whether the store did not give what was asked for. Otherwise what could not be read is damaged.
+    /// Whether the store did not answer. Otherwise what could not be read is damaged or lost.
     pub(super) fn have_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
@@ -93,7 +121,12 @@ impl Reads {
             });
         }
         let pieces = self.pieces.read(path, ranges).await;
-        let pieces = pieces.inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
+        let pieces = pieces.inspect_err(|error| {
+            // An object that is not there, or not all of it, is the matter of the object.
+            if !matches!(error, Error::NotFound { .. }) {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+        })?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.0.insert(path.clone());
         seen.1 += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();

@@ -53,6 +53,7 @@ impl Table {
             let mut state = self.lock().await;
             learn(self.follow_in(&mut state).await?);
             learn(self.try_again(&mut state).await?);
+            self.read_suspects(&mut state).await?;
         }
         for _ in 0..ROUNDS_MAX {
             // The lock is given up between rounds, so that commits of this process need not wait for all of them.

@@ -1,6 +1,6 @@
 //! Following a table: what has been added since the last look, or everything on the first one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake::DeltaTable;
 use deltalake::kernel::Action;
@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::price::Day;
 
 /// So many objects are read at once: enough to hide a store's latency, few enough to be polite and to fit in memory.
-const READS_AT_ONCE: usize = 8;
+pub(super) const READS_AT_ONCE: usize = 8;
 /// Who has followed so many entries reads the log as a whole; by then whoever commits has written a checkpoint.
 const WHOLE_AFTER: u64 = 2 * CHECKPOINT_EVERY;
 const DAY_MS: i64 = 86_400_000;
@@ -83,7 +83,7 @@ impl Table {
         unread.extend(state.unread.iter().cloned());
         if !(unread.is_empty() && state.away.is_empty()) {
             let named = named(&delta)?;
-            if !unread.is_subset(&named) {
+            if !unread.iter().all(|path| named.contains_key(path)) {
                 // What was in it is in another file by now, whose coming was no news.
                 tracing::info!(
                     table = self.kind.name(),
@@ -91,7 +91,7 @@ impl Table {
                 );
                 return self.open(state).await;
             }
-            state.away.retain(|path| named.contains(path));
+            state.away.retain(|path| named.contains_key(path));
         }
         state.ids.extend(ids);
         state.unread = unread;
@@ -124,7 +124,7 @@ impl Table {
             Some(found) => found,
             None => {
                 let mut news = News::default();
-                let files = files.into_iter().collect();
+                let files = files.into_keys().collect();
                 let unread = self.read(files, &mut news, true).await?;
                 (news, unread, BTreeSet::new())
             }
@@ -148,7 +148,7 @@ impl Table {
     async fn by_cells(
         &self,
         version: u64,
-        named: &BTreeSet<Path>,
+        named: &BTreeMap<Path, u64>,
     ) -> Result<Option<(News, BTreeSet<Path>, BTreeSet<Path>)>, Error> {
         let Some(found) = self.newest_cells(version).await? else {
             return Ok(None);
@@ -167,19 +167,27 @@ impl Table {
         };
         // What was never read then may be whole now, or its rows are in a file that is no news.
         for path in paths(header.unread) {
-            if !named.contains(&path) {
+            if !named.contains_key(&path) {
                 return Ok(None);
             }
             files.push(path);
         }
+        let read: BTreeSet<Path> = files.iter().cloned().collect();
         let unread = self.read(files, &mut news, true).await?;
-        if !unread.is_subset(named) {
+        if !unread.iter().all(|path| named.contains_key(path)) {
             return Ok(None);
         }
         // And whether the others are back is only looked at: their rows are in the cells.
-        let away = paths(header.away).filter(|path| named.contains(path));
-        let away = away.collect();
-        let away = self.read(away, &mut News::default(), false).await?;
+        let away = paths(header.away).filter(|path| named.contains_key(path));
+        let away: BTreeSet<Path> = away.collect();
+        let rest = named
+            .iter()
+            .filter(|(path, _)| !read.contains(*path) && !away.contains(*path))
+            .map(|(path, size)| (path.clone(), *size));
+        let rest = rest.collect();
+        let away = away.into_iter().collect();
+        let mut away = self.read(away, &mut News::default(), false).await?;
+        away.extend(self.broken(rest).await?);
         Ok(Some((news, unread, away)))
     }
 
@@ -228,7 +236,7 @@ impl Table {
     }
 
     /// Reads files into the news, as cells when they are many. Returns those that could not be read.
-    async fn read(
+    pub(super) async fn read(
         &self,
         files: Vec<Path>,
         news: &mut News,
@@ -280,12 +288,15 @@ impl Table {
     }
 }
 
-/// The files of the version that a table was loaded at.
-fn named(delta: &DeltaTable) -> Result<BTreeSet<Path>, Error> {
+/// The files of the version that a table was loaded at, and how many bytes its log says that they have.
+pub(super) fn named(delta: &DeltaTable) -> Result<BTreeMap<Path, u64>, Error> {
     let snapshot = delta.snapshot().map_err(Error::unreachable)?;
     let log_data = snapshot.log_data();
-    let paths = log_data.iter().map(|file| file.object_store_path());
-    Ok(paths.collect())
+    let files = log_data.iter().map(|file| {
+        let bytes = u64::try_from(file.size()).unwrap_or(0);
+        (file.object_store_path(), bytes)
+    });
+    Ok(files.collect())
 }
 
 /// Drops the ids that the log may forget, so that memory stays bounded too.

@@ -79,6 +79,8 @@ pub(super) struct State {
     pub(super) unread: BTreeSet<Path>,
     /// Files that were read and cannot be now: their rows are in the index, and must not go into it once more.
     pub(super) away: BTreeSet<Path>,
+    /// Whether a statement could not read one of the objects, and they were not all read since.
+    pub(super) is_suspect: bool,
     /// The last file that a commit has put, for as long as it is not certain that it is there and in the log.
     pub(super) last_put: Option<Put>,
     /// As in [`Listing`].

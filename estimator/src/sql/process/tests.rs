@@ -205,17 +205,26 @@ async fn a_process_has_nothing_of_the_servers_and_ends_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_gone_is_told_as_by_a_thread() {
+async fn an_object_that_is_gone_or_cut_is_told_as_damaged_and_not_as_a_store_that_is_away() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let (engine, views) = engine(&store, PATIENCE).await;
-    store
-        .delete(&"training_steps/one.parquet".into())
-        .await
-        .expect("deleted");
-    let error = engine
-        .run("SELECT max(avg_step_ms) FROM training_steps", &store, views)
-        .await;
-    assert!(matches!(error, Err(Error::Unreachable { .. })), "{error:?}");
+    let (on_a_thread, _) = large(&store, PATIENCE).await;
+    let path = Path::from("training_steps/one.parquet");
+    let whole = store.get(&path).await.expect("there").bytes().await;
+    let cut = whole.expect("its bytes").slice(..500);
+    let statement = "SELECT max(avg_step_ms) FROM training_steps";
+    for is_gone in [false, true] {
+        let damaged = match is_gone {
+            true => store.delete(&path).await,
+            false => store.put(&path, cut.clone().into()).await.map(drop),
+        };
+        damaged.expect("damaged");
+        for engine in [&engine, &on_a_thread] {
+            let error = engine.run(statement, &store, copies(&views)).await;
+            let is_told = matches!(error, Err(Error::Damaged { .. }));
+            assert!(is_told, "{is_gone}: {error:?}");
+        }
+    }
 }
 
 /// What is at the end of an object says how long its footer is, here two gigabytes.

@@ -108,6 +108,62 @@ async fn an_object_that_was_never_read_is_in_no_cells_and_is_read_once_it_is_bac
     assert_eq!((index.rows(Kind::Training), read), (6, 1));
 }
 
+/// Files in the cells whose objects are lost, cut or overwritten are seen by no query, and their rows stay known.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_was_damaged_after_it_was_read_is_left_out_until_it_is_back() {
+    let store = memory();
+    let own = table(&store);
+    for id in 0..3 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    assert!(write_cells(&own).await);
+    let file = own.listing().files[0].path.clone();
+    let place = Path::from(format!("bench/training_steps/{file}"));
+    let whole = store.get(&place).await.expect("file").bytes().await;
+    let whole = whole.expect("bytes");
+    let left_out = |table: &Table| {
+        let listing = table.listing();
+        (listing.files.len(), listing.unreadable.clone())
+    };
+    for damage in ["lost", "cut", "longer", "overwritten", "within"] {
+        let damaged = match damage {
+            "cut" => whole.slice(..500).to_vec(),
+            "longer" => [&whole[..], b"PAR1"].concat(),
+            "overwritten" => vec![b'x'; whole.len()],
+            // All but what it ends with.
+            "within" => [&vec![b'x'; whole.len() - 4][..], b"PAR1"].concat(),
+            _ => Vec::new(),
+        };
+        match damage {
+            "lost" => store.delete(&place).await.expect("lost"),
+            _ => drop(store.put(&place, damaged.into()).await.expect("damaged")),
+        }
+        let again = table(&store);
+        let news = again.follow().await.expect("read");
+        assert_eq!(news.known.rows(Kind::Training), 6, "{damage}");
+        if damage == "within" {
+            assert_eq!(left_out(&again), (3, vec![]), "nobody has read it");
+            again.look_for_broken().await.expect("looked");
+            again.compact(drop).await.expect("tidied up");
+        }
+        assert_eq!(left_out(&again), (2, vec![file.clone()]), "{damage}");
+        // One that runs finds out when a statement could not read it.
+        if damage != "within" {
+            assert_eq!(left_out(&own), (3, vec![]), "{damage}");
+        }
+        own.look_for_broken().await.expect("looked");
+        own.compact(drop).await.expect("tidied up");
+        assert_eq!(left_out(&own), (2, vec![file.clone()]), "{damage}");
+        store.put(&place, whole.clone().into()).await.expect("back");
+        for one in [&own, &again] {
+            let mut news = 0;
+            let learn = |found: News| news += found.rows.len();
+            one.compact(learn).await.expect("tidied up");
+            assert_eq!((left_out(one), news), ((3, vec![]), 0), "{damage}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_cells_or_a_cut_log_cost_a_full_read_and_nothing_else() {
     let store = memory();

@@ -1,0 +1,92 @@
+//! Finding objects of a table that were lost, cut or overwritten after their rows had become known.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+
+use super::follow::{News, READS_AT_ONCE, named};
+use super::log::{State, Table};
+use crate::error::Error;
+
+/// What a Parquet file ends with.
+const MAGIC: &[u8] = b"PAR1";
+
+impl Table {
+    /// Looks whether the objects of the version that was followed to are there and end as they should, and leaves out of
+    /// what queries see those that do not. Asked after a statement could not read one of them; the next tidying then reads
+    /// all of each.
+    pub(crate) async fn look_for_broken(&self) -> Result<(), Error> {
+        let mut state = self.lock().await;
+        let Some(delta) = state.delta.clone() else {
+            return Ok(());
+        };
+        state.is_suspect = true;
+        let named = named(&delta)?.into_iter();
+        let named = named.filter(|(path, _)| !state.is_left_out(path));
+        let broken = self.broken(named.collect()).await?;
+        state.away.extend(broken);
+        self.publish(&delta, &state)
+    }
+
+    /// Reads every object that was not read since a statement could not read one, and leaves out those that cannot be read.
+    pub(super) async fn read_suspects(&self, state: &mut State) -> Result<(), Error> {
+        let Some(delta) = state.delta.clone().filter(|_| state.is_suspect) else {
+            return Ok(());
+        };
+        let named = named(&delta)?.into_keys();
+        let named = named.filter(|path| !state.is_left_out(path)).collect();
+        // Their rows are known.
+        let away = self.read(named, &mut News::default(), true).await?;
+        state.away.extend(away);
+        state.is_suspect = false;
+        self.publish(&delta, state)
+    }
+
+    /// Those of these files, each with how many bytes it should have, that are missing, have another length or do not end
+    /// as a file of ours does. What is wrong in the middle of one shows only when it is read.
+    pub(super) async fn broken(&self, files: Vec<(Path, u64)>) -> Result<BTreeSet<Path>, Error> {
+        let store = self.log.object_store(None);
+        let looks = files.into_iter().map(|(path, size)| {
+            let store = &store;
+            async move {
+                let is_whole = is_whole(store.as_ref(), &path, size).await;
+                is_whole.map(|is_whole| (path, is_whole))
+            }
+        });
+        let mut looks = stream::iter(looks).buffer_unordered(READS_AT_ONCE);
+        let mut broken = BTreeSet::new();
+        while let Some((path, is_whole)) = looks.try_next().await? {
+            if !is_whole {
+                let table = self.kind.name();
+                tracing::warn!(table, object = %path, "an object is missing or damaged and is left out");
+                broken.insert(path);
+            }
+        }
+        Ok(broken)
+    }
+}
+
+async fn is_whole(store: &dyn ObjectStore, path: &Path, size: u64) -> Result<bool, Error> {
+    let end = size.saturating_sub(MAGIC.len() as u64)..size;
+    if (end.end - end.start) < MAGIC.len() as u64 {
+        return Ok(false);
+    }
+    let options = GetOptions::new().with_range(Some(GetRange::Bounded(end)));
+    let read = async {
+        let found = store.get_opts(path, options).await?;
+        let is_as_long = found.meta.size == size;
+        Ok::<_, object_store::Error>(is_as_long && found.bytes().await? == MAGIC)
+    };
+    match read.await {
+        Ok(is_whole) => Ok(is_whole),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        // A shorter one has no such end, which stores say in words of their own.
+        Err(error) => match store.head(path).await {
+            Ok(found) if found.size != size => Ok(false),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            _ => Err(Error::unreachable(error)),
+        },
+    }
+}
