@@ -1,6 +1,8 @@
 //! Storing contributions exactly once: rows, file and ids become visible in one log entry or not at all.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +29,8 @@ use crate::price::Day;
 const ATTEMPTS: u32 = 8;
 /// The first wait after a lost race; it doubles each time.
 const BACKOFF: Duration = Duration::from_millis(20);
+/// The name in a log entry's header under which it says by which call it was written: a text of chance.
+const WRITER: &str = "writer";
 /// After so many log entries a checkpoint is written, so that opening a table reads few objects.
 pub(super) const CHECKPOINT_EVERY: u64 = 20;
 
@@ -63,15 +67,25 @@ impl Table {
                     rows: 0,
                 });
             }
-            let error = self.append(&mut state, &batch).await.err();
+            let (before, writer) = (version(&state), unlike_any());
+            let error = self.append(&mut state, &batch, &writer).await.err();
             // Whatever the answer was, or whether one came: the log alone says what happened.
             learn(self.follow_in(&mut state).await?);
             if batch.ids.iter().all(|id| state.ids.contains_key(id)) {
+                let is_ours =
+                    error.is_none() || self.wrote(&writer, before + 1..=version(&state)).await?;
                 learn(self.put_again(&mut state).await?);
                 self.checkpoint(&mut state).await;
-                return Ok(Outcome {
-                    rows: batch.rows.len(),
-                    stored: batch.ids.clone(),
+                return Ok(match is_ours {
+                    true => Outcome {
+                        rows: batch.rows.len(),
+                        stored: batch.ids.clone(),
+                    },
+                    // Somebody else has stored the same meanwhile.
+                    false => Outcome {
+                        rows: 0,
+                        stored: HashSet::new(),
+                    },
                 });
             }
             match error {
@@ -82,6 +96,23 @@ impl Table {
             tokio::time::sleep(BACKOFF * 2u32.pow(attempt)).await;
         }
         Err(last)
+    }
+
+    /// Whether one of these log entries is of this writer.
+    async fn wrote(&self, writer: &str, entries: RangeInclusive<u64>) -> Result<bool, Error> {
+        for entry in entries {
+            let actions = self.actions(entry).await?.unwrap_or_default();
+            let is_ours = actions.iter().any(|action| {
+                let Action::CommitInfo(info) = action else {
+                    return false;
+                };
+                info.info.get(WRITER).and_then(|value| value.as_str()) == Some(writer)
+            });
+            if is_ours {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Puts the file of the last commit again if the log names it and it was not there: somebody has deleted it before
@@ -104,7 +135,12 @@ impl Table {
     }
 
     /// Writes the file and the log entry. An error does not say that nothing was written.
-    async fn append(&self, state: &mut State, batch: &Arc<Batch>) -> Result<(), Error> {
+    async fn append(
+        &self,
+        state: &mut State,
+        batch: &Arc<Batch>,
+        writer: &str,
+    ) -> Result<(), Error> {
         if state.delta.is_none() {
             self.create().await?;
             return Err(Error::Contended {
@@ -129,8 +165,14 @@ impl Table {
             partition_by: None,
             predicate: None,
         };
-        self.write_entry(state, vec![Action::Add(add)], transactions, operation)
-            .await
+        self.write_entry(
+            state,
+            vec![Action::Add(add)],
+            transactions,
+            operation,
+            Some(writer),
+        )
+        .await
     }
 
     /// Puts a file of rows beside the log. Until a log entry names it, nobody sees it.
@@ -171,6 +213,7 @@ impl Table {
         mut actions: Vec<Action>,
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
+        writer: Option<&str>,
     ) -> Result<(), Error> {
         let delta = state
             .delta
@@ -183,6 +226,10 @@ impl Table {
             Action::CommitInfo(CommitInfo {
                 operation: Some(operation.name().to_owned()),
                 engine_info: Some("stepcast".to_owned()),
+                info: writer
+                    .map(|writer| (WRITER.to_owned(), writer.into()))
+                    .into_iter()
+                    .collect(),
                 ..CommitInfo::default()
             }),
         );
@@ -230,6 +277,21 @@ impl Table {
             }
         }
     }
+}
+
+/// The version that a table was followed to.
+fn version(state: &State) -> u64 {
+    let version = state
+        .delta
+        .as_ref()
+        .and_then(deltalake::DeltaTable::version);
+    version.unwrap_or_default()
+}
+
+/// A text that no other call has, and that says nothing of this one.
+fn unlike_any() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
 }
 
 /// A file that was put and may not be named in the log yet.

@@ -145,7 +145,7 @@ impl Table {
             predicate: None,
             target_size: LARGE_BYTES,
         };
-        self.write_entry(state, actions, Vec::new(), operation)
+        self.write_entry(state, actions, Vec::new(), operation, None)
             .await?;
         Ok(done)
     }

@@ -190,6 +190,21 @@ async fn many_writers_at_once_lose_nothing_and_double_nothing() {
     assert_eq!(stored(&store).await, expected(&batch(0..30)));
 }
 
+/// Both read the log before either has written to it, in almost every round.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_store_the_same_at_once_one_says_so() {
+    let store = memory();
+    for id in 0..10 {
+        let (one, other) = (table(&store), table(&store));
+        let sent = batch(id..id + 1);
+        let (one, other) = tokio::join!(one.commit(&sent, drop), other.commit(&sent, drop));
+        let (one, other) = (one.expect("stored"), other.expect("stored"));
+        assert_eq!(one.rows + other.rows, 2, "round {id}");
+        assert_eq!(one.stored.len() + other.stored.len(), 1, "round {id}");
+    }
+    assert_eq!(stored(&store).await, expected(&batch(0..10)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_reads_only_what_is_new() {
     let store = memory();
@@ -307,10 +322,15 @@ async fn the_log_says_nothing_that_the_policy_forbids() {
         .lines()
         .find(|line| line.contains("commitInfo"))
         .expect("header");
+    let (head, writer) = info.split_once(r#""writer":""#).expect("whose it is");
     assert_eq!(
-        info,
-        r#"{"commitInfo":{"operation":"WRITE","engineInfo":"stepcast"}}"#
+        head,
+        r#"{"commitInfo":{"operation":"WRITE","engineInfo":"stepcast","#
     );
+    let writer = writer.strip_suffix(r#""}}"#).expect("and nothing else");
+    let is_chance =
+        |writer: &str| writer.len() == 32 && writer.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(is_chance(writer), "{info}");
     assert_eq!(commit.matches("\"appId\"").count(), 2);
     let day = crate::price::Day::today().start_ms();
     for time in ["modificationTime", "lastUpdated"] {

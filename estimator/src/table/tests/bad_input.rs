@@ -42,7 +42,7 @@ async fn add_file(own: &Table, name: &str, bytes: Vec<u8>, rows: usize) {
         partition_by: None,
         predicate: None,
     };
-    own.write_entry(&state, vec![Action::Add(add)], Vec::new(), operation)
+    own.write_entry(&state, vec![Action::Add(add)], Vec::new(), operation, None)
         .await
         .expect("entry");
 }
