@@ -19,6 +19,8 @@ use crate::output::table::{Side, Table};
 const CSV_BYTES_MAX: u64 = 1 << 20;
 /// Lines that were left out are shown up to so many; `--json` has a thousand.
 const REFUSED_SHOWN: usize = 20;
+/// Refused lines that a server tells one by one.
+const REFUSED_TOLD: usize = 1_000;
 
 /// Lists what an hour on each GPU costs, or adds prices from a file.
 ///
@@ -47,7 +49,7 @@ enum Command {
     Import {
         /// Comma separated values with a header
         file: PathBuf,
-        /// What the file is called in the book: letters, digits, dots, dashes
+        /// What the file is called in the book: lower-case letters, digits, dots, dashes, underscores
         #[arg(long, value_name = "NAME")]
         source: String,
         /// Of a list of offers only those of this provider
@@ -226,14 +228,24 @@ fn show_import(context: &Context, answer: &ImportPricesResponse) -> Result<(), F
         counted(answer.lines, "line", "lines")
     );
     output.marked(Mark::Done, Tone::Good, stored);
-    if answer.lines_refused > 0 {
+    // Each refused line is told, up to so many; what is beyond that and told nowhere is what there was no room for.
+    let told = answer.refused.len();
+    let over = match told < REFUSED_TOLD {
+        true => answer.lines_refused.saturating_sub(told as u64),
+        false => 0,
+    };
+    if over > 0 {
+        output.say(format!(
+            "{} not kept: a later price of its source has followed each, and there is room for so many only",
+            counted(over, "line", "lines")
+        ));
+    }
+    let refused = answer.lines_refused - over;
+    if refused > 0 {
         output.marked(
             Mark::Look,
             Tone::Warn,
-            format!(
-                "{} left out:",
-                counted(answer.lines_refused, "line", "lines")
-            ),
+            format!("{} left out:", counted(refused, "line", "lines")),
         );
         let mut table = Table::new(&[
             ("LINE", Side::Right),
@@ -248,7 +260,7 @@ fn show_import(context: &Context, answer: &ImportPricesResponse) -> Result<(), F
             ]);
         }
         output.table(&table)?;
-        let more = answer.lines_refused.saturating_sub(REFUSED_SHOWN as u64);
+        let more = refused.saturating_sub(REFUSED_SHOWN as u64);
         if more > 0 {
             output.say(format!("and {}", counted(more, "line", "lines")));
         }

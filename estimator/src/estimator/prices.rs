@@ -13,6 +13,9 @@ use crate::price::{Day, PRICES_MAX, Price, PriceBook, shelf};
 /// Others who import at the same moment are waited for so often.
 const TRIES: usize = 8;
 
+/// Why a line of a file is not stored although nothing is wrong with it.
+const OVER: &str = "a later price has followed it, and there is no room for what counts no more";
+
 /// What GPUs cost by now.
 #[derive(Debug)]
 pub(crate) struct Book {
@@ -55,7 +58,8 @@ impl Estimator {
 
     /// Adds the prices of a file to those that were imported before. A line that its source says already is known; of two
     /// for one GPU that hold on a day the one that began later counts, and of two that began together the one that came
-    /// later. Where there would be too many, those that count no more go, the oldest first.
+    /// later. Where there would be too many, those that count no more go, the oldest first; a line of this file that would
+    /// go at once is not stored, and is counted among the refused ones.
     /// Whoever asks for estimates here sees them when this returns, on other nodes within some seconds.
     ///
     /// # Errors
@@ -66,21 +70,35 @@ impl Estimator {
         let read = read_prices(file)?;
         for _ in 0..TRIES {
             let (version, there) = shelf::newest(self.prefixed()).await?;
-            let (mut new, stored) = with(&there, &read.rows);
-            let imported = Imported {
+            let (mut new, said) = with(&there, &read.rows);
+            let gone = make_room(&mut new, Day::today(), PRICES_MAX);
+            // Of what has gone, these came just now: they were never there, and the same file again says them again.
+            let over = gone
+                .iter()
+                .filter(|price| said > 0 && !there.iter().any(|before| before.says_as(price)));
+            let over = over.count();
+            let is_same = is_same(&new, &there);
+            let stored = if is_same {
+                0
+            } else {
+                said.saturating_sub(over)
+            };
+            let mut imported = Imported {
                 lines: read.lines,
                 stored,
-                known: read.rows.len() - stored,
+                known: read.rows.len() - stored - over,
                 ..read.refused.clone()
             };
-            if stored == 0 {
+            if over > 0 {
+                imported.reasons.insert(OVER, over);
+            }
+            if is_same {
                 self.show_prices(version, &there);
                 return Ok(PricesImported {
                     read: imported,
                     version,
                 });
             }
-            make_room(&mut new, Day::today(), PRICES_MAX);
             if new.len() > PRICES_MAX {
                 return Err(Error::Config(format!(
                     "imported prices hold at most {PRICES_MAX} lines that still count; there would be {}: import fewer GPUs, \
@@ -144,19 +162,23 @@ fn with(there: &[Price], lines: &[Price]) -> (Vec<Price>, usize) {
     }
     all.reverse();
     // A file that itself says several things of one day leaves all as it was the second time.
-    let is_same = all.len() == there.len() && all.iter().zip(there).all(|(a, b)| a.says_as(b));
+    let is_same = is_same(&all, there);
     (all, if is_same { 0 } else { stored })
 }
 
+fn is_same(a: &[Price], b: &[Price]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_as(b))
+}
+
 /// Leaves out what counts on no day from this one on, the oldest first, until there are no more than so many: lines that are
-/// over, and those that a later one of the same source has followed.
-fn make_room(prices: &mut Vec<Price>, today: Day, most: usize) {
+/// over, and those that a later one of the same source has followed. Returns those that it has left out.
+fn make_room(prices: &mut Vec<Price>, today: Day, most: usize) -> Vec<Price> {
     let Some(too_many) = prices
         .len()
         .checked_sub(most)
         .filter(|too_many| *too_many > 0)
     else {
-        return;
+        return Vec::new();
     };
     let mut newest: HashMap<(GpuModel, String), Day> = HashMap::new();
     for price in prices.iter().filter(|price| price.valid_until.is_none()) {
@@ -184,7 +206,8 @@ fn make_room(prices: &mut Vec<Price>, today: Day, most: usize) {
         .map(|(_, place)| *place)
         .collect();
     let mut place = 0..;
-    prices.retain(|_| place.next().is_none_or(|place| !gone.contains(&place)));
+    let is_gone = |_: &mut Price| place.next().is_some_and(|place| gone.contains(&place));
+    prices.extract_if(.., is_gone).collect()
 }
 
 #[cfg(test)]
@@ -312,6 +335,36 @@ mod tests {
         assert_eq!(left(5), [1, 2, 3, 5, 6], "the oldest that is over");
         assert_eq!(left(4), [2, 3, 5, 6]);
         assert_eq!(left(1), [3, 5, 6], "these count, or will");
+    }
+
+    /// Each day's price has followed the one before it, and so many are too many.
+    #[tokio::test]
+    async fn a_file_that_is_too_long_is_stored_in_part_and_adds_nothing_the_second_time() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let estimator = estimator(&store);
+        let (many, over) = (PRICES_MAX + 200, 200);
+        let sources = many / 25;
+        let lines = (0..sources).flat_map(|source| {
+            (1..=25).map(move |day| format!("h100,{day},2020-01-{day:02},,s{source}\n"))
+        });
+        let lines: String = lines.collect();
+        let first = import(&estimator, &lines).await;
+        assert_eq!(
+            (first.read.lines, first.read.stored, first.read.known),
+            (many, PRICES_MAX, 0)
+        );
+        assert_eq!((first.read.refused(), first.version), (over, 1));
+        for _ in 0..2 {
+            let again = import(&estimator, &lines).await;
+            assert_eq!(
+                (again.read.stored, again.read.known, again.version),
+                (0, PRICES_MAX, 1)
+            );
+            assert_eq!(again.read.refused(), over);
+        }
+        // A new line makes room for itself.
+        let more = import(&estimator, "h100,1,2021-01-01,,s0\n").await;
+        assert_eq!((more.read.stored, more.version), (1, 2));
     }
 
     #[tokio::test]
