@@ -27,18 +27,20 @@ impl Answer {
         let options = FormatOptions::default().with_null(missing);
         let mut rows = Vec::new();
         for batch in &self.batches {
-            let columns = batch
-                .columns()
-                .iter()
-                .map(|column| Ok((column, ArrayFormatter::try_new(column.as_ref(), &options)?)));
+            let columns = batch.columns().iter().map(|column| {
+                let text = ArrayFormatter::try_new(column.as_ref(), &options)?;
+                // A column of nothing but NULL has no list of them.
+                Ok((column.logical_nulls(), text))
+            });
             let columns = columns
                 .collect::<Result<Vec<_>, ArrowError>>()
                 .map_err(wrong)?;
             rows.extend((0..batch.num_rows()).map(|row| {
                 columns
                     .iter()
-                    .map(|(column, text)| {
-                        (!column.is_null(row)).then(|| text.value(row).to_string())
+                    .map(|(nulls, text)| {
+                        let is_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+                        (!is_null).then(|| text.value(row).to_string())
                     })
                     .collect()
             }));

@@ -3,7 +3,7 @@
 use super::*;
 use datafusion::arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray,
-    StringArray,
+    NullArray, StringArray,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, IntervalMonthDayNano};
 use std::sync::Arc;
@@ -118,14 +118,23 @@ fn what_is_missing_and_what_is_no_number_is_told_in_json() {
         Some(Vec::new()),
     ]);
     let floats = Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
-    let answer = columns(vec![("list", Arc::new(list)), ("float", Arc::new(floats))]);
+    let answer = columns(vec![
+        ("list", Arc::new(list)),
+        ("float", Arc::new(floats)),
+        ("untyped", Arc::new(NullArray::new(3))),
+    ]);
     assert_eq!(
         json_rows(&answer).expect("json")["rows"],
         json!([
-            { "list": "[1, null]", "float": "NaN" },
-            { "list": null, "float": "inf" },
-            { "list": "[]", "float": "-inf" },
+            { "list": "[1, null]", "float": "NaN", "untyped": null },
+            { "list": null, "float": "inf", "untyped": null },
+            { "list": "[]", "float": "-inf", "untyped": null },
         ])
+    );
+    let lines = csv(&answer).expect("csv");
+    assert!(
+        lines.lines().skip(1).all(|line| line.ends_with(',')),
+        "{lines}"
     );
 }
 
