@@ -132,6 +132,7 @@ pub fn backtest(
         };
         learnt_from.extend(format.read(file.as_ref()).map_err(named(name))?);
     }
+    sdnext::weigh(&mut learnt_from.cases);
     if with_shipped {
         learnt_from.cases.extend(tables::shipped());
     }

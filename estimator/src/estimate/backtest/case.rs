@@ -30,6 +30,8 @@ pub(super) struct Case {
     pub(super) gpu: String,
     /// Its place in the file, from 1.
     pub(super) row: usize,
+    /// The series of one machine's measurements that it belongs to, where a few machines have most of the rows.
+    pub(super) series: Option<String>,
     /// The row of one's own tables that it is, if it is one.
     pub(super) record: Option<Row>,
 }
@@ -96,6 +98,7 @@ impl Said<'_> {
             recipe: self.recipe.to_owned(),
             gpu: slug,
             row: 0,
+            series: None,
             record: None,
         }
     }

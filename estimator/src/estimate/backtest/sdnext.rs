@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::case::Said;
+use super::case::{Case, Said};
 use super::{Reading, number, processor};
 use crate::error::Error;
 
@@ -34,7 +34,6 @@ struct Line {
 }
 
 pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
-    let mut series: Vec<String> = Vec::new();
     let mut reading = Reading::of(file, |line: &Line, reading| {
         if line.status != "ok" {
             return Err("not measured");
@@ -101,20 +100,27 @@ pub(super) fn read(file: &[u8]) -> Result<Reading, Error> {
         let mut case = said.case(ms * batch, unit, super::grouped(&groups));
         case.exact = Some([case.narrowest(), &line.os].join("\u{1f}"));
         case.share(batch);
-        reading.cases.push(case);
-        series.push(format!(
+        case.series = Some(format!(
             "{} {device} {} {batch}",
             line.submitter, line.optimization
         ));
+        reading.cases.push(case);
         Ok(())
     })?;
-    // A few people measured one machine hundreds of times: each machine's word grows with the root of that.
-    let mut counts: HashMap<&str, f64> = HashMap::new();
-    for one in &series {
-        *counts.entry(one).or_default() += 1.0;
-    }
-    for (case, one) in reading.cases.iter_mut().zip(&series) {
-        case.weight = counts[one.as_str()].powf(-0.5);
-    }
+    weigh(&mut reading.cases);
     Ok(reading)
+}
+
+/// A few people measured one machine hundreds of times: each machine's word grows with the root of that, in however many
+/// files its measurements are.
+pub(super) fn weigh(cases: &mut [Case]) {
+    let mut counts: HashMap<String, f64> = HashMap::new();
+    for series in cases.iter().filter_map(|case| case.series.as_ref()) {
+        *counts.entry(series.clone()).or_default() += 1.0;
+    }
+    for case in cases {
+        if let Some(series) = &case.series {
+            case.weight = counts[series].powf(-0.5);
+        }
+    }
 }

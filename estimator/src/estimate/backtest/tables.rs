@@ -102,6 +102,7 @@ fn case(row: &Row) -> Case {
         recipe: recipe.clone(),
         gpu: key.hardware().gpu.slug().to_owned(),
         row: 0,
+        series: None,
         record: None,
     }
 }

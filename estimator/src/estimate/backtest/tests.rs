@@ -413,6 +413,28 @@ fn an_older_processor_makes_images_take_longer() {
 }
 
 #[test]
+fn what_is_learnt_is_the_same_however_rows_are_split_over_files() {
+    let mut lines = Vec::new();
+    for _ in 0..12 {
+        lines.push(image_by("often", "", 1, 900.0));
+    }
+    for number in 0..6 {
+        lines.push(image_by(&format!("person {number}"), "", 1, 400.0));
+        lines.push(image_by(&format!("person {number}"), "", 2, 380.0));
+    }
+    let file = |lines: &[String]| IMAGES.to_owned() + &lines.concat();
+    let test = IMAGES.to_owned() + &image_by("new", "", 3, 400.0);
+    let ms = |train: &[String]| {
+        let report = backtest(train, &test, Format::Sdnext, false).expect("report");
+        report.answers[0].ms
+    };
+    let whole = ms(&[file(&lines)]);
+    for at in [1, 6, 13] {
+        assert_eq!(ms(&[file(&lines[..at]), file(&lines[at..])]), whole, "{at}");
+    }
+}
+
+#[test]
 fn a_person_counts_once_for_each_configuration() {
     let header = IMAGES;
     let image = |who: &str, batch: u32, ms: f64| image_by(who, "x86_64", batch, ms);
