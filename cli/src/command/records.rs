@@ -28,7 +28,7 @@ pub(crate) enum Records {
     Import {
         /// Comma separated values with a header
         file: PathBuf,
-        /// Who measured them: letters, digits, dots, dashes
+        /// Who measured them: lower-case letters, digits, dots, dashes, underscores
         #[arg(long, value_name = "NAME")]
         source: String,
         /// A documented mapping, for files with another header
@@ -82,8 +82,8 @@ fn read(file: &std::path::Path) -> Result<Vec<u8>, Failure> {
         return Err(wrong(
             Exit::Refused,
             format!(
-                "{} MiB; at most {} MiB are taken at once",
-                meta.len() >> 20,
+                "{} bytes; at most {} MiB ({CSV_BYTES_MAX} bytes) are taken at once",
+                meta.len(),
                 CSV_BYTES_MAX >> 20
             ),
         ));
