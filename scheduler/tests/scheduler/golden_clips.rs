@@ -21,7 +21,7 @@ fn clips(frames: FrameClass) -> JobSpec {
     let workload = &mut spec.workload;
     workload.recipe = recipe.at_frames(frames.max_frames()).expect("a class");
     workload.datasets[0].frames = frames;
-    for validation in &mut workload.validation {
+    if let Some(validation) = &mut workload.validation {
         validation.frames = frames;
     }
     spec
