@@ -207,3 +207,42 @@ impl Meeting {
 }
 
 static APART: LazyLock<ScalarUDF> = LazyLock::new(|| same("apart"));
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{col, lit};
+
+    use super::*;
+
+    fn among<const N: usize>(column: &str, values: [i32; N], is_negated: bool) -> Expr {
+        col(column).in_list(values.map(lit).to_vec(), is_negated)
+    }
+
+    /// What people write every day is simplified as ever.
+    #[test]
+    fn only_lists_that_would_be_put_together_wrongly_are_hidden() {
+        let a = |values| among("a", values, false);
+        let not_a = |values| among("a", values, true);
+        for left_alone in [
+            a([1, 2]).and(among("b", [3, 4], false)),
+            a([1, 2]).or(not_a([3, 4])),
+            col("a").eq(lit(1)).or(col("a").eq(lit(2))).or(a([3, 4])),
+            not_a([1, 2]).and(not_a([3, 4])),
+            a([1, 2]).and(col("a").not_eq(lit(2))),
+            col("a").gt(lit(1)).and(col("a").lt(lit(5))),
+            among("b", [1, 2], true).or(not_a([1, 2])),
+        ] {
+            assert!(!Meeting::in_expression(&left_alone), "{left_alone}");
+        }
+        for hidden in [
+            not_a([1, 2]).or(not_a([3, 4])),
+            a([1, 2]).and(a([2, 3])),
+            a([1, 2]).and(not_a([2, 3])),
+            Expr::Not(Box::new(a([1, 2]).or(a([2, 3]).and(a([3, 4]))))),
+            Expr::Not(Box::new(a([1, 2]).and(a([2, 3])))),
+            (col("a").eq(lit(1)).or(col("a").eq(lit(2)))).and(a([3, 4])),
+        ] {
+            assert!(Meeting::in_expression(&hidden), "{hidden}");
+        }
+    }
+}
