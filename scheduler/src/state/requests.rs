@@ -7,6 +7,7 @@ use stepcast_records::simpletuner::Preparation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::pages::Pages;
+use crate::codec;
 use crate::command::Command;
 use crate::ids::RequestId;
 use crate::model::Terms;
@@ -38,37 +39,56 @@ pub(crate) struct Given {
 
 /// A command as it is told apart from others under the same request id.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fingerprint(u64);
+pub(crate) struct Fingerprint {
+    hash: u64,
+    /// That of what a log before format 3 holds of it, if that is something else: a request that was taken by one may come
+    /// again when the log has gone on in format 3.
+    before_format_3: Option<u64>,
+}
 
 impl Fingerprint {
     pub(crate) fn of(command: &Command) -> Self {
-        // What a change comes to depends on what the job was, which is no part of the request.
-        if let Command::ReviseJob { job, asked, .. } = command {
-            let wish = postcard::to_extend(&("revise", job, asked), Vec::with_capacity(32));
-            return Self(xxh3_64(&wish.unwrap_or_default()));
+        let before = match command {
+            Command::SubmitJob { spec } => {
+                let workload = spec.estimated_before_format_3();
+                (workload != spec.workload).then(|| command.clone().for_format(codec::FIRST))
+            }
+            _ => None,
+        };
+        Self {
+            hash: hash(command),
+            before_format_3: before.as_ref().map(hash),
         }
-        // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
-        let mut bytes = postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default();
-        // What the estimate says is no wish of the caller's, and may be something else when a request comes again.
-        if let Some(spec) = command.spec() {
-            let terms = Terms {
-                expected_cost: None,
-                ..spec.terms.clone()
-            };
-            let preparation = spec.workload.preparation;
-            let is_last = preparation == Preparation::default();
-            if terms != Terms::default() || !is_last {
-                bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
-            }
-            if terms.more_hosts > 0 || !is_last {
-                bytes = postcard::to_extend(&terms.more_hosts, bytes).unwrap_or_default();
-            }
-            if !is_last {
-                bytes = postcard::to_extend(&preparation, bytes).unwrap_or_default();
-            }
-        }
-        Self(xxh3_64(&bytes))
     }
+}
+
+fn hash(command: &Command) -> u64 {
+    // What a change comes to depends on what the job was, which is no part of the request.
+    if let Command::ReviseJob { job, asked, .. } = command {
+        let wish = postcard::to_extend(&("revise", job, asked), Vec::with_capacity(32));
+        return xxh3_64(&wish.unwrap_or_default());
+    }
+    // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
+    let mut bytes = postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default();
+    // What the estimate says is no wish of the caller's, and may be something else when a request comes again.
+    if let Some(spec) = command.spec() {
+        let terms = Terms {
+            expected_cost: None,
+            ..spec.terms.clone()
+        };
+        let preparation = spec.workload.preparation;
+        let is_last = preparation == Preparation::default();
+        if terms != Terms::default() || !is_last {
+            bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
+        }
+        if terms.more_hosts > 0 || !is_last {
+            bytes = postcard::to_extend(&terms.more_hosts, bytes).unwrap_or_default();
+        }
+        if !is_last {
+            bytes = postcard::to_extend(&preparation, bytes).unwrap_or_default();
+        }
+    }
+    xxh3_64(&bytes)
 }
 
 impl Requests {
@@ -84,7 +104,8 @@ impl Requests {
             return None;
         }
         let known = self.replies.get(&(stamp_ms, id))?;
-        Some(if known.command_hash == print.0 {
+        let prints = [Some(print.hash), print.before_format_3];
+        Some(if prints.contains(&Some(known.command_hash)) {
             Ok(known.reply.clone())
         } else {
             Err(Rejection::RequestIdReused)
@@ -112,7 +133,7 @@ impl Requests {
         stamp_ms: u64,
     ) {
         let given = Given {
-            command_hash: print.0,
+            command_hash: print.hash,
             reply: reply.clone(),
         };
         self.insert(stamp_ms, id, given);

@@ -1,9 +1,9 @@
 //! Clips of the later classes as bytes in the repository: the third format's entries and snapshot of jobs with them.
 
 use stepcast_records::{FrameClass, Recipe};
-use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::ids::{JobId, RequestId, StagingId};
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::{Command, Envelope, State, codec};
+use stepcast_scheduler::{Command, Envelope, Rejection, State, codec};
 
 use crate::golden::{bytes, hex, in_format_3, stand_in};
 use crate::support::workload;
@@ -82,4 +82,29 @@ fn an_older_log_has_the_first_classes() {
         let envelope = Envelope::new(0, None, older).in_format(2);
         assert_eq!(codec::decode(&codec::encode(&envelope)), Ok(envelope));
     }
+}
+
+/// A request that an older log has taken is the same when it comes again after the log has gone on in format 3.
+#[test]
+fn a_request_is_known_again_across_the_formats() {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut apply = |command, request: u8, format| {
+        index += 1;
+        let request = Some(RequestId([request; 16]));
+        let envelope = Envelope::new(1_700_000_000_000, request, command).in_format(format);
+        state.apply(index, &envelope).reply
+    };
+    let job = || submission(clips(FrameClass::UpTo129));
+    let first = apply(job().for_format(2), 1, 2);
+    assert!(first.is_ok());
+    apply(Command::Barrier { version: 3 }, 2, 2).expect("it goes on in format 3");
+    assert_eq!(apply(job(), 1, 3), first);
+    let other = submission(clips(FrameClass::UpTo81));
+    assert_eq!(apply(other, 1, 3), Err(Rejection::RequestIdReused));
+    let second = || submission(clips(FrameClass::UpTo193));
+    assert!(apply(second(), 3, 3).is_ok_and(|reply| Ok(reply) != first));
+    assert!(apply(second(), 3, 3).is_ok());
+    let other = submission(clips(FrameClass::UpTo161));
+    assert_eq!(apply(other, 3, 3), Err(Rejection::RequestIdReused));
 }
