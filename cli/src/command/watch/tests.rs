@@ -1,5 +1,7 @@
 //! Tests of `watch`: what a person sees while a job runs.
 
+use stepcast_proto::v1::TimeQuantiles;
+
 use super::*;
 use crate::output::style::Signs;
 
@@ -60,6 +62,13 @@ fn the_screen_shows_stages_and_the_bar() {
         steps_total: 3000,
         step_ms: Some(1410.0),
         phase: Phase::Training.into(),
+        remaining_time: Some(TimeQuantiles {
+            p50: Some(prost_types::Duration {
+                seconds: 1_904,
+                nanos: 0,
+            }),
+            ..TimeQuantiles::default()
+        }),
         ..Progress::default()
     };
     watcher.tenth = 10;
