@@ -11,7 +11,7 @@ use crate::kernel::Micros;
 /// How a trainer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
-    /// It said that it was complete and left with 0.
+    /// It said that it was complete, when all of it was saved, and ended after that.
     Complete,
     /// In any other way.
     Otherwise,

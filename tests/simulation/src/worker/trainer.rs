@@ -31,6 +31,8 @@ pub(super) struct Trainer {
     asked_to_end: bool,
     checkpoint_asked: bool,
     dying: bool,
+    /// It has said that it is complete: all of it is saved, however it ends.
+    complete: bool,
 }
 
 /// What a trainer will do if it is left alone.
@@ -125,6 +127,7 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
         asked_to_end: false,
         checkpoint_asked: false,
         dying: false,
+        complete: false,
     };
     machine.trainers.insert(epoch, trainer);
     machine.tell(life, Input::Launched(epoch));
@@ -190,11 +193,11 @@ fn step(world: &mut World, number: u64, epoch: Epoch) {
     };
     if trainer.plan.fails_at == Some(trainer.step) {
         trainer.dying = true;
-        exit(world, number, epoch, ExitStatus::Code(1), Finish::Otherwise);
+        exit(world, number, epoch, ExitStatus::Code(1));
         return;
     }
     if trainer.step >= trainer.plan.steps {
-        trainer.dying = true;
+        (trainer.dying, trainer.complete) = (true, true);
         complete(world, number, epoch);
         return;
     }
@@ -225,7 +228,7 @@ fn complete(world: &mut World, number: u64, epoch: Epoch) {
     event(world, number, epoch, stage);
     let takes = world.kernel.roll(|dice| dice.between(5 * MS, 300 * MS));
     world.kernel.after(takes, move |world| {
-        exit(world, number, epoch, ExitStatus::Code(0), Finish::Complete);
+        exit(world, number, epoch, ExitStatus::Code(0));
     });
 }
 
@@ -260,13 +263,7 @@ pub(super) fn terminate(world: &mut World, number: u64, epoch: Epoch) {
     trainer.asked_to_end = true;
     let ends_in = trainer.plan.ends_in;
     world.kernel.after(ends_in, move |world| {
-        exit(
-            world,
-            number,
-            epoch,
-            ExitStatus::Signal(SIGTERM),
-            Finish::Otherwise,
-        );
+        exit(world, number, epoch, ExitStatus::Signal(SIGTERM));
     });
 }
 
@@ -282,13 +279,7 @@ pub(super) fn kill(world: &mut World, number: u64, epoch: Epoch) {
     trainer.dying = true;
     let takes = world.kernel.roll(|dice| dice.between(MS, 60 * MS));
     world.kernel.after(takes, move |world| {
-        exit(
-            world,
-            number,
-            epoch,
-            ExitStatus::Signal(SIGKILL),
-            Finish::Otherwise,
-        );
+        exit(world, number, epoch, ExitStatus::Signal(SIGKILL));
     });
 }
 
@@ -308,13 +299,17 @@ pub(super) fn vanish(world: &mut World, number: u64) {
 }
 
 /// Nothing of it is left; its guard says so to the worker.
-fn exit(world: &mut World, number: u64, epoch: Epoch, status: ExitStatus, finish: Finish) {
+fn exit(world: &mut World, number: u64, epoch: Epoch, status: ExitStatus) {
     let now = world.kernel.now();
     let Some(machine) = world.workers.get_mut(&number) else {
         return;
     };
     let Some(trainer) = machine.trainers.remove(&epoch) else {
         return;
+    };
+    let finish = match trainer.complete {
+        true => Finish::Complete,
+        false => Finish::Otherwise,
     };
     world
         .checks
