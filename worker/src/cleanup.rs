@@ -13,6 +13,7 @@ use crate::agent::Epoch;
 use crate::chain::chain;
 use crate::host::{Host, Standing};
 use crate::state_dir::{self, StateDir};
+use crate::work::at;
 
 /// Removals at once: caches are large, and one far disk that does not answer must not hold up what lies on another.
 const TOGETHER: usize = 4;
@@ -165,13 +166,6 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&host.state)).await {
         Ok(done) => done.map_err(|error| Stays::Failed(chain(&error))),
         Err(error) => Err(Stays::Failed(error.to_string())),
-    }
-}
-
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -107,12 +107,8 @@ fn less_time_means_fewer_worlds_and_no_time_means_nothing() {
     assert_eq!((found[0], found[3] < 4), (16, true), "{found:?}");
 }
 
-#[test]
-fn nobody_is_told_of_a_start_after_the_longest_wait() {
-    let mut history = History::new();
-    // Forty days: longer than anything waits, and not as long as a world is followed.
-    let hardware = "h100".parse().expect("a hardware");
-    history.forecast.0.insert(hardware, 40 * 24 * 60);
+/// A worker with one GPU.
+fn register(history: &mut History) {
     let version = codec::VERSION;
     history.propose(Command::Barrier { version }, None);
     let (name, hash) = (label(0), TokenHash([0; 32]));
@@ -130,6 +126,15 @@ fn nobody_is_told_of_a_start_after_the_longest_wait() {
         inventory: inventory(&offer, version),
     };
     history.propose(register, None);
+}
+
+#[test]
+fn nobody_is_told_of_a_start_after_the_longest_wait() {
+    let mut history = History::new();
+    // Forty days: longer than anything waits, and not as long as a world is followed.
+    let hardware = "h100".parse().expect("a hardware");
+    history.forecast.0.insert(hardware, 40 * 24 * 60);
+    register(&mut history);
     let mut submit = |number| {
         let spec = Box::new(JobSpec::new(workload(), staging(number)));
         let applied = history.propose(Command::SubmitJob { spec }, None);
@@ -165,23 +170,7 @@ impl ForecastSource for Measured {
 #[test]
 fn what_a_run_has_shown_tells_when_it_ends_where_nothing_is_known_of_such_runs() {
     let mut history = History::new();
-    let version = codec::VERSION;
-    history.propose(Command::Barrier { version }, None);
-    let (name, hash) = (label(0), TokenHash([0; 32]));
-    history.propose(Command::CreateWorkerToken { name, hash }, None);
-    let offer = Offer {
-        gpus: vec!["h100"],
-        replay: false,
-        price: None,
-        label: false,
-        reached: false,
-    };
-    let register = Command::RegisterWorker {
-        token_hash: hash,
-        instance: InstanceId([0; 16]),
-        inventory: inventory(&offer, version),
-    };
-    history.propose(register, None);
+    register(&mut history);
     let jobs = [1, 2].map(|number| {
         let spec = Box::new(JobSpec::new(workload(), staging(number)));
         match history.propose(Command::SubmitJob { spec }, None).reply {

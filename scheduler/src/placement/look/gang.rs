@@ -123,8 +123,8 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Whether price, limits and where it failed to start let a job run on a worker, busy or not; of a gang, as if all of its hosts cost as much, so
-    /// that nobody has to look for hosts of which one is cheap enough to pay for another.
+    /// Whether price, limits and where it failed to start let a job run on a worker, busy or not; of a gang, as if all of its
+    /// hosts cost as much, so that nobody has to look for hosts of which one is cheap enough to pay for another.
     pub(super) fn may_have(&self, job: &Job, position: usize, left: Option<&Left>) -> bool {
         let Some(worker) = self.worker(&self.pool.slots[position]) else {
             return false;
