@@ -111,8 +111,20 @@ pub struct Assigned {
     pub is_gang: bool,
     /// Whether another host speaks for it. Its trainer says nothing, so its exit alone tells how it ended.
     pub is_follower: bool,
+    /// What the trainer's own total is worth, if it is known to announce too much.
+    pub fewer_steps: Option<FewerSteps>,
     /// Collects the step times of this attempt.
     pub reducer: Reducer,
+}
+
+/// A run that makes fewer steps than its trainer announces: SimpleTuner counts a step for what each epoch leaves over,
+/// and accumulates over the end of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FewerSteps {
+    /// What the trainer says if its data are as the configuration says; another number is taken as it is.
+    pub announced: u64,
+    /// Steps it will have made at its end.
+    pub made: u64,
 }
 
 /// Why an attempt is ended before its trainer is done.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use futures::future::BoxFuture;
 use stepcast_records::Hardware;
 
-use crate::agent::{Epoch, Failure};
+use crate::agent::{Epoch, Failure, FewerSteps};
 use crate::cleanup::Cleanup;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
@@ -100,6 +100,17 @@ impl Host {
         }
         let state = &self.state;
         state.make_output(folder, &assignment.job, assignment.epoch)
+    }
+
+    /// The steps that an attempt makes of those that its trainer announces, where they differ.
+    pub(crate) fn fewer_steps(&self, assignment: &Assignment) -> Option<FewerSteps> {
+        let processes = u8::try_from(assignment.processes()).unwrap_or(u8::MAX);
+        let plan = assignment.workload.plan(processes).ok()?;
+        let fewer = FewerSteps {
+            announced: plan.steps_announced,
+            made: plan.steps_total,
+        };
+        (fewer.made < fewer.announced).then_some(fewer)
     }
 
     /// What an attempt measures on the devices it was placed on.

@@ -222,6 +222,7 @@ impl Work {
             max_runtime_ms: assignment.max_runtime_ms,
             is_gang: assignment.gang.is_some(),
             is_follower: assignment.is_follower(),
+            fewer_steps: self.host.fewer_steps(&assignment),
             reducer: Reducer::new(measures),
         };
         let devices = self.host.devices(&assignment.devices).unwrap_or_default();

@@ -263,6 +263,7 @@ fn running_agent() -> Agent {
         max_runtime_ms: None,
         is_gang: false,
         is_follower: false,
+        fewer_steps: None,
         reducer: Reducer::new(measures),
     };
     let mut agent = Agent::default();

@@ -4,7 +4,7 @@
 //! has `ceil(share * (repeats + 1) / batch)` batches per data set, where a GPU's share is `ceil(samples / GPUs)`,
 //! and each aspect bucket beyond the first can add one more batch. Batches are accumulated over the end of an epoch: a
 //! run of epochs ends with the last whole step of all its batches, which is fewer than SimpleTuner announces where an
-//! epoch's batches do not divide by the accumulation. The true number comes with the first report of a run.
+//! epoch's batches do not divide by the accumulation. What a run announces says how many batches its buckets have.
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +18,8 @@ use crate::recipe::{FrameClass, Recipe};
 pub struct Plan {
     /// Optimizer steps of the whole run.
     pub steps_total: u64,
+    /// How many SimpleTuner announces: never fewer, and more where it counts a step for what an epoch leaves over.
+    pub steps_announced: u64,
     /// The steps by shape, in the order of the data sets; they add up to `steps_total`.
     ///
     /// A batch size or accumulation off the grid stands here as its nearest neighbour on the grid.
@@ -117,8 +119,13 @@ impl Workload {
         };
         let training = self.training(steps_total, &batches);
         let split_assumed = known.is_none() && training.len() > 1;
+        let steps_announced = match (self.length, &epochs.epoch) {
+            (Length::Epochs(count), Some(epoch)) => epoch.announced(count.into()),
+            _ => steps_total,
+        };
         Ok(Plan {
             steps_total,
+            steps_announced,
             validation: self.prompts(passes),
             validation_passes: passes,
             checkpoints: steps_total
@@ -261,6 +268,11 @@ impl Epoch {
     /// Whole steps in so many epochs.
     fn steps_of(&self, epochs: u64) -> u64 {
         scaled(epochs, self.batches, self.accumulation)
+    }
+
+    /// Steps of so many epochs as SimpleTuner counts them beforehand: each as if it ended with a step.
+    fn announced(&self, epochs: u64) -> u64 {
+        epochs.saturating_mul(self.batches.div_ceil(self.accumulation))
     }
 
     /// Epochs that so many steps finish.

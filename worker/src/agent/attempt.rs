@@ -4,8 +4,8 @@ use super::classify::{self, Seen};
 use super::leases::margin;
 use super::watch::Watch;
 use super::{
-    Assigned, End, Epoch, Exit, ExitStatus, Failure, Outcome, Output, PROGRESS_EVERY_MS, Phase,
-    Progress, Why,
+    Assigned, End, Epoch, Exit, ExitStatus, Failure, FewerSteps, Outcome, Output,
+    PROGRESS_EVERY_MS, Phase, Progress, Why,
 };
 use crate::event::{Event, Received, Stage, StageStatus};
 use crate::reduce::Reducer;
@@ -28,6 +28,7 @@ pub(super) struct Attempt {
     max_runtime_ms: Option<u64>,
     is_gang: bool,
     is_follower: bool,
+    fewer_steps: Option<FewerSteps>,
     reducer: Option<Reducer>,
     life: Life,
     started: bool,
@@ -71,6 +72,7 @@ impl Attempt {
             max_runtime_ms: assigned.max_runtime_ms,
             is_gang: assigned.is_gang,
             is_follower: assigned.is_follower,
+            fewer_steps: assigned.fewer_steps,
             reducer: Some(assigned.reducer),
             life: Life::Waiting,
             started: false,
@@ -427,10 +429,10 @@ impl Attempt {
     }
 
     fn advance(&mut self, step: u64, total: u64, step_ms: Option<f64>) {
-        let total = if total == 0 {
-            self.progress.total
-        } else {
-            total
+        let total = match (total, self.fewer_steps) {
+            (0, _) => self.progress.total,
+            (total, Some(fewer)) if total == fewer.announced && step <= fewer.made => fewer.made,
+            (total, _) => total,
         };
         self.progress = Progress {
             step,

@@ -123,6 +123,7 @@ fn assigned(epoch: Epoch, job: u64) -> Input {
         max_runtime_ms: None,
         is_gang: false,
         is_follower: false,
+        fewer_steps: None,
         reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
     }))
 }

@@ -89,6 +89,7 @@ fn the_policys_example_has_150_steps_and_9_prompts() {
         plan,
         Plan {
             steps_total: 150,
+            steps_announced: 150,
             training: vec![(shape, 150)],
             validation: vec![(prompt, 9)],
             validation_passes: 3,
@@ -137,6 +138,8 @@ fn epochs_count_as_simpletuner_counts_them() {
         ..epochs(3, two)
     };
     assert_eq!(steps(&workload, 1), 26);
+    let plan = workload.plan(1).expect("a plan");
+    assert_eq!(plan.steps_announced, 27);
 }
 
 #[test]

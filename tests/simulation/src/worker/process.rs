@@ -248,6 +248,7 @@ impl Work {
             max_runtime_ms: assignment.spec.max_runtime_ms,
             is_gang: assignment.gang.is_some(),
             is_follower: assignment.gang.as_ref().is_some_and(|gang| gang.rank > 0),
+            fewer_steps: None,
             reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
         };
         self.attempts.entry(epoch).or_insert(assignment);

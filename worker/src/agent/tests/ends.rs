@@ -323,3 +323,26 @@ fn progress_is_sent_once_a_second_and_repeats_change_nothing() {
     assert!(progress(&script.step(3)).is_empty());
     assert!(progress(&script.step(2)).is_empty());
 }
+
+#[test]
+fn a_run_that_makes_fewer_steps_than_it_announces_ends_at_all_of_them() {
+    let totals = |made: u64, step: u64| -> Vec<u64> {
+        let Input::Assigned(mut assigned) = assigned(5, 1) else {
+            unreachable!("built by the harness")
+        };
+        let announced = 100;
+        assigned.fewer_steps = Some(FewerSteps { announced, made });
+        let mut script = Script::default();
+        script.input(Input::Assigned(assigned));
+        script.renewed(0, &[5]);
+        script.input(Input::Launched(5));
+        let out = script.step(step);
+        let said = out.into_iter().filter_map(|output| match output {
+            Output::Progress(5, progress) => Some(progress.total),
+            _ => None,
+        });
+        said.collect()
+    };
+    assert_eq!(totals(96, 1), [96]);
+    assert_eq!(totals(96, 97), [100], "it makes more than was thought");
+}
