@@ -138,6 +138,7 @@ fn start(agent: &mut Agent, epoch: u64) {
         max_runtime_ms: None,
         is_gang: false,
         is_follower: false,
+        fewer_steps: None,
         reducer,
     };
     let asked = agent.handle(Input::Assigned(Box::new(assigned)), 0);

@@ -23,7 +23,7 @@ pub(crate) use quantity::{duration_ms, timestamp_ms};
 pub(crate) use sample::samples;
 pub(crate) use session::{log_lines, order, report};
 pub(crate) use sooner::sooner;
-pub(crate) use team::{changed_policy, policy, team, team_rules};
+pub(crate) use team::{changed_policy, members, policy, team, team_rules};
 pub(crate) use why::{hide_jobs, outlook, why};
 pub(crate) use wishes::{labels, unsubmitted, wishes};
 pub(crate) use worker::{inventory, token, worker};

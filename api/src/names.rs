@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use stepcast_scheduler::ids::{AttemptNumber, JobId, KeyId, OrgId, TokenId, UserId, WorkerId};
-use stepcast_scheduler::model::TeamName;
+use stepcast_scheduler::model::{Member, TeamName};
 use tonic::Status;
 
 use crate::status;
@@ -94,6 +94,22 @@ pub(crate) fn org(field: &str, name: &str) -> Result<OrgId, Status> {
 /// The id in `users/{user}`.
 pub(crate) fn user(field: &str, name: &str) -> Result<UserId, Status> {
     id(field, name, USERS, "a user")
+}
+
+/// `orgs/{org}` or `users/{user}`.
+pub(crate) fn of_member(member: Member) -> String {
+    match member {
+        Member::Org(org) => of_org(org),
+        Member::User(user) => of_user(user),
+    }
+}
+
+/// Whom `orgs/{org}` or `users/{user}` names.
+pub(crate) fn member(field: &str, name: &str) -> Result<Member, Status> {
+    match name.split_once('/') {
+        Some((ORGS, _)) => org(field, name).map(Member::Org),
+        _ => user(field, name).map(Member::User),
+    }
 }
 
 /// The id in `tokens/{token}`.

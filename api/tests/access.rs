@@ -70,7 +70,7 @@ const CALLS: &str = "
     Jobs/GiveCredentials oamO
     Scheduling/ListTeams O        Scheduling/GetPolicy O        Scheduling/SetTeam O
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
-    Estimates/ListPrices oamvO    Estimates/ImportPrices O
+    Estimates/ListPrices oamvO    Estimates/ImportPrices O      Scheduling/SetTeamMembers O
     Jobs/WhatIf oamvO
 ";
 

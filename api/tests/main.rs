@@ -11,6 +11,7 @@ mod gangs;
 mod http;
 mod leaving;
 mod limits;
+mod members;
 mod probes;
 mod readers;
 mod refusals;

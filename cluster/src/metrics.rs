@@ -128,7 +128,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -159,6 +159,7 @@ const COMMANDS: [&str; 30] = [
     "end_part",
     "expire_parts",
     "revise_job",
+    "set_team_members",
 ];
 
 /// Counters of one node.
@@ -368,6 +369,7 @@ fn number_of(command: &Command) -> usize {
         Command::EndPart { .. } => 27,
         Command::ExpireParts { .. } => 28,
         Command::ReviseJob { .. } => 29,
+        Command::SetTeamMembers { .. } => 30,
     }
 }
 

@@ -240,6 +240,7 @@ fn takes_room(command: &Command) -> bool {
         Command::SubmitJob { .. }
             | Command::SubmitArray { .. }
             | Command::SetTeam { .. }
+            | Command::SetTeamMembers { .. }
             | Command::Account { .. }
             | Command::CreateWorkerToken { .. }
             | Command::RegisterWorker { .. }

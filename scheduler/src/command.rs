@@ -1,5 +1,7 @@
 //! What goes into the log: commands, and the envelope they travel in.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
@@ -8,7 +10,7 @@ use crate::codec;
 use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
-use crate::model::{Inventory, JobSpec, Label, Outcome, TeamName, TeamRules};
+use crate::model::{Inventory, JobSpec, Label, Member, Outcome, TeamName, TeamRules};
 use crate::policy::Policy;
 
 /// A command as it stands in the log.
@@ -265,6 +267,13 @@ pub enum Command {
         /// A hash of the caller's own words: by it and the job alone the same request is known again.
         asked: u64,
     },
+    /// Say whose jobs may run in a team from here on. What is in it already stays.
+    SetTeamMembers {
+        /// Which.
+        name: TeamName,
+        /// At most [`crate::model::limits::TEAM_MEMBERS_MAX`]; none for everybody.
+        only: BTreeSet<Member>,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -301,7 +310,8 @@ impl Command {
             | Self::StartPart { .. }
             | Self::EndPart { .. }
             | Self::ExpireParts { .. }
-            | Self::ReviseJob { .. } => 3,
+            | Self::ReviseJob { .. }
+            | Self::SetTeamMembers { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

@@ -7,7 +7,7 @@ use stepcast_records::UsdMicros;
 
 use crate::ids::{TeamId, WorkerId};
 use crate::model::limits::{
-    ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, HOSTS_MAX, TEAMS_MAX,
+    ATTEMPTS_MAX, Bounds, DETAIL_BYTES_MAX, EVENTS_MAX, HOSTS_MAX, TEAM_MEMBERS_MAX, TEAMS_MAX,
 };
 use crate::model::{Attempt, AttemptState, EventKind, Job, JobState, PartOf, PartState};
 use crate::state::{Indexes, State};
@@ -178,6 +178,8 @@ impl Found {
             );
             self.hold("ids come from the counter", id.0 <= state.last_team, name);
             self.hold("a team within its bounds", team.rules.check().is_ok(), name);
+            let members = team.only.len();
+            self.hold("so many members", members <= TEAM_MEMBERS_MAX, name);
             let promised = team
                 .spent(state.now_ms)
                 .0

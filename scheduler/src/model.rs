@@ -23,6 +23,6 @@ pub use job::{Job, JobState};
 pub use label::Label;
 pub use spec::{JobSpec, Objective, TrainerKind};
 pub use standing::{Forgotten, Freed, Standing};
-pub use team::{Account, Budget, Period, Team, TeamName, TeamRules, Usage};
+pub use team::{Account, Budget, Member, Period, Team, TeamName, TeamRules, Usage};
 pub use terms::{ArrayPart, Owner, Terms};
 pub use worker::{Drain, Inventory, Token, Worker, WorkerState};

@@ -122,6 +122,12 @@ pub enum Rejection {
         /// What is wrong.
         why: &'static str,
     },
+    /// The team is for others.
+    #[error("team {team} is not open to whom the job belongs to")]
+    NotInTeam {
+        /// The team.
+        team: TeamName,
+    },
     /// The job asks for more GPUs than its team may ever use.
     #[error("the job asks for {asked} GPUs, and team {team} may use {quota} at a time")]
     OverQuota {
@@ -239,6 +245,7 @@ impl Rejection {
             Self::NoSuchTeam { .. } => "NO_SUCH_TEAM",
             Self::TeamInUse { .. } => "TEAM_IN_USE",
             Self::InvalidTeam { .. } => "INVALID_TEAM",
+            Self::NotInTeam { .. } => "NOT_IN_TEAM",
             Self::OverQuota { .. } => "OVER_QUOTA",
             Self::AbovePriority { .. } => "ABOVE_PRIORITY",
             Self::NotWaiting => "NOT_WAITING",

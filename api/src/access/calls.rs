@@ -58,6 +58,7 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "EstimatesService/ImportPrices"
         | "SchedulingService/SetTeam"
         | "SchedulingService/RemoveTeam"
+        | "SchedulingService/SetTeamMembers"
         | "SchedulingService/SetPolicy"
         | "ClusterService/CreateJoinToken"
         | "ClusterService/RemoveNode"

@@ -1,8 +1,10 @@
 //! Teams and policies, in both directions.
 
+use std::collections::BTreeSet;
+
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
-use stepcast_scheduler::model::{Budget, Period, Team, TeamRules};
+use stepcast_scheduler::model::{Budget, Member, Period, Team, TeamRules};
 use stepcast_scheduler::{Policy, State};
 use tonic::Status;
 
@@ -38,7 +40,15 @@ pub(crate) fn team(team: &Team, state: &State, now_ms: u64) -> v1::Team {
             recent_usd_micros: usage.usd.0,
             recent_work: usage.work,
         }),
+        members: team.only.iter().copied().map(names::of_member).collect(),
     }
+}
+
+/// Whom a team is for.
+pub(crate) fn members(written: &[String]) -> Result<BTreeSet<Member>, Status> {
+    let each = written.iter().enumerate();
+    let each = each.map(|(index, name)| names::member(&format!("members[{index}]"), name));
+    each.collect()
 }
 
 /// The rules of a team as they are asked for.

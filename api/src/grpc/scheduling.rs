@@ -39,6 +39,15 @@ impl SchedulingService for Scheduling {
         removed.map(Response::new)
     }
 
+    async fn set_team_members(
+        &self,
+        request: Request<v1::SetTeamMembersRequest>,
+    ) -> Result<Response<v1::SetTeamMembersResponse>, Status> {
+        let caller = Caller::by(&request)?;
+        let set = self.0.set_team_members(&caller, request.into_inner()).await;
+        set.map(Response::new)
+    }
+
     async fn get_policy(
         &self,
         request: Request<v1::GetPolicyRequest>,

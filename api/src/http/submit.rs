@@ -36,8 +36,8 @@ pub(super) fn routes(api: &mut Api) {
 /// SimpleTuner's settings.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Settings {
-    /// The configuration: keys with or without leading dashes. `stepcast_on`, `stepcast_name`, `stepcast_gpus`, `stepcast_hosts`,
-    /// `stepcast_priority` and `stepcast_max_cost_usd` are wishes, and `max_runtime_minutes` is one.
+    /// The configuration: keys with or without leading dashes. `stepcast_on`, `stepcast_name`, `stepcast_team`, `stepcast_gpus`,
+    /// `stepcast_hosts`, `stepcast_priority` and `stepcast_max_cost_usd` are wishes, and `max_runtime_minutes` is one.
     config: Map<String, Value>,
     /// The data loader's list.
     dataloader_config: Vec<Map<String, Value>>,
@@ -209,6 +209,9 @@ impl Submit {
             if wishes.allow.iter().any(|model| model == "replay") {
                 wishes.trainer = v1::Trainer::Replay.into();
             }
+        }
+        if let Some(value) = settings.setting("stepcast_team") {
+            wishes.team = text("stepcast_team", value)?;
         }
         if let Some(value) = settings.setting("stepcast_gpus") {
             let gpus = whole("stepcast_gpus", value)?;

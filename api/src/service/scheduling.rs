@@ -42,17 +42,40 @@ impl Scheduling {
         let name = names::team("team.name", &asked.name)?;
         let rules = convert::team_rules(&asked)?;
         let command = Command::SetTeam { name, rules };
-        let id = match self.propose(caller, command, &request.request_id).await? {
+        let team = self.change(caller, command, &request.request_id).await?;
+        Ok(v1::SetTeamResponse { team })
+    }
+
+    /// Says whose jobs may run in a team.
+    pub(crate) async fn set_team_members(
+        &self,
+        caller: &Caller,
+        request: v1::SetTeamMembersRequest,
+    ) -> Result<v1::SetTeamMembersResponse, Status> {
+        let name = names::team("name", &request.name)?;
+        let only = convert::members(&request.members)?;
+        let command = Command::SetTeamMembers { name, only };
+        let team = self.change(caller, command, &request.request_id).await?;
+        Ok(v1::SetTeamMembersResponse { team })
+    }
+
+    /// Changes a team, and looks at it.
+    async fn change(
+        &self,
+        caller: &Caller,
+        command: Command,
+        request: &str,
+    ) -> Result<Option<v1::Team>, Status> {
+        let id = match self.propose(caller, command, request).await? {
             Reply::TeamSet { team } => team,
             other => return Err(unexpected(&other)),
         };
         let now_ms = self.0.handle.now_ms();
         // Applied here already.
-        let team = self.0.handle.read_stale(|state| {
+        Ok(self.0.handle.read_stale(|state| {
             let team = state.team(id)?;
             Some(convert::team(team, state, now_ms))
-        });
-        Ok(v1::SetTeamResponse { team })
+        }))
     }
 
     /// Forgets a team.

@@ -49,6 +49,9 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
         | Rejection::InvalidPolicy
         | Rejection::ArraySize { .. }
         | Rejection::AbovePriority { .. } => refuse(Code::InvalidArgument).into(),
+        Rejection::NotInTeam { .. } => refuse(Code::PermissionDenied)
+            .hint("name a team that you are in with --team, or have an operator let you in: `stepcast teams members`")
+            .into(),
         Rejection::OverQuota { ref team, .. } => refuse(Code::FailedPrecondition)
             .hint("ask for fewer GPUs, or have the team's quota raised")
             .quota(team.as_str(), &message)

@@ -1,6 +1,6 @@
 //! `stepcast org`, `user` and `token`: who may use the cluster.
 
-mod people;
+pub(super) mod people;
 mod told;
 
 use std::path::PathBuf;

@@ -1,9 +1,12 @@
 //! `stepcast teams`: who pays for jobs, what share they are due, and what they may use and spend.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use stepcast_proto::v1::{BudgetPeriod, ListTeamsRequest, RemoveTeamRequest, SetTeamRequest, Team};
+use stepcast_proto::v1::{
+    BudgetPeriod, ListTeamsRequest, RemoveTeamRequest, SetTeamMembersRequest, SetTeamRequest, Team,
+};
 
+use super::accounts::people;
 use crate::client::{self, Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -22,6 +25,8 @@ pub(crate) struct Teams {
 enum What {
     /// Makes a team, or gives one other rules; what is not given has no limit
     Set(Set),
+    /// Says whose jobs may run in a team and its parts; those that are in it stay
+    Members(Members),
     /// Forgets a team that has no part and no job that is not over
     Remove {
         /// The team, such as acme/vision
@@ -54,6 +59,23 @@ struct Set {
     priority_max: Option<i32>,
 }
 
+/// Whom a team is for.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("whom").required(true).multiple(true)))]
+struct Members {
+    /// The team, such as acme/vision
+    team: String,
+    /// Everybody in an organisation, by its name or id; can be given several times
+    #[arg(long, value_name = "ORG", group = "whom")]
+    org: Vec<String>,
+    /// Somebody, by name or id; can be given several times
+    #[arg(long, value_name = "USER", group = "whom")]
+    user: Vec<String>,
+    /// Everybody, as it was when the team was made
+    #[arg(long, group = "whom", conflicts_with_all = ["org", "user"])]
+    everybody: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Per {
     /// For good
@@ -71,6 +93,7 @@ impl Teams {
         match self.what {
             None => list(context, &client).await,
             Some(What::Set(set)) => set.run(context, &client).await,
+            Some(What::Members(members)) => members.run(context, &client).await,
             Some(What::Remove { team }) => remove(context, &client, &team).await,
         }
     }
@@ -94,6 +117,7 @@ impl Set {
                 approve_above_usd_micros: self.approve_above,
                 priority_max: self.priority_max,
                 r#use: None,
+                members: Vec::new(),
             }),
             request_id: client::request_id(),
         };
@@ -113,6 +137,44 @@ impl Set {
             format!("team {} set", bare(&team.name)),
         );
         output.next(format!("stepcast submit PATH --team {}", bare(&team.name)));
+        Ok(())
+    }
+}
+
+impl Members {
+    async fn run(&self, context: &Context, client: &Client) -> Result<(), Failure> {
+        let mut members = Vec::new();
+        for org in &self.org {
+            members.push(people::find_org(client, org).await?);
+        }
+        for user in &self.user {
+            members.push(people::find_user(client, user).await?);
+        }
+        let message = SetTeamMembersRequest {
+            name: wire_name(&self.team),
+            members,
+            request_id: client::request_id(),
+        };
+        let answer = client.ask(|| {
+            let request = timed(message.clone());
+            let mut service = client.scheduling();
+            async move { service.set_team_members(request).await }
+        });
+        let team = answer.await?.team.unwrap_or_default();
+        let output = &context.output;
+        if output.json {
+            return output.json(&team_json(&team));
+        }
+        let whose = match team.members.len() {
+            0 => "everybody's jobs".to_owned(),
+            1 => "the jobs of one member".to_owned(),
+            several => format!("the jobs of {several} members"),
+        };
+        output.marked(
+            Mark::Done,
+            Tone::Good,
+            format!("team {} takes {whose}", bare(&team.name)),
+        );
         Ok(())
     }
 }
@@ -156,6 +218,7 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
         ("BUDGET", Side::Right),
         ("APPROVE ABOVE", Side::Right),
         ("LATELY", Side::Right),
+        ("MEMBERS", Side::Right),
     ]);
     teams.iter().for_each(|team| table.row(row(team)));
     output.table(&table)?;
@@ -198,6 +261,10 @@ fn row(team: &Team) -> Vec<Cell> {
             .map_or_else(none, dollars)
             .into(),
         dollars(using.recent_usd_micros).into(),
+        match team.members.len() {
+            0 => "all".into(),
+            members => members.to_string().into(),
+        },
     ]
 }
 
@@ -222,6 +289,7 @@ fn team_json(team: &Team) -> Value {
         "reserved_usd_micros": using.reserved_usd_micros,
         "recent_usd_micros": using.recent_usd_micros,
         "recent_work": using.recent_work,
+        "members": team.members,
     })
 }
 

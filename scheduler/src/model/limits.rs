@@ -58,6 +58,9 @@ impl Bounds {
 /// Teams. Each is looked at when its job is, and an operator can still go through a list of them.
 pub const TEAMS_MAX: usize = 5_000;
 
+/// Organisations and people that a team is for: more are an organisation.
+pub const TEAM_MEMBERS_MAX: usize = 256;
+
 /// Tasks of one array: what fits into one entry of the log and is still found in a list. A larger sweep is several.
 pub const ARRAY_MAX: usize = 1_000;
 

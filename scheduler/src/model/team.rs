@@ -1,5 +1,6 @@
 //! A team: who pays for jobs, what share of the GPUs it is due, and what it may use and spend.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,7 +9,8 @@ use stepcast_records::UsdMicros;
 
 use super::decay::Decayed;
 use super::limits::PRIORITIES;
-use crate::ids::TeamId;
+use super::terms::Owner;
+use crate::ids::{OrgId, TeamId, UserId};
 
 /// A team. Teams form a tree of two levels: `acme/vision` is a part of `acme`, and every limit of both holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,18 @@ pub struct Team {
     pub rules: TeamRules,
     /// What it has spent and used.
     pub account: Account,
+    /// Whose jobs alone may run in it and its parts; empty for everybody's. Written in a section of its own of a snapshot.
+    #[serde(skip)]
+    pub only: BTreeSet<Member>,
+}
+
+/// Who may be in a team.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Member {
+    /// Everybody in an organisation.
+    Org(OrgId),
+    /// Somebody.
+    User(UserId),
 }
 
 /// What a team is due and what it may. Limits are for the team and its parts together.
@@ -109,7 +123,17 @@ impl Team {
             parent: None,
             rules: TeamRules::default(),
             account: Account::default(),
+            only: BTreeSet::new(),
         }
+    }
+
+    /// Whether jobs of this owner may run in it. What belongs to nobody is an operator's, or of a cluster that asks nobody.
+    #[must_use]
+    pub fn is_open_to(&self, owner: Option<Owner>) -> bool {
+        owner.is_none_or(|Owner { org, user }| {
+            let either = [Member::Org(org), Member::User(user)];
+            self.only.is_empty() || either.iter().any(|member| self.only.contains(member))
+        })
     }
 
     /// What was spent in the period that `now_ms` is in.

@@ -40,9 +40,9 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         Command::RevokeWorkerToken { token } => (Action::RevokeWorkerToken, Some(of_token(*token))),
         Command::DrainWorker { worker: id, .. } => (Action::DrainWorker, worker(id)),
         Command::ResumeWorker { worker: id } => (Action::ResumeWorker, worker(id)),
-        Command::SetTeam { name, .. } | Command::RemoveTeam { name } => {
-            (Action::ChangeRules, Some(format!("teams/{name}")))
-        }
+        Command::SetTeam { name, .. }
+        | Command::SetTeamMembers { name, .. }
+        | Command::RemoveTeam { name } => (Action::ChangeRules, Some(format!("teams/{name}"))),
         Command::SetPolicy { .. } => (Action::ChangeRules, Some("policy".to_owned())),
         Command::RegisterWorker { .. }
         | Command::LoseWorker { .. }

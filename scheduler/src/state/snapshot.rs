@@ -65,11 +65,13 @@ enum Section {
     Accounts,
     /// Where workers that take part in gangs are reached, from version 3 on.
     Addresses,
+    /// Whom teams are for, of those that are not for everybody, from version 3 on.
+    Members,
 }
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,
@@ -78,6 +80,7 @@ impl Section {
         Self::Teams,
         Self::Accounts,
         Self::Addresses,
+        Self::Members,
     ];
 }
 
@@ -97,7 +100,8 @@ struct Head {
     replies: u64,
 }
 
-/// What there is once from version 3 on, behind the head. Behind it stands how many workers have an address, if any.
+/// What there is once from version 3 on, behind the head. Behind it stand how many workers have an address and how many teams
+/// are not for everybody, each where there are any or something stands behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct More {
     policy: Policy,

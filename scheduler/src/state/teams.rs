@@ -1,5 +1,6 @@
 //! Teams: made, given rules, and forgotten; and what they have in use at a moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stepcast_records::UsdMicros;
@@ -8,8 +9,8 @@ use super::State;
 use super::apply::Entry;
 use crate::effect::Effect;
 use crate::ids::{JobId, TeamId};
-use crate::model::limits::TEAMS_MAX;
-use crate::model::{Account, Job, JobSpec, Team, TeamName, TeamRules, Usage};
+use crate::model::limits::{TEAM_MEMBERS_MAX, TEAMS_MAX};
+use crate::model::{Account, Job, JobSpec, Member, Team, TeamName, TeamRules, Usage};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
 
@@ -178,6 +179,33 @@ impl State {
         Err(Rejection::TeamInUse { why })
     }
 
+    /// Says whose jobs may run in a team. Those that are in it stay.
+    pub(super) fn set_team_members(
+        &mut self,
+        name: &TeamName,
+        only: &BTreeSet<Member>,
+    ) -> Result<Reply, Rejection> {
+        let known = self.team_named(name).map(|team| team.id);
+        let id = known.ok_or_else(|| Rejection::NoSuchTeam {
+            name: name.to_string(),
+        })?;
+        if only.len() > TEAM_MEMBERS_MAX {
+            return Err(Rejection::TooMany {
+                what: "members of a team",
+            });
+        }
+        for member in only {
+            match *member {
+                Member::Org(org) => drop(self.accounts.org(org).ok_or(Rejection::NoSuchOrg)?),
+                Member::User(user) => drop(self.accounts.user(user).ok_or(Rejection::NoSuchUser)?),
+            }
+        }
+        if let Some(team) = Arc::make_mut(&mut self.teams).get_mut(&id) {
+            team.only.clone_from(only);
+        }
+        Ok(Reply::TeamSet { team: id })
+    }
+
     /// Refuses a job that its team may not have, unless it was one before and is no more so than it was. Gives back the team
     /// that its team is a part of.
     pub(super) fn check_team(
@@ -200,6 +228,11 @@ impl State {
             };
         };
         for team in self.team_chain(id) {
+            if was.is_none() && !team.is_open_to(spec.terms.owner) {
+                return Err(Rejection::NotInTeam {
+                    team: team.name.clone(),
+                });
+            }
             let (rules, asked) = (team.rules, u32::from(spec.gpus()));
             if is_higher && spec.priority > rules.priority_max {
                 return Err(Rejection::AbovePriority {
@@ -251,6 +284,7 @@ impl State {
                 period_ms: entry.now_ms,
                 ..Account::default()
             },
+            only: BTreeSet::new(),
         };
         Arc::make_mut(&mut self.teams).insert(id, team);
         Ok(id)

@@ -10,6 +10,7 @@ mod golden_clips;
 mod golden_credentials;
 mod golden_forgotten;
 mod golden_gangs;
+mod golden_members;
 mod golden_orgs;
 mod golden_preparation;
 mod golden_revised;

@@ -70,6 +70,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::LoseWorker { .. }
         | Command::SetTeam { .. }
         | Command::RemoveTeam { .. }
+        | Command::SetTeamMembers { .. }
         | Command::SetPolicy { .. }
         | Command::Account { .. }
         | Command::Barrier { .. } => Vec::new(),

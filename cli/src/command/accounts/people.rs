@@ -56,7 +56,7 @@ pub(super) async fn users(client: &Client) -> Result<Vec<v1::User>, Failure> {
     Ok(answer.await?.users)
 }
 
-pub(super) async fn find_org(client: &Client, named: &str) -> Result<String, Failure> {
+pub(in crate::command) async fn find_org(client: &Client, named: &str) -> Result<String, Failure> {
     let orgs = orgs(client).await?;
     let found = orgs
         .iter()
@@ -67,7 +67,7 @@ pub(super) async fn find_org(client: &Client, named: &str) -> Result<String, Fai
     })
 }
 
-pub(super) async fn find_user(client: &Client, named: &str) -> Result<String, Failure> {
+pub(in crate::command) async fn find_user(client: &Client, named: &str) -> Result<String, Failure> {
     let users = users(client).await?;
     let mut found = users
         .iter()

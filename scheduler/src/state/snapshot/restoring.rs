@@ -1,5 +1,6 @@
 //! A state that comes back chunk by chunk: nothing is believed that was not looked at.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -10,9 +11,9 @@ use super::super::table::{Kept, decode, encode};
 use super::{Error, Head, More, Section, accounts, damaged, known, version_of};
 use crate::accounts::Accounts;
 use crate::codec;
-use crate::ids::{RequestId, TokenHash, WorkerId};
+use crate::ids::{RequestId, TeamId, TokenHash, WorkerId};
 use crate::invariants;
-use crate::model::{Label, Team, Token, Worker};
+use crate::model::{Label, Member, Team, Token, Worker};
 use crate::policy::Policy;
 
 /// What has come so far.
@@ -25,6 +26,8 @@ pub struct Restoring {
     accounts: (u64, u64),
     /// Addresses of workers that are promised, that have come, and the worker of the last.
     addresses: (u64, u64, Option<WorkerId>),
+    /// Teams with members that are promised, that have come, and the last of them.
+    members: (u64, u64, Option<TeamId>),
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -63,6 +66,7 @@ impl Restoring {
                 Section::Teams => self.team(rest)?,
                 Section::Accounts => self.account(rest)?,
                 Section::Addresses => self.address(rest)?,
+                Section::Members => self.members(rest)?,
             };
         }
         Ok(())
@@ -88,10 +92,11 @@ impl Restoring {
                 )));
             }
         }
-        let (accounts, addresses) = (self.accounts, self.addresses);
+        let (accounts, addresses, members) = (self.accounts, self.addresses, self.members);
         for (what, promised, came) in [
             ("accounts", accounts.0, accounts.1),
             ("addresses", addresses.0, addresses.1),
+            ("lists of members", members.0, members.1),
         ] {
             if promised != came {
                 return Err(damaged(format!(
@@ -126,9 +131,15 @@ impl Restoring {
         };
         if version >= 3 && !rest.is_empty() {
             (self.addresses.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
-            if self.addresses.0 == 0 {
+            let last = if rest.is_empty() {
+                self.addresses.0
+            } else {
+                (self.members.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+                self.members.0
+            };
+            if last == 0 {
                 return Err(damaged(
-                    "it says that there are addresses, and there are none",
+                    "it says that there is more behind its head, and there is none",
                 ));
             }
         }
@@ -198,6 +209,20 @@ impl Restoring {
         let worker = Arc::make_mut(&mut self.state.workers).get_mut(&id);
         let worker = worker.ok_or_else(|| damaged("an address is of no worker"))?;
         worker.inventory.address = Some(address);
+        Ok(rest)
+    }
+
+    fn members<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let ((id, only), rest): ((TeamId, BTreeSet<Member>), _) = read(bytes)?;
+        let (_, came, last) = &mut self.members;
+        in_order(last.is_none_or(|last| last < id))?;
+        (*came, *last) = (*came + 1, Some(id));
+        let team = Arc::make_mut(&mut self.state.teams).get_mut(&id);
+        let team = team.ok_or_else(|| damaged("a list of members is of no team"))?;
+        if only.is_empty() {
+            return Err(damaged("a list of members is empty"));
+        }
+        team.only = only;
         Ok(rest)
     }
 

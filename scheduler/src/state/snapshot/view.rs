@@ -1,6 +1,6 @@
 //! A state as of one moment, taken quickly and written down at leisure while the state goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::super::table::{Jobs, Kept, encode};
 use super::{Head, More, Section, accounts, version_of};
 use crate::accounts::Accounts;
 use crate::ids::{TeamId, TokenHash, WorkerId};
-use crate::model::{Label, Team, Token, Worker};
+use crate::model::{Label, Member, Team, Token, Worker};
 
 /// A chunk is full with so many bytes. The largest entry, a job with as many attempts, events and words as it may have,
 /// is far smaller than the rest of [`CHUNK_BYTES_MAX`](super::CHUNK_BYTES_MAX).
@@ -85,9 +85,13 @@ impl View {
             put(&(version, head), chunk);
             if version >= 3 {
                 put(&self.more, chunk);
-                match self.addresses().count() as u64 {
-                    0 => {}
-                    count => put(&count, chunk),
+                match (
+                    self.addresses().count() as u64,
+                    self.members().count() as u64,
+                ) {
+                    (0, 0) => {}
+                    (addresses, 0) => put(&addresses, chunk),
+                    both => put(&both, chunk),
                 }
             }
         });
@@ -133,6 +137,13 @@ impl View {
                 put(&address, chunk);
             },
         );
+        let members = Packed::new(
+            Section::Members,
+            self.members(),
+            |members, chunk: &mut _| {
+                put(&members, chunk);
+            },
+        );
         head.chain(tokens)
             .chain(workers)
             .chain(jobs)
@@ -140,6 +151,13 @@ impl View {
             .chain(teams)
             .chain(accounts)
             .chain(addresses)
+            .chain(members)
+    }
+
+    /// The teams that are not for everybody, with whom they are for.
+    fn members(&self) -> impl Iterator<Item = (TeamId, &BTreeSet<Member>)> {
+        let closed = self.teams.values().filter(|team| !team.only.is_empty());
+        closed.map(|team| (team.id, &team.only))
     }
 
     /// The workers that have an address. None has one before format 3.

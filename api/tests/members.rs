@@ -1,0 +1,80 @@
+//! Teams that are not for everybody, as people meet them.
+
+use serde_json::Value;
+use stepcast_proto::v1;
+use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
+use tonic::Request;
+
+use crate::access::{OWN, Town, post};
+use crate::http::submission;
+
+/// Somebody's job in a team, as SimpleTuner's client submits it: the answer's status and its code.
+async fn submitted(town: &Town, (org, role): (u8, char), team: &str) -> (u16, Value) {
+    let mut sent = submission();
+    if !team.is_empty() {
+        sent["config"]["--stepcast_team"] = team.into();
+    }
+    let ticket = Some(&*town.person(org, role).ticket);
+    let (status, answer) = post(town.server.port, ticket, "/v1/jobs", sent).await;
+    (status, answer["code"].clone())
+}
+
+fn by_the_operator<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let bearer = format!("Bearer {OWN}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_team_is_for_whom_an_operator_says_and_so_is_the_one_of_who_has_none() {
+    let town = Town::build().await;
+    let mut scheduling = SchedulingServiceClient::new(town.server.channel.clone());
+    let acme = v1::SetTeamRequest {
+        team: Some(v1::Team {
+            name: "teams/acme".to_owned(),
+            ..v1::Team::default()
+        }),
+        request_id: String::new(),
+    };
+    scheduling
+        .set_team(by_the_operator(acme.clone()))
+        .await
+        .unwrap();
+    let (member, admin, other) = ((1, 'm'), (1, 'a'), (2, 'm'));
+    assert_eq!(submitted(&town, other, "acme").await.0, 201);
+
+    let user = format!("users/{}", town.person(1, 'm').user);
+    let others = format!("orgs/{}", town.orgs[1]);
+    for (team, members) in [("acme", vec![user.clone()]), ("default", vec![others])] {
+        let request = v1::SetTeamMembersRequest {
+            name: format!("teams/{team}"),
+            members: members.clone(),
+            request_id: String::new(),
+        };
+        let set = scheduling.set_team_members(by_the_operator(request)).await;
+        assert_eq!(set.unwrap().into_inner().team.unwrap().members, members);
+    }
+    assert_eq!(submitted(&town, member, "acme").await.0, 201);
+    let refused = (403, Value::from("NOT_IN_TEAM"));
+    assert_eq!(submitted(&town, admin, "acme").await, refused);
+    assert_eq!(submitted(&town, other, "acme").await, refused);
+    assert_eq!(submitted(&town, member, "").await, refused);
+    assert_eq!(submitted(&town, other, "").await.0, 201);
+    // Other rules leave its members as they are.
+    let set = scheduling.set_team(by_the_operator(acme)).await.unwrap();
+    assert_eq!(set.into_inner().team.unwrap().members, [user]);
+
+    for (member, reason) in [
+        ("users/uzzzzz", tonic::Code::NotFound),
+        ("somebody", tonic::Code::InvalidArgument),
+    ] {
+        let request = v1::SetTeamMembersRequest {
+            name: "teams/acme".to_owned(),
+            members: vec![member.to_owned()],
+            request_id: String::new(),
+        };
+        let refused = scheduling.set_team_members(by_the_operator(request)).await;
+        assert_eq!(refused.unwrap_err().code(), reason, "{member}");
+    }
+}
