@@ -25,6 +25,9 @@ use self::servers::Servers;
 use crate::failure::{Exit, Failure, tls_hint};
 use crate::settings;
 
+/// What to do where it is not known whether a change was made.
+const DOUBT: &str = "it may have been done all the same: look before you ask for it again";
+
 /// A call that is not answered by then is given up.
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(10);
 /// An import may write many objects.
@@ -185,7 +188,16 @@ impl Client {
         Call: FnMut() -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        self.repeat(deadline, may_be_repeated, call).await
+        self.repeat(deadline, Kind::Reads, call).await
+    }
+
+    /// The same for what changes something and carries a request id: silence leaves in doubt whether it was done.
+    pub(crate) async fn change<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(UNARY_DEADLINE, Kind::Changes, call).await
     }
 
     /// Asks for what must not happen twice: again only where a server has said that it has not taken it.
@@ -207,7 +219,7 @@ impl Client {
         Call: FnMut() -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        self.repeat(deadline, was_not_taken, call).await
+        self.repeat(deadline, Kind::ChangesOnce, call).await
     }
 
     /// Opens a stream: of the leader if only it can.
@@ -231,7 +243,7 @@ impl Client {
     async fn repeat<T, Call, Answer>(
         &self,
         deadline: Duration,
-        again: fn(&Failure, bool) -> bool,
+        kind: Kind,
         mut call: Call,
     ) -> Result<T, Failure>
     where
@@ -241,13 +253,14 @@ impl Client {
         let begun = Instant::now();
         let ends = begun + deadline;
         let (mut pause, mut asked, mut unknown) = (PAUSE_FIRST, 1, false);
+        let mut told: Option<Failure> = None;
         loop {
             let patience = self.patience(deadline);
             let tried_until = ends.min(Instant::now() + patience);
             let mut sent = true;
             let mut failure = match tokio::time::timeout_at(tried_until, call()).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) if is_refused(&status) => {
+                Ok(Err(status)) if was_not_sent(&status) => {
                     sent = false;
                     self.failure(&status)
                 }
@@ -256,10 +269,18 @@ impl Client {
                 Err(_elapsed) => self.silent(patience),
             };
             // Once an outcome was in doubt it stays in doubt until there is an answer.
-            unknown |= failure.exit == Exit::Unknown;
+            let silent = failure.exit == Exit::Unreachable && failure.reason.is_empty();
+            unknown |= failure.exit == Exit::Unknown || (silent && sent && kind != Kind::Reads);
+            if !silent {
+                told = Some(failure.clone());
+            }
             let moved = self.go_on(&failure);
             let count = self.servers.count();
-            let repeated = again(&failure, count > 1) || (!sent && count > 1);
+            let again = match kind {
+                Kind::ChangesOnce => was_not_taken(&failure, count > 1),
+                Kind::Reads | Kind::Changes => may_be_repeated(&failure, count > 1),
+            };
+            let repeated = again || (!sent && count > 1);
             let wait = if moved && asked < count {
                 // Every server is asked once without a pause.
                 asked += 1;
@@ -272,8 +293,14 @@ impl Client {
                 asked_for.unwrap_or(pause).min(PAUSE_MAX)
             };
             if !repeated || Instant::now() + wait >= given_up(&failure, begun, ends) {
+                // What a server has said tells more than that another one is silent.
+                if let (true, Some(mut told)) = (silent, told) {
+                    told.details.append(&mut failure.details);
+                    failure = told;
+                }
                 if unknown && failure.exit == Exit::Unreachable {
                     failure.exit = Exit::Unknown;
+                    failure.hint.get_or_insert_with(|| DOUBT.to_owned());
                 }
                 return Err(failure);
             }
@@ -377,11 +404,25 @@ fn may_be_repeated(failure: &Failure, several: bool) -> bool {
     ) || (several && failure.exit == Exit::Unreachable)
 }
 
-/// Whether nobody has taken the connection, so that nothing was sent.
-fn is_refused(status: &Status) -> bool {
+/// What a call does, and so what may be done where there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nothing is changed by it.
+    Reads,
+    /// It changes something, and its request id keeps that from being done twice.
+    Changes,
+    /// It changes something each time.
+    ChangesOnce,
+}
+
+/// Whether there was no connection, so that nothing was sent.
+fn was_not_sent(status: &Status) -> bool {
     use std::io::ErrorKind;
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
         let io = error.downcast_ref::<std::io::Error>();
         if io.is_some_and(|io| {
             matches!(

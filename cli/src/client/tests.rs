@@ -241,6 +241,36 @@ async fn what_is_in_doubt_is_asked_again_only_if_it_may_be() {
 }
 
 #[tokio::test]
+async fn silence_leaves_a_change_in_doubt_and_a_question_unanswered() {
+    let hangs = Server::start(Way::Hangs).await;
+    let elects = Server::start(Way::Elects).await;
+    let ask = async |servers: &[&str], kind| {
+        let client = client(servers).await;
+        let asked = client.repeat(Duration::from_millis(300), kind, || {
+            let mut service = client.cluster();
+            async move {
+                let message = v1::GetClusterStatusRequest {};
+                service.get_cluster_status(message).await
+            }
+        });
+        asked.await.expect_err("nobody answers")
+    };
+    for (kind, exit) in [
+        (Kind::Reads, Exit::Unreachable),
+        (Kind::Changes, Exit::Unknown),
+        (Kind::ChangesOnce, Exit::Unknown),
+    ] {
+        assert_eq!(ask(&[&hangs.address], kind).await.exit, exit, "{kind:?}");
+    }
+    // What one of several servers says tells more than that another one is silent.
+    let both = ask(&[&elects.address, &hangs.address], Kind::Changes).await;
+    assert_eq!(
+        (both.reason.as_str(), both.exit),
+        ("NOT_LEADER", Exit::Unknown)
+    );
+}
+
+#[tokio::test]
 async fn a_person_may_want_whatever_a_server_has() {
     let server = Server::start(Way::Answers).await;
     let address = Address {

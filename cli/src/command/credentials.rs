@@ -51,7 +51,7 @@ impl Credentials {
         let mut sent = files::collect(&config)?.files;
         // Secrets stand in these two; the server has the others.
         sent.retain(|file| matches!(file.role(), FileRole::Config | FileRole::DataLoader));
-        let answer = client.ask(|| {
+        let answer = client.change(|| {
             let request = timed(GiveCredentialsRequest {
                 name: name.to_owned(),
                 files: sent.clone(),

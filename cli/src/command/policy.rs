@@ -86,7 +86,7 @@ impl Policy {
                     }),
                     request_id: client::request_id(),
                 };
-                let answer = client.ask(|| {
+                let answer = client.change(|| {
                     let request = timed(message.clone());
                     let mut service = client.scheduling();
                     async move { service.set_policy(request).await }

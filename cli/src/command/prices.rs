@@ -130,7 +130,7 @@ async fn import(
     client: &Client,
     message: &ImportPricesRequest,
 ) -> Result<ImportPricesResponse, Failure> {
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.estimates();
         async move { service.import_prices(request).await }

@@ -121,7 +121,7 @@ impl Set {
             }),
             request_id: client::request_id(),
         };
-        let answer = client.ask(|| {
+        let answer = client.change(|| {
             let request = timed(message.clone());
             let mut service = client.scheduling();
             async move { service.set_team(request).await }
@@ -155,7 +155,7 @@ impl Members {
             members,
             request_id: client::request_id(),
         };
-        let answer = client.ask(|| {
+        let answer = client.change(|| {
             let request = timed(message.clone());
             let mut service = client.scheduling();
             async move { service.set_team_members(request).await }
@@ -184,7 +184,7 @@ async fn remove(context: &Context, client: &Client, team: &str) -> Result<(), Fa
         name: wire_name(team),
         request_id: client::request_id(),
     };
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.scheduling();
         async move { service.remove_team(request).await }

@@ -165,7 +165,7 @@ pub(crate) async fn update(
         etag: job.etag,
         request_id: client::request_id(),
     };
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.jobs();
         async move { service.update_job(request).await }
@@ -186,7 +186,7 @@ pub(crate) async fn approve(context: &Context, client: &Client, name: &str) -> R
         name: name.to_owned(),
         request_id: client::request_id(),
     };
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.jobs();
         async move { service.approve_job(request).await }
@@ -211,7 +211,7 @@ pub(crate) async fn cancel(
         name: name.to_owned(),
         request_id: client::request_id(),
     };
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.jobs();
         async move { service.cancel_job(request).await }
@@ -251,7 +251,7 @@ pub(crate) async fn cancel_array(
         name: name.to_owned(),
         request_id: client::request_id(),
     };
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.jobs();
         async move { service.cancel_array(request).await }

@@ -248,7 +248,7 @@ async fn drain(
     stop_running: bool,
 ) -> Result<(), Failure> {
     let name = find(client, worker).await?;
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(DrainWorkerRequest {
             name: name.clone(),
             stop_running,
@@ -271,7 +271,7 @@ async fn drain(
 
 async fn resume(context: &Context, client: &Client, worker: &str) -> Result<(), Failure> {
     let name = find(client, worker).await?;
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(ResumeWorkerRequest { name: name.clone() });
         let mut service = client.workers();
         async move { service.resume_worker(request).await }
@@ -390,7 +390,7 @@ async fn revoke(context: &Context, client: &Client, token: &str) -> Result<(), F
         Failure::new(Exit::NotFound, format!("there is no token {token}"))
             .hint("`stepcast workers token list` lists them")
     })?;
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(RevokeWorkerTokenRequest { name: name.clone() });
         let mut service = client.workers();
         async move { service.revoke_worker_token(request).await }
