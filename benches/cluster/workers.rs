@@ -210,6 +210,7 @@ fn ended(epoch: u64, job: String) -> Report {
         outcome: v1::Outcome::Succeeded.into(),
         step: 3_000,
         detail: String::new(),
+        lease_lost: false,
     })
 }
 

@@ -331,6 +331,7 @@ fn outcome_number(outcome: Outcome) -> usize {
         Outcome::Succeeded => 0,
         // Nothing is wrong with it: its GPUs were wanted elsewhere, or its worker drains.
         Outcome::Failed(FailureReason::Preempted) => 4,
+        Outcome::Failed(FailureReason::LeaseLost) => 3,
         Outcome::Failed(_) => 1,
         Outcome::Cancelled => 2,
         Outcome::LeaseExpired => 3,
@@ -383,6 +384,7 @@ mod tests {
         let failed = |reason| called(Outcome::Failed(reason));
         assert_eq!(failed(FailureReason::Preempted), "preempted");
         assert_eq!(failed(FailureReason::TrainerError), "failed");
+        assert_eq!(failed(FailureReason::LeaseLost), "lease_expired");
         assert_eq!(failed(FailureReason::MaxRuntime), "failed");
         assert_eq!(called(Outcome::Succeeded), "succeeded");
         assert_eq!(called(Outcome::Cancelled), "cancelled");

@@ -10,7 +10,9 @@ use crate::codec;
 use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
-use crate::model::{Inventory, JobSpec, Label, Member, Outcome, TeamName, TeamRules};
+use crate::model::{
+    FailureReason, Inventory, JobSpec, Label, Member, Outcome, TeamName, TeamRules,
+};
 use crate::policy::Policy;
 
 /// A command as it stands in the log.
@@ -295,6 +297,10 @@ impl Command {
             Self::SubmitJob { spec } if !spec.is_behind() => codec::FIRST,
             Self::RegisterWorker { inventory, .. } if inventory.address.is_some() => 3,
             Self::Place { placements } if placements.iter().any(Placement::is_gang) => 3,
+            Self::EndAttempt {
+                outcome: Outcome::Failed(FailureReason::LeaseLost),
+                ..
+            } => 3,
             Self::SubmitJob { .. }
             | Self::SetTeam { .. }
             | Self::RemoveTeam { .. }
@@ -340,12 +346,17 @@ impl Command {
         }
     }
 
-    /// The same as a log of this format can hold it, where it differs in nothing but how well a run is estimated. Else it
-    /// still [`Self::needs`] another one.
+    /// The same as a log of this format can hold it, where it differs in nothing but how well a run is estimated, or by which
+    /// word an end is called. Else it still [`Self::needs`] another one.
     #[must_use]
     pub fn for_format(mut self, format: u16) -> Self {
         if let (Self::SubmitJob { spec }, ..3) = (&mut self, format) {
             spec.workload = spec.estimated_before_format_3();
+        }
+        if let (Self::EndAttempt { outcome, .. }, ..3) = (&mut self, format)
+            && *outcome == Outcome::Failed(FailureReason::LeaseLost)
+        {
+            *outcome = Outcome::Failed(FailureReason::Preempted);
         }
         self
     }

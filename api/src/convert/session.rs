@@ -83,9 +83,16 @@ pub(crate) fn report(report: v1::AttachRequest) -> Result<Option<Report>, Status
         Some(Up::Ended(ended)) => Report::Ended {
             job: names::job("ended.job", &ended.job)?,
             epoch: Epoch(ended.epoch),
-            outcome: outcome(ended.outcome()).ok_or_else(|| {
-                bad_field("ended.outcome", "this server does not know the outcome")
-            })?,
+            outcome: match outcome(ended.outcome()) {
+                Some(Outcome::Failed(FailureReason::Preempted)) if ended.lease_lost => {
+                    Outcome::Failed(FailureReason::LeaseLost)
+                }
+                Some(outcome) => outcome,
+                None => {
+                    let unknown = "this server does not know the outcome";
+                    return Err(bad_field("ended.outcome", unknown));
+                }
+            },
             step: ended.step,
             detail: ended.detail,
         },
@@ -204,6 +211,25 @@ mod tests {
             })
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_lost_lease_is_no_preemption() {
+        let told = |lease_lost| {
+            let ended = v1::AttemptEnded {
+                job: "jobs/jmnpq".into(),
+                outcome: v1::Outcome::Preempted.into(),
+                lease_lost,
+                ..v1::AttemptEnded::default()
+            };
+            let report = Some(Up::Ended(ended));
+            match self::report(v1::AttachRequest { report }) {
+                Ok(Some(Report::Ended { outcome, .. })) => outcome,
+                other => panic!("no end: {other:?}"),
+            }
+        };
+        assert_eq!(told(true), Outcome::Failed(FailureReason::LeaseLost));
+        assert_eq!(told(false), Outcome::Failed(FailureReason::Preempted));
     }
 
     #[test]

@@ -249,6 +249,7 @@ impl Worker {
             outcome,
             step: 150,
             detail: String::new(),
+            lease_lost: false,
         }))
         .await;
         let acknowledged = self.told(|order| match order {

@@ -102,6 +102,8 @@ pub enum FailureReason {
     /// The money that its team had set aside for it was used up, and there was no more: of the team's budget, or of what
     /// the team lets a job cost that nobody has approved.
     TeamBudget,
+    /// Its worker ended it, since nobody had renewed its lease, and came back before the leader could say that it was lost.
+    LeaseLost,
 }
 
 /// What a failure means for the job.
@@ -203,7 +205,7 @@ impl FailureReason {
         match self {
             Self::TrainerError | Self::Stuck | Self::LaunchFailed => Retry::Counted,
             Self::WorkerLost | Self::WorkerRestarted => Retry::Lost,
-            Self::Preempted | Self::TeamBudget => Retry::Free,
+            Self::Preempted | Self::TeamBudget | Self::LeaseLost => Retry::Free,
             Self::ConfigInvalid
             | Self::OutOfMemory
             | Self::MaxRuntime
@@ -236,6 +238,7 @@ impl FailureReason {
             Self::StagingMissing => "STAGING_MISSING",
             Self::QueuedTooLong => "QUEUED_TOO_LONG",
             Self::TeamBudget => "TEAM_BUDGET",
+            Self::LeaseLost => "LEASE_LOST",
         }
     }
 }

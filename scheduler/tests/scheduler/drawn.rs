@@ -280,5 +280,6 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         Outcome::Failed(FailureReason::OutOfMemory),
         Outcome::Failed(FailureReason::WorkerRestarted),
         Outcome::Failed(FailureReason::Preempted),
+        Outcome::Failed(FailureReason::LeaseLost),
     ])
 }

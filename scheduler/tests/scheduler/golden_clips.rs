@@ -1,8 +1,8 @@
-//! Clips of the later classes as bytes in the repository: the third format's entries and snapshot of jobs with them.
+//! What an older log has in other words: clips of the later classes, as bytes in the repository, and how an attempt ended.
 
 use stepcast_records::{FrameClass, Recipe};
-use stepcast_scheduler::ids::{JobId, RequestId, StagingId};
-use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::ids::{Epoch, JobId, RequestId, StagingId};
+use stepcast_scheduler::model::{FailureReason, JobSpec, Outcome};
 use stepcast_scheduler::{Command, Envelope, Rejection, State, codec};
 
 use crate::golden::{bytes, hex, in_format_3, stand_in};
@@ -107,4 +107,20 @@ fn a_request_is_known_again_across_the_formats() {
     assert!(apply(second(), 3, 3).is_ok());
     let other = submission(clips(FrameClass::UpTo161));
     assert_eq!(apply(other, 3, 3), Err(Rejection::RequestIdReused));
+}
+
+#[test]
+fn an_older_log_calls_a_lost_lease_as_it_always_did() {
+    let end = |reason| Command::EndAttempt {
+        job: JobId(1),
+        epoch: Epoch(2),
+        outcome: Outcome::Failed(reason),
+        step: 3,
+        detail: String::new(),
+    };
+    let lost = end(FailureReason::LeaseLost);
+    assert_eq!(lost.needs(), 3);
+    assert_eq!(lost.clone().for_format(3), lost);
+    let older = lost.for_format(2);
+    assert_eq!((older.needs(), older), (1, end(FailureReason::Preempted)));
 }

@@ -233,6 +233,7 @@ fn ended(mut ended: Ended) -> v1::AttemptEnded {
         outcome: outcome(ended.outcome).into(),
         step: ended.step,
         detail: ended.detail,
+        lease_lost: ended.outcome == Outcome::LeaseExpired,
     }
 }
 
@@ -241,7 +242,7 @@ fn outcome(outcome: Outcome) -> v1::Outcome {
         Outcome::Succeeded => v1::Outcome::Succeeded,
         Outcome::Cancelled => v1::Outcome::Cancelled,
         // The wire leaves it to the leader to say that a lease has run out. If it has not there, the job has merely lost
-        // its place, and may have another at once.
+        // its place, and may have another at once; a field of its own says why.
         Outcome::LeaseExpired => v1::Outcome::Preempted,
         Outcome::Failed(failure) => match failure {
             Failure::ConfigInvalid => v1::Outcome::ConfigInvalid,

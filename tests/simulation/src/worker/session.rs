@@ -254,7 +254,7 @@ fn outcome(outcome: agent::Outcome) -> Outcome {
     let failure = match outcome {
         agent::Outcome::Succeeded => return Outcome::Succeeded,
         agent::Outcome::Cancelled => return Outcome::Cancelled,
-        agent::Outcome::LeaseExpired => FailureReason::Preempted,
+        agent::Outcome::LeaseExpired => FailureReason::LeaseLost,
         agent::Outcome::Failed(failure) => match failure {
             agent::Failure::ConfigInvalid => FailureReason::ConfigInvalid,
             agent::Failure::OutOfMemory => FailureReason::OutOfMemory,
