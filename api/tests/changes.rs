@@ -279,3 +279,35 @@ async fn a_change_that_comes_again_is_answered_and_changes_nothing() {
     assert_eq!(reason(&update(late).await.unwrap_err()), "NOT_WAITING");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_that_ends_a_job_before_it_is_done_is_said_with_its_change() {
+    let server = raised().await;
+    let asked = v1::SubmitJobRequest {
+        wishes: Some(v1::JobWishes {
+            allow: vec!["h100".to_owned()],
+            ..v1::JobWishes::default()
+        }),
+        ..submission('1')
+    };
+    let job = server.jobs().submit_job(asked).await.unwrap().into_inner();
+    let change = async |seconds| {
+        let limit = prost_types::Duration { seconds, nanos: 0 };
+        let request = v1::UpdateJobRequest {
+            name: job.job.clone().unwrap().name,
+            wishes: Some(v1::JobWishes {
+                max_runtime: Some(limit),
+                ..v1::JobWishes::default()
+            }),
+            update_mask: Some(FieldMask {
+                paths: vec!["max_runtime".to_owned()],
+            }),
+            ..v1::UpdateJobRequest::default()
+        };
+        let answer = server.jobs().update_job(request).await.unwrap();
+        let notes = answer.into_inner().notes.into_iter();
+        notes.map(|note| note.code).collect::<Vec<_>>()
+    };
+    assert_eq!(change(1).await, ["MAX_RUNTIME_TOO_SHORT"]);
+    assert_eq!(change(864_000).await, [""; 0]);
+}

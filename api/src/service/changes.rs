@@ -14,6 +14,7 @@ use tonic::Status;
 use super::estimates::for_job;
 use super::jobs::{Jobs, request_id};
 use super::submit::{check_fit, check_gpus, too_late, too_late_s};
+use super::too_low;
 use crate::access::Caller;
 use crate::freshness::Freshness;
 use crate::{convert, names, status};
@@ -73,7 +74,28 @@ impl Jobs {
         let job = self
             .job(caller, id, &request.name, Freshness::Stale)
             .await?;
-        Ok(v1::UpdateJobResponse { job: Some(job) })
+        let notes = self.limits_too_low(id);
+        Ok(v1::UpdateJobResponse {
+            job: Some(job),
+            notes,
+        })
+    }
+
+    /// What is to be said of a waiting job's limits on time and money.
+    fn limits_too_low(&self, id: JobId) -> Vec<v1::Note> {
+        let spec = self.context.handle.read_stale(|state| {
+            let job = state.job(id)?;
+            (job.state == JobState::Pending).then(|| job.spec.clone())
+        });
+        let limited = spec.filter(|spec| {
+            spec.max_runtime_ms
+                .or(spec.max_cost.map(|cost| cost.0))
+                .is_some()
+        });
+        limited.map_or_else(Vec::new, |spec| {
+            let limits = (spec.max_runtime_ms, spec.max_cost);
+            too_low::notes(limits, &for_job(&self.context, &spec))
+        })
     }
 
     /// What a request comes to for the job as it is now. It is refused when it is applied if the job is another one by then:

@@ -6,6 +6,7 @@ use stepcast_proto::v1::{
     ApproveJobRequest, CancelArrayRequest, CancelJobRequest, JobState, JobWishes, UpdateJobRequest,
 };
 
+use super::estimate::show_notes;
 use super::job::get;
 use super::jobs::words;
 use super::submit::{label, split_hardware, wire_span};
@@ -170,12 +171,16 @@ pub(crate) async fn update(
         let mut service = client.jobs();
         async move { service.update_job(request).await }
     });
-    let job = answer.await?.job.unwrap_or_default();
+    let answer = answer.await?;
+    let job = answer.job.unwrap_or_default();
     let (output, id) = (&context.output, json::id(name));
     if output.json {
-        return output.json(&json::job(&job));
+        let mut told = json::job(&job);
+        told["notes"] = json::notes(&answer.notes);
+        return output.json(&told);
     }
     output.marked(Mark::Done, Tone::Good, format!("job {id} changed"));
+    show_notes(output, &answer.notes);
     output.next(format!("stepcast job why {id}"));
     Ok(())
 }
