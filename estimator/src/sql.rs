@@ -24,6 +24,7 @@ mod table;
 mod tests;
 mod thread;
 mod unique;
+mod wide;
 mod words;
 
 use std::sync::{Arc, OnceLock};

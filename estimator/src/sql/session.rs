@@ -7,12 +7,12 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::{CacheManagerConfig, FileMetadataCache};
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SessionStateBuilder, SessionStateDefaults};
 use datafusion::optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
 use datafusion::optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion::optimizer::eliminate_filter::EliminateFilter;
@@ -45,7 +45,7 @@ use super::passed::{Memory, Passed};
 use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
 use super::unique::Forgetful;
-use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, words};
+use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, wide, words};
 use crate::error::Error;
 
 /// Rows that move through a plan at once: enough that the work between batches does not show, few enough that what one
@@ -114,7 +114,7 @@ impl Session {
         let state = builder
             .with_config(config)
             .with_runtime_env(environment)
-            .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_expr_planners(wide::planners())
             .with_scalar_functions(functions::scalar().to_vec())
             .with_aggregate_functions(functions::aggregate().to_vec())
             .with_window_functions(functions::window().to_vec())

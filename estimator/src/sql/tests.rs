@@ -6,6 +6,7 @@ mod histograms;
 mod joins;
 mod nulls;
 mod plain;
+mod wide;
 
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
