@@ -112,9 +112,17 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     if let Some(probes) = &probes {
         probes.attach(handle.clone(), Arc::clone(&estimator));
     }
-    if let Err(failure) = shared(&config, &staging, &estimator, &handle).await {
-        handle.shutdown().await;
-        return Err(failure);
+    match shared(&config, &staging, &estimator, &handle).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let (node, location) = (config.data.join(NODE), config.store.location.clone());
+            let known = tables::known(Arc::clone(&estimator), node, location, tables::AGAIN);
+            tasks.spawn_saying("check of the tables", known);
+        }
+        Err(failure) => {
+            handle.shutdown().await;
+            return Err(failure);
+        }
     }
     let mut greeting = greeting;
     // Only where others come: on loopback whoever is here is let in until there is an operator.
@@ -181,13 +189,14 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
     Ok(())
 }
 
-/// Makes sure that a node of several uses the places that the others use, also when it has joined long ago.
+/// Makes sure that a node of several uses the places that the others use, also when it has joined long ago. Whether that is
+/// known of the tables.
 async fn shared(
     config: &ServerConfig,
     staging: &StagingArea,
     estimator: &Estimator,
     handle: &Handle,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let status = handle.status();
     let alone = status.members.ids().eq([status.node_id]);
     let chosen = config.store.chosen && config.staging.chosen;

@@ -39,6 +39,15 @@ impl Tasks {
         self.spawn_on(&Handle::current(), task, work);
     }
 
+    /// The same for one that ends with why the server is to end, as it will again until that is mended.
+    pub fn spawn_saying(
+        &self,
+        task: &'static str,
+        work: impl Future<Output = String> + Send + 'static,
+    ) {
+        self.run(&Handle::current(), task, work.map(Some));
+    }
+
     /// The same from any thread, and for one that may be ended before the others by what is given back.
     pub(crate) fn spawn_on(
         &self,
@@ -46,14 +55,24 @@ impl Tasks {
         task: &'static str,
         work: impl Future<Output = ()> + Send + 'static,
     ) -> AbortHandle {
+        self.run(runtime, task, work.map(|()| None))
+    }
+
+    fn run(
+        &self,
+        runtime: &Handle,
+        task: &'static str,
+        work: impl Future<Output = Option<String>> + Send + 'static,
+    ) -> AbortHandle {
         let (ended, ending) = (self.ended.clone(), Arc::clone(&self.ending));
         let mut running = self.running.lock();
         // Those that were ended singly leave nothing behind.
         while running.try_join_next().is_some() {}
         let work = async move {
-            let why = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(()) => "it has returned".to_owned(),
-                Err(panic) => format!("it has failed: {}", words(panic.as_ref())),
+            let (why, again) = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(None) => ("it has returned".to_owned(), true),
+                Ok(Some(why)) => (why, false),
+                Err(panic) => (format!("it has failed: {}", words(panic.as_ref())), true),
             };
             if ending.load(Ordering::Acquire) {
                 return;
@@ -62,11 +81,7 @@ impl Tasks {
             ended.send_if_modified(|first| {
                 let news = first.is_none();
                 if news {
-                    *first = Some(Ended {
-                        task,
-                        why,
-                        again: true,
-                    });
+                    *first = Some(Ended { task, why, again });
                 }
                 news
             });

@@ -16,7 +16,7 @@ mod tests;
 mod tidy;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ struct Shared {
     index: ArcSwap<Index>,
     /// How often there was another index.
     shown: AtomicU64,
+    /// Whether nothing is taken in, since it is not known whose tables these are.
+    held: AtomicBool,
     /// What was learnt from the records when they were last learnt from.
     model: ArcSwapOption<Learnt>,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
@@ -135,6 +137,7 @@ impl Estimator {
             prefixed: Arc::new(PrefixStore::new(Arc::clone(&store), prefix(&base)?)),
             index: ArcSwap::default(),
             shown: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             model: ArcSwapOption::empty(),
             building: Mutex::default(),
             prices: ArcSwap::from_pointee(Book {
@@ -163,6 +166,11 @@ impl Estimator {
                 max: CONTRIBUTIONS_MAX,
             });
         }
+        if self.shared.held.load(Ordering::Acquire) {
+            return Err(Error::unreachable(
+                "it is not known yet whether these are the tables that this node has used before",
+            ));
+        }
         let commits = self
             .shared
             .tables
@@ -189,6 +197,12 @@ impl Estimator {
                 rows,
             }),
         }
+    }
+
+    /// Whether contributions are refused with [`Error::Unreachable`] from now on: until it is known that the tables are those
+    /// that this node is to use. What is there is answered from all the same.
+    pub fn hold(&self, is_held: bool) {
+        self.shared.held.store(is_held, Ordering::Release);
     }
 
     /// Takes in what others have stored since the last look.
