@@ -5,14 +5,13 @@
 mod tests;
 
 use stepcast_cluster::credentials::{CREDENTIAL_BYTES_MAX, Credential, Credentials};
+use stepcast_records::secret::{self, is_number_value, is_structure, is_value};
 use stepcast_scheduler::model::Label;
 use stepcast_scheduler::model::limits::CREDENTIALS_MAX;
 use tonic::{Code, Status};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::screening::{
-    find, is_number_value, is_secret, is_structure, is_value, refuse, secret_name,
-};
+use crate::screening::{find, refuse};
 use crate::status::{Refusal, bad_field};
 use crate::submission::{Role, StagedFile, Submission};
 
@@ -150,7 +149,7 @@ fn in_json(value: &mut serde_json::Value, named: Named, depth: usize, taken: &mu
         }
         Value::Object(members) if depth < DEPTH_MAX => {
             for (key, value) in members.iter_mut() {
-                in_json(value, secret_name(key).or(named), depth + 1, taken);
+                in_json(value, secret::name(key).or(named), depth + 1, taken);
             }
         }
         _ => {}
@@ -173,7 +172,7 @@ fn in_toml(value: &mut toml::Value, named: Named, depth: usize, taken: &mut Take
         }
         Value::Table(members) if depth < DEPTH_MAX => {
             for (key, value) in members.iter_mut() {
-                in_toml(value, secret_name(key).or(named), depth + 1, taken);
+                in_toml(value, secret::name(key).or(named), depth + 1, taken);
             }
         }
         _ => {}
@@ -205,7 +204,7 @@ impl Taken {
     /// Takes a text away if it is a secret, and leaves the name of a variable.
     fn look(&mut self, text: &mut String, named: Named) {
         let says_so = named.is_some() && is_value(text);
-        if !says_so && !is_secret(text) {
+        if !says_so && !secret::is_in(text) {
             return;
         }
         let base = named.unwrap_or(UNNAMED);
@@ -235,7 +234,7 @@ impl Taken {
     /// Takes a text away if it is the token of a service under a setting that SimpleTuner does not have. Nothing is left of
     /// the setting then.
     fn takes_service_s(&mut self, key: &str, text: &mut String) -> bool {
-        let name = secret_name(key).filter(|name| SERVICES.contains(name));
+        let name = secret::name(key).filter(|name| SERVICES.contains(name));
         let is_token = name.is_some() && is_value(text);
         if is_token {
             self.look(text, name);

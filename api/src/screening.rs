@@ -4,7 +4,6 @@
 
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,88 +12,18 @@ use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 use serde_json::Value;
+use stepcast_records::secret::{self, is_number_value, is_structure, is_value};
 use tonic::{Code, Status};
 use tonic_types::FieldViolation;
 
-pub(crate) use self::text::{is_secret, is_structure};
 use crate::status::Refusal;
 use crate::submission::{Role, StagedFile};
-
-/// Names of settings that hold a secret, by their letters alone: in a configuration their words may be joined in any way.
-/// In the order of their letters.
-const SECRET_NAMES: [(&str, &str); 37] = [
-    ("accesskey", "access_key"),
-    ("accesskeyid", "access_key_id"),
-    ("accesstoken", "access_token"),
-    ("accountkey", "account_key"),
-    ("apikey", "api_key"),
-    ("apitoken", "api_token"),
-    ("applicationkey", "application_key"),
-    ("appsecret", "app_secret"),
-    ("authorization", "authorization"),
-    ("authtoken", "auth_token"),
-    ("awsaccesskeyid", "aws_access_key_id"),
-    ("awssecretaccesskey", "aws_secret_access_key"),
-    ("awssessiontoken", "aws_session_token"),
-    ("bearertoken", "bearer_token"),
-    ("clientsecret", "client_secret"),
-    ("connectionstring", "connection_string"),
-    ("credential", "credential"),
-    ("hftoken", "hf_token"),
-    ("hubtoken", "hub_token"),
-    ("huggingfacehubtoken", "huggingface_hub_token"),
-    ("huggingfacetoken", "huggingface_token"),
-    ("passwd", "passwd"),
-    ("password", "password"),
-    ("privatekey", "private_key"),
-    ("pushtohubtoken", "push_to_hub_token"),
-    ("refreshtoken", "refresh_token"),
-    ("requestheaders", "request_headers"),
-    ("sastoken", "sas_token"),
-    ("secret", "secret"),
-    ("secretaccesskey", "secret_access_key"),
-    ("secretkey", "secret_key"),
-    ("sessiontoken", "session_token"),
-    ("token", "token"),
-    ("uploadtoken", "upload_token"),
-    ("wandbapikey", "wandb_api_key"),
-    ("wandbkey", "wandb_key"),
-    ("webhooksecret", "webhook_secret"),
-];
-
-/// Letters of the longest of them.
-const SECRET_NAME_LETTERS_MAX: usize = 19;
-
-/// The letters that one of them begins with, and those that one ends with: a bit for each of the alphabet. Most settings
-/// are told from secrets by these two.
-const ENDS: (u32, u32) = {
-    let (mut first, mut last, mut index) = (0, 0, 0);
-    while index < SECRET_NAMES.len() {
-        let name = SECRET_NAMES[index].0.as_bytes();
-        first |= 1 << (name[0] - b'a');
-        last |= 1 << (name[name.len() - 1] - b'a');
-        index += 1;
-    }
-    (first, last)
-};
-
-/// Parts of a name that say the same wherever they stand in it, as SimpleTuner's own list has them: their letters, and the
-/// name in the words of the list above.
-const SECRET_PARTS: [(&str, &str); 7] = [
-    ("secret", "secret"),
-    ("password", "password"),
-    ("passwd", "passwd"),
-    ("credential", "credential"),
-    ("accesskey", "access_key"),
-    ("apikey", "api_key"),
-    ("privatekey", "private_key"),
-];
 
 /// Secrets told at once; the rest is found when these are gone.
 const TOLD: usize = 20;
 
-/// Values nested deeper than this are no setting.
-const DEPTH_MAX: usize = 32;
+/// Values nested deeper than this are not looked at: no JSON that is read has more levels.
+const DEPTH_MAX: usize = 128;
 
 /// A secret that was found: its file, and its place in it. It is not repeated itself.
 pub(crate) type Found = Vec<(String, String)>;
@@ -202,7 +131,7 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
             }
             self.screen.found.truncate(before);
         }
-        if (self.named && is_value(text)) || is_secret(text) {
+        if (self.named && is_value(text)) || secret::is_in(text) {
             self.screen.note(self.place.to_string());
         }
         Ok(())
@@ -211,7 +140,7 @@ impl<'de> Visitor<'de> for Look<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(key)) = map.next_key()? {
             // There is no other place to put what should have been a name.
-            if key.len() > SECRET_NAME_LETTERS_MAX && is_secret(&key) {
+            if secret::is_in(&key) {
                 self.screen.note(self.place.to_string());
             }
             map.next_value_seed(Look {
@@ -322,7 +251,8 @@ impl Screen<'_> {
             let (key, value) = line.split_once(['=', ':']).unwrap_or(("", line));
             let value = value.trim().trim_matches(['"', '\'']);
             if (self.names_secret(key) && is_value(value))
-                || value.split_whitespace().any(is_secret)
+                || secret::is_in(value)
+                || value.split_whitespace().any(secret::is_in)
             {
                 self.note(format!("line {}", index + 1));
             }
@@ -331,7 +261,7 @@ impl Screen<'_> {
 
     /// Whether a key is the name of a secret. In a library of prompts a key is the name of a prompt, whatever it says.
     fn names_secret(&self, key: &str) -> bool {
-        self.file.role != Role::Prompts && secret_name(key).is_some()
+        self.file.role != Role::Prompts && secret::name(key).is_some()
     }
 
     fn note(&mut self, path: String) {
@@ -341,87 +271,6 @@ impl Screen<'_> {
     fn is_full(&self) -> bool {
         self.found.len() >= TOLD
     }
-}
-
-/// The secret that a setting of this name holds, in the words of the list.
-pub(crate) fn secret_name(key: &str) -> Option<&'static str> {
-    whole_name(key).or_else(|| name_by_part(key))
-}
-
-/// The secret that a name tells by one of its words.
-fn name_by_part(key: &str) -> Option<&'static str> {
-    let bytes = key.as_bytes();
-    // `webshart_hf_token` and `hfToken` are about one token, `token` within a word is about something else.
-    if let Some(at) = bytes.len().checked_sub("token".len())
-        && bytes[at..].eq_ignore_ascii_case(b"token")
-        && (bytes[at] == b'T' || at == 0 || !bytes[at - 1].is_ascii_alphanumeric())
-    {
-        return Some("token");
-    }
-    let begins = |at: usize, part: &str| {
-        let letters = bytes[at..]
-            .iter()
-            .filter(|byte| byte.is_ascii_alphanumeric());
-        letters
-            .map(u8::to_ascii_lowercase)
-            .take(part.len())
-            .eq(part.bytes())
-    };
-    (0..bytes.len()).find_map(|at| {
-        // All of them begin with one of these.
-        if !b"spcaSPCA".contains(&bytes[at]) {
-            return None;
-        }
-        let part = SECRET_PARTS.iter().find(|(part, _)| begins(at, part));
-        part.map(|(_, name)| *name)
-    })
-}
-
-/// The secret that a name tells as a whole.
-fn whole_name(key: &str) -> Option<&'static str> {
-    let letters = || key.bytes().filter(u8::is_ascii_alphanumeric);
-    let is_end = |ends: u32, letter: Option<u8>| {
-        letter.is_some_and(|letter| {
-            letter.is_ascii_alphabetic() && ends >> (letter.to_ascii_lowercase() - b'a') & 1 == 1
-        })
-    };
-    if !is_end(ENDS.0, letters().next()) || !is_end(ENDS.1, letters().next_back()) {
-        return None;
-    }
-    let mut name = [0; SECRET_NAME_LETTERS_MAX];
-    let mut length = 0;
-    for letter in letters() {
-        // What is longer is none of the names.
-        *name.get_mut(length)? = letter.to_ascii_lowercase();
-        length += 1;
-    }
-    let name = &name[..length];
-    let at = SECRET_NAMES.binary_search_by(|(known, _)| known.as_bytes().cmp(name));
-    at.ok().map(|at| SECRET_NAMES[at].1)
-}
-
-/// Whether a setting with a secret's name is set at all: words that switch it off are no secret, and neither is the name
-/// of a variable that holds one.
-pub(crate) fn is_value(text: &str) -> bool {
-    let text = text.trim();
-    let off = ["", "none", "null", "false", "true"].contains(&text.to_ascii_lowercase().as_str());
-    !off && !is_variable(text)
-}
-
-/// The same of a number: those that switch something on or off are no secret.
-pub(crate) fn is_number_value(number: i128) -> bool {
-    !(-1..=1).contains(&number)
-}
-
-/// Whether a text is nothing but the name of a variable, such as `$HF_TOKEN`, `${HF_TOKEN}` or `{env:HF_TOKEN}`.
-fn is_variable(text: &str) -> bool {
-    let braced = |begin: &str| text.strip_prefix(begin)?.strip_suffix('}');
-    let name = braced("{env:").or_else(|| braced("${"));
-    let name = name.or_else(|| text.strip_prefix('$'));
-    name.is_some_and(|name| {
-        let letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-        !name.is_empty() && name.bytes().all(letter)
-    })
 }
 
 fn shown(key: &str) -> String {

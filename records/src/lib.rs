@@ -15,6 +15,7 @@ pub mod recipe;
 pub mod resolution;
 pub mod sample;
 pub mod schema;
+pub mod secret;
 pub mod simpletuner;
 pub mod units;
 

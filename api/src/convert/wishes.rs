@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
+use stepcast_records::secret;
 use stepcast_records::simpletuner::Workload;
 use stepcast_scheduler::ids::{StagingId, TeamId};
 use stepcast_scheduler::model::{JobSpec, Label, Objective, TrainerKind};
@@ -13,7 +14,6 @@ use super::models::written_instead;
 use super::quantity::{duration_ms, duration_to_ms};
 use super::terms::{terms, write_terms};
 use super::workload::workload;
-use crate::screening::is_secret;
 use crate::status::{bad_field, shown};
 
 /// A job as it goes into the log.
@@ -78,7 +78,7 @@ pub(crate) fn wishes(
 /// What a job is called. It stands in the log and in every list, where no secret must.
 fn display_name(name: &str) -> Result<Option<Label>, Status> {
     const FIELD: &str = "wishes.display_name";
-    if is_secret(name) {
+    if secret::is_in(name) {
         let what = "the name looks like a secret, and everybody would see it; choose another one";
         return Err(bad_field(FIELD, what));
     }

@@ -104,6 +104,24 @@ fn structures_that_are_given_as_texts_stay_texts_without_their_secrets() {
 }
 
 #[test]
+fn of_a_command_with_a_header_nothing_is_left() {
+    for command in [
+        "curl -H 'Authorization: Bearer canaryword' https://x/up",
+        "curl -u ana:canaryword https://x/up",
+        "https://api.telegram.org/bot1:canaryword/send",
+    ] {
+        let config = serde_json::json!({ "post_upload_script": command }).to_string();
+        let mut sent = submission(&[(v1::FileRole::Config, "config.json", &config)]);
+        let taken = take_out(&mut sent).unwrap();
+        let written = text(&sent, Role::Config);
+        assert!(!written.contains("canary"), "{written}");
+        let held = taken.only(&["secret".parse().unwrap()]).unwrap();
+        let values: Vec<String> = held.iter().map(|one| one.value.to_string()).collect();
+        assert_eq!(values, [command]);
+    }
+}
+
+#[test]
 fn receivers_of_webhooks_are_dropped() {
     for (name, config) in [
         (

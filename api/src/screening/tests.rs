@@ -2,7 +2,6 @@
 
 use stepcast_proto::v1;
 
-use super::text::SECRET_SHAPES;
 use super::*;
 use crate::submission::Submission;
 
@@ -72,6 +71,11 @@ fn secrets_are_found_where_they_stand_and_not_repeated() {
         ),
         ("config.env", "export A=1\nHF_TOKEN='canary'", "line 2"),
         (
+            "config.env",
+            "A=1\nUP='curl -H \"Authorization: Bearer canary-1\" https://x'",
+            "line 2",
+        ),
+        (
             "config.json",
             r#"{"hub_token": "canary", "hub_token": ""}"#,
             "$.hub_token",
@@ -97,83 +101,6 @@ fn secrets_are_found_where_they_stand_and_not_repeated() {
 }
 
 #[test]
-fn every_name_of_a_secret_is_found() {
-    for (letters, name) in SECRET_NAMES {
-        assert_eq!(secret_name(name), Some(name));
-        assert_eq!(secret_name(&letters.to_ascii_uppercase()), Some(name));
-    }
-    for (key, name) in [
-        ("X-SimpleTuner-Secret", "secret"),
-        ("X-API-Key", "api_key"),
-        ("webshart_hf_token", "token"),
-        ("myHfToken", "token"),
-        ("gcs_private-key_pem", "private_key"),
-    ] {
-        assert_eq!(secret_name(key), Some(name), "{key}");
-    }
-    for key in [
-        "tokenizer_max_length",
-        "max_tokens",
-        "detoken",
-        "primary_key",
-        "ekey",
-    ] {
-        assert_eq!(secret_name(key), None, "{key}");
-    }
-    assert_eq!(secret_name("seed"), None);
-    assert_eq!(secret_name(""), None);
-}
-
-#[test]
-fn every_shape_of_a_secret_is_found() {
-    for (prefix, letters) in SECRET_SHAPES {
-        let long = format!(" {prefix}{} ", "a".repeat(letters));
-        assert!(is_secret(&long), "{long}");
-        let short = format!("{prefix}{}", "a".repeat(letters - 1));
-        assert!(!is_secret(&short), "{short}");
-    }
-    assert!(is_secret("-----BEGIN RSA PRIVATE KEY-----\nMII"));
-    assert!(is_secret("://:c@"));
-    for secret in [
-        "/x/up.sh --token hf_canarycanarycanarycanary",
-        "up --api-key 'canary-1234' now",
-        "--token=canary-1234",
-        "AWS_SECRET_ACCESS_KEY=canary-1234 aws s3 cp",
-        "https://a.example.org/?sv=1&sig=canary-1234",
-        "https://b.s3/x?X-Amz-Signature=canary-1234",
-        "https://x/?token=canary-1234",
-        "https://canary-1234@example.org/x",
-        "two: http://example.org and s3://ana:canary@host",
-        "[{'secret_key': 'canary-1234'}]",
-    ] {
-        assert!(is_secret(secret), "{secret}");
-    }
-    for plain in [
-        "",
-        " ",
-        "h",
-        "hf_",
-        "a@b",
-        "https://example.org/a:b@c",
-        "up.sh --token $HF_TOKEN --seed 1234567",
-        "up.sh --token={env:HF_TOKEN}",
-        "https://{env:HF_TOKEN}@example.org/?token={env:HF_TOKEN}",
-        "[{'secret_key': '{env:HF_TOKEN}', 'bucket': 'my-bucket'}]",
-        "a secret: garden, and a token of happiness",
-        "ssh://git@example.org/x",
-        "https://example.org/?download=true&page=1234567",
-    ] {
-        assert!(!is_secret(plain), "{plain}");
-    }
-}
-
-#[test]
-fn no_name_of_a_secret_is_too_long_to_be_compared() {
-    let longest = SECRET_NAMES.iter().map(|(letters, _)| letters.len()).max();
-    assert_eq!(longest, Some(SECRET_NAME_LETTERS_MAX));
-}
-
-#[test]
 fn plain_settings_pass() {
     let plain = r#"{"tokenizer_max_length": 77, "hub_token": "", "token": null, "api_key": "None", "secret": "$HF_TOKEN",
         "caption_dropout_probability": 0.1, "validation_prompt": "a token of love", "url": "https://example.org:80/@x",
@@ -183,4 +110,12 @@ fn plain_settings_pass() {
         screened("config.env", "TRAINING_STEPS=100\nPROMPT=\"a token: love\""),
         None
     );
+}
+
+#[test]
+fn a_secret_is_found_however_deep_it_is_nested() {
+    let (open, close) = (r#"{"a": ["#.repeat(20), "]}".repeat(20));
+    let deep = format!(r#"{open}{{"secret_key": "canary"}}{close}"#);
+    let message = screened("config.json", &deep).expect("it is found");
+    assert!(message.contains("secret_key"), "{message}");
 }
