@@ -1,13 +1,22 @@
 //! Takes secrets out of what a trainer prints, before a line is kept, sent or shown.
 //!
 //! Known values (from the environment the trainer gets, and its webhook token) are found in plain, base64, hexadecimal
-//! and percent-encoded form, also with colour codes in between; unknown ones by the look of well-known tokens and of
-//! e-mail addresses. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
+//! and percent-encoded form and as JSON, Python and a shell quote them, also with colour codes in between; unknown ones by
+//! the look of well-known tokens, of e-mail addresses and of passwords in other addresses, and by the name of a secret
+//! before them. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
 
+mod spelling;
+
+use stepcast_records::secret::{self, Kind, PREFIXES};
 use zeroize::Zeroize;
+
+use self::spelling::spellings;
 
 /// What stands in a secret's place.
 const MARK: &str = "[redacted]";
+
+/// How it begins: its end may be taken for what follows.
+const MARK_BEGINS: &str = "[redacted";
 
 /// Shorter values are words such as `true`: taking them out would only garble the log.
 const MIN_SECRET_BYTES: usize = 6;
@@ -23,24 +32,6 @@ const SECRET_NAMES: [&str; 9] = [
     "CREDENTIAL",
     "PRIVATEKEY",
     "AUTHORIZATION",
-];
-
-/// Tokens known by their first letters: Hugging Face, OpenAI, GitHub, Slack, AWS, Google, Replicate, Stepcast.
-const PREFIXES: [&str; 14] = [
-    "hf_",
-    "api_org_",
-    "sk-",
-    "sk_",
-    "ghp_",
-    "gho_",
-    "github_pat_",
-    "xoxb-",
-    "xoxp-",
-    "AKIA",
-    "ASIA",
-    "AIza",
-    "r8_",
-    "scw_",
 ];
 
 /// Letters that must follow a prefix for it to be a token.
@@ -68,21 +59,27 @@ impl Drop for Redactor {
 }
 
 impl Redactor {
-    /// Knows the secret values among these environment variables, and the extra ones.
+    /// Knows the secret values among these environment variables and in them, and the extra ones.
     pub fn new<'a>(
         environment: impl IntoIterator<Item = (&'a str, &'a str)>,
         extra: &[&str],
     ) -> Self {
-        let named = environment
-            .into_iter()
-            .filter(|(name, _)| secret_name(name))
-            .map(|(_, value)| value);
-        let values = named.chain(extra.iter().copied()).map(str::trim);
+        let mut values = extra.to_vec();
+        for (name, value) in environment {
+            if secret_name(name) {
+                values.push(value);
+            } else {
+                // `HTTPS_PROXY` does not say that it holds a password.
+                let held = secret::within(value, Kind::Setting).into_iter();
+                values.extend(held.map(|range| &value[range]));
+            }
+        }
+        let values = values.into_iter().map(str::trim);
         let mut known: Vec<String> = values
             .filter(|value| value.len() >= MIN_SECRET_BYTES)
             .flat_map(forms)
             .collect();
-        known.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        known.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         known.dedup();
         Self { known }
     }
@@ -95,8 +92,25 @@ impl Redactor {
                 line = line.replace(value.as_str(), MARK);
             }
         }
-        mask_words(&line)
+        mask_words(&without_named(&line))
     }
+}
+
+/// The line without passwords in addresses, and without what stands behind the name of a secret and looks like one.
+fn without_named(line: &str) -> String {
+    let mut found = secret::within(line, Kind::Printed);
+    found.sort_by_key(|range| range.start);
+    let mut clean = String::with_capacity(line.len());
+    let mut from = 0;
+    for range in found {
+        if range.start >= from && !line[range.clone()].starts_with(MARK_BEGINS) {
+            clean.push_str(&line[from..range.start]);
+            clean.push_str(MARK);
+            from = range.end;
+        }
+    }
+    clean.push_str(&line[from..]);
+    clean
 }
 
 /// True when a variable, a setting or a header of this name holds a secret.
@@ -112,7 +126,9 @@ pub fn secret_name(name: &str) -> bool {
 /// stands round a PEM is the same for all and says nothing.
 fn forms(value: &str) -> Vec<String> {
     let mut forms = spellings(value);
-    let told = told(value).into_iter().map(str::trim);
+    // What is printed may be one secret of a command or a signed address.
+    let told = secret::within(value, Kind::Handed).into_iter();
+    let told = told.map(|range| value[range].trim());
     forms.extend(
         told.filter(|word| word.len() >= MIN_SECRET_BYTES)
             .flat_map(spellings),
@@ -125,75 +141,6 @@ fn forms(value: &str) -> Vec<String> {
         forms.extend(telling.map(str::to_owned));
     }
     forms
-}
-
-/// The secrets within a value of several words, such as a command or a signed address: what is printed may be one of them.
-fn told(value: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let mut named = false;
-    let ends = |char: char| char.is_whitespace() || "\"'`,;&?#()[]<>|".contains(char);
-    for word in value.split(ends).filter(|word| !word.is_empty()) {
-        if named && !word.starts_with('-') {
-            found.push(word);
-        }
-        named = word.starts_with("--") && secret_name(word);
-        if let Some((name, given)) = word.split_once('=') {
-            let signs = name.to_ascii_lowercase();
-            if secret_name(name) || signs == "sig" || signs.ends_with("signature") {
-                found.push(given);
-            }
-        }
-        let address = word.split_once("://").map(|(_, rest)| rest);
-        let authority = address.and_then(|rest| rest.split('/').next());
-        if let Some((user, _)) = authority.and_then(|authority| authority.rsplit_once('@')) {
-            found.push(user.split_once(':').map_or(user, |(_, password)| password));
-        }
-    }
-    found
-}
-
-fn spellings(value: &str) -> Vec<String> {
-    let bytes = value.as_bytes();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let percent: String = bytes
-        .iter()
-        .map(|byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-                char::from(*byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect();
-    let reversed: String = value.chars().rev().collect();
-    let mut all = vec![value.to_owned(), hex.to_uppercase(), hex, percent, reversed];
-    // Base64 depends on where in a longer text the value starts; the letters common to all endings are looked for.
-    for lead in 0..3 {
-        let mut padded = vec![0; lead];
-        padded.extend_from_slice(bytes);
-        let text = base64(&padded);
-        let from = (lead * 8).div_ceil(6);
-        let until = padded.len() * 8 / 6;
-        all.push(text[from..until].to_owned());
-    }
-    all
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
-            << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            text.push(char::from(
-                LETTERS[(word >> (18 - 6 * place) & 63) as usize],
-            ));
-        }
-    }
-    text
 }
 
 /// Drops terminal escape sequences and other control characters but tabs.
@@ -255,7 +202,7 @@ fn mask_word(word: &str) -> String {
     {
         return MARK.to_owned();
     }
-    for prefix in PREFIXES {
+    for (prefix, _) in PREFIXES {
         for (at, _) in word.match_indices(prefix) {
             let starts_word = word[..at]
                 .chars()
@@ -278,6 +225,7 @@ fn mask_word(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::spelling::base64;
     use super::*;
 
     const TOKEN: &str = "hf_AbCdEfGhIjKlMnOpQrStUv012345";
@@ -319,6 +267,63 @@ mod tests {
     }
 
     #[test]
+    fn a_known_value_is_found_as_libraries_and_quotes_write_it() {
+        let aws = "canary/zq8+Xw\\7Rt2";
+        let odd = "canary\"q\\uo te'é";
+        let redactor = Redactor::new([], &[aws, odd]);
+        for text in [
+            "canary/zq8%2BXw%5C7Rt2",
+            "canary%2fzq8%2bXw%5c7Rt2",
+            "canary/zq8+Xw\\\\7Rt2",
+            "canary\\\"q\\\\uo te'é",
+            "canary\\\"q\\\\uo te'\\u00e9",
+            "canary\"q\\\\uo te\\'é",
+            "canary\"q\\uo te'\"'\"'é",
+            "canary%22q%5Cuo+te%27%C3%A9",
+        ] {
+            assert_eq!(redactor.clean(&format!("<{text}>")), "<[redacted]>");
+        }
+    }
+
+    #[test]
+    fn a_password_in_any_address_is_taken_out() {
+        let variables = [
+            ("HTTPS_PROXY", "http://u:canaryproxy@proxy:3128"),
+            ("DATABASE_URL", "postgres://u:canarydb@db/x"),
+        ];
+        let redactor = Redactor::new(variables, &[]);
+        assert_eq!(redactor.clean("tried canaryproxy"), "tried [redacted]");
+        assert_eq!(redactor.clean("canarydb?"), "[redacted]?");
+        let nobody = Redactor::default();
+        for (_, address) in variables {
+            let clean = nobody.clean(&format!("env {address} is set"));
+            assert!(!clean.contains("canary"), "{clean}");
+            assert!(clean.contains("://u:[redacted]@"), "{clean}");
+        }
+        // What was taken out already stays as it is.
+        let twice = nobody.clean(&nobody.clean("https://hooks.slack.com/services/T0/canary x"));
+        assert_eq!(twice, "https://hooks.slack.com/[redacted] x");
+    }
+
+    #[test]
+    fn what_stands_behind_the_name_of_a_secret_is_taken_out() {
+        let nobody = Redactor::default();
+        for (line, clean) in [
+            (
+                "arg post_upload_script curl -H 'Authorization: Bearer canary1X9zq8' https://x",
+                "arg post_upload_script curl -H 'Authorization: Bearer [redacted]' https://x",
+            ),
+            ("X-Api-Key: canary1X9zq8", "X-Api-Key: [redacted]"),
+            ("{'token': 'canary1X9zq8'}", "{'token': '[redacted]'}"),
+            ("token xoxb-canary-1X9zq8", "token [redacted]"),
+            ("as scr1_0123456789abcdef", "as [redacted]"),
+            ("a secret: garden", "a secret: garden"),
+        ] {
+            assert_eq!(nobody.clean(line), clean);
+        }
+    }
+
+    #[test]
     fn a_value_of_several_lines_is_found_line_by_line() {
         let pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\r\nhkiG9w0BAQEFAASC\nBKcwgg==\n-----END PRIVATE KEY-----";
         let redactor = Redactor::new([("GCS_PRIVATE_KEY", pem)], &[]);
@@ -336,9 +341,17 @@ mod tests {
             "AWS_SECRET_ACCESS_KEY=canary/2+x= aws s3 cp",
             "https://h/x?page=7654321&sig=canary-3",
             "https://ana:canary-4@example.org/x",
+            "curl -u ana:canary-5 -H 'X-Api-Key: canary-6' x",
         ];
         let redactor = Redactor::new([], &handed);
-        for secret in ["canary-1", "canary/2+x=", "canary-3", "canary-4"] {
+        for secret in [
+            "canary-1",
+            "canary/2+x=",
+            "canary-3",
+            "canary-4",
+            "canary-5",
+            "canary-6",
+        ] {
             assert_eq!(redactor.clean(&format!("<{secret}>")), "<[redacted]>");
         }
         for plain in ["1234567", "7654321", "example.org", "up.sh aws s3"] {
