@@ -2,10 +2,12 @@
 
 use sha2::{Digest, Sha256};
 use stepcast_proto::v1;
+use stepcast_records::simpletuner::{File, unwrapped, without_mark};
 use stepcast_scheduler::RequestId;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::TrainerKind;
 use tonic::{Code, Status};
+use zeroize::Zeroize;
 
 use crate::status::{Refusal, bad_field};
 
@@ -96,10 +98,15 @@ impl Submission {
             if file.content.len() > FILE_BYTES_MAX || bytes > FILES_BYTES_MAX {
                 return Err(too_large(&file.name, file.content.len()));
             }
+            // What cannot be read cannot be looked through for secrets.
+            if std::str::from_utf8(&file.content).is_err() {
+                let what = format!("{} is not UTF-8 text; save it as UTF-8", file.name);
+                return Err(bad_field(&field("content"), what));
+            }
             taken.push(StagedFile {
                 role,
+                content: plain(role, &file.name, file.content),
                 name: file.name,
-                content: file.content,
             });
         }
         if !taken.iter().any(|file| file.role == Role::Config) {
@@ -177,6 +184,24 @@ impl From<StagedFile> for v1::JobFile {
     }
 }
 
+/// A file as everybody after this sees it: the reader of configurations takes more forms than what screens them for secrets,
+/// and than a worker does.
+fn plain(role: Role, name: &str, mut content: Vec<u8>) -> Vec<u8> {
+    let mark = content.len() - without_mark(&content).len();
+    if mark > 0 {
+        // It leaves as much of itself behind the text, which is cleared.
+        content.copy_within(mark.., 0);
+        let length = content.len() - mark;
+        content[length..].zeroize();
+        content.truncate(length);
+    }
+    let settings = (role == Role::Config).then(|| unwrapped(&File::new(name, &content)));
+    if let Some(settings) = settings.flatten() {
+        std::mem::replace(&mut content, settings).zeroize();
+    }
+    content
+}
+
 fn is_plain(name: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+');
@@ -230,6 +255,11 @@ mod tests {
             );
         }
         assert!(refused(vec![file(Config, "a", FILE_BYTES_MAX + 1)]).contains("1 MiB"));
+        let utf_16 = v1::JobFile {
+            content: vec![0xff, 0xfe, b'{', 0],
+            ..file(Config, "a", 0)
+        };
+        assert!(refused(vec![utf_16]).starts_with("files[0].content: a is not UTF-8"));
         let full = |role, name| file(role, name, FILE_BYTES_MAX);
         let four = vec![
             full(Config, "a"),
@@ -238,6 +268,32 @@ mod tests {
             file(Prompts, "d", 1),
         ];
         assert!(refused(four).contains("3 MiB"));
+    }
+
+    #[test]
+    fn the_mark_of_an_editor_and_the_wrapper_of_a_page_are_taken_off() {
+        let read = |role, text: &str| {
+            let content = text.as_bytes().to_vec();
+            let mut files = vec![file(v1::FileRole::Config, "config.json", 9)];
+            if role == v1::FileRole::Config {
+                files.clear();
+            }
+            files.push(v1::JobFile {
+                content,
+                ..file(role, "file.json", 0)
+            });
+            let read = Submission::read(files).unwrap();
+            let role = Role::read(role).unwrap();
+            String::from_utf8(read.file(role).unwrap().content.clone()).unwrap()
+        };
+        use v1::FileRole::{Config, DataLoader, Lycoris, Prompts};
+        for role in [Config, DataLoader, Lycoris, Prompts] {
+            assert_eq!(read(role, "\u{feff}[1]"), "[1]");
+        }
+        let page = r#"{"config": {"seed": 1}}"#;
+        assert_eq!(read(Config, page), r#"{"seed":1}"#);
+        assert_eq!(read(Config, &format!("\u{feff}{page}")), r#"{"seed":1}"#);
+        assert_eq!(read(Prompts, page), page);
     }
 
     #[test]

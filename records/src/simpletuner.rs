@@ -10,6 +10,7 @@ mod effects;
 mod entry;
 mod files;
 mod findings;
+mod form;
 mod frames;
 mod generation;
 mod json;
@@ -29,6 +30,7 @@ mod vocabulary;
 mod workload;
 
 pub use files::{File, Files, References};
+pub use form::{unwrapped, without_mark};
 pub use note::Note;
 pub use off_record::OffRecord;
 pub use plan::{Missing, Plan};

@@ -132,6 +132,14 @@ fn receivers_of_webhooks_are_dropped() {
             "config.toml",
             "seed = 1\n[webhook_config]\nauth_token = \"canary\"\n",
         ),
+        (
+            "config.json",
+            "\u{feff}{\"webhook_config\": [{\"webhook_url\": \"https://x/canary\"}], \"seed\": 1}",
+        ),
+        (
+            "config.json",
+            r#"{"config": {"webhook_config": [{"webhook_url": "https://x/canary"}], "seed": 1}}"#,
+        ),
     ] {
         let mut sent = submission(&[(v1::FileRole::Config, name, config)]);
         assert!(take_out(&mut sent).unwrap().is_empty());

@@ -4,6 +4,7 @@ use serde_json::Value;
 use stepcast_proto::v1::{
     ArrayTaskFiles, FileRole, JobFile, SubmitArrayRequest, SubmitArrayResponse,
 };
+use stepcast_records::simpletuner::{File, unwrapped, without_mark};
 
 use crate::client::{Client, timed};
 use crate::failure::Failure;
@@ -57,9 +58,12 @@ pub(crate) fn tasks(
     let role = i32::from(FileRole::Config);
     let config = submission.files.iter().find(|file| file.role == role);
     let parsed = config.and_then(|file| {
+        let settings = unwrapped(&File::new(&file.name, &file.content));
+        let text = settings.as_deref();
+        let text = text.unwrap_or_else(|| without_mark(&file.content));
         Some((
             file,
-            serde_json::from_slice::<serde_json::Map<String, Value>>(&file.content).ok()?,
+            serde_json::from_slice::<serde_json::Map<String, Value>>(text).ok()?,
         ))
     });
     let Some((file, config)) = parsed else {
@@ -144,6 +148,18 @@ mod tests {
             configs[5],
             serde_json::json!({"--learning_rate": 2e-4, "seed": 3})
         );
+    }
+
+    #[test]
+    fn what_a_page_has_wrapped_is_swept_within() {
+        let mut submission = submission();
+        submission.files[0].content = "\u{feff}{\"config\": {\"--learning_rate\": 1}}"
+            .as_bytes()
+            .to_vec();
+        let settings = [setting("learning_rate=2").unwrap()];
+        let tasks = tasks(&settings, &submission).unwrap();
+        let config: Value = serde_json::from_slice(&tasks[0].files[0].content).unwrap();
+        assert_eq!(config, serde_json::json!({"--learning_rate": 2}));
     }
 
     #[test]

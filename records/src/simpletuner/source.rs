@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::files::{File, Format};
 use super::findings::Findings;
+use super::form::{NOT_WRAPPED, PAGE_WRAPPER, without_mark};
 use super::json::{Map, Value};
 use super::problem::shown;
 use super::settings::{Given, Place, Settings};
@@ -15,9 +16,6 @@ const ROOT: &str = "$";
 
 /// and where they stand in what SimpleTuner's page writes.
 const WRAPPED: &str = "$.config";
-
-/// What SimpleTuner's page writes into a configuration for itself, beside the settings.
-const PAGE_WRAPPER: &str = "config";
 
 /// The settings of a configuration; `None` when the file cannot be read at all, with a problem found.
 pub(super) fn settings<'a>(file: &File<'a>, found: &mut Findings) -> Option<Settings<'a>> {
@@ -92,8 +90,8 @@ fn text<'a>(file: &File<'a>, found: &mut Findings) -> Option<&'a str> {
         );
         return None;
     }
-    match std::str::from_utf8(file.bytes) {
-        Ok(text) => Some(text.strip_prefix('\u{feff}').unwrap_or(text)),
+    match std::str::from_utf8(without_mark(file.bytes)) {
+        Ok(text) => Some(text),
         Err(error) => {
             let place = format!("byte {}", error.valid_up_to());
             found.problem(
@@ -135,7 +133,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         match settings.remove(PAGE_WRAPPER) {
-            Some(Value::Object(inner)) if !settings.contains_key("model_family") => {
+            Some(Value::Object(inner)) if !settings.contains_key(NOT_WRAPPED) => {
                 self.object(WRAPPED, inner, found);
             }
             Some(other) => {
