@@ -12,7 +12,7 @@ use super::api::{Api, Asked, Http};
 use super::route::{Nothing, Route};
 use super::shapes::{self, EstimateShown, JobShown, NoteShown, id_of};
 use crate::access::Permission;
-use crate::status::bad_field;
+use crate::status::{bad_field, shown};
 use crate::submission::FILES_BYTES_MAX;
 
 /// Bytes of a submission: its files, written as JSON.
@@ -20,6 +20,17 @@ pub(super) const BODY_BYTES: usize = FILES_BYTES_MAX + (256 << 10);
 
 /// What settings of ours are called by among SimpleTuner's own. Its trainer never sees them.
 const OURS: &str = "stepcast_";
+
+/// All of them.
+const WISHES: [&str; 7] = [
+    "stepcast_on",
+    "stepcast_name",
+    "stepcast_team",
+    "stepcast_gpus",
+    "stepcast_hosts",
+    "stepcast_priority",
+    "stepcast_max_cost_usd",
+];
 
 /// Longest run that can be asked for, in minutes: a year.
 const MINUTES_MAX: u64 = 365 * 24 * 60;
@@ -121,8 +132,15 @@ async fn submit(http: Http, asked: Asked<Nothing>, sent: Submit) -> Result<Submi
 }
 
 impl Settings {
-    /// The files that these settings would be on a disk, without what is a wish of ours.
+    /// The files that these settings would be on a disk, without what is a wish of ours. One that we do not know is refused:
+    /// who mistypes a cap would get a job without one.
     pub(super) fn files(&self) -> Result<Vec<v1::JobFile>, Status> {
+        let mut names = self.config.keys().map(|key| plain(key));
+        let is_unknown = |name: &&str| name.starts_with(OURS) && !WISHES.contains(name);
+        if let Some(name) = names.find(is_unknown) {
+            let what = format!("there is no such wish; there are {}", WISHES.join(", "));
+            return Err(bad_field(&shown(name), what));
+        }
         let mut config = self.config.clone();
         config.retain(|key, _| {
             let key = plain(key);
@@ -339,6 +357,19 @@ mod tests {
             config,
             r#"{"--model_family":"flux","resume_from_checkpoint":"s3://b/c"}"#
         );
+    }
+
+    #[test]
+    fn a_wish_that_nobody_knows_is_refused() {
+        for name in ["stepcast_max_cost", "--stepcast_teams", "stepcast_"] {
+            let body = format!(r#"{{"dataloader_config": [], "config": {{"{name}": 1}}}}"#);
+            let refused = submit(&body).settings.files().unwrap_err();
+            assert!(refused.message().contains(plain(name)), "{refused:?}");
+            assert!(
+                refused.message().contains("stepcast_max_cost_usd"),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]
