@@ -9,7 +9,7 @@ use stepcast_scheduler::model::{Job, Label, Terms};
 use tonic::Status;
 
 use super::quantity::{duration_ms, duration_to_ms, timestamp_ms};
-use super::wishes::{labels, written_labels};
+use super::wishes::{check_public, labels, written_labels};
 use crate::names;
 use crate::status::bad_field;
 
@@ -21,10 +21,11 @@ pub(crate) fn terms(
     let field = |name: &str| format!("wishes.{name}");
     let spread = match std::mem::take(&mut wishes.spread_key) {
         key if key.is_empty() => None,
-        key => Some(
-            Label::try_from(key)
-                .map_err(|error| bad_field(&field("spread_key"), error.to_string()))?,
-        ),
+        key => {
+            check_public(&field("spread_key"), &key)?;
+            let read = Label::try_from(key);
+            Some(read.map_err(|error| bad_field(&field("spread_key"), error.to_string()))?)
+        }
     };
     let min_run_ms = match &wishes.min_run_time {
         None => None,

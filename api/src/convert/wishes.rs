@@ -75,14 +75,20 @@ pub(crate) fn wishes(
     Ok(spec)
 }
 
-/// What a job is called. It stands in the log and in every list, where no secret must.
+/// What a job is called.
 fn display_name(name: &str) -> Result<Option<Label>, Status> {
     const FIELD: &str = "wishes.display_name";
-    if secret::is_in(name) {
-        let what = "the name looks like a secret, and everybody would see it; choose another one";
-        return Err(bad_field(FIELD, what));
-    }
+    check_public(FIELD, name)?;
     label(FIELD, name)
+}
+
+/// Refuses a word that looks like a secret where it would stand in the log and in every list.
+pub(crate) fn check_public(field: &str, word: &str) -> Result<(), Status> {
+    if secret::is_in(word) {
+        let what = "this looks like a secret, and everybody would see it; choose another word";
+        return Err(bad_field(field, what));
+    }
+    Ok(())
 }
 
 /// The wishes of a job.
@@ -152,8 +158,10 @@ pub(crate) fn labels(
     field: &str,
     labels: HashMap<String, String>,
 ) -> Result<BTreeMap<Label, Label>, Status> {
-    let read =
-        |text: String| Label::try_from(text).map_err(|error| bad_field(field, error.to_string()));
+    let read = |text: String| {
+        check_public(field, &text)?;
+        Label::try_from(text).map_err(|error| bad_field(field, error.to_string()))
+    };
     labels
         .into_iter()
         .map(|(key, value)| Ok((read(key)?, read(value)?)))
@@ -201,5 +209,23 @@ mod tests {
         assert!(display_name("ana's cats").is_ok());
         let refused = display_name("hf_canarycanarycanarycanary").expect_err("a token");
         assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+    }
+
+    #[test]
+    fn no_label_is_a_secret() {
+        const TOKEN: &str = "hf_canarycanarycanarycanary";
+        let labelled = |value: &str| HashMap::from([("zone".to_owned(), value.to_owned())]);
+        assert!(labels("labels", labelled("north")).is_ok());
+        let refused = labels("labels", labelled(TOKEN)).expect_err("a token");
+        assert!(!format!("{refused:?}").contains("canary"), "{refused:?}");
+        let spread = |key: &str| {
+            let mut wishes = v1::JobWishes {
+                spread_key: key.to_owned(),
+                ..v1::JobWishes::default()
+            };
+            terms(&mut wishes, |_| Ok(TeamId::DEFAULT))
+        };
+        assert!(spread("mine").is_ok());
+        assert!(spread(TOKEN).is_err());
     }
 }
