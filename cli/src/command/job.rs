@@ -150,6 +150,31 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     if output.json {
         return output.json(&json::job(job));
     }
+    output.data(&facts(job))?;
+    if !job.attempts.is_empty() {
+        output.say("");
+        output.table(&attempts(job))?;
+    }
+    if let Some(attempt) = job
+        .attempts
+        .last()
+        .filter(|attempt| !attempt.parts.is_empty())
+    {
+        output.say("");
+        output.table(&parts(attempt))?;
+    }
+    let id = json::id(&job.name);
+    output.next(match job.state() {
+        JobState::Pending => format!("stepcast job why {id}"),
+        JobState::Running | JobState::Cancelling => format!("stepcast job watch {id}"),
+        JobState::Failed => format!("stepcast job logs {id}"),
+        _ => "stepcast jobs".to_owned(),
+    });
+    Ok(())
+}
+
+/// What is known of a job, a line for each.
+fn facts(job: &Wire) -> String {
     let mut text = String::new();
     let id = json::id(&job.name);
     let wishes = job.wishes.clone().unwrap_or_default();
@@ -169,7 +194,10 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
     }
     line("credentials", job.credentials.join(", "));
     if job.not_before_time.is_some() && job.state() == JobState::Pending {
-        line("not before", time::clock(job.not_before_time.as_ref()));
+        line(
+            "not before",
+            time::day_and_clock(job.not_before_time.as_ref()),
+        );
     }
     if let Some(part) = &job.array_task {
         let of = format!("{} of {}", part.index + 1, part.tasks);
@@ -216,26 +244,7 @@ fn show(context: &Context, job: &Wire) -> Result<(), Failure> {
         "last words",
         job.failure_detail.replace('\n', "\n              "),
     );
-    output.data(&text)?;
-    if !job.attempts.is_empty() {
-        output.say("");
-        output.table(&attempts(job))?;
-    }
-    if let Some(attempt) = job
-        .attempts
-        .last()
-        .filter(|attempt| !attempt.parts.is_empty())
-    {
-        output.say("");
-        output.table(&parts(attempt))?;
-    }
-    output.next(match job.state() {
-        JobState::Pending => format!("stepcast job why {id}"),
-        JobState::Running | JobState::Cancelling => format!("stepcast job watch {id}"),
-        JobState::Failed => format!("stepcast job logs {id}"),
-        _ => "stepcast jobs".to_owned(),
-    });
-    Ok(())
+    text
 }
 
 fn attempts(job: &Wire) -> Table {
@@ -362,5 +371,21 @@ mod tests {
         assert_eq!(job_name("jobs/4f2a").as_deref(), Ok("jobs/4f2a"));
         assert!(job_name("a/b").is_err());
         assert!(job_name("").is_err());
+    }
+
+    #[test]
+    fn a_job_that_begins_in_days_says_on_which() {
+        let job = Wire {
+            state: JobState::Pending.into(),
+            not_before_time: Some(prost_types::Timestamp {
+                seconds: 1_796_000_000,
+                nanos: 0,
+            }),
+            ..Wire::default()
+        };
+        let day = time::day_and_clock(job.not_before_time.as_ref());
+        assert!(day.starts_with("2026-11-"), "{day}");
+        let facts = facts(&job);
+        assert!(facts.contains(&format!("not before  {day}\n")), "{facts}");
     }
 }
