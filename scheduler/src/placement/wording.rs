@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use stepcast_records::{GpuModel, units};
+use stepcast_records::{GpuModel, UsdMicros, units};
 
 use super::explain::NAMED_MAX;
 use super::look::Hosts;
@@ -253,7 +253,11 @@ impl Wording<'_> {
                 .map_or_else(String::new, |worker| self.since(worker)),
             _ => String::new(),
         };
-        let clears = match reason.clears() {
+        let clears = match reason {
+            Reason::TeamBudget if !self.next_period_helps() => "a larger budget",
+            reason => reason.clears(),
+        };
+        let clears = match clears {
             "" => String::new(),
             clears => format!("cleared by {clears}"),
         };
@@ -295,12 +299,26 @@ impl Wording<'_> {
     }
 
     fn team_budget(&self) -> String {
+        let least = self.least_left();
+        least.map_or_else(String::new, |(left, team)| {
+            format!("team {} has {left} left", team.name)
+        })
+    }
+
+    /// Of the job's teams, the one that has the least left of its budget, and how much that is.
+    fn least_left(&self) -> Option<(UsdMicros, &Team)> {
         let teams = self.job.teams().filter_map(|team| self.state.team(team));
-        let left =
-            teams.filter_map(|team| Some((self.state.money_left(team, self.now_ms)?, &team.name)));
-        let least = left.min();
-        least.map_or_else(String::new, |(left, name)| {
-            format!("team {name} has {left} left")
+        let left = teams.filter_map(|team| Some((self.state.money_left(team, self.now_ms)?, team)));
+        left.min_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)))
+    }
+
+    /// Whether that team has more when the next period of its budget begins: there is one, and some of this one's is gone.
+    fn next_period_helps(&self) -> bool {
+        let budget = self
+            .least_left()
+            .and_then(|(left, team)| Some((left, team.rules.budget?)));
+        budget.is_some_and(|(left, budget)| {
+            left < budget.amount && budget.period.next_ms(self.now_ms).is_some()
         })
     }
 
