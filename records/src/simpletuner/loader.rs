@@ -102,7 +102,7 @@ pub(super) fn loader(
     }
     if loader.datasets.is_empty() && !found.has_problems() {
         let what = "no data set is trained on";
-        let hint = "add one of dataset_type image, video or audio that is not disabled and has a probability above 0";
+        let hint = "add one of dataset_type image, video or audio that is not disabled, has a probability above 0 and is not the one that eval_dataset_id names";
         found.problem(file.name, "$", what, hint);
     }
     check_samples(&context, &loader, found);
@@ -205,7 +205,7 @@ impl Context<'_> {
             return;
         }
         self.count_inputs(&entry, &id, kind, &mut loader.inputs, found);
-        if !self.is_trained(&entry, kind, captions_only, found) {
+        if !self.is_trained(&entry, &id, kind, captions_only, found) {
             return;
         }
         if loader.datasets.len() == Workload::MAX_DATASETS {
@@ -226,9 +226,12 @@ impl Context<'_> {
         }
     }
 
+    /// Whether steps are made of an entry. One that `eval_dataset_id` names is left out of every epoch, although
+    /// SimpleTuner counts it in the steps that it announces.
     fn is_trained(
         &self,
         entry: &Entry<'_>,
+        id: &str,
         kind: Kind,
         captions_only: bool,
         found: &mut Findings,
@@ -242,7 +245,8 @@ impl Context<'_> {
             Kind::Caption => captions_only,
             Kind::Conditioning | Kind::Other => false,
         };
-        kind_is_trained && probability(entry, found) > 0.0
+        let is_evaluated = self.validated == Some(id);
+        kind_is_trained && probability(entry, found) > 0.0 && !is_evaluated
     }
 
     fn count_inputs(
