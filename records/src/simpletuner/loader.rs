@@ -24,6 +24,8 @@ pub(super) struct Loader {
     pub(super) resolutions_said: Vec<String>,
     /// Data sets whose size was taken from `max_num_samples`, by position from 1.
     pub(super) sizes_from_maximum: Vec<usize>,
+    /// What the data sets' chances of being drawn from are multiplied by, in the same order.
+    pub(super) probabilities: Vec<f64>,
     /// Entries that validation may take its inputs from.
     pub(super) inputs: Inputs,
     /// The ids of all entries that hold samples, whether these are trained on or not.
@@ -205,7 +207,11 @@ impl Context<'_> {
             return;
         }
         self.count_inputs(&entry, &id, kind, &mut loader.inputs, found);
-        if !self.is_trained(&entry, &id, kind, captions_only, found) {
+        if !self.is_trained(&id, kind, captions_only) {
+            return;
+        }
+        let probability = probability(&entry, found);
+        if probability <= 0.0 {
             return;
         }
         if loader.datasets.len() == Workload::MAX_DATASETS {
@@ -222,20 +228,14 @@ impl Context<'_> {
         if let Some((dataset, said)) = self.dataset(&entry, &id, kind, loader, found) {
             loader.datasets.push(dataset);
             loader.ids.push(id.into_owned());
+            loader.probabilities.push(probability);
             loader.resolutions_said.push(said);
         }
     }
 
-    /// Whether steps are made of an entry. One that `eval_dataset_id` names is left out of every epoch, although
+    /// Whether steps are made of an entry that has any probability. One that `eval_dataset_id` names is left out of every epoch, although
     /// SimpleTuner counts it in the steps that it announces.
-    fn is_trained(
-        &self,
-        entry: &Entry<'_>,
-        id: &str,
-        kind: Kind,
-        captions_only: bool,
-        found: &mut Findings,
-    ) -> bool {
+    fn is_trained(&self, id: &str, kind: Kind, captions_only: bool) -> bool {
         let audio_model = self
             .recipe
             .is_none_or(|recipe| recipe.modality() == Modality::Audio);
@@ -245,8 +245,7 @@ impl Context<'_> {
             Kind::Caption => captions_only,
             Kind::Conditioning | Kind::Other => false,
         };
-        let is_evaluated = self.validated == Some(id);
-        kind_is_trained && probability(entry, found) > 0.0 && !is_evaluated
+        kind_is_trained && self.validated != Some(id)
     }
 
     fn count_inputs(

@@ -78,6 +78,8 @@ pub enum Note {
     BucketsUnknown,
     /// Steps are shared evenly among data sets of unknown size.
     SharedEvenly,
+    /// Steps are shared by what the data sets hold, whatever the chances that they are drawn from.
+    ChancesNotCounted,
     /// The length of sounds is no part of the records.
     SoundLength,
     /// Validation takes its inputs from the data sets, as many as the configuration allows.
@@ -144,6 +146,9 @@ impl fmt::Display for Note {
             Self::SharedEvenly => {
                 f.write_str("the sizes of the data sets are not known: steps are shared evenly among them")
             }
+            Self::ChancesNotCounted => f.write_str(
+                "probability and data_backend_sampling are not counted: steps are shared by what the data sets hold, and a run that draws more from one of them takes another time",
+            ),
             Self::SoundLength => f.write_str(
                 "the records do not tell long sounds from short ones: the estimate is that of a usual length",
             ),

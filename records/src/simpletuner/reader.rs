@@ -155,7 +155,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         preparation: Preparation::read(&settings, loader.encoded_at_once(), found),
     };
     off_grid(&workload, found);
-    sizes(&workload, &loader, found);
+    sizes(&workload, &loader, &settings, found);
     workload.off_record = found.reasons();
     if !workload.training_on_record() {
         found.note(Note::NotRecorded);
@@ -332,7 +332,7 @@ fn off_grid(workload: &Workload, found: &mut Findings) {
 }
 
 /// Says what rests on sizes that nobody gave or that the records do not know.
-fn sizes(workload: &Workload, loader: &Loader, found: &mut Findings) {
+fn sizes(workload: &Workload, loader: &Loader, settings: &Settings<'_>, found: &mut Findings) {
     let by_epochs = matches!(workload.length, Length::Epochs(_));
     let shapes = |index: usize| {
         let dataset = &workload.datasets[index];
@@ -341,13 +341,18 @@ fn sizes(workload: &Workload, loader: &Loader, found: &mut Findings) {
     let several = (1..workload.datasets.len()).any(|index| shapes(index) != shapes(0));
     if by_epochs {
         found.note(Note::BucketsUnknown);
-    } else if several
-        && workload
-            .datasets
-            .iter()
-            .any(|dataset| dataset.samples.is_none())
-    {
-        found.note(Note::SharedEvenly);
+    } else if several {
+        let samples = workload.datasets.iter().map(|dataset| dataset.samples);
+        let evenly = samples.clone().any(|samples| samples.is_none());
+        if evenly {
+            found.note(Note::SharedEvenly);
+        }
+        // Within an epoch only: what is left of each is seen before the next one begins.
+        let mut chances = loader.probabilities.windows(2);
+        let uniform = settings.choice("data_backend_sampling") == Some("uniform");
+        if chances.any(|pair| pair[0] != pair[1]) || uniform && !evenly {
+            found.note(Note::ChancesNotCounted);
+        }
     }
     if workload.recipe.modality() == Modality::Audio {
         found.note(Note::SoundLength);
