@@ -6,7 +6,7 @@ use super::is_value;
 /// Replicate, Dropbox, and our own of workers and people.
 pub const PREFIXES: [(&str, usize); 18] = [
     ("hf_", 20),
-    ("api_org_", 20),
+    ("api_org_", 30),
     ("AKIA", 16),
     ("ASIA", 16),
     ("AIza", 30),
@@ -16,7 +16,7 @@ pub const PREFIXES: [(&str, usize); 18] = [
     ("xoxb-", 20),
     ("xoxp-", 20),
     ("sk-", 20),
-    ("sk_", 20),
+    ("sk_", 32),
     ("r8_", 20),
     ("sl.", 40),
     ("scw_", 40),

@@ -136,6 +136,7 @@ fn a_sentence_holds_a_secret_where_nobody_would_write_a_word() {
         "an authorization: something signed",
         "Basic training; a token: something golden",
         "a poster with the words \"secret: everything\" on it",
+        "sk_landscape_photos_of_2024",
         "portrait, 8k -professional -ar 16:9",
     ] {
         assert!(!is_in(plain), "{plain}");
