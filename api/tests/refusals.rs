@@ -8,7 +8,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
-use crate::support::{Agent, Server, reason, submission};
+use crate::support::{Agent, CONFIG, Server, files, reason, submission};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_need_the_access_token_and_workers_their_own() {
@@ -204,4 +204,49 @@ async fn health_is_told_by_service_and_streams_end_with_the_server() {
     let mut worker = server.worker("replay-1", &["replay"]).await;
     let (_, ended) = tokio::join!(server.stop(), worker.parted());
     assert_eq!(reason(&ended.unwrap_err()), "STOPPED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hardware_that_cannot_be_divided_is_left_out_by_name() {
+    let server = Server::start().await;
+    let few = v1::EstimateJobRequest {
+        files: files(CONFIG),
+        sample_counts: vec![v1::SampleCount {
+            dataset: "cats".to_owned(),
+            samples: 10,
+        }],
+        hardware: ["h100x4", "h100x2", "H100", "h100x8", "h100"]
+            .map(str::to_owned)
+            .into(),
+    };
+    let mut estimates = server.estimates();
+    let estimated = estimates
+        .estimate_job(few.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let mut hardware: Vec<_> = estimated
+        .estimates
+        .iter()
+        .map(|one| &*one.hardware)
+        .collect();
+    hardware.sort_unstable();
+    assert_eq!(hardware, ["h100x1", "h100x2"]);
+    let left_out = estimated
+        .notes
+        .iter()
+        .find(|note| note.code == "HARDWARE_LEFT_OUT");
+    let text = &left_out.expect("a note").text;
+    assert!(
+        text.starts_with("H100 x4, H100 x8 left out: data set 1 "),
+        "{text}"
+    );
+    assert!(text.contains("one step on 4 GPUs takes 16"), "{text}");
+    let none = v1::EstimateJobRequest {
+        hardware: vec!["h100x8".to_owned()],
+        ..few
+    };
+    let refused = estimates.estimate_job(none).await.unwrap_err();
+    assert_eq!(reason(&refused), "TOO_FEW_SAMPLES");
+    server.stop().await;
 }

@@ -98,28 +98,29 @@ impl<'a> Evidence<'a> {
     /// A hardware that may not or cannot hold the model is listed too, with [`Note::MemoryTight`] or
     /// [`Note::MemoryExceeded`]; without a list, one that cannot comes behind all that can.
     ///
+    /// A hardware on whose GPUs the run cannot be divided, or its data not fill a step, is left out.
+    ///
     /// # Errors
-    /// When a named hardware does not fit the run, or none does: the fact that is missing.
+    /// When all are: the fact that is missing for the first.
     pub fn estimate(&self, ask: &Ask<'_>) -> Result<Vec<Estimate>, Missing> {
         let run = Run::new(self.ladder(), ask.workload);
-        if !ask.hardware.is_empty() {
-            let named = ask.hardware.iter().take(HARDWARE_MAX);
-            return named
-                .map(|&hardware| self.on(&run, ask, hardware))
-                .collect();
-        }
-        let mut missing = Missing::Datasets;
+        let mut missing = None;
         let mut estimates = Vec::new();
-        for hardware in self.usual(ask) {
+        let usual = ask.hardware.is_empty().then(|| self.usual(ask));
+        let usual = usual.iter().flatten();
+        let asked = ask.hardware.iter().take(HARDWARE_MAX).chain(usual);
+        for &hardware in asked {
             match self.on(&run, ask, hardware) {
                 Ok(estimate) => estimates.push(estimate),
-                Err(error) => missing = error,
+                Err(error) => missing = missing.or(Some(error)),
             }
         }
         if estimates.is_empty() {
-            return Err(missing);
+            return Err(missing.unwrap_or(Missing::Datasets));
         }
-        estimates.sort_by_key(rank);
+        if ask.hardware.is_empty() {
+            estimates.sort_by_key(rank);
+        }
         Ok(estimates)
     }
 

@@ -116,7 +116,14 @@ pub(crate) fn hardware_list(
             )
         })
     };
-    names.iter().enumerate().map(parse).collect()
+    let mut list: Vec<Hardware> = Vec::new();
+    for hardware in names.iter().enumerate().map(parse) {
+        let hardware = hardware?;
+        if !list.contains(&hardware) {
+            list.push(hardware);
+        }
+    }
+    Ok(list)
 }
 
 const fn basis(basis: Basis) -> v1::Basis {

@@ -51,11 +51,31 @@ impl Estimates {
             steps_total: plan.steps_total,
             validation_passes: plan.validation_passes,
             validation_prompts: plan.validation.iter().map(|(_, prompts)| prompts).sum(),
-            notes: reading.notes.iter().map(convert::note).collect(),
+            notes: reading
+                .notes
+                .iter()
+                .map(convert::note)
+                .chain(left_out(&reading.workload, &hardware))
+                .collect(),
             estimates: convert::estimates(&estimates),
             prices_date: day.to_string(),
         })
     }
+}
+
+/// Which of the hardware that was asked for has no estimate, since the run or its data cannot be divided among its GPUs.
+fn left_out(workload: &Workload, hardware: &[Hardware]) -> Option<v1::Note> {
+    let mut first = None;
+    let cannot = hardware.iter().filter(|hardware| {
+        let missing = workload.plan(hardware.count).err();
+        first = first.or(missing);
+        missing.is_some()
+    });
+    let names: Vec<String> = cannot.map(Hardware::to_string).collect();
+    first.map(|why| v1::Note {
+        code: "HARDWARE_LEFT_OUT".to_owned(),
+        text: format!("{} left out: {why}", names.join(", ")),
+    })
 }
 
 /// The run on as few GPUs as it can have on what was asked for; where nothing was, that is one, unless a sample is shared

@@ -317,7 +317,7 @@ fn without_a_list_the_cheapest_comes_first() {
 }
 
 #[test]
-fn a_run_that_does_not_fit_the_gpus_is_an_error_when_they_were_named() {
+fn a_run_that_fits_none_of_the_gpus_that_were_named_is_an_error() {
     let mut workload = example();
     workload.context_parallel = 4;
     workload.off_record = vec![OffRecord::Sharding];
@@ -332,6 +332,15 @@ fn a_run_that_does_not_fit_the_gpus_is_an_error_when_they_were_named() {
     };
     assert!(matches!(evidence.estimate(&ask), Err(Missing::Gpus { .. })));
     assert!(evidence.forecast(&workload, on[0]).is_none());
+    // Of several, those that it fits are answered.
+    let on = [hardware("h100x2"), hardware("h100x8"), hardware("h100x4")];
+    let ask = Ask {
+        hardware: &on,
+        ..ask
+    };
+    let fitting = evidence.estimate(&ask).expect("estimates");
+    let fitting: Vec<Hardware> = fitting.iter().map(|one| one.hardware).collect();
+    assert_eq!(fitting, on[1..]);
 }
 
 #[test]

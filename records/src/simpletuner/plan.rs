@@ -50,7 +50,8 @@ pub enum Missing {
     },
     /// The data set does not fill one optimizer step.
     #[error(
-        "data set {dataset} yields {available} samples per epoch and one step takes {needed}: raise its repeats"
+        "data set {dataset} yields {available} samples per epoch and one step{} takes {needed}: raise its repeats",
+        on_several(*gpu_count)
     )]
     TooFewSamples {
         /// Position of the data set.
@@ -59,6 +60,8 @@ pub enum Missing {
         available: u64,
         /// Samples of one optimizer step on all GPUs.
         needed: u64,
+        /// How many GPUs these are.
+        gpu_count: u8,
     },
     /// The epochs have more steps than any real run.
     #[error(
@@ -82,6 +85,14 @@ pub enum Missing {
     Datasets,
 }
 
+/// Where a step is made, if that is more than one GPU.
+fn on_several(gpu_count: u8) -> String {
+    match gpu_count {
+        0 | 1 => String::new(),
+        count => format!(" on {count} GPUs"),
+    }
+}
+
 impl Workload {
     /// The steps, passes and prompts of this workload on so many GPUs.
     ///
@@ -89,7 +100,7 @@ impl Workload {
     /// The fact that is missing, or why the GPUs and data do not fit together.
     pub fn plan(&self, gpu_count: u8) -> Result<Plan, Missing> {
         let replicas = self.replicas(gpu_count)?;
-        let batches = self.batches(replicas)?;
+        let batches = self.batches(gpu_count, replicas)?;
         let known = sum_of_known(&batches);
         let epoch = known.map(|batches| Epoch {
             batches: batches.max(1),
@@ -151,14 +162,21 @@ impl Workload {
     }
 
     /// Micro-batches of one epoch on one GPU by data set; `None` for one of unknown size.
-    fn batches(&self, replicas: u64) -> Result<Vec<Option<u64>>, Missing> {
+    fn batches(&self, gpu_count: u8, replicas: u64) -> Result<Vec<Option<u64>>, Missing> {
         if self.datasets.is_empty() {
             return Err(Missing::Datasets);
         }
         let accumulation = u64::from(self.accumulation.max(1));
         let batches = self.datasets.iter().enumerate();
-        let batches =
-            batches.map(|(index, dataset)| dataset.batches(index + 1, replicas, accumulation));
+        let batches = batches.map(|(index, dataset)| {
+            let batches = dataset.batches(replicas, accumulation);
+            batches.map_err(|(available, needed)| Missing::TooFewSamples {
+                dataset: index + 1,
+                available,
+                needed,
+                gpu_count,
+            })
+        });
         batches.collect()
     }
 
@@ -224,13 +242,9 @@ impl Workload {
 }
 
 impl Dataset {
-    /// Micro-batches of one epoch on one GPU; `None` when the number of samples is not known.
-    fn batches(
-        &self,
-        position: usize,
-        replicas: u64,
-        accumulation: u64,
-    ) -> Result<Option<u64>, Missing> {
+    /// Micro-batches of one epoch on one GPU; `None` when the number of samples is not known. Else the samples of an epoch, and
+    /// the larger number that one step takes.
+    fn batches(&self, replicas: u64, accumulation: u64) -> Result<Option<u64>, (u64, u64)> {
         let Some(samples) = self.samples else {
             return Ok(None);
         };
@@ -243,12 +257,7 @@ impl Dataset {
             return Ok(Some(share.div_ceil(batch)));
         }
         if !self.padded || samples == 0 {
-            let dataset = position;
-            return Err(Missing::TooFewSamples {
-                dataset,
-                available,
-                needed,
-            });
+            return Err((available, needed));
         }
         // Repeated as often as fills one step, and what that leaves over fills another one.
         let repeated = samples.saturating_mul(needed.div_ceil(samples));

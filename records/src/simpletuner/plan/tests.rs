@@ -113,9 +113,12 @@ fn epochs_count_as_simpletuner_counts_them() {
         Err(Missing::TooFewSamples {
             dataset: 1,
             available,
-            needed
+            needed,
+            gpu_count: 8
         })
     );
+    let said = too_few.expect_err("too few").to_string();
+    assert!(said.contains("one step on 8 GPUs takes 32"), "{said}");
     let padded = Dataset {
         padded: true,
         ..dataset(Some(25), 0, 4)
