@@ -53,6 +53,9 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     let fits = |change: &dyn Fn(&mut JobSpec)| {
         let mut other = spec.clone();
         change(&mut other);
+        if !other.can_train() {
+            return false;
+        }
         let job = waiting(&other, now_ms);
         let mut able = BTreeMap::new();
         let models = workers

@@ -207,6 +207,21 @@ async fn health_is_told_by_service_and_streams_end_with_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_number_of_gpus_is_suggested_that_the_run_cannot_have() {
+    let server = Server::start().await;
+    let _worker = server.worker("replay-1", &["replay"]).await;
+    let shared = CONFIG.replacen('{', "{\"context_parallel_size\": 2,", 1);
+    let mut asked = submission('1');
+    asked.files = files(&shared);
+    asked.wishes.as_mut().unwrap().gpu_count = 2;
+    let refused = server.jobs().submit_job(asked).await.unwrap_err();
+    assert_eq!(reason(&refused), "NO_WORKER_FITS");
+    let hint = &refused.get_details_error_info().unwrap().metadata["hint"];
+    assert!(hint.contains("no single change"), "{hint}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hardware_that_cannot_be_divided_is_left_out_by_name() {
     let server = Server::start().await;
     let few = v1::EstimateJobRequest {

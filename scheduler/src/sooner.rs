@@ -7,7 +7,7 @@ mod change;
 
 use std::collections::BTreeSet;
 
-use stepcast_records::{GpuModel, Hardware, UsdMicros, units};
+use stepcast_records::{GpuModel, UsdMicros, units};
 
 pub use self::change::Change;
 
@@ -283,7 +283,7 @@ impl Search<'_> {
         let change = match reason {
             Reason::NoGangs => {
                 job.spec.terms.more_hosts = 0;
-                Change::Hosts(1)
+                job.spec.can_train().then_some(Change::Hosts(1))?
             }
             Reason::OtherGpu if !job.spec.allow.contains(&model) && !model.is_replay() => {
                 job.spec.allow.push(model);
@@ -294,10 +294,7 @@ impl Search<'_> {
                 Change::Memory(model.memory_gib())
             }
             Reason::TooFewGpus => {
-                let fewer = Hardware::COUNTS
-                    .into_iter()
-                    .filter(|count| *count < job.spec.gpu_count);
-                let most = fewer.filter(|count| usize::from(*count) <= free).max()?;
+                let most = job.spec.fewer_gpus(free)?;
                 job.spec.gpu_count = most;
                 Change::Gpus(most)
             }

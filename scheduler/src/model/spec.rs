@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stepcast_records::simpletuner::{OutOfBounds, Preparation, Workload};
+use stepcast_records::simpletuner::{Missing, OutOfBounds, Preparation, Workload};
 use stepcast_records::{GpuModel, Hardware, UsdMicros};
 
 use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, QUEUE_AGE_MAX_MS, RETRIES_MAX};
@@ -175,6 +175,28 @@ impl JobSpec {
     #[must_use]
     pub const fn gpus(&self) -> u8 {
         self.gpu_count.saturating_mul(self.hosts())
+    }
+
+    /// Whether SimpleTuner can train it on its GPUs, as far as is known: it counts a data set of unknown size itself.
+    #[must_use]
+    pub fn can_train(&self) -> bool {
+        matches!(
+            self.workload.plan(self.gpus()),
+            Ok(_) | Err(Missing::Samples { .. })
+        )
+    }
+
+    /// The most GPUs a host below what it asks for, and at most so many, that it can be trained on.
+    #[must_use]
+    pub fn fewer_gpus(&self, most: usize) -> Option<u8> {
+        let fewer = Hardware::COUNTS.into_iter().rev();
+        let mut fewer =
+            fewer.filter(|count| *count < self.gpu_count && usize::from(*count) <= most);
+        let mut other = self.clone();
+        fewer.find(|count| {
+            other.gpu_count = *count;
+            other.can_train()
+        })
     }
 
     /// Whether everything is within its bounds.

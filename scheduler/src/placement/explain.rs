@@ -1,7 +1,5 @@
 //! Why a job does not run: a headline, and for every worker the one reason against it.
 
-use stepcast_records::Hardware;
-
 use super::forecast::ForecastSource;
 use super::look::{Hosts, Look};
 use super::reason::{Reason, Tier};
@@ -270,10 +268,7 @@ fn relaxed(job: &Job, worker: &Worker, reason: Reason) -> Option<(Job, String)> 
             format!("ask for {memory_gib} GiB of GPU memory")
         }
         Reason::TooFewGpus => {
-            let fewer = Hardware::COUNTS
-                .into_iter()
-                .filter(|count| *count < job.spec.gpu_count);
-            other.spec.gpu_count = fewer.filter(|count| *count <= of_one_model(worker)).max()?;
+            other.spec.gpu_count = job.spec.fewer_gpus(of_one_model(worker).into())?;
             format!("ask for {} of one model", other.spec.gpu_count)
         }
         Reason::TooDear => {

@@ -379,3 +379,14 @@ fn what_a_checkpoint_keeps_need_not_be_paid_for_again() {
         "{amount}"
     );
 }
+
+#[test]
+fn no_number_of_gpus_is_suggested_that_the_workload_cannot_have() {
+    let mut spec = JobSpec::new(workload(), StagingId([0; 16]));
+    spec.gpu_count = 8;
+    assert_eq!(spec.fewer_gpus(7), Some(4));
+    assert_eq!(spec.fewer_gpus(1), Some(1));
+    spec.workload.context_parallel = 2;
+    assert_eq!(spec.fewer_gpus(3), Some(2));
+    assert_eq!(spec.fewer_gpus(1), None);
+}
