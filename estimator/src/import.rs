@@ -170,7 +170,14 @@ impl Estimator {
 /// As [`Estimator::import`], the store apart.
 pub(crate) fn rows(file: &[u8]) -> Result<(Vec<Placed>, usize, Reasons), Error> {
     let read = each_line(file, |columns| {
-        let door = records::door(columns)?;
+        let door =
+            records::door(columns).map_err(|error| match step_times::is_mapped(columns) {
+                true => Error::Config(
+                    "the header is that of a collection of step times: give the format step-times"
+                        .into(),
+                ),
+                false => error,
+            })?;
         Ok(move |line: &Line<'_>| Ok((door(line)?, line.place)))
     })?;
     Ok((read.rows, read.lines, read.refused.reasons))

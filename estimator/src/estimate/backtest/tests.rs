@@ -469,3 +469,11 @@ fn a_person_counts_once_for_each_configuration() {
         "of rows the median is that of one person: {baseline}"
     );
 }
+
+#[test]
+fn a_file_of_step_times_among_rows_of_the_tables_is_told_by_its_format() {
+    let header = "trainer,model,recipe,method,gpu,gpu_count,resolution_effective,frames,batch,grad_accum,precision,\
+                  quant_class,grad_checkpointing,compile,step_ms,n_steps,status,quality\n";
+    let why = backtest(NONE, header, Format::Records, true).expect_err("another format");
+    assert!(why.to_string().contains("the format step-times"), "{why}");
+}
