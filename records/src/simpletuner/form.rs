@@ -26,6 +26,11 @@ pub fn unwrapped(config: &File<'_>) -> Option<Vec<u8>> {
     if config.format() != Format::Json {
         return None;
     }
+    // Most have no such key, however it may be written, which is seen sooner than read.
+    let text = std::str::from_utf8(config.bytes).ok()?;
+    if !text.contains("\"config\"") && !text.contains("\\u") {
+        return None;
+    }
     let mut members: serde_json::Map<String, Value> =
         serde_json::from_slice(without_mark(config.bytes)).ok()?;
     if members.contains_key(NOT_WRAPPED) {
@@ -51,6 +56,8 @@ mod tests {
         let marked = format!("\u{feff}{page}");
         assert_eq!(unwrapped("config.json", &marked).as_deref(), Some(flat));
         assert_eq!(without_mark(marked.as_bytes()), page.as_bytes());
+        let escaped = page.replace("config", "c\\u006fnfig");
+        assert_eq!(unwrapped("config.json", &escaped).as_deref(), Some(flat));
         for (name, text) in [
             ("config.toml", page),
             ("config.json", flat),
