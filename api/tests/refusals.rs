@@ -265,3 +265,21 @@ async fn hardware_that_cannot_be_divided_is_left_out_by_name() {
     assert_eq!(reason(&refused), "TOO_FEW_SAMPLES");
     server.stop().await;
 }
+
+/// Prompts are dealt out to several GPUs, and counted as if one made all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validation_on_several_gpus_is_said_to_be_able_to_take_less() {
+    let server = Server::start().await;
+    let said = async |hardware: &str| {
+        let request = v1::EstimateJobRequest {
+            files: files(CONFIG),
+            sample_counts: Vec::new(),
+            hardware: vec![hardware.to_owned()],
+        };
+        let answer = server.estimates().estimate_job(request).await.unwrap();
+        let notes = answer.into_inner().notes;
+        notes.iter().any(|note| note.code == "VALIDATION_SHARED")
+    };
+    assert!(said("h100x8").await);
+    assert!(!said("h100").await);
+}
