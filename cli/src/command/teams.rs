@@ -1,4 +1,4 @@
-//! `stepcast teams`: who pays for jobs, what share they are due, and what they may use and spend.
+//! `stepcast teams`: who pays for jobs and whose jobs those are, what share they are due, and what they may use and spend.
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
