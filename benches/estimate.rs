@@ -12,7 +12,7 @@ use stepcast_api::{ApiConfig, StagingArea};
 use stepcast_cluster::{Config, Node};
 use stepcast_estimator::{Ask, Contribution, Day, Estimator, PriceBook, StoreConfig};
 use stepcast_proto::v1::{self, estimates_service_client::EstimatesServiceClient};
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Validation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Validation, Workload};
 use stepcast_records::{
     Accumulation, BatchSize, FrameClass, HalfMegapixels, Hardware, Key, Method, Precision,
     Quantization, Recipe, Row, TrainingKey,
@@ -256,5 +256,6 @@ fn workload(recipe: &str, batch_size: u32, samples: usize) -> Result<Workload, B
         }),
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     })
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Hardware, Precision, Quantization, Recipe, UsdMicros,
 };
@@ -368,5 +368,6 @@ fn workload(steps: u64) -> Workload {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     }
 }

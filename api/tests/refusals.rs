@@ -266,20 +266,36 @@ async fn hardware_that_cannot_be_divided_is_left_out_by_name() {
     server.stop().await;
 }
 
-/// Prompts are dealt out to several GPUs, and counted as if one made all of them.
+/// The prompts of a library are dealt out to the GPUs, and eight of them make as many images as one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_validation_on_several_gpus_is_said_to_be_able_to_take_less() {
+async fn a_validation_on_several_gpus_is_told_as_long_as_the_busiest_takes() {
     let server = Server::start().await;
-    let said = async |hardware: &str| {
+    let told = async |more: &str| {
+        let config = CONFIG.replacen('{', &format!("{{{more}"), 1);
         let request = v1::EstimateJobRequest {
-            files: files(CONFIG),
+            files: files(&config),
             sample_counts: Vec::new(),
-            hardware: vec![hardware.to_owned()],
+            hardware: vec!["h100x8".to_owned()],
         };
         let answer = server.estimates().estimate_job(request).await.unwrap();
-        let notes = answer.into_inner().notes;
-        notes.iter().any(|note| note.code == "VALIDATION_SHARED")
+        answer.into_inner()
     };
-    assert!(said("h100x8").await);
-    assert!(!said("h100").await);
+    let dealt_out = told(r#""validation_prompt_library": true, "#).await;
+    let by_one =
+        told(r#""validation_prompt_library": true, "validation_multigpu": "single-gpu", "#).await;
+    assert_eq!(dealt_out.validation_prompts, 3 * 54 * 3);
+    assert_eq!(dealt_out.validation_prompts, by_one.validation_prompts);
+    let passes = |answer: &v1::EstimateJobResponse| {
+        let workload = answer.workload.clone().unwrap();
+        workload.validation.unwrap().prompts_dealt_out
+    };
+    assert_eq!((passes(&dealt_out), passes(&by_one)), (54, 0));
+    let time = |answer: &v1::EstimateJobResponse| {
+        let time = answer.estimates[0].validation_time.unwrap();
+        time.p50.unwrap().seconds as f64
+    };
+    // Seven prompts of 54 on the busiest of eight.
+    let share = time(&dealt_out) / time(&by_one);
+    assert!((share * 54.0 / 7.0 - 1.0).abs() < 0.1, "{share}");
+    server.stop().await;
 }

@@ -1,6 +1,6 @@
 //! A job as a person submits it.
 
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe, TrainingKey};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
@@ -34,6 +34,7 @@ pub fn workload(key: &TrainingKey) -> Workload {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     }
 }
 
@@ -58,6 +59,7 @@ pub fn spec() -> Option<JobSpec> {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     };
     Some(JobSpec::new(workload, StagingId([0; 16])))
 }

@@ -59,7 +59,7 @@ fn describe(reading: &Reading) -> String {
     let outcome = match plans.iter().find(|plan| plan.is_ok()).unwrap_or(&plans[0]) {
         Ok(plan) => {
             let passes = plan.validation_passes;
-            let prompts: u64 = plan.validation.iter().map(|part| part.1).sum();
+            let prompts: u64 = plan.validation.iter().map(|part| part.1.all).sum();
             println!(
                 "  {} steps, {passes} validations of {prompts} prompts in all",
                 plan.steps_total

@@ -52,7 +52,7 @@ fn the_tiny_run_is_planned_as_it_went() {
     };
     // What was seen: 30 steps, 4 validations of two pictures with the baseline, 3 checkpoints.
     let plan = reading.workload.plan(1).expect("a plan");
-    let prompts: u64 = plan.validation.iter().map(|part| part.1).sum();
+    let prompts: u64 = plan.validation.iter().map(|part| part.1.all).sum();
     let seen = (
         plan.steps_total,
         plan.validation_passes,

@@ -181,7 +181,7 @@ fn variable(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub(crate) mod tests {
-    use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+    use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
     use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 
     use super::passes;
@@ -207,6 +207,7 @@ pub(crate) mod tests {
             validation: None,
             off_record: Vec::new(),
             preparation: Preparation::default(),
+            sharing: Sharing::default(),
         }
     }
 

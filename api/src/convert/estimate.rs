@@ -226,7 +226,6 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::UnreadKeys { .. } => "UNREAD_KEYS",
         ReadingNote::BucketsUnknown => "BUCKETS_UNKNOWN",
         ReadingNote::SharedEvenly => "SHARED_EVENLY",
-        ReadingNote::ChancesNotCounted => "CHANCES_NOT_COUNTED",
         ReadingNote::ValidationSamples(_) => "VALIDATION_SAMPLES",
         ReadingNote::ValidationFramesAssumed(_) => "VALIDATION_FRAMES_ASSUMED",
         ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",

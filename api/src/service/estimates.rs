@@ -45,20 +45,17 @@ impl Estimates {
         let mut estimates =
             ask(&self.0, &reading.workload, &hardware, &offers(&self.0), day).map_err(missing)?;
         estimates.sort_by_key(|estimate| rank(estimate, Objective::Cheapest));
-        let counts = estimates.iter().map(|estimate| estimate.hardware.count);
-        let most = counts.max().unwrap_or(1);
         Ok(v1::EstimateJobResponse {
             title: reading.title.clone(),
             workload: Some(convert::workload(&reading.workload)),
             steps_total: plan.steps_total,
             validation_passes: plan.validation_passes,
-            validation_prompts: plan.validation.iter().map(|(_, prompts)| prompts).sum(),
+            validation_prompts: plan.validation.iter().map(|(_, images)| images.all).sum(),
             notes: reading
                 .notes
                 .iter()
                 .map(convert::note)
                 .chain(left_out(&reading.workload, &hardware))
-                .chain(shared_validation(&reading.workload, most))
                 .collect(),
             estimates: convert::estimates(&estimates),
             prices_date: day.to_string(),
@@ -143,19 +140,6 @@ pub(super) fn hosts_note(spec: &JobSpec) -> Option<v1::Note> {
             "no estimate: nothing is recorded of runs on {} hosts, and one host's times do not tell",
             spec.hosts()
         ),
-    })
-}
-
-/// That a validation may take less than is said on so many GPUs. SimpleTuner deals the prompts of a pass out to its processes
-/// where there are as many (`validation_multigpu`), and a workload holds how many images a pass makes, not of how many prompts.
-pub(super) fn shared_validation(workload: &Workload, gpu_count: u8) -> Option<v1::Note> {
-    let several = |generations: u32| gpu_count > 1 && generations > 1;
-    let validation = workload.validation.as_ref();
-    let is_shared = validation.is_some_and(|validation| several(validation.generations));
-    is_shared.then(|| v1::Note {
-        code: "VALIDATION_SHARED".to_owned(),
-        text: "on several GPUs SimpleTuner may deal a validation's prompts out to them; it is counted as if one GPU made every image, so it can take less"
-            .to_owned(),
     })
 }
 

@@ -19,7 +19,7 @@ use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
-use super::estimates::{for_job, hosts_note, missing, shared_validation};
+use super::estimates::{for_job, hosts_note, missing};
 use super::jobs::{Jobs, request_id};
 use super::too_low;
 use super::workers::unexpected;
@@ -89,12 +89,7 @@ pub(super) fn notes(
 ) -> Vec<v1::Note> {
     let assumed = reading.notes.iter().map(convert::note);
     let limits = too_low::notes((spec.max_runtime_ms, spec.max_cost), estimates);
-    let shared = shared_validation(&spec.workload, spec.gpus());
-    assumed
-        .chain(hosts_note(spec))
-        .chain(shared)
-        .chain(limits)
-        .collect()
+    assumed.chain(hosts_note(spec)).chain(limits).collect()
 }
 
 /// Refuses what SimpleTuner itself would refuse on that many GPUs. An unknown number of samples only leaves the estimate

@@ -122,12 +122,20 @@ pub(crate) fn workload(workload: &v1::Workload) -> Value {
             "repeats": dataset.repeats,
             "frames": dataset.frames,
             "padded": dataset.padded,
+            "chance_millionths": dataset.chance_millionths,
+            "undivided": dataset.undivided,
         })).collect::<Vec<_>>(),
         "max_train_steps": steps,
         "num_train_epochs": epochs,
         "checkpoint_step_interval": workload.checkpoint_step_interval,
         "validation": workload.validation.as_ref().map(validation),
         "off_record": workload.off_record,
+        "uniform_sampling": workload.uniform_sampling,
+        "held_out": workload.held_out.as_ref().map(|set| json!({
+            "batch_size": set.batch_size,
+            "samples": set.samples,
+            "repeats": set.repeats,
+        })),
     })
 }
 
@@ -143,6 +151,7 @@ fn validation(validation: &v1::Validation) -> Value {
         "frames": validation.frames,
         "after_step": validation.after_step,
         "after_epoch": validation.after_epoch,
+        "prompts_dealt_out": validation.prompts_dealt_out,
     })
 }
 

@@ -14,7 +14,7 @@ use stepcast_cluster::{
     Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, ProposeError,
     RecordSink, Session, Staging, Update,
 };
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Precision, Quantization, Recipe, Sample,
 };
@@ -198,6 +198,7 @@ pub(crate) fn spec(number: u64) -> JobSpec {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     };
     JobSpec::new(workload, StagingId(wide(number)))
 }

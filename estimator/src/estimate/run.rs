@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use stepcast_records::simpletuner::{Missing, Plan, Workload};
+use stepcast_records::simpletuner::{Images, Missing, Plan, Workload};
 use stepcast_records::{
     Accumulation, Basis, BatchSize, Estimate, Fit, HalfMegapixels, Hardware, InferenceSteps, Note,
     Phase, PhaseKind, Quantiles, TrainingShape, ValidationShape,
@@ -195,7 +195,12 @@ impl<'a> Run<'a> {
             let found = self.steps.find(shape, hardware)?;
             let ms = self.off_grid(found.ms, &shape, hardware);
             let found = Found { ms, ..found }.doubted(!self.workload.training_on_record());
-            sum.add(PhaseKind::Train, shape.resolution, &found, steps);
+            sum.add(
+                PhaseKind::Train,
+                shape.resolution,
+                &found,
+                one_by_one(steps),
+            );
         }
         (sum.basis != Basis::None).then_some(sum)
     }
@@ -203,11 +208,11 @@ impl<'a> Run<'a> {
     /// All images of validation.
     fn validation(&self, plan: &Plan, hardware: Hardware) -> Option<Sum> {
         let mut sum = Sum::default();
-        for &(shape, prompts) in &plan.validation {
+        for &(shape, images) in &plan.validation {
             let found = self.image(plan, &shape, hardware)?;
             let ms = found.ms * self.stretch_of_image(&shape);
             let found = Found { ms, ..found }.doubted(!self.workload.on_record());
-            sum.add(PhaseKind::Validate, shape.resolution, &found, prompts);
+            sum.add(PhaseKind::Validate, shape.resolution, &found, images);
         }
         Some(sum)
     }
@@ -355,16 +360,16 @@ impl Default for Sum {
 
 impl Sum {
     /// Adds so many of a step or image, as if all parts were long together: never too narrow.
-    fn add(&mut self, kind: PhaseKind, resolution: HalfMegapixels, found: &Found, times: u64) {
+    fn add(&mut self, kind: PhaseKind, resolution: HalfMegapixels, found: &Found, count: Images) {
         let (low, high) = width::factors(found.variance);
-        let middle = found.ms * times as f64;
+        let middle = found.ms * count.in_turn as f64;
         self.p10 += middle * low;
         self.p50 += middle;
         self.p90 += middle * high;
         self.phases.push(Phase {
             kind,
             resolution: Some(resolution),
-            count: times,
+            count: count.all,
             ms: Some(rounded(middle * low, middle, middle * high)),
             basis: found.basis,
             rows: found.rows,
@@ -388,6 +393,11 @@ impl Sum {
     fn quantiles(&self) -> Quantiles {
         rounded(self.p10, self.p50, self.p90)
     }
+}
+
+/// Steps, which all GPUs make together.
+fn one_by_one(all: u64) -> Images {
+    Images { all, in_turn: all }
 }
 
 fn rounded(p10: f64, p50: f64, p90: f64) -> Quantiles {
@@ -449,7 +459,7 @@ fn untimed_steps(plan: &Plan) -> impl Iterator<Item = Phase> {
 /// The images of a run of which no time is known.
 fn untimed_images(plan: &Plan) -> impl Iterator<Item = Phase> {
     let images = plan.validation.iter();
-    images.map(|(shape, images)| untimed(PhaseKind::Validate, shape.resolution, *images))
+    images.map(|(shape, images)| untimed(PhaseKind::Validate, shape.resolution, images.all))
 }
 
 fn untimed(kind: PhaseKind, resolution: HalfMegapixels, count: u64) -> Phase {

@@ -11,6 +11,7 @@ use super::off_record::OffRecord;
 use super::pixels::{self, Unreadable};
 use super::preparation::Preparation;
 use super::problem::shown;
+use super::sharing::HeldOut;
 use super::vocabulary;
 use super::workload::{Dataset, Workload};
 use crate::recipe::{FrameClass, Recipe};
@@ -33,8 +34,7 @@ impl Context<'_> {
         found: &mut Findings,
     ) -> Option<(Dataset, String)> {
         let position = loader.datasets.len() + 1;
-        let repeats = entry.whole("repeats", 0..=u64::from(Workload::MAX_REPEATS), found);
-        let repeats = repeats.unwrap_or(0) as u32;
+        let repeats = repeats(entry, found);
         let batch_size = self.batch_size(entry, found);
         let resolution = match kind {
             Kind::Audio => Some((HalfMegapixels::MIN, String::new())),
@@ -47,25 +47,10 @@ impl Context<'_> {
             _ => FrameClass::Single,
         };
         self.effects(entry, position, found);
-        let given = self
-            .samples
-            .get(id)
-            .copied()
-            .filter(|samples| Workload::SAMPLES.contains(samples));
-        let maximum = entry.whole("max_num_samples", 0..=u64::MAX, found);
-        let maximum = maximum.filter(|samples| Workload::SAMPLES.contains(samples));
-        if given.is_none() && maximum.is_some() {
+        let (samples, is_maximum) = self.samples(entry, id, found);
+        if is_maximum {
             loader.sizes_from_maximum.push(position);
         }
-        let samples = match (given, maximum) {
-            (Some(given), Some(maximum)) => Some(given.min(maximum)),
-            (given, maximum) => given.or(maximum),
-        };
-        let others = || {
-            self.other_samples
-                .filter(|samples| Workload::SAMPLES.contains(samples))
-        };
-        let samples = samples.or_else(others);
         let padded = repeats == 0
             && self
                 .settings
@@ -83,6 +68,35 @@ impl Context<'_> {
             },
             said,
         ))
+    }
+
+    /// What SimpleTuner counts of an entry that is held out; `None` where its size is not known, or with a problem found.
+    pub(super) fn held_out(
+        &self,
+        entry: &Entry<'_>,
+        id: &str,
+        found: &mut Findings,
+    ) -> Option<HeldOut> {
+        let (samples, _) = self.samples(entry, id, found);
+        Some(HeldOut {
+            batch_size: self.batch_size(entry, found)?,
+            samples: samples?,
+            repeats: repeats(entry, found),
+        })
+    }
+
+    /// Samples of an entry, and whether they are only the most that may be taken.
+    fn samples(&self, entry: &Entry<'_>, id: &str, found: &mut Findings) -> (Option<u64>, bool) {
+        let possible = |samples: &u64| Workload::SAMPLES.contains(samples);
+        let given = self.samples.get(id).copied().filter(possible);
+        let maximum = entry.whole("max_num_samples", 0..=u64::MAX, found);
+        let maximum = maximum.filter(possible);
+        let samples = match (given, maximum) {
+            (Some(given), Some(maximum)) => Some(given.min(maximum)),
+            (given, maximum) => given.or(maximum),
+        };
+        let samples = samples.or_else(|| self.other_samples.filter(possible));
+        (samples, given.is_none() && maximum.is_some())
     }
 
     /// Samples of an entry that are encoded at once, and the default. Of clips only the entry itself says it: a setting for
@@ -314,4 +328,10 @@ fn unreadable(why: Unreadable, written: &str) -> (String, &'static str) {
             "write megapixels, or set resolution_type to pixel_area",
         ),
     }
+}
+
+/// How often each sample of an entry is seen again in one epoch.
+fn repeats(entry: &Entry<'_>, found: &mut Findings) -> u32 {
+    let repeats = entry.whole("repeats", 0..=u64::from(Workload::MAX_REPEATS), found);
+    repeats.unwrap_or(0) as u32
 }

@@ -28,6 +28,13 @@ const LIBRARIES: [(&str, u64); 7] = [
     ("music", AUDIO_LIBRARY_PROMPTS),
 ];
 
+/// The validation of a configuration.
+pub(super) struct Passes {
+    pub(super) validation: Validation,
+    /// Prompts of one pass, whatever is made of each.
+    pub(super) prompts: u32,
+}
+
 /// The validation of a configuration; `None` when nothing is generated, or with a problem found.
 pub(super) fn validation(
     settings: &Settings<'_>,
@@ -36,7 +43,7 @@ pub(super) fn validation(
     longest: FrameClass,
     library: Option<&File<'_>>,
     found: &mut Findings,
-) -> Option<Validation> {
+) -> Option<Passes> {
     let library = library.and_then(|file| own_prompts(file, found));
     let off = settings.flag("validation_disable", false, found)
         || (family(recipe) == "ideogram" && !settings.flag("ideogram_validation", false, found));
@@ -91,7 +98,11 @@ pub(super) fn validation(
         || validation.at_start
         || every_steps.is_some()
         || every_epochs.is_some();
-    runs.then_some(validation)
+    runs.then(|| Passes {
+        validation,
+        // No more than there are images, which have been looked at.
+        prompts: u32::try_from(prompts).unwrap_or(u32::MAX),
+    })
 }
 
 /// The family's name, or none.

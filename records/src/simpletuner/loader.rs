@@ -9,6 +9,7 @@ use super::json::Value;
 use super::problem::shown;
 use super::reader::Options;
 use super::settings::Settings;
+use super::sharing::HeldOut;
 use super::source;
 use super::vocabulary;
 use super::workload::{Dataset, Workload};
@@ -24,8 +25,11 @@ pub(super) struct Loader {
     pub(super) resolutions_said: Vec<String>,
     /// Data sets whose size was taken from `max_num_samples`, by position from 1.
     pub(super) sizes_from_maximum: Vec<usize>,
-    /// What the data sets' chances of being drawn from are multiplied by, in the same order.
-    pub(super) probabilities: Vec<f64>,
+    /// What the data sets' chances of being drawn from are multiplied by, and whether each GPU goes through all of one, in the
+    /// same order.
+    pub(super) shares: Vec<(f64, bool)>,
+    /// The one that `eval_dataset_id` names, if it would be trained on, with its size if that is known.
+    pub(super) held_out: Option<(String, Option<HeldOut>)>,
     /// Entries that validation may take its inputs from.
     pub(super) inputs: Inputs,
     /// The ids of all entries that hold samples, whether these are trained on or not.
@@ -114,7 +118,8 @@ pub(super) fn loader(
 /// Finds sizes of data sets that are not there, and sizes that are none.
 fn check_samples(context: &Context<'_>, loader: &Loader, found: &mut Findings) {
     for (id, samples) in context.samples {
-        if !loader.ids.contains(id) {
+        let held_out = loader.held_out.as_ref().map(|held_out| &held_out.0);
+        if !loader.ids.contains(id) && held_out != Some(id) {
             let what = format!("{} is no data set that is trained on", shown(id));
             let known: Vec<_> = loader.ids.iter().take(8).map(|id| shown(id)).collect();
             let hint = format!("give the size of one of {}", known.join(", "));
@@ -207,11 +212,17 @@ impl Context<'_> {
             return;
         }
         self.count_inputs(&entry, &id, kind, &mut loader.inputs, found);
-        if !self.is_trained(&id, kind, captions_only) {
+        if !self.is_trained(kind, captions_only) {
             return;
         }
         let probability = probability(&entry, found);
         if probability <= 0.0 {
+            return;
+        }
+        // No step is made of it, although SimpleTuner counts it in the steps that it announces.
+        if self.validated == Some(&*id) {
+            let held_out = self.held_out(&entry, &id, found);
+            loader.held_out = Some((id.into_owned(), held_out));
             return;
         }
         if loader.datasets.len() == Workload::MAX_DATASETS {
@@ -227,25 +238,25 @@ impl Context<'_> {
         }
         if let Some((dataset, said)) = self.dataset(&entry, &id, kind, loader, found) {
             loader.datasets.push(dataset);
+            // Looked for as a part of the text, which a list of names may be.
+            let is_undivided = self.validated.is_some_and(|text| !text.contains(&*id));
             loader.ids.push(id.into_owned());
-            loader.probabilities.push(probability);
+            loader.shares.push((probability, is_undivided));
             loader.resolutions_said.push(said);
         }
     }
 
-    /// Whether steps are made of an entry that has any probability. One that `eval_dataset_id` names is left out of every epoch, although
-    /// SimpleTuner counts it in the steps that it announces.
-    fn is_trained(&self, id: &str, kind: Kind, captions_only: bool) -> bool {
+    /// Whether steps are made of an entry that has any probability and is not held out.
+    fn is_trained(&self, kind: Kind, captions_only: bool) -> bool {
         let audio_model = self
             .recipe
             .is_none_or(|recipe| recipe.modality() == Modality::Audio);
-        let kind_is_trained = match kind {
+        match kind {
             Kind::Image | Kind::Video => true,
             Kind::Audio => audio_model || captions_only,
             Kind::Caption => captions_only,
             Kind::Conditioning | Kind::Other => false,
-        };
-        kind_is_trained && self.validated != Some(id)
+        }
     }
 
     fn count_inputs(

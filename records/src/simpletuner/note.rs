@@ -76,10 +76,8 @@ pub enum Note {
     },
     /// Aspect buckets are not known, and each can add a batch to an epoch.
     BucketsUnknown,
-    /// Steps are shared evenly among data sets of unknown size.
+    /// Steps are shared among data sets of unknown size as if they held as much as one another.
     SharedEvenly,
-    /// Steps are shared by what the data sets hold, whatever the chances that they are drawn from.
-    ChancesNotCounted,
     /// The length of sounds is no part of the records.
     SoundLength,
     /// Validation takes its inputs from the data sets, as many as the configuration allows.
@@ -144,11 +142,8 @@ impl fmt::Display for Note {
                 f.write_str("aspect buckets are not known: each beyond the first can add a batch to an epoch")
             }
             Self::SharedEvenly => {
-                f.write_str("the sizes of the data sets are not known: steps are shared evenly among them")
+                f.write_str("the sizes of the data sets are not known: steps are shared among them as if they were equal")
             }
-            Self::ChancesNotCounted => f.write_str(
-                "probability and data_backend_sampling are not counted: steps are shared by what the data sets hold, and a run that draws more from one of them takes another time",
-            ),
             Self::SoundLength => f.write_str(
                 "the records do not tell long sounds from short ones: the estimate is that of a usual length",
             ),

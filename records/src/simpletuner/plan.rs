@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::sharing::{Sampling, drawn};
 use super::workload::{Dataset, Length, Validation, Workload};
 use crate::key::{Accumulation, BatchSize, InferenceSteps, TrainingShape, ValidationShape};
 use crate::recipe::{FrameClass, Recipe};
@@ -24,8 +25,8 @@ pub struct Plan {
     ///
     /// A batch size or accumulation off the grid stands here as its nearest neighbour on the grid.
     pub training: Vec<(TrainingShape, u64)>,
-    /// The prompts by shape, over all passes.
-    pub validation: Vec<(ValidationShape, u64)>,
+    /// The images by shape, over all passes.
+    pub validation: Vec<(ValidationShape, Images)>,
     /// How often validation runs, the baseline included.
     pub validation_passes: u64,
     /// Checkpoints saved before the end.
@@ -35,6 +36,15 @@ pub struct Plan {
     /// Whether `steps_total` or the way it is shared among shapes rests on more than the configuration says:
     /// aspect buckets that are not known, or data sets of unknown size taken for equal.
     pub steps_assumed: bool,
+}
+
+/// Images that validation makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Images {
+    /// All of them.
+    pub all: u64,
+    /// Those that the busiest GPU makes one after another while the others make the rest.
+    pub in_turn: u64,
 }
 
 /// What keeps a workload from being planned; data sets are counted from 1.
@@ -129,15 +139,17 @@ impl Workload {
             None => 0,
         };
         let training = self.training(steps_total, &batches);
+        let held_out = self.sharing.held_out;
+        let held_out = held_out.map_or(0, |set| set.batches(replicas));
         let split_assumed = known.is_none() && training.len() > 1;
         let steps_announced = match (self.length, &epochs.epoch) {
-            (Length::Epochs(count), Some(epoch)) => epoch.announced(count.into()),
+            (Length::Epochs(count), Some(epoch)) => epoch.announced(count.into(), held_out),
             _ => steps_total,
         };
         Ok(Plan {
             steps_total,
             steps_announced,
-            validation: self.prompts(passes),
+            validation: self.images(passes, gpu_count),
             validation_passes: passes,
             checkpoints: steps_total
                 .checked_div(self.checkpoint_every.unwrap_or(0))
@@ -169,7 +181,10 @@ impl Workload {
         let accumulation = u64::from(self.accumulation.max(1));
         let batches = self.datasets.iter().enumerate();
         let batches = batches.map(|(index, dataset)| {
-            let batches = dataset.batches(replicas, accumulation);
+            let batches = match self.sharing.of(index).is_undivided {
+                true => dataset.undivided(),
+                false => dataset.batches(replicas, accumulation),
+            };
             batches.map_err(|(available, needed)| Missing::TooFewSamples {
                 dataset: index + 1,
                 available,
@@ -185,16 +200,40 @@ impl Workload {
         known.try_fold(0u64, |sum, samples| Some(sum.saturating_add(samples?)))
     }
 
-    /// Shares the steps among the data sets' shapes by their batches, equal shapes together.
+    /// Shares the steps among the data sets' shapes by the batches that are drawn from them, equal shapes together.
     fn training(&self, steps_total: u64, batches: &[Option<u64>]) -> Vec<(TrainingShape, u64)> {
         let mut weights: Vec<(TrainingShape, u64)> = Vec::new();
-        let all_known = batches.iter().all(Option::is_some);
-        for (dataset, batches) in self.datasets.iter().zip(batches) {
-            let weight = if all_known { batches.unwrap_or(0) } else { 1 };
-            add(&mut weights, self.training_shape(dataset), weight);
+        let parts = self.parts(steps_total, batches);
+        for (dataset, part) in self.datasets.iter().zip(parts) {
+            add(&mut weights, self.training_shape(dataset), part);
         }
         share(steps_total, &mut weights);
         weights
+    }
+
+    /// What the data sets' parts of the steps are in proportion to. Where not all sizes are known they are taken for equal.
+    fn parts(&self, steps_total: u64, batches: &[Option<u64>]) -> Vec<u64> {
+        let positions = 0..self.datasets.len();
+        let chances = positions.map(|position| self.sharing.of(position).chance);
+        let Some(batches) = batches.iter().copied().collect::<Option<Vec<u64>>>() else {
+            return chances.map(u64::from).collect();
+        };
+        if self.sharing.is_by_batches() {
+            return batches;
+        }
+        let weights = chances.zip(&batches).map(|(chance, batches)| {
+            let times = match self.sharing.sampling {
+                Sampling::ByBatches => *batches,
+                Sampling::Uniform => 1,
+            };
+            f64::from(chance) * times as f64
+        });
+        let weights: Vec<f64> = weights.collect();
+        let count = steps_total.saturating_mul(self.accumulation.max(1).into());
+        let drawn = drawn(count, &batches, &weights);
+        // Thousandths, so that what is drawn least often is not lost.
+        let thousandths = drawn.into_iter().map(|count| (count * 1_000.0) as u64);
+        thousandths.collect()
     }
 
     /// The batch sizes as they are asked for, on the grid or not, of the data sets whose steps have this shape's resolution and
@@ -218,8 +257,9 @@ impl Workload {
         }
     }
 
-    fn prompts(&self, passes: u64) -> Vec<(ValidationShape, u64)> {
-        let mut prompts = Vec::new();
+    fn images(&self, passes: u64, gpu_count: u8) -> Vec<(ValidationShape, Images)> {
+        let (gpus, group) = (gpu_count.max(1), self.context_parallel);
+        let mut counts = Vec::new();
         if let Some(validation) = &self.validation {
             for &resolution in &validation.resolutions {
                 let shape = ValidationShape {
@@ -229,15 +269,16 @@ impl Workload {
                     precision: self.precision,
                     quantization: self.quantization,
                 };
-                add(
-                    &mut prompts,
-                    shape,
-                    passes.saturating_mul(validation.generations.into()),
-                );
+                let images = passes.saturating_mul(validation.generations.into());
+                add(&mut counts, shape, images);
             }
         }
-        prompts.retain(|(_, count)| *count > 0);
-        prompts
+        let counts = counts.into_iter().filter(|(_, all)| *all > 0);
+        let images = counts.map(|(shape, all)| {
+            let in_turn = self.sharing.images_in_turn(all, gpus.into(), group.into());
+            (shape, Images { all, in_turn })
+        });
+        images.collect()
     }
 }
 
@@ -263,6 +304,11 @@ impl Dataset {
         let repeated = samples.saturating_mul(needed.div_ceil(samples));
         Ok(Some(repeated.div_ceil(needed).saturating_mul(accumulation)))
     }
+
+    /// The same where each GPU goes through all samples: SimpleTuner asks for no whole step then, only for a micro-batch.
+    fn undivided(&self) -> Result<Option<u64>, (u64, u64)> {
+        self.batches(1, 1)
+    }
 }
 
 /// One pass through all data.
@@ -279,9 +325,11 @@ impl Epoch {
         scaled(epochs, self.batches, self.accumulation)
     }
 
-    /// Steps of so many epochs as SimpleTuner counts them beforehand: each as if it ended with a step.
-    fn announced(&self, epochs: u64) -> u64 {
-        epochs.saturating_mul(self.batches.div_ceil(self.accumulation))
+    /// Steps of so many epochs as SimpleTuner counts them beforehand: each as if it ended with a step, and as if steps were
+    /// made of what is held out.
+    fn announced(&self, epochs: u64, held_out: u64) -> u64 {
+        let batches = self.batches.saturating_add(held_out);
+        epochs.saturating_mul(batches.div_ceil(self.accumulation))
     }
 
     /// Epochs that so many steps finish.

@@ -9,7 +9,7 @@ use super::adapter;
 use super::effects;
 use super::files::{File, Files, References};
 use super::findings::Findings;
-use super::generation;
+use super::generation::{self, Passes};
 use super::loader::{self, Loader};
 use super::model::{self, Model};
 use super::note::Note;
@@ -18,6 +18,7 @@ use super::plan;
 use super::preparation::Preparation;
 use super::problem::{Problems, shown};
 use super::settings::Settings;
+use super::sharing::{Sampling, Sharing};
 use super::source;
 use super::title;
 use super::workload::{Length, Workload};
@@ -150,12 +151,13 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         datasets: loader.datasets.clone(),
         length: length?,
         checkpoint_every,
-        validation,
+        sharing: sharing(&settings, &loader, context_parallel?, validation.as_ref()),
+        validation: validation.map(|passes| passes.validation),
         off_record: Vec::new(),
         preparation: Preparation::read(&settings, loader.encoded_at_once(), found),
     };
     off_grid(&workload, found);
-    sizes(&workload, &loader, &settings, found);
+    sizes(&workload, &loader, found);
     workload.off_record = found.reasons();
     if !workload.training_on_record() {
         found.note(Note::NotRecorded);
@@ -331,8 +333,32 @@ fn off_grid(workload: &Workload, found: &mut Findings) {
     }
 }
 
+/// How the steps and images are shared out.
+fn sharing(
+    settings: &Settings<'_>,
+    loader: &Loader,
+    context_parallel: u32,
+    passes: Option<&Passes>,
+) -> Sharing {
+    let is_uniform = settings.choice("data_backend_sampling") == Some("uniform");
+    // Groups of GPUs that share an image take their turns whatever is set.
+    let deals_out =
+        context_parallel > 1 || settings.choice("validation_multigpu") != Some("single-gpu");
+    Sharing {
+        validation_prompts: passes
+            .filter(|_| deals_out)
+            .map_or(0, |passes| passes.prompts),
+        sampling: match is_uniform && loader.datasets.len() > 1 {
+            true => Sampling::Uniform,
+            false => Sampling::ByBatches,
+        },
+        datasets: Sharing::shares(loader.shares.iter().copied()),
+        held_out: loader.held_out.as_ref().and_then(|held_out| held_out.1),
+    }
+}
+
 /// Says what rests on sizes that nobody gave or that the records do not know.
-fn sizes(workload: &Workload, loader: &Loader, settings: &Settings<'_>, found: &mut Findings) {
+fn sizes(workload: &Workload, loader: &Loader, found: &mut Findings) {
     let by_epochs = matches!(workload.length, Length::Epochs(_));
     let shapes = |index: usize| {
         let dataset = &workload.datasets[index];
@@ -342,16 +368,9 @@ fn sizes(workload: &Workload, loader: &Loader, settings: &Settings<'_>, found: &
     if by_epochs {
         found.note(Note::BucketsUnknown);
     } else if several {
-        let samples = workload.datasets.iter().map(|dataset| dataset.samples);
-        let evenly = samples.clone().any(|samples| samples.is_none());
-        if evenly {
+        let mut samples = workload.datasets.iter().map(|dataset| dataset.samples);
+        if samples.any(|samples| samples.is_none()) {
             found.note(Note::SharedEvenly);
-        }
-        // Within an epoch only: what is left of each is seen before the next one begins.
-        let mut chances = loader.probabilities.windows(2);
-        let uniform = settings.choice("data_backend_sampling") == Some("uniform");
-        if chances.any(|pair| pair[0] != pair[1]) || uniform && !evenly {
-            found.note(Note::ChancesNotCounted);
         }
     }
     if workload.recipe.modality() == Modality::Audio {

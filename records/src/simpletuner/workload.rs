@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OffRecord, Preparation};
+use super::{OffRecord, Preparation, Share, Sharing};
 use crate::key::{Accumulation, BatchSize, InferenceSteps, Precision, Quantization};
 use crate::recipe::{FrameClass, Recipe};
 use crate::resolution::HalfMegapixels;
@@ -33,6 +33,9 @@ pub struct Workload {
     /// What it needs of a GPU before its steps. In the log it stands behind everything else; a worker is not told.
     #[serde(skip)]
     pub preparation: Preparation,
+    /// How its steps and images are shared out. In the log it stands behind that.
+    #[serde(skip)]
+    pub sharing: Sharing,
 }
 
 /// One data set that is trained on.
@@ -112,6 +115,9 @@ pub enum OutOfBounds {
     /// A value is off the records' grid, and the workload does not say so.
     #[error("off_record must name what is not on the records' grid: {0}")]
     UnsaidReason(OffRecord),
+    /// There are shares, and not one for each data set.
+    #[error("shares are given for all data sets or for none")]
+    SharesOfOthers,
     /// The recipe is not that of the longest clips.
     #[error("the recipe must be that of the longest clips among the data sets")]
     RecipeOfOtherFrames,
@@ -161,6 +167,7 @@ impl Workload {
         if let Some(samples) = self.preparation.encoded_at_once {
             number("encoded_at_once", samples, batch)?;
         }
+        self.check_sharing()?;
         self.check_frames()?;
         self.check_reasons()
     }
@@ -224,6 +231,29 @@ impl Workload {
             .into_iter()
             .filter(|(_, applies)| *applies)
             .map(|(reason, _)| reason)
+    }
+
+    fn check_sharing(&self) -> Result<(), OutOfBounds> {
+        let sharing = &self.sharing;
+        let most = self.validation.as_ref().map_or(0, |v| v.generations);
+        if sharing.validation_prompts > most {
+            let (field, max) = ("validation_prompts", most.into());
+            return Err(OutOfBounds::Number { field, max });
+        }
+        if !sharing.datasets.is_empty() && sharing.datasets.len() != self.datasets.len() {
+            return Err(OutOfBounds::SharesOfOthers);
+        }
+        for share in &sharing.datasets {
+            number("chance", share.chance, u64::from(Share::MOST))?;
+        }
+        if let Some(held_out) = sharing.held_out {
+            let batch = u64::from(Self::MAX_BATCH);
+            number("batch_size", held_out.batch_size, batch)?;
+            number("samples", held_out.samples, Self::MAX_SAMPLES)?;
+            let max = u64::from(Self::MAX_REPEATS);
+            number("repeats", u64::from(held_out.repeats) + 1, max + 1)?;
+        }
+        Ok(())
     }
 
     fn check_frames(&self) -> Result<(), OutOfBounds> {

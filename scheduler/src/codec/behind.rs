@@ -1,6 +1,6 @@
 //! What only some commands have, written behind everything else of an envelope: nothing where there is nothing to say.
 
-use stepcast_records::simpletuner::Preparation;
+use stepcast_records::simpletuner::{Preparation, Sharing};
 
 use super::{Error, malformed};
 use crate::command::{Command, Placement, Seat};
@@ -53,16 +53,17 @@ pub(super) fn read<'a>(command: &mut Command, bytes: &'a [u8]) -> Result<&'a [u8
     }
 }
 
-/// The names of credentials, behind them the hosts beyond the first, behind them how the run prepares itself: each where
-/// it says anything or something stands behind it.
+/// The names of credentials, behind them the hosts beyond the first, behind them how the run prepares itself, behind that how
+/// it is shared out: each where it says anything or something stands behind it.
 fn write_spec(spec: &JobSpec, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
     let Terms {
         credentials,
         more_hosts,
         ..
     } = &spec.terms;
-    let preparation = spec.workload.preparation;
-    let is_last = preparation == Preparation::default();
+    let (preparation, sharing) = (spec.workload.preparation, &spec.workload.sharing);
+    let is_shared_as_ever = *sharing == Sharing::default();
+    let is_last = preparation == Preparation::default() && is_shared_as_ever;
     if credentials.is_empty() && *more_hosts == 0 && is_last {
         return Ok(bytes);
     }
@@ -74,7 +75,11 @@ fn write_spec(spec: &JobSpec, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
     if is_last {
         return Ok(bytes);
     }
-    postcard::to_extend(&preparation, bytes)
+    let bytes = postcard::to_extend(&preparation, bytes)?;
+    if is_shared_as_ever {
+        return Ok(bytes);
+    }
+    postcard::to_extend(sharing, bytes)
 }
 
 fn read_spec<'a>(spec: &mut JobSpec, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
@@ -93,7 +98,13 @@ fn read_spec<'a>(spec: &mut JobSpec, bytes: &'a [u8]) -> Result<&'a [u8], Error>
     }
     let preparation = &mut spec.workload.preparation;
     (*preparation, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
-    let is_some = *preparation != Preparation::default();
+    if rest.is_empty() {
+        let is_some = *preparation != Preparation::default();
+        return is_some.then_some(rest).ok_or_else(nothing);
+    }
+    let sharing = &mut spec.workload.sharing;
+    (*sharing, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
+    let is_some = *sharing != Sharing::default();
     is_some.then_some(rest).ok_or_else(nothing)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stepcast_records::simpletuner::{Missing, OutOfBounds, Preparation, Workload};
+use stepcast_records::simpletuner::{Missing, OutOfBounds, Preparation, Sharing, Workload};
 use stepcast_records::{GpuModel, Hardware, UsdMicros};
 
 use super::limits::{ALLOW_MAX, LABELS_MAX, PRIORITIES, QUEUE_AGE_MAX_MS, RETRIES_MAX};
@@ -128,8 +128,8 @@ pub enum SpecError {
 }
 
 impl JobSpec {
-    /// Whether there is a part of it that logs before format 3 have no place for: its terms, how it prepares itself, and the
-    /// later classes of clips.
+    /// Whether there is a part of it that logs before format 3 have no place for: its terms, how it prepares and shares
+    /// itself, and the later classes of clips.
     pub(crate) fn is_behind(&self) -> bool {
         self.terms != Terms::default() || self.workload != self.estimated_before_format_3()
     }
@@ -139,6 +139,7 @@ impl JobSpec {
     pub(crate) fn estimated_before_format_3(&self) -> Workload {
         Workload {
             preparation: Preparation::default(),
+            sharing: Sharing::default(),
             ..self.workload.in_first_classes()
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Hardware, Precision, Quantization, Recipe, UsdMicros,
 };
@@ -254,5 +254,6 @@ fn workload() -> Workload {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stepcast_records::simpletuner::Preparation;
+use stepcast_records::simpletuner::{Preparation, Sharing};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::pages::Pages;
@@ -76,8 +76,9 @@ fn hash(command: &Command) -> u64 {
             expected_cost: None,
             ..spec.terms.clone()
         };
-        let preparation = spec.workload.preparation;
-        let is_last = preparation == Preparation::default();
+        let (preparation, sharing) = (spec.workload.preparation, &spec.workload.sharing);
+        let is_shared_as_ever = *sharing == Sharing::default();
+        let is_last = preparation == Preparation::default() && is_shared_as_ever;
         if terms != Terms::default() || !is_last {
             bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
         }
@@ -86,6 +87,9 @@ fn hash(command: &Command) -> u64 {
         }
         if !is_last {
             bytes = postcard::to_extend(&preparation, bytes).unwrap_or_default();
+        }
+        if !is_shared_as_ever {
+            bytes = postcard::to_extend(sharing, bytes).unwrap_or_default();
         }
     }
     xxh3_64(&bytes)

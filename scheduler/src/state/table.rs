@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use stepcast_records::simpletuner::Preparation;
+use stepcast_records::simpletuner::{Preparation, Sharing};
 
 use super::pages::Pages;
 use crate::ids::JobId;
@@ -151,7 +151,9 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
     let (hosts, gangs) = (job.spec.terms.more_hosts, gangs(job));
     let preparation = job.spec.workload.preparation;
     let forgotten = job.standing.forgotten;
-    let is_all_kept = forgotten == Forgotten::default();
+    let sharing = &job.spec.workload.sharing;
+    let is_shared_as_ever = *sharing == Sharing::default();
+    let is_all_kept = forgotten == Forgotten::default() && is_shared_as_ever;
     let is_usual = preparation == Preparation::default() && is_all_kept;
     let is_on_one = hosts == 0 && gangs.is_empty();
     let is_first_part = is_on_one && is_usual;
@@ -183,7 +185,11 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
         if is_all_kept {
             return Ok(bytes);
         }
-        postcard::to_extend(&forgotten, bytes)
+        let bytes = postcard::to_extend(&forgotten, bytes)?;
+        if is_shared_as_ever {
+            return Ok(bytes);
+        }
+        postcard::to_extend(sharing, bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -226,8 +232,22 @@ fn gangs(job: &Job) -> Vec<(u8, &Gang)> {
     gangs.collect()
 }
 
-/// On how many hosts a job is to run beyond the first, its attempts that do, how it prepares itself, and what is left of
-/// attempts that are forgotten; `None` if the bytes do not say that.
+/// How a job is shared out, if that is said; `None` if the bytes say something else.
+fn read_sharing(sharing: &mut Sharing, bytes: &[u8]) -> Option<()> {
+    if !bytes.is_empty() {
+        let (read, []) = postcard::take_from_bytes(bytes).ok()? else {
+            return None;
+        };
+        if read == Sharing::default() {
+            return None;
+        }
+        *sharing = read;
+    }
+    Some(())
+}
+
+/// On how many hosts a job is to run beyond the first, its attempts that do, how it prepares itself, what is left of
+/// attempts that are forgotten, and how it is shared out; `None` if the bytes do not say that.
 fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
     let ((hosts, gangs), rest) = postcard::take_from_bytes::<(u8, Vec<(u8, Gang)>)>(bytes).ok()?;
     let is_some = hosts > 0 || !gangs.is_empty() || !rest.is_empty();
@@ -245,13 +265,12 @@ fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
         }
         job.spec.workload.preparation = preparation;
         if !rest.is_empty() {
-            let (forgotten, []) = postcard::take_from_bytes(rest).ok()? else {
-                return None;
-            };
-            if forgotten == Forgotten::default() {
+            let (forgotten, rest) = postcard::take_from_bytes(rest).ok()?;
+            if rest.is_empty() && forgotten == Forgotten::default() {
                 return None;
             }
             job.standing.forgotten = forgotten;
+            read_sharing(&mut job.spec.workload.sharing, rest)?;
         }
     }
     Some(())

@@ -14,6 +14,7 @@ mod golden_members;
 mod golden_orgs;
 mod golden_preparation;
 mod golden_revised;
+mod golden_sharing;
 mod history;
 mod launch;
 mod limits;

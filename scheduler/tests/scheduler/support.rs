@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Hardware, Precision, Quantization, Recipe};
 use stepcast_scheduler::State;
 use stepcast_scheduler::model::JobSpec;
@@ -29,6 +29,7 @@ pub(crate) fn workload() -> Workload {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use stepcast_cluster::{JobUpdate, ProposeError, Runtime};
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sampling, Sharing, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
@@ -440,6 +440,13 @@ fn workload(steps: u64) -> Workload {
         preparation: Preparation {
             encoded_at_once: steps.is_multiple_of(3).then_some(1),
             ..Preparation::default()
+        },
+        sharing: Sharing {
+            sampling: match steps.is_multiple_of(5) {
+                true => Sampling::Uniform,
+                false => Sampling::ByBatches,
+            },
+            ..Sharing::default()
         },
     }
 }

@@ -5,7 +5,8 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NoName, StrDeserializer};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{
-    Dataset, Length, OffRecord, OutOfBounds, Preparation, Validation, Workload,
+    Dataset, HeldOut, Length, OffRecord, OutOfBounds, Preparation, Sampling, Share, Sharing,
+    Validation, Workload,
 };
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe};
 
@@ -35,6 +36,7 @@ pub(super) fn read(wire: v1::Workload) -> Result<Workload, Error> {
     let mut off_record: Vec<OffRecord> = wire.off_record.iter().map(|name| reason(name)).collect();
     off_record.sort_unstable();
     off_record.dedup();
+    let sharing = sharing(&wire);
     let workload = Workload {
         recipe: Recipe::parse(&wire.recipe)
             .ok_or_else(|| unknown("recipe", wire.recipe.as_str()))?,
@@ -54,9 +56,37 @@ pub(super) fn read(wire: v1::Workload) -> Result<Workload, Error> {
         validation: wire.validation.map(validation).transpose()?,
         off_record,
         preparation: Preparation::default(),
+        sharing,
     };
     workload.check()?;
     Ok(workload)
+}
+
+/// How its steps and images are shared out. Of what a worker does only the numbers of steps rest on it.
+fn sharing(wire: &v1::Workload) -> Sharing {
+    let shares = wire.datasets.iter().map(|set| Share {
+        chance: set.chance_millionths.unwrap_or(Share::MOST),
+        is_undivided: set.undivided,
+    });
+    let is_usual = shares.clone().all(|share| share == Share::WHOLE);
+    let validation = wire.validation.as_ref();
+    Sharing {
+        validation_prompts: validation.map_or(0, |passes| passes.prompts_dealt_out),
+        sampling: match wire.uniform_sampling {
+            true => Sampling::Uniform,
+            false => Sampling::ByBatches,
+        },
+        datasets: if is_usual {
+            Vec::new()
+        } else {
+            shares.collect()
+        },
+        held_out: wire.held_out.map(|held_out| HeldOut {
+            batch_size: held_out.batch_size,
+            samples: held_out.samples,
+            repeats: held_out.repeats,
+        }),
+    }
 }
 
 fn dataset(wire: v1::Dataset) -> Result<Dataset, Error> {
@@ -156,6 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_out_is_counted_in_the_steps_that_are_announced() {
+        let mut wire = wire();
+        wire.length = Some(v1::workload::Length::NumTrainEpochs(2));
+        wire.datasets[0].undivided = true;
+        wire.datasets[0].batch_size = 1;
+        wire.datasets[0].samples = Some(8);
+        wire.held_out = Some(v1::HeldOutDataset {
+            batch_size: 1,
+            samples: 8,
+            repeats: 0,
+        });
+        let plan = read(wire).unwrap().plan(2).unwrap();
+        assert_eq!((plan.steps_total, plan.steps_announced), (16, 24));
+    }
+
+    #[test]
     fn unknown_words_and_impossible_numbers_are_named() {
         let error = |change: fn(&mut v1::Workload)| {
             let mut wire = wire();
@@ -171,6 +217,8 @@ mod tests {
         assert!(error(|w| w.datasets[0].frames = 16).contains("frames"));
         assert!(error(|w| w.datasets.clear()).contains("datasets"));
         assert!(error(|w| w.datasets[0].batch_size = 3_000_000).contains("batch_size"));
+        assert!(error(|w| w.datasets[0].chance_millionths = Some(0)).contains("chance"));
+        assert!(error(|w| w.held_out = Some(v1::HeldOutDataset::default())).contains("batch_size"));
     }
 
     #[test]

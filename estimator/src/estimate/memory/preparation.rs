@@ -105,7 +105,7 @@ fn weights(held_gib: f64, gib: f64, phase: PhaseKind) -> Need {
 
 #[cfg(test)]
 mod tests {
-    use stepcast_records::simpletuner::Length;
+    use stepcast_records::simpletuner::{Length, Sharing};
     use stepcast_records::{Fit, GpuModel, HalfMegapixels, Memory, Precision, Recipe};
 
     use super::super::Needs;
@@ -131,6 +131,7 @@ mod tests {
             validation: None,
             off_record: Vec::new(),
             preparation,
+            sharing: Sharing::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::key::{Precision, Quantization};
 use crate::resolution::HalfMegapixels;
-use crate::simpletuner::{OffRecord, Preparation};
+use crate::simpletuner::{HeldOut, OffRecord, Preparation, Share, Sharing};
 
 fn half_megapixels(number: u8) -> HalfMegapixels {
     HalfMegapixels::new(number).expect("a bucket")
@@ -20,6 +20,11 @@ fn dataset(samples: Option<u64>, repeats: u32, batch_size: u32) -> Dataset {
         repeats,
         padded: false,
     }
+}
+
+fn one_after_another(all: u64) -> Images {
+    let in_turn = all;
+    Images { all, in_turn }
 }
 
 /// The policy's own example.
@@ -47,6 +52,7 @@ fn flux() -> Workload {
         }),
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     }
 }
 
@@ -91,7 +97,7 @@ fn the_policys_example_has_150_steps_and_9_prompts() {
             steps_total: 150,
             steps_announced: 150,
             training: vec![(shape, 150)],
-            validation: vec![(prompt, 9)],
+            validation: vec![(prompt, one_after_another(9))],
             validation_passes: 3,
             checkpoints: 2,
             samples: None,
@@ -321,7 +327,10 @@ fn every_resolution_and_clip_length_has_its_own_shape() {
         .iter()
         .map(|(shape, n)| (shape.resolution.get(), *n))
         .collect();
-    assert_eq!(prompts, [(1, 18), (2, 9)]);
+    assert_eq!(
+        prompts,
+        [(1, one_after_another(18)), (2, one_after_another(9))]
+    );
 }
 
 #[test]
@@ -402,6 +411,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
         datasets,
         length,
         prop::option::of(validation),
+        any_sharing(),
     )
         .prop_map(
             |(
@@ -410,6 +420,7 @@ fn any_workload() -> impl Strategy<Value = Workload> {
                 datasets,
                 length,
                 validation,
+                sharing,
             )| Workload {
                 recipe,
                 precision: Precision::Bf16,
@@ -422,6 +433,34 @@ fn any_workload() -> impl Strategy<Value = Workload> {
                 validation,
                 off_record: Vec::new(),
                 preparation: Preparation::default(),
+                sharing,
+            },
+        )
+}
+
+fn any_sharing() -> impl Strategy<Value = Sharing> {
+    let sampling = prop::sample::select(vec![Sampling::ByBatches, Sampling::Uniform]);
+    let share = any::<(u32, bool)>().prop_map(|(chance, is_undivided)| Share {
+        chance,
+        is_undivided,
+    });
+    let held_out = any::<(u32, u64, u32)>().prop_map(|(batch_size, samples, repeats)| HeldOut {
+        batch_size,
+        samples,
+        repeats,
+    });
+    (
+        any::<u32>(),
+        sampling,
+        prop::collection::vec(share, 0..5),
+        prop::option::of(held_out),
+    )
+        .prop_map(
+            |(validation_prompts, sampling, datasets, held_out)| Sharing {
+                validation_prompts,
+                sampling,
+                datasets,
+                held_out,
             },
         )
 }

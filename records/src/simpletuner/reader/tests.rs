@@ -141,13 +141,20 @@ fn described(reading: &Reading, gpu_count: u8) -> String {
                     shape.recipe, shape.resolution
                 );
             }
-            for (shape, prompts) in &plan.validation {
+            for (shape, images) in &plan.validation {
                 let steps = shape.inference_steps;
-                let _ = writeln!(
+                let _ = write!(
                     text,
-                    "{prompts} prompts of {} {} MP {steps} steps",
-                    shape.recipe, shape.resolution
+                    "{} prompts of {} {} MP {steps} steps",
+                    images.all, shape.recipe, shape.resolution
                 );
+                let _ = match images.in_turn == images.all {
+                    true => writeln!(text),
+                    false => writeln!(text, ", {} of them in turn", images.in_turn),
+                };
+            }
+            if plan.steps_announced != plan.steps_total {
+                let _ = writeln!(text, "{} steps are announced", plan.steps_announced);
             }
             let _ = writeln!(
                 text,
@@ -161,6 +168,10 @@ fn described(reading: &Reading, gpu_count: u8) -> String {
     }
     if reading.workload.preparation != Preparation::default() {
         let _ = writeln!(text, "{:?}", reading.workload.preparation);
+    }
+    let sharing = &reading.workload.sharing;
+    if sharing.sampling != Sampling::ByBatches || !sharing.datasets.is_empty() {
+        let _ = writeln!(text, "{:?} {:?}", sharing.sampling, sharing.datasets);
     }
     for note in &reading.notes {
         let _ = writeln!(text, "· {note}");
@@ -195,7 +206,7 @@ fn the_policys_example_is_read_to_the_letter() {
     assert_eq!(
         plan.validation
             .iter()
-            .map(|part| part.1)
+            .map(|part| part.1.all)
             .collect::<Vec<_>>(),
         [9]
     );

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{FrameClass, HalfMegapixels, Precision, Quantization, Recipe, UsdMicros};
 
 use super::*;
@@ -62,6 +62,7 @@ fn workload() -> Workload {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing::default(),
     }
 }
 
