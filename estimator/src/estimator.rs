@@ -166,11 +166,7 @@ impl Estimator {
                 max: CONTRIBUTIONS_MAX,
             });
         }
-        if self.shared.held.load(Ordering::Acquire) {
-            return Err(Error::unreachable(
-                "it is not known yet whether these are the tables that this node has used before",
-            ));
-        }
+        self.check_held()?;
         let commits = self
             .shared
             .tables
@@ -199,10 +195,21 @@ impl Estimator {
         }
     }
 
-    /// Whether contributions are refused with [`Error::Unreachable`] from now on: until it is known that the tables are those
-    /// that this node is to use. What is there is answered from all the same.
+    /// Whether nothing is written from now on, and whatever would be is refused with [`Error::Unreachable`]: until it is known
+    /// that the tables are those that this node is to use. What is there is answered from all the same.
     pub fn hold(&self, is_held: bool) {
         self.shared.held.store(is_held, Ordering::Release);
+    }
+
+    /// # Errors
+    /// [`Error::Unreachable`] while nothing is to be written.
+    pub(crate) fn check_held(&self) -> Result<(), Error> {
+        if self.shared.held.load(Ordering::Acquire) {
+            return Err(Error::unreachable(
+                "it is not known yet whether these are the tables that this node has used before",
+            ));
+        }
+        Ok(())
     }
 
     /// Takes in what others have stored since the last look.

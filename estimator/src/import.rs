@@ -125,6 +125,7 @@ impl Estimator {
     ) -> Result<Imported, Error> {
         check_name(source)?;
         let read = read(mapping, file)?;
+        self.check_held()?;
         let known = sources::known(self.prefixed(), source).await?;
         let figures = identified(source, &read.rows);
         let ids: Vec<[u8; 16]> = figures.iter().map(|figure| figure.id).collect();

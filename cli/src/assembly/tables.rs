@@ -217,9 +217,14 @@ mod tests {
         right.hold(true);
         assert!(!takes(&right).await, "nobody knows yet");
         let asked = tokio::spawn(ask(&right, "ours"));
-        while !takes(&right).await {
-            tokio::task::yield_now().await;
-        }
+        let taken = async {
+            while !takes(&right).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_secs(60);
+        let taken = tokio::time::timeout(patience, taken).await;
+        taken.expect("the store has answered");
         assert!(
             !asked.is_finished(),
             "it goes on for as long as the node does"

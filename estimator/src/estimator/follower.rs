@@ -105,7 +105,8 @@ async fn run(estimator: Estimator, every: Duration) {
             learnt = Instant::now();
         }
         let now = Instant::now();
-        if tidying.is_due(now, estimator.small_objects()) {
+        let is_held = estimator.check_held().is_err();
+        if !is_held && tidying.is_due(now, estimator.small_objects()) {
             if let Err(error) = estimator.compact().await {
                 tracing::warn!(
                     error = &error as &dyn Error,

@@ -68,6 +68,7 @@ impl Estimator {
     pub async fn import_prices(&self, file: &PriceFile<'_>) -> Result<PricesImported, Error> {
         check_name(file.source)?;
         let read = read_prices(file)?;
+        self.check_held()?;
         for _ in 0..TRIES {
             let (version, there) = shelf::newest(self.prefixed()).await?;
             let (mut new, said) = with(&there, &read.rows);

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use datafusion::arrow::util::display::array_value_to_string;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use futures::StreamExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::import::{Mapping, PriceFile};
 use crate::testing::{Faulty, contribution, hardware, row, training_key, validation_key};
 
 fn memory() -> Arc<dyn ObjectStore> {
@@ -397,4 +399,43 @@ async fn a_call_is_bounded() {
 async fn a_wrong_location_is_said_at_once() {
     let error = Estimator::open(StoreConfig::at("ftp://host/x"), PriceBook::default()).await;
     assert!(matches!(error, Err(Error::Config(_))), "{error:?}");
+}
+
+/// Until it is known that these are this node's tables, no door writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_into_tables_that_are_held() {
+    let store = memory();
+    let estimator = over(&store);
+    let csv = b"hardware,usd_per_gpu_hour,valid_from,valid_until,source\nh100,2.5,2026-11-01,,a\n";
+    let prices = PriceFile {
+        source: "feed",
+        csv,
+        provider: "",
+        spot: false,
+    };
+    let figures = format!("{}\n", crate::import::TRAINING_HEADER);
+    estimator.hold(true);
+    let refused = [
+        estimator
+            .record(vec![run(1, "rtx4090", 14_000)])
+            .await
+            .err(),
+        estimator.import_prices(&prices).await.err(),
+        estimator.compact().await.err(),
+        estimator
+            .import("team", Mapping::Records, figures.as_bytes())
+            .await
+            .err(),
+    ];
+    for error in refused {
+        assert!(
+            matches!(error, Some(Error::Unreachable { .. })),
+            "{error:?}"
+        );
+    }
+    let listed: Vec<_> = store.list(None).collect().await;
+    assert!(listed.is_empty(), "{listed:?}");
+    estimator.hold(false);
+    let taken = estimator.record(vec![run(1, "rtx4090", 14_000)]).await;
+    assert_eq!(taken.expect("stored").stored, 1);
 }

@@ -15,8 +15,9 @@ impl Estimator {
     /// version needs, and publishes the served cells. Several processes may do this at once.
     ///
     /// # Errors
-    /// As [`Estimator::refresh`]; nothing is lost by a call that ends half way, and the next goes on from there.
+    /// As [`Estimator::refresh`], and while the tables are held ([`Estimator::hold`]); nothing is lost by a call that ends half way, and the next goes on from there.
     pub async fn compact(&self) -> Result<Compacted, Error> {
+        self.check_held()?;
         let began = Instant::now();
         let mut sum = Compacted::default();
         let mut outcome = Ok(());
