@@ -110,6 +110,15 @@ async fn what_a_token_makes_ends_no_later_than_the_token() {
         let ends = made["token"]["expires_at"].as_str().map(str::to_owned);
         (made["refresh_token"].as_str().unwrap().to_owned(), ends)
     };
+    // A slip is no wish for a token without an end.
+    let slip = json!({"user_id": "", "valid_second": 60});
+    let (status, refused) = post(port, Some(&admin.refresh), "/v1/tokens", slip).await;
+    assert_eq!(status, 400, "{refused}");
+    let text = refused.to_string();
+    assert!(
+        text.contains("write `user_id` or `valid_seconds`"),
+        "{text}"
+    );
     // One without an end makes such without an end, also by way of a short-lived one.
     assert_eq!(made(&admin.refresh, "", 0).await.1, None);
     assert_eq!(made(&admin.ticket, "", 0).await.1, None);

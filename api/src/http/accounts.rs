@@ -77,6 +77,7 @@ struct Orgs {
 
 /// An organisation to make.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewOrg {
     name: String,
 }
@@ -107,6 +108,7 @@ struct InOrg {
 
 /// Somebody to let in.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewUser {
     /// One's own organisation unless given.
     #[serde(default)]
@@ -118,6 +120,7 @@ struct NewUser {
 
 /// What somebody becomes.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewRole {
     role: String,
 }
@@ -146,6 +149,7 @@ struct OfUser {
 
 /// A token to make.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct NewToken {
     /// Oneself unless given.
     #[serde(default)]
@@ -214,6 +218,7 @@ struct EntryShown {
 
 /// How to become the first operator.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Claim {
     /// What the server has printed.
     first_token: String,

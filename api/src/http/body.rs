@@ -142,12 +142,28 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
             serde_json::error::Category::Data if words.starts_with("missing field") => {
                 words.split(" at line").next().unwrap_or_default()
             }
+            // What it is called is the caller's; what there is besides is this call's own.
+            serde_json::error::Category::Data if words.starts_with("unknown field") => {
+                let taken = words.split(" at line").next().unwrap_or_default();
+                let taken = taken.rsplit_once("expected ");
+                return status::bad_field(
+                    "body",
+                    format!(
+                        "a member of it is none that this call takes: write {} ({})",
+                        taken.map_or("none", |(_, taken)| taken),
+                        place(&error)
+                    ),
+                );
+            }
             serde_json::error::Category::Data => "it is not what this call takes",
             _ => "it is no JSON",
         };
-        let place = format!("line {} column {}", error.line(), error.column());
-        status::bad_field("body", format!("{what} ({place})"))
+        status::bad_field("body", format!("{what} ({})", place(&error)))
     })
+}
+
+fn place(error: &serde_json::Error) -> String {
+    format!("line {} column {}", error.line(), error.column())
 }
 
 /// The parameters behind the question mark.

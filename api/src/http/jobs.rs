@@ -98,6 +98,7 @@ struct Cancelled {
 
 /// Credentials of a job.
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Given {
     /// By their names, as the job shows them.
     #[serde(default)]

@@ -68,6 +68,7 @@ struct PriceShown {
 
 /// A file of prices.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct File {
     /// What it is called: 1 to 64 lower case letters, digits and any of `- _ .`.
     source: String,

@@ -38,6 +38,7 @@ pub(super) fn routes(api: &mut Api) {
 
 /// A question.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Question {
     /// The statement.
     sql: String,
