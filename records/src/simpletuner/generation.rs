@@ -152,7 +152,8 @@ fn prompts(
     let unconditional = u64::from(!settings.flag("validation_disable_unconditional", false, found));
     let samples = samples(settings, recipe, inputs, found)?;
     if samples > 0 {
-        return Some(unconditional + samples);
+        // Instead of all texts, the empty one among them.
+        return Some(samples);
     }
     let library = library(settings, found);
     // The prompt itself may be any text, even one that looks like a reference to the environment.
