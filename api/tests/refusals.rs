@@ -135,6 +135,32 @@ async fn files_are_for_the_worker_that_holds_the_lease() {
     server.stop().await;
 }
 
+/// No second look makes them whole, and the GPUs wait while they are looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_files_are_as_good_as_gone() {
+    let server = Server::start().await;
+    let job = server.jobs().submit_job(submission('1')).await.unwrap();
+    let job = job.into_inner().job.unwrap();
+    for file in std::fs::read_dir(server.dir.path().join("staging/segments")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(4).position(|four| four == b"flux") {
+            bytes[at] = b'F';
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let mut worker = server.worker("replay-1", &["replay"]).await;
+    let assignment = worker.assigned().await;
+    let files = worker.agent.files(&job.name, assignment.epoch).await;
+    let refused = files.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::NotFound, "STAGING_MISSING")
+    );
+    assert!(refused.message().contains("damaged"), "{refused:?}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_and_what_is_too_large_is_said_and_the_server_goes_on() {
     let server = Server::start().await;

@@ -107,13 +107,7 @@ impl AgentService for Agent {
                 files: files.into_iter().map(Into::into).collect(),
                 credentials,
             })),
-            Err(staging::Error::Missing) => Err(Refusal::new(
-                Code::NotFound,
-                "STAGING_MISSING",
-                "the job's files are gone",
-            )
-            .into()),
-            Err(error) => Err(staging::unusable(&error)),
+            Err(error) => Err(not_handed_over(job, &error)),
         }
     }
 
@@ -249,4 +243,17 @@ fn check_hardware(samples: &[Sample], inventory: &Inventory) -> Result<(), Statu
             )
         }
     }
+}
+
+/// Why a job's files cannot be had: those that are gone or damaged stay so, and whatever else it is passes.
+fn not_handed_over(job: JobId, error: &staging::Error) -> Status {
+    let what = match error {
+        staging::Error::Missing => "the job's files are gone",
+        staging::Error::Damaged => {
+            tracing::error!(%job, "a job's files are damaged");
+            "the job's files are damaged"
+        }
+        error => return staging::unusable(error),
+    };
+    Refusal::new(Code::NotFound, "STAGING_MISSING", what).into()
 }

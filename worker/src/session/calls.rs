@@ -1,5 +1,7 @@
 //! The calls beside the stream: a job's files, and samples handed over.
 
+use std::time::{Duration, Instant};
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use stepcast_proto::v1;
@@ -20,14 +22,19 @@ use crate::state_dir::Contribution;
 /// Files of one job at most: a configuration names three others.
 const MAX_FILES: usize = 16;
 
+/// For how long a server that cannot hand a job's files over is asked again. The GPUs wait meanwhile and are paid for.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 impl Wire for std::sync::Arc<Servers> {
-    /// Asks again until there is an answer: the attempt's lease ends the waiting.
+    /// Asks again until there is an answer. Where no server answers the attempt's lease ends the waiting, and where one does and
+    /// cannot hand them over, [`PATIENCE`].
     fn files<'a>(
         &'a self,
         assignment: &'a Assignment,
     ) -> BoxFuture<'a, Result<Handed, (Failure, String)>> {
         async move {
             let mut backoff = Backoff::default();
+            let mut unfit = Unfit::default();
             loop {
                 let mut request = tonic::Request::new(v1::GetAssignmentFilesRequest {
                     job: super::wire::job_name(&assignment.job),
@@ -37,7 +44,9 @@ impl Wire for std::sync::Arc<Servers> {
                 match self.client().get_assignment_files(request).await {
                     Ok(answer) => return handed(answer.into_inner()),
                     Err(status) => {
-                        if let Some(failure) = final_answer(&status) {
+                        let failure = final_answer(&status)
+                            .or_else(|| unfit.too_long(&status, Instant::now()));
+                        if let Some(failure) = failure {
                             return Err((
                                 failure,
                                 format!("the job's files cannot be had: {}", status.message()),
@@ -94,6 +103,29 @@ impl Wire for std::sync::Arc<Servers> {
             }
         }
         .boxed()
+    }
+}
+
+/// Since when a server answers that it cannot hand a job's files over, without a break.
+#[derive(Debug, Default)]
+struct Unfit {
+    since: Option<Instant>,
+}
+
+impl Unfit {
+    /// What the attempt ends with once a server has said so for too long. One that does not answer, or sends elsewhere, says
+    /// nothing of the files.
+    fn too_long(&mut self, status: &Status, now: Instant) -> Option<Failure> {
+        let is_elsewhere = matches!(Trouble::from(status.clone()), Trouble::Leader(_));
+        if is_elsewhere || status.get_details_error_info().is_none() {
+            self.since = None;
+            return None;
+        }
+        let since = *self.since.get_or_insert_with(|| {
+            tracing::warn!(%status, "the server cannot hand a job's files over; it is asked again");
+            now
+        });
+        (now.duration_since(since) >= PATIENCE).then_some(Failure::LaunchFailed)
     }
 }
 
@@ -214,5 +246,29 @@ mod tests {
         assert_eq!(refused(Code::NotFound, "NO_SUCH_WORKER"), None);
         assert_eq!(refused(Code::Unavailable, "NOT_LEADER"), None);
         assert_eq!(said(&Status::not_found("a proxy says so")), None);
+    }
+
+    #[test]
+    fn a_server_that_cannot_hand_files_over_is_not_asked_for_ever() {
+        let refused = |code: Code, reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, "stepcast", HashMap::new());
+            Status::with_error_details(code, "refused", details)
+        };
+        let unusable = refused(Code::Internal, "STAGING_UNUSABLE");
+        let begun = Instant::now();
+        let mut unfit = Unfit::default();
+        assert_eq!(unfit.too_long(&unusable, begun), None);
+        let nearly = begun + PATIENCE - Duration::from_secs(1);
+        assert_eq!(unfit.too_long(&unusable, nearly), None);
+        let over = unfit.too_long(&unusable, begun + PATIENCE);
+        assert_eq!(over, Some(Failure::LaunchFailed));
+        // Whether the next leader can is not known yet.
+        for away in [
+            Status::unavailable("no connection"),
+            refused(Code::FailedPrecondition, "NOT_LEADER"),
+        ] {
+            assert_eq!(unfit.too_long(&away, begun + PATIENCE * 2), None);
+            assert_eq!(unfit.too_long(&unusable, begun + PATIENCE * 2), None);
+        }
     }
 }
