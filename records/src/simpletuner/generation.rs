@@ -338,22 +338,51 @@ fn inference_steps(settings: &Settings<'_>, found: &mut Findings) -> Option<u32>
 
 /// How many prompts the person's own library has.
 fn own_prompts(file: &File<'_>, found: &mut Findings) -> Option<u64> {
-    match source::json(file, found)? {
-        Value::Object(prompts) => Some(
-            prompts
-                .keys()
-                .filter(|name| !name.trim().is_empty())
-                .count() as u64,
-        ),
-        _ => {
-            let hint = "write {\"short name\": \"prompt\", ...}";
-            found.problem(
-                file.name,
-                "$",
-                "the prompt library is not a JSON object",
-                hint,
-            );
-            None
+    let Value::Object(prompts) = source::json(file, found)? else {
+        let hint = "write {\"short name\": \"prompt\", ...}";
+        found.problem(
+            file.name,
+            "$",
+            "the prompt library is not a JSON object",
+            hint,
+        );
+        return None;
+    };
+    let mut count = 0;
+    for (number, (name, entry)) in prompts.into_iter().enumerate() {
+        // Before anything of it is looked at.
+        if name.trim().is_empty() {
+            continue;
         }
+        if !is_prompt(&entry) {
+            let number = number + 1;
+            let what =
+                format!("SimpleTuner leaves the whole library out because of entry {number}");
+            let hint = "write a text, or an object with a prompt, caption or tags; its adapter_strength is a number, its lyrics a text";
+            found.problem(file.name, "$", what, hint);
+            return None;
+        }
+        count += 1;
     }
+    Some(count)
+}
+
+/// Whether SimpleTuner takes an entry of a library: `PromptLibraryEntry.from_payload` of 4.10.1, as far as what is in boxes.
+fn is_prompt(entry: &Value<'_>) -> bool {
+    let Value::Object(keys) = entry else {
+        return entry.as_str().is_some();
+    };
+    let given = |name: &str| keys.get(name).filter(|value| !matches!(value, Value::Null));
+    let text = ["prompt", "caption", "tags"]
+        .iter()
+        .find_map(|name| keys.get(name));
+    let strength = given("adapter_strength").is_none_or(|strength| match strength {
+        Value::Number(_) | Value::Bool(_) => true,
+        other => other
+            .as_str()
+            .is_some_and(|text| text.trim().parse::<f64>().is_ok()),
+    });
+    text.is_some_and(|text| !matches!(text, Value::Null))
+        && strength
+        && given("lyrics").is_none_or(|lyrics| lyrics.as_str().is_some())
 }
