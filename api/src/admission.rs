@@ -1,13 +1,12 @@
 //! Lets callers in: who calls, whether they may, and how often, are known before a message is read.
 
-use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::HeaderMap;
-use futures::future::Either;
+use axum::http::request::Parts;
 use stepcast_cluster::Handle;
 use tonic::Status;
 use tonic::body::Body;
@@ -19,7 +18,7 @@ use crate::auth::People;
 use crate::limits::Limits;
 use crate::listen::Peer;
 use crate::reader::Reader;
-use crate::room::{self, Taken};
+use crate::room;
 use crate::{auth, origin, status};
 
 /// What every call of people goes through, whichever way it comes. Clones share what they count.
@@ -37,16 +36,22 @@ impl Admission {
         }
     }
 
-    /// Who calls. Tokens that are none are counted.
-    pub(crate) fn caller_of(
+    /// Who calls. Tokens that are none are counted; one that this node does not know, and that another may have made a moment
+    /// ago, is looked for once more when it has caught up.
+    pub(crate) async fn caller_of(
         &self,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
     ) -> Result<Caller, Status> {
-        self.people.caller_of(headers).or_else(|denied| {
-            self.limits.guess(peer)?;
-            Err(denied)
-        })
+        let known = self.people.caller_of(headers);
+        if known.is_ok() {
+            return known;
+        }
+        self.limits.guess(peer)?;
+        if self.people.may_be_new(headers) && self.people.catch_up().await {
+            return self.people.caller_of(headers);
+        }
+        known
     }
 
     /// One more call over gRPC of somebody who is known.
@@ -58,15 +63,11 @@ impl Admission {
     }
 
     /// Who makes this call of gRPC, if they may do what it does and have not asked too often.
-    fn admitted<B>(
-        &self,
-        request: &http::Request<B>,
-        permission: Permission,
-    ) -> Result<Reader, Status> {
-        let (headers, peer) = (request.headers(), peer(request.extensions()));
-        let caller = self.caller_of(headers, peer)?;
+    async fn admitted(&self, head: &Parts, permission: Permission) -> Result<Reader, Status> {
+        let (headers, peer) = (&head.headers, peer(&head.extensions));
+        let caller = self.caller_of(headers, peer).await?;
         if caller.is_anybody() {
-            origin::check_grpc(request.uri(), headers)?;
+            origin::check_grpc(&head.uri, headers)?;
         }
         self.count(&caller, peer)?;
         authorise(&caller, permission)?;
@@ -74,12 +75,12 @@ impl Admission {
     }
 
     /// Lets a call of gRPC pass that is how one becomes somebody.
-    fn passed<B>(&self, request: &http::Request<B>, needed: Needed) -> Result<(), Status> {
+    fn passed(&self, head: &Parts, needed: Needed) -> Result<(), Status> {
         if self.people.ask_nobody() {
-            origin::check_grpc(request.uri(), request.headers())?;
+            origin::check_grpc(&head.uri, &head.headers)?;
         }
         if needed == Needed::Nothing {
-            self.limits.stranger(peer(request.extensions()))?;
+            self.limits.stranger(peer(&head.extensions))?;
         }
         Ok(())
     }
@@ -108,61 +109,52 @@ impl<S: NamedService> NamedService for Admitted<S> {
 
 impl<S> Service<http::Request<Body>> for Admitted<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Either<Answering<S::Future>, Ready<Result<Self::Response, S::Error>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let needed = of_call(request.uri().path()).ok_or_else(status::no_such_call);
-        let admitted = needed.and_then(|needed| match needed {
-            Needed::Nothing | Needed::Itself => {
-                self.1.passed(&request, needed)?;
-                Ok(None)
-            }
-            Needed::This(permission) => self.1.admitted(&request, permission).map(Some),
-        });
-        let rooms = match admitted {
-            Err(status) => return Either::Right(ready(Ok(status.into_http()))),
-            Ok(None) => {
-                let limits = &self.1.limits;
-                limits.rooms(&Caller::ANYBODY, peer(request.extensions()))
-            }
-            Ok(Some(reader)) => {
-                let rooms = reader.rooms();
-                request.extensions_mut().insert(reader.caller().clone());
-                request.extensions_mut().insert(reader);
-                rooms
-            }
-        };
-        let (head, body) = request.into_parts();
-        let (body, taken) = room::counted(body, rooms);
-        let answer = self.0.call(http::Request::from_parts(head, body));
-        Either::Left(Answering {
-            answer: Box::pin(answer),
-            _taken: taken,
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let mut service = ready_one(&mut self.0);
+        let admission = self.1.clone();
+        Box::pin(async move {
+            let (mut head, body) = request.into_parts();
+            let admitted = match of_call(head.uri.path()).ok_or_else(status::no_such_call) {
+                Err(status) => Err(status),
+                Ok(Needed::This(permission)) => {
+                    admission.admitted(&head, permission).await.map(Some)
+                }
+                Ok(needed) => admission.passed(&head, needed).map(|()| None),
+            };
+            let rooms = match admitted {
+                Err(status) => return Ok(status.into_http()),
+                Ok(None) => {
+                    let peer = peer(&head.extensions);
+                    admission.limits.rooms(&Caller::ANYBODY, peer)
+                }
+                Ok(Some(reader)) => {
+                    let rooms = reader.rooms();
+                    head.extensions.insert(reader.caller().clone());
+                    head.extensions.insert(reader);
+                    rooms
+                }
+            };
+            let (body, _taken) = room::counted(body, rooms);
+            service.call(http::Request::from_parts(head, body)).await
         })
     }
 }
 
-/// A call until it is answered, with the room that it takes.
-pub(crate) struct Answering<F> {
-    answer: Pin<Box<F>>,
-    _taken: Taken,
-}
-
-impl<F: Future> Future for Answering<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.answer.as_mut().poll(context)
-    }
+/// The service that is ready, with another one in its place.
+fn ready_one<S: Clone>(service: &mut S) -> S {
+    let next = service.clone();
+    std::mem::replace(service, next)
 }
 
 /// The service of workers, which only those reach who show the secret of a worker's token.
@@ -187,9 +179,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // The one that is ready.
-        let next = self.0.clone();
-        let mut service = std::mem::replace(&mut self.0, next);
+        let mut service = ready_one(&mut self.0);
         let (handle, rooms) = (self.1.clone(), self.2.rooms_of_workers());
         Box::pin(async move {
             let (head, body) = request.into_parts();

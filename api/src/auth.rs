@@ -126,8 +126,39 @@ impl People {
         self.caller(shown.and_then(|value| secret_in(value.to_str().ok()?)))
     }
 
+    /// Whether what a request shows may be a token that was made on another node a moment ago: what it would hold of is known
+    /// here, and who holds it is not.
+    pub(crate) fn may_be_new(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(axum::http::header::AUTHORIZATION);
+        let shown = shown.and_then(|value| secret_in(value.to_str().ok()?));
+        shown.is_some_and(|shown| {
+            let ticket = self.tickets.check(shown, SystemTime::now());
+            ticket.or_else(|| self.refresh_key(shown)).is_some()
+        })
+    }
+
+    /// Waits until this node knows everything that was acknowledged anywhere when it was asked; false where it cannot be had.
+    pub(crate) async fn catch_up(&self) -> bool {
+        self.handle.read(|_| ()).await.is_ok()
+    }
+
+    /// [`Self::exchange_known`], also of a token that was made on another node a moment ago.
+    pub(crate) async fn exchange(
+        &self,
+        refresh_token: &str,
+        org: &str,
+        now: SystemTime,
+    ) -> Result<(String, Duration), Status> {
+        let exchanged = self.exchange_known(refresh_token, org, now);
+        if exchanged.is_err() && self.refresh_key(refresh_token).is_some() && self.catch_up().await
+        {
+            return self.exchange_known(refresh_token, org, now);
+        }
+        exchanged
+    }
+
     /// A short-lived token for who shows a long-lived one, and for how long it is good.
-    pub(crate) fn exchange(
+    fn exchange_known(
         &self,
         refresh_token: &str,
         org: &str,
@@ -435,7 +466,9 @@ mod tests {
             access_token,
             ..before.clone()
         };
-        let (ticket, _) = before.exchange(old, OWN_ORG, SystemTime::now()).unwrap();
+        let (ticket, _) = before
+            .exchange_known(old, OWN_ORG, SystemTime::now())
+            .unwrap();
         assert_eq!(before.caller(Some(&ticket)).unwrap(), Caller::OPERATOR);
         assert_eq!(
             after(with(old)).caller(Some(&ticket)).unwrap(),

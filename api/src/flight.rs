@@ -151,7 +151,7 @@ impl FlightSqlService for Flight {
             headers.insert(AUTHORIZATION, bearer);
         }
         let peer = peer(&extensions);
-        let caller = self.admission.caller_of(&headers, peer)?;
+        let caller = self.admission.caller_of(&headers, peer).await?;
         self.admission.count(&caller, peer)?;
         let shaken: Shaken = stream::iter([Ok(HandshakeResponse::default())]).boxed();
         let mut response = Response::new(shaken);

@@ -220,7 +220,7 @@ where
         .get::<Peer>()
         .map(|Peer(address)| address.ip());
     let caller = match route.permission {
-        Some(permission) => admitted(&http, &parts, peer, permission)?,
+        Some(permission) => admitted(&http, &parts, peer, permission).await?,
         None => {
             let Admission { people, limits } = &http.admission;
             if people.ask_nobody() {
@@ -265,13 +265,13 @@ where
 }
 
 /// Who calls, if they may do what the route does and have not asked too often.
-fn admitted(
+async fn admitted(
     http: &Http,
     parts: &Parts,
     peer: Option<IpAddr>,
     permission: Permission,
 ) -> Result<Caller, Status> {
-    let caller = http.admission.caller_of(&parts.headers, peer)?;
+    let caller = http.admission.caller_of(&parts.headers, peer).await?;
     if caller.is_anybody() {
         origin::check(&parts.uri, &parts.headers)?;
     }

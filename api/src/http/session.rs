@@ -54,10 +54,11 @@ struct Account {
 }
 
 async fn token(http: Http, _: Asked<Nothing>, sent: Exchange) -> Result<Exchanged, Status> {
-    let (access_token, good_for) =
-        http.admission
-            .people
-            .exchange(&sent.refresh_token, &sent.org_id, SystemTime::now())?;
+    let (access_token, good_for) = http
+        .admission
+        .people
+        .exchange(&sent.refresh_token, &sent.org_id, SystemTime::now())
+        .await?;
     Ok(Exchanged {
         access_token,
         token_type: "Bearer",

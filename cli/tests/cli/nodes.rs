@@ -196,6 +196,7 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     assert_eq!(cluster.jobs(&address, &[]), [job.as_str()]);
     until(|| cluster.jobs(&address, &["--stale"]) == [job.as_str()]);
     passes_changes_on(&cluster, &address);
+    knows_new_people(&cluster, &address);
     let metrics = cluster.node(follower).probe("/metrics");
     assert!(metrics.contains("stepcast_raft_voters 3\n"), "{metrics}");
     assert!(
@@ -265,6 +266,21 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     let refused = cluster.call(&["cluster", "remove", &name]).refused(1);
     assert!(refused.contains("the only one that votes"), "{refused}");
     assert_eq!(cluster.jobs(&cluster.node(last).address, &waiting), [job]);
+}
+
+/// Who was let in a moment before is known at every node.
+fn knows_new_people(cluster: &Cluster, follower: &str) {
+    cluster.call(&["org", "create", "acme"]).ok();
+    for number in 0..5 {
+        let (name, token) = (format!("ada{number}"), format!("ada{number}.token"));
+        let people = ["--org", "acme", "--role", "member", "--out", &token];
+        cluster
+            .call(&[&["user", "create", &name][..], &people].concat())
+            .ok();
+        cluster
+            .call_at(follower, &["--access-token-file", &token, "jobs"])
+            .ok();
+    }
 }
 
 /// A client that knows a follower's address alone, as SimpleTuner's does, submits and cancels there, with credentials that
