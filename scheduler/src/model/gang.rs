@@ -110,13 +110,15 @@ impl Gang {
 
     /// Takes in how a part has ended; whether that is how the attempt ends from now on.
     ///
-    /// The success of a part other than the first decides nothing. A lost worker explains why the others fail, so it counts
-    /// over any failure that came before it was missed.
+    /// The success of the first part counts over everything: the work is complete, whatever became of the others while it was
+    /// saved. That of another part decides nothing. A lost worker explains why the others fail, so it counts over any failure
+    /// that came before it was missed.
     pub(crate) fn decide(&mut self, rank: usize, outcome: Outcome) -> bool {
+        let is_complete = rank == 0 && outcome == Outcome::Succeeded;
         let counts = match self.fate {
             None => rank == 0 || outcome != Outcome::Succeeded,
             Some(Outcome::Succeeded) => false,
-            Some(fate) => is_loss(outcome) && !is_loss(fate),
+            Some(fate) => is_complete || (is_loss(outcome) && !is_loss(fate)),
         };
         if counts {
             self.fate = Some(outcome);
