@@ -41,6 +41,12 @@ const BODIES: usize = 256 << 20;
 /// Bytes of the bodies of one caller that are read at once: nine of the largest submissions.
 const BODIES_PER_CALLER: usize = 32 << 20;
 
+/// Bytes of all large answers over HTTP that are made and not yet sent, whoever reads them slowly.
+const ANSWERS: usize = 256 << 20;
+
+/// Those of one caller: twice the longest log of a job, which is read before it is made into an answer, and as much again.
+const ANSWERS_PER_CALLER: usize = 64 << 20;
+
 /// Bytes of bodies are counted by so many.
 const UNIT: usize = 1 << 10;
 
@@ -71,6 +77,9 @@ pub(crate) struct Limits {
     /// Room for those of workers, which stand in nobody's way.
     of_workers: Arc<Semaphore>,
     shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
+    /// Room for large answers, and what each caller may take of it.
+    answers: Arc<Semaphore>,
+    answers_shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
     /// The turn of each caller to have a statement run.
     turns: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
 }
@@ -80,7 +89,17 @@ pub(crate) struct Limits {
 pub(crate) struct Rooms {
     share: Option<Arc<Semaphore>>,
     all: Arc<Semaphore>,
+    /// One body takes no more of it than this, in bytes, however large it is.
+    most: usize,
+    /// What is said where there is none.
+    full: &'static str,
 }
+
+/// What takes the room of requests.
+const UNSENT: &str = "many large requests are being read";
+
+/// What takes the room of answers.
+const UNREAD: &str = "large answers are not being read";
 
 /// Room that a body takes, as long as this lives.
 #[derive(Debug)]
@@ -128,6 +147,8 @@ impl Default for Limits {
             bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
             of_workers: Arc::new(Semaphore::new(BODIES / UNIT)),
             shares: Mutex::default(),
+            answers: Arc::new(Semaphore::new(ANSWERS / UNIT)),
+            answers_shares: Mutex::default(),
             turns: Mutex::default(),
         }
     }
@@ -157,6 +178,19 @@ impl Limits {
         Rooms {
             share: Some(own(&self.shares, key, BODIES_PER_CALLER / UNIT)),
             all: Arc::clone(&self.bodies),
+            most: usize::MAX,
+            full: UNSENT,
+        }
+    }
+
+    /// Room for what a caller is answered over HTTP.
+    pub(crate) fn rooms_for_answers(&self, caller: &Caller, peer: Option<IpAddr>) -> Rooms {
+        let key = key(caller, peer);
+        Rooms {
+            share: Some(own(&self.answers_shares, key, ANSWERS_PER_CALLER / UNIT)),
+            all: Arc::clone(&self.answers),
+            most: ANSWERS_PER_CALLER,
+            full: UNREAD,
         }
     }
 
@@ -181,6 +215,8 @@ impl Limits {
         Rooms {
             share: None,
             all: Arc::clone(&self.bodies),
+            most: usize::MAX,
+            full: UNSENT,
         }
     }
 
@@ -189,6 +225,8 @@ impl Limits {
         Rooms {
             share: None,
             all: Arc::clone(&self.of_workers),
+            most: usize::MAX,
+            full: UNSENT,
         }
     }
 
@@ -216,7 +254,7 @@ impl Limits {
 impl Rooms {
     /// Room for so many bytes, of the caller's own share first: who waits for that is in nobody's way.
     pub(crate) async fn wait(&self, bytes: usize) -> Result<Room, Status> {
-        let units = units(bytes);
+        let units = units(bytes.min(self.most));
         let taken = async {
             let share = match &self.share {
                 Some(share) => Some(Arc::clone(share).acquire_many_owned(units).await?),
@@ -227,19 +265,23 @@ impl Rooms {
         };
         match tokio::time::timeout(ROOM_WITHIN, taken).await {
             Ok(Ok((share, all))) => Ok(Room { share, all }),
-            _ => Err(full()),
+            _ => Err(self.full()),
         }
     }
 
     /// Room for so many bytes if there is some now.
     pub(crate) fn take(&self, bytes: usize) -> Result<Room, Status> {
-        let units = units(bytes);
+        let units = units(bytes.min(self.most));
         let take = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(units);
         let share = self.share.as_ref().map(take).transpose();
         Ok(Room {
-            share: share.map_err(|_none| full())?,
-            all: take(&self.all).map_err(|_none| full())?,
+            share: share.map_err(|_none| self.full())?,
+            all: take(&self.all).map_err(|_none| self.full())?,
         })
+    }
+
+    fn full(&self) -> Status {
+        status::busy(self.full, ROOM_WITHIN)
     }
 }
 
@@ -261,10 +303,6 @@ fn own(
 
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
-}
-
-fn full() -> Status {
-    status::busy("many large requests are being read", ROOM_WITHIN)
 }
 
 /// A stream that is counted.

@@ -34,7 +34,7 @@ use crate::freshness::Freshness;
 use crate::listen::Peer;
 use crate::reader::Reader;
 use crate::status::{self, Refusal};
-use crate::{origin, redirect, service};
+use crate::{origin, redirect, room, service};
 
 /// What the routes share. Clones share it too.
 #[derive(Clone)]
@@ -246,6 +246,7 @@ where
             return Ok(answer);
         }
     }
+    let rooms = http.admission.limits.rooms_for_answers(&caller, peer);
     let asked = Asked {
         caller,
         query: body::query(parts.uri.query())?,
@@ -261,7 +262,7 @@ where
     };
     // It may have held a secret.
     drop(bytes);
-    handler(http, asked, said).await
+    room::for_answer(handler(http, asked, said).await?, &rooms)
 }
 
 /// Who calls, if they may do what the route does and have not asked too often.

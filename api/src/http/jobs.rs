@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
+use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,7 +15,7 @@ use super::route::{Nothing, Route};
 use super::shapes::{self, AttemptShown, JobShown, OutlookShown, short};
 use super::submit::{self, BODY_BYTES};
 use crate::access::Permission;
-use crate::names;
+use crate::{names, room};
 
 pub(super) fn routes(api: &mut Api) {
     let read = Permission::ReadJobs;
@@ -22,7 +24,7 @@ pub(super) fn routes(api: &mut Api) {
         Route::get("/v1/jobs/{id}", read, "One job with its attempts."),
         show,
     );
-    api.route(
+    api.stream::<Nothing, Logs, _, _>(
         Route::get(
             "/v1/jobs/{id}/logs",
             read,
@@ -206,12 +208,16 @@ async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, St
     })
 }
 
-async fn logs(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Logs, Status> {
-    let logs = http
+async fn logs(http: Http, asked: Asked<Nothing>) -> Result<Response, Status> {
+    let limits = &http.admission.limits;
+    let rooms = limits.rooms_for_answers(&asked.caller, asked.peer);
+    // Before anything is read: they are the longest answers there are.
+    let (logs, room) = http
         .jobs
-        .kept_logs(&asked.caller, &name(&asked), asked.freshness)
+        .kept_logs(&asked.caller, &name(&asked), asked.freshness, &rooms)
         .await?;
-    Ok(Logs { logs })
+    let answer = Json(Logs { logs }).into_response();
+    Ok(room::holding(answer, room))
 }
 
 async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Cancelled, Status> {

@@ -52,6 +52,11 @@ impl Lines {
         }
     }
 
+    /// Bytes of a job's lines that are kept.
+    pub(crate) async fn bytes(&self, job: JobId) -> Result<u64, Error> {
+        Ok(self.parts(job).await?.bytes())
+    }
+
     pub(super) async fn parts(&self, job: JobId) -> Result<Parts, Error> {
         let folder = self.folder(job);
         let objects: Vec<ObjectMeta> = self.store.list(Some(&folder)).try_collect().await?;

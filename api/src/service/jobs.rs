@@ -20,6 +20,7 @@ use super::watch::{Updates, updates};
 use crate::access::{Caller, authorise};
 use crate::context::Context;
 use crate::freshness::Freshness;
+use crate::limits::{Room, Rooms};
 use crate::reader::Reading;
 use crate::{convert, names, staging, status};
 
@@ -290,17 +291,23 @@ impl Jobs {
         Ok(v1::GetJobLogsResponse { log })
     }
 
-    /// Everything that a job's trainers have printed, as far as it is kept, oldest first, each line with its end.
+    /// Everything that a job's trainers have printed, as far as it is kept, oldest first, each line with its end; with room
+    /// for it and for the answer that is made of it.
     pub(crate) async fn kept_logs(
         &self,
         caller: &Caller,
         name: &str,
         freshness: Freshness,
-    ) -> Result<String, Status> {
+        rooms: &Rooms,
+    ) -> Result<(String, Room), Status> {
         let id = names::job("name", name)?;
         self.check(caller, id, name, freshness, false).await?;
-        let lines = self.context.staging.lines().read(id).await;
-        lines.map_err(|error| staging::unusable(&staging::Error::Store(Box::new(error))))
+        let unusable = |error| staging::unusable(&staging::Error::Store(Box::new(error)));
+        let lines = self.context.staging.lines();
+        let bytes = lines.bytes(id).await.map_err(unusable)?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let room = rooms.wait(bytes.saturating_mul(2)).await?;
+        Ok((lines.read(id).await.map_err(unusable)?, room))
     }
 
     /// A job as it is now.
