@@ -13,11 +13,8 @@ use super::wishes::{check_public, labels, written_labels};
 use crate::names;
 use crate::status::bad_field;
 
-/// The terms in what is asked for; the team is looked up by its name.
-pub(crate) fn terms(
-    wishes: &mut v1::JobWishes,
-    team: impl FnOnce(&str) -> Result<TeamId, Status>,
-) -> Result<Terms, Status> {
+/// The terms in what is asked for, in the team that it names.
+pub(crate) fn terms(wishes: &mut v1::JobWishes, team: TeamId) -> Result<Terms, Status> {
     let field = |name: &str| format!("wishes.{name}");
     let spread = match std::mem::take(&mut wishes.spread_key) {
         key if key.is_empty() => None,
@@ -43,10 +40,7 @@ pub(crate) fn terms(
         })?),
     };
     Ok(Terms {
-        team: match wishes.team.as_str() {
-            "" => TeamId::DEFAULT,
-            name => team(name)?,
-        },
+        team,
         not_before_ms: stamp(&field("not_before_time"), wishes.not_before_time.as_ref())?,
         finish_by_ms: stamp(&field("finish_by_time"), wishes.finish_by_time.as_ref())?,
         avoid: labels(

@@ -16,12 +16,12 @@ use super::terms::{terms, write_terms};
 use super::workload::workload;
 use crate::status::{bad_field, shown};
 
-/// A job as it goes into the log.
+/// A job as it goes into the log, in the team that its wishes name.
 pub(crate) fn wishes(
     mut wishes: v1::JobWishes,
     workload: Workload,
     staging: StagingId,
-    team: impl FnOnce(&str) -> Result<TeamId, Status>,
+    team: TeamId,
 ) -> Result<JobSpec, Status> {
     let terms = terms(&mut wishes, team)?;
     let (objective, trainer) = (
@@ -223,7 +223,7 @@ mod tests {
                 spread_key: key.to_owned(),
                 ..v1::JobWishes::default()
             };
-            terms(&mut wishes, |_| Ok(TeamId::DEFAULT))
+            terms(&mut wishes, TeamId::DEFAULT)
         };
         assert!(spread("mine").is_ok());
         assert!(spread(TOKEN).is_err());

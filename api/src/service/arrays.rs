@@ -59,12 +59,9 @@ impl Jobs {
         let Some(reading) = first else {
             return Err(bad_field("tasks", "there is none"));
         };
-        let mut spec = convert::wishes(
-            request.wishes.unwrap_or_default(),
-            reading.workload.clone(),
-            tasks[0].0,
-            |name| self.team(name),
-        )?;
+        let wishes = request.wishes.unwrap_or_default();
+        let team = self.team(&wishes.team).await?;
+        let mut spec = convert::wishes(wishes, reading.workload.clone(), tasks[0].0, team)?;
         for (index, (_, submission)) in tasks.iter().enumerate() {
             let fits = submission.check_form(spec.trainer);
             fits.map_err(|error| of_task(index, error))?;

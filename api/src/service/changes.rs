@@ -138,12 +138,9 @@ impl Jobs {
         if state != JobState::Pending {
             return Err(status::rejection(Rejection::NotWaiting));
         }
-        let asked = self.asked(
-            &was,
-            told.wishes.unwrap_or_default(),
-            request.wishes.clone().unwrap_or_default(),
-            paths,
-        )?;
+        let told = told.wishes.unwrap_or_default();
+        let wishes = request.wishes.clone().unwrap_or_default();
+        let asked = self.asked(&was, told, wishes, paths).await?;
         self.check_deadline(&was, &asked)?;
         if needs_another_look(&was, &asked) {
             check_fit(self, None, &asked).await?;
@@ -153,7 +150,7 @@ impl Jobs {
 
     /// What a job asks for with those of `paths` taken from `asked`; all of it without any path. What it is expected to cost
     /// is estimated anew where that may be another sum, as for a submission.
-    pub(super) fn asked(
+    pub(super) async fn asked(
         &self,
         was: &JobSpec,
         told: v1::JobWishes,
@@ -161,7 +158,7 @@ impl Jobs {
         paths: &[String],
     ) -> Result<JobSpec, Status> {
         let wishes = mixed(told, asked, paths);
-        let team = |name: &str| self.team(name);
+        let team = self.team(&wishes.team).await?;
         let mut asked = convert::wishes(wishes, was.workload.clone(), was.staging, team)?;
         asked.trainer = was.trainer;
         asked.terms.expected_cost = was.terms.expected_cost;

@@ -47,12 +47,9 @@ pub(super) async fn submit(
     let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
     let (submission, reading, credentials) = reading::read(request.files, request.sample_counts)?;
     let staging = submission.staging(id);
-    let mut spec = convert::wishes(
-        request.wishes.unwrap_or_default(),
-        reading.workload.clone(),
-        staging,
-        |name| jobs.team(name),
-    )?;
+    let wishes = request.wishes.unwrap_or_default();
+    let team = jobs.team(&wishes.team).await?;
+    let mut spec = convert::wishes(wishes, reading.workload.clone(), staging, team)?;
     submission.check_form(spec.trainer)?;
     spec.terms.owner = caller.owner();
     spec.terms.credentials = credentials.names();
@@ -157,13 +154,19 @@ pub(super) fn too_late(least: u64) -> Status {
 }
 
 impl Jobs {
-    /// The team with this name.
-    pub(super) fn team(&self, name: &str) -> Result<TeamId, Status> {
+    /// The team with this name; the default one if there is no name.
+    pub(super) async fn team(&self, name: &str) -> Result<TeamId, Status> {
+        if name.is_empty() {
+            return Ok(TeamId::DEFAULT);
+        }
         let known = names::team("wishes.team", name)?;
-        let found = self
-            .context
-            .handle
-            .read_stale(|state| state.team_named(&known).map(|team| team.id));
+        let handle = &self.context.handle;
+        let look = |state: &State| state.team_named(&known).map(|team| team.id);
+        // Only a refusal must know every team there is: one that was just made may not be here yet.
+        if let Some(found) = handle.read_stale(look) {
+            return Ok(found);
+        }
+        let found = handle.read(look).await.map_err(status::read)?;
         found.ok_or_else(|| status::not_found("teams", "a team", &names::of_team(&known)))
     }
 

@@ -118,7 +118,7 @@ impl Jobs {
             let told = convert::job(&job, state, now_ms).wishes.unwrap_or_default();
             let wishes = asked.wishes.unwrap_or_default();
             let paths = paths(asked.update_mask)?;
-            let spec = self.asked(&job.spec, told, wishes, &paths)?;
+            let spec = self.asked(&job.spec, told, wishes, &paths).await?;
             self.check_deadline(&job.spec, &spec)?;
             job.spec = spec.clone();
             jobs_so_far.insert(id, job);

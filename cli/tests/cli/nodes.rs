@@ -197,6 +197,7 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     until(|| cluster.jobs(&address, &["--stale"]) == [job.as_str()]);
     passes_changes_on(&cluster, &address);
     knows_new_people(&cluster, &address);
+    finds_new_teams(&cluster, &address);
     let metrics = cluster.node(follower).probe("/metrics");
     assert!(metrics.contains("stepcast_raft_voters 3\n"), "{metrics}");
     assert!(
@@ -279,6 +280,19 @@ fn knows_new_people(cluster: &Cluster, follower: &str) {
             .ok();
         cluster
             .call_at(follower, &["--access-token-file", &token, "jobs"])
+            .ok();
+    }
+}
+
+/// What was acknowledged holds at once at every node: a job goes into a team that was made a moment before.
+fn finds_new_teams(cluster: &Cluster, follower: &str) {
+    let path = example();
+    for number in 0..5 {
+        let team = format!("new{number}");
+        cluster.call(&["teams", "set", &team]).ok();
+        let check = ["submit", path.to_str().unwrap(), "--dry-run", "--team"];
+        cluster
+            .call_at(follower, &[&check[..], &[&team]].concat())
             .ok();
     }
 }
