@@ -71,7 +71,7 @@ struct Which {
 struct Jobs {
     /// Newest first.
     items: Vec<JobShown>,
-    /// Empty on the last page.
+    /// Empty on the last page, and on no other: a page may have fewer jobs than were asked for, or none, and not be the last.
     next_page_token: String,
 }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use stepcast_proto::v1::{Attempt, Job, JobState, ListJobsRequest};
+use stepcast_proto::v1::{Attempt, Job, JobState, ListJobsRequest, ListJobsResponse};
 
 use crate::client::{Client, timed};
 use crate::context::Context;
@@ -99,12 +99,9 @@ impl Jobs {
 }
 
 async fn list(client: &Client, states: Vec<i32>, limit: u32) -> Result<(Vec<Job>, bool), Failure> {
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let left = limit - u32::try_from(jobs.len()).unwrap_or(limit);
+    pages(limit, async |page_size, page_token| {
         let message = ListJobsRequest {
-            page_size: left.min(PAGE),
+            page_size,
             page_token,
             states: states.clone(),
             with_outlook: true,
@@ -114,11 +111,26 @@ async fn list(client: &Client, states: Vec<i32>, limit: u32) -> Result<(Vec<Job>
             let mut service = client.jobs();
             async move { service.list_jobs(request).await }
         });
-        let answer = answer.await?;
-        let none = answer.jobs.is_empty();
+        answer.await
+    })
+    .await
+}
+
+/// Jobs of one page after the other until there are enough or no more, and whether there are more. A page may be empty and
+/// not the last: a server looks at so many jobs for each, and they may all be of others. Each goes on further down, so this
+/// ends with the jobs that the server keeps.
+async fn pages(
+    limit: u32,
+    mut page: impl AsyncFnMut(u32, String) -> Result<ListJobsResponse, Failure>,
+) -> Result<(Vec<Job>, bool), Failure> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let left = limit - u32::try_from(jobs.len()).unwrap_or(limit);
+        let answer = page(left.min(PAGE), page_token).await?;
         jobs.extend(answer.jobs);
         page_token = answer.next_page_token;
-        if page_token.is_empty() || none || jobs.len() >= limit as usize {
+        if page_token.is_empty() || jobs.len() >= limit as usize {
             jobs.truncate(limit as usize);
             return Ok((jobs, !page_token.is_empty()));
         }
@@ -351,6 +363,28 @@ mod tests {
             }],
             ..Job::default()
         }
+    }
+
+    #[tokio::test]
+    async fn an_empty_page_is_not_the_last() {
+        let answer = |jobs, token: &str| ListJobsResponse {
+            jobs,
+            next_page_token: token.to_owned(),
+        };
+        let mut answers = vec![
+            answer(vec![running()], ""),
+            answer(Vec::new(), "b"),
+            answer(Vec::new(), "a"),
+        ];
+        let mut asked = Vec::new();
+        let found = pages(50, async |size, token| {
+            asked.push((size, token));
+            Ok(answers.pop().expect("no page behind the last"))
+        });
+        let (jobs, more) = found.await.expect("answered");
+        assert_eq!((jobs, more), (vec![running()], false));
+        let tokens = ["", "a", "b"].map(|token| (50, token.to_owned()));
+        assert_eq!(asked, tokens);
     }
 
     #[test]
