@@ -32,6 +32,9 @@ const DOUBT: &str = "it may have been done all the same: look before you ask for
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(10);
 /// An import may write many objects.
 pub(crate) const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
+/// A sweep sends many files, and the server keeps each of them before it answers: in a bucket far away that takes seconds.
+/// Of several servers each is waited for a third of it.
+pub(crate) const SWEEP_DEADLINE: Duration = Duration::from_secs(60);
 /// A change of who belongs to the cluster takes several steps, each of them an entry of the log.
 pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(60);
 /// With several servers, one that is silent for this part of a call's deadline is left for the next: a node that hangs

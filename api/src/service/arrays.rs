@@ -1,5 +1,7 @@
 //! A sweep from its files to an array in the queue: every task is read and checked before the first is kept.
 
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
 use stepcast_proto::v1;
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::limits::ARRAY_MAX;
@@ -17,6 +19,10 @@ use crate::staging::Put;
 use crate::status::{Refusal, bad_field};
 use crate::submission::Submission;
 use crate::{convert, names, reading, status};
+
+/// Calls to the staging area at once for one sweep: a thousand tasks are put in the time of sixteen calls, and single
+/// submissions find room beside them.
+const STAGED_AT_ONCE: usize = 64;
 
 impl Jobs {
     /// Puts a sweep into the queue.
@@ -99,13 +105,14 @@ impl Jobs {
                 self.context.keep(staging, credentials)?;
             }
         }
-        let mut new = Vec::new();
+        let mut puts = Vec::with_capacity(count);
         for (staging, submission) in &tasks {
-            let put = self.context.staging.put(*staging, submission.files()).await;
-            if put.map_err(not_staged)? == Put::New {
-                new.push(*staging);
-            }
+            let put = self.context.staging.put(*staging, submission.files());
+            puts.push(put.map_ok(|put| (*staging, put)).boxed());
         }
+        let puts = together(puts).await.map_err(not_staged)?;
+        let new = puts.into_iter().filter(|(_, put)| *put == Put::New);
+        let new: Vec<StagingId> = new.map(|(staging, _)| staging).collect();
         let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;
         if is_settled(&proposed) {
             self.drop_unneeded(&new).await;
@@ -166,16 +173,26 @@ impl Jobs {
 
     /// Removes files that no job has come for.
     async fn drop_unneeded(&self, staged: &[StagingId]) {
+        let handle = &self.context.handle;
+        let mut removals = Vec::new();
         for staging in staged {
-            let needed = self
-                .context
-                .handle
-                .read_stale(|state| state.needs_staging(staging));
-            if !needed && let Err(error) = self.context.staging.take_back(*staging).await {
+            if !handle.read_stale(|state| state.needs_staging(staging)) {
+                removals.push(self.context.staging.take_back(*staging).boxed());
+            }
+        }
+        let mut removals = stream::iter(removals).buffer_unordered(STAGED_AT_ONCE);
+        while let Some(removed) = removals.next().await {
+            if let Err(error) = removed {
                 tracing::warn!(error = ?error, "files of a sweep that was not taken are left to the sweep");
             }
         }
     }
+}
+
+/// Does all of these, so many at once, until one fails.
+async fn together<T, E>(calls: Vec<BoxFuture<'_, Result<T, E>>>) -> Result<Vec<T>, E> {
+    let calls = stream::iter(calls).buffer_unordered(STAGED_AT_ONCE);
+    calls.try_collect().await
 }
 
 /// The files of all, with those of one task in the place of the same role's.
@@ -201,4 +218,38 @@ fn of_task(index: usize, error: Status) -> Status {
         error.details().to_vec().into(),
         error.metadata().clone(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_of_tasks_are_put_at_once() {
+        // Nobody passes it before so many are there.
+        let barrier = Barrier::new(STAGED_AT_ONCE);
+        let put = |task| {
+            let barrier = &barrier;
+            async move {
+                barrier.wait().await;
+                Ok::<_, ()>(task)
+            }
+            .boxed()
+        };
+        let puts = together((0..4 * STAGED_AT_ONCE).map(put).collect());
+        let put = tokio::time::timeout(std::time::Duration::from_secs(60), puts).await;
+        let put = put.expect("they wait for each other").map(|mut put| {
+            put.sort_unstable();
+            put
+        });
+        assert_eq!(put, Ok((0..4 * STAGED_AT_ONCE).collect()));
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_ends_it() {
+        let call = |task| async move { if task == 70 { Err(task) } else { Ok(()) } }.boxed();
+        assert_eq!(together((0..1_000).map(call).collect()).await, Err(70));
+    }
 }

@@ -6,7 +6,7 @@ use stepcast_proto::v1::{
 };
 use stepcast_records::simpletuner::{File, unwrapped, without_mark};
 
-use crate::client::{Client, timed};
+use crate::client::{Client, SWEEP_DEADLINE, timed_within};
 use crate::failure::Failure;
 use crate::files::Submission;
 
@@ -103,8 +103,8 @@ pub(crate) async fn send(
     client: &Client,
     message: SubmitArrayRequest,
 ) -> Result<SubmitArrayResponse, Failure> {
-    let answer = client.ask(|| {
-        let request = timed(message.clone());
+    let answer = client.ask_within(SWEEP_DEADLINE, || {
+        let request = timed_within(SWEEP_DEADLINE, message.clone());
         let mut service = client.jobs();
         async move { service.submit_array(request).await }
     });
