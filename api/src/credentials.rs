@@ -1,6 +1,7 @@
 //! Takes secrets out of a submission before anything of it is kept: in their place stands the name of a variable, which
 //! the worker gives to the trainer alone. What they are called goes into the log, what they are into memory.
 
+mod beside;
 #[cfg(test)]
 mod tests;
 
@@ -41,7 +42,11 @@ const DEPTH_MAX: usize = 32;
 
 /// What was taken out of a submission, each under a name that no other has.
 #[derive(Default)]
-pub(crate) struct Taken(Vec<(String, Zeroizing<String>)>);
+pub(crate) struct Taken {
+    all: Vec<(String, Zeroizing<String>)>,
+    /// Those of them that are tokens of services, of which nothing is left in the files.
+    services: Vec<String>,
+}
 
 /// Takes the secrets out of a submission's files. Whatever of them cannot be taken out refuses the submission.
 pub(crate) fn take_out(submission: &mut Submission) -> Result<Taken, Status> {
@@ -211,14 +216,14 @@ impl Taken {
         let same = |(name, value): &&(String, Zeroizing<String>)| {
             value.as_str() == text.as_str() && name.starts_with(base)
         };
-        let name = match self.0.iter().find(same) {
+        let name = match self.all.iter().find(same) {
             Some((name, _)) => name.clone(),
             None => self.free_name(base),
         };
-        let variable = format!("{{env:{VARIABLE}{}}}", name.to_ascii_uppercase());
+        let variable = variable(&name);
         let value = Zeroizing::new(std::mem::replace(text, variable));
-        if !self.0.iter().any(|(known, _)| *known == name) {
-            self.0.push((name, value));
+        if !self.all.iter().any(|(known, _)| *known == name) {
+            self.all.push((name, value));
         }
     }
 
@@ -238,19 +243,20 @@ impl Taken {
         let is_token = name.is_some() && is_value(text);
         if is_token {
             self.look(text, name);
+            self.services.extend(name_in(text));
         }
         is_token
     }
 
     fn free_name(&self, base: &str) -> String {
-        let taken = |name: &String| self.0.iter().any(|(known, _)| known == name);
+        let taken = |name: &String| self.all.iter().any(|(known, _)| known == name);
         let numbered = (2_u32..).map(|number| format!("{base}_{number}"));
         let mut names = std::iter::once(base.to_owned()).chain(numbered);
         names.find(|name| !taken(name)).unwrap_or_default()
     }
 
     fn check(&self) -> Result<(), Status> {
-        if self.0.len() > CREDENTIALS_MAX {
+        if self.all.len() > CREDENTIALS_MAX {
             return Err(Refusal::new(
                 Code::InvalidArgument,
                 "TOO_MANY_CREDENTIALS",
@@ -258,26 +264,26 @@ impl Taken {
             )
             .into());
         }
-        self.0
+        self.all
             .iter()
             .try_for_each(|(name, value)| check_value(name, value))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// What they are called.
     pub(crate) fn names(&self) -> Vec<Label> {
-        let names = self.0.iter().map(|(name, _)| name.parse());
+        let names = self.all.iter().map(|(name, _)| name.parse());
         names.filter_map(Result::ok).collect()
     }
 
     /// Takes one more in, given by its name. It goes before one of a file.
     pub(crate) fn add(&mut self, name: String, value: Zeroizing<String>) -> Result<(), Status> {
         check_value(&name, &value)?;
-        self.0.retain(|(known, _)| *known != name);
-        self.0.push((name, value));
+        self.all.retain(|(known, _)| *known != name);
+        self.all.push((name, value));
         Ok(())
     }
 
@@ -286,10 +292,14 @@ impl Taken {
         let mut found = Vec::with_capacity(names.len());
         let mut missing = Vec::new();
         for name in names {
-            match self.0.iter().position(|(known, _)| known == name.as_str()) {
+            match self
+                .all
+                .iter()
+                .position(|(known, _)| known == name.as_str())
+            {
                 Some(at) => found.push(Credential {
                     name: name.clone(),
-                    value: self.0.swap_remove(at).1,
+                    value: self.all.swap_remove(at).1,
                 }),
                 None => missing.push(name.clone()),
             }
@@ -300,6 +310,17 @@ impl Taken {
             Err(missing)
         }
     }
+}
+
+/// What stands in the place of a credential.
+fn variable(name: &str) -> String {
+    format!("{{env:{VARIABLE}{}}}", name.to_ascii_uppercase())
+}
+
+/// The name of the credential in whose place a text stands, if it does.
+fn name_in(text: &str) -> Option<String> {
+    let name = text.strip_prefix("{env:")?.strip_prefix(VARIABLE)?;
+    Some(name.strip_suffix('}')?.to_ascii_lowercase())
 }
 
 /// Refuses what no environment can hold, without repeating it.

@@ -176,6 +176,10 @@ async fn a_job_waits_for_its_credentials_rather_than_run_without() {
         ),
         (json!({"credentials": {"hub_token": ""}}), "not empty"),
         (
+            json!({"config": {"hub_token": CANARY, "wandb_api_key": CANARY}}),
+            "submit the job anew",
+        ),
+        (
             json!({"credentials": {"hub_token": CANARY, "other": CANARY}}),
             "nothing else",
         ),

@@ -1,6 +1,7 @@
 //! What is taken out of a submission, what stands in its place, and what is refused.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use serde_json::{Value, json};
 use stepcast_proto::v1;
 
 use super::*;
@@ -255,4 +256,108 @@ fn a_number_under_a_secret_s_name_is_taken_out_as_a_text() {
         (v1::FileRole::Lycoris, "lycoris.json", lycoris),
     ]);
     assert!(take_out(&mut sent).is_err());
+}
+
+/// A configuration with one data set for each id and key, and what it publishes as a text.
+fn with_keys(keys: &[(&str, &str)], publisher: &str) -> Submission {
+    let set = |(id, key): &(&str, &str)| json!({ "id": id, "aws_secret_access_key": key });
+    let loader = Value::Array(keys.iter().map(set).collect());
+    let publishers = json!([{ "secret_key": publisher }]).to_string();
+    let config = json!({ "seed": 1, "publishing_config": publishers });
+    submission(&[
+        (v1::FileRole::Config, "config.json", &config.to_string()),
+        (v1::FileRole::DataLoader, "loader.json", &loader.to_string()),
+    ])
+}
+
+/// What the second submission gives a job that was made of the first: each name with its value, or why nothing.
+fn given_again(mut first: Submission, mut second: Submission) -> Result<Vec<String>, String> {
+    let needed = take_out(&mut first).unwrap().names();
+    let taken = take_out(&mut second).unwrap();
+    let found = taken.beside(&second, first.files(), &needed);
+    let found = found.map_err(|refused| refused.message().to_owned())?;
+    let found = found.only(&needed).map_err(|missing| {
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        format!("missing: {}", missing.join(", "))
+    })?;
+    let told = found
+        .iter()
+        .map(|one| format!("{}={}", one.name, *one.value));
+    Ok(told.collect())
+}
+
+#[test]
+fn credentials_that_are_given_again_are_taken_by_their_places() {
+    let two = || with_keys(&[("a", "key-1"), ("b", "key-2")], "key-3");
+    let names = [
+        "secret_key",
+        "aws_secret_access_key",
+        "aws_secret_access_key_2",
+    ];
+    let are = |values: [&str; 3]| {
+        let told = names.iter().zip(values);
+        Ok(told
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>())
+    };
+    for (second, values) in [
+        (two(), ["key-3", "key-1", "key-2"]),
+        // What was different may be the same today, and so many values have fewer names.
+        (
+            with_keys(&[("a", "new-1"), ("b", "new-1")], "new-3"),
+            ["new-3", "new-1", "new-1"],
+        ),
+        // A data set is where its id is.
+        (
+            with_keys(&[("b", "new-2"), ("a", "new-1")], "new-3"),
+            ["new-3", "new-1", "new-2"],
+        ),
+    ] {
+        assert_eq!(given_again(two(), second), are(values));
+    }
+}
+
+#[test]
+fn credentials_of_another_configuration_are_refused() {
+    let two = || with_keys(&[("a", "key-1"), ("b", "key-2")], "key-3");
+    let same = || with_keys(&[("a", "key-1"), ("b", "key-1")], "key-3");
+    for (first, second, why) in [
+        (
+            same(),
+            two(),
+            "aws_secret_access_key was one credential in several places",
+        ),
+        (
+            two(),
+            with_keys(&[("a", "key-1"), ("b", "key-2"), ("c", "key-4")], "key-3"),
+            "have none (aws_secret_access_key_3)",
+        ),
+        (
+            two(),
+            with_keys(&[("a", "key-1")], "key-3"),
+            "missing: aws_secret_access_key_2",
+        ),
+    ] {
+        let refused = given_again(first, second).unwrap_err();
+        assert!(
+            refused.contains(why) && !refused.contains("key-"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn the_token_of_a_service_is_taken_by_its_setting() {
+    let config = |token: &str, key: &str| {
+        let config = json!({ "--hub_token": token, "publishing_config": [{ "hub_token": key }] });
+        submission(&[(v1::FileRole::Config, "config.json", &config.to_string())])
+    };
+    let told = given_again(config("key-1", "key-2"), config("new-1", "new-1"));
+    let both = ["hub_token=new-1", "hub_token_2=new-1"].map(str::to_owned);
+    assert_eq!(told, Ok(both.into()));
+    let refused = given_again(config("key-1", "key-1"), config("new-1", "new-2")).unwrap_err();
+    assert!(
+        refused.contains("hub_token was one credential"),
+        "{refused}"
+    );
 }

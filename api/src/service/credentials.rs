@@ -1,6 +1,7 @@
 //! Credentials of jobs: kept in this node's memory while it leads, given again by people, and handed to the worker that
 //! holds the lease.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use stepcast_cluster::credentials::{Credentials, Full};
@@ -12,13 +13,14 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::jobs::Jobs;
+use super::submit::not_staged;
 use crate::access::Caller;
 use crate::context::Context;
 use crate::credentials::{Taken, take_out};
 use crate::freshness::Freshness;
 use crate::names;
 use crate::status::{self, Refusal, bad_field};
-use crate::submission::{Role, Submission};
+use crate::submission::Submission;
 
 /// Jobs that hold credentials begin or end by then.
 const ROOM_AGAIN: Duration = Duration::from_secs(30);
@@ -51,7 +53,8 @@ impl Jobs {
         if state != JobState::Pending {
             return Err(status::rejection(stepcast_scheduler::Rejection::NotWaiting));
         }
-        let given = given(request.credentials, request.files, &needed)?;
+        let mut given = self.in_files(request.files, staging, &needed).await?;
+        add_named(&mut given, request.credentials, &needed)?;
         let credentials = given
             .only(&needed)
             .map_err(|missing| still_missing(&missing))?;
@@ -65,6 +68,22 @@ impl Jobs {
             .job(caller, id, &request.name, Freshness::Stale)
             .await?;
         Ok(v1::GiveCredentialsResponse { job: Some(job) })
+    }
+
+    /// What came in files, each credential by its place in the files that the job was submitted with.
+    async fn in_files(
+        &self,
+        files: Vec<v1::JobFile>,
+        staging: StagingId,
+        needed: &[Label],
+    ) -> Result<Taken, Status> {
+        if files.is_empty() {
+            return Ok(Taken::default());
+        }
+        let mut given = Submission::read(files)?;
+        let taken = take_out(&mut given)?;
+        let staged = self.context.staging.get(staging).await;
+        taken.beside(&given, &staged.map_err(not_staged)?, needed)
     }
 
     /// After a submission was taken: credentials that nobody can use are forgotten, and a job that was waiting for them,
@@ -133,20 +152,12 @@ impl Context {
     }
 }
 
-/// What came, by name or in files.
-fn given(
-    named: std::collections::HashMap<String, String>,
-    files: Vec<v1::JobFile>,
+/// Adds what came by its name.
+fn add_named(
+    given: &mut Taken,
+    named: HashMap<String, String>,
     needed: &[Label],
-) -> Result<Taken, Status> {
-    let mut given = Taken::default();
-    if !files.is_empty() {
-        let mut submission = Submission::read(files)?;
-        given = take_out(&mut submission)?;
-        if submission.file(Role::Config).is_none() {
-            return Err(bad_field("files", "a configuration is needed"));
-        }
-    }
+) -> Result<(), Status> {
     for (name, value) in named {
         let value = Zeroizing::new(value);
         if !needed.iter().any(|needed| needed.as_str() == name) {
@@ -156,7 +167,7 @@ fn given(
         }
         given.add(name, value)?;
     }
-    Ok(given)
+    Ok(())
 }
 
 fn still_missing(missing: &[Label]) -> Status {
