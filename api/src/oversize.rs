@@ -63,7 +63,7 @@ fn too_large() -> Status {
         "MESSAGE_TOO_LARGE",
         "the message is larger than this call takes",
     )
-    .hint("a submission's files have 1 MiB each and 3 MiB together, an imported file 16 MiB")
+    .hint("a submission's files have 1 MiB each and 3 MiB together, with those of all tasks of a sweep, an imported file 16 MiB")
     .into()
 }
 

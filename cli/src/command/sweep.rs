@@ -9,9 +9,16 @@ use stepcast_records::simpletuner::{File, unwrapped, without_mark};
 use crate::client::{Client, SWEEP_DEADLINE, timed_within};
 use crate::failure::Failure;
 use crate::files::Submission;
+use crate::output::money;
 
 /// Most tasks of one array, as the server has it.
 const TASKS_MAX: usize = 1_000;
+
+/// Bytes of all files of a submission, as the server has it: those of all tasks together.
+const BYTES_MAX: usize = 3 << 20;
+
+/// Bytes of a task's file on the wire besides its name and content, at most: five fields of at most six bytes.
+const AROUND_FILE: usize = 30;
 
 /// A setting and the values that it takes.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,12 +115,40 @@ pub(crate) async fn send(
         let mut service = client.jobs();
         async move { service.submit_array(request).await }
     });
-    answer.await
+    answer.await.map_err(|failure| in_parts(failure, &message))
+}
+
+/// Says of a sweep that is too large as a whole what its tasks have together, and how many of them can be sent at once.
+fn in_parts(mut failure: Failure, message: &SubmitArrayRequest) -> Failure {
+    let size = |file: &JobFile| file.content.len() + file.name.len() + AROUND_FILE;
+    let copies: usize = message
+        .tasks
+        .iter()
+        .flat_map(|task| &task.files)
+        .map(size)
+        .sum();
+    let others: usize = message.files.iter().map(size).sum();
+    let count = message.tasks.len();
+    let fits = BYTES_MAX.saturating_sub(others) * count / copies.max(1);
+    if failure.reason == "MESSAGE_TOO_LARGE" && (1..count).contains(&fits) {
+        failure.primary = format!(
+            "the configurations of the {} tasks have {} together, more than the server takes at once",
+            money::count(count as u64),
+            money::bytes(copies as u64),
+        );
+        failure.hint = Some(format!(
+            "submit it in parts of at most {}, each with some of the values",
+            money::counted(fits as u64, "task", "tasks")
+        ));
+    }
+    failure
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn submission() -> Submission {
@@ -160,6 +195,31 @@ mod tests {
         let tasks = tasks(&settings, &submission).unwrap();
         let config: Value = serde_json::from_slice(&tasks[0].files[0].content).unwrap();
         assert_eq!(config, serde_json::json!({"--learning_rate": 2}));
+    }
+
+    #[test]
+    fn a_sweep_that_is_too_large_says_in_which_parts_it_fits() {
+        let mut submission = submission();
+        submission.files[0].content = json!({ "prompt": "a".repeat(5_000) }).to_string().into();
+        let seeds: Vec<String> = (0..1_000).map(|seed| seed.to_string()).collect();
+        let settings = [setting(&format!("seed={}", seeds.join(","))).unwrap()];
+        let message = SubmitArrayRequest {
+            files: submission.files.clone(),
+            tasks: tasks(&settings, &submission).unwrap(),
+            ..SubmitArrayRequest::default()
+        };
+        let mut refused = Failure::refused("the message is larger than this call takes");
+        let other = in_parts(refused.clone(), &message);
+        assert_eq!(other.primary, refused.primary, "whatever else is wrong");
+        refused.reason = "MESSAGE_TOO_LARGE".to_owned();
+        let told = in_parts(refused, &message);
+        assert_eq!(
+            (told.primary.as_str(), told.hint.as_deref()),
+            (
+                "the configurations of the 1,000 tasks have 5.1 MB together, more than the server takes at once",
+                Some("submit it in parts of at most 618 tasks, each with some of the values")
+            )
+        );
     }
 
     #[test]
