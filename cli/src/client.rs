@@ -5,6 +5,7 @@ mod servers;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use stepcast_proto::v1::accounts_service_client::AccountsServiceClient;
@@ -71,6 +72,8 @@ pub(crate) struct Client {
     servers: Arc<Servers>,
     caller: Caller,
     connected: Instant,
+    /// Whether a call was answered: all of them are spoken to alike, with TLS or without.
+    answered: Arc<AtomicBool>,
 }
 
 /// Puts on every call what it carries: the access token, and whether an old answer will do.
@@ -128,6 +131,7 @@ impl Client {
                 stale: address.stale,
             },
             connected: Instant::now(),
+            answered: Arc::default(),
         })
     }
 
@@ -240,6 +244,7 @@ impl Client {
             servers: Arc::new(self.servers.only(address)?),
             caller: self.caller.clone(),
             connected: Instant::now(),
+            answered: Arc::default(),
         })
     }
 
@@ -262,7 +267,10 @@ impl Client {
             let tried_until = ends.min(Instant::now() + patience);
             let mut sent = true;
             let mut failure = match tokio::time::timeout_at(tried_until, call()).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Ok(answer)) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(answer.into_inner());
+                }
                 Ok(Err(status)) if was_not_sent(&status) => {
                     sent = false;
                     self.failure(&status)
@@ -353,7 +361,8 @@ impl Client {
         let mut failure = Failure::from_status(status);
         if failure.exit == Exit::Unreachable && failure.reason.is_empty() {
             let address = self.servers.address();
-            let fresh = self.connected.elapsed() < HANGS_UP_WITHIN;
+            let fresh = self.connected.elapsed() < HANGS_UP_WITHIN
+                && !self.answered.load(Ordering::Relaxed);
             if failure.hint.is_none() && fresh && address.starts_with("http://") {
                 failure.hint = tls_hint(status);
             }

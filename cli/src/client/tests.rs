@@ -313,6 +313,10 @@ async fn only_a_connection_that_breaks_at_once_may_have_met_tls() {
     )));
     let failure = client.failure(&broken);
     assert!(failure.text().contains("TLS"), "{}", failure.text());
+    // What has answered is spoken to as it wants to be.
+    status(&client).await.expect("an answer");
+    assert_eq!(client.failure(&broken).hint, None);
+    client.answered = Arc::default();
     client.connected -= HANGS_UP_WITHIN;
     let failure = client.failure(&broken);
     assert_eq!(failure.exit, Exit::Unreachable);

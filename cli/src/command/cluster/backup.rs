@@ -70,7 +70,7 @@ async fn receive(
     while let Some(message) = stream
         .message()
         .await
-        .map_err(|status| client.failure(&status))?
+        .map_err(|status| torn(client.failure(&status)))?
     {
         head.get_or_insert((message.index, message.length));
         received += message.data.len() as u64;
@@ -78,11 +78,20 @@ async fn receive(
     }
     match head {
         Some((index, length)) if length == received => Ok((index, length)),
-        _ => Err(
-            Failure::new(Exit::Unreachable, "the backup ended before it was whole")
-                .hint("nothing was kept of it: try again"),
-        ),
+        _ => Err(torn(Failure::new(
+            Exit::Unreachable,
+            "the backup ended before it was whole",
+        ))),
     }
+}
+
+/// Says of a backup that ended early what to do, where nothing else is said.
+fn torn(mut failure: Failure) -> Failure {
+    if failure.exit == Exit::Unreachable {
+        let again = "nothing was kept of it: try again, at another server if this one has gone";
+        failure.hint.get_or_insert_with(|| again.to_owned());
+    }
+    failure
 }
 
 /// Makes a data folder from a backup.
