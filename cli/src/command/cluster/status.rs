@@ -342,14 +342,17 @@ impl View {
             }
             if node.votes() && self.is_far(node) {
                 let unheard = self.whole.leading && !node.known.reachable;
-                lines.push(match unheard {
-                    true => format!(
+                lines.push(match self.behind(node) {
+                    _ if unheard => format!(
                         "n{id} answers here, and n{} does not reach it: see to the way between them",
                         self.whole.node_id
                     ),
-                    false => format!(
+                    None | Some(0) => format!(
+                        "n{id} has just come back: stop no other node before its leader has heard how far it is"
+                    ),
+                    Some(behind) => format!(
                         "n{id} is {} behind: stop no other node before it has caught up",
-                        counted(self.behind(node).unwrap_or(0), "entry", "entries")
+                        counted(behind, "entry", "entries")
                     ),
                 });
             }

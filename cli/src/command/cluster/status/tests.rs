@@ -61,8 +61,13 @@ fn who_is_far_behind_is_no_spare_and_keeps_the_cluster_from_being_healthy() {
         view.remarks(),
         ["n3 is 17 entries behind: stop no other node before it has caught up"]
     );
-    // Its log begins behind the snapshot that it still reads in; and an older leader says nothing.
+    // It has everything, and its leader has not heard so.
     view.nodes[2].known.matched_index = 6_517;
+    assert_eq!(
+        view.remarks(),
+        ["n3 has just come back: stop no other node before its leader has heard how far it is"]
+    );
+    // Its log begins behind the snapshot that it still reads in; and an older leader says nothing.
     view.nodes[2].known.caught_up = None;
     view.nodes[2].own = Some(GetClusterStatusResponse {
         applied_index: 11,
