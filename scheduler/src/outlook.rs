@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use crate::forward::Forward;
 use crate::ids::{Epoch, JobId};
 use crate::model::{Job, JobState};
-use crate::placement::ForecastSource;
+use crate::placement::{ForecastSource, Plan};
 use crate::policy::Preemption;
 use crate::state::State;
 use prior::Prior;
@@ -173,12 +173,15 @@ impl Viewer<'_> {
         };
         let end_ms = forward.now_ms().saturating_add(AHEAD_MAX_MS);
         let mut open: Vec<JobId> = self.jobs.keys().copied().collect();
+        let mut starts = BTreeMap::new();
         for _ in 0..EVENTS_MAX {
             for _ in 0..LOOKS {
                 if (self.spent)() >= 1.0 {
                     return None;
                 }
-                if forward.look(Epoch::PLACEMENTS_MAX as usize).plan.is_empty() {
+                let plan = forward.look(Epoch::PLACEMENTS_MAX as usize).plan;
+                self.note_starts(&forward, &plan, &mut starts);
+                if plan.is_empty() {
                     break;
                 }
             }
@@ -195,8 +198,22 @@ impl Viewer<'_> {
                 _ => break,
             }
         }
-        let seen = self.jobs.keys().map(|id| self.seen(&forward, *id));
+        let seen = self.jobs.keys().map(|id| {
+            let start = starts.get(id).copied();
+            (start, finish(&forward, *id))
+        });
         Some(seen.collect())
+    }
+
+    /// Keeps when each job started first. It is noted as it happens: of many attempts the state forgets the oldest.
+    fn note_starts(&self, forward: &Forward<'_>, plan: &Plan, starts: &mut BTreeMap<JobId, u64>) {
+        let placed = plan.placements.iter().map(|placement| placement.job);
+        for id in placed.filter(|id| self.jobs.contains_key(id)) {
+            let job = forward.state().open_job(id);
+            if let Some(attempt) = job.and_then(Job::live_attempt) {
+                starts.entry(id).or_insert(attempt.placed_ms);
+            }
+        }
     }
 
     /// Whether no job goes before another for its priority.
@@ -205,23 +222,15 @@ impl Viewer<'_> {
         let first = all.next().map(|job| job.spec.priority);
         all.all(|job| Some(job.spec.priority) == first)
     }
+}
 
-    /// What has come of a job.
-    fn seen(&self, forward: &Forward<'_>, id: JobId) -> Came {
-        let known = self.state.open_job(id).map(Job::next_attempt);
-        let Some(job) = forward.state().job(id) else {
-            return (None, None);
-        };
-        // By its number: of many attempts the oldest are forgotten.
-        let mut later = job.attempts.iter();
-        let first = later.find(|attempt| known.is_none_or(|known| attempt.number >= known));
-        let start = first.map(|attempt| attempt.placed_ms);
-        let finish = match job.state {
-            JobState::Succeeded => job.ended_ms,
-            JobState::Running => forward.ends_ms(id),
-            _ => None,
-        };
-        (start, finish)
+/// When a job is done, as far as it went.
+fn finish(forward: &Forward<'_>, id: JobId) -> Option<u64> {
+    let job = forward.state().job(id)?;
+    match job.state {
+        JobState::Succeeded => job.ended_ms,
+        JobState::Running => forward.ends_ms(id),
+        _ => None,
     }
 }
 

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 
 use proptest::prelude::*;
-use stepcast_records::Hardware;
+use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::ids::{InstanceId, JobId, TokenHash};
-use stepcast_scheduler::model::{Attempt, Job, JobSpec, JobState, Outcome};
+use stepcast_scheduler::model::{
+    Attempt, Budget, Job, JobSpec, JobState, Outcome, Period, TeamRules,
+};
 use stepcast_scheduler::outlook::{Outlook, WORLDS, Whom, outlook};
 use stepcast_scheduler::placement::{Forecast, ForecastSource};
 use stepcast_scheduler::{Command, Reply, codec};
 
-use crate::drawn::{Offer, inventory, label, staging};
+use crate::drawn::{Offer, inventory, label, staging, team_name};
 use crate::history::{History, steps};
 use crate::support::{planned, workload};
 
@@ -111,19 +113,24 @@ fn less_time_means_fewer_worlds_and_no_time_means_nothing() {
 fn register(history: &mut History) {
     let version = codec::VERSION;
     history.propose(Command::Barrier { version }, None);
-    let (name, hash) = (label(0), TokenHash([0; 32]));
+    join(history, 0, None);
+}
+
+/// One more worker with one GPU at so many millionths of a dollar an hour, which others reach.
+fn join(history: &mut History, number: u8, price: Option<u64>) {
+    let (name, hash) = (label(number), TokenHash([number; 32]));
     history.propose(Command::CreateWorkerToken { name, hash }, None);
     let offer = Offer {
         gpus: vec!["h100"],
         replay: false,
-        price: None,
+        price,
         label: false,
-        reached: false,
+        reached: true,
     };
     let register = Command::RegisterWorker {
         token_hash: hash,
         instance: InstanceId([0; 16]),
-        inventory: inventory(&offer, version),
+        inventory: inventory(&offer, codec::VERSION),
     };
     history.propose(register, None);
 }
@@ -251,5 +258,39 @@ fn what_is_being_cancelled_tells_nothing_of_others() {
     assert!(after.jobs.len() == 11 && after.worlds == WORLDS[0]);
     for (job, times) in &after.jobs {
         assert_eq!(Some(times), before.jobs.get(job), "{job}");
+    }
+}
+
+/// Whose end nobody knows is stopped by its team's budget every day and starts again, more often than attempts are kept.
+#[test]
+fn what_a_budget_stops_every_day_is_told_of_its_first_start() {
+    for more_hosts in [0, 1] {
+        let mut history = History::new();
+        let version = codec::VERSION;
+        history.propose(Command::Barrier { version }, None);
+        for number in 0..2 {
+            join(&mut history, number, Some(2_000_000));
+        }
+        let budget = Budget {
+            amount: UsdMicros(5_000_000),
+            period: Period::Day,
+        };
+        let name = team_name(1);
+        let rules = TeamRules {
+            budget: Some(budget),
+            ..TeamRules::default()
+        };
+        history.propose(Command::SetTeam { name, rules }, None);
+        let team = history.state.team_named(&team_name(1)).expect("a team").id;
+        let mut spec = JobSpec::new(workload(), staging(1));
+        spec.terms.team = team;
+        spec.terms.more_hosts = more_hosts;
+        let spec = Box::new(spec);
+        let submitted = history.propose(Command::SubmitJob { spec }, None);
+        let Ok(Reply::JobSubmitted { job }) = submitted.reply else {
+            panic!("{submitted:?}");
+        };
+        let told = expected(&history, Whom::All);
+        assert_eq!(told.jobs[&job].start.p90_ms, Some(history.now_ms));
     }
 }
