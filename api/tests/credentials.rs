@@ -211,6 +211,7 @@ async fn a_job_waits_for_its_credentials_rather_than_run_without() {
             step: 0,
             detail: String::new(),
             lease_lost: false,
+            credentials_gone: false,
         }))
         .await;
     until("it waits for them again", || {

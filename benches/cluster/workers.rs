@@ -211,6 +211,7 @@ fn ended(epoch: u64, job: String) -> Report {
         step: 3_000,
         detail: String::new(),
         lease_lost: false,
+        credentials_gone: false,
     })
 }
 

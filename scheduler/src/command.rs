@@ -298,7 +298,7 @@ impl Command {
             Self::RegisterWorker { inventory, .. } if inventory.address.is_some() => 3,
             Self::Place { placements } if placements.iter().any(Placement::is_gang) => 3,
             Self::EndAttempt {
-                outcome: Outcome::Failed(FailureReason::LeaseLost),
+                outcome: Outcome::Failed(FailureReason::LeaseLost | FailureReason::CredentialsGone),
                 ..
             } => 3,
             Self::SubmitJob { .. }
@@ -354,7 +354,8 @@ impl Command {
             spec.workload = spec.estimated_before_format_3();
         }
         if let (Self::EndAttempt { outcome, .. }, ..3) = (&mut self, format)
-            && *outcome == Outcome::Failed(FailureReason::LeaseLost)
+            && let Outcome::Failed(FailureReason::LeaseLost | FailureReason::CredentialsGone) =
+                outcome
         {
             *outcome = Outcome::Failed(FailureReason::Preempted);
         }

@@ -299,6 +299,8 @@ pub enum Failure {
     LaunchFailed,
     /// The job's files are gone from the staging area.
     StagingMissing,
+    /// Nobody holds the job's credentials any more: they have to be given again.
+    CredentialsGone,
 }
 
 impl Agent {

@@ -87,6 +87,9 @@ pub(crate) fn report(report: v1::AttachRequest) -> Result<Option<Report>, Status
                 Some(Outcome::Failed(FailureReason::Preempted)) if ended.lease_lost => {
                     Outcome::Failed(FailureReason::LeaseLost)
                 }
+                Some(Outcome::Failed(FailureReason::Preempted)) if ended.credentials_gone => {
+                    Outcome::Failed(FailureReason::CredentialsGone)
+                }
                 Some(outcome) => outcome,
                 None => {
                     let unknown = "this server does not know the outcome";
@@ -214,12 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_lease_is_no_preemption() {
-        let told = |lease_lost| {
+    fn lost_leases_and_lost_credentials_are_no_preemptions() {
+        let told = |lease_lost, credentials_gone| {
             let ended = v1::AttemptEnded {
                 job: "jobs/jmnpq".into(),
                 outcome: v1::Outcome::Preempted.into(),
                 lease_lost,
+                credentials_gone,
                 ..v1::AttemptEnded::default()
             };
             let report = Some(Up::Ended(ended));
@@ -228,8 +232,13 @@ mod tests {
                 other => panic!("no end: {other:?}"),
             }
         };
-        assert_eq!(told(true), Outcome::Failed(FailureReason::LeaseLost));
-        assert_eq!(told(false), Outcome::Failed(FailureReason::Preempted));
+        for (lost, gone, reason) in [
+            (true, false, FailureReason::LeaseLost),
+            (false, true, FailureReason::CredentialsGone),
+            (false, false, FailureReason::Preempted),
+        ] {
+            assert_eq!(told(lost, gone), Outcome::Failed(reason));
+        }
     }
 
     #[test]

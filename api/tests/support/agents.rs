@@ -250,6 +250,7 @@ impl Worker {
             step: 150,
             detail: String::new(),
             lease_lost: false,
+            credentials_gone: false,
         }))
         .await;
         let acknowledged = self.told(|order| match order {

@@ -104,6 +104,9 @@ pub enum FailureReason {
     TeamBudget,
     /// Its worker ended it, since nobody had renewed its lease, and came back before the leader could say that it was lost.
     LeaseLost,
+    /// Nobody held its credentials any more when its worker asked for them, since another server leads or it was started
+    /// anew.
+    CredentialsGone,
 }
 
 /// What a failure means for the job.
@@ -205,7 +208,9 @@ impl FailureReason {
         match self {
             Self::TrainerError | Self::Stuck | Self::LaunchFailed => Retry::Counted,
             Self::WorkerLost | Self::WorkerRestarted => Retry::Lost,
-            Self::Preempted | Self::TeamBudget | Self::LeaseLost => Retry::Free,
+            Self::Preempted | Self::TeamBudget | Self::LeaseLost | Self::CredentialsGone => {
+                Retry::Free
+            }
             Self::ConfigInvalid
             | Self::OutOfMemory
             | Self::MaxRuntime
@@ -239,6 +244,7 @@ impl FailureReason {
             Self::QueuedTooLong => "QUEUED_TOO_LONG",
             Self::TeamBudget => "TEAM_BUDGET",
             Self::LeaseLost => "LEASE_LOST",
+            Self::CredentialsGone => "CREDENTIALS_GONE",
         }
     }
 }

@@ -281,5 +281,6 @@ pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
         Outcome::Failed(FailureReason::WorkerRestarted),
         Outcome::Failed(FailureReason::Preempted),
         Outcome::Failed(FailureReason::LeaseLost),
+        Outcome::Failed(FailureReason::CredentialsGone),
     ])
 }

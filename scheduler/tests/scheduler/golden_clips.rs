@@ -110,7 +110,7 @@ fn a_request_is_known_again_across_the_formats() {
 }
 
 #[test]
-fn an_older_log_calls_a_lost_lease_as_it_always_did() {
+fn an_older_log_calls_a_lost_lease_and_lost_credentials_as_it_always_did() {
     let end = |reason| Command::EndAttempt {
         job: JobId(1),
         epoch: Epoch(2),
@@ -118,9 +118,11 @@ fn an_older_log_calls_a_lost_lease_as_it_always_did() {
         step: 3,
         detail: String::new(),
     };
-    let lost = end(FailureReason::LeaseLost);
-    assert_eq!(lost.needs(), 3);
-    assert_eq!(lost.clone().for_format(3), lost);
-    let older = lost.for_format(2);
-    assert_eq!((older.needs(), older), (1, end(FailureReason::Preempted)));
+    for reason in [FailureReason::LeaseLost, FailureReason::CredentialsGone] {
+        let lost = end(reason);
+        assert_eq!(lost.needs(), 3);
+        assert_eq!(lost.clone().for_format(3), lost);
+        let older = lost.for_format(2);
+        assert_eq!((older.needs(), older), (1, end(FailureReason::Preempted)));
+    }
 }

@@ -412,6 +412,7 @@ fn reason(code: &str) -> FailureReason {
         FailureReason::Preempted,
         FailureReason::LaunchFailed,
         FailureReason::StagingMissing,
+        FailureReason::CredentialsGone,
     ];
     all.into_iter()
         .find(|reason| reason.code() == code)

@@ -134,6 +134,9 @@ fn final_answer(status: &Status) -> Option<Failure> {
     match (Trouble::from(status.clone()), status.code()) {
         (Trouble::Leader(_), _) => None,
         (_, Code::NotFound) => Some(Failure::StagingMissing),
+        (_, Code::FailedPrecondition) if refused_for(status, "CREDENTIALS_GONE") => {
+            Some(Failure::CredentialsGone)
+        }
         (
             _,
             Code::InvalidArgument
@@ -143,6 +146,13 @@ fn final_answer(status: &Status) -> Option<Failure> {
         ) => Some(Failure::LaunchFailed),
         _ => None,
     }
+}
+
+/// Whether the server names this as the reason of a refusal.
+fn refused_for(status: &Status, reason: &str) -> bool {
+    status
+        .get_details_error_info()
+        .is_some_and(|info| info.reason == reason)
 }
 
 /// How an attempt stands, as a refusal of its files says; nothing where it says something else.
@@ -226,12 +236,26 @@ mod tests {
 
     use super::*;
 
+    fn status(code: Code, reason: &str) -> Status {
+        let details = ErrorDetails::with_error_info(reason, "stepcast", HashMap::new());
+        Status::with_error_details(code, "refused", details)
+    }
+
+    #[test]
+    fn credentials_that_are_gone_are_no_failure_of_the_host() {
+        let means = |code, reason| final_answer(&status(code, reason));
+        let refused = Code::FailedPrecondition;
+        assert_eq!(
+            means(refused, "CREDENTIALS_GONE"),
+            Some(Failure::CredentialsGone)
+        );
+        assert_eq!(means(refused, "STALE_EPOCH"), Some(Failure::LaunchFailed));
+        assert_eq!(means(Code::Unavailable, "BUSY"), None);
+    }
+
     #[test]
     fn only_what_the_leader_calls_over_is_over() {
-        let refused = |code: Code, reason: &str| {
-            let details = ErrorDetails::with_error_info(reason, "stepcast", HashMap::new());
-            said(&Status::with_error_details(code, "refused", details))
-        };
+        let refused = |code: Code, reason: &str| said(&status(code, reason));
         for (code, reason, standing) in [
             (Code::NotFound, "NO_SUCH_JOB", Standing::JobOver),
             (

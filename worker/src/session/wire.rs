@@ -234,6 +234,7 @@ fn ended(mut ended: Ended) -> v1::AttemptEnded {
         step: ended.step,
         detail: ended.detail,
         lease_lost: ended.outcome == Outcome::LeaseExpired,
+        credentials_gone: ended.outcome == Outcome::Failed(Failure::CredentialsGone),
     }
 }
 
@@ -252,7 +253,8 @@ fn outcome(outcome: Outcome) -> v1::Outcome {
             Failure::WorkerRestarted => v1::Outcome::WorkerRestarted,
             Failure::MaxRuntime => v1::Outcome::MaxRuntime,
             Failure::BudgetSpent => v1::Outcome::BudgetSpent,
-            Failure::Preempted => v1::Outcome::Preempted,
+            // What has lost its place through no fault of its own, to servers that do not know the field that says why.
+            Failure::Preempted | Failure::CredentialsGone => v1::Outcome::Preempted,
             Failure::LaunchFailed => v1::Outcome::LaunchFailed,
             Failure::StagingMissing => v1::Outcome::StagingMissing,
         },
@@ -272,6 +274,34 @@ mod tests {
             assert_eq!(job_id(name), None, "{name}");
         }
         assert_eq!(job_id(&format!("jobs/{}", "a".repeat(65))), None);
+    }
+
+    #[test]
+    fn why_an_attempt_has_lost_its_place_is_said_beside_the_outcome() {
+        let told = |outcome| {
+            let told = ended(Ended {
+                job: "jb".to_owned(),
+                epoch: 7,
+                outcome,
+                step: 0,
+                detail: String::new(),
+            });
+            (told.outcome(), told.lease_lost, told.credentials_gone)
+        };
+        let preempted = v1::Outcome::Preempted;
+        for (outcome, said) in [
+            (Outcome::LeaseExpired, (preempted, true, false)),
+            (
+                Outcome::Failed(Failure::CredentialsGone),
+                (preempted, false, true),
+            ),
+            (
+                Outcome::Failed(Failure::Preempted),
+                (preempted, false, false),
+            ),
+        ] {
+            assert_eq!(told(outcome), said);
+        }
     }
 
     #[test]

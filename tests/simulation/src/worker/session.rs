@@ -266,6 +266,7 @@ fn outcome(outcome: agent::Outcome) -> Outcome {
             agent::Failure::Preempted => FailureReason::Preempted,
             agent::Failure::LaunchFailed => FailureReason::LaunchFailed,
             agent::Failure::StagingMissing => FailureReason::StagingMissing,
+            agent::Failure::CredentialsGone => FailureReason::CredentialsGone,
         },
     };
     Outcome::Failed(failure)
