@@ -123,7 +123,7 @@ pub const JOB_RETENTION_MS: u64 = 90 * 24 * HOUR_MS;
 /// How long a job may wait in all. What has no end would have no retention either.
 pub const QUEUE_AGE_MAX_MS: u64 = 30 * 24 * HOUR_MS;
 
-/// How long a lost worker is remembered.
+/// How long a lost worker is remembered, unless it drains.
 pub const LOST_WORKER_RETENTION_MS: u64 = 30 * 24 * HOUR_MS;
 
 /// The first wait before a retry; every further one is twice as long.

@@ -8,7 +8,7 @@ use crate::ids::{Epoch, JobId, WorkerId};
 use crate::model::limits::{
     JOB_RETENTION_MS, LOST_WORKER_RETENTION_MS, QUEUE_AGE_MAX_MS, SWEEP_MAX,
 };
-use crate::model::{EventKind, FailureReason, JobState, StopReason, WorkerState};
+use crate::model::{EventKind, FailureReason, JobState, StopReason, Worker, WorkerState};
 use crate::reply::Reply;
 
 impl State {
@@ -134,10 +134,11 @@ impl State {
             }
             WorkerState::Present | WorkerState::Revoked => false,
         };
-        let lost = self
-            .workers
-            .values()
-            .filter(move |worker| over(worker.state));
+        // One that drains is to take nothing until somebody says so, however long it was away: as long as its token holds, it
+        // may come back. Before format 3 it was forgotten with the rest.
+        let kept = |worker: &Worker| self.format >= 3 && worker.is_draining();
+        let workers = self.workers.values();
+        let lost = workers.filter(move |worker| over(worker.state) && !kept(worker));
         lost.map(|worker| worker.id)
             .filter(|id| self.leases_on(*id).next().is_none())
     }
