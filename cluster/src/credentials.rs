@@ -42,7 +42,7 @@ pub trait Keeper: Send + Sync {
     /// Holds these, in the place of others of the same job.
     ///
     /// # Errors
-    /// When there is no room.
+    /// When there is no room. What was held stays then.
     fn keep(&self, of: StagingId, credentials: Credentials) -> Result<(), Full>;
 
     /// Those of a job, if they are here.
@@ -103,11 +103,12 @@ impl Held {
 impl Keeper for MemoryKeeper {
     fn keep(&self, of: StagingId, credentials: Credentials) -> Result<(), Full> {
         let mut held = self.0.lock();
-        held.take(&of);
+        let replaced = held.of.get(&of).map_or(0, |(before, _)| before.bytes());
         let bytes = credentials.bytes();
-        if held.bytes + bytes > HELD_BYTES_MAX {
+        if held.bytes - replaced + bytes > HELD_BYTES_MAX {
             return Err(Full);
         }
+        held.take(&of);
         held.bytes += bytes;
         held.of.insert(of, (credentials, Instant::now()));
         Ok(())
@@ -199,6 +200,16 @@ mod tests {
             keeper.keep(StagingId([9; 16]), credentials(&large)),
             Err(Full)
         );
+        let small = StagingId([7; 16]);
+        keeper.keep(small, credentials("a")).unwrap();
+        assert_eq!(keeper.keep(small, credentials(&large)), Err(Full));
+        assert_eq!(
+            value(&keeper, small).as_deref(),
+            Some("a"),
+            "it has not been replaced"
+        );
+        keeper.keep(small, credentials("b")).unwrap();
+        assert_eq!(value(&keeper, small).as_deref(), Some("b"));
         keeper.forget(&StagingId([0; 16]));
         assert_eq!(keeper.keep(StagingId([9; 16]), credentials(&large)), Ok(()));
     }
