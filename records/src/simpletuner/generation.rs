@@ -158,6 +158,9 @@ fn prompts(
     let library = library(settings, found);
     // The prompt itself may be any text, even one that looks like a reference to the environment.
     let prompt = u64::from(settings.has("validation_prompt"));
+    if settings.given("validation_prompt") == Some(&Given::Text("".into())) {
+        found.note(Note::EmptyPrompt);
+    }
     Some(unconditional + library + own + prompt)
 }
 

@@ -80,6 +80,8 @@ pub enum Note {
     SharedEvenly,
     /// The length of sounds is no part of the records.
     SoundLength,
+    /// The validation's prompt is an empty text, of which SimpleTuner makes images.
+    EmptyPrompt,
     /// Validation takes its inputs from the data sets, as many as the configuration allows.
     ValidationSamples(u32),
     /// The frames of a validation clip are not given and the family's default is not known here.
@@ -147,6 +149,9 @@ impl fmt::Display for Note {
             Self::SoundLength => f.write_str(
                 "the records do not tell long sounds from short ones: the estimate is that of a usual length",
             ),
+            Self::EmptyPrompt => {
+                f.write_str("validation_prompt is an empty text, and SimpleTuner makes images of it: remove it if none are wanted")
+            }
             Self::ValidationSamples(count) => {
                 write!(f, "validation takes its inputs from the data sets: {count} are assumed for each pass")
             }

@@ -17,6 +17,9 @@ const ROOT: &str = "$";
 /// and where they stand in what SimpleTuner's page writes.
 const WRAPPED: &str = "$.config";
 
+/// The setting whose empty text matters: SimpleTuner keeps those of a few (`allow_empty`), and makes images of this one.
+const MAY_BE_EMPTY: &str = "validation_prompt";
+
 /// The settings of a configuration; `None` when the file cannot be read at all, with a problem found.
 pub(super) fn settings<'a>(file: &File<'a>, found: &mut Findings) -> Option<Settings<'a>> {
     let mut builder = Builder {
@@ -154,7 +157,7 @@ impl<'a> Builder<'a> {
                     self.unknown(name, &place.to_string(), found);
                 }
                 Some(setting) => {
-                    if let Some(given) = given(value) {
+                    if let Some(given) = given(setting, value) {
                         self.set(setting, given, Place::Below(parent, key));
                     }
                 }
@@ -284,7 +287,7 @@ fn holds_something_else(settings: &Map<'_>) -> bool {
 }
 
 /// The value as an option would carry it; `None` for what SimpleTuner leaves out.
-fn given(value: Value<'_>) -> Option<Given<'_>> {
+fn given<'a>(setting: &str, value: Value<'a>) -> Option<Given<'a>> {
     match value {
         Value::Null => None,
         Value::Bool(true) => Some(Given::True),
@@ -292,7 +295,7 @@ fn given(value: Value<'_>) -> Option<Given<'_>> {
         Value::Number(number) => Some(Given::Text(number.to_string().into())),
         Value::String(text) => {
             let text = trimmed(text);
-            (!text.is_empty()).then_some(Given::Text(text))
+            (!text.is_empty() || setting == MAY_BE_EMPTY).then_some(Given::Text(text))
         }
         structure @ (Value::Array(_) | Value::Object(_)) => Some(Given::Structure(structure)),
     }
