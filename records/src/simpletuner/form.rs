@@ -1,5 +1,5 @@
 //! The forms that a configuration may have beside the settings alone: with a mark of Windows' editors before it, and
-//! within what SimpleTuner's page writes. Everybody but the reader sees it without either.
+//! within or beside what SimpleTuner's page writes. Everybody but the reader sees it without the mark and what is around it.
 
 use serde_json::Value;
 
@@ -8,8 +8,11 @@ use super::files::{File, Format};
 /// What some editors write before the text of a file, in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What SimpleTuner's page writes into a configuration for itself, beside the settings.
+/// Where SimpleTuner's page writes the settings, in a configuration in which they do not stand alone.
 pub(super) const PAGE_WRAPPER: &str = "config";
+
+/// What SimpleTuner's page notes for itself, an object, around the settings or among them.
+pub(super) const PAGE_NOTES: &str = "_metadata";
 
 /// A configuration with this key is none that SimpleTuner's page has wrapped.
 pub(super) const NOT_WRAPPED: &str = "model_family";

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::files::{File, Format};
 use super::findings::Findings;
-use super::form::{NOT_WRAPPED, PAGE_WRAPPER, without_mark};
+use super::form::{NOT_WRAPPED, PAGE_NOTES, PAGE_WRAPPER, without_mark};
 use super::json::{Map, Value};
 use super::problem::shown;
 use super::settings::{Given, Place, Settings};
@@ -152,6 +152,8 @@ impl<'a> Builder<'a> {
         for (key, value) in settings {
             let name = plain(&key);
             match vocabulary::setting(name) {
+                // The trainer passes over it too.
+                None if name == PAGE_NOTES && matches!(value, Value::Object(_)) => {}
                 None => {
                     let place = Place::Below(parent, key.clone());
                     self.unknown(name, &place.to_string(), found);
