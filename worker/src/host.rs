@@ -11,7 +11,7 @@ use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
 use crate::metrics::{Metrics, Moment};
 use crate::order::{Assignment, Handed};
-use crate::reduce::{Measures, NoSample};
+use crate::reduce::{Measures, NoSample, Pass};
 use crate::session::outbox::Outbox;
 use crate::spool::Held;
 use crate::state_dir::{self, Contribution, StateDir, private_folder};
@@ -129,12 +129,19 @@ impl Host {
         };
         let training: Vec<_> = plan.training.iter().map(|part| part.0).collect();
         let validation: Vec<_> = plan.validation.iter().map(|part| part.0).collect();
-        let generations = assignment
-            .workload
-            .validation
-            .as_ref()
-            .map_or(0, |validation| validation.generations);
-        Measures::new(&training, &validation, generations, hardware)
+        let workload = &assignment.workload;
+        let images = workload.validation.as_ref();
+        let is_played = hardware.is_some_and(|hardware| hardware.is_replay());
+        let pass = Pass {
+            images: images.map_or(0, |validation| validation.generations),
+            // A stream that is played has prompts of its own.
+            prompts: if is_played {
+                0
+            } else {
+                workload.sharing.validation_prompts
+            },
+        };
+        Measures::new(&training, &validation, pass, hardware)
     }
 }
 

@@ -52,8 +52,16 @@ pub enum NoSample {
 pub struct Measures {
     training: Result<TrainingKey, NoSample>,
     validation: Result<ValidationKey, NoSample>,
-    /// Images rendered in one whole validation.
-    generations: u32,
+    pass: Pass,
+}
+
+/// What one whole validation is expected to render. Of pictures that it starts from there may be fewer than that.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pass {
+    /// Its images.
+    pub images: u32,
+    /// The prompts or pictures that they are made of; 0 where that is not known.
+    pub prompts: u32,
 }
 
 /// Collects one attempt's times. Pure: it only looks at events.
@@ -74,11 +82,11 @@ pub struct Reducer {
 }
 
 impl Measures {
-    /// Works out what the job's shapes measure on this hardware, with so many images in one validation.
+    /// Works out what the job's shapes measure on this hardware, with this in one validation.
     pub fn new(
         training: &[TrainingShape],
         validation: &[ValidationShape],
-        generations: u32,
+        pass: Pass,
         hardware: Option<Hardware>,
     ) -> Self {
         Self {
@@ -95,7 +103,7 @@ impl Measures {
                 (Some(hardware), [shape]) => Ok(shape.on(hardware)),
                 (Some(_), _) => Err(NoSample::SeveralValidationShapes),
             },
-            generations,
+            pass,
         }
     }
 
@@ -104,7 +112,7 @@ impl Measures {
         Self {
             training: Err(why),
             validation: Err(why),
-            generations: 0,
+            pass: Pass::default(),
         }
     }
 
@@ -116,6 +124,25 @@ impl Measures {
     /// What the validation prompts are kept for.
     pub fn validation(&self) -> Result<ValidationKey, NoSample> {
         self.validation
+    }
+}
+
+impl Pass {
+    /// The images that each event of a pass with so many of them stands for; `None` where that cannot be told. An event
+    /// may stand for several, and each prompt may have several events: one for every adapter that it is shown with.
+    fn images_of_an_event(self, events: u32) -> Option<u32> {
+        if self.prompts > 0 {
+            // However many there are.
+            if self.images == self.prompts {
+                return Some(1);
+            }
+            // Fewer pictures than expected also make fewer images.
+            if !events.is_multiple_of(self.prompts) {
+                return None;
+            }
+        }
+        let images = self.images.checked_div(events)?;
+        (images * events == self.images).then_some(images)
     }
 }
 
@@ -202,12 +229,8 @@ impl Reducer {
         }
     }
 
-    /// One event may stand for several images. How many is only known when the prompts of the pass have been counted.
     fn keep_validation(&mut self) {
-        let images = self.measures.generations.checked_div(self.prompts_done);
-        let Some(images) =
-            images.filter(|images| images * self.prompts_done == self.measures.generations)
-        else {
+        let Some(images) = self.measures.pass.images_of_an_event(self.prompts_done) else {
             return;
         };
         for gap_ms in self.gaps_ms.drain(..) {
@@ -296,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_step_after_a_validation_or_in_a_new_epoch_is_left_out() {
-        let mut reducer = Reducer::new(Measures::new(&[shape(2)], &[], 1, replay(1)));
+        let mut reducer = Reducer::new(Measures::new(&[shape(2)], &[], pass(1, 1), replay(1)));
         for number in 1..=60 {
             if number == 40 {
                 reducer.observe(&stage(Stage::Validation, StageStatus::Running, 0));
@@ -317,9 +340,31 @@ mod tests {
         assert!(samples[0].histogram.quantile(1.0) < 110.0);
     }
 
+    fn pass(images: u32, prompts: u32) -> Pass {
+        Pass { images, prompts }
+    }
+
+    #[test]
+    fn an_event_stands_for_its_prompts_images_however_many_pictures_there_were() {
+        let of = |images, prompts, events| pass(images, prompts).images_of_an_event(events);
+        assert_eq!(of(8, 4, 4), Some(2));
+        // Each prompt with two adapters.
+        assert_eq!(of(16, 4, 8), Some(2));
+        // Two of four pictures were there: what is divided by them is not theirs.
+        assert_eq!(of(8, 4, 2), None);
+        assert_eq!(of(4, 4, 2), Some(1));
+        assert_eq!(of(4, 4, 3), Some(1));
+        // Of a job from before prompts were told.
+        assert_eq!(of(8, 0, 2), Some(4));
+        assert_eq!(of(8, 0, 3), None);
+        for prompts in [0, 4] {
+            assert_eq!(of(8, prompts, 0), None);
+        }
+    }
+
     #[test]
     fn prompts_are_timed_from_the_one_before_and_the_base_model_is_left_out() {
-        let mut reducer = Reducer::new(Measures::new(&[], &[validation()], 6, replay(1)));
+        let mut reducer = Reducer::new(Measures::new(&[], &[validation()], pass(6, 3), replay(1)));
         reducer.observe(&stage(Stage::Benchmark, StageStatus::Running, 0));
         for start in [0, 1_000_000, 2_000_000, 3_000_000] {
             reducer.observe(&stage(Stage::Validation, StageStatus::Running, start));
@@ -350,7 +395,7 @@ mod tests {
         let measures = Measures::new(
             &[shape(2), shape(3)],
             &[validation(), validation()],
-            1,
+            pass(1, 1),
             replay(1),
         );
         assert_eq!(measures.training(), Err(NoSample::SeveralTrainingShapes));
@@ -358,11 +403,11 @@ mod tests {
             measures.validation(),
             Err(NoSample::SeveralValidationShapes)
         );
-        let measures = Measures::new(&[shape(2)], &[validation()], 1, replay(2));
+        let measures = Measures::new(&[shape(2)], &[validation()], pass(1, 1), replay(2));
         assert!(measures.training().is_ok());
         assert_eq!(measures.validation(), Err(NoSample::ParallelValidation));
         assert_eq!(
-            Measures::new(&[shape(2)], &[], 1, None).training(),
+            Measures::new(&[shape(2)], &[], pass(1, 1), None).training(),
             Err(NoSample::UnknownHardware)
         );
         let mut reducer = Reducer::new(Measures::nothing(NoSample::NoKey));

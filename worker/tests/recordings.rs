@@ -18,7 +18,7 @@ use stepcast_worker::agent::{
 };
 use stepcast_worker::guard::{Guard, Status};
 use stepcast_worker::redact::Redactor;
-use stepcast_worker::reduce::{Measures, Reducer};
+use stepcast_worker::reduce::{Measures, Pass, Reducer};
 use stepcast_worker::replay::TOKEN_VARIABLE;
 use stepcast_worker::webhook::Receiver;
 use tokio::sync::mpsc;
@@ -253,7 +253,10 @@ fn running_agent() -> Agent {
     let measures = Measures::new(
         &[training],
         &[validation],
-        2,
+        Pass {
+            images: 2,
+            prompts: 0,
+        },
         Some(Hardware::one(GpuModel::REPLAY)),
     );
     let assigned = Assigned {

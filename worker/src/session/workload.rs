@@ -62,7 +62,8 @@ pub(super) fn read(wire: v1::Workload) -> Result<Workload, Error> {
     Ok(workload)
 }
 
-/// How its steps and images are shared out. Of what a worker does only the numbers of steps rest on it.
+/// How its steps and images are shared out. Of what a worker does only the numbers of steps and what it records
+/// of images rest on it.
 fn sharing(wire: &v1::Workload) -> Sharing {
     let shares = wire.datasets.iter().map(|set| Share {
         chance: set.chance_millionths.unwrap_or(Share::MOST),
