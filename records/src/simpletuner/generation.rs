@@ -5,7 +5,7 @@ use super::files::File;
 use super::findings::Findings;
 use super::json::Value;
 use super::loader::Inputs;
-use super::model::edits;
+use super::model::{Starts, validates_from};
 use super::note::Note;
 use super::pixels;
 use super::problem::shown;
@@ -198,17 +198,19 @@ fn samples(
         return Some(count);
     }
     let from_datasets = settings.flag("validation_using_datasets", false, found);
-    let edit = recipe.is_some_and(edits) || settings.flag("krea2_reference_latents", false, found);
+    let starts = match settings.flag("krea2_reference_latents", false, found) {
+        true => Some(Starts::References),
+        false => recipe.and_then(validates_from),
+    };
     let control = recipe.is_some_and(|recipe| recipe.method().is_controlnet())
         || settings.flag("control", false, found);
-    let sets = if edit && !from_datasets {
-        inputs.with_references
-    } else if control {
-        inputs.conditioning
-    } else if from_datasets {
-        inputs.plain
-    } else {
-        0
+    let sets = match starts {
+        Some(Starts::Pictures) if from_datasets => inputs.plain,
+        Some(Starts::References | Starts::Pictures) => inputs.with_references,
+        Some(Starts::Conditioning) => inputs.conditioning,
+        None if control => inputs.conditioning,
+        None if from_datasets => inputs.plain,
+        None => 0,
     };
     if sets == 0 {
         return Some(0);

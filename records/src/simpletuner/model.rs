@@ -54,7 +54,7 @@ pub(super) fn model(settings: &Settings<'_>, found: &mut Findings) -> Option<Mod
     })
 }
 
-/// Whether the model takes pictures to start from, so that validation needs them too.
+/// Whether the model takes pictures to start from, so that its data sets have some.
 pub(super) fn edits(recipe: Recipe) -> bool {
     let flavour = recipe.flavour();
     let starts = ["i2v", "i2i", "edit", "flf2v", "ti2v", "ref2", "fl2", "s2v"];
@@ -63,6 +63,33 @@ pub(super) fn edits(recipe: Recipe) -> bool {
         || flavour.contains("i2v")
         || flavour == "kontext"
         || matches!(recipe.family().name(), "wan_s2v" | "infinitetalk")
+}
+
+/// Entries of the data loader from which a model's validation starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starts {
+    /// Data sets with reference pictures.
+    References,
+    /// The same, or with `validation_using_datasets` those that are trained on: one picture is enough.
+    Pictures,
+    /// The control or reference pictures themselves.
+    Conditioning,
+}
+
+/// What a model's validation starts from whatever else is set; `None` where it goes by prompts. As the models of 4.10.1 say
+/// (`requires_conditioning_validation_inputs`, `_edit_captions` and `_i2v_samples`): not each one that takes pictures.
+pub(super) fn validates_from(recipe: Recipe) -> Option<Starts> {
+    let flavour = recipe.flavour();
+    match recipe.family().name() {
+        "mageflow" | "minimaxh3" | "z_image_omni" => None,
+        "z_image" => Some(Starts::Conditioning),
+        "wan" if flavour.starts_with("flf2v") || flavour.starts_with("ti2v") => {
+            Some(Starts::Conditioning)
+        }
+        _ if !edits(recipe) => None,
+        _ if flavour.contains("i2v") => Some(Starts::Pictures),
+        _ => Some(Starts::References),
+    }
 }
 
 fn family(settings: &Settings<'_>, found: &mut Findings) -> Option<Family> {
