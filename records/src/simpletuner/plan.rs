@@ -6,11 +6,15 @@
 //! run of epochs ends with the last whole step of all its batches, which is fewer than SimpleTuner announces where an
 //! epoch's batches do not divide by the accumulation. What a run announces says how many batches its buckets have.
 
+mod passes;
 #[cfg(test)]
 mod tests;
 
+pub(super) use passes::common_multiple;
+use passes::{Epoch, Epochs};
+
 use super::sharing::{Sampling, drawn};
-use super::workload::{Dataset, Length, Validation, Workload};
+use super::workload::{Dataset, Length, Workload};
 use crate::key::{Accumulation, BatchSize, InferenceSteps, TrainingShape, ValidationShape};
 use crate::recipe::{FrameClass, Recipe};
 
@@ -129,9 +133,16 @@ impl Workload {
             }
             (Length::Epochs(_), None) => return Err(first_unknown(&batches)),
         };
+        let held_out = self.sharing.held_out;
+        let held_out = held_out.map_or(0, |set| set.batches(replicas));
+        let steps_announced = match (self.length, &epoch) {
+            (Length::Epochs(count), Some(epoch)) => epoch.announced(count.into(), held_out),
+            _ => steps_total,
+        };
         let epochs = Epochs {
             epoch,
             steps_total,
+            steps_announced,
             finished,
         };
         let passes = match &self.validation {
@@ -139,13 +150,7 @@ impl Workload {
             None => 0,
         };
         let training = self.training(steps_total, &batches);
-        let held_out = self.sharing.held_out;
-        let held_out = held_out.map_or(0, |set| set.batches(replicas));
         let split_assumed = known.is_none() && training.len() > 1;
-        let steps_announced = match (self.length, &epochs.epoch) {
-            (Length::Epochs(count), Some(epoch)) => epoch.announced(count.into(), held_out),
-            _ => steps_total,
-        };
         Ok(Plan {
             steps_total,
             steps_announced,
@@ -309,128 +314,6 @@ impl Dataset {
     fn undivided(&self) -> Result<Option<u64>, (u64, u64)> {
         self.batches(1, 1)
     }
-}
-
-/// One pass through all data.
-struct Epoch {
-    /// Micro-batches on one GPU, at least 1.
-    batches: u64,
-    /// Micro-batches of one step, at least 1.
-    accumulation: u64,
-}
-
-impl Epoch {
-    /// Whole steps in so many epochs.
-    fn steps_of(&self, epochs: u64) -> u64 {
-        scaled(epochs, self.batches, self.accumulation)
-    }
-
-    /// Steps of so many epochs as SimpleTuner counts them beforehand: each as if it ended with a step, and as if steps were
-    /// made of what is held out.
-    fn announced(&self, epochs: u64, held_out: u64) -> u64 {
-        let batches = self.batches.saturating_add(held_out);
-        epochs.saturating_mul(batches.div_ceil(self.accumulation))
-    }
-
-    /// Epochs that so many steps finish.
-    fn ends_by(&self, steps: u64) -> u64 {
-        scaled(steps, self.accumulation, self.batches)
-    }
-
-    /// Steps of one epoch, where each ends with a step.
-    fn steps(&self) -> Option<u64> {
-        let divides = self.batches.is_multiple_of(self.accumulation);
-        divides.then_some(self.batches / self.accumulation)
-    }
-}
-
-/// How the epochs of a run lie in its steps.
-struct Epochs {
-    /// `None` when it depends on sizes that are not known.
-    epoch: Option<Epoch>,
-    steps_total: u64,
-    /// Epochs that the run finishes; `None` when that depends on sizes that are not known.
-    finished: Option<u64>,
-}
-
-impl Epochs {
-    /// The first step of an epoch, counted from 1; `None` when that depends on sizes that are not known.
-    fn first_step_of(&self, epoch: u32) -> Option<u64> {
-        match epoch {
-            0 | 1 => Some(0),
-            epoch => Some(self.epoch.as_ref()?.steps_of(u64::from(epoch - 1)) + 1),
-        }
-    }
-
-    /// The first epoch that may end once a step is reached; `None` when that depends on sizes that are not known.
-    fn reached_by(&self, step: u64) -> Option<u64> {
-        match step {
-            0 => Some(0),
-            step => Some(self.epoch.as_ref()?.ends_by(step - 1) + 1),
-        }
-    }
-}
-
-impl Validation {
-    /// Passes of the whole run; the one that SimpleTuner calls final generates nothing of its own.
-    fn passes(&self, epochs: &Epochs) -> Option<u64> {
-        let mut passes = u64::from(self.baseline) + u64::from(self.at_start);
-        let by_steps = match self.every_steps {
-            Some(every) => Some((
-                every.max(1),
-                self.after_step.max(epochs.first_step_of(self.after_epoch)?),
-            )),
-            None => None,
-        };
-        let by_epochs = match self.every_epochs {
-            Some(every) => Some((
-                u64::from(every.max(1)),
-                epochs
-                    .reached_by(self.after_step)?
-                    .max(self.after_epoch.into()),
-            )),
-            None => None,
-        };
-        if let Some((every, after)) = by_steps {
-            passes = passes.saturating_add(multiples(every, after, epochs.steps_total));
-        }
-        if let Some((every, after)) = by_epochs {
-            passes = passes.saturating_add(multiples(every, after, epochs.finished?));
-        }
-        // What is due for both reasons at one step is done once.
-        if let (Some((steps, first)), Some((every, after)), Some(per_epoch)) = (
-            by_steps,
-            by_epochs,
-            epochs.epoch.as_ref().and_then(Epoch::steps),
-        ) {
-            let every = every.saturating_mul(per_epoch);
-            let first = first.max(after.saturating_mul(per_epoch));
-            let both = multiples(common_multiple(steps, every), first, epochs.steps_total);
-            passes = passes.saturating_sub(both);
-        }
-        Some(passes)
-    }
-}
-
-/// How many multiples of a number lie from `first` to `last`, 0 not counted.
-fn multiples(number: u64, first: u64, last: u64) -> u64 {
-    let number = number.max(1);
-    (last / number).saturating_sub(first.saturating_sub(1) / number)
-}
-
-/// The least number that both divide, of two that are not 0.
-pub(super) fn common_multiple(a: u64, b: u64) -> u64 {
-    let (mut divisor, mut rest) = (a, b);
-    while rest > 0 {
-        (divisor, rest) = (rest, divisor % rest);
-    }
-    (a / divisor.max(1)).saturating_mul(b)
-}
-
-/// `number * times / parts`, rounded down.
-fn scaled(number: u64, times: u64, parts: u64) -> u64 {
-    let product = u128::from(number) * u128::from(times);
-    u64::try_from(product / u128::from(parts.max(1))).unwrap_or(u64::MAX)
 }
 
 fn sum_of_known(batches: &[Option<u64>]) -> Option<u64> {
