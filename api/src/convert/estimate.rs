@@ -228,6 +228,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::SharedEvenly => "SHARED_EVENLY",
         ReadingNote::ValidationSamples(_) => "VALIDATION_SAMPLES",
         ReadingNote::ValidationFramesAssumed(_) => "VALIDATION_FRAMES_ASSUMED",
+        ReadingNote::EmptyPrompt => "EMPTY_PROMPT",
         ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",
         ReadingNote::Resumes => "RESUMES",
         ReadingNote::FramesFitted { .. } => "FRAMES_FITTED",
