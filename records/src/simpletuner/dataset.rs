@@ -89,7 +89,7 @@ impl Context<'_> {
     fn samples(&self, entry: &Entry<'_>, id: &str, found: &mut Findings) -> (Option<u64>, bool) {
         let possible = |samples: &u64| Workload::SAMPLES.contains(samples);
         let given = self.samples.get(id).copied().filter(possible);
-        let maximum = entry.whole("max_num_samples", 0..=u64::MAX, found);
+        let maximum = entry.cut("max_num_samples", 0..=u64::MAX, found);
         let maximum = maximum.filter(possible);
         let samples = match (given, maximum) {
             (Some(given), Some(maximum)) => Some(given.min(maximum)),
@@ -238,8 +238,11 @@ impl Context<'_> {
             found.note(Note::FramesVary { dataset: position });
         }
         let at_once = given.unwrap_or_else(|| {
-            let framerate = self.settings.whole("framerate", 1..=1_000, found);
-            framerate.unwrap_or(DEFAULT_FRAMERATE) * DEFAULT_SECONDS
+            let framerate = self
+                .settings
+                .has("framerate")
+                .then(|| self.settings.whole("framerate", 1..=1_000, found));
+            framerate.flatten().unwrap_or(DEFAULT_FRAMERATE) * DEFAULT_SECONDS
         });
         if given.or(longest).is_none() {
             found.note(Note::FramesAssumed {
@@ -292,10 +295,11 @@ impl Context<'_> {
             found.off_record("conditioning", OffRecord::Control);
         }
         let later = |key, first| {
-            entry
-                .get(key)
-                .and_then(Value::as_u64)
-                .is_some_and(|at| at > first)
+            let at = entry.get(key).and_then(|at| match at {
+                Value::String(text) => text.trim().parse().ok(),
+                other => other.as_u64(),
+            });
+            at.is_some_and(|at: u64| at > first)
         };
         let ends = entry.get("end_epoch").is_some() || entry.get("end_step").is_some();
         if later("start_epoch", 1) || later("start_step", 1) || ends {
@@ -332,6 +336,6 @@ fn unreadable(why: Unreadable, written: &str) -> (String, &'static str) {
 
 /// How often each sample of an entry is seen again in one epoch.
 fn repeats(entry: &Entry<'_>, found: &mut Findings) -> u32 {
-    let repeats = entry.whole("repeats", 0..=u64::from(Workload::MAX_REPEATS), found);
+    let repeats = entry.cut("repeats", 0..=u64::from(Workload::MAX_REPEATS), found);
     repeats.unwrap_or(0) as u32
 }

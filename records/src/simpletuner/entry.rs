@@ -80,6 +80,27 @@ impl<'a> Entry<'a> {
         number
     }
 
+    /// A whole number that may be written with a point, as Python writes one that it has reckoned with: SimpleTuner cuts off
+    /// what is behind it. `None` when missing, empty, or with a problem found.
+    pub(super) fn cut(
+        &self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        found: &mut Findings,
+    ) -> Option<u64> {
+        /// Above this not every whole number can be told from the next.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        if let Value::Number(number) = self.get(key)?
+            && let (None, Some(float)) = (number.as_u64(), number.as_f64())
+            && float.fract() == 0.0
+            && (0.0..EXACT).contains(&float)
+            && range.contains(&(float as u64))
+        {
+            return Some(float as u64);
+        }
+        self.whole(key, range, found)
+    }
+
     /// Whether a key is on, as Python takes it: any text but an empty one would be.
     pub(super) fn flag(&self, key: &str, found: &mut Findings) -> bool {
         match self.get(key) {

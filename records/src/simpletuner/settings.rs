@@ -163,6 +163,11 @@ impl<'a> Settings<'a> {
         range: RangeInclusive<u64>,
         found: &mut Findings,
     ) -> Option<u64> {
+        if self.given(name) == Some(&Given::False) {
+            let what = "false stands where a number belongs";
+            self.problem(name, what, "write the number, or remove the setting", found);
+            return None;
+        }
         let text = self.text(name, found)?;
         let number = text.strip_prefix('+').unwrap_or(text).parse().ok();
         let number = number.filter(|number| range.contains(number));
