@@ -130,10 +130,9 @@ impl Host {
         let training: Vec<_> = plan.training.iter().map(|part| part.0).collect();
         let validation: Vec<_> = plan.validation.iter().map(|part| part.0).collect();
         let workload = &assignment.workload;
-        let images = workload.validation.as_ref();
         let is_played = hardware.is_some_and(|hardware| hardware.is_replay());
         let pass = Pass {
-            images: images.map_or(0, |validation| validation.generations),
+            images: workload.validation.as_ref().map_or(0, Pass::images_of),
             // A stream that is played has prompts of its own.
             prompts: if is_played {
                 0

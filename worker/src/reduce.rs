@@ -3,6 +3,7 @@
 //! The trainer says neither which resolution bucket a step used nor which size a prompt was rendered at. So where a job
 //! has several, no time can be given to a key, and none is.
 
+use stepcast_records::simpletuner::Validation;
 use stepcast_records::{
     Hardware, Key, Sample, StepReducer, TrainingKey, TrainingShape, ValidationKey,
     ValidationReducer, ValidationShape,
@@ -128,6 +129,12 @@ impl Measures {
 }
 
 impl Pass {
+    /// All images of one validation: an event tells of a prompt's at every resolution.
+    pub fn images_of(validation: &Validation) -> u32 {
+        let resolutions = u32::try_from(validation.resolutions.len()).unwrap_or(u32::MAX);
+        validation.generations.saturating_mul(resolutions)
+    }
+
     /// The images that each event of a pass with so many of them stands for; `None` where that cannot be told. An event
     /// may stand for several, and each prompt may have several events: one for every adapter that it is shown with.
     fn images_of_an_event(self, events: u32) -> Option<u32> {
@@ -262,8 +269,8 @@ impl Reducer {
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use stepcast_records::{
-        Accumulation, BatchSize, GpuModel, HalfMegapixels, InferenceSteps, Precision, Quantization,
-        Recipe,
+        Accumulation, BatchSize, FrameClass, GpuModel, HalfMegapixels, InferenceSteps, Precision,
+        Quantization, Recipe,
     };
 
     use super::*;
@@ -342,6 +349,25 @@ mod tests {
 
     fn pass(images: u32, prompts: u32) -> Pass {
         Pass { images, prompts }
+    }
+
+    #[test]
+    fn a_prompt_has_images_at_every_resolution() {
+        let resolution = HalfMegapixels::new(2).unwrap();
+        let validation = Validation {
+            every_steps: Some(50),
+            every_epochs: None,
+            after_step: 0,
+            after_epoch: 0,
+            at_start: false,
+            baseline: false,
+            generations: 3,
+            resolutions: vec![resolution, resolution],
+            frames: FrameClass::Single,
+            inference_steps: 20,
+        };
+        let images = Pass::images_of(&validation);
+        assert_eq!(pass(images, 3).images_of_an_event(3), Some(2));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use stepcast_records::simpletuner::Workload;
 
 use super::{Error, Ground, Launch, inherited_without_secrets, variable};
 use crate::config::ReplayStream;
+use crate::reduce::Pass;
 use crate::replay::{JOB_ID_VARIABLE, SIGNAL_FILE_VARIABLE, TOKEN_VARIABLE};
 use crate::state_dir::write_private;
 use crate::stream::{self, Ending, Script};
@@ -84,13 +85,11 @@ fn script(workload: &Workload, processes: usize) -> Result<Script, Error> {
             * u64::from(shape.accumulation.get())
     });
     // Few events a pass, each for as many images as the rest needs, as with several images for one prompt.
-    let generations = workload
-        .validation
-        .as_ref()
-        .map_or(0, |validation| u64::from(validation.generations));
+    let validation = workload.validation.as_ref();
+    let images = u64::from(validation.map_or(0, Pass::images_of));
     let prompts = (1..=MAX_PROMPTS)
         .rev()
-        .find(|prompts| generations.is_multiple_of(*prompts))
+        .find(|prompts| images.is_multiple_of(*prompts))
         .unwrap_or(1);
     Ok(Script {
         steps,
@@ -101,7 +100,7 @@ fn script(workload: &Workload, processes: usize) -> Result<Script, Error> {
             .unwrap_or(0)
             .max(u64::from(plan.validation_passes > 0)),
         prompts,
-        prompt_ms: PROMPT_MS * (generations / prompts).clamp(1, MAX_IMAGES),
+        prompt_ms: PROMPT_MS * (images / prompts).clamp(1, MAX_IMAGES),
         save_every: steps.checked_div(plan.checkpoints).unwrap_or(0),
         benchmark: false,
         ending: Ending::Success,
