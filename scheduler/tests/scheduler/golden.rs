@@ -62,6 +62,35 @@ pub(crate) fn stand_in(log: &str, entries: &[Envelope]) {
     }
 }
 
+/// The entries of format 3 that submit a job like `spec(0x71)`, the other one, and an array like `spec(0)`, and cancel the first;
+/// with the state that they lead to.
+pub(crate) fn submitted(spec: impl Fn(u8) -> JobSpec, other: JobSpec) -> (Vec<Envelope>, State) {
+    let array = |number: u8| StagingId([number; 16]);
+    in_format_3(vec![
+        Command::Barrier { version: 3 },
+        Command::SubmitJob {
+            spec: Box::new(spec(0x71)),
+        },
+        Command::SubmitJob {
+            spec: Box::new(other),
+        },
+        Command::SubmitArray {
+            spec: Box::new(spec(0)),
+            tasks: vec![array(0x73), array(0x74)],
+            parallel: 0,
+        },
+        Command::CancelJob { job: JobId(1) },
+    ])
+}
+
+/// Checks that a node that knows format 2 alone refuses an entry of format 3.
+pub(crate) fn is_unknown_to_format_2(entry: &Envelope) {
+    assert_eq!(entry.command.needs(), 3);
+    let mut bytes = codec::encode(entry);
+    bytes[..2].copy_from_slice(&2_u16.to_le_bytes());
+    assert!(codec::decode(&bytes).is_err(), "{entry:?}");
+}
+
 /// A job that asks for everything there is to ask for.
 fn demanding() -> JobSpec {
     let mut spec = JobSpec::new(

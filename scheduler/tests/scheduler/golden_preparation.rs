@@ -4,9 +4,9 @@ use stepcast_records::Quantization;
 use stepcast_records::simpletuner::Preparation;
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::{Command, Envelope, State, codec};
+use stepcast_scheduler::{Envelope, State};
 
-use crate::golden::{bytes, hex, in_format_3, stand_in};
+use crate::golden::{bytes, hex, is_unknown_to_format_2, stand_in, submitted};
 use crate::support::workload;
 
 /// A log, an entry a line.
@@ -31,22 +31,7 @@ fn entries() -> (Vec<Envelope>, State) {
     };
     let mut needing = spec(0x72);
     needing.terms.credentials = vec!["hub_token".parse().expect("a label")];
-    let commands = vec![
-        Command::Barrier { version: 3 },
-        Command::SubmitJob {
-            spec: Box::new(spec(0x71)),
-        },
-        Command::SubmitJob {
-            spec: Box::new(needing),
-        },
-        Command::SubmitArray {
-            spec: Box::new(spec(0)),
-            tasks: vec![StagingId([0x73; 16]), StagingId([0x74; 16])],
-            parallel: 0,
-        },
-        Command::CancelJob { job: JobId(1) },
-    ];
-    in_format_3(commands)
+    submitted(spec, needing)
 }
 
 #[test]
@@ -71,10 +56,5 @@ fn a_snapshot_with_a_preparation_is_written_and_read_as_ever() {
 #[test]
 fn an_older_format_has_none() {
     let (entries, _) = entries();
-    for entry in &entries[1..4] {
-        assert_eq!(entry.command.needs(), 3);
-        let mut bytes = codec::encode(entry);
-        bytes[..2].copy_from_slice(&2_u16.to_le_bytes());
-        assert!(codec::decode(&bytes).is_err(), "{entry:?}");
-    }
+    entries[1..4].iter().for_each(is_unknown_to_format_2);
 }
