@@ -40,6 +40,9 @@ pub(in crate::placement) struct Hosts {
     pub(in crate::placement) staying: usize,
     /// Have enough free now.
     pub(in crate::placement) free: usize,
+    /// Are kept from it by something that no end of other jobs changes, such as its team's budget, and what that is of the
+    /// first of them.
+    held: (usize, Option<Reason>),
 }
 
 impl Choice {
@@ -227,6 +230,7 @@ impl<'a> Look<'a> {
             able: 0,
             staying: 0,
             free: 0,
+            held: (0, None),
         };
         for (slot, reason) in self.pool.slots.iter().zip(&reasons) {
             for model in self.models_for(job, slot, *reason) {
@@ -234,6 +238,10 @@ impl<'a> Look<'a> {
                 hosts.able += 1;
                 hosts.staying += usize::from(!matches!(reason, Reason::Lost | Reason::Draining));
                 hosts.free += usize::from(*reason == Reason::Free);
+                if reason.tier() == Tier::Held {
+                    hosts.held.0 += 1;
+                    hosts.held.1.get_or_insert(*reason);
+                }
             }
         }
         let starts = |slot: &Slot| {
@@ -258,7 +266,11 @@ impl<'a> Look<'a> {
                 // Nothing is against it but what holds the job everywhere.
                 Reason::Free if is_held && most.free >= needed => Reason::Free,
                 Reason::Free if most.staying < needed => Reason::OthersAway,
-                Reason::Free => Reason::OthersBusy,
+                // There are too few others that only have to become free.
+                Reason::Free => match most.held {
+                    (held, Some(reason)) if most.staying - held < needed => reason,
+                    _ => Reason::OthersBusy,
+                },
                 reason => reason,
             };
         }
