@@ -21,7 +21,7 @@ use stepcast_proto::raft::v1::{
     ExchangeRequest, Hello, InstallSnapshotRequest, JoinRequest, JoinResponse, PeerNode,
     SnapshotHeader,
 };
-use stepcast_records::simpletuner::{Dataset, Length, Preparation, Workload};
+use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sampling, Sharing, Workload};
 use stepcast_records::{
     FrameClass, HalfMegapixels, Histogram, Precision, Quantization, Recipe, UsdMicros,
 };
@@ -278,6 +278,10 @@ fn spec(number: u8) -> Result<JobSpec, Failure> {
         validation: None,
         off_record: Vec::new(),
         preparation: Preparation::default(),
+        sharing: Sharing {
+            sampling: Sampling::Uniform,
+            ..Sharing::default()
+        },
     };
     Ok(JobSpec::new(workload, StagingId([number; 16])))
 }
