@@ -99,7 +99,7 @@ pub(crate) fn peer(extensions: &http::Extensions) -> Option<IpAddr> {
 }
 
 /// A service that only those may call who may do what they ask for. It finds the caller beside the request, and who reads
-/// its stream. What is sent takes room until there is an answer.
+/// its stream. What is sent takes room until there is an answer, and the answer until it has been read.
 #[derive(Clone)]
 pub(crate) struct Admitted<S>(pub(crate) S, pub(crate) Admission);
 
@@ -132,21 +132,25 @@ where
                 }
                 Ok(needed) => admission.passed(&head, needed).map(|()| None),
             };
-            let rooms = match admitted {
+            let (rooms, for_answers) = match admitted {
                 Err(status) => return Ok(status.into_http()),
                 Ok(None) => {
-                    let peer = peer(&head.extensions);
-                    admission.limits.rooms(&Caller::ANYBODY, peer)
+                    let (limits, peer) = (&admission.limits, peer(&head.extensions));
+                    (
+                        limits.rooms(&Caller::ANYBODY, peer),
+                        limits.rooms_for_answers(&Caller::ANYBODY, peer),
+                    )
                 }
                 Ok(Some(reader)) => {
-                    let rooms = reader.rooms();
+                    let rooms = (reader.rooms(), reader.rooms_for_answers());
                     head.extensions.insert(reader.caller().clone());
                     head.extensions.insert(reader);
                     rooms
                 }
             };
             let (body, _taken) = room::counted(body, rooms);
-            service.call(http::Request::from_parts(head, body)).await
+            let answer = service.call(http::Request::from_parts(head, body)).await?;
+            Ok(room::for_call(answer, for_answers).await)
         })
     }
 }

@@ -6,12 +6,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::access::Caller;
 use crate::status;
+
+mod rooms;
+
+pub(crate) use rooms::{Room, Rooms};
+use rooms::{UNIT, Use};
 
 /// Calls of one caller a second, over a while: SimpleTuner's client asks every two seconds for each job that it shows.
 const CALLS_PER_SECOND: u32 = 50;
@@ -41,14 +46,27 @@ const BODIES: usize = 256 << 20;
 /// Bytes of the bodies of one caller that are read at once: nine of the largest submissions.
 const BODIES_PER_CALLER: usize = 32 << 20;
 
-/// Bytes of all large answers over HTTP that are made and not yet sent, whoever reads them slowly.
+/// Bytes of all large answers that are made and not yet sent, whoever reads them slowly.
 const ANSWERS: usize = 256 << 20;
 
-/// Those of one caller: twice the longest log of a job, which is read before it is made into an answer, and as much again.
+/// Those of one caller, the small ones too: twice the longest log of a job, which is read before it is made into an answer,
+/// and as much again.
 const ANSWERS_PER_CALLER: usize = 64 << 20;
 
-/// Bytes of bodies are counted by so many.
-const UNIT: usize = 1 << 10;
+/// An answer of no more than this takes nothing of the room of all, so that callers who read nothing keep large answers from
+/// others and no more.
+const SMALL_ANSWER: usize = 64 << 10;
+
+/// What an answer that waits takes beside its bytes: its call, and its place in the connection.
+const WAITING_ANSWER: usize = 4 << 10;
+
+/// How answers use their room.
+const ANSWERS_USE: Use = Use {
+    most: ANSWERS_PER_CALLER,
+    small: SMALL_ANSWER,
+    beside: WAITING_ANSWER,
+    full: "answers are not being read",
+};
 
 /// Streams of one caller at once: a page or two, and a few jobs that are followed.
 const STREAMS_PER_CALLER: usize = 16;
@@ -62,9 +80,6 @@ const _: () = assert!(STATEMENTS_PER_CALLER < stepcast_estimator::sql::AT_ONCE);
 
 /// A statement waits this long for another of its caller, as it does for others.
 const TURN_WITHIN: Duration = Duration::from_secs(2);
-
-/// A body over HTTP that finds no room waits this long for some.
-const ROOM_WITHIN: Duration = Duration::from_secs(5);
 
 /// The counters of a server.
 pub(crate) struct Limits {
@@ -82,40 +97,6 @@ pub(crate) struct Limits {
     answers_shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
     /// The turn of each caller to have a statement run.
     turns: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
-}
-
-/// Room for the bodies of one caller.
-#[derive(Debug, Clone)]
-pub(crate) struct Rooms {
-    share: Option<Arc<Semaphore>>,
-    all: Arc<Semaphore>,
-    /// One body takes no more of it than this, in bytes, however large it is.
-    most: usize,
-    /// What is said where there is none.
-    full: &'static str,
-}
-
-/// What takes the room of requests.
-const UNSENT: &str = "many large requests are being read";
-
-/// What takes the room of answers.
-const UNREAD: &str = "large answers are not being read";
-
-/// Room that a body takes, as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Room {
-    share: Option<OwnedSemaphorePermit>,
-    all: OwnedSemaphorePermit,
-}
-
-impl Room {
-    /// This room and other room for the same body.
-    pub(crate) fn add(&mut self, more: Self) {
-        if let (Some(share), Some(more)) = (&mut self.share, more.share) {
-            share.merge(more);
-        }
-        self.all.merge(more.all);
-    }
 }
 
 /// What calls are counted by: a person, or the address of who was not asked for a name.
@@ -174,24 +155,20 @@ impl Limits {
 
     /// Room for the bodies of a caller.
     pub(crate) fn rooms(&self, caller: &Caller, peer: Option<IpAddr>) -> Rooms {
-        let key = key(caller, peer);
-        Rooms {
-            share: Some(own(&self.shares, key, BODIES_PER_CALLER / UNIT)),
-            all: Arc::clone(&self.bodies),
-            most: usize::MAX,
-            full: UNSENT,
-        }
+        let share = own(&self.shares, key(caller, peer), BODIES_PER_CALLER / UNIT);
+        Rooms::new(Some(share), &self.bodies, Use::BODIES)
     }
 
-    /// Room for what a caller is answered over HTTP.
+    /// Room for what a caller is answered.
     pub(crate) fn rooms_for_answers(&self, caller: &Caller, peer: Option<IpAddr>) -> Rooms {
         let key = key(caller, peer);
-        Rooms {
-            share: Some(own(&self.answers_shares, key, ANSWERS_PER_CALLER / UNIT)),
-            all: Arc::clone(&self.answers),
-            most: ANSWERS_PER_CALLER,
-            full: UNREAD,
-        }
+        let share = own(&self.answers_shares, key, ANSWERS_PER_CALLER / UNIT);
+        Rooms::new(Some(share), &self.answers, ANSWERS_USE)
+    }
+
+    /// Room for what a program is answered that is not counted by itself.
+    pub(crate) fn rooms_for_answers_of_program(&self) -> Rooms {
+        Rooms::new(None, &self.answers, ANSWERS_USE)
     }
 
     /// A caller's turn to have a statement run, as long as the permit lives.
@@ -212,22 +189,12 @@ impl Limits {
 
     /// Room for the bodies of a program that is not counted by itself.
     pub(crate) fn rooms_of_program(&self) -> Rooms {
-        Rooms {
-            share: None,
-            all: Arc::clone(&self.bodies),
-            most: usize::MAX,
-            full: UNSENT,
-        }
+        Rooms::new(None, &self.bodies, Use::BODIES)
     }
 
     /// Room for the bodies of workers.
     pub(crate) fn rooms_of_workers(&self) -> Rooms {
-        Rooms {
-            share: None,
-            all: Arc::clone(&self.of_workers),
-            most: usize::MAX,
-            full: UNSENT,
-        }
+        Rooms::new(None, &self.of_workers, Use::BODIES)
     }
 
     /// One more stream of a caller, as long as the guard lives.
@@ -251,40 +218,6 @@ impl Limits {
     }
 }
 
-impl Rooms {
-    /// Room for so many bytes, of the caller's own share first: who waits for that is in nobody's way.
-    pub(crate) async fn wait(&self, bytes: usize) -> Result<Room, Status> {
-        let units = units(bytes.min(self.most));
-        let taken = async {
-            let share = match &self.share {
-                Some(share) => Some(Arc::clone(share).acquire_many_owned(units).await?),
-                None => None,
-            };
-            let all = Arc::clone(&self.all).acquire_many_owned(units).await?;
-            Ok::<_, AcquireError>((share, all))
-        };
-        match tokio::time::timeout(ROOM_WITHIN, taken).await {
-            Ok(Ok((share, all))) => Ok(Room { share, all }),
-            _ => Err(self.full()),
-        }
-    }
-
-    /// Room for so many bytes if there is some now.
-    pub(crate) fn take(&self, bytes: usize) -> Result<Room, Status> {
-        let units = units(bytes.min(self.most));
-        let take = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(units);
-        let share = self.share.as_ref().map(take).transpose();
-        Ok(Room {
-            share: share.map_err(|_none| self.full())?,
-            all: take(&self.all).map_err(|_none| self.full())?,
-        })
-    }
-
-    fn full(&self) -> Status {
-        status::busy(self.full, ROOM_WITHIN)
-    }
-}
-
 /// What a caller has of its own. Who uses nothing of it has none.
 fn own(
     all: &Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
@@ -299,10 +232,6 @@ fn own(
         all.insert(key, Arc::downgrade(&new));
         new
     })
-}
-
-fn units(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 /// A stream that is counted.

@@ -71,6 +71,16 @@ impl Reader {
         }
     }
 
+    /// Room for what they are answered over gRPC.
+    pub(crate) fn rooms_for_answers(&self) -> Rooms {
+        let limits = &self.admission.limits;
+        if is_counted(&self.caller) {
+            limits.rooms_for_answers(&self.caller, self.peer)
+        } else {
+            limits.rooms_for_answers_of_program()
+        }
+    }
+
     /// Their turn to have a statement run, as long as it lives. Programs that are not counted wait for nobody of their own.
     pub(crate) async fn turn(&self) -> Result<Option<OwnedSemaphorePermit>, Status> {
         if !is_counted(&self.caller) {

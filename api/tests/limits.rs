@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::http::{ask, submission};
-use crate::support::{Server, reason, until};
+use crate::support::{CONFIG, Server, endpoint, files, reason, until};
 
 /// The server's own access token.
 pub(crate) const OWN: &str = "the-own-token-of-this-server";
@@ -175,6 +175,15 @@ async fn streams_of_one_person_are_counted_over_grpc_and_http_together() {
     town.server.stop().await;
 }
 
+/// A message as a call sends it.
+fn message(message: &impl prost::Message) -> Vec<u8> {
+    let length = u32::try_from(message.encoded_len()).unwrap();
+    let mut sent = vec![0];
+    sent.extend(length.to_be_bytes());
+    sent.extend(message.encode_to_vec());
+    sent
+}
+
 /// What comes of a call that says so many bytes and sends all but the last.
 async fn unfinished(town: &Town, path: &str, token: Option<&str>, bytes: u32) -> Status {
     let mut sent = vec![0; bytes as usize + 4];
@@ -248,6 +257,85 @@ async fn what_one_person_sends_at_once_is_bounded_and_in_nobody_s_way() {
     .await;
     assert_eq!(of_own.status, 200, "{}", of_own.body);
     drop(held);
+    town.server.stop().await;
+}
+
+/// A thousand jobs of who shows this token, which wait.
+async fn sweep(town: &Town, token: &str) {
+    let of_town = crate::support::submission('7');
+    let tasks = (1..=1_000).map(|rate| {
+        let config = CONFIG.replacen('{', &format!("{{\"learning_rate\": {rate}e-6,"), 1);
+        v1::ArrayTaskFiles {
+            files: vec![files(&config).remove(0)],
+        }
+    });
+    let request = v1::SubmitArrayRequest {
+        request_id: of_town.request_id,
+        files: of_town.files,
+        tasks: tasks.collect(),
+        wishes: of_town.wishes,
+        ..v1::SubmitArrayRequest::default()
+    };
+    town.jobs(token).submit_array(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_person_does_not_read_is_bounded_and_in_nobody_s_way() {
+    let town = Town::build().await;
+    sweep(&town, &town.token).await;
+    let page = v1::ListJobsRequest {
+        page_size: 1_000,
+        ..v1::ListJobsRequest::default()
+    };
+    let mut unread = Vec::new();
+    let refused = loop {
+        // Connections that take the heads of answers, and of what they say nothing.
+        let mut channel = endpoint(&ApiConfig::default(), town.server.port)
+            .initial_stream_window_size(0)
+            .connect()
+            .await
+            .unwrap();
+        let refused = loop {
+            let body = Body::new(axum::body::Body::from(message(&page)));
+            let request = http::Request::post("/stepcast.v1.JobsService/ListJobs")
+                .header("content-type", "application/grpc")
+                .header("authorization", format!("Bearer {}", town.token))
+                .body(body);
+            std::future::poll_fn(|context| channel.poll_ready(context))
+                .await
+                .unwrap();
+            let answer = timeout(PATIENCE, channel.call(request.unwrap())).await;
+            let answer = answer.unwrap().unwrap();
+            match Status::from_header_map(answer.headers()) {
+                None => unread.push((answer, channel.clone())),
+                Some(status) => break Some(status),
+            }
+            if unread.len() % 100 == 0 {
+                break None;
+            }
+        };
+        assert!(unread.len() < 2_000, "of a page of 60 kB no more have room");
+        if let Some(refused) = refused
+            && !refused.message().contains("too often")
+        {
+            break refused;
+        }
+    };
+    assert!(
+        is_busy(&refused) && refused.message().contains("not being read"),
+        "{refused:?}"
+    );
+    let of_own = town.jobs(OWN).list_jobs(page).await.unwrap();
+    assert_eq!(of_own.into_inner().jobs.len(), 1_000);
+    drop(unread);
+    let again = async {
+        let show = v1::GetJobRequest {
+            name: format!("jobs/{}", town.job),
+            with_outlook: false,
+        };
+        while town.jobs(&town.token).get_job(show.clone()).await.is_err() {}
+    };
+    timeout(PATIENCE, again).await.unwrap();
     town.server.stop().await;
 }
 
