@@ -23,6 +23,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod totals;
 mod unique;
 mod wide;
 mod words;

@@ -44,6 +44,7 @@ use super::members::Members;
 use super::passed::{Memory, Passed};
 use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
+use super::totals::Totals;
 use super::unique::Forgetful;
 use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, wide, words};
 use crate::error::Error;
@@ -261,6 +262,11 @@ fn all_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
             *rule = Arc::clone(&simplify);
         }
     }
+    let moves_conditions = PushDownFilter::new();
+    let moves_conditions = rules
+        .iter()
+        .position(|rule| rule.name() == moves_conditions.name());
+    rules.insert(moves_conditions.unwrap_or_default(), Arc::new(Totals));
     rules.insert(0, Arc::new(Members));
     rules
 }

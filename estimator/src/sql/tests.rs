@@ -6,6 +6,7 @@ mod histograms;
 mod joins;
 mod nulls;
 mod plain;
+mod totals;
 mod wide;
 
 use object_store::memory::InMemory;
