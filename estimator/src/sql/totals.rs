@@ -1,14 +1,15 @@
 //! Keeps conditions above what makes a row of no rows: `count(*)` without GROUP BY, and the totals of ROLLUP and its like.
 //!
 //! DataFusion 55.2 moves a condition that names no column below every aggregate, as if it were one of the keys
-//! (`PushDownFilter`). Where the condition has a query of its own it is such a one until it is run, and what it leaves out there
-//! still makes a row, of nothing: `HAVING (SELECT count(*) FROM validation) > 1000` kept a row that it does not allow. No
-//! condition passes a LIMIT, so these aggregates stand below one that leaves out nothing.
+//! (`PushDownFilter`). A condition of a query of its own names none, and one of a column that is nothing but a value no longer
+//! does where the value stands in its place. What it leaves out below still makes a row, of nothing: of `SELECT 'steps' AS what,
+//! count(*)` a condition `what = 'prompts'` kept a row with 0. No condition passes a LIMIT, so these aggregates stand below one
+//! that leaves out nothing.
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::logical_plan::Limit;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, lit};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
@@ -30,38 +31,34 @@ impl OptimizerRule for Totals {
         plan: LogicalPlan,
         _: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if has_query(&plan)? {
-            kept(plan, false)
-        } else {
-            Ok(Transformed::no(plan))
-        }
+        kept(plan, Above::Nothing)
     }
 }
 
-/// Whether some expression has a query whose value is not known before it is run.
-fn has_query(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            found |= expr.exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_))))?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(match found {
-            true => TreeNodeRecursion::Stop,
-            false => TreeNodeRecursion::Continue,
-        })
-    })?;
-    Ok(found)
+/// What stands above a part of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Above {
+    /// No condition.
+    Nothing,
+    /// Conditions.
+    Conditions,
+    /// Conditions, and right above it a limit.
+    Limit,
 }
 
-/// The plan with a limit above each such aggregate that has none yet.
-fn kept(plan: LogicalPlan, has_limit: bool) -> Result<Transformed<LogicalPlan>> {
-    let is_limit = matches!(plan, LogicalPlan::Limit(_));
+/// The plan with a limit between conditions and each such aggregate.
+fn kept(plan: LogicalPlan, above: Above) -> Result<Transformed<LogicalPlan>> {
+    let below = match &plan {
+        LogicalPlan::Filter(_) | LogicalPlan::Join(_) => Above::Conditions,
+        LogicalPlan::Limit(_) if above != Above::Nothing => Above::Limit,
+        _ if above == Above::Limit => Above::Conditions,
+        _ => above,
+    };
     let plan = plan
-        .map_subqueries(|query| kept(query, false))?
-        .transform_sibling(|plan| plan.map_children(|input| kept(input, is_limit)))?;
+        .map_subqueries(|query| kept(query, Above::Nothing))?
+        .transform_sibling(|plan| plan.map_children(|input| kept(input, below)))?;
     let is_total = match &plan.data {
-        LogicalPlan::Aggregate(total) => !has_limit && makes_a_row_of_none(total),
+        LogicalPlan::Aggregate(total) => above == Above::Conditions && makes_a_row_of_none(total),
         _ => false,
     };
     if !is_total {

@@ -4,7 +4,7 @@ use super::joins::{answered, several};
 
 /// There are five rows of steps, with 1,000 ms at most, and three of prompts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_condition_of_a_query_alone_leaves_out_totals() {
+async fn a_condition_that_names_no_column_leaves_out_totals() {
     let estimator = several().await;
     let few = "(SELECT count(*) FROM training_steps) > 1000";
     let enough = "(SELECT count(*) FROM training_steps) > 4";
@@ -54,6 +54,28 @@ async fn a_condition_of_a_query_alone_leaves_out_totals() {
                 "SELECT a.n, b.n FROM ({total}) a LEFT JOIN ({total}) b ON a.n = b.n AND {few}"
             ),
             &["5 | null"],
+        ),
+        (
+            "SELECT * FROM (SELECT 'steps' AS what, count(*) AS n FROM training_steps UNION ALL \
+             SELECT 'prompts', count(*) FROM validation) a WHERE what = 'steps'"
+                .to_owned(),
+            &["steps | 5"],
+        ),
+        (
+            "SELECT x.n FROM (SELECT 'h100x1' AS hardware, count(*) AS n FROM training_steps WHERE hardware = 'h100x1') x \
+             JOIN (SELECT DISTINCT hardware FROM validation) v ON v.hardware = x.hardware WHERE x.hardware = 'l40sx1'"
+                .to_owned(),
+            &[],
+        ),
+        (
+            "SELECT * FROM (SELECT 7 AS c, hardware, count(*) AS n FROM training_steps GROUP BY CUBE(hardware)) a \
+             WHERE c = 8"
+                .to_owned(),
+            &[],
+        ),
+        (
+            "SELECT 'x' AS k, count(*) FROM training_steps WHERE avg_step_ms > 9000 GROUP BY k".to_owned(),
+            &[],
         ),
         (format!("{rolled} HAVING {few}"), &[]),
         (
