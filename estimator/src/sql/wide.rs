@@ -1,7 +1,8 @@
-//! Sums, differences and products of integers in 64 bits: the tables' columns have 32, and the engine wraps without a word.
+//! Sums, differences and products of integers in 64 bits and with a sign: the tables' columns have 32, ranks and sums of columns
+//! have no sign, and the engine wraps without a word.
 //!
-//! A step of a minute has 60,000 ms, whose square does not fit into 32 bits. Both sides are made wide where the statement is
-//! planned, so that everything around them knows what type they have.
+//! A step of a minute has 60,000 ms, whose square does not fit into 32 bits; and the second rank less the third is -1. Both
+//! sides are made wide where the statement is planned, so that everything around them knows what type they have.
 
 use std::sync::Arc;
 
@@ -35,8 +36,12 @@ impl ExprPlanner for Wide {
             BinaryOperator::Multiply => Operator::Multiply,
             _ => return Ok(PlannerResult::Original(expr)),
         };
-        let is_narrow = |side: &Expr| side.get_type(schema).is_ok_and(|kind| is_narrow(&kind));
-        if !is_narrow(&expr.left) || !is_narrow(&expr.right) {
+        let kinds = [&expr.left, &expr.right].map(|side| side.get_type(schema));
+        let [Ok(left), Ok(right)] = kinds else {
+            return Ok(PlannerResult::Original(expr));
+        };
+        let is_wide = [&left, &right].iter().all(|kind| **kind == DataType::Int64);
+        if is_wide || !left.is_integer() || !right.is_integer() {
             return Ok(PlannerResult::Original(expr));
         }
         let of = |left, right| {
@@ -51,12 +56,4 @@ impl ExprPlanner for Wide {
         let wide = of(wide(expr.left), wide(expr.right));
         Ok(PlannerResult::Planned(wide.alias(name)))
     }
-}
-
-fn is_narrow(kind: &DataType) -> bool {
-    use DataType as T;
-    matches!(
-        kind,
-        T::Int8 | T::Int16 | T::Int32 | T::UInt8 | T::UInt16 | T::UInt32
-    )
 }

@@ -87,3 +87,43 @@ async fn a_product_keeps_its_name() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_sign_gets_one_by_a_difference() {
+    let estimator = long().await;
+    let ranks = "rank() OVER (ORDER BY avg_step_ms) AS up, row_number() OVER (ORDER BY avg_step_ms DESC) AS down";
+    for (statement, rows) in [
+        (
+            format!("SELECT up - down FROM (SELECT {ranks} FROM training_steps) r ORDER BY 1"),
+            &["-1", "1"][..],
+        ),
+        (
+            format!("SELECT count(*) FROM (SELECT {ranks} FROM training_steps) r WHERE up - down < 0"),
+            &["1"],
+        ),
+        (
+            "SELECT rank() OVER (ORDER BY avg_step_ms) - 2 AS d FROM training_steps ORDER BY d".to_owned(),
+            &["-1", "0"],
+        ),
+        (
+            "SELECT sum(steps_observed) - sum(avg_step_ms), sum(steps_observed) - 3000 FROM training_steps".to_owned(),
+            &["-3048000 | -1000"],
+        ),
+        (
+            "SELECT (SELECT max(avg_step_ms) FROM training_steps WHERE hardware = 'l40sx1') - max(avg_step_ms) \
+             FROM training_steps"
+                .to_owned(),
+            &["-2950000"],
+        ),
+    ] {
+        assert_eq!(answered(&estimator, &statement).await, rows, "{statement}");
+    }
+    let told =
+        estimator.sql("SELECT rank() OVER (ORDER BY avg_step_ms) - 1 AS d FROM training_steps");
+    let kind = told.await.expect("answered").batches[0]
+        .schema()
+        .field(0)
+        .data_type()
+        .clone();
+    assert_eq!(kind, datafusion::arrow::datatypes::DataType::Int64);
+}
