@@ -3,9 +3,10 @@
 mod calls;
 mod ticket;
 
+use stepcast_scheduler::State;
 use stepcast_scheduler::accounts::{Actor, User};
 use stepcast_scheduler::ids::{OrgId, TokenHash, UserId};
-use stepcast_scheduler::model::{Job, Owner};
+use stepcast_scheduler::model::{Job, Member, Owner, Team};
 use tonic::{Code, Request, Status};
 
 pub(crate) use calls::{Needed, of_call};
@@ -95,6 +96,23 @@ impl Caller {
     pub(crate) fn sees(&self, job: &Job) -> bool {
         let of = job.spec.terms.owner.map(|owner| owner.org);
         self.role == Role::Operator || (self.org.is_some() && of == self.org)
+    }
+
+    /// Whether jobs of theirs may run in a team; an operator's may run in any.
+    pub(crate) fn runs_in(&self, team: &Team, state: &State) -> bool {
+        let mut chain = state.team_chain(team.id);
+        self.role == Role::Operator || chain.all(|team| team.is_open_to(self.owner()))
+    }
+
+    /// Whether nobody's jobs run in a team but those of their organisation; an operator sees into all.
+    pub(crate) fn sees_into(&self, team: &Team, state: &State) -> bool {
+        let of = |member: &Member| match member {
+            Member::Org(org) => Some(*org),
+            Member::User(user) => state.accounts().user(*user).and_then(|user| user.org),
+        };
+        let is_own = |member: &Member| self.org.is_some() && of(member) == self.org;
+        let is_closed = |team: &Team| !team.only.is_empty() && team.only.iter().all(is_own);
+        self.role == Role::Operator || state.team_chain(team.id).any(is_closed)
     }
 
     /// What they need to end or change this job.

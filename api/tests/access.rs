@@ -68,7 +68,7 @@ const CALLS: &str = "
     Accounts/ListAuditEntries oaO Accounts/ClaimOperator -      Jobs/SubmitArray oamO
     Jobs/UpdateJob oamO           Jobs/ApproveJob O             Jobs/CancelArray oamO
     Jobs/GiveCredentials oamO
-    Scheduling/ListTeams O        Scheduling/GetPolicy O        Scheduling/SetTeam O
+    Scheduling/ListTeams oamvO    Scheduling/GetPolicy O        Scheduling/SetTeam O
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
     Estimates/ListPrices oamvO    Estimates/ImportPrices O      Scheduling/SetTeamMembers O
     Jobs/WhatIf oamvO

@@ -78,3 +78,65 @@ async fn a_team_is_for_whom_an_operator_says_and_so_is_the_one_of_who_has_none()
         assert_eq!(refused.unwrap_err().code(), reason, "{member}");
     }
 }
+
+/// The teams that somebody sees, each with whether they see into it.
+async fn listed(town: &Town, (org, role): (u8, char)) -> Vec<(String, bool)> {
+    let mut request = Request::new(v1::ListTeamsRequest {});
+    let bearer = format!("Bearer {}", town.person(org, role).ticket);
+    request
+        .metadata_mut()
+        .insert("authorization", bearer.parse().unwrap());
+    let mut scheduling = SchedulingServiceClient::new(town.server.channel.clone());
+    let listed = scheduling.list_teams(request).await.unwrap().into_inner();
+    let seen = listed.teams.into_iter().map(|team| {
+        assert!(team.r#use.is_some() || team.members.is_empty());
+        (team.name.replace("teams/", ""), team.r#use.is_some())
+    });
+    seen.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_see_the_teams_that_their_jobs_may_run_in_and_into_those_of_their_own() {
+    let town = Town::build().await;
+    let mut scheduling = SchedulingServiceClient::new(town.server.channel.clone());
+    let (one, two) = (
+        format!("orgs/{}", town.orgs[0]),
+        format!("orgs/{}", town.orgs[1]),
+    );
+    let member = format!("users/{}", town.person(1, 'm').user);
+    for (name, members) in [
+        ("both", vec![one.clone(), two.clone()]),
+        ("first", vec![one]),
+        ("first/part", vec![]),
+        ("second", vec![two]),
+        ("somebody", vec![member]),
+    ] {
+        let team = v1::SetTeamRequest {
+            team: Some(v1::Team {
+                name: format!("teams/{name}"),
+                ..v1::Team::default()
+            }),
+            request_id: String::new(),
+        };
+        scheduling.set_team(by_the_operator(team)).await.unwrap();
+        let request = v1::SetTeamMembersRequest {
+            name: format!("teams/{name}"),
+            members,
+            request_id: String::new(),
+        };
+        let set = scheduling.set_team_members(by_the_operator(request)).await;
+        set.unwrap();
+    }
+    let seen = |teams: &[(&str, bool)]| -> Vec<(String, bool)> {
+        let teams = teams.iter().map(|(name, into)| ((*name).to_owned(), *into));
+        teams.collect()
+    };
+    let of_both = [("default", false), ("both", false)];
+    let first = [&of_both[..], &[("first", true), ("first/part", true)]].concat();
+    assert_eq!(listed(&town, (1, 'v')).await, seen(&first));
+    let somebody = [&first[..], &[("somebody", true)]].concat();
+    assert_eq!(listed(&town, (1, 'm')).await, seen(&somebody));
+    let second = [&of_both[..], &[("second", true)]].concat();
+    assert_eq!(listed(&town, (2, 'a')).await, seen(&second));
+    assert_eq!(listed(&town, (0, 'O')).await.len(), 6);
+}

@@ -241,7 +241,8 @@ fn usual_hint(code: Code) -> Option<String> {
             "give the server's access token with --access-token-file or STEPCAST_ACCESS_TOKEN_FILE"
         }
         Code::Unimplemented => {
-            "is the server older than this program? compare `stepcast --version` with `stepcast cluster status`"
+            "is the server older than this program? compare `stepcast --version` with the version in `stepcast cluster status`, \
+             which operators may ask for"
         }
         _ => return None,
     };

@@ -34,7 +34,8 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "JobsService/ExplainJob"
         | "JobsService/WhatIf"
         | "JobsService/WatchJob"
-        | "JobsService/GetJobLogs" => ReadJobs,
+        | "JobsService/GetJobLogs"
+        | "SchedulingService/ListTeams" => ReadJobs,
         "JobsService/CancelJob"
         | "JobsService/CancelArray"
         | "JobsService/UpdateJob"
@@ -51,9 +52,7 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "WorkersService/ListWorkerTokens"
         | "WorkersService/DrainWorker"
         | "WorkersService/ResumeWorker" => RunWorkers,
-        "ClusterService/GetClusterStatus"
-        | "SchedulingService/ListTeams"
-        | "SchedulingService/GetPolicy" => ReadCluster,
+        "ClusterService/GetClusterStatus" | "SchedulingService/GetPolicy" => ReadCluster,
         "JobsService/ApproveJob"
         | "EstimatesService/ImportPrices"
         | "SchedulingService/SetTeam"

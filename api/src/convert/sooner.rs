@@ -1,14 +1,18 @@
 //! What would start a job now, with the command that a person would type.
 
+use std::borrow::Cow;
+
 use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::JobId;
-use stepcast_scheduler::model::{Period, TeamName, TeamRules};
+use stepcast_scheduler::model::{Job, Period, TeamName, TeamRules};
 use stepcast_scheduler::sooner::{Change, Sooner};
 use stepcast_scheduler::{Command, State};
 
-/// A suggestion for a job.
-pub(crate) fn sooner(sooner: &Sooner, job: JobId, state: &State) -> v1::Sooner {
+use crate::access::{Caller, Permission};
+
+/// A suggestion for a job, to somebody who may not be allowed to do it.
+pub(crate) fn sooner(sooner: &Sooner, job: JobId, caller: &Caller, state: &State) -> v1::Sooner {
     let worker = state.worker(sooner.placement.worker);
     let changes: Vec<String> = sooner.changes.iter().map(ToString::to_string).collect();
     let commands: Vec<String> = sooner
@@ -30,6 +34,22 @@ pub(crate) fn sooner(sooner: &Sooner, job: JobId, state: &State) -> v1::Sooner {
             .note
             .cost_p50
             .map(|UsdMicros(micros)| micros),
+        by: by(&sooner.commands, job, caller, state).to_owned(),
+    }
+}
+
+/// Who may do that, if the caller may not.
+fn by(commands: &[Command], job: JobId, caller: &Caller, state: &State) -> &'static str {
+    let is_of_operators = commands
+        .iter()
+        .any(|command| !matches!(command, Command::UpdateJob { .. }));
+    if is_of_operators && !caller.role.may(Permission::RunCluster) {
+        return "an operator";
+    }
+    let may = |job: Cow<'_, Job>| caller.role.may(caller.to_change(&job));
+    match state.job(job).is_none_or(may) {
+        true => "",
+        false => "who submitted it or an admin",
     }
 }
 

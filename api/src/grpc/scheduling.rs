@@ -18,7 +18,9 @@ impl SchedulingService for Scheduling {
         request: Request<v1::ListTeamsRequest>,
     ) -> Result<Response<v1::ListTeamsResponse>, Status> {
         let freshness = Freshness::of(request.metadata())?;
-        self.0.list_teams(freshness).await.map(Response::new)
+        let caller = Caller::by(&request)?;
+        let teams = self.0.list_teams(&caller, freshness).await;
+        teams.map(Response::new)
     }
 
     async fn set_team(

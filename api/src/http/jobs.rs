@@ -149,6 +149,8 @@ struct Sooner {
     worker: String,
     /// What half of such runs cost there at most, in millionths of a US dollar.
     cost_usd_micros: Option<u64>,
+    /// Who may do it, such as `an operator`, where whoever asks may not; else empty.
+    by: String,
 }
 
 /// One reason.
@@ -270,6 +272,7 @@ async fn why(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Why, Statu
         command: sooner.command,
         worker: sooner.worker,
         cost_usd_micros: sooner.cost_usd_micros,
+        by: sooner.by,
     };
     Ok(Why {
         tier: short(why.tier().as_str_name(), "WHY_TIER_"),

@@ -180,7 +180,7 @@ impl Jobs {
             let mut told = convert::why(why);
             told.sooner = found
                 .iter()
-                .map(|found| convert::sooner(found, id, &state))
+                .map(|found| convert::sooner(found, id, &reader, &state))
                 .collect();
             told.outlook = convert::outlook(&expected, id, &state);
             let is_hidden = |other| state.job(other).is_some_and(|job| !reader.sees(&job));

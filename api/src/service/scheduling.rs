@@ -20,12 +20,24 @@ impl Scheduling {
     /// Every team.
     pub(crate) async fn list_teams(
         &self,
+        caller: &Caller,
         freshness: Freshness,
     ) -> Result<v1::ListTeamsResponse, Status> {
         let now_ms = self.0.handle.now_ms();
         let teams = freshness.read(&self.0.handle, |state| {
-            let teams = state.teams().map(|team| convert::team(team, state, now_ms));
-            teams.collect()
+            let teams = state.teams().filter(|team| caller.runs_in(team, state));
+            let told = teams.map(|team| {
+                let told = convert::team(team, state, now_ms);
+                match caller.sees_into(team, state) {
+                    true => told,
+                    false => v1::Team {
+                        r#use: None,
+                        members: Vec::new(),
+                        ..told
+                    },
+                }
+            });
+            told.collect()
         });
         Ok(v1::ListTeamsResponse {
             teams: teams.await?,

@@ -4,6 +4,7 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use stepcast_proto::v1::{
     BudgetPeriod, ListTeamsRequest, RemoveTeamRequest, SetTeamMembersRequest, SetTeamRequest, Team,
+    TeamUse,
 };
 
 use super::accounts::people;
@@ -51,7 +52,7 @@ struct Set {
     /// What the budget is for
     #[arg(long, value_enum, default_value_t = Per::Once, requires = "budget")]
     per: Per,
-    /// A job may cost more than this only once somebody has approved it, in dollars
+    /// A job may cost more than this only once an operator has approved it, in dollars
     #[arg(long, value_name = "DOLLARS", allow_negative_numbers = true, value_parser = parse_dollars)]
     approve_above: Option<u64>,
     /// The highest priority that its jobs may have, -10 to 10
@@ -222,17 +223,25 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
     ]);
     teams.iter().for_each(|team| table.row(row(team)));
     output.table(&table)?;
-    output.next("stepcast teams set NAME --weight 2 --quota 8 --budget 500 --per month");
+    match teams.as_slice() {
+        [only] if only.r#use.is_some() => {
+            output.next("stepcast teams set NAME --weight 2 --quota 8 --budget 500 --per month");
+        }
+        _ => output.next("stepcast submit PATH --team NAME"),
+    }
     Ok(())
 }
 
 fn row(team: &Team) -> Vec<Cell> {
-    let using = team.r#use.unwrap_or_default();
+    let using = team.r#use.as_ref();
+    let in_use = using.map_or_else(none, |using| using.gpus.to_string());
     let gpus = match team.gpu_quota {
-        Some(quota) => format!("{}/{quota}", using.gpus),
-        None => using.gpus.to_string(),
+        Some(quota) => format!("{in_use}/{quota}"),
+        None => in_use,
     };
-    let full = team.gpu_quota.is_some_and(|quota| using.gpus >= quota);
+    let full = using
+        .zip(team.gpu_quota)
+        .is_some_and(|(using, quota)| using.gpus >= quota);
     let budget = team.budget_usd_micros.map_or_else(none, |micros| {
         let per = match team.budget_period() {
             BudgetPeriod::Day => " a day",
@@ -241,8 +250,10 @@ fn row(team: &Team) -> Vec<Cell> {
         };
         format!("{}{per}", dollars(micros))
     });
+    let money =
+        |micros: fn(&TeamUse) -> u64| using.map_or_else(none, |using| dollars(micros(using)));
     let spent = match team.budget_usd_micros {
-        Some(_) => dollars(using.spent_usd_micros),
+        Some(_) => money(|using| using.spent_usd_micros),
         None => none(),
     };
     vec![
@@ -253,17 +264,20 @@ fn row(team: &Team) -> Vec<Cell> {
         } else {
             gpus.into()
         },
-        count(using.unfinished_jobs.into()).into(),
+        using
+            .map_or_else(none, |using| count(using.unfinished_jobs.into()))
+            .into(),
         spent.into(),
-        dollars(using.reserved_usd_micros).into(),
+        money(|using| using.reserved_usd_micros).into(),
         budget.into(),
         team.approve_above_usd_micros
             .map_or_else(none, dollars)
             .into(),
-        dollars(using.recent_usd_micros).into(),
-        match team.members.len() {
-            0 => "all".into(),
-            members => members.to_string().into(),
+        money(|using| using.recent_usd_micros).into(),
+        match (using, team.members.len()) {
+            (None, _) => none().into(),
+            (_, 0) => "all".into(),
+            (_, members) => members.to_string().into(),
         },
     ]
 }
@@ -273,7 +287,7 @@ fn none() -> String {
 }
 
 fn team_json(team: &Team) -> Value {
-    let using = team.r#use.unwrap_or_default();
+    let using = team.r#use.as_ref();
     json!({
         "team": bare(&team.name),
         "name": team.name,
@@ -283,13 +297,13 @@ fn team_json(team: &Team) -> Value {
         "budget_period": team.budget_period().as_str_name().trim_start_matches("BUDGET_PERIOD_"),
         "approve_above_usd_micros": team.approve_above_usd_micros,
         "priority_max": team.priority_max,
-        "gpus": using.gpus,
-        "unfinished_jobs": using.unfinished_jobs,
-        "spent_usd_micros": using.spent_usd_micros,
-        "reserved_usd_micros": using.reserved_usd_micros,
-        "recent_usd_micros": using.recent_usd_micros,
-        "recent_work": using.recent_work,
-        "members": team.members,
+        "gpus": using.map(|using| using.gpus),
+        "unfinished_jobs": using.map(|using| using.unfinished_jobs),
+        "spent_usd_micros": using.map(|using| using.spent_usd_micros),
+        "reserved_usd_micros": using.map(|using| using.reserved_usd_micros),
+        "recent_usd_micros": using.map(|using| using.recent_usd_micros),
+        "recent_work": using.map(|using| using.recent_work),
+        "members": using.map(|_| &team.members),
     })
 }
 

@@ -34,9 +34,13 @@ pub(crate) async fn why(context: &Context, client: &Client, name: &str) -> Resul
         let cost = sooner
             .cost_usd_micros
             .map_or_else(String::new, |micros| format!(", about {}", dollars(micros)));
+        let by = match sooner.by.as_str() {
+            "" => String::new(),
+            by => format!("by {by}: "),
+        };
         let command = Tone::Strong.paint(&sooner.command);
         output.say(format!(
-            "  {} {command}     starts now{worker}{cost}",
+            "  {} {command}     {by}starts now{worker}{cost}",
             Tone::Dim.paint("Sooner:")
         ));
     }

@@ -266,7 +266,7 @@ pub(crate) fn why(job: &str, why: &v1::ExplainJobResponse) -> Value {
         "outlook": why.outlook.as_ref().map(outlook),
         "sooner": why.sooner.iter().map(|sooner| json!({
             "text": sooner.text, "command": sooner.command, "worker": sooner.worker,
-            "cost_usd_micros": sooner.cost_usd_micros,
+            "cost_usd_micros": sooner.cost_usd_micros, "by": sooner.by,
         })).collect::<Vec<_>>(),
     })
 }
