@@ -2,7 +2,8 @@
 //!
 //! DataFusion 55.2 marks which rows have a match, and takes a row without a mark for one that is not in the query, although it
 //! is NULL whether it is as soon as it or one of the query's rows is NULL. It knows that of a NOT IN that is a whole condition
-//! of WHERE, whose query asks for nothing of the row; not under OR, NOT, CASE or IS NULL, and not of a query that does. There
+//! of WHERE, of a column as it is and a query that asks for nothing of the row; not of what is made of columns (`nullif`, CASE),
+//! not under OR, NOT, CASE or IS NULL, and not of a query that does. There
 //! `x IN (SELECT m ...)` is made what SQL says that it means: true where such a row exists, NULL where one is NULL that might
 //! be it, else false.
 //!
@@ -104,16 +105,29 @@ impl Rule<'_> {
     /// One condition that rows must meet: the engine understands one that is all of it, if its query stands by itself.
     fn condition(&mut self, expr: Expr) -> Result<Expr> {
         let expr = self.one_query(expr)?;
-        let asked = match &expr {
-            Expr::Not(inner) => inner.as_ref(),
-            other => other,
+        let (asked, is_not) = match &expr {
+            Expr::Not(inner) => (inner.as_ref(), true),
+            other => (other, false),
         };
         match asked {
-            Expr::InSubquery(asked) if is_alone(&asked.subquery) && has_column(&asked.expr) => {
+            Expr::InSubquery(asked)
+                if is_alone(&asked.subquery)
+                    && match is_not || asked.negated {
+                        true => self.is_told(&asked.expr),
+                        false => has_column(&asked.expr),
+                    } =>
+            {
                 Ok(expr)
             }
             _ => self.filtering(expr),
         }
+    }
+
+    /// Whether the engine knows when this is NULL: it looks at what the table says of its columns, and not at what is made of
+    /// them.
+    fn is_told(&self, expr: &Expr) -> bool {
+        matches!(expr, Expr::Column(_) | Expr::OuterReferenceColumn(..))
+            || (has_column(expr) && expr.nullable(self.outer).is_ok_and(|is_null| !is_null))
     }
 
     /// Whether a row stays, so that NULL is as good as false.

@@ -126,6 +126,12 @@ pub(super) fn table(factor: &TableFactor) -> ControlFlow<Error> {
         TableFactor::Derived {
             sample: Some(_), ..
         } => not_here("TABLESAMPLE"),
+        TableFactor::Derived { lateral: true, .. } => stop(
+            "LATERAL is not understood here",
+            Some(
+                "group in a query in FROM and join it, or ask by a query in parentheses: (SELECT max(y) ...)",
+            ),
+        ),
         TableFactor::Derived { .. } | TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
         _ => stop(
             "functions that make tables are not allowed here",
@@ -152,6 +158,14 @@ pub(super) fn expression(expr: &Expr) -> ControlFlow<Error> {
             ),
         },
         Expr::Function(function) => call(function),
+        Expr::SimilarTo { .. } => stop(
+            "SIMILAR TO is not understood here",
+            Some("write LIKE for a pattern with % and _, or ~ for a regular expression"),
+        ),
+        Expr::BinaryOp {
+            op: BinaryOperator::BitwiseXor | BinaryOperator::PGExp,
+            ..
+        } => stop("^ is not understood here", Some("write power(x, 2)")),
         Expr::Identifier(_)
         | Expr::CompoundIdentifier(_)
         | Expr::IsFalse(_)
@@ -170,7 +184,6 @@ pub(super) fn expression(expr: &Expr) -> ControlFlow<Error> {
         | Expr::BinaryOp { .. }
         | Expr::Like { .. }
         | Expr::ILike { .. }
-        | Expr::SimilarTo { .. }
         | Expr::UnaryOp { .. }
         | Expr::Ceil { .. }
         | Expr::Floor { .. }

@@ -85,6 +85,10 @@ async fn what_grows_while_it_is_planned_is_refused() {
 async fn what_the_engine_would_ignore_is_refused() {
     let estimator = estimator().await;
     for statement in [
+        "SELECT count(*) FROM training_steps WHERE hardware SIMILAR TO 'h100%'",
+        "SELECT avg_step_ms ^ 2 FROM training_steps",
+        "SELECT t.hardware, x.n FROM training_steps t CROSS JOIN LATERAL (SELECT count(*) AS n FROM validation v \
+         WHERE v.hardware = t.hardware) x",
         "SELECT count(*) FROM training_steps TABLESAMPLE (10)",
         "SELECT count(*) FROM training_steps TABLESAMPLE BERNOULLI (1 PERCENT)",
         "SELECT hardware, count(*) FROM training_steps GROUP BY hardware WITH ROLLUP",

@@ -98,6 +98,15 @@ async fn a_query_in_a_condition_knows_null() {
             "nullif(t.avg_step_ms, 50) NOT IN (SELECT avg_prompt_ms FROM validation WHERE avg_prompt_ms < 0) OR 1 = 0",
             "5",
         ),
+        ("nullif(t.avg_step_ms, 50) NOT IN (SELECT v.avg_prompt_ms FROM validation v)", "4"),
+        ("NOT (nullif(t.avg_step_ms, 50) IN (SELECT v.avg_prompt_ms FROM validation v))", "4"),
+        (
+            "CASE WHEN t.avg_step_ms > 400 THEN t.avg_step_ms END NOT IN (SELECT v.avg_prompt_ms FROM validation v)",
+            "2",
+        ),
+        ("t.avg_step_ms + nullif(t.avg_step_ms, 50) NOT IN (SELECT v.avg_prompt_ms FROM validation v)", "4"),
+        ("t.avg_step_ms + 1 NOT IN (SELECT v.avg_prompt_ms FROM validation v)", "5"),
+        ("nullif(t.avg_step_ms, 50) IN (SELECT v.avg_prompt_ms - 3500 FROM validation v)", "1"),
         ("NULL NOT IN (SELECT avg_prompt_ms FROM validation)", "0"),
         ("NULL NOT IN (SELECT avg_prompt_ms FROM validation WHERE avg_prompt_ms < 0)", "5"),
         // Of each row's own hardware: 9,000 is NULL, and both rows of that hardware are not known to be out.
