@@ -130,7 +130,7 @@ fn callable() -> String {
          - of one row: {scalar};\n- of many rows: {aggregate};\n- over windows: {window}.\n\n\
          Whatever else DataFusion knows is left out: it makes much from little, or reads something other than the \
          tables. So are lists, maps and structures, dates and intervals; and what would be passed over without a word \
-         (`TABLESAMPLE`, `WITH ROLLUP`) is refused, and so are `SIMILAR TO`, `^` and `LATERAL`, which the engine takes for something else or cannot finish. `IN (SELECT ...)` and `EXISTS` stand in WHERE and HAVING; a query there that uses the row it is asked for has no aggregate without GROUP BY, no window and no LIMIT. `+`, `-` and `*` of integers are done in 64 bits with a sign, although the columns have 32 and none; beyond them they wrap, and so does `sum`, as the engine has it: write `CAST(... AS DOUBLE)` where a product of three times may be larger.\n",
+         (`TABLESAMPLE`, `WITH ROLLUP`) is refused, and so are `SIMILAR TO`, `^`, `INTERSECT ALL`, `EXCEPT ALL` and `LATERAL`, which the engine takes for something else or cannot finish. `IN (SELECT ...)` and `EXISTS` stand in WHERE and HAVING; a query there that uses the row it is asked for has no aggregate without GROUP BY, no window and no LIMIT. `+`, `-` and `*` of integers are done in 64 bits with a sign, although the columns have 32 and none; beyond them they wrap, and so does `sum`, as the engine has it: write `CAST(... AS DOUBLE)` where a product of three times may be larger.\n",
         calls.concat()
     )
 }

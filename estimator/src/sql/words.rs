@@ -41,6 +41,16 @@ pub(super) fn of(error: DataFusionError) -> Error {
         | DataFusionError::Execution(message)
         | DataFusionError::NotImplemented(message) => plan_error(message),
         DataFusionError::ArrowError(error, _) => query(arrow(error), None),
+        DataFusionError::Internal(fault) => {
+            tracing::warn!(fault, "the engine has met a fault of its own");
+            query(
+                "the engine has met a fault of its own and cannot answer this".to_owned(),
+                Some(
+                    "write it another way, such as with fewer queries within one another"
+                        .to_owned(),
+                ),
+            )
+        }
         other => query(other.strip_backtrace(), None),
     }
 }

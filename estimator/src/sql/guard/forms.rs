@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr,
-    Ident, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Visit, VisitMut, Visitor,
-    VisitorMut,
+    Ident, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor,
+    Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::{last, only_reading, stop};
@@ -62,7 +62,22 @@ fn body(of: &SetExpr) -> ControlFlow<Error> {
     match of {
         SetExpr::Select(one) => select(one),
         SetExpr::Query(_) | SetExpr::Values(_) => ControlFlow::Continue(()),
-        SetExpr::SetOperation { left, right, .. } => {
+        SetExpr::SetOperation {
+            op,
+            set_quantifier,
+            left,
+            right,
+        } => {
+            let is_all = matches!(
+                set_quantifier,
+                SetQuantifier::All | SetQuantifier::AllByName
+            );
+            if is_all && *op != SetOperator::Union {
+                return stop(
+                    &format!("{op} ALL is not understood here: the engine does not count the rows"),
+                    Some("leave out ALL, or number the rows that are the same with row_number()"),
+                );
+            }
             body(left)?;
             body(right)
         }

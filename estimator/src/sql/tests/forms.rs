@@ -86,6 +86,8 @@ async fn what_the_engine_would_ignore_is_refused() {
     let estimator = estimator().await;
     for statement in [
         "SELECT count(*) FROM training_steps WHERE hardware SIMILAR TO 'h100%'",
+        "SELECT hardware FROM training_steps EXCEPT ALL SELECT hardware FROM validation",
+        "SELECT hardware FROM training_steps INTERSECT ALL SELECT hardware FROM validation",
         "SELECT avg_step_ms ^ 2 FROM training_steps",
         "SELECT t.hardware, x.n FROM training_steps t CROSS JOIN LATERAL (SELECT count(*) AS n FROM validation v \
          WHERE v.hardware = t.hardware) x",
