@@ -295,7 +295,16 @@ impl<'a, S: Shape> Rungs<'a, S> {
                 measured * here.ms[1] / there.ms[1]
             } else {
                 let elsewhere = measured / there.own.ln.exp();
-                self.scaled(candidate, elsewhere, hardware) * own.ln.exp()
+                let scaled = self.scaled(candidate, elsewhere, hardware) * own.ln.exp();
+                // What the arithmetic does not explain need not be the host, which no GPU makes quicker: of another GPU what
+                // is carried says no more against the model than the record does at its own key.
+                match candidate.hardware.gpu == hardware.gpu {
+                    true => scaled,
+                    false => scaled.clamp(
+                        here.ms[1] * news.min(0.0).exp(),
+                        here.ms[1] * news.max(0.0).exp(),
+                    ),
+                }
             }
         } else {
             self.scaled(candidate, measured, hardware) * own.ln.exp()

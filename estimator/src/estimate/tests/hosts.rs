@@ -114,6 +114,35 @@ fn a_slow_host_shows_in_what_else_it_is_asked() {
     assert!(two.step(LOKR, 1, "h100").1 < one.step(LOKR, 1, "h100").1);
 }
 
+/// What a step takes beyond its arithmetic need not be the host, which no GPU makes quicker.
+#[test]
+fn a_slow_gpu_says_no_more_of_others_than_of_itself() {
+    let nobody = Known::of(&[]);
+    for (recipe, on, times) in [
+        (HEAVY, "rtx3090", 1.5),
+        (HEAVY, "a100-80", 1.5),
+        ("sd3.medium/lora+ckpt", "rtx3090", 1.25),
+        ("flux.dev/lora+ckpt", "rtx3090", 2.0),
+        ("flux.dev/lora+ckpt", "rtx3090", 0.6),
+    ] {
+        let before = nobody.step(recipe, 4, on).0;
+        // As rows have it, to three digits.
+        let ms = before * times;
+        let digit = 10_f64.powf(ms.log10().floor() - 2.0);
+        let ms = ((ms / digit).round() * digit).round() as u32;
+        let one = Known::of(&[record(recipe, on, 4, ms)]);
+        let moved = |on| one.step(recipe, 4, on).0 / nobody.step(recipe, 4, on).0;
+        for other in ["rtx4090", "l40s", "a100-80", "h100", "h200", "b200"] {
+            let moved = moved(other);
+            let (least, most) = (f64::min(times, 1.0), f64::max(times, 1.0));
+            assert!(
+                (least * 0.95..=most * 1.05).contains(&moved),
+                "{recipe} on {on} x {times}: {other} x {moved}"
+            );
+        }
+    }
+}
+
 #[test]
 fn hosts_that_are_as_published_keep_what_is_said() {
     let nobody = Known::of(&[]);
