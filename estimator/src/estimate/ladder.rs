@@ -17,9 +17,10 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 
-use stepcast_records::{Basis, Hardware, Note};
+use stepcast_records::{Basis, Hardware, Note, TrainingShape};
 
 use super::features::About;
+use super::memory::Step;
 use super::model::{Model, Own, Predicted, Sums};
 use super::relatives::{self, Candidate, Relatives};
 use super::shape::Shape;
@@ -103,6 +104,16 @@ impl<'a> Ladder<'a> {
             said: Cell::new(None),
             said_of: Cell::new(None),
         }
+    }
+
+    /// Whether a step that asks for as much memory was recorded on the hardware.
+    pub(super) fn has_run(self, step: &Step, hardware: Hardware) -> bool {
+        let shelf = self.records.shelf(step.shape.recipe, hardware);
+        let cells = shelf.map(TrainingShape::cells);
+        cells.is_some_and(|cells| {
+            let as_much = |shape: &TrainingShape| Step::from(*shape).asks_as_much_as(step);
+            cells.contains_key(&step.shape) || cells.keys().any(as_much)
+        })
     }
 
     /// Records, then published figures.

@@ -15,7 +15,7 @@ mod tests;
 use stepcast_records::simpletuner::{OffRecord, Plan, Workload};
 use stepcast_records::{Basis, Fit, GpuModel, Memory, PhaseKind, Quantization};
 
-use step::Step;
+pub(super) use step::Step;
 
 /// The GPU's own share of its memory, and what fragmentation takes.
 const USABLE: f64 = 0.95;
@@ -46,7 +46,7 @@ struct Need {
 
 /// What a run asks for, whatever the GPU.
 pub(super) struct Needs {
-    /// Of each kind of step, and of what comes before them.
+    /// Of each kind of step, beside that of the weights alone, and of what comes before them.
     each: Vec<(Option<Step>, Need)>,
 }
 
@@ -60,29 +60,50 @@ impl Needs {
         }
         let steps = plan.training.iter();
         let steps = steps.map(|(shape, _)| Step::of(workload, *shape));
-        let steps = steps.map(|step| (Some(step), step.need()));
+        let weights = preparation::resident(workload);
+        let steps = steps.flat_map(|step| {
+            let needs = [Some(step.need()), weights].into_iter().flatten();
+            needs.map(move |need| (Some(step), need))
+        });
         let before = preparation::needs(workload).map(|need| (None, need));
         Self {
             each: steps.chain(before).collect(),
         }
     }
 
-    /// What it is on each GPU of a model; `None` for one without memory of its own and where nothing is asked for. Steps
-    /// that have run on it have found room there; of what comes before them records say nothing.
-    pub(super) fn on(&self, gpu: GpuModel, steps_have_run: bool) -> Option<Memory> {
+    /// What it is on each GPU of a model: the worst word of all parts, and each point of the one that needs most. `None` for a
+    /// GPU without memory of its own and where nothing is asked for. A step that has run there, or one that asks for as much,
+    /// has found room; of what comes before the steps records say nothing.
+    pub(super) fn on(&self, gpu: GpuModel, has_run: impl Fn(&Step) -> bool) -> Option<Memory> {
         if gpu.memory_gib() == 0 {
             return None;
         }
         let each = self.each.iter().map(|(step, need)| {
             let usable = f64::from(gpu.memory_gib()) * need.usable;
-            let said = match step {
-                Some(_) if steps_have_run => Some(Fit::Fits),
-                Some(step) => step.said(gpu, usable),
-                None => None,
-            };
-            need.on(gpu, usable, said)
+            let said = step.as_ref().and_then(|step| step.said(gpu, usable));
+            let memory = need.on(gpu, usable, said);
+            let is_open = memory.fit != Fit::Fits || memory.need_mib_p90 > memory.gpu_mib;
+            match step {
+                Some(step) if is_open && has_run(step) => need.on(gpu, usable, Some(Fit::Fits)),
+                _ => memory,
+            }
         });
-        each.max_by_key(|memory| (memory.fit, memory.need_mib_p50))
+        each.reduce(both)
+    }
+}
+
+/// What two parts of a run need, one after the other.
+fn both(a: Memory, b: Memory) -> Memory {
+    let worse = if (a.fit, a.need_mib_p50) > (b.fit, b.need_mib_p50) {
+        a
+    } else {
+        b
+    };
+    Memory {
+        need_mib_p10: a.need_mib_p10.max(b.need_mib_p10),
+        need_mib_p50: a.need_mib_p50.max(b.need_mib_p50),
+        need_mib_p90: a.need_mib_p90.max(b.need_mib_p90),
+        ..worse
     }
 }
 

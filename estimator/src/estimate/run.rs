@@ -11,7 +11,7 @@ use stepcast_records::{
 
 use super::around;
 use super::ladder::{self, Found, Ladder, Rungs};
-use super::memory::Needs;
+use super::memory::{Needs, Step};
 use super::model::Own;
 use super::shape::Shape;
 use super::width;
@@ -113,7 +113,8 @@ impl<'a> Run<'a> {
             estimate.notes.push(Note::StepsAssumed);
         }
         let gpu = hardware.gpu;
-        estimate.memory = planned.needs.on(gpu, has_run(&estimate.phases));
+        let has_run = |step: &Step| self.steps.ladder.has_run(step, hardware);
+        estimate.memory = planned.needs.on(gpu, has_run);
         match estimate.memory.map(|memory| memory.fit) {
             Some(Fit::WillNot) => estimate.notes.push(Note::MemoryExceeded { gpu }),
             Some(Fit::MayNot) => estimate.notes.push(Note::MemoryTight { gpu }),
@@ -233,9 +234,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The time of an image from that of a step: both run the same network.
+    /// The time of an image from that of a step: both run the same network. Of several kinds of step the one nearest in size
+    /// says it, whichever data set comes first.
     fn derived(&self, plan: &Plan, image: &ValidationShape, hardware: Hardware) -> Option<Found> {
-        let step = plan.training.first()?.0;
+        let away = |shape: &TrainingShape| {
+            let doublings = shape.resolution.megapixels() / image.resolution.megapixels();
+            doublings.ln().abs()
+        };
+        let nearest = plan.training.iter().min_by(|(a, of_a), (b, of_b)| {
+            let nearer = away(a).total_cmp(&away(b));
+            nearer.then(of_b.cmp(of_a)).then(a.cmp(b))
+        });
+        let step = nearest?.0;
         let found = self.steps.find(step, hardware)?;
         let (from, to) = (ladder::cost(&step, hardware), ladder::cost(image, hardware));
         // What own hosts make of a step they are taken to make of an image.
@@ -439,15 +449,6 @@ impl Found {
         }
         self
     }
-}
-
-/// Whether every kind of step was recorded on this hardware, so that each has found room there.
-fn has_run(phases: &[Phase]) -> bool {
-    let mut steps = phases
-        .iter()
-        .filter(|phase| phase.kind == PhaseKind::Train)
-        .peekable();
-    steps.peek().is_some() && steps.all(|phase| phase.basis == Basis::Exact)
 }
 
 /// The steps of a run of which no time is known.

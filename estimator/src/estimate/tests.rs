@@ -3,6 +3,7 @@
 mod fits;
 mod hosts;
 mod phases;
+mod several;
 mod shared;
 
 use proptest::prelude::*;

@@ -97,6 +97,19 @@ fn quantizing(workload: &Workload) -> Option<Need> {
     (!is_whole).then(|| weights(CONTEXT_GIB, gib, PhaseKind::Quantize))
 }
 
+/// The weights as they lie on the GPU for as long as it trains; `None` where they are of a form that is not known here.
+pub(super) fn resident(workload: &Workload) -> Option<Need> {
+    if workload.off_record.contains(&OffRecord::Quantization) {
+        return None;
+    }
+    let bytes = match workload.recipe.method() {
+        Method::Full => WEIGHT_BYTES,
+        _ => quantized_bytes(workload.quantization),
+    };
+    let gib = size::billions(workload.recipe) * bytes / GIB;
+    Some(weights(CONTEXT_GIB, gib, PhaseKind::Train))
+}
+
 /// Weights as they are, beside what is held.
 fn weights(held_gib: f64, gib: f64, phase: PhaseKind) -> Need {
     let at = |reach: f64| held_gib + gib * (WEIGHTS_SPREAD * reach).exp();
@@ -106,7 +119,7 @@ fn weights(held_gib: f64, gib: f64, phase: PhaseKind) -> Need {
 #[cfg(test)]
 mod tests {
     use stepcast_records::simpletuner::{Length, Sharing};
-    use stepcast_records::{Fit, GpuModel, HalfMegapixels, Memory, Precision, Recipe};
+    use stepcast_records::{Family, Fit, GpuModel, HalfMegapixels, Memory, Precision, Recipe};
 
     use super::super::Needs;
     use super::*;
@@ -139,7 +152,7 @@ mod tests {
         let plan = workload.plan(1).expect("a plan");
         let gpu: GpuModel = gpu.parse().expect("gpu");
         Needs::of(workload, &plan)
-            .on(gpu, false)
+            .on(gpu, |_| false)
             .expect("it has memory")
     }
 
@@ -263,5 +276,32 @@ mod tests {
         );
         assert_ne!(large(Quantization::Int8, true).phase, PhaseKind::Quantize);
         assert_ne!(large(Quantization::Nf4, false).phase, PhaseKind::Quantize);
+    }
+
+    /// A run that is not quantised holds all of its weights for as long as it trains, and quantising them needs no more.
+    #[test]
+    fn weights_that_do_not_fit_are_not_trained_on() {
+        let mut seen = 0;
+        for family in Family::all() {
+            for flavour in family.flavours() {
+                let recipe = format!("{family}.{flavour}/lora+ckpt");
+                let plain = run(&recipe, Quantization::None, Preparation::default());
+                let quantized = run(&recipe, Quantization::Int8, Preparation::default());
+                let weights = size::billions(plain.recipe) * WEIGHT_BYTES / GIB;
+                for gpu in ["v100-16", "rtx5090", "a100-40", "l40s", "h200"] {
+                    let (plain, quantized) = (on(&plain, gpu), on(&quantized, gpu));
+                    let least = weights * 0.96 * 1_024.0;
+                    assert!(f64::from(plain.need_mib_p10) > least, "{recipe} {plain:?}");
+                    if least > f64::from(plain.gpu_mib) {
+                        assert_eq!(plain.fit, Fit::WillNot, "{recipe} on {gpu}: {plain:?}");
+                    }
+                    if quantized.phase == PhaseKind::Quantize && quantized.fit == Fit::WillNot {
+                        assert_eq!(plain.fit, Fit::WillNot, "{recipe} on {gpu}: {plain:?}");
+                    }
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 300, "{seen}");
     }
 }

@@ -45,8 +45,8 @@ mod spread {
 
 /// A step as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Step {
-    pub(super) shape: TrainingShape,
+pub(in crate::estimate) struct Step {
+    pub(in crate::estimate) shape: TrainingShape,
     /// Its batch, which may lie off the grid of shapes.
     pub(super) samples: f64,
 }
@@ -84,7 +84,7 @@ impl Step {
     }
 
     /// Whether it asks for as much memory as another step of the same model, or more, in every respect.
-    fn asks_as_much_as(&self, less: &Self) -> bool {
+    pub(in crate::estimate) fn asks_as_much_as(&self, less: &Self) -> bool {
         let (a, b) = (self.shape.recipe, less.shape.recipe);
         let saves = |recipe: Recipe| recipe.checkpointing() == Checkpointing::On;
         a.family() == b.family()

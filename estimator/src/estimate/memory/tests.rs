@@ -18,7 +18,7 @@ fn on(shape: &TrainingShape, gpu: GpuModel) -> Memory {
     let steps = Needs {
         each: vec![(Some(step), step.need())],
     };
-    steps.on(gpu, false).expect("it has memory")
+    steps.on(gpu, |_| false).expect("it has memory")
 }
 
 fn fit(shape: &TrainingShape, gpu: &str) -> Fit {
@@ -152,7 +152,7 @@ fn more_samples_and_larger_ones_never_need_less_nor_fit_sooner() {
                 for gpu in gpus {
                     let on = |step: &Step| {
                         let each = vec![(Some(*step), step.need())];
-                        Needs { each }.on(gpu, false).expect("it has memory")
+                        Needs { each }.on(gpu, |_| false).expect("it has memory")
                     };
                     let all: Vec<Memory> = row.iter().map(on).collect();
                     for (pair, steps) in all.windows(2).zip(row.windows(2)) {
