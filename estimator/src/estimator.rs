@@ -67,6 +67,8 @@ struct Shared {
     held: AtomicBool,
     /// What was learnt from the records when they were last learnt from.
     model: ArcSwapOption<Learnt>,
+    /// Whether there are rows that it knows nothing of.
+    is_behind: AtomicBool,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
     building: Mutex<Building>,
     /// What the operator has written, and what comes with this version.
@@ -107,7 +109,9 @@ impl Estimator {
         let _ = tokio::task::spawn_blocking(crate::estimate::prepare).await;
         let look = async {
             estimator.refresh().await?;
-            estimator.refresh_prices(true).await
+            estimator.refresh_prices(true).await?;
+            estimator.learn_anew().await;
+            Ok::<_, Error>(())
         };
         match timeout(OPEN_WAIT, look).await {
             Ok(Ok(())) => {}
@@ -139,6 +143,7 @@ impl Estimator {
             shown: AtomicU64::new(0),
             held: AtomicBool::new(false),
             model: ArcSwapOption::empty(),
+            is_behind: AtomicBool::new(false),
             building: Mutex::default(),
             prices: ArcSwap::from_pointee(Book {
                 version: 0,
@@ -375,8 +380,11 @@ impl Estimator {
         }
         building.refused_rows[kind as usize] += news.refused_rows;
         building.index.add(&news.rows);
-        if kind == Kind::Training && !news.everything {
-            self.learn_rows(&building.index, &news.rows);
+        if kind == Kind::Training {
+            match news.everything {
+                true => self.fall_behind(),
+                false => self.learn_rows(&building.index, &news.rows),
+            }
         }
         self.show(&building);
     }

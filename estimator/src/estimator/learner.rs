@@ -1,6 +1,7 @@
 //! The estimator's model, learnt anew in the background when there is more to learn from.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use stepcast_records::Row;
 
@@ -19,6 +20,14 @@ pub(crate) struct Learnt {
     rows: u64,
 }
 
+impl Learnt {
+    /// Of how many rows it was learnt as a whole.
+    #[cfg(test)]
+    pub(super) const fn rows(&self) -> u64 {
+        self.rows
+    }
+}
+
 impl Estimator {
     /// What was learnt from the records; nothing before the first time, when the published figures alone speak.
     pub(crate) fn learnt(&self) -> Option<Arc<Learnt>> {
@@ -28,8 +37,11 @@ impl Estimator {
     /// Takes a few new rows into the model, so that it need not wait until everything is learnt anew: also the first ones
     /// there are, into what the published figures teach. They are in the index already, and it is shown to others
     /// afterwards.
+    ///
+    /// Of more than a few it notes that the model is behind.
     pub(super) fn learn_rows(&self, index: &Index, rows: &[Row]) {
         if rows.len() > ROWS_AT_ONCE {
+            self.fall_behind();
             return;
         }
         let (mut model, learnt_from) = match (self.learnt(), estimate::shipped()) {
@@ -45,9 +57,20 @@ impl Estimator {
         self.shared.model.store(Some(Arc::new(learnt)));
     }
 
+    /// There are rows now that the model knows nothing of: what is said of keys beside them holds neither before nor after.
+    pub(super) fn fall_behind(&self) {
+        self.shared.is_behind.store(true, Ordering::Release);
+    }
+
+    /// Whether there are.
+    pub(super) fn is_behind(&self) -> bool {
+        self.shared.is_behind.load(Ordering::Acquire)
+    }
+
     /// Learns from all records if there are others than the last time. The follower does so every
-    /// few minutes; it takes some seconds of one processor, on a thread of its own.
+    /// few minutes, and at once where the model is behind; it takes some seconds of one processor, on a thread of its own.
     pub async fn learn_anew(&self) {
+        self.shared.is_behind.store(false, Ordering::Release);
         let index = self.index();
         let rows = index.rows(Kind::Training);
         let known = self.shared.model.load().as_ref().map(|learnt| learnt.rows);
