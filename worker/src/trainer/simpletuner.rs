@@ -5,6 +5,7 @@ mod loader;
 mod settings;
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ use super::{Error, Ground, Launch, credentials, inherited, shared_cache, variabl
 use crate::order::{Assignment, FileRole};
 use crate::redact::secret_name;
 use crate::replay::{JOB_ID_VARIABLE, SIGNAL_FILE_VARIABLE};
-use crate::state_dir::{private_folder, write_private};
+use crate::state_dir::{self, private_folder, write_private};
 
 /// Stands for the number of GPUs in a configured command.
 const PROCESSES: &str = "{processes}";
@@ -28,6 +29,18 @@ struct Places {
     cache: PathBuf,
     /// Where the rewritten settings go.
     config: PathBuf,
+}
+
+/// Has SimpleTuner's own log of everything go nowhere: it writes `debug.log` into its working directory
+/// (`helpers/log_format.py` of 4.10.1), with the keys of buckets as they are, and what it prints is kept without them.
+fn keep_no_log(directory: &Path) -> Result<(), Error> {
+    let log = directory.join("debug.log");
+    match std::os::unix::fs::symlink("/dev/null", &log) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(state_dir::at("make", &log)(error).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the job's files and says how to start the trainer.
@@ -51,6 +64,7 @@ pub(super) fn prepare(
     for folder in [&places.output, &places.cache, &places.config] {
         private_folder(folder)?;
     }
+    keep_no_log(&directory)?;
     let mut settings = Settings::read(ground.files)?;
     let mixed_precision = settings.mixed_precision();
     settings.resume(checkpoint.as_ref().map(|whole| whole.name.as_str()));

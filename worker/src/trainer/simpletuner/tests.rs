@@ -162,10 +162,13 @@ fn the_run_s_own_places_replace_the_user_s_and_the_rest_stays() {
         json!(root.join("attempt/cache/0-cache_dir_vae"))
     );
     assert_eq!(loader[2]["cache_dir"], "prefix/in/bucket");
+    // Nothing may be sourced from it.
+    let within = std::fs::read_dir(&launch.directory).unwrap();
+    let within: Vec<_> = within.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(within, [launch.directory.join("debug.log")]);
     assert_eq!(
-        std::fs::read_dir(launch.directory).unwrap().count(),
-        0,
-        "nothing may be sourced from it"
+        std::fs::read_link(&within[0]).unwrap(),
+        Path::new("/dev/null")
     );
     assert_eq!(secrets(&files), ["publishing-secret", "secret-of-a-bucket"]);
 }
