@@ -14,6 +14,11 @@ use stepcast_scheduler::model::{
 };
 use stepcast_scheduler::placement::{Reason, feasible};
 
+const MICROS_PER_CENT: u64 = 10_000;
+
+/// What to do where money is limited and nobody says what a worker costs.
+const NO_PRICE: &str = "set no limit on money, or have the workers that could run it started with a price (`stepcast worker --price`)";
+
 /// How many workers have the same reason against them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Misfit {
@@ -108,19 +113,23 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         .iter()
         .filter_map(|worker| worker.price_per_hour(spec.gpus().into()))
         .collect();
+    let prices_are_none = prices.is_empty();
     let mut dearer = prices
         .iter()
         .copied()
         .filter(|price| spec.max_price_per_hour.is_some_and(|max| *price > max));
     if let Some(price) = dearer.find(|price| fits(&|other| other.max_price_per_hour = Some(*price)))
     {
-        found.push(format!("allow {price} an hour"));
+        found.push(format!("allow {} an hour", whole_cents(price)));
     }
     if spec.max_cost.is_some() && fits(&|other| other.max_cost = None) {
         let mut enough = prices.into_iter().map(least_cost);
         let enough = enough.find(|cost| fits(&|other| other.max_cost = Some(*cost)));
         found.push(enough.map_or_else(
-            || "set a higher limit on the cost, or none".to_owned(),
+            || match prices_are_none {
+                false => "set a higher limit on the cost, or none".to_owned(),
+                true => NO_PRICE.to_owned(),
+            },
             |cost| format!("set a limit of at least {cost} on the cost, or none"),
         ));
     }
@@ -132,6 +141,12 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     if spec.trainer != TrainerKind::Replay && !workers.iter().any(trains) && fits(&replayed) {
         found.push("submit it with `--trainer replay`, which plays a made-up run".to_owned());
     }
+    if spec.max_price_per_hour.is_some()
+        && prices_are_none
+        && fits(&|other| other.max_price_per_hour = None)
+    {
+        found.push(NO_PRICE.to_owned());
+    }
     let limited = spec.max_price_per_hour.is_some() || spec.max_cost.is_some();
     let unlimited = |other: &mut JobSpec| (other.max_price_per_hour, other.max_cost) = (None, None);
     if found.is_empty() && limited && fits(&unlimited) {
@@ -140,9 +155,17 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     found
 }
 
+/// The amount in whole cents, and no less: as it is shown it is enough.
+fn whole_cents(UsdMicros(micros): UsdMicros) -> UsdMicros {
+    UsdMicros(
+        micros
+            .div_ceil(MICROS_PER_CENT)
+            .saturating_mul(MICROS_PER_CENT),
+    )
+}
+
 /// The least limit on the cost, in whole cents, with which a job begins at a price for all its GPUs.
 fn least_cost(price_per_hour: UsdMicros) -> UsdMicros {
-    const MICROS_PER_CENT: u64 = 10_000;
     // It must last a moment longer than what is kept for saving a checkpoint.
     let UsdMicros(cost) = units::cost(BUDGET_MARGIN_MS + 1_000, price_per_hour);
     UsdMicros((cost / MICROS_PER_CENT + 1).saturating_mul(MICROS_PER_CENT))

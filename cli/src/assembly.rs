@@ -53,6 +53,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     })?;
     let certificates = Certificates::of(&config)?;
     let greeting = greeting(&ports, &certificates)?;
+    let here = called_here(&config, &ports.address, &certificates);
     let tasks = Arc::new(Tasks::default());
     let probes = ports
         .metrics
@@ -130,7 +131,8 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
         && config.access_token.is_none()
         && let Some(token) = stepcast_api::first_operator_token(&handle).await
     {
-        greeting += &format!("first operator: stepcast user first {token} NAME\n");
+        greeting +=
+            &format!("first operator: stepcast {here} user first {token} NAME --out FILE\n");
     }
     tasks.spawn("follower of the records", estimator.follow());
     Ok(Assembled {
@@ -240,6 +242,20 @@ fn places(config: &ServerConfig) -> Option<Places> {
         store: config.store.shared(),
         staging: config.staging.shared(),
     })
+}
+
+/// How the command line reaches this server from its own host.
+fn called_here(config: &ServerConfig, address: &str, certificates: &Certificates) -> String {
+    let address = address
+        .replace("0.0.0.0", "localhost")
+        .replace("[::]", "localhost");
+    match (&config.tls, &certificates.client) {
+        (None, Some(own)) => {
+            let file = own.certificate.display();
+            format!("--server {address} --ca-file {file}")
+        }
+        _ => format!("--server {address}"),
+    }
 }
 
 /// What is printed once people may call: the first line says where.

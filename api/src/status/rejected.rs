@@ -73,7 +73,7 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
             .hint("the benchmark records hold single contributions, which a second organisation could trace: give it a server of its own")
             .into(),
         Rejection::NotYet => refuse(Code::FailedPrecondition)
-            .hint("`stepcast cluster status`, which operators may ask for, names nodes that are older or held at an older format")
+            .hint("`stepcast cluster status`, which operators may ask for, names nodes that are older; where all are held by --hold-format, take that away")
             .into(),
     }
 }

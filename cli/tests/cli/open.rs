@@ -119,9 +119,43 @@ fn the_printed_token_makes_one_operator_and_no_second() {
     let open = Open::start();
     let words = open.printed("first operator: stepcast ").to_owned();
     let words: Vec<&str> = words.split_whitespace().collect();
-    let ["user", "first", token, "NAME"] = words[..] else {
+    let [
+        "--server",
+        at,
+        "--ca-file",
+        trusted,
+        "user",
+        "first",
+        token,
+        "NAME",
+        "--out",
+        "FILE",
+    ] = words[..]
+    else {
         panic!("{words:?}");
     };
+    // As it is printed: whoever types it gets as far as the token.
+    let typed = open.call_at(
+        "http://127.0.0.1:1",
+        None,
+        &[
+            "--server",
+            at,
+            "--ca-file",
+            trusted,
+            "user",
+            "first",
+            "sco1_wrong",
+            "ana",
+            "--out",
+            "f",
+        ],
+    );
+    let refused = typed.refused(1);
+    assert!(
+        !refused.contains("trusted") && !refused.contains("answers"),
+        "{refused}"
+    );
     let wrong = format!("{}0", &token[..token.len() - 1]);
     if wrong != token {
         open.call(&["user", "first", &wrong, "mallory", "--out", "m.token"])
