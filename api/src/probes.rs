@@ -149,15 +149,26 @@ async fn readiness(handle: &Handle) -> Result<(), String> {
     let committed = due(&handle.status())?;
     let began = Instant::now();
     loop {
-        let applied = handle.status().applied_index;
-        if applied >= committed {
+        let status = handle.status();
+        if status.applied_index >= committed {
             return Ok(());
         }
         if began.elapsed() >= APPLY_WITHIN {
-            let behind = committed - applied;
-            return Err(format!("{behind} committed entries are not applied yet"));
+            return Err(late(committed - status.applied_index, &status.health));
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is said of a node that is so many entries behind.
+fn late(behind: u64, health: &Health) -> String {
+    let late = format!("{behind} committed entries are not applied yet");
+    match health {
+        // What it has not written it does not apply.
+        Health::LogStalled(why) => {
+            format!("{late}: the log cannot be written at the moment: {why}")
+        }
+        _ => late,
     }
 }
 
@@ -196,6 +207,18 @@ mod tests {
     use stepcast_cluster::members::Members;
 
     use super::*;
+
+    #[test]
+    fn a_node_that_cannot_write_says_so_where_it_is_behind() {
+        let stalled = Health::LogStalled("its disk has not answered for 12 seconds".to_owned());
+        assert_eq!(
+            late(15, &stalled),
+            "15 committed entries are not applied yet: the log cannot be written at the moment: its disk has not answered for \
+             12 seconds"
+        );
+        let said = late(15, &Health::Serving);
+        assert_eq!(said, "15 committed entries are not applied yet");
+    }
 
     #[test]
     fn what_is_due_is_what_the_leader_has_committed_whatever_the_node_knows_itself() {

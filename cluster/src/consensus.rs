@@ -35,8 +35,8 @@ pub use self::event::{ChangeWaiter, Delivery, Event, ReadWaiter, Task, Waiter};
 pub use self::handle::{Handle, Progress, Refused, Stall, State};
 pub(crate) use self::handle::{Ready, Waiting};
 pub use self::peer::{
-    Begin, Dropped, ELECTION_TICKS, HEARTBEAT_TICKS, NodeProgress, Output, Peer, Proposed, ReadId,
-    Role, Sending, Write,
+    Begin, Dropped, ELECTION_TICKS, HANGS_TICKS, HEARTBEAT_TICKS, NodeProgress, Output, Peer,
+    Proposed, ReadId, Role, Sending, Write,
 };
 pub use self::transport::{Alone, Inbound, Standing, Transport, Word};
 pub use self::turn::Bare;

@@ -367,9 +367,15 @@ impl Handle {
             consensus::State::Stopped(why) => Health::Stopped(why),
             consensus::State::Stalled(Stall::Full) => Health::StorageFull,
             consensus::State::Stalled(Stall::Failing(why)) => Health::LogStalled(why),
-            consensus::State::Running if self.0.proposer.disk_is_low() => Health::StorageFull,
-            consensus::State::Running if leader.is_none() => Health::Electing,
-            consensus::State::Running => Health::Serving,
+            consensus::State::Running => match self.0.consensus.disk_hangs() {
+                Some(silent) => Health::LogStalled(format!(
+                    "its disk has not answered for {} seconds",
+                    silent.as_secs()
+                )),
+                None if self.0.proposer.disk_is_low() => Health::StorageFull,
+                None if leader.is_none() => Health::Electing,
+                None => Health::Serving,
+            },
         }
     }
 }

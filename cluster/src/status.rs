@@ -57,7 +57,8 @@ pub enum Health {
     Electing,
     /// The disk is nearly or wholly full: submissions are refused, reads go on. Clears by itself when there is room.
     StorageFull,
-    /// Writing the log fails for now (the sentence says how); nothing is acknowledged. Tried again until it works.
+    /// Writing the log fails for now, or its disk does not answer (the sentence says which); nothing is acknowledged here.
+    /// Tried again until it works.
     LogStalled(String),
     /// The log or the state cannot go on; reads still answer with what was applied. Only a restart helps.
     Stopped(String),

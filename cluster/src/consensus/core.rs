@@ -256,19 +256,21 @@ impl<R> Core<R> {
         }
     }
 
-    /// A leader that cannot write acknowledges nothing, and one that has lost its vote would lead for ever, since nobody
-    /// lets itself go: it may have come to lead after its going was asked of the leader before. Somebody else must lead.
-    /// Tried again as long as it has to be.
+    /// A leader that cannot write acknowledges nothing, nor does one whose disk does not answer, though the others write on.
+    /// And one that has lost its vote would lead for ever, since nobody lets itself go: it may have come to lead after its
+    /// going was asked of the leader before. Somebody else must lead. Tried again as long as it has to be.
     fn hand_over(&mut self) {
         let members = self.peer.members();
         let leaves = members.outgoing.is_empty() && !members.voters.contains(&self.peer.id());
-        if !(self.stalled || leaves) || !self.peer.role().leads {
+        let hangs = self.peer.is_outwritten();
+        if !(self.stalled || hangs || leaves) || !self.peer.role().leads {
             return;
         }
         match self.peer.transfer(None) {
             Ok(to) => tracing::info!(
                 to,
                 stalled = self.stalled,
+                hangs,
                 leaves,
                 "leadership is handed over"
             ),
@@ -300,6 +302,11 @@ impl<R> Core<R> {
     /// How far everybody else is, as this leader sees it; nobody on a node that does not lead.
     pub fn followers(&self) -> Vec<NodeProgress> {
         self.peer.followers(active(&self.heard, self.ticks))
+    }
+
+    /// For how many ticks the disk under the log has not answered, if it is said to hang.
+    pub fn disk_hangs(&self) -> Option<u64> {
+        self.peer.disk_hangs()
     }
 
     /// Raft itself, for what a simulation wants to look at.

@@ -107,6 +107,8 @@ pub(super) struct Shared<R> {
     pub(super) last: AtomicU64,
     /// Whether the disk has room for submissions, for the others to know.
     has_room: AtomicBool,
+    /// For how many ticks the disk under the log has not answered; 0 unless it is said to hang.
+    disk_hangs: AtomicU64,
     pub(super) followers: RwLock<Vec<NodeProgress>>,
     pub(super) snapshot_wanted: Notify,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
@@ -267,6 +269,13 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.state.read().clone()
     }
 
+    /// For how long the disk under the log has not answered, if it is said to hang ([`HANGS_TICKS`](super::HANGS_TICKS)).
+    pub fn disk_hangs(&self) -> Option<Duration> {
+        let ticks = self.shared.disk_hangs.load(Ordering::Relaxed);
+        let silent = TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX));
+        (ticks > 0).then_some(silent)
+    }
+
     /// Proposals and reads without an answer yet.
     pub fn in_flight(&self) -> usize {
         self.shared.admission.in_flight()
@@ -345,9 +354,10 @@ impl<R: Send + 'static> Inbound for Handle<R> {
 
     fn standing(&self) -> Standing {
         let stalled = matches!(*self.shared.state.read(), State::Stalled(_));
+        let hangs = self.disk_hangs().is_some();
         Standing {
             committed: self.shared.committed.load(Ordering::Acquire),
-            has_room: self.shared.has_room.load(Ordering::Relaxed) && !stalled,
+            has_room: self.shared.has_room.load(Ordering::Relaxed) && !stalled && !hangs,
         }
     }
 
@@ -370,6 +380,7 @@ impl<R> Shared<R> {
             applied,
             last: AtomicU64::new(last),
             has_room: AtomicBool::new(true),
+            disk_hangs: AtomicU64::new(0),
             followers: RwLock::default(),
             snapshot_wanted: Notify::new(),
             threads: Mutex::new(Vec::new()),
@@ -436,6 +447,18 @@ impl<R> Shared<R> {
             *state = State::Stopped(why);
         }
         first
+    }
+
+    /// A tick has passed, with so many in which the disk has not answered, if it is said to hang.
+    pub(super) fn disk_hangs(&self, ticks: Option<u64>) {
+        let before = self.disk_hangs.swap(ticks.unwrap_or(0), Ordering::Relaxed);
+        match (before, ticks) {
+            (0, Some(_)) => tracing::error!(
+                "the disk under the log does not answer; what is written here waits until it does"
+            ),
+            (1.., None) => tracing::info!("the disk under the log answers again"),
+            _ => {}
+        }
     }
 
     /// The log works again, or not, unless everything has stopped already.

@@ -3,6 +3,7 @@
 mod changes;
 mod election;
 mod followers;
+mod own_disk;
 mod retries;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -12,6 +13,8 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{Config, RawNode, ReadOnlyOption, Ready, StateRole};
 
 pub use self::followers::{NodeProgress, Sending};
+pub use self::own_disk::HANGS_TICKS;
+use self::own_disk::OwnDisk;
 use self::retries::Retries;
 use super::log::{Batch, Loaded, Position};
 use super::storage::LiveLog;
@@ -51,6 +54,7 @@ pub struct Peer {
     /// The newest turn, and the newest that is on disk.
     handed: u64,
     persisted: u64,
+    own_disk: OwnDisk,
     /// The newest term, and the turn that puts it on disk.
     term: (u64, u64),
     /// Whether somebody chooses when this node campaigns.
@@ -209,6 +213,7 @@ impl Peer {
             retries: Retries::default(),
             handed: 0,
             persisted: 0,
+            own_disk: OwnDisk::default(),
             term: (term, 0),
             chosen_timeout: false,
             hung_up: BTreeSet::new(),
@@ -295,6 +300,7 @@ impl Peer {
     /// Every turn up to this number is on disk.
     pub fn persisted(&mut self, number: u64) {
         self.persisted = number;
+        self.own_disk.answered();
         self.raw.on_persist_ready(number);
         while let Some((turn, ..)) = self.installing.front()
             && *turn <= number

@@ -2,6 +2,7 @@
 
 mod behind;
 mod failover;
+mod hung;
 mod one;
 mod three;
 

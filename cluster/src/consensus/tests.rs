@@ -165,6 +165,37 @@ fn nothing_is_acknowledged_while_the_disk_refuses_and_all_of_it_once_it_works() 
 }
 
 #[test]
+fn for_how_long_a_disk_has_not_answered_is_said_until_it_does() {
+    let begin = Begin {
+        id: 1,
+        loaded: Loaded::new_cluster(),
+        applied: ORIGIN.index,
+        members: Members::founder(1),
+        snapshot: None,
+    };
+    let (mut node, handle) = Bare::new(begin, 1, Notebook::default()).unwrap();
+    let mut effects = Vec::new();
+    assert!(node.turn(&mut effects));
+    let writes = effects.drain(..).filter_map(|effect| match effect {
+        Effect::Write(write) => Some(write.number),
+        _ => None,
+    });
+    let last = writes.last().unwrap();
+    (1..HANGS_TICKS).for_each(|_| node.tick());
+    assert_eq!(handle.disk_hangs(), None, "it is only slow");
+    assert!(handle.standing().has_room);
+    node.tick();
+    assert_eq!(handle.disk_hangs(), Some(Duration::from_secs(2)));
+    assert!(!handle.standing().has_room, "it is nobody's heir");
+    (0..20).for_each(|_| node.tick());
+    assert_eq!(handle.disk_hangs(), Some(Duration::from_secs(3)));
+    node.tell(Event::Persisted(last));
+    assert!(node.turn(&mut effects));
+    node.tick();
+    assert_eq!(handle.disk_hangs(), None);
+}
+
+#[test]
 fn an_entry_that_cannot_be_applied_stops_the_node_with_its_sentence() {
     let (handle, _) = begin(MemLogDisk::default().open());
     run(async {

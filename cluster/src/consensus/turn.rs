@@ -91,6 +91,7 @@ impl<R: Send + 'static> Turns<R> {
     /// A tick of the clock has passed.
     pub(super) fn tick(&mut self) {
         self.core.tick();
+        self.shared.disk_hangs(self.core.disk_hangs());
         *self.shared.followers.write() = self.core.followers();
     }
 

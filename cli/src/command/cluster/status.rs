@@ -125,6 +125,12 @@ impl Node {
         self.known.role == "VOTER"
     }
 
+    /// Whether it says that its log cannot be written, which its own line then tells.
+    fn is_stalled(&self) -> bool {
+        let own = self.own.as_ref();
+        own.is_some_and(|own| own.health == "LOG_STALLED")
+    }
+
     fn version(&self) -> &str {
         match &self.own {
             Some(own) => &own.version,
@@ -148,11 +154,13 @@ impl View {
         node.known.reachable || node.own.is_some()
     }
 
-    /// Whether it is here and still waits for a part of the log: until it has that, its vote counts for nothing new.
+    /// Whether it is here and still waits for a part of the log, or cannot write: until then its vote counts for nothing new.
     fn is_far(&self, node: &Node) -> bool {
         let far = |behind| behind > NEAR_ENTRIES;
         self.takes_part(node)
-            && (node.known.caught_up == Some(false) || self.behind(node).is_some_and(far))
+            && (node.known.caught_up == Some(false)
+                || node.is_stalled()
+                || self.behind(node).is_some_and(far))
     }
 
     /// Voters that may still be lost, of those that have caught up; nothing if too few are here at all.
@@ -340,7 +348,7 @@ impl View {
                     None => format!("n{id} does not answer: start it, or see to its way to the others"),
                 });
             }
-            if node.votes() && self.is_far(node) {
+            if node.votes() && self.is_far(node) && !node.is_stalled() {
                 let unheard = self.whole.leading && !node.known.reachable;
                 lines.push(match self.behind(node) {
                     _ if unheard => format!(

@@ -18,6 +18,7 @@ const AGAIN_TICKS: usize = 4;
 impl Peer {
     /// A tick has passed.
     pub fn tick(&mut self) {
+        self.watch_disk();
         self.retry_snapshots();
         if self.must_not_campaign() {
             return;

@@ -87,6 +87,32 @@ fn who_is_far_behind_is_no_spare_and_keeps_the_cluster_from_being_healthy() {
     assert!(view.state().contains("healthy"));
 }
 
+/// Its disk hangs: it is heard and shown, and can be counted on by nobody.
+#[test]
+fn who_cannot_write_is_no_spare_whether_it_leads_or_not() {
+    for stalled in [0, 1] {
+        let mut view = view([1, 2, 3].map(|id| node(id, "VOTER", true)).into());
+        let words =
+            "the log cannot be written at the moment: its disk has not answered for 12 seconds";
+        let own = GetClusterStatusResponse {
+            node_id: stalled as u64 + 1,
+            health: "LOG_STALLED".to_owned(),
+            detail: words.to_owned(),
+            applied_index: 90,
+            ..view.whole.clone()
+        };
+        if stalled == 0 {
+            view.whole = own.clone();
+        }
+        // The new leader does not hear it any more: what it would answer waits for its disk.
+        view.nodes[1].known.reachable = stalled == 0;
+        view.nodes[stalled].own = Some(own);
+        assert_eq!(view.spare(), Some(0));
+        assert!(!view.state().contains("healthy"), "{}", view.state());
+        assert_eq!(view.remarks(), [format!("n{}: {words}", stalled + 1)]);
+    }
+}
+
 #[test]
 fn without_a_majority_nobody_is_told_to_remove_a_node() {
     let gone = |id| node(id, "VOTER", false);
