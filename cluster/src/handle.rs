@@ -344,9 +344,16 @@ impl Handle {
         self.0.way.close().await;
     }
 
-    /// Whether submissions are refused for want of room: the part of [`Self::status`] that every one of them asks for.
-    pub fn is_full(&self) -> bool {
-        self.health(None) == Health::StorageFull
+    /// What every submission is told before anything is done about it.
+    ///
+    /// # Errors
+    /// This node does not lead, or it does and its disk has no room: what it has while another leads counts for nothing.
+    pub fn takes_submissions(&self) -> Result<(), ProposeError> {
+        self.0.consensus.leads()?;
+        match self.health(None) {
+            Health::StorageFull => Err(ProposeError::StorageFull),
+            _ => Ok(()),
+        }
     }
 
     /// Highest entry that is committed, as far as the leader has told this node, which knows of `own`.

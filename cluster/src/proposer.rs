@@ -134,6 +134,8 @@ impl Proposer {
         if self.closed.load(Ordering::Acquire) {
             return Err(ProposeError::Stopped("it is shutting down".to_owned()));
         }
+        // First of all: of a node that does not lead neither room nor log is asked for.
+        self.consensus.leads()?;
         if self.disk_is_low() && takes_room(&command) {
             return Err(ProposeError::StorageFull);
         }

@@ -46,7 +46,7 @@ impl ClusterService for Cluster {
         let status = handle.status();
         let jobs = handle.read_stale(stepcast_scheduler::State::job_counts);
         let nodes = nodes(handle, &status);
-        let (health, detail) = health(status.health);
+        let (health, detail) = health(status.health, status.leading);
         let snapshot = handle.newest_snapshot().await;
         Ok(Response::new(v1::GetClusterStatusResponse {
             node_id: status.node_id,
@@ -359,14 +359,18 @@ fn no_port() -> Status {
     .into()
 }
 
-fn health(health: Health) -> (&'static str, String) {
+fn health(health: Health, leads: bool) -> (&'static str, String) {
     match health {
         Health::Serving => ("SERVING", String::new()),
         Health::Electing => ("ELECTING", "no node leads at the moment".to_owned()),
-        Health::StorageFull => (
-            "STORAGE_FULL",
-            "the disk is nearly full: new jobs are refused until there is room".to_owned(),
-        ),
+        Health::StorageFull => {
+            // Only the room of the node that leads counts.
+            let until = match leads {
+                true => "new jobs are refused until there is room",
+                false => "new jobs would be refused if it led; make room",
+            };
+            ("STORAGE_FULL", format!("the disk is nearly full: {until}"))
+        }
         Health::LogStalled(why) => (
             "LOG_STALLED",
             format!("the log cannot be written at the moment: {why}"),

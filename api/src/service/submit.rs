@@ -247,9 +247,8 @@ async fn put(
     (submission, credentials): (Submission, Taken),
     spec: &JobSpec,
 ) -> Result<JobId, Status> {
-    if jobs.context.handle.is_full() {
-        return Err(status::storage_full());
-    }
+    let taken = jobs.context.handle.takes_submissions();
+    taken.map_err(status::propose)?;
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
     let has_credentials = !credentials.is_empty();
     if let Some(credentials) = all(credentials, spec) {

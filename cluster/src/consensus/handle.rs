@@ -180,7 +180,8 @@ impl<R: Send + 'static> Handle<R> {
 
     /// Changes who belongs to the cluster, and waits until that is applied here. Answers with who belongs to it then.
     pub async fn change(&self, change: Change) -> Result<Members, ChangeError> {
-        if let State::Stalled(stall) = self.state() {
+        // Who does not lead says who does, whatever its own disk is like.
+        if let (Ok(()), State::Stalled(stall)) = (self.leads(), self.state()) {
             return Err(ChangeError::Stalled(stall.to_string()));
         }
         let (waiter, waiting) = oneshot::channel();
@@ -232,6 +233,16 @@ impl<R: Send + 'static> Handle<R> {
     /// Term and leader, and every change of them.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.shared.role.subscribe()
+    }
+
+    /// Whether this node leads, as it is told to everybody: an error that says who does instead.
+    pub(crate) fn leads(&self) -> Result<(), Refused> {
+        let role = *self.shared.role.borrow();
+        let leader = role.leader;
+        match role.leads {
+            true => Ok(()),
+            false => Err(Refused::NotLeader { leader }),
+        }
     }
 
     /// How far the log is.

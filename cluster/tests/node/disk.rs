@@ -370,5 +370,21 @@ async fn of_three_of_which_one_has_room_that_one_comes_to_lead() {
     until("the duties of the one with room", || roomy.status().leading).await;
     assert_eq!(roomy.status().term, term + 1);
     submit(&roomy, 1).await;
+    // What room the others have counts for nothing: they say who leads, and it is taken there.
+    for full in [2, 3] {
+        let full = cluster.node(full);
+        until("the new leader", || full.status().leader == Some(1)).await;
+        assert_eq!(full.status().health, Health::StorageFull);
+        for refused in [
+            full.takes_submissions(),
+            try_submit(full, 2).await.map(drop),
+        ] {
+            assert!(
+                matches!(refused, Err(ProposeError::NotLeader { leader: Some(1) })),
+                "{refused:?}"
+            );
+        }
+    }
+    roomy.takes_submissions().unwrap();
     cluster.shutdown().await;
 }

@@ -138,6 +138,13 @@ fn a_leader_that_cannot_write_hands_leadership_over_and_follows_once_it_can() {
             matches!(three.node(old).state(), State::Stalled(_))
         })
         .await;
+        let mut role = three.node(old).role();
+        role.wait_for(|role| role.leader == Some(new))
+            .await
+            .unwrap();
+        let change = three.node(old).change(Change::Remove(new)).await;
+        let leader = Some(new);
+        assert_eq!(change.err(), Some(ChangeError::NotLeader { leader }));
         three.disks[&old].refuse(false);
         until("the old leader's recovery", || {
             three.node(old).state() == State::Running
