@@ -332,7 +332,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
-/// Looks at the disk for as long as the node runs, and lets the others know whether there is room.
+/// Looks at the disk and the clock for as long as the node runs, and lets the others know whether there is room.
 async fn watch_disk(
     dir: PathBuf,
     free: Arc<AtomicU64>,
@@ -341,6 +341,8 @@ async fn watch_disk(
 ) {
     loop {
         consensus.note_room(!proposer.disk_is_low());
+        // Whoever leads next knows when the newest command came: what has passed since then is no leap of its wall clock.
+        let _ = proposer.now_ms();
         tokio::time::sleep(DISK_EVERY).await;
         look_at_disk(&dir, &free);
     }

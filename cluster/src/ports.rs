@@ -99,6 +99,12 @@ pub trait Clock: Send + Sync {
 
     /// Time since some fixed moment, which never goes back. Leases are measured by it.
     fn monotonic(&self) -> Duration;
+
+    /// Time since some fixed moment, which never goes back and goes on while the host is suspended, as [`Self::monotonic`]
+    /// need not do. The log's time is measured by it.
+    fn passed(&self) -> Duration {
+        self.monotonic()
+    }
 }
 
 /// The host's clocks.
@@ -133,6 +139,13 @@ impl Clock for HostClock {
 
     fn monotonic(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn passed(&self) -> Duration {
+        let since_boot = nix::time::ClockId::CLOCK_BOOTTIME.now();
+        // A system without that clock has none at any time.
+        since_boot.map_or_else(|_| self.monotonic(), Duration::from)
     }
 }
 

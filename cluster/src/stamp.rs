@@ -7,11 +7,16 @@ use parking_lot::Mutex;
 
 use crate::ports::Clock;
 
-/// A wall clock that moved this much further than the monotonic one is not believed: retention and the memory of
-/// request ids would end early for everybody. A suspended laptop stays well below it. Nor is it believed after it has stood
-/// there for long: what runs would be over its time and charged for the leap, and a stamp never goes back, so that a clock
-/// that is wrong could not be put right any more. An operator who knows that it is right restarts the node.
-const MAX_LEAP_MS: u64 = 24 * 3600 * 1000;
+/// A wall clock that moved this much further than time has passed on this host, suspended or not, is not believed: what runs
+/// would be over its time and be charged for the leap, and retention and the memory of request ids would end early for
+/// everybody. Clocks are put right by hours where they were set by another zone or stood still, minutes after a start; a
+/// virtual machine that was paused is behind by seconds as a rule, and is charged for no more than this. Nor is it believed
+/// after it has stood there for long: a stamp never goes back, so that a clock that is wrong could not be put right any more.
+/// An operator who knows that it is right restarts the node.
+const MAX_LEAP_MS: u64 = 600_000;
+
+/// A leap that is followed is told from here on: nobody is charged for more without a word about it.
+const TOLD_LEAP_MS: u64 = 60_000;
 
 /// A wall clock that is so much behind the log's time is told: clocks of hosts that are kept right differ by less.
 const BEHIND_MS: u64 = 60_000;
@@ -38,7 +43,7 @@ impl Stamper {
         let stamp_ms = clock.wall_ms().max(newest_ms);
         let last = Last {
             stamp_ms,
-            at: clock.monotonic(),
+            at: clock.passed(),
             doubting: false,
             behind: false,
         };
@@ -52,15 +57,17 @@ impl Stamper {
     /// Where the wall clock is behind that, as on a node that leads after one whose clock was ahead, time goes on from there
     /// by the steady clock: if it stood still, what runs would cost nothing and what waits for a time would not come.
     pub(crate) fn stamp_ms(&self, newest_ms: u64) -> u64 {
-        let (wall, now) = (self.clock.wall_ms(), self.clock.monotonic());
+        let (wall, now) = (self.clock.wall_ms(), self.clock.passed());
         let mut last = self.last.lock();
-        if newest_ms > last.stamp_ms {
-            (last.stamp_ms, last.at) = (newest_ms, now);
-        }
         let passed = now.saturating_sub(last.at);
-        let expected = last
+        let mut expected = last
             .stamp_ms
             .saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+        // One that is older than that says nothing: it may have been applied long ago.
+        if newest_ms > expected {
+            (last.stamp_ms, last.at) = (newest_ms, now);
+            expected = newest_ms;
+        }
         let leapt = wall > expected.saturating_add(MAX_LEAP_MS);
         if leapt && !last.doubting {
             tracing::warn!(
@@ -80,6 +87,13 @@ impl Stamper {
         }
         last.behind = behind;
         let next = if leapt { expected } else { wall.max(expected) };
+        if next > expected.saturating_add(TOLD_LEAP_MS) {
+            tracing::warn!(
+                wall_ms = wall,
+                expected_ms = expected,
+                "the wall clock leapt ahead and is followed: what runs is charged for it"
+            );
+        }
         if next > expected {
             (last.stamp_ms, last.at) = (next, now);
         } else if next > last.stamp_ms {
@@ -171,6 +185,63 @@ mod tests {
     #[test]
     fn it_begins_after_the_newest_stamp_of_the_state() {
         assert_eq!(stamper(1_000, 7_000).1.stamp_ms(0), 7_000);
+    }
+
+    /// As where a clock was set by another zone until it was put right, and where it is put wrong.
+    #[test]
+    fn a_clock_that_is_put_right_by_hours_takes_nobody_along() {
+        let hours = 23 * 3_600_000;
+        let (hands, stamper) = stamper(1_000, 0);
+        *hands.0.lock() = (6_000 + hours, 5_000);
+        assert_eq!(stamper.stamp_ms(1_000), 6_000);
+        *hands.0.lock() = (66_000 + hours, 65_000);
+        assert_eq!(stamper.stamp_ms(6_000), 66_000);
+        // Less than that is taken for a pause.
+        *hands.0.lock() = (156_000, 66_000);
+        assert_eq!(stamper.stamp_ms(66_000), 156_000);
+    }
+
+    /// A host that was suspended for the night: its steady clock stood.
+    struct Woken(Mutex<u64>);
+
+    impl Clock for Woken {
+        fn wall_ms(&self) -> u64 {
+            1_000 + *self.0.lock()
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn passed(&self) -> Duration {
+            Duration::from_millis(*self.0.lock())
+        }
+    }
+
+    #[test]
+    fn a_suspended_host_goes_by_its_wall_clock_when_it_wakes() {
+        let night = 9 * 3_600_000;
+        let woken = Arc::new(Woken(Mutex::new(0)));
+        let stamper = Stamper::new(Arc::clone(&woken) as Arc<dyn Clock>, 0);
+        assert_eq!(stamper.stamp_ms(0), 1_000);
+        *woken.0.lock() = night;
+        assert_eq!(stamper.stamp_ms(1_000), 1_000 + night);
+    }
+
+    /// It leads for the first time, hours after the newest command that it has applied.
+    #[test]
+    fn an_old_stamp_does_not_make_a_right_clock_doubtful() {
+        let hour = 3_600_000;
+        let (hands, stamper) = stamper(1_000, 0);
+        *hands.0.lock() = (1_000 + 10 * hour, 10 * hour);
+        assert_eq!(stamper.stamp_ms(7 * hour), 1_000 + 10 * hour);
+    }
+
+    #[test]
+    fn the_host_s_time_goes_on() {
+        let clock = crate::ports::HostClock::new();
+        let before = clock.passed();
+        assert!(clock.passed() >= before && before > Duration::ZERO);
     }
 
     #[test]
