@@ -8,8 +8,8 @@ use std::time::Duration;
 use stepcast_scheduler::State;
 
 use crate::config::Config;
-use crate::consensus;
 use crate::consensus::log::{EngineLog, Loaded, LogStore, ORIGIN, Position};
+use crate::consensus::{self, Transport, Word};
 use crate::credentials::Keeper;
 use crate::disk;
 use crate::doorkeeper::Doorkeeper;
@@ -252,6 +252,8 @@ impl Assembly {
             log_tail_entries: config.log_tail_entries,
             newest: Arc::clone(&self.snapshot_index),
         });
+        let time = Arc::downgrade(&proposer);
+        consensus.tell_time(move || time.upgrade().map_or(0, |proposer| proposer.now_ms()));
         let doorkeeper = Doorkeeper {
             consensus: consensus.clone(),
             transport: Arc::clone(&way.transport),
@@ -284,12 +286,13 @@ impl Assembly {
             duties::run(leading, Arc::clone(&slot), consensus.role()),
         );
         tasks.spawn(
-            "disk watch",
-            watch_disk(
+            "disk and clock watch",
+            watch(
                 config.data_dir.clone(),
                 Arc::clone(&disk_free),
                 Arc::clone(&proposer),
                 consensus.clone(),
+                Arc::clone(&way.transport),
             ),
         );
         Handle(Arc::new(Inner {
@@ -332,15 +335,23 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
-/// Looks at the disk and the clock for as long as the node runs, and lets the others know whether there is room.
-async fn watch_disk(
+/// Looks at the disk and at the leader's clock for as long as the node runs, and lets the others know whether there is room.
+async fn watch(
     dir: PathBuf,
     free: Arc<AtomicU64>,
     proposer: Arc<Proposer>,
     consensus: consensus::Handle<Outcome>,
+    transport: Arc<dyn Transport>,
 ) {
     loop {
         consensus.note_room(!proposer.disk_is_low());
+        let role = *consensus.role().borrow();
+        if let (false, Some(leader)) = (role.leads, role.leader)
+            && let Word::Said(standing) = transport.standing(leader)
+            && let Some(time_ms) = standing.time_ms
+        {
+            proposer.heard(time_ms);
+        }
         // Whoever leads next knows when the newest command came: what has passed since then is no leap of its wall clock.
         let _ = proposer.now_ms();
         tokio::time::sleep(DISK_EVERY).await;

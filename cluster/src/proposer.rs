@@ -160,7 +160,16 @@ impl Proposer {
 
     /// Now, as the log sees it: milliseconds since 1970.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.stamper.stamp_ms(self.replicated.newest_stamp_ms())
+        let newest = self.replicated.newest_stamp_ms();
+        match self.consensus.leads() {
+            Ok(()) => self.stamper.stamp_ms(newest),
+            Err(_) => self.stamper.followed_ms(newest),
+        }
+    }
+
+    /// What the leader, another node, has said of its time a moment ago.
+    pub(crate) fn heard(&self, leader_ms: u64) {
+        self.stamper.heard(leader_ms);
     }
 
     /// Whether submissions are refused for want of room.

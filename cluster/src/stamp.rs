@@ -21,6 +21,10 @@ const TOLD_LEAP_MS: u64 = 60_000;
 /// A wall clock that is so much behind the log's time is told: clocks of hosts that are kept right differ by less.
 const BEHIND_MS: u64 = 60_000;
 
+/// What a leader has said of its time is no older than this, unless the way was slow: pings are a part of a second apart, and
+/// it is looked at once a second.
+const WORD_AGE_MS: u64 = 10_000;
+
 /// Hands out stamps.
 pub(crate) struct Stamper {
     clock: Arc<dyn Clock>,
@@ -34,6 +38,22 @@ struct Last {
     doubting: bool,
     /// The wall clock is far behind the log's time, and that was told.
     behind: bool,
+    /// What a leader has said last, of another node; 0 if none ever did.
+    heard_ms: u64,
+}
+
+impl Last {
+    /// The time by what was last known and what has passed since, never before `newest_ms`.
+    fn expected(&mut self, now: Duration, newest_ms: u64) -> u64 {
+        let passed = now.saturating_sub(self.at).as_millis();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        let expected = self.stamp_ms.saturating_add(passed);
+        // One that is older than that says nothing: it may have been applied long ago.
+        if newest_ms > expected {
+            (self.stamp_ms, self.at) = (newest_ms, now);
+        }
+        newest_ms.max(expected)
+    }
 }
 
 impl Stamper {
@@ -46,11 +66,38 @@ impl Stamper {
             at: clock.passed(),
             doubting: false,
             behind: false,
+            heard_ms: 0,
         };
         Self {
             clock,
             last: Mutex::new(last),
         }
+    }
+
+    /// What the leader, another node, has said its time is, a moment ago: from then on a node that follows goes by that, and
+    /// whatever its own wall clock was like when it was started, it has not come into the log.
+    pub(crate) fn heard(&self, leader_ms: u64) {
+        let now = self.clock.passed();
+        let mut last = self.last.lock();
+        // The same word again is older by now.
+        if std::mem::replace(&mut last.heard_ms, leader_ms) == leader_ms {
+            return;
+        }
+        let expected = last.expected(now, 0);
+        if !(leader_ms..=leader_ms.saturating_add(WORD_AGE_MS)).contains(&expected) {
+            (last.stamp_ms, last.at) = (leader_ms, now);
+        }
+    }
+
+    /// Now, as the log sees it on a node that follows. Until a leader has said its time, that is what it would be if this node
+    /// led.
+    pub(crate) fn followed_ms(&self, newest_ms: u64) -> u64 {
+        let mut last = self.last.lock();
+        if last.heard_ms > 0 {
+            return last.expected(self.clock.passed(), newest_ms);
+        }
+        drop(last);
+        self.stamp_ms(newest_ms)
     }
 
     /// Now, as the log shall see it: milliseconds since 1970, never before `newest_ms`, the newest stamp that is applied here.
@@ -59,15 +106,7 @@ impl Stamper {
     pub(crate) fn stamp_ms(&self, newest_ms: u64) -> u64 {
         let (wall, now) = (self.clock.wall_ms(), self.clock.passed());
         let mut last = self.last.lock();
-        let passed = now.saturating_sub(last.at);
-        let mut expected = last
-            .stamp_ms
-            .saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
-        // One that is older than that says nothing: it may have been applied long ago.
-        if newest_ms > expected {
-            (last.stamp_ms, last.at) = (newest_ms, now);
-            expected = newest_ms;
-        }
+        let expected = last.expected(now, newest_ms);
         let leapt = wall > expected.saturating_add(MAX_LEAP_MS);
         if leapt && !last.doubting {
             tracing::warn!(
@@ -199,6 +238,38 @@ mod tests {
         // Less than that is taken for a pause.
         *hands.0.lock() = (156_000, 66_000);
         assert_eq!(stamper.stamp_ms(66_000), 156_000);
+    }
+
+    /// It was started while its clock was eight hours ahead, which was put right before it came to lead.
+    #[test]
+    fn who_follows_goes_by_its_leader_and_brings_no_time_of_its_own() {
+        let ahead = 8 * 3_600_000;
+        let (hands, stamper) = stamper(100_000 + ahead, 90_000);
+        assert_eq!(stamper.followed_ms(90_000), 100_000 + ahead, "nobody said");
+        *hands.0.lock() = (103_000, 3_000);
+        stamper.heard(102_500);
+        assert_eq!(stamper.followed_ms(90_000), 102_500);
+        *hands.0.lock() = (110_000, 10_000);
+        stamper.heard(102_500);
+        assert_eq!(stamper.followed_ms(90_000), 109_500, "an old word");
+        assert_eq!(stamper.stamp_ms(109_600), 110_000, "it leads");
+        // Right after a start by the wrong clock, and with a clock that is still wrong.
+        let (hands, stamper) = self::stamper(100_000 + ahead, 90_000);
+        stamper.heard(102_500);
+        *hands.0.lock() = (101_000 + ahead, 1_000);
+        assert_eq!(stamper.stamp_ms(90_000), 103_500);
+    }
+
+    #[test]
+    fn who_follows_keeps_its_leader_s_time_where_its_own_clock_differs() {
+        let (hands, stamper) = stamper(400_000, 0);
+        for second in 1..100 {
+            *hands.0.lock() = (400_000 + second * 1_000, second * 1_000);
+            stamper.heard(100_000 + second * 1_000 - 400);
+            let now = stamper.followed_ms(0);
+            let (from, to) = (99_600 + second * 1_000, 100_000 + second * 1_000);
+            assert!((from..=to).contains(&now), "{now} in second {second}");
+        }
     }
 
     /// A host that was suspended for the night: its steady clock stood.

@@ -1,7 +1,9 @@
 //! The front door of consensus: propose bytes, wait until a read is safe, see where it stands.
 
-use std::sync::Arc;
+mod inbound;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,13 +14,11 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::{Admission, MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Permit};
 use super::change::{Change, ChangeError};
-use super::core::weight;
 use super::driver::TICK;
-use super::event::{Delivery, Event, ReadWaiter, Waiter};
+use super::event::{Event, ReadWaiter, Waiter};
 use super::log::Position;
 use super::peer::{ELECTION_TICKS, NodeProgress, Role};
 use super::queue::Queue;
-use super::transport::{Inbound, Standing};
 use crate::members::Members;
 use crate::tasks::Ended;
 
@@ -93,6 +93,9 @@ pub(crate) struct Ready<R> {
 /// Where the outcome of a proposal comes.
 pub(crate) type Waiting<R> = oneshot::Receiver<Result<R, Refused>>;
 
+/// Milliseconds since 1970, as the log sees them.
+type Now = dyn Fn() -> u64 + Send + Sync;
+
 /// What the three threads and the handles share.
 pub(super) struct Shared<R> {
     pub(super) inbox: Queue<Input<R>>,
@@ -109,6 +112,8 @@ pub(super) struct Shared<R> {
     has_room: AtomicBool,
     /// For how many ticks the disk under the log has not answered; 0 unless it is said to hang.
     disk_hangs: AtomicU64,
+    /// The time as this node puts it into the log, for the others to know.
+    time: OnceLock<Box<Now>>,
     pub(super) followers: RwLock<Vec<NodeProgress>>,
     pub(super) snapshot_wanted: Notify,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
@@ -264,6 +269,11 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.has_room.store(has_room, Ordering::Relaxed);
     }
 
+    /// From now on the others are told the time, while this node leads. What is given first stays.
+    pub(crate) fn tell_time(&self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.shared.time.set(Box::new(now_ms));
+    }
+
     /// Waits until it has stopped for good without having been asked to, and says why: for ever, if that does not happen.
     pub async fn failed(&self) -> Ended {
         let mut failed = self.shared.failed.subscribe();
@@ -332,51 +342,6 @@ impl<R> Ready<R> {
     }
 }
 
-/// What other nodes say. A node that has stopped hears nothing.
-impl<R: Send + 'static> Inbound for Handle<R> {
-    fn receive(&self, messages: Vec<Message>) {
-        // Without room they are dropped: Raft copes with lost messages.
-        if let Some(permit) = self.shared.received.enter(weight(&messages)) {
-            let _ = self.shared.inbox.push(Input::Received(messages, permit));
-        }
-    }
-
-    fn receive_snapshot(&self, message: Message) -> oneshot::Receiver<bool> {
-        let (answer, taken) = oneshot::channel();
-        let _ = self.shared.tell(Event::SnapshotReceived(message, answer));
-        taken
-    }
-
-    fn unreachable(&self, node: u64) {
-        let _ = self.shared.tell(Event::Unreachable(node));
-    }
-
-    fn hung_up(&self, node: u64) {
-        let _ = self.shared.tell(Event::HungUp(node));
-    }
-
-    fn reached(&self, node: u64) {
-        let _ = self.shared.tell(Event::Reached(node));
-    }
-
-    fn snapshot_sent(&self, node: u64, ended: Delivery) {
-        let _ = self.shared.tell(Event::SnapshotSent { node, ended });
-    }
-
-    fn standing(&self) -> Standing {
-        let stalled = matches!(*self.shared.state.read(), State::Stalled(_));
-        let hangs = self.disk_hangs().is_some();
-        Standing {
-            committed: self.shared.committed.load(Ordering::Acquire),
-            has_room: self.shared.has_room.load(Ordering::Relaxed) && !stalled && !hangs,
-        }
-    }
-
-    fn removed(&self) {
-        let _ = self.shared.tell(Event::Removed);
-    }
-}
-
 impl<R> Shared<R> {
     /// What a node that begins with this log shares; `applied` says how far it has been applied.
     pub(super) fn new(applied: Arc<AtomicU64>, last: u64) -> Self {
@@ -392,6 +357,7 @@ impl<R> Shared<R> {
             last: AtomicU64::new(last),
             has_room: AtomicBool::new(true),
             disk_hangs: AtomicU64::new(0),
+            time: OnceLock::new(),
             followers: RwLock::default(),
             snapshot_wanted: Notify::new(),
             threads: Mutex::new(Vec::new()),

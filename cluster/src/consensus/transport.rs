@@ -48,6 +48,9 @@ pub struct Standing {
     pub committed: u64,
     /// Whether its disk has room for submissions.
     pub has_room: bool,
+    /// The log's time as a leader puts it on commands, in milliseconds since 1970; nothing of any other node, and of an older
+    /// version.
+    pub time_ms: Option<u64>,
 }
 
 /// What is known of another node's standing.

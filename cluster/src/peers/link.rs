@@ -325,6 +325,7 @@ async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
             Word::Said(Standing {
                 committed: said.committed,
                 has_room: said.has_room,
+                time_ms: (said.time_ms > 0).then_some(said.time_ms),
             })
         });
         if answer.ping != 0 {

@@ -286,6 +286,7 @@ fn standing(attached: &Attached) -> Standing {
     Standing {
         committed: standing.committed,
         has_room: standing.has_room,
+        time_ms: standing.time_ms.unwrap_or(0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Three nodes and more: they elect, fail over, lose nothing that was acknowledged, and do nothing twice.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use stepcast_cluster::consensus::ChangeError;
@@ -194,5 +195,33 @@ async fn leadership_goes_where_it_is_sent_and_a_leader_that_stops_hands_it_over(
         "no election was lost on the way"
     );
     submit(&next, 1).await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_started_by_a_wrong_clock_does_not_take_the_cluster_along() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await.status().node_id;
+    let other = leader % 3 + 1;
+    submit(cluster.node(leader), 1).await;
+    cluster.stop(other).await;
+    let ahead = 8 * 3_600_000;
+    cluster.world.ahead_ms.store(ahead, Ordering::SeqCst);
+    cluster.start(other);
+    // It is put right, and nothing is written meanwhile.
+    cluster.world.ahead_ms.store(0, Ordering::SeqCst);
+    let right = || cluster.node(leader).now_ms() + ahead / 2;
+    until("the leader's time", || {
+        cluster.node(other).now_ms() < right()
+    })
+    .await;
+    let wrong = right();
+    cluster.level().await;
+    let old = cluster.node(leader);
+    old.transfer_leadership(Some(other)).await.unwrap();
+    assert!(cluster.node(other).leading().await);
+    submit(cluster.node(other), 2).await;
+    let newest = cluster.node(other).read(|state| state.newest_stamp_ms());
+    assert!(newest.await.unwrap() < wrong);
     cluster.shutdown().await;
 }

@@ -36,6 +36,8 @@ pub(crate) struct World {
     leapt_ms: AtomicU64,
     /// and besides that goes on by the host's clock, or not at all.
     is_still: bool,
+    /// By how much the wall clock of a node that is started is wrong, until it is put right.
+    pub(crate) ahead_ms: AtomicU64,
     recorded: Mutex<BTreeMap<[u8; 16], Vec<Sample>>>,
     staged: Mutex<BTreeSet<StagingId>>,
 }
@@ -58,6 +60,7 @@ impl World {
             clock: Arc::new(Hands {
                 world: Arc::clone(self),
                 host: stepcast_cluster::HostClock::new(),
+                is_ahead: self.ahead_ms.load(Ordering::SeqCst) > 0,
             }),
         }
     }
@@ -116,6 +119,7 @@ impl Staging for World {
 struct Hands {
     world: Arc<World>,
     host: stepcast_cluster::HostClock,
+    is_ahead: bool,
 }
 
 impl Clock for Hands {
@@ -125,7 +129,9 @@ impl Clock for Hands {
         } else {
             self.host.wall_ms()
         };
-        begun + self.world.leapt_ms.load(Ordering::SeqCst)
+        let ahead = self.world.ahead_ms.load(Ordering::SeqCst);
+        let wrong = if self.is_ahead { ahead } else { 0 };
+        begun + wrong + self.world.leapt_ms.load(Ordering::SeqCst)
     }
 
     fn monotonic(&self) -> Duration {

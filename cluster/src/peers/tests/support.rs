@@ -57,6 +57,7 @@ impl Default for Ear {
             standing: Mutex::new(Standing {
                 committed: 1,
                 has_room: true,
+                time_ms: None,
             }),
         }
     }
