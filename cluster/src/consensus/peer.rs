@@ -12,6 +12,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{Config, RawNode, ReadOnlyOption, Ready, StateRole};
 
+use self::election::Leaderless;
 pub use self::followers::{NodeProgress, Sending};
 pub use self::own_disk::HANGS_TICKS;
 use self::own_disk::OwnDisk;
@@ -65,6 +66,8 @@ pub struct Peer {
     hurries: bool,
     /// Decided between two turns.
     decided: Vec<Output>,
+    /// How it fares without a leader.
+    leaderless: Leaderless,
 }
 
 /// What a node begins with.
@@ -219,6 +222,7 @@ impl Peer {
             hung_up: BTreeSet::new(),
             hurries: false,
             decided: Vec::new(),
+            leaderless: Leaderless::default(),
         })
     }
 
@@ -408,13 +412,12 @@ impl Peer {
             }
         }
         let committed = ready.take_committed_entries();
-        // A question promises nothing, so it need not wait for the disk.
-        let (questions, then_send): (Vec<_>, Vec<_>) = ready
+        let (at_once, then_send): (Vec<_>, Vec<_>) = ready
             .take_persisted_messages()
             .into_iter()
-            .partition(|message| message.get_msg_type() == MessageType::MsgReadIndex);
-        if !questions.is_empty() {
-            out.push(Output::Send(questions));
+            .partition(|message| self.needs_no_disk(message));
+        if !at_once.is_empty() {
+            out.push(Output::Send(at_once));
         }
         // Who votes alone leads before its term is on disk. A learner must not hear of it until then: after a crash the
         // same term would begin again, with other entries.

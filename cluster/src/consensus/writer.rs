@@ -25,6 +25,13 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 /// and after twice as long each time up to this: on a full disk every try may leave another empty file.
 const RETRY_AT_MOST: Duration = Duration::from_secs(4);
 
+/// A write that takes longer than this is told: an election takes about as long, and everything that is acknowledged waits
+/// for two of them.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// It is told again after this long at the soonest, for as long as it is so.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
 /// How often a pause looks whether the node is to stop.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,6 +49,8 @@ pub(super) struct Writer<L, R> {
     shared: Arc<Shared<R>>,
     transport: Arc<dyn Transport>,
     purged: Instant,
+    /// When a slow write was told last.
+    told_slow: Option<Instant>,
 }
 
 /// Several turns as one write.
@@ -75,6 +84,7 @@ impl<L: LogStore, R: Send + 'static> Writer<L, R> {
             shared,
             transport,
             purged: Instant::now(),
+            told_slow: None,
         }
     }
 
@@ -132,7 +142,10 @@ impl<L: LogStore, R: Send + 'static> Writer<L, R> {
         let mut stalled = false;
         let mut pause = RETRY_FIRST;
         while !merged.batch.is_empty() {
-            match self.log.write(&merged.batch, merged.sync) {
+            let begun = Instant::now();
+            let written = self.log.write(&merged.batch, merged.sync);
+            self.note_slow(begun.elapsed());
+            match written {
                 Ok(()) => break,
                 Err(error) => {
                     // Whoever sees what comes of it also sees why.
@@ -159,6 +172,15 @@ impl<L: LogStore, R: Send + 'static> Writer<L, R> {
         }
         let _ = self.shared.tell(Event::Persisted(merged.number));
         true
+    }
+
+    fn note_slow(&mut self, took: Duration) {
+        let told = |told: Instant| told.elapsed() < TOLD_AGAIN;
+        if took >= SLOW && !self.told_slow.is_some_and(told) {
+            self.told_slow = Some(Instant::now());
+            let ms = took.as_millis();
+            tracing::warn!(ms, "the disk under the log is slow");
+        }
     }
 
     /// Waits; false if the node stops meanwhile.

@@ -15,6 +15,38 @@ const SILENT_TICKS: usize = HEARTBEAT_TICKS + 1;
 /// Who has learned first that the leader is gone asks the others again after this long: they may have learned it since.
 const AGAIN_TICKS: usize = 4;
 
+/// Time passes at most so many times slower for who has no leader: several seconds for one try.
+const SLOWER_AT_MOST: u64 = 8;
+
+/// Tries to get a leader, and how long each may take.
+#[derive(Debug, Default)]
+pub(super) struct Leaderless {
+    /// The newest term, and how many there were since somebody led.
+    term: u64,
+    tries: u32,
+    /// Ticks since then.
+    ticks: u64,
+}
+
+impl Leaderless {
+    /// A tick has passed in this term. Whether it counts towards the end of the try: votes are written down on two disks, one
+    /// after the other, so where these are slow each try is given twice the time of the one before.
+    fn counts(&mut self, term: u64, is_led: bool) -> bool {
+        if is_led {
+            *self = Self {
+                term,
+                ..Self::default()
+            };
+            return true;
+        }
+        self.tries += u32::from(term > self.term);
+        self.term = term;
+        self.ticks += 1;
+        let slower = 1 << self.tries.saturating_sub(1).min(SLOWER_AT_MOST.ilog2());
+        self.ticks.is_multiple_of(slower)
+    }
+}
+
 impl Peer {
     /// A tick has passed.
     pub fn tick(&mut self) {
@@ -25,7 +57,11 @@ impl Peer {
         }
         self.take_turns();
         self.hurry();
-        self.raw.tick();
+        let raft = &self.raw.raft;
+        let is_led = raft.state == StateRole::Leader || raft.leader_id != 0;
+        if self.leaderless.counts(raft.term, is_led) {
+            self.raw.tick();
+        }
     }
 
     /// The connection to this node was closed by its other end.

@@ -1,5 +1,7 @@
 //! How long the disk under this node's own log has not answered: one that hangs says nothing, not even that it fails.
 
+use raft::eraftpb::{Message, MessageType};
+
 use super::Peer;
 
 /// Ticks without an answer after which a disk is said to hang, and a leader whose followers have written meanwhile what it
@@ -36,6 +38,20 @@ impl Peer {
         disk.silent += 1;
         // What is committed stays so, and what is written ends the count: these are ticks in a row.
         disk.missed += u64::from(is_missed);
+    }
+
+    /// Whether this may be sent before what comes before it is on disk. A question promises nothing. An answer to a heartbeat
+    /// says only that its term is this node's, which must be on disk: if it waited behind every sync, no leader whose
+    /// followers' disks are slow would hear from them in time. Of a disk that hangs it waits, so that the leader learns that it
+    /// cannot count on this node.
+    pub(super) fn needs_no_disk(&self, message: &Message) -> bool {
+        match message.get_msg_type() {
+            MessageType::MsgReadIndex => true,
+            MessageType::MsgHeartbeatResponse => {
+                self.persisted >= self.term.1 && self.disk_hangs().is_none()
+            }
+            _ => false,
+        }
     }
 
     /// For how many ticks the disk has not answered, if it is said to hang.

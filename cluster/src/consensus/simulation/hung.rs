@@ -1,4 +1,5 @@
-//! Disks that hang: a write is handed out and nothing comes back, neither a word that it is done nor an error.
+//! Disks that hang: a write is handed out and nothing comes back, neither a word that it is done nor an error. And disks that
+//! are slow, all of them and for good.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,6 +23,8 @@ struct Node {
     core: Core<()>,
     /// What its disk has been given and has not written.
     to_write: VecDeque<Write>,
+    /// What it writes, in one sync that is done at this tick.
+    writes: Option<(u64, Vec<Write>)>,
     hangs: bool,
     is_away: bool,
     applied: u64,
@@ -30,10 +33,17 @@ struct Node {
 struct World {
     nodes: Vec<Node>,
     ticks: u64,
+    /// Ticks that a sync takes.
+    sync: u64,
 }
 
 impl World {
     fn of(nodes: u64) -> Self {
+        Self::slow(nodes, 0)
+    }
+
+    /// One whose disks take so many ticks for a sync.
+    fn slow(nodes: u64, sync: u64) -> Self {
         let nodes = (1..=nodes).map(|id| {
             let begin = Begin {
                 id,
@@ -49,6 +59,7 @@ impl World {
             Node {
                 core: Core::new(begin, id).unwrap(),
                 to_write: VecDeque::new(),
+                writes: None,
                 hangs: false,
                 is_away: false,
                 applied: ORIGIN.index,
@@ -57,6 +68,7 @@ impl World {
         let mut world = Self {
             nodes: nodes.collect(),
             ticks: 0,
+            sync,
         };
         while world.leader().is_none() {
             assert!(world.ticks < 1_000, "nobody leads");
@@ -101,7 +113,7 @@ impl World {
         loop {
             let mut sent = Vec::new();
             for node in &mut self.nodes {
-                node.act(&mut sent);
+                node.act(&mut sent, (self.ticks, self.sync));
             }
             if sent.is_empty() {
                 return;
@@ -119,10 +131,16 @@ impl World {
 impl Node {
     /// Does what its core says until it says nothing more. Its disk writes everything at once that it was given, unless it
     /// hangs.
-    fn act(&mut self, sent: &mut Vec<Message>) {
+    fn act(&mut self, sent: &mut Vec<Message>, (now, sync): (u64, u64)) {
         loop {
             if !self.hangs {
-                self.write(sent);
+                self.write(sent, now, sync);
+            }
+            // What would be drawn by chance.
+            let spread = (self.core.role().term * 7 + self.core.peer().id() * 3) % 10;
+            if sync > 0 {
+                let ticks = ELECTION_TICKS + spread as usize;
+                self.core.set_election_timeout(ticks);
             }
             let mut effects = Vec::new();
             self.core.effects(&mut effects);
@@ -144,8 +162,22 @@ impl Node {
         }
     }
 
-    fn write(&mut self, sent: &mut Vec<Message>) {
-        for write in self.to_write.drain(..) {
+    fn write(&mut self, sent: &mut Vec<Message>, now: u64, sync: u64) {
+        if let Some((_, writes)) = self.writes.take_if(|(done, _)| *done <= now) {
+            self.wrote(writes, sent);
+        }
+        if self.writes.is_none() && !self.to_write.is_empty() {
+            let writes: Vec<Write> = self.to_write.drain(..).collect();
+            if sync > 0 && writes.iter().any(|write| write.sync) {
+                self.writes = Some((now + sync, writes));
+            } else {
+                self.wrote(writes, sent);
+            }
+        }
+    }
+
+    fn wrote(&mut self, writes: Vec<Write>, sent: &mut Vec<Message>) {
+        for write in writes {
             sent.extend(write.then_send);
             self.core.handle(Event::Persisted(write.number));
         }
@@ -229,4 +261,25 @@ fn a_leader_whose_disk_hangs_leads_on_where_the_others_cannot_write_without_it()
         world.nodes[leader].applied,
         world.nodes[leader].core.last_index()
     );
+}
+
+/// Half a second, a whole one and more, beside an election timeout of half a second.
+#[test]
+fn disks_that_are_slow_for_good_make_a_cluster_slow_and_leave_it_its_leader() {
+    for sync in [6, 12, 20, 30] {
+        let mut world = World::slow(3, sync);
+        // Whoever leads at the end of the first tries leads on.
+        (0..500).for_each(|_| world.tick());
+        let (leader, term) = (world.leader().unwrap(), world.term());
+        let applied = world.nodes[leader].applied;
+        for tick in 0..3_000 {
+            if tick % 10 == 0 {
+                drop(world.propose(leader));
+            }
+            world.tick();
+            assert_eq!(world.leader(), Some(leader), "after {tick} ticks at {sync}");
+        }
+        assert_eq!(world.term(), term);
+        assert!(world.nodes[leader].applied > applied + 250);
+    }
 }
