@@ -5,6 +5,7 @@
 
 mod attempt;
 mod classify;
+mod keeping;
 mod leases;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::Sample;
 
 use self::attempt::Attempt;
+pub use self::keeping::KEEPING_MS;
 use self::leases::Leases;
 use crate::event::Received;
 use crate::reduce::Reducer;
@@ -90,6 +92,8 @@ pub enum Input {
         /// How it ended.
         exit: Exit,
     },
+    /// The attempt's end is on disk, and the leader is told of it from now on.
+    Kept(Epoch),
     /// The leader has the attempt's end in its log (or knows a newer epoch): forget it.
     Acknowledged(Epoch),
     /// Time passed.
@@ -212,7 +216,8 @@ pub enum Output {
         /// The checkpoint's step.
         step: u64,
     },
-    /// The attempt is over: keep its samples and its end on disk, then report it until acknowledged.
+    /// The attempt is over: keep its samples and its end on disk, say so ([`Input::Kept`]), and report it until acknowledged.
+    /// Its lease is kept until then, for as long as [`KEEPING_MS`], unless it was lost.
     End(Epoch, Box<End>),
     /// The end is acknowledged: remove what the attempt left behind.
     Clean(Epoch),
@@ -336,6 +341,7 @@ impl Agent {
                     out.push(Output::Clean(epoch));
                 }
             }
+            Input::Kept(epoch) => self.with(epoch, Attempt::kept),
             Input::Tick => {}
             Input::Stop {
                 epoch,
@@ -445,24 +451,17 @@ impl Agent {
     }
 
     fn renew(&mut self, now: u64, out: &mut Vec<Output>) {
-        let epochs: Vec<Epoch> = self
-            .attempts
-            .values()
-            .filter(|a| !a.ended())
-            .map(Attempt::epoch)
-            .collect();
-        let terms = self
-            .attempts
-            .values()
-            .filter(|a| !a.ended())
-            .map(Attempt::term_ms);
-        let Some(term_ms) = terms.min() else { return };
+        let held = || self.attempts.values().filter(|a| a.holds_lease());
+        let Some(term_ms) = held().map(Attempt::term_ms).min() else {
+            return;
+        };
+        let epochs: Vec<Epoch> = held().map(Attempt::epoch).collect();
         if let Some(renewal) = self.leases.ask(&epochs, term_ms, now) {
             out.push(Output::Renew { renewal, epochs });
         }
     }
 
     fn holds_lease(&self) -> bool {
-        self.attempts.values().any(|attempt| !attempt.ended())
+        self.attempts.values().any(Attempt::holds_lease)
     }
 }

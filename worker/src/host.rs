@@ -154,6 +154,22 @@ pub(crate) mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::order::TrainerKind;
+    use crate::trainer;
+
+    /// What is to run on no device at all.
+    pub(crate) fn assignment(epoch: Epoch) -> Assignment {
+        Assignment {
+            epoch,
+            job: format!("j{epoch}"),
+            devices: Vec::new(),
+            trainer: TrainerKind::Replay,
+            workload: trainer::tests::workload(),
+            lease_term_ms: 30_000,
+            max_runtime_ms: None,
+            gang: None,
+        }
+    }
 
     /// A leader that answers as a test says.
     #[derive(Debug, Default)]

@@ -8,6 +8,8 @@ pub mod capture;
 mod chain;
 mod cleanup;
 pub mod config;
+mod disk;
+mod ends;
 pub mod event;
 pub mod gpu;
 pub mod guard;

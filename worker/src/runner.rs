@@ -1,23 +1,25 @@
 //! One attempt's task: gets its files, starts its trainer under a guard, passes commands down and what happens up.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
 use crate::chain::chain;
+use crate::disk::fail_with;
+use crate::gpu::Device;
 use crate::guard::{Guard, Status};
 use crate::host::Host;
-use crate::order::{Assignment, Report};
+use crate::order::{Assignment, Handed, Report};
 use crate::state_dir::AttemptRecord;
 use crate::tasks::words;
-use crate::trainer::{self, Ground};
+use crate::trainer::{self, Ground, Launch};
 use crate::webhook::{Lost, Receiver};
 use crate::{random, sweep};
 
@@ -56,6 +58,20 @@ struct Trainer {
 
 /// What went wrong before the trainer ran.
 struct NotLaunched(Failure, String);
+
+/// What an attempt finds on the disk when it begins, on its way there.
+struct Preparation {
+    host: Arc<Host>,
+    assignment: Assignment,
+    handed: Handed,
+    devices: Vec<Device>,
+    marker: String,
+    /// Where webhooks go, and the token they carry.
+    webhook: (String, String),
+}
+
+/// The same while it is written.
+type Preparing = Option<JoinHandle<Result<Launch, NotLaunched>>>;
 
 /// Runs the attempt to its end and tells the agent of every turn, also of a fault in here: what nobody watches any more is
 /// ended.
@@ -113,11 +129,18 @@ async fn watched(
     inputs: &mpsc::Sender<Input>,
 ) -> Option<Input> {
     let epoch = assignment.epoch;
+    let mut preparing = None;
     let launched = tokio::select! {
         biased;
         () = told_to_end(&mut commands) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
-        launched = launch(host, assignment, marker, until, inputs) => launched,
+        launched = launch(host, assignment, marker, until, inputs, &mut preparing) => launched,
     };
+    // Nothing of an attempt is written behind its end, with which all of it is removed.
+    if let Some(preparing) = preparing
+        && let Ok(Ok(launch)) = preparing.await
+    {
+        launch.forget();
+    }
     Some(match launched {
         Ok(trainer) => {
             // A closed channel means that the worker is ending; dropping the trainer ends it.
@@ -148,11 +171,9 @@ async fn launch(
     marker: &std::io::Result<String>,
     until: Instant,
     inputs: &mpsc::Sender<Input>,
+    preparing: &mut Preparing,
 ) -> Result<Trainer, NotLaunched> {
     let epoch = assignment.epoch;
-    let failed =
-        |failure: Failure| move |error: &dyn std::error::Error| NotLaunched(failure, chain(error));
-    let launch_failed = failed(Failure::LaunchFailed);
     let devices = host.devices(&assignment.devices).ok_or_else(|| {
         NotLaunched(
             Failure::LaunchFailed,
@@ -166,39 +187,31 @@ async fn launch(
         .map_err(|(failure, detail)| NotLaunched(failure, detail))?;
     let marker = marker.as_ref().map_err(|error| launch_failed(error))?;
     let token = random::token().map_err(|error| launch_failed(&error))?;
-    let record = AttemptRecord {
-        epoch,
-        job: assignment.job.clone(),
-        marker: marker.clone(),
-        shared: trainer::shared_cache(assignment, &host.outputs),
-    };
-    let folder = host
-        .state
-        .begin_attempt(&record)
-        .map_err(|error| launch_failed(&error))?;
-    if let Some(output) = trainer::new_output(assignment, &host.outputs) {
-        host.make_output(&output, assignment)
-            .map_err(|error| launch_failed(&error))?;
-    }
     let inherited: Vec<_> = std::env::vars_os().collect();
     let redactor = trainer::redactor(&inherited, &handed, &token);
     let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
         .await
         .map_err(|error| launch_failed(&error))?;
-    let url = receiver.url();
-    let ground = Ground {
-        config: &host.config,
-        assignment,
-        files: &handed.files,
-        credentials: &handed.credentials,
-        devices: &devices,
-        folder: &folder,
-        outputs: &host.outputs,
-        marker,
-        webhook: (&url, receiver.token()),
+    let preparation = Preparation {
+        host: Arc::clone(host),
+        assignment: assignment.clone(),
+        handed,
+        devices,
+        marker: marker.clone(),
+        webhook: (receiver.url(), receiver.token().to_owned()),
     };
-    let launch = trainer::prepare(&ground).map_err(|error| failed(error.failure())(&error))?;
-    drop(handed);
+    let prepared = preparing
+        .insert(tokio::task::spawn_blocking(move || preparation.write()))
+        .await;
+    *preparing = None;
+    let launch = match prepared {
+        Ok(prepared) => prepared?,
+        Err(error) => {
+            let why = error.to_string();
+            fail_with(error);
+            return Err(NotLaunched(Failure::LaunchFailed, why));
+        }
+    };
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(NotLaunched(
@@ -237,6 +250,45 @@ async fn launch(
         signal_file,
         marker: marker.clone(),
     })
+}
+
+impl Preparation {
+    /// Writes down what the attempt is, and then what its trainer needs.
+    fn write(self) -> Result<Launch, NotLaunched> {
+        let Self {
+            host, assignment, ..
+        } = &self;
+        let record = AttemptRecord {
+            epoch: assignment.epoch,
+            job: assignment.job.clone(),
+            marker: self.marker.clone(),
+            shared: trainer::shared_cache(assignment, &host.outputs),
+        };
+        let folder = host
+            .state
+            .begin_attempt(&record)
+            .map_err(|error| launch_failed(&error))?;
+        if let Some(output) = trainer::new_output(assignment, &host.outputs) {
+            host.make_output(&output, assignment)
+                .map_err(|error| launch_failed(&error))?;
+        }
+        let ground = Ground {
+            config: &host.config,
+            assignment,
+            files: &self.handed.files,
+            credentials: &self.handed.credentials,
+            devices: &self.devices,
+            folder: &folder,
+            outputs: &host.outputs,
+            marker: &self.marker,
+            webhook: (&self.webhook.0, &self.webhook.1),
+        };
+        trainer::prepare(&ground).map_err(|error| NotLaunched(error.failure(), chain(&error)))
+    }
+}
+
+fn launch_failed(error: &dyn std::error::Error) -> NotLaunched {
+    NotLaunched(Failure::LaunchFailed, chain(error))
 }
 
 fn guard_command(host: &Host) -> Vec<std::ffi::OsString> {
@@ -295,9 +347,13 @@ async fn watch(
                 }
                 Some(Command::Checkpoint) => {
                     checkpoints += 1;
-                    if let Err(error) = trainer::write_signals(&trainer.signal_file, checkpoints) {
-                        tracing::warn!(epoch, error = chain(&error), "the checkpoint cannot be asked for");
-                    }
+                    let signal_file = trainer.signal_file.clone();
+                    // It is asked for once, and not waited for: a kill may come before the disk answers.
+                    tokio::task::spawn_blocking(move || {
+                        if let Err(error) = trainer::write_signals(&signal_file, checkpoints) {
+                            tracing::warn!(epoch, error = chain(&error), "the checkpoint cannot be asked for");
+                        }
+                    });
                 }
             },
         }
@@ -317,13 +373,6 @@ async fn watch(
         .map(|capture| capture.tail())
         .unwrap_or_default();
     Exit { status, tail }
-}
-
-/// Fails as a part of the attempt has failed.
-fn fail_with(error: JoinError) {
-    if let Ok(panic) = error.try_into_panic() {
-        resume_unwind(panic);
-    }
 }
 
 /// Lost events are never silent.
@@ -350,8 +399,9 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::host::tests::Leader;
-    use crate::order::TrainerKind;
+    use crate::disk::tests::Stuck;
+    use crate::host::tests::{Leader, assignment};
+    use crate::state_dir::private_folder;
 
     #[tokio::test]
     async fn an_attempt_whose_task_fails_has_ended() {
@@ -359,19 +409,9 @@ mod tests {
         let leader = Arc::new(Leader::default());
         leader.fails.store(true, Ordering::SeqCst);
         let host = Arc::new(leader.host(root.path()));
-        let assignment = Assignment {
-            epoch: 7,
-            job: "jcats".to_owned(),
-            devices: Vec::new(),
-            trainer: TrainerKind::Replay,
-            workload: trainer::tests::workload(),
-            lease_term_ms: 30_000,
-            max_runtime_ms: None,
-            gang: None,
-        };
         let (inputs, mut told) = mpsc::channel(4);
         let (_commands, asked) = mpsc::channel(1);
-        run(host, assignment, Instant::now(), asked, inputs).await;
+        run(host, assignment(7), Instant::now(), asked, inputs).await;
         let Some(Input::Exited { epoch: 7, exit }) = told.recv().await else {
             panic!("it has not ended");
         };
@@ -379,5 +419,36 @@ mod tests {
             (exit.status, exit.tail),
             (ExitStatus::Unwatched, vec!["no leader".to_owned()])
         );
+    }
+
+    /// Lets everything else on this thread go on.
+    async fn others_go_on() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_holds_up_the_attempt_alone_and_nothing_is_written_behind_its_end()
+     {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Arc::new(Leader::default()).host(root.path()));
+        let folder = host.state.attempt(7);
+        private_folder(&folder).unwrap();
+        let disk = Stuck::at(&folder.join("attempt.tmp"));
+        let (inputs, mut told) = mpsc::channel(4);
+        let (commands, asked) = mpsc::channel(1);
+        let attempt = run(host, assignment(7), Instant::now(), asked, inputs);
+        let attempt = tokio::spawn(attempt);
+        others_go_on().await;
+        commands.send(Command::Kill).await.unwrap();
+        others_go_on().await;
+        assert!(told.try_recv().is_err(), "it is still being written");
+        disk.let_go();
+        attempt.await.unwrap();
+        let Some(Input::LaunchFailed { detail, .. }) = told.recv().await else {
+            panic!("it has not ended");
+        };
+        assert_eq!(detail, "ended before it was started");
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::agent::Epoch;
 use crate::chain::chain;
+use crate::disk;
 use crate::host::{Host, Refused};
 use crate::random;
 use crate::session::backoff::Backoff;
@@ -98,19 +99,21 @@ pub(crate) async fn run(host: Arc<Host>, added: Arc<Notify>) {
 }
 
 /// Sends everything that waits now, first what would be lost with the process; the first refusal for now ends it.
-pub(crate) async fn send_all(host: &Host) -> Result<(), String> {
+pub(crate) async fn send_all(host: &Arc<Host>) -> Result<(), String> {
     while let Some(contribution) = host.held.first() {
         if let Err(why) = send(host, &contribution).await {
-            settle(host);
+            settle(host).await;
             return Err(why);
         }
         host.held.forget(&contribution.id);
     }
-    for contribution in host.state.spooled().map_err(|error| chain(&error))? {
+    let kept = Arc::clone(host);
+    let waiting = disk::beside(move || kept.state.spooled()).await;
+    for contribution in waiting.map_err(|error| chain(&error))? {
         send(host, &contribution).await?;
-        host.state
-            .unspool(&contribution.id)
-            .map_err(|error| chain(&error))?;
+        let kept = Arc::clone(host);
+        let gone = disk::beside(move || kept.state.unspool(&contribution.id)).await;
+        gone.map_err(|error| chain(&error))?;
     }
     Ok(())
 }
@@ -128,13 +131,17 @@ async fn send(host: &Host, contribution: &Contribution) -> Result<(), String> {
 }
 
 /// Puts what is held in memory on the disk, as far as there is room by now.
-pub(crate) fn settle(host: &Host) {
-    while let Some(contribution) = host.held.first() {
-        if host.state.spool(&contribution).is_err() {
-            return;
+pub(crate) async fn settle(host: &Arc<Host>) {
+    let host = Arc::clone(host);
+    let settle = move || {
+        while let Some(contribution) = host.held.first() {
+            if host.state.spool(&contribution).is_err() {
+                return;
+            }
+            host.held.forget(&contribution.id);
         }
-        host.held.forget(&contribution.id);
-    }
+    };
+    disk::beside(settle).await;
 }
 
 #[cfg(test)]
@@ -157,7 +164,7 @@ mod tests {
     async fn what_the_disk_does_not_take_is_sent_from_memory() {
         let root = tempfile::tempdir().unwrap();
         let leader = Arc::new(Leader::default());
-        let host = leader.host(root.path());
+        let host = Arc::new(leader.host(root.path()));
         // A file that cannot be begun, as where there is no room.
         let spool = root.path().join("state/spool");
         fs::create_dir(spool.join("0a.tmp")).unwrap();
@@ -181,7 +188,7 @@ mod tests {
     async fn it_is_put_on_the_disk_once_there_is_room() {
         let root = tempfile::tempdir().unwrap();
         let leader = Arc::new(Leader::default());
-        let host = leader.host(root.path());
+        let host = Arc::new(leader.host(root.path()));
         let full = root.path().join("state/spool/0a.tmp");
         fs::create_dir(&full).unwrap();
         leader.is_away.store(true, Ordering::SeqCst);

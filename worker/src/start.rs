@@ -155,7 +155,7 @@ async fn work_until(
     if ended.is_none() {
         let _in_time = tokio::time::timeout(LAST_SAMPLES, spool::send_all(&host)).await;
     }
-    spool::settle(&host);
+    let _in_time = tokio::time::timeout(LAST_SAMPLES, spool::settle(&host)).await;
     let lost = host.held.count();
     if lost > 0 {
         tracing::error!(

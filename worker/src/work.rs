@@ -9,15 +9,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, Outcome, Output, Why};
-use crate::chain::chain;
+use crate::agent::{Agent, Assigned, End, Epoch, Failure, Input, KEEPING_MS, Outcome, Output, Why};
+use crate::ends::{self, Ends};
 use crate::event::Event;
 use crate::host::Host;
-use crate::order::{Assignment, Ended, Order, Report};
+use crate::order::{Assignment, Order, Report};
 use crate::reduce::Reducer;
 use crate::runner::{self, COMMANDS, Command};
 use crate::state_dir::OutcomeRecord;
-use crate::{spool, sweep};
+use crate::sweep;
 
 /// Inputs from all attempts that wait for the agent: seconds of every trainer's events at once.
 pub(crate) const INPUTS: usize = 4_096;
@@ -30,6 +30,10 @@ const LAST_WORD: Duration = Duration::from_secs(10);
 
 /// How long killed trainers are waited for when the worker stops. Only one stuck in a driver call outlives this.
 const LAST_END: Duration = Duration::from_secs(30);
+
+/// How long ends are waited to be on the disk when the worker stops: what is not is told as restarted by the next start. Where
+/// it could still be reported, leases are kept as long.
+const LAST_WRITES: Duration = Duration::from_millis(KEEPING_MS);
 
 /// What the session tells the loop.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ pub(crate) struct Work {
     earlier: Vec<Epoch>,
     inputs: mpsc::Sender<Input>,
     from: Instant,
-    spooled: Arc<Notify>,
+    ends: Ends,
     runners: JoinSet<()>,
 }
 
@@ -66,13 +70,13 @@ struct Known {
 impl Work {
     pub(crate) fn new(host: Arc<Host>, inputs: mpsc::Sender<Input>, spooled: Arc<Notify>) -> Self {
         Self {
+            ends: Ends::new(Arc::clone(&host), spooled),
             host,
             agent: Agent::default(),
             attempts: BTreeMap::new(),
             earlier: Vec::new(),
             inputs,
             from: Instant::now(),
-            spooled,
             runners: JoinSet::new(),
         }
     }
@@ -104,7 +108,7 @@ impl Work {
                 }
             };
             self.earlier.push(epoch);
-            self.host.outbox.push(Report::Ended(ended(outcome)));
+            self.host.outbox.push(ends::report(outcome));
         }
         Ok(())
     }
@@ -133,6 +137,7 @@ impl Work {
             tokio::select! {
                 Some(input) = inputs.recv() => self.handle(input),
                 Some(_ended) = self.runners.join_next() => {}
+                epoch = self.ends.reported() => self.handle(Input::Kept(epoch)),
                 some = news.recv() => match some {
                     Some(News::Connected) => self.handle(Input::Connected),
                     Some(News::Order(order)) => self.order(order),
@@ -151,12 +156,21 @@ impl Work {
         }
     }
 
-    /// Ends every trainer that still runs, and waits until it is gone: nothing of it may outlive the worker.
+    /// Ends every trainer that still runs, and waits until it is gone: nothing of it may outlive the worker. What has ended is
+    /// put on the disk.
     pub(crate) async fn shut_down(mut self) {
         self.attempts.clear();
         let gone = async { while self.runners.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_END, gone).await.is_err() {
             tracing::error!("a trainer cannot be ended; its guard goes on trying");
+        }
+        let written = async {
+            while !self.ends.is_empty() {
+                self.ends.reported().await;
+            }
+        };
+        if tokio::time::timeout(LAST_WRITES, written).await.is_err() {
+            tracing::error!("the disk does not take how attempts have ended");
         }
     }
 
@@ -333,15 +347,9 @@ impl Work {
         }
     }
 
-    /// First the samples, then the outcome, then the word to the leader: a crash between any two loses nothing that was
-    /// promised. (Samples without an outcome are kept, though the attempt may be told as restarted.)
     fn end(&mut self, epoch: Epoch, end: End) {
         let job = self.job(epoch);
         tracing::info!(epoch, outcome = ?end.outcome, step = end.step, samples = end.samples.len(), "attempt ended");
-        if !end.samples.is_empty() {
-            spool::keep(&self.host, epoch, end.samples);
-            self.spooled.notify_one();
-        }
         let outcome = OutcomeRecord {
             epoch,
             job,
@@ -349,14 +357,7 @@ impl Work {
             detail: end.detail,
             step: end.step,
         };
-        if let Err(error) = self.host.state.end_attempt(&outcome) {
-            tracing::error!(
-                epoch,
-                error = chain(&error),
-                "the outcome cannot be kept; it is reported all the same"
-            );
-        }
-        self.host.outbox.push(Report::Ended(ended(outcome)));
+        self.ends.add(outcome, end.samples);
     }
 
     fn job(&self, epoch: Epoch) -> String {
@@ -364,23 +365,6 @@ impl Work {
             .get(&epoch)
             .map(|known| known.assignment.job.clone())
             .unwrap_or_default()
-    }
-}
-
-fn ended(outcome: OutcomeRecord) -> Ended {
-    let OutcomeRecord {
-        epoch,
-        job,
-        outcome,
-        detail,
-        step,
-    } = outcome;
-    Ended {
-        epoch,
-        job,
-        outcome,
-        detail,
-        step,
     }
 }
 
@@ -401,21 +385,87 @@ pub(crate) async fn at(time: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::cleanup;
-    use crate::host::tests::Leader;
+    use crate::disk::tests::Stuck;
+    use crate::host::tests::{Leader, assignment};
     use crate::state_dir::AttemptRecord;
+
+    fn record() -> AttemptRecord {
+        AttemptRecord {
+            epoch: 7,
+            job: "jcats".to_owned(),
+            marker: "m".to_owned(),
+            shared: None,
+        }
+    }
+
+    /// What is asked for next; other reports are passed over.
+    async fn next_renewal(host: &Host) -> Vec<Epoch> {
+        loop {
+            if let Report::Renew { epochs, .. } = host.outbox.next().await {
+                return epochs;
+            }
+        }
+    }
+
+    /// The job of the one that has ended is not given elsewhere meanwhile either.
+    #[tokio::test]
+    async fn leases_are_renewed_while_an_end_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Arc::new(Leader::default()).host(root.path()));
+        let folder = host.state.begin_attempt(&record()).unwrap();
+        let disk = Stuck::at(&folder.join("outcome.tmp"));
+        host.outbox.connected(true);
+        let (inputs, received) = mpsc::channel(4);
+        let (news, heard) = mpsc::channel(4);
+        let mut work = Work::new(Arc::clone(&host), inputs.clone(), Arc::new(Notify::new()));
+        let script = async {
+            for epoch in [7, 8] {
+                let order = Order::Assign(Box::new(assignment(epoch)));
+                news.send(News::Order(order)).await.unwrap();
+            }
+            while next_renewal(&host).await != [7, 8] {}
+            let failed = Input::LaunchFailed {
+                epoch: 7,
+                failure: Failure::LaunchFailed,
+                detail: String::new(),
+            };
+            inputs.send(failed).await.unwrap();
+            inputs.send(Input::Connected).await.unwrap();
+            assert_eq!(next_renewal(&host).await, [7, 8]);
+            disk.let_go();
+            while !matches!(host.outbox.next().await, Report::Ended(_)) {}
+            let mut renewed = Vec::new();
+            while renewed != [8] {
+                inputs.send(Input::Connected).await.unwrap();
+                renewed = next_renewal(&host).await;
+            }
+        };
+        tokio::select! {
+            () = work.run(received, heard, Arc::new(Notify::new())) => panic!("it has ended"),
+            () = script => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_stops_has_its_ends_on_the_disk() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Arc::new(Leader::default()).host(root.path()));
+        host.state.begin_attempt(&record()).unwrap();
+        let (inputs, _received) = mpsc::channel(1);
+        let mut work = Work::new(Arc::clone(&host), inputs, Arc::new(Notify::new()));
+        work.order(Order::Assign(Box::new(assignment(7))));
+        work.handle(Input::Drain { grace_ms: 0 });
+        work.shut_down().await;
+        let left = host.state.left_over().unwrap();
+        assert!(left.iter().all(|left| left.outcome.is_some()), "{left:?}");
+    }
 
     /// It takes as long as a disk does, and leases of other attempts are renewed meanwhile.
     #[tokio::test]
     async fn what_an_attempt_has_left_is_removed_beside_the_loop() {
         let root = tempfile::tempdir().unwrap();
         let host = Arc::new(Arc::new(Leader::default()).host(root.path()));
-        let record = AttemptRecord {
-            epoch: 7,
-            job: "jcats".to_owned(),
-            marker: "m".to_owned(),
-            shared: None,
-        };
-        let folder = host.state.begin_attempt(&record).unwrap();
+        let folder = host.state.begin_attempt(&record()).unwrap();
         let (inputs, _received) = mpsc::channel(1);
         let mut work = Work::new(Arc::clone(&host), inputs, Arc::new(Notify::new()));
         work.earlier.push(7);

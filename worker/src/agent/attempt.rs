@@ -1,6 +1,7 @@
 //! One attempt: waiting for its lease, launching, running, stopping in steps, ended.
 
 use super::classify::{self, Seen};
+use super::keeping::Keeping;
 use super::leases::margin;
 use super::watch::Watch;
 use super::{
@@ -37,6 +38,7 @@ pub(super) struct Attempt {
     /// Set by the first reason to stop; later reasons change nothing.
     stopped: Option<Why>,
     runtime_ends_ms: Option<u64>,
+    keeping: Keeping,
     seen: Seen,
     watch: Watch,
     phase: Phase,
@@ -79,6 +81,7 @@ impl Attempt {
             deadline_ms: Some(super::leases::deadline(now, assigned.lease_term_ms)),
             stopped: None,
             runtime_ends_ms: None,
+            keeping: Keeping::default(),
             seen: Seen::default(),
             watch: Watch::new(now),
             phase: Phase::Starting,
@@ -107,6 +110,16 @@ impl Attempt {
 
     pub(super) fn ended(&self) -> bool {
         self.life == Life::Ended
+    }
+
+    /// True until its end can be reported, or its lease is lost.
+    pub(super) fn holds_lease(&self) -> bool {
+        !self.ended() || self.keeping != Keeping::No
+    }
+
+    /// Its end can be reported.
+    pub(super) fn kept(&mut self) {
+        self.keeping = Keeping::No;
     }
 
     /// True from the launch to the end.
@@ -162,6 +175,9 @@ impl Attempt {
         detail: String,
         out: &mut Vec<Output>,
     ) {
+        if self.ended() {
+            return;
+        }
         let (outcome, detail) = match self.stopped {
             Some(why) => classify::stopped_outcome(why),
             None => (Outcome::Failed(failure), detail),
@@ -173,6 +189,7 @@ impl Attempt {
     pub(super) fn stop(&mut self, why: Why, grace_ms: u64, now: u64, out: &mut Vec<Output>) {
         if why == Why::LeaseLost {
             self.stopped = Some(why);
+            self.keeping = Keeping::No;
         } else if self.stopped.is_some() {
             return;
         }
@@ -281,6 +298,7 @@ impl Attempt {
 
     /// Does what has become due.
     pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Output>) {
+        self.keeping.tick(now);
         self.enforce_lease(now, out);
         match self.life {
             Life::Running => {
@@ -450,6 +468,9 @@ impl Attempt {
 
     fn end(&mut self, outcome: Outcome, detail: String, out: &mut Vec<Output>) {
         self.life = Life::Ended;
+        if self.stopped != Some(Why::LeaseLost) && outcome != Outcome::LeaseExpired {
+            self.keeping = Keeping::Begins;
+        }
         let samples = self.reducer.take().map(Reducer::finish).unwrap_or_default();
         let end = End {
             outcome,

@@ -436,5 +436,7 @@ fn attempts_do_not_touch_each_other() {
         script.exit(ExitStatus::Code(0), &[]).outcome,
         Outcome::Succeeded
     );
+    script.input(Input::Kept(5));
+    script.input(Input::Kept(6));
     assert_eq!(script.agent.next_wake(), None);
 }

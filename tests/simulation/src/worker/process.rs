@@ -286,7 +286,10 @@ impl Work {
                 job: self.job(epoch),
                 step,
             }),
-            Output::End(epoch, end) => self.end(epoch, *end),
+            Output::End(epoch, end) => {
+                self.end(epoch, *end);
+                self.handle(Input::Kept(epoch));
+            }
             Output::Clean(epoch) => {
                 self.attempts.remove(&epoch);
                 self.clean(epoch);

@@ -346,3 +346,65 @@ fn a_run_that_makes_fewer_steps_than_it_announces_ends_at_all_of_them() {
     assert_eq!(totals(96, 1), [96]);
     assert_eq!(totals(96, 97), [100], "it makes more than was thought");
 }
+
+/// Ends an attempt that is complete, at 0.
+fn complete_at_the_end() -> Script {
+    let mut script = Script::running();
+    script.step(1);
+    script.event(complete());
+    let end = script.exit(ExitStatus::Code(0), &[]);
+    assert_eq!(end.outcome, Outcome::Succeeded);
+    script
+}
+
+#[test]
+fn a_lease_is_kept_until_the_end_is_on_the_disk() {
+    let mut script = complete_at_the_end();
+    let renewed = Output::Renew {
+        renewal: 1,
+        epochs: vec![5],
+    };
+    assert_eq!(script.at(10_000, Input::Tick), [renewed]);
+    assert_eq!(script.renewed(1, &[5]), []);
+    assert_eq!(script.input(Input::Kept(5)), []);
+    assert_eq!(script.agent.next_wake(), None);
+    assert_eq!(script.input(Input::Connected), []);
+    assert_eq!(
+        script.input(Input::Acknowledged(5)),
+        [Output::Clean(5)],
+        "it is reported until then"
+    );
+}
+
+#[test]
+fn a_disk_that_never_answers_keeps_no_lease_for_ever() {
+    let mut script = complete_at_the_end();
+    assert_eq!(script.run_until_output(2 * KEEPING_MS, true), []);
+    assert_eq!(script.agent.next_wake(), None);
+}
+
+#[test]
+fn a_lost_lease_is_not_asked_for_while_the_end_is_written() {
+    let mut script = complete_at_the_end();
+    script.at(10_000, Input::Tick);
+    assert_eq!(script.renewed(1, &[]), []);
+    assert_eq!(script.agent.next_wake(), None);
+    let mut script = Script::running();
+    script.at(10_000, Input::Tick);
+    assert_eq!(script.renewed(1, &[]), [Output::Kill(5)]);
+    script.exit(ExitStatus::Signal(9), &[]);
+    assert_eq!(script.agent.next_wake(), None);
+}
+
+#[test]
+fn an_attempt_ends_once() {
+    let mut script = Script::default();
+    script.input(assigned(5, 1));
+    let failed = || Input::LaunchFailed {
+        epoch: 5,
+        failure: Failure::LaunchFailed,
+        detail: "late".to_owned(),
+    };
+    end(script.input(failed()));
+    assert_eq!(script.input(failed()), []);
+}
