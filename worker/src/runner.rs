@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -130,10 +130,11 @@ async fn watched(
 ) -> Option<Input> {
     let epoch = assignment.epoch;
     let mut preparing = None;
+    let (renewed, until) = watch::channel(until);
     let launched = tokio::select! {
         biased;
-        () = told_to_end(&mut commands) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
-        launched = launch(host, assignment, marker, until, inputs, &mut preparing) => launched,
+        () = told_to_end(&mut commands, &renewed) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
+        launched = launch(host, assignment, marker, &until, inputs, &mut preparing) => launched,
     };
     // Nothing of an attempt is written behind its end, with which all of it is removed.
     if let Some(preparing) = preparing
@@ -156,11 +157,13 @@ async fn watched(
     })
 }
 
-async fn told_to_end(commands: &mut mpsc::Receiver<Command>) {
+/// Passes on until when the trainer may run meanwhile: its lease may be renewed often before its files are there.
+async fn told_to_end(commands: &mut mpsc::Receiver<Command>, renewed: &watch::Sender<Instant>) {
     loop {
         match commands.recv().await {
             Some(Command::Terminate | Command::Kill) | None => return,
-            Some(Command::Deadline(_) | Command::Checkpoint) => {}
+            Some(Command::Deadline(at)) => drop(renewed.send_replace(at)),
+            Some(Command::Checkpoint) => {}
         }
     }
 }
@@ -169,7 +172,7 @@ async fn launch(
     host: &Arc<Host>,
     assignment: &Assignment,
     marker: &std::io::Result<String>,
-    until: Instant,
+    until: &watch::Receiver<Instant>,
     inputs: &mpsc::Sender<Input>,
     preparing: &mut Preparing,
 ) -> Result<Trainer, NotLaunched> {
@@ -212,7 +215,7 @@ async fn launch(
             return Err(NotLaunched(Failure::LaunchFailed, why));
         }
     };
-    let left = until.saturating_duration_since(Instant::now());
+    let left = until.borrow().saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(NotLaunched(
             Failure::LaunchFailed,
@@ -399,6 +402,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::config::ReplayStream;
     use crate::disk::tests::Stuck;
     use crate::host::tests::{Leader, assignment};
     use crate::state_dir::private_folder;
@@ -450,5 +454,33 @@ mod tests {
             panic!("it has not ended");
         };
         assert_eq!(detail, "ended before it was started");
+    }
+
+    /// How an attempt is launched whose first lease is over, and which is told this before it begins.
+    async fn launched_late(told: &[Command]) -> Input {
+        let root = tempfile::tempdir().unwrap();
+        let mut host = Arc::new(Leader::default()).host(root.path());
+        host.config.replay.stream = ReplayStream::File(root.path().join("stream"));
+        let (inputs, mut ended) = mpsc::channel(4);
+        let (commands, asked) = mpsc::channel(COMMANDS);
+        for command in told {
+            commands.send(*command).await.unwrap();
+        }
+        run(Arc::new(host), assignment(7), Instant::now(), asked, inputs).await;
+        ended.recv().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_attempt_whose_lease_was_renewed_while_its_files_came_is_started() {
+        let late = |input: &Input| matches!(input, Input::LaunchFailed { detail, .. } if detail.starts_with("its lease ended"));
+        let ended = launched_late(&[]).await;
+        assert!(late(&ended), "{ended:?}");
+        let renewed = Command::Deadline(Instant::now() + Duration::from_secs(3_600));
+        // There is no guard to be started in a test.
+        let ended = launched_late(&[renewed]).await;
+        assert!(
+            matches!(ended, Input::LaunchFailed { .. }) && !late(&ended),
+            "{ended:?}"
+        );
     }
 }
