@@ -25,9 +25,16 @@ const MAX_FILES: usize = 16;
 /// For how long a server that cannot hand a job's files over is asked again. The GPUs wait meanwhile and are paid for.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long a job's files are waited for: longer than the server waits for the object store that they lie in (20 s), so that
+/// they come from a slow one, and where they do not the server says why.
+const FILES_ANSWER: Duration = Duration::from_secs(25);
+
+/// What the library says when a call's own deadline ends it.
+const DEADLINE_WORDS: &str = "Timeout expired";
+
 impl Wire for std::sync::Arc<Servers> {
-    /// Asks again until there is an answer. Where no server answers the attempt's lease ends the waiting, and where one does and
-    /// cannot hand them over, [`PATIENCE`].
+    /// Asks again until there is an answer. Where no server is there the attempt's lease ends the waiting, and where one is and
+    /// does not hand them over, [`PATIENCE`].
     fn files<'a>(
         &'a self,
         assignment: &'a Assignment,
@@ -40,7 +47,7 @@ impl Wire for std::sync::Arc<Servers> {
                     job: super::wire::job_name(&assignment.job),
                     epoch: assignment.epoch,
                 });
-                request.set_timeout(ANSWER);
+                request.set_timeout(FILES_ANSWER);
                 match self.client().get_assignment_files(request).await {
                     Ok(answer) => return handed(answer.into_inner()),
                     Err(status) => {
@@ -106,27 +113,33 @@ impl Wire for std::sync::Arc<Servers> {
     }
 }
 
-/// Since when a server answers that it cannot hand a job's files over, without a break.
+/// Since when a server that is there does not hand a job's files over, without a break.
 #[derive(Debug, Default)]
 struct Unfit {
     since: Option<Instant>,
 }
 
 impl Unfit {
-    /// What the attempt ends with once a server has said so for too long. One that does not answer, or sends elsewhere, says
-    /// nothing of the files.
+    /// What the attempt ends with once that was so for too long. One that is not there, or sends elsewhere, says nothing of the
+    /// files; of one that takes the question and is silent the leases are renewed, or the waiting has ended.
     fn too_long(&mut self, status: &Status, now: Instant) -> Option<Failure> {
         let is_elsewhere = matches!(Trouble::from(status.clone()), Trouble::Leader(_));
-        if is_elsewhere || status.get_details_error_info().is_none() {
+        let is_away = status.get_details_error_info().is_none() && !is_late(status);
+        if is_elsewhere || is_away {
             self.since = None;
             return None;
         }
         let since = *self.since.get_or_insert_with(|| {
-            tracing::warn!(%status, "the server cannot hand a job's files over; it is asked again");
+            tracing::warn!(%status, "the server does not hand a job's files over; it is asked again");
             now
         });
         (now.duration_since(since) >= PATIENCE).then_some(Failure::LaunchFailed)
     }
+}
+
+/// Whether the answer to a question did not come in time.
+fn is_late(status: &Status) -> bool {
+    status.code() == Code::DeadlineExceeded || status.message() == DEADLINE_WORDS
 }
 
 /// What a refusal of the files means for the attempt, unless it only means to ask again.
@@ -281,11 +294,19 @@ mod tests {
         let unusable = refused(Code::Internal, "STAGING_UNUSABLE");
         let begun = Instant::now();
         let mut unfit = Unfit::default();
-        assert_eq!(unfit.too_long(&unusable, begun), None);
-        let nearly = begun + PATIENCE - Duration::from_secs(1);
-        assert_eq!(unfit.too_long(&unusable, nearly), None);
-        let over = unfit.too_long(&unusable, begun + PATIENCE);
-        assert_eq!(over, Some(Failure::LaunchFailed));
+        // A store that is waited for for longer than the worker waits.
+        let silent = [
+            Status::deadline_exceeded(""),
+            Status::cancelled(DEADLINE_WORDS),
+        ];
+        for cannot in [&unusable, &silent[0], &silent[1]] {
+            let mut unfit = Unfit::default();
+            assert_eq!(unfit.too_long(cannot, begun), None);
+            let nearly = begun + PATIENCE - Duration::from_secs(1);
+            assert_eq!(unfit.too_long(&unusable, nearly), None);
+            let over = unfit.too_long(cannot, begun + PATIENCE);
+            assert_eq!(over, Some(Failure::LaunchFailed));
+        }
         // Whether the next leader can is not known yet.
         for away in [
             Status::unavailable("no connection"),
