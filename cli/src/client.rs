@@ -1,6 +1,8 @@
 //! The way to the servers: connecting, the access token, deadlines, and asking again with the same request id.
 
+mod heard;
 mod servers;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -8,13 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use stepcast_proto::v1::accounts_service_client::AccountsServiceClient;
-use stepcast_proto::v1::cluster_service_client::ClusterServiceClient;
-use stepcast_proto::v1::estimates_service_client::EstimatesServiceClient;
-use stepcast_proto::v1::jobs_service_client::JobsServiceClient;
-use stepcast_proto::v1::records_service_client::RecordsServiceClient;
-use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
-use stepcast_proto::v1::workers_service_client::WorkersServiceClient;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -22,12 +17,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use self::heard::Heard;
 use self::servers::Servers;
 use crate::failure::{Exit, Failure, tls_hint};
 use crate::settings;
-
-/// What to do where it is not known whether a change was made.
-const DOUBT: &str = "it may have been done all the same: look before you ask for it again";
 
 /// A call that is not answered by then is given up.
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(10);
@@ -139,41 +132,6 @@ impl Client {
         InterceptedService::new(self.servers.channel(), self.caller.clone())
     }
 
-    /// Jobs.
-    pub(crate) fn jobs(&self) -> JobsServiceClient<Wire> {
-        JobsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
-    }
-
-    /// Teams and policies.
-    pub(crate) fn scheduling(&self) -> SchedulingServiceClient<Wire> {
-        SchedulingServiceClient::new(self.wire())
-    }
-
-    /// Estimates.
-    pub(crate) fn estimates(&self) -> EstimatesServiceClient<Wire> {
-        EstimatesServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
-    }
-
-    /// Workers.
-    pub(crate) fn workers(&self) -> WorkersServiceClient<Wire> {
-        WorkersServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
-    }
-
-    /// Organisations, people and tokens.
-    pub(crate) fn accounts(&self) -> AccountsServiceClient<Wire> {
-        AccountsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
-    }
-
-    /// Records.
-    pub(crate) fn records(&self) -> RecordsServiceClient<Wire> {
-        RecordsServiceClient::new(self.wire()).max_decoding_message_size(ANSWER_BYTES_MAX)
-    }
-
-    /// The cluster.
-    pub(crate) fn cluster(&self) -> ClusterServiceClient<Wire> {
-        ClusterServiceClient::new(self.wire())
-    }
-
     /// Asks until there is an answer or the deadline is over: of the leader where a server says who that is, of the next
     /// server where one cannot be reached, and again while nobody leads or it is not known what became of it. Only for
     /// calls that may be repeated: those that read, and those with a request id.
@@ -204,7 +162,20 @@ impl Client {
         Call: FnMut() -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        self.repeat(UNARY_DEADLINE, Kind::Changes, call).await
+        self.change_within(UNARY_DEADLINE, call).await
+    }
+
+    /// The same with another deadline.
+    pub(crate) async fn change_within<T, Call, Answer>(
+        &self,
+        deadline: Duration,
+        call: Call,
+    ) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(deadline, Kind::Changes, call).await
     }
 
     /// Asks for what must not happen twice: again only where a server has said that it has not taken it.
@@ -260,13 +231,12 @@ impl Client {
     {
         let begun = Instant::now();
         let ends = begun + deadline;
-        let (mut pause, mut asked, mut unknown) = (PAUSE_FIRST, 1, false);
-        let mut told: Option<Failure> = None;
+        let (mut pause, mut asked, mut heard) = (PAUSE_FIRST, 1, Heard::default());
         loop {
             let patience = self.patience(deadline);
             let tried_until = ends.min(Instant::now() + patience);
-            let mut sent = true;
-            let mut failure = match tokio::time::timeout_at(tried_until, call()).await {
+            let (mut sent, address) = (true, self.servers.address());
+            let failure = match tokio::time::timeout_at(tried_until, call()).await {
                 Ok(Ok(answer)) => {
                     self.answered.store(true, Ordering::Relaxed);
                     return Ok(answer.into_inner());
@@ -279,13 +249,9 @@ impl Client {
                 Ok(Err(status)) => self.failure(&status),
                 Err(_elapsed) => self.silent(patience),
             };
-            // Once an outcome was in doubt it stays in doubt until there is an answer.
-            let silent = failure.exit == Exit::Unreachable && failure.reason.is_empty();
-            unknown |= failure.exit == Exit::Unknown || (silent && sent && kind != Kind::Reads);
-            if !silent {
-                told = Some(failure.clone());
-            }
             let moved = self.go_on(&failure);
+            heard.of(&failure, &address, sent && kind != Kind::Reads);
+            heard.next_is(&failure, &self.servers.address());
             let count = self.servers.count();
             let again = match kind {
                 Kind::ChangesOnce => was_not_taken(&failure, count > 1),
@@ -304,16 +270,7 @@ impl Client {
                 asked_for.unwrap_or(pause).min(PAUSE_MAX)
             };
             if !repeated || Instant::now() + wait >= given_up(&failure, begun, ends) {
-                // What a server has said tells more than that another one is silent.
-                if let (true, Some(mut told)) = (silent, told) {
-                    told.details.append(&mut failure.details);
-                    failure = told;
-                }
-                if unknown && failure.exit == Exit::Unreachable {
-                    failure.exit = Exit::Unknown;
-                    failure.hint.get_or_insert_with(|| DOUBT.to_owned());
-                }
-                return Err(failure);
+                return Err(heard.in_the_end(failure));
             }
             tokio::time::sleep(wait).await;
             if !wait.is_zero() {

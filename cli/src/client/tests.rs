@@ -262,6 +262,22 @@ async fn silence_leaves_a_change_in_doubt_and_a_question_unanswered() {
     ] {
         assert_eq!(ask(&[&hangs.address], kind).await.exit, exit, "{kind:?}");
     }
+    // That another server does not lead is no news once the leader was asked.
+    for (kind, exit) in [
+        (Kind::Reads, Exit::Unreachable),
+        (Kind::Changes, Exit::Unknown),
+        (Kind::ChangesOnce, Exit::Unknown),
+    ] {
+        let follower = Server::start(Way::PointsTo(hangs.address.clone())).await;
+        let silent = ask(&[&follower.address], kind).await;
+        assert_eq!((silent.exit, silent.reason.as_str()), (exit, ""));
+        assert_eq!(silent.primary, "no answer in time");
+        let asked = format!("asked {}", hangs.address);
+        assert_eq!(
+            silent.details,
+            [asked.as_str(), "another server says that it leads"]
+        );
+    }
     // What one of several servers says tells more than that another one is silent.
     let both = ask(&[&elects.address, &hangs.address], Kind::Changes).await;
     assert_eq!(

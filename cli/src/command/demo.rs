@@ -362,7 +362,7 @@ async fn submit(client: &Client, submission: &Submission) -> Result<String, Fail
             ..JobWishes::default()
         }),
     };
-    let answer = client.ask(|| {
+    let answer = client.change(|| {
         let request = timed(message.clone());
         let mut service = client.jobs();
         async move { service.submit_job(request).await }

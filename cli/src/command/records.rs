@@ -103,7 +103,7 @@ pub(crate) async fn import(
         csv,
         mapping: mapping.to_owned(),
     };
-    let answer = client.ask_within(IMPORT_DEADLINE, || {
+    let answer = client.change_within(IMPORT_DEADLINE, || {
         let request = timed_within(IMPORT_DEADLINE, message.clone());
         let mut service = client.records();
         async move { service.import_records(request).await }

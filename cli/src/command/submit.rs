@@ -1,5 +1,8 @@
 //! `stepcast submit`: shows what the run will cost, asks, and puts it into the queue exactly once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -301,7 +304,7 @@ impl Submit {
         };
         let answer = sweep::send(client, message.clone())
             .await
-            .map_err(|failure| in_doubt(failure, &message.request_id, false))?;
+            .map_err(|failure| in_doubt(failure, &message.request_id))?;
         if output.json {
             output.json(&sweep_json(&answer, &message, false))?;
         } else {
@@ -362,21 +365,21 @@ async fn send(
     submission: &Submission,
 ) -> Result<SubmitJobResponse, Failure> {
     let (id, only) = (message.request_id.clone(), message.validate_only);
-    let answer = client.ask(|| {
+    let call = || {
         let request = timed(message.clone());
         let mut service = client.jobs();
         async move { service.submit_job(request).await }
-    });
-    answer
-        .await
-        .map_err(|failure| in_doubt(estimate::with_missing(failure, submission), &id, only))
+    };
+    let answer = if only {
+        client.ask(call).await
+    } else {
+        client.change(call).await
+    };
+    answer.map_err(|failure| in_doubt(estimate::with_missing(failure, submission), &id))
 }
 
-/// No answer to a submission means that nobody knows: the same id again finds out.
-fn in_doubt(mut failure: Failure, id: &str, validate_only: bool) -> Failure {
-    if !validate_only && failure.exit == Exit::Unreachable && failure.reason.is_empty() {
-        failure.exit = Exit::Unknown;
-    }
+/// No answer to what was sent means that nobody knows: the same id again finds out.
+fn in_doubt(mut failure: Failure, id: &str) -> Failure {
     if failure.exit == Exit::Unknown {
         failure.hint = Some(format!(
             "the job may have been taken; ask again with --request-id {id}"
@@ -475,25 +478,4 @@ async fn confirmed() -> Result<bool, Failure> {
         line.map_err(|error| Failure::refused(format!("the answer cannot be read: {error}")))?;
     Ok(line
         .is_some_and(|line| matches!(line.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hardware_is_a_model_and_a_count() {
-        assert_eq!(split_hardware("H100x2"), ("h100".to_owned(), Some(2)));
-        assert_eq!(split_hardware("rtx4090"), ("rtx4090".to_owned(), None));
-        assert_eq!(split_hardware("rtx4090x4"), ("rtx4090".to_owned(), Some(4)));
-    }
-
-    #[test]
-    fn silence_after_a_submission_is_doubt_and_names_the_id() {
-        let silent = Failure::new(Exit::Unreachable, "no answer within 10 seconds");
-        let failure = in_doubt(silent.clone(), "00ff", false);
-        assert_eq!(failure.exit, Exit::Unknown);
-        assert!(failure.hint.expect("hint").contains("--request-id 00ff"));
-        assert_eq!(in_doubt(silent, "00ff", true).exit, Exit::Unreachable);
-    }
 }

@@ -110,12 +110,17 @@ pub(crate) async fn send(
     client: &Client,
     message: SubmitArrayRequest,
 ) -> Result<SubmitArrayResponse, Failure> {
-    let answer = client.ask_within(SWEEP_DEADLINE, || {
+    let call = || {
         let request = timed_within(SWEEP_DEADLINE, message.clone());
         let mut service = client.jobs();
         async move { service.submit_array(request).await }
-    });
-    answer.await.map_err(|failure| in_parts(failure, &message))
+    };
+    let answer = if message.validate_only {
+        client.ask_within(SWEEP_DEADLINE, call).await
+    } else {
+        client.change_within(SWEEP_DEADLINE, call).await
+    };
+    answer.map_err(|failure| in_parts(failure, &message))
 }
 
 /// Says of a sweep that is too large as a whole what its tasks have together, and how many of them can be sent at once.
