@@ -73,6 +73,14 @@ pub enum Error {
         /// Whose it was taken for.
         cluster: u64,
     },
+    /// Nobody uses the place, and jobs wait whose files are somewhere else.
+    #[error(
+        "the staging area {location} is nobody's, and has no files of the jobs that are not over"
+    )]
+    WithoutFiles {
+        /// Where.
+        location: String,
+    },
     /// The place is not the one that the other nodes use.
     #[error(
         "the staging area {location} is not the one that cluster {cluster:016x} uses: give every node the same place, such as \
@@ -180,14 +188,24 @@ impl StagingArea {
     }
 
     /// Makes sure that the place is this cluster's. A node that is alone in its cluster may take a place that is nobody's
-    /// yet; with other nodes it must be the one that they use.
+    /// yet, unless it has none of the files that are `expected`; with other nodes it must be the one that they use.
     ///
     /// # Errors
-    /// [`Error::Foreign`] and [`Error::Elsewhere`] when the place is another; any other when it cannot be asked.
-    pub async fn claim(&self, cluster: u64, alone: bool) -> Result<(), Error> {
+    /// [`Error::Foreign`], [`Error::WithoutFiles`] and [`Error::Elsewhere`] when the place is another; any other when it
+    /// cannot be asked.
+    pub async fn claim(
+        &self,
+        cluster: u64,
+        alone: bool,
+        expected: &[StagingId],
+    ) -> Result<(), Error> {
         let mine = marker(cluster);
         let mut owner = self.marker().await?;
         if owner.is_none() && alone {
+            if self.has_none(expected).await? {
+                let location = self.location.clone();
+                return Err(Error::WithoutFiles { location });
+            }
             match &self.place {
                 Place::Folder(folder) => folder.mark(mine.clone()).await?,
                 Place::Bucket(bucket) => bucket.mark(mine.clone()).await?,
@@ -205,6 +223,19 @@ impl StagingArea {
             }),
             None => Err(Error::Elsewhere { location, cluster }),
         }
+    }
+
+    /// Whether some submissions are expected and none of them is here.
+    async fn has_none(&self, expected: &[StagingId]) -> Result<bool, Error> {
+        for staging in expected {
+            match self.get(*staging).await {
+                Err(Error::Missing) => {}
+                // What is damaged is here as well.
+                Ok(_) | Err(Error::Damaged) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!expected.is_empty())
     }
 
     /// What trainers have printed.

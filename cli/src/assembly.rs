@@ -18,12 +18,14 @@ use stepcast_cluster::{
     Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError, Tasks,
 };
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
+use stepcast_scheduler::ids::{JobId, StagingId};
 use tokio::net::TcpListener;
 
 use self::certificate::Certificates;
 use crate::child::LISTENING;
 use crate::command::server::{Join, ServerConfig};
 use crate::failure::{Exit, Failure};
+use crate::output::money::counted;
 
 /// Where the node lies in the data folder.
 pub(crate) const NODE: &str = "node";
@@ -40,8 +42,12 @@ pub(crate) struct Assembled {
     tasks: Arc<Tasks>,
 }
 
-/// Opens everything that a server needs, and joins a cluster first if that is wanted.
-pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
+/// Open jobs whose files are looked for before a staging area is taken for theirs. One of them may have lost its own.
+const FILES_LOOKED_FOR: usize = 8;
+
+/// Opens everything that a server needs, and joins a cluster first if that is wanted. With `new_staging` it takes a staging
+/// area that is nobody's whatever is in it.
+pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Assembled, Failure> {
     certificate::check(&config)?;
     let ports = ports::Ports::open(&config).await?;
     std::fs::create_dir_all(&config.data).map_err(|error| {
@@ -113,7 +119,7 @@ pub(crate) async fn start(config: ServerConfig) -> Result<Assembled, Failure> {
     if let Some(probes) = &probes {
         probes.attach(handle.clone(), Arc::clone(&estimator));
     }
-    match shared(&config, &staging, &estimator, &handle).await {
+    match shared(&config, new_staging, &staging, &estimator, &handle).await {
         Ok(true) => {}
         Ok(false) => {
             let (node, location) = (config.data.join(NODE), config.store.location.clone());
@@ -195,6 +201,7 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
 /// known of the tables.
 async fn shared(
     config: &ServerConfig,
+    new_staging: bool,
     staging: &StagingArea,
     estimator: &Estimator,
     handle: &Handle,
@@ -209,14 +216,36 @@ async fn shared(
         .detail("without them its tables and the files of jobs would lie in its own data folder, where no other node comes")
         .hint("`stepcast cluster token` prints both as the other nodes have them"));
     }
-    claim(staging, status.cluster_id, alone).await?;
+    let (open, expected) = handle.read_stale(|state| {
+        let open = state.open_after(JobId(0)).filter_map(|(_, job)| job);
+        let files = open.map(|job| job.spec.staging).take(FILES_LOOKED_FOR);
+        (state.unfinished_count(), files.collect::<Vec<_>>())
+    });
+    let expected = if new_staging { &[] } else { &expected[..] };
+    claim(staging, status.cluster_id, alone, expected, open).await?;
     tables::check(estimator, &config.data.join(NODE), &config.store.location).await
 }
 
-/// Makes sure that the staging area is this cluster's. One that is away for a moment is no reason not to start.
-async fn claim(staging: &StagingArea, cluster: u64, alone: bool) -> Result<(), Failure> {
-    match staging.claim(cluster, alone).await {
+/// Makes sure that the staging area is this cluster's, of whose `open` jobs some files are `expected`. One that is away for
+/// a moment is no reason not to start.
+async fn claim(
+    staging: &StagingArea,
+    cluster: u64,
+    alone: bool,
+    expected: &[StagingId],
+    open: usize,
+) -> Result<(), Failure> {
+    match staging.claim(cluster, alone, expected).await {
         Ok(()) => Ok(()),
+        Err(error @ StagingError::WithoutFiles { .. }) => {
+            let jobs = counted(open as u64, "job", "jobs");
+            Err(refused("the staging area cannot be used", &error)
+                .detail(format!("with it {jobs} would fail for want of their files"))
+                .hint(
+                    "start it with the --staging that has them, and the --store that belongs to it (after a restore those of \
+                     the old cluster); with --new-staging it takes this one",
+                ))
+        }
         Err(error @ StagingError::Foreign { .. }) => {
             let hint = "after a restore: delete the file or object `cluster` in it, which hands it over with the files of \
                         jobs that wait";

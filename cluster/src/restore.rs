@@ -35,6 +35,8 @@ pub struct Restoration {
     pub at: Position,
     /// How many jobs there are.
     pub jobs: usize,
+    /// How many of them are not over, and need their files.
+    pub unfinished: usize,
     /// The newest time that the state has seen, in milliseconds since 1970.
     pub newest_stamp_ms: u64,
 }
@@ -113,6 +115,7 @@ pub fn restore_into(data_dir: &Path, file: &Path) -> Result<Restoration, Error> 
         cluster_id: identity.cluster_id,
         at,
         jobs: restored.state.job_count(),
+        unfinished: restored.state.unfinished_count(),
         newest_stamp_ms: restored.state.newest_stamp_ms(),
     })
 }

@@ -38,9 +38,19 @@ fn in_memory() -> [StagingArea; 2] {
 
 /// What any place does for two nodes.
 async fn passes([one, other]: [StagingArea; 2]) {
-    one.claim(OURS, true).await.unwrap();
-    other.claim(OURS, false).await.unwrap();
-    let foreign = other.claim(OURS + 1, true).await.unwrap_err();
+    let elsewhere = one.claim(OURS, true, &[ID]).await.unwrap_err();
+    assert!(
+        matches!(elsewhere, Error::WithoutFiles { .. }),
+        "a job's files are not in it: {elsewhere}"
+    );
+    one.put(ID, &files()).await.unwrap();
+    one.claim(OURS, true, &[StagingId([8; 16]), ID])
+        .await
+        .unwrap();
+    one.remove(ID).await.unwrap();
+    one.claim(OURS, true, &[ID]).await.unwrap();
+    other.claim(OURS, false, &[]).await.unwrap();
+    let foreign = other.claim(OURS + 1, true, &[ID]).await.unwrap_err();
     let words = foreign.to_string();
     assert!(
         matches!(foreign, Error::Foreign { .. }) && words.contains("cluster 000000000000feed"),
@@ -114,11 +124,11 @@ async fn two_nodes_share_a_bucket_of_an_s3_server() {
 async fn a_node_with_another_place_is_told_so() {
     let root = tempfile::tempdir().unwrap();
     let elsewhere = StagingArea::open(root.path()).unwrap();
-    let error = elsewhere.claim(OURS, false).await.unwrap_err();
+    let error = elsewhere.claim(OURS, false, &[]).await.unwrap_err();
     assert!(matches!(error, Error::Elsewhere { .. }));
     assert!(error.to_string().contains("give every node the same place"));
     std::fs::write(root.path().join("cluster"), "no marker of ours").unwrap();
-    let error = elsewhere.claim(OURS, true).await.unwrap_err();
+    let error = elsewhere.claim(OURS, true, &[]).await.unwrap_err();
     assert!(
         error.to_string().contains("belongs to something else"),
         "{error}"

@@ -64,6 +64,9 @@ pub(crate) struct Server {
     /// given
     #[arg(long, value_name = "LOCATION", global = true)]
     staging: Option<String>,
+    /// Take a staging area that nobody uses though jobs are not over whose files are not in it: those jobs fail
+    #[arg(long)]
+    new_staging: bool,
     /// Price book, as TOML or CSV; what it does not say is taken from the shipped list prices
     #[arg(long, value_name = "FILE", global = true)]
     prices: Option<String>,
@@ -114,7 +117,8 @@ impl Server {
         log_to_stderr();
         // The leader holds credentials of jobs in its memory.
         stepcast_worker::no_core_dumps();
-        let server = assembly::start(settings::read(&settings, self.token)?).await?;
+        let config = settings::read(&settings, self.token)?;
+        let server = assembly::start(config, self.new_staging).await?;
         // In one piece: whoever has started this may read the first line and no more.
         context.output.data(server.greeting())?;
         server.until(asked_to_end(self.with_parent)).await?;

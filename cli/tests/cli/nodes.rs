@@ -361,17 +361,46 @@ fn a_backup_is_whole_and_becomes_another_cluster() {
         "--json",
     ];
     let restored = alone(cluster.folder.path(), &restore).json();
-    assert_eq!(restored["jobs"], 1);
+    assert_eq!(
+        (&restored["jobs"], &restored["jobs_not_over"]),
+        (&1.into(), &1.into())
+    );
     let taken = alone(cluster.folder.path(), &restore).refused(1);
     assert!(taken.contains("is not empty"), "{taken}");
-    let other = Node::start(&cluster.folder, "other", &[]);
-    assert_eq!(cluster.jobs(&other.address, &[]), [job]);
+    // What waits needs its files: neither an empty place is taken for theirs, nor one that is still the old cluster's.
+    let refused = |more: &[&str]| {
+        let said: Said = spawn(&cluster.folder, "other", more)
+            .wait_with_output()
+            .unwrap()
+            .into();
+        said.refused(1)
+    };
+    let empty = refused(&[]);
+    assert!(
+        empty.contains("1 job would fail") && empty.contains("--new-staging"),
+        "{empty}"
+    );
+    let foreign = refused(&PLACES);
+    assert!(
+        foreign.contains("delete the file or object `cluster`"),
+        "{foreign}"
+    );
+    std::fs::remove_file(cluster.folder.path().join("shared/staging/cluster")).unwrap();
+    let other = Node::start(&cluster.folder, "other", &PLACES);
+    assert_eq!(cluster.jobs(&other.address, &[]), [job.clone()]);
     let status = cluster.call_at(&other.address, &["cluster", "status", "--json"]);
     let status = status.json();
     assert!(status["snapshot_bytes"].as_u64() > Some(0), "{status}");
     assert!(status["snapshot_age_seconds"].is_u64(), "{status}");
     assert_eq!(status["voters"].as_array().unwrap().len(), 1);
     assert_ne!(status["cluster_id"], cluster.status()["cluster_id"]);
+
+    let told = ["cluster", "restore", "--data", "anew", "b.snapshot"];
+    let told = alone(cluster.folder.path(), &told).stderr;
+    let places = "--data anew --store LOCATION --staging LOCATION";
+    assert!(told.contains(places), "{told}");
+    let anew = Node::start(&cluster.folder, "anew", &["--new-staging"]);
+    assert_eq!(cluster.jobs(&anew.address, &[]), [job]);
 
     // A byte that is not what was written is found before anything is made of it.
     let mut bytes = std::fs::read(&file).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use stepcast_cluster::session::Order;
 use stepcast_cluster::{Handle, RestoreError, restore_into, snapshot};
 use stepcast_scheduler::model::Outcome;
-use stepcast_scheduler::{Command, Reply, RequestId};
+use stepcast_scheduler::{Command, Reply, RequestId, State};
 
 use crate::support::{
     Worker, World, assignment, config, ended, order, spec, start, submit, until, wide,
@@ -44,6 +44,7 @@ async fn a_backup_restored_is_a_new_cluster_with_everything_that_was_acknowledge
     let node = busy(&dir.path().join("old"), &world).await;
     let before: Vec<_> =
         node.read_stale(|state| state.jobs().map(|job| job.into_owned()).collect());
+    let open = node.read_stale(State::unfinished_count);
     let file = dir.path().join("backup");
     fs::write(&file, backup(&node).await).unwrap();
     // Of what comes after it, nothing is there.
@@ -54,6 +55,7 @@ async fn a_backup_restored_is_a_new_cluster_with_everything_that_was_acknowledge
     let data = dir.path().join("new");
     let restored = restore_into(&data, &file).unwrap();
     assert_eq!((restored.node_id, restored.jobs), (1, 3));
+    assert_eq!(restored.unfinished, open);
     assert_ne!(restored.cluster_id, old.cluster_id);
     let node = start(config(&data), &world).await;
     let status = node.status();

@@ -110,21 +110,31 @@ pub(super) async fn restore(context: &Context, file: &Path, data: &Path) -> Resu
             "cluster_id": format!("{:016x}", restored.cluster_id),
             "index": restored.at.index,
             "jobs": restored.jobs,
+            "jobs_not_over": restored.unfinished,
         }));
     }
-    let jobs = restored.jobs as u64;
+    let (jobs, open) = (restored.jobs as u64, restored.unfinished as u64);
     output.marked(
         Mark::Done,
         Tone::Good,
         format!(
-            "{} is a new cluster of one, n{}, as of entry {} with {}",
+            "{} is a new cluster of one, n{}, as of entry {} with {}, {} of them not over",
             data.display(),
             restored.node_id,
             count(restored.at.index),
-            counted(jobs, "job", "jobs")
+            counted(jobs, "job", "jobs"),
+            count(open)
         ),
     );
     output.say("The nodes of the old cluster must not run any more, or jobs would run twice.");
+    output.say(
+        "A backup has neither the benchmark tables nor the files of jobs: give it the --store and the --staging of the old \
+         cluster. Where that had none, they are `records` and `staging` in its data folder.",
+    );
+    output.say(
+        "Before the first start delete the file or object `cluster` in the staging area: that hands it over. Without the \
+         files in it the jobs that are not over fail.",
+    );
     // They are hashed with a key that no backup holds.
     output.say(
         "The tokens of people are not valid in it: start it with --access-token-file once, and make them new ones by \
@@ -135,7 +145,7 @@ pub(super) async fn restore(context: &Context, file: &Path, data: &Path) -> Resu
          stays in their folders of results, for 72 hours after they are back unless --outputs-kept says another time.",
     );
     output.next(format!(
-        "stepcast server --data {}",
+        "stepcast server --data {} --store LOCATION --staging LOCATION --access-token-file FILE",
         quoted(&data.to_string_lossy())
     ));
     Ok(())
