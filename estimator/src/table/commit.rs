@@ -209,12 +209,17 @@ impl Table {
     /// Writes one log entry, again at the next version while others win that version without touching our ids.
     pub(super) async fn write_entry(
         &self,
-        state: &State,
+        state: &mut State,
         mut actions: Vec<Action>,
         transactions: Vec<Transaction>,
         operation: DeltaOperation,
         writer: Option<&str>,
     ) -> Result<(), Error> {
+        if state.is_cut {
+            // When the log comes to that version, its checkpoint would be looked for.
+            self.drop_hint().await?;
+            state.is_cut = false;
+        }
         let delta = state
             .delta
             .as_ref()

@@ -115,8 +115,7 @@ impl Table {
                 ..News::default()
             });
         }
-        let mut delta = DeltaTable::new(std::sync::Arc::clone(&self.log));
-        delta.load().await.map_err(|error| self.unopened(error))?;
+        let (delta, is_cut) = self.load().await?;
         let read_only = self.check(&delta)?;
         let version = delta.version().unwrap_or_default();
         let files = named(&delta)?;
@@ -137,6 +136,7 @@ impl Table {
         state.unread = unread;
         state.away = away;
         state.read_only = read_only;
+        state.is_cut = is_cut;
         self.publish(&delta, state)?;
         state.delta = Some(delta);
         state.whole = version;

@@ -17,6 +17,9 @@ use super::log::Table;
 use crate::contribution::parse_id;
 use crate::error::Error;
 
+/// The folder of the log.
+const LOG: &str = "_delta_log";
+
 /// What `_last_checkpoint` says. A checkpoint of parts is none of ours.
 #[derive(Deserialize)]
 struct LastCheckpoint {
@@ -33,7 +36,7 @@ impl Table {
         let mut ids = Ids::new();
         let mut next = 0;
         if let Some(checkpoint) = self.last_checkpoint(version).await? {
-            let path = Path::from(format!("_delta_log/{checkpoint:020}.checkpoint.parquet"));
+            let path = Path::from(format!("{LOG}/{checkpoint:020}.checkpoint.parquet"));
             let bytes = get(self.log.object_store(None).as_ref(), &path).await?;
             let bytes = bytes.ok_or_else(|| self.foreign("its last checkpoint is missing"))?;
             let read = read_checkpoint(bytes, &mut ids);
@@ -60,10 +63,21 @@ impl Table {
         Ok(Some(actions))
     }
 
+    /// The checkpoint to begin with to read up to this version.
     async fn last_checkpoint(&self, until: u64) -> Result<Option<u64>, Error> {
+        // One that was written since is of no use for the version that is read.
+        if let Some(hint) = self.hint().await?.filter(|hint| *hint <= until) {
+            return Ok(Some(hint));
+        }
+        let found = self.listed(".checkpoint.parquet").await?.into_iter();
+        Ok(found.filter(|version| *version <= until).max())
+    }
+
+    /// The version that `_last_checkpoint` names.
+    async fn hint(&self) -> Result<Option<u64>, Error> {
         let store = self.log.object_store(None);
-        let Some(bytes) = get(store.as_ref(), &Path::from("_delta_log/_last_checkpoint")).await?
-        else {
+        let path = Path::from(format!("{LOG}/_last_checkpoint"));
+        let Some(bytes) = get(store.as_ref(), &path).await? else {
             return Ok(None);
         };
         let last: LastCheckpoint = serde_json::from_slice(&bytes)
@@ -71,8 +85,40 @@ impl Table {
         if last.parts.is_some_and(|parts| parts > 1) {
             return Err(self.foreign("its checkpoint has several parts"));
         }
-        // A checkpoint that was written since is of no use for the version that is read.
-        Ok((last.version <= until).then_some(last.version))
+        Ok(Some(last.version))
+    }
+
+    /// The newest version that the log has an entry of, if its `_last_checkpoint` names a later one: no writer leaves that
+    /// behind, but who copies the log entry by entry while somebody writes.
+    pub(super) async fn behind_hint(&self) -> Result<Option<u64>, Error> {
+        let Some(hint) = self.hint().await? else {
+            return Ok(None);
+        };
+        let newest = self.listed(".json").await?.into_iter().max();
+        Ok(newest.filter(|newest| *newest < hint))
+    }
+
+    /// Deletes a hint like that, without which a log is read as well.
+    pub(super) async fn drop_hint(&self) -> Result<(), Error> {
+        if self.behind_hint().await?.is_none() {
+            return Ok(());
+        }
+        let path = Path::from(format!("{LOG}/_last_checkpoint"));
+        match self.log.object_store(None).delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::unreachable(error)),
+        }
+    }
+
+    /// The versions of the log of which there is an object with this ending.
+    async fn listed(&self, ending: &str) -> Result<Vec<u64>, Error> {
+        let store = self.log.object_store(None);
+        let log = store.list_with_delimiter(Some(&Path::from(LOG))).await;
+        let objects = log.map_err(Error::unreachable)?.objects.into_iter();
+        let version = |path: &Path| path.filename()?.strip_suffix(ending)?.parse().ok();
+        Ok(objects
+            .filter_map(|object| version(&object.location))
+            .collect())
     }
 }
 

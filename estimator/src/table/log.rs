@@ -85,6 +85,8 @@ pub(super) struct State {
     pub(super) last_put: Option<Put>,
     /// As in [`Listing`].
     pub(super) read_only: bool,
+    /// Whether the log was read past a hint that names a later checkpoint than it has entries.
+    pub(super) is_cut: bool,
 }
 
 impl State {
@@ -230,6 +232,28 @@ impl Table {
             );
         }
         Ok(!more.is_empty())
+    }
+
+    /// Reads the newest version as a whole, and whether the log is cut, as in [`State`].
+    pub(super) async fn load(&self) -> Result<(DeltaTable, bool), Error> {
+        let mut delta = DeltaTable::new(Arc::clone(&self.log));
+        let Err(error) = delta.load().await else {
+            return Ok((delta, false));
+        };
+        let Some(version) = self.behind_hint().await? else {
+            return Err(self.unopened(error));
+        };
+        tracing::warn!(
+            table = self.kind.name(),
+            version,
+            "the log ends before the checkpoint that its `_last_checkpoint` names, as in a copy that was made while somebody \
+             wrote; it is read as far as it goes"
+        );
+        // A hint beyond the version that is asked for is passed over.
+        let mut delta = DeltaTable::new(Arc::clone(&self.log));
+        let loaded = delta.load_version(version).await;
+        loaded.map_err(|error| self.unopened(error))?;
+        Ok((delta, true))
     }
 
     /// Reads the version that was followed to as a whole: what is followed to entry by entry is kept entry by entry, and

@@ -41,7 +41,7 @@ impl Table {
         let (unread, away) = (names(&state.unread), names(&state.away));
         drop(state);
         let written = self.versions().await?;
-        if written.first() == Some(&version) {
+        if written.contains(&version) {
             return Ok(false);
         }
         let kind = self.kind;
@@ -59,7 +59,15 @@ impl Table {
         let store = self.log.object_store(None);
         let put = store.put(&path(version), bytes.into()).await;
         put.map_err(Error::unreachable)?;
-        for old in written.into_iter().skip(KEPT - 1) {
+        let (beyond, before): (Vec<_>, Vec<_>) = written.into_iter().partition(|v| *v > version);
+        let mut unused: Vec<u64> = before.into_iter().skip(KEPT - 1).collect();
+        for later in beyond {
+            // Somebody has gone on meanwhile, or what is there is of another log: this one's copy, made entry by entry.
+            if self.actions(later).await?.is_none() {
+                unused.push(later);
+            }
+        }
+        for old in unused {
             match store.delete(&path(old)).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(Error::unreachable(error)),

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clean;
+mod copied;
 mod cost;
 mod late;
 mod start;

@@ -42,9 +42,15 @@ async fn add_file(own: &Table, name: &str, bytes: Vec<u8>, rows: usize) {
         partition_by: None,
         predicate: None,
     };
-    own.write_entry(&state, vec![Action::Add(add)], Vec::new(), operation, None)
-        .await
-        .expect("entry");
+    own.write_entry(
+        &mut state,
+        vec![Action::Add(add)],
+        Vec::new(),
+        operation,
+        None,
+    )
+    .await
+    .expect("entry");
 }
 
 fn parquet_of(batch: &RecordBatch) -> Vec<u8> {
