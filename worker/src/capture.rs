@@ -1,4 +1,5 @@
-//! What a trainer prints, as clean lines within a fixed size: the first megabyte is sent on, the last lines are kept.
+//! What a trainer prints, as clean lines within a fixed size: the first part is sent on as it comes, and of what comes then the
+//! newest once the trainer has ended.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,6 +11,16 @@ use crate::redact::Redactor;
 
 /// What one attempt may send up in all. More than this is never read by anyone, and it is the privacy promise's limit.
 pub const LOG_BYTES: usize = 1024 * 1024;
+
+/// What of it is kept for the newest lines, which are sent when the trainer has ended: what a log is looked at for stands there.
+/// At a hundred bytes a line it is two and a half thousand of them.
+const END_BYTES: usize = LOG_BYTES / 4;
+
+/// What the two words about what is missing have at most.
+const WORDS_BYTES: usize = 256;
+
+/// What is sent on as it comes.
+const FIRST_BYTES: usize = LOG_BYTES - END_BYTES - WORDS_BYTES;
 
 /// What one line may hold.
 pub const LINE_BYTES: usize = 8 * 1024;
@@ -26,6 +37,12 @@ const TAIL_LINES: usize = 24;
 /// Lines that are sent at once: a server takes no more of one message. A read from the pipe may hold many more empty ones.
 const LINES_AT_ONCE: usize = 1_000;
 
+/// And bytes of them, unless one line has more: leases are renewed between two messages.
+const BYTES_AT_ONCE: usize = 32 * 1024;
+
+/// Stands in the log where nothing more is sent while the trainer runs.
+const HELD_BACK: &str = "(the log is full: what is printed from here on follows when the trainer has ended, its newest lines at least)";
+
 /// How long room for the last lines is waited for.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -40,6 +57,11 @@ pub struct Capture {
     /// A carriage return was seen: a line feed ends the line, anything else starts it anew (progress bars do that).
     returned: bool,
     sent_bytes: usize,
+    /// Whether the first part is full.
+    is_full: bool,
+    /// The newest lines after that.
+    end: VecDeque<String>,
+    end_bytes: usize,
     left_out: u64,
     tail: VecDeque<String>,
 }
@@ -52,6 +74,9 @@ impl Capture {
             line: Vec::new(),
             returned: false,
             sent_bytes: 0,
+            is_full: false,
+            end: VecDeque::new(),
+            end_bytes: 0,
             left_out: 0,
             tail: VecDeque::new(),
         }
@@ -80,7 +105,7 @@ impl Capture {
         lines
     }
 
-    /// The last line, if the trainer did not end it, and a word about what was left out.
+    /// The last line, if the trainer did not end it; and where the log is full, how much was left out and the newest lines.
     pub fn finish(&mut self) -> Vec<String> {
         let mut lines: Vec<String> = if self.line.is_empty() {
             Vec::new()
@@ -89,10 +114,12 @@ impl Capture {
         };
         if self.left_out > 0 {
             lines.push(format!(
-                "(the log is full at {LOG_BYTES} bytes; {} more lines were left out)",
+                "({} lines were left out here: of one attempt {LOG_BYTES} bytes are kept)",
                 self.left_out
             ));
         }
+        lines.extend(self.end.drain(..));
+        self.end_bytes = 0;
         lines
     }
 
@@ -114,13 +141,19 @@ impl Capture {
             self.tail.pop_front();
         }
         self.tail.push_back(line.clone());
-        if self.sent_bytes + line.len() > LOG_BYTES {
-            self.sent_bytes = LOG_BYTES;
-            self.left_out += 1;
-            return None;
+        if !self.is_full && self.sent_bytes + line.len() < FIRST_BYTES {
+            self.sent_bytes += line.len() + 1;
+            return Some(line);
         }
-        self.sent_bytes += line.len() + 1;
-        Some(line)
+        // From the first line on that finds no room, so that their order stays.
+        let was_full = std::mem::replace(&mut self.is_full, true);
+        self.end_bytes += line.len() + 1;
+        self.end.push_back(line);
+        while self.end_bytes > END_BYTES {
+            self.end_bytes -= self.end.pop_front().map_or(0, |line| line.len() + 1);
+            self.left_out += 1;
+        }
+        (!was_full).then(|| HELD_BACK.to_owned())
     }
 }
 
@@ -192,12 +225,14 @@ pub async fn read(
 /// Divides lines into as many messages as they need.
 pub(crate) fn messages(mut lines: Vec<String>) -> Vec<Vec<String>> {
     let mut messages = Vec::new();
-    while lines.len() > LINES_AT_ONCE {
-        let rest = lines.split_off(LINES_AT_ONCE);
+    while !lines.is_empty() {
+        let mut bytes = 0;
+        let fit = lines.iter().take(LINES_AT_ONCE).take_while(|line| {
+            bytes += line.len() + 1;
+            bytes <= BYTES_AT_ONCE
+        });
+        let rest = lines.split_off(fit.count().max(1));
         messages.push(std::mem::replace(&mut lines, rest));
-    }
-    if !lines.is_empty() {
-        messages.push(lines);
     }
     messages
 }
@@ -264,6 +299,10 @@ mod tests {
         assert_eq!(sizes, [1_000, 1_000, 500]);
         assert_eq!(sent.concat(), lines);
         assert!(messages(Vec::new()).is_empty());
+        let long = vec!["y".repeat(LINE_BYTES - 1); 9];
+        let sizes = messages(long).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes, [4, 4, 1], "nor more bytes than leases wait for");
+        assert_eq!(messages(vec!["y".repeat(2 * BYTES_AT_ONCE)]).len(), 1);
     }
 
     #[tokio::test]
@@ -294,13 +333,51 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_ends_the_log_but_not_the_tail() {
+    fn a_full_log_says_so_at_once_and_has_the_newest_lines_at_its_end() {
         let mut capture = capture();
-        let line = format!("{}\n", "y".repeat(LINE_BYTES - 1));
-        let sent: usize = (0..200).map(|_| capture.push(line.as_bytes()).len()).sum();
-        assert_eq!(sent, LOG_BYTES / LINE_BYTES);
-        capture.push(b"the end\n");
-        assert_eq!(capture.tail().last().map(String::as_str), Some("the end"));
-        assert!(capture.finish()[0].contains("73 more lines"));
+        let line = |number: u32| format!("step {number} {}", "y".repeat(90));
+        let mut sent = Vec::new();
+        let mut held = None;
+        for number in 0..30_000 {
+            sent.extend(capture.push(format!("{}\n", line(number)).as_bytes()));
+            if held.is_none() && sent.last().is_some_and(|line| line == HELD_BACK) {
+                held = Some(number);
+            }
+        }
+        sent.extend(capture.push(b"the disk is full"));
+        let held = held.expect("said while the trainer runs");
+        assert_eq!(sent.len(), held as usize + 1, "and nothing behind it");
+        assert_eq!(capture.tail().last(), Some(&line(29_999)));
+        let last = capture.finish();
+        assert_eq!(
+            capture.tail().last().map(String::as_str),
+            Some("the disk is full")
+        );
+        assert_eq!(last.last().map(String::as_str), Some("the disk is full"));
+        let kept = last.len() - 2;
+        assert_eq!(last[1], line(30_000 - u32::try_from(kept).expect("some")));
+        let left_out = 30_000 - held as usize - kept;
+        assert!(
+            last[0].starts_with(&format!("({left_out} lines were left out here")),
+            "{}",
+            last[0]
+        );
+        let bytes: usize = sent.iter().chain(&last).map(|line| line.len() + 1).sum();
+        assert!(
+            (LOG_BYTES - 2 * LINE_BYTES..=LOG_BYTES).contains(&bytes),
+            "{bytes}"
+        );
+    }
+
+    #[test]
+    fn a_log_that_is_just_full_has_every_line() {
+        let mut capture = capture();
+        let text: String = (0..9_000).map(|number| format!("{number:99}\n")).collect();
+        let mut sent = capture.push(text.as_bytes());
+        sent.extend(capture.finish());
+        let held = sent.iter().position(|line| line == HELD_BACK);
+        sent.remove(held.expect("they did not fit in the first part"));
+        let whole: Vec<&str> = text.lines().collect();
+        assert_eq!(sent, whole);
     }
 }

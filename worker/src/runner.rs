@@ -369,8 +369,16 @@ async fn watch(
         }
     }
     report_losses(host, epoch, &trainer.receiver);
-    let capture = tokio::time::timeout(OUTPUT_REST, trainer.output).await;
-    let tail = capture
+    let rest = async {
+        let capture = trainer.output.await;
+        // Its last lines are on their way before its end is.
+        while let Some(passed) = trainer.lines.join_next().await {
+            passed.unwrap_or_else(fail_with);
+        }
+        capture
+    };
+    let tail = tokio::time::timeout(OUTPUT_REST, rest)
+        .await
         .ok()
         .and_then(Result::ok)
         .map(|capture| capture.tail())

@@ -86,7 +86,9 @@ struct Shown {
 /// Lines of a trainer.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Logs {
-    /// All lines of all attempts so far, each with its end. A later answer begins with all of an earlier one.
+    /// The lines of all attempts so far, each with its end. Of an attempt at most 1 MiB: the first 768 KiB as they come and,
+    /// when its trainer has ended, the newest ones, with a word where lines are missing; of a job 16 MiB. A later answer
+    /// begins with all of an earlier one.
     logs: String,
 }
 

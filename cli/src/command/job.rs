@@ -29,7 +29,7 @@ pub(crate) enum Job {
         #[arg(long)]
         logs: bool,
     },
-    /// Prints the newest lines of the trainer
+    /// Prints the newest lines of the trainer, at most 500; what it prints beyond its first 768 KiB comes when it has ended
     Logs(Named),
     /// Ends a job: at once while it waits, when its worker confirms while it runs
     Cancel {
