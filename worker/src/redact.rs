@@ -1,15 +1,19 @@
-//! Takes secrets out of what a trainer prints, before a line is kept, sent or shown.
+//! Takes secrets, and what else of a job's files is a person's own, out of what a trainer prints, before a line is kept, sent or
+//! shown.
 //!
 //! Known values (from the environment the trainer gets, and its webhook token) are found in plain, base64, hexadecimal
 //! and percent-encoded form and as JSON, Python and a shell quote them, also with colour codes in between; unknown ones by
 //! the look of well-known tokens, of e-mail addresses and of passwords in other addresses, and by the name of a secret
 //! before them. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
 
+mod private;
 mod spelling;
 
 use stepcast_records::secret::{self, Kind, PREFIXES};
 use zeroize::Zeroize;
 
+use self::private::Private;
+pub(crate) use self::private::Text;
 use self::spelling::spellings;
 
 /// What stands in a secret's place.
@@ -42,6 +46,7 @@ const TOKEN_TAIL: usize = 12;
 pub struct Redactor {
     /// Every spelling of every known value, longest first.
     known: Vec<String>,
+    private: Private,
 }
 
 /// No value that it knows is shown.
@@ -81,10 +86,20 @@ impl Redactor {
             .collect();
         known.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         known.dedup();
-        Self { known }
+        Self {
+            known,
+            private: Private::default(),
+        }
     }
 
-    /// The line without colour codes and without secrets.
+    /// Knows these texts too.
+    #[must_use]
+    pub(crate) fn with_private(mut self, texts: impl IntoIterator<Item = Text>) -> Self {
+        self.private = Private::new(texts);
+        self
+    }
+
+    /// The line without colour codes, secrets and private texts.
     pub fn clean(&self, line: &str) -> String {
         let mut line = without_escapes(line);
         for value in &self.known {
@@ -92,7 +107,7 @@ impl Redactor {
                 line = line.replace(value.as_str(), MARK);
             }
         }
-        mask_words(&without_named(&line))
+        mask_words(&without_named(&self.private.clean(&line)))
     }
 }
 

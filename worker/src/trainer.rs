@@ -142,7 +142,7 @@ pub fn redactor(environment: &[(OsString, OsString)], handed: &Handed, token: &s
         .chain(given)
         .chain([token])
         .collect();
-    Redactor::new(readable, &extra)
+    Redactor::new(readable, &extra).with_private(simpletuner::private(&handed.files))
 }
 
 /// This process's environment without what belongs to the worker or would steer the trainer past its settings.

@@ -150,12 +150,13 @@ fn submission(canary: &Canary, on: &str, samples: &Path) -> Value {
     })
 }
 
-/// A trainer that says all that it knows of its credentials, in the ways in which programs say such things.
+/// A trainer that says all that it knows of its credentials, in the ways in which programs say such things, and its settings.
 const TELLTALE: &str = r#"#!/bin/sh
 echo "token is $HF_TOKEN and $WANDB_API_KEY"
 printf %s "$HF_TOKEN" | base64
 printf %s "$STEPCAST_CREDENTIAL_AWS_SECRET_ACCESS_KEY" | od -An -tx1 | tr -d ' \n'; echo
 env | grep -c '^STEPCAST_CREDENTIAL_' | sed 's/^/credentials: /'
+for file in "$(dirname "$CONFIG_PATH")"/*.json; do cat "$file"; echo; done
 echo "error: cannot log in with $STEPCAST_CREDENTIAL_SECRET_KEY" >&2
 exit 2
 "#;
@@ -228,7 +229,11 @@ fn nothing_is_left(
         said.contains("credentials: ")
     });
     assert!(
-        said.contains("credentials: 6") && said.contains("[redacted]"),
+        said.contains("credentials: 6")
+            && said.contains("[redacted]")
+            && said.contains("validation_prompt")
+            && said.contains("[private]")
+            && said.contains("[data set 1]"),
         "{said}"
     );
     searched.text("an answer", &said);

@@ -46,7 +46,7 @@ fn percent(bytes: &[u8], also: &[u8], blank: &str, digits: fn(u8) -> String) -> 
 }
 
 /// A value as JSON, Python and a shell write it between quotes.
-fn quoted(value: &str) -> Vec<String> {
+pub(super) fn quoted(value: &str) -> Vec<String> {
     let json = serde_json::to_string(value).unwrap_or_default();
     let json = json
         .get(1..json.len().saturating_sub(1))

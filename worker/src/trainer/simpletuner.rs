@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod loader;
+mod private;
 mod settings;
 
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::checkpoint::Whole;
+pub(crate) use self::private::private;
 use self::settings::Settings;
 use super::{Error, Ground, Launch, credentials, inherited, shared_cache, variable};
 use crate::order::{Assignment, FileRole};
