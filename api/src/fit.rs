@@ -16,9 +16,6 @@ use stepcast_scheduler::placement::{Reason, feasible};
 
 const MICROS_PER_CENT: u64 = 10_000;
 
-/// What to do where money is limited and nobody says what a worker costs.
-const NO_PRICE: &str = "set no limit on money, or have the workers that could run it started with a price (`stepcast worker --price`)";
-
 /// How many workers have the same reason against them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Misfit {
@@ -29,6 +26,7 @@ pub(crate) struct Misfit {
 /// What is against every worker, if there are workers and none could hold the job even if all were free.
 pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<Misfit>> {
     let job = waiting(spec, now_ms);
+    let of_budget = is_of_budget(state, spec);
     let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
     let mut able: BTreeMap<GpuModel, u8> = BTreeMap::new();
     for worker in state
@@ -37,6 +35,7 @@ pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<
     {
         let reason = match fitting(&job, worker, now_ms) {
             Err(reason) => reason,
+            Ok(_) if of_budget && !has_price(worker) => Reason::NoPrice,
             Ok(models) if is_enough(&mut able, &models, spec) => return None,
             Ok(_) => Reason::TooFewHosts,
         };
@@ -55,6 +54,7 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         .workers()
         .filter(|worker| worker.state != WorkerState::Revoked)
         .collect();
+    let of_budget = is_of_budget(state, spec);
     let fits = |change: &dyn Fn(&mut JobSpec)| {
         let mut other = spec.clone();
         change(&mut other);
@@ -65,6 +65,7 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         let mut able = BTreeMap::new();
         let models = workers
             .iter()
+            .filter(|worker| !of_budget || has_price(worker))
             .filter_map(|worker| fitting(&job, worker, now_ms).ok());
         models
             .into_iter()
@@ -113,7 +114,6 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         .iter()
         .filter_map(|worker| worker.price_per_hour(spec.gpus().into()))
         .collect();
-    let prices_are_none = prices.is_empty();
     let mut dearer = prices
         .iter()
         .copied()
@@ -126,10 +126,7 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         let mut enough = prices.into_iter().map(least_cost);
         let enough = enough.find(|cost| fits(&|other| other.max_cost = Some(*cost)));
         found.push(enough.map_or_else(
-            || match prices_are_none {
-                false => "set a higher limit on the cost, or none".to_owned(),
-                true => NO_PRICE.to_owned(),
-            },
+            || "set no limit on the cost".to_owned(),
             |cost| format!("set a limit of at least {cost} on the cost, or none"),
         ));
     }
@@ -141,27 +138,39 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     if spec.trainer != TrainerKind::Replay && !workers.iter().any(trains) && fits(&replayed) {
         found.push("submit it with `--trainer replay`, which plays a made-up run".to_owned());
     }
-    if spec.max_price_per_hour.is_some()
-        && prices_are_none
-        && fits(&|other| other.max_price_per_hour = None)
-    {
-        found.push(NO_PRICE.to_owned());
-    }
     let limited = spec.max_price_per_hour.is_some() || spec.max_cost.is_some();
     let unlimited = |other: &mut JobSpec| (other.max_price_per_hour, other.max_cost) = (None, None);
     if found.is_empty() && limited && fits(&unlimited) {
         found.push("set no limit on price and cost".to_owned());
     }
+    if limited || of_budget {
+        let mut other = spec.clone();
+        unlimited(&mut other);
+        let job = waiting(&other, now_ms);
+        let mut unpriced = workers.iter().filter(|worker| !has_price(worker));
+        if unpriced.any(|worker| fitting(&job, worker, now_ms).is_ok()) {
+            found.push(
+                "have its workers started with a price (`stepcast worker --price`)".to_owned(),
+            );
+        }
+    }
     found
+}
+
+/// Whether a team pays for the job from a budget: nothing without a price can be paid from one.
+fn is_of_budget(state: &State, spec: &JobSpec) -> bool {
+    let mut teams = state.team_chain(spec.terms.team);
+    teams.any(|team| team.rules.budget.is_some())
+}
+
+fn has_price(worker: &Worker) -> bool {
+    worker.inventory.price_per_gpu_hour.is_some()
 }
 
 /// The amount in whole cents, and no less: as it is shown it is enough.
 fn whole_cents(UsdMicros(micros): UsdMicros) -> UsdMicros {
-    UsdMicros(
-        micros
-            .div_ceil(MICROS_PER_CENT)
-            .saturating_mul(MICROS_PER_CENT),
-    )
+    let cents = micros.div_ceil(MICROS_PER_CENT);
+    UsdMicros(cents.saturating_mul(MICROS_PER_CENT))
 }
 
 /// The least limit on the cost, in whole cents, with which a job begins at a price for all its GPUs.

@@ -9,8 +9,9 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
 use tonic::Code;
 use tonic::transport::Channel;
+use tonic_types::StatusExt;
 
-use crate::support::{CONFIG, Later, Server, files, reason, submission, until};
+use crate::support::{Agent, CONFIG, Later, Server, files, reason, submission, until};
 
 fn scheduling(server: &Server) -> SchedulingServiceClient<Channel> {
     SchedulingServiceClient::new(server.channel.clone())
@@ -44,6 +45,49 @@ fn named(name: &str) -> v1::Team {
         name: format!("teams/{name}"),
         ..v1::Team::default()
     }
+}
+
+/// What is paid from a limit needs to know what it costs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_workers_without_a_price_could_hold_is_refused_where_money_is_limited() {
+    let server = raised().await;
+    let agent = Agent::new(&server, server.token("w").await.secret);
+    let registered = agent.register_for('a', &["replay"], "", None).await;
+    registered.unwrap();
+    let paying = v1::Team {
+        budget_usd_micros: Some(9_000_000),
+        ..named("paying")
+    };
+    set(&server, paying).await.unwrap();
+    let asked = |team: &str, max_cost_usd_micros| {
+        let mut asked = submission('1');
+        let wishes = asked.wishes.as_mut().unwrap();
+        wishes.team = team.to_owned();
+        wishes.max_cost_usd_micros = max_cost_usd_micros;
+        asked
+    };
+    let priced = "have its workers started with a price";
+    for (team, max_cost, other) in [
+        ("teams/paying", None, ""),
+        ("", Some(10_000_000), "set no limit on the cost, or "),
+    ] {
+        let refused = server.jobs().submit_job(asked(team, max_cost)).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(reason(&refused), "NO_WORKER_FITS");
+        let why = refused.get_details_precondition_failure().unwrap();
+        assert_eq!(why.violations[0].r#type, "NO_PRICE");
+        let hint = &refused.get_details_error_info().unwrap().metadata["hint"];
+        let wanted = format!("it would fit if you {other}{priced}");
+        assert!(hint.starts_with(&wanted), "{hint}");
+    }
+    // With a price it is taken.
+    let registered = agent
+        .register_for('a', &["replay"], "", Some(1_000_000))
+        .await;
+    registered.unwrap();
+    let taken = server.jobs().submit_job(asked("teams/paying", None)).await;
+    taken.unwrap();
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

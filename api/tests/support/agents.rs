@@ -50,6 +50,18 @@ impl Agent {
         gpus: &[&str],
         gang_address: &str,
     ) -> Result<v1::RegisterWorkerResponse, Status> {
+        self.register_for(folder, gpus, gang_address, Some(1_080_000))
+            .await
+    }
+
+    /// The same for so many millionths of a dollar a GPU and hour.
+    pub(crate) async fn register_for(
+        &self,
+        folder: char,
+        gpus: &[&str],
+        gang_address: &str,
+        price: Option<u64>,
+    ) -> Result<v1::RegisterWorkerResponse, Status> {
         let replays = gpus.iter().all(|gpu| *gpu == "replay");
         let trainer = if replays {
             v1::Trainer::Replay
@@ -60,7 +72,7 @@ impl Agent {
             instance: instance(folder),
             gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
             trainers: vec![trainer.into()],
-            price_per_gpu_hour_usd_micros: Some(1_080_000),
+            price_per_gpu_hour_usd_micros: price,
             version: "test".to_owned(),
             gang_address: gang_address.to_owned(),
             ..v1::RegisterWorkerRequest::default()
