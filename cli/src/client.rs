@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use self::heard::Heard;
-use self::servers::Servers;
+use self::servers::{Servers, distrust_hint};
 use crate::failure::{Exit, Failure, tls_hint};
 use crate::settings;
 
@@ -326,6 +326,9 @@ impl Client {
             failure.details.insert(0, format!("asked {address}"));
         }
         failure
+            if failure.hint.is_none() {
+                failure.hint = distrust_hint(&failure.details);
+            }
     }
 
     /// What to say where the servers are asked again and again and none answers any more.

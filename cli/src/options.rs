@@ -55,7 +55,7 @@ pub(crate) struct Common {
         help_heading = "Common options"
     )]
     pub(crate) access_token_file: Option<String>,
-    /// Certificate authority to trust besides the system's, as a PEM file
+    /// Certificate authority to trust besides the system's, as a PEM file; it may hold several, as of servers that make their own
     ///
     /// Environment: STEPCAST_CA_FILE.
     #[arg(

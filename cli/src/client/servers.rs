@@ -228,10 +228,22 @@ fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>
         }
     };
     // A server is there, and what it shows is refused.
-    let distrusted = failure
-        .details
-        .iter()
-        .any(|line| line.contains("invalid peer certificate"));
+    let distrusted = is_distrusted(&failure.details);
+/// Whether a server's certificate was refused, by what is told of a connection.
+fn is_distrusted(details: &[String]) -> bool {
+    let refused = |line: &String| line.contains("invalid peer certificate");
+    details.iter().any(refused)
+}
+
+/// What to do where a server was reached through another one and its certificate is refused.
+pub(super) fn distrust_hint(details: &[String]) -> Option<String> {
+    is_distrusted(details).then(|| {
+        "let --ca-file or STEPCAST_CA_FILE name a file with the certificates of all servers: each that has none makes its own, \
+         `tls/certificate.pem` in its data folder"
+            .to_owned()
+    })
+}
+
     if distrusted && let [server] = addresses {
         failure.primary = format!("the certificate of the server at {server} is not trusted");
     }
@@ -244,7 +256,7 @@ fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>
         "name the authority that signed the server's certificate with --ca-file or STEPCAST_CA_FILE"
     } else if distrusted {
         "look whether --ca-file or STEPCAST_CA_FILE names the authority that signed the server's certificate, and the address \
-         a name that stands in it"
+         a name that stands in it; of servers that make their own the file must hold each one's"
     } else if plain {
         "does the server speak TLS? Its address begins with http:// if not"
     } else {
@@ -307,3 +319,14 @@ mod tests {
         assert_eq!(failure.exit, Exit::Usage);
     }
 }
+    #[test]
+    fn a_leader_whose_certificate_is_another_one_is_told_with_what_to_do() {
+        let refused = [
+            "asked https://b:1",
+            "invalid peer certificate: BadSignature",
+        ];
+        let hint = distrust_hint(&refused.map(str::to_owned)).expect("a hint");
+        assert!(hint.contains("certificates of all servers"), "{hint}");
+        assert_eq!(distrust_hint(&["asked https://b:1".to_owned()]), None);
+    }
+
