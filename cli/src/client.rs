@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use stepcast_worker::servers::PlainText;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -91,8 +92,10 @@ impl Interceptor for Caller {
 /// Where the servers are and how they are talked to.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Address {
-    /// Such as `http://127.0.0.1:7070`, several separated by commas; without a scheme it is `http`.
+    /// Such as `https://10.0.0.1:7070`, several separated by commas; without a scheme it is `https`, and `http` on this host.
     pub(crate) server: String,
+    /// Where they may be called in plain text.
+    pub(crate) plain: PlainText,
     /// The token that the servers ask for.
     pub(crate) token: Option<String>,
     /// A certificate authority to trust, as a PEM file.
@@ -323,12 +326,12 @@ impl Client {
             if failure.hint.is_none() && fresh && address.starts_with("http://") {
                 failure.hint = tls_hint(status);
             }
-            failure.details.insert(0, format!("asked {address}"));
-        }
-        failure
             if failure.hint.is_none() {
                 failure.hint = distrust_hint(&failure.details);
             }
+            failure.details.insert(0, format!("asked {address}"));
+        }
+        failure
     }
 
     /// What to say where the servers are asked again and again and none answers any more.
@@ -433,6 +436,7 @@ pub(crate) fn address(
     server: String,
     token_file: Option<&str>,
     ca_file: Option<&str>,
+    plain: PlainText,
     stale: bool,
 ) -> Result<Address, Failure> {
     let token = token_file
@@ -440,6 +444,7 @@ pub(crate) fn address(
         .transpose()?;
     Ok(Address {
         server,
+        plain,
         token,
         ca_file: ca_file.map(Into::into),
         stale,

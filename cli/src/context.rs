@@ -33,6 +33,7 @@ impl Context {
             common.server.clone(),
             common.access_token_file.clone(),
             common.ca_file.clone(),
+            common.allow_plain_text.then(|| "true".to_owned()),
         ];
         Ok(CLIENT
             .iter()
@@ -51,10 +52,12 @@ impl Context {
                 .and_then(|setting| setting.value.clone())
         };
         let (token, authority) = (value("access_token_file"), value("ca_file"));
+        let plain = settings::plain_text(value("allow_plain_text").as_deref())?;
         client::address(
             value("server").unwrap_or_default(),
             token.as_deref(),
             authority.as_deref(),
+            plain,
             self.common.stale,
         )
     }

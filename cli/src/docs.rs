@@ -78,7 +78,14 @@ fn section(text: &mut String, command: &Command, parent: &str) {
 
 /// Whether every command has it.
 fn common(argument: &clap::Arg) -> bool {
-    let names = ["server", "access_token_file", "ca_file", "json", "columns"];
+    let names = [
+        "server",
+        "access_token_file",
+        "ca_file",
+        "allow_plain_text",
+        "json",
+        "columns",
+    ];
     names.contains(&argument.get_id().as_str())
 }
 

@@ -65,6 +65,11 @@ pub(crate) struct Common {
         help_heading = "Common options"
     )]
     pub(crate) ca_file: Option<String>,
+    /// Speak without TLS beyond this host, as a server and when calling one; only where something else encrypts
+    ///
+    /// Environment: STEPCAST_ALLOW_PLAIN_TEXT.
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(crate) allow_plain_text: bool,
     /// Let any server answer a question from what it has, also when it cannot reach the others
     ///
     /// The answer may be a moment old. Without it every answer contains all that was acknowledged before.

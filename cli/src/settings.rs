@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use stepcast_worker::servers::PlainText;
+
 use crate::failure::{Exit, Failure};
 
 /// The largest settings file that is read: they are a few lines long.
@@ -66,8 +68,8 @@ pub(crate) const CLIENT: &[Known] = &[
         name: "server",
         variable: "STEPCAST_SERVER",
         default: Some("http://127.0.0.1:7070"),
-        doc: "The servers to talk to, as `http://HOST:PORT` or `https://HOST:PORT`, separated by commas. One is enough while it \
-              runs: it says where the leader is. With several the others are asked when it is away.",
+        doc: "The servers to talk to, as `https://HOST:PORT`, or `http://HOST:PORT` on this host, separated by commas. One is enough \
+              while it runs: it says where the leader is. With several the others are asked when it is away.",
     },
     Known {
         name: "access_token_file",
@@ -81,7 +83,26 @@ pub(crate) const CLIENT: &[Known] = &[
         default: None,
         doc: "Certificate authority to trust besides the system's, as a PEM file.",
     },
+    Known {
+        name: "allow_plain_text",
+        variable: "STEPCAST_ALLOW_PLAIN_TEXT",
+        default: Some("false"),
+        doc: "`true` calls servers beyond this host without TLS where their addresses begin with `http://`; only where something \
+              else encrypts.",
+    },
 ];
+
+/// What `allow_plain_text` says.
+pub(crate) fn plain_text(value: Option<&str>) -> Result<PlainText, Failure> {
+    match value.unwrap_or_default() {
+        "true" | "1" => Ok(PlainText::Anywhere),
+        "false" | "0" | "" => Ok(PlainText::ThisHost),
+        other => Err(
+            Failure::usage(format!("allow_plain_text `{other}` cannot be used"))
+                .detail("write true or false"),
+        ),
+    }
+}
 
 /// A TOML file of settings.
 #[derive(Debug, Default)]
@@ -270,7 +291,7 @@ mod tests {
         let failure = SettingsFile::read(&path, CLIENT).expect_err("refused");
         assert_eq!(
             failure.hint.as_deref(),
-            Some("there are server, access_token_file, ca_file")
+            Some("there are server, access_token_file, ca_file, allow_plain_text")
         );
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::gpu::Offer;
+use crate::servers::PlainText;
 
 /// How long a trainer may take to save a checkpoint when the worker is asked to stop.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(120);
@@ -17,8 +18,10 @@ pub const OUTPUTS_KEPT: Duration = Duration::from_secs(72 * 60 * 60);
 /// Everything a worker needs to know.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
-    /// The servers' addresses, such as `http://10.0.0.1:7070`; the worker finds the leader among them.
+    /// The servers' addresses, such as `https://10.0.0.1:7070`; the worker finds the leader among them.
     pub servers: Vec<String>,
+    /// Where they may be called in plain text.
+    pub plain: PlainText,
     /// The token that lets this host join: this worker's own secret. Needed once, then kept in the state folder; one that
     /// is given later replaces it.
     pub join_token: Option<String>,
@@ -110,6 +113,7 @@ impl WorkerConfig {
     pub fn replay(servers: Vec<String>, state: PathBuf, helper: Vec<OsString>) -> Self {
         Self {
             servers,
+            plain: PlainText::ThisHost,
             join_token: None,
             ca_file: None,
             state,

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use stepcast_worker::gpu::{self, Offer};
 use stepcast_worker::options::Options;
+use stepcast_worker::servers::PlainText;
 use stepcast_worker::{guard, replay};
 
 /// Runs training jobs for a Stepcast cluster on this host.
 ///
-/// Example: stepcast-worker run --server http://10.0.0.1:7070 --join-token-file token
+/// Example: stepcast-worker run --server https://10.0.0.1:7070 --join-token-file token
 #[derive(Debug, Parser)]
 #[command(name = "stepcast-worker", version)]
 struct Program {
@@ -64,6 +65,9 @@ struct Run {
     /// Certificate authority to trust, as a PEM file.
     #[arg(long, env = "STEPCAST_CA_FILE")]
     ca_file: Option<PathBuf>,
+    /// Call servers beyond this host without TLS where their addresses begin with http://; only where something else encrypts.
+    #[arg(long, env = "STEPCAST_ALLOW_PLAIN_TEXT")]
+    allow_plain_text: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -135,7 +139,11 @@ fn show_devices() -> ExitCode {
 
 impl Run {
     async fn start(self) -> anyhow::Result<()> {
-        let config = self.options.config(self.servers, self.ca_file)?;
+        let plain = match self.allow_plain_text {
+            true => PlainText::Anywhere,
+            false => PlainText::ThisHost,
+        };
+        let config = self.options.config(self.servers, self.ca_file, plain)?;
         Ok(stepcast_worker::run(config).await?)
     }
 }

@@ -11,6 +11,7 @@ use stepcast_records::UsdMicros;
 
 use crate::config::{MetricsConfig, ReplayConfig, ReplayStream, WorkerConfig};
 use crate::gpu::Offer;
+use crate::servers::PlainText;
 use crate::state_dir::StateDir;
 
 /// A token is one line; a longer file is something else.
@@ -126,7 +127,8 @@ pub enum Error {
 }
 
 impl Options {
-    /// A worker of these servers that trusts `ca_file` besides the system's authorities.
+    /// A worker of these servers that trusts `ca_file` besides the system's authorities, and calls them in plain text only
+    /// where it may.
     ///
     /// # Errors
     /// When a file that is named cannot be used.
@@ -134,6 +136,7 @@ impl Options {
         self,
         servers: Vec<String>,
         ca_file: Option<PathBuf>,
+        plain: PlainText,
     ) -> Result<WorkerConfig, Error> {
         let join_token = match self.join_token_file.map(token).transpose() {
             // It is deleted when the host has joined, and the service goes on naming it.
@@ -168,6 +171,7 @@ impl Options {
         let tls = self.tls_cert.zip(self.tls_key);
         Ok(WorkerConfig {
             servers,
+            plain,
             join_token,
             ca_file,
             state: self.state,
@@ -368,7 +372,7 @@ mod tests {
             let paths = [file.clone().into(), "--state".into(), state.clone().into()];
             let line = words.into_iter().chain(paths);
             let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
-            line.options.config(Vec::new(), None)
+            line.options.config(Vec::new(), None, PlainText::ThisHost)
         };
         assert!(matches!(config(), Err(Error::Token { .. })));
         std::fs::write(&file, "scw_1\n").unwrap();
@@ -399,7 +403,7 @@ mod tests {
             let line = ["worker", "--cpu"].into_iter().chain(words.iter().copied());
             let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
             line.options
-                .config(Vec::new(), None)
+                .config(Vec::new(), None, PlainText::ThisHost)
                 .map(|config| config.gang_address)
         };
         let plain = told(&["--gang-address", "10.0.0.5"]);

@@ -1,9 +1,10 @@
 //! The servers of a cluster as those who call them know them: which one is asked, which is the next, and whom to trust.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use tonic::transport::{Certificate, ClientTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Uri};
 
 /// Addresses remembered, told ones included: clusters have up to five nodes, and they move.
 pub const SERVERS_MAX: usize = 16;
@@ -76,17 +77,17 @@ impl<T> Round<T> {
         self.present = self.turn;
     }
 
-    /// Asks where the leader is said to be; the next one if that says nothing of use. `encrypts` says whether TLS can be
-    /// spoken ([`may_be_told`]); `reach` makes what reaches a server that was not known yet.
+    /// Asks where the leader is said to be; the next one if that says nothing of use, or may not be called as is `spoken`
+    /// ([`may_be_told`]); `reach` makes what reaches a server that was not known yet.
     pub fn follow(
         &mut self,
         hint: Option<&str>,
-        encrypts: bool,
+        spoken: Spoken,
         reach: impl FnOnce(&str) -> Option<T>,
     ) {
         let hint = hint.map(str::trim).filter(|hint| !hint.is_empty());
         let hint = hint.map(|hint| whole(hint, self.address()));
-        let Some(address) = hint.filter(|hint| may_be_told(hint, self.address(), encrypts)) else {
+        let Some(address) = hint.filter(|hint| may_be_told(hint, self.address(), spoken)) else {
             return self.go_round();
         };
         let place = self.addresses().position(|known| known == address);
@@ -112,6 +113,54 @@ pub fn is_encrypted(address: &str) -> bool {
     address.starts_with("https://")
 }
 
+/// Where servers may be called in plain text, in which secrets travel as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PlainText {
+    /// On this host.
+    #[default]
+    ThisHost,
+    /// Anywhere: something else encrypts.
+    Anywhere,
+}
+
+impl PlainText {
+    /// Whether a server may be called at this address.
+    #[must_use]
+    pub fn may_call(self, address: &str) -> bool {
+        self == Self::Anywhere || is_encrypted(address) || is_this_host(address)
+    }
+}
+
+/// How servers may be spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spoken {
+    /// Whether TLS can be: somebody is trusted.
+    pub tls: bool,
+    /// Where plain text may be.
+    pub plain: PlainText,
+}
+
+/// Whether what is said to this address stays on this host.
+fn is_this_host(address: &str) -> bool {
+    let Ok(uri) = address.parse::<Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let ip = host.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// An address as a person writes it, who may leave out its scheme: TLS is spoken beyond this host.
+#[must_use]
+pub fn named(address: &str) -> String {
+    let plain = whole(address, "http://");
+    match is_this_host(&plain) {
+        true => plain,
+        false => whole(address, "https://"),
+    }
+}
+
 /// An address may leave out its scheme; it is then that of another one.
 #[must_use]
 pub fn whole(address: &str, like: &str) -> String {
@@ -124,13 +173,14 @@ pub fn whole(address: &str, like: &str) -> String {
 }
 
 /// Whether a server may be called at an address that another one has told: never without encryption where that one is
-/// called with it, since every call carries a secret; and never with it where nobody is trusted.
+/// called with it or where plain text may not be spoken, since every call carries a secret; and never with it where nobody is
+/// trusted.
 #[must_use]
-pub fn may_be_told(address: &str, by: &str, encrypts: bool) -> bool {
+pub fn may_be_told(address: &str, by: &str, spoken: Spoken) -> bool {
     if is_encrypted(address) {
-        encrypts
+        spoken.tls
     } else {
-        !is_encrypted(by)
+        !is_encrypted(by) && spoken.plain.may_call(address)
     }
 }
 
@@ -176,6 +226,13 @@ pub fn trust(ca_file: Option<&Path>) -> Result<ClientTlsConfig, Untrusted> {
 mod tests {
     use super::*;
 
+    const PLAIN: Spoken = Spoken {
+        tls: false,
+        plain: PlainText::Anywhere,
+    };
+
+    const TLS: Spoken = Spoken { tls: true, ..PLAIN };
+
     fn round(addresses: &[&str]) -> Round<()> {
         let servers = addresses.iter().map(|address| (whole(address, ""), ()));
         Round::new(servers.collect()).unwrap()
@@ -186,7 +243,7 @@ mod tests {
         let mut round = round(&["http://a:1/", "b:1"]);
         assert_eq!(round.address(), "http://a:1");
         let mut follow = |hint: Option<&str>| {
-            round.follow(hint, false, |_| Some(()));
+            round.follow(hint, PLAIN, |_| Some(()));
             round.address().to_owned()
         };
         assert_eq!(follow(Some("http://b:1/")), "http://b:1");
@@ -205,21 +262,61 @@ mod tests {
     fn one_alone_is_asked_again() {
         let mut round = round(&["a:1"]);
         round.go_round();
-        round.follow(Some("a:1"), false, |_| None);
-        round.follow(Some("b:1"), false, |_| None);
+        round.follow(Some("a:1"), PLAIN, |_| None);
+        round.follow(Some("b:1"), PLAIN, |_| None);
         assert_eq!(round.address(), "http://a:1");
     }
 
     #[test]
     fn a_hint_never_takes_a_secret_out_of_encryption() {
         let mut safe = round(&["https://a:1", "https://b:1"]);
-        safe.follow(Some("http://c:1"), true, |_| Some(()));
+        safe.follow(Some("http://c:1"), TLS, |_| Some(()));
         assert_eq!(safe.address(), "https://b:1");
-        safe.follow(Some("d:1"), true, |_| Some(()));
+        safe.follow(Some("d:1"), TLS, |_| Some(()));
         assert_eq!(safe.address(), "https://d:1");
         let mut plain = round(&["http://a:1", "http://b:1"]);
-        plain.follow(Some("https://c:1"), false, |_| Some(()));
+        plain.follow(Some("https://c:1"), PLAIN, |_| Some(()));
         assert_eq!(plain.address(), "http://b:1", "nobody is trusted");
+    }
+
+    #[test]
+    fn plain_text_stays_on_this_host_unless_it_is_asked_for() {
+        for here in [
+            "http://127.0.0.1:1",
+            "http://127.8.8.8",
+            "http://[::1]:1",
+            "http://LocalHost:1",
+        ] {
+            assert!(PlainText::ThisHost.may_call(here), "{here}");
+        }
+        for beyond in [
+            "http://10.0.0.1:1",
+            "http://n1:1",
+            "http://localhost.example.org:1",
+            "http://[fd00::1]:1",
+            "http://127.0.0.1@10.0.0.1:1",
+            "nonsense",
+        ] {
+            assert!(!PlainText::ThisHost.may_call(beyond), "{beyond}");
+            assert!(PlainText::Anywhere.may_call(beyond), "{beyond}");
+        }
+        assert!(PlainText::ThisHost.may_call("https://10.0.0.1:1"));
+        let names = [
+            ("n1:1", "https://n1:1"),
+            ("10.0.0.1:1/", "https://10.0.0.1:1"),
+            ("[::1]:1", "http://[::1]:1"),
+            ("http://n1:1", "http://n1:1"),
+        ];
+        for (written, meant) in names {
+            assert_eq!(named(written), meant);
+        }
+        let mut here = round(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        let spoken = Spoken {
+            tls: false,
+            plain: PlainText::ThisHost,
+        };
+        here.follow(Some("http://10.0.0.1:1"), spoken, |_| Some(()));
+        assert_eq!(here.address(), "http://127.0.0.1:2");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use stepcast_worker::servers::whole;
 
+use super::servers::distrust_hint;
 use crate::failure::{Exit, Failure};
 
 /// What to do where it is not known whether a change was made.
@@ -49,6 +50,7 @@ impl Heard {
         let mut failure = match (self.told, self.leader_is_silent) {
             (Some(mut told), _) if is_silent(&last) => {
                 told.details.extend(last.details);
+                told.hint = told.hint.or_else(|| distrust_hint(&told.details));
                 told
             }
             (None, Some(leader_is_silent)) => leader_is_silent,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stepcast_worker::servers::{Round, is_encrypted, may_be_told, trust, whole};
+use stepcast_worker::servers::{PlainText, Round, Spoken, is_encrypted, may_be_told, named, trust};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::Address;
@@ -27,6 +27,7 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 pub(super) struct Servers {
     known: Mutex<Round<Channel>>,
     tls: Option<ClientTlsConfig>,
+    plain: PlainText,
 }
 
 impl Servers {
@@ -44,6 +45,18 @@ impl Servers {
             .detail(addresses.join(", "))
             .hint("give every server as https://HOST:PORT: the access token goes to each of them"));
         }
+        if let Some(open) = addresses.iter().find(|one| !address.plain.may_call(one)) {
+            return Err(
+                Failure::usage(format!("{open} is not on this host and has no TLS"))
+                    .detail(
+                        "access tokens, configurations and credentials would travel in plain text",
+                    )
+                    .hint(format!(
+                        "write {}; where something else encrypts, call it with --allow-plain-text",
+                        open.replacen("http://", "https://", 1)
+                    )),
+            );
+        }
         let tls = match encrypted {
             0 => None,
             _ => Some(trusted(address.ca_file.as_deref())?),
@@ -60,6 +73,7 @@ impl Servers {
         Ok(Self {
             known: Mutex::new(known),
             tls,
+            plain: address.plain,
         })
     }
 
@@ -84,7 +98,7 @@ impl Servers {
     /// This server alone, if it may be called.
     pub(super) fn only(&self, address: &str) -> Option<Self> {
         let tls = self.tls.as_ref();
-        if address.is_empty() || !may_be_told(address, self.lock().address(), tls.is_some()) {
+        if address.is_empty() || !may_be_told(address, self.lock().address(), self.spoken()) {
             return None;
         }
         let endpoint = endpoint(address, CONNECT_TIMEOUT_OF_SEVERAL, tls).ok()?;
@@ -94,6 +108,7 @@ impl Servers {
                 endpoint.connect_lazy(),
             )])?),
             tls: tls.cloned(),
+            plain: self.plain,
         })
     }
 
@@ -126,10 +141,17 @@ impl Servers {
     /// Asks where the leader is said to be from now on; the next server if that says nothing of use.
     pub(super) fn follow(&self, hint: Option<&str>) {
         let tls = self.tls.as_ref();
-        self.lock().follow(hint, tls.is_some(), |address| {
+        self.lock().follow(hint, self.spoken(), |address| {
             let endpoint = endpoint(address, CONNECT_TIMEOUT_OF_SEVERAL, tls);
             Some(endpoint.ok()?.connect_lazy())
         });
+    }
+
+    fn spoken(&self) -> Spoken {
+        Spoken {
+            tls: self.tls.is_some(),
+            plain: self.plain,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Round<Channel>> {
@@ -180,9 +202,9 @@ fn endpoint(
 /// The addresses that a person has written, separated by commas.
 fn list(servers: &str) -> Vec<String> {
     let mut addresses: Vec<String> = Vec::new();
-    let named = servers.split(',').map(str::trim);
-    for server in named.filter(|server| !server.is_empty()) {
-        let address = whole(server, "http://");
+    let written = servers.split(',').map(str::trim);
+    for server in written.filter(|server| !server.is_empty()) {
+        let address = named(server);
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -210,6 +232,21 @@ fn cause(error: &tonic::transport::Error) -> String {
     cause.to_string()
 }
 
+/// Whether a server's certificate was refused, by what is told of a connection.
+fn is_distrusted(details: &[String]) -> bool {
+    let refused = |line: &String| line.contains("invalid peer certificate");
+    details.iter().any(refused)
+}
+
+/// What to do where a server was reached through another one and its certificate is refused.
+pub(super) fn distrust_hint(details: &[String]) -> Option<String> {
+    is_distrusted(details).then(|| {
+        "let --ca-file or STEPCAST_CA_FILE name a file with the certificates of all servers: each that has none makes its own, \
+         `tls/certificate.pem` in its data folder"
+            .to_owned()
+    })
+}
+
 fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>) -> Failure {
     let mut failure = match addresses {
         [server] => {
@@ -229,21 +266,6 @@ fn unreachable(addresses: &[String], causes: Vec<String>, ca_file: Option<&Path>
     };
     // A server is there, and what it shows is refused.
     let distrusted = is_distrusted(&failure.details);
-/// Whether a server's certificate was refused, by what is told of a connection.
-fn is_distrusted(details: &[String]) -> bool {
-    let refused = |line: &String| line.contains("invalid peer certificate");
-    details.iter().any(refused)
-}
-
-/// What to do where a server was reached through another one and its certificate is refused.
-pub(super) fn distrust_hint(details: &[String]) -> Option<String> {
-    is_distrusted(details).then(|| {
-        "let --ca-file or STEPCAST_CA_FILE name a file with the certificates of all servers: each that has none makes its own, \
-         `tls/certificate.pem` in its data folder"
-            .to_owned()
-    })
-}
-
     if distrusted && let [server] = addresses {
         failure.primary = format!("the certificate of the server at {server} is not trusted");
     }
@@ -274,8 +296,12 @@ mod tests {
     fn an_address_may_leave_out_its_scheme() {
         assert_eq!(list("127.0.0.1:7070"), ["http://127.0.0.1:7070"]);
         assert_eq!(
-            list("https://a:1/, b:2 ,,http://b:2"),
-            ["https://a:1", "http://b:2"]
+            list("[::1]:1,localhost:1"),
+            ["http://[::1]:1", "http://localhost:1"]
+        );
+        assert_eq!(
+            list("https://a:1/, b:2 ,,https://b:2"),
+            ["https://a:1", "https://b:2"]
         );
     }
 
@@ -295,6 +321,17 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_whose_certificate_is_another_one_is_told_with_what_to_do() {
+        let refused = [
+            "asked https://b:1",
+            "invalid peer certificate: BadSignature",
+        ];
+        let hint = distrust_hint(&refused.map(str::to_owned)).expect("a hint");
+        assert!(hint.contains("certificates of all servers"), "{hint}");
+        assert_eq!(distrust_hint(&["asked https://b:1".to_owned()]), None);
+    }
+
+    #[test]
     fn a_server_whose_certificate_is_refused_is_there() {
         let address = ["https://a:1".to_owned()];
         for why in ["UnknownIssuer", "Other(OtherError(CaUsedAsEndEntity))"] {
@@ -310,6 +347,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_sent_in_plain_text_beyond_this_host_unless_it_is_asked_for() {
+        let at = |server: &str, plain| Address {
+            server: server.to_owned(),
+            plain,
+            ..Address::default()
+        };
+        let failure = Servers::new(&at("http://10.0.0.1:7070", PlainText::ThisHost));
+        let failure = failure.expect_err("a token would travel in plain text");
+        assert_eq!(failure.exit, Exit::Usage);
+        let hint = failure.hint.expect("a hint");
+        assert!(hint.starts_with("write https://10.0.0.1:7070;"), "{hint}");
+        for (server, plain) in [
+            ("http://127.0.0.1:7070", PlainText::ThisHost),
+            ("http://10.0.0.1:7070", PlainText::Anywhere),
+        ] {
+            assert!(Servers::new(&at(server, plain)).is_ok(), "{server}");
+        }
+        // Nor where a server says that another one leads.
+        let here = at("http://127.0.0.1:7070", PlainText::ThisHost);
+        let here = Servers::new(&here).expect("usable");
+        assert!(here.only("http://10.0.0.1:7070").is_none());
+        assert!(here.only("http://127.0.0.1:7080").is_some());
+    }
+
+    #[tokio::test]
     async fn servers_with_and_without_encryption_are_not_mixed() {
         let address = Address {
             server: "https://a:1,http://b:1".to_owned(),
@@ -319,14 +381,3 @@ mod tests {
         assert_eq!(failure.exit, Exit::Usage);
     }
 }
-    #[test]
-    fn a_leader_whose_certificate_is_another_one_is_told_with_what_to_do() {
-        let refused = [
-            "asked https://b:1",
-            "invalid peer certificate: BadSignature",
-        ];
-        let hint = distrust_hint(&refused.map(str::to_owned)).expect("a hint");
-        assert!(hint.contains("certificates of all servers"), "{hint}");
-        assert_eq!(distrust_hint(&["asked https://b:1".to_owned()]), None);
-    }
-

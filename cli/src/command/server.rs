@@ -76,9 +76,6 @@ pub(crate) struct Server {
     /// The certificate's private key, as a PEM file
     #[arg(long, value_name = "FILE", global = true)]
     tls_key: Option<String>,
-    /// Listen beyond this host without TLS; only where something else encrypts
-    #[arg(long, global = true)]
-    allow_plain_text: bool,
     /// Seconds that a worker may run an attempt after its last renewal; 30 unless given
     #[arg(long, value_name = "SECONDS", global = true)]
     lease_seconds: Option<String>,
@@ -156,7 +153,7 @@ impl Server {
             self.tls_cert.clone(),
             self.tls_key.clone(),
             context.common.access_token_file.clone(),
-            self.allow_plain_text.then(|| "true".to_owned()),
+            context.common.allow_plain_text.then(|| "true".to_owned()),
             self.lease_seconds.clone(),
             self.hold_format.clone(),
         ];

@@ -11,10 +11,11 @@ use crate::assembly::refused;
 use crate::child::asked_to_end;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::settings;
 
 /// Offers this host's GPUs to a cluster until SIGTERM, which drains it.
 ///
-/// Example: stepcast worker --server http://10.0.0.1:7070 --join-token-file token
+/// Example: stepcast worker --server https://10.0.0.1:7070 --join-token-file token
 #[derive(Debug, Args)]
 pub(crate) struct Worker {
     #[command(flatten)]
@@ -50,8 +51,10 @@ impl Worker {
         };
         let servers = value("server").unwrap_or_default();
         let servers = servers.split(',').map(|server| server.trim().to_owned());
+        let plain = settings::plain_text(value("allow_plain_text").as_deref())?;
+        let ca_file = value("ca_file").map(PathBuf::from);
         self.options
-            .config(servers.collect(), value("ca_file").map(PathBuf::from))
+            .config(servers.collect(), ca_file, plain)
             .map_err(|error| refused("the worker cannot start", &error))
     }
 }

@@ -12,7 +12,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use crate::config::WorkerConfig;
-use crate::servers::{Round, Untrusted, is_encrypted, trust};
+use crate::servers::{PlainText, Round, Spoken, Untrusted, is_encrypted, trust};
 
 /// How long a TCP and TLS handshake may take: so little of a lease term that every other server is tried in time.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -33,6 +33,7 @@ pub(super) type Client = AgentServiceClient<InterceptedService<Channel, Bearer>>
 pub(crate) struct Servers {
     known: Mutex<Round<Channel>>,
     tls: Option<ClientTlsConfig>,
+    plain: PlainText,
     secret: String,
     bearer: Bearer,
 }
@@ -41,11 +42,19 @@ pub(crate) struct Servers {
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// None is named.
-    #[error("no server is named; give at least one (--server http://HOST:7070)")]
+    #[error("no server is named; give at least one (--server https://HOST:7070)")]
     NoServer,
     /// An address is none.
-    #[error("{0} is not a server's address; it looks like http://HOST:7070 or https://HOST:7070")]
+    #[error(
+        "{0} is not a server's address; it looks like https://HOST:7070, or http://127.0.0.1:7070"
+    )]
     Address(String),
+    /// It would be called in plain text.
+    #[error(
+        "{0} is not on this host and has no TLS: the worker's token and the files of jobs would travel in plain text; write \
+         https://, or give --allow-plain-text where something else encrypts"
+    )]
+    PlainText(String),
     /// No server's certificate could be checked.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
@@ -73,12 +82,16 @@ impl Servers {
         let servers = config.servers.iter().map(|address| {
             let address = address.trim_end_matches('/').to_owned();
             let channel = channel(&address, tls.as_ref())?;
+            if !config.plain.may_call(&address) {
+                return Err(Unusable::PlainText(address));
+            }
             Ok((address, channel))
         });
         let known = Round::new(servers.collect::<Result<_, Unusable>>()?);
         Ok(Self {
             known: Mutex::new(known.ok_or(Unusable::NoServer)?),
             tls,
+            plain: config.plain,
             secret,
             bearer: Bearer(bearer),
         })
@@ -114,8 +127,12 @@ impl Servers {
     /// Goes where the leader is said to be; to the next server if that says nothing.
     pub(super) fn follow(&self, hint: Option<&str>) {
         let tls = self.tls.as_ref();
+        let spoken = Spoken {
+            tls: tls.is_some(),
+            plain: self.plain,
+        };
         let mut known = self.lock();
-        known.follow(hint, tls.is_some(), |address| channel(address, tls).ok());
+        known.follow(hint, spoken, |address| channel(address, tls).ok());
     }
 
     fn lock(&self) -> MutexGuard<'_, Round<Channel>> {
@@ -195,6 +212,10 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_an_address_or_a_token_is_said() {
         assert!(matches!(servers(&[]), Err(Unusable::NoServer)));
+        assert!(matches!(
+            servers(&["https://a:1", "http://b:1"]),
+            Err(Unusable::PlainText(_))
+        ));
         for address in ["a:1", "ftp://a", "http://a b", ""] {
             assert!(
                 matches!(servers(&[address]), Err(Unusable::Address(_))),

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use stepcast_worker::servers::PlainText;
+
 use crate::failure::Failure;
 use crate::settings::{self, Known, Setting};
 
@@ -241,11 +243,7 @@ pub(super) fn read(settings: &[Setting], token: Option<String>) -> Result<Server
         (None, None) => None,
         _ => return Err(Failure::usage("tls_cert and tls_key belong together")),
     };
-    let allow_plain_text = match values.required("allow_plain_text").as_str() {
-        "true" | "1" => true,
-        "false" | "0" => false,
-        _ => return Err(values.wrong("allow_plain_text", "write true or false")),
-    };
+    let plain = settings::plain_text(value("allow_plain_text").as_deref())?;
     let lease_seconds = values.required("lease_seconds").parse().ok();
     let lease_seconds = lease_seconds
         .filter(|seconds| LEASE_SECONDS.contains(seconds))
@@ -266,7 +264,7 @@ pub(super) fn read(settings: &[Setting], token: Option<String>) -> Result<Server
         access_token: value("access_token_file")
             .map(|path| settings::secret(path.as_ref()))
             .transpose()?,
-        allow_plain_text,
+        allow_plain_text: plain == PlainText::Anywhere,
         lease_term: Duration::from_secs(lease_seconds),
         log_format: values.hold_format()?,
     };
