@@ -91,7 +91,7 @@ fn kind(text: &str, name: &str, is_prompt: bool) -> Option<Text> {
         || text.contains('\\')
         || text.matches('/').count() > 1
         || (PATHS.iter().any(|end| name.ends_with(end)) && !name.ends_with(MODELS));
-    if is_path && !has_blanks || is_path && !is_prompt {
+    if is_path && !(has_blanks && is_prompt) {
         Some(Text::Path(text.to_owned()))
     } else if is_prompt || has_blanks || (NAMES.contains(&name) && text != NEWEST) {
         Some(Text::Words(text.to_owned()))
