@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use stepcast_worker::Error;
 use stepcast_worker::config::WorkerConfig;
 use stepcast_worker::options::Options;
 
@@ -36,9 +37,14 @@ impl Worker {
         } else {
             stepcast_worker::run(config).await
         };
-        ended
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(|error| refused("the worker cannot go on", &error))
+        ended.map(|()| ExitCode::SUCCESS).map_err(|error| {
+            let what = match &error {
+                Error::Ended(_) => "the worker cannot go on",
+                Error::Refused(_) => "the cluster refuses this worker",
+                _ => "the worker cannot start",
+            };
+            refused(what, &error)
+        })
     }
 
     fn config(self, context: &Context) -> Result<WorkerConfig, Failure> {

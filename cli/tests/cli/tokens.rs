@@ -74,11 +74,16 @@ fn a_worker_s_wrong_token_is_refused() {
         let stderr = refused_worker(&ring, "state", token).refused(1);
         assert_eq!(
             stderr,
-            "error: the worker cannot go on\n  \
+            "error: the cluster refuses this worker\n  \
              the server does not accept this worker's token (it is unknown, or was revoked); make a new one with \
              `stepcast workers token create NAME` and start the worker with it (--join-token-file)\n"
         );
     }
+    let none = ["worker", "--replay", "1", "--state", "none"];
+    let none = ring.command(&none).env("RUST_LOG", "off").output();
+    let stderr = Said::from(none.unwrap()).refused(1);
+    let begins = "error: the worker cannot start\n  this worker has no token yet";
+    assert!(stderr.starts_with(begins), "{stderr}");
     assert_eq!(workers(&ring), []);
     assert_eq!(
         ring.call(&["job", "show", &job, "--json"]).json()["state"],
@@ -93,7 +98,7 @@ fn the_second_of_two_workers_with_one_token_ends_and_the_first_goes_on() {
     let stderr = refused_worker(&ring, "w2", "w1.token").refused(1);
     assert_eq!(
         stderr,
-        "error: the worker cannot go on\n  \
+        "error: the cluster refuses this worker\n  \
          the token belongs to worker w1, which runs elsewhere; every worker needs a token of its own: stop the other \
          one, or make a new one with `stepcast workers token create NAME` and start this worker with it \
          (--join-token-file)\n"
