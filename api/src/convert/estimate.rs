@@ -231,6 +231,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::EmptyPrompt => "EMPTY_PROMPT",
         ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",
         ReadingNote::Resumes => "RESUMES",
+        ReadingNote::GoesOnFromLora => "GOES_ON_FROM_LORA",
         ReadingNote::FramesFitted { .. } => "FRAMES_FITTED",
         ReadingNote::CheckpointsByEpochs => "CHECKPOINTS_BY_EPOCHS",
     }

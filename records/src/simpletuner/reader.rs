@@ -125,6 +125,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
         }
     };
     other_notes(&settings, found);
+    start(&settings, length, found);
     // Validation is read whatever else is missing, so that all problems come out at once.
     let frames = loader
         .iter()
@@ -306,10 +307,43 @@ fn other_notes(settings: &Settings<'_>, found: &mut Findings) {
             found.note(Note::ProcessesFromHardware);
         }
     }
+}
+
+/// Where a run goes on from, which is what SimpleTuner takes together (`_initial_lora_step` of 4.10.1).
+fn start(settings: &Settings<'_>, length: Option<Length>, found: &mut Findings) {
+    const SETTING: &str = "init_lora_step";
     let resumes = settings.text("resume_from_checkpoint", found);
-    if resumes.is_some_and(|from| from != "latest") {
+    let resumes = resumes.is_some_and(|from| from != "latest");
+    if resumes {
         found.note(Note::Resumes);
     }
+    let step = settings.whole(SETTING, 0..=Workload::MAX_STEPS, found);
+    if step == Some(0) {
+        return;
+    }
+    let from_lora = settings.has("init_lora");
+    if from_lora {
+        found.note(Note::GoesOnFromLora);
+    }
+    let Some(step) = step else {
+        return;
+    };
+    let (what, hint) = match length {
+        _ if !from_lora => (
+            "there is no init_lora that is of this step",
+            "name it, or remove the step",
+        ),
+        _ if resumes => (
+            "a run goes on from a checkpoint or from a LoRA, not from both",
+            "remove one of them",
+        ),
+        Some(Length::Steps(steps)) if steps <= step => (
+            "the run would be over at its start",
+            "raise max_train_steps above it, or write 0 to count anew",
+        ),
+        _ => return,
+    };
+    settings.problem(SETTING, what, hint, found);
 }
 
 /// Takes a run off the record whose numbers are not on the records' grids.

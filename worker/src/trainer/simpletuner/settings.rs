@@ -75,14 +75,27 @@ impl Settings {
 
     /// Goes on from this host's own newest checkpoint, by its name. Without one, a checkpoint in a bucket is where the first
     /// attempt starts; one named by a local path lies on the user's machine.
+    ///
+    /// A LoRA to start from says at which step it was saved, and SimpleTuner goes on from there. It refuses that together with
+    /// any checkpoint, even one that is only looked for; so it is told to look for none, and once there is one, that the LoRA is
+    /// of no step.
     pub(super) fn resume(&mut self, checkpoint: Option<&str>) {
-        let elsewhere = self.0["resume_from_checkpoint"]
-            .as_str()
-            .is_some_and(|from| from.contains("://"));
-        match checkpoint {
-            Some(name) => self.set("resume_from_checkpoint", Value::from(name)),
-            None if elsewhere => {}
-            None => self.set("resume_from_checkpoint", Value::from("latest")),
+        let text = |key: &str| self.0[key].as_str().map(str::trim);
+        let from_lora = text("init_lora").is_some_and(|path| !path.is_empty());
+        let from = text("resume_from_checkpoint");
+        match (checkpoint, from) {
+            (Some(name), _) => {
+                self.set("resume_from_checkpoint", Value::from(name));
+                if from_lora {
+                    self.set("init_lora_step", Value::from(0));
+                }
+            }
+            (None, Some(from)) if from.contains("://") => {}
+            // What SimpleTuner's page calls starting from scratch.
+            (None, from) if from_lora || from == Some("") => {
+                self.set("resume_from_checkpoint", Value::from(""));
+            }
+            (None, _) => self.set("resume_from_checkpoint", Value::from("latest")),
         }
     }
 }
@@ -107,4 +120,57 @@ pub(super) fn value(file: &JobFile) -> Result<Value, Error> {
         ));
     }
     serde_json::from_slice(&file.bytes).map_err(|error| bad(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told to the trainer where these settings were submitted: where it goes on from, and the step of the LoRA.
+    fn resumed(submitted: &Value, checkpoint: Option<&str>) -> (Value, Value) {
+        let mut settings = Settings(submitted.clone());
+        settings.resume(checkpoint);
+        let told = |key| settings.value()[key].clone();
+        (told("resume_from_checkpoint"), told("init_lora_step"))
+    }
+
+    #[test]
+    fn a_lora_to_start_from_and_a_checkpoint_are_never_told_together() {
+        let nothing = Value::Null;
+        for submitted in [
+            json!({"init_lora": "/data/lora.safetensors"}),
+            json!({"init_lora": "/data/lora.safetensors", "resume_from_checkpoint": "latest"}),
+            json!({"init_lora": "/data/lora.safetensors", "resume_from_checkpoint": ""}),
+        ] {
+            assert_eq!(resumed(&submitted, None), (json!(""), nothing.clone()));
+            let later = resumed(&submitted, Some("checkpoint-500"));
+            assert_eq!(later, (json!("checkpoint-500"), json!(0)));
+        }
+        let at_step = json!({"init_lora": "/data/lora.safetensors", "init_lora_step": 300});
+        assert_eq!(resumed(&at_step, None), (json!(""), json!(300)));
+        let later = resumed(&at_step, Some("checkpoint-500"));
+        assert_eq!(later, (json!("checkpoint-500"), json!(0)));
+    }
+
+    #[test]
+    fn without_a_lora_the_trainer_is_told_what_was_submitted_or_to_look() {
+        let nothing = Value::Null;
+        for (submitted, told) in [
+            (json!({}), "latest"),
+            (json!({"init_lora": " "}), "latest"),
+            (json!({"resume_from_checkpoint": ""}), ""),
+            (
+                json!({"resume_from_checkpoint": "/home/somebody/checkpoint-5"}),
+                "latest",
+            ),
+            (
+                json!({"resume_from_checkpoint": "s3://b/checkpoint-5"}),
+                "s3://b/checkpoint-5",
+            ),
+        ] {
+            assert_eq!(resumed(&submitted, None), (json!(told), nothing.clone()));
+            let later = resumed(&submitted, Some("checkpoint-6"));
+            assert_eq!(later, (json!("checkpoint-6"), nothing.clone()));
+        }
+    }
 }
