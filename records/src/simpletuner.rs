@@ -8,6 +8,7 @@ mod adapter;
 mod dataset;
 mod effects;
 mod entry;
+mod family;
 mod files;
 mod findings;
 mod form;

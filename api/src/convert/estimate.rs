@@ -229,6 +229,8 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::ValidationSamples(_) => "VALIDATION_SAMPLES",
         ReadingNote::ValidationFramesAssumed(_) => "VALIDATION_FRAMES_ASSUMED",
         ReadingNote::EmptyPrompt => "EMPTY_PROMPT",
+        ReadingNote::NoEmptyPrompt => "NO_EMPTY_PROMPT",
+        ReadingNote::InferenceStepsOfModel(_) => "INFERENCE_STEPS_OF_MODEL",
         ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",
         ReadingNote::Resumes => "RESUMES",
         ReadingNote::GoesOnFromLora => "GOES_ON_FROM_LORA",

@@ -1,6 +1,7 @@
 //! The shape of one data set: its resolution, frames, batch and size.
 
 use super::entry::Entry;
+use super::family;
 use super::findings::Findings;
 use super::frames;
 use super::json::Value;
@@ -19,8 +20,6 @@ use crate::resolution::HalfMegapixels;
 
 /// Clips of a video data set that does not say its frames: five seconds.
 const DEFAULT_SECONDS: u64 = 5;
-/// Frames per second when the configuration does not say them.
-const DEFAULT_FRAMERATE: u64 = 25;
 
 impl Context<'_> {
     /// The data set of an entry that is trained on, with its resolution as a screen says it; `None` with a problem
@@ -237,13 +236,9 @@ impl Context<'_> {
         if varies {
             found.note(Note::FramesVary { dataset: position });
         }
-        let at_once = given.unwrap_or_else(|| {
-            let framerate = self
-                .settings
-                .has("framerate")
-                .then(|| self.settings.whole("framerate", 1..=1_000, found));
-            framerate.flatten().unwrap_or(DEFAULT_FRAMERATE) * DEFAULT_SECONDS
-        });
+        let Some(at_once) = given.or_else(|| self.frames_by_rate(recipe, &path, found)) else {
+            return FrameClass::Single;
+        };
         if given.or(longest).is_none() {
             found.note(Note::FramesAssumed {
                 dataset: position,
@@ -268,6 +263,25 @@ impl Context<'_> {
         }
         let frames = fitted;
         class(frames, "video", found)
+    }
+
+    /// Frames of a data set that does not say them; `None` with a problem found, where SimpleTuner does not start without.
+    fn frames_by_rate(&self, recipe: Recipe, path: &str, found: &mut Findings) -> Option<u64> {
+        // It takes a given rate for a text, and cannot reckon with it; of one family it overwrites it.
+        let is_text = self.settings.has("framerate") && recipe.family().name() != "infinitetalk";
+        let framerate = family::framerate(recipe).filter(|_| !is_text);
+        if framerate.is_none() {
+            let reason = if is_text {
+                "where framerate is set"
+            } else {
+                "with this model"
+            };
+            let what = format!(
+                "num_frames is missing, and SimpleTuner does not start without it {reason}"
+            );
+            found.problem(self.file, path, what, "write {\"num_frames\": ...}");
+        }
+        Some(framerate? * DEFAULT_SECONDS)
     }
 
     /// What in an entry has no place in the records.

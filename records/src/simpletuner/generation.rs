@@ -1,6 +1,7 @@
 //! What validation generates and when, counted as SimpleTuner counts it.
 
 use super::dataset;
+use super::family::{self, InferenceSteps};
 use super::files::File;
 use super::findings::Findings;
 use super::json::Value;
@@ -46,7 +47,9 @@ pub(super) fn validation(
 ) -> Option<Passes> {
     let library = library.and_then(|file| own_prompts(file, found));
     let off = settings.flag("validation_disable", false, found)
-        || (family(recipe) == "ideogram" && !settings.flag("ideogram_validation", false, found));
+        || (family_name(recipe) == "ideogram"
+            && !settings.flag("ideogram_validation", false, found))
+        || recipe.is_some_and(|recipe| family::never_validates(recipe, settings));
     if off {
         return None;
     }
@@ -91,7 +94,7 @@ pub(super) fn validation(
         generations,
         resolutions: resolutions(settings, recipe, found)?,
         frames: frames(settings, recipe, longest, found),
-        inference_steps: inference_steps(settings, found)?,
+        inference_steps: inference_steps(settings, recipe, found)?,
         ..schedule
     };
     let runs = validation.baseline
@@ -106,7 +109,7 @@ pub(super) fn validation(
 }
 
 /// The family's name, or none.
-fn family(recipe: Option<Recipe>) -> &'static str {
+fn family_name(recipe: Option<Recipe>) -> &'static str {
     recipe.map_or("", |recipe| recipe.family().name())
 }
 
@@ -149,7 +152,7 @@ fn prompts(
     own: u64,
     found: &mut Findings,
 ) -> Option<u64> {
-    let unconditional = u64::from(!settings.flag("validation_disable_unconditional", false, found));
+    let unconditional = u64::from(empty_prompt(settings, recipe, found));
     let samples = samples(settings, recipe, inputs, found)?;
     if samples > 0 {
         // Instead of all texts, the empty one among them.
@@ -162,6 +165,19 @@ fn prompts(
         found.note(Note::EmptyPrompt);
     }
     Some(unconditional + library + own + prompt)
+}
+
+/// Whether the empty prompt is one of them.
+fn empty_prompt(settings: &Settings<'_>, recipe: Option<Recipe>, found: &mut Findings) -> bool {
+    const SETTING: &str = "validation_disable_unconditional";
+    let wanted = !settings.flag(SETTING, false, found);
+    if !recipe.is_some_and(family::skips_empty_prompt) {
+        return wanted;
+    }
+    if wanted && settings.given(SETTING).is_some() {
+        found.note(Note::NoEmptyPrompt);
+    }
+    false
 }
 
 /// Prompts of the library of SimpleTuner's own that is asked for.
@@ -317,7 +333,7 @@ fn frames(
     if !recipe.is_some_and(Recipe::is_video) {
         return FrameClass::Single;
     }
-    let (default, most) = match family(recipe) {
+    let (default, most) = match family_name(recipe) {
         "wan" | "wan_s2v" | "sanavideo" => (81, 81),
         "ltxvideo" | "ltxvideo2" => (125, 125),
         "hunyuanvideo" => (25, u64::MAX),
@@ -335,10 +351,29 @@ fn frames(
     dataset::class(frames.min(most), "validation_num_video_frames", found)
 }
 
-fn inference_steps(settings: &Settings<'_>, found: &mut Findings) -> Option<u32> {
+fn inference_steps(
+    settings: &Settings<'_>,
+    recipe: Option<Recipe>,
+    found: &mut Findings,
+) -> Option<u32> {
+    const SETTING: &str = "validation_num_inference_steps";
+    const DEFAULT: u64 = 30;
     let range = 1..=u64::from(Workload::MAX_INFERENCE_STEPS);
-    let steps = settings.whole_or("validation_num_inference_steps", (30, "30"), range, found)?;
-    u32::try_from(steps).ok()
+    let of_model = recipe.and_then(family::inference_steps);
+    let said = match of_model {
+        Some(InferenceSteps::Always(_)) if !settings.has(SETTING) => DEFAULT,
+        _ => settings.whole_or(SETTING, (DEFAULT, "30"), range, found)?,
+    };
+    let said = u32::try_from(said).ok()?;
+    let steps = match of_model {
+        Some(InferenceSteps::Always(steps)) => steps,
+        Some(InferenceSteps::AtLeast(fewest)) => said.max(fewest),
+        None => said,
+    };
+    if steps != said {
+        found.note(Note::InferenceStepsOfModel(steps));
+    }
+    Some(steps)
 }
 
 /// How many prompts the person's own library has.

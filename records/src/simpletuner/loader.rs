@@ -51,7 +51,7 @@ pub(super) struct Inputs {
 
 /// What all entries share.
 pub(super) struct Context<'a> {
-    file: &'a str,
+    pub(super) file: &'a str,
     pub(super) settings: &'a Settings<'a>,
     pub(super) recipe: Option<Recipe>,
     pub(super) samples: &'a BTreeMap<String, u64>,

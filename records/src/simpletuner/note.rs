@@ -84,6 +84,10 @@ pub enum Note {
     EmptyPrompt,
     /// Validation takes its inputs from the data sets, as many as the configuration allows.
     ValidationSamples(u32),
+    /// The model makes no images of the empty prompt, although it is told to.
+    NoEmptyPrompt,
+    /// The model sets the denoising steps of validation by itself.
+    InferenceStepsOfModel(u32),
     /// The frames of a validation clip are not given and the family's default is not known here.
     ValidationFramesAssumed(u32),
     /// Validation runs in a program of the person's; its time is not part of the estimate.
@@ -156,6 +160,12 @@ impl fmt::Display for Note {
             }
             Self::ValidationSamples(count) => {
                 write!(f, "validation takes its inputs from the data sets: {count} are assumed for each pass")
+            }
+            Self::NoEmptyPrompt => f.write_str(
+                "SimpleTuner makes no images of the empty prompt with this model, whatever validation_disable_unconditional says",
+            ),
+            Self::InferenceStepsOfModel(steps) => {
+                write!(f, "validation takes {steps} denoising steps: the model sets them by itself")
             }
             Self::ValidationFramesAssumed(frames) => {
                 write!(f, "validation_num_video_frames is not set: {frames} frames are assumed")

@@ -1,0 +1,93 @@
+//! What a model family sets by itself, whatever the configuration says, before SimpleTuner 4.10.1 reads any data
+//! (`check_user_config` and `setup_model_flavour` of its class).
+
+use super::settings::Settings;
+use crate::recipe::Recipe;
+
+/// Frames per second of a family's clips; `None` for one that sets none, and does not start where frames are told by it.
+pub(super) fn framerate(recipe: Recipe) -> Option<u64> {
+    match recipe.family().name() {
+        "wan" | "wan_s2v" => Some(15),
+        "sanavideo" => Some(16),
+        "kandinsky5_video" | "minimaxh3" => Some(24),
+        "infinitetalk" | "ltxvideo" | "ltxvideo2" => Some(25),
+        _ => None,
+    }
+}
+
+/// Whether its validation leaves out the empty prompt.
+pub(super) fn skips_empty_prompt(recipe: Recipe) -> bool {
+    matches!(recipe.family().name(), "ltxvideo" | "wan" | "wan_s2v")
+}
+
+/// Denoising steps of a validation's images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InferenceSteps {
+    /// So many, in any case.
+    Always(u32),
+    /// At least so many.
+    AtLeast(u32),
+}
+
+/// The denoising steps that its flavour sets; `None` where the configuration says them.
+pub(super) fn inference_steps(recipe: Recipe) -> Option<InferenceSteps> {
+    let flavour = recipe.flavour();
+    match recipe.family().name() {
+        "wan" if flavour.starts_with("animegen-") => Some(InferenceSteps::Always(8)),
+        "wan" if flavour.ends_with("-2.2-high") || flavour.ends_with("-2.2-low") => {
+            Some(InferenceSteps::Always(40))
+        }
+        "flux" if matches!(flavour, "fluxbooru" | "libreflux") => Some(InferenceSteps::AtLeast(28)),
+        _ => None,
+    }
+}
+
+/// Whether nothing is validated as it is set up.
+pub(super) fn never_validates(recipe: Recipe, settings: &Settings<'_>) -> bool {
+    recipe.family().name() == "minimaxmusic"
+        && settings.choice("minimax_music_train_component") == Some("language_model")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Checkpointing, Family, Method};
+
+    fn recipes() -> impl Iterator<Item = Recipe> {
+        let flavours = Family::all().flat_map(|family| family.flavours().map(move |f| (family, f)));
+        flavours.filter_map(|(family, flavour)| {
+            let (name, on) = (family.name(), Checkpointing::On);
+            Recipe::find(name, Some(flavour), Method::Lora, on).ok()
+        })
+    }
+
+    #[test]
+    fn every_family_with_clips_says_their_speed_or_is_known_to_have_none() {
+        let mut without: Vec<&str> = recipes()
+            .filter(|recipe| recipe.is_video() && framerate(*recipe).is_none())
+            .map(|recipe| recipe.family().name())
+            .collect();
+        without.sort_unstable();
+        without.dedup();
+        assert_eq!(without, ["cosmos3", "hunyuanvideo", "longcat_video"]);
+        let pictures = recipes().filter(|recipe| !recipe.is_video());
+        assert!({ pictures }.all(|recipe| framerate(recipe).is_none()));
+    }
+
+    #[test]
+    fn the_flavours_that_set_their_steps_are_those_of_two_stages_and_two_of_flux() {
+        let set: Vec<String> = recipes()
+            .filter_map(|recipe| Some((recipe, inference_steps(recipe)?)))
+            .map(|(recipe, steps)| format!("{} {steps:?}", recipe.flavour()))
+            .collect();
+        let expected = [
+            "fluxbooru AtLeast(28)",
+            "libreflux AtLeast(28)",
+            "i2v-14b-2.2-high Always(40)",
+            "i2v-14b-2.2-low Always(40)",
+            "animegen-t2v-high Always(8)",
+            "animegen-t2v-low Always(8)",
+        ];
+        assert_eq!(set, expected);
+    }
+}
