@@ -25,8 +25,7 @@ pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
                 number + 1
             )));
         };
-        let disabled = entry.get("disabled").and_then(Value::as_bool) == Some(true);
-        if local(entry) && !disabled {
+        if local(entry) && !is_on(entry, "disabled") && !is_on(entry, "disable") {
             let told = |why| format!("{}: {} {why}", file.name, title(entry, number));
             let samples = samples(entry).map_err(|why| Error::Settings(told(why)))?;
             if samples.is_some_and(|folder| !folder.is_dir()) {
@@ -47,13 +46,27 @@ fn text<'a>(entry: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     entry.get(key).and_then(Value::as_str)
 }
 
-/// Where a data set has its samples, if it has any. A path is the user's own business, so messages name the key and not the path.
+/// Whether a key is on, as SimpleTuner takes it: anything but nothing.
+fn is_on(entry: &Map<String, Value>, key: &str) -> bool {
+    match entry.get(key) {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(on)) => *on,
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(object)) => !object.is_empty(),
+    }
+}
+
+/// Where a data set has its samples, if it has any and it can be told: only the trainer fills in the places that a path may have
+/// for the environment, the model or the data set. A path is the user's own business, so messages name the key and not the path.
 fn samples(entry: &Map<String, Value>) -> Result<Option<&Path>, &'static str> {
     if !WITH_SAMPLES.contains(&text(entry, "dataset_type").unwrap_or("image")) {
         return Ok(None);
     }
     match text(entry, "instance_data_dir").map(Path::new) {
         None => Err("has no instance_data_dir"),
+        Some(path) if path.to_string_lossy().contains('{') => Ok(None),
         Some(path) if path.is_relative() => Err(
             "has a relative instance_data_dir; write the absolute path that the data have on the worker's host",
         ),
@@ -83,5 +96,58 @@ fn move_caches(entry: &mut Map<String, Value>, number: usize, cache: &Path) {
             let folder = cache.join(format!("{number}-{key}"));
             *value = Value::from(folder.to_string_lossy());
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::order::FileRole;
+
+    /// What stands in the way of one data set beside its name; `Ok` where it is left to the trainer.
+    fn checked(mut entry: Value) -> Result<(), String> {
+        entry["id"] = json!("cats");
+        let bytes = json!([entry]).to_string().into_bytes();
+        let (role, name) = (FileRole::DataLoader, "loader.json".to_owned());
+        let file = JobFile { role, name, bytes };
+        let rewritten = rewritten(&file, Path::new("/cache"));
+        rewritten.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn data_sets_that_are_switched_off_need_no_folder() {
+        let missing = "/no/such/folder";
+        for off in [
+            json!({"disabled": true}),
+            json!({"disable": true}),
+            json!({"disable": 1}),
+            json!({"disabled": false, "disable": "yes"}),
+        ] {
+            let mut entry = off.clone();
+            entry["instance_data_dir"] = json!(missing);
+            assert_eq!(checked(entry), Ok(()), "{off}");
+        }
+        for on in [json!({}), json!({"disabled": false}), json!({"disable": 0})] {
+            let mut entry = on.clone();
+            entry["instance_data_dir"] = json!(missing);
+            let refused = checked(entry).unwrap_err();
+            assert!(refused.contains("not a folder"), "{on}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_places_is_the_trainer_s_to_fill_in() {
+        for path in ["{env:MY_DATA}/images", "/no/such/{model_family}/{id}"] {
+            assert_eq!(
+                checked(json!({"instance_data_dir": path})),
+                Ok(()),
+                "{path}"
+            );
+        }
+        let refused = checked(json!({"instance_data_dir": "images"})).unwrap_err();
+        assert!(refused.contains("absolute"), "{refused}");
     }
 }
