@@ -169,13 +169,13 @@ fn files() -> Vec<v1::JobFile> {
         "model_family": "sdxl", "model_flavour": "base-1.0", "model_type": "lora", "lora_type": "standard",
         "output_dir": "output", "data_backend_config": "multidatabackend.json", "optimizer": "adamw_bf16",
         "mixed_precision": "bf16", "base_model_precision": "no_change", "gradient_checkpointing": false,
-        "train_batch_size": 4, "resolution": 512, "resolution_type": "pixel", "max_train_steps": 1000,
+        "train_batch_size": 4, "resolution": 512, "resolution_type": "pixel_area", "max_train_steps": 1000,
         "num_train_epochs": 0, "validation_prompt": "a photo", "validation_step_interval": 100,
         "validation_resolution": "1024x1024", "validation_num_inference_steps": 20,
     });
     let loader = serde_json::json!([
         {"id": "images", "type": "local", "dataset_type": "image", "instance_data_dir": "images", "resolution": 512,
-         "resolution_type": "pixel", "caption_strategy": "filename", "cache_dir_vae": "cache/vae"},
+         "resolution_type": "pixel_area", "caption_strategy": "filename", "cache_dir_vae": "cache/vae"},
         {"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "cache/text"},
     ]);
     [

@@ -29,13 +29,13 @@ pub(crate) fn files(number: u64) -> Vec<v1::JobFile> {
         "model_family": family, "model_flavour": flavour, "model_type": "lora", "lora_type": "standard", "lora_rank": 16,
         "output_dir": "output", "data_backend_config": "multidatabackend.json", "optimizer": "adamw_bf16",
         "mixed_precision": precision, "base_model_precision": quantization, "gradient_checkpointing": checkpointing,
-        "train_batch_size": 1, "gradient_accumulation_steps": 1, "resolution": 512, "resolution_type": "pixel",
+        "train_batch_size": 1, "gradient_accumulation_steps": 1, "resolution": 512, "resolution_type": "pixel_area",
         "max_train_steps": STEPS, "num_train_epochs": 0, "checkpoint_step_interval": 20, "validation_disable": true,
         "disable_benchmark": true,
     });
     let loader = serde_json::json!([
         {"id": "images", "type": "local", "dataset_type": "image", "instance_data_dir": "images", "resolution": 512,
-         "resolution_type": "pixel", "caption_strategy": "filename", "cache_dir_vae": "cache/vae"},
+         "resolution_type": "pixel_area", "caption_strategy": "filename", "cache_dir_vae": "cache/vae"},
         {"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "cache/text"},
     ]);
     let file = |role: v1::FileRole, name: &str, content: serde_json::Value| v1::JobFile {

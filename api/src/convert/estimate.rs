@@ -219,6 +219,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::SoundLength => "SOUND_LENGTH",
         ReadingNote::ProcessesFromHardware => "PROCESSES_FROM_HARDWARE",
         ReadingNote::SquareAssumed { .. } => "SQUARE_ASSUMED",
+        ReadingNote::PixelsOfModel { .. } => "PIXELS_OF_MODEL",
         ReadingNote::FramesAssumed { .. } => "FRAMES_ASSUMED",
         ReadingNote::FramesVary { .. } => "FRAMES_VARY",
         ReadingNote::SamplesFromMaximum { .. } => "SAMPLES_FROM_MAXIMUM",

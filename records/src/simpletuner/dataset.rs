@@ -155,11 +155,27 @@ impl Context<'_> {
             },
         };
         let kind = self.resolution_type(entry, found)?;
-        if kind == "pixel" {
-            found.note(Note::SquareAssumed { dataset: position });
-        }
-        match pixels::of_dataset(&resolution, kind) {
-            Ok(resolution) => Some((resolution.bucket, resolution.said)),
+        let cropped_to = entry.get("crop_aspect").and_then(Value::as_str);
+        let are_squares = entry.flag("crop", found) && cropped_to.unwrap_or("square") == "square";
+        match pixels::of_dataset(&resolution, kind, are_squares) {
+            Ok(resolution) => {
+                let most = self.recipe.and_then(family::most_pixels);
+                let bucket = most.map_or(resolution.bucket, |most| resolution.bucket.min(most));
+                if let Some(most) = most.filter(|most| resolution.bucket > *most) {
+                    found.note(Note::PixelsOfModel {
+                        dataset: position,
+                        most,
+                    });
+                    // Only pictures that are squares by themselves are left as large.
+                    if !are_squares {
+                        found.off_record("resolution", OffRecord::Resolution);
+                    }
+                } else if kind == "pixel" && !are_squares && Some(bucket) != most {
+                    found.note(Note::SquareAssumed { dataset: position });
+                    found.off_record("resolution_type", OffRecord::Resolution);
+                }
+                Some((bucket, resolution.said))
+            }
             Err(why) => {
                 let (what, hint) = unreadable(why, &shown(&resolution));
                 if own {

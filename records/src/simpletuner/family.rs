@@ -3,6 +3,7 @@
 
 use super::settings::Settings;
 use crate::recipe::Recipe;
+use crate::resolution::HalfMegapixels;
 
 /// Frames per second of a family's clips; `None` for one that sets none, and does not start where frames are told by it.
 pub(super) fn framerate(recipe: Recipe) -> Option<u64> {
@@ -13,6 +14,14 @@ pub(super) fn framerate(recipe: Recipe) -> Option<u64> {
         "infinitetalk" | "ltxvideo" | "ltxvideo2" => Some(25),
         _ => None,
     }
+}
+
+/// The most pixels that it trains on (`MAXIMUM_CANVAS_SIZE`); larger ones are made smaller. `None` without such a bound.
+pub(super) fn most_pixels(recipe: Recipe) -> Option<HalfMegapixels> {
+    let bound = recipe.family().name() == "hidream";
+    bound
+        .then(|| HalfMegapixels::from_pixels(1_024, 1_024))
+        .flatten()
 }
 
 /// Whether its validation leaves out the empty prompt.

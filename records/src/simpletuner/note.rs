@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::OffRecord;
+use crate::resolution::HalfMegapixels;
 
 /// One assumption or limit of a reading, in words for the person who asked. Data sets are counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +38,13 @@ pub enum Note {
     SquareAssumed {
         /// Position of the data set.
         dataset: usize,
+    },
+    /// The model trains on fewer pixels than are asked for.
+    PixelsOfModel {
+        /// Position of the data set.
+        dataset: usize,
+        /// The most that it trains on.
+        most: HalfMegapixels,
     },
     /// A video data set does not say how many frames its clips have.
     FramesAssumed {
@@ -127,6 +135,9 @@ impl fmt::Display for Note {
             Self::ProcessesFromHardware => f.write_str("num_processes is replaced by the GPUs the job is placed on"),
             Self::SquareAssumed { dataset } => {
                 write!(f, "data set {dataset}: resolution_type pixel fixes one edge only; the pictures are taken for squares")
+            }
+            Self::PixelsOfModel { dataset, most } => {
+                write!(f, "data set {dataset}: SimpleTuner trains this model on {most} MP at most, and makes larger pictures smaller")
             }
             Self::FramesAssumed { dataset, frames } => {
                 write!(f, "data set {dataset}: video.num_frames is not set: {frames} frames are assumed")

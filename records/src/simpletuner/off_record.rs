@@ -42,11 +42,13 @@ pub enum OffRecord {
     ValidationMethod,
     /// A setting of the model's own that changes its cost.
     ModelSetting,
+    /// Pictures whose pixels depend on their shapes.
+    Resolution,
 }
 
 impl OffRecord {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BatchSize,
         Self::Accumulation,
         Self::InferenceSteps,
@@ -65,12 +67,22 @@ impl OffRecord {
         Self::Control,
         Self::ValidationMethod,
         Self::ModelSetting,
+        Self::Resolution,
     ];
 
     /// Whether it changes the time of training steps, not that of validation alone.
     #[must_use]
     pub const fn touches_training(self) -> bool {
         !matches!(self, Self::InferenceSteps | Self::ValidationMethod)
+    }
+
+    /// The same, or one that there was first: what logs before format 3 can say of it.
+    #[must_use]
+    pub const fn in_first_words(self) -> Self {
+        match self {
+            Self::Resolution => Self::ModelSetting,
+            first => first,
+        }
     }
 
     /// The words people read after "not comparable with the records:".
@@ -95,6 +107,7 @@ impl OffRecord {
             Self::Control => "control inputs",
             Self::ValidationMethod => "validation by another method, or evaluation between steps",
             Self::ModelSetting => "a setting of the model's own that changes its cost",
+            Self::Resolution => "pixels that depend on the shapes of the pictures",
         }
     }
 }

@@ -26,19 +26,22 @@ const MAX_EDGE: f64 = 5_766.0;
 /// An edge in pixels at least. SimpleTuner's tiny test models train at 16.
 const MIN_EDGE: f64 = 8.0;
 
-/// The resolution of a data set from `resolution` and `resolution_type`.
+/// The resolution of a data set from `resolution` and `resolution_type`, whose pictures are cropped to squares or not.
 pub(super) fn of_dataset(
     resolution: &str,
     resolution_type: &str,
+    are_squares: bool,
 ) -> Result<Resolution, Unreadable> {
     if resolution_type == "area" {
         let number: f64 = resolution.parse().map_err(|_| Unreadable::NotANumber)?;
         if !number.is_finite() || number <= 0.0 {
             return Err(Unreadable::NotANumber);
         }
-        let bucket =
+        let written =
             HalfMegapixels::from_megapixels_decimal(resolution).ok_or(Unreadable::AreaOfPixels)?;
-        let said = format!("{bucket} MP");
+        let said = format!("{written} MP");
+        let bucket = of_squares(number * 1e6).filter(|_| are_squares);
+        let bucket = bucket.unwrap_or(written);
         return Ok(Resolution { bucket, said });
     }
     let edge: f64 = resolution.parse().map_err(|_| Unreadable::NotANumber)?;
@@ -49,11 +52,22 @@ pub(super) fn of_dataset(
         return Err(Unreadable::EdgeOfMegapixels);
     }
     let edge = edge.round() as u32;
-    let bucket = HalfMegapixels::from_pixels(edge, edge).ok_or(Unreadable::NotANumber)?;
+    let written = HalfMegapixels::from_pixels(edge, edge).ok_or(Unreadable::NotANumber)?;
+    let bucket =
+        of_squares(f64::from(edge * edge)).filter(|_| are_squares && resolution_type != "pixel");
     Ok(Resolution {
-        bucket,
+        bucket: bucket.unwrap_or(written),
         said: format!("{edge}px"),
     })
+}
+
+/// The bucket of squares of so many pixels, where SimpleTuner 4.10.1 makes others of them (`_set_resolution` in
+/// `training_sample.py`): of a few round areas the nearest usual edge, of which only one is in another bucket.
+fn of_squares(pixels: f64) -> Option<HalfMegapixels> {
+    let is_round = (pixels - 2e6).abs() < 50_000.0;
+    is_round
+        .then(|| HalfMegapixels::from_pixels(1_536, 1_536))
+        .flatten()
 }
 
 /// The buckets of `validation_resolution`: an edge, `WIDTHxHEIGHT`, or several of them with commas; `Err` with the
@@ -116,10 +130,28 @@ mod tests {
             ("1e300", "pixel", Err(Unreadable::NotANumber)),
             ("big", "area", Err(Unreadable::NotANumber)),
         ] {
-            let found =
-                of_dataset(resolution, kind).map(|found| (found.bucket.to_string(), found.said));
+            let found = of_dataset(resolution, kind, false)
+                .map(|found| (found.bucket.to_string(), found.said));
             let expected = said.map(|(bucket, said)| (bucket.to_owned(), said.to_owned()));
             assert_eq!(found, expected, "{resolution} {kind}");
+        }
+    }
+
+    #[test]
+    fn squares_of_two_megapixels_are_larger() {
+        for (resolution, kind, bucket) in [
+            ("2.0", "area", "2.5"),
+            ("1.96", "area", "2.5"),
+            ("1.94", "area", "2.0"),
+            ("1.0", "area", "1.0"),
+            ("1.05", "area", "1.0"),
+            ("4", "area", "4.0"),
+            ("1424", "pixel_area", "2.5"),
+            ("1440", "pixel_area", "2.0"),
+            ("1424", "pixel", "2.0"),
+        ] {
+            let squares = of_dataset(resolution, kind, true).map(|found| found.bucket.to_string());
+            assert_eq!(squares, Ok(bucket.to_owned()), "{resolution} {kind}");
         }
     }
 

@@ -189,11 +189,15 @@ impl Workload {
         !said && !unsaid
     }
 
-    /// The same run, with clips in the classes that there were first: what logs before format 3 can say of it. The same
-    /// workload, where it is in these already.
+    /// The same run, with clips in the classes and reasons in the words that there were first: what logs before format 3 can say
+    /// of it. The same workload, where it is in these already.
     #[must_use]
-    pub fn in_first_classes(&self) -> Self {
+    pub fn in_first_words(&self) -> Self {
         let mut same = self.clone();
+        let reasons = self.off_record.iter().map(|reason| reason.in_first_words());
+        same.off_record = reasons.collect();
+        // What stands for another one is the last of the first, so they are in order still.
+        same.off_record.dedup();
         let frames = self.recipe.frames().in_first_classes().max_frames();
         same.recipe = self.recipe.at_frames(frames).unwrap_or(self.recipe);
         for dataset in &mut same.datasets {

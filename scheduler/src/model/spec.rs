@@ -129,7 +129,7 @@ pub enum SpecError {
 
 impl JobSpec {
     /// Whether there is a part of it that logs before format 3 have no place for: its terms, how it prepares and shares
-    /// itself, and the later classes of clips.
+    /// itself, the later classes of clips, and the later reasons to stay off the record.
     pub(crate) fn is_behind(&self) -> bool {
         self.terms != Terms::default() || self.workload != self.estimated_before_format_3()
     }
@@ -140,7 +140,7 @@ impl JobSpec {
         Workload {
             preparation: Preparation::default(),
             sharing: Sharing::default(),
-            ..self.workload.in_first_classes()
+            ..self.workload.in_first_words()
         }
     }
 

@@ -1,5 +1,7 @@
-//! What an older log has in other words: clips of the later classes, as bytes in the repository, and how an attempt ended.
+//! What an older log has in other words: clips of the later classes, as bytes in the repository, why a run is not recorded, and
+//! how an attempt ended.
 
+use stepcast_records::simpletuner::OffRecord;
 use stepcast_records::{FrameClass, Recipe};
 use stepcast_scheduler::ids::{Epoch, JobId, RequestId, StagingId};
 use stepcast_scheduler::model::{FailureReason, JobSpec, Outcome};
@@ -82,6 +84,33 @@ fn an_older_log_has_the_first_classes() {
         let envelope = Envelope::new(0, None, older).in_format(2);
         assert_eq!(codec::decode(&codec::encode(&envelope)), Ok(envelope));
     }
+}
+
+/// The same run stands in it, and is not recorded for the nearest of the first reasons.
+#[test]
+fn an_older_log_has_the_first_reasons() {
+    let for_reasons = |reasons: &[OffRecord]| {
+        let mut spec = JobSpec::new(workload(), StagingId([7; 16]));
+        spec.workload.off_record = reasons.to_vec();
+        submission(spec)
+    };
+    let (first, later) = (OffRecord::ModelSetting, OffRecord::Resolution);
+    for reasons in [&[later][..], &[OffRecord::Ema, first, later][..]] {
+        let command = for_reasons(reasons);
+        assert_eq!(command.needs(), 3);
+        assert_eq!(command.clone().for_format(3), command);
+        let older = command.for_format(2);
+        let mut expected = reasons.to_vec();
+        expected.retain(|reason| *reason != later && *reason != first);
+        expected.push(first);
+        assert_eq!(older, for_reasons(&expected));
+        assert!(older.needs() < 3);
+    }
+    let written =
+        |reason| codec::encode(&Envelope::new(0, None, for_reasons(&[reason])).in_format(3));
+    let pairs = written(first).into_iter().zip(written(later));
+    let changed: Vec<(u8, u8)> = pairs.filter(|(first, later)| first != later).collect();
+    assert!(changed.contains(&(17, 18)), "{changed:?}");
 }
 
 /// A request that an older log has taken is the same when it comes again after the log has gone on in format 3.
