@@ -220,6 +220,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::ProcessesFromHardware => "PROCESSES_FROM_HARDWARE",
         ReadingNote::SquareAssumed { .. } => "SQUARE_ASSUMED",
         ReadingNote::PixelsOfModel { .. } => "PIXELS_OF_MODEL",
+        ReadingNote::SoundsAlone { .. } => "SOUNDS_ALONE",
         ReadingNote::FramesAssumed { .. } => "FRAMES_ASSUMED",
         ReadingNote::FramesVary { .. } => "FRAMES_VARY",
         ReadingNote::SamplesFromMaximum { .. } => "SAMPLES_FROM_MAXIMUM",

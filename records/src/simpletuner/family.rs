@@ -24,6 +24,11 @@ pub(super) fn most_pixels(recipe: Recipe) -> Option<HalfMegapixels> {
         .flatten()
 }
 
+/// Whether it trains on sounds alone beside clips (`SUPPORTS_FAKE_VIDEO_STREAM`).
+pub(super) fn trains_sounds(recipe: Recipe) -> bool {
+    matches!(recipe.family().name(), "ltxvideo2" | "minimaxh3")
+}
+
 /// Whether its validation leaves out the empty prompt.
 pub(super) fn skips_empty_prompt(recipe: Recipe) -> bool {
     matches!(recipe.family().name(), "ltxvideo" | "wan" | "wan_s2v")

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::Entry;
+use super::family;
 use super::files::File;
 use super::findings::Findings;
 use super::json::Value;
+use super::note::Note;
+use super::off_record::OffRecord;
 use super::problem::shown;
 use super::reader::Options;
 use super::settings::Settings;
@@ -243,17 +246,22 @@ impl Context<'_> {
             loader.ids.push(id.into_owned());
             loader.shares.push((probability, is_undivided));
             loader.resolutions_said.push(said);
+            if kind == Kind::Audio && self.recipe.is_some_and(family::trains_sounds) {
+                let dataset = loader.datasets.len();
+                found.note(Note::SoundsAlone { dataset });
+                found.off_record("dataset_type", OffRecord::Objective);
+            }
         }
     }
 
     /// Whether steps are made of an entry that has any probability and is not held out.
     fn is_trained(&self, kind: Kind, captions_only: bool) -> bool {
-        let audio_model = self
-            .recipe
-            .is_none_or(|recipe| recipe.modality() == Modality::Audio);
+        let takes_sounds = self.recipe.is_none_or(|recipe| {
+            recipe.modality() == Modality::Audio || family::trains_sounds(recipe)
+        });
         match kind {
             Kind::Image | Kind::Video => true,
-            Kind::Audio => audio_model || captions_only,
+            Kind::Audio => takes_sounds || captions_only,
             Kind::Caption => captions_only,
             Kind::Conditioning | Kind::Other => false,
         }

@@ -46,6 +46,11 @@ pub enum Note {
         /// The most that it trains on.
         most: HalfMegapixels,
     },
+    /// Sounds alone are trained on beside clips, and nothing is known of such steps.
+    SoundsAlone {
+        /// Position of the data set.
+        dataset: usize,
+    },
     /// A video data set does not say how many frames its clips have.
     FramesAssumed {
         /// Position of the data set.
@@ -138,6 +143,9 @@ impl fmt::Display for Note {
             }
             Self::PixelsOfModel { dataset, most } => {
                 write!(f, "data set {dataset}: SimpleTuner trains this model on {most} MP at most, and makes larger pictures smaller")
+            }
+            Self::SoundsAlone { dataset } => {
+                write!(f, "data set {dataset}: the steps of sounds alone are not known; they are taken for those of single pictures of 0.5 MP")
             }
             Self::FramesAssumed { dataset, frames } => {
                 write!(f, "data set {dataset}: video.num_frames is not set: {frames} frames are assumed")
