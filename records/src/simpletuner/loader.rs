@@ -1,5 +1,6 @@
 //! The data loader's file: which of its entries are trained on, and in what shape.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::Entry;
@@ -154,6 +155,9 @@ fn impossible(context: &Context<'_>, id: &str, samples: u64, found: &mut Finding
 /// Whether an entry is trained on in its own right, so that captions beside it are not.
 fn is_picture(entry: &Value<'_>, recipe: Option<Recipe>) -> bool {
     let audio_model = recipe.is_some_and(|recipe| recipe.modality() == Modality::Audio);
+    if !matches!(entry.get("conditioning_type"), None | Some(Value::Null)) {
+        return false;
+    }
     match entry.get("dataset_type").and_then(Value::as_str) {
         None | Some("image" | "video") => true,
         Some("audio") => audio_model,
@@ -313,9 +317,8 @@ fn kind(entry: &Entry<'_>, found: &mut Findings) -> Option<Kind> {
         ("conditioning_image_embeds", Kind::Other),
         ("distillation_cache", Kind::Other),
     ];
-    let Some(named) = entry.text("dataset_type", found) else {
-        return Some(Kind::Image);
-    };
+    let named = entry.text("dataset_type", found);
+    let named = named.unwrap_or(Cow::Borrowed("image"));
     let kind = KINDS
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case(&named));
@@ -328,7 +331,13 @@ fn kind(entry: &Entry<'_>, found: &mut Findings) -> Option<Kind> {
         };
         entry.problem("dataset_type", what, hint, found);
     }
-    kind.map(|(_, kind)| *kind)
+    let kind = kind.map(|(_, kind)| *kind);
+    // Whatever else it says, for SimpleTuner that makes it one.
+    let conditions = entry.get("conditioning_type").is_some();
+    kind.map(|kind| match kind {
+        Kind::Image | Kind::Video | Kind::Audio if conditions => Kind::Conditioning,
+        kind => kind,
+    })
 }
 
 fn probability(entry: &Entry<'_>, found: &mut Findings) -> f64 {
