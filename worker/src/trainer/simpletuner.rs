@@ -53,8 +53,13 @@ pub(super) fn prepare(
 ) -> Result<Launch, Error> {
     let output = ground.outputs.join(&ground.assignment.job);
     let checkpoint = checkpoint::newest_whole(&output, ground.assignment.epoch)?;
-    if let Some(gang) = &ground.assignment.gang {
+    let gang = ground.assignment.gang.as_ref();
+    if let Some(gang) = gang {
         check_shared(checkpoint.as_ref(), gang.resume_step)?;
+    }
+    // The others of a gang go on from it only once the first has begun.
+    if let (Some(whole), true) = (&checkpoint, gang.is_none_or(|gang| gang.rank == 0)) {
+        checkpoint::keep_step(&output, whole)?;
     }
     let shared = shared_cache(ground.assignment, ground.outputs);
     let places = Places {

@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 use crate::agent::Epoch;
 use crate::state_dir::{self, at};
@@ -77,6 +79,64 @@ pub(super) fn newest_whole(output: &Path, epoch: Epoch) -> Result<Option<Whole>,
     Ok(newest.map(|Found { step, name, .. }| Whole { step, name }))
 }
 
+/// Where a process of a run keeps the step of a checkpoint, and behind it what it has drawn of a data set, by the data set's id.
+const STATE: &str = "training_state";
+
+/// A state at most that is mended: it lists each picture of a data set, of which a million take some hundred megabytes.
+const MAX_STATE_BYTES: u64 = 512 << 20;
+
+/// Writes the step into a checkpoint that has lost it.
+///
+/// SimpleTuner 4.10.1 does not put a data set's id behind the name of the state where that has it already
+/// (`mangle_state_path`): what was drawn of a data set called `train` is written over the run's own state, and the run would
+/// go on from the checkpoint's weights at step 0.
+///
+/// # Errors
+/// When the state cannot be read or written.
+pub(super) fn keep_step(output: &Path, whole: &Whole) -> Result<(), state_dir::Error> {
+    let folder = output.join(&whole.name);
+    for path in states(&folder)? {
+        let size = fs::metadata(&path).map_err(at("look at", &path))?.len();
+        if size > MAX_STATE_BYTES {
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(at("read", &path))?;
+        // What is no state is SimpleTuner's to refuse.
+        let Ok(mut state) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
+            continue;
+        };
+        if state.contains_key("global_step") {
+            continue;
+        }
+        let epoch = state.get("current_epoch").cloned();
+        state.insert("global_step".to_owned(), Value::from(whole.step));
+        state.insert("epoch".to_owned(), epoch.unwrap_or(Value::from(1)));
+        state_dir::write_private(&path, Value::Object(state).to_string().as_bytes())?;
+        let step = whole.step;
+        tracing::warn!(step, "a checkpoint that had lost its step has it again");
+    }
+    Ok(())
+}
+
+/// The states of a checkpoint's processes: `training_state.json`, and `training_state-rank1.json` of the second.
+fn states(folder: &Path) -> Result<Vec<PathBuf>, state_dir::Error> {
+    let entries = fs::read_dir(folder).map_err(at("list", folder))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(at("list", folder))?.file_name();
+        let name = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(STATE)?.strip_suffix(".json"));
+        let rank = name.and_then(|name| name.strip_prefix("-rank"));
+        let is_rank =
+            rank.is_some_and(|rank| !rank.is_empty() && rank.bytes().all(|b| b.is_ascii_digit()));
+        if let Some(name) = name.filter(|name| name.is_empty() || is_rank) {
+            found.push(folder.join(format!("{STATE}{name}.json")));
+        }
+    }
+    Ok(found)
+}
+
 /// What lies there, if by its name it is a checkpoint: `checkpoint-500`, or `checkpoint-500-rolling`.
 fn checkpoint(output: &Path, name: &OsStr) -> Option<Found> {
     let name = name.to_str()?;
@@ -92,4 +152,61 @@ fn checkpoint(output: &Path, name: &OsStr) -> Option<Found> {
         guarded: folder.join(GUARD).exists(),
         ended: folder.join(LAST_STATE).exists(),
     })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_step_that_was_written_over_is_written_again() {
+        let output = tempfile::tempdir().unwrap();
+        let folder = output.path().join("checkpoint-20");
+        fs::create_dir(&folder).unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        // What was drawn of a data set called `a`, by each of two processes.
+        let drawn = json!({"current_epoch": 3, "seen_images": {"/data/1.png": 1}});
+        let (first, second) = ("training_state.json", "training_state-rank1.json");
+        write(first, &drawn.to_string());
+        write(second, &drawn.to_string());
+        // Data sets whose ids are no part of the name.
+        let (own, ranks) = ("training_state-cats.json", "training_state-ranks.json");
+        write(own, &drawn.to_string());
+        write(ranks, &drawn.to_string());
+        let (step, name) = (20, "checkpoint-20".to_owned());
+        let whole = Whole { step, name };
+        keep_step(output.path(), &whole).unwrap();
+        let mut expected = drawn.clone();
+        expected["global_step"] = json!(20);
+        expected["epoch"] = json!(3);
+        for name in [first, second] {
+            let state: Value = serde_json::from_str(&read(name)).unwrap();
+            assert_eq!(state, expected, "{name}");
+        }
+        assert_eq!(
+            [read(own), read(ranks)],
+            [(); 2].map(|()| drawn.to_string())
+        );
+    }
+
+    #[test]
+    fn states_with_a_step_and_what_is_none_stay_as_they_are() {
+        let output = tempfile::tempdir().unwrap();
+        let folder = output.path().join("checkpoint-20");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("training_state.json");
+        let (step, name) = (20, "checkpoint-20".to_owned());
+        let whole = Whole { step, name };
+        keep_step(output.path(), &whole).unwrap();
+        assert!(!path.exists());
+        for text in [r#"{"global_step":  19, "epoch": 1}"#, "[]", "{"] {
+            fs::write(&path, text).unwrap();
+            keep_step(output.path(), &whole).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
 }
