@@ -126,6 +126,13 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
     ("validation_guidance_skip_layers", IsGiven, ValidationMethod),
 ];
 
+/// Settings that may name weights that are quantised already (`base_paths` in `trainer.py`).
+const WEIGHTS: [&str; 3] = [
+    "pretrained_model_name_or_path",
+    "pretrained_transformer_model_name_or_path",
+    "pretrained_unet_model_name_or_path",
+];
+
 /// Takes the run off the record for every setting that has no place in it.
 pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
     let checkpointing = !matches!(settings.given("gradient_checkpointing"), Some(Given::False));
@@ -137,9 +144,11 @@ pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
             found.off_record(setting, reason);
         }
     }
-    let weights = settings.text("pretrained_model_name_or_path", found);
-    if weights.is_some_and(|weights| weights.to_ascii_lowercase().ends_with(".gguf")) {
-        found.off_record("pretrained_model_name_or_path", Quantization);
+    for setting in WEIGHTS {
+        let weights = settings.text(setting, found);
+        if weights.is_some_and(|weights| weights.to_ascii_lowercase().ends_with(".gguf")) {
+            found.off_record(setting, Quantization);
+        }
     }
     evaluation(settings, found);
 }
@@ -188,6 +197,9 @@ mod tests {
 
     #[test]
     fn every_setting_of_the_table_is_one_of_simpletuners() {
+        for setting in WEIGHTS {
+            assert!(vocabulary::setting(setting).is_some(), "{setting}");
+        }
         for (setting, when, _) in EFFECTS {
             assert!(vocabulary::setting(setting).is_some(), "{setting}");
             if let Not(plain) = when {
