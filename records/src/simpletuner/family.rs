@@ -1,9 +1,41 @@
 //! What a model family sets by itself, whatever the configuration says, before SimpleTuner 4.10.1 reads any data
 //! (`check_user_config` and `setup_model_flavour` of its class).
 
-use super::settings::Settings;
-use crate::recipe::Recipe;
+use super::findings::Findings;
+use super::settings::{Given, Settings};
+use crate::recipe::{Family, Recipe};
 use crate::resolution::HalfMegapixels;
+
+/// The flavour that the number of a version stands for; `None` for what is none.
+pub(super) fn flavour_of_version(family: Family, said: &str) -> Option<&'static str> {
+    match (family.name(), said) {
+        ("ltxvideo2", "2" | "2.0") => Some("dev"),
+        ("ltxvideo2", "2.5") => Some("2.5-dev"),
+        _ => None,
+    }
+}
+
+/// Finds a length of validation's clips that the family does not start with, validate or not.
+pub(super) fn check_validation_frames(
+    recipe: Recipe,
+    settings: &Settings<'_>,
+    found: &mut Findings,
+) {
+    const SETTING: &str = "validation_num_video_frames";
+    if recipe.family().name() != "ltxvideo2" || settings.flag("validation_audio_only", false, found)
+    {
+        return;
+    }
+    let Some(Given::Text(text)) = settings.given(SETTING) else {
+        return;
+    };
+    // What is no number is found where it is needed.
+    if let Some(frames) = text.parse::<u64>().ok().filter(|frames| frames % 8 != 1) {
+        let what = format!("SimpleTuner does not start with {frames} frames for this model");
+        let hint = "write a multiple of 8 and one more, such as 81 or 121";
+        settings.problem(SETTING, what, hint, found);
+    }
+}
 
 /// Frames per second of a family's clips; `None` for one that sets none, and does not start where frames are told by it.
 pub(super) fn framerate(recipe: Recipe) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! What is trained and how: the recipe, the precision and the quantisation of a configuration.
 
+use super::family;
 use super::findings::Findings;
 use super::note::Note;
 use super::off_record::OffRecord;
@@ -122,7 +123,8 @@ pub(super) fn required<'s>(
 
 fn flavour(family: Family, settings: &Settings<'_>, found: &mut Findings) -> Option<String> {
     if let Some(flavour) = settings.text("model_flavour", found) {
-        return Some(flavour.to_owned());
+        let of_version = family::flavour_of_version(family, flavour);
+        return Some(of_version.unwrap_or(flavour).to_owned());
     }
     let weights = settings.text("pretrained_model_name_or_path", found);
     let published =

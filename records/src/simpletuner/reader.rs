@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::adapter;
 use super::effects;
+use super::family;
 use super::files::{File, Files, References};
 use super::findings::Findings;
 use super::generation::{self, Passes};
@@ -90,6 +91,9 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     model::required(&settings, "optimizer", found);
     let model = model::model(&settings, found);
     effects::check(&settings, found);
+    if let Some(model) = &model {
+        family::check_validation_frames(model.recipe, &settings, found);
+    }
     let length = length(&settings, found);
     let checkpoint_every = checkpoint_every(&settings, found);
     let accumulation = whole32(&settings, "gradient_accumulation_steps", found);
