@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use stepcast_proto::v1;
-use stepcast_records::simpletuner::{File, unwrapped, without_mark};
+use stepcast_records::simpletuner::{File, Note, unwrapped, without_mark};
 use stepcast_scheduler::RequestId;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::TrainerKind;
@@ -119,9 +119,9 @@ impl Submission {
         Ok(Self(taken))
     }
 
-    /// Refuses a form of the configuration that a worker cannot write anew for its host, as SimpleTuner needs it to be:
-    /// variables for a shell. A replay reads none.
-    pub(crate) fn check_form(&self, trainer: TrainerKind) -> Result<(), Status> {
+    /// Refuses a configuration that a worker cannot write anew for its host, as SimpleTuner needs it to be: variables for a
+    /// shell, and a checkpoint to go on from that is on another machine. A replay reads none.
+    pub(crate) fn check_form(&self, trainer: TrainerKind, notes: &[Note]) -> Result<(), Status> {
         let is_env = |file: &StagedFile| {
             let extension = file.name.rsplit_once('.').map(|(_, extension)| extension);
             extension.is_some_and(|extension| extension.eq_ignore_ascii_case("env"))
@@ -133,6 +133,11 @@ impl Submission {
                     "a worker cannot rewrite config.env for its host: write the settings as config.json, and submit that",
                 ))
             }
+            TrainerKind::SimpleTuner if notes.contains(&Note::ResumesElsewhere) => Err(bad_field(
+                "files",
+                "resume_from_checkpoint names a checkpoint that no worker has: name one in a bucket, such as \
+                     s3://BUCKET/checkpoint-500, or remove the setting to train from the start",
+            )),
             TrainerKind::SimpleTuner | TrainerKind::Replay => Ok(()),
         }
     }

@@ -325,3 +325,50 @@ async fn a_validation_on_several_gpus_is_told_as_long_as_the_busiest_takes() {
     assert!((share * 54.0 / 7.0 - 1.0).abs() < 0.1, "{share}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_no_worker_has_is_refused_for_simpletuner_alone() {
+    let server = Server::start().await;
+    let from = |checkpoint: &str, trainer: v1::Trainer| {
+        let mut asked = submission('e');
+        let config = v1::FileRole::Config;
+        for file in asked.files.iter_mut().filter(|file| file.role() == config) {
+            let mut settings: serde_json::Value = serde_json::from_slice(&file.content).unwrap();
+            settings["resume_from_checkpoint"] = checkpoint.into();
+            file.content = settings.to_string().into_bytes();
+        }
+        asked.validate_only = true;
+        asked.wishes.get_or_insert_default().trainer = trainer.into();
+        asked
+    };
+    let (real, played) = (v1::Trainer::Simpletuner, v1::Trainer::Replay);
+    let missing = "/results/checkpoint-500";
+    for (checkpoint, trainer) in [
+        (missing, played),
+        ("latest", real),
+        ("s3://b/checkpoint-5", real),
+    ] {
+        let asked = from(checkpoint, trainer);
+        server.jobs().submit_job(asked).await.unwrap();
+    }
+    let asked = from(missing, real);
+    let sweep = v1::SubmitArrayRequest {
+        files: asked.files.clone(),
+        tasks: vec![v1::ArrayTaskFiles::default()],
+        wishes: asked.wishes.clone(),
+        validate_only: true,
+        ..v1::SubmitArrayRequest::default()
+    };
+    for refused in [
+        server.jobs().submit_job(asked).await.map(|_| ()),
+        server.jobs().submit_array(sweep).await.map(|_| ()),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(
+            refused.message().contains("resume_from_checkpoint"),
+            "{refused:?}"
+        );
+    }
+    server.stop().await;
+}

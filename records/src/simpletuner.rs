@@ -38,6 +38,6 @@ pub use off_record::OffRecord;
 pub use plan::{Images, Missing, Plan};
 pub use preparation::Preparation;
 pub use problem::{Problem, Problems};
-pub use reader::{Options, Reading, read, references};
+pub use reader::{Options, Reading, is_in_bucket, read, references};
 pub use sharing::{HeldOut, Sampling, Share, Sharing};
 pub use workload::{Dataset, Length, OutOfBounds, Validation, Workload};

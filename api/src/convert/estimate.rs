@@ -235,6 +235,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::InferenceStepsOfModel(_) => "INFERENCE_STEPS_OF_MODEL",
         ReadingNote::ExternalValidation => "EXTERNAL_VALIDATION",
         ReadingNote::Resumes => "RESUMES",
+        ReadingNote::ResumesElsewhere => "RESUMES_ELSEWHERE",
         ReadingNote::GoesOnFromLora => "GOES_ON_FROM_LORA",
         ReadingNote::FramesFitted { .. } => "FRAMES_FITTED",
         ReadingNote::CheckpointsByEpochs => "CHECKPOINTS_BY_EPOCHS",

@@ -41,6 +41,7 @@ impl Jobs {
         }
         let mut tasks: Vec<(StagingId, Submission)> = Vec::with_capacity(count);
         let mut carried = Vec::new();
+        let mut noted = Vec::with_capacity(count);
         let mut first = None;
         for (index, task) in request.tasks.into_iter().enumerate() {
             let files = replaced(&request.files, task.files);
@@ -52,6 +53,7 @@ impl Jobs {
                 let what = "this task has the same files as one before it";
                 return Err(bad_field(&format!("tasks[{index}]"), what));
             }
+            noted.push(reading.notes.clone());
             match &first {
                 None => first = Some(reading),
                 Some(first) if first.workload != reading.workload => {
@@ -68,8 +70,8 @@ impl Jobs {
         let wishes = request.wishes.unwrap_or_default();
         let team = self.team(&wishes.team).await?;
         let mut spec = convert::wishes(wishes, reading.workload.clone(), tasks[0].0, team)?;
-        for (index, (_, submission)) in tasks.iter().enumerate() {
-            let fits = submission.check_form(spec.trainer);
+        for (index, ((_, submission), notes)) in tasks.iter().zip(&noted).enumerate() {
+            let fits = submission.check_form(spec.trainer, notes);
             fits.map_err(|error| of_task(index, error))?;
         }
         spec.terms.owner = caller.owner();

@@ -50,7 +50,7 @@ pub(super) async fn submit(
     let wishes = request.wishes.unwrap_or_default();
     let team = jobs.team(&wishes.team).await?;
     let mut spec = convert::wishes(wishes, reading.workload.clone(), staging, team)?;
-    submission.check_form(spec.trainer)?;
+    submission.check_form(spec.trainer, &reading.notes)?;
     spec.terms.owner = caller.owner();
     spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpus())?;

@@ -109,6 +109,8 @@ pub enum Note {
     CheckpointsByEpochs,
     /// A run that goes on from a checkpoint is estimated as if it started afresh.
     Resumes,
+    /// A run goes on from a checkpoint where no worker has it.
+    ResumesElsewhere,
     /// A run that goes on from the step of a LoRA is estimated as if it started afresh.
     GoesOnFromLora,
 }
@@ -198,6 +200,10 @@ impl fmt::Display for Note {
             Self::Resumes => {
                 f.write_str("resume_from_checkpoint names a checkpoint: the run is estimated from its first step")
             }
+            Self::ResumesElsewhere => f.write_str(
+                "resume_from_checkpoint names a checkpoint that no worker has: a job with it is refused, and the run is \
+                 estimated from its first step",
+            ),
             Self::GoesOnFromLora => f.write_str(
                 "init_lora: SimpleTuner goes on from the step that the file or init_lora_step names, and the run is \
                  estimated from its first step; write init_lora_step 0 to count anew",

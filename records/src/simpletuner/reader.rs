@@ -313,13 +313,26 @@ fn other_notes(settings: &Settings<'_>, found: &mut Findings) {
     }
 }
 
+/// Whether a checkpoint to go on from is where every host can find it: SimpleTuner takes addresses, and keys within the bucket
+/// that results are published to. Else it looks for the last part of the name among its own results.
+#[must_use]
+pub fn is_in_bucket(checkpoint: &str, is_published: bool) -> bool {
+    let is_key = checkpoint.contains('/') && !checkpoint.starts_with('/');
+    checkpoint.contains("://") || (is_published && is_key)
+}
+
 /// Where a run goes on from, which is what SimpleTuner takes together (`_initial_lora_step` of 4.10.1).
 fn start(settings: &Settings<'_>, length: Option<Length>, found: &mut Findings) {
     const SETTING: &str = "init_lora_step";
     let resumes = settings.text("resume_from_checkpoint", found);
-    let resumes = resumes.is_some_and(|from| from != "latest");
-    if resumes {
-        found.note(Note::Resumes);
+    let resumes = resumes.filter(|from| *from != "latest");
+    if let Some(from) = resumes {
+        found.note(
+            match is_in_bucket(from, settings.has("publishing_config")) {
+                true => Note::Resumes,
+                false => Note::ResumesElsewhere,
+            },
+        );
     }
     let step = settings.whole(SETTING, 0..=Workload::MAX_STEPS, found);
     if step == Some(0) {
@@ -337,7 +350,7 @@ fn start(settings: &Settings<'_>, length: Option<Length>, found: &mut Findings) 
             "there is no init_lora that is of this step",
             "name it, or remove the step",
         ),
-        _ if resumes => (
+        _ if resumes.is_some() => (
             "a run goes on from a checkpoint or from a LoRA, not from both",
             "remove one of them",
         ),

@@ -1,7 +1,7 @@
 //! SimpleTuner's own settings, as they were submitted and as they are for this host.
 
 use serde_json::{Map, Value, json};
-use stepcast_records::simpletuner::Length;
+use stepcast_records::simpletuner::{Length, is_in_bucket};
 
 use super::super::Error;
 use crate::order::{FileRole, JobFile};
@@ -74,7 +74,7 @@ impl Settings {
     }
 
     /// Goes on from this host's own newest checkpoint, by its name. Without one, a checkpoint in a bucket is where the first
-    /// attempt starts; one named by a local path lies on the user's machine.
+    /// attempt starts; one named by a local path lies on the user's machine, and no job with it is taken.
     ///
     /// A LoRA to start from says at which step it was saved, and SimpleTuner goes on from there. It refuses that together with
     /// any checkpoint, even one that is only looked for; so it is told to look for none, and once there is one, that the LoRA is
@@ -83,6 +83,12 @@ impl Settings {
         let text = |key: &str| self.0[key].as_str().map(str::trim);
         let from_lora = text("init_lora").is_some_and(|path| !path.is_empty());
         let from = text("resume_from_checkpoint");
+        let is_published = match &self.0["publishing_config"] {
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(object) => !object.is_empty(),
+            Value::String(text) => !text.trim().is_empty(),
+            _ => false,
+        };
         match (checkpoint, from) {
             (Some(name), _) => {
                 self.set("resume_from_checkpoint", Value::from(name));
@@ -90,7 +96,7 @@ impl Settings {
                     self.set("init_lora_step", Value::from(0));
                 }
             }
-            (None, Some(from)) if from.contains("://") => {}
+            (None, Some(from)) if is_in_bucket(from, is_published) => {}
             // What SimpleTuner's page calls starting from scratch.
             (None, from) if from_lora || from == Some("") => {
                 self.set("resume_from_checkpoint", Value::from(""));
@@ -166,6 +172,14 @@ mod tests {
             (
                 json!({"resume_from_checkpoint": "s3://b/checkpoint-5"}),
                 "s3://b/checkpoint-5",
+            ),
+            (
+                json!({"resume_from_checkpoint": "jobs/7/checkpoint-5"}),
+                "latest",
+            ),
+            (
+                json!({"resume_from_checkpoint": "jobs/7/checkpoint-5", "publishing_config": [{"provider": "s3"}]}),
+                "jobs/7/checkpoint-5",
             ),
         ] {
             assert_eq!(resumed(&submitted, None), (json!(told), nothing.clone()));
