@@ -121,7 +121,7 @@ impl Host {
         if assignment.gang.is_some() {
             return Measures::nothing(NoSample::SeveralHosts);
         }
-        if !assignment.workload.on_record() {
+        if !assignment.workload.measured_steps_on_record() {
             return Measures::nothing(NoSample::OffRecord);
         }
         let Ok(plan) = assignment.workload.plan(count) else {
@@ -140,7 +140,11 @@ impl Host {
                 workload.sharing.validation_prompts
             },
         };
-        Measures::new(&training, &validation, pass, hardware)
+        let measures = Measures::new(&training, &validation, pass, hardware);
+        match workload.on_record() {
+            true => measures,
+            false => measures.of_steps_alone(),
+        }
     }
 }
 
@@ -250,6 +254,52 @@ pub(crate) mod tests {
                 Ok(())
             }
             .boxed()
+        }
+    }
+
+    #[test]
+    fn steps_are_measured_where_only_validation_is_off_the_record() {
+        use stepcast_records::simpletuner::{OffRecord, Validation};
+        use stepcast_records::{FrameClass, HalfMegapixels};
+
+        let root = tempfile::tempdir().unwrap();
+        let mut host = Arc::new(Leader::default()).host(root.path());
+        host.devices = gpu::devices(gpu::Offer::Replay(1)).0;
+        let measured = |reasons: &[OffRecord]| {
+            let mut workload = crate::trainer::tests::workload();
+            workload.validation = Some(Validation {
+                every_steps: Some(10),
+                every_epochs: None,
+                after_step: 0,
+                after_epoch: 0,
+                at_start: false,
+                baseline: false,
+                generations: 1,
+                resolutions: vec![HalfMegapixels::new(2).unwrap()],
+                frames: FrameClass::Single,
+                inference_steps: 20,
+            });
+            workload.off_record = reasons.to_vec();
+            let measures = host.measures(&Assignment {
+                epoch: 7,
+                job: "jcats".to_owned(),
+                devices: vec![0],
+                trainer: crate::order::TrainerKind::SimpleTuner,
+                workload,
+                lease_term_ms: 30_000,
+                max_runtime_ms: None,
+                gang: None,
+            });
+            (measures.training().err(), measures.validation().err())
+        };
+        assert_eq!(measured(&[]), (None, None));
+        let of_validation = Some(NoSample::ValidationOffRecord);
+        for reason in [OffRecord::InferenceSteps, OffRecord::ValidationSetting] {
+            assert_eq!(measured(&[reason]), (None, of_validation), "{reason}");
+        }
+        let all = Some(NoSample::OffRecord);
+        for reason in [OffRecord::ValidationMethod, OffRecord::Compile] {
+            assert_eq!(measured(&[reason]), (all, all), "{reason}");
         }
     }
 }

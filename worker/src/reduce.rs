@@ -28,6 +28,9 @@ pub enum NoSample {
         "the job has settings that change a step's time and that the records have no place for"
     )]
     OffRecord,
+    /// The job's validation has settings that the records have no place for.
+    #[error("the job's validation has settings that the records have no place for")]
+    ValidationOffRecord,
     /// The settings have no key: a value is off the grid of what may be stored.
     #[error("the job's settings have no place among the values that may be stored")]
     NoKey,
@@ -105,6 +108,14 @@ impl Measures {
                 (Some(_), _) => Err(NoSample::SeveralValidationShapes),
             },
             pass,
+        }
+    }
+
+    /// Only the steps are measured.
+    pub fn of_steps_alone(self) -> Self {
+        Self {
+            validation: Err(NoSample::ValidationOffRecord),
+            ..self
         }
     }
 

@@ -216,6 +216,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::NotComparable { .. } => "NOT_COMPARABLE",
         ReadingNote::NotRecorded => "NOT_RECORDED",
         ReadingNote::ValidationNotRecorded => "VALIDATION_NOT_RECORDED",
+        ReadingNote::NothingRecorded => "NOTHING_RECORDED",
         ReadingNote::SoundLength => "SOUND_LENGTH",
         ReadingNote::ProcessesFromHardware => "PROCESSES_FROM_HARDWARE",
         ReadingNote::SquareAssumed { .. } => "SQUARE_ASSUMED",

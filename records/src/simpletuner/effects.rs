@@ -7,6 +7,7 @@ use super::findings::Findings;
 use super::off_record::OffRecord::{
     self, Attention, CheckpointingMode, Compile, Control, Ema, ModelSetting, Objective, Offload,
     OnDemandCache, Precision, Quantization, Sharding, TextEncoder, ValidationMethod,
+    ValidationSetting,
 };
 use super::settings::{Given, Settings};
 
@@ -112,7 +113,7 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
     ),
     ("assistant_lora_path", IsGiven, ModelSetting),
     ("krea2_reference_latents", On, Control),
-    ("validation_preview", On, ValidationMethod),
+    ("validation_preview", On, ValidationSetting),
     (
         "validation_method",
         Not(&["simpletuner-local"]),
@@ -121,9 +122,13 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
     (
         "validation_multigpu",
         Not(&["batch-parallel"]),
-        ValidationMethod,
+        ValidationSetting,
     ),
-    ("validation_guidance_skip_layers", IsGiven, ValidationMethod),
+    (
+        "validation_guidance_skip_layers",
+        IsGiven,
+        ValidationSetting,
+    ),
 ];
 
 /// Settings that may name weights that are quantised already (`base_paths` in `trainer.py`).

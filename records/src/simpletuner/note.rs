@@ -32,6 +32,8 @@ pub enum Note {
     NotRecorded,
     /// Something changes the time of validation alone and has no place in the records.
     ValidationNotRecorded,
+    /// The same, where it may also be part of what is measured of a step.
+    NothingRecorded,
     /// The number of processes follows from the GPUs a job is placed on.
     ProcessesFromHardware,
     /// The edge alone is fixed, so the pixels depend on the shapes of the pictures.
@@ -138,6 +140,9 @@ impl fmt::Display for Note {
             ),
             Self::ValidationNotRecorded => f.write_str(
                 "validation is estimated from the nearest plain run, and its times are not recorded",
+            ),
+            Self::NothingRecorded => f.write_str(
+                "validation is estimated from the nearest plain run, and none of this run's times are recorded",
             ),
             Self::ProcessesFromHardware => f.write_str("num_processes is replaced by the GPUs the job is placed on"),
             Self::SquareAssumed { dataset } => {

@@ -38,17 +38,20 @@ pub enum OffRecord {
     OnDemandCache,
     /// Control inputs that widen the model.
     Control,
-    /// Validation that runs by another program or method, or an evaluation beside it.
+    /// Validation that runs by another program or method, or an evaluation beside it: what is measured of a step may hold some
+    /// of it.
     ValidationMethod,
     /// A setting of the model's own that changes its cost.
     ModelSetting,
     /// Pictures whose pixels depend on their shapes.
     Resolution,
+    /// A setting that changes what validation takes, and nothing of a step.
+    ValidationSetting,
 }
 
 impl OffRecord {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BatchSize,
         Self::Accumulation,
         Self::InferenceSteps,
@@ -68,12 +71,22 @@ impl OffRecord {
         Self::ValidationMethod,
         Self::ModelSetting,
         Self::Resolution,
+        Self::ValidationSetting,
     ];
 
     /// Whether it changes the time of training steps, not that of validation alone.
     #[must_use]
     pub const fn touches_training(self) -> bool {
-        !matches!(self, Self::InferenceSteps | Self::ValidationMethod)
+        !matches!(
+            self,
+            Self::InferenceSteps | Self::ValidationMethod | Self::ValidationSetting
+        )
+    }
+
+    /// Whether it changes what is measured of training steps, which is more than the steps where an evaluation runs between two.
+    #[must_use]
+    pub const fn touches_measured_steps(self) -> bool {
+        self.touches_training() || matches!(self, Self::ValidationMethod)
     }
 
     /// The same, or one that there was first: what logs before format 3 can say of it.
@@ -81,6 +94,7 @@ impl OffRecord {
     pub const fn in_first_words(self) -> Self {
         match self {
             Self::Resolution => Self::ModelSetting,
+            Self::ValidationSetting => Self::ValidationMethod,
             first => first,
         }
     }
@@ -107,6 +121,7 @@ impl OffRecord {
             Self::Control => "control inputs",
             Self::ValidationMethod => "validation by another method, or evaluation between steps",
             Self::ModelSetting => "a setting of the model's own that changes its cost",
+            Self::ValidationSetting => "a setting that changes what validation takes",
             Self::Resolution => "pixels that depend on the shapes of the pictures",
         }
     }

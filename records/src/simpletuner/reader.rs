@@ -166,6 +166,8 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     workload.off_record = found.reasons();
     if !workload.training_on_record() {
         found.note(Note::NotRecorded);
+    } else if !workload.measured_steps_on_record() {
+        found.note(Note::NothingRecorded);
     } else if !workload.on_record() {
         found.note(Note::ValidationNotRecorded);
     }

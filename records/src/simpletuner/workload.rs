@@ -189,6 +189,13 @@ impl Workload {
         !said && !unsaid
     }
 
+    /// Whether what is measured of its training steps belongs into the records: only steps, without anything between them.
+    #[must_use]
+    pub fn measured_steps_on_record(&self) -> bool {
+        let mut said = self.off_record.iter();
+        self.training_on_record() && !said.any(|reason| reason.touches_measured_steps())
+    }
+
     /// The same run, with clips in the classes and reasons in the words that there were first: what logs before format 3 can say
     /// of it. The same workload, where it is in these already.
     #[must_use]
@@ -196,7 +203,7 @@ impl Workload {
         let mut same = self.clone();
         let reasons = self.off_record.iter().map(|reason| reason.in_first_words());
         same.off_record = reasons.collect();
-        // What stands for another one is the last of the first, so they are in order still.
+        same.off_record.sort_unstable();
         same.off_record.dedup();
         let frames = self.recipe.frames().in_first_classes().max_frames();
         same.recipe = self.recipe.at_frames(frames).unwrap_or(self.recipe);

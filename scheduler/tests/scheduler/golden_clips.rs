@@ -95,22 +95,27 @@ fn an_older_log_has_the_first_reasons() {
         submission(spec)
     };
     let (first, later) = (OffRecord::ModelSetting, OffRecord::Resolution);
-    for reasons in [&[later][..], &[OffRecord::Ema, first, later][..]] {
+    let (method, setting) = (OffRecord::ValidationMethod, OffRecord::ValidationSetting);
+    for (reasons, expected) in [
+        (&[later][..], &[first][..]),
+        (&[OffRecord::Ema, first, later], &[OffRecord::Ema, first]),
+        (&[setting], &[method]),
+        (&[later, setting], &[method, first]),
+    ] {
         let command = for_reasons(reasons);
         assert_eq!(command.needs(), 3);
         assert_eq!(command.clone().for_format(3), command);
         let older = command.for_format(2);
-        let mut expected = reasons.to_vec();
-        expected.retain(|reason| *reason != later && *reason != first);
-        expected.push(first);
-        assert_eq!(older, for_reasons(&expected));
+        assert_eq!(older, for_reasons(expected));
         assert!(older.needs() < 3);
     }
     let written =
         |reason| codec::encode(&Envelope::new(0, None, for_reasons(&[reason])).in_format(3));
-    let pairs = written(first).into_iter().zip(written(later));
-    let changed: Vec<(u8, u8)> = pairs.filter(|(first, later)| first != later).collect();
-    assert!(changed.contains(&(17, 18)), "{changed:?}");
+    for (reason, number) in [(later, 18), (setting, 19)] {
+        let pairs = written(first).into_iter().zip(written(reason));
+        let changed: Vec<(u8, u8)> = pairs.filter(|(first, later)| first != later).collect();
+        assert!(changed.contains(&(17, number)), "{changed:?}");
+    }
 }
 
 /// A request that an older log has taken is the same when it comes again after the log has gone on in format 3.

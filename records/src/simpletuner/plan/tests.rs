@@ -273,6 +273,12 @@ fn a_workload_says_of_itself_what_is_off_the_grid() {
     workload.off_record = vec![OffRecord::ValidationMethod];
     assert_eq!(workload.check(), Ok(()));
     assert!(workload.training_on_record() && !workload.on_record());
+    assert!(!workload.measured_steps_on_record());
+    for reason in [OffRecord::ValidationSetting, OffRecord::InferenceSteps] {
+        workload.off_record = vec![reason];
+        assert!(workload.training_on_record() && !workload.on_record());
+        assert!(workload.measured_steps_on_record());
+    }
     workload.off_record = vec![OffRecord::Offload, OffRecord::BatchSize];
     assert!(workload.check().is_err(), "unsorted");
 }
