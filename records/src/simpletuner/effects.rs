@@ -112,6 +112,7 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
         ModelSetting,
     ),
     ("assistant_lora_path", IsGiven, ModelSetting),
+    ("disable_assistant_lora", On, ModelSetting),
     ("krea2_reference_latents", On, Control),
     ("validation_preview", On, ValidationSetting),
     (
@@ -129,7 +130,32 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
         IsGiven,
         ValidationSetting,
     ),
+    // Another stage or another model behind the one that is trained.
+    (
+        "deepfloyd_validation_pipeline_mode",
+        Not(&["auto", "trained-stage"]),
+        ValidationSetting,
+    ),
+    (
+        "ltx2_validation_pipeline_mode",
+        Not(&["trained-stage"]),
+        ValidationSetting,
+    ),
+    (
+        "pixart_validation_pipeline_mode",
+        Not(&["trained-stage"]),
+        ValidationSetting,
+    ),
+    (
+        "sdxl_validation_pipeline_mode",
+        Not(&["trained-stage"]),
+        ValidationSetting,
+    ),
+    ("wan_validation_load_other_stage", On, ValidationSetting),
 ];
+
+/// Whether samples are encoded before the steps.
+const PREPROCESS: &str = "vae_cache_preprocess";
 
 /// Settings that may name weights that are quantised already (`base_paths` in `trainer.py`).
 const WEIGHTS: [&str; 3] = [
@@ -148,6 +174,10 @@ pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
         if applies(setting, when, settings, found) {
             found.off_record(setting, reason);
         }
+    }
+    // An older setting, which is the other way round.
+    if settings.is_denied(PREPROCESS) {
+        found.off_record(PREPROCESS, OnDemandCache);
     }
     for setting in WEIGHTS {
         let weights = settings.text(setting, found);
@@ -202,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_setting_of_the_table_is_one_of_simpletuners() {
-        for setting in WEIGHTS {
+        for setting in WEIGHTS.into_iter().chain([PREPROCESS]) {
             assert!(vocabulary::setting(setting).is_some(), "{setting}");
         }
         for (setting, when, _) in EFFECTS {

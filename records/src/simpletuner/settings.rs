@@ -156,6 +156,20 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Whether one of the words for "no" is given: the text `"false"` is one here, for a setting that SimpleTuner looks at
+    /// before it drops that.
+    pub(super) fn is_denied(&self, name: &'static str) -> bool {
+        self.ignored_false.contains(&name)
+            || match self.given(name) {
+                Some(Given::False) => true,
+                Some(Given::Text(text)) => {
+                    let words = ["0", "no", "none", "off"];
+                    words.iter().any(|word| text.eq_ignore_ascii_case(word))
+                }
+                _ => false,
+            }
+    }
+
     /// A whole number; `None` when it is not given, or with a problem found.
     pub(super) fn whole(
         &self,
