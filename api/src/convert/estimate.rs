@@ -222,6 +222,7 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::SquareAssumed { .. } => "SQUARE_ASSUMED",
         ReadingNote::PixelsOfModel { .. } => "PIXELS_OF_MODEL",
         ReadingNote::SoundsAlone { .. } => "SOUNDS_ALONE",
+        ReadingNote::EncodedAgain { .. } => "ENCODED_AGAIN",
         ReadingNote::FramesAssumed { .. } => "FRAMES_ASSUMED",
         ReadingNote::FramesVary { .. } => "FRAMES_VARY",
         ReadingNote::SamplesFromMaximum { .. } => "SAMPLES_FROM_MAXIMUM",

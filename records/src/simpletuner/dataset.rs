@@ -311,6 +311,14 @@ impl Context<'_> {
                 found.off_record(key, OffRecord::OnDemandCache);
             }
         }
+        let is_drawn_anew = entry.get("crop_aspect").and_then(Value::as_str) == Some("random")
+            && entry.flag("crop", found)
+            && !self
+                .settings
+                .flag("aspect_bucket_disable_rebuild", false, found);
+        if is_drawn_anew || entry.flag("vae_cache_clear_each_epoch", found) {
+            found.note(Note::EncodedAgain { dataset: position });
+        }
         for key in ["is_regularisation_data", "is_regularization_data"] {
             if entry.flag(key, found) {
                 found.off_record(key, OffRecord::Objective);

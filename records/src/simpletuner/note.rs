@@ -53,6 +53,11 @@ pub enum Note {
         /// Position of the data set.
         dataset: usize,
     },
+    /// All samples of a data set are encoded again in every epoch, which is counted once.
+    EncodedAgain {
+        /// Position of the data set.
+        dataset: usize,
+    },
     /// A video data set does not say how many frames its clips have.
     FramesAssumed {
         /// Position of the data set.
@@ -153,6 +158,9 @@ impl fmt::Display for Note {
             }
             Self::SoundsAlone { dataset } => {
                 write!(f, "data set {dataset}: the steps of sounds alone are not known; they are taken for those of single pictures of 0.5 MP")
+            }
+            Self::EncodedAgain { dataset } => {
+                write!(f, "data set {dataset}: SimpleTuner encodes all of its samples again at the start of every epoch, which is counted once")
             }
             Self::FramesAssumed { dataset, frames } => {
                 write!(f, "data set {dataset}: video.num_frames is not set: {frames} frames are assumed")
