@@ -24,6 +24,7 @@ mod plan;
 mod preparation;
 mod problem;
 mod reader;
+mod refusals;
 mod settings;
 mod sharing;
 mod source;

@@ -36,6 +36,16 @@ pub(super) fn model(settings: &Settings<'_>, found: &mut Findings) -> Option<Mod
     let rank = settings.whole("lora_rank", 1..=65_536, found).unwrap_or(16);
     let (family, method) = (family?, method?);
     let flavour = flavour(family, settings, found)?;
+    // It has the classes for one, and refuses it before they are loaded.
+    if family.name() == "chroma" && method.is_controlnet() {
+        refused(
+            Error::NoSuchMethod { family, method },
+            &flavour,
+            settings,
+            found,
+        );
+        return None;
+    }
     let recipe = match Recipe::find(family.name(), Some(&flavour), method, checkpointing) {
         Ok(recipe) => recipe,
         Err(error) => {

@@ -18,6 +18,7 @@ use super::off_record::OffRecord;
 use super::plan;
 use super::preparation::Preparation;
 use super::problem::{Problems, shown};
+use super::refusals;
 use super::settings::Settings;
 use super::sharing::{Sampling, Sharing};
 use super::source;
@@ -91,6 +92,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     model::required(&settings, "optimizer", found);
     let model = model::model(&settings, found);
     effects::check(&settings, found);
+    refusals::check(&settings, found);
     if let Some(model) = &model {
         family::check_validation_frames(model.recipe, &settings, found);
     }
