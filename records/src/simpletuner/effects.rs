@@ -112,7 +112,6 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
         ModelSetting,
     ),
     ("assistant_lora_path", IsGiven, ModelSetting),
-    ("disable_assistant_lora", On, ModelSetting),
     ("krea2_reference_latents", On, Control),
     ("validation_preview", On, ValidationSetting),
     (

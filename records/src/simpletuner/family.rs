@@ -2,6 +2,7 @@
 //! (`check_user_config` and `setup_model_flavour` of its class).
 
 use super::findings::Findings;
+use super::off_record::OffRecord;
 use super::settings::{Given, Settings};
 use crate::recipe::{Family, Recipe};
 use crate::resolution::HalfMegapixels;
@@ -15,12 +16,29 @@ pub(super) fn flavour_of_version(family: Family, said: &str) -> Option<&'static 
     }
 }
 
+/// Finds what of a configuration matters to some families alone.
+pub(super) fn check(recipe: Recipe, settings: &Settings<'_>, found: &mut Findings) {
+    const ASSISTANT: &str = "disable_assistant_lora";
+    let is_lora = settings.choice("model_type") == Some("lora");
+    if is_lora && has_assistant(recipe) && settings.flag(ASSISTANT, false, found) {
+        found.off_record(ASSISTANT, OffRecord::ModelSetting);
+    }
+    check_validation_frames(recipe, settings, found);
+}
+
+/// Whether its adapters are trained through another one that comes with it (`ASSISTANT_LORA_FLAVOURS`).
+fn has_assistant(recipe: Recipe) -> bool {
+    matches!(
+        (recipe.family().name(), recipe.flavour()),
+        ("flux", "schnell")
+            | ("flux3_image", "klein")
+            | ("qwen_image", "v2.1")
+            | ("z_image", "turbo" | "turbo-ostris-v2")
+    )
+}
+
 /// Finds a length of validation's clips that the family does not start with, validate or not.
-pub(super) fn check_validation_frames(
-    recipe: Recipe,
-    settings: &Settings<'_>,
-    found: &mut Findings,
-) {
+fn check_validation_frames(recipe: Recipe, settings: &Settings<'_>, found: &mut Findings) {
     const SETTING: &str = "validation_num_video_frames";
     if recipe.family().name() != "ltxvideo2" || settings.flag("validation_audio_only", false, found)
     {
@@ -118,6 +136,11 @@ mod tests {
         assert_eq!(without, ["cosmos3", "hunyuanvideo", "longcat_video"]);
         let pictures = recipes().filter(|recipe| !recipe.is_video());
         assert!({ pictures }.all(|recipe| framerate(recipe).is_none()));
+    }
+
+    #[test]
+    fn the_flavours_with_an_assistant_are_known() {
+        assert_eq!(recipes().filter(|recipe| has_assistant(*recipe)).count(), 5);
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn reading(files: &Files<'_>, options: &Options, found: &mut Findings) -> Option
     effects::check(&settings, found);
     refusals::check(&settings, found);
     if let Some(model) = &model {
-        family::check_validation_frames(model.recipe, &settings, found);
+        family::check(model.recipe, &settings, found);
     }
     let length = length(&settings, found);
     let checkpoint_every = checkpoint_every(&settings, found);
