@@ -7,6 +7,7 @@ mod attempt;
 mod classify;
 mod keeping;
 mod leases;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -19,6 +20,7 @@ use stepcast_records::Sample;
 use self::attempt::Attempt;
 pub use self::keeping::KEEPING_MS;
 use self::leases::Leases;
+pub use self::steps::{Epochs, FewerSteps};
 use crate::event::Received;
 use crate::reduce::Reducer;
 
@@ -117,18 +119,10 @@ pub struct Assigned {
     pub is_follower: bool,
     /// What the trainer's own total is worth, if it is known to announce too much.
     pub fewer_steps: Option<FewerSteps>,
+    /// The same once the trainer has said how many batches an epoch has, if the run's length is in epochs.
+    pub epochs: Option<Epochs>,
     /// Collects the step times of this attempt.
     pub reducer: Reducer,
-}
-
-/// A run that makes fewer steps than its trainer announces: SimpleTuner counts a step for what each epoch leaves over,
-/// and accumulates over the end of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FewerSteps {
-    /// What the trainer says if its data are as the configuration says; another number is taken as it is.
-    pub announced: u64,
-    /// Steps it will have made at its end.
-    pub made: u64,
 }
 
 /// Why an attempt is ended before its trainer is done.

@@ -33,6 +33,8 @@ pub enum Event {
         step: u64,
         /// Steps the run will have at its end, 0 when not said.
         total: u64,
+        /// Micro-batches of an epoch on one process (`total_num_batches`), 0 when not said.
+        batches: u64,
     },
     /// One optimizer step is done. The trainer sends a step twice when it also saves a checkpoint.
     Step {
@@ -167,6 +169,7 @@ struct Data {
     status: Lenient<String>,
     global_step: Lenient<u64>,
     total_num_steps: Lenient<u64>,
+    total_num_batches: Lenient<u64>,
     current_epoch: Lenient<u64>,
 }
 
@@ -282,7 +285,11 @@ impl Body<'_> {
                 .find_map(|name| name.get().map(|seconds| seconds * 1000.0))
         });
         match step_ms {
-            None => Event::Ready { step, total },
+            None => Event::Ready {
+                step,
+                total,
+                batches: data.total_num_batches.get().copied().unwrap_or(0),
+            },
             Some(_) => Event::Step {
                 step,
                 total,
@@ -366,13 +373,14 @@ mod tests {
 
     #[test]
     fn the_first_status_has_no_step_time() {
-        let body = r#"{"type":"training.status","data":{"status":"running","global_step":30,"total_num_steps":40},
-            "progress":{"label":"start","current":30,"total":40}}"#;
+        let body = r#"{"type":"training.status","data":{"status":"running","global_step":30,"total_num_steps":40,
+            "total_num_batches":20},"progress":{"label":"start","current":30,"total":40}}"#;
         assert_eq!(
             event(body),
             Event::Ready {
                 step: 30,
-                total: 40
+                total: 40,
+                batches: 20
             }
         );
     }

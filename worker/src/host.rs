@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
 use stepcast_records::Hardware;
+use stepcast_records::simpletuner::Length;
 
-use crate::agent::{Epoch, Failure, FewerSteps};
+use crate::agent::{Epoch, Epochs, Failure, FewerSteps};
 use crate::cleanup::Cleanup;
 use crate::config::WorkerConfig;
 use crate::gpu::{self, Device};
@@ -111,6 +112,22 @@ impl Host {
             made: plan.steps_total,
         };
         (fewer.made < fewer.announced).then_some(fewer)
+    }
+
+    /// An attempt's epochs, if they say how long it runs.
+    pub(crate) fn epochs(assignment: &Assignment) -> Option<Epochs> {
+        let workload = &assignment.workload;
+        let Length::Epochs(count) = workload.length else {
+            return None;
+        };
+        let processes = u32::try_from(assignment.processes()).unwrap_or(u32::MAX);
+        let replicas = (processes / workload.context_parallel.max(1)).max(1);
+        let held_out = workload.sharing.held_out;
+        Some(Epochs {
+            count: count.into(),
+            accumulation: workload.accumulation.into(),
+            held_out: held_out.map_or(0, |set| set.batches(replicas.into())),
+        })
     }
 
     /// What an attempt measures on the devices it was placed on.

@@ -237,6 +237,7 @@ impl Work {
             is_gang: assignment.gang.is_some(),
             is_follower: assignment.is_follower(),
             fewer_steps: self.host.fewer_steps(&assignment),
+            epochs: Host::epochs(&assignment),
             reducer: Reducer::new(measures),
         };
         let devices = self.host.devices(&assignment.devices).unwrap_or_default();

@@ -267,6 +267,7 @@ fn running_agent() -> Agent {
         is_gang: false,
         is_follower: false,
         fewer_steps: None,
+        epochs: None,
         reducer: Reducer::new(measures),
     };
     let mut agent = Agent::default();

@@ -109,7 +109,8 @@ impl Sharing {
 
 impl HeldOut {
     /// Micro-batches of an epoch that SimpleTuner counts for it on one of so many GPUs. It is always divided.
-    pub(super) fn batches(self, replicas: u64) -> u64 {
+    #[must_use]
+    pub fn batches(self, replicas: u64) -> u64 {
         let times = u64::from(self.repeats) + 1;
         let share = self.samples.div_ceil(replicas).saturating_mul(times);
         share.div_ceil(self.batch_size.max(1).into())

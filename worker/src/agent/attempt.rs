@@ -5,7 +5,7 @@ use super::keeping::Keeping;
 use super::leases::margin;
 use super::watch::Watch;
 use super::{
-    Assigned, End, Epoch, Exit, ExitStatus, Failure, FewerSteps, Outcome, Output,
+    Assigned, End, Epoch, Epochs, Exit, ExitStatus, Failure, FewerSteps, Outcome, Output,
     PROGRESS_EVERY_MS, Phase, Progress, Why,
 };
 use crate::event::{Event, Received, Stage, StageStatus};
@@ -30,6 +30,7 @@ pub(super) struct Attempt {
     is_gang: bool,
     is_follower: bool,
     fewer_steps: Option<FewerSteps>,
+    epochs: Option<Epochs>,
     reducer: Option<Reducer>,
     life: Life,
     started: bool,
@@ -75,6 +76,7 @@ impl Attempt {
             is_gang: assigned.is_gang,
             is_follower: assigned.is_follower,
             fewer_steps: assigned.fewer_steps,
+            epochs: assigned.epochs,
             reducer: Some(assigned.reducer),
             life: Life::Waiting,
             started: false,
@@ -241,7 +243,14 @@ impl Attempt {
             reducer.observe(received);
         }
         match &received.event {
-            Event::Ready { step, total } => {
+            Event::Ready {
+                step,
+                total,
+                batches,
+            } => {
+                let epochs = self.epochs;
+                let steps = epochs.and_then(|epochs| epochs.steps(*batches, *total));
+                self.fewer_steps = steps.or(self.fewer_steps);
                 self.seen.ready = true;
                 self.phase = Phase::Training;
                 self.advance(*step, *total, None);

@@ -124,6 +124,7 @@ fn assigned(epoch: Epoch, job: u64) -> Input {
         is_gang: false,
         is_follower: false,
         fewer_steps: None,
+        epochs: None,
         reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
     }))
 }

@@ -249,6 +249,7 @@ impl Work {
             is_gang: assignment.gang.is_some(),
             is_follower: assignment.gang.as_ref().is_some_and(|gang| gang.rank > 0),
             fewer_steps: None,
+            epochs: None,
             reducer: Reducer::new(Measures::nothing(NoSample::NoKey)),
         };
         self.attempts.entry(epoch).or_insert(assignment);

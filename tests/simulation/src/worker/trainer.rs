@@ -157,6 +157,7 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
             Event::Ready {
                 step: 0,
                 total: plan.steps,
+                batches: 0,
             },
         );
         step(world, number, epoch);

@@ -284,7 +284,11 @@ fn silence_is_patience_by_phase() {
 #[test]
 fn a_first_step_may_be_as_quiet_as_what_comes_before_it() {
     let mut script = Script::running();
-    script.event(Event::Ready { step: 0, total: 9 });
+    script.event(Event::Ready {
+        step: 0,
+        total: 9,
+        batches: 9,
+    });
     assert_eq!(
         script.run_until_output(50 * 60_000, true),
         [],
@@ -407,4 +411,38 @@ fn an_attempt_ends_once() {
     };
     end(script.input(failed()));
     assert_eq!(script.input(failed()), []);
+}
+
+#[test]
+fn a_trainer_that_says_its_batches_is_told_of_the_steps_that_it_makes() {
+    let Input::Assigned(mut assigned) = assigned(5, 1) else {
+        unreachable!("built by the harness")
+    };
+    // What was planned for one bucket of pictures.
+    assigned.fewer_steps = Some(FewerSteps {
+        announced: 16,
+        made: 14,
+    });
+    assigned.epochs = Some(Epochs {
+        count: 4,
+        accumulation: 2,
+        held_out: 0,
+    });
+    let mut script = Script::default();
+    script.input(Input::Assigned(assigned));
+    script.renewed(0, &[5]);
+    script.input(Input::Launched(5));
+    let out = script.event(Event::Ready {
+        step: 0,
+        total: 20,
+        batches: 9,
+    });
+    let said: Vec<u64> = out
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Progress(5, progress) => Some(progress.total),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said, [18]);
 }
