@@ -99,7 +99,12 @@ pub fn explain_expecting(
             round.ledger.held(job)
         }
     });
-    let wording = Wording { state, job, now_ms };
+    let wording = Wording {
+        state,
+        forecast,
+        job,
+        now_ms,
+    };
     let (lines, hosts) = lines(&round, &wording, placement.as_ref());
     // A change of one worker's mind starts no gang; what would is found out by trying, see `sooner`.
     let hints = if held.is_some() || hosts.is_some() {
@@ -151,13 +156,14 @@ pub fn explain_expecting(
 fn not_waiting(state: &State, forecast: &dyn ForecastSource, job: &Job) -> Why {
     let wording = Wording {
         state,
+        forecast,
         job,
         now_ms: state.newest_stamp_ms(),
     };
     Why {
         state: job.state,
         tier: None,
-        headline: wording.not_waiting(|worker| forecast.drift(worker)),
+        headline: wording.not_waiting(),
         held: None,
         lines: Vec::new(),
         jobs_ahead: 0,
@@ -215,7 +221,7 @@ fn lines(
     let line = |(reason, workers, jobs): (Reason, Vec<&Worker>, Vec<JobId>)| Line {
         reason,
         count: workers.len(),
-        detail: wording.detail(reason, &workers, &jobs, |worker| round.drift(worker)),
+        detail: wording.detail(reason, &workers, &jobs),
         workers: workers
             .iter()
             .take(NAMED_MAX)

@@ -194,7 +194,7 @@ impl<'a> Look<'a> {
     }
 
     /// How long a worker takes for what others with the same GPUs take [`AS_EXPECTED`](crate::drift::AS_EXPECTED) for.
-    pub(super) fn drift(&self, worker: WorkerId) -> u32 {
+    fn drift(&self, worker: WorkerId) -> u32 {
         self.forecast.drift(worker)
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use stepcast_records::{GpuModel, UsdMicros, units};
 
 use super::explain::NAMED_MAX;
+use super::forecast::ForecastSource;
 use super::look::Hosts;
 use super::reason::{Reason, Tier};
 use crate::command::Placement;
@@ -27,13 +28,14 @@ pub(super) struct When {
 /// What is said about one job.
 pub(super) struct Wording<'a> {
     pub(super) state: &'a State,
+    pub(super) forecast: &'a dyn ForecastSource,
     pub(super) job: &'a Job,
     pub(super) now_ms: u64,
 }
 
 impl Wording<'_> {
-    /// About a job that does not wait, by what each worker takes for what others of its kind take [`AS_EXPECTED`] for.
-    pub(super) fn not_waiting(&self, drift: impl Fn(WorkerId) -> u32) -> String {
+    /// About a job that does not wait.
+    pub(super) fn not_waiting(&self) -> String {
         let id = self.job.id;
         let attempt = self.job.live_attempt();
         let workers = || attempt.iter().flat_map(|attempt| attempt.parts());
@@ -42,7 +44,7 @@ impl Wording<'_> {
             JobState::Pending => format!("{id} waits"),
             JobState::Running => {
                 let workers = workers().filter_map(|part| self.state.worker(part.worker));
-                match slow(workers, drift) {
+                match self.slow(workers) {
                     slow if slow.is_empty() => format!("{id} runs{place}"),
                     slow => format!("{id} runs{place}; {slow}"),
                 }
@@ -219,13 +221,7 @@ impl Wording<'_> {
     }
 
     /// What a reason means for these workers, what clears it, and which of those that could hold the job are slow.
-    pub(super) fn detail(
-        &self,
-        reason: Reason,
-        workers: &[&Worker],
-        jobs: &[JobId],
-        drift: impl Fn(WorkerId) -> u32,
-    ) -> String {
+    pub(super) fn detail(&self, reason: Reason, workers: &[&Worker], jobs: &[JobId]) -> String {
         let meaning = match reason {
             Reason::OtherGpu => self.other_gpu(workers),
             Reason::TooLittleMemory => {
@@ -263,7 +259,7 @@ impl Wording<'_> {
         };
         let slow = match reason.tier() {
             Tier::Never => String::new(),
-            _ => slow(workers.iter().copied(), drift),
+            _ => self.slow(workers.iter().copied()),
         };
         let parts = [meaning, clears, slow].into_iter();
         let parts: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
@@ -329,13 +325,18 @@ impl Wording<'_> {
         })
     }
 
-    /// A job that runs, and how much longer: the middle of it, and once that is over what it takes nine times in ten.
+    /// A job that runs, and how much longer: the middle of what is left of it, as plans know it. Where they know nothing, what
+    /// was expected when it was placed, and once that is over what it takes nine times in ten.
     fn run(&self, id: JobId) -> String {
-        let Some(attempt) = self.state.open_job(id).and_then(Job::live_attempt) else {
+        let running = self.state.open_job(id);
+        let Some((job, attempt)) = running.and_then(|job| Some((job, job.live_attempt()?))) else {
             return id.to_string();
         };
         if attempt.stop.is_some() {
             return format!("{id} (is being stopped)");
+        }
+        if let Some(left) = self.forecast.left(job, attempt, self.now_ms) {
+            return format!("{id} ({} more)", units::display_duration(left.run_ms_p50));
         }
         let end_ms = |run_ms: Option<u64>| Some(attempt.placed_ms.saturating_add(run_ms?));
         let is_to_come = |ms: &u64| *ms > self.now_ms;
@@ -372,17 +373,17 @@ impl Wording<'_> {
     fn until(&self, ms: u64) -> String {
         units::display_duration(ms.saturating_sub(self.now_ms))
     }
-}
 
-/// Which of workers take longer than others with the same GPUs, and by how much; empty if none does.
-fn slow<'w>(workers: impl Iterator<Item = &'w Worker>, drift: impl Fn(WorkerId) -> u32) -> String {
-    let slow = workers.filter_map(|worker| {
-        let more = drift(worker.id).saturating_sub(AS_EXPECTED);
-        (more > 0).then(|| format!("{} by {} %", worker.name, more * 100 / AS_EXPECTED))
-    });
-    match list(slow.take(NAMED_MAX)) {
-        names if names.is_empty() => names,
-        names => format!("slower than others with the same GPUs: {names}"),
+    /// Which of workers take longer than others with the same GPUs, and by how much; empty if none does.
+    fn slow<'w>(&self, workers: impl Iterator<Item = &'w Worker>) -> String {
+        let slow = workers.filter_map(|worker| {
+            let more = self.forecast.drift(worker.id).saturating_sub(AS_EXPECTED);
+            (more > 0).then(|| format!("{} by {} %", worker.name, more * 100 / AS_EXPECTED))
+        });
+        match list(slow.take(NAMED_MAX)) {
+            names if names.is_empty() => names,
+            names => format!("slower than others with the same GPUs: {names}"),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use stepcast_scheduler::model::{
     Attempt, Budget, Job, JobSpec, JobState, Outcome, Period, TeamRules,
 };
 use stepcast_scheduler::outlook::{Outlook, WORLDS, Whom, outlook};
-use stepcast_scheduler::placement::{Forecast, ForecastSource};
+use stepcast_scheduler::placement::{Forecast, ForecastSource, explain};
 use stepcast_scheduler::{Command, Reply, codec};
 
 use crate::drawn::{Offer, inventory, label, staging, team_name};
@@ -202,6 +202,36 @@ fn what_a_run_has_shown_tells_when_it_ends_where_nothing_is_known_of_such_runs()
     assert_eq!(told.jobs[&waits].start, done);
     // Nothing is known of the one behind it, and it has shown nothing yet.
     assert_eq!(told.jobs[&waits].finish.p50_ms, None);
+}
+
+/// Of what is in the way, `why` says what is left by how far it has come, as its first line does, and not what was expected
+/// when it was placed.
+#[test]
+fn what_is_left_of_a_run_in_the_way_is_what_it_has_shown() {
+    let hardware = "h100".parse().expect("a hardware");
+    for expected_minutes in [1, 1_000] {
+        let mut history = History::new();
+        history.forecast.0.insert(hardware, expected_minutes);
+        register(&mut history);
+        let [runs, waits] = [1, 2].map(|number| {
+            let spec = Box::new(JobSpec::new(workload(), staging(number)));
+            match history.propose(Command::SubmitJob { spec }, None).reply {
+                Ok(Reply::JobSubmitted { job }) => job,
+                other => panic!("{other:?}"),
+            }
+        });
+        let placements = planned(&history.state, &history.forecast, history.now_ms);
+        history.propose(Command::Place { placements }, None);
+        history.now_ms += 120_000;
+        let told = |source: &dyn ForecastSource| {
+            let why = explain(&history.state, source, waits, history.now_ms).expect("it is there");
+            why.lines[0].detail.clone()
+        };
+        let left = "~10 minutes more";
+        assert!(told(&Measured(runs)).starts_with(&format!("{runs} ({left})")));
+        let placed = told(&history.forecast);
+        assert!(!placed.contains(left), "{placed}");
+    }
 }
 
 /// What is cancelled says nothing of others any more: they are told the same before and after it has ended.
