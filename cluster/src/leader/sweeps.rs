@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use stepcast_scheduler::State;
 use stepcast_scheduler::ids::StagingId;
 
 use super::context::Leader;
@@ -53,7 +54,7 @@ async fn old(leader: &Leader) -> Vec<StagingId> {
         })
 }
 
-/// Deletes the lines of jobs that are not known any more.
+/// Deletes the lines of jobs that are not known any more, and of those that are over and whose owner has been removed.
 async fn forget_lines(leader: &Leader) {
     let staging = &leader.ports.staging;
     let jobs = staging.jobs_with_lines(LINED).await;
@@ -62,7 +63,11 @@ async fn forget_lines(leader: &Leader) {
         Vec::new()
     });
     for job in jobs {
-        if leader.replicated.read(|state| state.job(job).is_some()) {
+        let wanted = |state: &State| {
+            let known = state.job(job);
+            known.is_some_and(|job| !job.state.is_terminal() || !state.is_orphaned(&job))
+        };
+        if leader.replicated.read(wanted) {
             continue;
         }
         if let Err(error) = staging.forget_lines(job).await {

@@ -111,3 +111,29 @@ async fn what_a_leader_has_not_cancelled_the_next_one_does() {
     assert_eq!(state(&node, other), JobState::Pending);
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_go_with_who_submitted_their_job_once_it_is_over() {
+    let (_dir, world, node) = alone_with(World::default(), |config| {
+        config.sweep_every = Duration::from_millis(20);
+    })
+    .await;
+    let [ana, ben] = two_people(&node).await;
+    let jobs = [
+        submit_of(&node, ana, 1).await,
+        submit_of(&node, ben, 2).await,
+        submit(&node, 3).await,
+    ];
+    world.lined.lock().extend(jobs);
+    for job in jobs {
+        let cancelled = node.propose(Command::CancelJob { job }, None).await;
+        cancelled.unwrap();
+    }
+    change(&node, AccountChange::RemoveUser { user: ana.user }).await;
+    until("the end of her lines", || {
+        !world.lined.lock().contains(&jobs[0])
+    })
+    .await;
+    assert!(jobs[1..].iter().all(|job| world.lined.lock().contains(job)));
+    node.shutdown().await;
+}

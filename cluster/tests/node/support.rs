@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) ahead_ms: AtomicU64,
     recorded: Mutex<BTreeMap<[u8; 16], Vec<Sample>>>,
     staged: Mutex<BTreeSet<StagingId>>,
+    /// Jobs of which lines are kept.
+    pub(crate) lined: Mutex<BTreeSet<JobId>>,
 }
 
 impl World {
@@ -113,6 +115,16 @@ impl Staging for World {
     ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>> {
         let found = self.staged.lock().iter().take(limit).copied().collect();
         Box::pin(async move { Ok(found) })
+    }
+
+    fn jobs_with_lines(&self, limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
+        let found = self.lined.lock().iter().take(limit).copied().collect();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn forget_lines(&self, job: JobId) -> BoxFuture<'_, Result<(), PortError>> {
+        self.lined.lock().remove(&job);
+        Box::pin(async { Ok(()) })
     }
 }
 
