@@ -152,31 +152,6 @@ mod tests {
         task.abort();
     }
 
-    /// Their first look at the tables, and an import of thousands, are nothing that is taken in row by row.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_many_rows_teach_is_learnt_at_the_next_look() {
-        let disk: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let base = || Url::parse("memory:///bench/").expect("url");
-        let over = |disk| Estimator::over(disk, base(), PriceBook::default()).expect("estimator");
-        let (writer, reader) = (over(Arc::clone(&disk)), over(disk));
-        let task = tokio::spawn(run(reader.clone(), Duration::from_millis(5)));
-        let rows = |id, ms| {
-            contribution(
-                id,
-                vec![row(training_key("flux.dev/lora", "rtx4090"), ms, 150)],
-            )
-        };
-        writer.record(vec![rows(1, 14_000)]).await.expect("stored");
-        wait_until(|| reader.learnt().is_some_and(|learnt| learnt.rows() == 1)).await;
-        let many = vec![row(training_key("flux.dev/lora", "rtx4090"), 13_000, 150); 1_200];
-        writer
-            .record(vec![contribution(2, many)])
-            .await
-            .expect("stored");
-        wait_until(|| reader.learnt().is_some_and(|learnt| learnt.rows() == 1_201)).await;
-        task.abort();
-    }
-
     #[test]
     fn it_tidies_up_some_minutes_after_the_start_every_hour_and_when_there_is_much_to_do() {
         let start = Instant::now();

@@ -20,14 +20,6 @@ pub(crate) struct Learnt {
     rows: u64,
 }
 
-impl Learnt {
-    /// Of how many rows it was learnt as a whole.
-    #[cfg(test)]
-    pub(super) const fn rows(&self) -> u64 {
-        self.rows
-    }
-}
-
 impl Estimator {
     /// What was learnt from the records; nothing before the first time, when the published figures alone speak.
     pub(crate) fn learnt(&self) -> Option<Arc<Learnt>> {
@@ -164,6 +156,7 @@ mod tests {
         let runs = vec![run(1, "rtx4090", 4_000)];
         estimator.record(runs).await.expect("stored");
         estimator.learn_anew().await;
+        assert!(!estimator.is_behind());
         let before = estimator.learnt().expect("a model");
         let key = training_key(RECIPE, "h100");
         let many = (0..=ROWS_AT_ONCE as u128).map(|number| Contribution {
@@ -174,5 +167,33 @@ mod tests {
         assert_eq!(stored.rows, ROWS_AT_ONCE + 1);
         let after = estimator.learnt().expect("a model");
         assert!(Arc::ptr_eq(&before, &after));
+        assert!(
+            estimator.is_behind(),
+            "the follower learns at its next look"
+        );
+        estimator.learn_anew().await;
+        assert!(!estimator.is_behind());
+        assert_eq!(
+            estimator.learnt().expect("a model").rows,
+            ROWS_AT_ONCE as u64 + 2
+        );
+    }
+
+    /// Its first look at the tables is of everything that is in them.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_is_behind_after_its_first_look() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let over = |store| {
+            let base = Url::parse("memory:///bench/").expect("url");
+            Estimator::over(store, base, PriceBook::default()).expect("estimator")
+        };
+        let (writer, reader) = (over(Arc::clone(&store)), over(store));
+        writer
+            .record(vec![run(1, "rtx4090", 4_000)])
+            .await
+            .expect("stored");
+        assert!(!reader.is_behind());
+        reader.refresh().await.expect("looked");
+        assert!(reader.is_behind());
     }
 }
