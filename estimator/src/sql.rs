@@ -25,6 +25,7 @@ mod tests;
 mod thread;
 mod totals;
 mod unique;
+mod unsaid;
 mod wide;
 mod words;
 

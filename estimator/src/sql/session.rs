@@ -46,6 +46,7 @@ use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
 use super::totals::Totals;
 use super::unique::Forgetful;
+use super::unsaid::Unsaid;
 use super::{ANSWER_BYTES_MAX, MEMORY_MAX, ROWS_MAX, Wanted, catalog, functions, wide, words};
 use crate::error::Error;
 
@@ -106,7 +107,9 @@ impl Session {
         // The defaults of the engine would bring table functions, file formats and factories of external tables.
         let mut builder = SessionStateBuilder::new();
         builder = match is_plain {
-            true => builder.with_optimizer_rules(plain_rules()),
+            true => builder
+                .with_optimizer_rules(plain_rules())
+                .with_physical_optimizer_rules(physical_rules()),
             false => builder
                 .with_optimizer_rules(all_rules())
                 .with_relation_planners(vec![Arc::new(Forgetful::default())])
@@ -275,9 +278,16 @@ fn all_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 /// 55.2 finds columns by their names there, and applies a condition behind a join to the wrong one of two tables that have the
 /// same columns (apache/datafusion 25244, 25259). Conditions that are of one table come to it with its scan instead.
 fn rules_without_pushdown() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let all = PhysicalOptimizer::new().rules.into_iter();
+    let all = physical_rules().into_iter();
     all.filter(|rule| !rule.name().starts_with("FilterPushdown"))
         .collect()
+}
+
+/// The engine's rules for plans as they are run, with ours before them.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.insert(0, Arc::new(Unsaid));
+    rules
 }
 
 /// The schema with texts as every reader of Arrow knows them. The engine works with views of texts, which are quicker

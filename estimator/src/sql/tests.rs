@@ -7,6 +7,7 @@ mod joins;
 mod nulls;
 mod plain;
 mod totals;
+mod unsaid;
 mod wide;
 
 use object_store::memory::InMemory;
