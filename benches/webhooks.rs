@@ -139,6 +139,7 @@ fn start(agent: &mut Agent, epoch: u64) {
         is_gang: false,
         is_follower: false,
         fewer_steps: None,
+        epochs: None,
         reducer,
     };
     let asked = agent.handle(Input::Assigned(Box::new(assigned)), 0);
