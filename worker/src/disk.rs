@@ -26,8 +26,8 @@ pub(crate) fn fail_with(error: JoinError) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 pub(crate) mod tests {
-    use std::fs::File;
-    use std::path::Path;
+    use std::fs::{File, OpenOptions};
+    use std::path::{Path, PathBuf};
     use std::process::Command;
     use std::sync::mpsc;
     use std::thread;
@@ -37,7 +37,10 @@ pub(crate) mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     /// A file that whoever writes it waits for, as on a disk that does not answer. It cannot be written afterwards either.
-    pub(crate) struct Stuck(mpsc::Sender<()>);
+    pub(crate) struct Stuck {
+        path: PathBuf,
+        let_go: mpsc::Sender<()>,
+    }
 
     impl Stuck {
         /// Whoever writes this file waits from now on.
@@ -45,18 +48,34 @@ pub(crate) mod tests {
             let made = Command::new("mkfifo").arg(path).status().unwrap();
             assert!(made.success());
             let (let_go, asked) = mpsc::channel();
-            let path = path.to_owned();
+            let late = path.to_owned();
             thread::spawn(move || {
-                let _asked_or_late = asked.recv_timeout(PATIENCE);
-                drop(asked);
-                std::io::copy(&mut File::open(path).unwrap(), &mut std::io::sink())
+                if asked.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    drop(asked);
+                    answers(&late);
+                }
             });
-            Self(let_go)
+            let path = path.to_owned();
+            Self { path, let_go }
         }
 
         /// The disk answers from now on.
         pub(crate) fn let_go(self) {
-            self.0.send(()).expect("nothing waits for the disk");
+            self.let_go.send(()).expect("nothing waits for the disk");
+        }
+    }
+
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            answers(&self.path);
+        }
+    }
+
+    /// Has whoever waits for the file go on, and who comes later. This does not wait itself, since it both reads and writes.
+    fn answers(path: &Path) {
+        // It stays open for as long as the test's process. Who has waited before may have removed it.
+        if let Ok(file) = OpenOptions::new().read(true).write(true).open(path) {
+            let _open: &'static File = Box::leak(Box::new(file));
         }
     }
 }
