@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use stepcast_proto::v1::{
-    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, Note, SampleCount,
-    TimeQuantiles,
+    Basis, Estimate as Row, EstimateJobRequest, EstimateJobResponse, EstimatePhaseKind, Note,
+    SampleCount, TimeQuantiles,
 };
 use stepcast_records::sample::{TRAINING_COUNT_MIN, WARMUP_STEPS};
 
-use self::choice::choices;
+use self::choice::{choices, lacks_least};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -87,8 +87,8 @@ impl Estimate {
             self.detail,
         )?;
         missing_files(output, &submission);
+        let path = quoted(&self.path.to_string_lossy());
         if let Some((best, fastest)) = choices(&answer.estimates) {
-            let path = quoted(&self.path.to_string_lossy());
             let other = match fastest {
                 Some(fastest) => format!("    (or --on {} for the fastest)", fastest.hardware),
                 None => String::new(),
@@ -102,6 +102,12 @@ impl Estimate {
                 output.marked(Mark::Look, Tone::Warn, &note.text);
             }
             output.next(format!("stepcast submit {path}{other}"));
+        } else if let Some(nearest) = lacks_least(&answer.estimates) {
+            output.marked(Mark::Look, Tone::Warn, too_small(nearest));
+            output.next(match self.question.on.is_empty() {
+                true => "lower what it needs, and ask again".to_owned(),
+                false => format!("stepcast estimate {path}    (all hardware)"),
+            });
         } else {
             output.next(format!(
                 "import measured figures (`stepcast records import`), or run it for more than {} steps: the next estimate will know",
@@ -329,6 +335,26 @@ fn memory_note(row: &Row) -> Option<&Note> {
     row.notes.iter().find(tight)
 }
 
+/// What is said where no row holds the run, by the one that lacks least: what it needs, and what lowers that. Notes name
+/// the settings for what comes before the steps.
+fn too_small(nearest: &Row) -> String {
+    let note = memory_note(nearest).map_or("", |note| note.text.as_str());
+    let phase = nearest.memory.unwrap_or_default().phase();
+    let lower = match phase {
+        EstimatePhaseKind::Quantize
+        | EstimatePhaseKind::CacheText
+        | EstimatePhaseKind::CacheLatents => "",
+        _ => {
+            "; a smaller train_batch_size or resolution, gradient_checkpointing, or for a LoRA a base_model_precision of \
+              fewer bits needs less"
+        }
+    };
+    format!(
+        "no hardware here holds the run; {} lacks least: {note}{lower}",
+        title(nearest)
+    )
+}
+
 fn words(note: &Note) -> String {
     note.code.to_ascii_lowercase().replace('_', " ")
 }
@@ -395,6 +421,35 @@ mod tests {
         }];
         assert!(choices(&rows).is_none());
         assert_eq!(evidence(&rows[0]), "no history");
+    }
+
+    #[test]
+    fn where_no_hardware_holds_the_run_what_lowers_its_need_is_said_once() {
+        let row = |phase: EstimatePhaseKind, text: &str| Row {
+            hardware: "l40s".to_owned(),
+            memory: Some(stepcast_proto::v1::MemoryNeed {
+                phase: phase.into(),
+                ..Default::default()
+            }),
+            notes: vec![Note {
+                code: "MEMORY_EXCEEDED".to_owned(),
+                text: text.to_owned(),
+            }],
+            ..Row::default()
+        };
+        let before = row(
+            EstimatePhaseKind::Quantize,
+            "it needs 55 GiB; with quantize_via cpu the host does it",
+        );
+        assert_eq!(
+            too_small(&before),
+            "no hardware here holds the run; l40s lacks least: it needs 55 GiB; with quantize_via cpu the host does it"
+        );
+        let training = too_small(&row(EstimatePhaseKind::Train, "it needs 55 GiB"));
+        assert!(
+            training.contains("it needs 55 GiB; a smaller train_batch_size"),
+            "{training}"
+        );
     }
 
     #[test]

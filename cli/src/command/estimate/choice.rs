@@ -28,6 +28,19 @@ pub(super) fn choices(rows: &[Row]) -> Option<(&Row, Option<&Row>)> {
     ))
 }
 
+/// Of rows of which none is to be taken since their memory is too small, the one that lacks least; `None` where one is to be
+/// taken, and where nobody knows how long the run takes.
+pub(super) fn lacks_least(rows: &[Row]) -> Option<&Row> {
+    if choices(rows).is_some() {
+        return None;
+    }
+    let timed = rows.iter().filter(|row| median(row).is_some());
+    timed.min_by_key(|row| {
+        let memory = row.memory.unwrap_or_default();
+        i64::from(memory.p50_mib) - i64::from(memory.gpu_mib)
+    })
+}
+
 /// Seconds of the middle run with what comes on top.
 fn median(row: &Row) -> Option<f64> {
     let run = middle(row.run_time.as_ref())?;
@@ -161,5 +174,29 @@ mod tests {
             choices(&rows).map(|(best, _)| best.hardware.as_str()),
             Some("h100")
         );
+    }
+
+    #[test]
+    fn where_none_holds_the_run_the_one_that_lacks_least_is_named() {
+        let too_small = |hardware, gpu_mib| {
+            let mut row = row(hardware, 9000, 100);
+            row.memory = Some(stepcast_proto::v1::MemoryNeed {
+                fit: MemoryFit::WillNot.into(),
+                p50_mib: 56_387,
+                gpu_mib,
+                ..Default::default()
+            });
+            row
+        };
+        let named = |rows: &[Row]| lacks_least(rows).map(|row| row.hardware.clone());
+        let mut rows = vec![
+            too_small("rtx5090", 32_768),
+            too_small("l40s", 49_152),
+            too_small("a100-40", 40_960),
+        ];
+        assert_eq!(named(&rows).as_deref(), Some("l40s"));
+        rows.push(row("h100", 4680, 310));
+        assert_eq!(named(&rows), None, "one holds it");
+        assert_eq!(named(&[Row::default()]), None, "nobody knows its time");
     }
 }
