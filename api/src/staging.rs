@@ -26,12 +26,12 @@ use stepcast_estimator::StoreConfig;
 use stepcast_records::Quantiles;
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
 use stepcast_scheduler::model::limits::Bounds;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use self::bucket::Bucket;
 use self::folder::Folder;
 use crate::lines::Lines;
-use crate::status;
+use crate::status::{self, RETRY_FULL, Refusal};
 use crate::submission::StagedFile;
 
 /// Submissions in a folder at once: those of every job that is not over, and as many on their way in or out.
@@ -238,6 +238,14 @@ impl StagingArea {
         Ok(!expected.is_empty())
     }
 
+    /// Why nothing can be kept at the moment, in one sentence, as far as a folder can tell.
+    pub(crate) async fn trouble(&self) -> Option<&'static str> {
+        match &self.place {
+            Place::Folder(folder) => folder.trouble().await,
+            Place::Bucket(_) => None,
+        }
+    }
+
     /// What trainers have printed.
     pub(crate) const fn lines(&self) -> &Lines {
         &self.lines
@@ -350,6 +358,16 @@ fn unopened(error: object_store::Error) -> Error {
 pub(crate) fn unusable(error: &Error) -> Status {
     tracing::error!(error = ?error, "the staging area cannot be used");
     status::internal("STAGING_UNUSABLE", "the server cannot use its staging area")
+}
+
+/// No room in the staging area, which is not the disk of the data folder as a rule.
+pub(crate) fn no_room() -> Status {
+    let message = "the disk of the staging area is nearly full, so nothing new is taken";
+    Refusal::new(Code::ResourceExhausted, "STAGING_DISK_FULL", message)
+        .hint("make room on the disk of the folder that --staging names, without which it is in the data folder; running jobs go on")
+        .quota("disk", message)
+        .retry(RETRY_FULL)
+        .into()
 }
 
 /// What the marker says.

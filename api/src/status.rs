@@ -27,7 +27,7 @@ pub(crate) const LEADER_ID: &str = "leader_id";
 const RETRY: Duration = Duration::from_millis(500);
 
 /// A full disk or table does not empty sooner than somebody or a sweep looks at it.
-const RETRY_FULL: Duration = Duration::from_secs(30);
+pub(crate) const RETRY_FULL: Duration = Duration::from_secs(30);
 
 /// Problems of a configuration that are told at once: a screen of them. The rest is counted.
 const PROBLEMS_TOLD: usize = 50;
@@ -87,7 +87,7 @@ impl Refusal {
         self
     }
 
-    fn quota(mut self, subject: &str, what: &str) -> Self {
+    pub(crate) fn quota(mut self, subject: &str, what: &str) -> Self {
         self.details.add_quota_failure_violation(subject, what);
         self
     }

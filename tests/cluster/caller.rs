@@ -204,9 +204,8 @@ impl Servers {
                 self.known.lock().unwrap().leader = info.metadata.get("leader").cloned();
                 Trouble::NotDone
             }
-            "BUSY" | "READ_TIMEOUT" | "STORAGE_FULL" | "STAGING_FULL" | "REQUEST_UNDER_WAY" => {
-                Trouble::NotDone
-            }
+            "BUSY" | "READ_TIMEOUT" | "STORAGE_FULL" | "STAGING_FULL" | "STAGING_DISK_FULL"
+            | "REQUEST_UNDER_WAY" => Trouble::NotDone,
             "OUTCOME_UNKNOWN" | "LOG_STALLED" | "STOPPED" => {
                 self.forget_leader();
                 Trouble::Unknown

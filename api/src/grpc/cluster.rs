@@ -47,7 +47,8 @@ impl ClusterService for Cluster {
         let jobs = handle.read_stale(stepcast_scheduler::State::job_counts);
         let nodes = nodes(handle, &status);
         let (health, detail) = health(status.health, status.leading);
-        let snapshot = handle.newest_snapshot().await;
+        let (snapshot, staging_trouble) =
+            tokio::join!(handle.newest_snapshot(), self.0.staging.trouble());
         Ok(Response::new(v1::GetClusterStatusResponse {
             node_id: status.node_id,
             cluster_id: status.cluster_id,
@@ -77,6 +78,7 @@ impl ClusterService for Cluster {
             store_put_p95_us: Requests::of_process()
                 .put_p95()
                 .map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX)),
+            staging_trouble: staging_trouble.unwrap_or_default().to_owned(),
         }))
     }
 

@@ -82,7 +82,9 @@ fn number(code: Code, reason: &str) -> StatusCode {
         (_, "NOT_GRPC") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         (_, "BODY_TOO_SLOW") => StatusCode::REQUEST_TIMEOUT,
         (_, "METHOD_NOT_ALLOWED") => StatusCode::METHOD_NOT_ALLOWED,
-        (_, "STORAGE_FULL" | "STAGING_FULL") => StatusCode::SERVICE_UNAVAILABLE,
+        (_, "STORAGE_FULL" | "STAGING_FULL" | "STAGING_DISK_FULL") => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         (Code::Ok, _) => StatusCode::OK,
         (Code::InvalidArgument | Code::OutOfRange, _) => StatusCode::BAD_REQUEST,
         (Code::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
@@ -110,6 +112,7 @@ mod tests {
             (status::not_found("jobs", "a job", "jobs/jmnpq"), 404),
             (status::not_leader(Some(2)), 503),
             (status::storage_full(), 503),
+            (crate::staging::no_room(), 503),
             (status::busy("b", std::time::Duration::from_millis(1)), 429),
         ] {
             assert_eq!(refused(&status).status().as_u16(), number, "{status:?}");

@@ -367,7 +367,7 @@ pub(super) fn not_staged(error: staging::Error) -> Status {
                 .into()
         }
         staging::Error::Io(source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            status::storage_full()
+            staging::no_room()
         }
         staging::Error::Store(ref source) => {
             tracing::error!(error = ?source, "the staging area does not answer");

@@ -21,11 +21,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::statvfs;
 use stepcast_scheduler::ids::StagingId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use self::batch::{Disk, batch};
+use self::batch::{Disk, batch, is_low};
 use self::commit::Refused;
 use self::gather::Gather;
 use self::segments::{Going, Reader};
@@ -40,6 +42,9 @@ const WAITING_BYTES: usize = 64 << 20;
 /// What each task counts for at least.
 const TASK_BYTES: usize = 1 << 10;
 
+/// A local disk says at once how much room it has, one of the network within some round trips.
+const SAID_WITHIN: Duration = Duration::from_millis(200);
+
 /// The name of the file that says whose folder it is.
 const MARKER: &str = "cluster";
 
@@ -52,6 +57,8 @@ pub(super) struct Folder {
     segments: Reader,
     /// Where the last look for old submissions ended.
     looked: Mutex<Option<StagingId>>,
+    /// Who looks at the disk: one at a time, since a folder of the network may not answer.
+    disk: Arc<Semaphore>,
 }
 
 struct Task {
@@ -88,6 +95,7 @@ impl Folder {
             room: Arc::new(Semaphore::new(WAITING_BYTES / TASK_BYTES)),
             segments,
             looked: Mutex::default(),
+            disk: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -162,6 +170,27 @@ impl Folder {
     pub(super) async fn mark(&self, text: String) -> Result<(), Error> {
         let root = self.root.clone();
         blocking(move || Ok(mark(&root, &text)?)).await
+    }
+
+    /// Why nothing can be kept at the moment, in one sentence.
+    pub(super) async fn trouble(&self) -> Option<&'static str> {
+        let (root, disk) = (self.root.clone(), Arc::clone(&self.disk));
+        let look = async move {
+            let alone = disk.acquire_owned().await.ok()?;
+            let looked = spawn_blocking(move || {
+                let _alone = alone;
+                statvfs(&root)
+            });
+            looked.await.ok()
+        };
+        match timeout(SAID_WITHIN, look).await {
+            Err(_elapsed) => Some("its folder does not answer"),
+            Ok(Some(Ok(disk))) if is_low(&disk) => {
+                Some("its disk is nearly full: new jobs are refused until there is room")
+            }
+            Ok(Some(Err(_refused))) => Some("its folder cannot be looked at"),
+            Ok(_) => None,
+        }
     }
 
     async fn send(&self, staging: StagingId, bytes: usize, what: What) -> Result<(), Error> {

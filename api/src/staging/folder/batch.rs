@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::fstatvfs;
+use rustix::fs::{StatVfs, fstatvfs};
 use rustix::io::Errno;
 use stepcast_scheduler::ids::StagingId;
 
@@ -72,11 +72,10 @@ impl Disk {
 
     /// Refuses when the disk is full.
     pub(super) fn has_room(&self) -> Result<(), Refused> {
-        let room = fstatvfs(&self.root)?;
-        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES {
-            return Err(Errno::NOSPC.into());
+        match is_low(&fstatvfs(&self.root)?) {
+            true => Err(Errno::NOSPC.into()),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Counts what is there by all processes.
@@ -90,6 +89,11 @@ impl Disk {
     pub(super) fn count(&self) -> usize {
         self.files + self.segments.count()
     }
+}
+
+/// Whether a disk has so little room that nothing more is taken.
+pub(super) const fn is_low(disk: &StatVfs) -> bool {
+    disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE_BYTES
 }
 
 pub(super) type Outcomes = (Vec<Result<Put, Refused>>, Vec<Result<(), Refused>>);

@@ -378,6 +378,13 @@ impl View {
             {
                 lines.push(format!("n{id}: the tables: {}", own.store_trouble));
             }
+            if let Some(own) = node
+                .own
+                .as_ref()
+                .filter(|own| !own.staging_trouble.is_empty())
+            {
+                lines.push(format!("n{id}: the staging area: {}", own.staging_trouble));
+            }
             let version = node.version();
             if !version.is_empty() && version != self.whole.version {
                 lines.push(format!(
@@ -422,6 +429,7 @@ impl View {
             "privacy_mode": whole.privacy_mode,
             "store_trouble": whole.store_trouble,
             "store_put_p95_us": whole.store_put_p95_us,
+            "staging_trouble": whole.staging_trouble,
             "jobs_pending": whole.jobs_pending,
             "jobs_running": whole.jobs_running,
             "jobs_ended": whole.jobs_ended,

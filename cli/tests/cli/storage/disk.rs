@@ -1,4 +1,4 @@
-//! A full disk under a server's data folder.
+//! A full disk under a server's data folder, and under its staging area.
 
 use std::fs;
 use std::io::Write;
@@ -87,6 +87,35 @@ fn a_nearly_full_disk_refuses_jobs_and_lets_ends_through() {
     known.push(pair(&ring.submit(&[]), "PENDING"));
     known.sort();
     assert_eq!(jobs(&ring), known);
+}
+
+#[test]
+fn a_full_disk_of_the_staging_area_is_told_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let staging = folder.path().join("shared");
+    fs::create_dir(&staging).unwrap();
+    let Some(small) = Small::mount(&staging) else {
+        return;
+    };
+    let ring = Ring::over(folder, &["--staging", "shared"], &[]);
+    let status = || ring.call(&["cluster", "status", "--json"]).json();
+    assert_eq!(status()["staging_trouble"], "");
+    let filler = small.leave(32 << 20);
+    let path = example();
+    let submit = ["submit", path.to_str().unwrap(), "--yes"];
+    let json = ring.call(&[&submit[..], &["--json"]].concat()).refused(1);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["error"]["reason"], "STAGING_DISK_FULL");
+    let hint = json["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("--staging"), "{hint}");
+    let told = status();
+    assert_eq!(told["health"], "SERVING");
+    let trouble = told["staging_trouble"].as_str().unwrap();
+    assert!(trouble.starts_with("its disk is nearly full"), "{trouble}");
+
+    fs::remove_file(filler).unwrap();
+    assert_eq!(status()["staging_trouble"], "");
+    ring.submit(&[]);
 }
 
 #[test]

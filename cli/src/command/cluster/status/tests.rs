@@ -139,6 +139,21 @@ fn what_an_older_node_does_not_say_is_left_out() {
     assert_eq!(view.tables(), "   tables ok (put p95 84 ms)");
 }
 
+/// The staging area may lie on another disk than the log, whose room is told by itself.
+#[test]
+fn a_staging_area_without_room_is_said_by_each_node_that_sees_it() {
+    let mut view = view([1, 2].map(|id| node(id, "VOTER", true)).into());
+    assert!(view.remarks().is_empty());
+    view.nodes[1].own = Some(GetClusterStatusResponse {
+        staging_trouble: "its disk is nearly full".to_owned(),
+        ..GetClusterStatusResponse::default()
+    });
+    assert_eq!(
+        view.remarks(),
+        ["n2: the staging area: its disk is nearly full"]
+    );
+}
+
 #[test]
 fn a_node_that_holds_the_format_back_is_named() {
     let mut view = view([1, 2, 3].map(|id| node(id, "VOTER", true)).into());
