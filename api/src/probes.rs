@@ -108,8 +108,8 @@ async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     }
 }
 
-/// What is said until the log is read.
-const STARTING: &str = "the node reads its log";
+/// What is said until it serves.
+const STARTING: &str = "the node starts and does not serve yet";
 
 /// Alive unless only a restart helps.
 async fn livez(State(node): State<Node>) -> impl IntoResponse {

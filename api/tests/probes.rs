@@ -27,7 +27,7 @@ async fn a_node_says_whether_it_lives_is_ready_and_what_it_measured() {
     let probes = Probes::start(listener, None, &tasks).unwrap();
     let (head, why) = ask(address, "/readyz").await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
-    assert_eq!(why, "the node reads its log\n");
+    assert_eq!(why, "the node starts and does not serve yet\n");
     assert!(ask(address, "/metrics").await.0.starts_with("HTTP/1.1 503"));
     assert_eq!(ask(address, "/livez").await.1, "alive\n");
 

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod ports;
+mod staging;
 mod tables;
 
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use stepcast_api::{
     AccessToken, ApiConfig, Error as ServeError, EstimatedForecasts, EstimatorSink, Probes,
-    StagingArea, StagingError, Tls,
+    StagingArea, Tls,
 };
 use stepcast_cluster::consensus::log::Error as LogError;
 use stepcast_cluster::credentials::MemoryKeeper;
@@ -18,14 +19,13 @@ use stepcast_cluster::{
     Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError, Tasks,
 };
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
-use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::ids::JobId;
 use tokio::net::TcpListener;
 
 use self::certificate::Certificates;
 use crate::child::LISTENING;
 use crate::command::server::{Join, ServerConfig};
 use crate::failure::{Exit, Failure};
-use crate::output::money::counted;
 
 /// Where the node lies in the data folder.
 pub(crate) const NODE: &str = "node";
@@ -116,20 +116,10 @@ pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Ass
         }
         error => refused("the log cannot be opened", &error),
     })?;
-    if let Some(probes) = &probes {
-        probes.attach(handle.clone(), Arc::clone(&estimator));
-    }
-    match shared(&config, new_staging, &staging, &estimator, &handle).await {
-        Ok(true) => {}
-        Ok(false) => {
-            let (node, location) = (config.data.join(NODE), config.store.location.clone());
-            let known = tables::known(Arc::clone(&estimator), node, location, tables::AGAIN);
-            tasks.spawn_saying("check of the tables", known);
-        }
-        Err(failure) => {
-            handle.shutdown().await;
-            return Err(failure);
-        }
+    let shared = shared(&config, new_staging, &staging, &estimator, &handle, &tasks);
+    if let Err(failure) = shared.await {
+        handle.shutdown().await;
+        return Err(failure);
     }
     let mut greeting = greeting;
     // Only where others come: on loopback whoever is here is let in until there is an operator.
@@ -141,6 +131,10 @@ pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Ass
             &format!("first operator: stepcast {here} user first {token} NAME --out FILE\n");
     }
     tasks.spawn("follower of the records", estimator.follow());
+    // Who asks whether it is ready wants to know whether it serves, which it does from here on.
+    if let Some(probes) = &probes {
+        probes.attach(handle.clone(), Arc::clone(&estimator));
+    }
     Ok(Assembled {
         config: front_door(&config, certificates.client)?,
         handle,
@@ -197,15 +191,16 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
     Ok(())
 }
 
-/// Makes sure that a node of several uses the places that the others use, also when it has joined long ago. Whether that is
-/// known of the tables.
+/// Makes sure that a node of several uses the places that the others use, also when it has joined long ago. A place that does
+/// not answer is asked again by a task.
 async fn shared(
     config: &ServerConfig,
     new_staging: bool,
-    staging: &StagingArea,
-    estimator: &Estimator,
+    staging: &Arc<StagingArea>,
+    estimator: &Arc<Estimator>,
     handle: &Handle,
-) -> Result<bool, Failure> {
+    tasks: &Tasks,
+) -> Result<(), Failure> {
     let status = handle.status();
     let alone = status.members.ids().eq([status.node_id]);
     let chosen = config.store.chosen && config.staging.chosen;
@@ -221,47 +216,22 @@ async fn shared(
         let files = open.map(|job| job.spec.staging).take(FILES_LOOKED_FOR);
         (state.unfinished_count(), files.collect::<Vec<_>>())
     });
-    let expected = if new_staging { &[] } else { &expected[..] };
-    claim(staging, status.cluster_id, alone, expected, open).await?;
-    tables::check(estimator, &config.data.join(NODE), &config.store.location).await
-}
-
-/// Makes sure that the staging area is this cluster's, of whose `open` jobs some files are `expected`. One that is away for
-/// a moment is no reason not to start.
-async fn claim(
-    staging: &StagingArea,
-    cluster: u64,
-    alone: bool,
-    expected: &[StagingId],
-    open: usize,
-) -> Result<(), Failure> {
-    match staging.claim(cluster, alone, expected).await {
-        Ok(()) => Ok(()),
-        Err(error @ StagingError::WithoutFiles { .. }) => {
-            let jobs = counted(open as u64, "job", "jobs");
-            Err(refused("the staging area cannot be used", &error)
-                .detail(format!("with it {jobs} would fail for want of their files"))
-                .hint(
-                    "start it with the --staging that has them, and the --store that belongs to it (after a restore those of \
-                     the old cluster); with --new-staging it takes this one",
-                ))
-        }
-        Err(error @ StagingError::Foreign { .. }) => {
-            let hint = "after a restore: delete the file or object `cluster` in it, which hands it over with the files of \
-                        jobs that wait";
-            Err(refused("the staging area cannot be used", &error).hint(hint))
-        }
-        Err(error @ StagingError::Elsewhere { .. }) => {
-            Err(refused("the staging area cannot be used", &error))
-        }
-        Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "it is not known whether the staging area is this cluster's"
-            );
-            Ok(())
-        }
+    let claim = staging::Claim {
+        cluster: status.cluster_id,
+        alone,
+        expected: if new_staging { Vec::new() } else { expected },
+        open,
+    };
+    if !staging::check(staging, &claim).await? {
+        let known = staging::known(Arc::clone(staging), claim, staging::AGAIN);
+        tasks.spawn_saying("check of the staging area", known);
     }
+    let (node, location) = (config.data.join(NODE), config.store.location.clone());
+    if !tables::check(estimator, &node, &location).await? {
+        let known = tables::known(Arc::clone(estimator), node, location, tables::AGAIN);
+        tasks.spawn_saying("check of the tables", known);
+    }
+    Ok(())
 }
 
 /// The places that every node shares, if both are such.
