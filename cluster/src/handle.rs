@@ -35,6 +35,10 @@ use crate::watch::WatchError;
 /// At a shutdown, what is under way may finish for this long.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The log's disk has this long to write what is still to be written, and a snapshot to end. One that hangs would keep the
+/// process, which a supervisor then has to kill; nothing that is not on it was acknowledged.
+const CLOSE: Duration = Duration::from_secs(20);
+
 /// A disk that has not said by then how a file is, is not waited for.
 const SAID_WITHIN: Duration = Duration::from_millis(200);
 
@@ -336,11 +340,13 @@ impl Handle {
         self.0.tasks.shutdown().await;
         let (consensus, gate) = (self.0.consensus.clone(), Arc::clone(&self.0.gate));
         // Joins threads, which are on their way out, and a snapshot that is being written.
-        let _ = spawn_blocking(move || {
+        let closing = move || {
             gate.close();
             consensus.shutdown();
-        })
-        .await;
+        };
+        if !done_within(CLOSE, closing).await {
+            tracing::error!("the disk does not answer, so the log is left as it is");
+        }
         self.0.way.close().await;
     }
 
@@ -387,6 +393,13 @@ impl Handle {
     }
 }
 
+/// Does what may block. Whether it is done by then; if not, it goes on.
+async fn done_within(wait: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    tokio::time::timeout(wait, spawn_blocking(work))
+        .await
+        .is_ok()
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without a shutdown the threads still end; nobody waits for them.
@@ -399,5 +412,21 @@ impl std::fmt::Debug for Handle {
         f.debug_struct("Handle")
             .field("node_id", &self.0.identity.node_id)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_at_the_end_is_not_waited_for() {
+        let (answer, disk) = std::sync::mpsc::channel::<()>();
+        let hangs = move || {
+            let _ = disk.recv();
+        };
+        assert!(!done_within(Duration::ZERO, hangs).await);
+        drop(answer);
+        assert!(done_within(Duration::from_secs(60), || ()).await);
     }
 }
