@@ -39,11 +39,7 @@ pub(super) async fn check(staging: &StagingArea, claim: &Claim) -> Result<bool, 
 }
 
 /// Asks one that did not answer until it does. Ends only if it is another's, and says so.
-pub(super) async fn known(
-    staging: Arc<StagingArea>,
-    claim: Claim,
-    again: Duration,
-) -> String {
+pub(super) async fn known(staging: Arc<StagingArea>, claim: Claim, again: Duration) -> String {
     loop {
         tokio::time::sleep(again).await;
         match check(&staging, &claim).await {
