@@ -240,8 +240,11 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.role.subscribe()
     }
 
-    /// Whether this node leads, as it is told to everybody: an error that says who does instead.
+    /// Whether this node leads, as it is told to everybody: an error that says who does instead, or why it has stopped.
     pub(crate) fn leads(&self) -> Result<(), Refused> {
+        if let State::Stopped(why) = &*self.shared.state.read() {
+            return Err(Refused::Stopped(why.clone()));
+        }
         let role = *self.shared.role.borrow();
         let leader = role.leader;
         match role.leads {
