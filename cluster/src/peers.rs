@@ -10,6 +10,7 @@ mod authority;
 mod credentials;
 mod dial;
 mod flow;
+mod greetings;
 mod join;
 mod link;
 mod listener;

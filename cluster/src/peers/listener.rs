@@ -2,9 +2,9 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use rustls::ServerConfig;
@@ -12,17 +12,17 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::greetings::Greetings;
+
 /// A caller that has not finished its TLS greeting in this time does not mean it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// TLS greetings at once; more wait to be accepted.
-const HANDSHAKES: usize = 32;
 
 /// Connections of members: two from each of them, and those that ended without a word.
 const MEMBERS: usize = 128;
@@ -78,19 +78,16 @@ async fn accept(
     found: mpsc::Sender<io::Result<Connection>>,
     closing: watch::Receiver<bool>,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let greetings = Arc::new(Mutex::new(Greetings::<AbortHandle>::default()));
     let members = Arc::new(Semaphore::new(MEMBERS));
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     loop {
-        let Ok(greeting) = Arc::clone(&handshakes).acquire_owned().await else {
-            return;
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = found.closed() => return,
         };
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
+        let (tcp, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted");
                 sleep(ACCEPT_AGAIN).await;
@@ -99,15 +96,29 @@ async fn accept(
         };
         let (tls, found) = (tls.clone(), found.clone());
         let (members, strangers) = (Arc::clone(&members), Arc::clone(&strangers));
-        let closing = closing.clone();
-        tokio::spawn(async move {
-            let connection = greet(tcp, &tls, members, strangers, closing).await;
-            drop(greeting);
-            if let Some(connection) = connection {
-                let _ = found.send(Ok(connection)).await;
+        let (closing, ended) = (closing.clone(), Arc::clone(&greetings));
+        let greeting = |number| {
+            let greeting = tokio::spawn(async move {
+                let connection = greet(tcp, &tls, members, strangers, closing).await;
+                lock(&ended).end(number);
+                if let Some(connection) = connection {
+                    let _ = found.send(Ok(connection)).await;
+                }
+            });
+            greeting.abort_handle()
+        };
+        let mut greetings = lock(&greetings);
+        if let Some(oldest) = greetings.begin(from.ip(), greeting) {
+            oldest.abort();
+            if greetings.is_said(Instant::now()) {
+                tracing::warn!(%from, "many connect to the nodes' port and say nothing: the oldest of them are closed");
             }
-        });
+        }
     }
+}
+
+fn lock(greetings: &Mutex<Greetings<AbortHandle>>) -> MutexGuard<'_, Greetings<AbortHandle>> {
+    greetings.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn greet(

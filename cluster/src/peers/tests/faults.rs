@@ -97,3 +97,21 @@ async fn a_link_that_fails_is_told_and_one_that_is_ended_is_not() {
         "the link to another node has ended: it has failed: not node 3"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_and_says_nothing_keeps_no_peer_from_being_heard() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let [first, second] =
+        [1, 2].map(|node| Endpoint::start(node, credentials(&authority, node, CLUSTER)));
+    // So many that one after the other they would take longer than anybody waits.
+    let mut silent = Vec::new();
+    for node in [&first, &second] {
+        for _ in 0..200 {
+            silent.push(tokio::net::TcpStream::connect(node.address).await.unwrap());
+        }
+    }
+    acquaint([&first, &second]);
+    first.sees(2, |seen| seen.reachable).await;
+    second.sees(1, |seen| seen.reachable).await;
+    assert_eq!(silent.len(), 400);
+}
