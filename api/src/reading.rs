@@ -2,10 +2,11 @@
 
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{self, File, Files, Options, Reading};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::credentials::{Taken, take_out};
-use crate::status::{bad_field, problems};
+use crate::status::{self, bad_field, problems};
 use crate::submission::{Role, Submission};
 
 /// Counts of samples in one request: more than any data loader has data sets.
@@ -13,6 +14,38 @@ const COUNTS_MAX: usize = 1_000;
 
 /// Bytes of a data set's id.
 const DATASET_BYTES_MAX: usize = 256;
+
+/// Files of fewer bytes are read at once: that takes less than to hand them over.
+const SMALL: usize = 32 << 10;
+
+/// Larger ones that are read side by side, so that reading leaves processors to everything else.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// How many bytes some files have.
+pub(crate) fn bytes(files: &[v1::JobFile]) -> usize {
+    files.iter().map(|file| file.content.len()).sum()
+}
+
+/// Reads so many bytes: what may take long goes to a thread of its own and not to those that calls, leases and the log go
+/// by.
+///
+/// # Errors
+/// What the reading says.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    read: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    if bytes < SMALL {
+        return read();
+    }
+    let stopped = || status::internal("READING_FAILED", "the files were not read to their end");
+    let turn = TURNS.acquire().await.map_err(|_closed| stopped())?;
+    let reading = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        read()
+    });
+    reading.await.map_err(|_panicked| stopped())?
+}
 
 /// Takes the files of a request and reads them. Secrets are taken out first, and are with whoever called from then on.
 pub(crate) fn read(

@@ -18,8 +18,9 @@ pub use words::{Kind, is_in, within};
 #[must_use]
 pub fn is_value(text: &str) -> bool {
     let text = text.trim();
-    let off = ["", "none", "null", "false", "true"].contains(&text.to_ascii_lowercase().as_str());
-    !off && !is_variable(text)
+    let off = ["", "none", "null", "false", "true"];
+    let is_off = off.iter().any(|off| text.eq_ignore_ascii_case(off));
+    !is_off && !is_variable(text)
 }
 
 /// The same of a number: those that switch something on or off are no secret.

@@ -3,6 +3,7 @@
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
 use stepcast_proto::v1;
+use stepcast_records::simpletuner::{Note, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::limits::ARRAY_MAX;
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId};
@@ -39,34 +40,16 @@ impl Jobs {
                 asked: u32::try_from(count).unwrap_or(u32::MAX),
             }));
         }
-        let mut tasks: Vec<(StagingId, Submission)> = Vec::with_capacity(count);
-        let mut carried = Vec::new();
-        let mut noted = Vec::with_capacity(count);
-        let mut first = None;
-        for (index, task) in request.tasks.into_iter().enumerate() {
-            let files = replaced(&request.files, task.files);
-            let (submission, reading, credentials) =
-                reading::read(files, request.sample_counts.clone())
-                    .map_err(|error| of_task(index, error))?;
-            let staging = submission.staging(id);
-            if tasks.iter().any(|(other, _)| *other == staging) {
-                let what = "this task has the same files as one before it";
-                return Err(bad_field(&format!("tasks[{index}]"), what));
-            }
-            noted.push(reading.notes.clone());
-            match &first {
-                None => first = Some(reading),
-                Some(first) if first.workload != reading.workload => {
-                    return Err(another_workload(index));
-                }
-                Some(_) => {}
-            }
-            carried.push((staging, credentials));
-            tasks.push((staging, submission));
-        }
-        let Some(reading) = first else {
-            return Err(bad_field("tasks", "there is none"));
-        };
+        let (files, counts) = (request.files, request.sample_counts);
+        let own = request.tasks.iter().map(|task| reading::bytes(&task.files));
+        let bytes = count * reading::bytes(&files) + own.sum::<usize>();
+        let read = reading::aside(bytes, move || read(id, &files, request.tasks, &counts));
+        let Read {
+            tasks,
+            carried,
+            noted,
+            first: reading,
+        } = read.await?;
         let wishes = request.wishes.unwrap_or_default();
         let team = self.team(&wishes.team).await?;
         let mut spec = convert::wishes(wishes, reading.workload.clone(), tasks[0].0, team)?;
@@ -189,6 +172,56 @@ impl Jobs {
             }
         }
     }
+}
+
+/// The tasks of a sweep as they were read.
+struct Read {
+    tasks: Vec<(StagingId, Submission)>,
+    carried: Vec<(StagingId, Taken)>,
+    noted: Vec<Vec<Note>>,
+    /// Of the first, and all others ask for the same.
+    first: Reading,
+}
+
+/// Reads the tasks of a sweep, of which there is one at least.
+fn read(
+    id: RequestId,
+    shared: &[v1::JobFile],
+    asked: Vec<v1::ArrayTaskFiles>,
+    counts: &[v1::SampleCount],
+) -> Result<Read, Status> {
+    let count = asked.len();
+    let mut tasks: Vec<(StagingId, Submission)> = Vec::with_capacity(count);
+    let mut carried = Vec::with_capacity(count);
+    let mut noted = Vec::with_capacity(count);
+    let mut first: Option<Reading> = None;
+    for (index, task) in asked.into_iter().enumerate() {
+        let files = replaced(shared, task.files);
+        let (submission, reading, credentials) =
+            reading::read(files, counts.to_vec()).map_err(|error| of_task(index, error))?;
+        let staging = submission.staging(id);
+        if tasks.iter().any(|(other, _)| *other == staging) {
+            let what = "this task has the same files as one before it";
+            return Err(bad_field(&format!("tasks[{index}]"), what));
+        }
+        noted.push(reading.notes.clone());
+        match &first {
+            None => first = Some(reading),
+            Some(first) if first.workload != reading.workload => {
+                return Err(another_workload(index));
+            }
+            Some(_) => {}
+        }
+        carried.push((staging, credentials));
+        tasks.push((staging, submission));
+    }
+    let first = first.ok_or_else(|| bad_field("tasks", "there is none"))?;
+    Ok(Read {
+        tasks,
+        carried,
+        noted,
+        first,
+    })
 }
 
 /// Does all of these, so many at once, until one fails.

@@ -18,9 +18,9 @@ use crate::access::Caller;
 use crate::context::Context;
 use crate::credentials::{Taken, take_out};
 use crate::freshness::Freshness;
-use crate::names;
 use crate::status::{self, Refusal, bad_field};
 use crate::submission::Submission;
+use crate::{names, reading};
 
 /// Jobs that hold credentials begin or end by then.
 const ROOM_AGAIN: Duration = Duration::from_secs(30);
@@ -80,8 +80,13 @@ impl Jobs {
         if files.is_empty() {
             return Ok(Taken::default());
         }
-        let mut given = Submission::read(files)?;
-        let taken = take_out(&mut given)?;
+        let bytes = reading::bytes(&files);
+        let read = move || {
+            let mut given = Submission::read(files)?;
+            let taken = take_out(&mut given)?;
+            Ok((given, taken))
+        };
+        let (given, taken) = reading::aside(bytes, read).await?;
         let staged = self.context.staging.get(staging).await;
         taken.beside(&given, &staged.map_err(not_staged)?, needed)
     }

@@ -45,7 +45,9 @@ pub(super) async fn submit(
 ) -> Result<v1::SubmitJobResponse, Status> {
     // Without an id of the caller's the request is new each time.
     let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
-    let (submission, reading, credentials) = reading::read(request.files, request.sample_counts)?;
+    let (files, counts) = (request.files, request.sample_counts);
+    let read = reading::aside(reading::bytes(&files), || reading::read(files, counts));
+    let (submission, reading, credentials) = read.await?;
     let staging = submission.staging(id);
     let wishes = request.wishes.unwrap_or_default();
     let team = jobs.team(&wishes.team).await?;

@@ -21,14 +21,18 @@ pub(super) fn add(text: &str, found: &mut Vec<Range<usize>>) {
     }
     passwords(text, found);
     let small = text.to_ascii_lowercase();
+    let ends = |char: char| "\"'<>`,;)]}".contains(char) || char.is_whitespace();
     for hook in HOOKS {
-        for (at, mark) in small.match_indices(hook) {
-            let from = at + mark.len();
-            let ends = |char: char| "\"'<>`,;)]}".contains(char) || char.is_whitespace();
+        let mut from = 0;
+        while let Some(at) = small[from..].find(hook) {
+            from += at + hook.len();
             let path = text[from..].split(ends).next().unwrap_or_default();
+            let until = from + path.len();
             if is_value(path) {
-                found.push(from..from + path.len());
+                found.push(from..until);
             }
+            // All of the path is found, whatever stands in it.
+            from = until;
         }
     }
 }
@@ -46,14 +50,21 @@ fn passwords(text: &str, found: &mut Vec<Range<usize>>) {
         let until = from + user.len();
         // The colon of a variable's name parts nothing.
         let colon = user.replace("{env:", "{env_").find(':');
-        let before = text[..at].to_ascii_lowercase();
         let secret = match colon {
             Some(colon) => from + colon + 1..until,
-            None if before.ends_with("http") || before.ends_with("https") => from..until,
+            None if is_http(&text.as_bytes()[..at]) => from..until,
             None => continue,
         };
         if is_value(&text[secret.clone()]) {
             found.push(secret);
         }
     }
+}
+
+/// Whether what stands before `://` ends in the name of the protocol.
+fn is_http(before: &[u8]) -> bool {
+    ["http", "https"].iter().any(|name| {
+        let end = before.len().checked_sub(name.len());
+        end.is_some_and(|end| before[end..].eq_ignore_ascii_case(name.as_bytes()))
+    })
 }

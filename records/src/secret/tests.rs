@@ -186,3 +186,25 @@ fn a_printed_line_is_no_secret_for_its_words() {
         assert_eq!(words(line, Kind::Printed), ["canary1X9zq8"], "{line}");
     }
 }
+
+/// As many as a configuration has room for: each is looked at once, whatever stands before and behind it.
+#[test]
+fn of_many_addresses_every_secret_is_found_once() {
+    let count = 70_000;
+    let passwords = "https://ann:canary@c ".repeat(count);
+    let found = within(&passwords, Kind::Setting);
+    assert_eq!(found.len(), count);
+    assert!(found.iter().all(|at| &passwords[at.clone()] == "canary"));
+    let users = "HTTPS://canary@c ".repeat(count);
+    assert_eq!(within(&users, Kind::Printed).len(), count);
+    let hooks = "https://hooks.slack.com/".repeat(count);
+    let found = within(&hooks, Kind::Printed);
+    assert_eq!(found, [24..hooks.len()], "one path without an end");
+    let options = format!("mysql {}", "-pcanary ".repeat(count));
+    assert_eq!(within(&options, Kind::Handed).len(), count);
+    let options = format!("run.sh {}", "-pcanary ".repeat(count));
+    assert!(
+        within(&options, Kind::Handed).is_empty(),
+        "of no program that takes one"
+    );
+}

@@ -85,6 +85,8 @@ struct Walk<'a> {
     is_structure: bool,
     /// Whether a sentence is ruled out.
     is_command: bool,
+    /// Whether a program is in it that takes a password right behind `-p`.
+    takes_password: bool,
     found: Vec<Range<usize>>,
 }
 
@@ -101,6 +103,8 @@ impl<'a> Walk<'a> {
             // A line often begins with a mark in brackets.
             is_structure: kind != Kind::Printed && is_structure(text),
             is_command,
+            takes_password: is_command
+                && TAKE_PASSWORDS.iter().any(|program| text.contains(program)),
             found,
         }
     }
@@ -200,10 +204,9 @@ impl<'a> Walk<'a> {
             Some(_) => None,
             None => word.strip_prefix("-u").and_then(password),
         };
-        let takes_one = |program: &&str| self.text.contains(*program);
         let alone = word
             .strip_prefix("-p")
-            .filter(|value| is_word_value(value) && TAKE_PASSWORDS.iter().any(takes_one));
+            .filter(|value| is_word_value(value) && self.takes_password);
         of_user
             .or(alone)
             .into_iter()
