@@ -10,6 +10,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use stepcast_records::Sample;
@@ -22,6 +23,9 @@ use crate::random;
 /// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
 /// good, and the oldest are the least useful.
 pub const MAX_SPOOLED: usize = 4_096;
+
+/// How long a contribution waits. The server knows for 30 days which ones it has, so a later one might be counted twice.
+pub const SPOOLED_FOR: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
 /// The worker's own folder, locked for this process.
 #[derive(Debug)]
@@ -151,25 +155,42 @@ impl StateDir {
         )
     }
 
-    /// The waiting contributions; unreadable ones are set aside by deleting them, for they can never be sent.
-    pub fn spooled(&self) -> Result<Vec<Contribution>, Error> {
-        let mut waiting = Vec::new();
-        for path in list(&self.root.join("spool"))? {
-            match read_json::<Contribution>(&path, "contribution") {
-                Ok(Some(contribution)) => waiting.push(contribution),
-                Ok(None) => {}
-                Err(error) => {
+    /// The files of the contributions that wait.
+    pub fn spooled(&self) -> Result<Vec<PathBuf>, Error> {
+        list(&self.root.join("spool"))
+    }
+
+    /// One that waits; `None` if it is gone. What cannot be read and what is older than [`SPOOLED_FOR`] is deleted: the one
+    /// can never be sent, and the other might be counted twice.
+    pub fn read_spooled(
+        &self,
+        path: &Path,
+        now: SystemTime,
+    ) -> Result<Option<Contribution>, Error> {
+        let written = match fs::metadata(path).and_then(|data| data.modified()) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at("read", path)(error)),
+        };
+        if now.duration_since(written).unwrap_or_default() > SPOOLED_FOR {
+            tracing::warn!(
+                "samples have waited for four weeks and are dropped: nobody knows any more whether the server has them"
+            );
+        } else {
+            match read_json(path, "contribution") {
+                Err(error @ Error::Format { .. }) => {
                     tracing::warn!(error = chain(&error), "a spooled contribution is dropped");
-                    fs::remove_file(&path).map_err(at("remove", &path))?;
                 }
+                read => return read,
             }
         }
-        Ok(waiting)
+        fs::remove_file(path).map_err(at("remove", path))?;
+        Ok(None)
     }
 
     /// How many contributions wait.
     pub fn spooled_count(&self) -> Result<usize, Error> {
-        Ok(list(&self.root.join("spool"))?.len())
+        Ok(self.spooled()?.len())
     }
 
     /// Forgets a contribution that the server has.
@@ -312,7 +333,7 @@ mod tests {
         }
         let state = StateDir::open(folder.path()).unwrap();
         assert!(unfinished.iter().all(|path| !path.exists()));
-        assert!(state.spooled().unwrap().is_empty());
+        assert_eq!(state.spooled().unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]
@@ -343,9 +364,41 @@ mod tests {
         state.spool(&contribution).unwrap();
         fs::write(folder.path().join("spool/torn.json"), b"{\"id\":").unwrap();
         fs::write(folder.path().join("spool/half.tmp"), b"{").unwrap();
-        assert_eq!(state.spooled().unwrap(), [contribution]);
+        let now = SystemTime::now();
+        let waiting = || -> Vec<Contribution> {
+            let paths = state.spooled().unwrap();
+            let read = |path: &PathBuf| state.read_spooled(path, now).unwrap();
+            paths.iter().filter_map(read).collect()
+        };
+        assert_eq!(waiting(), [contribution]);
         assert!(!folder.path().join("spool/torn.json").exists());
         state.unspool("0a").unwrap();
-        assert_eq!(state.spooled().unwrap(), []);
+        assert_eq!(waiting(), []);
+        let gone = folder.path().join("spool/0a.json");
+        assert_eq!(state.read_spooled(&gone, now).unwrap(), None);
+    }
+
+    #[test]
+    fn what_the_server_may_have_and_have_forgotten_is_not_sent_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        for id in ["0a", "0b"] {
+            let samples = Vec::new();
+            let id = id.to_owned();
+            state.spool(&Contribution { id, samples }).unwrap();
+        }
+        let now = SystemTime::now();
+        let written = |id: &str, age: Duration| {
+            let path = state.root.join("spool").join(format!("{id}.json"));
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(now - age).unwrap();
+            path
+        };
+        let hour = Duration::from_secs(60 * 60);
+        let young = written("0a", SPOOLED_FOR - hour);
+        let old = written("0b", SPOOLED_FOR + hour);
+        assert!(state.read_spooled(&young, now).unwrap().is_some());
+        assert_eq!(state.read_spooled(&old, now).unwrap(), None);
+        assert_eq!(state.spooled().unwrap(), [young]);
     }
 }
