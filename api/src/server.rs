@@ -32,7 +32,9 @@ use crate::certificate;
 use crate::config::ApiConfig;
 use crate::context::{Context, FINISH_WITHIN, Places};
 use crate::flight::Flight;
-use crate::grpc::{Accounts, Agent, Cluster, Estimates, Jobs, Records, Scheduling, Workers};
+use crate::grpc::{
+    Accounts, Agent, Cluster, Credits, Estimates, Jobs, Records, Scheduling, Workers,
+};
 use crate::listen::Incoming;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
@@ -265,7 +267,7 @@ async fn router(
     let accounts = service::Accounts::new(context.clone(), People::clone(&admission.people));
     let accounts = AccountsServiceServer::new(Accounts(accounts))
         .max_decoding_message_size(SMALL_MESSAGE_BYTES);
-    let agent = AgentServiceServer::new(Agent(context.clone()))
+    let agent = AgentServiceServer::new(Agent(context.clone(), Credits::default()))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
     let (handle, limits) = (context.handle.clone(), Arc::clone(&admission.limits));

@@ -169,6 +169,42 @@ async fn a_job_goes_round_the_ring_and_the_next_estimate_knows_more() {
     server.stop().await;
 }
 
+/// A worker's token is no leave to write into everybody's records: samples are of attempts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_contributes_no_more_than_it_was_given() {
+    let server = Server::start().await;
+    let mut worker = server.worker("replay-1", &["replay"]).await;
+    let submitted = server.jobs().submit_job(submission('1')).await.unwrap();
+    let job = submitted.into_inner().job.unwrap().name;
+    let assignment = worker.assigned().await;
+    // It asks for the files of its one attempt as often as it likes.
+    for _ in 0..40 {
+        let files = worker.agent.files(&job, assignment.epoch).await;
+        files.unwrap();
+    }
+    let contribute = |number: u8| {
+        let samples = vec![sample(&assignment, "replayx1")];
+        worker.agent.contribute([number; 16], samples)
+    };
+    let mut taken = 0;
+    let refused = loop {
+        match contribute(taken).await {
+            Ok(()) => taken += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (tonic::Code::ResourceExhausted, "MORE_THAN_WAS_RUN")
+    );
+    assert_eq!(taken, 17, "some to begin with, and one of an attempt");
+    assert_eq!(count(&server).await, 17);
+    let three = vec![sample(&assignment, "replayx1"); 3];
+    let three = worker.agent.contribute([99; 16], three).await.unwrap_err();
+    assert_eq!(three.code(), tonic::Code::InvalidArgument);
+    server.stop().await;
+}
+
 /// A watch that goes on from an event tells every later one once, then the job, and never goes back.
 async fn goes_on_where_another_watch_ended(server: &Server, job: &str, newest: u64) {
     let watch = |after_seq| {

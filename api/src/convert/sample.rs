@@ -9,8 +9,8 @@ use tonic::Status;
 
 use crate::status::bad_field;
 
-/// Samples of one contribution: one for each data set and each resolution of validation that a workload may have.
-pub(crate) const SAMPLES_MAX: usize = 288;
+/// Samples of one contribution: an attempt measures one key of training and one of validation, or none.
+pub(crate) const SAMPLES_MAX: usize = 2;
 
 /// The samples of a contribution.
 pub(crate) fn samples(samples: Vec<v1::Sample>) -> Result<Vec<Sample>, Status> {

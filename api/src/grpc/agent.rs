@@ -1,12 +1,12 @@
 //! The worker's own calls. Each shows the secret of the worker's token.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stepcast_cluster::{Contribution, ProposeError};
 use stepcast_proto::v1;
 use stepcast_proto::v1::agent_service_server::AgentService;
 use stepcast_records::{Hardware, Sample};
-use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, WorkerId};
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, WorkerId};
 use stepcast_scheduler::model::{Inventory, Job, WorkerState};
 use stepcast_scheduler::{Command, Rejection, Reply};
 use tokio::time::{sleep, timeout};
@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::FieldViolation;
 
 use super::attach::{self, Orders};
+use super::credit::Credits;
 use crate::context::Context;
 use crate::service::unexpected;
 use crate::staging;
@@ -27,8 +28,8 @@ const NEWEST_FORMAT_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked at whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The service.
-pub(crate) struct Agent(pub(crate) Context);
+/// The service, and what each worker may still contribute.
+pub(crate) struct Agent(pub(crate) Context, pub(crate) Credits);
 
 #[tonic::async_trait]
 impl AgentService for Agent {
@@ -96,7 +97,9 @@ impl AgentService for Agent {
         let request = request.into_inner();
         let job = names::job("job", &request.job)?;
         let worker = caller.worker.map(|worker| worker.id);
-        let (staging, has_credentials) = self.assigned(job, Epoch(request.epoch), worker).await?;
+        let epoch = Epoch(request.epoch);
+        let (staging, has_credentials) = self.assigned(job, epoch, worker).await?;
+        self.1.given(caller.token, [epoch], Instant::now());
         let credentials = if has_credentials {
             self.0.hand_over(staging)?
         } else {
@@ -122,12 +125,13 @@ impl AgentService for Agent {
         let samples = convert::samples(request.samples)?;
         let worker = caller.worker.ok_or_else(not_registered)?;
         check_hardware(&samples, &worker.inventory)?;
+        self.take_credit(caller.token, worker.id)?;
         // From here on nothing knows whose samples these are, and nothing may say it: no span, no log line.
-        self.0
-            .handle
-            .contribute(Contribution { id, samples })
-            .await
-            .map_err(status::contribute)?;
+        let contributed = self.0.handle.contribute(Contribution { id, samples }).await;
+        if contributed.is_err() {
+            self.1.give_back(caller.token, Instant::now());
+        }
+        contributed.map_err(status::contribute)?;
         Ok(Response::new(v1::ContributeSamplesResponse {}))
     }
 }
@@ -160,6 +164,23 @@ impl Agent {
         });
         in_use.map_or(Ok(()), |in_use| {
             Err(status::propose(ProposeError::Rejected(in_use)))
+        })
+    }
+
+    /// Takes one contribution off what the worker may hand over. What runs on it now was given to it, if by another leader.
+    fn take_credit(&self, token: TokenHash, worker: WorkerId) -> Result<(), Status> {
+        let now = Instant::now();
+        let held = self.0.handle.read_stale(|state| {
+            let held = state.live_attempts_on(worker);
+            held.map(|(_, attempt)| attempt.epoch).collect::<Vec<_>>()
+        });
+        self.1.given(token, held, now);
+        self.1.take(token, now).map_err(|after| {
+            let message = "this worker has handed over samples of more attempts than it was given";
+            Refusal::new(Code::ResourceExhausted, "MORE_THAN_WAS_RUN", message)
+                .hint("an attempt contributes once; what waits is taken as more attempts come, or one an hour")
+                .retry(after)
+                .into()
         })
     }
 

@@ -1,0 +1,158 @@
+//! How many contributions a worker may hand over: one for each attempt that it was given. Else one worker's token would be
+//! enough to write into the records of all whatever it likes.
+//!
+//! Held in memory alone, as a number: which samples are of which attempt nobody can tell.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use stepcast_scheduler::ids::{Epoch, TokenHash};
+
+/// What a worker has to begin with: its attempts may have been of another leader, and a contribution may come twice.
+const TO_BEGIN_WITH: u32 = 16;
+
+/// A worker that has used its own up may hand over one more each time that this has passed, so that what waits on its disk
+/// gets away in the end.
+const ONE_MORE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Contributions that a worker has not used, at most.
+const UNUSED_MAX: u32 = 512;
+
+/// Attempts of a worker that are remembered, so that none counts twice: twice as many as it may run at once.
+const ATTEMPTS_MAX: usize = 512;
+
+/// Workers that are remembered. With more of them all begin anew.
+const WORKERS_MAX: usize = 16_384;
+
+/// What each worker may still hand over.
+#[derive(Debug, Default)]
+pub(crate) struct Credits(Mutex<HashMap<TokenHash, Credit>>);
+
+#[derive(Debug)]
+struct Credit {
+    given: BTreeSet<Epoch>,
+    left: u32,
+    /// When the last one was added because time has passed.
+    added: Instant,
+}
+
+impl Credits {
+    /// The worker holds these attempts: each allows one contribution, however often it is told.
+    pub(crate) fn given(
+        &self,
+        worker: TokenHash,
+        attempts: impl IntoIterator<Item = Epoch>,
+        now: Instant,
+    ) {
+        self.with(worker, now, |credit| {
+            for epoch in attempts {
+                if credit.given.insert(epoch) {
+                    credit.left = (credit.left + 1).min(UNUSED_MAX);
+                }
+            }
+            while credit.given.len() > ATTEMPTS_MAX {
+                // Epochs grow: the least is the one that is over the longest.
+                credit.given.pop_first();
+            }
+        });
+    }
+
+    /// Takes one contribution off, or says when the next one may come.
+    pub(crate) fn take(&self, worker: TokenHash, now: Instant) -> Result<(), Duration> {
+        self.with(worker, now, |credit| match credit.left.checked_sub(1) {
+            Some(left) => {
+                credit.left = left;
+                Ok(())
+            }
+            None => Err(ONE_MORE_EVERY.saturating_sub(now.duration_since(credit.added))),
+        })
+    }
+
+    /// The contribution was not taken after all.
+    pub(crate) fn give_back(&self, worker: TokenHash, now: Instant) {
+        self.with(worker, now, |credit| {
+            credit.left = (credit.left + 1).min(UNUSED_MAX);
+        });
+    }
+
+    fn with<T>(&self, worker: TokenHash, now: Instant, work: impl FnOnce(&mut Credit) -> T) -> T {
+        // A credit is whole after any panic: no step in here leaves one half changed.
+        let mut credits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if credits.len() >= WORKERS_MAX && !credits.contains_key(&worker) {
+            credits.clear();
+        }
+        let credit = credits.entry(worker).or_insert_with(|| Credit {
+            given: BTreeSet::new(),
+            left: TO_BEGIN_WITH,
+            added: now,
+        });
+        let hours = now.duration_since(credit.added).as_secs() / ONE_MORE_EVERY.as_secs();
+        let hours = u32::try_from(hours).unwrap_or(u32::MAX);
+        if hours > 0 {
+            credit.added += ONE_MORE_EVERY * hours;
+            // What comes with time alone is never more than there is to begin with.
+            if credit.left < TO_BEGIN_WITH {
+                credit.left = credit.left.saturating_add(hours).min(TO_BEGIN_WITH);
+            }
+        }
+        work(credit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVIL: TokenHash = TokenHash([1; 32]);
+    const HONEST: TokenHash = TokenHash([2; 32]);
+
+    /// How many are taken one after the other.
+    fn taken(credits: &Credits, worker: TokenHash, now: Instant) -> usize {
+        (0..10_000)
+            .take_while(|_| credits.take(worker, now).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn a_worker_hands_over_as_many_as_it_was_given_attempts_and_some() {
+        let (credits, now) = (Credits::default(), Instant::now());
+        assert_eq!(taken(&credits, EVIL, now), TO_BEGIN_WITH as usize);
+        // An attempt that is asked for again and again is one.
+        for _ in 0..100 {
+            credits.given(EVIL, [Epoch(7), Epoch(9)], now);
+        }
+        assert_eq!(taken(&credits, EVIL, now), 2);
+        assert_eq!(credits.take(EVIL, now), Err(ONE_MORE_EVERY));
+        credits.give_back(EVIL, now);
+        assert_eq!(taken(&credits, EVIL, now), 1);
+        // Nobody else has less for it.
+        credits.given(HONEST, (0..40).map(Epoch), now);
+        assert_eq!(taken(&credits, HONEST, now), 40 + TO_BEGIN_WITH as usize);
+    }
+
+    #[test]
+    fn what_waits_gets_away_in_the_end_and_nothing_is_saved_up_without_bound() {
+        let (credits, start) = (Credits::default(), Instant::now());
+        taken(&credits, EVIL, start);
+        let soon = start + ONE_MORE_EVERY / 4;
+        assert_eq!(credits.take(EVIL, soon), Err(ONE_MORE_EVERY / 4 * 3));
+        assert_eq!(taken(&credits, EVIL, start + ONE_MORE_EVERY), 1);
+        assert_eq!(taken(&credits, EVIL, start + ONE_MORE_EVERY * 3), 2);
+        let late = start + ONE_MORE_EVERY * 1_000;
+        assert_eq!(taken(&credits, EVIL, late), TO_BEGIN_WITH as usize);
+        credits.given(EVIL, (0..100_000).map(Epoch), late);
+        assert_eq!(taken(&credits, EVIL, late), UNUSED_MAX as usize);
+    }
+
+    #[test]
+    fn no_more_workers_are_remembered_than_there_is_room_for() {
+        let (credits, now) = (Credits::default(), Instant::now());
+        for worker in 0..2 * WORKERS_MAX as u64 {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&worker.to_le_bytes());
+            credits.given(TokenHash(hash), [Epoch(1)], now);
+        }
+        assert!(credits.0.lock().unwrap().len() <= WORKERS_MAX);
+    }
+}
