@@ -15,7 +15,14 @@ async fn submitted(town: &Town, (org, role): (u8, char), team: &str) -> (u16, Va
         sent["config"]["--stepcast_team"] = team.into();
     }
     let ticket = Some(&*town.person(org, role).ticket);
+    sent["validate_only"] = true.into();
+    let (_, checked) = post(town.server.port, ticket, "/v1/jobs", sent.clone()).await;
+    sent["validate_only"] = false.into();
     let (status, answer) = post(town.server.port, ticket, "/v1/jobs", sent).await;
+    assert_eq!(
+        checked["code"], answer["code"],
+        "who checks is told the same"
+    );
     (status, answer["code"].clone())
 }
 

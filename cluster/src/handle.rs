@@ -102,13 +102,13 @@ impl Handle {
         self.0.proposer.prepare(actor, command, request_id)
     }
 
-    /// Whether the log could hold a command as things are: nothing goes into it, and what the state says to it shows only
-    /// there.
+    /// Whether a command would be taken as things are on this node: nothing goes into the log.
     ///
     /// # Errors
-    /// It is too large, or too new for the format that everybody who belongs to the cluster reads.
-    pub fn check(&self, command: Command) -> Result<(), ProposeError> {
-        self.0.proposer.check(command)
+    /// It is too large, too new for the format that everybody who belongs to the cluster reads, or what it would be
+    /// refused for.
+    pub fn check(&self, actor: Option<Actor>, command: Command) -> Result<(), ProposeError> {
+        self.0.proposer.check(actor, command)
     }
 
     /// Reads the state with everything in it that was acknowledged before this call. The log waits while `read` runs,

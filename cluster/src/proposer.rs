@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stepcast_scheduler::accounts::Actor;
-use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
+use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, State, codec};
 
 use crate::consensus::{Handle, Ready, Refused, Stall, Waiting};
 use crate::error::{ProposeError, ReadError};
@@ -120,9 +120,14 @@ impl Proposer {
         Ok((Proposal(ready), proposed))
     }
 
-    /// Whether the log could hold this command.
-    pub(crate) fn check(&self, command: Command) -> Result<(), ProposeError> {
-        self.encode(None, command, None).map(drop)
+    /// Whether the log could hold this command, and what the state as it is here would say to it.
+    pub(crate) fn check(&self, actor: Option<Actor>, command: Command) -> Result<(), ProposeError> {
+        let (envelope, _) = self.encode(actor, command, None)?;
+        // Its pages are shared with the true one until they are written to.
+        let mut state = self.replicated.read(State::clone);
+        let next = state.applied_index() + 1;
+        let reply = state.apply(next, &envelope).reply;
+        reply.map(drop).map_err(ProposeError::Rejected)
     }
 
     fn ready(
@@ -139,7 +144,7 @@ impl Proposer {
         if self.disk_is_low() && takes_room(&command) {
             return Err(ProposeError::StorageFull);
         }
-        let data = self.encode(actor, command, request_id)?;
+        let (_, data) = self.encode(actor, command, request_id)?;
         Ok(self.consensus.prepare(data)?)
     }
 
@@ -187,7 +192,7 @@ impl Proposer {
         actor: Option<Actor>,
         command: Command,
         request_id: Option<RequestId>,
-    ) -> Result<Bytes, ProposeError> {
+    ) -> Result<(Envelope, Bytes), ProposeError> {
         let format = self.replicated.format();
         // What an older node could not read must not stand in its log.
         let command = command.for_format(format);
@@ -204,7 +209,7 @@ impl Proposer {
                 limit: MAX_COMMAND_BYTES,
             });
         }
-        Ok(data.into())
+        Ok((envelope, data.into()))
     }
 }
 

@@ -78,7 +78,8 @@ impl Jobs {
         };
         let handle = &self.context.handle;
         if request.validate_only {
-            handle.check(command).map_err(status::propose)?;
+            let taken = handle.check(caller.actor(), command);
+            taken.map_err(status::propose)?;
             return Ok(v1::SubmitArrayResponse {
                 notes,
                 estimates,

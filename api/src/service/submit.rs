@@ -64,7 +64,7 @@ pub(super) async fn submit(
         let command = Command::SubmitJob {
             spec: Box::new(spec.clone()),
         };
-        let taken = jobs.context.handle.check(command);
+        let taken = jobs.context.handle.check(caller.actor(), command);
         taken.map_err(status::propose)?;
         convert::unsubmitted(&spec)
     } else {
