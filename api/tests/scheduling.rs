@@ -80,7 +80,9 @@ async fn what_only_workers_without_a_price_could_hold_is_refused_where_money_is_
         let wanted = format!("it would fit if you {other}{priced}");
         assert!(hint.starts_with(&wanted), "{hint}");
     }
-    // With a price it is taken.
+    // With a price it is taken, unless it is a slip of the hand.
+    let slip = agent.register_for('a', &["replay"], "", Some(1_000_000_001));
+    assert_eq!(slip.await.unwrap_err().code(), Code::InvalidArgument);
     let registered = agent
         .register_for('a', &["replay"], "", Some(1_000_000))
         .await;

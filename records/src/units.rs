@@ -17,6 +17,10 @@ pub struct UsdMicros(pub u64);
 #[error("write an amount as dollars with at most six digits after the point, such as 1.08")]
 pub struct Error;
 
+/// The most that an hour on one GPU may cost: a hundred times what the dearest one is listed at. What is above it is a slip
+/// of the hand.
+pub const GPU_HOUR_MAX: UsdMicros = UsdMicros(1_000_000_000);
+
 const MS_PER_MINUTE: u64 = 60_000;
 const MS_PER_HOUR: u128 = 3_600_000;
 const MICROS_PER_CENT: u64 = 10_000;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use stepcast_records::UsdMicros;
+use stepcast_records::units::GPU_HOUR_MAX;
 
 use crate::config::{MetricsConfig, ReplayConfig, ReplayStream, WorkerConfig};
 use crate::gpu::Offer;
@@ -280,9 +281,13 @@ fn is_loopback(address: &str) -> bool {
 
 fn price(text: &str) -> Result<UsdMicros, String> {
     let amount = text.trim().trim_start_matches('$').parse();
-    amount.map_err(|_no_amount| {
+    let amount: UsdMicros = amount.map_err(|_no_amount| {
         format!("`{text}` is no amount of dollars; write one such as 5 or 2.50")
-    })
+    })?;
+    match amount > GPU_HOUR_MAX {
+        true => Err("a GPU costs $1,000 an hour at most".to_owned()),
+        false => Ok(amount),
+    }
 }
 
 #[cfg(test)]
@@ -314,6 +319,8 @@ mod tests {
         assert_eq!(price("0.40"), Ok(UsdMicros(400_000)));
         assert_eq!(price("$2"), Ok(UsdMicros(2_000_000)));
         assert!(price("cheap").is_err() && price("-1").is_err());
+        assert_eq!(price("1000"), Ok(UsdMicros(1_000_000_000)));
+        assert!(price("1000.000001").is_err());
         assert_eq!(label("zone=a=b"), Ok(("zone".to_owned(), "a=b".to_owned())));
         assert!(label("zone").is_err());
         for speed in ["0", "0.001", "1", "2.5", "1000000"] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use stepcast_proto::v1;
+use stepcast_records::units::GPU_HOUR_MAX;
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::model::{Inventory, Label, Token, Worker, WorkerState};
@@ -101,7 +102,19 @@ pub(crate) fn token(token: &Token) -> v1::WorkerToken {
     }
 }
 
-/// What a worker says it offers. Its bounds are the state's to check.
+/// What an hour on one GPU costs there.
+fn price(micros: u64) -> Result<UsdMicros, Status> {
+    let price = UsdMicros(micros);
+    let dear = || {
+        bad_field(
+            "price_per_gpu_hour_usd_micros",
+            "a GPU costs $1,000 an hour at most",
+        )
+    };
+    (price <= GPU_HOUR_MAX).then_some(price).ok_or_else(dear)
+}
+
+/// What a worker says it offers. Its other bounds are the state's to check.
 pub(crate) fn inventory(request: v1::RegisterWorkerRequest) -> Result<Inventory, Status> {
     let gpus = request.gpus.iter().enumerate().map(|(index, model)| {
         model.parse().map_err(|error| {
@@ -125,7 +138,10 @@ pub(crate) fn inventory(request: v1::RegisterWorkerRequest) -> Result<Inventory,
         gpus,
         trainers: trainers.collect::<Result<BTreeSet<_>, _>>()?,
         labels: labels("labels", request.labels)?,
-        price_per_gpu_hour: request.price_per_gpu_hour_usd_micros.map(UsdMicros),
+        price_per_gpu_hour: request
+            .price_per_gpu_hour_usd_micros
+            .map(price)
+            .transpose()?,
         address,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use stepcast_records::units::GPU_HOUR_MAX;
 use stepcast_records::{GpuModel, UsdMicros};
 
 use super::{Columns, Line, Read, Refused, each_line, step_times};
@@ -13,8 +14,6 @@ pub const PRICES_HEADER: &str = "hardware,usd_per_gpu_hour,valid_from,valid_unti
 /// The columns of a list of offers that are read; others may stand beside them.
 pub const OFFERS_HEADER: &str = "date,provider,gpu,on_demand_usd_per_gpu_hr,spot_usd_per_gpu_hr";
 
-/// The most that an hour on one GPU may cost: a hundred times what the dearest one is listed at.
-const USD_MICROS_MAX: u64 = 1_000_000_000;
 /// So much of what a line says of its source is kept.
 const SOURCE_CHARS_MAX: usize = 200;
 
@@ -144,7 +143,9 @@ fn gpu(cell: &str) -> Option<GpuModel> {
 
 fn amount(cell: &str) -> Option<UsdMicros> {
     let amount: UsdMicros = cell.parse().ok()?;
-    (1..=USD_MICROS_MAX).contains(&amount.0).then_some(amount)
+    (UsdMicros(1)..=GPU_HOUR_MAX)
+        .contains(&amount)
+        .then_some(amount)
 }
 
 fn day(cell: &str) -> Option<Day> {
