@@ -18,6 +18,7 @@ mod schema;
 mod start;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 pub use compact::Compacted;
 pub(crate) use follow::News;

@@ -84,6 +84,7 @@ impl Table {
             }) => 0,
             entries => entries.map_err(Error::unreachable)?,
         };
+        cleaned.deleted += self.thin(now).await?;
 
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();

@@ -18,7 +18,7 @@ use crate::contribution::parse_id;
 use crate::error::Error;
 
 /// The folder of the log.
-const LOG: &str = "_delta_log";
+pub(super) const LOG: &str = "_delta_log";
 
 /// What `_last_checkpoint` says. A checkpoint of parts is none of ours.
 #[derive(Deserialize)]

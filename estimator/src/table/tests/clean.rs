@@ -141,3 +141,54 @@ async fn a_file_that_vanishes_before_the_log_names_it_is_put_again() {
     assert_eq!(outcome.expect("stored at once").rows, 2);
     assert_eq!(stored(&disk).await, expected(&batch(0..3)));
 }
+
+/// Each holds all ids of a month: kept like the entries they would take a thousand times the room of the rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_former_days_one_checkpoint_is_kept_and_every_version_can_be_read() {
+    let (clock, store) = clocked();
+    let own = table(&store);
+    for id in 0..135 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let checkpoints = async || {
+        let log = Path::from("bench/training_steps/_delta_log");
+        let listed = store.list_with_delimiter(Some(&log)).await.expect("log");
+        let version = |path: Path| -> Option<u64> {
+            let name = path.filename()?.strip_suffix(".checkpoint.parquet")?;
+            name.parse().ok()
+        };
+        let objects = listed.objects.into_iter();
+        let mut found: Vec<u64> = objects.filter_map(|o| version(o.location)).collect();
+        found.sort_unstable();
+        found
+    };
+    let written = checkpoints().await;
+    assert_eq!(written, [20, 40, 60, 80, 100, 120]);
+    // Two of each day, as if they had been written then.
+    for (place, version) in (0u32..).zip(&written) {
+        let path = format!("bench/training_steps/_delta_log/{version:020}.checkpoint.parquet");
+        let path = Path::from(path);
+        let bytes = store.get(&path).await.expect("it").bytes().await;
+        clock.set_ahead(DAY * (place / 2));
+        let put = store.put(&path, bytes.expect("bytes").into()).await;
+        put.expect("put");
+    }
+    let (deleted, _) = cleaned(&store, 2).await;
+    let mut left = checkpoints().await;
+    // The clean-up has written one of its own.
+    let newest = left.pop().expect("one");
+    assert!(newest > written[5]);
+    // The third was the first of two of its day; the first of all stays, and so does what was written this hour.
+    let kept = [written[0], written[1], written[3], written[4], written[5]];
+    assert_eq!((deleted, left), (1, kept.to_vec()));
+    // Two hours later.
+    clock.set_ahead(DAY * 2 + DAY / 12);
+    let later = SystemTime::now() + DAY * 2 + DAY / 12;
+    let again = table(&store).clean(later, drop).await.expect("cleaned");
+    assert_eq!(again.deleted, 1, "the first of the third day");
+    for version in (1..=newest).step_by(9) {
+        let mut delta = deltalake::DeltaTable::new(Arc::clone(&own.log));
+        delta.load_version(version).await.expect("it can be read");
+    }
+    assert_eq!(stored(&store).await, expected(&batch(0..135)));
+}
