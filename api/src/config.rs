@@ -1,6 +1,8 @@
 //! What an operator may choose about the front door.
 
-use std::path::PathBuf;
+use std::sync::Arc;
+
+use stepcast_proto::certificate::Shown;
 
 use crate::auth::AccessToken;
 
@@ -10,7 +12,7 @@ pub struct ApiConfig {
     /// What people must show. Without it the server listens on loopback only.
     pub access_token: Option<AccessToken>,
     /// The certificate to answer with. Without it the server listens on loopback only.
-    pub tls: Option<Tls>,
+    pub tls: Option<Arc<Shown>>,
     /// Whether plain text is allowed on an address that others can reach, for a server behind a proxy that speaks TLS.
     pub allow_plaintext: bool,
     /// Whose contributions the records hold.
@@ -19,25 +21,6 @@ pub struct ApiConfig {
     pub store: String,
     /// The same of the files of jobs.
     pub staging: String,
-}
-
-/// A certificate and its key, each in a PEM file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate chain.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
-
-impl Tls {
-    /// Whether a server can show them, before anything else is begun.
-    ///
-    /// # Errors
-    /// Which file cannot be read, or that they are no pair.
-    pub fn check(&self) -> Result<(), crate::server::Error> {
-        crate::certificate::server(self, &[]).map(drop)
-    }
 }
 
 /// Whose contributions the records hold.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stepcast_cluster::Handle;
 use stepcast_estimator::Estimator;
+use stepcast_proto::certificate::Shown;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) places: Arc<Places>,
     /// When this server began.
     pub(crate) began: Instant,
+    /// What its port shows, if it speaks TLS.
+    pub(crate) certificate: Option<Arc<Shown>>,
     /// Becomes true when the server is about to end.
     pub(crate) closing: watch::Receiver<bool>,
 }

@@ -42,7 +42,7 @@ mod wire;
 
 pub use auth::{AccessToken, AccessTokenError, first_operator_token};
 pub use certificate::{Own as OwnCertificate, own as own_certificate};
-pub use config::{ApiConfig, PrivacyMode, Tls};
+pub use config::{ApiConfig, PrivacyMode};
 pub use ports::{EstimatedForecasts, EstimatorSink};
 pub use probes::Probes;
 pub use server::{Error, serve};

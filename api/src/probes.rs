@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use stepcast_cluster::{Handle, Health, NodeStatus, Tasks};
 use stepcast_estimator::{Estimator, Requests};
+use stepcast_proto::certificate::Shown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,7 +21,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificate;
-use crate::config::Tls;
 use crate::server::Error;
 use crate::wire::Wire;
 
@@ -52,7 +52,8 @@ pub struct Probes {
     node: Node,
 }
 
-type Node = Arc<OnceLock<(Handle, Arc<Estimator>)>>;
+/// What there is to tell of: the node, its tables, and the certificate that its ports show, if one does.
+type Node = Arc<OnceLock<(Handle, Arc<Estimator>, Option<Arc<Shown>>)>>;
 
 impl Probes {
     /// Answers on a listener, with this certificate or in plain text, as yet for a node that starts. What answers is one of
@@ -60,25 +61,32 @@ impl Probes {
     ///
     /// # Errors
     /// When the certificate cannot be used.
-    pub fn start(listener: TcpListener, tls: Option<&Tls>, tasks: &Tasks) -> Result<Self, Error> {
+    pub fn start(
+        listener: TcpListener,
+        tls: Option<&Arc<Shown>>,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
         let node = Node::default();
         let app = Router::new()
             .route("/metrics", get(metrics))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .with_state(Arc::clone(&node));
-        let tls = tls
-            .map(|tls| certificate::server(tls, &PROTOCOLS))
-            .transpose()?;
+        let tls = tls.map(|shown| shown.greeting(&PROTOCOLS)).transpose()?;
         let serving = serve(listener, tls.map(TlsAcceptor::from), app);
         tasks.spawn("port for metrics", serving);
         Ok(Self { node })
     }
 
-    /// From now on it speaks of this node and its tables.
-    pub fn attach(&self, handle: Handle, estimator: Arc<Estimator>) {
+    /// From now on it speaks of this node, its tables and the certificate that its ports show.
+    pub fn attach(
+        &self,
+        handle: Handle,
+        estimator: Arc<Estimator>,
+        certificate: Option<Arc<Shown>>,
+    ) {
         // A second node has nothing to say here.
-        let _ = self.node.set((handle, estimator));
+        let _ = self.node.set((handle, estimator, certificate));
     }
 }
 
@@ -98,10 +106,13 @@ fn probe(verdict: Result<&'static str, String>) -> Answer {
 
 async fn metrics(State(node): State<Node>) -> impl IntoResponse {
     match node.get() {
-        Some((handle, estimator)) => {
+        Some((handle, estimator, shown)) => {
             let mut text = handle.metrics_text();
             text += &estimator.stats().metrics_text();
             text += &Requests::of_process().metrics_text();
+            if let Some(shown) = shown {
+                text += &certificate::metrics_text(shown);
+            }
             answer(StatusCode::OK, METRICS_TYPE, text)
         }
         None => probe(Err(STARTING.to_owned())),
@@ -113,18 +124,20 @@ const STARTING: &str = "the node starts and does not serve yet";
 
 /// Alive unless only a restart helps.
 async fn livez(State(node): State<Node>) -> impl IntoResponse {
-    probe(match node.get().map(|(handle, _)| handle.status().health) {
-        Some(Health::Stopped(why)) => {
-            Err(format!("the node cannot go on without a restart: {why}"))
-        }
-        _ => Ok("alive"),
-    })
+    probe(
+        match node.get().map(|(handle, ..)| handle.status().health) {
+            Some(Health::Stopped(why)) => {
+                Err(format!("the node cannot go on without a restart: {why}"))
+            }
+            _ => Ok("alive"),
+        },
+    )
 }
 
 /// Ready when it knows a leader and has applied what that has committed.
 async fn readyz(State(node): State<Node>) -> impl IntoResponse {
     probe(match node.get() {
-        Some((handle, _)) => readiness(handle).await.map(|()| "ready"),
+        Some((handle, ..)) => readiness(handle).await.map(|()| "ready"),
         None => Err(STARTING.to_owned()),
     })
 }

@@ -139,8 +139,8 @@ pub async fn serve(
     let address = listener.local_addr().map_err(Error::Listener)?;
     check(&config, address)?;
     let mut server = builder();
-    let tls = config.tls.as_ref();
-    let tls = tls.map(|tls| certificate::server(tls, &certificate::PROTOCOLS));
+    let shown = config.tls.as_ref();
+    let tls = shown.map(|shown| shown.greeting(&certificate::PROTOCOLS));
     let tls = tls.transpose()?;
     let (close, closing) = watch::channel(false);
     let context = Context {
@@ -156,6 +156,7 @@ pub async fn serve(
             staging: config.staging,
         }),
         began: Instant::now(),
+        certificate: config.tls.clone(),
         closing,
     };
     let people = People::new(
@@ -163,7 +164,7 @@ pub async fn serve(
         address.ip().is_loopback(),
         context.handle.clone(),
     );
-    let way = http::Way::new(config.tls.as_ref());
+    let way = http::Way::new(config.tls.clone());
     let admission = Admission::new(people);
     let router = router(&mut server, &context, admission, way, &tasks).await?;
     let kept = Arc::clone(&context.staging);
@@ -325,8 +326,10 @@ fn check(config: &ApiConfig, address: SocketAddr) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use stepcast_proto::certificate::Shown;
+
     use super::*;
-    use crate::config::Tls;
+    use crate::certificate::own;
 
     #[test]
     fn what_others_can_reach_needs_tls() {
@@ -338,10 +341,9 @@ mod tests {
         config.allow_plaintext = true;
         assert!(check(&config, open).is_ok());
         config.allow_plaintext = false;
-        config.tls = Some(Tls {
-            certificate: "c".into(),
-            key: "k".into(),
-        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = own(folder.path(), &["localhost".to_owned()]).expect("a certificate");
+        config.tls = Some(Shown::read(own.files).expect("a pair"));
         assert!(check(&config, open).is_ok());
     }
 }

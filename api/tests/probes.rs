@@ -32,7 +32,7 @@ async fn a_node_says_whether_it_lives_is_ready_and_what_it_measured() {
     assert_eq!(ask(address, "/livez").await.1, "alive\n");
 
     let server = Server::start().await;
-    probes.attach(server.handle.clone(), server.estimator.clone());
+    probes.attach(server.handle.clone(), server.estimator.clone(), None);
     let (head, text) = ask(address, "/readyz").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert_eq!(text, "ready\n");

@@ -259,7 +259,7 @@ pub(crate) fn endpoint(api: &ApiConfig, port: u16) -> Endpoint {
         return Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
     };
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let trusted = Certificate::from_pem(std::fs::read(&tls.certificate).unwrap());
+    let trusted = Certificate::from_pem(std::fs::read(&tls.files().certificate).unwrap());
     Endpoint::from_shared(format!("https://localhost:{port}"))
         .unwrap()
         .tls_config(ClientTlsConfig::new().ca_certificate(trusted))

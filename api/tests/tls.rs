@@ -1,30 +1,32 @@
 //! The port with a certificate of the operator's own: who trusts it is served, and nobody else learns anything.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use stepcast_api::{ApiConfig, Probes, Tls};
+use stepcast_api::{ApiConfig, Probes};
 use stepcast_cluster::Tasks;
+use stepcast_proto::certificate::{Files, Shown};
 use stepcast_proto::v1::ListJobsRequest;
 use tonic::transport::Endpoint;
 
 use crate::support::{Server, endpoint};
 
 /// A certificate for this host that vouches for itself, and its key, as files.
-fn certificate(dir: &Path, name: &str) -> Tls {
+fn certificate(dir: &Path, name: &str) -> Files {
     let made = rcgen::generate_simple_self_signed([String::from("localhost")]).unwrap();
-    let tls = Tls {
+    let files = Files {
         certificate: dir.join(format!("{name}.pem")),
         key: dir.join(format!("{name}.key")),
     };
     let key = made.signing_key.serialized_der();
-    std::fs::write(&tls.certificate, pem("CERTIFICATE", made.cert.der())).unwrap();
-    std::fs::write(&tls.key, pem("PRIVATE KEY", key)).unwrap();
-    tls
+    std::fs::write(&files.certificate, pem("CERTIFICATE", made.cert.der())).unwrap();
+    std::fs::write(&files.key, pem("PRIVATE KEY", key)).unwrap();
+    files
 }
 
 fn pem(what: &str, der: &[u8]) -> String {
@@ -39,7 +41,7 @@ fn pem(what: &str, der: &[u8]) -> String {
 async fn who_trusts_the_certificate_is_served_and_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let api = |name| ApiConfig {
-        tls: Some(certificate(dir.path(), name)),
+        tls: Some(Shown::read(certificate(dir.path(), name)).unwrap()),
         ..ApiConfig::default()
     };
     let server = Server::with(api("ours")).await;
@@ -62,21 +64,49 @@ async fn who_trusts_the_certificate_is_served_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn metrics_are_answered_by_tls_too() {
-    use std::sync::Arc;
+async fn a_running_server_shows_the_certificate_that_its_files_have_become() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = Shown::read(certificate(dir.path(), "ours")).unwrap();
+    let api = || ApiConfig {
+        tls: Some(Arc::clone(&shown)),
+        ..ApiConfig::default()
+    };
+    let server = Server::with(api()).await;
+    // Who trusts what is in the files is served, and who trusts what was in them is not any more.
+    let before = endpoint(&api(), server.port);
+    certificate(dir.path(), "ours");
+    let after = endpoint(&api(), server.port);
+    assert!(before.connect().await.is_ok() && after.connect().await.is_err());
+    shown.look();
+    shown.look();
+    assert!(before.connect().await.is_err() && after.connect().await.is_ok());
+    // A key without its certificate changes nothing.
+    let other = certificate(dir.path(), "other");
+    std::fs::copy(other.key, &shown.files().key).unwrap();
+    shown.look();
+    shown.look();
+    assert!(after.connect().await.is_ok());
+    // Who was served before is served on.
+    let jobs = server.jobs().list_jobs(ListJobsRequest::default()).await;
+    assert!(jobs.is_ok());
+    server.stop().await;
+}
 
+#[tokio::test]
+async fn metrics_are_answered_by_tls_too() {
     use rustls::pki_types::ServerName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     let dir = tempfile::tempdir().unwrap();
     let own = stepcast_api::own_certificate(dir.path(), &["localhost".to_owned()]).unwrap();
+    let shown = Shown::read(own.files).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let tasks = Tasks::default();
-    let _probes = Probes::start(listener, Some(&own.tls), &tasks).unwrap();
+    let _probes = Probes::start(listener, Some(&shown), &tasks).unwrap();
 
-    let trusted = CertificateDer::from_pem_file(&own.tls.certificate).unwrap();
+    let trusted = CertificateDer::from_pem_file(&shown.files().certificate).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(trusted).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

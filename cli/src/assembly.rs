@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use stepcast_api::{
     AccessToken, ApiConfig, Error as ServeError, EstimatedForecasts, EstimatorSink, Probes,
-    StagingArea, Tls,
+    StagingArea,
 };
 use stepcast_cluster::consensus::log::Error as LogError;
 use stepcast_cluster::credentials::MemoryKeeper;
@@ -19,6 +19,7 @@ use stepcast_cluster::{
     Config, Handle, HostClock, Network, Node, PeerPort, Places, StartError, Tasks,
 };
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
+use stepcast_proto::certificate::Shown;
 use stepcast_scheduler::ids::JobId;
 use tokio::net::TcpListener;
 
@@ -131,9 +132,13 @@ pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Ass
             &format!("first operator: stepcast {here} user first {token} NAME --out FILE\n");
     }
     tasks.spawn("follower of the records", estimator.follow());
+    if let Some(shown) = certificates.shown().cloned() {
+        tasks.spawn("look at the certificate", shown.keep());
+    }
     // Who asks whether it is ready wants to know whether it serves, which it does from here on.
     if let Some(probes) = &probes {
-        probes.attach(handle.clone(), Arc::clone(&estimator));
+        let shown = certificates.shown().cloned();
+        probes.attach(handle.clone(), Arc::clone(&estimator), shown);
     }
     Ok(Assembled {
         config: front_door(&config, certificates.client)?,
@@ -250,7 +255,7 @@ fn called_here(config: &ServerConfig, address: &str, certificates: &Certificates
         .replace("[::]", "localhost");
     match (&config.tls, &certificates.client) {
         (None, Some(own)) => {
-            let file = own.certificate.display();
+            let file = own.files().certificate.display();
             format!("--server {address} --ca-file {file}")
         }
         _ => format!("--server {address}"),
@@ -311,7 +316,7 @@ fn unserved(error: &ServeError) -> Failure {
     }
 }
 
-fn front_door(config: &ServerConfig, tls: Option<Tls>) -> Result<ApiConfig, Failure> {
+fn front_door(config: &ServerConfig, tls: Option<Arc<Shown>>) -> Result<ApiConfig, Failure> {
     let access_token = config
         .access_token
         .as_deref()

@@ -1,7 +1,9 @@
 //! The wire: messages and services generated from `proto/stepcast/v1`, and their descriptors for reflection.
 //!
-//! Only the edges (`api`, `worker`, `cli`) use these types; everything behind them has types of its own.
+//! Only the edges (`api`, `worker`, `cli`) use these types; everything behind them has types of its own. Beside them is
+//! what the ports of servers and workers have in common: the certificate that they show.
 
+pub mod certificate;
 mod hidden;
 
 /// Package `stepcast.v1`.

@@ -71,13 +71,14 @@ pub(crate) enum Refused {
 
 impl Host {
     /// Everything measured, in the text format that Prometheus reads.
-    pub(crate) fn metrics_text(&self) -> String {
+    pub(crate) fn metrics_text(&self, certificate_end: Option<i64>) -> String {
         let (connected, reports) = self.outbox.stands();
         self.metrics.text(&Moment {
             connected,
             reports,
             // A folder that cannot be read is told by what fails because of it.
             samples: self.state.spooled_count().unwrap_or(0) + self.held.count(),
+            certificate_end,
         })
     }
 

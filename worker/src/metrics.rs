@@ -42,6 +42,11 @@ const STEP_DURATION_SECONDS: Metric = Metric::histogram(
     "Times of training steps, as their trainers say them.",
 );
 
+const CERTIFICATE_END: Metric = Metric::gauge(
+    "stepcast_certificate_end_timestamp_seconds",
+    "When the certificate that is shown ends, in seconds since 1970.",
+);
+
 /// The commit that the program was built from, if whoever built it has said so.
 const COMMIT: Option<&str> = option_env!("STEPCAST_COMMIT");
 
@@ -79,6 +84,8 @@ pub(crate) struct Moment {
     pub(crate) connected: bool,
     pub(crate) reports: usize,
     pub(crate) samples: usize,
+    /// When the certificate ends that the port for metrics shows, in seconds since 1970.
+    pub(crate) certificate_end: Option<i64>,
 }
 
 impl Metrics {
@@ -140,6 +147,9 @@ impl Metrics {
             let labels = format!("model=\"{recipe}\",gpu=\"{gpu}\"");
             steps.write(&mut text, &STEP_DURATION_SECONDS, &labels);
         }
+        if let Some(end) = moment.certificate_end {
+            text.one(&CERTIFICATE_END, end);
+        }
         text.into_text()
     }
 
@@ -185,9 +195,11 @@ mod tests {
             connected: true,
             reports: 1,
             samples: 7,
+            certificate_end: Some(1_795_824_000),
         });
         for line in [
             "stepcast_worker_connected 1",
+            "stepcast_certificate_end_timestamp_seconds 1795824000",
             "stepcast_worker_attempts 2",
             "stepcast_outbox_pending{what=\"reports\"} 1",
             "stepcast_outbox_pending{what=\"samples\"} 7",

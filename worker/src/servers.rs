@@ -66,6 +66,15 @@ impl<T> Round<T> {
         }
     }
 
+    /// Each is reached by what this makes for it; one for which it makes nothing, as before.
+    pub fn renew(&mut self, reach: impl Fn(&str) -> Option<T>) {
+        for (address, by) in &mut self.servers {
+            if let Some(renewed) = reach(address) {
+                *by = renewed;
+            }
+        }
+    }
+
     /// Asks the next one in turn that is not the present one.
     pub fn go_round(&mut self) {
         for _ in 0..2 {

@@ -179,7 +179,7 @@ mod tests {
         put(&host, 7, contribution("0a"));
         put(&host, 8, contribution("0b"));
         assert_eq!(host.held.count(), 1);
-        assert!(host.metrics_text().contains("{what=\"samples\"} 2\n"));
+        assert!(host.metrics_text(None).contains("{what=\"samples\"} 2\n"));
         assert_eq!(send_all(&host).await, Err("away".to_owned()));
         assert_eq!(host.held.count(), 1);
         leader.is_away.store(false, Ordering::SeqCst);

@@ -174,10 +174,17 @@ async fn tell(host: &Arc<Host>, tasks: &mut Tasks) -> Result<(), PortError> {
     };
     let port = Port::open(config).await?;
     tracing::info!(url = port.url(), "metrics are served");
-    let host = Arc::clone(host);
+    let (host, shown) = (Arc::clone(host), port.shown().cloned());
+    if let Some(shown) = shown.clone() {
+        tasks.spawn("look at the certificate", shown.keep());
+    }
     let answer = move |path: &str| -> Option<Answer> {
         match path {
-            "/metrics" => Some((true, host.metrics_text())),
+            "/metrics" => {
+                let end = shown.as_ref().and_then(|shown| shown.end());
+                let end = end.map(|end| end.unix_seconds());
+                Some((true, host.metrics_text(end)))
+            }
             "/livez" => Some((true, "alive\n".to_owned())),
             "/readyz" => Some(match host.outbox.stands() {
                 (true, _) => (true, "ready\n".to_owned()),

@@ -13,15 +13,15 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
+use stepcast_proto::certificate::Files;
 
-use crate::config::Tls;
 use crate::server::Error;
 
 /// A server's own certificate.
 #[derive(Debug, Clone)]
 pub struct Own {
     /// Its files.
-    pub tls: Tls,
+    pub files: Files,
     /// SHA-256 of the certificate, as browsers and `openssl x509 -fingerprint -sha256` write it.
     pub fingerprint: String,
 }
@@ -35,7 +35,7 @@ const COLUMNS: usize = 64;
 /// # Errors
 /// When the folder cannot be used, or no certificate can be made.
 pub fn own(folder: &Path, names: &[String]) -> Result<Own, Error> {
-    let tls = Tls {
+    let files = Files {
         certificate: folder.join("certificate.pem"),
         key: folder.join("key.pem"),
     };
@@ -49,21 +49,21 @@ pub fn own(folder: &Path, names: &[String]) -> Result<Own, Error> {
         .map(|name| format!("{name}\n"))
         .collect::<String>();
     let known = fs::read_to_string(&listed).is_ok_and(|known| known == names_text);
-    if !known || !tls.certificate.is_file() || !tls.key.is_file() {
+    if !known || !files.certificate.is_file() || !files.key.is_file() {
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700);
         private.create(folder).map_err(unusable)?;
         let (certificate, key) = made(names)?;
         // The names last: without them a half-written pair is made anew.
-        write(&tls.key, &pem("PRIVATE KEY", &key)).map_err(unusable)?;
-        write(&tls.certificate, &pem("CERTIFICATE", &certificate)).map_err(unusable)?;
+        write(&files.key, &pem("PRIVATE KEY", &key)).map_err(unusable)?;
+        write(&files.certificate, &pem("CERTIFICATE", &certificate)).map_err(unusable)?;
         write(&listed, &names_text).map_err(unusable)?;
     }
-    let shown = CertificateDer::from_pem_file(&tls.certificate)
+    let shown = CertificateDer::from_pem_file(&files.certificate)
         .map_err(|error| unusable(io::Error::other(error)))?;
     Ok(Own {
         fingerprint: fingerprint(&shown),
-        tls,
+        files,
     })
 }
 
@@ -121,8 +121,9 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use stepcast_proto::certificate::Shown;
+
     use super::*;
-    use crate::certificate::{PROTOCOLS, server};
 
     #[test]
     fn the_same_names_have_the_same_certificate_and_others_another() {
@@ -136,17 +137,17 @@ mod tests {
         };
         let first = own(&folder, &names(&["node1.example.org", "10.0.0.1", "::1"])).unwrap();
         assert_eq!(first.fingerprint.len(), 32 * 3 - 1);
-        assert!(server(&first.tls, &PROTOCOLS).is_ok());
+        assert!(Shown::read(first.files.clone()).is_ok());
         let again = own(&folder, &names(&["node1.example.org", "10.0.0.1", "::1"])).unwrap();
         assert_eq!(again.fingerprint, first.fingerprint);
         let other = own(&folder, &names(&["node2.example.org"])).unwrap();
         assert_ne!(other.fingerprint, first.fingerprint);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&other.tls.key), mode(&folder)), (0o600, 0o700));
+        assert_eq!((mode(&other.files.key), mode(&folder)), (0o600, 0o700));
         // A pair that is not whole is made anew.
-        fs::remove_file(&other.tls.key).unwrap();
+        fs::remove_file(&other.files.key).unwrap();
         let whole = own(&folder, &names(&["node2.example.org"])).unwrap();
-        assert!(server(&whole.tls, &PROTOCOLS).is_ok());
+        assert!(Shown::read(whole.files).is_ok());
         assert!(own(&folder, &names(&["näme"])).is_err());
     }
 }

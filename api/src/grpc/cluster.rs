@@ -79,6 +79,11 @@ impl ClusterService for Cluster {
                 .put_p95()
                 .map(|p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX)),
             staging_trouble: staging_trouble.unwrap_or_default().to_owned(),
+            certificate_end_seconds: self
+                .0
+                .certificate
+                .as_ref()
+                .and_then(|shown| Some(shown.end()?.unix_seconds())),
         }))
     }
 

@@ -3,6 +3,7 @@
 //! The leader decides about everything once more, by the same token. A node that cannot reach it says where it is instead.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::to_bytes;
@@ -10,13 +11,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use axum::response::Response;
 use stepcast_cluster::{Handle, ProposeError};
+use stepcast_proto::certificate::Shown;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::answer;
-use crate::config::Tls;
 use crate::status;
 
 /// Says that a request has come through another node, so that it goes through no third.
@@ -49,22 +50,21 @@ const AUTHORITIES: [&str; 3] = [
 /// The way to other nodes' client ports.
 #[derive(Debug, Clone)]
 pub(crate) struct Way {
+    /// What the host trusts.
     tls: ClientTlsConfig,
+    own: Option<Arc<Shown>>,
 }
 
 impl Way {
     /// One that trusts the authorities of the host and this node's own certificate, which the others may have as well.
-    pub(crate) fn new(own: Option<&Tls>) -> Self {
+    pub(crate) fn new(own: Option<Arc<Shown>>) -> Self {
         let host = AUTHORITIES.map(Path::new);
         let host = host.into_iter().find(|path| path.is_file());
-        let files = host
-            .into_iter()
-            .chain(own.map(|own| own.certificate.as_path()));
-        let tls = files.filter_map(|file| std::fs::read(file).ok());
-        let tls = tls.fold(ClientTlsConfig::new(), |tls, pem| {
-            tls.ca_certificate(Certificate::from_pem(pem))
-        });
-        Self { tls }
+        let trusted = host.and_then(|file| std::fs::read(file).ok());
+        Self {
+            tls: trusting(ClientTlsConfig::new(), trusted),
+            own,
+        }
     }
 
     /// The leader's answer; `None` where this node leads, nobody does, or the leader cannot be reached from here.
@@ -105,11 +105,20 @@ impl Way {
     async fn reach(&self, leader: &str) -> Result<Channel, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(leader.to_owned())?.connect_timeout(CONNECTS_WITHIN);
         let endpoint = if leader.starts_with("https://") {
-            endpoint.tls_config(self.tls.clone())?
+            // As it is shown now: it may have changed.
+            let own = self.own.as_ref().map(|own| own.pem());
+            endpoint.tls_config(trusting(self.tls.clone(), own))?
         } else {
             endpoint
         };
         endpoint.connect().await
+    }
+}
+
+fn trusting(tls: ClientTlsConfig, pem: Option<Vec<u8>>) -> ClientTlsConfig {
+    match pem {
+        Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+        None => tls,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use stepcast_api::{Tls, own_certificate};
+use stepcast_api::{Error, own_certificate};
+use stepcast_proto::certificate::{Files, Shown};
 
 use super::refused;
 use crate::command::server::ServerConfig;
@@ -18,9 +20,9 @@ const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// What the ports show.
 pub(super) struct Certificates {
     /// People and workers.
-    pub(super) client: Option<Tls>,
+    pub(super) client: Option<Arc<Shown>>,
     /// Machines that scrape and probe.
-    pub(super) metrics: Option<Tls>,
+    pub(super) metrics: Option<Arc<Shown>>,
     /// What to print of a certificate that the node has made; empty otherwise.
     pub(super) greeting: String,
 }
@@ -33,18 +35,20 @@ pub(super) fn is_encrypted(config: &ServerConfig, address: SocketAddr) -> bool {
 
 /// Refuses what the operator has given if no port can show it, before a folder is made or an address is told.
 pub(super) fn check(config: &ServerConfig) -> Result<(), Failure> {
-    given(config)
-        .map_or(Ok(()), |tls| tls.check())
-        .map_err(|error| {
-            refused("the certificate cannot be used", &error)
-                .hint("--tls-cert and --tls-key name a certificate and its key, each in a PEM file")
-        })
+    given(config).map_or(Ok(()), |files| read(files).map(drop))
+}
+
+fn read(files: Files) -> Result<Arc<Shown>, Failure> {
+    Shown::read(files).map_err(|error| {
+        refused("the certificate cannot be used", &Error::from(error))
+            .hint("--tls-cert and --tls-key name a certificate and its key, each in a PEM file")
+    })
 }
 
 /// What the operator has given.
-fn given(config: &ServerConfig) -> Option<Tls> {
+fn given(config: &ServerConfig) -> Option<Files> {
     let (certificate, key) = config.tls.clone()?;
-    Some(Tls { certificate, key })
+    Some(Files { certificate, key })
 }
 
 impl Certificates {
@@ -59,29 +63,36 @@ impl Certificates {
             metrics.is_some_and(|address| is_encrypted(config, address)),
         );
         let mut greeting = String::new();
-        let tls = match given(config) {
-            Some(tls) => Some(tls),
+        let files = match given(config) {
+            Some(files) => Some(files),
             None if client || metrics => {
                 let own = own_certificate(&config.data.join(FOLDER), &names(config));
                 let own = own.map_err(|error| {
                     refused("no certificate can be made", &error)
                         .hint("give one with --tls-cert and --tls-key")
                 })?;
-                let (fingerprint, file) = (&own.fingerprint, own.tls.certificate.display());
+                let (fingerprint, file) = (&own.fingerprint, own.files.certificate.display());
                 // Writing into a string cannot fail.
                 let _ = writeln!(
                     greeting,
                     "certificate of its own: SHA-256 {fingerprint}\nwho calls trusts it with --ca-file {file}"
                 );
-                Some(own.tls)
+                Some(own.files)
             }
             None => None,
         };
+        // Read once for both ports: what is wrong with it later is told once.
+        let shown = files.map(read).transpose()?;
         Ok(Self {
-            client: tls.clone().filter(|_| client),
-            metrics: tls.filter(|_| metrics),
+            client: shown.clone().filter(|_| client),
+            metrics: shown.filter(|_| metrics),
             greeting,
         })
+    }
+
+    /// What is shown by whichever port shows it.
+    pub(super) fn shown(&self) -> Option<&Arc<Shown>> {
+        self.client.as_ref().or(self.metrics.as_ref())
     }
 }
 

@@ -134,6 +134,11 @@ fn clock_of(then: DateTime<Local>, now: DateTime<Local>) -> String {
     then.format(format).to_string()
 }
 
+/// Now, by this host's clock: seconds since 1970.
+pub(crate) fn now_seconds() -> i64 {
+    Utc::now().timestamp()
+}
+
 /// The wall clock here at a moment, to the second: `14:42:11`.
 pub(crate) fn clock(at: Option<&Timestamp>) -> String {
     match at.and_then(utc) {

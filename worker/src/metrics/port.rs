@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use stepcast_proto::certificate::{self, Files, Shown};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -53,17 +50,12 @@ pub enum Error {
         "metrics on {0} would be readable on their way: give a certificate with --tls-cert and --tls-key, or listen on loopback"
     )]
     PlainText(SocketAddr),
-    /// A file of the certificate cannot be read.
-    #[error("the certificate or key in {} cannot be read", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// The certificate and the key do not belong together.
-    #[error("the certificate cannot be used")]
-    Certificate(#[from] rustls::Error),
+    /// The certificate and its key cannot be shown.
+    #[error(transparent)]
+    Certificate(#[from] certificate::Error),
+    /// TLS cannot be spoken.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
 }
 
 /// What is answered, and whether it is good news.
@@ -72,7 +64,7 @@ pub(crate) type Answer = (bool, String);
 /// The open port.
 pub(crate) struct Port {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<(Arc<Shown>, TlsAcceptor)>,
 }
 
 impl Port {
@@ -80,13 +72,25 @@ impl Port {
     pub(crate) async fn open(config: &MetricsConfig) -> Result<Self, Error> {
         let address = config.listen;
         let tls = match &config.tls {
-            Some((certificate, key)) => Some(acceptor(certificate, key)?),
+            Some((certificate, key)) => {
+                let shown = Shown::read(Files {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                })?;
+                let acceptor = TlsAcceptor::from(shown.greeting(&[])?);
+                Some((shown, acceptor))
+            }
             None if address.ip().is_loopback() => None,
             None => return Err(Error::PlainText(address)),
         };
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| Error::Listen { address, source })?;
         Ok(Self { listener, tls })
+    }
+
+    /// What it shows.
+    pub(crate) fn shown(&self) -> Option<&Arc<Shown>> {
+        self.tls.as_ref().map(|(shown, _)| shown)
     }
 
     /// Where it is asked.
@@ -116,7 +120,8 @@ impl Port {
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             };
-            let (tls, answer) = (self.tls.clone(), Arc::clone(&answer));
+            let tls = self.tls.as_ref().map(|(_, acceptor)| acceptor.clone());
+            let answer = Arc::clone(&answer);
             asked.spawn(async move {
                 // Whoever is too slow, or goes away, gets no answer.
                 let _ = tokio::time::timeout(CONNECTION_LIFE, hear(stream, tls, &*answer)).await;
@@ -124,24 +129,6 @@ impl Port {
             });
         }
     }
-}
-
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Error> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Unreadable { path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(unreadable(certificate))?;
-    let key_of = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
-    // In a build of the whole workspace more than one library of primitives is linked.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key_of)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn hear(
@@ -285,8 +272,13 @@ mod tests {
         assert!(matches!(refused, Err(Error::PlainText(_))));
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("cert.pem");
-        let tls = Some((missing.clone(), missing));
+        let tls = Some((missing.clone(), missing.clone()));
         let refused = Port::open(&MetricsConfig { listen, tls }).await;
-        assert!(matches!(refused, Err(Error::Unreadable { .. })));
+        let unreadable = certificate::Error::Unreadable {
+            path: missing,
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let refused = refused.err().map(|error| error.to_string());
+        assert_eq!(refused, Some(unreadable.to_string()));
     }
 }

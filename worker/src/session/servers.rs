@@ -1,6 +1,7 @@
 //! The servers' addresses: which one is spoken with, how, and which is the next when it does not answer.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,10 +33,18 @@ pub(super) type Client = AgentServiceClient<InterceptedService<Channel, Bearer>>
 /// The servers of the cluster, shared by everything that calls them.
 pub(crate) struct Servers {
     known: Mutex<Round<Channel>>,
-    tls: Option<ClientTlsConfig>,
+    trusted: Mutex<Trusted>,
     plain: PlainText,
     secret: String,
     bearer: Bearer,
+}
+
+/// Who is trusted to be a server.
+struct Trusted {
+    tls: Option<ClientTlsConfig>,
+    /// The operator's own authorities, and what was in their file when it was last of use.
+    ca_file: Option<PathBuf>,
+    ca: Vec<u8>,
 }
 
 /// Why the servers cannot be called at all.
@@ -88,9 +97,15 @@ impl Servers {
             Ok((address, channel))
         });
         let known = Round::new(servers.collect::<Result<_, Unusable>>()?);
+        let ca_file = config.ca_file.clone().filter(|_| encrypted);
+        let ca = ca_file.as_ref().and_then(|file| std::fs::read(file).ok());
         Ok(Self {
             known: Mutex::new(known.ok_or(Unusable::NoServer)?),
-            tls,
+            trusted: Mutex::new(Trusted {
+                tls,
+                ca_file,
+                ca: ca.unwrap_or_default(),
+            }),
             plain: config.plain,
             secret,
             bearer: Bearer(bearer),
@@ -121,18 +136,54 @@ impl Servers {
 
     /// Goes to the next server.
     pub(super) fn next(&self) {
+        self.trust_anew();
         self.lock().go_round();
     }
 
     /// Goes where the leader is said to be; to the next server if that says nothing.
     pub(super) fn follow(&self, hint: Option<&str>) {
-        let tls = self.tls.as_ref();
+        self.trust_anew();
+        let trusted = self.trusted();
+        let tls = trusted.tls.as_ref();
         let spoken = Spoken {
             tls: tls.is_some(),
             plain: self.plain,
         };
         let mut known = self.lock();
         known.follow(hint, spoken, |address| channel(address, tls).ok());
+    }
+
+    /// Trusts whom the file of authorities names by now, whenever a server was not to be had: it has a certificate that is new,
+    /// or is new itself. Whether anything has changed; a file that is of no use changes nothing.
+    fn trust_anew(&self) -> bool {
+        let mut trusted = self.trusted();
+        let Some(file) = trusted.ca_file.clone() else {
+            return false;
+        };
+        let Ok(ca) = std::fs::read(&file).inspect_err(|error| {
+            tracing::debug!(%error, file = %file.display(), "the certificate authorities cannot be read");
+        }) else {
+            return false;
+        };
+        if ca == trusted.ca {
+            return false;
+        }
+        let Ok(tls) = trust(Some(&file)) else {
+            return false;
+        };
+        let mut known = self.lock();
+        if channel(known.address(), Some(&tls)).is_err() {
+            return false;
+        }
+        known.renew(|address| channel(address, Some(&tls)).ok());
+        (trusted.tls, trusted.ca) = (Some(tls), ca);
+        tracing::info!(file = %file.display(), "the certificate authorities have changed and are trusted from now on");
+        true
+    }
+
+    fn trusted(&self) -> MutexGuard<'_, Trusted> {
+        // Whole after any panic: both parts are replaced at once.
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Round<Channel>> {
@@ -186,7 +237,10 @@ impl fmt::Debug for Servers {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
 
@@ -207,6 +261,29 @@ mod tests {
         assert_eq!(servers.address(), "https://b:1");
         servers.follow(Some("d:1"));
         assert_eq!(servers.address(), "https://d:1");
+    }
+
+    /// A node has been added, or its certificate was renewed by itself: the operator has put it into the file.
+    #[tokio::test]
+    async fn whom_the_file_of_authorities_names_later_is_trusted_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let made = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let text = STANDARD.encode(made.cert.der());
+        let authority = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+        std::fs::write(&file, &authority).unwrap();
+        let mut config =
+            WorkerConfig::replay(vec!["https://a:1".to_owned()], PathBuf::new(), Vec::new());
+        config.ca_file = Some(file.clone());
+        let servers = Servers::new(&config, "secret".to_owned()).unwrap();
+        assert!(!servers.trust_anew(), "as it was");
+        std::fs::write(&file, authority.repeat(2)).unwrap();
+        assert!(servers.trust_anew());
+        assert!(!servers.trust_anew(), "once");
+        std::fs::remove_file(&file).unwrap();
+        assert!(!servers.trust_anew(), "what is not there says nothing");
+        std::fs::write(&file, &authority).unwrap();
+        assert!(servers.trust_anew());
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! `stepcast cluster status`: every node as it says itself, and as the leader sees it.
 
+mod hosts;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -385,6 +387,11 @@ impl View {
             {
                 lines.push(format!("n{id}: the staging area: {}", own.staging_trouble));
             }
+            let end = node
+                .own
+                .as_ref()
+                .and_then(|own| own.certificate_end_seconds);
+            lines.extend(end.and_then(|end| hosts::certificate(id, end, time::now_seconds())));
             let version = node.version();
             if !version.is_empty() && version != self.whole.version {
                 lines.push(format!(
@@ -456,6 +463,7 @@ impl View {
             "log_format": (known.log_format > 0).then_some(known.log_format),
             "health": own.map(|own| own.health.clone()),
             "up_seconds": own.map(|own| own.up_seconds),
+            "certificate_end_seconds": own.and_then(|own| own.certificate_end_seconds),
         })
     }
 }
