@@ -366,6 +366,13 @@ impl View {
                     ),
                 });
             }
+            if node.known.role == "LEARNER" && self.takes_part(node) {
+                let behind = self.behind(node).unwrap_or(0);
+                lines.push(format!(
+                    "n{id} has no vote yet, {} behind: it gets one as soon as it keeps up with what is written",
+                    counted(behind, "entry", "entries")
+                ));
+            }
             let own = node
                 .own
                 .as_ref()

@@ -85,6 +85,12 @@ fn who_is_far_behind_is_no_spare_and_keeps_the_cluster_from_being_healthy() {
     // Who learns only is missed by nobody.
     view.nodes[2].known.role = "LEARNER".to_owned();
     assert!(view.state().contains("healthy"));
+    assert_eq!(
+        view.remarks(),
+        [
+            "n3 has no vote yet, 6,506 entries behind: it gets one as soon as it keeps up with what is written"
+        ]
+    );
 }
 
 /// Its disk hangs: it is heard and shown, and can be counted on by nobody.
