@@ -409,6 +409,7 @@ fn frames() -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
                     hello: Some(hello),
                     message: snapshot.write_to_bytes()?.into(),
                     length: 1000,
+                    goes_on: true,
                 }),
                 data: Bytes::from_static(b"piece"),
             }

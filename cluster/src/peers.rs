@@ -7,6 +7,7 @@
 
 mod admission;
 mod authority;
+mod broken_off;
 mod credentials;
 mod dial;
 mod flow;

@@ -62,6 +62,12 @@ impl Flow {
         }
     }
 
+    /// So many bytes are there already, and what is sent goes on from them. Before anything is sent.
+    pub(super) fn goes_on_from(&self, taken: u64) {
+        let mut way = self.way.lock();
+        (way.sent, way.taken) = (taken, taken);
+    }
+
     /// Waits until this many bytes may be sent, and counts them as sent.
     pub(super) async fn send(&self, bytes: usize) {
         while !self.way.lock().send(bytes as u64, Instant::now()) {
@@ -75,7 +81,7 @@ impl Flow {
         self.freed.notify_one();
     }
 
-    /// Bytes that were sent.
+    /// Bytes that were sent, or were there before.
     pub(super) fn sent(&self) -> u64 {
         self.way.lock().sent
     }

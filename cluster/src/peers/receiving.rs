@@ -13,11 +13,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
+use super::broken_off::{self, Beginning, Transfer};
 use super::dial::chain;
 use super::shared::Shared;
-use super::snapshots::Receiving;
 use crate::consensus::Inbound;
-use crate::consensus::log::Position;
 use crate::snapshot::Error;
 
 /// Pieces between the network and the disk.
@@ -34,8 +33,9 @@ pub(super) struct Arriving {
     pub(super) shared: Arc<Shared>,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) message: Message,
-    /// Bytes of the file.
-    pub(super) length: u64,
+    pub(super) transfer: Transfer,
+    /// What has come of it before.
+    pub(super) begun: Option<Beginning>,
     pub(super) requests: Streaming<InstallSnapshotRequest>,
     /// Who is told how much was taken, if the sender wants to know.
     pub(super) answers: Option<Answers>,
@@ -44,21 +44,33 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
+    /// Bytes that have come before.
+    pub(super) fn taken(&self) -> u64 {
+        self.begun.as_ref().map_or(0, |begun| begun.taken)
+    }
+
     /// Receives what is behind the header until it is whole, checked and on disk, and hands it to the node, which may have
     /// no use for it. Not to be broken off: a file that came whole is either handed on or removed.
     pub(super) async fn receive(mut self) -> Result<(), Status> {
-        let metadata = self.message.get_snapshot().get_metadata();
-        let at = Position {
-            index: metadata.index,
-            term: metadata.term,
-        };
+        let Transfer { at, length, .. } = self.transfer;
         let (pieces, written) = mpsc::channel(PIECES);
-        let (files, length) = (Arc::clone(&self.shared.snapshots), self.length);
-        let writing = spawn_blocking(move || write(files.receive(at)?, length, written));
+        let files = Arc::clone(&self.shared.snapshots);
+        let (transfer, before, begun) = (self.transfer, self.taken(), self.begun.take());
+        let writing = spawn_blocking(move || {
+            let beginning = match begun {
+                Some(begun) => begun,
+                None => Beginning {
+                    transfer,
+                    taken: 0,
+                    receiving: files.receive(at)?,
+                },
+            };
+            write(beginning, written)
+        });
         let fed = match self.answers {
-            None => feed(&mut self.requests, pieces, None).await,
+            None => feed(&mut self.requests, pieces, before, None).await,
             Some(ref answers) => tokio::select! {
-                fed = feed(&mut self.requests, pieces, Some(answers)) => fed,
+                fed = feed(&mut self.requests, pieces, before, Some(answers)) => fed,
                 // The next one need not wait until it has been silent for long enough.
                 () = answers.closed() => Err(Status::cancelled("the sender is gone")),
             },
@@ -66,6 +78,16 @@ impl Arriving {
         // Waited for in any case: the disk is not at rest before.
         let written = writing.await;
         let written = written.map_err(|error| Status::internal(error.to_string()))?;
+        let written = match (written, fed.is_err()) {
+            // It was not the sender's will to end here.
+            (Ok(Some(short)), true) => {
+                broken_off::keep(&self.shared, short);
+                return fed;
+            }
+            (Ok(Some(short)), false) => Err(Fault::Length(short.taken)),
+            (Ok(None), _) => Ok(()),
+            (Err(fault), _) => Err(fault),
+        };
         if let Err(why) = written {
             // Without all of its pieces it is not whole, and why they did not come says more.
             fed?;
@@ -100,9 +122,9 @@ impl Arriving {
 async fn feed(
     requests: &mut Streaming<InstallSnapshotRequest>,
     pieces: mpsc::Sender<Bytes>,
+    mut taken: u64,
     answers: Option<&Answers>,
 ) -> Result<(), Status> {
-    let mut taken = 0;
     while let Some(request) = timeout(PIECE_WITHIN, requests.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no piece of the snapshot came for 30 s"))??
@@ -137,23 +159,24 @@ impl From<Error> for Fault {
     }
 }
 
+/// Writes what comes behind this beginning. Gives that back with it where not all has come.
 fn write(
-    mut receiving: Box<dyn Receiving>,
-    length: u64,
+    mut beginning: Beginning,
     mut pieces: mpsc::Receiver<Bytes>,
-) -> Result<(), Fault> {
-    let mut received = 0_u64;
+) -> Result<Option<Beginning>, Fault> {
+    let length = beginning.transfer.length;
     while let Some(piece) = pieces.blocking_recv() {
-        received += piece.len() as u64;
-        if received > length {
-            break;
+        beginning.taken += piece.len() as u64;
+        if beginning.taken > length {
+            return Err(Fault::Length(beginning.taken));
         }
-        receiving.write(&piece)?;
+        beginning.receiving.write(&piece)?;
     }
-    if received != length {
-        return Err(Fault::Length(received));
+    if beginning.taken < length {
+        return Ok(Some(beginning));
     }
-    Ok(receiving.finish()?)
+    beginning.receiving.finish()?;
+    Ok(None)
 }
 
 /// Why the last snapshot that came is not kept. A leader sends it again and again, so each cause is said once.

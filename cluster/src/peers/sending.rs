@@ -1,6 +1,7 @@
 //! Sends a snapshot to a node that the log no longer reaches, on a connection of its own, and always says how it went.
 
 use std::fs::File;
+use std::io::SeekFrom;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,18 @@ use protobuf::Message as _;
 use raft::eraftpb::Message;
 use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
 use stepcast_proto::raft::v1::{InstallSnapshotRequest, SnapshotHeader, StreamSnapshotResponse};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, Take};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::dial::{Watch, chain};
 use super::flow::{Flow, PIECE_BYTES};
 use super::link::{Link, reach};
+use super::service::TAKEN;
 use super::shared::Shared;
 use crate::consensus::Delivery;
 use crate::consensus::log::Position;
@@ -158,15 +162,39 @@ async fn stream(
         hello: Some(shared.hello(link.node)),
         message: Bytes::from(message.write_to_bytes().map_err(|error| chain(&error))?),
         length,
+        goes_on: true,
     };
     let reached = reach(shared, link.node, &link.address(), Watch::Caller).await?;
     let mut client =
         PeerServiceClient::new(reached.channel).max_encoding_message_size(super::FRAME_BYTES_MAX);
     let flow = Arc::new(Flow::new());
-    let pieces = pieces(header.clone(), file.into(), length, Arc::clone(&flow));
+    let (begin, begins) = oneshot::channel();
+    let pieces = pieces(
+        header.clone(),
+        file.into(),
+        length,
+        begins,
+        Arc::clone(&flow),
+    );
     let answers = timeout(STALLED_AFTER, client.stream_snapshot(pieces)).await;
     match answers.map_err(|_| stalled(STALLED_AFTER))? {
-        Ok(answers) => watched(answers.into_inner(), &flow, length).await,
+        Ok(answers) => {
+            let taken = taken_before(answers.metadata()).min(length);
+            if taken > 0 {
+                let (node, index) = (link.node, at.index);
+                tracing::info!(
+                    node,
+                    index,
+                    taken,
+                    length,
+                    "a snapshot goes on where it had broken off"
+                );
+            }
+            flow.goes_on_from(taken);
+            // Without a reader the call is over, which it says itself.
+            let _ = begin.send(taken);
+            watched(answers.into_inner(), &flow, length).await
+        }
         Err(status) if status.code() == Code::Unimplemented => {
             // From its beginning, which may have been read already.
             let file = open(shared, at).await?.ok_or("it is gone")?.0;
@@ -211,7 +239,10 @@ async fn unwatched(
     length: u64,
 ) -> Result<u64, String> {
     let flow = Arc::new(Flow::unbounded());
-    let sent = client.install_snapshot(pieces(header, file.into(), length, Arc::clone(&flow)));
+    let (begin, begins) = oneshot::channel();
+    let _ = begin.send(0);
+    let pieces = pieces(header, file.into(), length, begins, Arc::clone(&flow));
+    let sent = client.install_snapshot(pieces);
     tokio::pin!(sent);
     let mut before = 0;
     loop {
@@ -234,11 +265,18 @@ async fn unwatched(
     }
 }
 
-/// The header, and then the file, as it may go.
+/// How many bytes of the snapshot the receiver has from before, as it says at once; an older one says nothing.
+fn taken_before(metadata: &MetadataMap) -> u64 {
+    let said = metadata.get(TAKEN).and_then(|said| said.to_str().ok());
+    said.and_then(|said| said.parse().ok()).unwrap_or(0)
+}
+
+/// The header, and then the file from where it is said to begin, as it may go.
 fn pieces(
     header: SnapshotHeader,
     file: tokio::fs::File,
     length: u64,
+    begins: oneshot::Receiver<u64>,
     flow: Arc<Flow>,
 ) -> impl Stream<Item = InstallSnapshotRequest> + Send + 'static {
     let first = InstallSnapshotRequest {
@@ -247,12 +285,15 @@ fn pieces(
     };
     // Never more than was said, should the file have grown.
     let file = file.take(length);
-    let begin = (Some(first), file, Bytes::new());
-    futures::stream::unfold(begin, move |(first, mut file, mut read)| {
+    let begin = (Some(first), Some(begins), file, Bytes::new());
+    futures::stream::unfold(begin, move |(first, begins, mut file, mut read)| {
         let flow = Arc::clone(&flow);
         async move {
             if let Some(first) = first {
-                return Some((first, (None, file, read)));
+                return Some((first, (None, begins, file, read)));
+            }
+            if let Some(begins) = begins {
+                go_to(&mut file, length, begins.await.ok()?).await?;
             }
             if read.is_empty() {
                 read = next(&mut file).await?;
@@ -260,9 +301,19 @@ fn pieces(
             let data = read.split_to(read.len().min(PIECE_BYTES));
             flow.send(data.len()).await;
             let piece = InstallSnapshotRequest { header: None, data };
-            Some((piece, (None, file, read)))
+            Some((piece, (None, None, file, read)))
         }
     })
+}
+
+/// Has the file read on from there; nothing where it cannot.
+async fn go_to(file: &mut Take<tokio::fs::File>, length: u64, place: u64) -> Option<()> {
+    if let Err(error) = file.get_mut().seek(SeekFrom::Start(place)).await {
+        tracing::error!(%error, "a snapshot cannot be read");
+        return None;
+    }
+    file.set_limit(length - place);
+    Some(())
 }
 
 /// The next bytes of the file; nothing at its end.

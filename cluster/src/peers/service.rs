@@ -18,11 +18,13 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::admission::{Applicant, NotAdmitted, TEXT_BYTES_MAX};
 use super::authority::PublicKey;
+use super::broken_off::Transfer;
 use super::listener::Caller;
 use super::receiving::{Answers, Arriving};
 use super::refusal;
 use super::shared::{Attached, Shared};
 use super::token::JoinToken;
+use crate::consensus::log::Position;
 use crate::members::Members;
 
 /// A caller says who it is at once.
@@ -32,7 +34,10 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 const PONGS: usize = 8;
 
 /// Words on how far a snapshot is that wait to be sent: they are small, and pieces wait for them.
-const TAKEN: usize = 16;
+const WORDS: usize = 16;
+
+/// How a receiver says, before any of it comes, how many bytes of a snapshot it has from before.
+pub(super) const TAKEN: &str = "stepcast-taken";
 
 /// Joins at once: each is a change of the members, which Raft does one at a time.
 const JOINS: usize = 4;
@@ -113,11 +118,24 @@ impl Service {
                     "another snapshot is coming in",
                 )
             })?;
+        let metadata = message.get_snapshot().get_metadata();
+        let transfer = Transfer {
+            from: hello.from,
+            at: Position {
+                index: metadata.index,
+                term: metadata.term,
+            },
+            length: header.length,
+        };
+        // A sender that cannot go on begins anew, and what was kept is in its way.
+        let begun = self.shared.broken_off.take(transfer);
+        let begun = begun.filter(|_| header.goes_on);
         Ok(Arriving {
             shared: Arc::clone(&self.shared),
             inbound: attached.inbound,
             message,
-            length: header.length,
+            transfer,
+            begun: begun.filter(|_| answers.is_some()),
             requests,
             answers,
             room,
@@ -187,16 +205,20 @@ impl PeerService for Service {
         {
             return Err(Status::unimplemented("as an older version says"));
         }
-        let (answers, stream) = mpsc::channel(TAKEN);
+        let (answers, stream) = mpsc::channel(WORDS);
         let arriving = self.arriving(request, Some(answers.clone())).await?;
-        let taken = arriving.length;
+        let (taken, before) = (arriving.transfer.length, arriving.taken());
         tokio::spawn(async move {
             let received = arriving.receive().await;
             let kept = received.map(|()| StreamSnapshotResponse { taken, kept: true });
             // Without anybody who listens the node has it all the same.
             let _ = answers.send(kept).await;
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let mut response = Response::new(ReceiverStream::new(stream));
+        if before > 0 {
+            response.metadata_mut().insert(TAKEN, before.into());
+        }
+        Ok(response)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::admission::Admission;
+use super::broken_off::BrokenOff;
 use super::credentials::Credentials;
 use super::link::{self, Link};
 use super::receiving::Unkept;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) roster: Roster,
     pub(super) snapshots: Arc<dyn SnapshotFiles>,
     pub(super) unkept: Unkept,
+    pub(super) broken_off: BrokenOff,
     pub(super) runtime: Handle,
     /// Whether it knows no more of snapshots than older versions do.
     #[cfg(test)]
@@ -90,6 +92,7 @@ impl Shared {
             tls: parts.tls,
             snapshots: parts.snapshots,
             unkept: Unkept::default(),
+            broken_off: BrokenOff::default(),
             runtime: parts.runtime,
             #[cfg(test)]
             is_older: std::sync::atomic::AtomicBool::default(),

@@ -18,6 +18,7 @@ use crate::consensus::log::Position;
 use crate::consensus::{Delivery, Transport};
 use crate::members::Members;
 use crate::peers::authority::Authority;
+use crate::peers::broken_off::{self, Beginning, Transfer};
 use crate::peers::{Receiving, SnapshotFiles};
 use crate::snapshot::{Error, Header, Snapshots};
 
@@ -332,7 +333,7 @@ async fn a_node_says_why_it_cannot_keep_a_snapshot_until_it_has_kept_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
+async fn a_snapshot_that_is_cut_goes_on_where_it_has_broken_off() {
     let authority = Authority::found(CLUSTER).unwrap();
     let first = Endpoint::start(1, credentials(&authority, 1, CLUSTER));
     let (second, proxy) =
@@ -342,10 +343,8 @@ async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
     first.folder.put(AT, &noise(20 << 20));
     first.peers.send(vec![message(1, 2)]);
     first.ear.hears(|told| told.sent == [(2, FAILED)]).await;
-    while !second.folder.names().is_empty() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
     assert!(second.ear.now().snapshots.is_empty());
+    let before = proxy.passed();
     proxy.may_pass(u64::MAX);
     // The next one may still meet the end of the connection that was cut; a leader tries again as well.
     for tries in 1..=10 {
@@ -357,6 +356,37 @@ async fn a_snapshot_that_is_cut_leaves_nothing_and_the_next_one_arrives() {
         assert_eq!(told.sent.last(), Some(&(2, FAILED)));
     }
     assert_eq!(second.folder.names(), ["9-4.received"]);
+    let again = proxy.passed() - before;
+    assert!(again < 18 << 20, "{again} bytes of 20 MiB were sent again");
+    let received = fs::read(second.folder.path(AT, "received")).unwrap();
+    assert!(received[..received.len() - 8] == noise(20 << 20));
+}
+
+/// What was sent before is of no use to a sender that begins anew, or with another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_broken_off_is_removed_when_another_snapshot_comes() {
+    let (first, second) = pair().await;
+    let transfer = Transfer {
+        from: 1,
+        at: Position { index: 8, term: 4 },
+        length: 7,
+    };
+    let beginning = || Beginning {
+        transfer,
+        taken: 3,
+        receiving: second.folder.receive(transfer.at).unwrap(),
+    };
+    let kept = || {
+        let shared = &second.peers.shared;
+        broken_off::keep(shared, beginning());
+        shared.broken_off.take(transfer)
+    };
+    assert!(kept().is_some_and(|kept| kept.taken == 3));
+    broken_off::keep(&second.peers.shared, beginning());
+    first.folder.put(AT, &noise(1 << 20));
+    first.peers.send(vec![message(1, 2)]);
+    first.ear.hears(|told| told.sent == [(2, ARRIVED)]).await;
+    assert!(second.peers.shared.broken_off.take(transfer).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
