@@ -95,24 +95,29 @@ impl Processes {
         views: &[View],
         time_max: Duration,
     ) -> Result<Answer, Error> {
-        let mut process = match self.idle() {
-            Some(process) => process,
-            None => Process::start(&self.program)?,
-        };
-        let ask = Ask::new(statement, wanted, time_max, views);
         let objects = views.iter().flat_map(View::objects);
         let objects: HashSet<Path> = objects.map(|(path, _)| path).collect();
-        let answer = process.ask(ask, store, &objects);
-        match timeout(time_max + GRACE, answer).await {
-            Ok(Some(answer)) => {
-                self.lock().push(process);
-                answer.map_err(|error| error.told(time_max))
-            }
-            Ok(None) => Err(process.why_it_ended().await),
-            Err(_) => {
-                process.kill().await;
-                Err(Error::TimedOut(time_max))
-            }
+        loop {
+            let (mut process, waited) = match self.idle() {
+                Some(process) => (process, true),
+                None => (Process::start(&self.program)?, false),
+            };
+            let ask = Ask::new(statement, wanted, time_max, views);
+            let answer = process.ask(ask, store, &objects);
+            return match timeout(time_max + GRACE, answer).await {
+                Ok(Some(answer)) => {
+                    self.lock().push(process);
+                    answer.map_err(|error| error.told(time_max))
+                }
+                // It was ended while it waited, and the system had not said so yet: no fault of the statement's, which
+                // another one is given.
+                Ok(None) if waited && !process.taken => continue,
+                Ok(None) => Err(process.why_it_ended().await),
+                Err(_) => {
+                    process.kill().await;
+                    Err(Error::TimedOut(time_max))
+                }
+            };
         }
     }
 
@@ -136,6 +141,8 @@ struct Process {
     process: Child,
     frames: Frames,
     socket: OwnedWriteHalf,
+    /// Whether it has said that it has the statement which it was given last.
+    taken: bool,
     /// What it has said on its standard error when it ends.
     said: JoinHandle<String>,
 }
@@ -163,6 +170,7 @@ impl Process {
                 process,
                 frames: Frames::of(read),
                 socket,
+                taken: false,
                 said,
             })
         };
@@ -179,11 +187,13 @@ impl Process {
         store: &Arc<dyn ObjectStore>,
         objects: &HashSet<Path>,
     ) -> Option<Result<Answer, wire::Said>> {
+        self.taken = false;
         self.send(&ToProcess::Ask(ask), &[]).await?;
         let mut reads = FuturesUnordered::new();
         loop {
             tokio::select! {
                 frame = self.frames.next() => match frame? {
+                    (ToServer::Taken, _) => self.taken = true,
                     (ToServer::Read { read, path, ranges }, _) => {
                         let pieces = pieces(store, objects, path, ranges);
                         reads.push(async move { (read, pieces.await) });

@@ -97,6 +97,7 @@ async fn answer(socket: UnixStream) -> io::Result<()> {
             // A read of a statement that has ended.
             continue;
         };
+        server.send(&ToServer::Taken, &[]).await?;
         let _watched = watch.begin(ask.time_max);
         let mut run = pin!(run(&ask, &server, &footers));
         let (answer, rows) = loop {

@@ -1,5 +1,6 @@
 //! Tests of statements in processes, which are this test program called again.
 
+use std::io::{self, Read};
 use std::time::Duration;
 
 use object_store::memory::InMemory;
@@ -26,6 +27,19 @@ fn the_small_process_of_these_tests() {
     let _ = child::within(192 << 20);
 }
 
+#[test]
+#[ignore = "as the first one, killed as it is given a statement"]
+fn the_dying_process_of_these_tests() {
+    let _ = io::stdin().read(&mut [0]);
+    kill(std::process::id());
+}
+
+fn program(process: &str) -> Program {
+    let process = format!("sql::process::tests::{process}");
+    let program = Program::this([process.as_str(), "--exact", "--ignored"]);
+    program.expect("this program")
+}
+
 async fn engine(store: &Arc<dyn ObjectStore>, time_max: Duration) -> (Engine, Vec<View>) {
     engine_in("the_process_of_these_tests", store, time_max).await
 }
@@ -36,9 +50,7 @@ async fn engine_in(
     time_max: Duration,
 ) -> (Engine, Vec<View>) {
     let (engine, views) = large(store, time_max).await;
-    let process = format!("sql::process::tests::{process}");
-    let program = Program::this([process.as_str(), "--exact", "--ignored"]);
-    engine.run_in(program.expect("this program"));
+    engine.run_in(program(process));
     (engine, views())
 }
 
@@ -110,6 +122,23 @@ async fn a_process_says_what_a_thread_says() {
     }
     // One after the other needs one process.
     assert_eq!(idle(&engine).len(), 1);
+}
+
+/// One that somebody has killed is not gone at once, and its socket takes a statement meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_a_dying_process_has_not_taken_is_run_by_another() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = engine(&store, PATIENCE).await;
+    let dying = Process::start(&program("the_dying_process_of_these_tests")).expect("a process");
+    let processes = engine.processes.get().expect("processes");
+    processes.lock().push(dying);
+    let answer = engine.run("SELECT 1 AS one", &store, copies(&views)).await;
+    assert_eq!(answer.expect("an answer").rows(), 1);
+    assert_eq!(idle(&engine).len(), 1);
+    // One that was started for a statement and ends has ended by it, as far as anybody knows.
+    let (engine, views) = engine_in("the_dying_process_of_these_tests", &store, PATIENCE).await;
+    let ended = engine.run("SELECT 1 AS one", &store, views).await;
+    assert!(matches!(ended, Err(Error::OutOfMemory)), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

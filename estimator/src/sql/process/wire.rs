@@ -43,6 +43,8 @@ pub(super) enum ToProcess {
 /// From the process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToServer {
+    /// The statement is here, and what becomes of this process from now on may be its doing.
+    Taken,
     /// Pieces of one of the statement's objects are wanted.
     Read {
         read: u64,
