@@ -1,5 +1,6 @@
 //! The `stepcast` program: a person's commands, and the server and worker that they talk to.
 
+mod asked;
 mod assembly;
 mod child;
 mod client;

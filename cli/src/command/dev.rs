@@ -9,7 +9,8 @@ use clap::Args;
 use stepcast_proto::v1::{CreateWorkerTokenRequest, ListWorkerTokensRequest};
 
 use self::nodes::Nodes;
-use crate::child::{Child, Log, asked_to_end};
+use crate::asked::Asked;
+use crate::child::{Child, Log};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -96,24 +97,29 @@ impl Dev {
         output.next(format!(
             "in another terminal: stepcast submit PATH{replay}{other}"
         ));
-        let ended = self.watch(context, &mut nodes, &mut worker).await;
-        let failure = match (ended, worker) {
-            (Ended::Worker, Some(worker)) => worker
-                .failed()
-                .await
-                .hint("--cpu offers the processor, --replay 1 a pretend device"),
-            (ended, worker) => {
-                if let Some(worker) = worker {
-                    worker.stop().await;
+        let asked = Asked::listen(false);
+        let ended = self.watch(context, &mut nodes, &mut worker, &asked).await;
+        let ending = async {
+            let failure = match (ended, worker) {
+                (Ended::Worker, Some(worker)) => worker
+                    .failed()
+                    .await
+                    .hint("--cpu offers the processor, --replay 1 a pretend device"),
+                (ended, worker) => {
+                    if let Some(worker) = worker {
+                        worker.stop().await;
+                    }
+                    match ended {
+                        Ended::Servers(failure) => *failure,
+                        Ended::Worker | Ended::Asked => interrupted(),
+                    }
                 }
-                match ended {
-                    Ended::Servers(failure) => *failure,
-                    Ended::Worker | Ended::Asked => interrupted(),
-                }
-            }
+            };
+            nodes.stop().await;
+            Err(failure)
         };
-        nodes.stop().await;
-        Err(failure)
+        // What still runs then is killed.
+        asked.or_at_once(ending).await
     }
 
     /// Waits until a person asks for the end, or until nothing is left to wait for. One node of several may go.
@@ -122,6 +128,7 @@ impl Dev {
         context: &Context,
         nodes: &mut Nodes,
         worker: &mut Option<Child>,
+        asked: &Asked,
     ) -> Ended {
         let worker_ends = async {
             match worker {
@@ -129,7 +136,7 @@ impl Dev {
                 None => std::future::pending().await,
             }
         };
-        let asked = asked_to_end(false);
+        let asked = asked.times(1);
         tokio::pin!(worker_ends, asked);
         loop {
             let (left, failure) = tokio::select! {

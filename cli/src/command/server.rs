@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 pub(crate) use self::settings::{Join, SETTINGS, ServerConfig};
+use crate::asked::Asked;
 use crate::assembly;
-use crate::child::asked_to_end;
 use crate::command::config;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -118,7 +118,8 @@ impl Server {
         let server = assembly::start(config, self.new_staging).await?;
         // In one piece: whoever has started this may read the first line and no more.
         context.output.data(server.greeting())?;
-        server.until(asked_to_end(self.with_parent)).await?;
+        let asked = Asked::listen(self.with_parent);
+        asked.or_at_once(server.until(asked.times(1))).await?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -8,8 +8,8 @@ use stepcast_worker::Error;
 use stepcast_worker::config::WorkerConfig;
 use stepcast_worker::options::Options;
 
+use crate::asked::Asked;
 use crate::assembly::refused;
-use crate::child::asked_to_end;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings;
@@ -33,7 +33,8 @@ impl Worker {
         let with_parent = self.with_parent;
         let config = self.config(context)?;
         let ended = if with_parent {
-            stepcast_worker::run_until(config, asked_to_end(true)).await
+            let asked = Asked::listen(true);
+            stepcast_worker::run_until(config, asked.times(1)).await
         } else {
             stepcast_worker::run(config).await
         };

@@ -5,6 +5,7 @@ mod authority;
 mod canary;
 mod commands;
 mod dev;
+mod ends;
 mod failover;
 mod nodes;
 mod open;
