@@ -177,6 +177,15 @@ impl Proposer {
         self.stamper.heard(leader_ms);
     }
 
+    /// By how many milliseconds this host's wall clock is ahead of the log's time, negative where it is behind; nothing before
+    /// a leader has said its time.
+    pub(crate) fn clock_ahead_ms(&self) -> Option<i64> {
+        match self.consensus.leads() {
+            Ok(()) => Some(self.stamper.ahead_ms(self.replicated.newest_stamp_ms())),
+            Err(_) => self.stamper.followed_ahead_ms(),
+        }
+    }
+
     /// Whether submissions are refused for want of room.
     pub(crate) fn disk_is_low(&self) -> bool {
         self.disk_free.load(Ordering::Relaxed) < self.disk_reserve

@@ -40,6 +40,8 @@ struct Last {
     behind: bool,
     /// What a leader has said last, of another node; 0 if none ever did.
     heard_ms: u64,
+    /// By how much the wall clock was ahead of that when it was heard.
+    ahead_ms: i64,
 }
 
 impl Last {
@@ -67,6 +69,7 @@ impl Stamper {
             doubting: false,
             behind: false,
             heard_ms: 0,
+            ahead_ms: 0,
         };
         Self {
             clock,
@@ -77,12 +80,13 @@ impl Stamper {
     /// What the leader, another node, has said its time is, a moment ago: from then on a node that follows goes by that, and
     /// whatever its own wall clock was like when it was started, it has not come into the log.
     pub(crate) fn heard(&self, leader_ms: u64) {
-        let now = self.clock.passed();
+        let (wall, now) = (self.clock.wall_ms(), self.clock.passed());
         let mut last = self.last.lock();
         // The same word again is older by now.
         if std::mem::replace(&mut last.heard_ms, leader_ms) == leader_ms {
             return;
         }
+        last.ahead_ms = difference(wall, leader_ms);
         let expected = last.expected(now, 0);
         if !(leader_ms..=leader_ms.saturating_add(WORD_AGE_MS)).contains(&expected) {
             (last.stamp_ms, last.at) = (leader_ms, now);
@@ -98,6 +102,19 @@ impl Stamper {
         }
         drop(last);
         self.stamp_ms(newest_ms)
+    }
+
+    /// By how many milliseconds the wall clock is ahead of the log's time on a node that leads; negative where it is behind.
+    pub(crate) fn ahead_ms(&self, newest_ms: u64) -> i64 {
+        let stamp_ms = self.stamp_ms(newest_ms);
+        difference(self.clock.wall_ms(), stamp_ms)
+    }
+
+    /// The same on a node that follows, as of its leader's last word, which was a second old at most when it was heard: so much
+    /// too large this may be. Nothing before the first.
+    pub(crate) fn followed_ahead_ms(&self) -> Option<i64> {
+        let last = self.last.lock();
+        (last.heard_ms > 0).then_some(last.ahead_ms)
     }
 
     /// Now, as the log shall see it: milliseconds since 1970, never before `newest_ms`, the newest stamp that is applied here.
@@ -143,6 +160,11 @@ impl Stamper {
         }
         last.stamp_ms
     }
+}
+
+fn difference(wall_ms: u64, log_ms: u64) -> i64 {
+    let apart = i64::try_from(wall_ms.abs_diff(log_ms)).unwrap_or(i64::MAX);
+    if wall_ms < log_ms { -apart } else { apart }
 }
 
 #[cfg(test)]
@@ -270,6 +292,25 @@ mod tests {
             let (from, to) = (99_600 + second * 1_000, 100_000 + second * 1_000);
             assert!((from..=to).contains(&now), "{now} in second {second}");
         }
+    }
+
+    #[test]
+    fn how_far_its_clock_is_off_is_known_on_a_node_that_follows_and_on_one_that_leads() {
+        let (hands, stamper) = stamper(100_000, 0);
+        assert_eq!(stamper.followed_ahead_ms(), None, "nobody said");
+        stamper.heard(135_000);
+        assert_eq!(stamper.followed_ahead_ms(), Some(-35_000));
+        // An old word says nothing.
+        *hands.0.lock() = (160_000, 60_000);
+        stamper.heard(135_000);
+        assert_eq!(stamper.followed_ahead_ms(), Some(-35_000));
+        stamper.heard(150_000);
+        assert_eq!(stamper.followed_ahead_ms(), Some(10_000));
+        // It leads, and its clock is put an hour ahead, which is not followed.
+        *hands.0.lock() = (161_000 + 3_600_000, 61_000);
+        assert_eq!(stamper.ahead_ms(0), 3_610_000);
+        *hands.0.lock() = (61_000, 62_000);
+        assert_eq!(stamper.ahead_ms(0), -91_000);
     }
 
     /// A host that was suspended for the night: its steady clock stood.

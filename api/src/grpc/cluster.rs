@@ -84,6 +84,7 @@ impl ClusterService for Cluster {
                 .certificate
                 .as_ref()
                 .and_then(|shown| Some(shown.end()?.unix_seconds())),
+            clock_ahead_ms: handle.clock_ahead_ms(),
         }))
     }
 

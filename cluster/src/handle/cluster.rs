@@ -36,6 +36,13 @@ impl Handle {
             .read_at(|_, members, _| members.node(id).cloned())
     }
 
+    /// By how many milliseconds this host's wall clock is ahead of the cluster's time, negative where it is behind: to a second
+    /// or two, since it is what the leader has said lately. Nothing while nobody leads, and before the leader has said its time.
+    pub fn clock_ahead_ms(&self) -> Option<i64> {
+        self.0.consensus.role().borrow().leader?;
+        self.0.proposer.clock_ahead_ms()
+    }
+
     /// What this node sees of the others; nothing without a port for them.
     pub fn peers(&self) -> Vec<Seen> {
         let peers = self.0.way.peers.as_ref();

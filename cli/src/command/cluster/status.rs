@@ -340,6 +340,11 @@ impl View {
                     .to_owned(),
             );
         }
+        let clocks = self.nodes.iter().filter_map(|node| {
+            let ahead = node.own.as_ref()?.clock_ahead_ms?;
+            Some((node.known.node_id, ahead))
+        });
+        lines.extend(hosts::clocks(&clocks.collect::<Vec<_>>()));
         for node in &self.nodes {
             let id = node.known.node_id;
             if !self.takes_part(node) {
@@ -470,6 +475,7 @@ impl View {
             "log_format": (known.log_format > 0).then_some(known.log_format),
             "health": own.map(|own| own.health.clone()),
             "up_seconds": own.map(|own| own.up_seconds),
+            "clock_ahead_ms": own.and_then(|own| own.clock_ahead_ms),
             "certificate_end_seconds": own.and_then(|own| own.certificate_end_seconds),
         })
     }
