@@ -27,8 +27,12 @@ use crate::replica::{Received, Replica, Replicated};
 use crate::runtime::{Runtime, Tokio};
 use crate::snapshot::{self, Header, Snapshots};
 use crate::snapshotter::{Due, Gate, Snapshotter};
-use crate::stamp::Stamper;
+use crate::stamp::{self, Stamper};
 use crate::tasks::Tasks;
+
+/// A node that has just started looks this often whether somebody has said the time: it cannot lead before, since an election
+/// takes ten times as long.
+const FIRST_WORD_EVERY: Duration = Duration::from_millis(50);
 
 /// Free space is looked at this often: a disk does not fill faster than the reserve in that time.
 const DISK_EVERY: Duration = Duration::from_secs(1);
@@ -253,7 +257,7 @@ impl Assembly {
             newest: Arc::clone(&self.snapshot_index),
         });
         let time = Arc::downgrade(&proposer);
-        consensus.tell_time(move || time.upgrade().map_or(0, |proposer| proposer.now_ms()));
+        consensus.tell_time(move |leads| time.upgrade()?.told_ms(leads));
         let doorkeeper = Doorkeeper {
             consensus: consensus.clone(),
             transport: Arc::clone(&way.transport),
@@ -293,6 +297,7 @@ impl Assembly {
                 Arc::clone(&proposer),
                 consensus.clone(),
                 Arc::clone(&way.transport),
+                Arc::clone(&self.replicated),
             ),
         );
         Handle(Arc::new(Inner {
@@ -342,19 +347,27 @@ async fn watch(
     proposer: Arc<Proposer>,
     consensus: consensus::Handle<Outcome>,
     transport: Arc<dyn Transport>,
+    replicated: Arc<Replicated>,
 ) {
+    let standing = |node| match transport.standing(node) {
+        Word::Said(standing) => Some(standing),
+        Word::Never | Word::Awaited => None,
+    };
     loop {
         consensus.note_room(!proposer.disk_is_low());
         let role = *consensus.role().borrow();
-        if let (false, Some(leader)) = (role.leads, role.leader)
-            && let Word::Said(standing) = transport.standing(leader)
-            && let Some(time_ms) = standing.time_ms
-        {
-            proposer.heard(time_ms);
+        if !role.leads {
+            let leader = role.leader.and_then(standing);
+            let members = replicated.members();
+            let others = members.ids().filter_map(standing);
+            if let Some(time_ms) = stamp::word(leader, others, proposer.has_heard()) {
+                proposer.heard(time_ms);
+            }
         }
         // Whoever leads next knows when the newest command came: what has passed since then is no leap of its wall clock.
         let _ = proposer.now_ms();
-        tokio::time::sleep(DISK_EVERY).await;
+        let knows = role.leads || proposer.has_heard();
+        tokio::time::sleep(if knows { DISK_EVERY } else { FIRST_WORD_EVERY }).await;
         look_at_disk(&dir, &free);
     }
 }

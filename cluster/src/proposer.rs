@@ -177,6 +177,16 @@ impl Proposer {
         self.stamper.heard(leader_ms);
     }
 
+    /// Whether a leader has said its time, to this node or to another one that has passed it on.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.stamper.has_heard()
+    }
+
+    /// What this node tells the others of the time: on one that follows, what it has from a leader.
+    pub(crate) fn told_ms(&self, leads: bool) -> Option<u64> {
+        (leads || self.stamper.has_heard()).then(|| self.now_ms())
+    }
+
     /// By how many milliseconds this host's wall clock is ahead of the log's time, negative where it is behind; nothing before
     /// a leader has said its time.
     pub(crate) fn clock_ahead_ms(&self) -> Option<i64> {

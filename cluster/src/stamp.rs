@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::consensus::Standing;
 use crate::ports::Clock;
 
 /// A wall clock that moved this much further than time has passed on this host, suspended or not, is not believed: what runs
@@ -24,6 +25,21 @@ const BEHIND_MS: u64 = 60_000;
 /// What a leader has said of its time is no older than this, unless the way was slow: pings are a part of a second apart, and
 /// it is looked at once a second.
 const WORD_AGE_MS: u64 = 10_000;
+
+/// What a node that follows goes by, if it is said: the leader's time. Before it has `heard` any, what the others go by, who
+/// have it from a leader that may be gone by now: so a node that comes to lead right after its start brings no time of its own.
+/// Of these the newest, since the log's time never goes back.
+pub(crate) fn word(
+    leader: Option<Standing>,
+    others: impl Iterator<Item = Standing>,
+    heard: bool,
+) -> Option<u64> {
+    let said = leader.and_then(|leader| leader.time_ms);
+    said.or_else(|| {
+        let hearsay = others.filter_map(|other| other.followed_ms);
+        hearsay.max().filter(|_| !heard)
+    })
+}
 
 /// Hands out stamps.
 pub(crate) struct Stamper {
@@ -91,6 +107,11 @@ impl Stamper {
         if !(leader_ms..=leader_ms.saturating_add(WORD_AGE_MS)).contains(&expected) {
             (last.stamp_ms, last.at) = (leader_ms, now);
         }
+    }
+
+    /// Whether a leader's time was heard.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.last.lock().heard_ms > 0
     }
 
     /// Now, as the log sees it on a node that follows. Until a leader has said its time, that is what it would be if this node
@@ -280,6 +301,32 @@ mod tests {
         stamper.heard(102_500);
         *hands.0.lock() = (101_000 + ahead, 1_000);
         assert_eq!(stamper.stamp_ms(90_000), 103_500);
+    }
+
+    /// Its leader is gone before it has said a word, and the others have heard it.
+    #[test]
+    fn who_has_heard_no_leader_goes_by_what_the_others_have_heard() {
+        let said = |time_ms, followed_ms| Standing {
+            committed: 7,
+            has_room: true,
+            time_ms,
+            followed_ms,
+        };
+        let silent = said(None, None);
+        let others = || [silent, said(None, Some(102_500)), said(None, Some(102_400))].into_iter();
+        assert_eq!(word(None, others(), false), Some(102_500));
+        assert_eq!(word(Some(silent), others(), false), Some(102_500));
+        assert_eq!(word(Some(said(Some(99), None)), others(), false), Some(99));
+        assert_eq!(word(None, others(), true), None, "it knows by itself");
+        assert_eq!(word(None, [silent].into_iter(), false), None);
+        // It leads right after its start by a clock that is eight hours ahead.
+        let ahead = 8 * 3_600_000;
+        let (hands, stamper) = stamper(100_000 + ahead, 90_000);
+        assert!(!stamper.has_heard());
+        stamper.heard(102_500);
+        assert!(stamper.has_heard());
+        *hands.0.lock() = (100_700 + ahead, 700);
+        assert_eq!(stamper.stamp_ms(90_000), 103_200);
     }
 
     #[test]

@@ -93,8 +93,8 @@ pub(crate) struct Ready<R> {
 /// Where the outcome of a proposal comes.
 pub(crate) type Waiting<R> = oneshot::Receiver<Result<R, Refused>>;
 
-/// Milliseconds since 1970, as the log sees them.
-type Now = dyn Fn() -> u64 + Send + Sync;
+/// Milliseconds since 1970, as the log sees them, by whether this node leads; nothing where it does not know.
+type Now = dyn Fn(bool) -> Option<u64> + Send + Sync;
 
 /// What the three threads and the handles share.
 pub(super) struct Shared<R> {
@@ -272,8 +272,8 @@ impl<R: Send + 'static> Handle<R> {
         self.shared.has_room.store(has_room, Ordering::Relaxed);
     }
 
-    /// From now on the others are told the time, while this node leads. What is given first stays.
-    pub(crate) fn tell_time(&self, now_ms: impl Fn() -> u64 + Send + Sync + 'static) {
+    /// From now on the others are told the time, by whether this node leads. What is given first stays.
+    pub(crate) fn tell_time(&self, now_ms: impl Fn(bool) -> Option<u64> + Send + Sync + 'static) {
         let _ = self.shared.time.set(Box::new(now_ms));
     }
 

@@ -51,6 +51,8 @@ pub struct Standing {
     /// The log's time as a leader puts it on commands, in milliseconds since 1970; nothing of any other node, and of an older
     /// version.
     pub time_ms: Option<u64>,
+    /// The same on a node that follows, as it has it from a leader; nothing until one has said it, and of an older version.
+    pub followed_ms: Option<u64>,
 }
 
 /// What is known of another node's standing.

@@ -326,6 +326,7 @@ async fn connection(shared: &Shared, link: &Arc<Link>, address: &str) -> Ended {
                 committed: said.committed,
                 has_room: said.has_room,
                 time_ms: (said.time_ms > 0).then_some(said.time_ms),
+                followed_ms: (said.followed_ms > 0).then_some(said.followed_ms),
             })
         });
         if answer.ping != 0 {

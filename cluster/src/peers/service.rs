@@ -309,6 +309,7 @@ fn standing(attached: &Attached) -> Standing {
         committed: standing.committed,
         has_room: standing.has_room,
         time_ms: standing.time_ms.unwrap_or(0),
+        followed_ms: standing.followed_ms.unwrap_or(0),
     }
 }
 

@@ -44,12 +44,14 @@ impl<R: Send + 'static> Inbound for Handle<R> {
     fn standing(&self) -> Standing {
         let stalled = matches!(*self.shared.state.read(), State::Stalled(_));
         let hangs = self.disk_hangs().is_some();
-        // Of one who follows it is hearsay.
-        let time = self.leads().ok().and_then(|()| self.shared.time.get());
+        let leads = self.leads().is_ok();
+        let time = self.shared.time.get().and_then(|time| time(leads));
         Standing {
             committed: self.shared.committed.load(Ordering::Acquire),
             has_room: self.shared.has_room.load(Ordering::Relaxed) && !stalled && !hangs,
-            time_ms: time.map(|now_ms| now_ms()).filter(|now_ms| *now_ms > 0),
+            time_ms: time.filter(|_| leads),
+            // Of one who follows it is hearsay.
+            followed_ms: time.filter(|_| !leads),
         }
     }
 

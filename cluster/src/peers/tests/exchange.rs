@@ -108,24 +108,27 @@ async fn a_newer_member_is_heard_and_answered_before_the_log_says_it() {
 async fn where_a_node_stands_is_known_for_as_long_as_it_is_reached() {
     let (_, nodes) = cluster(2);
     let [first, second] = <[Endpoint; 2]>::try_from(nodes).ok().unwrap();
-    let said = |committed, has_room, time_ms| {
+    let said = |committed, has_room, time_ms, followed_ms| {
         Word::Said(Standing {
             committed,
             has_room,
             time_ms,
+            followed_ms,
         })
     };
     first
-        .sees(2, |_| first.peers.standing(2) == said(1, true, None))
+        .sees(2, |_| first.peers.standing(2) == said(1, true, None, None))
         .await;
     *second.ear.standing.lock() = Standing {
         committed: 77,
         has_room: false,
         time_ms: Some(1_800_000_000_000),
+        followed_ms: Some(1_800_000_000_001),
     };
     first
         .sees(2, |_| {
-            first.peers.standing(2) == said(77, false, Some(1_800_000_000_000))
+            first.peers.standing(2)
+                == said(77, false, Some(1_800_000_000_000), Some(1_800_000_000_001))
         })
         .await;
     second.peers.shutdown().await;

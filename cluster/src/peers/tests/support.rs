@@ -58,6 +58,7 @@ impl Default for Ear {
                 committed: 1,
                 has_room: true,
                 time_ms: None,
+                followed_ms: None,
             }),
         }
     }
