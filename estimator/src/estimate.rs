@@ -27,7 +27,7 @@ use stepcast_records::simpletuner::{Missing, Workload};
 use stepcast_records::{Estimate, GpuModel, Hardware, Note, Phase, Quantiles, UsdMicros};
 
 use crate::index::Index;
-use crate::price::{Day, PriceBook};
+use crate::price::{Day, Price, PriceBook};
 #[cfg(test)]
 pub(crate) use features::of_step as point_of;
 pub use frontier::dominated;
@@ -48,7 +48,7 @@ const COMMON: [&str; 8] = [
 pub struct Offer {
     /// The hardware.
     pub hardware: Hardware,
-    /// The price of the whole hardware for an hour; `None` leaves it to the price book.
+    /// The price of the whole hardware for an hour by its own word; `None` leaves it to the price book.
     pub price_per_hour: Option<UsdMicros>,
 }
 
@@ -59,7 +59,8 @@ pub struct Ask<'a> {
     pub workload: &'a Workload,
     /// Where it could run; empty lists what workers offer, what has history, and a few common GPUs with a price.
     pub hardware: &'a [Hardware],
-    /// What workers offer; of several prices for one hardware the lowest counts, and it overrides the book.
+    /// What workers offer; of several prices for one hardware the lowest counts. Where one says none, it is at the operator's
+    /// price, if there is any; what else the book says counts where nobody has a price.
     pub offers: &'a [Offer],
     /// The day whose prices count.
     pub day: Day,
@@ -159,12 +160,15 @@ impl<'a> Evidence<'a> {
 
     /// The price of the whole hardware for an hour.
     fn price(&self, ask: &Ask<'_>, hardware: Hardware) -> Option<UsdMicros> {
+        let whole = |price: &Price| {
+            let UsdMicros(one) = price.usd_per_gpu_hour;
+            UsdMicros(one.saturating_mul(hardware.count.into()))
+        };
+        let said = self.prices.said(hardware.gpu, ask.day).map(whole);
         let offers = ask.offers.iter().filter(|offer| offer.hardware == hardware);
-        let announced = offers.filter_map(|offer| offer.price_per_hour).min();
-        announced.or_else(|| {
-            let one = self.prices.price(hardware.gpu, ask.day)?.usd_per_gpu_hour.0;
-            Some(UsdMicros(one.saturating_mul(hardware.count.into())))
-        })
+        let asked = offers.filter_map(|offer| offer.price_per_hour.or(said));
+        let listed = || self.prices.price(hardware.gpu, ask.day).map(whole);
+        asked.min().or_else(listed)
     }
 
     /// What to list when nobody names a hardware.

@@ -145,10 +145,7 @@ impl Estimator {
             model: ArcSwapOption::empty(),
             is_behind: AtomicBool::new(false),
             building: Mutex::default(),
-            prices: ArcSwap::from_pointee(Book {
-                version: 0,
-                book: Arc::new(prices.clone()),
-            }),
+            prices: ArcSwap::from_pointee(Book::unread(&prices)),
             own_prices: prices,
             remembered: Remembered::default(),
             sql: sql::Engine::new(),

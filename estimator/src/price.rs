@@ -38,6 +38,8 @@ pub struct Price {
     pub source: String,
     /// How many books it was overridden by: 0 is the operator's last word.
     rank: usize,
+    /// It comes with this version, and nobody here has said it.
+    is_shipped: bool,
 }
 
 /// A line as it is written. Amounts and dates are text, so that nothing is rounded on the way.
@@ -63,7 +65,10 @@ impl PriceBook {
     #[must_use]
     pub fn shipped() -> Self {
         // A test reads the file, so it cannot fail here; without prices an estimate says `no price`.
-        Self::from_csv(SHIPPED).unwrap_or_default()
+        let mut book = Self::from_csv(SHIPPED).unwrap_or_default();
+        let prices = book.prices.iter_mut();
+        prices.for_each(|price| price.is_shipped = true);
+        book
     }
 
     /// A book without a line.
@@ -143,6 +148,13 @@ impl PriceBook {
         of_it.find(|price| price.holds(day))
     }
 
+    /// The same if the operator has said it, in a book or by an import: not what comes with this version.
+    #[must_use]
+    pub fn said(&self, gpu: GpuModel, day: Day) -> Option<&Price> {
+        // What is shipped counts behind everything else.
+        self.price(gpu, day).filter(|price| !price.is_shipped)
+    }
+
     /// Every GPU that has a price on a day.
     pub fn gpus(&self, day: Day) -> impl Iterator<Item = GpuModel> {
         let mut gpus: Vec<GpuModel> = self
@@ -191,6 +203,7 @@ impl Price {
             valid_until,
             source,
             rank: 0,
+            is_shipped: false,
         }
     }
 
@@ -249,6 +262,7 @@ impl Line {
             valid_until,
             source: self.source,
             rank: 0,
+            is_shipped: false,
         })
     }
 }

@@ -3,6 +3,7 @@
 mod fits;
 mod hosts;
 mod phases;
+mod prices;
 mod several;
 mod shared;
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use stepcast_records::GpuModel;
+use stepcast_records::{GpuModel, UsdMicros};
 
 use super::Estimator;
 use crate::error::Error;
@@ -21,7 +21,20 @@ const OVER: &str = "a later price has followed it, and there is no room for what
 pub(crate) struct Book {
     /// The version of what was imported; 0 before the first import.
     pub(crate) version: u64,
+    /// Whether it is known what was imported.
+    is_read: bool,
     pub(crate) book: Arc<PriceBook>,
+}
+
+impl Book {
+    /// What the operator has written, and what comes with this version, before anybody has looked at what was imported.
+    pub(super) fn unread(prices: &PriceBook) -> Self {
+        Self {
+            version: 0,
+            is_read: false,
+            book: Arc::new(prices.clone()),
+        }
+    }
 }
 
 /// What an import of prices did.
@@ -50,6 +63,22 @@ impl Estimator {
     #[must_use]
     pub fn price(&self, gpu: GpuModel, day: Day) -> Option<Price> {
         self.book().book.price(gpu, day).cloned()
+    }
+
+    /// What the operator says that one GPU costs an hour on a day, in a book or by an import, for each model of which anything
+    /// is said; `None` while it is not known what was imported, or whether these are the operator's own tables.
+    #[must_use]
+    pub fn said_prices(&self, day: Day) -> Option<Vec<(GpuModel, UsdMicros)>> {
+        let shown = self.book();
+        if !shown.is_read || self.check_held().is_err() {
+            return None;
+        }
+        let gpus = shown.book.gpus(day);
+        let said = gpus.filter_map(|gpu| {
+            let price = shown.book.said(gpu, day)?;
+            Some((price.gpu, price.usd_per_gpu_hour))
+        });
+        Some(said.collect())
     }
 
     pub(crate) fn book(&self) -> Arc<Book> {
@@ -120,12 +149,13 @@ impl Estimator {
 
     /// Takes in what was imported elsewhere: by a look at the next version, or `listed` by a list of all.
     pub(super) async fn refresh_prices(&self, listed: bool) -> Result<(), Error> {
-        let known = self.prices_version();
-        if !listed && !shelf::is_there(self.prefixed(), known + 1).await? {
+        let shown = self.book();
+        let (known, is_read) = (shown.version, shown.is_read);
+        if is_read && !listed && !shelf::is_there(self.prefixed(), known + 1).await? {
             return Ok(());
         }
         let (version, prices) = shelf::newest(self.prefixed()).await?;
-        if version > known {
+        if !is_read || version > known {
             self.show_prices(version, &prices);
         }
         Ok(())
@@ -135,11 +165,12 @@ impl Estimator {
     fn show_prices(&self, version: u64, imported: &[Price]) {
         let book = Arc::new(self.shared.own_prices.with_imported(imported));
         self.shared.prices.rcu(|shown| {
-            if shown.version >= version {
+            if shown.is_read && shown.version >= version {
                 return Arc::clone(shown);
             }
             Arc::new(Book {
                 version,
+                is_read: true,
                 book: Arc::clone(&book),
             })
         });
@@ -287,6 +318,32 @@ mod tests {
         let opened = estimator(&store);
         opened.refresh_prices(true).await.expect("looked");
         assert_eq!(micros(&opened, "h100", "2026-11-20"), Some(2_400_000));
+    }
+
+    #[tokio::test]
+    async fn what_the_operator_says_is_told_apart_from_what_is_shipped_once_it_is_known() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let estimator = estimator(&store);
+        let said = |day: &str| {
+            let said = estimator.said_prices(day.parse().expect("day"))?;
+            let names = said.iter().map(|(gpu, price)| (gpu.slug(), price.0));
+            Some(names.collect::<Vec<_>>())
+        };
+        assert_eq!(said("2026-11-20"), None, "nobody has looked yet");
+        estimator.refresh_prices(false).await.expect("looked");
+        assert_eq!(said("2025-11-20"), Some(vec![]), "before the contract");
+        assert_eq!(said("2026-11-20"), Some(vec![("l4", 9_000_000)]));
+        let lines = "h100,2.5,2026-11-10,2026-11-20,a\nl4,0.1,2026-11-01,,a\n";
+        import(&estimator, lines).await;
+        let both = vec![("l4", 9_000_000), ("h100", 2_500_000)];
+        let sorted = |mut said: Vec<(&'static str, u64)>| {
+            said.sort_unstable();
+            said
+        };
+        assert_eq!(said("2026-11-20").map(sorted), Some(sorted(both)));
+        assert_eq!(said("2026-11-21"), Some(vec![("l4", 9_000_000)]));
+        estimator.hold(true);
+        assert_eq!(said("2026-11-21"), None, "the tables may be others");
     }
 
     #[tokio::test]

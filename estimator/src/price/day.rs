@@ -21,7 +21,14 @@ impl Day {
     #[must_use]
     pub fn today() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let days = since.map_or(0, |since| since.as_secs() / DAY_S);
+        let ms = since.map_or(0, |since| since.as_millis());
+        Self::of_ms(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
+
+    /// The day of a moment, in milliseconds since 1970.
+    #[must_use]
+    pub fn of_ms(ms: u64) -> Self {
+        let days = ms / 1_000 / DAY_S;
         Self(i32::try_from(days).unwrap_or(i32::MAX))
     }
 
@@ -124,6 +131,9 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(Day(days)), "{text}");
             assert_eq!(Day(days).to_string(), text);
+            let ms = Day(days).start_ms() as u64;
+            assert_eq!(Day::of_ms(ms), Day(days));
+            assert_eq!(Day::of_ms(ms + 86_399_999), Day(days));
         }
     }
 
