@@ -33,9 +33,10 @@ pub(crate) fn misfits(state: &State, spec: &JobSpec, now_ms: u64) -> Option<Vec<
         .workers()
         .filter(|worker| worker.state != WorkerState::Revoked)
     {
-        let reason = match fitting(&job, worker, now_ms) {
+        let models = fitting(&job, worker, now_ms);
+        let reason = match models.map(|models| paid(worker, models, of_budget)) {
             Err(reason) => reason,
-            Ok(_) if of_budget && !has_price(worker) => Reason::NoPrice,
+            Ok(models) if models.is_empty() => Reason::NoPrice,
             Ok(models) if is_enough(&mut able, &models, spec) => return None,
             Ok(_) => Reason::TooFewHosts,
         };
@@ -63,10 +64,10 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         }
         let job = waiting(&other, now_ms);
         let mut able = BTreeMap::new();
-        let models = workers
-            .iter()
-            .filter(|worker| !of_budget || has_price(worker))
-            .filter_map(|worker| fitting(&job, worker, now_ms).ok());
+        let models = workers.iter().filter_map(|worker| {
+            let models = fitting(&job, worker, now_ms).ok()?;
+            Some(paid(worker, models, of_budget))
+        });
         models
             .into_iter()
             .any(|models| is_enough(&mut able, &models, &other))
@@ -112,7 +113,10 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
     }
     let prices: BTreeSet<UsdMicros> = workers
         .iter()
-        .filter_map(|worker| worker.price_per_hour(spec.gpus().into()))
+        .flat_map(|worker| {
+            let models = worker.models().into_iter();
+            models.filter_map(|gpu| worker.price_per_hour(gpu, spec.gpus().into()))
+        })
         .collect();
     let mut dearer = prices
         .iter()
@@ -147,10 +151,15 @@ pub(crate) fn remedies(state: &State, spec: &JobSpec, now_ms: u64) -> Vec<String
         let mut other = spec.clone();
         unlimited(&mut other);
         let job = waiting(&other, now_ms);
-        let mut unpriced = workers.iter().filter(|worker| !has_price(worker));
-        if unpriced.any(|worker| fitting(&job, worker, now_ms).is_ok()) {
+        let is_unpriced = |worker: &&Worker| {
+            let models = fitting(&job, worker, now_ms).unwrap_or_default();
+            let mut prices = models.iter().map(|gpu| worker.price_per_gpu_hour(*gpu));
+            prices.any(|price| price.is_none())
+        };
+        if workers.iter().any(is_unpriced) {
             found.push(
-                "have its workers started with a price (`stepcast worker --price`)".to_owned(),
+                "have its workers' GPUs given a price (`stepcast worker --price`, or `stepcast prices import`)"
+                    .to_owned(),
             );
         }
     }
@@ -163,8 +172,10 @@ fn is_of_budget(state: &State, spec: &JobSpec) -> bool {
     teams.any(|team| team.rules.budget.is_some())
 }
 
-fn has_price(worker: &Worker) -> bool {
-    worker.inventory.price_per_gpu_hour.is_some()
+/// Those of some models of a worker that a budget can pay for, if the job is paid for from one.
+fn paid(worker: &Worker, mut models: Vec<GpuModel>, of_budget: bool) -> Vec<GpuModel> {
+    models.retain(|gpu| !of_budget || worker.price_per_gpu_hour(*gpu).is_some());
+    models
 }
 
 /// The amount in whole cents, and no less: as it is shown it is enough.
@@ -189,7 +200,7 @@ const MODELS_NAMED: usize = 3;
 pub(crate) struct Offers(Mutex<(u64, Arc<[Offer]>)>);
 
 impl Offers {
-    /// Every number of GPUs of one model, and its price.
+    /// Every number of GPUs of one model, and its price by the worker's own word.
     pub(crate) fn of(&self, state: &State) -> Arc<[Offer]> {
         let seen = state.present_workers().fold(0, |seen, worker| {
             let price = worker.inventory.price_per_gpu_hour;
@@ -215,6 +226,7 @@ fn mixed(seen: u64, number: u64) -> u64 {
 fn offers(state: &State) -> Vec<Offer> {
     let mut offers = Vec::new();
     for worker in state.present_workers() {
+        let own = worker.inventory.price_per_gpu_hour;
         for (model, positions) in by_model(&worker.inventory) {
             for count in Hardware::COUNTS
                 .into_iter()
@@ -222,7 +234,8 @@ fn offers(state: &State) -> Vec<Offer> {
             {
                 offers.push(Offer {
                     hardware: Hardware { gpu: model, count },
-                    price_per_hour: worker.price_per_hour(count.into()),
+                    price_per_hour: own
+                        .map(|UsdMicros(one)| UsdMicros(one.saturating_mul(count.into()))),
                 });
             }
         }

@@ -128,7 +128,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 31] = [
+const COMMANDS: [&str; 32] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -160,6 +160,7 @@ const COMMANDS: [&str; 31] = [
     "expire_parts",
     "revise_job",
     "set_team_members",
+    "set_prices",
 ];
 
 /// Counters of one node.
@@ -371,6 +372,7 @@ fn number_of(command: &Command) -> usize {
         Command::ExpireParts { .. } => 28,
         Command::ReviseJob { .. } => 29,
         Command::SetTeamMembers { .. } => 30,
+        Command::SetPrices { .. } => 31,
     }
 }
 

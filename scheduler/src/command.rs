@@ -11,7 +11,7 @@ use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
 use crate::model::{
-    FailureReason, Inventory, JobSpec, Label, Member, Outcome, TeamName, TeamRules,
+    FailureReason, Inventory, JobSpec, Label, Member, Outcome, Prices, TeamName, TeamRules,
 };
 use crate::policy::Policy;
 
@@ -276,6 +276,12 @@ pub enum Command {
         /// At most [`crate::model::limits::TEAM_MEMBERS_MAX`]; none for everybody.
         only: BTreeSet<Member>,
     },
+    /// The leader says what the operator's book of prices says now. From here on it counts for workers that say no price of
+    /// their own; what runs keeps the price that it was placed at.
+    SetPrices {
+        /// All of them.
+        prices: Prices,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -317,7 +323,8 @@ impl Command {
             | Self::EndPart { .. }
             | Self::ExpireParts { .. }
             | Self::ReviseJob { .. }
-            | Self::SetTeamMembers { .. } => 3,
+            | Self::SetTeamMembers { .. }
+            | Self::SetPrices { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

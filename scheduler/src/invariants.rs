@@ -148,6 +148,10 @@ impl Found {
                 token || leased,
                 || worker.id.to_string(),
             );
+            let is_same = worker.book == state.prices;
+            self.hold("the operator's prices are every worker's", is_same, || {
+                worker.id.to_string()
+            });
         }
     }
 

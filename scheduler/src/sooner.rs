@@ -114,7 +114,7 @@ impl Search<'_> {
             if tried.len() >= TRIES {
                 break;
             }
-            for model in models(worker) {
+            for model in worker.models() {
                 let Some(attempt) = self.for_worker(worker, model) else {
                     continue;
                 };
@@ -149,14 +149,12 @@ impl Search<'_> {
                 .zip(&worker.inventory.gpus)
                 .filter(|(gpu, _)| self.state.user_of(worker.id, *gpu).is_none());
             let free: Vec<GpuModel> = free.map(|(_, model)| *model).collect();
-            !free.is_empty()
-                && seen.insert(format!(
-                    "{free:?} {:?}",
-                    (
-                        &worker.inventory.labels,
-                        worker.inventory.price_per_gpu_hour
-                    )
-                ))
+            let prices: Vec<_> = free
+                .iter()
+                .map(|gpu| worker.price_per_gpu_hour(*gpu))
+                .collect();
+            let kind = format!("{free:?} {prices:?} {:?}", worker.inventory.labels);
+            !free.is_empty() && seen.insert(kind)
         })
     }
 
@@ -201,7 +199,7 @@ impl Search<'_> {
                 None => Err(Reason::TooFewGpus),
                 Some(gpus) => feasible::admits_part(&job, worker, gpus, self.now_ms).map(drop),
             };
-            let price = worker.price_per_hour(job.spec.gpus().into());
+            let price = worker.price_per_hour(model, job.spec.gpus().into());
             // As a plan has it: what its checkpoints keep need not be paid for again.
             let left = Left::of_waiting(self.forecast, &job, model, self.state.policy())?;
             let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
@@ -279,7 +277,7 @@ impl Search<'_> {
         attempt: &mut Try,
         (worker, model, free, run_ms_p90): (&Worker, GpuModel, usize, Option<u64>),
     ) -> Option<()> {
-        let price = worker.price_per_hour(job.spec.gpus().into());
+        let price = worker.price_per_hour(model, job.spec.gpus().into());
         let change = match reason {
             Reason::NoGangs => {
                 job.spec.terms.more_hosts = 0;
@@ -452,9 +450,4 @@ fn job_priority_max(state: &State, job: &Job) -> i8 {
     let teams = job.teams().filter_map(|team| state.team(team));
     let most = teams.map(|team| team.rules.priority_max).min();
     most.unwrap_or(*crate::model::limits::PRIORITIES.end())
-}
-
-/// The models of a worker's GPUs, each once.
-fn models(worker: &Worker) -> BTreeSet<GpuModel> {
-    worker.inventory.gpus.iter().copied().collect()
 }

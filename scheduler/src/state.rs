@@ -28,7 +28,9 @@ use std::sync::Arc;
 
 use crate::accounts::Accounts;
 use crate::ids::{Epoch, JobId, RequestId, StagingId, TeamId, TokenHash, TokenId, WorkerId};
-use crate::model::{Attempt, Job, JobState, Label, Lease, Team, Token, Worker, WorkerState};
+use crate::model::{
+    Attempt, Job, JobState, Label, Lease, Prices, Team, Token, Worker, WorkerState,
+};
 use crate::policy::Policy;
 pub use apply::Applied;
 pub use counts::JobCounts;
@@ -63,6 +65,8 @@ pub struct State {
     pub(crate) teams: Arc<BTreeMap<TeamId, Team>>,
     /// From format 3 on: who may use the cluster, and what was done by whom.
     pub(crate) accounts: Accounts,
+    /// From format 3 on: what the operator says that GPUs cost, where their worker does not.
+    pub(crate) prices: Arc<Prices>,
     pub(crate) requests: Requests,
     /// What can be found quicker than by looking at every job. Made from the jobs alone.
     pub(crate) indexes: Indexes,
@@ -103,6 +107,12 @@ impl State {
     #[must_use]
     pub const fn accounts(&self) -> &Accounts {
         &self.accounts
+    }
+
+    /// What the operator says that GPUs cost, where their worker does not.
+    #[must_use]
+    pub fn prices(&self) -> &Prices {
+        &self.prices
     }
 
     /// The format every node must know.

@@ -218,7 +218,7 @@ fn inventory(
     let least = || {
         let same = state.present_workers();
         let same = same.filter(|worker| worker.inventory.gpus.contains(&gpu));
-        same.filter_map(|worker| worker.inventory.price_per_gpu_hour)
+        same.filter_map(|worker| worker.price_per_gpu_hour(gpu))
             .min()
     };
     // More than a worker can have is refused by the state; no more than that is made for it.

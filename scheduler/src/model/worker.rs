@@ -1,11 +1,12 @@
 //! A worker: a process on a GPU host, what it offers, and the token it came with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use stepcast_records::{GpuModel, UsdMicros};
 
-use super::{Label, TrainerKind, gpu_numbers};
+use super::{Label, Prices, TrainerKind, gpu_numbers};
 use crate::ids::{InstanceId, TokenHash, TokenId, WorkerId};
 
 /// A worker.
@@ -27,6 +28,9 @@ pub struct Worker {
     pub drain: Option<Drain>,
     /// When it registered last, by stamp.
     pub registered_ms: u64,
+    /// The prices that count where it says none: every worker has those of the state, which writes them once.
+    #[serde(skip)]
+    pub book: Arc<Prices>,
 }
 
 /// What a worker offers.
@@ -39,7 +43,7 @@ pub struct Inventory {
     pub trainers: BTreeSet<TrainerKind>,
     /// Labels it carries.
     pub labels: BTreeMap<Label, Label>,
-    /// What one of its GPUs costs an hour, if its operator says.
+    /// What one of its GPUs costs an hour, if it says so itself.
     pub price_per_gpu_hour: Option<UsdMicros>,
     /// Where other hosts reach it, as `HOST:PORT`, if it takes part in gangs. Written behind everything else, from format 3
     /// on.
@@ -96,10 +100,24 @@ impl Worker {
         self.drain.is_some()
     }
 
-    /// What so many of its GPUs cost an hour.
+    /// What one of its GPUs of a model costs an hour: as it says itself, else as the operator's book does. `None` if neither
+    /// says anything: then it costs nothing.
     #[must_use]
-    pub fn price_per_hour(&self, gpu_count: usize) -> Option<UsdMicros> {
-        let UsdMicros(one) = self.inventory.price_per_gpu_hour?;
+    pub fn price_per_gpu_hour(&self, gpu: GpuModel) -> Option<UsdMicros> {
+        let own = self.inventory.price_per_gpu_hour;
+        own.or_else(|| self.book.of(gpu))
+    }
+
+    /// What so many of its GPUs of one model cost an hour.
+    #[must_use]
+    pub fn price_per_hour(&self, gpu: GpuModel, gpu_count: usize) -> Option<UsdMicros> {
+        let UsdMicros(one) = self.price_per_gpu_hour(gpu)?;
         Some(UsdMicros(one.saturating_mul(gpu_count as u64)))
+    }
+
+    /// The models of its GPUs, each once and in order.
+    #[must_use]
+    pub fn models(&self) -> BTreeSet<GpuModel> {
+        self.inventory.gpus.iter().copied().collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Why a job does not run: a headline, and for every worker the one reason against it.
 
+use super::feasible;
 use super::forecast::ForecastSource;
 use super::look::{Hosts, Look};
 use super::reason::{Reason, Tier};
@@ -278,7 +279,7 @@ fn relaxed(job: &Job, worker: &Worker, reason: Reason) -> Option<(Job, String)> 
             format!("ask for {} of one model", other.spec.gpu_count)
         }
         Reason::TooDear => {
-            let price = worker.price_per_hour(usize::from(job.spec.gpu_count))?;
+            let price = feasible::least_price(job, worker)?;
             other.spec.max_price_per_hour = Some(price);
             format!("allow {price} an hour")
         }

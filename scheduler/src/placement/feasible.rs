@@ -71,8 +71,9 @@ pub fn admits(job: &Job, seats: &[(&Worker, &[u8])], now_ms: u64) -> Result<GpuM
         }
     }
     let workers = seats.iter().map(|(worker, _)| *worker);
-    Purse::of(job, now_ms).pays(price_per_hour(workers, needs.gpu_count))?;
-    model.ok_or(Reason::TooFewHosts)
+    let model = model.ok_or(Reason::TooFewHosts)?;
+    Purse::of(job, now_ms).pays(price_per_hour(workers, model, needs.gpu_count))?;
+    Ok(model)
 }
 
 /// Whether GPUs of one worker are what a job asks for, or what it asks of each of its hosts if all of them cost as much;
@@ -88,21 +89,30 @@ pub fn admits_part(
 ) -> Result<GpuModel, Reason> {
     let model = fits(Needs::of(job), worker, gpus)?;
     let all = gpus.len() * usize::from(job.spec.hosts());
-    Purse::of(job, now_ms).pays(worker.price_per_hour(all))?;
+    Purse::of(job, now_ms).pays(worker.price_per_hour(model, all))?;
     Ok(model)
 }
 
-/// What so many GPUs of each of these workers cost an hour together; `None` if one of them has no price.
+/// What so many GPUs of a model of each of these workers cost an hour together; `None` if one of them has no price.
 #[must_use]
 pub fn price_per_hour<'w>(
     workers: impl IntoIterator<Item = &'w Worker>,
+    gpu: GpuModel,
     gpu_count: u8,
 ) -> Option<UsdMicros> {
     let mut prices = workers
         .into_iter()
-        .map(|worker| worker.price_per_hour(gpu_count.into()));
+        .map(|worker| worker.price_per_hour(gpu, gpu_count.into()));
     let sum = prices.try_fold(0, |sum: u64, price| Some(sum.saturating_add(price?.0)));
     sum.map(UsdMicros)
+}
+
+/// What GPUs of a worker that would do for a job cost an hour at least, as if all of its hosts cost as much; `None` if none
+/// would do, or they have no price.
+pub(super) fn least_price(job: &Job, worker: &Worker) -> Option<UsdMicros> {
+    let models = Needs::of(job).fit(worker).ok()?.into_iter();
+    let prices = models.filter_map(|gpu| worker.price_per_hour(gpu, job.spec.gpus().into()));
+    prices.min()
 }
 
 /// The model of a worker's GPUs, if they are what is needed of one host.

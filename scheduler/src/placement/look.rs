@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use stepcast_records::GpuModel;
 
-use super::feasible::{self, Needs, Purse};
+use super::feasible::{Needs, Purse};
 use super::forecast::ForecastSource;
 use super::ledger::Ledger;
 use super::left::Left;
@@ -189,8 +189,9 @@ impl<'a> Look<'a> {
 
     /// What a worker is to a job's owner beside others of its model: what it costs, how long it takes, or both; the least
     /// is best.
-    fn worth(&self, job: &Job, slot: &Slot) -> f64 {
-        worth(job.spec.objective, self.drift(slot.id), price_of(slot))
+    fn worth(&self, job: &Job, slot: &Slot, gpu: GpuModel) -> f64 {
+        let price = price_of(slot, gpu);
+        worth(job.spec.objective, self.drift(slot.id), price)
     }
 
     /// How long a worker takes for what others with the same GPUs take [`AS_EXPECTED`](crate::drift::AS_EXPECTED) for.
@@ -228,8 +229,8 @@ impl<'a> Look<'a> {
                 let free = slot.available(place.gpus);
                 let missing = u32::from(count).saturating_sub(free.count_ones());
                 // Of equals the fullest worker, so that large jobs find an empty one.
-                let price = slot.price.unwrap_or(u64::MAX);
-                let worth = ordered(self.worth(job, slot));
+                let price = slot.price(model).unwrap_or(u64::MAX);
+                let worth = ordered(self.worth(job, slot, model));
                 let times = failed.as_ref().map_or(0, |failed| failed.times(slot.id));
                 let rank = (times, missing, worth, price, free.count_ones(), slot.id);
                 if best.as_ref().is_some_and(|(known, _)| *known <= rank) {
@@ -244,7 +245,7 @@ impl<'a> Look<'a> {
                 let Some(worker) = self.state.worker(slot.id) else {
                     continue;
                 };
-                let price = worker.price_per_hour(usize::from(count));
+                let price = worker.price_per_hour(model, usize::from(count));
                 let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
                 let allowed = self.ledger.allows(job, [worker], price, run_ms_p90);
                 if purse.pays(price).is_err() || allowed.is_err() {
@@ -320,7 +321,7 @@ impl<'a> Look<'a> {
             self.pool.take(*slot, job.id, *gpus, free_ms);
         }
         let workers = self.workers_of(&seats);
-        let price = feasible::price_per_hour(workers.iter().copied(), job.spec.gpu_count);
+        let price = self.price_of(&seats, job.spec.gpu_count);
         if entry.runs.is_none() {
             self.settled.insert(job.id);
             let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
@@ -447,7 +448,7 @@ impl<'a> Look<'a> {
                 let Some(worker) = self.state.worker(slot.id) else {
                     continue;
                 };
-                let price = worker.price_per_hour(usize::from(count));
+                let price = worker.price_per_hour(place.model, usize::from(count));
                 if purse.pays(price).is_err()
                     || self.ledger.allows(job, [worker], price, None).is_err()
                     || self.is_kept_off(job, slot)

@@ -46,10 +46,6 @@ struct Kind {
     /// Where in [`Pool::places`] the GPUs of each model are.
     places: Vec<PlaceId>,
     members: BTreeSet<usize>,
-    /// How many of them have no price.
-    unpriced: usize,
-    /// How many have which price for one GPU.
-    prices: BTreeMap<u64, usize>,
 }
 
 /// The workers are no longer those that there were: who has kept a pool begins anew.
@@ -139,11 +135,11 @@ impl Pool {
     /// What one GPU of a place costs at least an hour, in micro-dollars, of what a purse pays for so many; 1 without a
     /// price, so that such places are told apart by time alone.
     pub(super) fn least_price(&self, place: PlaceId, purse: Purse, count: u8) -> Option<f64> {
-        let kind = &self.kinds[self.places[place as usize].kind];
-        if kind.unpriced > 0 && purse.pays(None).is_ok() {
+        let place = &self.places[place as usize];
+        if place.has_unpriced() && purse.pays(None).is_ok() {
             return Some(1.0);
         }
-        let one = *kind.prices.keys().next()?;
+        let one = place.least_price()?;
         let whole = one.saturating_mul(u64::from(count));
         purse.pays(Some(stepcast_records::UsdMicros(whole))).ok()?;
         Some((one as f64).max(1.0))
@@ -260,7 +256,6 @@ impl Pool {
     fn stays(&self, position: usize, worker: &Worker) -> bool {
         let slot = &self.slots[position];
         let inventory = &worker.inventory;
-        let price = inventory.price_per_gpu_hour.map(|price| price.0);
         let is_of_kind = |kind: usize| {
             let offered = &self.kinds[kind].offered;
             offered.as_ref().is_some_and(|offered| {
@@ -270,7 +265,7 @@ impl Pool {
                     && offered.address.is_some() == inventory.address.is_some()
             })
         };
-        worker.takes_work() && slot.price == price && slot.kind.is_some_and(is_of_kind)
+        worker.takes_work() && slot.costs_as(worker) && slot.kind.is_some_and(is_of_kind)
     }
 
     fn admit(&mut self, state: &State, worker: &Worker) {
@@ -288,9 +283,8 @@ impl Pool {
         let known = &mut self.kinds[kind];
         self.turned.entry(kind).or_insert(!known.members.is_empty());
         known.members.insert(position);
-        match worker.inventory.price_per_gpu_hour {
-            None => known.unpriced += 1,
-            Some(price) => *known.prices.entry(price.0).or_default() += 1,
+        for place in &known.places {
+            self.places[*place as usize].join(&self.slots[position]);
         }
         self.slots[position].kind = Some(kind);
         self.show(position);
@@ -306,16 +300,8 @@ impl Pool {
         let known = &mut self.kinds[kind];
         self.turned.entry(kind).or_insert(!known.members.is_empty());
         known.members.remove(&position);
-        match slot.price {
-            None => known.unpriced -= 1,
-            Some(price) => {
-                if let Some(count) = known.prices.get_mut(&price) {
-                    *count -= 1;
-                    if *count == 0 {
-                        known.prices.remove(&price);
-                    }
-                }
-            }
+        for place in &known.places {
+            self.places[*place as usize].leave(&self.slots[position]);
         }
     }
 
@@ -387,10 +373,10 @@ impl Pool {
             return;
         };
         let mut seats = std::mem::take(&mut slot.seats);
-        let price = slot.price;
+        let slot = &self.slots[position];
         for (place, seat) in self.kinds[kind].places.iter().zip(seats.drain(..)) {
             let known = &mut self.places[*place as usize];
-            known.hide(position, price, seat);
+            known.hide(position, slot, seat);
             self.room -= u32::from(seat.obtainable);
             if !known.has_room() {
                 self.roomy.remove(place);

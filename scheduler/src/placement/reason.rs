@@ -164,7 +164,7 @@ impl Reason {
             Self::NoTrainer => "a worker that offers the job's trainer",
             Self::MissingLabel => "a worker with the job's labels, or fewer labels",
             Self::Avoided => "a worker without that label, or not keeping away from it",
-            Self::NoPrice => "a price on the worker, or no price cap and no budget",
+            Self::NoPrice => "a price for its GPUs, or no price cap and no budget",
             Self::TooDear => "a higher price cap, or a cheaper worker",
             Self::BudgetTooSmall => "a larger budget, or a cheaper worker",
             Self::OtherGpu => "allowing this GPU model",

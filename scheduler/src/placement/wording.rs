@@ -6,6 +6,7 @@ use std::fmt::Display;
 use stepcast_records::{GpuModel, UsdMicros, units};
 
 use super::explain::NAMED_MAX;
+use super::feasible;
 use super::forecast::ForecastSource;
 use super::look::Hosts;
 use super::reason::{Reason, Tier};
@@ -282,11 +283,10 @@ impl Wording<'_> {
     }
 
     fn too_dear(&self, workers: &[&Worker]) -> String {
-        let count = usize::from(self.job.spec.gpus());
-        let price = workers
+        let prices = workers
             .iter()
-            .filter_map(|worker| worker.price_per_hour(count))
-            .min();
+            .filter_map(|worker| feasible::least_price(self.job, worker));
+        let price = prices.min();
         let max = self.job.spec.max_price_per_hour.unwrap_or_default();
         format!(
             "from {} an hour; the job allows {max}",

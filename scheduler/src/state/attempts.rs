@@ -68,7 +68,7 @@ impl State {
         }
         let gpu = feasible::admits(job, &seats, entry.now_ms).map_err(|_| Dropped::Unfit)?;
         let workers = || seats.iter().map(|(worker, _)| *worker);
-        let price = feasible::price_per_hour(workers(), job.spec.gpu_count);
+        let price = feasible::price_per_hour(workers(), gpu, job.spec.gpu_count);
         let run_ms_p90 = placement.note.run_ms_p90;
         ledger
             .allows(job, workers(), price, run_ms_p90)

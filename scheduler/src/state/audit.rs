@@ -58,6 +58,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         | Command::Barrier { .. }
         | Command::Preempt { .. }
         | Command::MissCredentials { .. }
+        | Command::SetPrices { .. }
         | Command::Account { .. } => return None,
     })
 }

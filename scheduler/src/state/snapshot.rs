@@ -67,11 +67,13 @@ enum Section {
     Addresses,
     /// Whom teams are for, of those that are not for everybody, from version 3 on.
     Members,
+    /// What the operator says that GPUs cost, from version 3 on.
+    Prices,
 }
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,
@@ -81,6 +83,7 @@ impl Section {
         Self::Accounts,
         Self::Addresses,
         Self::Members,
+        Self::Prices,
     ];
 }
 
@@ -100,8 +103,8 @@ struct Head {
     replies: u64,
 }
 
-/// What there is once from version 3 on, behind the head. Behind it stand how many workers have an address and how many teams
-/// are not for everybody, each where there are any or something stands behind it.
+/// What there is once from version 3 on, behind the head. Behind it stand how many workers have an address, how many teams are
+/// not for everybody and how many prices there are, each where there are any or something stands behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct More {
     policy: Policy,

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use stepcast_records::GpuModel;
+
 use super::State;
 use super::apply::Entry;
 use super::journal::Change;
 use crate::effect::Effect;
 use crate::ids::{InstanceId, TokenHash, TokenId, WorkerId};
 use crate::model::limits::{Bounds, GPUS_PER_WORKER_MAX, LABELS_MAX};
-use crate::model::{Drain, Inventory, JobState, Label, StopReason, Token, Worker, WorkerState};
+use crate::model::{
+    Drain, Inventory, JobState, Label, Prices, StopReason, Token, Worker, WorkerState,
+};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
 
@@ -160,12 +164,32 @@ impl State {
         Ok(Reply::Done)
     }
 
+    /// Has other prices count for workers that say none. What runs keeps its own.
+    pub(super) fn set_prices(&mut self, entry: &mut Entry, prices: &Prices) -> Reply {
+        if *self.prices != *prices {
+            self.prices = Arc::new(prices.clone());
+            let mut is_any = false;
+            for (id, worker) in Arc::make_mut(&mut self.workers) {
+                let book = Arc::clone(&self.prices);
+                let before = std::mem::replace(&mut worker.book, book);
+                let differs = |gpu: &GpuModel| before.of(*gpu) != worker.book.of(*gpu);
+                let says_none = worker.inventory.price_per_gpu_hour.is_none();
+                if says_none && worker.inventory.gpus.iter().any(differs) {
+                    self.indexes.journal.note(Change::Worker(*id));
+                    is_any = true;
+                }
+            }
+            entry.effects.extend(is_any.then_some(Effect::Plan));
+        }
+        Reply::Done
+    }
+
     /// A worker, to be changed.
     fn worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
         self.workers_mut(id).get_mut(&id)
     }
 
-    /// The workers, of whom one is to be changed. The only way that one is.
+    /// The workers, of whom one is to be changed. The only way that one is, but for [`Self::set_prices`].
     pub(super) fn workers_mut(&mut self, changed: WorkerId) -> &mut BTreeMap<WorkerId, Worker> {
         self.indexes.journal.note(Change::Worker(changed));
         Arc::make_mut(&mut self.workers)
@@ -209,6 +233,7 @@ impl State {
                 state: WorkerState::Present,
                 drain: None,
                 registered_ms: self.now_ms,
+                book: Arc::clone(&self.prices),
             };
             self.workers_mut(id).insert(id, worker);
         }

@@ -130,12 +130,14 @@ fn could_ever_run(state: &State, job: &Job, now_ms: u64) -> bool {
         .filter(|worker| worker.state != WorkerState::Revoked);
     for worker in staying.filter(|worker| hosts == 1 || worker.inventory.address.is_some()) {
         // At the price of all of them; a team with a budget pays for nothing that has no price.
-        let price = worker.price_per_hour(job.spec.gpus().into());
-        let paid =
-            Ledger::new(state, now_ms).allows(job, [worker], price, None) != Err(Reason::NoPrice);
+        let ledger = Ledger::new(state, now_ms);
+        let is_paid = |model: &GpuModel| {
+            let price = worker.price_per_hour(*model, job.spec.gpus().into());
+            ledger.allows(job, [worker], price, None) != Err(Reason::NoPrice)
+        };
         let fitting = some_gpus(worker)
             .filter_map(|gpus| feasible::admits_part(job, worker, &gpus, now_ms).ok());
-        for model in fitting.filter(|_| paid).collect::<BTreeSet<_>>() {
+        for model in fitting.filter(is_paid).collect::<BTreeSet<_>>() {
             *on_model.entry(model).or_default() += 1;
         }
     }

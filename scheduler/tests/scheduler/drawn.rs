@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::{
-    Budget, FailureReason, Inventory, JobSpec, Label, Objective, Outcome, Period, TeamName,
+    Budget, FailureReason, Inventory, JobSpec, Label, Objective, Outcome, Period, Prices, TeamName,
     TeamRules, TrainerKind,
 };
 
@@ -77,6 +77,19 @@ pub(crate) fn offer() -> impl Strategy<Value = Offer> {
         price,
         label,
         reached,
+    })
+}
+
+/// What the operator's book says of some models.
+pub(crate) fn book() -> impl Strategy<Value = Prices> {
+    let price = || prop::option::of(prop_oneof![6 => 100_000..3_000_000_u64, 1 => Just(0)]);
+    (price(), price(), price()).prop_map(|(h100, a100, rtx4090)| {
+        let all = [("h100", h100), ("a100-80", a100), ("rtx4090", rtx4090)];
+        let said = all.into_iter().filter_map(|(gpu, price)| {
+            let gpu: GpuModel = gpu.parse().expect("a GPU");
+            Some((gpu, UsdMicros(price?)))
+        });
+        said.collect()
     })
 }
 

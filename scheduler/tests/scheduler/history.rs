@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::command::{Preemption, Seat};
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId};
-use stepcast_scheduler::model::{Job, JobSpec, Outcome, TeamRules, Terms};
+use stepcast_scheduler::model::{Job, JobSpec, Outcome, Prices, TeamRules, Terms};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
 use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Applied, Command, Envelope, RequestId, State, codec};
 
 use crate::drawn::{
-    Offer, TEAMS, Wish, gpus, inventory, label, labels, offer, outcome, rules, spec, staging,
+    Offer, TEAMS, Wish, book, gpus, inventory, label, labels, offer, outcome, rules, spec, staging,
     team_name, wish,
 };
 use crate::support::Table;
@@ -81,6 +81,7 @@ pub(crate) enum Step {
         parallel: u8,
     },
     CancelArray(u8),
+    Prices(Prices),
     Preempt {
         job: u8,
         for_job: Option<u8>,
@@ -150,6 +151,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => number().prop_map(Step::Revoke),
         1 => Just(Step::Sweep),
         1 => Just(Step::Raise),
+        2 => book().prop_map(Step::Prices),
         3 => (0..TEAMS.len() as u8, rules()).prop_map(|(team, rules)| Step::Team { team, rules }),
         1 => (0..TEAMS.len() as u8).prop_map(Step::RemoveTeam),
         1 => number().prop_map(Step::Approve),
@@ -413,6 +415,9 @@ impl History {
                 token: self.token(*token)?,
             },
             Step::Sweep => Command::Sweep,
+            Step::Prices(prices) => Command::SetPrices {
+                prices: prices.clone(),
+            },
             Step::Raise => Command::Barrier {
                 version: codec::VERSION,
             },

@@ -13,6 +13,7 @@ mod golden_gangs;
 mod golden_members;
 mod golden_orgs;
 mod golden_preparation;
+mod golden_prices;
 mod golden_revised;
 mod golden_sharing;
 mod history;

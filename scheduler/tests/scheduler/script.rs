@@ -7,7 +7,7 @@ use stepcast_scheduler::command::{Preemption, Seat};
 use stepcast_scheduler::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId,
 };
-use stepcast_scheduler::model::{FailureReason, Inventory, Outcome, TrainerKind};
+use stepcast_scheduler::model::{FailureReason, Inventory, Outcome, Prices, TrainerKind};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
 use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Command, Effect, Envelope, Reply, RequestId, State, codec, invariants};
@@ -89,6 +89,7 @@ impl Script {
             "show" => show::job(&self.state, self.job(line.about)),
             "queue" => show::queue(&self.state),
             "workers" => show::workers(&self.state),
+            "costs" => show::costs(&self.state, self.job(line.about), self.now_ms),
             "teams" => show::teams(&self.state, self.now_ms),
             "due" => self.state.is_sweep_due(self.now_ms).to_string(),
             "snapshot" => self.snapshot(),
@@ -262,6 +263,9 @@ impl Script {
             "barrier" => Command::Barrier {
                 version: line.about.parse().expect("a format"),
             },
+            "prices" => Command::SetPrices {
+                prices: prices(line),
+            },
             "policy" => Command::SetPolicy {
                 policy: Policy {
                     aim: line.about.parse().expect("an aim"),
@@ -425,6 +429,16 @@ fn hash(name: &str) -> TokenHash {
         .zip(name.bytes())
         .for_each(|(byte, letter)| *byte = letter);
     TokenHash(hash)
+}
+
+/// What the operator's book says.
+fn prices(line: &Line<'_>) -> Prices {
+    let gpus = line.settings.keys();
+    let said = gpus.map(|gpu| {
+        let price = line.number(gpu).expect("a price");
+        (gpu.parse().expect("a GPU"), price)
+    });
+    said.collect()
 }
 
 fn instance(line: &Line<'_>) -> InstanceId {

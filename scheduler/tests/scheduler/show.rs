@@ -194,6 +194,22 @@ pub(crate) fn teams(state: &State, now_ms: u64) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// What each attempt of a job has cost by now, and at which price.
+pub(crate) fn costs(state: &State, id: JobId, now_ms: u64) -> String {
+    let Some(job) = state.job(id) else {
+        return "forgotten".to_owned();
+    };
+    let attempts = job.attempts.iter().map(|attempt| {
+        let price = attempt
+            .price_per_hour
+            .map_or_else(|| "nothing".to_owned(), |price| price.to_string());
+        let (number, cost) = (attempt.number, attempt.cost(now_ms));
+        format!("#{number} {cost} at {price} an hour")
+    });
+    let attempts: Vec<String> = attempts.collect();
+    attempts.join("\n")
+}
+
 pub(crate) fn workers(state: &State) -> String {
     let lines = state.workers().map(|worker| {
         let stands = match worker.state {

@@ -72,6 +72,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::RemoveTeam { .. }
         | Command::SetTeamMembers { .. }
         | Command::SetPolicy { .. }
+        | Command::SetPrices { .. }
         | Command::Account { .. }
         | Command::Barrier { .. } => Vec::new(),
     }

@@ -17,12 +17,16 @@ impl Look<'_> {
     fn against(&self, job: &Job, slot: &Slot) -> Result<(), Reason> {
         let worker = self.worker(slot).ok_or(Reason::Lost)?;
         let count = job.spec.gpu_count;
-        let price = worker.price_per_hour(job.spec.gpus().into());
         let models = Needs::of(job).fit(worker)?;
-        Purse::of(job, self.now_ms).pays(price)?;
+        let purse = Purse::of(job, self.now_ms);
         let mut refused = None;
         let mut nearest = None;
         for model in models {
+            let price = worker.price_per_hour(model, job.spec.gpus().into());
+            if let Err(reason) = purse.pays(price) {
+                refused = refused.max(Some(reason));
+                continue;
+            }
             let left = Left::of_waiting(self.forecast, job, model, &self.policy);
             let forecast = left.and_then(Left::forecast);
             let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);

@@ -104,7 +104,7 @@ impl Look<'_> {
                 let slot = &self.pool.slots[*position];
                 let worker = self.worker(slot).filter(|_| !times.contains_key(&slot.id));
                 worker.is_some_and(|worker| {
-                    let price = worker.price_per_hour(job.spec.gpus().into());
+                    let price = worker.price_per_hour(model, job.spec.gpus().into());
                     let allowed = ledger.allows(job, [worker], price, run_ms_p90);
                     // What is like it and runs there ends.
                     purse.pays(price).is_ok() && matches!(allowed, Ok(()) | Err(Reason::KeyTaken))

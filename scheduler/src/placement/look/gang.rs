@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use stepcast_records::GpuModel;
+use stepcast_records::{GpuModel, UsdMicros};
 
 use super::taste::{price_of, worth};
 use super::{DEARER_LOOKED_AT, Look, PASSED_LOOKED_AT};
@@ -78,15 +78,19 @@ impl<'a> Look<'a> {
                 let slot = &self.pool.slots[position];
                 let free = slot.available(place.gpus);
                 let enough = free.count_ones() >= u32::from(count);
-                let fits = enough && self.may_have(job, position, Some(left));
+                let fits = enough && self.may_have(job, (position, model), Some(left));
                 let times = failed.as_ref().map_or(0, |failed| failed.times(slot.id));
-                let rank = (slot.price.unwrap_or(u64::MAX), free.count_ones(), position);
+                let rank = (
+                    slot.price(model).unwrap_or(u64::MAX),
+                    free.count_ones(),
+                    position,
+                );
                 fits.then(|| Room {
                     failed: times,
                     rank,
                     gpus: first_of(free, count),
                     longer: self.drift(slot.id),
-                    price: price_of(slot),
+                    price: price_of(slot, model),
                 })
             });
             rooms.extend(here.take(most));
@@ -107,7 +111,7 @@ impl<'a> Look<'a> {
     pub(super) fn placement(&self, job: &Job, choice: &Choice, left: Left) -> Option<Placement> {
         let seats = choice.seats();
         let workers = self.workers_of(&seats);
-        let price = feasible::price_per_hour(workers.iter().copied(), job.spec.gpu_count);
+        let price = self.price_of(&seats, job.spec.gpu_count);
         let note = left
             .forecast()
             .map_or_else(PlacementNote::default, |forecast| forecast.note(price));
@@ -126,13 +130,18 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Whether price, limits and where it failed to start let a job run on a worker, busy or not; of a gang, as if all of its
+    /// Whether price, limits and where it failed to start let a job run on GPUs of a worker, busy or not; of a gang, as if all of its
     /// hosts cost as much, so that nobody has to look for hosts of which one is cheap enough to pay for another.
-    pub(super) fn may_have(&self, job: &Job, position: usize, left: Option<&Left>) -> bool {
+    pub(super) fn may_have(
+        &self,
+        job: &Job,
+        (position, gpu): (usize, GpuModel),
+        left: Option<&Left>,
+    ) -> bool {
         let Some(worker) = self.worker(&self.pool.slots[position]) else {
             return false;
         };
-        let price = worker.price_per_hour(job.spec.gpus().into());
+        let price = worker.price_per_hour(gpu, job.spec.gpus().into());
         let forecast = left.and_then(|left| left.forecast());
         let run_ms_p90 = forecast.map(|left| left.run_ms_p90);
         let pays = Purse::of(job, self.now_ms).pays(price).is_ok();
@@ -178,7 +187,7 @@ impl<'a> Look<'a> {
                     break;
                 }
                 passed += usize::from(free_ms > 0 && !is_later);
-                if !self.may_have(job, position, None) {
+                if !self.may_have(job, (position, model), None) {
                     passed += 1;
                     continue;
                 }
@@ -286,6 +295,15 @@ impl<'a> Look<'a> {
         let worker = self.worker(slot).filter(|_| reason.tier() != Tier::Never);
         let models = worker.map(|worker| Needs::of(job).fit(worker).unwrap_or_default());
         models.unwrap_or_default()
+    }
+
+    /// What so many GPUs on each of these seats cost an hour together.
+    pub(super) fn price_of(&self, seats: &[(usize, Gpus)], count: u8) -> Option<UsdMicros> {
+        let workers = self.workers_of(seats);
+        let (first, (_, gpus)) = (workers.first()?, seats.first()?);
+        let at = usize::from(positions(*gpus).next()?);
+        let model = *first.inventory.gpus.get(at)?;
+        feasible::price_per_hour(workers.iter().copied(), model, count)
     }
 
     /// The workers of seats, by rank.

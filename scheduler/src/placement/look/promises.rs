@@ -100,7 +100,8 @@ impl<'a> Look<'a> {
             let free = self.pool.slots[slot].available(gpus);
             let is_enough = free.count_ones() >= u32::from(job.spec.gpu_count);
             let is_open = is_enough || stopping & gpus != 0;
-            (is_open && self.may_have(job, slot, Some(&left))).then_some((gpus, model, left))
+            (is_open && self.may_have(job, (slot, self.models[model]), Some(&left)))
+                .then_some((gpus, model, left))
         })?;
         Some(Claim {
             entry,
@@ -126,7 +127,9 @@ impl<'a> Look<'a> {
         } = *claim;
         let job = entry.job;
         // Those before it may need what is left of its team's limits.
-        if self.ledger.held(job).is_some() || !self.may_have(job, slot, Some(&left)) {
+        if self.ledger.held(job).is_some()
+            || !self.may_have(job, (slot, self.models[model]), Some(&left))
+        {
             return None;
         }
         let count = usize::from(job.spec.gpu_count);
@@ -197,7 +200,7 @@ impl<'a> Look<'a> {
                 self.take(&entry, choice, left);
             }
             None => {
-                self.set_aside(job, kept.slot, kept.left, &kept.stop);
+                self.set_aside(job, (kept.slot, kept.gpus), kept.left, &kept.stop);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What hardware is to a job's owner: time, money, or both.
 
+use stepcast_records::GpuModel;
+
 use crate::model::Objective;
 use crate::placement::left::Left;
 use crate::placement::pool::Slot;
@@ -29,8 +31,9 @@ pub(super) fn worth(objective: Objective, longer: u32, price: f64) -> f64 {
 }
 
 /// The price of a GPU of a worker, as a number to be compared.
-pub(super) fn price_of(slot: &Slot) -> f64 {
+pub(super) fn price_of(slot: &Slot, gpu: GpuModel) -> f64 {
     /// Nobody knows what it costs: more than whatever has a price.
     const UNPRICED: f64 = 1e18;
-    slot.price.map_or(UNPRICED, |price| price.max(1) as f64)
+    slot.price(gpu)
+        .map_or(UNPRICED, |price| price.max(1) as f64)
 }

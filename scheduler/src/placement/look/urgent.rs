@@ -221,7 +221,9 @@ impl<'a> Look<'a> {
                 let is_model = self.pool.places[*place as usize].model == self.models[model];
                 is_model.then(|| self.pool.gpus_at(*place, *position))?
             });
-            let Some(gpus) = gpus.filter(|_| self.may_have(job, *position, Some(&left))) else {
+            let Some(gpus) =
+                gpus.filter(|_| self.may_have(job, (*position, self.models[model]), Some(&left)))
+            else {
                 continue;
             };
             let free = slot.available(gpus);
@@ -294,20 +296,19 @@ impl<'a> Look<'a> {
         if self.until == Some(job.id) {
             self.kept_until_ms = Some(self.now_ms);
         }
-        self.set_aside(job, slot, left, stop)
+        self.set_aside(job, (slot, gpus), left, stop)
     }
 
-    /// Sets aside what a job needs on a worker once some others have stopped.
+    /// Sets aside what a job needs on GPUs of a worker once some others have stopped.
     pub(super) fn set_aside(
         &mut self,
         job: &'a Job,
-        slot: usize,
+        (slot, gpus): (usize, Gpus),
         left: Left,
         stop: &[&Job],
     ) -> SetAside {
+        let price = self.price_of(&[(slot, gpus)], job.spec.gpu_count);
         let slot = &self.pool.slots[slot];
-        let worker = self.worker(slot);
-        let price = worker.and_then(|worker| worker.price_per_hour(job.spec.gpu_count.into()));
         let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
         self.ledger.set_aside(job, stop, slot.id, price, run_ms_p90)
     }

@@ -18,6 +18,10 @@ pub(in crate::placement) struct Place {
     pub(in crate::placement) model: GpuModel,
     /// Which GPUs of each worker they are.
     pub(in crate::placement) gpus: Gpus,
+    /// How many of its workers have no price for them.
+    unpriced: usize,
+    /// How many have which price for one of them.
+    prices: BTreeMap<u64, usize>,
     /// GPUs that jobs may have now.
     pub(super) available: u32,
     /// How many workers have so many GPUs that somebody may have.
@@ -51,6 +55,8 @@ impl Place {
             kind,
             model,
             gpus,
+            unpriced: 0,
+            prices: BTreeMap::new(),
             available: 0,
             widths: [0; GPUS_PER_WORKER_MAX + 1],
             rooms: BTreeSet::new(),
@@ -125,6 +131,39 @@ impl Place {
             .flat_map(|at| self.soonest[at].iter().copied())
     }
 
+    /// Counts a worker's price, which takes new work from now on.
+    pub(super) fn join(&mut self, slot: &Slot) {
+        match slot.price(self.model) {
+            None => self.unpriced += 1,
+            Some(price) => *self.prices.entry(price).or_default() += 1,
+        }
+    }
+
+    /// Counts it no longer.
+    pub(super) fn leave(&mut self, slot: &Slot) {
+        match slot.price(self.model) {
+            None => self.unpriced -= 1,
+            Some(price) => {
+                if let Some(count) = self.prices.get_mut(&price) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.prices.remove(&price);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether one of its workers has no price for them.
+    pub(super) const fn has_unpriced(&self) -> bool {
+        self.unpriced > 0
+    }
+
+    /// The least price of one of them, in micro-dollars an hour.
+    pub(super) fn least_price(&self) -> Option<u64> {
+        self.prices.keys().next().copied()
+    }
+
     /// Makes a worker be found here.
     pub(super) fn show(&mut self, position: usize, slot: &Slot) -> Seat {
         let available = slot.available(self.gpus).count_ones() as u8;
@@ -132,7 +171,8 @@ impl Place {
         self.available += u32::from(available);
         self.widths[usize::from(obtainable)] += 1;
         if obtainable > 0 {
-            self.rooms.insert(room(slot.price, available, position));
+            self.rooms
+                .insert(room(slot.price(self.model), available, position));
         }
         self.unfiled.insert(position);
         Seat {
@@ -142,10 +182,11 @@ impl Place {
     }
 
     /// Makes a worker be found here no longer.
-    pub(super) fn hide(&mut self, position: usize, price: Option<u64>, seat: Seat) {
+    pub(super) fn hide(&mut self, position: usize, slot: &Slot, seat: Seat) {
         self.available -= u32::from(seat.available);
         self.widths[usize::from(seat.obtainable)] -= 1;
         if seat.obtainable > 0 {
+            let price = slot.price(self.model);
             self.rooms.remove(&room(price, seat.available, position));
         }
         self.unfiled.insert(position);

@@ -1,11 +1,13 @@
 //! One worker's GPUs, a bit for each.
 
+use std::sync::Arc;
+
 use stepcast_records::GpuModel;
 
 use super::place::Seat;
 use crate::ids::{JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
-use crate::model::{Attempt, Freed, Worker};
+use crate::model::{Attempt, Freed, Prices, Worker};
 use crate::state::State;
 
 /// GPUs of one worker, a bit for each position.
@@ -18,8 +20,10 @@ pub(in crate::placement) struct Slot {
     pub(in crate::placement) id: WorkerId,
     /// Its kind, if it takes new work.
     pub(super) kind: Option<usize>,
-    /// What one of its GPUs costs an hour, in micro-dollars.
-    pub(in crate::placement) price: Option<u64>,
+    /// What one of its GPUs costs an hour by its own word, in micro-dollars.
+    own_price: Option<u64>,
+    /// What counts where it has said nothing.
+    book: Arc<Prices>,
     /// Its GPUs that nothing uses.
     pub(in crate::placement) free: Gpus,
     /// Those of them that jobs ahead take in this look.
@@ -46,7 +50,8 @@ impl Slot {
         let mut slot = Self {
             id: worker.id,
             kind: None,
-            price: worker.inventory.price_per_gpu_hour.map(|price| price.0),
+            own_price: worker.inventory.price_per_gpu_hour.map(|price| price.0),
+            book: Arc::clone(&worker.book),
             free: all(worker),
             taken: 0,
             yielding: 0,
@@ -76,6 +81,20 @@ impl Slot {
             seats,
             ..Self::of(state, worker)
         };
+    }
+
+    /// What one of its GPUs of a model costs an hour, in micro-dollars.
+    pub(in crate::placement) fn price(&self, gpu: GpuModel) -> Option<u64> {
+        let said = || self.book.of(gpu).map(|price| price.0);
+        self.own_price.or_else(said)
+    }
+
+    /// Whether its GPUs cost what the worker says by now.
+    pub(super) fn costs_as(&self, worker: &Worker) -> bool {
+        let own = worker.inventory.price_per_gpu_hour.map(|price| price.0);
+        let is_of_book = |gpu: &GpuModel| self.book.of(*gpu) == worker.book.of(*gpu);
+        let is_same = own.is_some() || Arc::ptr_eq(&self.book, &worker.book);
+        self.own_price == own && (is_same || worker.inventory.gpus.iter().all(is_of_book))
     }
 
     /// Those of `gpus` that a job may have now.

@@ -88,6 +88,7 @@ pub(super) fn restore(body: &[u8]) -> Result<State, Error> {
         policy: Policy::default(),
         teams: Arc::default(),
         accounts: Accounts::default(),
+        prices: Arc::default(),
         jobs,
         workers: Arc::new(kept.workers),
         tokens: Arc::new(kept.tokens),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use stepcast_records::UsdMicros;
 
 use super::super::State;
 use super::super::requests::Given;
@@ -13,7 +14,7 @@ use crate::accounts::Accounts;
 use crate::codec;
 use crate::ids::{RequestId, TeamId, TokenHash, WorkerId};
 use crate::invariants;
-use crate::model::{Label, Member, Team, Token, Worker};
+use crate::model::{Label, Member, Prices, Team, Token, Worker};
 use crate::policy::Policy;
 
 /// What has come so far.
@@ -28,6 +29,8 @@ pub struct Restoring {
     addresses: (u64, u64, Option<WorkerId>),
     /// Teams with members that are promised, that have come, and the last of them.
     members: (u64, u64, Option<TeamId>),
+    /// Prices that are promised, and those that have come.
+    prices: (u64, Prices),
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -67,6 +70,7 @@ impl Restoring {
                 Section::Accounts => self.account(rest)?,
                 Section::Addresses => self.address(rest)?,
                 Section::Members => self.members(rest)?,
+                Section::Prices => self.price(rest)?,
             };
         }
         Ok(())
@@ -78,7 +82,7 @@ impl Restoring {
     /// When something is missing, or the parts contradict each other.
     pub fn finish(self) -> Result<State, Error> {
         let head = self.head.ok_or_else(|| damaged("it has no head"))?;
-        let state = self.state;
+        let mut state = self.state;
         for (what, promised, came) in [
             ("tokens", head.tokens, state.tokens.len()),
             ("workers", head.workers, state.workers.len()),
@@ -97,12 +101,17 @@ impl Restoring {
             ("accounts", accounts.0, accounts.1),
             ("addresses", addresses.0, addresses.1),
             ("lists of members", members.0, members.1),
+            ("prices", self.prices.0, self.prices.1.len() as u64),
         ] {
             if promised != came {
                 return Err(damaged(format!(
                     "it promises {promised} {what} and has {came}"
                 )));
             }
+        }
+        state.prices = Arc::new(self.prices.1);
+        for worker in Arc::make_mut(&mut state.workers).values_mut() {
+            worker.book = Arc::clone(&state.prices);
         }
         if let Err(broken) = state.accounts.trail().check() {
             return Err(damaged(broken));
@@ -131,12 +140,13 @@ impl Restoring {
         };
         if version >= 3 && !rest.is_empty() {
             (self.addresses.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
-            let last = if rest.is_empty() {
-                self.addresses.0
-            } else {
-                (self.members.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
-                self.members.0
-            };
+            let mut last = self.addresses.0;
+            for behind in [&mut self.members.0, &mut self.prices.0] {
+                if !rest.is_empty() {
+                    (last, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+                    *behind = last;
+                }
+            }
             if last == 0 {
                 return Err(damaged(
                     "it says that there is more behind its head, and there is none",
@@ -223,6 +233,12 @@ impl Restoring {
             return Err(damaged("a list of members is empty"));
         }
         team.only = only;
+        Ok(rest)
+    }
+
+    fn price<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let ((number, price), rest): ((u8, UsdMicros), _) = read(bytes)?;
+        in_order(self.prices.1.push(number, price))?;
         Ok(rest)
     }
 

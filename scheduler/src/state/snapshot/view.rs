@@ -11,7 +11,7 @@ use super::super::table::{Jobs, Kept, encode};
 use super::{Head, More, Section, accounts, version_of};
 use crate::accounts::Accounts;
 use crate::ids::{TeamId, TokenHash, WorkerId};
-use crate::model::{Label, Member, Team, Token, Worker};
+use crate::model::{Label, Member, Prices, Team, Token, Worker};
 
 /// A chunk is full with so many bytes. The largest entry, a job with as many attempts, events and words as it may have,
 /// is far smaller than the rest of [`CHUNK_BYTES_MAX`](super::CHUNK_BYTES_MAX).
@@ -28,6 +28,7 @@ pub struct View {
     more: More,
     teams: Arc<BTreeMap<TeamId, Team>>,
     accounts: Accounts,
+    prices: Arc<Prices>,
 }
 
 impl State {
@@ -59,6 +60,7 @@ impl State {
             },
             teams: Arc::clone(&self.teams),
             accounts: self.accounts.clone(),
+            prices: Arc::clone(&self.prices),
         }
     }
 }
@@ -88,10 +90,12 @@ impl View {
                 match (
                     self.addresses().count() as u64,
                     self.members().count() as u64,
+                    self.prices.len() as u64,
                 ) {
-                    (0, 0) => {}
-                    (addresses, 0) => put(&addresses, chunk),
-                    both => put(&both, chunk),
+                    (0, 0, 0) => {}
+                    (addresses, 0, 0) => put(&addresses, chunk),
+                    (addresses, members, 0) => put(&(addresses, members), chunk),
+                    all => put(&all, chunk),
                 }
             }
         });
@@ -144,6 +148,10 @@ impl View {
                 put(&members, chunk);
             },
         );
+        let prices = self.prices.by_number();
+        let prices = Packed::new(Section::Prices, prices, |price, chunk: &mut _| {
+            put(&price, chunk);
+        });
         head.chain(tokens)
             .chain(workers)
             .chain(jobs)
@@ -152,6 +160,7 @@ impl View {
             .chain(accounts)
             .chain(addresses)
             .chain(members)
+            .chain(prices)
     }
 
     /// The teams that are not for everybody, with whom they are for.
