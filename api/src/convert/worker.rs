@@ -31,18 +31,22 @@ pub(crate) fn worker(worker: &Worker, state: &State, attached: bool) -> v1::Work
             model: model.slug().to_owned(),
             title: model.to_string(),
             job: user.map_or_else(String::new, |lease| names::of_job(lease.job)),
+            price_per_hour_usd_micros: worker
+                .price_per_gpu_hour(*model)
+                .map(|UsdMicros(micros)| micros),
         }
     });
+    let own = worker.inventory.price_per_gpu_hour;
+    let mut models = worker.inventory.gpus.iter();
+    let is_of_book = own.is_none() && models.any(|gpu| worker.price_per_gpu_hour(*gpu).is_some());
     v1::Worker {
         name: names::of_worker(worker.id),
         display_name: worker.name.to_string(),
         state: stands.into(),
         gpus: gpus.collect(),
         labels: written_labels(&worker.inventory.labels),
-        price_per_gpu_hour_usd_micros: worker
-            .inventory
-            .price_per_gpu_hour
-            .map(|UsdMicros(micros)| micros),
+        price_per_gpu_hour_usd_micros: own.map(|UsdMicros(micros)| micros),
+        price_from_book: is_of_book,
         register_time: Some(timestamp_ms(worker.registered_ms)),
         since_time: since_ms.map(timestamp_ms),
         attached,

@@ -43,8 +43,10 @@ struct WorkerShown {
     /// Whether it has a connection to the node that answers, if that leads.
     attached: bool,
     gpus: Vec<Gpu>,
-    /// What one of its GPUs costs an hour, in millionths of a US dollar.
+    /// What one of its GPUs costs an hour by its own word, in millionths of a US dollar.
     price_per_gpu_hour_usd_micros: Option<u64>,
+    /// Whether its GPUs cost what the operator's prices say, since it says none itself.
+    price_from_book: bool,
     /// Where other hosts reach it, as `HOST:PORT`; empty if it takes part in no job over several hosts.
     gang_address: String,
     /// Since when it takes part.
@@ -58,6 +60,8 @@ struct Gpu {
     model: String,
     /// Whether an attempt holds it.
     busy: bool,
+    /// What it costs an hour now, in millionths of a US dollar: as its worker says, else as the operator's prices do.
+    price_per_hour_usd_micros: Option<u64>,
 }
 
 /// Done.
@@ -79,6 +83,7 @@ fn shown(worker: &v1::Worker) -> WorkerShown {
     let gpu = |gpu: &v1::Gpu| Gpu {
         model: gpu.model.clone(),
         busy: !gpu.job.is_empty(),
+        price_per_hour_usd_micros: gpu.price_per_hour_usd_micros,
     };
     WorkerShown {
         id: id_of(&worker.name),
@@ -87,6 +92,7 @@ fn shown(worker: &v1::Worker) -> WorkerShown {
         attached: worker.attached,
         gpus: worker.gpus.iter().map(gpu).collect(),
         price_per_gpu_hour_usd_micros: worker.price_per_gpu_hour_usd_micros,
+        price_from_book: worker.price_from_book,
         gang_address: worker.gang_address.clone(),
         registered_at: time(worker.register_time.as_ref()),
     }

@@ -292,9 +292,11 @@ pub(crate) fn worker(worker: &v1::Worker) -> Value {
         "state": bare(worker.state().as_str_name(), "WORKER_STATE_"),
         "gpus": worker.gpus.iter().map(|gpu| json!({
             "model": gpu.model, "title": gpu.title, "job": gpu.job,
+            "price_per_hour_usd_micros": gpu.price_per_hour_usd_micros,
         })).collect::<Vec<_>>(),
         "labels": labels(&worker.labels),
         "price_per_gpu_hour_usd_micros": worker.price_per_gpu_hour_usd_micros,
+        "price_from_book": worker.price_from_book,
         "register_time": moment(worker.register_time.as_ref()),
         "since_time": moment(worker.since_time.as_ref()),
         "attached": worker.attached,
