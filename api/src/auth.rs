@@ -433,7 +433,7 @@ mod tests {
     use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
 
     use super::*;
-    use crate::{EstimatedForecasts, EstimatorSink, StagingArea};
+    use crate::{EstimatedForecasts, EstimatedPrices, EstimatorSink, StagingArea};
 
     #[test]
     fn tokens_that_can_be_guessed_are_refused_and_none_is_shown() {
@@ -452,6 +452,7 @@ mod tests {
         let estimator = Arc::new(Estimator::open(store, PriceBook::shipped()).await.unwrap());
         let ports = Ports {
             forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
+            prices: Arc::new(EstimatedPrices(Arc::clone(&estimator))),
             recorder: Arc::new(EstimatorSink(estimator)),
             staging: Arc::new(StagingArea::open(dir.path().join("staging")).unwrap()),
             credentials: Arc::new(MemoryKeeper::default()),

@@ -2,7 +2,8 @@
 //! the same port.
 //!
 //! [`serve`] answers on a listener until it is told to stop. What it needs is a running node's handle, the estimator and
-//! the [`StagingArea`], the last two of which also give the node its ports ([`EstimatedForecasts`], [`EstimatorSink`]).
+//! the [`StagingArea`], the last two of which also give the node its ports ([`EstimatedForecasts`], [`EstimatedPrices`],
+//! [`EstimatorSink`]).
 //! Everything that comes in is checked here, and everything that goes out is converted here: no wire type goes further.
 
 mod access;
@@ -43,7 +44,7 @@ mod wire;
 pub use auth::{AccessToken, AccessTokenError, first_operator_token};
 pub use certificate::{Own as OwnCertificate, own as own_certificate};
 pub use config::{ApiConfig, PrivacyMode};
-pub use ports::{EstimatedForecasts, EstimatorSink};
+pub use ports::{EstimatedForecasts, EstimatedPrices, EstimatorSink};
 pub use probes::Probes;
 pub use server::{Error, serve};
 pub use staging::{Error as StagingError, StagingArea};

@@ -1,13 +1,13 @@
-//! The estimator as the node's ports: where forecasts come from, and where samples become records.
+//! The estimator as the node's ports: where forecasts and the operator's prices come from, and where samples become records.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use stepcast_cluster::{Contribution, PortError, RecordSink};
-use stepcast_estimator::Estimator;
+use stepcast_cluster::{Contribution, PortError, Pricing, RecordSink};
+use stepcast_estimator::{Day, Estimator};
 use stepcast_records::{Hardware, PhaseKind, Quantiles};
 use stepcast_scheduler::course::Course;
-use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::model::{JobSpec, Prices};
 use stepcast_scheduler::placement::{Forecast, ForecastSource};
 
 /// Forecasts from the estimator's index, in memory.
@@ -68,6 +68,17 @@ impl ForecastSource for EstimatedForecasts {
             save_ms: of(&[Part::Save]).unwrap_or_default(),
             checkpoints: plan.checkpoints,
         })
+    }
+}
+
+/// The operator's prices: its own book, and what was imported. Not the list that comes with this version.
+#[derive(Debug, Clone)]
+pub struct EstimatedPrices(pub Arc<Estimator>);
+
+impl Pricing for EstimatedPrices {
+    fn prices(&self, now_ms: u64) -> Option<Prices> {
+        let said = self.0.said_prices(Day::of_ms(now_ms))?;
+        Some(said.into_iter().collect())
     }
 }
 

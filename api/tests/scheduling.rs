@@ -31,7 +31,7 @@ pub(crate) async fn raised_by(clock: Arc<Later>) -> Server {
     server
 }
 
-async fn set(server: &Server, team: v1::Team) -> Result<v1::Team, tonic::Status> {
+pub(crate) async fn set(server: &Server, team: v1::Team) -> Result<v1::Team, tonic::Status> {
     let request = v1::SetTeamRequest {
         team: Some(team),
         request_id: String::new(),
@@ -40,7 +40,7 @@ async fn set(server: &Server, team: v1::Team) -> Result<v1::Team, tonic::Status>
     Ok(set.into_inner().team.unwrap())
 }
 
-fn named(name: &str) -> v1::Team {
+pub(crate) fn named(name: &str) -> v1::Team {
     v1::Team {
         name: format!("teams/{name}"),
         ..v1::Team::default()
@@ -66,7 +66,7 @@ async fn what_only_workers_without_a_price_could_hold_is_refused_where_money_is_
         wishes.max_cost_usd_micros = max_cost_usd_micros;
         asked
     };
-    let priced = "have its workers started with a price";
+    let priced = "have its workers' GPUs given a price";
     for (team, max_cost, other) in [
         ("teams/paying", None, ""),
         ("", Some(10_000_000), "set no limit on the cost, or "),

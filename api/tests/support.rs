@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stepcast_api::{ApiConfig, EstimatedForecasts, EstimatorSink, StagingArea, serve};
+use stepcast_api::{
+    ApiConfig, EstimatedForecasts, EstimatedPrices, EstimatorSink, StagingArea, serve,
+};
 use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::{Clock, Config, Handle, HostClock, Node, Ports, RecordSink, Staging, Tasks};
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig};
@@ -133,6 +135,7 @@ impl Server {
         let staging = Arc::new(StagingArea::open(dir.path().join("staging")).unwrap());
         let ports = Ports {
             forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
+            prices: Arc::new(EstimatedPrices(Arc::clone(&estimator))),
             recorder: recorder(Arc::clone(&estimator)),
             staging: Arc::clone(&staging) as Arc<dyn Staging>,
             credentials: Arc::new(MemoryKeeper::default()),

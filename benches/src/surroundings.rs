@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use stepcast_cluster::credentials::MemoryKeeper;
-use stepcast_cluster::{Contribution, HostClock, PortError, Ports, RecordSink, Staging};
+use stepcast_cluster::{Contribution, HostClock, NoPrices, PortError, Ports, RecordSink, Staging};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::placement::NoForecast;
 
@@ -36,6 +36,7 @@ impl Staging for Nowhere {
 pub fn ports() -> Ports {
     Ports {
         forecast: Arc::new(NoForecast),
+        prices: Arc::new(NoPrices),
         recorder: Arc::new(Nowhere),
         staging: Arc::new(Nowhere),
         credentials: Arc::new(MemoryKeeper::default()),

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stepcast_api::{
-    AccessToken, ApiConfig, Error as ServeError, EstimatedForecasts, EstimatorSink, Probes,
-    StagingArea,
+    AccessToken, ApiConfig, Error as ServeError, EstimatedForecasts, EstimatedPrices,
+    EstimatorSink, Probes, StagingArea,
 };
 use stepcast_cluster::consensus::log::Error as LogError;
 use stepcast_cluster::credentials::MemoryKeeper;
@@ -88,6 +88,7 @@ pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Ass
     }
     let needs = stepcast_cluster::Ports {
         forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
+        prices: Arc::new(EstimatedPrices(Arc::clone(&estimator))),
         recorder: Arc::new(EstimatorSink(Arc::clone(&estimator))),
         staging: Arc::clone(&staging) as _,
         credentials: Arc::new(MemoryKeeper::default()),

@@ -13,6 +13,7 @@ mod membership;
 mod orders;
 mod orphans;
 mod planner;
+mod prices;
 mod recorder;
 mod reports;
 mod signals;

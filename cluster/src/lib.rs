@@ -2,7 +2,7 @@
 //!
 //! [`Node::start`] opens a data directory and gives a [`Handle`]: commands go in through [`Handle::propose`], the state
 //! is read with [`Handle::read`], a job is followed with [`Handle::watch`], and a worker's stream is one
-//! [`Handle::attach`]. What a node needs of the world (the time, forecasts, the records, the staging area) comes in
+//! [`Handle::attach`]. What a node needs of the world (the time, forecasts, prices, the records, the staging area) comes in
 //! through [`Ports`].
 //!
 //! What is acknowledged is on disk: a reply means that the command was written, synced and applied. A node alone is a
@@ -46,7 +46,9 @@ pub use jobs::{JobUpdate, JobWatch};
 pub use leader::{ContributeError, LOG_LINES, Live, Measured, Reports, Session};
 pub use network::{Network, PeerPort};
 pub use node::Node;
-pub use ports::{Clock, Contribution, HostClock, PortError, Ports, RecordSink, Staging};
+pub use ports::{
+    Clock, Contribution, HostClock, NoPrices, PortError, Ports, Pricing, RecordSink, Staging,
+};
 pub use proposer::{MAX_COMMAND_BYTES, Outcome, Proposal, Proposed};
 pub use restore::{Error as RestoreError, Restoration, restore_into};
 pub use runtime::Runtime;

@@ -1,4 +1,5 @@
-//! What a node needs from outside: a clock, forecasts, a place for records, the staging area and a keeper of credentials.
+//! What a node needs from outside: a clock, forecasts, prices, a place for records, the staging area and a keeper of
+//! credentials.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::BoxFuture;
 use stepcast_records::{Quantiles, Sample};
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
+use stepcast_scheduler::model::Prices;
 use stepcast_scheduler::placement::ForecastSource;
 
 use crate::credentials::Keeper;
@@ -17,6 +19,8 @@ use crate::session::Progress;
 pub struct Ports {
     /// How long and how dear a workload is on given hardware.
     pub forecast: Arc<dyn ForecastSource + Send + Sync>,
+    /// What GPUs cost whose worker does not say.
+    pub prices: Arc<dyn Pricing>,
     /// Where samples become records.
     pub recorder: Arc<dyn RecordSink>,
     /// Where the files of submitted jobs wait.
@@ -25,6 +29,23 @@ pub struct Ports {
     pub credentials: Arc<dyn Keeper>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What the operator says that GPUs cost, for workers that say nothing themselves.
+pub trait Pricing: Send + Sync {
+    /// What one GPU of each model costs an hour at a moment, in milliseconds since 1970, of those of which the operator has
+    /// said anything. `None` while that is not known: what the log says then stays. A leader asks every second.
+    fn prices(&self, now_ms: u64) -> Option<Prices>;
+}
+
+/// An operator of whose prices nothing is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPrices;
+
+impl Pricing for NoPrices {
+    fn prices(&self, _: u64) -> Option<Prices> {
+        None
+    }
 }
 
 /// A worker's samples, sent as one unit. There is no job, attempt, worker or organisation in it, and none may be added.

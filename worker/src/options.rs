@@ -67,8 +67,9 @@ pub struct Options {
     /// talk to others unless this is said
     #[arg(long, env = "STEPCAST_GANG_ENCRYPTED", requires = "gang_address")]
     gang_encrypted: bool,
-    /// Price of one GPU, in dollars an hour; without it nothing is charged for what runs here, and no job comes here that has a
-    /// limit on its price or cost, or whose team has a budget
+    /// Price of one GPU, in dollars an hour; without it the server's own and imported prices count, and where these say nothing
+    /// of a GPU nothing is charged for what runs on it, and no job comes there that has a limit on its price or cost, or whose
+    /// team has a budget
     #[arg(long, env = "STEPCAST_WORKER_PRICE", value_name = "DOLLARS", value_parser = price)]
     price: Option<UsdMicros>,
     /// The trainer's command, words separated by spaces; {processes} becomes the number of GPUs, and for jobs over several

@@ -67,7 +67,8 @@ pub(crate) struct Server {
     /// Take a staging area that nobody uses though jobs are not over whose files are not in it: those jobs fail
     #[arg(long)]
     new_staging: bool,
-    /// Price book, as TOML or CSV; what it does not say is taken from the shipped list prices
+    /// Price book, as TOML or CSV: what jobs cost on workers that say no price; what it does not say estimates take from
+    /// the shipped list prices
     #[arg(long, value_name = "FILE", global = true)]
     prices: Option<String>,
     /// Certificate to show, as a PEM file; without one a server that others can reach makes its own

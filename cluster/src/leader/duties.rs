@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, Either, select, select_all};
 use tokio::sync::watch;
 
 use super::context::{Leader, Parts};
-use super::{dispatcher, expiry, handover, membership, orphans, planner, sweeps};
+use super::{dispatcher, expiry, handover, membership, orphans, planner, prices, sweeps};
 use crate::consensus::Role;
 
 /// Between two tries to learn that this node really leads.
@@ -43,7 +43,7 @@ async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now:
     let leader = Arc::new(Leader::new(parts.clone()));
     slot.send_replace(Some(Arc::clone(&leader)));
     // Dropped at the end of this leadership, which ends every duty.
-    let duties: [BoxFuture<'_, ()>; 7] = [
+    let duties: [BoxFuture<'_, ()>; 8] = [
         dispatcher::run(Arc::clone(&leader)).boxed(),
         planner::run(Arc::clone(&leader)).boxed(),
         expiry::run(Arc::clone(&leader)).boxed(),
@@ -51,6 +51,7 @@ async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now:
         orphans::run(Arc::clone(&leader)).boxed(),
         membership::run(Arc::clone(&leader)).boxed(),
         handover::run(Arc::clone(&leader)).boxed(),
+        prices::run(Arc::clone(&leader)).boxed(),
     ];
     let duties = duties.map(|duty| AssertUnwindSafe(duty).catch_unwind());
     let ended = Ending {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::context::Leader;
-use super::credentials;
+use super::{credentials, prices};
 use crate::runtime::timeout;
 
 /// Placements in one command: a small log entry.
@@ -34,10 +34,12 @@ const REST: u32 = 4;
 /// And at least this long, so that a burst of submissions is planned together.
 const REST_AT_LEAST: Duration = Duration::from_millis(2);
 
-/// Plans until the leadership ends. A job whose credentials are gone is known for one before the first look.
+/// Plans until the leadership ends. A job whose credentials are gone is known for one before the first look, and so are the
+/// operator's prices.
 pub(crate) async fn run(leader: Arc<Leader>) {
     let planner = Arc::new(Mutex::new(Planner::in_portions(Portion::OF_A_LOOK)));
     credentials::settle(&leader).await;
+    prices::settle(&leader).await;
     let mut is_behind = false;
     loop {
         if !is_behind {

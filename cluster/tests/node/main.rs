@@ -10,6 +10,7 @@ mod leaving;
 mod membership;
 mod net;
 mod orphans;
+mod prices;
 mod ring;
 mod sessions;
 mod several;

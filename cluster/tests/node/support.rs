@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::session::{Assignment, Order, Report, StopReason};
 use stepcast_cluster::{
-    Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, ProposeError,
+    Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, Pricing, ProposeError,
     RecordSink, Session, Staging, Update,
 };
 use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
@@ -19,7 +19,9 @@ use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Precision, Quantization, Recipe, Sample,
 };
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash, WorkerId};
-use stepcast_scheduler::model::{EventKind, Inventory, JobSpec, Label, Outcome, TrainerKind};
+use stepcast_scheduler::model::{
+    EventKind, Inventory, JobSpec, Label, Outcome, Prices, TrainerKind,
+};
 use stepcast_scheduler::placement::NoForecast;
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State, codec};
 
@@ -42,6 +44,8 @@ pub(crate) struct World {
     staged: Mutex<BTreeSet<StagingId>>,
     /// Jobs of which lines are kept.
     pub(crate) lined: Mutex<BTreeSet<JobId>>,
+    /// What the operator's book says, if that is known.
+    pub(crate) prices: Mutex<Option<Prices>>,
 }
 
 impl World {
@@ -56,6 +60,7 @@ impl World {
     pub(crate) fn ports(self: &Arc<Self>) -> Ports {
         Ports {
             forecast: Arc::new(NoForecast),
+            prices: Arc::clone(self) as Arc<dyn Pricing>,
             recorder: Arc::clone(self) as Arc<dyn RecordSink>,
             staging: Arc::clone(self) as Arc<dyn Staging>,
             credentials: Arc::new(MemoryKeeper::default()),

@@ -216,6 +216,7 @@ pub(crate) fn start(world: &mut World, id: u64) {
         config: config(),
         ports: Ports {
             forecast: Arc::new(NoForecast),
+            prices: Arc::clone(&outside) as _,
             recorder: Arc::clone(&outside) as _,
             staging: outside,
             credentials: Arc::new(MemoryKeeper::default()),

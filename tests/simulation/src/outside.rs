@@ -1,4 +1,4 @@
-//! What a node asks of the world: an object store of records that is slow and fails, and a staging area.
+//! What a node asks of the world: an object store of records that is slow and fails, a staging area, and a book of prices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use stepcast_cluster::{Contribution, PortError, RecordSink, Staging};
+use stepcast_cluster::{Contribution, PortError, Pricing, RecordSink, Staging};
+use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::model::Prices;
 
 use crate::checks::Checks;
 use crate::kernel::{Kernel, MS};
@@ -74,6 +76,19 @@ impl RecordSink for Outside {
             Ok(())
         }
         .boxed()
+    }
+}
+
+/// For how long a price holds.
+const PRICE_HOLDS_MS: u64 = 10_000;
+
+impl Pricing for Outside {
+    /// Another price every ten seconds, once in a while none, and on each node another one: their books differ.
+    fn prices(&self, now_ms: u64) -> Option<Prices> {
+        let dollars = now_ms / PRICE_HOLDS_MS % 4;
+        let gpu: GpuModel = "h100".parse().ok()?;
+        let said = (dollars > 0).then(|| (gpu, UsdMicros(dollars * 1_000_000 + self.node)));
+        Some(said.into_iter().collect())
     }
 }
 

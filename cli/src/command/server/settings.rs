@@ -81,7 +81,8 @@ pub(crate) const SETTINGS: &[Known] = &[
         name: "prices",
         variable: "STEPCAST_PRICES",
         default: None,
-        doc: "Price book, as TOML or CSV; what it does not say is taken from the shipped list prices.",
+        doc: "Price book, as TOML or CSV: what jobs cost on workers that say no price. The same for every node of a cluster. \
+              What it does not say estimates take from the shipped list prices.",
     },
     Known {
         name: "tls_cert",

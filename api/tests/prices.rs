@@ -1,0 +1,99 @@
+//! The operator's prices, by which jobs are charged and limited on workers that say none.
+
+use std::time::Duration;
+
+use stepcast_proto::v1;
+
+use crate::scheduling::{named, raised_by, set};
+use crate::support::{Agent, Later, Server, reason, submission, until};
+
+/// Has the operator say what a pretend GPU costs an hour.
+async fn import(server: &Server, dollars: &str) {
+    let columns = "hardware,usd_per_gpu_hour,valid_from,source";
+    let request = v1::ImportPricesRequest {
+        source: "feed".to_owned(),
+        csv: format!("{columns}\nreplay,{dollars},2026-01-01,feed\n").into(),
+        ..v1::ImportPricesRequest::default()
+    };
+    let imported = server.estimates().import_prices(request).await.unwrap();
+    assert_eq!(imported.into_inner().prices_stored, 1);
+}
+
+async fn only_worker(server: &Server) -> v1::Worker {
+    let request = v1::ListWorkersRequest {};
+    let listed = server.workers().list_workers(request).await.unwrap();
+    listed.into_inner().workers.pop().unwrap()
+}
+
+/// What GPUs cost by the list that comes with this version is nobody's word, and charges nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_imported_is_charged_and_limits_go_by_it_where_a_worker_says_nothing() {
+    let clock = Later::new();
+    let server = raised_by(clock.clone()).await;
+    let agent = Agent::new(&server, server.token("w").await.secret);
+    let registered = agent.register_for('a', &["replay"], "", None).await;
+    let worker = registered.unwrap().worker;
+    let paying = v1::Team {
+        budget_usd_micros: Some(9_000_000),
+        ..named("paying")
+    };
+    set(&server, paying).await.unwrap();
+    let asked = || {
+        let mut asked = submission('1');
+        let wishes = asked.wishes.as_mut().unwrap();
+        wishes.team = "teams/paying".to_owned();
+        wishes.max_cost_usd_micros = Some(5_000_000);
+        asked
+    };
+    let refused = server.jobs().submit_job(asked()).await.unwrap_err();
+    assert_eq!(reason(&refused), "NO_WORKER_FITS");
+    let shown = only_worker(&server).await;
+    assert_eq!(shown.gpus[0].price_per_hour_usd_micros, None);
+    assert!(!shown.price_from_book);
+
+    import(&server, "2.00").await;
+    let costs = |micros: u64| {
+        server.handle.read_stale(|state| {
+            let worker = state.workers().next().unwrap();
+            let price = worker.price_per_gpu_hour("replay".parse().unwrap());
+            price.is_some_and(|price| price.0 == micros)
+        })
+    };
+    until("the imported price", || costs(2_000_000)).await;
+    let shown = only_worker(&server).await;
+    assert_eq!(shown.gpus[0].price_per_hour_usd_micros, Some(2_000_000));
+    assert!(shown.price_from_book && shown.price_per_gpu_hour_usd_micros.is_none());
+
+    let job = server.jobs().submit_job(asked()).await.unwrap();
+    let name = job.into_inner().job.unwrap().name;
+    let mut session = agent.attach(worker, 'a').await.unwrap();
+    let assignment = session.assigned().await;
+    // What runs keeps the price that it has begun at.
+    import(&server, "3.00").await;
+    until("the next price", || costs(3_000_000)).await;
+    clock.pass(Duration::from_secs(9));
+    session.succeed(&assignment).await;
+    let request = v1::GetJobRequest {
+        name,
+        ..v1::GetJobRequest::default()
+    };
+    let job = server.jobs().get_job(request).await.unwrap();
+    let job = job.into_inner().job.unwrap();
+    assert_eq!(job.attempts[0].price_per_hour_usd_micros, Some(2_000_000));
+    let team = server.handle.read_stale(|state| {
+        let name = "paying".parse().unwrap();
+        let team = state.team_named(&name).unwrap();
+        team.spent(state.newest_stamp_ms()).0
+    });
+    assert!(team >= 5_000, "nine seconds at two dollars an hour: {team}");
+    assert_eq!(job.cost_usd_micros, team);
+
+    // By its own word it is at its own price.
+    let registered = agent.register_for('a', &["replay"], "", Some(1_000_000));
+    registered.await.unwrap();
+    let shown = only_worker(&server).await;
+    assert_eq!(shown.gpus[0].price_per_hour_usd_micros, Some(1_000_000));
+    assert!(!shown.price_from_book);
+    drop(session);
+    server.stop().await;
+}
