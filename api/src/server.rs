@@ -263,7 +263,7 @@ async fn router(
     let scheduling = SchedulingServiceServer::new(Scheduling(service::Scheduling(context.clone())))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(ANSWER_BYTES);
-    let cluster = ClusterServiceServer::new(Cluster(context.clone()))
+    let cluster = ClusterServiceServer::new(Cluster(service::Cluster(context.clone())))
         .max_decoding_message_size(MESSAGE_BYTES);
     let accounts = service::Accounts::new(context.clone(), People::clone(&admission.people));
     let accounts = AccountsServiceServer::new(Accounts(accounts))

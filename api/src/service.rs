@@ -4,6 +4,7 @@ mod accounts;
 pub(crate) mod ahead;
 mod arrays;
 mod changes;
+mod cluster;
 mod credentials;
 mod estimates;
 mod jobs;
@@ -17,6 +18,7 @@ mod what_if;
 mod workers;
 
 pub(crate) use accounts::Accounts;
+pub(crate) use cluster::{Backup, Cluster};
 pub(crate) use estimates::Estimates;
 pub(crate) use jobs::Jobs;
 pub(crate) use prices::CSV_BYTES_MAX as PRICES_BYTES_MAX;
