@@ -10,6 +10,7 @@ mod body;
 mod document;
 mod estimates;
 mod forward;
+mod given;
 mod jobs;
 mod prices;
 mod records;
@@ -19,6 +20,7 @@ mod shapes;
 mod submit;
 mod watch;
 mod what_if;
+mod wishes;
 mod workers;
 
 pub(crate) use api::router;

@@ -47,10 +47,15 @@ pub(crate) fn of_team(team: &TeamName) -> String {
     format!("{TEAMS}/{team}")
 }
 
+/// `acme/vision` of `teams/acme/vision`.
+pub(crate) fn bare_team(name: &str) -> &str {
+    name.strip_prefix("teams/").unwrap_or(name)
+}
+
 /// The name in `teams/{team}`.
 pub(crate) fn team(field: &str, name: &str) -> Result<TeamName, Status> {
-    let bare = name.strip_prefix("teams/").unwrap_or(name);
-    bare.parse()
+    bare_team(name)
+        .parse()
         .map_err(|error: stepcast_scheduler::model::team::Error| {
             status::bad_field(field, error.to_string())
         })

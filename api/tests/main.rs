@@ -12,6 +12,7 @@ mod http;
 mod leaving;
 mod limits;
 mod members;
+mod operating;
 mod prices;
 mod probes;
 mod readers;

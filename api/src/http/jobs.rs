@@ -1,4 +1,4 @@
-//! Jobs listed, shown, explained and cancelled, and what their trainers printed.
+//! Jobs listed, shown, explained, changed, approved and cancelled, and what their trainers printed.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,11 @@ use stepcast_proto::v1;
 use tonic::Status;
 
 use super::api::{Api, Asked, Http};
+use super::given::Given;
 use super::route::{Nothing, Route};
-use super::shapes::{self, AttemptShown, JobShown, OutlookShown, short};
+use super::shapes::{self, AttemptShown, JobShown, NoteShown, OutlookShown, short};
 use super::submit::{self, BODY_BYTES};
+use super::wishes::JobWishes;
 use crate::access::Permission;
 use crate::{names, room};
 
@@ -45,6 +47,18 @@ pub(super) fn routes(api: &mut Api) {
         .body_max(BODY_BYTES),
         give_credentials,
     );
+    let update = Route::post(
+        "/v1/jobs/{id}/update",
+        Permission::ChangeJobs,
+        "Has a waiting job ask for something else.",
+    );
+    api.route(update, self::update);
+    let approve = Route::post(
+        "/v1/jobs/{id}/approve",
+        Permission::RunCluster,
+        "Lets a job cost what it costs, where its team wants somebody's word for it.",
+    );
+    api.route(approve, self::approve);
     api.route(
         Route::post(
             "/v1/jobs/{id}/cancel",
@@ -64,6 +78,15 @@ struct Which {
     page_token: Option<String>,
     /// Only jobs in this state, such as `RUNNING`.
     state: Option<String>,
+    /// Whether to say when they are expected to start and to be done: that takes up to half a second.
+    outlook: Option<bool>,
+}
+
+/// What is to be said of a job.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Ahead {
+    /// Whether to say when it is expected to start and to be done: that takes up to half a second.
+    outlook: Option<bool>,
 }
 
 /// Jobs.
@@ -103,7 +126,7 @@ struct Cancelled {
 /// Credentials of a job.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Given {
+struct Credentials {
     /// By their names, as the job shows them.
     #[serde(default)]
     credentials: BTreeMap<String, String>,
@@ -115,9 +138,31 @@ struct Given {
     dataloader_config: Option<Vec<Map<String, Value>>>,
 }
 
-/// A job that has its credentials.
+/// What a waiting job asks for from here on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Update {
+    /// What is not given stays, and null takes a wish back.
+    wishes: Given<JobWishes>,
+    /// The job's etag as it was seen: refused if it is another one by now. Any unless given.
+    #[serde(default)]
+    etag: String,
+    /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again.
+    #[serde(default)]
+    request_id: String,
+}
+
+/// A job that asks for something else.
 #[derive(Debug, Serialize, JsonSchema)]
-struct WithCredentials {
+struct Updated {
+    job: JobShown,
+    /// Which of its limits are certain to end it before it is done.
+    notes: Vec<NoteShown>,
+}
+
+/// A job after what was done to it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct OneJob {
     job: JobShown,
 }
 
@@ -185,7 +230,7 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Statu
         page_size: which.page_size.unwrap_or(PAGE),
         page_token: which.page_token.clone().unwrap_or_default(),
         states,
-        with_outlook: false,
+        with_outlook: which.outlook.unwrap_or(false),
     };
     let page = http
         .jobs
@@ -197,11 +242,11 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Jobs, Statu
     })
 }
 
-async fn show(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Shown, Status> {
+async fn show(http: Http, asked: Asked<Ahead>, _: Nothing) -> Result<Shown, Status> {
     let name = name(&asked);
     let request = v1::GetJobRequest {
         name,
-        with_outlook: false,
+        with_outlook: asked.query.outlook.unwrap_or(false),
     };
     let job = http.jobs.get(&asked.caller, request, asked.freshness);
     let job = job.await?.job;
@@ -245,16 +290,43 @@ async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Cancell
 async fn give_credentials(
     http: Http,
     asked: Asked<Nothing>,
-    sent: Given,
-) -> Result<WithCredentials, Status> {
+    sent: Credentials,
+) -> Result<OneJob, Status> {
     let request = v1::GiveCredentialsRequest {
         name: name(&asked),
         files: submit::some_files(sent.config.as_ref(), sent.dataloader_config.as_ref())?,
         credentials: sent.credentials.into_iter().collect(),
     };
     let given = http.jobs.give_credentials(&asked.caller, request).await?;
-    Ok(WithCredentials {
+    Ok(OneJob {
         job: shapes::job(&given.job.unwrap_or_default()),
+    })
+}
+
+async fn update(http: Http, asked: Asked<Nothing>, sent: Update) -> Result<Updated, Status> {
+    let (wishes, mask) = sent.wishes.asked()?;
+    let request = v1::UpdateJobRequest {
+        name: name(&asked),
+        wishes: Some(wishes),
+        update_mask: Some(mask),
+        etag: sent.etag,
+        request_id: sent.request_id,
+    };
+    let updated = http.jobs.update(&asked.caller, request).await?;
+    Ok(Updated {
+        job: shapes::job(&updated.job.unwrap_or_default()),
+        notes: updated.notes.iter().map(shapes::note).collect(),
+    })
+}
+
+async fn approve(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<OneJob, Status> {
+    let request = v1::ApproveJobRequest {
+        name: name(&asked),
+        request_id: String::new(),
+    };
+    let approved = http.jobs.approve(&asked.caller, request).await?;
+    Ok(OneJob {
+        job: shapes::job(&approved.job.unwrap_or_default()),
     })
 }
 

@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stepcast_proto::v1;
 
+use super::wishes::JobWishes;
+
 mod estimates;
 
 pub(crate) use estimates::{EstimateShown, estimate};
@@ -35,6 +37,12 @@ pub(crate) struct JobShown {
     pub(crate) hosts: u32,
     /// GPU models it may run on; empty for any GPU.
     pub(crate) allow: Vec<String>,
+    /// All that it asks for.
+    pub(crate) wishes: JobWishes,
+    /// The sweep that it is a task of.
+    pub(crate) sweep: Option<TaskShown>,
+    /// When somebody approved what it costs.
+    pub(crate) approved_at: Option<String>,
     /// Why it failed, such as `OUT_OF_MEMORY`; empty otherwise.
     pub(crate) failure_reason: String,
     /// The worker's last words about the failure, redacted.
@@ -47,8 +55,23 @@ pub(crate) struct JobShown {
     pub(crate) credentials: Vec<String>,
     /// Whether nobody holds them any more: it does not start before they are given again.
     pub(crate) awaits_credentials: bool,
+    /// When it is expected to start and to be done; null unless that was asked for, and while too many others ask.
+    pub(crate) outlook: Option<OutlookShown>,
     /// Changes with every event of the job.
     pub(crate) etag: String,
+}
+
+/// Which task of a sweep a job is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TaskShown {
+    /// The sweep's id: that of its first job.
+    pub(crate) id: String,
+    /// From 0.
+    pub(crate) index: u32,
+    /// How many tasks there are.
+    pub(crate) tasks: u32,
+    /// How many of them may hold GPUs at the same time.
+    pub(crate) parallel: u32,
 }
 
 /// One try of a job.
@@ -143,6 +166,14 @@ pub(crate) fn job(job: &v1::Job) -> JobShown {
         created_at: time(job.submit_time.as_ref()),
         ended_at: time(job.end_time.as_ref()),
         title: job.title.clone(),
+        wishes: JobWishes::shown(&wishes),
+        sweep: job.array_task.as_ref().map(|task| TaskShown {
+            id: id_of(&task.array),
+            index: task.index,
+            tasks: task.tasks,
+            parallel: task.parallel,
+        }),
+        approved_at: time(job.approve_time.as_ref()),
         name: wishes.display_name,
         gpu_count: wishes.gpu_count,
         hosts: wishes.hosts,
@@ -153,6 +184,7 @@ pub(crate) fn job(job: &v1::Job) -> JobShown {
         progress: job.progress.as_ref().map(progress),
         credentials: job.credentials.clone(),
         awaits_credentials: job.awaits_credentials,
+        outlook: job.outlook.as_ref().map(outlook),
         etag: job.etag.clone(),
     }
 }

@@ -9,8 +9,10 @@ use stepcast_proto::v1;
 use tonic::Status;
 
 use super::api::{Api, Asked, Http};
+use super::given::Given;
 use super::route::{Nothing, Route};
 use super::shapes::{self, EstimateShown, JobShown, NoteShown, id_of};
+use super::wishes::{JobWishes, trainer};
 use crate::access::Permission;
 use crate::status::{bad_field, shown};
 use crate::submission::FILES_BYTES_MAX;
@@ -20,6 +22,9 @@ pub(super) const BODY_BYTES: usize = FILES_BYTES_MAX + (256 << 10);
 
 /// What settings of ours are called by among SimpleTuner's own. Its trainer never sees them.
 const OURS: &str = "stepcast_";
+
+/// What the file of the configuration is called.
+pub(super) const CONFIG_NAME: &str = "config.json";
 
 /// All of them.
 const WISHES: [&str; 7] = [
@@ -49,21 +54,21 @@ pub(super) fn routes(api: &mut Api) {
 pub(super) struct Settings {
     /// The configuration: keys with or without leading dashes. `stepcast_on`, `stepcast_name`, `stepcast_team`, `stepcast_gpus`,
     /// `stepcast_hosts`, `stepcast_priority` and `stepcast_max_cost_usd` are wishes, and `max_runtime_minutes` is one.
-    config: Map<String, Value>,
+    pub(super) config: Map<String, Value>,
     /// The data loader's list.
-    dataloader_config: Vec<Map<String, Value>>,
+    pub(super) dataloader_config: Vec<Map<String, Value>>,
     /// LyCORIS settings, if the configuration has some.
     #[serde(default)]
-    lycoris_config: Option<Map<String, Value>>,
+    pub(super) lycoris_config: Option<Map<String, Value>>,
     /// A library of prompts, by name.
     #[serde(default)]
-    prompt_library: Option<Map<String, Value>>,
+    pub(super) prompt_library: Option<Map<String, Value>>,
     /// Where to go on from.
     #[serde(default)]
-    resume_from_checkpoint: Option<String>,
+    pub(super) resume_from_checkpoint: Option<String>,
     /// How many samples each data set has, by its id, where the configuration does not say.
     #[serde(default)]
-    sample_counts: BTreeMap<String, u64>,
+    pub(super) sample_counts: BTreeMap<String, u64>,
 }
 
 /// A job to submit.
@@ -74,6 +79,9 @@ struct Submit {
     /// Longest time of one attempt, in minutes.
     #[serde(default)]
     max_runtime_minutes: Option<u64>,
+    /// What is asked for besides the work. It counts over what the configuration asks for.
+    #[serde(default)]
+    wishes: Option<Given<JobWishes>>,
     /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again.
     #[serde(default)]
     request_id: Option<String>,
@@ -108,7 +116,10 @@ async fn submit(http: Http, asked: Asked<Nothing>, sent: Submit) -> Result<Submi
         validate_only: sent.validate_only,
         files: sent.settings.files()?,
         sample_counts: sent.settings.counts(),
-        wishes: Some(sent.wishes()?),
+        wishes: Some(
+            sent.settings
+                .wishes(sent.max_runtime_minutes, sent.wishes)?,
+        ),
     };
     let answer = http.jobs.submit(&asked.caller, request).await?;
     let job = answer.job.unwrap_or_default();
@@ -142,10 +153,7 @@ impl Settings {
             return Err(bad_field(&shown(name), what));
         }
         let mut config = self.config.clone();
-        config.retain(|key, _| {
-            let key = plain(key);
-            !key.starts_with(OURS) && key != "max_runtime_minutes"
-        });
+        config.retain(|key, _| !is_wish(key));
         if let Some(from) = &self.resume_from_checkpoint
             && !config
                 .keys()
@@ -154,7 +162,7 @@ impl Settings {
             config.insert("resume_from_checkpoint".to_owned(), from.as_str().into());
         }
         let mut files = vec![
-            file(v1::FileRole::Config, "config.json", &config)?,
+            file(v1::FileRole::Config, CONFIG_NAME, &config)?,
             file(
                 v1::FileRole::DataLoader,
                 "multidatabackend.json",
@@ -192,14 +200,15 @@ impl Settings {
     }
 }
 
-impl Submit {
-    /// What is asked for besides the work. SimpleTuner's client has no place for it but the configuration itself.
-    fn wishes(&self) -> Result<v1::JobWishes, Status> {
-        let settings = &self.settings;
-        let minutes = match (
-            self.max_runtime_minutes,
-            settings.setting("max_runtime_minutes"),
-        ) {
+impl Settings {
+    /// What is asked for besides the work. SimpleTuner's client has no place for it but the configuration itself; what stands
+    /// beside that counts over it.
+    pub(super) fn wishes(
+        &self,
+        max_runtime_minutes: Option<u64>,
+        beside: Option<Given<JobWishes>>,
+    ) -> Result<v1::JobWishes, Status> {
+        let minutes = match (max_runtime_minutes, self.setting("max_runtime_minutes")) {
             (Some(minutes), _) => Some(minutes),
             (None, Some(value)) => Some(whole("max_runtime_minutes", value)?),
             (None, None) => None,
@@ -218,28 +227,26 @@ impl Submit {
             }),
             ..v1::JobWishes::default()
         };
-        if let Some(value) = settings.setting("stepcast_name") {
+        if let Some(value) = self.setting("stepcast_name") {
             wishes.display_name = text("stepcast_name", value)?;
         }
-        if let Some(value) = settings.setting("stepcast_on") {
+        if let Some(value) = self.setting("stepcast_on") {
             let list = text("stepcast_on", value)?;
             wishes.allow = list.split(',').map(|one| one.trim().to_owned()).collect();
-            if wishes.allow.iter().any(|model| model == "replay") {
-                wishes.trainer = v1::Trainer::Replay.into();
-            }
+            wishes.trainer = trainer(&wishes.allow).into();
         }
-        if let Some(value) = settings.setting("stepcast_team") {
+        if let Some(value) = self.setting("stepcast_team") {
             wishes.team = text("stepcast_team", value)?;
         }
-        if let Some(value) = settings.setting("stepcast_gpus") {
+        if let Some(value) = self.setting("stepcast_gpus") {
             let gpus = whole("stepcast_gpus", value)?;
             wishes.gpu_count = u32::try_from(gpus).unwrap_or(u32::MAX);
         }
-        if let Some(value) = settings.setting("stepcast_hosts") {
+        if let Some(value) = self.setting("stepcast_hosts") {
             let hosts = whole("stepcast_hosts", value)?;
             wishes.hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
         }
-        if let Some(value) = settings.setting("stepcast_priority") {
+        if let Some(value) = self.setting("stepcast_priority") {
             let priority = number("stepcast_priority", value)?;
             if priority.fract() != 0.0 || priority.abs() > 100.0 {
                 return Err(bad_field(
@@ -251,7 +258,7 @@ impl Submit {
             let priority = priority as i32;
             wishes.priority = priority;
         }
-        if let Some(value) = settings.setting("stepcast_max_cost_usd") {
+        if let Some(value) = self.setting("stepcast_max_cost_usd") {
             let usd = number("stepcast_max_cost_usd", value)?;
             if !(0.0..1e9).contains(&usd) {
                 return Err(bad_field(
@@ -267,7 +274,10 @@ impl Submit {
             let micros = (usd * 1e6).round() as u64;
             wishes.max_cost_usd_micros = Some(micros);
         }
-        Ok(wishes)
+        match beside {
+            Some(beside) => beside.over(wishes),
+            None => Ok(wishes),
+        }
     }
 }
 
@@ -281,7 +291,7 @@ pub(super) fn some_files(
     }
     let empty = Map::new();
     let config = config.unwrap_or(&empty);
-    let mut files = vec![file(v1::FileRole::Config, "config.json", config)?];
+    let mut files = vec![file(v1::FileRole::Config, CONFIG_NAME, config)?];
     if let Some(loader) = loader {
         let name = "multidatabackend.json";
         files.push(file(v1::FileRole::DataLoader, name, loader)?);
@@ -289,7 +299,11 @@ pub(super) fn some_files(
     Ok(files)
 }
 
-fn file<T: Serialize>(role: v1::FileRole, name: &str, value: &T) -> Result<v1::JobFile, Status> {
+pub(super) fn file<T: Serialize>(
+    role: v1::FileRole,
+    name: &str,
+    value: &T,
+) -> Result<v1::JobFile, Status> {
     let content =
         serde_json::to_vec(value).map_err(|_| bad_field(name, "it cannot be written down"))?;
     Ok(v1::JobFile {
@@ -299,8 +313,14 @@ fn file<T: Serialize>(role: v1::FileRole, name: &str, value: &T) -> Result<v1::J
     })
 }
 
+/// Whether a setting is asked of us, and not of the trainer.
+pub(super) fn is_wish(key: &str) -> bool {
+    let key = plain(key);
+    key.starts_with(OURS) || key == "max_runtime_minutes"
+}
+
 /// A key without the dashes of a command line.
-fn plain(key: &str) -> &str {
+pub(super) fn plain(key: &str) -> &str {
     key.trim_start_matches('-')
 }
 
@@ -333,6 +353,16 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
+    fn wishes(sent: &Submit) -> Result<v1::JobWishes, Status> {
+        let Submit {
+            settings,
+            max_runtime_minutes,
+            wishes,
+            ..
+        } = sent;
+        settings.wishes(*max_runtime_minutes, wishes.clone())
+    }
+
     #[test]
     fn wishes_stand_among_the_settings_and_never_reach_the_trainer() {
         let sent = submit(
@@ -341,7 +371,7 @@ mod tests {
                            "stepcast_name": "cats", "stepcast_gpus": "2", "stepcast_hosts": 3, "stepcast_priority": -3,
                            "stepcast_max_cost_usd": 1.5}}"#,
         );
-        let wishes = sent.wishes().unwrap();
+        let wishes = wishes(&sent).unwrap();
         assert_eq!(wishes.allow, ["h100", "cpu"]);
         assert_eq!(wishes.max_runtime.unwrap().seconds, 240 * 60);
         let rest = (
@@ -387,7 +417,7 @@ mod tests {
             let sent = submit(&format!(
                 r#"{{"dataloader_config": [], "config": {{{wish}}}}}"#
             ));
-            let refused = sent.wishes().unwrap_err();
+            let refused = wishes(&sent).unwrap_err();
             assert!(refused.message().starts_with(name), "{refused:?}");
         }
     }

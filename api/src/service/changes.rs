@@ -286,7 +286,7 @@ fn needs_another_look(was: &JobSpec, asked: &JobSpec) -> bool {
 }
 
 /// The wishes with those of `paths` taken from `asked`; all of them without any path.
-fn mixed(was: v1::JobWishes, asked: v1::JobWishes, paths: &[String]) -> v1::JobWishes {
+pub(crate) fn mixed(was: v1::JobWishes, asked: v1::JobWishes, paths: &[String]) -> v1::JobWishes {
     let mut wishes = if paths.is_empty() {
         asked.clone()
     } else {

@@ -19,6 +19,8 @@ pub(super) const ROUTES: &str = "
     get  /v1/jobs/{id}/why         oamvO
     post /v1/jobs/{id}/cancel      oamO
     post /v1/jobs/{id}/credentials oamO
+    post /v1/jobs/{id}/update      oamO
+    post /v1/jobs/{id}/approve     O
     get  /v1/jobs/{id}/watch       oamvO
     post /v1/estimates             oamvO
     post /v1/what-if               oamvO
@@ -80,7 +82,18 @@ pub(super) fn body(path: &str, town: &Town) -> Option<Value> {
     Some(match path {
         "/v1/auth/cli/token" => json!({"refresh_token": "x", "org_id": "y"}),
         "/v1/jobs" => submission(),
-        "/v1/jobs/{id}/credentials" => json!({}),
+        "/v1/jobs/{id}/credentials" | "/v1/policy" | "/v1/join-tokens" => json!({}),
+        "/v1/jobs/{id}/update" => json!({"wishes": {"priority": 1}}),
+        "/v1/sweeps" => {
+            let mut sweep = submission();
+            sweep["tasks"] = json!([{"config": {"seed": 1}}, {"config": {"seed": 2}}]);
+            sweep
+        }
+        "/v1/teams" => json!({"name": "acme"}),
+        "/v1/teams/{id}/members" => json!({"members": []}),
+        "/v1/worker-tokens" => json!({"name": "w"}),
+        "/v1/records" => json!({"source": "x", "csv": ""}),
+        "/v1/leadership" => json!({"node_id": 99}),
         "/v1/estimates" => submission(),
         "/v1/what-if" => json!({}),
         "/v1/sql" => json!({"sql": "SELECT 1"}),
@@ -98,7 +111,7 @@ pub(super) fn body(path: &str, town: &Town) -> Option<Value> {
 /// What stands in the path: the job where it is a job's, and what is not there elsewhere, so that nothing is removed.
 pub(super) fn filled(path: &str, job: &str) -> String {
     let id = match path.split('/').nth(2) {
-        Some("jobs") => job,
+        Some("jobs" | "sweeps") => job,
         Some("workers") => "w9999",
         Some("orgs") => "ozzzz",
         Some("users") => "uzzzz",
