@@ -18,6 +18,7 @@ mod route;
 mod session;
 mod shapes;
 mod submit;
+mod sweeps;
 mod watch;
 mod what_if;
 mod wishes;

@@ -221,6 +221,16 @@ fn too_large(name: &str, bytes: usize) -> Status {
         .into()
 }
 
+/// The files of so many tasks of one sweep have too many bytes together.
+pub(crate) fn too_large_together(tasks: usize) -> Status {
+    let message = format!(
+        "the files of the {tasks} tasks are too large: those of all tasks together may have 3 MiB"
+    );
+    Refusal::new(Code::InvalidArgument, "FILES_TOO_LARGE", message)
+        .hint("submit it in parts, each with some of the tasks")
+        .into()
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {

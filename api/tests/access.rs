@@ -179,7 +179,10 @@ async fn every_route_is_for_the_roles_it_is_meant_for_and_for_nobody_else() {
                 );
                 let denied = answer.status == 403 && answer.json()["code"] == "FORBIDDEN";
                 assert_eq!(denied, !open && !who.contains(role), "{what}");
-                let foreign = org == 2 && role != 'O' && path.starts_with("/v1/jobs/{id}");
+                let foreign = org == 2 && role != 'O' && {
+                    let of_jobs = ["/v1/jobs/{id}", "/v1/sweeps/{id}"];
+                    of_jobs.iter().any(|job| path.starts_with(job))
+                };
                 if foreign && !denied {
                     assert_eq!(answer.json()["code"], "NO_SUCH_JOB", "{what}");
                 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::access::{Town, post};
 use crate::http::{ask, submission};
+use crate::scheduling::raised;
 
 async fn get(port: u16, by: Option<&str>, path: &str) -> (u16, Value) {
     let answer = ask(port, "GET", path, by, None).await;
@@ -118,4 +119,110 @@ async fn a_waiting_job_asks_for_something_else() {
         of(409, "NOT_WAITING")
     );
     town.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_is_submitted_looked_at_and_cancelled() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let by = |org, role| Some(&*town.person(org, role).ticket);
+    let rate = |rate: u32| json!({"config": {"--learning_rate": rate}});
+    let mut sweep = submission();
+    sweep["tasks"] = json!([rate(1), rate(2), rate(3)]);
+    sweep["parallel"] = 2.into();
+    sweep["request_id"] = "b".repeat(32).into();
+    let made = done(port, by(1, 'm'), "/v1/sweeps", sweep.clone()).await;
+    let jobs = made["jobs"].as_array().unwrap();
+    assert_eq!((jobs.len(), &made["id"]), (3, &jobs[0]));
+    let again = done(port, by(1, 'm'), "/v1/sweeps", sweep.clone()).await;
+    assert_eq!(again["jobs"], made["jobs"]);
+    let id = made["id"].as_str().unwrap();
+    let last = jobs[2].as_str().unwrap();
+    let job = get(port, by(1, 'v'), &format!("/v1/jobs/{last}")).await.1;
+    let part = json!({"id": id, "index": 2, "tasks": 3, "parallel": 2});
+    assert_eq!(job["job"]["sweep"], part);
+
+    let shown = get(port, by(1, 'v'), &format!("/v1/sweeps/{last}")).await.1;
+    assert_eq!(
+        [
+            &shown["sweep"]["id"],
+            &shown["sweep"]["unfinished"],
+            &shown["sweep"]["running"]
+        ],
+        [&made["id"], &json!(3), &json!(0)]
+    );
+    let waits = json!({"id": last, "state": "PENDING"});
+    assert_eq!(shown["jobs"][2], waits, "{shown}");
+    // A second one comes before it.
+    sweep["request_id"] = "c".repeat(32).into();
+    let second = done(port, by(1, 'm'), "/v1/sweeps", sweep.clone()).await;
+    let page = get(port, by(1, 'v'), "/v1/sweeps?page_size=1").await.1;
+    assert_eq!(page["items"][0]["id"], second["id"]);
+    let token = page["next_page_token"].as_str().unwrap();
+    let next = format!("/v1/sweeps?page_size=1&page_token={token}");
+    let next = get(port, by(1, 'v'), &next).await.1;
+    assert_eq!(
+        (&next["items"][0], &next["next_page_token"]),
+        (&shown["sweep"], &json!(""))
+    );
+    let foreign = get(port, by(2, 'o'), "/v1/sweeps").await.1;
+    assert_eq!(foreign["items"], json!([]));
+    let foreign = get(port, by(2, 'o'), &format!("/v1/sweeps/{id}")).await;
+    assert_eq!(
+        (foreign.0, &foreign.1["code"]),
+        (404, &json!("NO_SUCH_JOB"))
+    );
+
+    let cancel = format!("/v1/sweeps/{last}/cancel");
+    let told = refused(port, by(2, 'o'), &cancel, json!({})).await;
+    assert_eq!(told, of(404, "NO_SUCH_JOB"));
+    let cancelled = done(port, by(1, 'm'), &cancel, json!({})).await;
+    assert_eq!(cancelled["cancelled_jobs"], 3);
+    let shown = get(port, by(1, 'v'), &format!("/v1/sweeps/{id}")).await.1;
+    assert_eq!(
+        (&shown["sweep"]["unfinished"], &shown["jobs"][0]["state"]),
+        (&json!(0), &json!("CANCELLED"))
+    );
+    let alone = done(port, by(1, 'm'), "/v1/jobs", submission()).await;
+    let alone = format!("/v1/sweeps/{}/cancel", alone["id"].as_str().unwrap());
+    let told = refused(port, by(1, 'm'), &alone, json!({})).await;
+    assert_eq!(told, of(409, "NO_ARRAY"));
+    town.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_that_is_wrong_leaves_nothing() {
+    let server = raised().await;
+    let port = server.port;
+    let with = |member: &str, value: Value| {
+        let mut sweep = submission();
+        sweep["tasks"] = json!([{"config": {"seed": 1}}, {"config": {"seed": 2}}]);
+        sweep[member] = value;
+        sweep
+    };
+    for wrong in [
+        with("tasks", json!([])),
+        with(
+            "tasks",
+            json!([{"config": {"seed": 1}}, {"config": {"seed": 1}}]),
+        ),
+        with(
+            "tasks",
+            json!([{"config": {"max_train_steps": 9}}, {"config": {}}]),
+        ),
+        with("tasks", json!([{"config": {"stepcast_gpus": 2}}])),
+        with("tasks", json!([{"configs": {}}])),
+        with("tasks", json!(vec![json!({"config": {}}); 1_001])),
+        with("paralel", 1.into()),
+        with("wishes", json!({"gpus": 2})),
+    ] {
+        let told = post(port, None, "/v1/sweeps", wrong).await;
+        assert_eq!(told.0, 400, "{}", told.1);
+    }
+    assert_eq!(server.staged().len(), 0);
+    let checked = with("validate_only", true.into());
+    let checked = done(port, None, "/v1/sweeps", checked).await;
+    assert_eq!((&checked["id"], &checked["jobs"]), (&json!(""), &json!([])));
+    assert!(!checked["estimates"].as_array().unwrap().is_empty());
+    server.stop().await;
 }

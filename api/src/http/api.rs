@@ -23,8 +23,8 @@ use super::document::Document;
 use super::forward::Way;
 use super::route::{Nothing, Route, Shape};
 use super::{
-    accounts, answer, body, estimates, jobs, prices, records, session, submit, watch, what_if,
-    workers,
+    accounts, answer, body, estimates, jobs, prices, records, session, submit, sweeps, watch,
+    what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::admission::Admission;
@@ -102,6 +102,7 @@ pub(crate) fn router(
     };
     session::routes(&mut api);
     submit::routes(&mut api);
+    sweeps::routes(&mut api);
     jobs::routes(&mut api);
     watch::routes(&mut api);
     estimates::routes(&mut api);

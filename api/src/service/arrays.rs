@@ -1,4 +1,5 @@
-//! A sweep from its files to an array in the queue: every task is read and checked before the first is kept.
+//! A sweep from its files to an array in the queue: every task is read and checked before the first is kept. And how one
+//! stands.
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
@@ -6,11 +7,12 @@ use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Note, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::limits::ARRAY_MAX;
-use stepcast_scheduler::{Command, Rejection, Reply, RequestId};
+use stepcast_scheduler::model::{ArrayPart, Job};
+use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State};
 use tonic::{Code, Status};
 
 use super::estimates::for_job;
-use super::jobs::{Jobs, request_id};
+use super::jobs::{Jobs, LOOKS_MAX, page_of, request_id};
 use super::submit::{all, check_fit, check_gpus, check_time, is_settled, not_staged, notes};
 use super::unexpected;
 use crate::access::Caller;
@@ -25,7 +27,88 @@ use crate::{convert, names, reading, status};
 /// submissions find room beside them.
 const STAGED_AT_ONCE: usize = 64;
 
+/// A sweep as it stands.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    /// `jobs/{job}`: its first job, by which it is called.
+    pub(crate) array: String,
+    /// One of its jobs, for what all of them have in common.
+    pub(crate) job: v1::Job,
+    /// Tasks that are not over.
+    pub(crate) unfinished: u32,
+    /// Tasks that hold GPUs.
+    pub(crate) running: u32,
+}
+
+impl Sweep {
+    fn of(job: &Job, part: ArrayPart, state: &State, now_ms: u64) -> Self {
+        Self {
+            array: names::of_job(part.array),
+            job: convert::job(job, state, now_ms),
+            unfinished: state.array_unfinished(part.array),
+            running: state.array_running(part.array),
+        }
+    }
+}
+
 impl Jobs {
+    /// Sweeps that are not over, newest first, and the token of the next page.
+    pub(crate) async fn list_arrays(
+        &self,
+        caller: &Caller,
+        page: (u32, &str),
+        freshness: Freshness,
+    ) -> Result<(Vec<Sweep>, String), Status> {
+        let (size, below) = page_of(page.0, page.1)?;
+        let now_ms = self.context.handle.now_ms();
+        let page = freshness.read(&self.context.handle, |state| {
+            let mut arrays = state.open_arrays(below).peekable();
+            let (mut last, mut looks, mut sweeps) = (None, LOOKS_MAX, Vec::new());
+            while sweeps.len() < size
+                && looks > 0
+                && let Some(array) = arrays.next()
+            {
+                (last, looks) = (Some(array), looks - 1);
+                let Some(job) = state.job_of_array(array).filter(|job| caller.sees(job)) else {
+                    continue;
+                };
+                let part = job.spec.terms.array;
+                sweeps.extend(part.map(|part| Sweep::of(&job, part, state, now_ms)));
+            }
+            (sweeps, last.filter(|_| arrays.peek().is_some()))
+        });
+        let (sweeps, last) = page.await?;
+        Ok((
+            sweeps,
+            last.map_or_else(String::new, |last| last.to_string()),
+        ))
+    }
+
+    /// One sweep, by any of its jobs, with where each of them stands that is not forgotten.
+    pub(crate) async fn get_array(
+        &self,
+        caller: &Caller,
+        name: &str,
+        freshness: Freshness,
+    ) -> Result<(Sweep, Vec<(String, v1::JobState)>), Status> {
+        let id = names::job("name", name)?;
+        let now_ms = self.context.handle.now_ms();
+        let found = freshness.read(&self.context.handle, |state| {
+            let job = state.job_of_array(id).filter(|job| caller.sees(job))?;
+            let Some(part) = job.spec.terms.array else {
+                return Some(None);
+            };
+            let jobs = state.array_jobs(part.array).filter_map(|id| {
+                let job = state.job(id)?;
+                Some((names::of_job(id), convert::job_state(job.state)))
+            });
+            Some(Some((Sweep::of(&job, part, state, now_ms), jobs.collect())))
+        });
+        let found = found.await?;
+        let found = found.ok_or_else(|| status::not_found("jobs", "a job", name))?;
+        found.ok_or_else(no_array)
+    }
+
     /// Puts a sweep into the queue.
     pub(crate) async fn submit_array(
         &self,
@@ -34,12 +117,7 @@ impl Jobs {
     ) -> Result<v1::SubmitArrayResponse, Status> {
         let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
         let count = request.tasks.len();
-        if count == 0 || count > ARRAY_MAX {
-            return Err(status::rejection(Rejection::ArraySize {
-                max: ARRAY_MAX as u32,
-                asked: u32::try_from(count).unwrap_or(u32::MAX),
-            }));
-        }
+        check_count(count)?;
         let (files, counts) = (request.files, request.sample_counts);
         let own = request.tasks.iter().map(|task| reading::bytes(&task.files));
         let bytes = count * reading::bytes(&files) + own.sum::<usize>();
@@ -138,14 +216,7 @@ impl Jobs {
         let (job, part) = known.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
         self.check(caller, job, &request.name, Freshness::Confirmed, true)
             .await?;
-        let array = part.map(|part| part.array).ok_or_else(|| {
-            Refusal::new(
-                Code::FailedPrecondition,
-                "NO_ARRAY",
-                "this job is no part of an array",
-            )
-            .hint("end a job by itself with `stepcast job cancel`")
-        })?;
+        let array = part.map(|part| part.array).ok_or_else(no_array)?;
         let cancelled = self
             .context
             .handle
@@ -225,6 +296,17 @@ fn read(
     })
 }
 
+/// Refuses a sweep of none and of too many tasks, before anything is made of them.
+pub(crate) fn check_count(tasks: usize) -> Result<(), Status> {
+    if (1..=ARRAY_MAX).contains(&tasks) {
+        return Ok(());
+    }
+    Err(status::rejection(Rejection::ArraySize {
+        max: ARRAY_MAX as u32,
+        asked: u32::try_from(tasks).unwrap_or(u32::MAX),
+    }))
+}
+
 /// Does all of these, so many at once, until one fails.
 async fn together<T, E>(calls: Vec<BoxFuture<'_, Result<T, E>>>) -> Result<Vec<T>, E> {
     let calls = stream::iter(calls).buffer_unordered(STAGED_AT_ONCE);
@@ -237,6 +319,13 @@ fn replaced(all: &[v1::JobFile], own: Vec<v1::JobFile>) -> Vec<v1::JobFile> {
         .iter()
         .filter(|file| own.iter().all(|other| other.role != file.role));
     kept.cloned().chain(own.iter().cloned()).collect()
+}
+
+fn no_array() -> Status {
+    let what = "this job is no part of an array";
+    Refusal::new(Code::FailedPrecondition, "NO_ARRAY", what)
+        .hint("end a job by itself with `stepcast job cancel`")
+        .into()
 }
 
 fn another_workload(index: usize) -> Status {

@@ -31,7 +31,7 @@ const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
 
 /// Jobs looked at for one page: a page of somebody whose jobs are few among many may have less than it could.
-const LOOKS_MAX: usize = 5_000;
+pub(super) const LOOKS_MAX: usize = 5_000;
 
 /// With more jobs than this that are not over a list says nothing of what is to come: a look ahead would not get far in its
 /// time, and the state that it is taken of would take as long to copy.
@@ -90,26 +90,11 @@ impl Jobs {
         request: v1::ListJobsRequest,
         freshness: Freshness,
     ) -> Result<v1::ListJobsResponse, Status> {
-        let size = match request.page_size {
-            0 => PAGE,
-            size if size <= PAGE_MAX => size,
-            _ => {
-                return Err(status::bad_field(
-                    "page_size",
-                    format!("a page has at most {PAGE_MAX} jobs"),
-                ));
-            }
-        };
-        let below = match request.page_token.as_str() {
-            "" => None,
-            token => Some(token.parse::<JobId>().map_err(|_| {
-                status::bad_field("page_token", "this is no token of a page before")
-            })?),
-        };
+        let (size, below) = page_of(request.page_size, &request.page_token)?;
         let states = convert::states("states", &request.states)?;
         let now_ms = self.context.handle.now_ms();
         let page = freshness.read(&self.context.handle, |state| {
-            page(caller, state, below, &states, size as usize, now_ms)
+            page(caller, state, below, &states, size, now_ms)
         });
         let (mut jobs, last) = page.await?;
         for job in &mut jobs {
@@ -370,6 +355,25 @@ impl Jobs {
     }
 }
 
+/// How much of what a list is asked for, and what it is before.
+pub(super) fn page_of(size: u32, token: &str) -> Result<(usize, JobId), Status> {
+    let size = match size {
+        0 => PAGE,
+        size if size <= PAGE_MAX => size,
+        _ => {
+            let what = format!("a page has at most {PAGE_MAX} jobs");
+            return Err(status::bad_field("page_size", what));
+        }
+    };
+    let below = match token {
+        "" => JobId(u64::MAX),
+        token => token
+            .parse()
+            .map_err(|_| status::bad_field("page_token", "this is no token of a page before"))?,
+    };
+    Ok((size as usize, below))
+}
+
 /// The caller's request id, if it has drawn one.
 pub(super) fn request_id(text: &str) -> Result<Option<RequestId>, Status> {
     match text {
@@ -393,13 +397,12 @@ fn newest_epoch(job: &Job) -> Option<Epoch> {
 fn page(
     caller: &Caller,
     state: &State,
-    below: Option<JobId>,
+    below: JobId,
     states: &[v1::JobState],
     size: usize,
     now_ms: u64,
 ) -> (Vec<v1::Job>, Option<JobId>) {
     let wanted = |state| states.is_empty() || states.contains(&convert::job_state(state));
-    let below = below.unwrap_or(JobId(u64::MAX));
     let mut jobs = state.jobs_below(below, wanted).peekable();
     let mut last = None;
     let mut page = Vec::new();

@@ -21,6 +21,10 @@ pub(super) const ROUTES: &str = "
     post /v1/jobs/{id}/credentials oamO
     post /v1/jobs/{id}/update      oamO
     post /v1/jobs/{id}/approve     O
+    get  /v1/sweeps                oamvO
+    post /v1/sweeps                oamO
+    get  /v1/sweeps/{id}           oamvO
+    post /v1/sweeps/{id}/cancel    oamO
     get  /v1/jobs/{id}/watch       oamvO
     post /v1/estimates             oamvO
     post /v1/what-if               oamvO

@@ -35,6 +35,19 @@ impl State {
         self.job(name).or_else(behind)
     }
 
+    /// The arrays before `below` that have jobs that are not over, newest first.
+    pub fn open_arrays(&self, below: JobId) -> impl Iterator<Item = JobId> {
+        let below = self.indexes.arrays.range(..below).rev();
+        below.map(|(array, _)| *array)
+    }
+
+    /// How many tasks of an array are not over.
+    #[must_use]
+    pub fn array_unfinished(&self, array: JobId) -> u32 {
+        let tasks = self.indexes.arrays.get(&array);
+        tasks.map_or(0, |tasks| tasks.unfinished)
+    }
+
     pub(super) fn submit_array(
         &mut self,
         entry: &mut Entry,
