@@ -19,6 +19,7 @@ mod session;
 mod shapes;
 mod submit;
 mod sweeps;
+mod teams;
 mod watch;
 mod what_if;
 mod wishes;

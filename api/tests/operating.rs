@@ -122,6 +122,130 @@ async fn a_waiting_job_asks_for_something_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_team_has_limits_and_what_is_dear_is_approved() {
+    let server = raised().await;
+    let port = server.port;
+    let mut worker = server.worker("h", &["h100"]).await;
+    let rules = json!({"name": "acme/vision", "weight": 2, "gpu_quota": 4, "budget_usd_micros": 900_000_000,
+                       "budget_period": "month", "approve_above_usd_micros": 1});
+    let orphan = refused(port, None, "/v1/teams", rules.clone()).await;
+    assert_eq!(orphan, of(404, "NO_SUCH_TEAM"));
+    done(port, None, "/v1/teams", json!({"name": "acme"})).await;
+    let made = done(port, None, "/v1/teams", rules.clone()).await;
+    assert_eq!(
+        [
+            &made["name"],
+            &made["weight"],
+            &made["budget_period"],
+            &made["members"]
+        ],
+        [
+            &json!("acme/vision"),
+            &json!(2),
+            &json!("MONTH"),
+            &json!([])
+        ]
+    );
+    for wrong in [
+        json!({"name": "acme", "weight": 0}),
+        json!({"name": "acme", "budget_period": "week"}),
+        json!({"name": "acme", "budget": 5}),
+    ] {
+        let told = refused(port, None, "/v1/teams", wrong.clone()).await;
+        assert_eq!(told, of(400, "INVALID_FIELD"), "{wrong}");
+    }
+    let mut sent = submission();
+    sent["wishes"] = json!({"allow": ["h100"], "team": "acme/vision"});
+    let job = done(port, None, "/v1/jobs", sent).await;
+    let job = job["id"].as_str().unwrap().to_owned();
+    for (query, is_said) in [("", false), ("?outlook=true", true)] {
+        let shown = get(port, None, &format!("/v1/jobs/{job}{query}")).await.1;
+        let listed = get(port, None, &format!("/v1/jobs{query}")).await.1;
+        for job in [&shown["job"], &listed["items"][0]] {
+            assert_eq!(job["outlook"].is_object(), is_said, "{query}: {job}");
+        }
+    }
+    let why = get(port, None, &format!("/v1/jobs/{job}/why")).await.1;
+    let headline = why["headline"].as_str().unwrap();
+    assert!(headline.contains("must be approved"), "{why}");
+    let approve = format!("/v1/jobs/{job}/approve");
+    let approved = done(port, None, &approve, json!({})).await;
+    assert_eq!(approved["job"]["wishes"]["team"], "acme/vision");
+    assert!(approved["job"]["approved_at"].is_string(), "{approved}");
+    assert_eq!(worker.assigned().await.job, format!("jobs/{job}"));
+
+    let listed = get(port, None, "/v1/teams").await.1;
+    let vision = &listed["items"][2];
+    assert_eq!(
+        (&vision["name"], &vision["use"]["gpus"]),
+        (&json!("acme/vision"), &json!(1))
+    );
+    let remove = "/v1/teams/acme%2Fvision/remove";
+    assert_eq!(
+        refused(port, None, remove, json!({})).await,
+        of(409, "TEAM_IN_USE")
+    );
+    let members = "/v1/teams/acme%2Fvision/members";
+    for (sent, status, code) in [
+        (json!({}), 400, "INVALID_FIELD"),
+        (json!({"members": ["orgs/zzzz"]}), 404, "NO_SUCH_ORG"),
+        (json!({"members": ["jobs/x"]}), 400, "INVALID_FIELD"),
+    ] {
+        let told = refused(port, None, members, sent.clone()).await;
+        assert_eq!(told, of(status, code), "{sent}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_team_is_for_its_members_and_the_policy_is_the_operators() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let operator = Some(&*town.person(0, 'O').ticket);
+    let by = |org, role| Some(&*town.person(org, role).ticket);
+    let team = json!({"name": "acme"});
+    for path in ["/v1/teams", "/v1/policy"] {
+        let told = refused(port, by(1, 'o'), path, team.clone()).await;
+        assert_eq!(told, of(403, "FORBIDDEN"), "{path}");
+    }
+    done(port, operator, "/v1/teams", team).await;
+    let only = json!({"members": [format!("orgs/{}", town.orgs[0])]});
+    let set = done(port, operator, "/v1/teams/acme/members", only.clone()).await;
+    assert_eq!(set["members"], only["members"]);
+    let seen = async |by| {
+        let listed = get(port, by, "/v1/teams").await.1;
+        let items = listed["items"].as_array().unwrap().clone();
+        let names = items
+            .iter()
+            .map(|team| (team["name"].clone(), team["use"].is_null()));
+        names.collect::<Vec<_>>()
+    };
+    let (default, acme) = (json!("default"), json!("acme"));
+    let own = seen(by(1, 'v')).await;
+    assert_eq!(own, [(default.clone(), true), (acme, false)]);
+    assert_eq!(seen(by(2, 'v')).await, [(default, true)]);
+
+    let policy = json!({"aim": "fifo", "min_run_ms": 90_000});
+    let set = done(port, operator, "/v1/policy", policy).await;
+    assert_eq!(
+        [&set["aim"], &set["preemption"], &set["min_run_ms"]],
+        [&json!("fifo"), &json!("for-priority"), &json!(90_000)]
+    );
+    assert_eq!(get(port, operator, "/v1/policy").await, (200, set));
+    for wrong in [json!({"aim": "quickest"}), json!({"aims": "fifo"})] {
+        let told = refused(port, operator, "/v1/policy", wrong).await;
+        assert_eq!(told, of(400, "INVALID_FIELD"));
+    }
+    done(port, operator, "/v1/teams/acme/remove", json!({})).await;
+    // Each of it is written down.
+    let trail = get(port, operator, "/v1/audit").await.1;
+    let entries = trail["items"].as_array().unwrap();
+    let rules = entries.iter().filter(|one| one["action"] == "CHANGE_RULES");
+    assert_eq!(rules.count(), 4, "{trail}");
+    town.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_is_submitted_looked_at_and_cancelled() {
     let town = Town::build().await;
     let port = town.server.port;

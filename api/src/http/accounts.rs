@@ -9,7 +9,7 @@ use axum::http::Method;
 
 use super::api::{Api, Asked, Http};
 use super::route::{Nothing, Route};
-use super::shapes::{id_of, time};
+use super::shapes::{Done, id_of, time};
 use crate::access::Permission as P;
 use crate::names;
 
@@ -167,12 +167,6 @@ struct Secret {
     token: Option<TokenShown>,
 }
 
-/// Something that is done.
-#[derive(Debug, Serialize, JsonSchema)]
-struct Done {
-    id: String,
-}
-
 /// Who is gone.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Removed {
@@ -324,7 +318,7 @@ async fn create_token(http: Http, asked: Asked<Nothing>, sent: NewToken) -> Resu
 async fn revoke_token(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, Status> {
     let name = names::of_text("tokens", asked.part("id"));
     http.accounts.revoke_token(&asked.caller, &name).await?;
-    Ok(done(&asked))
+    Ok(asked.done())
 }
 
 async fn list_entries(http: Http, asked: Asked<Behind>, _: Nothing) -> Result<Trail, Status> {
@@ -362,12 +356,6 @@ fn named(kind: &str, id: &str) -> String {
         String::new()
     } else {
         names::of_text(kind, id)
-    }
-}
-
-fn done(asked: &Asked<Nothing>) -> Done {
-    Done {
-        id: asked.part("id").to_owned(),
     }
 }
 

@@ -22,9 +22,10 @@ use super::body::Sent;
 use super::document::Document;
 use super::forward::Way;
 use super::route::{Nothing, Route, Shape};
+use super::shapes::Done;
 use super::{
-    accounts, answer, body, estimates, jobs, prices, records, session, submit, sweeps, watch,
-    what_if, workers,
+    accounts, answer, body, estimates, jobs, prices, records, session, submit, sweeps, teams,
+    watch, what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::admission::Admission;
@@ -71,6 +72,13 @@ impl<Q> Asked<Q> {
         let part = self.path.iter().find(|(key, _)| key == name);
         part.map_or("", |(_, value)| value)
     }
+
+    /// The answer that what was asked is done to what stands in the path.
+    pub(crate) fn done(&self) -> Done {
+        Done {
+            id: self.part("id").to_owned(),
+        }
+    }
 }
 
 /// Routes in the making.
@@ -108,6 +116,7 @@ pub(crate) fn router(
     estimates::routes(&mut api);
     prices::routes(&mut api);
     what_if::routes(&mut api);
+    teams::routes(&mut api);
     workers::routes(&mut api);
     records::routes(&mut api);
     accounts::routes(&mut api);

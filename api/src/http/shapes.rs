@@ -143,6 +143,13 @@ pub(crate) struct Points {
     pub(crate) p90: u64,
 }
 
+/// Something that is done.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Done {
+    /// To what.
+    pub(crate) id: String,
+}
+
 /// One thing to know.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct NoteShown {

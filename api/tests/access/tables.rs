@@ -25,6 +25,12 @@ pub(super) const ROUTES: &str = "
     post /v1/sweeps                oamO
     get  /v1/sweeps/{id}           oamvO
     post /v1/sweeps/{id}/cancel    oamO
+    get  /v1/teams                 oamvO
+    post /v1/teams                 O
+    post /v1/teams/{id}/members    O
+    post /v1/teams/{id}/remove     O
+    get  /v1/policy                O
+    post /v1/policy                O
     get  /v1/jobs/{id}/watch       oamvO
     post /v1/estimates             oamvO
     post /v1/what-if               oamvO
