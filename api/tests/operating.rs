@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::access::{Town, post};
 use crate::http::{ask, submission};
 use crate::scheduling::raised;
+use crate::support::Agent;
 
 async fn get(port: u16, by: Option<&str>, path: &str) -> (u16, Value) {
     let answer = ask(port, "GET", path, by, None).await;
@@ -348,5 +349,54 @@ async fn a_sweep_that_is_wrong_leaves_nothing() {
     let checked = done(port, None, "/v1/sweeps", checked).await;
     assert_eq!((&checked["id"], &checked["jobs"]), (&json!(""), &json!([])));
     assert!(!checked["estimates"].as_array().unwrap().is_empty());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_let_in_drained_and_shut_out() {
+    let server = raised().await;
+    let port = server.port;
+    let name = json!({"name": "gpu-1"});
+    let made = done(port, None, "/v1/worker-tokens", name.clone()).await;
+    let told = refused(port, None, "/v1/worker-tokens", name).await;
+    assert_eq!(told.0, 409, "{told:?}");
+    let wrong = refused(port, None, "/v1/worker-tokens", json!({"names": ""})).await;
+    assert_eq!(wrong, of(400, "INVALID_FIELD"));
+    let agent = Agent::new(&server, made["secret"].as_str().unwrap().to_owned());
+    let worker = agent.register('a', &["replay"]).await.unwrap().worker;
+    let mut attached = agent.attach(worker.clone(), 'a').await.unwrap();
+    let id = worker.trim_start_matches("workers/");
+    let tokens = get(port, None, "/v1/worker-tokens").await.1;
+    let token = &tokens["items"][0];
+    assert_eq!(
+        (&token["id"], &token["worker_id"], &token["name"]),
+        (&made["token"]["id"], &json!(id), &json!("gpu-1"))
+    );
+    assert!(tokens.to_string().find("secret").is_none(), "{tokens}");
+
+    let job = done(port, None, "/v1/jobs", submission()).await;
+    assert_eq!(
+        attached.assigned().await.job,
+        format!("jobs/{}", job["id"].as_str().unwrap())
+    );
+    let workers = get(port, None, "/v1/workers").await.1;
+    assert_eq!(workers["items"][0]["gpus"][0]["job"], job["id"]);
+    let drain = format!("/v1/workers/{id}/drain?stop_running=true");
+    done(port, None, &drain, json!({})).await;
+    let workers = get(port, None, "/v1/workers").await.1;
+    assert_eq!(workers["items"][0]["state"], "DRAINING");
+    let stops = server.handle.read_stale(|state| {
+        let mut workers = state.workers();
+        workers.any(|worker| worker.drain.is_some_and(|drain| drain.stop_running))
+    });
+    assert!(stops);
+
+    let revoke = made["token"]["id"].as_str().unwrap();
+    let revoke = format!("/v1/worker-tokens/{revoke}/revoke");
+    done(port, None, &revoke, json!({})).await;
+    let workers = get(port, None, "/v1/workers").await.1;
+    assert_eq!(workers["items"][0]["state"], "REVOKED");
+    let gone = refused(port, None, "/v1/worker-tokens/kzzzz/revoke", json!({})).await;
+    assert_eq!(gone, of(404, "NO_SUCH_TOKEN"));
     server.stop().await;
 }

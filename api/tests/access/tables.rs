@@ -37,6 +37,9 @@ pub(super) const ROUTES: &str = "
     get  /v1/workers               oamvO
     post /v1/workers/{id}/drain    O
     post /v1/workers/{id}/resume   O
+    get  /v1/worker-tokens         O
+    post /v1/worker-tokens         O
+    post /v1/worker-tokens/{id}/revoke O
     post /v1/sql                   oamvO
     get  /v1/prices                oamvO
     post /v1/prices                O
