@@ -9,6 +9,7 @@ mod api;
 mod body;
 mod document;
 mod estimates;
+mod figures;
 mod forward;
 mod given;
 mod jobs;

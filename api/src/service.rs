@@ -24,7 +24,7 @@ pub(crate) use cluster::{Backup, Cluster};
 pub(crate) use estimates::Estimates;
 pub(crate) use jobs::Jobs;
 pub(crate) use prices::CSV_BYTES_MAX as PRICES_BYTES_MAX;
-pub(crate) use records::{Parts, Records};
+pub(crate) use records::{CSV_BYTES_MAX as RECORDS_BYTES_MAX, Parts, Records};
 pub(crate) use scheduling::Scheduling;
 pub(crate) use watch::Updates;
 pub(crate) use workers::{Workers, unexpected};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::access::{Town, post};
 use crate::http::{ask, submission};
 use crate::scheduling::raised;
-use crate::support::Agent;
+use crate::support::{Agent, Server};
 
 async fn get(port: u16, by: Option<&str>, path: &str) -> (u16, Value) {
     let answer = ask(port, "GET", path, by, None).await;
@@ -398,5 +398,44 @@ async fn a_worker_is_let_in_drained_and_shut_out() {
     assert_eq!(workers["items"][0]["state"], "REVOKED");
     let gone = refused(port, None, "/v1/worker-tokens/kzzzz/revoke", json!({})).await;
     assert_eq!(gone, of(404, "NO_SUCH_TOKEN"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn figures_are_brought_in() {
+    let server = Server::start().await;
+    let port = server.port;
+    let csv = "recipe,hardware,resolution_mp,batch_size,gradient_accumulation_steps,precision,quantization,avg_step_ms,\
+               steps_observed\nflux.dev/lora,rtx4090x1,1.0,4,1,bf16,int8,14000,150\nnobody/knows,rtx4090x1,1.0,4,1,bf16,\
+               int8,14000,150\n";
+    let file = json!({"source": "test", "csv": csv});
+    let imported = done(port, None, "/v1/records", file.clone()).await;
+    assert_eq!(
+        [&imported["lines"], &imported["rows_stored"]],
+        [&json!(2), &json!(1)]
+    );
+    assert_eq!(imported["refused"][0]["first_line"], 3);
+    let again = done(port, None, "/v1/records", file).await;
+    assert_eq!(again["rows_known"], 1);
+    let listed = get(port, None, "/v1/records").await.1;
+    assert_eq!(
+        (&listed["items"][0]["name"], &listed["training_rows"]),
+        (&json!("test"), &json!(1))
+    );
+    let status = get(port, None, "/v1/records/status").await.1;
+    assert_eq!(status["tables"][0]["rows"], 1, "{status}");
+    // Larger than any other body, and still a file of figures.
+    let large = format!("{csv}{}", "\n".repeat(4 << 20));
+    let sent = json!({"source": "large", "csv": large});
+    done(port, None, "/v1/records", sent).await;
+    let too_large = json!({"source": "large", "csv": "a".repeat(17 << 20)});
+    let told = refused(port, None, "/v1/records", too_large).await;
+    assert_eq!(told, of(400, "INVALID_FIELD"));
+    let too_large = json!({"source": "large", "csv": "a".repeat(19 << 20)});
+    let told = refused(port, None, "/v1/records", too_large).await;
+    assert_eq!(told, of(413, "BODY_TOO_LARGE"));
+    let wrong = json!({"source": "x", "csv": csv, "mappings": ""});
+    let told = refused(port, None, "/v1/records", wrong).await;
+    assert_eq!(told, of(400, "INVALID_FIELD"));
     server.stop().await;
 }

@@ -22,7 +22,7 @@ use crate::{convert, status};
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Bytes of an imported file.
-const CSV_BYTES_MAX: usize = 16 << 20;
+pub(crate) const CSV_BYTES_MAX: usize = 16 << 20;
 
 /// Keys that were set aside are listed up to so many: a person looks at a few, and SQL has them all.
 const ASIDE_MAX: usize = 20;

@@ -40,6 +40,9 @@ pub(super) const ROUTES: &str = "
     get  /v1/worker-tokens         O
     post /v1/worker-tokens         O
     post /v1/worker-tokens/{id}/revoke O
+    get  /v1/records               oamvO
+    post /v1/records               O
+    get  /v1/records/status        oamvO
     post /v1/sql                   oamvO
     get  /v1/prices                oamvO
     post /v1/prices                O

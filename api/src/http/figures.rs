@@ -1,0 +1,177 @@
+//! Measured figures in the benchmark tables: taken in, and how much there is of which.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stepcast_proto::v1;
+use tonic::Status;
+
+use super::api::{Api, Asked, Http};
+use super::route::{Nothing, Route};
+use super::shapes::time;
+use crate::access::Permission as P;
+use crate::service::{RECORDS_BYTES_MAX, Records};
+
+/// Bytes of an import: a file, and what its ends of lines have as text in JSON. A line of figures has more than eight bytes.
+const BODY_BYTES: usize = RECORDS_BYTES_MAX + RECORDS_BYTES_MAX / 8;
+
+pub(super) fn routes(api: &mut Api) {
+    let list = "What was imported, and how much there is.";
+    api.route(Route::get("/v1/records", P::ReadRecords, list), self::list);
+    let import = "Adds measured figures. Importing the same file again adds nothing.";
+    let import = Route::post("/v1/records", P::ImportRecords, import);
+    api.route(import.body_max(BODY_BYTES).anywhere(), self::import);
+    let status =
+        "How the tables are as the asked node knows them: what was left out of them and why.";
+    let status = Route::get("/v1/records/status", P::ReadRecords, status);
+    api.route(status, self::status);
+}
+
+/// A file of figures.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Figures {
+    /// Who measured them: 1 to 64 lower case letters, digits and any of `- _ .`.
+    source: String,
+    /// Comma separated values with a header, at most 16 MiB.
+    csv: String,
+    /// The documented mapping of a file with another header; empty for the plain form.
+    #[serde(default)]
+    mapping: String,
+}
+
+/// What became of the figures.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FiguresImported {
+    /// Lines of the file, without its header.
+    lines: u64,
+    /// Rows that were stored now.
+    rows_stored: u64,
+    /// Rows that had been stored before.
+    rows_known: u64,
+    /// Why lines were left out, most frequent first.
+    refused: Vec<RefusedFigures>,
+}
+
+/// Lines that were left out for one reason.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RefusedFigures {
+    reason: String,
+    count: u64,
+    /// The first such line's number; the header is line 1.
+    first_line: u64,
+}
+
+/// What was imported.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Sources {
+    items: Vec<SourceShown>,
+    /// Training rows in all.
+    training_rows: u64,
+    /// Validation rows in all.
+    validation_rows: u64,
+    /// Different keys in all.
+    cells: u64,
+    /// Where the tables lie, without credentials.
+    location: String,
+}
+
+/// One import.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SourceShown {
+    name: String,
+    imported_at: Option<String>,
+    /// Lines of its files that have rows.
+    rows: u64,
+}
+
+/// How the tables are.
+#[derive(Debug, Serialize, JsonSchema)]
+struct RecordsShown {
+    tables: Vec<TableState>,
+    /// Where they lie, without credentials.
+    location: String,
+    /// Why the last look at the store failed; empty when it did not.
+    trouble: String,
+}
+
+/// How one table is.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TableState {
+    /// Its name in SQL.
+    name: String,
+    /// The version that was read last; null while there is no table.
+    version: Option<u64>,
+    /// Rows that estimates and queries see.
+    rows: u64,
+    /// Objects that hold them.
+    objects: u64,
+    /// Their size.
+    bytes: u64,
+    /// Stored rows that are none: another vocabulary, or numbers out of bounds.
+    refused_rows: u64,
+    /// Objects that are missing or not readable.
+    refused_objects: u64,
+    /// Objects in the table's folder that are not of it.
+    foreign_objects: u64,
+    /// Keys whose times are implausible beside their neighbours', so that no estimate rests on them.
+    cells_aside: u64,
+    /// Whether a newer version has changed the table, so that this one only reads it.
+    read_only: bool,
+}
+
+async fn import(http: Http, _: Asked<Nothing>, sent: Figures) -> Result<FiguresImported, Status> {
+    let request = v1::ImportRecordsRequest {
+        source: sent.source,
+        csv: sent.csv.into_bytes(),
+        mapping: sent.mapping,
+    };
+    let done = Records(http.context).import(request).await?;
+    let refused = done.refused.into_iter().map(|lines| RefusedFigures {
+        reason: lines.reason,
+        count: lines.count,
+        first_line: lines.first_line,
+    });
+    Ok(FiguresImported {
+        lines: done.lines,
+        rows_stored: done.rows_stored,
+        rows_known: done.rows_known,
+        refused: refused.collect(),
+    })
+}
+
+async fn list(http: Http, _: Asked<Nothing>, _: Nothing) -> Result<Sources, Status> {
+    let listed = Records(http.context).sources().await?;
+    let source = |source: v1::Source| SourceShown {
+        imported_at: time(source.import_time.as_ref()),
+        name: source.name,
+        rows: source.rows,
+    };
+    Ok(Sources {
+        items: listed.sources.into_iter().map(source).collect(),
+        training_rows: listed.training_rows,
+        validation_rows: listed.validation_rows,
+        cells: listed.cells,
+        location: listed.location,
+    })
+}
+
+async fn status(http: Http, _: Asked<Nothing>, _: Nothing) -> Result<RecordsShown, Status> {
+    let status = Records(http.context).status();
+    let table = |table: v1::TableStatus| TableState {
+        name: table.name,
+        version: table.version,
+        rows: table.rows,
+        objects: table.objects,
+        bytes: table.bytes,
+        refused_rows: table.refused_rows,
+        refused_objects: table.refused_objects,
+        foreign_objects: table.foreign_objects,
+        cells_aside: table.cells_aside,
+        read_only: table.read_only,
+    };
+    Ok(RecordsShown {
+        tables: status.tables.into_iter().map(table).collect(),
+        location: status.location,
+        trouble: status.trouble,
+    })
+}
