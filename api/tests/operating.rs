@@ -439,3 +439,53 @@ async fn figures_are_brought_in() {
     assert_eq!(told, of(400, "INVALID_FIELD"));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_are_shown_and_what_is_none_is_not_found() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let operator = Some(&*town.person(0, 'O').ticket);
+    let status = get(port, operator, "/v1/cluster").await.1;
+    assert_eq!(
+        [
+            &status["health"],
+            &status["leading"],
+            &status["nodes"][0]["role"]
+        ],
+        [&json!("SERVING"), &json!(true), &json!("VOTER")]
+    );
+    let own = status["node_id"].as_u64().unwrap();
+    let own_removal = format!("/v1/nodes/{own}/remove");
+    for (path, sent, status, code) in [
+        ("/v1/nodes/99/remove", json!({}), 404, "NO_SUCH_NODE"),
+        ("/v1/nodes/zz/remove", json!({}), 404, "NO_SUCH_NODE"),
+        ("/v1/nodes/0/remove", json!({}), 400, "INVALID_FIELD"),
+        (&own_removal, json!({}), 409, "LAST_VOTER"),
+        (
+            "/v1/leadership",
+            json!({"node_id": 99}),
+            404,
+            "NO_SUCH_NODE",
+        ),
+        ("/v1/leadership", json!({"node": 1}), 400, "INVALID_FIELD"),
+        ("/v1/join-tokens", json!({}), 409, "NO_PEER_ADDRESS"),
+        (
+            "/v1/join-tokens",
+            json!({"valid_seconds": 1_000_000}),
+            400,
+            "INVALID_FIELD",
+        ),
+    ] {
+        let told = refused(port, operator, path, sent).await;
+        assert_eq!(told, of(status, code), "{path}");
+    }
+    let stays = done(port, operator, "/v1/leadership", json!({"node_id": own})).await;
+    assert_eq!(stays["leader_id"], own);
+    let owner = Some(&*town.person(1, 'o').ticket);
+    for path in ["/v1/nodes/1/remove", "/v1/leadership", "/v1/join-tokens"] {
+        let told = refused(port, owner, path, json!({})).await;
+        assert_eq!(told, of(403, "FORBIDDEN"), "{path}");
+    }
+    assert_eq!(get(port, owner, "/v1/cluster").await.0, 403);
+    town.server.stop().await;
+}

@@ -24,8 +24,8 @@ use super::forward::Way;
 use super::route::{Nothing, Route, Shape};
 use super::shapes::Done;
 use super::{
-    accounts, answer, body, estimates, figures, jobs, prices, records, session, submit, sweeps,
-    teams, watch, what_if, workers,
+    accounts, answer, body, estimates, figures, jobs, nodes, prices, records, session, submit,
+    sweeps, teams, watch, what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::admission::Admission;
@@ -120,6 +120,7 @@ pub(crate) fn router(
     workers::routes(&mut api);
     records::routes(&mut api);
     figures::routes(&mut api);
+    nodes::routes(&mut api);
     accounts::routes(&mut api);
     api.finish()
 }

@@ -43,6 +43,10 @@ pub(super) const ROUTES: &str = "
     get  /v1/records               oamvO
     post /v1/records               O
     get  /v1/records/status        oamvO
+    get  /v1/cluster               O
+    post /v1/join-tokens           O
+    post /v1/nodes/{id}/remove     O
+    post /v1/leadership            O
     post /v1/sql                   oamvO
     get  /v1/prices                oamvO
     post /v1/prices                O

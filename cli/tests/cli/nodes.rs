@@ -322,6 +322,12 @@ fn passes_changes_on(cluster: &Cluster, follower: &str) {
         (&shown["credentials"][0], &shown["awaits_credentials"]),
         (&"hub_token".into(), &false.into())
     );
+    let update = format!("/v1/jobs/{id}/update");
+    let change = r#"{"wishes": {"priority": 3}}"#;
+    let (status, text) = http(follower, "POST", &update, None, Some(change));
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = http(follower, "POST", "/v1/nodes/99/remove", None, None);
+    assert_eq!(status, 404, "the leader knows who there is: {text}");
     let cancel = format!("/v1/jobs/{id}/cancel");
     let (status, text) = http(follower, "POST", &cancel, None, None);
     assert_eq!(status, 200, "{text}");
