@@ -405,12 +405,29 @@ async fn the_same_is_asked_over_http() {
         told["items"][0]["after"]["start_time_p50"].is_string(),
         "{told}"
     );
-    let nothing = json!({"wishes": [{"job": id}]});
-    let refused = ask(server.port, "POST", "/v1/what-if", None, Some(&nothing)).await;
-    assert_eq!(
-        (refused.status, &refused.json()["code"]),
-        (400, &json!("INVALID_FIELD"))
-    );
+    // Whatever a job can ask for can be supposed.
+    let tomorrow = prost_types::Timestamp {
+        seconds: i64::try_from(server.handle.now_ms() / 1_000 + 86_400).unwrap(),
+        nanos: 0,
+    };
+    let tomorrow = tomorrow.to_string();
+    let late = json!([{"job": id, "not_before_time": tomorrow}]);
+    let body = json!({"jobs": [id], "add_workers": [{"gpu": "replay"}], "wishes": late});
+    let answer = ask(server.port, "POST", "/v1/what-if", None, Some(&body)).await;
+    let told = answer.json();
+    let after = &told["items"][0]["after"]["start_time_p50"];
+    let is_late = after
+        .as_str()
+        .is_none_or(|time| time[..19] >= tomorrow[..19]);
+    assert!(answer.status == 200 && is_late, "{told}");
+    for wrong in [json!({"job": id}), json!({"job": id, "priorty": 1})] {
+        let wrong = json!({"wishes": [wrong]});
+        let refused = ask(server.port, "POST", "/v1/what-if", None, Some(&wrong)).await;
+        assert_eq!(
+            (refused.status, &refused.json()["code"]),
+            (400, &json!("INVALID_FIELD"))
+        );
+    }
     let why = ask(
         server.port,
         "GET",

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use prost_types::FieldMask;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepcast_proto::v1;
 use tonic::Status;
 
 use super::api::{Api, Asked, Http};
+use super::given::Given;
 use super::route::{Nothing, Route};
 use super::shapes::{self, OutlookShown, id_of, short};
+use super::wishes::JobWishes;
 use crate::access::Permission;
-use crate::{names, status};
+use crate::names;
 
 pub(super) fn routes(api: &mut Api) {
     let route = Route::post(
@@ -63,28 +64,13 @@ struct Workers {
     labels: BTreeMap<String, String>,
 }
 
-/// What a waiting job would ask for; what is not given stays.
+/// What a waiting job would ask for; what is not given stays, and null takes a wish back.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 struct Wishes {
     /// The job's id.
     job: String,
-    /// GPUs on each of its hosts.
-    gpu_count: Option<u32>,
-    /// On how many hosts it would run at once.
-    hosts: Option<u32>,
-    /// GPU models it may run on.
-    allow: Option<Vec<String>>,
-    /// Least memory of each GPU in GiB.
-    min_memory_gib: Option<u32>,
-    /// Most that all its GPUs together may cost an hour, in millionths of a US dollar.
-    max_price_per_hour_usd_micros: Option<u64>,
-    /// Most that all its attempts together may cost, in millionths of a US dollar.
-    max_cost_usd_micros: Option<u64>,
-    /// -10 to 10.
-    priority: Option<i32>,
-    /// Labels that a worker must carry.
-    labels: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    wishes: Given<JobWishes>,
 }
 
 /// A team with other limits; what is not given stays.
@@ -175,39 +161,11 @@ impl Workers {
 
 impl Wishes {
     fn asked(self) -> Result<v1::SupposedWishes, Status> {
-        let given = [
-            ("gpu_count", self.gpu_count.is_some()),
-            ("hosts", self.hosts.is_some()),
-            ("allow", self.allow.is_some()),
-            ("min_memory_gib", self.min_memory_gib.is_some()),
-            (
-                "max_price_per_hour_usd_micros",
-                self.max_price_per_hour_usd_micros.is_some(),
-            ),
-            ("max_cost_usd_micros", self.max_cost_usd_micros.is_some()),
-            ("priority", self.priority.is_some()),
-            ("labels", self.labels.is_some()),
-        ];
-        let paths = given.iter().filter(|(_, is_given)| *is_given);
-        let paths: Vec<String> = paths.map(|(path, _)| (*path).to_owned()).collect();
-        if paths.is_empty() {
-            // Without any path all would be meant.
-            return Err(status::bad_field("wishes", "nothing else is asked for"));
-        }
+        let (wishes, mask) = self.wishes.asked()?;
         Ok(v1::SupposedWishes {
             job: names::of_text("jobs", &self.job),
-            wishes: Some(v1::JobWishes {
-                gpu_count: self.gpu_count.unwrap_or(0),
-                hosts: self.hosts.unwrap_or(0),
-                allow: self.allow.unwrap_or_default(),
-                min_memory_gib: self.min_memory_gib.unwrap_or(0),
-                max_price_per_hour_usd_micros: self.max_price_per_hour_usd_micros,
-                max_cost_usd_micros: self.max_cost_usd_micros,
-                priority: self.priority.unwrap_or(0),
-                labels: self.labels.into_iter().flatten().collect(),
-                ..v1::JobWishes::default()
-            }),
-            update_mask: Some(FieldMask { paths }),
+            wishes: Some(wishes),
+            update_mask: Some(mask),
         })
     }
 }
