@@ -21,6 +21,7 @@ use stepcast_cluster::{
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
 use stepcast_proto::certificate::Shown;
 use stepcast_scheduler::ids::JobId;
+use stepcast_worker::servers::PlainText;
 use tokio::net::TcpListener;
 
 use self::certificate::Certificates;
@@ -251,16 +252,25 @@ fn places(config: &ServerConfig) -> Option<Places> {
 
 /// How the command line reaches this server from its own host.
 fn called_here(config: &ServerConfig, address: &str, certificates: &Certificates) -> String {
+    match (&config.tls, &certificates.client) {
+        (None, Some(own)) => called(address, Some(&own.files().certificate)),
+        _ => called(address, None),
+    }
+}
+
+/// The options that reach an address, with the file of whom to trust there: what must be asked for stands among them.
+fn called(address: &str, ca_file: Option<&Path>) -> String {
     let address = address
         .replace("0.0.0.0", "localhost")
         .replace("[::]", "localhost");
-    match (&config.tls, &certificates.client) {
-        (None, Some(own)) => {
-            let file = own.files().certificate.display();
-            format!("--server {address} --ca-file {file}")
-        }
-        _ => format!("--server {address}"),
+    let mut options = format!("--server {address}");
+    if let Some(file) = ca_file {
+        options += &format!(" --ca-file {}", file.display());
     }
+    if !PlainText::ThisHost.may_call(&address) {
+        options += " --allow-plain-text";
+    }
+    options
 }
 
 /// What is printed once people may call: the first line says where.
@@ -369,6 +379,31 @@ mod tests {
     use stepcast_cluster::Ended;
 
     use super::*;
+
+    #[test]
+    fn what_is_printed_to_be_typed_asks_for_plain_text_where_it_must_be_asked_for() {
+        let trusted = Path::new("/var/lib/stepcast/tls/certificate.pem");
+        for (address, ca_file, options) in [
+            (
+                "http://10.0.0.1:7070",
+                None,
+                "--server http://10.0.0.1:7070 --allow-plain-text",
+            ),
+            (
+                "http://0.0.0.0:7070",
+                None,
+                "--server http://localhost:7070",
+            ),
+            ("http://[::]:7070", None, "--server http://localhost:7070"),
+            (
+                "https://10.0.0.1:7070",
+                Some(trusted),
+                "--server https://10.0.0.1:7070 --ca-file /var/lib/stepcast/tls/certificate.pem",
+            ),
+        ] {
+            assert_eq!(called(address, ca_file), options);
+        }
+    }
 
     #[test]
     fn a_server_whose_task_has_ended_fails_and_says_which() {
