@@ -1,6 +1,7 @@
 //! Every refusal as a `google.rpc.Status`: its code, a stable reason, and what a person or a program can do about it.
 
 mod rejected;
+mod tables;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
 pub(crate) use rejected::rejection;
+pub(crate) use tables::records;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "stepcast";
@@ -289,57 +291,9 @@ pub(crate) fn contribute(error: ContributeError) -> Status {
     match error {
         ContributeError::Busy => busy(message, RETRY),
         ContributeError::Failed => {
-            records_unreachable("the samples were not stored: the record store does not answer")
+            tables::unreachable("the samples were not stored: the record store does not answer")
         }
         ContributeError::Stopped => stopped(message),
-    }
-}
-
-/// What the estimator could not do. Its causes may name a location, so they stay in the server's log.
-pub(crate) fn records(error: &stepcast_estimator::Error) -> Status {
-    use stepcast_estimator::Error;
-    let message = error.to_string();
-    match error {
-        Error::Unreachable { .. } if is_full(error) => storage_full(),
-        Error::Unreachable { .. } | Error::Denied { .. } => {
-            tracing::warn!(
-                error = error as &dyn std::error::Error,
-                "a call needed the record store"
-            );
-            records_unreachable(message)
-        }
-        Error::Damaged { .. } => {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "a query met an object that cannot be read"
-            );
-            hinted(Refusal::new(Code::DataLoss, "RECORDS_DAMAGED", message), error)
-        }
-        Error::Contended { .. } => Refusal::new(Code::Aborted, "RECORDS_CONTENDED", message).retry(RETRY).into(),
-        Error::Config(_) => Refusal::new(Code::InvalidArgument, "RECORDS_INVALID", message).into(),
-        Error::Foreign { .. } => Refusal::new(Code::FailedPrecondition, "UPGRADE_REQUIRED", message)
-            .hint("start a server of the version that wrote the tables, or give this one a location of its own")
-            .into(),
-        Error::TooMany { .. } => Refusal::new(Code::InvalidArgument, "TOO_MANY", message).into(),
-        Error::Refused { .. } => hinted(Refusal::new(Code::InvalidArgument, "STATEMENT_REFUSED", message), error),
-        Error::Query { .. } => hinted(Refusal::new(Code::InvalidArgument, "QUERY_INVALID", message), error),
-        Error::TimedOut(_) => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_TIMEOUT", message), error),
-        Error::OutOfMemory => hinted(Refusal::new(Code::ResourceExhausted, "QUERY_MEMORY", message), error),
-        Error::Busy | Error::NotRun => busy(message, RETRY),
-    }
-}
-
-/// Whether the cause is a disk without room.
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
-        || error.source().is_some_and(is_full)
-}
-
-fn hinted(refusal: Refusal, error: &stepcast_estimator::Error) -> Status {
-    match error.hint() {
-        Some(hint) => refusal.hint(hint).into(),
-        None => refusal.into(),
     }
 }
 
@@ -415,13 +369,6 @@ fn token_in_use(message: String, worker: impl ToString, instance: InstanceId) ->
 fn stale_instance(message: String) -> Status {
     Refusal::new(Code::FailedPrecondition, "STALE_INSTANCE", message)
         .hint("run one worker process on each state folder, with a token of its own")
-        .into()
-}
-
-fn records_unreachable(message: impl Into<String>) -> Status {
-    Refusal::new(Code::Unavailable, "RECORDS_UNREACHABLE", message)
-        .hint("estimates and jobs go on without it, and samples wait; the server's log says what is wrong with the store")
-        .retry(RETRY_FULL)
         .into()
 }
 

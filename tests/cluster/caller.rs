@@ -205,7 +205,7 @@ impl Servers {
                 Trouble::NotDone
             }
             "BUSY" | "READ_TIMEOUT" | "STORAGE_FULL" | "STAGING_FULL" | "STAGING_DISK_FULL"
-            | "REQUEST_UNDER_WAY" => Trouble::NotDone,
+            | "RECORDS_DISK_FULL" | "REQUEST_UNDER_WAY" => Trouble::NotDone,
             "OUTCOME_UNKNOWN" | "LOG_STALLED" | "STOPPED" => {
                 self.forget_leader();
                 Trouble::Unknown

@@ -82,7 +82,7 @@ fn number(code: Code, reason: &str) -> StatusCode {
         (_, "NOT_GRPC") => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         (_, "BODY_TOO_SLOW") => StatusCode::REQUEST_TIMEOUT,
         (_, "METHOD_NOT_ALLOWED") => StatusCode::METHOD_NOT_ALLOWED,
-        (_, "STORAGE_FULL" | "STAGING_FULL" | "STAGING_DISK_FULL") => {
+        (_, "STORAGE_FULL" | "STAGING_FULL" | "STAGING_DISK_FULL" | "RECORDS_DISK_FULL") => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         (Code::Ok, _) => StatusCode::OK,
