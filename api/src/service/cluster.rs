@@ -85,6 +85,7 @@ impl Cluster {
                 .as_ref()
                 .and_then(|shown| Some(shown.end()?.unix_seconds())),
             clock_ahead_ms: handle.clock_ahead_ms(),
+            newest_log_format: stepcast_scheduler::codec::VERSION.into(),
         }
     }
 

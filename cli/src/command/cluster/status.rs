@@ -420,7 +420,23 @@ impl View {
                 ));
             }
         }
+        if let Some((held, known)) = self.held() {
+            lines.push(format!(
+                "all nodes are held at log format {held} and know {known}: what is new is refused until none is started with \
+                 --hold-format"
+            ));
+        }
         lines
+    }
+
+    /// The log format that all nodes go along with, and the newest that all that answer know, where that is a newer one.
+    fn held(&self) -> Option<(u32, u32)> {
+        let mut formats = self.nodes.iter().map(|node| node.known.log_format);
+        let held = formats.next()?;
+        let owns = self.nodes.iter().filter_map(|node| node.own.as_ref());
+        let known = owns.map(|own| own.newest_log_format).min()?;
+        // 0 where it is not known.
+        (held > 0 && known > held && formats.all(|format| format == held)).then_some((held, known))
     }
 
     fn json(&self) -> Value {
@@ -445,6 +461,7 @@ impl View {
             "detail": whole.detail,
             "version": whole.version,
             "log_format": whole.log_format,
+            "newest_log_format": (whole.newest_log_format > 0).then_some(whole.newest_log_format),
             "privacy_mode": whole.privacy_mode,
             "store_trouble": whole.store_trouble,
             "store_put_p95_us": whole.store_put_p95_us,

@@ -175,6 +175,36 @@ fn a_node_that_holds_the_format_back_is_named() {
 }
 
 #[test]
+fn the_format_that_all_nodes_are_held_at_is_named() {
+    let mut view = view([1, 2, 3].map(|id| node(id, "VOTER", true)).into());
+    for node in &mut view.nodes {
+        node.known.log_format = 2;
+    }
+    // An older program does not say what it knows.
+    for (known, said) in [(0, None), (2, None), (3, Some("log format 2 and know 3"))] {
+        view.nodes[0].own = Some(GetClusterStatusResponse {
+            commit_index: 100,
+            applied_index: 100,
+            newest_log_format: known,
+            ..GetClusterStatusResponse::default()
+        });
+        let lines = view.remarks();
+        assert_eq!(lines.len(), usize::from(said.is_some()), "{lines:?}");
+        assert!(
+            lines.concat().contains(said.unwrap_or_default()),
+            "{lines:?}"
+        );
+    }
+    // One that is not held is named alone, or the one that is.
+    view.nodes[2].known.log_format = 3;
+    assert!(
+        view.remarks()
+            .iter()
+            .all(|line| line.contains("goes along"))
+    );
+}
+
+#[test]
 fn a_node_that_is_away_is_said_with_what_to_do() {
     let here = |id| node(id, "VOTER", true);
     let view = view(vec![here(1), node(2, "VOTER", false), here(3)]);
