@@ -18,7 +18,7 @@ mod workload;
 pub(crate) use estimate::{estimates, hardware_list, note};
 pub(crate) use event::event;
 pub(crate) use job::{job, job_state, live_progress, states};
-pub(crate) use models::written_instead;
+pub(crate) use models::{read_as, written_instead};
 pub(crate) use quantity::{duration_ms, duration_to_ms, timestamp_ms};
 pub(crate) use sample::samples;
 pub(crate) use session::{log_lines, order, report};

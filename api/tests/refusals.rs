@@ -256,7 +256,7 @@ async fn hardware_that_cannot_be_divided_is_left_out_by_name() {
             dataset: "cats".to_owned(),
             samples: 10,
         }],
-        hardware: ["h100x4", "h100x2", "H100", "h100x8", "h100"]
+        hardware: ["h100x4", "h100x2", "H100", "h100x8", "a100"]
             .map(str::to_owned)
             .into(),
     };
@@ -272,7 +272,12 @@ async fn hardware_that_cannot_be_divided_is_left_out_by_name() {
         .map(|one| &*one.hardware)
         .collect();
     hardware.sort_unstable();
-    assert_eq!(hardware, ["h100x1", "h100x2"]);
+    assert_eq!(hardware, ["a100-80x1", "h100x1", "h100x2"]);
+    // Of two boards of one name it is said which was meant.
+    let mut notes = estimated.notes.iter();
+    let read_as = notes.find(|note| note.code == "HARDWARE_READ_AS");
+    let text = &read_as.expect("a note").text;
+    assert!(text.starts_with("a100 is read as a100-80, "), "{text}");
     let left_out = estimated
         .notes
         .iter()

@@ -130,6 +130,33 @@ impl GpuModel {
         MODELS.iter().map(|row| Self(row.number))
     }
 
+    /// What else a name may mean, with or without a count behind it: `a100` is read as the board with 80 GB, and there are
+    /// others that begin so. Nothing for a board's own name, and for none.
+    #[must_use]
+    pub fn also_meant(text: &str) -> Vec<Self> {
+        let whole = letters(text);
+        let alone = whole.rsplit_once('x').map_or("", |(model, _)| model);
+        let known = [whole.as_str(), alone].into_iter();
+        let mut known = known.filter_map(|text| Some((text, model_of_letters(text)?)));
+        let Some((said, read)) = known.next() else {
+            return Vec::new();
+        };
+        if [read.name(), read.slug()]
+            .map(letters)
+            .contains(&said.to_owned())
+        {
+            return Vec::new();
+        }
+        let others = MODELS.iter().filter(|row| row.number != read.0);
+        let meant = others.filter(|row| {
+            let mut names = [row.name, row.slug]
+                .into_iter()
+                .chain(row.aliases.iter().copied());
+            names.any(|name| letters(name).starts_with(said))
+        });
+        meant.map(|row| Self(row.number)).collect()
+    }
+
     fn row(self) -> &'static ModelRow {
         // The table is dense and sorted, which a test holds, so the number is the index.
         &MODELS[usize::from(self.0)]

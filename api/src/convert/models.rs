@@ -1,8 +1,9 @@
-//! What a GPU is called that the registry does not know by the name it was given.
+//! Names of GPUs that the registry does not know, and such as several boards share.
 
 use std::cmp::Reverse;
 
-use stepcast_records::GpuModel;
+use stepcast_proto::v1;
+use stepcast_records::{GpuModel, Hardware};
 
 /// Names that are told of those alike.
 const NAMED: usize = 6;
@@ -31,6 +32,28 @@ pub(crate) fn written_instead(name: &str) -> String {
     }
 }
 
+/// Says of names that several boards share, such as `a100`, which one each was read as.
+pub(crate) fn read_as(names: &[String]) -> Option<v1::Note> {
+    let mut told: Vec<String> = Vec::new();
+    for name in names {
+        let (Ok(read), others) = (name.parse::<Hardware>(), GpuModel::also_meant(name)) else {
+            continue;
+        };
+        let others: Vec<&str> = others.into_iter().map(GpuModel::slug).collect();
+        if !others.is_empty() {
+            let (read, others) = (read.gpu.slug(), others.join(", "));
+            told.push(format!(
+                "{name} is read as {read}, beside which there are {others}"
+            ));
+        }
+    }
+    told.dedup();
+    (!told.is_empty()).then(|| v1::Note {
+        code: "HARDWARE_READ_AS".to_owned(),
+        text: told.join("; "),
+    })
+}
+
 /// A name without what it may be divided by, and without a number of GPUs.
 fn letters(name: &str) -> String {
     let name = name.trim().to_ascii_lowercase();
@@ -51,6 +74,23 @@ fn common(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_several_boards_share_is_told_with_what_it_was_read_as() {
+        let told = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            read_as(&names).map(|note| note.text)
+        };
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&["h100x8", "a100-80", "foo"]), None);
+        assert_eq!(
+            told(&["h100", "a100x2", "v100"]).as_deref(),
+            Some(
+                "a100x2 is read as a100-80, beside which there are a100-40, a100-40-pcie, a100-80-pcie; \
+                 v100 is read as v100-16, beside which there are v100-16-pcie, v100-32"
+            )
+        );
+    }
 
     #[test]
     fn a_name_that_is_near_another_says_which() {

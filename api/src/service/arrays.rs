@@ -129,6 +129,7 @@ impl Jobs {
             first: reading,
         } = read.await?;
         let wishes = request.wishes.unwrap_or_default();
+        let read_as = convert::read_as(&wishes.allow);
         let team = self.team(&wishes.team).await?;
         let mut spec = convert::wishes(wishes, reading.workload.clone(), tasks[0].0, team)?;
         for (index, ((_, submission), notes)) in tasks.iter().zip(&noted).enumerate() {
@@ -147,7 +148,7 @@ impl Jobs {
         let estimates = for_job(&self.context, &spec);
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, &estimates);
-        let notes = notes(&reading, &spec, &estimates);
+        let notes = notes(&reading, read_as, &spec, &estimates);
         let has_credentials = !spec.terms.credentials.is_empty();
         let command = Command::SubmitArray {
             spec: Box::new(spec.clone()),

@@ -55,6 +55,7 @@ impl Estimates {
                 .notes
                 .iter()
                 .map(convert::note)
+                .chain(convert::read_as(&request.hardware))
                 .chain(left_out(&reading.workload, &hardware))
                 .collect(),
             estimates: convert::estimates(&estimates),

@@ -50,6 +50,7 @@ pub(super) async fn submit(
     let (submission, reading, credentials) = read.await?;
     let staging = submission.staging(id);
     let wishes = request.wishes.unwrap_or_default();
+    let read_as = convert::read_as(&wishes.allow);
     let team = jobs.team(&wishes.team).await?;
     let mut spec = convert::wishes(wishes, reading.workload.clone(), staging, team)?;
     submission.check_form(spec.trainer, &reading.notes)?;
@@ -75,7 +76,7 @@ pub(super) async fn submit(
     };
     Ok(v1::SubmitJobResponse {
         job: Some(job),
-        notes: notes(&reading, &spec, &estimates),
+        notes: notes(&reading, read_as, &spec, &estimates),
         estimates,
     })
 }
@@ -83,10 +84,11 @@ pub(super) async fn submit(
 /// What was assumed, what nobody knows, and which limits end the job before it is done.
 pub(super) fn notes(
     reading: &Reading,
+    read_as: Option<v1::Note>,
     spec: &JobSpec,
     estimates: &[v1::Estimate],
 ) -> Vec<v1::Note> {
-    let assumed = reading.notes.iter().map(convert::note);
+    let assumed = reading.notes.iter().map(convert::note).chain(read_as);
     let limits = too_low::notes((spec.max_runtime_ms, spec.max_cost), estimates);
     assumed.chain(hosts_note(spec)).chain(limits).collect()
 }

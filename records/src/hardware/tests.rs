@@ -48,6 +48,29 @@ fn a_spelling_means_one_model() {
 }
 
 #[test]
+fn a_name_that_several_boards_share_says_which_others_it_may_mean() {
+    for (text, others) in [
+        ("a100", "a100-40 a100-40-pcie a100-80-pcie"),
+        ("A100 x2", "a100-40 a100-40-pcie a100-80-pcie"),
+        ("A100 PCIe", "a100-40-pcie"),
+        ("v100", "v100-16-pcie v100-32"),
+        ("a100-80", ""),
+        ("A100 80GB", ""),
+        ("A100 80GB SXM", ""),
+        ("h100", ""),
+        ("h100x8", ""),
+        ("l4", ""),
+        ("rtx4090", ""),
+        ("rtx9090", ""),
+        ("", ""),
+    ] {
+        let meant = GpuModel::also_meant(text);
+        let slugs: Vec<&str> = meant.into_iter().map(GpuModel::slug).collect();
+        assert_eq!(slugs.join(" "), others, "{text}");
+    }
+}
+
+#[test]
 fn spellings_of_published_tables_are_known() {
     for (spelling, slug) in [
         ("RTX 4090 24GB", "rtx4090"),
