@@ -11,7 +11,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF, WindowUDF};
 use super::histogram;
 
 /// Functions of one row.
-const SCALAR: [&str; 41] = [
+const SCALAR: [&str; 40] = [
     "abs",
     "ceil",
     "exp",
@@ -51,7 +51,6 @@ const SCALAR: [&str; 41] = [
     "strpos",
     "substr",
     "upper",
-    "get_field",
     "arrow_typeof",
 ];
 /// Functions of many rows that keep little for each of them.
