@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_cluster::Handle;
+use stepcast_cluster::{Handle, ProposeError};
 use stepcast_estimator::Estimator;
 use stepcast_proto::certificate::Shown;
+use stepcast_scheduler::accounts::{AccountChange, Action, Actor};
+use stepcast_scheduler::{Command, Rejection};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -15,7 +17,7 @@ use crate::fit::Offers;
 use crate::ports::EstimatedForecasts;
 use crate::service::ahead::Ahead;
 use crate::staging::StagingArea;
-use crate::status::Refusal;
+use crate::status::{self, Refusal};
 
 /// Places that all nodes of a cluster share; empty for a folder of this node alone.
 #[derive(Debug, Default)]
@@ -46,6 +48,25 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Writes down what is about to be done to something that is not in the state. A cluster whose log knows no audit trail yet
+    /// goes on without.
+    pub(crate) async fn note(
+        &self,
+        actor: Option<Actor>,
+        action: Action,
+        subject: &str,
+    ) -> Result<(), Status> {
+        let change = AccountChange::Note {
+            action,
+            subject: subject.to_owned(),
+        };
+        let command = Command::Account { change };
+        match self.handle.propose_by(actor, command, None).await {
+            Ok(_) | Err(ProposeError::Rejected(Rejection::NotYet)) => Ok(()),
+            Err(error) => Err(status::propose(error)),
+        }
+    }
+
     /// What comes of something that may take long, unless the server ends before: whoever waits for it is told that, and
     /// not cut off.
     pub(crate) async fn unless_closed<T>(

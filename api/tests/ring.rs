@@ -7,6 +7,9 @@ use stepcast_estimator::arrow::datatypes::Int64Type;
 use stepcast_estimator::arrow::ipc::reader::StreamReader;
 use stepcast_proto::v1;
 use stepcast_records::Histogram;
+use stepcast_scheduler::State;
+use stepcast_scheduler::accounts::Action;
+use tonic::Code;
 use v1::run_query_response::Part;
 use v1::watch_job_response::Update;
 
@@ -234,6 +237,43 @@ async fn goes_on_where_another_watch_ended(server: &Server, job: &str, newest: u
     assert_eq!(watch(0).await.unwrap(), [(newest, true)]);
     let ahead = watch(newest + 1).await.unwrap_err();
     assert_eq!(reason(&ahead), "WATCH_AHEAD");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn imports_stand_in_the_audit_log_without_what_they_are_called() {
+    let server = Server::start().await;
+    // The audit log is of the newest format, which a new log reaches in a moment.
+    until("the newest format", || {
+        server.handle.read_stale(State::format) >= 3
+    })
+    .await;
+    let figures = v1::ImportRecordsRequest {
+        source: "anas-desk".into(),
+        csv: "recipe,hardware\n".into(),
+        mapping: String::new(),
+    };
+    let unknown = v1::ImportRecordsRequest {
+        mapping: "nobody-s".into(),
+        ..figures.clone()
+    };
+    let refused = server.records().import_records(unknown).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    // Written down before it is done, and so whatever becomes of it.
+    let _ = server.records().import_records(figures).await;
+    let prices = v1::ImportPricesRequest {
+        source: "anas-desk".into(),
+        csv: "hardware,usd_per_gpu_hour,valid_from,source\nh100,2.5,2026-11-01,a\n".into(),
+        ..v1::ImportPricesRequest::default()
+    };
+    server.estimates().import_prices(prices).await.unwrap();
+    let told: Vec<(Action, String)> = server.handle.read_stale(|state| {
+        let entries = state.accounts().trail().after(0);
+        let told = entries.map(|entry| (entry.action, entry.subject.clone()));
+        told.collect()
+    });
+    let rules = |subject: &str| (Action::ChangeRules, subject.to_owned());
+    assert_eq!(told, [rules("records"), rules("prices")]);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::estimates_service_server::EstimatesService;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::service;
 
 /// The service.
@@ -32,7 +33,8 @@ impl EstimatesService for Estimates {
         &self,
         request: Request<v1::ImportPricesRequest>,
     ) -> Result<Response<v1::ImportPricesResponse>, Status> {
-        let imported = self.0.import_prices(request.into_inner()).await;
+        let actor = Caller::by(&request)?.actor();
+        let imported = self.0.import_prices(actor, request.into_inner()).await;
         imported.map(Response::new)
     }
 }

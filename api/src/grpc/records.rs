@@ -4,6 +4,7 @@ use stepcast_proto::v1;
 use stepcast_proto::v1::records_service_server::RecordsService;
 use tonic::{Request, Response, Status};
 
+use crate::access::Caller;
 use crate::reader::Reader;
 use crate::service::{self, Parts};
 
@@ -34,7 +35,9 @@ impl RecordsService for Records {
         &self,
         request: Request<v1::ImportRecordsRequest>,
     ) -> Result<Response<v1::ImportRecordsResponse>, Status> {
-        self.0.import(request.into_inner()).await.map(Response::new)
+        let actor = Caller::by(&request)?.actor();
+        let imported = self.0.import(actor, request.into_inner()).await;
+        imported.map(Response::new)
     }
 
     async fn list_sources(

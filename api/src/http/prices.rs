@@ -23,10 +23,7 @@ pub(super) fn routes(api: &mut Api) {
         "Adds prices to those that were imported before.",
     );
     // As text in JSON a file may be twice as long.
-    api.route(
-        import.body_max(2 * PRICES_BYTES_MAX).anywhere(),
-        self::import,
-    );
+    api.route(import.body_max(2 * PRICES_BYTES_MAX), self::import);
 }
 
 /// Which prices.
@@ -131,14 +128,17 @@ async fn list(http: Http, asked: Asked<Which>, _: Nothing) -> Result<Prices, Sta
     })
 }
 
-async fn import(http: Http, _: Asked<Nothing>, file: File) -> Result<Imported, Status> {
+async fn import(http: Http, asked: Asked<Nothing>, file: File) -> Result<Imported, Status> {
     let request = v1::ImportPricesRequest {
         source: file.source,
         csv: file.csv.into_bytes(),
         provider: file.provider,
         spot: file.spot,
     };
-    let done = Estimates(http.context).import_prices(request).await?;
+    let actor = asked.caller.actor();
+    let done = Estimates(http.context)
+        .import_prices(actor, request)
+        .await?;
     let refused = done.refused.into_iter().map(|refused| RefusedShown {
         line: refused.line,
         reason: refused.reason,

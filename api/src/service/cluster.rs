@@ -6,11 +6,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stepcast_cluster::consensus::ChangeError;
-use stepcast_cluster::{Handle, Health, NodeStatus, ProposeError};
+use stepcast_cluster::{Handle, Health, NodeStatus};
 use stepcast_estimator::Requests;
 use stepcast_proto::v1;
-use stepcast_scheduler::accounts::{AccountChange, Action};
-use stepcast_scheduler::{Command, Rejection};
+use stepcast_scheduler::accounts::Action;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -116,7 +115,7 @@ impl Cluster {
             status::internal("NO_RANDOM_BYTES", "the server can make no token")
         })?;
         // Of no use to anybody before it is told.
-        self.note(caller, Action::ChangeNodes, "joinTokens").await?;
+        self.0.note(caller.actor(), Action::ChangeNodes, "joinTokens").await?;
         Ok(v1::CreateJoinTokenResponse {
             token: token.text(),
             peer_address,
@@ -134,7 +133,7 @@ impl Cluster {
         let id = node("node_id", request.node_id)?;
         // A leader that is to go has another one lead, which is asked again and writes it down.
         if self.is_member(id).await? && id != self.0.handle.status().node_id {
-            self.note(caller, Action::ChangeNodes, &format!("nodes/{id}"))
+            self.0.note(caller.actor(), Action::ChangeNodes, &format!("nodes/{id}"))
                 .await?;
         }
         let removed = self.0.handle.remove_node(id).await;
@@ -157,7 +156,7 @@ impl Cluster {
                 id => format!("leadership/nodes/{id}"),
             };
             // Before it, since this node could write nothing down behind it.
-            self.note(caller, Action::ChangeNodes, &subject).await?;
+            self.0.note(caller.actor(), Action::ChangeNodes, &subject).await?;
         }
         let to = (id != 0).then_some(id);
         let leader = self.0.handle.transfer_leadership(to).await;
@@ -172,7 +171,7 @@ impl Cluster {
             tracing::warn!("a backup is made while nobody leads: it is not in the audit log");
         } else {
             let subject = format!("nodes/{}", self.0.handle.status().node_id);
-            self.note(reading.caller(), Action::Backup, &subject)
+            self.0.note(reading.caller().actor(), Action::Backup, &subject)
                 .await?;
         }
         let (pieces, outgoing) = mpsc::channel(PIECES);
@@ -189,24 +188,6 @@ impl Cluster {
         // What is applied here may be from before this leadership.
         handle.read(|_| ()).await.map_err(status::read)?;
         Ok(handle.status().members.ids().any(|known| known == id))
-    }
-
-    /// Writes down what is about to be done. A cluster whose log knows no audit trail yet goes on without.
-    async fn note(&self, caller: &Caller, action: Action, subject: &str) -> Result<(), Status> {
-        let change = AccountChange::Note {
-            action,
-            subject: subject.to_owned(),
-        };
-        let command = Command::Account { change };
-        match self
-            .0
-            .handle
-            .propose_by(caller.actor(), command, None)
-            .await
-        {
-            Ok(_) | Err(ProposeError::Rejected(Rejection::NotYet)) => Ok(()),
-            Err(error) => Err(status::propose(error)),
-        }
     }
 }
 

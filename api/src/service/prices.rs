@@ -2,6 +2,7 @@
 
 use stepcast_estimator::{Day, PriceFile};
 use stepcast_proto::v1;
+use stepcast_scheduler::accounts::{Action, Actor};
 use tonic::Status;
 
 use super::estimates::Estimates;
@@ -45,9 +46,10 @@ impl Estimates {
         })
     }
 
-    /// Adds prices.
+    /// Adds prices, in somebody's name.
     pub(crate) async fn import_prices(
         &self,
+        actor: Option<Actor>,
         request: v1::ImportPricesRequest,
     ) -> Result<v1::ImportPricesResponse, Status> {
         if request.csv.len() > CSV_BYTES_MAX {
@@ -56,6 +58,7 @@ impl Estimates {
                 "a file of prices has at most 1 MiB",
             ));
         }
+        self.0.note(actor, Action::ChangeRules, "prices").await?;
         let file = PriceFile {
             source: &request.source,
             csv: &request.csv,

@@ -12,6 +12,7 @@ use stepcast_estimator::{Index, Kind};
 use stepcast_proto::v1;
 use stepcast_proto::v1::run_query_response::Part;
 use stepcast_records::{Cell, Key};
+use stepcast_scheduler::accounts::{Action, Actor};
 use tonic::Status;
 
 use crate::context::Context;
@@ -91,9 +92,10 @@ impl Records {
         }
     }
 
-    /// Takes measured figures in.
+    /// Takes measured figures in, in somebody's name.
     pub(crate) async fn import(
         &self,
+        actor: Option<Actor>,
         request: v1::ImportRecordsRequest,
     ) -> Result<v1::ImportRecordsResponse, Status> {
         if request.csv.len() > CSV_BYTES_MAX {
@@ -107,6 +109,7 @@ impl Records {
             name => Mapping::parse(name)
                 .ok_or_else(|| status::bad_field("mapping", unknown_mapping()))?,
         };
+        self.0.note(actor, Action::ChangeRules, "records").await?;
         let imported = self
             .0
             .estimator

@@ -53,7 +53,7 @@ pub enum Action {
     DrainWorker,
     /// A worker was given work again.
     ResumeWorker,
-    /// A rule of the cluster was changed: a team, a policy.
+    /// What the cluster goes by was changed: a team, a policy, prices, imported figures.
     ChangeRules,
     /// An organisation was made.
     CreateOrg,
