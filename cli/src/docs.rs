@@ -157,7 +157,42 @@ fn the_settings_are_documented() {
         "\n## A server\n\nFile: `/etc/stepcast/server.toml`, or the one that `--config` names.\n\n",
     );
     text.push_str(&settings_table(crate::command::server::SETTINGS));
+    text.push_str("\n## A worker\n\nNo file: flags and the environment alone, the same for `stepcast worker` and `stepcast-worker run`. Where the\n");
+    text.push_str("servers are and whom to trust (`server`, `ca_file`, `allow_plain_text`) is told as for a person's commands, to\n");
+    text.push_str("`stepcast worker` by the same file too. What has no variable stands among the [commands](cli.md#stepcast-worker).\n\n");
+    text.push_str(&variables_table("worker"));
     check("config.md", &text);
+}
+
+/// The flags of a command that the environment can give as well.
+fn variables_table(command: &str) -> String {
+    let options = Options::command();
+    let command = options.find_subcommand(command).expect("a command");
+    let mut text = "| flag | environment | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for argument in command.get_arguments() {
+        let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else {
+            continue;
+        };
+        let defaults = argument.get_default_values().iter();
+        let defaults: Vec<String> = match argument.get_action().takes_values() {
+            true => defaults
+                .map(|value| format!("`{}`", value.to_string_lossy()))
+                .collect(),
+            // What is there or not.
+            false => vec!["`false`".to_owned()],
+        };
+        let default = match defaults.is_empty() {
+            true => "none".to_owned(),
+            false => defaults.join(", "),
+        };
+        let help = argument.get_help().map(ToString::to_string);
+        text.push_str(&format!(
+            "| `--{flag}` | `{}` | {default} | {}. |\n",
+            variable.to_string_lossy(),
+            help.unwrap_or_default()
+        ));
+    }
+    text
 }
 
 fn settings_table(known: &[Known]) -> String {
