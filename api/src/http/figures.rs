@@ -119,13 +119,18 @@ struct TableState {
     read_only: bool,
 }
 
-async fn import(http: Http, _: Asked<Nothing>, sent: Figures) -> Result<FiguresImported, Status> {
+async fn import(
+    http: Http,
+    asked: Asked<Nothing>,
+    sent: Figures,
+) -> Result<FiguresImported, Status> {
     let request = v1::ImportRecordsRequest {
         source: sent.source,
         csv: sent.csv.into_bytes(),
         mapping: sent.mapping,
     };
-    let done = Records(http.context).import(request).await?;
+    let actor = asked.caller.actor();
+    let done = Records(http.context).import(actor, request).await?;
     let refused = done.refused.into_iter().map(|lines| RefusedFigures {
         reason: lines.reason,
         count: lines.count,

@@ -115,7 +115,9 @@ impl Cluster {
             status::internal("NO_RANDOM_BYTES", "the server can make no token")
         })?;
         // Of no use to anybody before it is told.
-        self.0.note(caller.actor(), Action::ChangeNodes, "joinTokens").await?;
+        self.0
+            .note(caller.actor(), Action::ChangeNodes, "joinTokens")
+            .await?;
         Ok(v1::CreateJoinTokenResponse {
             token: token.text(),
             peer_address,
@@ -133,7 +135,8 @@ impl Cluster {
         let id = node("node_id", request.node_id)?;
         // A leader that is to go has another one lead, which is asked again and writes it down.
         if self.is_member(id).await? && id != self.0.handle.status().node_id {
-            self.0.note(caller.actor(), Action::ChangeNodes, &format!("nodes/{id}"))
+            self.0
+                .note(caller.actor(), Action::ChangeNodes, &format!("nodes/{id}"))
                 .await?;
         }
         let removed = self.0.handle.remove_node(id).await;
@@ -156,7 +159,9 @@ impl Cluster {
                 id => format!("leadership/nodes/{id}"),
             };
             // Before it, since this node could write nothing down behind it.
-            self.0.note(caller.actor(), Action::ChangeNodes, &subject).await?;
+            self.0
+                .note(caller.actor(), Action::ChangeNodes, &subject)
+                .await?;
         }
         let to = (id != 0).then_some(id);
         let leader = self.0.handle.transfer_leadership(to).await;
@@ -171,7 +176,8 @@ impl Cluster {
             tracing::warn!("a backup is made while nobody leads: it is not in the audit log");
         } else {
             let subject = format!("nodes/{}", self.0.handle.status().node_id);
-            self.0.note(reading.caller().actor(), Action::Backup, &subject)
+            self.0
+                .note(reading.caller().actor(), Action::Backup, &subject)
                 .await?;
         }
         let (pieces, outgoing) = mpsc::channel(PIECES);
