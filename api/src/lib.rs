@@ -24,6 +24,7 @@ mod limits;
 mod lines;
 mod listen;
 mod names;
+mod open;
 mod origin;
 mod oversize;
 mod ports;

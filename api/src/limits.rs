@@ -14,9 +14,12 @@ use crate::access::Caller;
 use crate::status;
 
 mod rooms;
+mod streams;
 
 pub(crate) use rooms::{Room, Rooms};
 use rooms::{UNIT, Use};
+pub(crate) use streams::OpenStream;
+use streams::Streams;
 
 /// Calls of one caller a second, over a while: SimpleTuner's client asks every two seconds for each job that it shows.
 const CALLS_PER_SECOND: u32 = 50;
@@ -74,6 +77,9 @@ const STREAMS_PER_CALLER: usize = 16;
 /// Streams at once.
 const STREAMS: usize = 2_000;
 
+/// Streams that anybody may open of a service, at once: what one answers is 41 kB at most, and three of them wait.
+const OPEN_TO_ANYBODY: usize = 256;
+
 /// Statements of one caller that run at once: fewer than a server runs, so that there is a turn for others.
 const STATEMENTS_PER_CALLER: usize = 1;
 const _: () = assert!(STATEMENTS_PER_CALLER < stepcast_estimator::sql::AT_ONCE);
@@ -86,7 +92,7 @@ pub(crate) struct Limits {
     callers: Mutex<Buckets<CallerKey>>,
     strangers: Mutex<Buckets<Option<IpAddr>>>,
     guesses: Mutex<Buckets<Option<IpAddr>>>,
-    streams: Mutex<HashMap<CallerKey, usize>>,
+    streams: Arc<Streams>,
     /// Room for the bodies of all people, and what each caller may take of it.
     bodies: Arc<Semaphore>,
     /// Room for those of workers, which stand in nobody's way.
@@ -124,7 +130,7 @@ impl Default for Limits {
             callers: Mutex::new(Buckets::new(CALLS_PER_SECOND, CALLS_BURST)),
             strangers: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
             guesses: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
-            streams: Mutex::default(),
+            streams: Streams::new(STREAMS_PER_CALLER, STREAMS),
             bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
             of_workers: Arc::new(Semaphore::new(BODIES / UNIT)),
             shares: Mutex::default(),
@@ -199,22 +205,40 @@ impl Limits {
 
     /// One more stream of a caller, as long as the guard lives.
     pub(crate) fn stream(
-        self: &Arc<Self>,
+        &self,
         caller: &Caller,
         peer: Option<IpAddr>,
     ) -> Result<OpenStream, Status> {
-        let key = key(caller, peer);
-        let mut streams = self.streams.lock();
-        let all: usize = streams.values().sum();
-        let own = streams.get(&key).copied().unwrap_or(0);
-        if own >= STREAMS_PER_CALLER || all >= STREAMS {
-            return Err(status::busy(
-                "too many streams are open: end one first",
-                Duration::from_secs(5),
-            ));
+        self.streams.open(key(caller, peer))
+    }
+}
+
+/// The counters of one service that anybody may call.
+pub(crate) struct Asked {
+    calls: Mutex<Buckets<Option<IpAddr>>>,
+    streams: Arc<Streams>,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            calls: Mutex::new(Buckets::new(STRANGERS_PER_SECOND, STRANGERS_BURST)),
+            streams: Streams::new(STREAMS_PER_CALLER, OPEN_TO_ANYBODY),
         }
-        streams.insert(key, own + 1);
-        Ok(OpenStream(Arc::clone(self), key))
+    }
+}
+
+impl Asked {
+    /// One more call, and the stream that it opens if it has one.
+    pub(crate) fn call(
+        &self,
+        peer: Option<IpAddr>,
+        has_stream: bool,
+    ) -> Result<Option<OpenStream>, Status> {
+        let address = peer.map(counted);
+        self.calls.lock().take(address, Instant::now())?;
+        let key = CallerKey::Address(address);
+        has_stream.then(|| self.streams.open(key)).transpose()
     }
 }
 
@@ -232,21 +256,6 @@ fn own(
         all.insert(key, Arc::downgrade(&new));
         new
     })
-}
-
-/// A stream that is counted.
-pub(crate) struct OpenStream(Arc<Limits>, CallerKey);
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        let mut streams = self.0.streams.lock();
-        if let Some(own) = streams.get_mut(&self.1) {
-            *own -= 1;
-            if *own == 0 {
-                streams.remove(&self.1);
-            }
-        }
-    }
 }
 
 fn key(caller: &Caller, peer: Option<IpAddr>) -> CallerKey {

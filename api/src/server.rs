@@ -36,6 +36,7 @@ use crate::grpc::{
     Accounts, Agent, Cluster, Credits, Estimates, Jobs, Records, Scheduling, Workers,
 };
 use crate::listen::Incoming;
+use crate::open::Open;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
 use crate::service;
@@ -54,8 +55,11 @@ const IMPORT_MESSAGE_BYTES: usize = (16 << 20) + (64 << 10);
 /// Any other message: the largest is a contribution of a workload's every histogram.
 const MESSAGE_BYTES: usize = 8 << 20;
 
-/// A message of those that anybody may send: the names of somebody, of an organisation, of a service.
+/// A message of few words: the names of somebody or of an organisation, what makes the first operator.
 const SMALL_MESSAGE_BYTES: usize = 64 << 10;
+
+/// A message of those that anybody may send: the name of a service.
+const NAME_BYTES: usize = 1 << 10;
 
 /// What a client may be sent in one message: a page of a thousand jobs with their attempts.
 const ANSWER_BYTES: usize = 32 << 20;
@@ -227,9 +231,9 @@ async fn router(
         .register_encoded_file_descriptor_set(stepcast_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?
-        .max_decoding_message_size(SMALL_MESSAGE_BYTES);
+        .max_decoding_message_size(NAME_BYTES);
     let (reporter, health) = tonic_health::server::health_reporter();
-    let health = health.max_decoding_message_size(SMALL_MESSAGE_BYTES);
+    let health = health.max_decoding_message_size(NAME_BYTES);
     health::register(&reporter, &SERVICES).await;
     tasks.spawn(
         "health reporter",
@@ -276,8 +280,8 @@ async fn router(
     let mut routes = Routes::default();
     *routes.axum_router_mut() = http;
     let routes = routes
-        .add_service(Spoken(health))
-        .add_service(Spoken(reflection))
+        .add_service(Spoken(Open::new(health, &admission.limits)))
+        .add_service(Spoken(Open::new(reflection, &admission.limits)))
         .add_service(admitted(jobs, context, &admission))
         .add_service(admitted(estimates, context, &admission))
         .add_service(admitted(records, context, &admission))

@@ -26,3 +26,4 @@ mod support;
 mod tasks;
 mod tls;
 mod tokens;
+mod unread;
