@@ -161,7 +161,8 @@ fn ready_one<S: Clone>(service: &mut S) -> S {
     std::mem::replace(service, next)
 }
 
-/// The service of workers, which only those reach who show the secret of a worker's token.
+/// The service of workers, which only those reach who show the secret of a worker's token. What one sends takes room until
+/// there is an answer, and the answer until it has been read.
 #[derive(Clone)]
 pub(crate) struct OfWorkers<S>(pub(crate) S, pub(crate) Handle, pub(crate) Arc<Limits>);
 
@@ -184,20 +185,25 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let mut service = ready_one(&mut self.0);
-        let (handle, rooms) = (self.1.clone(), self.2.rooms_of_workers());
+        let (handle, limits) = (self.1.clone(), Arc::clone(&self.2));
         Box::pin(async move {
             let (head, body) = request.into_parts();
             // Orders and reports go on for as long as a worker does, each read before the next.
             let is_stream = head.uri.path().ends_with("/Attach");
             let is_leaders = is_stream || head.uri.path().ends_with("/RegisterWorker");
-            if let Err(denied) = auth::check_worker(&handle, &head.headers, is_leaders).await {
-                return Ok(denied.into_http());
-            }
+            let guessed = || limits.guess(peer(&head.extensions));
+            let token = auth::check_worker(&handle, &head.headers, is_leaders, guessed);
+            let token = match token.await {
+                Ok(token) => token,
+                Err(denied) => return Ok(denied.into_http()),
+            };
             if is_stream {
                 return service.call(http::Request::from_parts(head, body)).await;
             }
-            let (body, _taken) = room::counted(body, rooms);
-            service.call(http::Request::from_parts(head, body)).await
+            let (body, _taken) = room::counted(body, limits.rooms_of_worker(token));
+            let answer = service.call(http::Request::from_parts(head, body)).await?;
+            let for_answers = limits.rooms_for_answers_of_worker(token);
+            Ok(room::for_call(answer, for_answers).await)
         })
     }
 }

@@ -352,26 +352,26 @@ pub(crate) async fn worker(
         .ok_or_else(status::invalid_token)
 }
 
-/// Refuses who shows no secret of a valid token, before anything of their call is read: out of memory, and only where this
-/// node does not know the token, by a question to the others.
+/// The token that is shown. Who shows no secret of a valid one is refused before anything of their call is read: out of
+/// memory, and where this node does not know the token, by a question to the others, if `guessed` lets it be asked.
 pub(crate) async fn check_worker(
     handle: &Handle,
     headers: &HeaderMap,
     is_leaders: bool,
-) -> Result<(), Status> {
+    guessed: impl FnOnce() -> Result<(), Status>,
+) -> Result<TokenHash, Status> {
     let shown = headers.get(axum::http::header::AUTHORIZATION);
     let secret = shown.and_then(|value| secret_in(value.to_str().ok()?));
     let token = hash(secret.ok_or_else(status::invalid_token)?);
     if handle.read_stale(|state| state.token_by_hash(&token).is_some()) {
-        return Ok(());
+        return Ok(token);
     }
+    if is_leaders && !handle.leads() {
+        return Err(status::not_leader(handle.status().leader));
+    }
+    guessed()?;
     let metadata = MetadataMap::from_headers(headers.clone());
-    let known = if is_leaders {
-        worker_of_leader(handle, &metadata).await
-    } else {
-        worker(handle, &metadata).await
-    };
-    known.map(drop)
+    worker(handle, &metadata).await.map(|_| token)
 }
 
 /// The same for calls that only the leader takes: another node says so at once, without asking a leader that may be gone.

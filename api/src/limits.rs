@@ -1,11 +1,13 @@
 //! How often somebody may call, and how much memory their requests may take together.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use stepcast_scheduler::ids::TokenHash;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tonic::Status;
@@ -46,10 +48,11 @@ const OTHERS_PER_SECOND: u32 = 1_000;
 /// Bytes of all bodies that are read at once, and as many of workers.
 const BODIES: usize = 256 << 20;
 
-/// Bytes of the bodies of one caller that are read at once: nine of the largest submissions.
+/// Bytes of the bodies of one caller that are read at once: nine of the largest submissions. Of one worker, by its token:
+/// four of the largest contributions.
 const BODIES_PER_CALLER: usize = 32 << 20;
 
-/// Bytes of all large answers that are made and not yet sent, whoever reads them slowly.
+/// Bytes of all large answers that are made and not yet sent, whoever reads them slowly, and as many of workers.
 const ANSWERS: usize = 256 << 20;
 
 /// Those of one caller, the small ones too: twice the longest log of a job, which is read before it is made into an answer,
@@ -98,9 +101,13 @@ pub(crate) struct Limits {
     /// Room for those of workers, which stand in nobody's way.
     of_workers: Arc<Semaphore>,
     shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
+    workers_shares: Mutex<HashMap<TokenHash, Weak<Semaphore>>>,
     /// Room for large answers, and what each caller may take of it.
     answers: Arc<Semaphore>,
     answers_shares: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
+    /// As much for those to workers, and what each worker may take of it.
+    answers_of_workers: Arc<Semaphore>,
+    workers_answers_shares: Mutex<HashMap<TokenHash, Weak<Semaphore>>>,
     /// The turn of each caller to have a statement run.
     turns: Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
 }
@@ -134,8 +141,11 @@ impl Default for Limits {
             bodies: Arc::new(Semaphore::new(BODIES / UNIT)),
             of_workers: Arc::new(Semaphore::new(BODIES / UNIT)),
             shares: Mutex::default(),
+            workers_shares: Mutex::default(),
             answers: Arc::new(Semaphore::new(ANSWERS / UNIT)),
             answers_shares: Mutex::default(),
+            answers_of_workers: Arc::new(Semaphore::new(ANSWERS / UNIT)),
+            workers_answers_shares: Mutex::default(),
             turns: Mutex::default(),
         }
     }
@@ -198,9 +208,20 @@ impl Limits {
         Rooms::new(None, &self.bodies, Use::BODIES)
     }
 
-    /// Room for the bodies of workers.
-    pub(crate) fn rooms_of_workers(&self) -> Rooms {
-        Rooms::new(None, &self.of_workers, Use::BODIES)
+    /// Room for the bodies of the worker with this token.
+    pub(crate) fn rooms_of_worker(&self, token: TokenHash) -> Rooms {
+        let share = own(&self.workers_shares, token, BODIES_PER_CALLER / UNIT);
+        Rooms::new(Some(share), &self.of_workers, Use::OF_WORKERS)
+    }
+
+    /// Room for what the worker with this token is answered.
+    pub(crate) fn rooms_for_answers_of_worker(&self, token: TokenHash) -> Rooms {
+        let share = own(
+            &self.workers_answers_shares,
+            token,
+            ANSWERS_PER_CALLER / UNIT,
+        );
+        Rooms::new(Some(share), &self.answers_of_workers, ANSWERS_USE)
     }
 
     /// One more stream of a caller, as long as the guard lives.
@@ -243,9 +264,9 @@ impl Asked {
 }
 
 /// What a caller has of its own. Who uses nothing of it has none.
-fn own(
-    all: &Mutex<HashMap<CallerKey, Weak<Semaphore>>>,
-    key: CallerKey,
+pub(crate) fn own<K: Hash + Eq>(
+    all: &Mutex<HashMap<K, Weak<Semaphore>>>,
+    key: K,
     permits: usize,
 ) -> Arc<Semaphore> {
     let mut all = all.lock();
@@ -324,6 +345,7 @@ fn take(
 
 #[cfg(test)]
 mod tests {
+    use super::rooms::WORKERS_SMALL;
     use super::*;
 
     #[test]
@@ -380,6 +402,27 @@ mod tests {
         assert_eq!(limits.shares.lock().len(), 1, "who sends nothing has none");
         let all = limits.rooms_of_program();
         assert!(all.take(BODIES).is_ok() && all.take(BODIES + 1).is_err());
+    }
+
+    #[test]
+    fn no_worker_takes_the_room_of_all_and_what_is_small_needs_none_of_it() {
+        let limits = Limits::default();
+        let rooms = |worker| limits.rooms_of_worker(TokenHash([worker; 32]));
+        let mut held = Vec::new();
+        for worker in 0..8 {
+            held.push(rooms(worker).take(BODIES_PER_CALLER).expect("a share"));
+            assert!(rooms(worker).take(1).is_err());
+        }
+        let late = rooms(8);
+        assert!(late.take(BODIES_PER_CALLER).is_err(), "all have no more");
+        let small = late.take(WORKERS_SMALL).expect("what is small");
+        assert!(
+            late.take_after(WORKERS_SMALL, 1).is_err(),
+            "a piece of more"
+        );
+        drop(small);
+        held.pop();
+        assert!(late.take(BODIES_PER_CALLER).is_ok());
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ use crate::limits::{Room, Rooms};
 pub(crate) struct Counted {
     body: Body,
     rooms: Rooms,
+    /// Bytes that have come.
+    come: usize,
     taken: Taken,
 }
 
@@ -31,6 +33,7 @@ pub(crate) fn counted(body: Body, rooms: Rooms) -> (Body, Taken) {
     let counted = Counted {
         body,
         rooms,
+        come: 0,
         taken: Arc::clone(&taken),
     };
     (Body::new(counted), taken)
@@ -48,13 +51,14 @@ impl HttpBody for Counted {
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(data) = frame.data_ref()
         {
-            match self.rooms.take(data.len()) {
+            match self.rooms.take_after(self.come, data.len()) {
                 Ok(room) => match &mut *self.taken.lock() {
                     Some(taken) => taken.add(room),
                     none => *none = Some(room),
                 },
                 Err(full) => return Poll::Ready(Some(Err(full))),
             }
+            self.come += data.len();
         }
         frame
     }

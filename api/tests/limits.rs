@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::http::{ask, submission};
-use crate::support::{CONFIG, Server, endpoint, files, reason, until};
+use crate::support::{Agent, CONFIG, Server, endpoint, files, reason, until};
 
 /// The server's own access token.
 pub(crate) const OWN: &str = "the-own-token-of-this-server";
@@ -136,6 +136,11 @@ async fn calls_of_people_are_counted_and_those_of_who_runs_the_server_are_not() 
         async move { flight.handshake(request).await.map(drop) }
     };
     assert!(slowed(500, shaken).await, "guesses of Flight");
+    let of_worker = || {
+        let agent = Agent::new(&town.server, "scw_wrong".to_owned());
+        async move { agent.files("jobs/jmnpq", 1).await.map(drop) }
+    };
+    assert!(slowed(500, of_worker).await, "guesses of workers");
     let claimed = || {
         let channel = town.server.channel.clone();
         let mut accounts = v1::accounts_service_client::AccountsServiceClient::new(channel);
@@ -176,7 +181,7 @@ async fn streams_of_one_person_are_counted_over_grpc_and_http_together() {
 }
 
 /// A message as a call sends it.
-fn message(message: &impl prost::Message) -> Vec<u8> {
+pub(crate) fn message(message: &impl prost::Message) -> Vec<u8> {
     let length = u32::try_from(message.encoded_len()).unwrap();
     let mut sent = vec![0];
     sent.extend(length.to_be_bytes());
@@ -256,6 +261,31 @@ async fn what_one_person_sends_at_once_is_bounded_and_in_nobody_s_way() {
     )
     .await;
     assert_eq!(of_own.status, 200, "{}", of_own.body);
+    drop(held);
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn what_one_worker_sends_at_once_is_bounded_and_in_no_other_s_way() {
+    let town = Town::build().await;
+    let token = async |name: &str| {
+        let channel = InterceptedService::new(town.server.channel.clone(), Token::of(OWN));
+        let request = v1::CreateWorkerTokenRequest {
+            display_name: name.to_owned(),
+        };
+        let made = v1::workers_service_client::WorkersServiceClient::new(channel);
+        let made = { made }.create_worker_token(request).await.unwrap();
+        made.into_inner().secret
+    };
+    let (greedy, honest) = (token("greedy").await, token("honest").await);
+    let path = "/stepcast.v1.AgentService/ContributeSamples";
+    let all = (0..5).map(|_| Box::pin(unfinished(&town, path, Some(&greedy), 7 << 20)));
+    let first = timeout(PATIENCE, futures::future::select_all(all)).await;
+    let (refused, _, held) = first.unwrap();
+    assert!(is_busy(&refused), "{refused:?}");
+    let agent = Agent::new(&town.server, honest);
+    let registered = agent.register('b', &["h100"]).await;
+    assert!(registered.is_ok(), "{registered:?}");
     drop(held);
     town.server.stop().await;
 }

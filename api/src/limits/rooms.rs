@@ -14,6 +14,10 @@ pub(super) const UNIT: usize = 1 << 10;
 /// What finds no room waits this long for some, where it waits.
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
 
+/// What a worker sends takes nothing of the room of all as long as it is no more than this: what it registers with, and what
+/// it asks for the files of a job with, so that neither waits for the samples of others.
+pub(super) const WORKERS_SMALL: usize = 16 << 10;
+
 /// Room for what one caller sends or is answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Rooms {
@@ -42,6 +46,12 @@ impl Use {
         small: 0,
         beside: 0,
         full: "many large requests are being read",
+    };
+
+    /// What workers send.
+    pub(super) const OF_WORKERS: Self = Self {
+        small: WORKERS_SMALL,
+        ..Self::BODIES
     };
 }
 
@@ -99,6 +109,11 @@ impl Rooms {
 
     /// Room for so many bytes if there is some now.
     pub(crate) fn take(&self, bytes: usize) -> Result<Room, Status> {
+        self.take_after(0, bytes)
+    }
+
+    /// The same for a piece of something, of which so many bytes have come before.
+    pub(crate) fn take_after(&self, before: usize, bytes: usize) -> Result<Room, Status> {
         let units = self.units(bytes);
         let take = |room: Option<Arc<Semaphore>>| {
             let taken = room.map(|room| room.try_acquire_many_owned(units));
@@ -106,7 +121,7 @@ impl Rooms {
         };
         Ok(Room {
             share: take(self.share.clone())?,
-            all: take(self.of_all(bytes))?,
+            all: take(self.of_all(before.saturating_add(bytes)))?,
         })
     }
 
