@@ -66,6 +66,7 @@ impl Admission {
     async fn admitted(&self, head: &Parts, permission: Permission) -> Result<Reader, Status> {
         let (headers, peer) = (&head.headers, peer(&head.extensions));
         let caller = self.caller_of(headers, peer).await?;
+        Peer::note_token(&head.extensions);
         if caller.is_anybody() {
             origin::check_grpc(&head.uri, headers)?;
         }
@@ -81,6 +82,7 @@ impl Admission {
         }
         if needed == Needed::Nothing {
             self.limits.stranger(peer(&head.extensions))?;
+            Peer::note_call(&head.extensions);
         }
         Ok(())
     }
@@ -94,8 +96,7 @@ pub(crate) const fn is_counted(caller: &Caller) -> bool {
 
 /// From where a request of gRPC comes.
 pub(crate) fn peer(extensions: &http::Extensions) -> Option<IpAddr> {
-    let peer = extensions.get::<Peer>();
-    peer.map(|Peer(address)| address.ip())
+    Peer::of(extensions).map(|peer| peer.address.ip())
 }
 
 /// A service that only those may call who may do what they ask for. It finds the caller beside the request, and who reads
@@ -197,6 +198,7 @@ where
                 Ok(token) => token,
                 Err(denied) => return Ok(denied.into_http()),
             };
+            Peer::note_token(&head.extensions);
             if is_stream {
                 return service.call(http::Request::from_parts(head, body)).await;
             }

@@ -1,6 +1,7 @@
 //! What an operator may choose about the front door.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stepcast_proto::certificate::Shown;
 
@@ -21,6 +22,30 @@ pub struct ApiConfig {
     pub store: String,
     /// The same of the files of jobs.
     pub staging: String,
+    /// How many connections there may be.
+    pub connections: Connections,
+}
+
+/// How many connections people and workers may have, and for how long those that show no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// All at once. People and workers have one each; what is beyond waits in the kernel until another ends.
+    pub at_once: usize,
+    /// Those of one address, or network of IPv6 with 64 bits, on which no good token was shown yet. Many people and workers
+    /// may come by one; the eldest is closed for the next.
+    pub of_address: usize,
+    /// One on which no token was shown ends so long after the last call that was let in, or after it came.
+    pub stranger_within: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            at_once: 16_384,
+            of_address: 4_096,
+            stranger_within: Duration::from_secs(60),
+        }
+    }
 }
 
 /// Whose contributions the records hold.

@@ -34,6 +34,7 @@ use stepcast_estimator::arrow::ipc::writer::IpcWriteOptions;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::admission::{Admission, peer};
+use crate::listen::Peer;
 use crate::reader::{Reader, Reading};
 use crate::service;
 use crate::status::{self, Refusal};
@@ -152,6 +153,7 @@ impl FlightSqlService for Flight {
         }
         let peer = peer(&extensions);
         let caller = self.admission.caller_of(&headers, peer).await?;
+        Peer::note_token(&extensions);
         self.admission.count(&caller, peer)?;
         let shaken: Shaken = stream::iter([Ok(HandshakeResponse::default())]).boxed();
         let mut response = Response::new(shaken);

@@ -44,7 +44,7 @@ mod wire;
 
 pub use auth::{AccessToken, AccessTokenError, first_operator_token};
 pub use certificate::{Own as OwnCertificate, own as own_certificate};
-pub use config::{ApiConfig, PrivacyMode};
+pub use config::{ApiConfig, Connections, PrivacyMode};
 pub use ports::{EstimatedForecasts, EstimatedPrices, EstimatorSink};
 pub use probes::Probes;
 pub use server::{Error, serve};

@@ -287,7 +287,7 @@ fn key(caller: &Caller, peer: Option<IpAddr>) -> CallerKey {
 }
 
 /// What an address is counted as: one host has as many of IPv6 as it likes, in one network of 64 bits.
-fn counted(address: IpAddr) -> IpAddr {
+pub(crate) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) >> 64 << 64;
@@ -297,7 +297,7 @@ fn counted(address: IpAddr) -> IpAddr {
     }
 }
 
-impl<K: std::hash::Hash + Eq + Copy> Buckets<K> {
+impl<K: Hash + Eq + Copy> Buckets<K> {
     fn new(per_second: u32, burst: u32) -> Self {
         let now = Instant::now();
         Self {

@@ -1,7 +1,8 @@
 //! Connections as they come in: TLS where there is a certificate, few bytes soon, and nobody who only holds one open.
 //!
 //! A connection that has not sent [`FIRST_BYTES`] in [`FIRST_WITHIN`] is closed, and so is one that reads nothing of what
-//! waits for it within [`READS_WITHIN`]. Until the first byte a connection costs a socket and a small task.
+//! waits for it within [`READS_WITHIN`]. Until the first byte a connection costs a socket and a small task. One on which no
+//! token was shown is a stranger's ([`strangers`]), and closed when no call of it was let in for a while.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,20 +11,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::http::Extensions;
 use futures::Stream;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 
+use crate::config::Connections;
 use crate::wire::Wire;
 
-/// Connections at once. Workers and people have one each; what is beyond waits in the kernel until another ends.
-const CONNECTIONS: usize = 16_384;
+pub(crate) use self::strangers::Standing;
+use self::strangers::{Entered, Strangers};
+
+mod files;
+mod strangers;
 
 /// Connections that are ready and not yet taken.
 const READY: usize = 64;
@@ -40,9 +46,38 @@ const READS_WITHIN: Duration = Duration::from_secs(30);
 /// A port that takes no connection is tried again after this long: usually too many files are open.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// A port that is full is looked at again after this long, for what was closed may not have ended.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
+
 /// Who calls, beside every request.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+#[derive(Clone)]
+pub(crate) struct Peer {
+    /// From where.
+    pub(crate) address: SocketAddr,
+    /// What has been let in on the connection.
+    pub(crate) standing: Standing,
+}
+
+impl Peer {
+    /// Who makes this request.
+    pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get::<Self>()
+    }
+
+    /// A good token was shown with a request.
+    pub(crate) fn note_token(extensions: &Extensions) {
+        if let Some(peer) = Self::of(extensions) {
+            peer.standing.known();
+        }
+    }
+
+    /// A request was let in that needs no token.
+    pub(crate) fn note_call(extensions: &Extensions) {
+        if let Some(peer) = Self::of(extensions) {
+            peer.standing.let_in();
+        }
+    }
+}
 
 /// The connections of a port, each ready to be read. Ends everything it has begun when it is dropped.
 pub(crate) struct Incoming {
@@ -52,10 +87,15 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// Takes connections from now on.
-    pub(crate) fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
+    pub(crate) fn new(
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+        bounds: Connections,
+    ) -> Self {
+        let bounds = files::room_for(bounds);
         let (sender, ready) = mpsc::channel(READY);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, tls.map(TlsAcceptor::from), sender));
+        accepting.spawn(accept(listener, tls.map(TlsAcceptor::from), bounds, sender));
         Self {
             ready,
             _accepting: accepting,
@@ -71,24 +111,45 @@ impl Stream for Incoming {
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, ready: mpsc::Sender<Connection>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    bounds: Connections,
+    ready: mpsc::Sender<Connection>,
+) {
+    let room = Arc::new(Semaphore::new(bounds.at_once));
+    let strangers = Strangers::new(bounds.of_address);
     let mut greeting = JoinSet::new();
     loop {
-        // A semaphore that nobody closes always has room again.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
+        let permit = permit(&room, &strangers).await;
         while greeting.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, address)) => {
                 let (tls, ready) = (tls.clone(), ready.clone());
+                let mut entered = strangers.enter(address);
+                let begins = Instant::now() + FIRST_WITHIN;
                 greeting.spawn(async move {
-                    let greeted = timeout(FIRST_WITHIN, greet(stream, address, tls, permit)).await;
-                    if let Ok(Ok(connection)) = greeted {
-                        // Nobody takes it any more only when the server ends.
-                        let _ = ready.send(connection).await;
-                    }
+                    let greeted = tokio::select! {
+                        greeted = timeout_at(begins, Wire::greet(stream, tls.as_ref())) => greeted,
+                        () = entered.closed() => return,
+                    };
+                    let Ok(Ok(wire)) = greeted else {
+                        return;
+                    };
+                    let connection = Connection {
+                        wire,
+                        address,
+                        missing: FIRST_BYTES,
+                        ends: Box::pin(sleep_until(begins)),
+                        stranger_within: bounds.stranger_within,
+                        entered,
+                        is_known: false,
+                        is_closed: false,
+                        stalled: None,
+                        _permit: permit,
+                    };
+                    // Nobody takes it any more only when the server ends.
+                    let _ = ready.send(connection).await;
                 });
             }
             Err(error) => {
@@ -99,32 +160,34 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, ready: mpsc::Se
     }
 }
 
-/// Waits for the first byte, and for the end of the TLS greeting.
-async fn greet(
-    stream: TcpStream,
-    address: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    permit: OwnedSemaphorePermit,
-) -> io::Result<Connection> {
-    let begins = Instant::now() + FIRST_WITHIN;
-    let wire = Wire::greet(stream, tls.as_ref()).await?;
-    Ok(Connection {
-        wire,
-        address,
-        missing: FIRST_BYTES,
-        begins: Box::pin(tokio::time::sleep_until(begins)),
-        stalled: None,
-        _permit: permit,
-    })
+/// Room for one more connection, if need be that of a stranger's.
+async fn permit(room: &Arc<Semaphore>, strangers: &Strangers) -> OwnedSemaphorePermit {
+    loop {
+        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+            return permit;
+        }
+        strangers.make_room();
+        if let Ok(Ok(permit)) = timeout(ROOM_AGAIN, Arc::clone(room).acquire_owned()).await {
+            return permit;
+        }
+    }
 }
 
 /// One connection.
 pub(crate) struct Connection {
     wire: Wire,
     address: SocketAddr,
-    /// Bytes that are still to come before `begins`.
+    /// Bytes that are still to come before `ends`.
     missing: usize,
-    begins: Pin<Box<Sleep>>,
+    /// When it ends unless so much has come, and later unless something was let in.
+    ends: Pin<Box<Sleep>>,
+    /// How long a stranger may go on without that.
+    stranger_within: Duration,
+    entered: Entered,
+    /// Whether a good token was shown on it.
+    is_known: bool,
+    /// Whether it makes room for another.
+    is_closed: bool,
     /// Until when something of what waits has to be taken.
     stalled: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
@@ -134,11 +197,39 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(self.address)
+        Peer {
+            address: self.address,
+            standing: self.entered.standing.clone(),
+        }
     }
 }
 
 impl Connection {
+    /// Whether it is to end: a stranger's that makes room for another, or on which nothing was let in for too long.
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(told) = &mut self.entered.told
+            && let Poll::Ready(told) = Pin::new(told).poll(context)
+        {
+            self.entered.told = None;
+            self.is_known = told.is_err();
+            self.is_closed = told.is_ok();
+        }
+        if self.is_closed {
+            return Poll::Ready(());
+        }
+        if self.is_known || self.missing > 0 {
+            return Poll::Pending;
+        }
+        loop {
+            ready!(self.ends.as_mut().poll(context));
+            let ends = self.entered.standing.last() + self.stranger_within;
+            if ends <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.ends.as_mut().reset(ends);
+        }
+    }
+
     /// What came of a write: one that waits may do so for a while only.
     fn written<T>(
         &mut self,
@@ -163,17 +254,25 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let late = || Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if self.poll_ended(context).is_ready() {
+            return late();
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.wire).poll_read(context, buffer);
         if self.missing == 0 {
             return read;
         }
         self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+        if self.missing == 0 {
+            let ends = self.entered.standing.last() + self.stranger_within;
+            self.ends.as_mut().reset(ends);
+        }
         if read.is_ready() {
             return read;
         }
-        ready!(self.begins.as_mut().poll(context));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        ready!(self.ends.as_mut().poll(context));
+        late()
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::server::NamedService;
 use crate::access::Caller;
 use crate::admission::peer;
 use crate::limits::{Asked, Limits, OpenStream};
+use crate::listen::Peer;
 use crate::room;
 
 /// The calls that are answered at once and have no stream.
@@ -65,6 +66,7 @@ where
             Ok(open) => open,
             Err(busy) => return Box::pin(async move { Ok(busy.into_http()) }),
         };
+        Peer::note_call(request.extensions());
         let answered = self.service.call(request);
         let rooms = self.limits.rooms_for_answers(&Caller::ANYBODY, peer);
         Box::pin(async move {

@@ -174,7 +174,7 @@ pub async fn serve(
     let kept = Arc::clone(&context.staging);
     tasks.spawn("keeper of logs", async move { kept.lines().keep().await });
     let handle = context.handle.clone();
-    let incoming = Incoming::new(listener, tls);
+    let incoming = Incoming::new(listener, tls, config.connections);
     let mut stopped = close.subscribe();
     let stop = async move {
         // The sender lives until the end of this call.

@@ -4,6 +4,7 @@
 mod access;
 mod ahead;
 mod changes;
+mod connections;
 mod credentials;
 mod early;
 mod flight;

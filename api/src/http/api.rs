@@ -28,7 +28,7 @@ use super::{
     sweeps, teams, watch, what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
-use crate::admission::Admission;
+use crate::admission::{Admission, peer};
 use crate::auth::People;
 use crate::context::Context;
 use crate::freshness::Freshness;
@@ -227,10 +227,7 @@ where
     F: Fn(Http, Asked<Q>, B) -> Fut,
     Fut: Future<Output = Result<Response, Status>>,
 {
-    let peer = parts
-        .extensions
-        .get::<Peer>()
-        .map(|Peer(address)| address.ip());
+    let peer = peer(&parts.extensions);
     let caller = match route.permission {
         Some(permission) => admitted(&http, &parts, peer, permission).await?,
         None => {
@@ -239,6 +236,7 @@ where
                 origin::check(&parts.uri, &parts.headers)?;
             }
             limits.stranger(peer)?;
+            Peer::note_call(&parts.extensions);
             Caller::ANYBODY
         }
     };
@@ -285,6 +283,7 @@ async fn admitted(
     permission: Permission,
 ) -> Result<Caller, Status> {
     let caller = http.admission.caller_of(&parts.headers, peer).await?;
+    Peer::note_token(&parts.extensions);
     if caller.is_anybody() {
         origin::check(&parts.uri, &parts.headers)?;
     }
