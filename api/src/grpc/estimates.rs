@@ -16,10 +16,9 @@ impl EstimatesService for Estimates {
         &self,
         request: Request<v1::EstimateJobRequest>,
     ) -> Result<Response<v1::EstimateJobResponse>, Status> {
-        self.0
-            .estimate(request.into_inner())
-            .await
-            .map(Response::new)
+        let caller = Caller::by(&request)?;
+        let estimated = self.0.estimate(&caller, request.into_inner()).await;
+        estimated.map(Response::new)
     }
 
     async fn list_prices(

@@ -45,14 +45,14 @@ struct Estimated {
     prices_date: String,
 }
 
-async fn estimate(http: Http, _: Asked<Nothing>, ask: Ask) -> Result<Estimated, Status> {
+async fn estimate(http: Http, asked: Asked<Nothing>, ask: Ask) -> Result<Estimated, Status> {
     let request = v1::EstimateJobRequest {
         files: ask.settings.files()?,
         sample_counts: ask.settings.counts(),
         hardware: ask.hardware,
     };
     let estimated = crate::service::Estimates(http.context)
-        .estimate(request)
+        .estimate(&asked.caller, request)
         .await?;
     Ok(Estimated {
         title: estimated.title,

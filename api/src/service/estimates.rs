@@ -11,6 +11,7 @@ use stepcast_records::{Estimate, GpuModel, Hardware};
 use stepcast_scheduler::model::{JobSpec, Objective, TrainerKind};
 use tonic::Status;
 
+use crate::access::Caller;
 use crate::context::Context;
 use crate::{convert, reading, status};
 
@@ -23,9 +24,10 @@ impl Estimates {
     /// some tenths of a second, so it has a thread and a turn.
     pub(crate) async fn estimate(
         &self,
+        caller: &Caller,
         request: v1::EstimateJobRequest,
     ) -> Result<v1::EstimateJobResponse, Status> {
-        let turn = self.0.estimating.enter().await?;
+        let turn = self.0.estimating.enter(caller.user).await?;
         let estimates = self.clone();
         let estimated = tokio::task::spawn_blocking(move || {
             let _turn = turn;

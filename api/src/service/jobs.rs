@@ -78,7 +78,8 @@ impl Jobs {
         let id = names::job("name", &request.name)?;
         let mut job = self.job(caller, id, &request.name, freshness).await?;
         if request.with_outlook {
-            self.look_ahead(std::slice::from_mut(&mut job)).await?;
+            self.look_ahead(caller, std::slice::from_mut(&mut job))
+                .await?;
         }
         Ok(v1::GetJobResponse { job: Some(job) })
     }
@@ -101,7 +102,7 @@ impl Jobs {
             self.add_progress(job);
         }
         if request.with_outlook {
-            self.look_ahead(&mut jobs).await?;
+            self.look_ahead(caller, &mut jobs).await?;
         }
         let next_page_token = last.map_or_else(String::new, |last| last.to_string());
         Ok(v1::ListJobsResponse {
@@ -150,7 +151,7 @@ impl Jobs {
         let forecasts = Arc::clone(&self.context.forecasts);
         let measured = self.context.handle.measured(forecasts);
         // Why it waits is told in any case.
-        let room = self.ahead.enter().await.ok();
+        let room = self.ahead.enter(caller.user).await.ok();
         let (jobs, reader) = (self.clone(), caller.clone());
         let answer = tokio::task::spawn_blocking(move || {
             let expected = room.map_or_else(Outlook::default, |_room| {
@@ -180,14 +181,18 @@ impl Jobs {
 
     /// Says of jobs when they are expected to start and to be done, by one look ahead for all of them. Of a long queue, and
     /// while others ask, nothing is said.
-    async fn look_ahead(&self, jobs: &mut [v1::Job]) -> Result<(), Status> {
+    async fn look_ahead(&self, caller: &Caller, jobs: &mut [v1::Job]) -> Result<(), Status> {
         let is_open =
             |job: &&v1::Job| matches!(job.state(), v1::JobState::Pending | v1::JobState::Running);
         let open = jobs.iter().filter(is_open);
         let ids: Result<Vec<JobId>, Status> =
             open.map(|job| names::job("name", &job.name)).collect();
         let ids = ids?;
-        let Some(room) = self.ahead.enter_now().filter(|_| !ids.is_empty()) else {
+        let Some(room) = self
+            .ahead
+            .enter_now(caller.user)
+            .filter(|_| !ids.is_empty())
+        else {
             return Ok(());
         };
         let handle = &self.context.handle;

@@ -45,7 +45,7 @@ impl Jobs {
         let commands = self.commands(caller, &state, request, now_ms).await?;
         let forecasts = Arc::clone(&self.context.forecasts);
         let measured = self.context.handle.measured(forecasts);
-        let room = self.ahead.enter().await?;
+        let room = self.ahead.enter(caller.user).await?;
         let answer = tokio::task::spawn_blocking(move || {
             let _room = room;
             let whom = Whom::These(&jobs);
