@@ -67,7 +67,9 @@ async fn a_waiting_job_asks_for_something_else() {
         [&json!(7), &Value::Null, &json!(2)]
     );
     // The same request has the same answer, and another one by what was seen before is refused.
-    let again = done(port, by('m'), &update, change.clone()).await;
+    let mut same = change.clone();
+    same["wishes"] = json!({"max_cost_usd_micros": null, "priority": 7});
+    let again = done(port, by('m'), &update, same).await;
     assert_eq!(again["job"]["etag"], changed["job"]["etag"]);
     let stale = json!({"wishes": {"priority": 1}, "etag": change["etag"]});
     for (role, sent, status, code) in [

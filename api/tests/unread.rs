@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
 use stepcast_api::ApiConfig;
 use stepcast_proto::v1;
 use tokio::time::timeout;
@@ -41,23 +40,19 @@ async fn reads_nothing(server: &Server) -> Channel {
         .unwrap()
 }
 
-/// A call that sends these bytes, which of reflection may be followed by more, and what comes at once: a refusal, or what can be read.
+/// A call that sends these bytes, and what comes at once: a refusal, or what can be read.
 async fn call(
     channel: &mut Channel,
     path: &str,
     sent: Vec<u8>,
     token: Option<&str>,
 ) -> Result<http::Response<Body>, Status> {
-    let sent = stream::iter([Ok::<_, std::io::Error>(sent)]);
-    let body = match path {
-        REFLECTION => axum::body::Body::from_stream(sent.chain(stream::pending())),
-        _ => axum::body::Body::from_stream(sent),
-    };
     let mut request = http::Request::post(path).header("content-type", "application/grpc");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
-    let request = request.body(Body::new(body)).unwrap();
+    let body = Body::new(axum::body::Body::from(sent));
+    let request = request.body(body).unwrap();
     std::future::poll_fn(|context| channel.poll_ready(context))
         .await
         .unwrap();

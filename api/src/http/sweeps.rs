@@ -275,15 +275,16 @@ fn shown(sweep: Sweep) -> SweepShown {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn sweep(text: &str, own: &str) -> Result<Vec<String>, Status> {
+    fn sweep(text: &str, own: &str) -> Result<Vec<Value>, Status> {
         let all: Map<String, Value> = serde_json::from_str(text).unwrap();
         let own: Vec<Task> = serde_json::from_str(own).unwrap();
         let written = tasks(&all, &[], &own)?;
-        let text = |task: &v1::ArrayTaskFiles| task.files[0].content.clone();
-        let texts = written.iter().map(text);
-        Ok(texts.map(|text| String::from_utf8(text).unwrap()).collect())
+        let read = |task: &v1::ArrayTaskFiles| serde_json::from_slice(&task.files[0].content);
+        Ok(written.iter().map(|task| read(task).unwrap()).collect())
     }
 
     #[test]
@@ -296,9 +297,9 @@ mod tests {
         assert_eq!(
             tasks,
             [
-                r#"{"learning_rate":3,"seed":2}"#,
-                r#"{"--learning_rate":1,"--seed":5}"#,
-                r#"{"--learning_rate":1,"seed":2}"#
+                json!({"learning_rate": 3, "seed": 2}),
+                json!({"--learning_rate": 1, "--seed": 5}),
+                json!({"--learning_rate": 1, "seed": 2})
             ]
         );
     }

@@ -145,7 +145,10 @@ impl Given<JobWishes> {
             "min_run_ms" => "min_run_time".to_owned(),
             _ => name.clone(),
         };
-        self.names.iter().map(path).collect()
+        let mut paths: Vec<_> = self.names.iter().map(path).collect();
+        // Members of an object have no order, and the same request is known again by its words.
+        paths.sort_unstable();
+        paths
     }
 }
 
