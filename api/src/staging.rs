@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -36,6 +37,9 @@ use crate::submission::StagedFile;
 
 /// Submissions in a folder at once: those of every job that is not over, and as many on their way in or out.
 const SUBMISSIONS_MAX: usize = 2 * Bounds::NEWEST.unfinished_jobs;
+
+/// Why nothing is put there or read at the moment.
+const UNKNOWN: &str = "it is not known yet whether it is this cluster's";
 
 /// The folder of what trainers print.
 const LINES: &str = "lines";
@@ -73,10 +77,8 @@ pub enum Error {
         /// Whose it was taken for.
         cluster: u64,
     },
-    /// Nobody uses the place, and jobs wait whose files are somewhere else.
-    #[error(
-        "the staging area {location} is nobody's, and has no files of the jobs that are not over"
-    )]
+    /// Jobs are not over whose files are somewhere else, all of them.
+    #[error("the staging area {location} has none of the files of the jobs that are not over")]
     WithoutFiles {
         /// Where.
         location: String,
@@ -124,6 +126,8 @@ pub struct StagingArea {
     location: String,
     place: Place,
     lines: Lines,
+    /// Whether it is not known whose the place is.
+    held: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -147,6 +151,7 @@ impl StagingArea {
             location: folder.display().to_string(),
             place,
             lines: Lines::new(Arc::new(store), object_store::path::Path::default()),
+            held: AtomicBool::new(false),
         })
     }
 
@@ -184,11 +189,19 @@ impl StagingArea {
             location,
             lines: Lines::new(Arc::clone(&store), prefix.clone().join(LINES)),
             place: Place::Bucket(Bucket::new(store, prefix)),
+            held: AtomicBool::new(false),
         }
     }
 
+    /// While it is held it may be another place than the cluster's: nothing is put there, no job's files are missing in it,
+    /// and none in it are taken for left behind.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
     /// Makes sure that the place is this cluster's. A node that is alone in its cluster may take a place that is nobody's
-    /// yet, unless it has none of the files that are `expected`; with other nodes it must be the one that they use.
+    /// yet; with other nodes it must be the one that they use. No place is taken that has none of the files that are
+    /// `expected`.
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::WithoutFiles`] and [`Error::Elsewhere`] when the place is another; any other when it
@@ -201,11 +214,12 @@ impl StagingArea {
     ) -> Result<(), Error> {
         let mine = marker(cluster);
         let mut owner = self.marker().await?;
-        if owner.is_none() && alone {
-            if self.has_none(expected).await? {
-                let location = self.location.clone();
-                return Err(Error::WithoutFiles { location });
-            }
+        let takes = owner.is_none() && alone;
+        if (takes || owner.as_ref() == Some(&mine)) && self.has_none(expected).await? {
+            let location = self.location.clone();
+            return Err(Error::WithoutFiles { location });
+        }
+        if takes {
             match &self.place {
                 Place::Folder(folder) => folder.mark(mine.clone()).await?,
                 Place::Bucket(bucket) => bucket.mark(mine.clone()).await?,
@@ -228,7 +242,7 @@ impl StagingArea {
     /// Whether some submissions are expected and none of them is here.
     async fn has_none(&self, expected: &[StagingId]) -> Result<bool, Error> {
         for staging in expected {
-            match self.get(*staging).await {
+            match self.find(*staging).await {
                 Err(Error::Missing) => {}
                 // What is damaged is here as well.
                 Ok(_) | Err(Error::Damaged) => return Ok(false),
@@ -271,6 +285,7 @@ impl StagingArea {
         files: &[StagedFile],
         written: Written,
     ) -> Result<Put, Error> {
+        self.is_known()?;
         match &self.place {
             Place::Folder(folder) => folder.put(staging, files, written).await,
             Place::Bucket(bucket) => {
@@ -283,6 +298,18 @@ impl StagingArea {
 
     /// The files of a submission.
     pub(crate) async fn get(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
+        self.is_known()?;
+        self.find(staging).await
+    }
+
+    fn is_known(&self) -> Result<(), Error> {
+        match self.held.load(Ordering::Relaxed) {
+            true => Err(Error::Store(UNKNOWN.into())),
+            false => Ok(()),
+        }
+    }
+
+    async fn find(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
         match &self.place {
             Place::Folder(folder) => folder.get(staging).await,
             Place::Bucket(bucket) => bucket.get(staging).await,
@@ -318,6 +345,9 @@ impl Staging for StagingArea {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>> {
         Box::pin(async move {
+            if self.is_known().is_err() {
+                return Ok(Vec::new());
+            }
             let found = match &self.place {
                 Place::Folder(folder) => folder.older_than(age, limit).await,
                 Place::Bucket(bucket) => bucket.older_than(age, limit).await,
@@ -341,7 +371,12 @@ impl Staging for StagingArea {
     }
 
     fn jobs_with_lines(&self, limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
-        Box::pin(async move { self.lines.jobs(limit).await.map_err(PortError::new) })
+        Box::pin(async move {
+            if self.is_known().is_err() {
+                return Ok(Vec::new());
+            }
+            self.lines.jobs(limit).await.map_err(PortError::new)
+        })
     }
 
     fn forget_lines(&self, job: JobId) -> BoxFuture<'_, Result<(), PortError>> {

@@ -20,7 +20,6 @@ use stepcast_cluster::{
 };
 use stepcast_estimator::{Estimator, PriceBook, StoreConfig, sql};
 use stepcast_proto::certificate::Shown;
-use stepcast_scheduler::ids::JobId;
 use stepcast_worker::servers::PlainText;
 use tokio::net::TcpListener;
 
@@ -44,11 +43,8 @@ pub(crate) struct Assembled {
     tasks: Arc<Tasks>,
 }
 
-/// Open jobs whose files are looked for before a staging area is taken for theirs. One of them may have lost its own.
-const FILES_LOOKED_FOR: usize = 8;
-
 /// Opens everything that a server needs, and joins a cluster first if that is wanted. With `new_staging` it takes a staging
-/// area that is nobody's whatever is in it.
+/// area that has none of the files of its jobs.
 pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Assembled, Failure> {
     certificate::check(&config)?;
     let ports = ports::Ports::open(&config).await?;
@@ -84,6 +80,7 @@ pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Ass
     let staging = StagingArea::at(&config.staging.location)
         .map_err(|error| refused("the staging area cannot be used", &error))?;
     let staging = Arc::new(staging);
+    staging.hold(true);
     if let Some(join) = &config.join {
         self::join(&config, join, &ports.peers).await?;
     }
@@ -203,13 +200,12 @@ async fn join(config: &ServerConfig, join: &Join, port: &PeerPort) -> Result<(),
 async fn shared(
     config: &ServerConfig,
     new_staging: bool,
-    staging: &Arc<StagingArea>,
+    area: &Arc<StagingArea>,
     estimator: &Arc<Estimator>,
     handle: &Handle,
     tasks: &Tasks,
 ) -> Result<(), Failure> {
-    let status = handle.status();
-    let alone = status.members.ids().eq([status.node_id]);
+    let alone = staging::is_alone(handle).await;
     let chosen = config.store.chosen && config.staging.chosen;
     if !(alone || chosen) {
         return Err(Failure::refused(
@@ -218,20 +214,14 @@ async fn shared(
         .detail("without them its tables and the files of jobs would lie in its own data folder, where no other node comes")
         .hint("`stepcast cluster token` prints both as the other nodes have them"));
     }
-    let (open, expected) = handle.read_stale(|state| {
-        let open = state.open_after(JobId(0)).filter_map(|(_, job)| job);
-        let files = open.map(|job| job.spec.staging).take(FILES_LOOKED_FOR);
-        (state.unfinished_count(), files.collect::<Vec<_>>())
-    });
     let claim = staging::Claim {
-        cluster: status.cluster_id,
+        staging: Arc::clone(area),
+        cluster: handle.status().cluster_id,
         alone,
-        expected: if new_staging { Vec::new() } else { expected },
-        open,
+        jobs: (alone && !new_staging).then(|| handle.clone()),
     };
-    if !staging::check(staging, &claim).await? {
-        let known = staging::known(Arc::clone(staging), claim, staging::AGAIN);
-        tasks.spawn_saying("check of the staging area", known);
+    if !claim.check().await? {
+        tasks.spawn_saying("check of the staging area", claim.known(staging::AGAIN));
     }
     let (node, location) = (config.data.join(NODE), config.store.location.clone());
     if !tables::check(estimator, &node, &location).await? {

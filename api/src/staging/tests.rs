@@ -48,7 +48,12 @@ async fn passes([one, other]: [StagingArea; 2]) {
         .await
         .unwrap();
     one.remove(ID).await.unwrap();
-    one.claim(OURS, true, &[ID]).await.unwrap();
+    let emptied = other.claim(OURS, true, &[ID]).await.unwrap_err();
+    assert!(
+        matches!(emptied, Error::WithoutFiles { .. }),
+        "its files are not in it, whoever's it is: {emptied}"
+    );
+    one.claim(OURS, true, &[]).await.unwrap();
     other.claim(OURS, false, &[]).await.unwrap();
     let foreign = other.claim(OURS + 1, true, &[ID]).await.unwrap_err();
     let words = foreign.to_string();
@@ -75,6 +80,15 @@ async fn passes([one, other]: [StagingArea; 2]) {
     assert_eq!(one.older_than(Duration::ZERO, 10).await.unwrap(), [ID]);
     let hour = Duration::from_secs(3_600);
     assert_eq!(one.older_than(hour, 10).await.unwrap(), []);
+    // While it is not known whose it is, nothing is missing, taken or left behind.
+    one.hold(true);
+    let unknown = |result| matches!(result, Err(Error::Store(_)));
+    assert!(unknown(one.get(StagingId([9; 16])).await.map(drop)));
+    assert!(unknown(
+        one.put(StagingId([9; 16]), &files()).await.map(drop)
+    ));
+    assert_eq!(one.older_than(Duration::ZERO, 10).await.unwrap(), []);
+    one.hold(false);
 
     other.delete(ID).await.unwrap();
     one.delete(ID).await.unwrap();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stepcast_api::{StagingArea, StagingError};
-use stepcast_scheduler::ids::StagingId;
+use stepcast_cluster::{Handle, ReadError};
+use stepcast_scheduler::State;
+use stepcast_scheduler::ids::{JobId, StagingId};
+use tokio::time::{sleep, timeout};
 
 use super::refused;
 use crate::failure::Failure;
@@ -20,36 +23,98 @@ const WAIT: Duration = Duration::from_secs(3);
 /// How long it takes until one that did not answer is asked again.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
+/// A node that votes alone leads a moment after its start, unless its disk is full, say.
+const LEADS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long it takes until a node that does not lead yet is asked again.
+const LEADS_AGAIN: Duration = Duration::from_millis(5);
+
+/// Jobs that are not over whose files are looked for before a staging area is taken for theirs. One of them may have lost
+/// its own.
+const FILES_LOOKED_FOR: usize = 8;
+
 /// For whom it is claimed.
-#[derive(Debug, Clone)]
 pub(super) struct Claim {
+    pub(super) staging: Arc<StagingArea>,
     pub(super) cluster: u64,
     /// Whether the cluster is of this one node.
     pub(super) alone: bool,
-    /// Submissions of which some are in it, unless it is a new place; none where nobody expects any.
-    pub(super) expected: Vec<StagingId>,
-    /// Jobs that are not over.
-    pub(super) open: usize,
+    /// Who knows which jobs are not over, whose files are to be in it; none where it may be a new place. Only a node that is
+    /// alone is asked: one of several may have been away, and takes jobs for waiting that were over long ago.
+    pub(super) jobs: Option<Handle>,
 }
 
-/// Claims it. Whether it has answered is given back.
-pub(super) async fn check(staging: &StagingArea, claim: &Claim) -> Result<bool, Failure> {
-    let claimed = staging.claim(claim.cluster, claim.alone, &claim.expected);
-    said(claimed, claim.open, WAIT).await
-}
-
-/// Asks one that did not answer until it does. Ends only if it is another's, and says so.
-pub(super) async fn known(staging: Arc<StagingArea>, claim: Claim, again: Duration) -> String {
-    loop {
-        tokio::time::sleep(again).await;
-        match check(&staging, &claim).await {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(failure) => return failure.text(),
+/// Whether the cluster is of this one node. What its disk has of the log is applied once it leads; before, it knows neither
+/// all who belong to it nor which jobs are over.
+pub(super) async fn is_alone(handle: &Handle) -> bool {
+    let me = handle.status().node_id;
+    let alone = || handle.members().ids().eq([me]);
+    let leads = async {
+        while alone() {
+            match handle.read(|_| ()).await {
+                Ok(()) | Err(ReadError::Stopped(_)) => break,
+                Err(_) => sleep(LEADS_AGAIN).await,
+            }
         }
+    };
+    // Where it does not lead by then, it is asked which jobs are not over until it says so.
+    let _ = timeout(LEADS_WITHIN, leads).await;
+    alone()
+}
+
+impl Claim {
+    /// Claims it. Whether that is known by now is given back.
+    pub(super) async fn check(&self) -> Result<bool, Failure> {
+        let (open, expected) = match &self.jobs {
+            None => (0, Vec::new()),
+            Some(handle) => match handle.read(not_over).await {
+                Ok(jobs) => jobs,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "{UNKNOWN}");
+                    return Ok(false);
+                }
+            },
+        };
+        let claimed = self.staging.claim(self.cluster, self.alone, &expected);
+        let known = said(claimed, open, WAIT).await;
+        if known.is_err() && self.have_ended(&expected).await {
+            return Ok(false);
+        }
+        if matches!(known, Ok(true)) {
+            self.staging.hold(false);
+        }
+        known
     }
-    tracing::info!("the staging area is this cluster's");
-    std::future::pending().await
+
+    /// Whether all of these jobs have ended since they were asked for, and their files have gone with them.
+    async fn have_ended(&self, files: &[StagingId]) -> bool {
+        let Some(handle) = self.jobs.as_ref().filter(|_| !files.is_empty()) else {
+            return false;
+        };
+        let needed = |state: &State| files.iter().any(|one| state.needs_staging(one));
+        handle.read(needed).await.is_ok_and(|needed| !needed)
+    }
+
+    /// Asks one that did not answer until it does. Ends only if it is another's, and says so.
+    pub(super) async fn known(self, again: Duration) -> String {
+        loop {
+            sleep(again).await;
+            match self.check().await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(failure) => return failure.text(),
+            }
+        }
+        tracing::info!("the staging area is this cluster's");
+        std::future::pending().await
+    }
+}
+
+/// How many jobs are not over, and the submissions of some of them.
+fn not_over(state: &State) -> (usize, Vec<StagingId>) {
+    let open = state.open_after(JobId(0)).filter_map(|(_, job)| job);
+    let files = open.map(|job| job.spec.staging).take(FILES_LOOKED_FOR);
+    (state.unfinished_count(), files.collect())
 }
 
 async fn said(
@@ -57,7 +122,7 @@ async fn said(
     open: usize,
     wait: Duration,
 ) -> Result<bool, Failure> {
-    match tokio::time::timeout(wait, claimed).await {
+    match timeout(wait, claimed).await {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error @ StagingError::WithoutFiles { .. })) => {
             let jobs = counted(open as u64, "job", "jobs");
@@ -65,7 +130,7 @@ async fn said(
                 .detail(format!("with it {jobs} would fail for want of their files"))
                 .hint(
                     "start it with the --staging that has them, and the --store that belongs to it (after a restore those of \
-                     the old cluster); with --new-staging it takes this one",
+                     the old cluster), or move all that is in that one here first; with --new-staging it takes this one",
                 ))
         }
         Ok(Err(error @ StagingError::Foreign { .. })) => {
@@ -99,19 +164,21 @@ mod tests {
 
         let root = tempfile::tempdir().expect("folder");
         let location = root.path().display().to_string();
-        let area = || Arc::new(StagingArea::at(&location).expect("opens"));
-        let claim = |cluster| Claim {
-            cluster,
-            alone: true,
-            expected: Vec::new(),
-            open: 0,
+        let claim = |cluster| {
+            let staging = Arc::new(StagingArea::at(&location).expect("opens"));
+            Claim {
+                staging,
+                cluster,
+                alone: true,
+                jobs: None,
+            }
         };
-        assert!(check(&area(), &claim(1)).await.expect("its own"));
+        assert!(claim(1).check().await.expect("its own"));
         let again = Duration::from_millis(1);
-        let why = known(area(), claim(2), again).await;
+        let why = claim(2).known(again).await;
         assert!(why.contains("the staging area cannot be used"), "{why}");
-        let asked = tokio::spawn(known(area(), claim(1), again));
-        assert!(check(&area(), &claim(1)).await.expect("its own"));
+        let asked = tokio::spawn(claim(1).known(again));
+        assert!(claim(1).check().await.expect("its own"));
         assert!(
             !asked.is_finished(),
             "it goes on for as long as the node does"

@@ -64,7 +64,7 @@ pub(crate) struct Server {
     /// given
     #[arg(long, value_name = "LOCATION", global = true)]
     staging: Option<String>,
-    /// Take a staging area that nobody uses though jobs are not over whose files are not in it: those jobs fail
+    /// Take a staging area though it has none of the files of the jobs that are not over: those jobs fail
     #[arg(long)]
     new_staging: bool,
     /// Price book, as TOML or CSV: what jobs cost on workers that say no price; what it does not say estimates take from

@@ -420,6 +420,27 @@ fn a_backup_is_whole_and_becomes_another_cluster() {
 }
 
 #[test]
+fn a_place_without_the_files_of_a_node_s_jobs_is_refused_though_it_is_its_own() {
+    let mut cluster = Cluster::of(1);
+    let path = example();
+    let submit = ["submit", path.to_str().unwrap(), "--yes"];
+    let job = cluster.call(&submit).ok().trim().to_owned();
+    cluster.kill(1);
+    let shared = cluster.folder.path().join("shared");
+    std::fs::create_dir(shared.join("moved")).unwrap();
+    std::fs::copy(shared.join("staging/cluster"), shared.join("moved/cluster")).unwrap();
+    let places = ["--store", "shared/records", "--staging", "shared/moved"];
+    let node = spawn(&cluster.folder, "n1", &places);
+    let said = Said::from(node.wait_with_output().unwrap()).refused(1);
+    let words = ["none of the files", "1 job would fail", "move all"];
+    assert!(words.iter().all(|words| said.contains(words)), "{said}");
+    std::fs::remove_dir_all(shared.join("moved")).unwrap();
+    std::fs::rename(shared.join("staging"), shared.join("moved")).unwrap();
+    let node = Node::start(&cluster.folder, "n1", &places);
+    assert_eq!(cluster.jobs(&node.address, &[]), [job]);
+}
+
+#[test]
 fn who_may_not_join_is_told_why() {
     let cluster = Cluster::of(1);
     let peers = cluster.nodes[0].peers.clone();
