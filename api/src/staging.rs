@@ -201,7 +201,7 @@ impl StagingArea {
 
     /// Makes sure that the place is this cluster's. A node that is alone in its cluster may take a place that is nobody's
     /// yet; with other nodes it must be the one that they use. No place is taken that has none of the files that are
-    /// `expected`.
+    /// `expected`. What was moved here from a place of the other kind, a folder or a bucket, is kept as here from then on.
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::WithoutFiles`] and [`Error::Elsewhere`] when the place is another; any other when it
@@ -229,7 +229,10 @@ impl StagingArea {
         }
         let location = self.location.clone();
         match owner {
-            Some(owner) if owner == mine => Ok(()),
+            Some(owner) if owner == mine => match &self.place {
+                Place::Folder(folder) => folder.adopt().await,
+                Place::Bucket(bucket) => bucket.adopt().await,
+            },
             Some(owner) => Err(Error::Foreign {
                 location,
                 owner: words(&owner),

@@ -1,5 +1,7 @@
 //! An object store as the staging area: an object for each submission, put only where there is none.
 
+mod moved;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +9,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use stepcast_scheduler::ids::StagingId;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::packed::{PACKED_BYTES_MAX, pack, unpack};
 use super::{Error, Put};
@@ -17,7 +19,7 @@ use crate::submission::StagedFile;
 const CALLS: usize = 256;
 
 /// The folder of the submissions below the prefix, so that a list of them shows nothing else.
-const SUBMISSIONS: &str = "submissions";
+pub(super) const SUBMISSIONS: &str = "submissions";
 
 /// The object that says whose prefix it is.
 const MARKER: &str = "cluster";
@@ -30,6 +32,8 @@ pub(super) struct Bucket {
     calls: Semaphore,
     /// Where the last look for old submissions ended.
     looked: Mutex<Option<Path>>,
+    /// Set once nothing lies here any more as in a folder.
+    adopted: OnceCell<()>,
 }
 
 impl Bucket {
@@ -39,16 +43,29 @@ impl Bucket {
             prefix,
             calls: Semaphore::new(CALLS),
             looked: Mutex::default(),
+            adopted: OnceCell::new(),
         }
     }
 
     pub(super) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
         let packed = pack(staging, files);
         let _call = self.call().await?;
-        self.create(&self.object(staging), packed).await
+        self.create(self.object(staging), packed).await
     }
 
     pub(super) async fn get(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
+        let may_be_moved = !self.adopted.initialized();
+        match self.read(staging).await {
+            // It may lie here as a folder had it.
+            Err(Error::Missing) if may_be_moved => {
+                self.adopt().await?;
+                self.read(staging).await
+            }
+            files => files,
+        }
+    }
+
+    async fn read(&self, staging: StagingId) -> Result<Vec<StagedFile>, Error> {
         let _call = self.call().await?;
         let object = match self.store.get(&self.object(staging)).await {
             Err(object_store::Error::NotFound { .. }) => return Err(Error::Missing),
@@ -63,7 +80,11 @@ impl Bucket {
 
     pub(super) async fn remove(&self, staging: StagingId) -> Result<(), Error> {
         let _call = self.call().await?;
-        match self.store.delete(&self.object(staging)).await {
+        self.delete(&self.object(staging)).await
+    }
+
+    async fn delete(&self, object: &Path) -> Result<(), Error> {
+        match self.store.delete(object).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(unanswered(error)),
         }
@@ -115,14 +136,14 @@ impl Bucket {
 
     /// Claims the prefix, unless it is somebody's already.
     pub(super) async fn mark(&self, text: String) -> Result<(), Error> {
-        self.create(&self.prefix.clone().join(MARKER), text.into_bytes())
+        self.create(self.prefix.clone().join(MARKER), text.into_bytes())
             .await
             .map(drop)
     }
 
-    async fn create(&self, location: &Path, content: Vec<u8>) -> Result<Put, Error> {
+    async fn create(&self, location: Path, content: Vec<u8>) -> Result<Put, Error> {
         let mode = PutMode::Create.into();
-        match self.store.put_opts(location, content.into(), mode).await {
+        match self.store.put_opts(&location, content.into(), mode).await {
             Ok(_) => Ok(Put::New),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::There),
             Err(error) => Err(unanswered(error)),

@@ -8,6 +8,7 @@
 mod batch;
 mod commit;
 mod gather;
+mod moved;
 mod segments;
 mod spares;
 #[cfg(test)]
@@ -31,6 +32,8 @@ use self::batch::{Disk, batch, is_low};
 use self::commit::Refused;
 use self::gather::Gather;
 use self::segments::{Going, Reader};
+pub(super) use self::segments::{SEGMENT_BYTES_MAX, SEGMENTS, in_segment};
+pub(super) use self::spares::SPARE;
 use super::packed::{PACKED_BYTES_MAX, pack, unpack};
 use super::{Behind, Error, Put, Written};
 use crate::submission::{Role, StagedFile};
@@ -155,6 +158,12 @@ impl Folder {
         Ok(found)
     }
 
+    /// Gives what a bucket has left here its place in a folder.
+    pub(super) async fn adopt(&self) -> Result<(), Error> {
+        let root = self.root.clone();
+        blocking(move || Ok(moved::adopt(&root)?)).await
+    }
+
     /// Whose folder it is; `None` while nobody has claimed it.
     pub(super) async fn marker(&self) -> Result<Option<String>, Error> {
         let path = self.root.join(MARKER);
@@ -266,7 +275,10 @@ fn get(root: &Path, segments: &Reader, staging: StagingId) -> Result<Vec<StagedF
         // Another process may have put it since this one has looked.
         Err(Error::Missing) => {
             segments.look()?;
-            in_segment()?.ok_or(Error::Missing)
+            match in_segment()? {
+                Some(files) => Ok(files),
+                None => moved::get(root, staging),
+            }
         }
         files => files,
     }

@@ -1,5 +1,7 @@
 //! Tests that a folder, a store in memory and a real S3 server pass alike, with two nodes at each.
 
+mod moved;
+
 use std::sync::Arc;
 
 use object_store::memory::InMemory;

@@ -12,6 +12,7 @@ mod record;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,11 +29,12 @@ use stepcast_scheduler::ids::StagingId;
 use self::index::{Place, SegmentId};
 use self::look::{Damaged, Seen, erase, is_gone};
 use self::record::{Head, SLOT};
+pub(in super::super) use self::whole::in_segment;
 use super::super::{Behind, private_dir};
 use super::spares::errno;
 
 /// The folder of the segments below the staging area.
-const FOLDER: &str = "segments";
+pub(in super::super) const SEGMENTS: &str = "segments";
 
 /// A larger submission gets a file of its own: in a segment it would only be copied around.
 pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
@@ -40,6 +42,9 @@ pub(super) const SMALL_BYTES_MAX: usize = 64 << 10;
 /// A segment that is as long takes nothing more: a thousand usual submissions, so that making and deleting files does not
 /// count, and few enough that a last job that runs for weeks holds no large file.
 const SEGMENT_BYTES: u64 = 4 << 20;
+
+/// No segment is as long: the last submission in it may end behind what it takes.
+pub(in super::super) const SEGMENT_BYTES_MAX: u64 = 2 * SEGMENT_BYTES;
 
 /// What other processes have written is looked for this often, when there is something to delete: it may be there twice.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -82,7 +87,7 @@ pub(super) struct Reader(Arc<Seen>);
 impl Segments {
     /// Opens the folder of segments in this staging area, new or old.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let path = root.join(FOLDER);
+        let path = root.join(SEGMENTS);
         private_dir(true).create(&path)?;
         let writer = rand::random();
         Ok(Self {

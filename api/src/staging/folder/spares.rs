@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::super::private_dir;
 
 /// How the name of a process's folder of unfinished files begins.
-const PREFIX: &str = "spare-";
+pub(in super::super) const SPARE: &str = "spare-";
 
 /// Unfinished files of a process that has not touched them for this long are deleted: it has ended without a chance to do so.
 /// One that lives all the same makes itself a new folder.
@@ -33,7 +33,7 @@ pub(super) struct Spare(u64);
 impl Spares {
     /// A new folder of this process's own.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let path = root.join(format!("{PREFIX}{:016x}", rand::random::<u64>()));
+        let path = root.join(format!("{SPARE}{:016x}", rand::random::<u64>()));
         private_dir(false).create(&path)?;
         Ok(Self {
             folder: File::open(&path)?,
@@ -102,7 +102,7 @@ pub(super) fn tidy(root: &Path, now: SystemTime) -> io::Result<()> {
         // Version 0.1 called what was not finished otherwise.
         let spare = name
             .to_str()
-            .is_some_and(|name| name.starts_with(PREFIX) || name.ends_with(".part"));
+            .is_some_and(|name| name.starts_with(SPARE) || name.ends_with(".part"));
         let Some(metadata) = spare.then(|| entry.metadata().ok()).flatten() else {
             continue;
         };

@@ -64,7 +64,7 @@ fn known(segments: &Segments) -> Vec<u8> {
 
 /// The files of the folder, in order.
 fn paths(root: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root.join(FOLDER)).unwrap();
+    let entries = std::fs::read_dir(root.join(SEGMENTS)).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
@@ -162,8 +162,8 @@ fn a_write_that_a_crash_has_torn_counts_for_nothing_and_harms_nothing() {
             for number in 1..=4 {
                 assert!(!is_anywhere(root.path(), number), "{kept:b} {length}");
             }
-            std::fs::remove_dir_all(root.path().join(FOLDER)).unwrap();
-            std::fs::create_dir(root.path().join(FOLDER)).unwrap();
+            std::fs::remove_dir_all(root.path().join(SEGMENTS)).unwrap();
+            std::fs::create_dir(root.path().join(SEGMENTS)).unwrap();
         }
     }
 }
@@ -290,7 +290,7 @@ fn what_was_written_and_could_not_be_kept_is_not_there() {
     let put = one.put(&[(id(1), &packed)], &mut |_, _| {
         told += 1;
         // Another process takes this one for ended, and no new segment can be made.
-        std::fs::remove_dir_all(root.path().join(FOLDER)).unwrap();
+        std::fs::remove_dir_all(root.path().join(SEGMENTS)).unwrap();
     });
     assert_eq!((put, told), (Err(Errno::NOENT), 1));
     assert_eq!(get(&one, 1), None);
@@ -395,7 +395,7 @@ fn what_is_deleted_gives_its_room_back_and_everything_is_private() {
     let path = paths(root.path()).remove(0);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(
-        (mode(&path), mode(&root.path().join(FOLDER))),
+        (mode(&path), mode(&root.path().join(SEGMENTS))),
         (0o600, 0o700)
     );
     let file = File::options().write(true).open(&path).unwrap();
