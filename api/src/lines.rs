@@ -4,6 +4,7 @@
 //! no part ever changes what was in it, so whoever reads twice finds the first answer at the beginning of the second. Only
 //! what is kept is shown, so that a restart takes nothing back.
 
+mod listing;
 mod progress;
 mod reading;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
@@ -22,6 +24,7 @@ use stepcast_scheduler::ids::{Epoch, JobId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use self::listing::Listing;
 use self::progress::Pace;
 
 /// A part is full with so many bytes. The newest part of every job that prints is in memory.
@@ -53,8 +56,7 @@ pub(crate) struct Lines {
     writer: u32,
     books: Mutex<Books>,
     wake: Notify,
-    /// Where the last look for forgotten jobs ended.
-    looked: Mutex<Option<Path>>,
+    listing: Listing,
 }
 
 #[derive(Default)]
@@ -85,13 +87,27 @@ struct Book {
 impl Lines {
     /// In this store below this prefix.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, prefix: Path) -> Self {
+        Self::listed(store, prefix, Listing::Store(Mutex::default()))
+    }
+
+    /// In this folder, which is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn in_folder(root: &std::path::Path) -> Result<Self, object_store::Error> {
+        let store = Arc::new(LocalFileSystem::new_with_prefix(root)?);
+        let listing = Listing::Folder(root.to_owned(), Mutex::default());
+        Ok(Self::listed(store, Path::default(), listing))
+    }
+
+    fn listed(store: Arc<dyn ObjectStore>, prefix: Path, listing: Listing) -> Self {
         Self {
             store,
             prefix,
             writer: rand::random(),
             books: Mutex::default(),
             wake: Notify::new(),
-            looked: Mutex::default(),
+            listing,
         }
     }
 

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use stepcast_cluster::session::Progress;
 use stepcast_cluster::{PortError, Staging};
 use stepcast_estimator::StoreConfig;
@@ -146,11 +145,10 @@ impl StagingArea {
         let place = Place::Folder(Folder::open(folder, SUBMISSIONS_MAX)?);
         let lines = folder.join(LINES);
         private_dir(true).create(&lines)?;
-        let store = LocalFileSystem::new_with_prefix(lines).map_err(unopened)?;
         Ok(Self {
             location: folder.display().to_string(),
             place,
-            lines: Lines::new(Arc::new(store), object_store::path::Path::default()),
+            lines: Lines::in_folder(&lines).map_err(unopened)?,
             held: AtomicBool::new(false),
         })
     }

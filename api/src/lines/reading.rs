@@ -1,7 +1,6 @@
-//! What is kept of a job's lines, read and forgotten.
+//! What is kept of a job's lines, read.
 
 use futures::{StreamExt, TryStreamExt};
-use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStoreExt};
 use stepcast_scheduler::ids::JobId;
 
@@ -14,7 +13,7 @@ const READS: usize = 8;
 const TRIES: usize = 3;
 
 /// The parts of one job, in their order.
-pub(super) struct Parts(Vec<(u32, ObjectMeta)>);
+pub(super) struct Parts(pub(super) Vec<(u32, ObjectMeta)>);
 
 impl Parts {
     /// The number of the part that comes next.
@@ -70,48 +69,5 @@ impl Lines {
             .collect();
         parts.sort_by(|(a, one), (b, other)| (a, &one.location).cmp(&(b, &other.location)));
         Ok(Parts(parts))
-    }
-
-    /// Jobs that have lines, at most so many: those after the ones of the last call, so that calls in a row see all.
-    pub(crate) async fn jobs(&self, limit: usize) -> Result<Vec<JobId>, Error> {
-        let after = self.looked.lock().take();
-        let mut objects = match &after {
-            Some(after) => self.store.list_with_offset(Some(&self.prefix), after),
-            None => self.store.list(Some(&self.prefix)),
-        };
-        let mut jobs: Vec<JobId> = Vec::new();
-        let mut last = None;
-        while let Some(object) = objects.try_next().await? {
-            let Some(job) = self.job_of(&object.location) else {
-                continue;
-            };
-            if jobs.last() != Some(&job) {
-                if jobs.len() == limit {
-                    *self.looked.lock() = last;
-                    break;
-                }
-                jobs.push(job);
-            }
-            last = Some(object.location);
-        }
-        Ok(jobs)
-    }
-
-    /// Deletes what is kept of a job.
-    pub(crate) async fn forget(&self, job: JobId) -> Result<(), Error> {
-        self.books.lock().jobs.remove(&job);
-        let Parts(parts) = self.parts(job).await?;
-        for (_, object) in parts {
-            match self.store.delete(&object.location).await {
-                Ok(()) | Err(Error::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn job_of(&self, object: &Path) -> Option<JobId> {
-        let mut rest = object.prefix_match(&self.prefix)?;
-        rest.next()?.as_ref().parse().ok()
     }
 }

@@ -92,3 +92,48 @@ async fn jobs_with_lines_are_found_in_turn_and_forgotten_wholly() {
     assert_eq!(lines.read(JobId(3)).await.unwrap(), "");
     assert_eq!(lines.jobs(9).await.unwrap().len(), 4);
 }
+
+#[tokio::test]
+async fn in_a_folder_every_job_comes_up_in_its_turn_in_whichever_order_it_lists() {
+    let root = tempfile::tempdir().unwrap();
+    let jobs: BTreeSet<JobId> = (1..=600).map(JobId).collect();
+    for job in &jobs {
+        let folder = root.path().join(job.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        // What earlier versions left of a forgotten job is its folder alone.
+        if job.0 % 3 > 0 {
+            std::fs::write(folder.join("00000000-aabbccdd"), "a").unwrap();
+        }
+    }
+    std::fs::write(root.path().join("another"), "").unwrap();
+    let lines = Lines::in_folder(root.path()).unwrap();
+    for _ in 0..2 {
+        let mut seen = Vec::new();
+        while seen.len() < jobs.len() {
+            let more = lines.jobs(7).await.unwrap();
+            assert!(!more.is_empty() && more.len() <= 7);
+            seen.extend(more);
+        }
+        assert_eq!(seen.len(), jobs.len(), "each once");
+        assert_eq!(BTreeSet::from_iter(seen), jobs);
+    }
+}
+
+#[tokio::test]
+async fn in_a_folder_nothing_is_left_of_a_forgotten_job() {
+    let root = tempfile::tempdir().unwrap();
+    let lines = Lines::in_folder(root.path()).unwrap();
+    for job in [JOB, JobId(78)] {
+        lines.append(job, Epoch(1), &["a".to_owned()]);
+        keep(&lines, job).await;
+    }
+    let folder = root.path().join(JOB.to_string());
+    // What a crash in the middle of a write leaves.
+    std::fs::write(folder.join("00000001-aabbccdd#1"), "half a par").unwrap();
+    lines.forget(JOB).await.unwrap();
+    assert!(!folder.exists());
+    lines.forget(JOB).await.unwrap();
+    assert_eq!(lines.jobs(9).await.unwrap(), [JobId(78)]);
+    assert_eq!(lines.read(JobId(78)).await.unwrap(), "a\n");
+    assert!(root.path().exists());
+}
