@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use stepcast_scheduler::State;
-use stepcast_scheduler::ids::StagingId;
+use futures::future::join;
+use stepcast_scheduler::ids::{JobId, StagingId};
 
 use super::context::Leader;
 use super::{credentials, view};
@@ -19,16 +19,29 @@ const LINED: usize = 16_384;
 /// Submissions deleted at once. Each waits for its disk or store, and those that wait together share what it takes.
 const AT_ONCE: usize = 256;
 
-/// Sweeps until the leadership ends.
+/// Lines of jobs deleted at once: a listing and some deletions each.
+const LINES_AT_ONCE: usize = 32;
+
+/// Sweeps until the leadership ends. Lines may be many, and a job's files do not wait for them.
 pub(crate) async fn run(leader: Arc<Leader>) {
+    join(sweep_files(&leader), sweep_lines(&leader)).await;
+}
+
+async fn sweep_lines(leader: &Leader) {
+    loop {
+        forget_lines(leader).await;
+        leader.runtime.sleep(leader.config.sweep_every).await;
+    }
+}
+
+async fn sweep_files(leader: &Leader) {
     let mut whole = leader.now();
     loop {
-        delete(&leader, leader.signals.take_dropped()).await;
+        delete(leader, leader.signals.take_dropped()).await;
         if leader.now() >= whole {
             whole = leader.now() + leader.config.sweep_every;
-            delete(&leader, old(&leader).await).await;
-            forget_lines(&leader).await;
-            credentials::sweep(&leader);
+            delete(leader, old(leader).await).await;
+            credentials::sweep(leader);
         }
         let rest = whole.saturating_sub(leader.now());
         // Called or not, it looks.
@@ -62,18 +75,21 @@ async fn forget_lines(leader: &Leader) {
         tracing::warn!(%error, "the lines of jobs could not be listed");
         Vec::new()
     });
-    for job in jobs {
-        let wanted = |state: &State| {
-            let known = state.job(job);
+    let unwanted = |job: &JobId| {
+        let wanted = leader.replicated.read(|state| {
+            let known = state.job(*job);
             known.is_some_and(|job| !job.state.is_terminal() || !state.is_orphaned(&job))
-        };
-        if leader.replicated.read(wanted) {
-            continue;
-        }
-        if let Err(error) = staging.forget_lines(job).await {
-            tracing::warn!(%error, %job, "the lines of a forgotten job were not deleted; a later sweep tries again");
-        }
-    }
+        });
+        std::future::ready(!wanted)
+    };
+    futures::stream::iter(jobs)
+        .filter(unwanted)
+        .for_each_concurrent(LINES_AT_ONCE, |job| async move {
+            if let Err(error) = staging.forget_lines(job).await {
+                tracing::warn!(%error, %job, "the lines of a forgotten job were not deleted; a later sweep tries again");
+            }
+        })
+        .await;
 }
 
 /// Deletes those of these submissions that no job needs.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use stepcast_cluster::session::{Order, Parting, Report, StopReason};
 use stepcast_cluster::{AttachError, Config, ReportError};
 use stepcast_scheduler::Command;
-use stepcast_scheduler::ids::{InstanceId, WorkerId};
+use stepcast_scheduler::ids::{InstanceId, JobId, WorkerId};
 use stepcast_scheduler::model::{EventKind, FailureReason, JobState, Outcome, WorkerState};
 
 use crate::support::{
@@ -345,5 +345,17 @@ async fn files_that_no_job_needs_are_found_and_removed() {
         .await;
         assert!(world.is_staged(needed), "in round {round}");
     }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_files_of_a_job_that_is_over_do_not_wait_for_lines_of_others() {
+    let world = World::keeping_lines([JobId(9_001), JobId(9_002)]);
+    let (_dir, world, node) = alone_with(world, |_| {}).await;
+    world.stage(spec(1).staging);
+    let job = submit(&node, 1).await;
+    let cancelled = node.propose(Command::CancelJob { job }, None).await;
+    cancelled.unwrap();
+    until("the end of its files", || !world.is_staged(spec(1).staging)).await;
     node.shutdown().await;
 }
