@@ -32,6 +32,8 @@ pub struct PeerPort {
     pub peer_address: String,
     /// URL where people and workers reach this node.
     pub client_address: String,
+    /// `HOST:PORT` where members may be, beside where they were last known to be. Who is there proves who it is as everywhere.
+    pub seek_at: Vec<String>,
 }
 
 /// The way of a running node to the others.
@@ -69,6 +71,7 @@ impl Network {
             listener: port.listener,
             peer_address: port.peer_address,
             client_address: port.client_address,
+            seek_at: port.seek_at,
             log_format: u32::from(config.log_format),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             known: identity.known(),

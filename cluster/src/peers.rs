@@ -19,6 +19,7 @@ mod outbox;
 mod receiving;
 mod refusal;
 mod roster;
+mod seeking;
 mod sending;
 mod service;
 mod shared;
@@ -89,6 +90,8 @@ pub(crate) struct PeersConfig {
     pub(crate) peer_address: String,
     /// URL where people and workers reach it.
     pub(crate) client_address: String,
+    /// `HOST:PORT` where members may be, beside where they were last known to be.
+    pub(crate) seek_at: Vec<String>,
     /// The newest log format that it reads.
     pub(crate) log_format: u32,
     /// Its version, for people.
@@ -113,6 +116,7 @@ impl Peers {
         let runtime = Handle::try_current().map_err(|_| Error::Runtime)?;
         let server_tls = tls::server(&config.credentials)?;
         let client_tls = tls::client(&config.credentials)?;
+        let seeker_tls = tls::seeker(&config.credentials)?;
         config
             .listener
             .set_nonblocking(true)
@@ -162,6 +166,10 @@ impl Peers {
         });
         for (node, address) in shared.roster.others() {
             shared.connect(node, &address);
+        }
+        if !config.seek_at.is_empty() {
+            let seeking = seeking::run(Arc::clone(&shared), seeker_tls, config.seek_at);
+            tasks.spawn("search for other nodes", seeking);
         }
         Ok(Arc::new(Self { shared, tasks }))
     }

@@ -51,6 +51,10 @@ impl Ports {
                     .client_address
                     .clone()
                     .unwrap_or_else(|| reachable(listens, address.clone())),
+                seek_at: config
+                    .join
+                    .as_ref()
+                    .map_or_else(Vec::new, |join| join.servers.clone()),
             },
             address,
             metrics,

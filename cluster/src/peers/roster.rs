@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::RwLock;
 use rustls::pki_types::CertificateDer;
 
+use super::shared::LINKS_MAX;
 use super::tls;
 use crate::members::{Member, Members};
 
@@ -94,6 +95,17 @@ impl Roster {
         } else {
             Err(Stranger::OtherName { node })
         }
+    }
+
+    /// Whose certificate this is, which TLS has verified: that of a member, or of one of the next ids, which this node may
+    /// not have heard of yet. Never this node.
+    pub(super) fn who(&self, certificate: &CertificateDer<'_>) -> Option<u64> {
+        let known = self.others();
+        let last = self.inner.read().members.last_id;
+        let last = known.keys().next_back().map_or(last, |id| last.max(*id));
+        let newer = (1..=LINKS_MAX as u64).map(|further| last.saturating_add(further));
+        let mut ids = known.into_keys().chain(newer);
+        ids.find(|id| *id != self.me && self.is(*id, certificate).is_ok())
     }
 
     /// Whether a caller is who it says, and means this node.

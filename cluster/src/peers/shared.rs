@@ -22,7 +22,7 @@ use crate::members::{Member, Members};
 use crate::tasks::{Ended, Tasks};
 
 /// Peers that are spoken to at most: a cluster has three to five nodes, and twice that while it is changed.
-const LINKS_MAX: usize = 32;
+pub(super) const LINKS_MAX: usize = 32;
 
 /// See [`super::Peers`].
 pub(super) struct Shared {
@@ -148,6 +148,9 @@ impl Shared {
             return;
         }
         let mut links = self.links.lock();
+        if *self.closing.borrow() {
+            return;
+        }
         if let Some(running) = links.get(&node) {
             running.link.is_at(address);
         } else if links.len() < LINKS_MAX {

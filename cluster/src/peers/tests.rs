@@ -4,6 +4,7 @@
 mod exchange;
 mod faults;
 mod joining;
+mod moved;
 mod refused;
 mod snapshot;
 mod support;

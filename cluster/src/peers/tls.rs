@@ -61,8 +61,8 @@ pub(super) fn client(credentials: &Credentials) -> Result<Arc<ClientConfig>, Err
 
 /// For a node that asks to join: whoever has a certificate of the authority that the token names is trusted.
 pub(super) fn joiner(token: &JoinToken) -> Result<Arc<ClientConfig>, Error> {
-    let verifier = Arc::new(ByToken {
-        token: token.clone(),
+    let verifier = Arc::new(AnyNode {
+        of: Trusted::Named(token.clone()),
         provider: provider(),
     });
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -70,6 +70,22 @@ pub(super) fn joiner(token: &JoinToken) -> Result<Arc<ClientConfig>, Error> {
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// For a look at who is somewhere: any node of the cluster's may be.
+pub(super) fn seeker(credentials: &Credentials) -> Result<Arc<ClientConfig>, Error> {
+    let verifier = Arc::new(AnyNode {
+        of: Trusted::Known(credentials.authority().certificate().clone()),
+        provider: provider(),
+    });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain(credentials), key(credentials).into())?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
@@ -101,14 +117,23 @@ pub(super) fn is_signed_by(
     verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], UnixTime::now(), algorithms)
 }
 
-/// Trusts the authority whose fingerprint the token has, which the server sends with its own certificate.
+/// Trusts whoever has a certificate of an authority, whatever the name in it.
 #[derive(Debug)]
-struct ByToken {
-    token: JoinToken,
+struct AnyNode {
+    of: Trusted,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for ByToken {
+/// The authority that is trusted.
+#[derive(Debug)]
+enum Trusted {
+    /// The one whose fingerprint the token has, which the server sends with its own certificate.
+    Named(JoinToken),
+    /// This one.
+    Known(CertificateDer<'static>),
+}
+
+impl ServerCertVerifier for AnyNode {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -117,12 +142,18 @@ impl ServerCertVerifier for ByToken {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let named = |other: &&CertificateDer<'_>| self.token.names(&Sha256::digest(other).into());
-        let authority = others
-            .iter()
-            .find(named)
-            .ok_or(CertificateError::UnknownIssuer)?;
-        let roots = roots(&authority.clone().into_owned())?;
+        let authority = match &self.of {
+            Trusted::Named(token) => {
+                let mut others = others.iter();
+                let named = others.find(|other| token.names(&Sha256::digest(other).into()));
+                named
+                    .ok_or(CertificateError::UnknownIssuer)?
+                    .clone()
+                    .into_owned()
+            }
+            Trusted::Known(authority) => authority.clone(),
+        };
+        let roots = roots(&authority)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         let parsed = ParsedCertificate::try_from(certificate)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;

@@ -17,6 +17,8 @@ struct Cluster {
     world: Arc<World>,
     tune: fn(&mut Config),
     nodes: BTreeMap<u64, (Handle, SocketAddr)>,
+    /// Where nodes that are started look for the others.
+    seek_at: Vec<String>,
 }
 
 impl Cluster {
@@ -27,6 +29,7 @@ impl Cluster {
             world: Arc::default(),
             tune,
             nodes: BTreeMap::new(),
+            seek_at: Vec::new(),
         };
         cluster.start(1);
         assert!(within(cluster.node(1).leading()).await);
@@ -64,6 +67,7 @@ impl Cluster {
             listener,
             peer_address: address.to_string(),
             client_address: format!("http://node-{id}"),
+            seek_at: self.seek_at.clone(),
         };
         let node = Node::start_in(config, self.world.ports(), Network::Port(port)).unwrap();
         self.nodes.insert(id, (node, address));
@@ -156,6 +160,42 @@ async fn three_nodes_elect_replicate_and_survive_over_tls() {
         member.is_some_and(|member| member.peer_address == address)
     })
     .await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_that_all_come_back_elsewhere_find_each_other_where_they_are_told_to_look() {
+    let mut cluster = Cluster::of(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    for number in 0..10 {
+        submit(&leader, number).await;
+    }
+    cluster.all_have(10).await;
+    drop(leader);
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    let listen = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = [1, 2, 3].map(listen);
+    let places = listeners
+        .iter()
+        .map(|at| at.local_addr().unwrap().to_string());
+    cluster.seek_at = places.collect();
+    for (id, listener) in (1..).zip(listeners) {
+        cluster.start_on(id, listener);
+    }
+    let leader = cluster.leader().await;
+    submit(&leader, 10).await;
+    cluster.all_have(11).await;
+    // From here on the log knows, and they need not be told again.
+    for (id, (_, address)) in &cluster.nodes {
+        until("the log to know where everybody is now", || {
+            let member = leader.member(*id);
+            member.is_some_and(|member| member.peer_address == address.to_string())
+        })
+        .await;
+    }
+    drop(leader);
     cluster.stop_all().await;
 }
 

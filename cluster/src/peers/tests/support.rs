@@ -182,7 +182,16 @@ impl Endpoint {
     pub(super) fn start_at(node: u64, credentials: Credentials, at: SocketAddr) -> Self {
         let listener = std::net::TcpListener::bind(at).unwrap();
         let address = listener.local_addr().unwrap();
-        Self::start_on(node, credentials, listener, address, None)
+        Self::start_on(node, credentials, listener, address, None, Vec::new())
+    }
+
+    /// One that looks for others at these addresses, and at its own, as when all are told the same ones.
+    pub(super) fn seeking(node: u64, credentials: Credentials, at: &[SocketAddr]) -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let places = [&[address], at].concat();
+        let places = places.iter().map(SocketAddr::to_string).collect();
+        Self::start_on(node, credentials, listener, address, None, places)
     }
 
     /// One with snapshots of its own.
@@ -193,7 +202,14 @@ impl Endpoint {
     ) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        Self::start_on(node, credentials, listener, address, Some(snapshots))
+        Self::start_on(
+            node,
+            credentials,
+            listener,
+            address,
+            Some(snapshots),
+            Vec::new(),
+        )
     }
 
     /// One that others reach through a proxy only.
@@ -205,7 +221,8 @@ impl Endpoint {
     ) -> (Self, Proxy) {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let proxy = Proxy::start(listener.local_addr().unwrap(), bytes, then).await;
-        let endpoint = Self::start_on(node, credentials, listener, proxy.address, None);
+        let at = proxy.address;
+        let endpoint = Self::start_on(node, credentials, listener, at, None, Vec::new());
         (endpoint, proxy)
     }
 
@@ -215,6 +232,7 @@ impl Endpoint {
         listener: std::net::TcpListener,
         address: SocketAddr,
         snapshots: Option<Arc<dyn SnapshotFiles>>,
+        seek_at: Vec<String>,
     ) -> Self {
         let folder = Arc::new(Folder::new());
         let peers = Peers::start(PeersConfig {
@@ -224,6 +242,7 @@ impl Endpoint {
             listener,
             peer_address: address.to_string(),
             client_address: format!("http://node-{node}"),
+            seek_at,
             log_format: 10 + u32::try_from(node).unwrap(),
             version: format!("0.{node}"),
             known: Vec::new(),
