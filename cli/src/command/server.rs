@@ -40,7 +40,8 @@ pub(crate) struct Server {
     /// Where other nodes reach this one; where it listens to them unless given
     #[arg(long, value_name = "HOST:PORT", global = true)]
     peer_address: Option<String>,
-    /// Peer addresses of a cluster to join, separated by commas; `stepcast cluster token` says which
+    /// Peer addresses of a cluster to join, separated by commas; `stepcast cluster token` says which. Of a cluster that the
+    /// node belongs to: where to look for nodes that are elsewhere now
     #[arg(long, value_name = "HOST:PORT", global = true)]
     join: Option<String>,
     /// File with the token to join with

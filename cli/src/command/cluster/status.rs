@@ -335,8 +335,9 @@ impl View {
         }
         if self.spare().is_none() {
             lines.push(
-                "too few of the nodes that vote answer, so none can be removed or added: start those that are away; if a majority \
-                 is gone for good, restore a backup: stepcast cluster restore"
+                "too few of the nodes that vote answer, so none can be removed or added: start those that are away; if they have \
+                 other addresses now, start each node with --join and the HOST:PORT of the others, which needs no token; only if \
+                 a majority is gone for good, restore a backup: stepcast cluster restore"
                     .to_owned(),
             );
         }
@@ -352,7 +353,10 @@ impl View {
                     Some(_) => format!(
                         "n{id} does not answer; if it is gone for good: stepcast cluster remove n{id}, then add another"
                     ),
-                    None => format!("n{id} does not answer: start it, or see to its way to the others"),
+                    None => format!(
+                        "n{id} does not answer{}: start it, see to its way to the others, or to --join if it is elsewhere now",
+                        at(&node.known.peer_address)
+                    ),
                 });
             }
             if node.votes() && self.is_far(node) && !node.is_stalled() {
@@ -495,6 +499,14 @@ impl View {
             "clock_ahead_ms": own.and_then(|own| own.clock_ahead_ms),
             "certificate_end_seconds": own.and_then(|own| own.certificate_end_seconds),
         })
+    }
+}
+
+/// Where somebody is looked for, if that is known.
+fn at(address: &str) -> String {
+    match address {
+        "" => String::new(),
+        address => format!(" at {address}"),
     }
 }
 

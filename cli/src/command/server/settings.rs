@@ -47,8 +47,8 @@ pub(crate) const SETTINGS: &[Known] = &[
         name: "join",
         variable: "STEPCAST_JOIN",
         default: None,
-        doc: "Peer addresses of a cluster to join, as `HOST:PORT`, separated by commas. Of no effect on a data folder that \
-              belongs to a cluster already.",
+        doc: "Peer addresses of a cluster to join, as `HOST:PORT`, separated by commas. A node whose data folder belongs \
+              to a cluster already looks for nodes there that it does not reach where they were, and needs no token.",
     },
     Known {
         name: "join_token_file",

@@ -123,11 +123,16 @@ fn who_cannot_write_is_no_spare_whether_it_leads_or_not() {
 fn without_a_majority_nobody_is_told_to_remove_a_node() {
     let gone = |id| node(id, "VOTER", false);
     let mut view = view(vec![gone(1), node(2, "VOTER", true), gone(3)]);
+    view.nodes[0].known.peer_address = "10.0.0.1:7071".to_owned();
     view.whole.node_id = 2;
     view.whole.leader_id = 0;
     let said = view.remarks().join("\n");
     assert!(said.starts_with("too few of the nodes that vote answer"));
     assert!(said.contains("stepcast cluster restore") && !said.contains("cluster remove"));
+    // They may only have moved, which costs nothing; a backup costs what came after it.
+    assert!(said.find("--join") < said.find("stepcast cluster restore"));
+    assert!(said.contains("n1 does not answer at 10.0.0.1:7071: start it"));
+    assert!(said.contains("n3 does not answer: start it"));
 }
 
 #[test]
