@@ -125,13 +125,11 @@ impl AgentService for Agent {
         let samples = convert::samples(request.samples)?;
         let worker = caller.worker.ok_or_else(not_registered)?;
         check_hardware(&samples, &worker.inventory)?;
-        self.take_credit(caller.token, worker.id)?;
+        self.take_credit(caller.token, worker.id, id)?;
         // From here on nothing knows whose samples these are, and nothing may say it: no span, no log line.
         let contributed = self.0.handle.contribute(Contribution { id, samples }).await;
-        if contributed.is_err() {
-            self.1.give_back(caller.token, Instant::now());
-        }
         contributed.map_err(status::contribute)?;
+        self.1.stored(caller.token, Instant::now());
         Ok(Response::new(v1::ContributeSamplesResponse {}))
     }
 }
@@ -168,14 +166,19 @@ impl Agent {
     }
 
     /// Takes one contribution off what the worker may hand over. What runs on it now was given to it, if by another leader.
-    fn take_credit(&self, token: TokenHash, worker: WorkerId) -> Result<(), Status> {
+    fn take_credit(
+        &self,
+        token: TokenHash,
+        worker: WorkerId,
+        contribution: [u8; 16],
+    ) -> Result<(), Status> {
         let now = Instant::now();
         let held = self.0.handle.read_stale(|state| {
             let held = state.live_attempts_on(worker);
             held.map(|(_, attempt)| attempt.epoch).collect::<Vec<_>>()
         });
         self.1.given(token, held, now);
-        self.1.take(token, now).map_err(|after| {
+        self.1.take(token, contribution, now).map_err(|after| {
             let message = "this worker has handed over samples of more attempts than it was given";
             Refusal::new(Code::ResourceExhausted, "MORE_THAN_WAS_RUN", message)
                 .hint("an attempt contributes once; what waits is taken as more attempts come, or one an hour")

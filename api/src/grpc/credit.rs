@@ -1,7 +1,8 @@
 //! How many contributions a worker may hand over: one for each attempt that it was given. Else one worker's token would be
 //! enough to write into the records of all whatever it likes.
 //!
-//! Held in memory alone, as a number: which samples are of which attempt nobody can tell.
+//! Held in memory alone, as a number: which samples are of which attempt nobody can tell, and an id is forgotten as soon as
+//! what has it is stored.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -33,6 +34,8 @@ pub(crate) struct Credits(Mutex<HashMap<TokenHash, Credit>>);
 struct Credit {
     given: BTreeSet<Epoch>,
     left: u32,
+    /// What was paid for and is not known to be stored: who tries it again does not pay twice.
+    unsure: Option<[u8; 16]>,
     /// When the last one was added because time has passed.
     added: Instant,
 }
@@ -58,22 +61,30 @@ impl Credits {
         });
     }
 
-    /// Takes one contribution off, or says when the next one may come.
-    pub(crate) fn take(&self, worker: TokenHash, now: Instant) -> Result<(), Duration> {
-        self.with(worker, now, |credit| match credit.left.checked_sub(1) {
-            Some(left) => {
-                credit.left = left;
-                Ok(())
+    /// Takes one contribution off, or says when the next one may come. The one that was tried last costs nothing again
+    /// until [`Self::stored`]: a store that does not answer uses nothing up.
+    pub(crate) fn take(
+        &self,
+        worker: TokenHash,
+        contribution: [u8; 16],
+        now: Instant,
+    ) -> Result<(), Duration> {
+        self.with(worker, now, |credit| {
+            if credit.unsure == Some(contribution) {
+                return Ok(());
             }
-            None => Err(ONE_MORE_EVERY.saturating_sub(now.duration_since(credit.added))),
+            let Some(left) = credit.left.checked_sub(1) else {
+                return Err(ONE_MORE_EVERY.saturating_sub(now.duration_since(credit.added)));
+            };
+            credit.left = left;
+            credit.unsure = Some(contribution);
+            Ok(())
         })
     }
 
-    /// The contribution was not taken after all.
-    pub(crate) fn give_back(&self, worker: TokenHash, now: Instant) {
-        self.with(worker, now, |credit| {
-            credit.left = (credit.left + 1).min(UNUSED_MAX);
-        });
+    /// What was tried last is stored.
+    pub(crate) fn stored(&self, worker: TokenHash, now: Instant) {
+        self.with(worker, now, |credit| credit.unsure = None);
     }
 
     fn with<T>(&self, worker: TokenHash, now: Instant, work: impl FnOnce(&mut Credit) -> T) -> T {
@@ -85,6 +96,7 @@ impl Credits {
         let credit = credits.entry(worker).or_insert_with(|| Credit {
             given: BTreeSet::new(),
             left: TO_BEGIN_WITH,
+            unsure: None,
             added: now,
         });
         let hours = now.duration_since(credit.added).as_secs() / ONE_MORE_EVERY.as_secs();
@@ -109,9 +121,13 @@ mod tests {
 
     /// How many are taken one after the other.
     fn taken(credits: &Credits, worker: TokenHash, now: Instant) -> usize {
-        (0..10_000)
-            .take_while(|_| credits.take(worker, now).is_ok())
-            .count()
+        let ids = (0..10_000u128).map(u128::to_le_bytes);
+        ids.take_while(|id| {
+            let taken = credits.take(worker, *id, now).is_ok();
+            credits.stored(worker, now);
+            taken
+        })
+        .count()
     }
 
     #[test]
@@ -123,9 +139,7 @@ mod tests {
             credits.given(EVIL, [Epoch(7), Epoch(9)], now);
         }
         assert_eq!(taken(&credits, EVIL, now), 2);
-        assert_eq!(credits.take(EVIL, now), Err(ONE_MORE_EVERY));
-        credits.give_back(EVIL, now);
-        assert_eq!(taken(&credits, EVIL, now), 1);
+        assert_eq!(credits.take(EVIL, [1; 16], now), Err(ONE_MORE_EVERY));
         // Nobody else has less for it.
         credits.given(HONEST, (0..40).map(Epoch), now);
         assert_eq!(taken(&credits, HONEST, now), 40 + TO_BEGIN_WITH as usize);
@@ -136,13 +150,26 @@ mod tests {
         let (credits, start) = (Credits::default(), Instant::now());
         taken(&credits, EVIL, start);
         let soon = start + ONE_MORE_EVERY / 4;
-        assert_eq!(credits.take(EVIL, soon), Err(ONE_MORE_EVERY / 4 * 3));
+        assert_eq!(
+            credits.take(EVIL, [1; 16], soon),
+            Err(ONE_MORE_EVERY / 4 * 3)
+        );
         assert_eq!(taken(&credits, EVIL, start + ONE_MORE_EVERY), 1);
         assert_eq!(taken(&credits, EVIL, start + ONE_MORE_EVERY * 3), 2);
         let late = start + ONE_MORE_EVERY * 1_000;
         assert_eq!(taken(&credits, EVIL, late), TO_BEGIN_WITH as usize);
         credits.given(EVIL, (0..100_000).map(Epoch), late);
         assert_eq!(taken(&credits, EVIL, late), UNUSED_MAX as usize);
+    }
+
+    #[test]
+    fn what_is_tried_again_since_nobody_has_said_that_it_is_stored_costs_nothing_more() {
+        let (credits, now) = (Credits::default(), Instant::now());
+        for _ in 0..100 {
+            assert_eq!(credits.take(HONEST, [1; 16], now), Ok(()));
+        }
+        credits.stored(HONEST, now);
+        assert_eq!(taken(&credits, HONEST, now), TO_BEGIN_WITH as usize - 1);
     }
 
     #[test]

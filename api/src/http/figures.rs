@@ -19,7 +19,7 @@ pub(super) fn routes(api: &mut Api) {
     api.route(Route::get("/v1/records", P::ReadRecords, list), self::list);
     let import = "Adds measured figures. Importing the same file again adds nothing.";
     let import = Route::post("/v1/records", P::ImportRecords, import);
-    api.route(import.body_max(BODY_BYTES).anywhere(), self::import);
+    api.route(import.body_max(BODY_BYTES), self::import);
     let status =
         "How the tables are as the asked node knows them: what was left out of them and why.";
     let status = Route::get("/v1/records/status", P::ReadRecords, status);

@@ -67,6 +67,13 @@ struct ClusterShown {
     store_put_p95_us: Option<u64>,
     /// Why submissions cannot be kept in the staging area; empty where they can.
     staging_trouble: String,
+    /// When the certificate ends that the client port shows, in seconds since 1970; null where it shows none.
+    certificate_end_seconds: Option<i64>,
+    /// By how many milliseconds this host's clock is ahead of the cluster's time, negative where it is behind; null while
+    /// nobody leads.
+    clock_ahead_ms: Option<i64>,
+    /// The newest log format that this node's program knows.
+    newest_log_format: u32,
     jobs_pending: u64,
     jobs_running: u64,
     jobs_ended: u64,
@@ -162,6 +169,9 @@ async fn show(http: Http, _: Asked<Nothing>, _: Nothing) -> Result<ClusterShown,
         store_trouble: status.store_trouble,
         store_put_p95_us: status.store_put_p95_us,
         staging_trouble: status.staging_trouble,
+        certificate_end_seconds: status.certificate_end_seconds,
+        clock_ahead_ms: status.clock_ahead_ms,
+        newest_log_format: status.newest_log_format,
         jobs_pending: status.jobs_pending,
         jobs_running: status.jobs_running,
         jobs_ended: status.jobs_ended,
