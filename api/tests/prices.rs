@@ -7,12 +7,12 @@ use stepcast_proto::v1;
 use crate::scheduling::{named, raised_by, set};
 use crate::support::{Agent, Later, Server, reason, submission, until};
 
-/// Has the operator say what a pretend GPU costs an hour.
+/// Has the operator say what an H100 costs an hour.
 async fn import(server: &Server, dollars: &str) {
     let columns = "hardware,usd_per_gpu_hour,valid_from,source";
     let request = v1::ImportPricesRequest {
         source: "feed".to_owned(),
-        csv: format!("{columns}\nreplay,{dollars},2026-01-01,feed\n").into(),
+        csv: format!("{columns}\nh100,{dollars},2026-01-01,feed\n").into(),
         ..v1::ImportPricesRequest::default()
     };
     let imported = server.estimates().import_prices(request).await.unwrap();
@@ -31,18 +31,19 @@ async fn what_was_imported_is_charged_and_limits_go_by_it_where_a_worker_says_no
     let clock = Later::new();
     let server = raised_by(clock.clone()).await;
     let agent = Agent::new(&server, server.token("w").await.secret);
-    let registered = agent.register_for('a', &["replay"], "", None).await;
+    let registered = agent.register_for('a', &["h100"], "", None).await;
     let worker = registered.unwrap().worker;
     let paying = v1::Team {
-        budget_usd_micros: Some(9_000_000),
+        budget_usd_micros: Some(900_000_000),
         ..named("paying")
     };
     set(&server, paying).await.unwrap();
     let asked = || {
         let mut asked = submission('1');
         let wishes = asked.wishes.as_mut().unwrap();
+        wishes.trainer = v1::Trainer::Simpletuner.into();
         wishes.team = "teams/paying".to_owned();
-        wishes.max_cost_usd_micros = Some(5_000_000);
+        wishes.max_cost_usd_micros = Some(500_000_000);
         asked
     };
     let refused = server.jobs().submit_job(asked()).await.unwrap_err();
@@ -55,7 +56,7 @@ async fn what_was_imported_is_charged_and_limits_go_by_it_where_a_worker_says_no
     let costs = |micros: u64| {
         server.handle.read_stale(|state| {
             let worker = state.workers().next().unwrap();
-            let price = worker.price_per_gpu_hour("replay".parse().unwrap());
+            let price = worker.price_per_gpu_hour("h100".parse().unwrap());
             price.is_some_and(|price| price.0 == micros)
         })
     };
@@ -89,7 +90,7 @@ async fn what_was_imported_is_charged_and_limits_go_by_it_where_a_worker_says_no
     assert_eq!(job.cost_usd_micros, team);
 
     // By its own word it is at its own price.
-    let registered = agent.register_for('a', &["replay"], "", Some(1_000_000));
+    let registered = agent.register_for('a', &["h100"], "", Some(1_000_000));
     registered.await.unwrap();
     let shown = only_worker(&server).await;
     assert_eq!(shown.gpus[0].price_per_hour_usd_micros, Some(1_000_000));
