@@ -32,7 +32,8 @@ pub struct Options {
         default_value = "/var/lib/stepcast-worker"
     )]
     state: PathBuf,
-    /// Where results go; `outputs` in the state folder unless given
+    /// Where results and checkpoints go; `outputs` in the state folder unless given. For a job to go on at another worker both
+    /// need the same folder here, else it begins anew there
     #[arg(long, env = "STEPCAST_WORKER_OUTPUTS", value_name = "FOLDER")]
     outputs: Option<PathBuf>,
     /// Hours for which the results of a job stay here when it is over, 1 to 8760, or `forever`. Then its folder is removed, if

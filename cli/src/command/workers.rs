@@ -37,7 +37,8 @@ enum What {
     Drain {
         /// The worker's name or id
         worker: String,
-        /// Stop what runs there too; it goes on elsewhere from its newest checkpoint
+        /// Stop what runs there too; it goes on elsewhere, from its newest checkpoint where the workers share `--outputs`, else
+        /// from the start
         #[arg(long)]
         stop_running: bool,
     },
