@@ -346,7 +346,7 @@ async fn work(mut session: Session, load: &'static Load, board: Arc<Board>) {
                     tokio::spawn(async move {
                         let (job, epoch) = (assigned.job, assigned.epoch);
                         let until = tokio::time::Instant::now() + run;
-                        if reports.report(Report::Started { job, epoch }).await.is_err() {
+                        if reports.report(Report::Started { job, epoch, from: None }).await.is_err() {
                             return;
                         }
                         tokio::time::sleep_until(until).await;

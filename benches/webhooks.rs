@@ -155,5 +155,5 @@ fn start(agent: &mut Agent, epoch: u64) {
             );
         }
     }
-    agent.handle(Input::Launched(epoch), 0);
+    agent.handle(Input::Launched { epoch, from: 0 }, 0);
 }

@@ -98,6 +98,7 @@ async fn a_worker_is_handed_what_no_file_holds_until_its_trainer_runs() {
         .say(v1::attach_request::Report::Started(v1::AttemptStarted {
             job: assignment.job.clone(),
             epoch: assignment.epoch,
+            begun_step: None,
         }))
         .await;
     let id: JobId = name.trim_start_matches("jobs/").parse().unwrap();

@@ -189,6 +189,7 @@ impl Worker {
                 let started = v1::AttemptStarted {
                     job: job.clone(),
                     epoch,
+                    begun_step: None,
                 };
                 say(&reports, Report::Started(started)).await?;
                 say(&reports, ended(epoch, job)).await?;

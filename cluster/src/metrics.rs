@@ -128,7 +128,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 32] = [
+const COMMANDS: [&str; 33] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -161,6 +161,7 @@ const COMMANDS: [&str; 32] = [
     "revise_job",
     "set_team_members",
     "set_prices",
+    "go_on_from",
 ];
 
 /// Counters of one node.
@@ -373,6 +374,7 @@ fn number_of(command: &Command) -> usize {
         Command::ReviseJob { .. } => 29,
         Command::SetTeamMembers { .. } => 30,
         Command::SetPrices { .. } => 31,
+        Command::GoOnFrom { .. } => 32,
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Assignment {
     pub spec: JobSpec,
     /// The GPUs to use, by position in the worker's inventory.
     pub gpus: Vec<u8>,
+    /// The step of the job's newest checkpoint, 0 for none.
+    pub resume_step: u64,
     /// Its place among the hosts of the job, if there are several.
     pub gang: Option<GangPlace>,
     /// How long the first lease runs, counted by the worker from when this arrives.
@@ -138,6 +140,8 @@ pub enum Report {
         job: JobId,
         /// Which attempt.
         epoch: Epoch,
+        /// The step of the checkpoint that it goes on from, 0 for none. Older workers do not say.
+        from: Option<u64>,
     },
     /// How far the attempt is; kept in memory only.
     Progress {

@@ -282,6 +282,16 @@ pub enum Command {
         /// All of them.
         prices: Prices,
     },
+    /// The worker says which step an attempt goes on from, where that is another than that of the job's newest checkpoint:
+    /// on its host there is an older one only, or none, or one that nobody was told of.
+    GoOnFrom {
+        /// Whose attempt.
+        job: JobId,
+        /// Which.
+        epoch: Epoch,
+        /// The step, 0 for none.
+        step: u64,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -324,7 +334,8 @@ impl Command {
             | Self::ExpireParts { .. }
             | Self::ReviseJob { .. }
             | Self::SetTeamMembers { .. }
-            | Self::SetPrices { .. } => 3,
+            | Self::SetPrices { .. }
+            | Self::GoOnFrom { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

@@ -137,7 +137,9 @@ impl fmt::Display for Epoch {
 }
 
 /// Which try of a job an attempt is, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct AttemptNumber(pub u32);
 

@@ -73,7 +73,12 @@ pub enum Input {
         grace_ms: u64,
     },
     /// The trainer process runs.
-    Launched(Epoch),
+    Launched {
+        /// Which attempt.
+        epoch: Epoch,
+        /// The step of the checkpoint that it goes on from, 0 for none.
+        from: u64,
+    },
     /// The trainer process could not be started.
     LaunchFailed {
         /// Which attempt.
@@ -187,7 +192,12 @@ pub enum Output {
         in_ms: u64,
     },
     /// Tell the leader that the trainer runs.
-    Started(Epoch),
+    Started {
+        /// Which attempt.
+        epoch: Epoch,
+        /// The step of the checkpoint that it goes on from, 0 for none.
+        from: u64,
+    },
     /// Have the guard kill the trainer this long from now, unless told a later time before.
     Deadline {
         /// Which attempt.
@@ -320,7 +330,7 @@ impl Agent {
                     self.attempts
                         .values()
                         .filter(|a| a.runs())
-                        .map(|a| Output::Started(a.epoch())),
+                        .map(Attempt::begun),
                 );
             }
             Input::Drain { grace_ms } => {
@@ -342,7 +352,9 @@ impl Agent {
                 why,
                 grace_ms,
             } => self.with(epoch, |a| a.stop(why, grace_ms, now, &mut out)),
-            Input::Launched(epoch) => self.with(epoch, |a| a.launched(now, &mut out)),
+            Input::Launched { epoch, from } => {
+                self.with(epoch, |a| a.launched(from, now, &mut out));
+            }
             Input::LaunchFailed {
                 epoch,
                 failure,

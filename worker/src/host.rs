@@ -1,5 +1,6 @@
 //! What all attempts of this worker share: its settings, devices, folder, and the way to the leader.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
@@ -80,6 +81,12 @@ impl Host {
             samples: self.state.spooled_count().unwrap_or(0) + self.held.count(),
             certificate_end,
         })
+    }
+
+    /// The command of a trainer's guard.
+    pub(crate) fn guard_command(&self) -> Vec<OsString> {
+        let helper = self.config.helper.iter().cloned();
+        helper.chain(["guard".into()]).collect()
     }
 
     /// The devices at these positions.
@@ -189,6 +196,7 @@ pub(crate) mod tests {
             workload: trainer::tests::workload(),
             lease_term_ms: 30_000,
             max_runtime_ms: None,
+            resume_step: 0,
             gang: None,
         }
     }
@@ -306,6 +314,7 @@ pub(crate) mod tests {
                 workload,
                 lease_term_ms: 30_000,
                 max_runtime_ms: None,
+                resume_step: 0,
                 gang: None,
             });
             (measures.training().err(), measures.validation().err())

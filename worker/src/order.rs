@@ -56,6 +56,8 @@ pub struct Assignment {
     pub lease_term_ms: u64,
     /// Longest time the trainer may run.
     pub max_runtime_ms: Option<u64>,
+    /// The step of the job's newest checkpoint as far as the leader knows, 0 for none.
+    pub resume_step: u64,
     /// Its place among the hosts of the job, if there are several.
     pub gang: Option<Gang>,
 }
@@ -113,6 +115,8 @@ pub enum Report {
         epoch: Epoch,
         /// Its job's id as the server writes it.
         job: String,
+        /// The step of the checkpoint that it goes on from, 0 for none.
+        from: u64,
     },
     /// How far it is.
     Progress(Epoch, Progress),

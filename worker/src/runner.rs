@@ -54,6 +54,8 @@ struct Trainer {
     lines: JoinSet<()>,
     signal_file: std::path::PathBuf,
     marker: String,
+    /// The step of the checkpoint that it goes on from, 0 for none.
+    from: u64,
 }
 
 /// What went wrong before the trainer ran.
@@ -145,7 +147,8 @@ async fn watched(
     Some(match launched {
         Ok(trainer) => {
             // A closed channel means that the worker is ending; dropping the trainer ends it.
-            inputs.send(Input::Launched(epoch)).await.ok()?;
+            let from = trainer.from;
+            inputs.send(Input::Launched { epoch, from }).await.ok()?;
             let exit = watch(host, epoch, trainer, &mut commands).await;
             Input::Exited { epoch, exit }
         }
@@ -223,14 +226,14 @@ async fn launch(
         ));
     }
     let started = Guard::start(
-        &guard_command(host),
+        &host.guard_command(),
         &launch.command,
         &launch.directory,
         &launch.environment,
         left,
     )
     .await;
-    let signal_file = launch.signal_file.clone();
+    let (signal_file, from) = (launch.signal_file.clone(), launch.from);
     launch.forget();
     let mut guard = started.map_err(|error| launch_failed(&error))?;
     let (lines, batches) = mpsc::channel(LINE_BATCHES);
@@ -252,6 +255,7 @@ async fn launch(
         lines: passing,
         signal_file,
         marker: marker.clone(),
+        from,
     })
 }
 
@@ -286,21 +290,19 @@ impl Preparation {
             marker: &self.marker,
             webhook: (&self.webhook.0, &self.webhook.1),
         };
-        trainer::prepare(&ground).map_err(|error| NotLaunched(error.failure(), chain(&error)))
+        let launch = trainer::prepare(&ground)
+            .map_err(|error| NotLaunched(error.failure(), chain(&error)))?;
+        if let Some(lack) = launch.lacks(assignment.resume_step) {
+            tracing::warn!(epoch = assignment.epoch, job = assignment.job, "{lack}");
+            let line = format!("({lack})");
+            host.outbox.push(Report::Logs(assignment.epoch, vec![line]));
+        }
+        Ok(launch)
     }
 }
 
 fn launch_failed(error: &dyn std::error::Error) -> NotLaunched {
     NotLaunched(Failure::LaunchFailed, chain(error))
-}
-
-fn guard_command(host: &Host) -> Vec<std::ffi::OsString> {
-    host.config
-        .helper
-        .iter()
-        .cloned()
-        .chain(["guard".into()])
-        .collect()
 }
 
 /// Lines go to the leader, and each batch is a sign of life.

@@ -25,6 +25,8 @@ pub struct Launch {
     pub directory: PathBuf,
     /// The signal file, already holding zeros.
     pub signal_file: PathBuf,
+    /// The step of the checkpoint that it goes on from, 0 for none.
+    pub from: u64,
 }
 
 /// What an attempt is launched with.
@@ -51,6 +53,20 @@ pub struct Ground<'a> {
 }
 
 impl Launch {
+    /// What is to be said where the job's newest checkpoint is not here.
+    pub(crate) fn lacks(&self, resume_step: u64) -> Option<String> {
+        let (from, newest) = (
+            self.from,
+            format!("the newest checkpoint, of step {resume_step}"),
+        );
+        (from < resume_step).then(|| match from {
+            0 => format!("{newest}, is not in this worker's outputs: the training begins anew"),
+            _ => format!(
+                "{newest}, is not in this worker's outputs: the training goes on from step {from}"
+            ),
+        })
+    }
+
     /// Overwrites the credentials in it, which its process has by now.
     pub(crate) fn forget(self) {
         credentials::forget(self.environment);

@@ -291,9 +291,9 @@ impl Work {
                 self.host.outbox.push(Report::Renew { renewal, epochs })
             }
             Output::Launch { epoch, in_ms } => self.launch(epoch, at(in_ms)),
-            Output::Started(epoch) => {
+            Output::Started { epoch, from } => {
                 let job = self.job(epoch);
-                self.host.outbox.push(Report::Started { epoch, job });
+                self.host.outbox.push(Report::Started { epoch, job, from });
             }
             Output::Deadline { epoch, in_ms } => {
                 self.command(epoch, Command::Deadline(at(in_ms)));

@@ -280,6 +280,6 @@ fn running_agent() -> Agent {
         },
         0,
     );
-    agent.handle(Input::Launched(1), 0);
+    agent.handle(Input::Launched { epoch: 1, from: 0 }, 0);
     agent
 }

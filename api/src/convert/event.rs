@@ -35,6 +35,10 @@ pub(crate) fn event(event: &JobEvent, before: JobState) -> (v1::JobEvent, JobSta
             (told.attempt, told.step) = (attempt.0, step);
             "CHECKPOINTED"
         }
+        EventKind::GoesOn { attempt, step } => {
+            (told.attempt, told.step) = (attempt.0, step);
+            "GOES_ON"
+        }
         EventKind::CancelRequested => "CANCEL_REQUESTED",
         EventKind::AttemptEnded {
             attempt,
@@ -81,6 +85,7 @@ const fn after(kind: EventKind, before: JobState) -> JobState {
         EventKind::AttemptEnded { .. }
         | EventKind::Started { .. }
         | EventKind::Checkpointed { .. }
+        | EventKind::GoesOn { .. }
         | EventKind::Approved
         | EventKind::Changed
         | EventKind::CredentialsGiven

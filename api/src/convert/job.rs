@@ -140,6 +140,7 @@ fn attempt(attempt: &Attempt, job: &Job, state: &State) -> v1::Attempt {
         expected_p50: attempt.note.run_ms_p50.map(duration_ms),
         expected_p90: attempt.note.run_ms_p90.map(duration_ms),
         parts: parts(attempt, state),
+        begun_step: job.begun_elsewhere(attempt.number),
     }
 }
 

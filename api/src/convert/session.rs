@@ -70,6 +70,7 @@ pub(crate) fn report(report: v1::AttachRequest) -> Result<Option<Report>, Status
         Some(Up::Started(started)) => Report::Started {
             job: names::job("started.job", &started.job)?,
             epoch: Epoch(started.epoch),
+            from: started.begun_step,
         },
         Some(Up::Progress(progress)) => Report::Progress {
             epoch: Epoch(progress.epoch),
@@ -128,6 +129,7 @@ fn assignment(assignment: &Assignment) -> v1::Assignment {
         workload: Some(workload(&assignment.spec.workload)),
         lease_term_ms: assignment.lease_term_ms,
         max_runtime_ms: assignment.spec.max_runtime_ms,
+        resume_step: assignment.resume_step,
         gang: assignment.gang.as_ref().map(|gang| v1::GangPlace {
             rank: gang.rank.into(),
             hosts: gang.hosts.into(),

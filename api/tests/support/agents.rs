@@ -246,6 +246,7 @@ impl Worker {
         self.say(Report::Started(v1::AttemptStarted {
             job: job.clone(),
             epoch,
+            begun_step: None,
         }))
         .await;
         self.say(Report::Checkpointed(v1::AttemptCheckpointed {

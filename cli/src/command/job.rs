@@ -237,6 +237,8 @@ fn facts(job: &Wire) -> String {
             doing.push_str(&format!(", step {step} of {total}"));
         }
         line("doing", doing);
+        let begun = job.attempts.last().and_then(|attempt| attempt.begun_step);
+        line("begun", begun.map(begun_at).unwrap_or_default());
         line("left", jobs::left_range(job).unwrap_or_default());
     }
     line("failed by", words(&job.failure_reason));
@@ -245,6 +247,17 @@ fn facts(job: &Wire) -> String {
         job.failure_detail.replace('\n', "\n              "),
     );
     text
+}
+
+/// Where a run has begun whose worker does not have what was saved elsewhere.
+fn begun_at(step: u64) -> String {
+    match step {
+        0 => "anew: its worker has no checkpoint of it".to_owned(),
+        _ => format!(
+            "at step {}: its worker has no newer checkpoint",
+            count(step)
+        ),
+    }
 }
 
 fn attempts(job: &Wire) -> Table {

@@ -206,6 +206,7 @@ fn attempt(attempt: &v1::Attempt) -> Value {
         "place_time": moment(attempt.place_time.as_ref()),
         "start_time": moment(attempt.start_time.as_ref()),
         "end_time": moment(attempt.end_time.as_ref()),
+        "begun_step": attempt.begun_step,
         "checkpoint_step": attempt.checkpoint_step,
         "last_step": attempt.last_step,
         "price_per_hour_usd_micros": attempt.price_per_hour_usd_micros,

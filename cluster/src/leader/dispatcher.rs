@@ -117,6 +117,7 @@ fn assign(leader: &Leader, state: &State, attempt: &view::Attempt) -> Option<Ord
         epoch: attempt.epoch,
         spec,
         gpus: attempt.gpus.clone(),
+        resume_step: attempt.resume_step,
         gang: attempt.place.clone(),
         lease_term_ms: leader.lease_term_ms(),
     })))

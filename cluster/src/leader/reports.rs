@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, WorkerId};
 use stepcast_scheduler::model::Outcome;
 use stepcast_scheduler::model::limits::DETAIL_BYTES_MAX;
+use stepcast_scheduler::{Command, State};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::context::Leader;
@@ -106,7 +106,12 @@ impl Reports {
                 });
                 Ok(())
             }
-            Report::Started { job, epoch } => {
+            Report::Started { job, epoch, from } => {
+                // The first part of a gang speaks for all.
+                let speaks = self.0.rank(epoch).is_none_or(|rank| rank == 0);
+                if let Some(step) = from.filter(|_| speaks) {
+                    self.goes_on(job, epoch, step).await?;
+                }
                 let command = match self.0.rank(epoch) {
                     None => Command::StartAttempt { job, epoch },
                     Some(_) => Command::StartPart {
@@ -154,6 +159,17 @@ impl Reports {
             }
             Report::Leaving => self.leave().await,
         }
+    }
+
+    /// Takes down which step an attempt goes on from, where that is not the one that the state takes for granted.
+    async fn goes_on(&self, job: JobId, epoch: Epoch, step: u64) -> Result<(), ReportError> {
+        let is_new = |state: &State| view::begins_elsewhere(state, epoch, step);
+        if !self.0.leader.replicated.read(is_new) {
+            return Ok(());
+        }
+        tracing::info!(%job, %epoch, step, "an attempt goes on from another step than its job's newest checkpoint");
+        self.fact(epoch, false, Command::GoOnFrom { job, epoch, step })
+            .await
     }
 
     /// Has nothing more be placed on this worker, at once and not when a whole lease has passed without it. The session is

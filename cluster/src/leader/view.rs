@@ -17,6 +17,8 @@ pub(crate) struct Attempt {
     pub(crate) number: AttemptNumber,
     pub(crate) epoch: Epoch,
     pub(crate) gpus: Vec<u8>,
+    /// The step of the job's newest checkpoint, 0 for none.
+    pub(crate) resume_step: u64,
     /// Its place in a gang, if it is a part of one.
     pub(crate) place: Option<GangPlace>,
     pub(crate) wanted: Wanted,
@@ -85,6 +87,7 @@ pub(crate) fn wanted_on(
             number: attempt.number,
             epoch: attempt.epoch,
             gpus: part.gpus.to_vec(),
+            resume_step: job.checkpoint_step(),
             place: place.flatten(),
             wanted,
         })
@@ -106,9 +109,19 @@ pub(crate) fn running(state: &State, epoch: Epoch) -> Option<Running> {
     })
 }
 
-/// Since when an attempt runs, by stamp, and how long it was expected to. Nothing for one that is over or has not begun.
+/// Whether an attempt that begins with this step does not go on from where the state has it, and the log can say so.
+pub(crate) fn begins_elsewhere(state: &State, epoch: Epoch, step: u64) -> bool {
+    let live = state.live_attempt(epoch);
+    state.format() >= 3 && live.is_some_and(|(job, _)| job.begun_step(epoch) != step)
+}
+
+/// Since when an attempt runs, by stamp, and how long it was expected to. Nothing for one that is over, has not begun, or began
+/// at another step than was expected.
 pub(crate) fn expected(state: &State, epoch: Epoch) -> Option<(u64, Duration)> {
-    let (_, attempt) = state.live_attempt(epoch)?;
+    let (job, attempt) = state.live_attempt(epoch)?;
+    if job.begun_elsewhere(attempt.number).is_some() {
+        return None;
+    }
     let expected_ms = attempt.note.run_ms_p50?;
     Some((attempt.started_ms?, Duration::from_millis(expected_ms)))
 }

@@ -68,7 +68,11 @@ async fn two_hosts_are_told_their_places_and_rank_0_says_when_it_is_done() {
         })
     };
     one.reports
-        .report(Report::Started { job, epoch })
+        .report(Report::Started {
+            job,
+            epoch,
+            from: None,
+        })
         .await
         .unwrap();
     // What the second says of checkpoints is not the job's: the report before it is in the log by then.
@@ -78,7 +82,11 @@ async fn two_hosts_are_told_their_places_and_rank_0_says_when_it_is_done() {
             epoch,
             step: 9,
         },
-        Report::Started { job, epoch },
+        Report::Started {
+            job,
+            epoch,
+            from: None,
+        },
     ];
     assert!(!started());
     for report in said {

@@ -1,6 +1,7 @@
 //! A whole node on a real disk: the ring it serves, the rules of sessions, crashes, and a disk that fails.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod anew;
 mod backup;
 mod catching_up;
 mod crash;

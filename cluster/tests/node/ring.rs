@@ -47,7 +47,11 @@ async fn a_job_goes_once_round() {
     };
     let lines = vec!["step 500".to_owned()];
     for report in [
-        Report::Started { job, epoch },
+        Report::Started {
+            job,
+            epoch,
+            from: None,
+        },
         Report::Progress { epoch, progress },
         Report::LogLines {
             epoch,

@@ -148,6 +148,7 @@ async fn a_silent_workers_lease_ends_after_its_term_and_the_job_goes_elsewhere()
         .report(Report::Started {
             job,
             epoch: first.epoch,
+            from: None,
         })
         .await
         .unwrap();

@@ -141,6 +141,7 @@ async fn an_attempt_runs_on_under_a_new_leader() {
     let started = Report::Started {
         job,
         epoch: assigned.epoch,
+        from: None,
     };
     session.reports.report(started).await.unwrap();
     assert_eq!(renew(&mut session, assigned.epoch).await, [assigned.epoch]);

@@ -86,6 +86,13 @@ pub enum EventKind {
     CredentialsGiven,
     /// Nobody holds them any more: it waits until they are given again.
     CredentialsMissing,
+    /// An attempt goes on from another step than that of the newest checkpoint: its host has no newer one.
+    GoesOn {
+        /// Which try.
+        attempt: AttemptNumber,
+        /// The step; 0 where it begins anew.
+        step: u64,
+    },
 }
 
 impl EventKind {

@@ -7,7 +7,7 @@ use stepcast_records::UsdMicros;
 
 use super::limits::{ATTEMPTS_MAX, PRIORITY_STEP_MS};
 use super::{Attempt, AttemptState, FailureReason, JobEvent, JobSpec, Outcome, Standing};
-use crate::ids::{AttemptNumber, JobId, TeamId, WorkerId};
+use crate::ids::{AttemptNumber, Epoch, JobId, TeamId, WorkerId};
 use crate::policy::Policy;
 
 /// A job.
@@ -116,9 +116,26 @@ impl Job {
     /// The step of its newest checkpoint, where the next attempt resumes; 0 for none.
     #[must_use]
     pub fn checkpoint_step(&self) -> u64 {
-        self.attempts
-            .iter()
-            .map(|attempt| attempt.checkpoint_step)
+        self.step_kept(|_| true)
+    }
+
+    /// The step that an attempt of it goes on from: of the newest checkpoint of all the others; 0 for none.
+    #[must_use]
+    pub fn begun_step(&self, epoch: Epoch) -> u64 {
+        self.step_kept(|attempt| attempt.epoch != epoch)
+    }
+
+    /// The step that an attempt has gone on from where that is none of the steps that those before it have saved.
+    #[must_use]
+    pub fn begun_elsewhere(&self, attempt: AttemptNumber) -> Option<u64> {
+        let is_first = self.standing.counts_from == attempt;
+        is_first.then_some(self.standing.forgotten.checkpoint_step)
+    }
+
+    fn step_kept(&self, by: impl Fn(&Attempt) -> bool) -> u64 {
+        let counts = |attempt: &&Attempt| attempt.number >= self.standing.counts_from;
+        let by = self.attempts.iter().filter(counts).filter(|one| by(one));
+        by.map(|attempt| attempt.checkpoint_step)
             .fold(self.standing.forgotten.checkpoint_step, u64::max)
     }
 
@@ -137,7 +154,8 @@ impl Job {
             return false;
         };
         let attempt = self.attempts.remove(oldest);
-        self.standing.forgotten.add(&attempt);
+        let counts = attempt.number >= self.standing.counts_from;
+        self.standing.forgotten.add(&attempt, counts);
         true
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
 
 use super::Attempt;
-use crate::ids::{JobId, TeamId, WorkerId};
+use crate::ids::{AttemptNumber, JobId, TeamId, WorkerId};
 
 /// What is known of a job from format 3 on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,10 @@ pub struct Standing {
     /// What is left of attempts that are forgotten. Written behind how its run prepares itself, where there are any.
     #[serde(skip)]
     pub forgotten: Forgotten,
+    /// The first attempt whose checkpoints count, 0 for all: its host had another newest one than those before it have made.
+    /// Written behind how the job is shared out, where there is one.
+    #[serde(skip)]
+    pub counts_from: AttemptNumber,
 }
 
 /// What counts of attempts that a job has had and that are not kept any more.
@@ -36,16 +40,19 @@ pub struct Standing {
 pub struct Forgotten {
     /// What they have cost.
     pub cost: UsdMicros,
-    /// Step of the newest checkpoint of any of them, 0 for none.
+    /// Step of the newest checkpoint of any of them, 0 for none; or what the first attempt that counts went on from, where
+    /// that is not all of them.
     pub checkpoint_step: u64,
 }
 
 impl Forgotten {
-    /// Takes in one more attempt, which has ended.
-    pub(crate) fn add(&mut self, attempt: &Attempt) {
+    /// Takes in one more attempt, which has ended, and whose checkpoints may count.
+    pub(crate) fn add(&mut self, attempt: &Attempt, counts: bool) {
         // It has ended, so the time of asking makes no difference.
         self.cost = UsdMicros(self.cost.0.saturating_add(attempt.cost(0).0));
-        self.checkpoint_step = self.checkpoint_step.max(attempt.checkpoint_step);
+        if counts {
+            self.checkpoint_step = self.checkpoint_step.max(attempt.checkpoint_step);
+        }
     }
 }
 

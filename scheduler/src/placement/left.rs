@@ -179,14 +179,7 @@ fn done(job: &Job, attempt: &Attempt, whole: &Left, policy: &Policy, now_ms: u64
 
 /// The part of a job that was done when an attempt of it began.
 pub(crate) fn begun(job: &Job, attempt: &Attempt) -> f64 {
-    let earlier = job
-        .attempts
-        .iter()
-        .filter(|other| other.epoch != attempt.epoch);
-    let kept_before = earlier
-        .map(|other| other.checkpoint_step)
-        .fold(job.standing.forgotten.checkpoint_step, u64::max);
-    part_of(job, kept_before)
+    part_of(job, job.begun_step(attempt.epoch))
 }
 
 /// The part of a job that so many steps are.

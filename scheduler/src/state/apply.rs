@@ -153,6 +153,7 @@ impl State {
                 detail,
             } => self.end_part(entry, (*job, *epoch), *worker, *outcome, (*step, detail)),
             Command::ExpireParts { expired } => self.expire_parts(entry, expired),
+            Command::GoOnFrom { job, epoch, step } => self.go_on_from(entry, *job, *epoch, *step),
         }
     }
 

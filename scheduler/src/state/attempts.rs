@@ -151,6 +151,30 @@ impl State {
         Ok(Reply::Done)
     }
 
+    /// From here on no checkpoint of an earlier attempt counts: whoever goes on does so where this one is, or says otherwise.
+    pub(super) fn go_on_from(
+        &mut self,
+        entry: &mut Entry,
+        job: JobId,
+        epoch: Epoch,
+        step: u64,
+    ) -> Result<Reply, Rejection> {
+        self.holder(job, epoch)?;
+        self.change(job, |job| {
+            // A worker says so again after every reconnect.
+            if job.begun_step(epoch) == step {
+                return;
+            }
+            let Some(attempt) = job.attempts.last().map(|attempt| attempt.number) else {
+                return;
+            };
+            job.standing.counts_from = attempt;
+            job.standing.forgotten.checkpoint_step = step;
+            entry.event(job, EventKind::GoesOn { attempt, step });
+        });
+        Ok(Reply::Done)
+    }
+
     pub(super) fn end(
         &mut self,
         entry: &mut Entry,

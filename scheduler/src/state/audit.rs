@@ -49,6 +49,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         | Command::Place { .. }
         | Command::StartAttempt { .. }
         | Command::Checkpoint { .. }
+        | Command::GoOnFrom { .. }
         | Command::EndAttempt { .. }
         | Command::ExpireLeases { .. }
         | Command::StartPart { .. }

@@ -60,10 +60,7 @@ impl Bill {
 
 /// Seconds of GPUs times their rated TFLOPS, for the share of the steps that a checkpoint or the end has kept.
 fn useful_work(job: &Job, attempt: &Attempt, now_ms: u64) -> u64 {
-    let earlier = job.attempts.iter().rev().skip(1);
-    let resumed = earlier
-        .map(|attempt| attempt.checkpoint_step)
-        .fold(job.standing.forgotten.checkpoint_step, u64::max);
+    let resumed = job.begun_step(attempt.epoch);
     let done = attempt.last_step.saturating_sub(resumed);
     let kept = match attempt.outcome() {
         Some(Outcome::Succeeded) => done.max(1),

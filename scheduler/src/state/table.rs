@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stepcast_records::simpletuner::{Preparation, Sharing};
 
 use super::pages::Pages;
-use crate::ids::JobId;
+use crate::ids::{AttemptNumber, JobId};
 use crate::model::{Forgotten, Freed, Gang, Job, JobState, Label, Standing, Terms};
 
 /// The jobs.
@@ -152,7 +152,9 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
     let preparation = job.spec.workload.preparation;
     let forgotten = job.standing.forgotten;
     let sharing = &job.spec.workload.sharing;
-    let is_shared_as_ever = *sharing == Sharing::default();
+    let counts_from = job.standing.counts_from;
+    let count_all = counts_from == AttemptNumber::default();
+    let is_shared_as_ever = *sharing == Sharing::default() && count_all;
     let is_all_kept = forgotten == Forgotten::default() && is_shared_as_ever;
     let is_usual = preparation == Preparation::default() && is_all_kept;
     let is_on_one = hosts == 0 && gangs.is_empty();
@@ -189,7 +191,11 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
         if is_shared_as_ever {
             return Ok(bytes);
         }
-        postcard::to_extend(sharing, bytes)
+        let bytes = postcard::to_extend(sharing, bytes)?;
+        if count_all {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&counts_from, bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -232,22 +238,31 @@ fn gangs(job: &Job) -> Vec<(u8, &Gang)> {
     gangs.collect()
 }
 
-/// How a job is shared out, if that is said; `None` if the bytes say something else.
-fn read_sharing(sharing: &mut Sharing, bytes: &[u8]) -> Option<()> {
+/// How a job is shared out, and the first attempt whose checkpoints count, if that is said; `None` if the bytes say something
+/// else.
+fn read_sharing(job: &mut Job, bytes: &[u8]) -> Option<()> {
     if !bytes.is_empty() {
-        let (read, []) = postcard::take_from_bytes(bytes).ok()? else {
-            return None;
-        };
-        if read == Sharing::default() {
+        let (sharing, rest) = postcard::take_from_bytes(bytes).ok()?;
+        if rest.is_empty() && sharing == Sharing::default() {
             return None;
         }
-        *sharing = read;
+        job.spec.workload.sharing = sharing;
+        if !rest.is_empty() {
+            let (counts_from, []) = postcard::take_from_bytes(rest).ok()? else {
+                return None;
+            };
+            if counts_from == AttemptNumber::default() {
+                return None;
+            }
+            job.standing.counts_from = counts_from;
+        }
     }
     Some(())
 }
 
 /// On how many hosts a job is to run beyond the first, its attempts that do, how it prepares itself, what is left of
-/// attempts that are forgotten, and how it is shared out; `None` if the bytes do not say that.
+/// attempts that are forgotten, how it is shared out, and which attempts' checkpoints count; `None` if the bytes do not say
+/// that.
 fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
     let ((hosts, gangs), rest) = postcard::take_from_bytes::<(u8, Vec<(u8, Gang)>)>(bytes).ok()?;
     let is_some = hosts > 0 || !gangs.is_empty() || !rest.is_empty();
@@ -270,7 +285,7 @@ fn read_gangs(job: &mut Job, bytes: &[u8]) -> Option<()> {
                 return None;
             }
             job.standing.forgotten = forgotten;
-            read_sharing(&mut job.spec.workload.sharing, rest)?;
+            read_sharing(job, rest)?;
         }
     }
     Some(())

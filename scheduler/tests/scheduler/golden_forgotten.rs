@@ -24,6 +24,8 @@ const JOB: JobId = JobId(1);
 struct Story {
     state: State,
     seconds: u64,
+    /// The step that attempts say that they go on from, if they say so.
+    from: Option<u64>,
 }
 
 impl Story {
@@ -31,6 +33,7 @@ impl Story {
         let mut story = Self {
             state: State::new(),
             seconds: 0,
+            from: None,
         };
         let hash = TokenHash([7; 32]);
         let commands = [
@@ -89,6 +92,10 @@ impl Story {
                 others: Vec::new(),
             }],
         });
+        if let Some(step) = self.from {
+            let job = JOB;
+            self.apply(Command::GoOnFrom { job, epoch, step });
+        }
         self.apply(Command::DrainWorker {
             worker: WorkerId(1),
             stop_running: is_asked,
@@ -131,6 +138,39 @@ fn a_job_that_is_asked_to_stop_goes_on_however_often() {
     assert_eq!(job.cost(0), UsdMicros(150_000_000));
     assert_eq!(job.committed(), job.cost(0));
     assert_eq!(job.checkpoint_step(), 40);
+}
+
+/// What an attempt does not find on its host counts no more, however many are forgotten after it, until one finds it again.
+#[test]
+fn what_is_saved_on_another_host_does_not_count() {
+    let mut story = Story::new(3, 0);
+    let steps = |story: &Story| {
+        let job = story.state.job(JOB).expect("it is known");
+        let newest = job.attempts.last().expect("it was tried");
+        let begun = (
+            job.begun_step(newest.epoch),
+            job.begun_elsewhere(newest.number),
+        );
+        (job.checkpoint_step(), begun)
+    };
+    story.attempt(true, 40, Outcome::Cancelled);
+    assert_eq!(steps(&story), (40, (0, None)));
+    story.from = Some(40);
+    story.attempt(true, 50, Outcome::Cancelled);
+    assert_eq!(steps(&story), (50, (40, None)), "as it was expected to");
+    story.from = Some(0);
+    story.attempt(true, 10, Outcome::Cancelled);
+    assert_eq!(steps(&story), (10, (0, Some(0))));
+    story.from = None;
+    for _ in 0..ATTEMPTS_MAX {
+        story.attempt(true, 1, Outcome::Cancelled);
+    }
+    assert_eq!(steps(&story), (10, (10, None)));
+    story.from = Some(50);
+    story.attempt(true, 1, Outcome::Cancelled);
+    assert_eq!(steps(&story), (50, (50, Some(50))));
+    let restored = State::restore(&story.state.snapshot()).expect("it is restored");
+    assert_eq!(restored, story.state);
 }
 
 #[test]

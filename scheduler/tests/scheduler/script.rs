@@ -246,6 +246,11 @@ impl Script {
                 epoch: epoch(),
                 step,
             },
+            "goes-on" => Command::GoOnFrom {
+                job: job(),
+                epoch: epoch(),
+                step,
+            },
             "finish" => end(Outcome::Succeeded),
             "stopped" => end(Outcome::Cancelled),
             "fail" => end(Outcome::Failed(reason(

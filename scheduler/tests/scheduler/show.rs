@@ -290,6 +290,7 @@ fn event_of(kind: EventKind) -> String {
         EventKind::Changed => "changed".to_owned(),
         EventKind::CredentialsGiven => "credentials given".to_owned(),
         EventKind::CredentialsMissing => "credentials missing".to_owned(),
+        EventKind::GoesOn { attempt, step } => format!("#{attempt} goes on from {step}"),
         EventKind::PreemptRequested { attempt, for_job } => {
             let whom = for_job.map_or_else(|| "nobody".to_owned(), |job| job.to_string());
             format!("#{attempt} is to give way to {whom}")

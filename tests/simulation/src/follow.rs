@@ -41,6 +41,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         Command::CancelJob { job }
         | Command::StartAttempt { job, .. }
         | Command::Checkpoint { job, .. }
+        | Command::GoOnFrom { job, .. }
         | Command::EndAttempt { job, .. }
         | Command::StartPart { job, .. }
         | Command::EndPart { job, .. }

@@ -34,6 +34,8 @@ pub(super) struct Attempt {
     reducer: Option<Reducer>,
     life: Life,
     started: bool,
+    /// The step of the checkpoint that its trainer goes on from, 0 for none.
+    from: u64,
     /// The trainer must be gone by then. None until the first renewal is answered.
     deadline_ms: Option<u64>,
     /// Set by the first reason to stop; later reasons change nothing.
@@ -80,6 +82,7 @@ impl Attempt {
             reducer: Some(assigned.reducer),
             life: Life::Waiting,
             started: false,
+            from: 0,
             deadline_ms: Some(super::leases::deadline(now, assigned.lease_term_ms)),
             stopped: None,
             runtime_ends_ms: None,
@@ -100,6 +103,11 @@ impl Attempt {
 
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    pub(super) fn begun(&self) -> Output {
+        let (epoch, from) = (self.epoch, self.from);
+        Output::Started { epoch, from }
     }
 
     pub(super) fn job(&self) -> &str {
@@ -154,15 +162,15 @@ impl Attempt {
         }
     }
 
-    pub(super) fn launched(&mut self, now: u64, out: &mut Vec<Output>) {
-        self.started = true;
+    pub(super) fn launched(&mut self, from: u64, now: u64, out: &mut Vec<Output>) {
+        (self.started, self.from) = (true, from);
         match self.life {
             Life::Launching => {
                 self.life = Life::Running;
                 self.watch = Watch::new(now);
                 self.runtime_ends_ms = self.max_runtime_ms.map(|limit| now.saturating_add(limit));
                 self.tell_guard(now, out);
-                out.push(Output::Started(self.epoch));
+                out.push(self.begun());
             }
             // Asked to end while it was being started.
             Life::Terminating(_) => out.push(Output::Terminate(self.epoch)),

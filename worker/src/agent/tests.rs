@@ -22,7 +22,7 @@ impl Script {
         let mut script = Self::default();
         script.input(assigned(5, 1));
         script.renewed(0, &[5]);
-        script.input(Input::Launched(5));
+        script.input(Input::Launched { epoch: 5, from: 3 });
         script
     }
 
@@ -181,7 +181,7 @@ fn nothing_runs_before_the_first_renewal_is_answered() {
         script.renewed(0, &[5]),
         [Output::Launch { epoch: 5, in_ms }]
     );
-    let out = script.at(1_000, Input::Launched(5));
+    let out = script.at(1_000, Input::Launched { epoch: 5, from: 0 });
     // Counted from 0, when the renewal was sent: not from 400, when the answer came.
     assert_eq!(
         out,
@@ -190,7 +190,7 @@ fn nothing_runs_before_the_first_renewal_is_answered() {
                 epoch: 5,
                 in_ms: TERM_MS - MARGIN_MS - 1_000
             },
-            Output::Started(5)
+            Output::Started { epoch: 5, from: 0 }
         ]
     );
     assert_eq!(
@@ -289,7 +289,7 @@ fn a_new_connection_renews_at_once_and_says_again_what_runs() {
     assert_eq!(
         out,
         [
-            Output::Started(5),
+            Output::Started { epoch: 5, from: 3 },
             Output::Renew {
                 renewal: 2,
                 epochs: vec![5, 6]
@@ -377,7 +377,10 @@ fn a_cancel_while_launching_ends_what_is_started_after_all() {
         grace_ms: 60_000,
     };
     assert_eq!(script.input(stop), [Output::Terminate(5)]);
-    assert_eq!(script.input(Input::Launched(5)), [Output::Terminate(5)]);
+    assert_eq!(
+        script.input(Input::Launched { epoch: 5, from: 0 }),
+        [Output::Terminate(5)]
+    );
     let failed = Input::LaunchFailed {
         epoch: 5,
         failure: Failure::LaunchFailed,
@@ -391,7 +394,7 @@ fn the_time_limit_counts_from_the_launch_and_saves_first() {
     let mut script = Script::default();
     script.input(limited(5, 500_000));
     script.renewed(0, &[5]);
-    script.at(1_000, Input::Launched(5));
+    script.at(1_000, Input::Launched { epoch: 5, from: 0 });
     script.step(3);
     assert_eq!(
         script.run_until_output(2_000_000, true),

@@ -102,6 +102,7 @@ mod tests {
         Report::Started {
             epoch: 1,
             job: "j".to_owned(),
+            from: 0,
         }
     }
 

@@ -88,9 +88,10 @@ pub(super) fn said(response: v1::AttachResponse) -> Said {
 pub(super) fn report(report: Report) -> v1::AttachRequest {
     let report = match report {
         Report::Renew { renewal, epochs } => Up::Renew(v1::Renew { renewal, epochs }),
-        Report::Started { epoch, job } => Up::Started(v1::AttemptStarted {
+        Report::Started { epoch, job, from } => Up::Started(v1::AttemptStarted {
             job: job_name(&job),
             epoch,
+            begun_step: Some(from),
         }),
         Report::Progress(epoch, progress) => Up::Progress(self::progress(epoch, progress)),
         Report::Checkpointed { epoch, job, step } => Up::Checkpointed(v1::AttemptCheckpointed {
@@ -138,6 +139,7 @@ fn assignment(assignment: v1::Assignment) -> Result<Assignment, String> {
         max_runtime_ms: assignment
             .max_runtime_ms
             .map(|limit| limit.min(MAX_RUNTIME_MS)),
+        resume_step: assignment.resume_step,
         gang: assignment.gang.map(gang).transpose()?,
     })
 }

@@ -63,6 +63,8 @@ pub(super) fn prepare(
         environment,
         directory,
         signal_file,
+        // What is played always begins at its beginning.
+        from: 0,
     })
 }
 

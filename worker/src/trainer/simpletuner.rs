@@ -98,6 +98,7 @@ pub(super) fn prepare(
         environment,
         directory,
         signal_file,
+        from: checkpoint.map_or(0, |whole| whole.step),
     })
 }
 

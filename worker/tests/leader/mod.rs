@@ -231,6 +231,7 @@ impl Leader {
             lease_term_ms: self.ways.lease_term_ms,
             max_runtime_ms: None,
             gang: None,
+            resume_step: 0,
         };
         self.order(Order::Assign(Box::new(assignment))).await;
     }

@@ -16,6 +16,13 @@ pub(super) fn event_line(event: &JobEvent, job: &Job, before: JobState) -> Strin
     };
     let change = match event.kind.as_str() {
         "CHECKPOINTED" => return format!("checkpoint at step {}", count(event.step)),
+        "GOES_ON" if event.step == 0 => {
+            return format!("begins anew: its worker has no checkpoint of it{place}");
+        }
+        "GOES_ON" => {
+            let step = count(event.step);
+            return format!("goes on from step {step}: its worker has no newer checkpoint{place}");
+        }
         "ATTEMPT_ENDED" => {
             return format!("attempt {} ended: {}", event.attempt, words(&event.reason));
         }

@@ -269,9 +269,10 @@ impl Work {
         match output {
             Output::Renew { renewal, epochs } => push(Report::Renew { renewal, epochs }),
             Output::Launch { epoch, in_ms } => self.launch(epoch, in_ms),
-            Output::Started(epoch) => push(Report::Started {
+            Output::Started { epoch, from } => push(Report::Started {
                 epoch,
                 job: self.job(epoch),
+                from,
             }),
             Output::Deadline { epoch, in_ms } => {
                 self.command(move |w| trainer::deadline(w, number, epoch, in_ms));

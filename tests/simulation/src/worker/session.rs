@@ -217,9 +217,10 @@ fn to_leader(report: Report) -> Option<leader::Report> {
             renewal,
             epochs: epochs.into_iter().map(Epoch).collect(),
         },
-        Report::Started { epoch, job } => leader::Report::Started {
+        Report::Started { epoch, job, from } => leader::Report::Started {
             job: job_id(&job)?,
             epoch: Epoch(epoch),
+            from: Some(from),
         },
         Report::Progress(epoch, progress) => leader::Report::Progress {
             epoch: Epoch(epoch),

@@ -130,7 +130,8 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
         complete: false,
     };
     machine.trainers.insert(epoch, trainer);
-    machine.tell(life, Input::Launched(epoch));
+    // It always begins at its beginning.
+    machine.tell(life, Input::Launched { epoch, from: 0 });
     let begun = Begun {
         epoch: LogEpoch(epoch),
         job: order.job,

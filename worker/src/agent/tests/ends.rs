@@ -230,7 +230,7 @@ fn the_time_limit_holds_for_a_trainer_that_is_done_and_prints_on() {
     let mut script = Script::default();
     script.input(limited(5, 500_000));
     script.renewed(0, &[5]);
-    script.input(Input::Launched(5));
+    script.input(Input::Launched { epoch: 5, from: 0 });
     script.step(3);
     script.event(complete());
     assert_eq!(
@@ -339,7 +339,7 @@ fn a_run_that_makes_fewer_steps_than_it_announces_ends_at_all_of_them() {
         let mut script = Script::default();
         script.input(Input::Assigned(assigned));
         script.renewed(0, &[5]);
-        script.input(Input::Launched(5));
+        script.input(Input::Launched { epoch: 5, from: 0 });
         let out = script.step(step);
         let said = out.into_iter().filter_map(|output| match output {
             Output::Progress(5, progress) => Some(progress.total),
@@ -431,7 +431,7 @@ fn a_trainer_that_says_its_batches_is_told_of_the_steps_that_it_makes() {
     let mut script = Script::default();
     script.input(Input::Assigned(assigned));
     script.renewed(0, &[5]);
-    script.input(Input::Launched(5));
+    script.input(Input::Launched { epoch: 5, from: 0 });
     let out = script.event(Event::Ready {
         step: 0,
         total: 20,

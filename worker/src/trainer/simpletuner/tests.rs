@@ -1,6 +1,8 @@
 //! Real configurations rewritten for a host, and what is refused before a trainer is started.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod from;
+
 use serde_json::json;
 use stepcast_records::simpletuner::Length;
 
@@ -62,14 +64,12 @@ impl Host {
         let mut workload = crate::trainer::tests::workload();
         workload.length = length;
         let assignment = Assignment {
-            epoch: 7,
             job: "jcats".to_owned(),
             devices: vec![0],
             trainer: TrainerKind::SimpleTuner,
             workload,
-            lease_term_ms: 30_000,
-            max_runtime_ms: None,
             gang,
+            ..crate::host::tests::assignment(7)
         };
         let ground = Ground {
             config: &config,
@@ -349,14 +349,10 @@ fn what_is_not_on_this_host_is_named_without_its_path() {
 fn the_command_follows_the_gpus_and_the_settings() {
     let words = |gpus, gang, configured: Option<&[String]>| -> Vec<String> {
         let assignment = Assignment {
-            epoch: 7,
-            job: "jcats".to_owned(),
             devices: (0..gpus).collect(),
             trainer: TrainerKind::SimpleTuner,
-            workload: crate::trainer::tests::workload(),
-            lease_term_ms: 30_000,
-            max_runtime_ms: None,
             gang,
+            ..crate::host::tests::assignment(7)
         };
         command(configured, &assignment, "fp16")
             .into_iter()
@@ -394,38 +390,6 @@ fn second_of(hosts: u8, resume_step: u64) -> Gang {
         main_port: 29_501,
         resume_step,
     }
-}
-
-/// What one host writes the others read: the caches lie beside the results, and so must the checkpoint.
-#[test]
-fn the_hosts_of_a_gang_share_their_outputs() {
-    let host = Host::new();
-    let files = [
-        file(FileRole::Config, "config.json", config()),
-        file(FileRole::DataLoader, "multidatabackend.json", host.loader()),
-    ];
-    let prepare = |step| {
-        let gang = Some(second_of(2, step));
-        host.prepare_as(gang, &files, &[], Length::Steps(1))
-    };
-    let (_, written) = prepare(0).unwrap();
-    let cache = host.root.path().join("outputs/jcats/cache-7");
-    assert_eq!(written["cache_dir"], json!(cache));
-    let refused = prepare(40).unwrap_err();
-    assert_eq!(refused.failure(), Failure::LaunchFailed);
-    assert!(refused.to_string().contains("--outputs"), "{refused}");
-    host.checkpoint("checkpoint-40", &[".guard"]);
-    let (_, written) = prepare(40).unwrap();
-    assert_eq!(written["resume_from_checkpoint"], "checkpoint-40");
-    // The newest one there is a rolling one, and it is the newest whether its word has arrived or not.
-    host.checkpoint("checkpoint-60-rolling", &[".guard"]);
-    for step in [40, 60] {
-        let (_, written) = prepare(step).unwrap();
-        assert_eq!(written["resume_from_checkpoint"], "checkpoint-60-rolling");
-    }
-    // Nothing begins from another step than the other hosts do.
-    host.checkpoint("checkpoint-80", &["training_state.json"]);
-    assert!(prepare(80).is_err());
 }
 
 #[test]
