@@ -121,10 +121,11 @@ async fn accept(
     let strangers = Strangers::new(bounds.of_address);
     let mut greeting = JoinSet::new();
     loop {
-        let permit = permit(&room, &strangers).await;
         while greeting.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, address)) => {
+                // Only now that somebody waits for it.
+                let permit = permit(&room, &strangers).await;
                 let (tls, ready) = (tls.clone(), ready.clone());
                 let mut entered = strangers.enter(address);
                 let begins = Instant::now() + FIRST_WITHIN;

@@ -184,7 +184,7 @@ impl Default for Metrics {
             attempts: Default::default(),
             lease_expirations: AtomicU64::new(0),
             commits: Durations::default(),
-            applies: Default::default(),
+            applies: std::array::from_fn(|_| Durations::default()),
             plans: Durations::default(),
             queue_waits: Durations::waits(),
             estimate_errors: Durations::ratios(),

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use stepcast_proto::v1;
 use stepcast_records::{GpuModel, Hardware};
+use stepcast_scheduler::model::limits::ALLOW_MAX;
 
 /// Names that are told of those alike.
 const NAMED: usize = 6;
@@ -35,7 +36,7 @@ pub(crate) fn written_instead(name: &str) -> String {
 /// Says of names that several boards share, such as `a100`, which one each was read as.
 pub(crate) fn read_as(names: &[String]) -> Option<v1::Note> {
     let mut told: Vec<String> = Vec::new();
-    for name in names {
+    for name in names.iter().take(ALLOW_MAX) {
         let (Ok(read), others) = (name.parse::<Hardware>(), GpuModel::also_meant(name)) else {
             continue;
         };

@@ -33,6 +33,8 @@ pub(crate) struct Credits(Mutex<HashMap<TokenHash, Credit>>);
 #[derive(Debug)]
 struct Credit {
     given: BTreeSet<Epoch>,
+    /// Attempts up to this one have been counted, if they are not remembered any more.
+    counted: Epoch,
     left: u32,
     /// What was paid for and is not known to be stored: who tries it again does not pay twice.
     unsure: Option<[u8; 16]>,
@@ -50,13 +52,13 @@ impl Credits {
     ) {
         self.with(worker, now, |credit| {
             for epoch in attempts {
-                if credit.given.insert(epoch) {
+                if epoch > credit.counted && credit.given.insert(epoch) {
                     credit.left = (credit.left + 1).min(UNUSED_MAX);
                 }
             }
             while credit.given.len() > ATTEMPTS_MAX {
-                // Epochs grow: the least is the one that is over the longest.
-                credit.given.pop_first();
+                // Epochs grow: the least is the one that began first.
+                credit.counted = credit.given.pop_first().unwrap_or(credit.counted);
             }
         });
     }
@@ -95,6 +97,7 @@ impl Credits {
         }
         let credit = credits.entry(worker).or_insert_with(|| Credit {
             given: BTreeSet::new(),
+            counted: Epoch(0),
             left: TO_BEGIN_WITH,
             unsure: None,
             added: now,
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!(taken(&credits, EVIL, now), 2);
         assert_eq!(credits.take(EVIL, [1; 16], now), Err(ONE_MORE_EVERY));
         // Nobody else has less for it.
-        credits.given(HONEST, (0..40).map(Epoch), now);
+        credits.given(HONEST, (1..41).map(Epoch), now);
         assert_eq!(taken(&credits, HONEST, now), 40 + TO_BEGIN_WITH as usize);
     }
 
@@ -158,8 +161,11 @@ mod tests {
         assert_eq!(taken(&credits, EVIL, start + ONE_MORE_EVERY * 3), 2);
         let late = start + ONE_MORE_EVERY * 1_000;
         assert_eq!(taken(&credits, EVIL, late), TO_BEGIN_WITH as usize);
-        credits.given(EVIL, (0..100_000).map(Epoch), late);
+        credits.given(EVIL, (1..100_000).map(Epoch), late);
         assert_eq!(taken(&credits, EVIL, late), UNUSED_MAX as usize);
+        // One that still runs and is remembered no more was counted.
+        credits.given(EVIL, [Epoch(1)], late);
+        assert_eq!(taken(&credits, EVIL, late), 0);
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub(crate) struct AttemptShown {
     pub(crate) hosts: Vec<String>,
     /// Step of its newest checkpoint; 0 for none.
     pub(crate) checkpoint_step: u64,
+    /// The step that it has gone on from where that is another than was expected, 0 where it began anew; null otherwise.
+    pub(crate) begun_step: Option<u64>,
     /// Last step it is known to have done.
     pub(crate) last_step: u64,
 }
@@ -237,6 +239,7 @@ fn waiting(job: &str, number: u32) -> AttemptShown {
         worker: String::new(),
         hosts: Vec::new(),
         checkpoint_step: 0,
+        begun_step: None,
         last_step: 0,
     }
 }
@@ -271,6 +274,7 @@ fn attempt(id: &str, number: u32, attempt: &v1::Attempt, job: &v1::Job) -> Attem
             .map(|part| part.worker_display_name.clone())
             .collect(),
         checkpoint_step: attempt.checkpoint_step,
+        begun_step: attempt.begun_step,
         last_step: attempt.last_step,
         ..waiting(id, number)
     }

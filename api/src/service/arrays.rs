@@ -1,6 +1,8 @@
 //! A sweep from its files to an array in the queue: every task is read and checked before the first is kept. And how one
 //! stands.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
 use stepcast_proto::v1;
@@ -9,6 +11,7 @@ use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::limits::ARRAY_MAX;
 use stepcast_scheduler::model::{ArrayPart, Job};
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Code, Status};
 
 use super::estimates::for_job;
@@ -22,6 +25,18 @@ use crate::staging::Put;
 use crate::status::{Refusal, bad_field};
 use crate::submission::Submission;
 use crate::{convert, names, reading, status};
+
+/// Bytes of all tasks' files, those that they have in common counted for each: a sweep is read and kept as a whole.
+const TASKS_BYTES_MAX: usize = 128 << 20;
+
+/// A sweep of more bytes takes room that few have at once.
+const SMALL_BYTES: usize = 1 << 20;
+
+/// Those that are in memory at once: from being read until they are kept.
+static ROOM: Semaphore = Semaphore::const_new(4);
+
+/// How long one waits for that room.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
 
 /// Calls to the staging area at once for one sweep: a thousand tasks are put in the time of sixteen calls, and single
 /// submissions find room beside them.
@@ -121,6 +136,14 @@ impl Jobs {
         let (files, counts) = (request.files, request.sample_counts);
         let own = request.tasks.iter().map(|task| reading::bytes(&task.files));
         let bytes = count * reading::bytes(&files) + own.sum::<usize>();
+        if bytes > TASKS_BYTES_MAX {
+            let what = "with what they have in common the files of all tasks have 128 MiB at most: submit several sweeps";
+            return Err(bad_field("tasks", what));
+        }
+        let _room = match bytes > SMALL_BYTES {
+            true => Some(room().await?),
+            false => None,
+        };
         let read = reading::aside(bytes, move || read(id, &files, request.tasks, &counts));
         let Read {
             tasks,
@@ -157,6 +180,7 @@ impl Jobs {
         };
         let handle = &self.context.handle;
         if request.validate_only {
+            let _turn = self.context.estimating.enter(caller.user).await?;
             let taken = handle.check(caller.actor(), command);
             taken.map_err(status::propose)?;
             return Ok(v1::SubmitArrayResponse {
@@ -245,6 +269,13 @@ impl Jobs {
             }
         }
     }
+}
+
+/// Room for a large sweep, until it is given back.
+async fn room() -> Result<SemaphorePermit<'static>, Status> {
+    let room = tokio::time::timeout(ROOM_WITHIN, ROOM.acquire()).await;
+    let busy = || status::busy("other large sweeps are being taken", ROOM_WITHIN);
+    room.ok().and_then(Result::ok).ok_or_else(busy)
 }
 
 /// The tasks of a sweep as they were read.

@@ -34,7 +34,8 @@ const PIECES: usize = 4;
 /// A backup in pieces.
 pub(crate) type Backup = BoxStream<'static, Result<v1::BackupResponse, Status>>;
 
-/// The service. Status, tokens and backups are every node's, changes are the leader's.
+/// The service. Status is every node's, and so is a backup while nobody leads; the rest is the leader's, who writes down
+/// what is done.
 #[derive(Clone)]
 pub(crate) struct Cluster(pub(crate) Context);
 

@@ -20,6 +20,9 @@ const UNKNOWN: &str = "it is not known whether the staging area is this cluster'
 /// A staging area that has not said by then whose it is is not waited for.
 const WAIT: Duration = Duration::from_secs(3);
 
+/// Beside everything else it has longer: what was moved into it from a folder, or out of a bucket, is taken over meanwhile.
+const WAIT_LATER: Duration = Duration::from_secs(300);
+
 /// How long it takes until one that did not answer is asked again.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
@@ -65,6 +68,10 @@ pub(super) async fn is_alone(handle: &Handle) -> bool {
 impl Claim {
     /// Claims it. Whether that is known by now is given back.
     pub(super) async fn check(&self) -> Result<bool, Failure> {
+        self.check_within(WAIT).await
+    }
+
+    async fn check_within(&self, wait: Duration) -> Result<bool, Failure> {
         let (open, expected) = match &self.jobs {
             None => (0, Vec::new()),
             Some(handle) => match handle.read(not_over).await {
@@ -76,7 +83,7 @@ impl Claim {
             },
         };
         let claimed = self.staging.claim(self.cluster, self.alone, &expected);
-        let known = said(claimed, open, WAIT).await;
+        let known = said(claimed, open, wait).await;
         if known.is_err() && self.have_ended(&expected).await {
             return Ok(false);
         }
@@ -99,7 +106,7 @@ impl Claim {
     pub(super) async fn known(self, again: Duration) -> String {
         loop {
             sleep(again).await;
-            match self.check().await {
+            match self.check_within(WAIT_LATER).await {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(failure) => return failure.text(),
