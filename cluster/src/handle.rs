@@ -102,7 +102,7 @@ impl Handle {
         self.0.proposer.prepare(actor, command, request_id)
     }
 
-    /// Whether a command would be taken as things are on this node: nothing goes into the log.
+    /// Whether a submission would be taken as things are on this node: nothing goes into the log.
     ///
     /// # Errors
     /// It is too large, too new for the format that everybody who belongs to the cluster reads, or what it would be

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stepcast_scheduler::accounts::Actor;
-use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, State, codec};
+use stepcast_scheduler::{Command, Envelope, Rejection, Reply, RequestId, codec};
 
 use crate::consensus::{Handle, Ready, Refused, Stall, Waiting};
 use crate::error::{ProposeError, ReadError};
@@ -120,14 +120,11 @@ impl Proposer {
         Ok((Proposal(ready), proposed))
     }
 
-    /// Whether the log could hold this command, and what the state as it is here would say to it.
+    /// Whether the log could hold this command, and what the state as it is here would refuse a submission for.
     pub(crate) fn check(&self, actor: Option<Actor>, command: Command) -> Result<(), ProposeError> {
         let (envelope, _) = self.encode(actor, command, None)?;
-        // Its pages are shared with the true one until they are written to.
-        let mut state = self.replicated.read(State::clone);
-        let next = state.applied_index() + 1;
-        let reply = state.apply(next, &envelope).reply;
-        reply.map(drop).map_err(ProposeError::Rejected)
+        let taken = self.replicated.read(|state| state.would_take(&envelope));
+        taken.map_err(ProposeError::Rejected)
     }
 
     fn ready(

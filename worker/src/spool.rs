@@ -109,20 +109,26 @@ pub(crate) async fn send_all(host: &Arc<Host>) -> Result<(), String> {
     }
     let kept = Arc::clone(host);
     let waiting = disk::beside(move || kept.state.spooled()).await;
+    let mut unread = Ok(());
     for path in waiting.map_err(|error| chain(&error))? {
         // One at a time: in memory each takes a hundred times as much as on the disk.
         let kept = Arc::clone(host);
         let read = move || kept.state.read_spooled(&path, SystemTime::now());
-        let read = disk::beside(read).await;
-        let Some(contribution) = read.map_err(|error| chain(&error))? else {
-            continue;
+        let contribution = match disk::beside(read).await {
+            Ok(Some(contribution)) => contribution,
+            Ok(None) => continue,
+            // What stands behind it is sent all the same.
+            Err(error) => {
+                unread = unread.and(Err(chain(&error)));
+                continue;
+            }
         };
         send(host, &contribution).await?;
         let kept = Arc::clone(host);
         let gone = disk::beside(move || kept.state.unspool(&contribution.id)).await;
         gone.map_err(|error| chain(&error))?;
     }
-    Ok(())
+    unread
 }
 
 /// Hands one over. One that is refused for good is as good as taken.

@@ -186,6 +186,6 @@ mod tests {
             hash[..8].copy_from_slice(&worker.to_le_bytes());
             credits.given(TokenHash(hash), [Epoch(1)], now);
         }
-        assert!(credits.0.lock().unwrap().len() <= WORKERS_MAX);
+        assert!(credits.0.lock().expect("whole").len() <= WORKERS_MAX);
     }
 }

@@ -180,7 +180,6 @@ impl Jobs {
         };
         let handle = &self.context.handle;
         if request.validate_only {
-            let _turn = self.context.estimating.enter(caller.user).await?;
             let taken = handle.check(caller.actor(), command);
             taken.map_err(status::propose)?;
             return Ok(v1::SubmitArrayResponse {

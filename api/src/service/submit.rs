@@ -62,8 +62,6 @@ pub(super) async fn submit(
     check_time(jobs, id, &spec, &estimates)?;
     jobs.expect(&mut spec, &estimates);
     let job = if request.validate_only {
-        // The state is copied for it, which is a look like others.
-        let _turn = jobs.context.estimating.enter(caller.user).await?;
         let command = Command::SubmitJob {
             spec: Box::new(spec.clone()),
         };

@@ -48,8 +48,9 @@ async fn follow(leader: &Leader) -> bool {
             tracing::info!(count, "the operator's prices are others");
             true
         }
+        // It is tried again at once, and what keeps it from being taken keeps all else from it and is told there.
         Err(error) => {
-            tracing::warn!(%error, "it was not written down what the operator's prices are");
+            tracing::debug!(%error, "it was not written down what the operator's prices are");
             false
         }
     }

@@ -80,6 +80,32 @@ impl State {
         }
     }
 
+    /// What a submission would be refused for if it were applied next; nothing of any other command.
+    ///
+    /// # Errors
+    /// Why it would not be taken.
+    pub fn would_take(&self, envelope: &Envelope) -> Result<(), Rejection> {
+        if envelope.command.needs() > self.format.max(codec::FIRST) {
+            return Err(Rejection::NotYet);
+        }
+        let entry = Entry {
+            index: self.applied_index + 1,
+            now_ms: self.now_ms.max(envelope.stamp_ms),
+            format: self.format,
+            actor: envelope.actor,
+            effects: Vec::new(),
+        };
+        match &envelope.command {
+            Command::SubmitJob { spec } => self.check_submit(&entry, spec),
+            Command::SubmitArray {
+                spec,
+                tasks,
+                parallel,
+            } => self.check_submit_array(&entry, spec, tasks, *parallel),
+            _ => Ok(()),
+        }
+    }
+
     fn handle(&mut self, entry: &mut Entry, command: &Command) -> Result<Reply, Rejection> {
         match command {
             Command::SubmitJob { spec } => self.submit(entry, spec),

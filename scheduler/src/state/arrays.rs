@@ -48,34 +48,22 @@ impl State {
         tasks.map_or(0, |tasks| tasks.unfinished)
     }
 
-    pub(super) fn submit_array(
-        &mut self,
-        entry: &mut Entry,
+    /// Refuses an array that cannot come into the queue, as a whole.
+    pub(super) fn check_submit_array(
+        &self,
+        entry: &Entry,
         spec: &JobSpec,
         tasks: &[StagingId],
         parallel: u32,
-    ) -> Result<Reply, Rejection> {
-        let of = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+    ) -> Result<(), Rejection> {
+        let asked = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         if tasks.is_empty() || tasks.len() > ARRAY_MAX {
             return Err(Rejection::ArraySize {
                 max: ARRAY_MAX as u32,
-                asked: of,
+                asked,
             });
         }
-        let array = JobId(self.last_job + 1);
-        let spec_of = |index: u32, staging: StagingId| {
-            let mut spec = spec.clone();
-            spec.staging = staging;
-            spec.terms.array = Some(ArrayPart {
-                array,
-                index,
-                of,
-                parallel: if parallel == 0 { of } else { parallel },
-            });
-            spec
-        };
-        // All of them or none: what would be wrong with one of them is looked for before the first is taken.
-        self.check_submission(entry, &spec_of(0, tasks[0]))?;
+        self.check_submission(entry, &self.task(spec, (0, tasks[0]), asked, parallel))?;
         if self.unfinished_count() + tasks.len() > Bounds::of(self.format).unfinished_jobs {
             return Err(Rejection::Full {
                 what: "unfinished jobs",
@@ -85,8 +73,43 @@ impl State {
         if alone.len() < tasks.len() || tasks.iter().any(|files| self.needs_staging(files)) {
             return Err(Rejection::StagingInUse);
         }
-        for (index, staging) in (0..).zip(tasks) {
-            self.take_in(entry, spec_of(index, *staging));
+        Ok(())
+    }
+
+    /// A task of an array that would be made now.
+    fn task(
+        &self,
+        spec: &JobSpec,
+        (index, staging): (u32, StagingId),
+        of: u32,
+        parallel: u32,
+    ) -> JobSpec {
+        let mut spec = spec.clone();
+        spec.staging = staging;
+        spec.terms.array = Some(ArrayPart {
+            array: JobId(self.last_job + 1),
+            index,
+            of,
+            parallel: if parallel == 0 { of } else { parallel },
+        });
+        spec
+    }
+
+    pub(super) fn submit_array(
+        &mut self,
+        entry: &mut Entry,
+        spec: &JobSpec,
+        tasks: &[StagingId],
+        parallel: u32,
+    ) -> Result<Reply, Rejection> {
+        // All of them or none: what would be wrong with one of them is looked for before the first is taken.
+        self.check_submit_array(entry, spec, tasks, parallel)?;
+        let of = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        let array = JobId(self.last_job + 1);
+        let made = (0..).zip(tasks);
+        let made = made.map(|(index, staging)| self.task(spec, (index, *staging), of, parallel));
+        for task in made.collect::<Vec<_>>() {
+            self.take_in(entry, task);
         }
         Ok(Reply::ArraySubmitted { array, tasks: of })
     }

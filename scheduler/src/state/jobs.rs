@@ -13,20 +13,26 @@ use crate::reply::Reply;
 
 impl State {
     pub(super) fn submit(&mut self, entry: &mut Entry, spec: &JobSpec) -> Result<Reply, Rejection> {
+        self.check_submit(entry, spec)?;
+        let mut spec = spec.clone();
+        // Only a command that brings all of an array makes one.
+        spec.terms.array = None;
+        let job = self.take_in(entry, spec);
+        Ok(Reply::JobSubmitted { job })
+    }
+
+    /// Refuses a job that cannot come into the queue.
+    pub(super) fn check_submit(&self, entry: &Entry, spec: &JobSpec) -> Result<(), Rejection> {
         self.check_submission(entry, spec)?;
         if self.unfinished_count() >= Bounds::of(self.format).unfinished_jobs {
             return Err(Rejection::Full {
                 what: "unfinished jobs",
             });
         }
-        if self.needs_staging(&spec.staging) {
-            return Err(Rejection::StagingInUse);
+        match self.needs_staging(&spec.staging) {
+            true => Err(Rejection::StagingInUse),
+            false => Ok(()),
         }
-        let mut spec = spec.clone();
-        // Only a command that brings all of an array makes one.
-        spec.terms.array = None;
-        let job = self.take_in(entry, spec);
-        Ok(Reply::JobSubmitted { job })
     }
 
     /// Refuses what is outside its bounds, makes no sense, or is not for its team.

@@ -32,7 +32,7 @@ pub(super) fn adopt(root: &Path) -> io::Result<()> {
     for entry in entries {
         let name = entry?.file_name();
         let is_one = name.to_str().map(str::parse::<StagingId>);
-        if !is_one.is_some_and(|parsed| parsed.is_ok()) {
+        if is_one.is_none_or(|parsed| parsed.is_err()) {
             continue;
         }
         match std::fs::rename(below.join(&name), root.join(&name)) {
