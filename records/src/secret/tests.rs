@@ -199,7 +199,8 @@ fn of_many_addresses_every_secret_is_found_once() {
     assert_eq!(within(&users, Kind::Printed).len(), count);
     let hooks = "https://hooks.slack.com/".repeat(count);
     let found = within(&hooks, Kind::Printed);
-    assert_eq!(found, [24..hooks.len()], "one path without an end");
+    let ends: Vec<_> = found.iter().map(|at| (at.start, at.end)).collect();
+    assert_eq!(ends, [(24, hooks.len())], "one path without an end");
     let options = format!("mysql {}", "-pcanary ".repeat(count));
     assert_eq!(within(&options, Kind::Handed).len(), count);
     let options = format!("run.sh {}", "-pcanary ".repeat(count));
