@@ -99,7 +99,16 @@ impl World {
         }
         if self.settled {
             // A moment for what is still on its way: the last applied entries, the last acknowledgements.
-            self.until(next + 15 * SECOND);
+            let mut end = next + 15 * SECOND;
+            self.until(end);
+            // Other prices come every ten seconds, and may just be on their way.
+            for _ in 0..5 {
+                if self.have_all_applied() {
+                    break;
+                }
+                end += SECOND;
+                self.until(end);
+            }
             self.judge_the_end();
         }
     }
@@ -205,6 +214,17 @@ impl World {
                 .workers
                 .values()
                 .all(|machine| machine.is_idle() && machine.folder.lock().spool.is_empty())
+    }
+
+    /// Whether every node has what one has.
+    fn have_all_applied(&self) -> bool {
+        let newest = self.checks.logs.lock().newest();
+        let members = self.nodes.values();
+        let mut bare = members.filter(|machine| !self.removed.contains(&machine.id));
+        bare.all(|machine| {
+            let bare = machine.bare();
+            bare.is_some_and(|bare| bare.read_at(|_, _, at| at.index >= newest))
+        })
     }
 
     fn judge_the_end(&self) {
