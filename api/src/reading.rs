@@ -1,5 +1,7 @@
 //! A submission read: what its configuration asks for, with every assumption, or every problem with its place.
 
+use std::time::Duration;
+
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{self, File, Files, Options, Reading};
 use tokio::sync::Semaphore;
@@ -21,6 +23,9 @@ const SMALL: usize = 32 << 10;
 /// Larger ones that are read side by side, so that reading leaves processors to everything else.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
+/// How long one waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
+
 /// How many bytes some files have.
 pub(crate) fn bytes(files: &[v1::JobFile]) -> usize {
     files.iter().map(|file| file.content.len()).sum()
@@ -30,7 +35,7 @@ pub(crate) fn bytes(files: &[v1::JobFile]) -> usize {
 /// by.
 ///
 /// # Errors
-/// What the reading says.
+/// What the reading says; or too many others are read.
 pub(crate) async fn aside<T: Send + 'static>(
     bytes: usize,
     read: impl FnOnce() -> Result<T, Status> + Send + 'static,
@@ -39,7 +44,10 @@ pub(crate) async fn aside<T: Send + 'static>(
         return read();
     }
     let stopped = || status::internal("READING_FAILED", "the files were not read to their end");
-    let turn = TURNS.acquire().await.map_err(|_closed| stopped())?;
+    let turn = tokio::time::timeout(TURN_WITHIN, TURNS.acquire()).await;
+    let turn =
+        turn.map_err(|_late| status::busy("many large submissions are being read", TURN_WITHIN))?;
+    let turn = turn.map_err(|_closed| stopped())?;
     let reading = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         read()

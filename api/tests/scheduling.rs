@@ -332,6 +332,17 @@ async fn a_sweep_is_taken_whole_or_not_at_all() {
         assert_eq!(refused.code(), Code::InvalidArgument, "{why}: {refused:?}");
         assert_eq!(server.staged().len(), 0, "{why}");
     }
+    // What tasks have in common is read and kept for each of them.
+    let mut shared = sweep((1..=50).map(rate).collect());
+    shared.files.push(v1::JobFile {
+        role: v1::FileRole::Prompts.into(),
+        name: "prompts.json".to_owned(),
+        content: vec![b' '; 2_900 << 10],
+    });
+    let refused = server.jobs().submit_array(shared).await.unwrap_err();
+    let fields = refused.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(fields[0].field, "tasks", "{refused:?}");
+    assert!(fields[0].description.contains("128 MiB"), "{refused:?}");
     let array = server
         .jobs()
         .submit_array(sweep(vec![rate(1), rate(2), rate(3)]))
