@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::UNIX_EPOCH;
 
-use deltalake::kernel::{Action, LogicalFileView, Remove};
+use deltalake::kernel::{Action, LogicalFileView, Remove, Transaction};
 use deltalake::protocol::DeltaOperation;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -26,6 +26,10 @@ const ROWS_MAX: usize = 4_000_000;
 const BYTES_MAX: i64 = 256 << 20;
 /// So many rounds at most: after a long time without any there is more than one round's worth to do.
 const ROUNDS_MAX: usize = 64;
+/// The application transaction that every entry has which moves rows from file to file: of two that overlap the second is
+/// refused. By what they remove alone the library would take both, as neither changes what the table says, and rows that
+/// both have moved would stand in it twice.
+pub(super) const MOVES_ROWS: &str = "moves-rows";
 /// So many files are read at once.
 const READS_AT_ONCE: usize = 8;
 
@@ -121,9 +125,8 @@ impl Table {
             rows: rows.len(),
             deleted: 0,
         };
-        let mut add = self
-            .put_file(rows, &HashSet::new(), Day::today().start_ms())
-            .await?;
+        let day = Day::today().start_ms();
+        let mut add = self.put_file(rows, &HashSet::new(), day).await?;
         // By the store's clock, which every clean-up goes by, whatever this node's says.
         let put = Path::from_url_path(&add.path);
         let put = put.map_err(|_| self.foreign("a name of ours is none"))?;
@@ -145,9 +148,13 @@ impl Table {
             predicate: None,
             target_size: LARGE_BYTES,
         };
-        self.write_entry(state, actions, Vec::new(), operation, None)
-            .await?;
-        Ok(done)
+        let alone = vec![Transaction::new_with_last_update(MOVES_ROWS, 1, Some(day))];
+        let written = self.write_entry(state, actions, alone, operation, None);
+        match written.await {
+            // Somebody else has moved rows meanwhile. Their entry counts, and what was put here is named by nobody.
+            Err(Error::Contended { .. }) => Ok(Compacted::default()),
+            written => written.map(|()| done),
+        }
     }
 }
 

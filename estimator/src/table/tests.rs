@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clean;
+mod compactors;
 mod copied;
 mod cost;
 mod late;

@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::Semaphore;
 
 /// What happens to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) enum Fault {
     DieBefore,
     /// It is done, and somebody deletes it right after. Not in [`Fault::ALL`]: only what nobody names may vanish.
     Vanish,
+    /// It waits on its way until [`Faulty::let_go`], and is done then. Not in [`Fault::ALL`]: somebody has to let it go.
+    Wait,
 }
 
 impl Fault {
@@ -50,6 +53,7 @@ pub(crate) struct Faulty {
     dead: AtomicBool,
     deleted_by_others: AtomicBool,
     read: Mutex<Vec<Path>>,
+    gate: Semaphore,
 }
 
 impl Faulty {
@@ -63,12 +67,18 @@ impl Faulty {
             dead: AtomicBool::new(false),
             deleted_by_others: AtomicBool::new(false),
             read: Mutex::default(),
+            gate: Semaphore::new(0),
         })
     }
 
     /// How many writes were tried.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// Lets one write go on that waits.
+    pub(crate) fn let_go(&self) {
+        self.gate.add_permits(1);
     }
 
     /// How many files of rows were read as a whole.
@@ -150,6 +160,10 @@ impl ObjectStore for Faulty {
         if matches!(fault, Some(Fault::Fail | Fault::DieBefore)) {
             return Err(lost());
         }
+        if fault == Some(Fault::Wait) {
+            let gate = self.gate.acquire().await;
+            gate.map_err(|_closed| lost())?.forget();
+        }
         let result = self.inner.put_opts(path, payload, options).await;
         let ahead = *lock(&self.ahead);
         lock(&self.put_ahead).insert(path.clone(), ahead);
@@ -158,8 +172,8 @@ impl ObjectStore for Faulty {
                 self.inner.delete(path).await?;
                 result
             }
+            None | Some(Fault::Wait) => result,
             Some(_) => Err(lost()),
-            None => result,
         }
     }
 
