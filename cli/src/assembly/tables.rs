@@ -115,15 +115,19 @@ async fn compare(estimator: &Estimator, node: &Path, location: &str) -> Result<b
     }
 }
 
-/// The id of the tables, which are `given` one if they have none and the node has used none before.
+/// The id of the tables, which are `given` one if they have none and the node has used none before. A store that would lose
+/// records is an error.
 async fn found(estimator: &Estimator, given: bool) -> Result<Option<String>, Error> {
-    let found = estimator.store_id().await?;
-    if found.is_some() || !given {
-        return Ok(found);
+    let mut found = estimator.store_id().await?;
+    if found.is_none() && given {
+        let id = format!("{:032x}", rand::random::<u128>());
+        estimator.give_store_id(&id).await?;
+        found = estimator.store_id().await?;
     }
-    let id = format!("{:032x}", rand::random::<u128>());
-    estimator.give_store_id(&id).await?;
-    estimator.store_id().await
+    if let Some(id) = &found {
+        estimator.check_conditions(id).await?;
+    }
+    Ok(found)
 }
 
 /// Writes the file whole or not at all.

@@ -1,7 +1,7 @@
 //! What tells one store of tables from every other: an id beside the tables, which moves with them.
 
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions};
+use object_store::{Error as StoreError, ObjectStoreExt, PutMode, PutOptions, PutResult};
 
 use super::Estimator;
 use crate::error::Error;
@@ -39,23 +39,72 @@ impl Estimator {
         })
     }
 
+    /// Makes sure that the store refuses a second write of what may be written once, by its own id: versions of a log are
+    /// such objects, and where two writers could both write one, what the first has acknowledged would be lost.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it takes the write. One that does not answer, or may only be read, is not judged.
+    pub async fn check_conditions(&self, id: &str) -> Result<(), Error> {
+        match self.put_once(id).await {
+            Ok(_) => Err(Error::Config(
+                "the store writes an object a second time that must be written once (`If-None-Match: *`), so that records would be lost: use S3, R2, or another store that keeps to this"
+                    .to_owned(),
+            )),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Gives the store this id, 32 hexadecimal digits, unless it has one. Of two that do so at once only one does, so the
     /// store is asked afterwards.
     ///
     /// # Errors
     /// [`Error::Unreachable`] when the store does not answer or may not be written to.
     pub async fn give_store_id(&self, id: &str) -> Result<(), Error> {
-        let options = PutOptions::from(PutMode::Create);
-        let text = format!("{id}\n");
-        match self
-            .prefixed()
-            .put_opts(&Path::from(NAME), text.into(), options)
-            .await
-        {
+        match self.put_once(id).await {
             Ok(_) | Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
                 Ok(())
             }
             Err(error) => Err(Error::unreachable(error)),
         }
+    }
+
+    async fn put_once(&self, id: &str) -> object_store::Result<PutResult> {
+        let options = PutOptions::from(PutMode::Create);
+        let text = format!("{id}\n");
+        let store = self.prefixed();
+        store
+            .put_opts(&Path::from(NAME), text.into(), options)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
+    use url::Url;
+
+    use super::*;
+    use crate::PriceBook;
+    use crate::testing::{Fault, Faulty};
+
+    #[tokio::test]
+    async fn a_store_that_writes_twice_what_is_written_once_is_refused() {
+        let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let faulty = Faulty::new(&memory, Some((2, Fault::Unasked)));
+        let base = Url::parse("memory:///bench/").expect("url");
+        let estimator =
+            Estimator::over(faulty.clone(), base, PriceBook::default()).expect("estimator");
+        let id = "0123456789abcdef0123456789abcdef";
+        estimator.give_store_id(id).await.expect("given");
+        estimator.check_conditions(id).await.expect("it is kept to");
+        let refused = estimator.check_conditions(id).await;
+        assert!(matches!(refused, Err(Error::Config(_))), "{refused:?}");
+        assert_eq!(faulty.writes(), 3);
+        // One that is away is not judged.
+        faulty.set_dead(true);
+        estimator.check_conditions(id).await.expect("not known");
     }
 }

@@ -12,7 +12,8 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
 };
 use tokio::sync::Semaphore;
 
@@ -31,6 +32,8 @@ pub(crate) enum Fault {
     Vanish,
     /// It waits on its way until [`Faulty::let_go`], and is done then. Not in [`Fault::ALL`]: somebody has to let it go.
     Wait,
+    /// It is done whatever its condition says. Not in [`Fault::ALL`]: a store like that loses records.
+    Unasked,
 }
 
 impl Fault {
@@ -148,7 +151,7 @@ impl ObjectStore for Faulty {
         &self,
         path: &Path,
         payload: PutPayload,
-        options: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
         self.alive()?;
         let number = self.writes.fetch_add(1, Ordering::SeqCst);
@@ -164,6 +167,9 @@ impl ObjectStore for Faulty {
             let gate = self.gate.acquire().await;
             gate.map_err(|_closed| lost())?.forget();
         }
+        if fault == Some(Fault::Unasked) {
+            options.mode = PutMode::Overwrite;
+        }
         let result = self.inner.put_opts(path, payload, options).await;
         let ahead = *lock(&self.ahead);
         lock(&self.put_ahead).insert(path.clone(), ahead);
@@ -172,7 +178,7 @@ impl ObjectStore for Faulty {
                 self.inner.delete(path).await?;
                 result
             }
-            None | Some(Fault::Wait) => result,
+            None | Some(Fault::Wait | Fault::Unasked) => result,
             Some(_) => Err(lost()),
         }
     }
