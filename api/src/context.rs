@@ -15,9 +15,9 @@ use tonic::{Code, Status};
 use crate::config::PrivacyMode;
 use crate::fit::Offers;
 use crate::ports::EstimatedForecasts;
-use crate::service::ahead::Ahead;
 use crate::staging::StagingArea;
 use crate::status::{self, Refusal};
+use crate::turns::Turns;
 
 /// Places that all nodes of a cluster share; empty for a folder of this node alone.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ pub(crate) struct Context {
     pub(crate) staging: Arc<StagingArea>,
     pub(crate) offers: Arc<Offers>,
     /// Turns of estimates.
-    pub(crate) estimating: Ahead,
+    pub(crate) estimating: Turns,
     pub(crate) privacy_mode: PrivacyMode,
     /// Where every node keeps the tables and the files of jobs.
     pub(crate) places: Arc<Places>,

@@ -40,6 +40,7 @@ mod spoken;
 mod staging;
 pub mod status;
 mod submission;
+mod turns;
 mod wire;
 
 pub use auth::{AccessToken, AccessTokenError, first_operator_token};

@@ -40,7 +40,7 @@ use crate::open::Open;
 use crate::oversize::Explained;
 use crate::ports::EstimatedForecasts;
 use crate::service;
-use crate::service::ahead::Ahead;
+use crate::service::ahead;
 use crate::spoken::Spoken;
 use crate::staging::StagingArea;
 use crate::submission::FILES_BYTES_MAX;
@@ -153,7 +153,7 @@ pub async fn serve(
         estimator,
         staging,
         offers: Arc::default(),
-        estimating: Ahead::new(),
+        estimating: ahead::estimates(),
         privacy_mode: config.privacy_mode,
         places: Arc::new(Places {
             store: config.store,

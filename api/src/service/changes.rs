@@ -6,7 +6,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use stepcast_cluster::ProposeError;
 use stepcast_proto::v1;
-use stepcast_scheduler::ids::{JobId, RequestId};
+use stepcast_scheduler::ids::{JobId, RequestId, TeamId};
 use stepcast_scheduler::model::{JobSpec, JobState};
 use stepcast_scheduler::{Command, Rejection};
 use tonic::Status;
@@ -140,7 +140,9 @@ impl Jobs {
         }
         let told = told.wishes.unwrap_or_default();
         let wishes = request.wishes.clone().unwrap_or_default();
-        let asked = self.asked(&was, told, wishes, paths).await?;
+        let wishes = mixed(told, wishes, paths);
+        let team = self.team(&wishes.team).await?;
+        let asked = self.asked(&was, wishes, team)?;
         self.check_deadline(&was, &asked)?;
         if needs_another_look(&was, &asked) {
             check_fit(self, None, &asked).await?;
@@ -148,17 +150,14 @@ impl Jobs {
         Ok(revise(asked))
     }
 
-    /// What a job asks for with those of `paths` taken from `asked`; all of it without any path. What it is expected to cost
-    /// is estimated anew where that may be another sum, as for a submission.
-    pub(super) async fn asked(
+    /// What a job asks for with other wishes, in the team that they name. What it is expected to cost is estimated anew where
+    /// that may be another sum, as for a submission.
+    pub(super) fn asked(
         &self,
         was: &JobSpec,
-        told: v1::JobWishes,
-        asked: v1::JobWishes,
-        paths: &[String],
+        wishes: v1::JobWishes,
+        team: TeamId,
     ) -> Result<JobSpec, Status> {
-        let wishes = mixed(told, asked, paths);
-        let team = self.team(&wishes.team).await?;
         let mut asked = convert::wishes(wishes, was.workload.clone(), was.staging, team)?;
         asked.trainer = was.trainer;
         asked.terms.expected_cost = was.terms.expected_cost;

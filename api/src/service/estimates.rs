@@ -29,10 +29,7 @@ impl Estimates {
     ) -> Result<v1::EstimateJobResponse, Status> {
         let turn = self.0.estimating.enter(caller.user).await?;
         let estimates = self.clone();
-        let estimated = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            estimates.reckon(request)
-        });
+        let estimated = turn.aside(move || estimates.reckon(request));
         estimated.await.map_err(|_stopped| {
             status::internal("ESTIMATE_FAILED", "the estimate was not finished")
         })?

@@ -14,7 +14,7 @@ use stepcast_scheduler::{Command, RequestId, State};
 use tonic::Status;
 use tracing::Instrument;
 
-use super::ahead::{self, Ahead};
+use super::ahead;
 use super::submit;
 use super::watch::{Updates, updates};
 use crate::access::{Caller, authorise};
@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::limits::{Room, Rooms};
 use crate::reader::Reading;
+use crate::turns::Turns;
 use crate::{convert, names, staging, status};
 
 /// Jobs on a page when nobody says how many.
@@ -43,8 +44,10 @@ pub(crate) struct Jobs {
     pub(super) context: Context,
     /// Submissions whose files are on their way, so that the same one is not taken twice at once.
     pub(super) under_way: Arc<Mutex<BTreeSet<StagingId>>>,
-    /// Room for questions about what is to come.
-    pub(super) ahead: Ahead,
+    /// Turns of questions about what is to come.
+    pub(super) looks: Turns,
+    /// Turns of who asks why a job waits and got none of those.
+    reasons: Turns,
 }
 
 impl Jobs {
@@ -52,7 +55,8 @@ impl Jobs {
         Self {
             context,
             under_way: Arc::default(),
-            ahead: Ahead::new(),
+            looks: ahead::looks(),
+            reasons: ahead::reasons(),
         }
     }
 }
@@ -143,21 +147,26 @@ impl Jobs {
     ) -> Result<v1::ExplainJobResponse, Status> {
         let id = names::job("name", name)?;
         self.check(caller, id, name, freshness, false).await?;
-        let now_ms = self.context.handle.now_ms();
-        // The whole queue is gone through, several times: on a copy, so that the log does not wait.
-        let state = Freshness::Stale
-            .read(&self.context.handle, State::clone)
-            .await?;
-        let forecasts = Arc::clone(&self.context.forecasts);
-        let measured = self.context.handle.measured(forecasts);
-        // Why it waits is told in any case.
-        let room = self.ahead.enter(caller.user).await.ok();
+        // Why it waits is told without what is to come, too.
+        let (turn, looks) = match self.looks.enter(caller.user).await {
+            Ok(turn) => (turn, true),
+            Err(_busy) => (self.reasons.enter(caller.user).await?, false),
+        };
         let (jobs, reader) = (self.clone(), caller.clone());
-        let answer = tokio::task::spawn_blocking(move || {
-            let expected = room.map_or_else(Outlook::default, |_room| {
-                let whom = Whom::These(std::slice::from_ref(&id));
-                outlook(&state, &measured, now_ms, whom, &ahead::spent(1))
-            });
+        let answer = turn.aside(move || {
+            let Context {
+                handle, forecasts, ..
+            } = &jobs.context;
+            // The whole queue is gone through, several times: on a copy, so that the log does not wait.
+            let state = handle.read_stale(State::clone);
+            let (now_ms, measured) = (handle.now_ms(), handle.measured(forecasts.clone()));
+            let expected = match looks {
+                true => {
+                    let whom = Whom::These(std::slice::from_ref(&id));
+                    outlook(&state, &measured, now_ms, whom, &ahead::spent(1))
+                }
+                false => Outlook::default(),
+            };
             let start = expected.jobs.get(&id).map(|times| times.start);
             let start = start.unwrap_or_default();
             let why = placement::explain_expecting(&state, &measured, id, now_ms, start)?;
@@ -188,25 +197,24 @@ impl Jobs {
         let ids: Result<Vec<JobId>, Status> =
             open.map(|job| names::job("name", &job.name)).collect();
         let ids = ids?;
-        let Some(room) = self
-            .ahead
+        let Some(turn) = self
+            .looks
             .enter_now(caller.user)
             .filter(|_| !ids.is_empty())
         else {
             return Ok(());
         };
-        let handle = &self.context.handle;
-        let now_ms = handle.now_ms();
-        let copied = Freshness::Stale.read(handle, |state| {
-            (state.unfinished_count() <= GLANCED_AT_MAX).then(|| state.clone())
-        });
-        let Some(state) = copied.await? else {
-            return Ok(());
-        };
-        let forecasts = Arc::clone(&self.context.forecasts);
-        let measured = handle.measured(forecasts);
-        let looked = tokio::task::spawn_blocking(move || {
-            let _room = room;
+        let Context {
+            handle, forecasts, ..
+        } = self.context.clone();
+        let looked = turn.aside(move || {
+            let copied = handle.read_stale(|state| {
+                (state.unfinished_count() <= GLANCED_AT_MAX).then(|| state.clone())
+            });
+            let Some(state) = copied else {
+                return BTreeMap::new();
+            };
+            let (now_ms, measured) = (handle.now_ms(), handle.measured(forecasts));
             let expected = outlook(
                 &state,
                 &measured,

@@ -1,11 +1,10 @@
 //! When jobs start and are done if something were different: questions about a copy of the state, which change nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use stepcast_proto::v1;
 use stepcast_records::{GpuModel, UsdMicros};
-use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::ids::{JobId, TeamId};
 use stepcast_scheduler::model::{
     Budget, Inventory, Job, JobState, Period, TeamName, TeamRules, TrainerKind,
 };
@@ -15,9 +14,10 @@ use stepcast_scheduler::{Command, State};
 use tonic::Status;
 
 use super::ahead;
-use super::changes::paths;
+use super::changes::{mixed, paths};
 use super::jobs::Jobs;
 use crate::access::{Caller, Permission, authorise};
+use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::{convert, names, status};
 
@@ -39,31 +39,40 @@ impl Jobs {
         freshness: Freshness,
     ) -> Result<v1::WhatIfResponse, Status> {
         check(caller, &request)?;
-        let state = freshness.read(&self.context.handle, State::clone).await?;
-        let now_ms = self.context.handle.now_ms();
+        let fresh = freshness.await_at(&self.context.handle).await;
+        fresh.map_err(status::read)?;
+        let turn = self.looks.enter(caller.user).await?;
+        let (jobs, caller) = (self.clone(), caller.clone());
+        let answer = turn.aside(move || jobs.supposed(&caller, request));
+        answer
+            .await
+            .map_err(|_stopped| status::internal("WHAT_IF_FAILED", "the answer was not finished"))?
+    }
+
+    /// The answer by the state as it is now. The whole queue is gone through: on a copy, so that the log does not wait.
+    fn supposed(
+        &self,
+        caller: &Caller,
+        request: v1::WhatIfRequest,
+    ) -> Result<v1::WhatIfResponse, Status> {
+        let Context {
+            handle, forecasts, ..
+        } = &self.context;
+        let state = handle.read_stale(State::clone);
+        let (now_ms, measured) = (handle.now_ms(), handle.measured(forecasts.clone()));
         let (jobs, left_out) = asked_about(caller, &state, &request.jobs)?;
-        let commands = self.commands(caller, &state, request, now_ms).await?;
-        let forecasts = Arc::clone(&self.context.forecasts);
-        let measured = self.context.handle.measured(forecasts);
-        let room = self.ahead.enter(caller.user).await?;
-        let answer = tokio::task::spawn_blocking(move || {
-            let _room = room;
-            let whom = Whom::These(&jobs);
-            let found = what_if(&state, &measured, now_ms, &commands, whom, &ahead::spent(2));
-            found.map(|found| told(&found, &jobs, &state))
-        });
-        let answer = answer.await.map_err(|_stopped| {
-            status::internal("WHAT_IF_FAILED", "the answer was not finished")
-        })?;
-        let jobs = answer.map_err(|impossible| status::rejection(impossible.source))?;
+        let commands = self.commands(caller, &state, request, now_ms)?;
+        let whom = Whom::These(&jobs);
+        let found = what_if(&state, &measured, now_ms, &commands, whom, &ahead::spent(2));
+        let found = found.map_err(|impossible| status::rejection(impossible.source))?;
         Ok(v1::WhatIfResponse {
-            jobs,
+            jobs: told(&found, &jobs, &state),
             left_out: u32::try_from(left_out).unwrap_or(u32::MAX),
         })
     }
 
     /// What would be done for it to be so.
-    async fn commands(
+    fn commands(
         &self,
         caller: &Caller,
         state: &State,
@@ -117,8 +126,9 @@ impl Jobs {
             };
             let told = convert::job(&job, state, now_ms).wishes.unwrap_or_default();
             let wishes = asked.wishes.unwrap_or_default();
-            let paths = paths(asked.update_mask)?;
-            let spec = self.asked(&job.spec, told, wishes, &paths).await?;
+            let wishes = mixed(told, wishes, &paths(asked.update_mask)?);
+            let team = team(state, &wishes.team)?;
+            let spec = self.asked(&job.spec, wishes, team)?;
             self.check_deadline(&job.spec, &spec)?;
             job.spec = spec.clone();
             jobs_so_far.insert(id, job);
@@ -170,6 +180,16 @@ fn seen<'a>(
 ) -> Result<std::borrow::Cow<'a, Job>, Status> {
     let job = state.job(id).filter(|job| caller.sees(job));
     job.ok_or_else(|| status::not_found("jobs", "a job", name))
+}
+
+/// The team with this name; the default one if there is no name.
+fn team(state: &State, name: &str) -> Result<TeamId, Status> {
+    if name.is_empty() {
+        return Ok(TeamId::DEFAULT);
+    }
+    let known = names::team("wishes.team", name)?;
+    let team = state.team_named(&known).map(|team| team.id);
+    team.ok_or_else(|| status::not_found("teams", "a team", &names::of_team(&known)))
 }
 
 /// Whose times are wanted, and how many more there are.
