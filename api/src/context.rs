@@ -36,6 +36,10 @@ pub(crate) struct Context {
     pub(crate) offers: Arc<Offers>,
     /// Turns of estimates.
     pub(crate) estimating: Turns,
+    /// Turns of large submissions that are read.
+    pub(crate) reading: Turns,
+    /// Turns of large sweeps, from being read until they are kept.
+    pub(crate) sweeps: Turns,
     pub(crate) privacy_mode: PrivacyMode,
     /// Where every node keeps the tables and the files of jobs.
     pub(crate) places: Arc<Places>,

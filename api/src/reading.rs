@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{self, File, Files, Options, Reading};
-use tokio::sync::Semaphore;
+use stepcast_scheduler::ids::UserId;
 use tonic::Status;
 
 use crate::credentials::{Taken, take_out};
 use crate::status::{self, bad_field, problems};
 use crate::submission::{Role, Submission};
+use crate::turns::{Bounds, Turns};
 
 /// Counts of samples in one request: more than any data loader has data sets.
 const COUNTS_MAX: usize = 1_000;
@@ -21,38 +22,43 @@ const DATASET_BYTES_MAX: usize = 256;
 const SMALL: usize = 32 << 10;
 
 /// Larger ones that are read side by side, so that reading leaves processors to everything else.
-static TURNS: Semaphore = Semaphore::const_new(2);
+const AT_ONCE: usize = 2;
 
 /// How long one waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Turns to have large submissions read.
+pub(crate) fn turns() -> Turns {
+    Turns::new(Bounds {
+        at_once: AT_ONCE,
+        within: TURN_WITHIN,
+        others: "many large submissions are being read",
+        own: "another large submission of yours is being read",
+    })
+}
 
 /// How many bytes some files have.
 pub(crate) fn bytes(files: &[v1::JobFile]) -> usize {
     files.iter().map(|file| file.content.len()).sum()
 }
 
-/// Reads so many bytes: what may take long goes to a thread of its own and not to those that calls, leases and the log go
-/// by.
+/// Reads so many bytes for somebody: what may take long goes to a thread of its own and not to those that calls, leases and
+/// the log go by.
 ///
 /// # Errors
-/// What the reading says; or too many others are read.
+/// What the reading says; or too many others are read, or another one of theirs.
 pub(crate) async fn aside<T: Send + 'static>(
+    turns: &Turns,
+    who: Option<UserId>,
     bytes: usize,
     read: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     if bytes < SMALL {
         return read();
     }
+    let turn = turns.enter(who).await?;
     let stopped = || status::internal("READING_FAILED", "the files were not read to their end");
-    let turn = tokio::time::timeout(TURN_WITHIN, TURNS.acquire()).await;
-    let turn =
-        turn.map_err(|_late| status::busy("many large submissions are being read", TURN_WITHIN))?;
-    let turn = turn.map_err(|_closed| stopped())?;
-    let reading = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        read()
-    });
-    reading.await.map_err(|_panicked| stopped())?
+    turn.aside(read).await.map_err(|_panicked| stopped())?
 }
 
 /// Takes the files of a request and reads them. Secrets are taken out first, and are with whoever called from then on.

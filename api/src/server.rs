@@ -44,7 +44,7 @@ use crate::service::ahead;
 use crate::spoken::Spoken;
 use crate::staging::StagingArea;
 use crate::submission::FILES_BYTES_MAX;
-use crate::{health, http};
+use crate::{health, http, reading};
 
 /// A message with a submission's files, and what stands round them.
 const SUBMISSION_MESSAGE_BYTES: usize = FILES_BYTES_MAX + (256 << 10);
@@ -154,6 +154,8 @@ pub async fn serve(
         staging,
         offers: Arc::default(),
         estimating: ahead::estimates(),
+        reading: reading::turns(),
+        sweeps: service::sweeps(),
         privacy_mode: config.privacy_mode,
         places: Arc::new(Places {
             store: config.store,

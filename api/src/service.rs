@@ -18,7 +18,7 @@ mod what_if;
 mod workers;
 
 pub(crate) use accounts::Accounts;
-pub(crate) use arrays::{Sweep, check_count};
+pub(crate) use arrays::{Sweep, check_count, turns as sweeps};
 pub(crate) use changes::mixed;
 pub(crate) use cluster::{Backup, Cluster};
 pub(crate) use estimates::Estimates;

@@ -11,7 +11,6 @@ use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::limits::ARRAY_MAX;
 use stepcast_scheduler::model::{ArrayPart, Job};
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Code, Status};
 
 use super::estimates::for_job;
@@ -24,6 +23,7 @@ use crate::freshness::Freshness;
 use crate::staging::Put;
 use crate::status::{Refusal, bad_field};
 use crate::submission::Submission;
+use crate::turns::{Bounds, Turns};
 use crate::{convert, names, reading, status};
 
 /// Bytes of all tasks' files, those that they have in common counted for each: a sweep is read and kept as a whole.
@@ -33,7 +33,7 @@ const TASKS_BYTES_MAX: usize = 128 << 20;
 const SMALL_BYTES: usize = 1 << 20;
 
 /// Those that are in memory at once: from being read until they are kept.
-static ROOM: Semaphore = Semaphore::const_new(4);
+const AT_ONCE: usize = 4;
 
 /// How long one waits for that room.
 const ROOM_WITHIN: Duration = Duration::from_secs(10);
@@ -140,11 +140,12 @@ impl Jobs {
             let what = "with what they have in common the files of all tasks have 128 MiB at most: submit several sweeps";
             return Err(bad_field("tasks", what));
         }
-        let _room = match bytes > SMALL_BYTES {
-            true => Some(room().await?),
+        let _turn = match bytes > SMALL_BYTES {
+            true => Some(self.context.sweeps.enter(caller.user).await?),
             false => None,
         };
-        let read = reading::aside(bytes, move || read(id, &files, request.tasks, &counts));
+        let read = move || read(id, &files, request.tasks, &counts);
+        let read = reading::aside(&self.context.reading, caller.user, bytes, read);
         let Read {
             tasks,
             carried,
@@ -270,11 +271,14 @@ impl Jobs {
     }
 }
 
-/// Room for a large sweep, until it is given back.
-async fn room() -> Result<SemaphorePermit<'static>, Status> {
-    let room = tokio::time::timeout(ROOM_WITHIN, ROOM.acquire()).await;
-    let busy = || status::busy("other large sweeps are being taken", ROOM_WITHIN);
-    room.ok().and_then(Result::ok).ok_or_else(busy)
+/// Turns to have large sweeps in memory.
+pub(crate) fn turns() -> Turns {
+    Turns::new(Bounds {
+        at_once: AT_ONCE,
+        within: ROOM_WITHIN,
+        others: "other large sweeps are being taken",
+        own: "another large sweep of yours is being taken",
+    })
 }
 
 /// The tasks of a sweep as they were read.

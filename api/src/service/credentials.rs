@@ -53,7 +53,8 @@ impl Jobs {
         if state != JobState::Pending {
             return Err(status::rejection(stepcast_scheduler::Rejection::NotWaiting));
         }
-        let mut given = self.in_files(request.files, staging, &needed).await?;
+        let given = self.in_files(caller, request.files, staging, &needed);
+        let mut given = given.await?;
         add_named(&mut given, request.credentials, &needed)?;
         let credentials = given
             .only(&needed)
@@ -73,6 +74,7 @@ impl Jobs {
     /// What came in files, each credential by its place in the files that the job was submitted with.
     async fn in_files(
         &self,
+        caller: &Caller,
         files: Vec<v1::JobFile>,
         staging: StagingId,
         needed: &[Label],
@@ -86,7 +88,8 @@ impl Jobs {
             let taken = take_out(&mut given)?;
             Ok((given, taken))
         };
-        let (given, taken) = reading::aside(bytes, read).await?;
+        let turns = &self.context.reading;
+        let (given, taken) = reading::aside(turns, caller.user, bytes, read).await?;
         let staged = self.context.staging.get(staging).await;
         taken.beside(&given, &staged.map_err(not_staged)?, needed)
     }

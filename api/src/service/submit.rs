@@ -46,7 +46,8 @@ pub(super) async fn submit(
     // Without an id of the caller's the request is new each time.
     let id = request_id(&request.request_id)?.unwrap_or_else(|| RequestId(rand::random()));
     let (files, counts) = (request.files, request.sample_counts);
-    let read = reading::aside(reading::bytes(&files), || reading::read(files, counts));
+    let (turns, bytes) = (&jobs.context.reading, reading::bytes(&files));
+    let read = reading::aside(turns, caller.user, bytes, || reading::read(files, counts));
     let (submission, reading, credentials) = read.await?;
     let staging = submission.staging(id);
     let wishes = request.wishes.unwrap_or_default();
