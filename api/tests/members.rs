@@ -1,6 +1,6 @@
 //! Teams that are not for everybody, as people meet them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stepcast_proto::v1;
 use stepcast_proto::v1::scheduling_service_client::SchedulingServiceClient;
 use tonic::Request;
@@ -18,11 +18,20 @@ async fn submitted(town: &Town, (org, role): (u8, char), team: &str) -> (u16, Va
     sent["validate_only"] = true.into();
     let (_, checked) = post(town.server.port, ticket, "/v1/jobs", sent.clone()).await;
     sent["validate_only"] = false.into();
-    let (status, answer) = post(town.server.port, ticket, "/v1/jobs", sent).await;
+    let (status, answer) = post(town.server.port, ticket, "/v1/jobs", sent.clone()).await;
     assert_eq!(
         checked["code"], answer["code"],
         "who checks is told the same"
     );
+    sent["tasks"] = json!([{"config": {}}]);
+    for validate_only in [true, false] {
+        sent["validate_only"] = validate_only.into();
+        let (_, swept) = post(town.server.port, ticket, "/v1/sweeps", sent.clone()).await;
+        assert_eq!(
+            swept["code"], answer["code"],
+            "a sweep is refused as a job is, also where it is only checked"
+        );
+    }
     (status, answer["code"].clone())
 }
 
