@@ -281,7 +281,7 @@ async fn a_change_that_comes_again_is_answered_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_that_ends_a_job_before_it_is_done_is_said_with_its_change() {
+async fn what_is_to_be_known_of_a_change_is_said_with_it() {
     let server = raised().await;
     let asked = v1::SubmitJobRequest {
         wishes: Some(v1::JobWishes {
@@ -291,16 +291,17 @@ async fn a_limit_that_ends_a_job_before_it_is_done_is_said_with_its_change() {
         ..submission('1')
     };
     let job = server.jobs().submit_job(asked).await.unwrap().into_inner();
-    let change = async |seconds| {
+    let change = async |path: &str, seconds| {
         let limit = prost_types::Duration { seconds, nanos: 0 };
         let request = v1::UpdateJobRequest {
             name: job.job.clone().unwrap().name,
             wishes: Some(v1::JobWishes {
                 max_runtime: Some(limit),
+                allow: vec!["a100".to_owned()],
                 ..v1::JobWishes::default()
             }),
             update_mask: Some(FieldMask {
-                paths: vec!["max_runtime".to_owned()],
+                paths: vec![path.to_owned()],
             }),
             ..v1::UpdateJobRequest::default()
         };
@@ -308,6 +309,9 @@ async fn a_limit_that_ends_a_job_before_it_is_done_is_said_with_its_change() {
         let notes = answer.into_inner().notes.into_iter();
         notes.map(|note| note.code).collect::<Vec<_>>()
     };
-    assert_eq!(change(1).await, ["MAX_RUNTIME_TOO_SHORT"]);
-    assert_eq!(change(864_000).await, [""; 0]);
+    // A limit that ends it before it is done.
+    assert_eq!(change("max_runtime", 1).await, ["MAX_RUNTIME_TOO_SHORT"]);
+    assert_eq!(change("max_runtime", 864_000).await, [""; 0]);
+    // Which of several boards is meant.
+    assert_eq!(change("allow", 864_000).await, ["HARDWARE_READ_AS"]);
 }

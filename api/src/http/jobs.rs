@@ -156,7 +156,7 @@ struct Update {
 #[derive(Debug, Serialize, JsonSchema)]
 struct Updated {
     job: JobShown,
-    /// Which of its limits are certain to end it before it is done.
+    /// As which board a name was read that several share, and which of its limits are certain to end it before it is done.
     notes: Vec<NoteShown>,
 }
 

@@ -74,10 +74,13 @@ impl Jobs {
         let job = self
             .job(caller, id, &request.name, Freshness::Stale)
             .await?;
-        let notes = self.limits_too_low(id);
+        let is_asked = paths.is_empty() || paths.iter().any(|path| path == "allow");
+        let models = request.wishes.filter(|_| is_asked);
+        let read_as = models.and_then(|wishes| convert::read_as(&wishes.allow));
+        let notes = read_as.into_iter().chain(self.limits_too_low(id));
         Ok(v1::UpdateJobResponse {
             job: Some(job),
-            notes,
+            notes: notes.collect(),
         })
     }
 
