@@ -425,7 +425,12 @@ async fn figures_are_brought_in() {
         (&json!("test"), &json!(1))
     );
     let status = get(port, None, "/v1/records/status").await.1;
-    assert_eq!(status["tables"][0]["rows"], 1, "{status}");
+    let table = &status["tables"][0];
+    assert_eq!(
+        (&table["rows"], &table["aside"], &status["tidying"]["done"]),
+        (&json!(1), &json!([]), &json!(0)),
+        "{status}"
+    );
     // Larger than any other body, and still a file of figures.
     let large = format!("{csv}{}", "\n".repeat(4 << 20));
     let sent = json!({"source": "large", "csv": large});

@@ -9,6 +9,7 @@ use super::api::{Api, Asked, Http};
 use super::route::{Nothing, Route};
 use super::shapes::time;
 use crate::access::Permission as P;
+use crate::convert;
 use crate::service::{RECORDS_BYTES_MAX, Records};
 
 /// Bytes of an import: a file, and what its ends of lines have as text in JSON. A line of figures has more than eight bytes.
@@ -88,10 +89,29 @@ struct SourceShown {
 #[derive(Debug, Serialize, JsonSchema)]
 struct RecordsShown {
     tables: Vec<TableState>,
+    /// What the node that answers has tidied up since it began.
+    tidying: Tidied,
     /// Where they lie, without credentials.
     location: String,
     /// Why the last look at the store failed; empty when it did not.
     trouble: String,
+}
+
+/// What was tidied up.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Tidied {
+    /// Times it was done.
+    done: u64,
+    /// Times it failed, to be tried again.
+    failed: u64,
+    /// Objects whose rows moved into larger ones.
+    objects_moved: u64,
+    /// Rows that moved.
+    rows_moved: u64,
+    /// Objects that nobody needs any more and that were deleted.
+    objects_deleted: u64,
+    /// How long the last time took, in milliseconds.
+    last_ms: u64,
 }
 
 /// How one table is.
@@ -115,8 +135,21 @@ struct TableState {
     foreign_objects: u64,
     /// Keys whose times are implausible beside their neighbours', so that no estimate rests on them.
     cells_aside: u64,
+    /// Some of these keys.
+    aside: Vec<AsideKey>,
     /// Whether a newer version has changed the table, so that this one only reads it.
     read_only: bool,
+}
+
+/// A key whose times are implausible beside its neighbours'.
+#[derive(Debug, Serialize, JsonSchema)]
+struct AsideKey {
+    /// The key, as its columns are written.
+    key: String,
+    /// Rows of it.
+    rows: u64,
+    /// Their median time in milliseconds.
+    median_ms: u64,
 }
 
 async fn import(
@@ -162,6 +195,13 @@ async fn list(http: Http, _: Asked<Nothing>, _: Nothing) -> Result<Sources, Stat
 
 async fn status(http: Http, _: Asked<Nothing>, _: Nothing) -> Result<RecordsShown, Status> {
     let status = Records(http.context).status();
+    let tidying = status.tidying.unwrap_or_default();
+    let last = tidying.last_duration.as_ref();
+    let aside = |cell: v1::AsideCell| AsideKey {
+        key: cell.key,
+        rows: cell.rows,
+        median_ms: cell.median_ms,
+    };
     let table = |table: v1::TableStatus| TableState {
         name: table.name,
         version: table.version,
@@ -172,10 +212,19 @@ async fn status(http: Http, _: Asked<Nothing>, _: Nothing) -> Result<RecordsShow
         refused_objects: table.refused_objects,
         foreign_objects: table.foreign_objects,
         cells_aside: table.cells_aside,
+        aside: table.aside.into_iter().map(aside).collect(),
         read_only: table.read_only,
     };
     Ok(RecordsShown {
         tables: status.tables.into_iter().map(table).collect(),
+        tidying: Tidied {
+            done: tidying.done,
+            failed: tidying.failed,
+            objects_moved: tidying.objects_moved,
+            rows_moved: tidying.rows_moved,
+            objects_deleted: tidying.objects_deleted,
+            last_ms: last.and_then(convert::duration_to_ms).unwrap_or(0),
+        },
         location: status.location,
         trouble: status.trouble,
     })
