@@ -74,7 +74,7 @@ const STREAMS_PER_CONNECTION: u32 = 256;
 const HEADER_BYTES: u32 = 16 << 10;
 
 /// A call without a deadline of its own ends after this long; streams may go on.
-const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An idle connection is asked whether it is still there this often, and given up without an answer in this time. Workers
 /// ask by themselves every 20 s, which is allowed on idle connections too.

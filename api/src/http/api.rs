@@ -244,14 +244,14 @@ where
         let most = body::said(&parts.headers, route.body_max)?;
         let rooms = http.admission.limits.rooms(&caller, peer);
         let room = rooms.wait(most).await?;
-        let bytes = Zeroizing::new(sent.read(most).await?);
+        let bytes = Zeroizing::new(sent.read(route.body_within, most).await?);
         (Some(room), bytes)
     } else {
         (None, Zeroizing::default())
     };
+    let (way, handle) = (http.way.clone(), http.context.handle.clone());
     if !route.anywhere {
-        let way = &http.way;
-        let answer = way.leaders_answer(&http.context.handle, &parts, &bytes);
+        let answer = way.leaders_answer(&handle, &parts, &bytes, route.answer_within);
         if let Some(answer) = answer.await {
             return Ok(answer);
         }

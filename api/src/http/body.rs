@@ -13,9 +13,6 @@ use tonic::{Code, Status};
 
 use crate::status::{self, Refusal};
 
-/// A body comes within this time, or its sender does not mean it.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
-
 /// Bytes of a request that are passed over once it has its answer, so that the next one on the connection is found: more
 /// than any submission has.
 const REST_BYTES: usize = 4 << 20;
@@ -63,12 +60,8 @@ impl Sent {
         }
     }
 
-    /// Reads all of it, at most so many bytes.
-    pub(crate) async fn read(&mut self, most: usize) -> Result<Vec<u8>, Status> {
-        self.read_within(BODY_WITHIN, most).await
-    }
-
-    async fn read_within(&mut self, time: Duration, most: usize) -> Result<Vec<u8>, Status> {
+    /// Reads all of it, at most so many bytes, which come within this time.
+    pub(crate) async fn read(&mut self, time: Duration, most: usize) -> Result<Vec<u8>, Status> {
         let read = async {
             let mut bytes = Vec::new();
             while let Some(piece) = self.next().await {
@@ -185,6 +178,8 @@ fn too_large(most: usize) -> Status {
 mod tests {
     use super::*;
 
+    const TIME: Duration = Duration::from_secs(60);
+
     fn sent(body: Body) -> Sent {
         let (head, body) = axum::http::Request::new(body).into_parts();
         Sent::new(&head, body)
@@ -199,7 +194,7 @@ mod tests {
     async fn the_connection_of_a_body_that_does_not_come_ends_with_an_answer_that_says_so() {
         let pending = futures::stream::pending::<Result<Bytes, std::io::Error>>();
         let mut slow = sent(Body::from_stream(pending));
-        let read = slow.read_within(Duration::ZERO, 10).await;
+        let read = slow.read(Duration::ZERO, 10).await;
         let refused = read.expect_err("nothing comes");
         assert_eq!(refused.code(), Code::DeadlineExceeded);
         assert!(says_close(slow).await);
@@ -209,12 +204,12 @@ mod tests {
     async fn what_is_left_of_a_body_is_passed_over_within_a_bound() {
         let mut read = sent(Body::from("0123456789"));
         assert_eq!(
-            read.read(10).await.ok().as_deref(),
+            read.read(TIME, 10).await.ok().as_deref(),
             Some(&b"0123456789"[..])
         );
         assert!(!says_close(read).await);
         let mut refused = sent(Body::from("0123456789"));
-        assert!(refused.read(9).await.is_err());
+        assert!(refused.read(TIME, 9).await.is_err());
         assert!(!says_close(refused).await);
         assert!(!says_close(sent(Body::from(vec![0; REST_BYTES - 1]))).await);
         assert!(says_close(sent(Body::from(vec![0; REST_BYTES]))).await);
@@ -227,7 +222,7 @@ mod tests {
             Ok("01"),
             Err(broken),
         ])));
-        assert!(cut.read(10).await.is_err());
+        assert!(cut.read(TIME, 10).await.is_err());
         assert!(says_close(cut).await);
     }
 }

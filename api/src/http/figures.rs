@@ -1,5 +1,7 @@
 //! Measured figures in the benchmark tables: taken in, and how much there is of which.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepcast_proto::v1;
@@ -10,17 +12,27 @@ use super::route::{Nothing, Route};
 use super::shapes::time;
 use crate::access::Permission as P;
 use crate::convert;
+use crate::server::CALL_TIMEOUT;
 use crate::service::{RECORDS_BYTES_MAX, Records};
 
 /// Bytes of an import: a file, and what its ends of lines have as text in JSON. A line of figures has more than eight bytes.
 const BODY_BYTES: usize = RECORDS_BYTES_MAX + RECORDS_BYTES_MAX / 8;
+
+/// They come within this time by a path of 2.5 Mbit/s.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a leader may take to store them where they are passed on: with their own time less than any call has, which would
+/// end without a word.
+const ANSWER_WITHIN: Duration = Duration::from_secs(55);
+const _: () = assert!(BODY_WITHIN.as_secs() + ANSWER_WITHIN.as_secs() < CALL_TIMEOUT.as_secs());
 
 pub(super) fn routes(api: &mut Api) {
     let list = "What was imported, and how much there is.";
     api.route(Route::get("/v1/records", P::ReadRecords, list), self::list);
     let import = "Adds measured figures. Importing the same file again adds nothing.";
     let import = Route::post("/v1/records", P::ImportRecords, import);
-    api.route(import.body_max(BODY_BYTES), self::import);
+    let import = import.body_max(BODY_BYTES).body_within(BODY_WITHIN);
+    api.route(import.answer_within(ANSWER_WITHIN), self::import);
     let status =
         "How the tables are as the asked node knows them: what was left out of them and why.";
     let status = Route::get("/v1/records/status", P::ReadRecords, status);

@@ -34,9 +34,6 @@ const HEADERS: [HeaderName; 4] = [
 /// A leader that does not take a connection by then is not there.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 
-/// What a change may take: a submission waits for the disk or the store.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(25);
-
 /// Bytes of an answer at most, as of any answer in one piece.
 const ANSWER_BYTES: usize = 32 << 20;
 
@@ -67,17 +64,33 @@ impl Way {
         }
     }
 
-    /// The leader's answer; `None` where this node leads, nobody does, or the leader cannot be reached from here.
+    /// The leader's answer within this time; `None` where this node leads, nobody does, or the leader cannot be reached from
+    /// here.
     pub(crate) async fn leaders_answer(
         &self,
         handle: &Handle,
         parts: &Parts,
         body: &[u8],
+        time: Duration,
     ) -> Option<Response> {
         if handle.leads() || parts.headers.contains_key(FORWARDED) {
             return None;
         }
-        let leader = handle.member(handle.status().leader?)?.client_address;
+        self.others_answer(handle, parts, body, time).await
+    }
+
+    /// The answer of who leads now instead of this node, which led when the request came: also to one that came through
+    /// another node, since it comes no further without a change of the leader.
+    pub(crate) async fn others_answer(
+        &self,
+        handle: &Handle,
+        parts: &Parts,
+        body: &[u8],
+        time: Duration,
+    ) -> Option<Response> {
+        let status = handle.status();
+        let leader = status.leader.filter(|leader| *leader != status.node_id)?;
+        let leader = handle.member(leader)?.client_address;
         if leader.is_empty() {
             return None;
         }
@@ -91,7 +104,7 @@ impl Way {
                 return None;
             }
         };
-        match timeout(ANSWERS_WITHIN, ask(channel, parts, body)).await {
+        match timeout(time, ask(channel, parts, body)).await {
             Ok(Ok(response)) => Some(response),
             // It may have been taken.
             Ok(Err(_)) | Err(_) => {

@@ -1,5 +1,7 @@
 //! The nodes of the cluster: where they stand, who joins, who goes and who leads.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepcast_proto::v1;
@@ -12,6 +14,9 @@ use crate::access::Permission as P;
 use crate::service::Cluster;
 use crate::{names, status};
 
+/// What a change of the nodes may take: a leader that is to go hands over, and each step waits for who is behind.
+const CHANGED_WITHIN: Duration = Duration::from_secs(60);
+
 pub(super) fn routes(api: &mut Api) {
     let show = "Where the node that is asked stands, and what it knows of the others.";
     api.route(Route::get("/v1/cluster", P::ReadCluster, show), self::show);
@@ -20,9 +25,9 @@ pub(super) fn routes(api: &mut Api) {
     api.route(token.status(201), create_token);
     let remove = "Takes a node out of the cluster. It comes back under a new id.";
     let remove = Route::post("/v1/nodes/{id}/remove", P::RunCluster, remove);
-    api.route(remove, self::remove);
+    api.route(remove.answer_within(CHANGED_WITHIN), self::remove);
     let lead = Route::post("/v1/leadership", P::RunCluster, "Has another node lead.");
-    api.route(lead, transfer);
+    api.route(lead.answer_within(CHANGED_WITHIN), transfer);
 }
 
 /// Where a node stands.

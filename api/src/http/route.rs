@@ -1,5 +1,7 @@
 //! One route: what it is for, who may use it, and what goes in and comes out.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -20,6 +22,10 @@ pub(crate) struct Route {
     pub(crate) status: u16,
     /// Most bytes of its body.
     pub(crate) body_max: usize,
+    /// How long its body may take to come.
+    pub(crate) body_within: Duration,
+    /// How long the leader's answer may take, where it is passed on.
+    pub(crate) answer_within: Duration,
     /// Whether any node can do it, and not the leader alone.
     pub(crate) anywhere: bool,
     /// The kind of its answer.
@@ -28,6 +34,12 @@ pub(crate) struct Route {
 
 /// A body of settings and a few words.
 const BODY_BYTES: usize = 64 << 10;
+
+/// A body comes within this time, or its sender does not mean it.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a change may take: a submission waits for the disk or the store.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
 /// JSON, as nearly every route answers.
 pub(crate) const JSON: &str = "application/json";
@@ -50,6 +62,8 @@ impl Route {
             summary,
             status: 200,
             body_max: BODY_BYTES,
+            body_within: BODY_WITHIN,
+            answer_within: ANSWER_WITHIN,
             kind: JSON,
         }
     }
@@ -88,6 +102,18 @@ impl Route {
 
     pub(crate) const fn body_max(mut self, bytes: usize) -> Self {
         self.body_max = bytes;
+        self
+    }
+
+    /// One whose body is long.
+    pub(crate) const fn body_within(mut self, time: Duration) -> Self {
+        self.body_within = time;
+        self
+    }
+
+    /// One that takes long to do.
+    pub(crate) const fn answer_within(mut self, time: Duration) -> Self {
+        self.answer_within = time;
         self
     }
 

@@ -1,6 +1,7 @@
 //! Sweeps: jobs that come together and differ in some settings, so many at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,16 @@ use crate::service::{Sweep, check_count};
 use crate::status::{self, bad_field};
 use crate::submission;
 
+/// What a sweep may take: a thousand tasks are read and kept.
+const KEPT_WITHIN: Duration = Duration::from_secs(60);
+
 pub(super) fn routes(api: &mut Api) {
     let list = "Sweeps that are not over, newest first.";
     api.route(Route::get("/v1/sweeps", P::ReadJobs, list), self::list);
     let submit = "Puts a sweep into the queue: all of its tasks or none.";
     let submit = Route::post("/v1/sweeps", P::SubmitJobs, submit);
-    api.route(submit.status(201).body_max(BODY_BYTES), self::submit);
+    let submit = submit.status(201).body_max(BODY_BYTES);
+    api.route(submit.answer_within(KEPT_WITHIN), self::submit);
     let show = "One sweep, by the id of any of its jobs.";
     api.route(Route::get("/v1/sweeps/{id}", P::ReadJobs, show), self::show);
     let cancel = "Ends every job of a sweep that is not over.";

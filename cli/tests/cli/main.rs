@@ -10,6 +10,7 @@ mod failover;
 mod nodes;
 mod open;
 mod openapi;
+mod passed_on;
 mod refusals;
 mod ring;
 mod screens;

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Process, Said, alone, example, http, program, until};
+use crate::passed_on::passes_changes_on;
+use crate::support::{Process, Said, alone, example, program, until};
 
 /// One server of the cluster.
 pub(crate) struct Node {
@@ -115,7 +116,7 @@ impl Cluster {
         self.call_at(&self.addresses(), arguments)
     }
 
-    fn ask(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Value {
         self.call(arguments).json()
     }
 
@@ -295,44 +296,6 @@ fn finds_new_teams(cluster: &Cluster, follower: &str) {
             .call_at(follower, &[&check[..], &[&team]].concat())
             .ok();
     }
-}
-
-/// A client that knows a follower's address alone, as SimpleTuner's does, submits and cancels there, with credentials that
-/// only the leader can hold.
-fn passes_changes_on(cluster: &Cluster, follower: &str) {
-    let read = |name: &str| {
-        let text = std::fs::read(example().join(name)).unwrap();
-        serde_json::from_slice::<Value>(&text).unwrap()
-    };
-    let mut config = read("config.json");
-    config["hub_token"] = "a-token-of-somebody".into();
-    let sent =
-        serde_json::json!({"config": config, "dataloader_config": read("multidatabackend.json")});
-    let mut answer = (0, String::new());
-    // The format that credentials need is reached once every node reads it.
-    until(|| {
-        answer = http(follower, "POST", "/v1/jobs", None, Some(&sent.to_string()));
-        answer.0 != 409
-    });
-    assert_eq!(answer.0, 201, "{}", answer.1);
-    let made: Value = serde_json::from_str(&answer.1).unwrap();
-    let id = made["id"].as_str().unwrap();
-    let shown = cluster.ask(&["job", "show", id, "--json"]);
-    assert_eq!(
-        (&shown["credentials"][0], &shown["awaits_credentials"]),
-        (&"hub_token".into(), &false.into())
-    );
-    let update = format!("/v1/jobs/{id}/update");
-    let change = r#"{"wishes": {"priority": 3}}"#;
-    let (status, text) = http(follower, "POST", &update, None, Some(change));
-    assert_eq!(status, 200, "{text}");
-    let (status, text) = http(follower, "POST", "/v1/nodes/99/remove", None, None);
-    assert_eq!(status, 404, "the leader knows who there is: {text}");
-    let cancel = format!("/v1/jobs/{id}/cancel");
-    let (status, text) = http(follower, "POST", &cancel, None, None);
-    assert_eq!(status, 200, "{text}");
-    let (status, text) = http(follower, "POST", "/v1/jobs", None, Some("{}"));
-    assert_eq!(status, 400, "the leader's own refusal: {text}");
 }
 
 #[test]
