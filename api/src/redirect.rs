@@ -32,7 +32,8 @@ pub(crate) fn tell(response: http::Response<Body>, handle: &Handle) -> http::Res
     }
 }
 
-fn is_not_leader(status: &Status) -> bool {
+/// Whether a call was refused since this node does not lead.
+pub(crate) fn is_not_leader(status: &Status) -> bool {
     status.code() == Code::Unavailable
         && status
             .get_details_error_info()

@@ -250,6 +250,7 @@ where
         (None, Zeroizing::default())
     };
     let (way, handle) = (http.way.clone(), http.context.handle.clone());
+    let led = handle.leads();
     if !route.anywhere {
         let answer = way.leaders_answer(&handle, &parts, &bytes, route.answer_within);
         if let Some(answer) = answer.await {
@@ -261,7 +262,7 @@ where
         caller,
         query: body::query(parts.uri.query())?,
         freshness: Freshness::of_http(&parts.headers)?,
-        headers: parts.headers,
+        headers: parts.headers.clone(),
         peer,
         path,
     };
@@ -272,7 +273,15 @@ where
     };
     // It may have held a secret.
     drop(bytes);
-    room::for_answer(handler(http, asked, said).await?, &rooms)
+    let answer = match handler(http, asked, said).await {
+        // A leader that is to go hands over first, and what it was asked for is the next one's: nothing of it was done.
+        Err(status) if led && !expects_body::<B>() && redirect::is_not_leader(&status) => {
+            let answer = way.others_answer(&handle, &parts, b"", route.answer_within);
+            return answer.await.ok_or(status);
+        }
+        answer => answer?,
+    };
+    room::for_answer(answer, &rooms)
 }
 
 /// Who calls, if they may do what the route does and have not asked too often.

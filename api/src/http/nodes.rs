@@ -23,7 +23,7 @@ pub(super) fn routes(api: &mut Api) {
     let token = "Makes a token with which nodes may join within some time. It is told once.";
     let token = Route::post("/v1/join-tokens", P::RunCluster, token);
     api.route(token.status(201), create_token);
-    let remove = "Takes a node out of the cluster. It comes back under a new id.";
+    let remove = "Takes a node out of the cluster. It comes back under a new id. One that leads has another one lead first.";
     let remove = Route::post("/v1/nodes/{id}/remove", P::RunCluster, remove);
     api.route(remove.answer_within(CHANGED_WITHIN), self::remove);
     let lead = Route::post("/v1/leadership", P::RunCluster, "Has another node lead.");

@@ -140,7 +140,7 @@ impl Cluster {
     }
 
     /// Waits until a server has ended by itself: how, and what it has logged.
-    fn ended(&mut self, id: u64) -> (Option<i32>, String) {
+    pub(crate) fn ended(&mut self, id: u64) -> (Option<i32>, String) {
         let node = &mut self.nodes[usize::try_from(id).unwrap() - 1];
         until(|| node.process.0.try_wait().unwrap().is_some());
         let log = std::mem::replace(&mut node.log, std::thread::spawn(String::new));

@@ -56,3 +56,26 @@ pub(crate) fn passes_changes_on(cluster: &Cluster, follower: &str) {
     let (status, text) = http(follower, "POST", "/v1/jobs", None, Some("{}"));
     assert_eq!(status, 400, "the leader's own refusal: {text}");
 }
+
+#[test]
+fn a_leader_hands_over_and_passes_on_that_it_is_to_go() {
+    let mut cluster = Cluster::of(3);
+    // Asked itself, and then by a node that leads after it.
+    for by_itself in [true, false] {
+        let leader = cluster.leader();
+        let status = cluster.ask(&["cluster", "status", "--json"]);
+        let voters = status["voters"].as_array().unwrap().iter();
+        let mut others = voters.filter_map(Value::as_u64).filter(|id| *id != leader);
+        let asked = match by_itself {
+            true => leader,
+            false => others.next().unwrap(),
+        };
+        let path = format!("/v1/nodes/{leader}/remove");
+        let address = cluster.node(asked).address.clone();
+        let (status, text) = http(&address, "POST", &path, None, None);
+        assert_eq!(status, 200, "{text}");
+        let (code, log) = cluster.ended(leader);
+        assert!(code == Some(1) && log.contains("was removed"), "{log}");
+        assert_ne!(cluster.leader(), leader);
+    }
+}
