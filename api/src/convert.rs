@@ -17,7 +17,7 @@ mod workload;
 
 pub(crate) use estimate::{estimates, hardware_list, note};
 pub(crate) use event::event;
-pub(crate) use job::{job, job_state, live_progress, states};
+pub(crate) use job::{job, job_state, live_progress, seq, states};
 pub(crate) use models::{read_as, written_instead};
 pub(crate) use quantity::{duration_ms, duration_to_ms, timestamp_ms};
 pub(crate) use sample::samples;

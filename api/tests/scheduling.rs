@@ -11,6 +11,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
+use crate::http::ask;
 use crate::support::{Agent, CONFIG, Later, Server, files, reason, submission, until};
 
 fn scheduling(server: &Server) -> SchedulingServiceClient<Channel> {
@@ -219,19 +220,35 @@ async fn a_waiting_job_is_changed_and_approved() {
         .unwrap_err();
     assert_eq!(unknown.code(), Code::InvalidArgument);
 
-    let approve = v1::ApproveJobRequest {
-        name: job.name.clone(),
-        request_id: String::new(),
+    let approve = async |etag: &str| {
+        let request = v1::ApproveJobRequest {
+            name: job.name.clone(),
+            request_id: String::new(),
+            etag: etag.to_owned(),
+        };
+        let approved = server.jobs().approve_job(request).await;
+        approved.map(|approved| approved.into_inner().job.unwrap())
     };
-    let approved = server
-        .jobs()
-        .approve_job(approve)
-        .await
-        .unwrap()
-        .into_inner()
-        .job
-        .unwrap();
+    // Who has looked at what it asked for before has not seen what it may cost now.
+    let stale = approve(&job.etag).await.unwrap_err();
+    assert_eq!(
+        (stale.code(), reason(&stale).as_str()),
+        (Code::Aborted, "CHANGED")
+    );
+    let wrong = approve("none").await.unwrap_err();
+    assert_eq!(wrong.code(), Code::InvalidArgument);
+    let path = format!("/v1/{}/approve", job.name);
+    let http = async |path: &str| ask(server.port, "POST", path, None, None).await;
+    let stale = http(&format!("{path}?etag={}", job.etag)).await;
+    assert_eq!(
+        (stale.status, &stale.json()["code"]),
+        (409, &serde_json::Value::from("CHANGED"))
+    );
+    let approved = approve(&changed.etag).await.unwrap();
     assert!(approved.approve_time.is_some());
+    // It is approved, whoever looked at what.
+    assert!(approve(&job.etag).await.is_ok() && approve("").await.is_ok());
+    assert_eq!(http(&path).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

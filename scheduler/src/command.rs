@@ -178,6 +178,10 @@ pub enum Command {
     ApproveJob {
         /// Which.
         job: JobId,
+        /// The number of the job's newest event that the caller knew; refused if there is a newer one. It is written behind
+        /// everything else, and nothing where anything may be approved.
+        #[serde(skip)]
+        seq: Option<u64>,
     },
     /// Ask for something else: while a job waits, all but its work and its files may be changed.
     UpdateJob {

@@ -440,7 +440,9 @@ impl Search<'_> {
             spec: Box::new(spec),
             seq: None,
         });
-        let approve = attempt.approve.then_some(Command::ApproveJob { job });
+        let approve = attempt
+            .approve
+            .then_some(Command::ApproveJob { job, seq: None });
         Some(teams.chain(update).chain(approve).collect())
     }
 }

@@ -15,6 +15,21 @@ use super::workload::workload;
 use crate::names;
 use crate::status::bad_field;
 
+/// What a job is known by as it is when this was its newest event.
+fn etag(seq: u64) -> String {
+    format!("{seq:x}")
+}
+
+/// Which event was a job's newest one when somebody saw it with this etag; `None` if they say none.
+pub(crate) fn seq(field: &str, etag: &str) -> Result<Option<u64>, Status> {
+    if etag.is_empty() {
+        return Ok(None);
+    }
+    let seq = u64::from_str_radix(etag, 16);
+    seq.map(Some)
+        .map_err(|_| bad_field(field, "this is no etag of a job"))
+}
+
 /// A job as it is at `now_ms`. Its workers' names are looked up in the state.
 pub(crate) fn job(job: &Job, state: &State, now_ms: u64) -> v1::Job {
     let UsdMicros(cost) = job.cost(now_ms);
@@ -49,7 +64,7 @@ pub(crate) fn job(job: &Job, state: &State, now_ms: u64) -> v1::Job {
             .collect(),
         cost_usd_micros: cost,
         progress: None,
-        etag: format!("{:x}", job.seq()),
+        etag: etag(job.seq()),
         ..v1::Job::default()
     };
     write_standing(job, state, &mut told);

@@ -160,6 +160,13 @@ struct Updated {
     notes: Vec<NoteShown>,
 }
 
+/// As what a job was seen.
+#[derive(Debug, Deserialize, JsonSchema)]
+struct Seen {
+    /// The job's etag as it was seen: refused if it is another one by now. Any unless given.
+    etag: Option<String>,
+}
+
 /// A job after what was done to it.
 #[derive(Debug, Serialize, JsonSchema)]
 struct OneJob {
@@ -319,10 +326,11 @@ async fn update(http: Http, asked: Asked<Nothing>, sent: Update) -> Result<Updat
     })
 }
 
-async fn approve(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<OneJob, Status> {
+async fn approve(http: Http, asked: Asked<Seen>, _: Nothing) -> Result<OneJob, Status> {
     let request = v1::ApproveJobRequest {
         name: name(&asked),
         request_id: String::new(),
+        etag: asked.query.etag.clone().unwrap_or_default(),
     };
     let approved = http.jobs.approve(&asked.caller, request).await?;
     Ok(OneJob {

@@ -203,7 +203,7 @@ impl Jobs {
         self.check_deadline(was, &asked).ok().map(|()| asked)
     }
 
-    /// Lets a job cost what it costs.
+    /// Lets a job cost what it costs; with an etag, one that is as it was seen.
     pub(crate) async fn approve(
         &self,
         caller: &Caller,
@@ -211,11 +211,10 @@ impl Jobs {
     ) -> Result<v1::ApproveJobResponse, Status> {
         let id = names::job("name", &request.name)?;
         let request_id = request_id(&request.request_id)?;
-        let approved = self
-            .context
-            .handle
-            .propose_by(caller.actor(), Command::ApproveJob { job: id }, request_id)
-            .await;
+        let seq = convert::seq("etag", &request.etag)?;
+        let command = Command::ApproveJob { job: id, seq };
+        let handle = &self.context.handle;
+        let approved = handle.propose_by(caller.actor(), command, request_id).await;
         approved.map_err(|error| status::propose_about(error, &request.name))?;
         let job = self
             .job(caller, id, &request.name, Freshness::Stale)

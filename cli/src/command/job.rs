@@ -50,7 +50,13 @@ pub(crate) enum Job {
         changes: Box<update::Changes>,
     },
     /// Lets a job cost what it costs, where its team wants somebody's word for it
-    Approve(Named),
+    Approve {
+        #[command(flatten)]
+        job: Named,
+        /// Only if it is as it was seen: the etag that `stepcast job show --json` told
+        #[arg(long)]
+        etag: Option<String>,
+    },
     /// Gives a waiting job its credentials again, or says which it needs
     Credentials(credentials::Credentials),
     /// Says why a job does not run
@@ -108,7 +114,9 @@ impl Job {
             Self::Update { job, changes } => {
                 update::update(context, &client, &job.name, &changes).await?;
             }
-            Self::Approve(job) => update::approve(context, &client, &job.name).await?,
+            Self::Approve { job, etag } => {
+                update::approve(context, &client, &job.name, etag.as_deref()).await?;
+            }
             Self::Cancel { job, wait, .. } => {
                 let state = update::cancel(context, &client, &job.name).await?;
                 if wait && state != JobState::Cancelled {

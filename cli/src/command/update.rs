@@ -186,10 +186,16 @@ pub(crate) async fn update(
 }
 
 /// Lets a job cost what it costs.
-pub(crate) async fn approve(context: &Context, client: &Client, name: &str) -> Result<(), Failure> {
+pub(crate) async fn approve(
+    context: &Context,
+    client: &Client,
+    name: &str,
+    etag: Option<&str>,
+) -> Result<(), Failure> {
     let message = ApproveJobRequest {
         name: name.to_owned(),
         request_id: client::request_id(),
+        etag: etag.unwrap_or_default().to_owned(),
     };
     let answer = client.change(|| {
         let request = timed(message.clone());

@@ -17,6 +17,10 @@ pub(super) fn write(command: &Command, bytes: Vec<u8>) -> postcard::Result<Vec<u
             others if others.is_empty() => Ok(bytes),
             others => postcard::to_extend(&others, bytes),
         },
+        Command::ApproveJob { seq, .. } => match seq {
+            None => Ok(bytes),
+            Some(seq) => postcard::to_extend(seq, bytes),
+        },
         _ => match command.spec() {
             Some(spec) => write_spec(spec, bytes),
             None => Ok(bytes),
@@ -44,6 +48,11 @@ pub(super) fn read<'a>(command: &mut Command, bytes: &'a [u8]) -> Result<&'a [u8
                     _ => return Err(malformed("a gang is of no placement, or has no parts")),
                 }
             }
+            Ok(rest)
+        }
+        Command::ApproveJob { seq, .. } => {
+            let (seen, rest) = postcard::take_from_bytes(bytes).map_err(malformed)?;
+            *seq = Some(seen);
             Ok(rest)
         }
         _ => match command.spec_mut() {

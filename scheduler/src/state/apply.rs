@@ -144,7 +144,7 @@ impl State {
             Command::RemoveTeam { name } => self.remove_team(name),
             Command::SetTeamMembers { name, only } => self.set_team_members(name, only),
             Command::SetPrices { prices } => Ok(self.set_prices(entry, prices)),
-            Command::ApproveJob { job } => self.approve(entry, *job),
+            Command::ApproveJob { job, seq } => self.approve(entry, *job, *seq),
             Command::UpdateJob { job, spec, seq } => self.update(entry, *job, spec, *seq),
             Command::ReviseJob { job, spec, seq, .. } => self.update(entry, *job, spec, Some(*seq)),
             Command::SubmitArray {

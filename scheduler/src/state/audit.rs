@@ -32,7 +32,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         Command::SubmitJob { .. } | Command::SubmitArray { .. } => (Action::SubmitJob, None),
         Command::CancelJob { job: id } => (Action::CancelJob, job(id)),
         Command::CancelArray { array } => (Action::CancelJob, job(array)),
-        Command::ApproveJob { job: id }
+        Command::ApproveJob { job: id, .. }
         | Command::UpdateJob { job: id, .. }
         | Command::ReviseJob { job: id, .. }
         | Command::GiveCredentials { job: id } => (Action::ChangeJob, job(id)),

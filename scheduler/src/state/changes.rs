@@ -16,16 +16,23 @@ use crate::rejection::{Dropped, Rejection};
 use crate::reply::Reply;
 
 impl State {
-    pub(super) fn approve(&mut self, entry: &mut Entry, id: JobId) -> Result<Reply, Rejection> {
+    pub(super) fn approve(
+        &mut self,
+        entry: &mut Entry,
+        id: JobId,
+        seq: Option<u64>,
+    ) -> Result<Reply, Rejection> {
         let state = self.jobs.get(id).ok_or(Rejection::NoSuchJob)?.state();
         if state.is_terminal() {
             return Err(Rejection::JobOver { state });
         }
-        let approved = self
-            .open_job(id)
-            .is_some_and(|job| job.standing.approved_ms.is_some());
-        if approved {
+        let job = self.open_job(id).ok_or(Rejection::NoSuchJob)?;
+        if job.standing.approved_ms.is_some() {
             return Ok(Reply::Done);
+        }
+        // It may be dearer than what was looked at.
+        if seq.is_some_and(|seq| seq != job.seq()) {
+            return Err(Rejection::Changed);
         }
         self.change(id, |job| {
             job.standing.approved_ms = Some(entry.now_ms);

@@ -124,7 +124,10 @@ fn commands() -> Vec<Command> {
             spec: Box::new(changed),
             seq: Some(1),
         },
-        Command::ApproveJob { job: JobId(5) },
+        Command::ApproveJob {
+            job: JobId(5),
+            seq: None,
+        },
         Command::SubmitArray {
             spec: Box::new(spec(0)),
             tasks: vec![StagingId([0x41; 16]), StagingId([0x42; 16])],

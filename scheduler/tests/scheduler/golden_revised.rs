@@ -89,3 +89,18 @@ fn a_change_is_known_again_by_what_was_asked_and_not_by_what_came_of_it() {
         Err(Rejection::RequestIdReused)
     );
 }
+
+#[test]
+fn an_approval_of_what_was_seen_has_its_number_behind_everything_else() {
+    let approve = |seq| {
+        let command = Command::ApproveJob { job: JobId(1), seq };
+        Envelope::new(1_700_000_000_000, None, command).in_format(3)
+    };
+    let (any, seen) = (approve(None), approve(Some(300)));
+    let bytes = codec::encode(&seen);
+    assert_eq!(bytes, [&codec::encode(&any)[..], &[0xac, 0x02]].concat());
+    for envelope in [any, seen] {
+        assert_eq!(codec::decode(&codec::encode(&envelope)), Ok(envelope));
+    }
+    assert!(codec::decode(&[&bytes[..], &[0]].concat()).is_err());
+}

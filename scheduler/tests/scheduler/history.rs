@@ -254,6 +254,8 @@ impl History {
             },
             Step::Approve(job) => Command::ApproveJob {
                 job: self.waiting(*job)?,
+                // One of two was looked at when it came.
+                seq: job.is_multiple_of(2).then_some(1),
             },
             Step::Update { job, wish } => {
                 let job = self.waiting(*job)?;

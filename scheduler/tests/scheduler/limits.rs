@@ -314,7 +314,13 @@ fn what_was_approved_waits_for_nobody_who_was_not() {
             .collect::<Vec<_>>()
     };
     assert_eq!(starts(&history), []);
-    history.propose(Command::ApproveJob { job: waits }, None);
+    history.propose(
+        Command::ApproveJob {
+            job: waits,
+            seq: None,
+        },
+        None,
+    );
     assert_eq!(starts(&history), [waits]);
     // What was approved was something else: it stands with the others again.
     let lines = history.state.line_count();

@@ -219,7 +219,10 @@ impl Script {
             "remove-team" => Command::RemoveTeam {
                 name: line.about.parse().expect("a team's name"),
             },
-            "approve" => Command::ApproveJob { job: job() },
+            "approve" => Command::ApproveJob {
+                job: job(),
+                seq: line.number("seq"),
+            },
             "give" => Command::GiveCredentials { job: job() },
             "miss" => Command::MissCredentials { jobs: vec![job()] },
             "preempt" => Command::Preempt {

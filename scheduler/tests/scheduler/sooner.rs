@@ -125,7 +125,10 @@ fn look_at(history: &History, tally: &mut Tally) {
 
 /// The simple changes that there are: one wish less, the highest priority, a word, or a limit of a team.
 fn simple(state: &State, job: &Job) -> Vec<Command> {
-    let mut commands = vec![Command::ApproveJob { job: job.id }];
+    let mut commands = vec![Command::ApproveJob {
+        job: job.id,
+        seq: None,
+    }];
     let mut wish = |change: &dyn Fn(&mut JobSpec)| {
         let mut spec = job.spec.clone();
         change(&mut spec);

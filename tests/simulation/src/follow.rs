@@ -45,7 +45,7 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::EndAttempt { job, .. }
         | Command::StartPart { job, .. }
         | Command::EndPart { job, .. }
-        | Command::ApproveJob { job }
+        | Command::ApproveJob { job, .. }
         | Command::UpdateJob { job, .. }
         | Command::ReviseJob { job, .. }
         | Command::GiveCredentials { job } => vec![*job],
