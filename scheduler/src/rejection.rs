@@ -92,6 +92,14 @@ pub enum Rejection {
         /// Of what.
         what: &'static str,
     },
+    /// Whoever submits has as many jobs that are not over as one person may have.
+    #[error("one person may have {max} jobs that are not over, and {unfinished} of yours are not")]
+    YoursFull {
+        /// Those that they have.
+        unfinished: usize,
+        /// Most there may be.
+        max: usize,
+    },
     /// Too many requests of the last day are remembered to take another: try later.
     #[error("too many requests were made within a day")]
     Busy,
@@ -239,6 +247,7 @@ impl Rejection {
             Self::GpusInUse => "GPUS_IN_USE",
             Self::StaleInstance => "STALE_INSTANCE",
             Self::Full { .. } => "FULL",
+            Self::YoursFull { .. } => "YOURS_FULL",
             Self::Busy => "BUSY",
             Self::TooMany { .. } => "TOO_MANY",
             Self::OutOfOrder => "OUT_OF_ORDER",

@@ -37,6 +37,10 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
         Rejection::TokenExists => refuse(Code::AlreadyExists).into(),
         Rejection::GpusInUse => refuse(Code::FailedPrecondition).retry(RETRY_FULL).into(),
         Rejection::StaleInstance => stale_instance(message),
+        Rejection::YoursFull { .. } => refuse(Code::ResourceExhausted)
+            .hint("cancel those that you do not need (`stepcast jobs --state pending`, `stepcast job cancel JOB --array`), or wait until some have ended")
+            .quota("unfinished jobs", &message)
+            .into(),
         Rejection::Full { what } => refuse(Code::ResourceExhausted).quota(what, &message).retry(RETRY_FULL).into(),
         Rejection::Busy => refuse(Code::ResourceExhausted).retry(RETRY_FULL).into(),
         Rejection::TooMany { .. } => refuse(Code::InvalidArgument).into(),

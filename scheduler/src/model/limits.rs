@@ -6,6 +6,9 @@
 pub struct Bounds {
     /// Jobs that are not over. A plan must stay quick, and a queue that nobody will see the end of helps nobody.
     pub unfinished_jobs: usize,
+    /// Those of one person: a twelfth of all, so that nobody takes the places of the others. A hundred of the largest sweeps
+    /// at once, which no fleet gets through in the month that a job may wait for.
+    pub of_one_person: usize,
     /// Jobs altogether. Beyond it the oldest finished ones are forgotten early, so that history never blocks new work.
     pub jobs: usize,
     /// Replies kept for repeated requests of the last day.
@@ -20,6 +23,7 @@ impl Bounds {
     /// Those of the first format: a few hosts.
     pub const FIRST: Self = Self {
         unfinished_jobs: 50_000,
+        of_one_person: usize::MAX,
         jobs: 200_000,
         requests: 500_000,
         workers: 5_000,
@@ -38,6 +42,7 @@ impl Bounds {
     /// what the largest fleet runs.
     pub const NEWEST: Self = Self {
         unfinished_jobs: 1_200_000,
+        of_one_person: 100_000,
         jobs: 2_000_000,
         requests: 2_000_000,
         workers: 20_000,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::State;
 use super::apply::Entry;
 use crate::ids::{JobId, StagingId};
-use crate::model::limits::{ARRAY_MAX, Bounds};
+use crate::model::limits::ARRAY_MAX;
 use crate::model::{ArrayPart, Job, JobSpec};
 use crate::rejection::Rejection;
 use crate::reply::Reply;
@@ -64,11 +64,7 @@ impl State {
             });
         }
         self.check_submission(entry, &self.task(spec, (0, tasks[0]), asked, parallel))?;
-        if self.unfinished_count() + tasks.len() > Bounds::of(self.format).unfinished_jobs {
-            return Err(Rejection::Full {
-                what: "unfinished jobs",
-            });
-        }
+        self.check_room(spec, tasks.len())?;
         let alone: std::collections::BTreeSet<_> = tasks.iter().collect();
         if alone.len() < tasks.len() || tasks.iter().any(|files| self.needs_staging(files)) {
             return Err(Rejection::StagingInUse);

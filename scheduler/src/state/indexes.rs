@@ -9,7 +9,7 @@ use super::counts::JobCounts;
 use super::journal::{Change, Journal};
 use super::lines::{Lines, line};
 use super::money::rating;
-use crate::ids::{Epoch, JobId, StagingId, TeamId, WorkerId};
+use crate::ids::{Epoch, JobId, StagingId, TeamId, UserId, WorkerId};
 use crate::model::{Job, JobState, Label, Lease};
 
 /// Ways to find jobs and leases.
@@ -39,6 +39,8 @@ pub(crate) struct Indexes {
     pub(crate) detail_bytes: usize,
     /// What teams and their parts have in use.
     pub(crate) teams: BTreeMap<TeamId, InUse>,
+    /// How many jobs of whom are not over.
+    pub(crate) people: BTreeMap<UserId, usize>,
     /// The tasks of arrays that are not over.
     pub(crate) arrays: BTreeMap<JobId, Tasks>,
     /// Waiting jobs that need credentials and do not wait for them.
@@ -210,6 +212,13 @@ impl Indexes {
                 if self.teams.get(&team) == Some(&InUse::default()) {
                     self.teams.remove(&team);
                 }
+            }
+        }
+        if let Some(owner) = job.spec.terms.owner {
+            let unfinished = self.people.entry(owner.user).or_default();
+            count(unfinished, 1, adds);
+            if *unfinished == 0 {
+                self.people.remove(&owner.user);
             }
         }
         if let Some(part) = job.spec.terms.array {

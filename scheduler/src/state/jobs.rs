@@ -24,15 +24,32 @@ impl State {
     /// Refuses a job that cannot come into the queue.
     pub(super) fn check_submit(&self, entry: &Entry, spec: &JobSpec) -> Result<(), Rejection> {
         self.check_submission(entry, spec)?;
-        if self.unfinished_count() >= Bounds::of(self.format).unfinished_jobs {
-            return Err(Rejection::Full {
-                what: "unfinished jobs",
-            });
-        }
+        self.check_room(spec, 1)?;
         match self.needs_staging(&spec.staging) {
             true => Err(Rejection::StagingInUse),
             false => Ok(()),
         }
+    }
+
+    /// Refuses so many more jobs where there is no room for them, or none of whom they belong to.
+    pub(super) fn check_room(&self, spec: &JobSpec, more: usize) -> Result<(), Rejection> {
+        let bounds = Bounds::of(self.format);
+        if self.unfinished_count() + more > bounds.unfinished_jobs {
+            return Err(Rejection::Full {
+                what: "unfinished jobs",
+            });
+        }
+        let Some(owner) = spec.terms.owner else {
+            return Ok(());
+        };
+        let unfinished = self.indexes.people.get(&owner.user).copied().unwrap_or(0);
+        if unfinished + more > bounds.of_one_person {
+            return Err(Rejection::YoursFull {
+                unfinished,
+                max: bounds.of_one_person,
+            });
+        }
+        Ok(())
     }
 
     /// Refuses what is outside its bounds, makes no sense, or is not for its team.

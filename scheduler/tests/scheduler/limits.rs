@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use stepcast_records::UsdMicros;
-use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash};
+use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, OrgId, StagingId, TokenHash, UserId};
 use stepcast_scheduler::model::limits::{
-    ARRAY_MAX, ATTEMPTS_MAX, BACKOFF_MAX_MS, DETAIL_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX,
+    ARRAY_MAX, ATTEMPTS_MAX, BACKOFF_MAX_MS, Bounds, DETAIL_BYTES_MAX, EARLIER_DETAIL_BYTES_MAX,
     EVENTS_MAX, EXPIRED_MAX, JOB_RETENTION_MS, LOST_RETRIES_MAX, RETRIES_MAX, SWEEP_MAX,
 };
 use stepcast_scheduler::model::{
-    FailureReason, Inventory, Job, JobSpec, JobState, Outcome, TeamName, TeamRules, TrainerKind,
+    FailureReason, Inventory, Job, JobSpec, JobState, Outcome, Owner, TeamName, TeamRules,
+    TrainerKind,
 };
 use stepcast_scheduler::placement::{Placement, PlacementNote, plan};
-use stepcast_scheduler::{Command, Rejection, Reply, codec, invariants};
+use stepcast_scheduler::{Command, Envelope, Rejection, Reply, State, codec, invariants};
 
 use crate::history::History;
 use crate::support::workload;
@@ -275,6 +276,69 @@ fn an_array_of_a_million_tasks_is_refused_whole() {
         .reply
         .expect("as many as there may be");
     assert_eq!(history.state.pending_count(), ARRAY_MAX);
+}
+
+#[test]
+fn nobody_takes_the_places_of_all() {
+    let mut history = History::new();
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let max = Bounds::of(version).of_one_person;
+    let mut files = 0_u128;
+    let mut spec = |user: Option<u64>| {
+        files += 1_000_000;
+        let mut spec = JobSpec::new(workload(), StagingId(files.to_le_bytes()));
+        spec.terms.owner = user.map(|user| Owner {
+            org: OrgId(1),
+            user: UserId(user),
+        });
+        Box::new(spec)
+    };
+    let array = |spec: Box<JobSpec>, tasks: usize| {
+        let first = u128::from_le_bytes(spec.staging.0);
+        let files = (first..).take(tasks);
+        Command::SubmitArray {
+            tasks: files.map(|files| StagingId(files.to_le_bytes())).collect(),
+            spec,
+            parallel: 0,
+        }
+    };
+    for _ in 1..max / ARRAY_MAX {
+        let taken = history.propose(array(spec(Some(1)), ARRAY_MAX), None).reply;
+        taken.expect("there is room");
+    }
+    // All of the next but one task, and that one; then neither a job nor a sweep of whom they belong to.
+    let taken = history.propose(array(spec(Some(1)), ARRAY_MAX - 1), None);
+    taken.reply.expect("there is room");
+    let would = |history: &History, command: &Command| {
+        let envelope = Envelope::new(history.now_ms, None, command.clone()).in_format(version);
+        history.state.would_take(&envelope)
+    };
+    let full = |unfinished| Err(Rejection::YoursFull { unfinished, max });
+    let two = array(spec(Some(1)), 2);
+    assert_eq!(would(&history, &two), full(max - 1));
+    assert_eq!(history.propose(two, None).reply.map(drop), full(max - 1));
+    let one = |spec| Command::SubmitJob { spec };
+    let last = one(spec(Some(1)));
+    assert_eq!(would(&history, &last), Ok(()));
+    let taken = history.propose(last, None).reply;
+    assert!(matches!(taken, Ok(Reply::JobSubmitted { .. })), "{taken:?}");
+    let more = one(spec(Some(1)));
+    assert_eq!(would(&history, &more), full(max));
+    assert_eq!(history.propose(more, None).reply.map(drop), full(max));
+    // Others, and who has no name, have places of their own.
+    for user in [Some(2), None] {
+        let taken = history.propose(array(spec(user), ARRAY_MAX), None).reply;
+        assert!(taken.is_ok(), "{user:?}: {taken:?}");
+    }
+    // What is over makes room, and a snapshot counts the same.
+    let job = JobId(1);
+    history.propose(Command::CancelJob { job }, None);
+    let restored = State::restore(&history.state.snapshot()).expect("it is restored");
+    assert_eq!(restored, history.state);
+    let taken = history.propose(one(spec(Some(1))), None).reply;
+    assert!(taken.is_ok(), "{taken:?}");
+    assert_eq!(invariants::check(&history.state), []);
 }
 
 #[test]
