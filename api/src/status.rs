@@ -22,6 +22,9 @@ pub const DOMAIN: &str = "stepcast";
 /// The reason of a refusal by a node that does not lead. Its metadata says who does, and where that node is.
 pub const NOT_LEADER: &str = "NOT_LEADER";
 
+/// The reason of a refusal to whom has used up what one person may have of something.
+pub(crate) const YOURS_FULL: &str = "YOURS_FULL";
+
 /// The leader's node id in that metadata.
 pub(crate) const LEADER_ID: &str = "leader_id";
 

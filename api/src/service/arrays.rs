@@ -189,9 +189,16 @@ impl Jobs {
                 ..v1::SubmitArrayResponse::default()
             });
         }
+        // What is kept of a sweep that is not taken would be in the way of the next one.
+        let give_up = || {
+            for (staging, _) in &tasks {
+                self.context.forget_unused(*staging);
+            }
+        };
         for (staging, credentials) in carried {
             if let Some(credentials) = all(credentials, &spec) {
-                self.context.keep(staging, credentials)?;
+                let kept = self.context.keep(staging, spec.terms.owner, credentials);
+                kept.inspect_err(|_| give_up())?;
             }
         }
         let mut puts = Vec::with_capacity(count);
@@ -199,7 +206,8 @@ impl Jobs {
             let put = self.context.staging.put(*staging, submission.files());
             puts.push(put.map_ok(|put| (*staging, put)).boxed());
         }
-        let puts = together(puts).await.map_err(not_staged)?;
+        let puts = together(puts).await;
+        let puts = puts.inspect_err(|_| give_up()).map_err(not_staged)?;
         let new = puts.into_iter().filter(|(_, put)| *put == Put::New);
         let new: Vec<StagingId> = new.map(|(staging, _)| staging).collect();
         let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;

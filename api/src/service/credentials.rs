@@ -8,7 +8,7 @@ use stepcast_cluster::credentials::{Credentials, Full};
 use stepcast_proto::v1;
 use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::{JobId, StagingId};
-use stepcast_scheduler::model::{JobState, Label};
+use stepcast_scheduler::model::{JobState, Label, Owner};
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
@@ -18,7 +18,7 @@ use crate::access::Caller;
 use crate::context::Context;
 use crate::credentials::{Taken, take_out};
 use crate::freshness::Freshness;
-use crate::status::{self, Refusal, bad_field};
+use crate::status::{self, Refusal, YOURS_FULL, bad_field};
 use crate::submission::Submission;
 use crate::{names, reading};
 
@@ -38,10 +38,10 @@ impl Jobs {
         let found = self.context.handle.read(|state| {
             let job = state.job(id)?;
             let names = job.spec.terms.credentials.clone();
-            Some((names, job.spec.staging, job.state))
+            Some((names, job.spec.staging, job.spec.terms.owner, job.state))
         });
         let found = found.await.map_err(status::read)?;
-        let (needed, staging, state) =
+        let (needed, staging, owner, state) =
             found.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
         if needed.is_empty() {
             return Err(needs_none());
@@ -59,7 +59,7 @@ impl Jobs {
         let credentials = given
             .only(&needed)
             .map_err(|missing| still_missing(&missing))?;
-        self.context.keep(staging, credentials)?;
+        self.context.keep(staging, owner, credentials)?;
         let command = Command::GiveCredentials { job: id };
         let handle = &self.context.handle;
         let proposed = handle.propose_by(caller.actor(), command, None).await;
@@ -113,22 +113,19 @@ impl Jobs {
 }
 
 impl Context {
-    /// Keeps the credentials of a job in memory, on the node that leads.
-    pub(super) fn keep(&self, of: StagingId, credentials: Credentials) -> Result<(), Status> {
+    /// Keeps the credentials of a job in memory, on the node that leads, in the room of whom the job belongs to.
+    pub(super) fn keep(
+        &self,
+        of: StagingId,
+        whose: Option<Owner>,
+        credentials: Credentials,
+    ) -> Result<(), Status> {
         if !self.handle.leads() {
             return Err(status::not_leader(self.handle.status().leader));
         }
-        let kept = self.handle.credentials().keep(of, credentials);
-        kept.map_err(|error: Full| {
-            Refusal::new(
-                Code::ResourceExhausted,
-                "CREDENTIALS_FULL",
-                error.to_string(),
-            )
-            .hint("wait until jobs with credentials have begun")
-            .retry(ROOM_AGAIN)
-            .into()
-        })
+        let whose = whose.map(|owner| owner.user);
+        let kept = self.handle.credentials().keep(of, whose, credentials);
+        kept.map_err(full)
     }
 
     /// Forgets the credentials that came with these files unless a job can still use them.
@@ -157,6 +154,21 @@ impl Context {
             value: one.value.to_string(),
         };
         Ok(held.iter().map(credential).collect())
+    }
+}
+
+/// There is no room for more credentials.
+fn full(error: Full) -> Status {
+    let refuse = |reason| Refusal::new(Code::ResourceExhausted, reason, error.to_string());
+    match error {
+        Full::All => refuse("CREDENTIALS_FULL")
+            .hint("wait until jobs with credentials have begun, cancel some of your own that wait (`stepcast jobs --state pending`), or submit without credentials")
+            .retry(ROOM_AGAIN)
+            .into(),
+        Full::Yours => refuse(YOURS_FULL)
+            .hint("cancel some of your jobs that wait with credentials (`stepcast jobs --state pending`), wait until some have begun, or submit without credentials")
+            .quota("credentials", &error.to_string())
+            .into(),
     }
 }
 

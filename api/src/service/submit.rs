@@ -257,7 +257,8 @@ async fn put(
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
     let has_credentials = !credentials.is_empty();
     if let Some(credentials) = all(credentials, spec) {
-        jobs.context.keep(spec.staging, credentials)?;
+        jobs.context
+            .keep(spec.staging, spec.terms.owner, credentials)?;
     }
     let handle = &jobs.context.handle;
     let command = Command::SubmitJob {
