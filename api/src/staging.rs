@@ -6,6 +6,7 @@
 mod bucket;
 mod folder;
 mod packed;
+mod shares;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
@@ -25,11 +26,13 @@ use stepcast_cluster::{PortError, Staging};
 use stepcast_estimator::StoreConfig;
 use stepcast_records::Quantiles;
 use stepcast_scheduler::ids::{Epoch, JobId, StagingId};
+use stepcast_scheduler::model::Owner;
 use stepcast_scheduler::model::limits::Bounds;
 use tonic::{Code, Status};
 
 use self::bucket::Bucket;
 use self::folder::Folder;
+use self::shares::Shares;
 use crate::lines::Lines;
 use crate::status::{self, RETRY_FULL, Refusal};
 use crate::submission::StagedFile;
@@ -49,6 +52,12 @@ pub enum Error {
     /// As many submissions as there may be are staged already.
     #[error("too many submissions are staged already")]
     Full,
+    /// The files of one person's jobs that are not over have all of the room that one person's may have, in bytes.
+    #[error(
+        "the files of one person's jobs that are not over may take {} MiB, and with these yours would take more",
+        .0 >> 20
+    )]
+    Yours(usize),
     /// There is no such submission, or not any more.
     #[error("the files of this submission are gone")]
     Missing,
@@ -125,6 +134,8 @@ pub struct StagingArea {
     location: String,
     place: Place,
     lines: Lines,
+    /// What of it is whose, as far as this process has put it there.
+    shares: Shares,
     /// Whether it is not known whose the place is.
     held: AtomicBool,
 }
@@ -149,6 +160,7 @@ impl StagingArea {
             location: folder.display().to_string(),
             place,
             lines: Lines::in_folder(&lines).map_err(unopened)?,
+            shares: Shares::of(shares::OF_ONE_BYTES),
             held: AtomicBool::new(false),
         })
     }
@@ -187,8 +199,16 @@ impl StagingArea {
             location,
             lines: Lines::new(Arc::clone(&store), prefix.clone().join(LINES)),
             place: Place::Bucket(Bucket::new(store, prefix)),
+            shares: Shares::of(shares::OF_ONE_BYTES),
             held: AtomicBool::new(false),
         }
+    }
+
+    /// Has the files of one person's jobs that are not over take so many bytes at most, in the place of 1 GiB.
+    #[must_use]
+    pub fn with_share(mut self, bytes: usize) -> Self {
+        self.shares = Shares::of(bytes);
+        self
     }
 
     /// While it is held it may be another place than the cluster's: nothing is put there, no job's files are missing in it,
@@ -273,6 +293,32 @@ impl StagingArea {
         }
     }
 
+    /// Takes room for these submissions in the share of whom they are, before they are put; for all of them or none. Gives back
+    /// those that had none before. What is put for nobody needs none. Of a submission that comes to nothing it is given back
+    /// by [`Self::give_back`], of all others when they are deleted.
+    ///
+    /// # Errors
+    /// [`Error::Yours`] when the share is used up by what is put and `is_needed`.
+    pub(crate) fn take_share(
+        &self,
+        whose: Option<Owner>,
+        asked: &[(StagingId, &[StagedFile])],
+        is_needed: &dyn Fn(&StagingId) -> bool,
+    ) -> Result<Vec<StagingId>, Error> {
+        let Some(whose) = whose else {
+            return Ok(Vec::new());
+        };
+        let sizes = asked.iter().map(|(of, files)| (*of, shares::bytes(files)));
+        let sizes: Vec<(StagingId, usize)> = sizes.collect();
+        let taken = self.shares.take(whose.user, &sizes, is_needed);
+        taken.map_err(|shares::Full(bytes)| Error::Yours(bytes))
+    }
+
+    /// Gives back the room of submissions that have come to nothing.
+    pub(crate) fn give_back(&self, of: &[StagingId]) {
+        of.iter().for_each(|of| self.shares.give_back(*of));
+    }
+
     /// Keeps the files of a submission. When it returns they are safe.
     pub(crate) async fn put(&self, staging: StagingId, files: &[StagedFile]) -> Result<Put, Error> {
         self.put_and(staging, files, Box::new(|_| {})).await
@@ -323,7 +369,9 @@ impl StagingArea {
         match &self.place {
             Place::Folder(folder) => folder.remove(staging, true).await,
             Place::Bucket(bucket) => bucket.remove(staging).await,
-        }
+        }?;
+        self.shares.give_back(staging);
+        Ok(())
     }
 
     /// Deletes the files of a submission, if there are any.
@@ -331,7 +379,9 @@ impl StagingArea {
         match &self.place {
             Place::Folder(folder) => folder.remove(staging, false).await,
             Place::Bucket(bucket) => bucket.remove(staging).await,
-        }
+        }?;
+        self.shares.give_back(staging);
+        Ok(())
     }
 }
 

@@ -37,11 +37,18 @@ pub(crate) struct Town {
 
 impl Town {
     pub(crate) async fn build() -> Self {
-        let api = ApiConfig {
+        Self::on(Server::with(Self::api()).await).await
+    }
+
+    /// How its server is set up.
+    pub(crate) fn api() -> ApiConfig {
+        ApiConfig {
             access_token: AccessToken::new(OWN).ok(),
             ..ApiConfig::default()
-        };
-        let server = Server::with(api).await;
+        }
+    }
+
+    pub(crate) async fn on(server: Server) -> Self {
         let handle = server.handle.clone();
         until("the log's format", || handle.status().log_format >= 3).await;
         let port = server.port;

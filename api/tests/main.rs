@@ -20,6 +20,7 @@ mod readers;
 mod refusals;
 mod ring;
 mod scheduling;
+mod shares;
 mod sites;
 mod stopping;
 mod submissions;

@@ -106,13 +106,20 @@ impl Server {
     pub(crate) async fn held_at(log_format: u16) -> Self {
         let (api, clock) = (ApiConfig::default(), Arc::new(HostClock::new()));
         let recorder = |estimator| Arc::new(EstimatorSink(estimator)) as Arc<dyn RecordSink>;
-        Self::of(api, clock, log_format, recorder).await
+        Self::of(api, clock, log_format, None, recorder).await
+    }
+
+    /// One in whose staging area the files of one person take so many bytes.
+    pub(crate) async fn sharing(api: ApiConfig, bytes: usize) -> Self {
+        let recorder = |estimator| Arc::new(EstimatorSink(estimator)) as Arc<dyn RecordSink>;
+        let clock = Arc::new(HostClock::new());
+        Self::of(api, clock, NEWEST, Some(bytes), recorder).await
     }
 
     /// A server that goes by this clock.
     pub(crate) async fn by(api: ApiConfig, clock: Arc<dyn Clock>) -> Self {
         let recorder = |estimator| Arc::new(EstimatorSink(estimator)) as Arc<dyn RecordSink>;
-        Self::of(api, clock, NEWEST, recorder).await
+        Self::of(api, clock, NEWEST, None, recorder).await
     }
 
     /// One with a recorder of its own.
@@ -120,19 +127,24 @@ impl Server {
         api: ApiConfig,
         recorder: impl FnOnce(Arc<Estimator>) -> Arc<dyn RecordSink>,
     ) -> Self {
-        Self::of(api, Arc::new(HostClock::new()), NEWEST, recorder).await
+        Self::of(api, Arc::new(HostClock::new()), NEWEST, None, recorder).await
     }
 
     async fn of(
         api: ApiConfig,
         clock: Arc<dyn Clock>,
         log_format: u16,
+        share: Option<usize>,
         recorder: impl FnOnce(Arc<Estimator>) -> Arc<dyn RecordSink>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = StoreConfig::folder(dir.path().join("records"));
         let estimator = Arc::new(Estimator::open(store, PriceBook::shipped()).await.unwrap());
-        let staging = Arc::new(StagingArea::open(dir.path().join("staging")).unwrap());
+        let staging = StagingArea::open(dir.path().join("staging")).unwrap();
+        let staging = Arc::new(match share {
+            Some(bytes) => staging.with_share(bytes),
+            None => staging,
+        });
         let ports = Ports {
             forecast: Arc::new(EstimatedForecasts(Arc::clone(&estimator))),
             prices: Arc::new(EstimatedPrices(Arc::clone(&estimator))),

@@ -189,8 +189,13 @@ impl Jobs {
                 ..v1::SubmitArrayResponse::default()
             });
         }
+        let staged = tasks.iter();
+        let staged = staged.map(|(staging, submission)| (*staging, submission.files()));
+        let staged: Vec<_> = staged.collect();
+        let taken = self.context.take_share(spec.terms.owner, &staged)?;
         // What is kept of a sweep that is not taken would be in the way of the next one.
         let give_up = || {
+            self.context.staging.give_back(&taken);
             for (staging, _) in &tasks {
                 self.context.forget_unused(*staging);
             }

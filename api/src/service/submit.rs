@@ -14,7 +14,7 @@ use stepcast_records::UsdMicros;
 use stepcast_records::simpletuner::Workload;
 use stepcast_records::simpletuner::{Missing, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId, TeamId};
-use stepcast_scheduler::model::JobSpec;
+use stepcast_scheduler::model::{JobSpec, Owner};
 use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
@@ -24,12 +24,13 @@ use super::jobs::{Jobs, request_id};
 use super::too_low;
 use super::workers::unexpected;
 use crate::access::Caller;
+use crate::context::Context;
 use crate::credentials::Taken;
 use crate::fit::{self, Misfit};
 use crate::freshness::Freshness;
 use crate::staging::{self, Behind, Put};
-use crate::status::Refusal;
-use crate::submission::Submission;
+use crate::status::{Refusal, YOURS_FULL};
+use crate::submission::{StagedFile, Submission};
 use crate::{convert, names, reading, status};
 
 /// The same request is taken a moment later, when the first one is done.
@@ -255,10 +256,14 @@ async fn put(
     let taken = jobs.context.handle.takes_submissions();
     taken.map_err(status::propose)?;
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
+    let staged = [(spec.staging, submission.files())];
+    let new = jobs.context.take_share(spec.terms.owner, &staged)?;
     let has_credentials = !credentials.is_empty();
     if let Some(credentials) = all(credentials, spec) {
-        jobs.context
-            .keep(spec.staging, spec.terms.owner, credentials)?;
+        let kept = jobs
+            .context
+            .keep(spec.staging, spec.terms.owner, credentials);
+        kept.inspect_err(|_| jobs.context.staging.give_back(&new))?;
     }
     let handle = &jobs.context.handle;
     let command = Command::SubmitJob {
@@ -267,6 +272,7 @@ async fn put(
     let began_ms = handle.now_ms();
     let prepared = handle.prepare(caller.actor(), command, Some(id));
     let (proposal, proposed) = prepared.map_err(|error| {
+        jobs.context.staging.give_back(&new);
         jobs.context.forget_unused(spec.staging);
         status::propose(error)
     })?;
@@ -283,6 +289,7 @@ async fn put(
         Ok(put) => put,
         Err(error) => {
             give_up(handle, caller, proposed, began_ms).await;
+            jobs.context.staging.give_back(&new);
             jobs.context.forget_unused(spec.staging);
             return Err(not_staged(error));
         }
@@ -312,6 +319,19 @@ async fn put(
             Ok(job)
         }
         other => Err(unexpected(&other)),
+    }
+}
+
+impl Context {
+    /// Takes room for these files in the share of whom they are, and gives back which of them had none before.
+    pub(super) fn take_share(
+        &self,
+        whose: Option<Owner>,
+        staged: &[(StagingId, &[StagedFile])],
+    ) -> Result<Vec<StagingId>, Status> {
+        let is_needed = |of: &StagingId| self.handle.read_stale(|state| state.needs_staging(of));
+        let taken = self.staging.take_share(whose, staged, &is_needed);
+        taken.map_err(not_staged)
     }
 }
 
@@ -370,6 +390,12 @@ pub(super) fn not_staged(error: staging::Error) -> Status {
             Refusal::new(Code::ResourceExhausted, "STAGING_FULL", error.to_string())
                 .hint("wait until jobs have ended")
                 .retry(Duration::from_secs(30))
+                .into()
+        }
+        staging::Error::Yours(_) => {
+            Refusal::new(Code::ResourceExhausted, YOURS_FULL, error.to_string())
+                .hint("cancel jobs that you do not need (`stepcast jobs --state pending`), wait until some have ended, or submit smaller files: long lists of prompts are what takes room")
+                .quota("files", &error.to_string())
                 .into()
         }
         staging::Error::Io(source) if source.kind() == std::io::ErrorKind::StorageFull => {

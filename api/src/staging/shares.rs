@@ -1,0 +1,161 @@
+//! How much of the staging area the files of one person's jobs take. It is counted in the memory of the leader, which takes
+//! all submissions and deletes the files of jobs that are over: a new one begins anew, and knows nothing of those before.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use stepcast_scheduler::ids::{StagingId, UserId};
+
+use crate::submission::StagedFile;
+
+/// Bytes of the files of one person's jobs that are not over: three hundred of the largest submissions, or ten kilobytes for
+/// each of as many jobs as one person may have.
+pub(super) const OF_ONE_BYTES: usize = 1 << 30;
+
+/// What a submission takes on a disk beside what its files hold.
+const BESIDE: usize = 256;
+
+/// So long after it was counted a submission has come to something or to nothing.
+const SETTLED: Duration = Duration::from_secs(600);
+
+/// What is not needed any more and was deleted by somebody else is looked for this often, since all is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The shares of everybody.
+pub(super) struct Shares {
+    counted: Mutex<Counted>,
+    of_one: usize,
+}
+
+#[derive(Default)]
+struct Counted {
+    of: BTreeMap<StagingId, Share>,
+    people: BTreeMap<UserId, Person>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Person {
+    bytes: usize,
+    looked: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Share {
+    whose: UserId,
+    bytes: usize,
+    since: Instant,
+}
+
+/// There is no room in somebody's share; what one person may have, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full(pub(super) usize);
+
+impl Shares {
+    /// Shares of so many bytes.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self {
+            counted: Mutex::default(),
+            of_one: bytes,
+        }
+    }
+
+    /// Counts these submissions, all of them or none, and gives back those that were not counted before.
+    pub(super) fn take(
+        &self,
+        whose: UserId,
+        asked: &[(StagingId, usize)],
+        is_needed: &dyn Fn(&StagingId) -> bool,
+    ) -> Result<Vec<StagingId>, Full> {
+        let take = || self.counted.lock().take(whose, asked, self.of_one);
+        if let Some(new) = take() {
+            return Ok(new);
+        }
+        self.forget_unneeded(whose, is_needed);
+        take().ok_or(Full(self.of_one))
+    }
+
+    /// The files of a submission are not there, or not any more.
+    pub(super) fn give_back(&self, of: StagingId) {
+        self.counted.lock().give_back(of);
+    }
+
+    /// Forgets what of somebody's was counted a while ago and is deleted by now, or will be by a sweep: by another leader, or as
+    /// nothing has come of it.
+    fn forget_unneeded(&self, whose: UserId, is_needed: &dyn Fn(&StagingId) -> bool) {
+        let old: Vec<StagingId> = {
+            let mut counted = self.counted.lock();
+            let person = counted.people.entry(whose).or_default();
+            if person.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+                return;
+            }
+            person.looked = Some(Instant::now());
+            let theirs = counted.of.iter().filter(|(_, share)| share.whose == whose);
+            let old = theirs.filter(|(_, share)| share.since.elapsed() >= SETTLED);
+            old.map(|(of, _)| *of).collect()
+        };
+        // The state is asked without the lock: whoever holds the state may wait for it.
+        for of in old.into_iter().filter(|of| !is_needed(of)) {
+            self.give_back(of);
+        }
+    }
+}
+
+impl fmt::Debug for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let people = self.counted.lock().people.len();
+        f.debug_tuple("Shares").field(&people).finish()
+    }
+}
+
+impl Counted {
+    fn take(
+        &mut self,
+        whose: UserId,
+        asked: &[(StagingId, usize)],
+        of_one: usize,
+    ) -> Option<Vec<StagingId>> {
+        let new = asked.iter().filter(|(of, _)| !self.of.contains_key(of));
+        let new: Vec<(StagingId, usize)> = new.copied().collect();
+        let more: usize = new.iter().map(|(_, bytes)| bytes).sum();
+        let theirs = self.people.get(&whose).map_or(0, |person| person.bytes);
+        if theirs + more > of_one {
+            return None;
+        }
+        if more > 0 {
+            self.people.entry(whose).or_default().bytes += more;
+        }
+        let since = Instant::now();
+        for (of, bytes) in &new {
+            let bytes = *bytes;
+            let share = Share {
+                whose,
+                bytes,
+                since,
+            };
+            self.of.insert(*of, share);
+        }
+        Some(new.into_iter().map(|(of, _)| of).collect())
+    }
+
+    fn give_back(&mut self, of: StagingId) {
+        let Some(share) = self.of.remove(&of) else {
+            return;
+        };
+        if let Some(person) = self.people.get_mut(&share.whose) {
+            person.bytes -= share.bytes;
+            if person.bytes == 0 {
+                self.people.remove(&share.whose);
+            }
+        }
+    }
+}
+
+/// What the files of a submission take.
+pub(super) fn bytes(files: &[StagedFile]) -> usize {
+    let each = files
+        .iter()
+        .map(|file| file.name.len() + file.content.len());
+    each.sum::<usize>() + BESIDE
+}
