@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 
 use crate::config::PrivacyMode;
 use crate::fit::Offers;
+use crate::limits::Entries;
 use crate::ports::EstimatedForecasts;
 use crate::staging::StagingArea;
 use crate::status::{self, Refusal};
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) reading: Turns,
     /// Turns of large sweeps, from being read until they are kept.
     pub(crate) sweeps: Turns,
+    /// What people write into the audit log.
+    pub(crate) entries: Arc<Entries>,
     pub(crate) privacy_mode: PrivacyMode,
     /// Where every node keeps the tables and the files of jobs.
     pub(crate) places: Arc<Places>,

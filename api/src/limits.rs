@@ -15,9 +15,11 @@ use tonic::Status;
 use crate::access::Caller;
 use crate::status;
 
+mod entries;
 mod rooms;
 mod streams;
 
+pub(crate) use entries::Entries;
 pub(crate) use rooms::{Room, Rooms};
 use rooms::{UNIT, Use};
 pub(crate) use streams::OpenStream;
@@ -123,7 +125,7 @@ enum CallerKey {
 #[derive(Debug)]
 struct Buckets<K> {
     left: HashMap<K, (f64, Instant)>,
-    per_second: u32,
+    per_second: f64,
     burst: u32,
     /// The same of those who find no room to be counted by themselves.
     others: (f64, Instant),
@@ -154,19 +156,22 @@ impl Default for Limits {
 impl Limits {
     /// One more call of somebody who is known.
     pub(crate) fn caller(&self, caller: &Caller, peer: Option<IpAddr>) -> Result<(), Status> {
-        self.callers.lock().take(key(caller, peer), Instant::now())
+        let taken = self.callers.lock().take(key(caller, peer), Instant::now());
+        taken.map_err(too_often)
     }
 
     /// One more call of somebody who is not.
     pub(crate) fn stranger(&self, peer: Option<IpAddr>) -> Result<(), Status> {
         let key = peer.map(counted);
-        self.strangers.lock().take(key, Instant::now())
+        let taken = self.strangers.lock().take(key, Instant::now());
+        taken.map_err(too_often)
     }
 
     /// One more call with a token that is none. Counted apart: behind one address somebody else has a good one.
     pub(crate) fn guess(&self, peer: Option<IpAddr>) -> Result<(), Status> {
         let key = peer.map(counted);
-        self.guesses.lock().take(key, Instant::now())
+        let taken = self.guesses.lock().take(key, Instant::now());
+        taken.map_err(too_often)
     }
 
     /// Room for the bodies of a caller.
@@ -257,7 +262,8 @@ impl Asked {
         has_stream: bool,
     ) -> Result<Option<OpenStream>, Status> {
         let address = peer.map(counted);
-        self.calls.lock().take(address, Instant::now())?;
+        let taken = self.calls.lock().take(address, Instant::now());
+        taken.map_err(too_often)?;
         let key = CallerKey::Address(address);
         has_stream.then(|| self.streams.open(key)).transpose()
     }
@@ -298,19 +304,19 @@ pub(crate) fn counted(address: IpAddr) -> IpAddr {
 }
 
 impl<K: Hash + Eq + Copy> Buckets<K> {
-    fn new(per_second: u32, burst: u32) -> Self {
+    fn new(per_second: impl Into<f64>, burst: u32) -> Self {
         let now = Instant::now();
         Self {
             left: HashMap::new(),
-            per_second,
+            per_second: per_second.into(),
             burst,
             others: (f64::from(OTHERS_PER_SECOND), now),
             forgotten: now,
         }
     }
 
-    fn take(&mut self, key: K, now: Instant) -> Result<(), Status> {
-        let (per_second, burst) = (f64::from(self.per_second), f64::from(self.burst));
+    fn take(&mut self, key: K, now: Instant) -> Result<(), Duration> {
+        let (per_second, burst) = (self.per_second, f64::from(self.burst));
         let full = |left: &HashMap<K, _>| left.len() >= COUNTED && !left.contains_key(&key);
         if full(&self.left) && now - self.forgotten >= FORGET_EVERY {
             let refilled = Duration::from_secs_f64(burst / per_second);
@@ -326,18 +332,22 @@ impl<K: Hash + Eq + Copy> Buckets<K> {
     }
 }
 
-/// Takes one of what is left, with what has come back since.
+/// The refusal of one more call before so much time has passed.
+fn too_often(wait: Duration) -> Status {
+    status::busy("this is asked too often", wait)
+}
+
+/// Takes one of what is left, with what has come back since, or says how long until there is one.
 fn take(
     (left, at): &mut (f64, Instant),
     per_second: f64,
     burst: f64,
     now: Instant,
-) -> Result<(), Status> {
+) -> Result<(), Duration> {
     *left = ((now - *at).as_secs_f64().mul_add(per_second, *left)).min(burst);
     *at = now;
     if *left < 1.0 {
-        let wait = Duration::from_secs_f64((1.0 - *left) / per_second);
-        return Err(status::busy("this is asked too often", wait));
+        return Err(Duration::from_secs_f64((1.0 - *left) / per_second));
     }
     *left -= 1.0;
     Ok(())
@@ -350,7 +360,7 @@ mod tests {
 
     #[test]
     fn calls_come_back_with_time_and_each_caller_has_its_own() {
-        let mut buckets = Buckets::new(2, 3);
+        let mut buckets = Buckets::new(2_u32, 3);
         let start = Instant::now();
         let mut take = |key: u8, ms| buckets.take(key, start + Duration::from_millis(ms)).is_ok();
         assert_eq!(

@@ -156,6 +156,7 @@ pub async fn serve(
         estimating: ahead::estimates(),
         reading: reading::turns(),
         sweeps: service::sweeps(),
+        entries: Arc::default(),
         privacy_mode: config.privacy_mode,
         places: Arc::new(Places {
             store: config.store,

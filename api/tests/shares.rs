@@ -1,8 +1,11 @@
-//! What one person may have of what is there for all: room for files.
+//! What one person may have of what is there for all: room for files, and entries of the audit log.
 
+use serde_json::json;
 use stepcast_proto::v1;
 use tonic::{Code, Status};
 
+use crate::access;
+use crate::http::ask;
 use crate::limits::{OWN, Town};
 use crate::support::{CONFIG, Server, files, reason, submission};
 
@@ -71,5 +74,43 @@ async fn nobody_takes_the_staging_area_of_all() {
     };
     let taken = tokio::time::timeout(std::time::Duration::from_secs(60), taken).await;
     taken.expect("its files are deleted");
+    town.server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_washes_the_audit_log_by_making_tokens() {
+    let town = access::Town::build().await;
+    let port = town.server.port;
+    let viewer = &town.person(1, 'v').refresh;
+    let make = async |by: &str| {
+        let answer = ask(port, "POST", "/v1/tokens", Some(by), Some(&json!({}))).await;
+        (answer.status, answer.head.to_lowercase(), answer.json())
+    };
+    let mut made = Vec::new();
+    let refused = loop {
+        let (status, head, answer) = make(viewer).await;
+        match status {
+            201 => made.push(answer["token"]["id"].as_str().unwrap().to_owned()),
+            _ => break (status, head, answer),
+        }
+        assert!(made.len() < 20, "nobody has said no");
+    };
+    let (status, head, answer) = refused;
+    assert_eq!((status, &answer["code"]), (429, &json!("BUSY")), "{answer}");
+    assert!(head.contains("retry-after"), "{head}");
+    let told = answer["detail"].as_str().unwrap();
+    assert!(told.contains("use one that you have"), "{told}");
+    assert!(made.len() >= 10, "{made:?}");
+    // It is said to this person alone, and what was made can be taken back all the same.
+    assert_eq!(make(&town.person(1, 'm').refresh).await.0, 201);
+    let other = json!({"user_id": town.person(1, 'v').user});
+    let by_admin = &town.person(1, 'a').refresh;
+    let by_admin = ask(port, "POST", "/v1/tokens", Some(by_admin), Some(&other)).await;
+    assert_eq!(by_admin.status, 201, "{}", by_admin.body);
+    for id in made {
+        let revoke = format!("/v1/tokens/{id}/revoke");
+        let revoked = ask(port, "POST", &revoke, Some(viewer), None).await;
+        assert_eq!(revoked.status, 200, "{}", revoked.body);
+    }
     town.server.stop().await;
 }

@@ -386,6 +386,23 @@ impl Accounts {
     }
 
     async fn change(&self, caller: &Caller, change: AccountChange) -> Result<Reply, Status> {
+        let entries = &self.context.entries;
+        match &change {
+            AccountChange::CreateKey { user, .. } if caller.user == Some(*user) => {
+                entries.token(caller)?;
+            }
+            AccountChange::CreateKey { .. }
+            | AccountChange::CreateUser { .. }
+            | AccountChange::SetRole { .. } => entries.change(caller)?,
+            // No more often than somebody was let in before, and what shuts somebody out is never put off. Organisations and
+            // notes are for operators.
+            AccountChange::RevokeKey { .. }
+            | AccountChange::RemoveUser { .. }
+            | AccountChange::RemoveOrg { .. }
+            | AccountChange::CreateOrg { .. }
+            | AccountChange::CreateOnlyOrg { .. }
+            | AccountChange::Note { .. } => {}
+        }
         let command = Command::Account { change };
         let handle = &self.context.handle;
         let changed = handle.propose_by(caller.actor(), command, None).await;

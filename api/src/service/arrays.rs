@@ -189,6 +189,7 @@ impl Jobs {
                 ..v1::SubmitArrayResponse::default()
             });
         }
+        self.context.entries.change(caller)?;
         let staged = tasks.iter();
         let staged = staged.map(|(staging, submission)| (*staging, submission.files()));
         let staged: Vec<_> = staged.collect();
@@ -255,6 +256,7 @@ impl Jobs {
         self.check(caller, job, &request.name, Freshness::Confirmed, true)
             .await?;
         let array = part.map(|part| part.array).ok_or_else(no_array)?;
+        self.context.entries.end(caller)?;
         let cancelled = self
             .context
             .handle

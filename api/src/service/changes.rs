@@ -58,6 +58,7 @@ impl Jobs {
         let paths = paths(request.update_mask.clone())?;
         self.check(caller, id, &request.name, Freshness::Confirmed, true)
             .await?;
+        self.context.entries.change(caller)?;
         let mut tries = TRIES;
         loop {
             tries -= 1;

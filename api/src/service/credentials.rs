@@ -59,6 +59,7 @@ impl Jobs {
         let credentials = given
             .only(&needed)
             .map_err(|missing| still_missing(&missing))?;
+        self.context.entries.change(caller)?;
         self.context.keep(staging, owner, credentials)?;
         let command = Command::GiveCredentials { job: id };
         let handle = &self.context.handle;

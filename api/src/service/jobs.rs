@@ -125,6 +125,7 @@ impl Jobs {
         let request_id = request_id(&request.request_id)?;
         self.check(caller, id, &request.name, Freshness::Confirmed, true)
             .await?;
+        self.context.entries.end(caller)?;
         let cancelled = self
             .context
             .handle

@@ -256,6 +256,7 @@ async fn put(
     let taken = jobs.context.handle.takes_submissions();
     taken.map_err(status::propose)?;
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
+    jobs.context.entries.change(caller)?;
     let staged = [(spec.staging, submission.files())];
     let new = jobs.context.take_share(spec.terms.owner, &staged)?;
     let has_credentials = !credentials.is_empty();
