@@ -13,7 +13,7 @@ use crate::disk;
 use crate::host::{Host, Refused};
 use crate::random;
 use crate::session::backoff::Backoff;
-use crate::state_dir::Contribution;
+use crate::state_dir::{Contribution, Look};
 
 /// How often the folder is looked at without being told: samples that could not be sent before a restart wait there.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -66,7 +66,8 @@ pub(crate) fn keep(host: &Host, epoch: Epoch, samples: Vec<Sample>) {
             return;
         }
     };
-    put(host, epoch, Contribution { id, samples });
+    let made = Contribution::new(id, samples, SystemTime::now());
+    put(host, epoch, made);
 }
 
 fn put(host: &Host, epoch: Epoch, contribution: Contribution) {
@@ -113,7 +114,7 @@ pub(crate) async fn send_all(host: &Arc<Host>) -> Result<(), String> {
     for path in waiting.map_err(|error| chain(&error))? {
         // One at a time: in memory each takes a hundred times as much as on the disk.
         let kept = Arc::clone(host);
-        let read = move || kept.state.read_spooled(&path, SystemTime::now());
+        let read = move || kept.state.read_spooled(&path, Look::now());
         let contribution = match disk::beside(read).await {
             Ok(Some(contribution)) => contribution,
             Ok(None) => continue,
@@ -169,7 +170,7 @@ mod tests {
     fn contribution(id: &str) -> Contribution {
         Contribution {
             id: id.to_owned(),
-            samples: Vec::new(),
+            ..Contribution::default()
         }
     }
 
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(send_all(&host).await, Err("away".to_owned()));
         assert_eq!(host.held.count(), 0);
         let path = root.path().join("state/spool/0a.json");
-        let kept = host.state.read_spooled(&path, SystemTime::now()).unwrap();
+        let kept = host.state.read_spooled(&path, Look::now()).unwrap();
         assert_eq!(kept, Some(contribution("0a")));
     }
 

@@ -277,7 +277,7 @@ mod tests {
         let host = Arc::new(leader.host(root.path()));
         let contribution = Contribution {
             id: "0a".to_owned(),
-            samples: Vec::new(),
+            ..Contribution::default()
         };
         host.state.spool(&contribution).unwrap();
         let (news, heard) = mpsc::channel(ORDERS);

@@ -5,19 +5,19 @@
 
 mod attempts;
 mod made;
+mod spooled;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stepcast_records::Sample;
 
 pub use self::attempts::{AttemptRecord, LeftOver, OutcomeRecord};
 pub use self::made::{Made, Removal};
-use crate::chain::chain;
+pub use self::spooled::{Contribution, Look};
 use crate::random;
 
 /// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
@@ -32,6 +32,8 @@ pub const SPOOLED_FOR: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 pub struct StateDir {
     root: PathBuf,
     _lock: File,
+    /// Contributions that seem to have waited for too long.
+    late: spooled::Late,
 }
 
 /// Why the folder cannot be used.
@@ -73,15 +75,6 @@ pub struct Credential {
     pub secret: String,
 }
 
-/// Samples of one attempt under a random id, and nothing that leads back to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Contribution {
-    /// 32 hexadecimal digits, drawn at random.
-    pub id: String,
-    /// What was measured.
-    pub samples: Vec<Sample>,
-}
-
 impl StateDir {
     /// Opens or makes the folder (0700) and locks it for as long as the value lives.
     pub fn open(root: &Path) -> Result<Self, Error> {
@@ -105,7 +98,11 @@ impl StateDir {
         for folder in [root.clone(), root.join("spool"), root.join("made")] {
             remove_unfinished(&folder)?;
         }
-        Ok(Self { root, _lock: lock })
+        Ok(Self {
+            root,
+            _lock: lock,
+            late: spooled::Late::default(),
+        })
     }
 
     /// The folder's own name, drawn once: 32 hexadecimal digits that tell two workers with one token apart.
@@ -137,71 +134,6 @@ impl StateDir {
     /// Where the job's results go unless the user chose another folder.
     pub fn outputs(&self) -> PathBuf {
         self.root.join("outputs")
-    }
-
-    /// Keeps samples until the server has them. The oldest go when too many wait.
-    pub fn spool(&self, contribution: &Contribution) -> Result<(), Error> {
-        let folder = self.root.join("spool");
-        let mut waiting = list(&folder)?;
-        if waiting.len() >= MAX_SPOOLED {
-            waiting.sort_by_key(|path| fs::metadata(path).and_then(|data| data.modified()).ok());
-            for path in &waiting[..=waiting.len() - MAX_SPOOLED] {
-                fs::remove_file(path).map_err(at("remove", path))?;
-            }
-        }
-        write_json(
-            &folder.join(format!("{}.json", contribution.id)),
-            contribution,
-        )
-    }
-
-    /// The files of the contributions that wait.
-    pub fn spooled(&self) -> Result<Vec<PathBuf>, Error> {
-        list(&self.root.join("spool"))
-    }
-
-    /// One that waits; `None` if it is gone. What cannot be read and what is older than [`SPOOLED_FOR`] is deleted: the one
-    /// can never be sent, and the other might be counted twice.
-    pub fn read_spooled(
-        &self,
-        path: &Path,
-        now: SystemTime,
-    ) -> Result<Option<Contribution>, Error> {
-        let written = match fs::metadata(path).and_then(|data| data.modified()) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(at("read", path)(error)),
-        };
-        if now.duration_since(written).unwrap_or_default() > SPOOLED_FOR {
-            tracing::warn!(
-                "samples have waited for four weeks and are dropped: nobody knows any more whether the server has them"
-            );
-        } else {
-            match read_json(path, "contribution") {
-                Err(error @ Error::Format { .. }) => {
-                    tracing::warn!(error = chain(&error), "a spooled contribution is dropped");
-                }
-                read => return read,
-            }
-        }
-        fs::remove_file(path).map_err(at("remove", path))?;
-        Ok(None)
-    }
-
-    /// How many contributions wait.
-    pub fn spooled_count(&self) -> Result<usize, Error> {
-        Ok(self.spooled()?.len())
-    }
-
-    /// Forgets a contribution that the server has.
-    pub fn unspool(&self, id: &str) -> Result<(), Error> {
-        let path = self.root.join("spool").join(format!("{id}.json"));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(at("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -351,54 +283,5 @@ mod tests {
         assert_eq!(state.credential().unwrap(), Some(credential));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder.path().join("credential.json")), 0o600);
-    }
-
-    #[test]
-    fn a_contribution_waits_until_it_is_taken_and_a_torn_file_is_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
-        let contribution = Contribution {
-            id: "0a".to_owned(),
-            samples: Vec::new(),
-        };
-        state.spool(&contribution).unwrap();
-        fs::write(folder.path().join("spool/torn.json"), b"{\"id\":").unwrap();
-        fs::write(folder.path().join("spool/half.tmp"), b"{").unwrap();
-        let now = SystemTime::now();
-        let waiting = || -> Vec<Contribution> {
-            let paths = state.spooled().unwrap();
-            let read = |path: &PathBuf| state.read_spooled(path, now).unwrap();
-            paths.iter().filter_map(read).collect()
-        };
-        assert_eq!(waiting(), [contribution]);
-        assert!(!folder.path().join("spool/torn.json").exists());
-        state.unspool("0a").unwrap();
-        assert_eq!(waiting(), []);
-        let gone = folder.path().join("spool/0a.json");
-        assert_eq!(state.read_spooled(&gone, now).unwrap(), None);
-    }
-
-    #[test]
-    fn what_the_server_may_have_and_have_forgotten_is_not_sent_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path()).unwrap();
-        for id in ["0a", "0b"] {
-            let samples = Vec::new();
-            let id = id.to_owned();
-            state.spool(&Contribution { id, samples }).unwrap();
-        }
-        let now = SystemTime::now();
-        let written = |id: &str, age: Duration| {
-            let path = state.root.join("spool").join(format!("{id}.json"));
-            let file = File::options().write(true).open(&path).unwrap();
-            file.set_modified(now - age).unwrap();
-            path
-        };
-        let hour = Duration::from_secs(60 * 60);
-        let young = written("0a", SPOOLED_FOR - hour);
-        let old = written("0b", SPOOLED_FOR + hour);
-        assert!(state.read_spooled(&young, now).unwrap().is_some());
-        assert_eq!(state.read_spooled(&old, now).unwrap(), None);
-        assert_eq!(state.spooled().unwrap(), [young]);
     }
 }
