@@ -212,22 +212,28 @@ pub enum Untrusted {
 /// # Errors
 /// When a file cannot be read, or there is none.
 pub fn trust(ca_file: Option<&Path>) -> Result<ClientTlsConfig, Untrusted> {
+    let own = ca_file.map(authorities).transpose()?;
+    trust_also(own.as_deref())
+}
+
+/// What a file of authorities says now.
+pub fn authorities(file: &Path) -> Result<Vec<u8>, Untrusted> {
+    std::fs::read(file).map_err(|error| Untrusted::Unreadable(file.to_owned(), error))
+}
+
+/// Trusts the authorities of the system and these of one's own, as a file has them.
+pub fn trust_also(own: Option<&[u8]>) -> Result<ClientTlsConfig, Untrusted> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let system = SYSTEM_AUTHORITIES.map(PathBuf::from).into_iter();
     let system = named.into_iter().chain(system).find(|path| path.is_file());
-    let files: Vec<PathBuf> = system
-        .into_iter()
-        .chain(ca_file.map(Path::to_owned))
-        .collect();
-    if files.is_empty() {
+    if system.is_none() && own.is_none() {
         return Err(Untrusted::Nobody);
     }
-    let mut tls = ClientTlsConfig::new();
-    for file in files {
-        let pem = std::fs::read(&file).map_err(|error| Untrusted::Unreadable(file, error))?;
-        tls = tls.ca_certificate(Certificate::from_pem(pem));
-    }
-    Ok(tls)
+    let system = system.as_deref().map(authorities).transpose()?;
+    let all = system.into_iter().chain(own.map(<[u8]>::to_vec));
+    Ok(all.fold(ClientTlsConfig::new(), |tls, pem| {
+        tls.ca_certificate(Certificate::from_pem(pem))
+    }))
 }
 
 #[cfg(test)]

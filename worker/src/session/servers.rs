@@ -12,8 +12,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
+use crate::chain::chain;
 use crate::config::WorkerConfig;
-use crate::servers::{PlainText, Round, Spoken, Untrusted, is_encrypted, trust};
+use crate::servers::{PlainText, Round, Spoken, Untrusted, authorities, is_encrypted, trust_also};
 
 /// How long a TCP and TLS handshake may take: so little of a lease term that every other server is tried in time.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -83,8 +84,10 @@ impl Servers {
             .map_err(|_bad| Unusable::Token)?;
         bearer.set_sensitive(true);
         let encrypted = config.servers.iter().any(|address| is_encrypted(address));
+        let ca_file = config.ca_file.clone().filter(|_| encrypted);
+        let ca = ca_file.as_deref().map(authorities).transpose()?;
         let tls = if encrypted {
-            Some(trust(config.ca_file.as_deref())?)
+            Some(trust_also(ca.as_deref())?)
         } else {
             None
         };
@@ -97,8 +100,6 @@ impl Servers {
             Ok((address, channel))
         });
         let known = Round::new(servers.collect::<Result<_, Unusable>>()?);
-        let ca_file = config.ca_file.clone().filter(|_| encrypted);
-        let ca = ca_file.as_ref().and_then(|file| std::fs::read(file).ok());
         Ok(Self {
             known: Mutex::new(known.ok_or(Unusable::NoServer)?),
             trusted: Mutex::new(Trusted {
@@ -160,15 +161,18 @@ impl Servers {
         let Some(file) = trusted.ca_file.clone() else {
             return false;
         };
-        let Ok(ca) = std::fs::read(&file).inspect_err(|error| {
-            tracing::debug!(%error, file = %file.display(), "the certificate authorities cannot be read");
+        let Ok(ca) = authorities(&file).inspect_err(|error| {
+            tracing::debug!(
+                error = chain(error),
+                "the certificate authorities cannot be read"
+            );
         }) else {
             return false;
         };
         if ca == trusted.ca {
             return false;
         }
-        let Ok(tls) = trust(Some(&file)) else {
+        let Ok(tls) = trust_also(Some(&ca)) else {
             return false;
         };
         let mut known = self.lock();
