@@ -129,7 +129,7 @@ impl Job {
     #[must_use]
     pub fn begun_elsewhere(&self, attempt: AttemptNumber) -> Option<u64> {
         let is_first = self.standing.counts_from == attempt;
-        is_first.then_some(self.standing.forgotten.checkpoint_step)
+        is_first.then_some(self.standing.began_at)
     }
 
     fn step_kept(&self, by: impl Fn(&Attempt) -> bool) -> u64 {

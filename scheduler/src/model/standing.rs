@@ -33,6 +33,10 @@ pub struct Standing {
     /// Written behind how the job is shared out, where there is one.
     #[serde(skip)]
     pub counts_from: AttemptNumber,
+    /// The step that this attempt has gone on from. Written behind its number, where later ones that are forgotten have saved
+    /// more.
+    #[serde(skip)]
+    pub began_at: u64,
 }
 
 /// What counts of attempts that a job has had and that are not kept any more.
@@ -40,8 +44,8 @@ pub struct Standing {
 pub struct Forgotten {
     /// What they have cost.
     pub cost: UsdMicros,
-    /// Step of the newest checkpoint of any of them, 0 for none; or what the first attempt that counts went on from, where
-    /// that is not all of them.
+    /// Step of the newest checkpoint of those of them that count, 0 for none; and what the first attempt that counts went on
+    /// from, if that is more.
     pub checkpoint_step: u64,
 }
 

@@ -169,6 +169,7 @@ impl State {
                 return;
             };
             job.standing.counts_from = attempt;
+            job.standing.began_at = step;
             job.standing.forgotten.checkpoint_step = step;
             entry.event(job, EventKind::GoesOn { attempt, step });
         });

@@ -195,7 +195,12 @@ pub(crate) fn encode(job: &Job) -> Vec<u8> {
         if count_all {
             return Ok(bytes);
         }
-        postcard::to_extend(&counts_from, bytes)
+        let bytes = postcard::to_extend(&counts_from, bytes)?;
+        let began_at = job.standing.began_at;
+        if began_at == forgotten.checkpoint_step {
+            return Ok(bytes);
+        }
+        postcard::to_extend(&began_at, bytes)
     });
     match written {
         Ok(bytes) => bytes,
@@ -248,13 +253,21 @@ fn read_sharing(job: &mut Job, bytes: &[u8]) -> Option<()> {
         }
         job.spec.workload.sharing = sharing;
         if !rest.is_empty() {
-            let (counts_from, []) = postcard::take_from_bytes(rest).ok()? else {
-                return None;
-            };
+            let (counts_from, rest) = postcard::take_from_bytes(rest).ok()?;
             if counts_from == AttemptNumber::default() {
                 return None;
             }
             job.standing.counts_from = counts_from;
+            job.standing.began_at = job.standing.forgotten.checkpoint_step;
+            if !rest.is_empty() {
+                let (began_at, []) = postcard::take_from_bytes(rest).ok()? else {
+                    return None;
+                };
+                if began_at == job.standing.began_at {
+                    return None;
+                }
+                job.standing.began_at = began_at;
+            }
         }
     }
     Some(())

@@ -173,6 +173,33 @@ fn what_is_saved_on_another_host_does_not_count() {
     assert_eq!(restored, story.state);
 }
 
+/// The attempt that began anew failed by itself and is kept, while later ones that were asked to stop are forgotten.
+#[test]
+fn what_an_attempt_has_begun_with_stays_as_it_was_said() {
+    let mut story = Story::new(3, 1);
+    story.attempt(true, 40, Outcome::Cancelled);
+    story.from = Some(0);
+    story.attempt(false, 10, Outcome::Failed(FailureReason::TrainerError));
+    story.from = None;
+    story.attempt(true, 20, Outcome::Cancelled);
+    story.attempt(true, 30, Outcome::Cancelled);
+    let second = AttemptNumber(2);
+    for _ in 0..ATTEMPTS_MAX {
+        let job = story.state.job(JOB).expect("it is known");
+        assert_eq!(job.begun_elsewhere(second), Some(0));
+        assert_eq!(job.checkpoint_step(), 30);
+        let restored = State::restore(&story.state.snapshot()).expect("it is restored");
+        assert_eq!(restored, story.state);
+        story.attempt(true, 1, Outcome::Cancelled);
+    }
+    let job = story.state.job(JOB).expect("it is known");
+    assert_eq!(
+        job.standing.forgotten.checkpoint_step, 30,
+        "they are forgotten"
+    );
+    assert!(job.attempts.iter().any(|attempt| attempt.number == second));
+}
+
 #[test]
 fn what_ends_unasked_is_tried_so_often_and_no_more() {
     let unasked = Outcome::Failed(FailureReason::Preempted);
