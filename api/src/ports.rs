@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use stepcast_cluster::{Contribution, PortError, Pricing, RecordSink};
 use stepcast_estimator::{Day, Estimator};
+use stepcast_records::simpletuner::Validation;
 use stepcast_records::{Hardware, PhaseKind, Quantiles};
 use stepcast_scheduler::course::Course;
 use stepcast_scheduler::model::{JobSpec, Prices};
@@ -52,6 +53,7 @@ impl ForecastSource for EstimatedForecasts {
             parts.all(|phase| phase.ms.is_some())
         };
         let all = |kind| of(&[kind]).filter(|_| known(kind));
+        let (early, every) = spec.workload.validation.as_ref().map_or((0, 0), when);
         use PhaseKind as Part;
         Some(Course {
             set_up_ms: of(&[
@@ -65,10 +67,21 @@ impl ForecastSource for EstimatedForecasts {
             steps: plan.steps_total,
             pass_ms: each(all(Part::Validate), plan.validation_passes),
             passes: plan.validation_passes,
+            early_passes: early,
+            pass_every: every,
             save_ms: of(&[Part::Save]).unwrap_or_default(),
             checkpoints: plan.checkpoints,
         })
     }
+}
+
+/// How many passes come before the first step, and how many steps lie between two others; 0 where epochs decide it.
+fn when(validation: &Validation) -> (u64, u64) {
+    let early = u64::from(validation.at_start) + u64::from(validation.baseline);
+    let by_steps = validation
+        .every_steps
+        .filter(|_| validation.every_epochs.is_none());
+    (early, by_steps.unwrap_or(0))
 }
 
 /// The operator's prices: its own book, and what was imported. Not the list that comes with this version.

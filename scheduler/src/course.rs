@@ -48,6 +48,10 @@ pub struct Course {
     pub pass_ms: Option<Quantiles>,
     /// Passes of the whole run.
     pub passes: u64,
+    /// Those of them that come before the first step.
+    pub early_passes: u64,
+    /// Steps between two of the others; 0 where that is not one number, and they are taken to be spread evenly.
+    pub pass_every: u64,
     /// Saving one checkpoint, or the model at the end.
     pub save_ms: Quantiles,
     /// Checkpoints of the whole run, the end apart.
@@ -107,6 +111,26 @@ struct Seen {
 struct Belief {
     mean: f64,
     variance: f64,
+}
+
+impl Course {
+    /// Passes that have not begun when so many of these steps are done. One that is due with a step is taken to have begun with
+    /// it, and the last one is due with the last.
+    fn passes_left(&self, doing: Doing, done: u64, steps: u64) -> u64 {
+        let early = match (doing, done) {
+            (Doing::SettingUp, 0) => self.early_passes,
+            (Doing::Validating, 0) => self.early_passes.saturating_sub(1),
+            _ => 0,
+        };
+        let others = self.passes.saturating_sub(self.early_passes);
+        let due = |steps: u64| steps / self.pass_every;
+        let left = match self.pass_every {
+            0 => others - (others as f64 * done as f64 / steps as f64) as u64,
+            // Where they begin late it is the first ones that are not made.
+            _ => others.min(due(steps) - due(done)),
+        };
+        early + left
+    }
 }
 
 impl Pace {
@@ -209,7 +233,8 @@ impl Pace {
             left = left.minus(here_ms.min(step.middle_ms()));
         }
         if let Some(pass) = belief(course.pass_ms, self.pass) {
-            left = left.plus(pass.times((course.passes as f64 * share).round()));
+            let passes = course.passes_left(heard.doing, done, steps);
+            left = left.plus(pass.times(passes as f64));
             if heard.doing == Doing::Validating {
                 left = left.plus(pass.times(1.0).less(here_ms));
             }

@@ -12,6 +12,8 @@ fn course() -> Course {
         steps: 1_000,
         pass_ms: Some(spread(20_000)),
         passes: 10,
+        early_passes: 0,
+        pass_every: 100,
         save_ms: spread(5_000),
         checkpoints: 4,
     }
@@ -128,6 +130,41 @@ fn validation_and_saving_are_not_taken_for_steps() {
     // 890 steps of one second, and nine passes that take 80 s and not 20.
     let passes = left - 890_000 - 25_000;
     assert!((9 * 50_000..=9 * 80_000).contains(&passes), "{passes}");
+}
+
+/// As SimpleTuner makes them: one before the first step, then one after every twentieth step, the last of them included.
+#[test]
+fn a_pass_is_left_until_it_has_begun() {
+    let every = Course {
+        passes: 3,
+        early_passes: 1,
+        pass_every: 20,
+        ..Course::default()
+    };
+    let evenly = Course {
+        pass_every: 0,
+        ..every
+    };
+    for course in [every, evenly] {
+        let left = |doing, done| course.passes_left(doing, done, 40);
+        assert_eq!(left(Doing::SettingUp, 0), 3);
+        assert_eq!(left(Doing::Validating, 0), 2);
+        for done in 0..20 {
+            assert_eq!(left(Doing::Stepping, done), 2, "{done}");
+        }
+        assert_eq!(left(Doing::Validating, 20), 1);
+        for done in 20..40 {
+            assert_eq!(left(Doing::Stepping, done), 1, "{done}");
+        }
+        assert_eq!(left(Doing::Validating, 40), 0);
+    }
+    // Of 50 steps the last ten have none, and of those that begin after the 30th step the first is not made.
+    assert_eq!(every.passes_left(Doing::Stepping, 41, 50), 0);
+    let late = Course { passes: 2, ..every };
+    for (done, left) in [(1, 1), (21, 1), (39, 1), (40, 0)] {
+        assert_eq!(late.passes_left(Doing::Stepping, done, 40), left, "{done}");
+    }
+    assert_eq!(Course::default().passes_left(Doing::Stepping, 1, 40), 0);
 }
 
 #[test]
