@@ -194,8 +194,8 @@ fn least_cost(price_per_hour: UsdMicros) -> UsdMicros {
 /// GPU models that are named of those that would do.
 const MODELS_NAMED: usize = 3;
 
-/// What workers that take part offer, kept until one of them comes, goes or registers anew: every submission asks, and a
-/// fleet has thousands of workers.
+/// What workers that take part offer, kept until one of them comes, goes, is drained or registers anew: every submission
+/// asks, and a fleet has thousands of workers.
 #[derive(Debug, Default)]
 pub(crate) struct Offers(Mutex<(u64, Arc<[Offer]>)>);
 
@@ -206,13 +206,14 @@ impl Offers {
             let price = worker.inventory.price_per_gpu_hour;
             let price = price.map_or(u64::MAX, |price| price.0);
             let gpus = worker.inventory.gpus.len() as u64;
+            let gpus = gpus << 1 | u64::from(worker.is_draining());
             [worker.id.0, worker.registered_ms, gpus, price]
                 .into_iter()
                 .fold(seen, mixed)
         });
         let mut kept = self.0.lock();
         if kept.0 != seen {
-            *kept = (seen, offers(state).into());
+            *kept = (seen, offers(state, |_, _| true).into());
         }
         Arc::clone(&kept.1)
     }
@@ -223,22 +224,51 @@ fn mixed(seen: u64, number: u64) -> u64 {
     (seen.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
-fn offers(state: &State) -> Vec<Offer> {
+/// What those workers offer that a job may come to by its labels; all of them where there is none.
+pub(crate) fn offers_to(state: &State, spec: &JobSpec, kept: &Offers) -> Arc<[Offer]> {
+    if spec.labels.is_empty() && spec.terms.avoid.is_empty() {
+        return kept.of(state);
+    }
+    let job = waiting(spec, 0);
+    let offered = offers(state, |worker, model| {
+        fitting(&job, worker, 0).is_ok_and(|models| models.contains(&model))
+    });
+    match offered.is_empty() {
+        true => kept.of(state),
+        false => offered.into(),
+    }
+}
+
+/// What workers that take part offer of the models that they `may` be asked for. Of what no other one has, also those that
+/// are drained.
+fn offers(state: &State, may: impl Fn(&Worker, GpuModel) -> bool) -> Vec<Offer> {
     let mut offers = Vec::new();
-    for worker in state.present_workers() {
-        let own = worker.inventory.price_per_gpu_hour;
-        for (model, positions) in by_model(&worker.inventory) {
-            for count in Hardware::COUNTS
-                .into_iter()
-                .filter(|count| usize::from(*count) <= positions.len())
-            {
-                offers.push(Offer {
-                    hardware: Hardware { gpu: model, count },
-                    price_per_hour: own
-                        .map(|UsdMicros(one)| UsdMicros(one.saturating_mul(count.into()))),
-                });
+    let (drained, taking): (Vec<_>, Vec<_>) = state
+        .present_workers()
+        .partition(|worker| worker.is_draining());
+    let mut others: BTreeSet<Hardware> = BTreeSet::new();
+    for (workers, is_drained) in [(taking, false), (drained, true)] {
+        for worker in workers {
+            let own = worker.inventory.price_per_gpu_hour;
+            for (model, positions) in by_model(&worker.inventory) {
+                if !may(worker, model) {
+                    continue;
+                }
+                let counts = Hardware::COUNTS.into_iter();
+                for count in counts.filter(|count| usize::from(*count) <= positions.len()) {
+                    let hardware = Hardware { gpu: model, count };
+                    if is_drained && others.contains(&hardware) {
+                        continue;
+                    }
+                    offers.push(Offer {
+                        hardware,
+                        price_per_hour: own
+                            .map(|UsdMicros(one)| UsdMicros(one.saturating_mul(count.into()))),
+                    });
+                }
             }
         }
+        others.extend(offers.iter().map(|offer| offer.hardware));
     }
     offers.sort_unstable_by_key(|offer| (offer.hardware, offer.price_per_hour));
     offers.dedup();

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::access::Caller;
 use crate::context::Context;
-use crate::{convert, reading, status};
+use crate::{convert, fit, reading, status};
 
 /// The service.
 #[derive(Clone)]
@@ -100,7 +100,9 @@ pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
     if spec.hosts() > 1 {
         return Vec::new();
     }
-    let offered = offers(context);
+    let offered = context
+        .handle
+        .read_stale(|state| fit::offers_to(state, spec, &context.offers));
     let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
         (false, _) => spec.allow.clone(),
         (true, TrainerKind::Replay) => vec![GpuModel::REPLAY],

@@ -62,6 +62,22 @@ impl Agent {
         gang_address: &str,
         price: Option<u64>,
     ) -> Result<v1::RegisterWorkerResponse, Status> {
+        let labels = &[];
+        self.register_with(folder, gpus, gang_address, price, labels)
+            .await
+    }
+
+    /// The same with these labels.
+    pub(crate) async fn register_with(
+        &self,
+        folder: char,
+        gpus: &[&str],
+        gang_address: &str,
+        price: Option<u64>,
+        labels: &[(&str, &str)],
+    ) -> Result<v1::RegisterWorkerResponse, Status> {
+        let labels = labels.iter();
+        let labels = labels.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let replays = gpus.iter().all(|gpu| *gpu == "replay");
         let trainer = if replays {
             v1::Trainer::Replay
@@ -75,6 +91,7 @@ impl Agent {
             price_per_gpu_hour_usd_micros: price,
             version: "test".to_owned(),
             gang_address: gang_address.to_owned(),
+            labels: labels.collect(),
             ..v1::RegisterWorkerRequest::default()
         };
         Ok(self
