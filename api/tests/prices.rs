@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use stepcast_proto::v1;
 
+use crate::access::post;
+use crate::http;
 use crate::scheduling::{named, raised_by, set};
 use crate::support::{Agent, Later, Server, reason, submission, until};
 
@@ -96,5 +99,65 @@ async fn what_was_imported_is_charged_and_limits_go_by_it_where_a_worker_says_no
     assert_eq!(shown.gpus[0].price_per_hour_usd_micros, Some(1_000_000));
     assert!(!shown.price_from_book);
     drop(session);
+    server.stop().await;
+}
+
+/// What is told of a job that is only checked: on this hardware with these wishes, over HTTP.
+async fn told(server: &Server, on: &str, wishes: Value) -> Value {
+    let mut sent = http::submission();
+    sent["config"]["--stepcast_on"] = on.into();
+    sent["validate_only"] = true.into();
+    sent["wishes"] = wishes;
+    let (status, told) = post(server.port, None, "/v1/jobs", sent).await;
+    assert!(status < 300, "{told}");
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_price_before_the_button_is_of_all_that_is_charged() {
+    let server = raised_by(Later::new()).await;
+    let agent = Agent::new(&server, server.token("w").await.secret);
+    let registered = agent.register_for('a', &["h100"], "", Some(2_100_000));
+    registered.await.unwrap();
+    let told = told(&server, "h100", json!({})).await;
+    let first = &told["estimates"][0];
+    let [run, set_up, whole] = ["run_ms", "setup_ms", "whole_ms"].map(|part| {
+        let half = first[part]["p50"].as_u64();
+        half.unwrap_or_else(|| panic!("{part}: {first}"))
+    });
+    assert!(set_up > 0 && whole == run + set_up, "{first}");
+    let costs = |quantile: &str| first["whole_cost_usd_micros"][quantile].as_u64().unwrap();
+    assert_eq!(costs("p50"), (whole * 2_100_000 + 1_800_000) / 3_600_000);
+    assert_eq!(told["estimated_cost_cents"], costs("p50").div_ceil(10_000));
+    assert_eq!(told["estimated_total_cents"], costs("p90").div_ceil(10_000));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_price_told_is_of_a_worker_that_the_job_may_come_to() {
+    let server = raised_by(Later::new()).await;
+    let cheap = Agent::new(&server, server.token("cheap").await.secret);
+    let registered = cheap.register_for('a', &["replay"], "", Some(750_000));
+    let cheap = registered.await.unwrap().worker;
+    let dear = Agent::new(&server, server.token("dear").await.secret);
+    let labels = &[("pace", "real")];
+    let registered = dear.register_with('b', &["replay"], "", Some(2_000_001), labels);
+    registered.await.unwrap();
+    let price = async |wishes: Value| {
+        let told = told(&server, "replay", wishes).await;
+        told["estimates"][0]["price_per_hour_usd_micros"].clone()
+    };
+    assert_eq!(price(json!({})).await, 750_000);
+    assert_eq!(price(json!({"labels": {"pace": "real"}})).await, 2_000_001);
+    assert_eq!(
+        price(json!({"avoid_labels": {"pace": "real"}})).await,
+        750_000
+    );
+    let request = v1::DrainWorkerRequest {
+        name: cheap,
+        ..v1::DrainWorkerRequest::default()
+    };
+    server.workers().drain_worker(request).await.unwrap();
+    assert_eq!(price(json!({})).await, 2_000_001);
     server.stop().await;
 }

@@ -40,6 +40,8 @@ fn estimate(estimate: &Estimate, dominated: bool) -> v1::Estimate {
         dominated,
         phases: estimate.phases.iter().map(phase).collect(),
         memory: estimate.memory.map(memory),
+        whole_time: estimate.whole_ms().map(times),
+        whole_cost: estimate.whole_cost().map(costs),
     }
 }
 

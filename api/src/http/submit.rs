@@ -99,7 +99,7 @@ struct Submitted {
     status: &'static str,
     /// The attempt that is to come.
     attempt_id: String,
-    /// What half of such runs cost at most, in cents; absent when nothing is known.
+    /// What half of such runs cost at most, in cents, loading, caching and saving included; absent when nothing is known.
     estimated_cost_cents: Option<u64>,
     /// What nine in ten of them cost at most, in cents.
     estimated_total_cents: Option<u64>,
@@ -124,7 +124,10 @@ async fn submit(http: Http, asked: Asked<Nothing>, sent: Submit) -> Result<Submi
     let answer = http.jobs.submit(&asked.caller, request).await?;
     let job = answer.job.unwrap_or_default();
     let cents = |pick: fn(&v1::CostQuantiles) -> u64| {
-        let mut costs = answer.estimates.iter().filter_map(|one| one.cost.as_ref());
+        let mut costs = answer
+            .estimates
+            .iter()
+            .filter_map(|one| one.whole_cost.as_ref());
         costs.next().map(|cost| pick(cost).div_ceil(10_000))
     };
     let attempts = shapes::attempts(&job);

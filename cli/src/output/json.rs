@@ -64,6 +64,7 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> Value {
         "validation_time_s": quantiles(estimate.validation_time.as_ref()),
         "run_time_s": quantiles(estimate.run_time.as_ref()),
         "setup_time_s": quantiles(estimate.setup_time.as_ref()),
+        "whole_time_s": quantiles(estimate.whole_time.as_ref()),
         "phases": estimate.phases.iter().map(phase).collect::<Vec<_>>(),
         "memory": estimate.memory.as_ref().map(|memory| json!({
             "need_mib": { "p10": memory.p10_mib, "p50": memory.p50_mib, "p90": memory.p90_mib },
@@ -72,13 +73,18 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> Value {
             "fit": bare(memory.fit().as_str_name(), "MEMORY_FIT_"),
             "phase": bare(memory.phase().as_str_name(), "ESTIMATE_PHASE_KIND_"),
         })),
-        "cost_usd_micros": estimate.cost.as_ref().map(|cost| json!({
-            "p10": cost.p10_usd_micros, "p50": cost.p50_usd_micros, "p90": cost.p90_usd_micros,
-        })),
+        "cost_usd_micros": estimate.cost.as_ref().map(money),
+        "whole_cost_usd_micros": estimate.whole_cost.as_ref().map(money),
         "price_per_hour_usd_micros": estimate.price_per_hour_usd_micros,
         "dominated": estimate.dominated,
         "headline": estimate.headline,
         "notes": notes(&estimate.notes),
+    })
+}
+
+fn money(cost: &v1::CostQuantiles) -> Value {
+    json!({
+        "p10": cost.p10_usd_micros, "p50": cost.p50_usd_micros, "p90": cost.p90_usd_micros,
     })
 }
 

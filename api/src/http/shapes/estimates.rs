@@ -25,19 +25,23 @@ pub(crate) struct EstimateShown {
     pub(crate) validation_ms: Option<Points>,
     /// Training and validation together, in milliseconds.
     pub(crate) run_ms: Option<Points>,
-    /// Loading, caching and saving, in milliseconds; in no other number.
+    /// Loading, caching and saving, in milliseconds; in `whole_ms` and `whole_cost_usd_micros` alone.
     pub(crate) setup_ms: Option<Points>,
+    /// For how long the hardware is taken and paid for, in milliseconds: the run with loading, caching and saving.
+    pub(crate) whole_ms: Option<Points>,
     /// Set-up, training, validation and saving by what happens, in the order of the run.
     pub(crate) phases: Vec<PhaseShown>,
     /// The memory of each GPU that it needs; absent for what has none, and for a run that keeps its weights elsewhere.
     pub(crate) memory: Option<MemoryShown>,
-    /// What the run costs, in millionths of a US dollar.
+    /// What training and validation cost, in millionths of a US dollar.
     pub(crate) cost_usd_micros: Option<Points>,
+    /// What all of it costs, loading, caching and saving included, in millionths of a US dollar: a job is charged that.
+    pub(crate) whole_cost_usd_micros: Option<Points>,
     /// The price of the whole hardware for an hour, in millionths of a US dollar.
     pub(crate) price_per_hour_usd_micros: Option<u64>,
     /// Another hardware of the same answer that holds the model is as quick and as cheap, and better in one of the two.
     pub(crate) dominated: bool,
-    /// One line for people.
+    /// One line for people, of training and validation.
     pub(crate) headline: String,
     /// What to know about it.
     pub(crate) notes: Vec<NoteShown>,
@@ -80,7 +84,6 @@ pub(crate) struct MemoryShown {
 
 /// An estimate as JSON.
 pub(crate) fn estimate(estimate: &v1::Estimate) -> EstimateShown {
-    let cost = estimate.cost.as_ref();
     EstimateShown {
         hardware: estimate.hardware.clone(),
         basis: short(estimate.basis().as_str_name(), "BASIS_"),
@@ -91,18 +94,24 @@ pub(crate) fn estimate(estimate: &v1::Estimate) -> EstimateShown {
         validation_ms: points(estimate.validation_time.as_ref()),
         run_ms: points(estimate.run_time.as_ref()),
         setup_ms: points(estimate.setup_time.as_ref()),
+        whole_ms: points(estimate.whole_time.as_ref()),
         phases: estimate.phases.iter().map(phase).collect(),
         memory: estimate.memory.as_ref().map(memory),
-        cost_usd_micros: cost.map(|cost| Points {
-            p10: cost.p10_usd_micros,
-            p50: cost.p50_usd_micros,
-            p90: cost.p90_usd_micros,
-        }),
+        cost_usd_micros: money(estimate.cost.as_ref()),
+        whole_cost_usd_micros: money(estimate.whole_cost.as_ref()),
         price_per_hour_usd_micros: estimate.price_per_hour_usd_micros,
         dominated: estimate.dominated,
         headline: estimate.headline.clone(),
         notes: estimate.notes.iter().map(note).collect(),
     }
+}
+
+fn money(cost: Option<&v1::CostQuantiles>) -> Option<Points> {
+    cost.map(|cost| Points {
+        p10: cost.p10_usd_micros,
+        p50: cost.p50_usd_micros,
+        p90: cost.p90_usd_micros,
+    })
 }
 
 fn memory(memory: &v1::MemoryNeed) -> MemoryShown {
