@@ -27,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Shares {
     counted: Mutex<Counted>,
     of_one: usize,
+    settled: Duration,
 }
 
 #[derive(Default)]
@@ -58,6 +59,7 @@ impl Shares {
         Self {
             counted: Mutex::default(),
             of_one: bytes,
+            settled: SETTLED,
         }
     }
 
@@ -92,7 +94,7 @@ impl Shares {
             }
             person.looked = Some(Instant::now());
             let theirs = counted.of.iter().filter(|(_, share)| share.whose == whose);
-            let old = theirs.filter(|(_, share)| share.since.elapsed() >= SETTLED);
+            let old = theirs.filter(|(_, share)| share.since.elapsed() >= self.settled);
             old.map(|(of, _)| *of).collect()
         };
         // The state is asked without the lock: whoever holds the state may wait for it.
@@ -158,4 +160,52 @@ pub(super) fn bytes(files: &[StagedFile]) -> usize {
         .iter()
         .map(|file| file.name.len() + file.content.len());
     each.sum::<usize>() + BESIDE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADA: UserId = UserId(1);
+    const BEN: UserId = UserId(2);
+
+    fn place(n: u8) -> StagingId {
+        StagingId([n; 16])
+    }
+
+    #[test]
+    fn a_share_is_taken_as_a_whole_and_once_for_each_submission() {
+        let shares = Shares::of(100);
+        let take = |whose, asked: &[(StagingId, usize)]| shares.take(whose, asked, &|_| true);
+        assert_eq!(take(ADA, &[(place(1), 60)]), Ok(vec![place(1)]));
+        assert_eq!(take(ADA, &[(place(2), 20), (place(3), 21)]), Err(Full(100)));
+        assert_eq!(take(BEN, &[(place(3), 100)]), Ok(vec![place(3)]));
+        // The same again is there already.
+        let more = take(ADA, &[(place(1), 60), (place(2), 40)]);
+        assert_eq!(more, Ok(vec![place(2)]));
+        shares.give_back(place(1));
+        shares.give_back(place(1));
+        assert_eq!(take(ADA, &[(place(4), 61)]), Err(Full(100)));
+        assert_eq!(take(ADA, &[(place(4), 60)]), Ok(vec![place(4)]));
+        for n in [2, 3, 4] {
+            shares.give_back(place(n));
+        }
+        assert!(shares.counted.lock().people.is_empty());
+    }
+
+    #[test]
+    fn what_another_leader_has_deleted_is_forgotten_once_there_is_no_room() {
+        let shares = Shares {
+            settled: Duration::ZERO,
+            ..Shares::of(100)
+        };
+        let take = |n, bytes| shares.take(ADA, &[(place(n), bytes)], &|of| *of == place(1));
+        assert!(take(1, 50).is_ok() && take(2, 50).is_ok());
+        assert_eq!(take(3, 50), Ok(vec![place(3)]), "the second is gone");
+        assert_eq!(take(4, 1), Err(Full(100)), "all is looked at now and then");
+        let young = Shares::of(100);
+        assert!(young.take(ADA, &[(place(1), 100)], &|_| false).is_ok());
+        let more = young.take(ADA, &[(place(2), 1)], &|_| false);
+        assert_eq!(more, Err(Full(100)), "it may be on its way");
+    }
 }
