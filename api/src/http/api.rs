@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -15,6 +16,8 @@ use axum::routing::{MethodFilter, on};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use stepcast_cluster::ProposeError;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
@@ -34,8 +37,13 @@ use crate::context::Context;
 use crate::freshness::Freshness;
 use crate::listen::Peer;
 use crate::reader::Reader;
+use crate::server::CALL_TIMEOUT;
 use crate::status::{self, Refusal};
 use crate::{origin, redirect, room, service};
+
+/// How long any call may take. It is told here what has become of it: what the library says a moment later is an empty answer
+/// with 200 to everybody who does not speak gRPC.
+pub(super) const SERVED_WITHIN: Duration = CALL_TIMEOUT.saturating_sub(Duration::from_secs(2));
 
 /// What the routes share. Clones share it too.
 #[derive(Clone)]
@@ -180,7 +188,7 @@ impl Api {
                     let path = parts_of(parameters)?;
                     serve(http, &route, path, parts, &mut sent, handler).await
                 };
-                let answer = served
+                let answer = in_time(SERVED_WITHIN, route.anywhere, served)
                     .await
                     .unwrap_or_else(|status| answer::refused(&redirect::told(status, &handle)));
                 sent.answered(answer).await
@@ -210,6 +218,24 @@ impl Api {
             .method_not_allowed_fallback(wrong_method)
             .fallback(nothing_there)
     }
+}
+
+/// What comes of a call in this time, which only reads or may have changed something.
+async fn in_time<T>(
+    time: Duration,
+    reads: bool,
+    served: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let late = |_| match reads {
+        true => Err(Refusal::new(
+            Code::DeadlineExceeded,
+            "TOO_SLOW",
+            "there was no answer in the time that a call has",
+        )
+        .into()),
+        false => Err(status::propose(ProposeError::OutcomeUnknown)),
+    };
+    timeout(time, served).await.unwrap_or_else(late)
 }
 
 /// Everything that comes before a route's own code.
@@ -348,4 +374,23 @@ fn nothing_at_path(headers: &HeaderMap) -> Response {
             .hint("GET /v1/openapi.json lists what there is")
             .into(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_takes_too_long_says_so() {
+        for (reads, number, code) in [(true, 504, "TOO_SLOW"), (false, 503, "OUTCOME_UNKNOWN")] {
+            let late = in_time(Duration::ZERO, reads, pending::<Result<(), Status>>()).await;
+            let late = late.expect_err("there is no answer");
+            assert_eq!(answer::refused(&late).status().as_u16(), number);
+            assert_eq!(answer::told(&late).code, code);
+            let done = in_time(Duration::ZERO, reads, ready(Ok(1))).await;
+            assert_eq!(done.ok(), Some(1));
+        }
+    }
 }

@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use stepcast_proto::v1;
 use tonic::Status;
 
-use super::api::{Api, Asked, Http};
+use super::api::{Api, Asked, Http, SERVED_WITHIN};
 use super::route::{Nothing, Route};
 use super::shapes::time;
 use crate::access::Permission as P;
 use crate::convert;
-use crate::server::CALL_TIMEOUT;
 use crate::service::{RECORDS_BYTES_MAX, Records};
 
 /// Bytes of an import: a file, and what its ends of lines have as text in JSON. A line of figures has more than eight bytes.
@@ -21,10 +20,10 @@ const BODY_BYTES: usize = RECORDS_BYTES_MAX + RECORDS_BYTES_MAX / 8;
 /// They come within this time by a path of 2.5 Mbit/s.
 const BODY_WITHIN: Duration = Duration::from_secs(60);
 
-/// What a leader may take to store them where they are passed on: with their own time less than any call has, which would
-/// end without a word.
+/// What a leader may take to store them where they are passed on: with the time that they take to come less than any call
+/// has.
 const ANSWER_WITHIN: Duration = Duration::from_secs(55);
-const _: () = assert!(BODY_WITHIN.as_secs() + ANSWER_WITHIN.as_secs() < CALL_TIMEOUT.as_secs());
+const _: () = assert!(BODY_WITHIN.as_secs() + ANSWER_WITHIN.as_secs() < SERVED_WITHIN.as_secs());
 
 pub(super) fn routes(api: &mut Api) {
     let list = "What was imported, and how much there is.";
