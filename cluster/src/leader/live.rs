@@ -52,6 +52,8 @@ pub(crate) struct LiveBoard {
 struct Entry {
     job: JobId,
     progress: Option<Progress>,
+    /// The step that it goes on from, once its worker has said so.
+    from: Option<u64>,
     timing: Option<Timing>,
     lines: VecDeque<String>,
 }
@@ -76,7 +78,7 @@ pub(crate) struct Begun {
     pub(crate) course: Option<Course>,
     /// When it began, by the board's clock.
     pub(crate) at_ms: u64,
-    /// The step from which it goes on.
+    /// The step from which the state has it go on. What its worker has said counts over that.
     pub(crate) step: u64,
 }
 
@@ -89,18 +91,24 @@ impl LiveBoard {
             .is_some_and(|entry| entry.timing.is_some())
     }
 
+    /// Takes the step that an attempt goes on from, by its worker's word: it may be in the log later, or never.
+    pub(crate) fn goes_on_from(&self, job: JobId, epoch: Epoch, step: u64) {
+        self.with(job, epoch, |entry| entry.from = Some(step));
+    }
+
     /// Takes what is known of an attempt. What an earlier one of its job has shown on the same hardware counts too.
     pub(crate) fn begin(&self, job: JobId, epoch: Epoch, begun: Begun) {
-        let mut pace = Pace::begun(begun.at_ms, begun.step);
         let earlier = |entry: &Entry| {
             let timing = entry.timing.as_ref().filter(|_| entry.job == job)?;
             (timing.hardware == begun.hardware).then(|| timing.pace.clone())
         };
-        let earlier = {
+        let (said, earlier) = {
             let attempts = self.attempts.lock();
             let before = attempts.range(..epoch).rev();
-            before.map(|(_, entry)| entry).find_map(earlier)
+            let said = attempts.get(&epoch).and_then(|entry| entry.from);
+            (said, before.map(|(_, entry)| entry).find_map(earlier))
         };
+        let mut pace = Pace::begun(begun.at_ms, said.unwrap_or(begun.step));
         if let Some(earlier) = earlier {
             pace = pace.after(&earlier);
         }
@@ -231,6 +239,7 @@ impl LiveBoard {
         change(attempts.entry(epoch).or_insert_with(|| Entry {
             job,
             progress: None,
+            from: None,
             timing: None,
             lines: VecDeque::new(),
         }))
@@ -347,6 +356,44 @@ mod tests {
         }
         let p50 = again.unwrap().p50;
         assert!((700_000..=800_000).contains(&p50), "slower here: {p50}");
+    }
+
+    /// What the state says may be older: the word of the attempt's worker is on its way into the log, or has no place there.
+    #[test]
+    fn what_is_left_goes_by_the_step_that_the_worker_has_said() {
+        let begun = |step| Begun {
+            worker: WorkerId(1),
+            hardware: "h100".parse().unwrap(),
+            course: Some(Course {
+                step_ms: Some(Quantiles {
+                    p10: 450,
+                    p50: 500,
+                    p90: 550,
+                }),
+                steps: 1_000,
+                ..Course::default()
+            }),
+            at_ms: 0,
+            step,
+        };
+        let loading = Progress {
+            phase: Phase::Loading,
+            ..training(0)
+        };
+        let left = |said: Option<u64>, step| {
+            let board = LiveBoard::default();
+            if let Some(said) = said {
+                board.goes_on_from(JobId(1), Epoch(1), said);
+                assert!(!board.is_timed(Epoch(1)));
+            }
+            board.begin(JobId(1), Epoch(1), begun(step));
+            board
+                .progress(JobId(1), Epoch(1), loading, 1_000)
+                .unwrap()
+                .p50
+        };
+        assert_eq!(left(Some(0), 120), left(None, 0));
+        assert_eq!(left(None, 120) + 120 * 500, left(None, 0));
     }
 
     #[test]

@@ -110,6 +110,9 @@ impl Reports {
                 // The first part of a gang speaks for all.
                 let speaks = self.0.rank(epoch).is_none_or(|rank| rank == 0);
                 if let Some(step) = from.filter(|_| speaks) {
+                    self.0.live(epoch, |leader, job| {
+                        leader.live.goes_on_from(job, epoch, step)
+                    });
                     self.goes_on(job, epoch, step).await?;
                 }
                 let command = match self.0.rank(epoch) {
