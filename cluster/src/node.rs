@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stepcast_scheduler::State;
 
@@ -353,6 +353,7 @@ async fn watch(
         Word::Said(standing) => Some(standing),
         Word::Never | Word::Awaited => None,
     };
+    let mut disk_looks = Looks::since(Instant::now());
     loop {
         consensus.note_room(!proposer.disk_is_low());
         let role = *consensus.role().borrow();
@@ -368,7 +369,27 @@ async fn watch(
         let _ = proposer.now_ms();
         let knows = role.leads || proposer.has_heard();
         tokio::time::sleep(if knows { DISK_EVERY } else { FIRST_WORD_EVERY }).await;
-        look_at_disk(&dir, &free);
+        if disk_looks.is_due(Instant::now()) {
+            look_at_disk(&dir, &free);
+        }
+    }
+}
+
+/// When the disk was looked at last: each look asks the file system, so the way to the first word does not go by it.
+struct Looks(Instant);
+
+impl Looks {
+    fn since(now: Instant) -> Self {
+        Self(now)
+    }
+
+    /// Whether it is time for another, which is then the last.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now.saturating_duration_since(self.0) >= DISK_EVERY;
+        if is_due {
+            self.0 = now;
+        }
+        is_due
     }
 }
 
@@ -377,5 +398,19 @@ fn look_at_disk(dir: &Path, free: &AtomicU64) {
         Ok(bytes) => free.store(bytes, Ordering::Relaxed),
         // The writes themselves will say what is wrong.
         Err(error) => tracing::debug!(%error, "free space is not known"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_the_first_word_does_not_look_at_the_disk_more_often() {
+        let start = Instant::now();
+        let mut looks = Looks::since(start);
+        let ways = (1..=60).map(|way| start + FIRST_WORD_EVERY * way);
+        let looked = ways.filter(|now| looks.is_due(*now)).count();
+        assert_eq!(looked, 3, "in three seconds");
     }
 }
