@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use stepcast_scheduler::command::{Placement, Preemption};
 use stepcast_scheduler::model::limits::PREEMPTIONS_PER_COMMAND;
 use stepcast_scheduler::placement::{ForecastSource, Plan, Planner, Portion, Question};
-use stepcast_scheduler::{Command, Reply};
+use stepcast_scheduler::{Command, Reply, State};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -35,11 +35,11 @@ const REST: u32 = 4;
 const REST_AT_LEAST: Duration = Duration::from_millis(2);
 
 /// Plans until the leadership ends. A job whose credentials are gone is known for one before the first look, and so are the
-/// operator's prices.
+/// operator's prices, as soon as the log knows any.
 pub(crate) async fn run(leader: Arc<Leader>) {
     let planner = Arc::new(Mutex::new(Planner::in_portions(Portion::OF_A_LOOK)));
     credentials::settle(&leader).await;
-    prices::settle(&leader).await;
+    let mut format = 0;
     let mut is_behind = false;
     loop {
         if !is_behind {
@@ -50,7 +50,13 @@ pub(crate) async fn run(leader: Arc<Leader>) {
         is_behind = false;
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
-            let Some(round) = round(&leader, &planner).await else {
+            let now = leader.replicated.read(State::format);
+            if format != now {
+                // A newer log may know prices where the older one did not.
+                prices::settle(&leader).await;
+                format = now;
+            }
+            let Some(round) = round(&leader, &planner, format).await else {
                 break;
             };
             longest = longest.max(round.took);
@@ -78,13 +84,18 @@ struct Round {
     is_behind: bool,
 }
 
-/// Looks at the queue and proposes what the policy says; `None` if the node is stopping.
-async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>) -> Option<Round> {
+/// Looks at the queue and proposes what the policy says, unless the log's format is another one meanwhile; `None` if the node
+/// is stopping.
+async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>, format: u16) -> Option<Round> {
     let (planning, planner) = (Arc::clone(leader), Arc::clone(planner));
     let (planned, plans) = oneshot::channel();
     let work = Box::new(move || drop(planned.send(plan(&planning, &planner))));
     leader.runtime.blocking(work).await;
     let (plan, mut round) = plans.await.ok()?;
+    if leader.replicated.read(State::format) != format {
+        round.may_place_more = true;
+        return Some(round);
+    }
     preempt(leader, plan.preemptions).await;
     let is_full = plan.placements.len() == PLACEMENTS * COMMANDS;
     let placed = join_all(commands(plan.placements).map(|command| place(leader, command))).await;

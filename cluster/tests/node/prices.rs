@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_cluster::{Handle, Pricing};
+use stepcast_cluster::{Config, Handle, Node, Pricing};
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::ids::JobId;
 use stepcast_scheduler::model::{JobState, Outcome, Prices};
 use stepcast_scheduler::{Command, Reply, State};
 
-use crate::support::{Worker, World, assignment, config, end, spec, start, until};
+use crate::support::{Worker, World, assignment, config, end, spec, start, submit, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -122,5 +122,32 @@ async fn a_leader_goes_by_its_own_book_from_its_first_look_on_and_by_the_log_whi
     assert_eq!(assignment(&mut session).await.job, job);
     assert_eq!(price_of(&node, job), Some(4_000_000));
     drop(session);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_right_after_an_upgrade_runs_at_the_price_of_the_book() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    says(&world, Some(2_000_000));
+    let older = Config {
+        log_format: 2,
+        ..config(dir.path())
+    };
+    let node = Node::start(older, world.ports()).unwrap();
+    assert!(node.leading().await);
+    let worker = Worker::join(&node, 7).await;
+    until("the older format", || {
+        node.status().log_format == 2 && asks(&node, &worker).is_none()
+    })
+    .await;
+    node.shutdown().await;
+    let node = start(config(dir.path()), &world).await;
+    let job = submit(&node, 1).await;
+    until("a place", || {
+        node.read_stale(|state| !state.job(job).unwrap().attempts.is_empty())
+    })
+    .await;
+    assert_eq!(price_of(&node, job), Some(2_000_000));
     node.shutdown().await;
 }
