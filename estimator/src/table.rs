@@ -10,6 +10,7 @@ mod clean;
 mod columns;
 mod commit;
 mod compact;
+mod entry;
 mod follow;
 mod ids;
 mod log;

@@ -1,16 +1,14 @@
 //! Storing contributions exactly once: rows, file and ids become visible in one log entry or not at all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use deltalake::DeltaTableError;
 use deltalake::checkpoints;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake::kernel::{Action, Add, CommitInfo, Transaction};
+use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -26,9 +24,9 @@ use crate::error::Error;
 use crate::price::Day;
 
 /// Others may win the race for a version so often before a commit gives up; the caller keeps its contributions.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
 /// The first wait after a lost race; it doubles each time.
-const BACKOFF: Duration = Duration::from_millis(20);
+pub(super) const BACKOFF: Duration = Duration::from_millis(20);
 /// The name in a log entry's header under which it says by which call it was written: a text of chance.
 const WRITER: &str = "writer";
 /// After so many log entries a checkpoint is written, so that opening a table reads few objects.
@@ -99,7 +97,11 @@ impl Table {
     }
 
     /// Whether one of these log entries is of this writer.
-    async fn wrote(&self, writer: &str, entries: RangeInclusive<u64>) -> Result<bool, Error> {
+    pub(super) async fn wrote(
+        &self,
+        writer: &str,
+        entries: RangeInclusive<u64>,
+    ) -> Result<bool, Error> {
         for entry in entries {
             let actions = self.actions(entry).await?.unwrap_or_default();
             let is_ours = actions.iter().any(|action| {
@@ -170,7 +172,7 @@ impl Table {
             vec![Action::Add(add)],
             transactions,
             operation,
-            Some(writer),
+            HashMap::from([written_by(writer)]),
         )
         .await
     }
@@ -206,54 +208,6 @@ impl Table {
         })
     }
 
-    /// Writes one log entry, again at the next version while others win that version without touching our ids.
-    pub(super) async fn write_entry(
-        &self,
-        state: &mut State,
-        mut actions: Vec<Action>,
-        transactions: Vec<Transaction>,
-        operation: DeltaOperation,
-        writer: Option<&str>,
-    ) -> Result<(), Error> {
-        if state.is_cut {
-            // When the log comes to that version, its checkpoint would be looked for.
-            self.drop_hint().await?;
-            state.is_cut = false;
-        }
-        let delta = state
-            .delta
-            .as_ref()
-            .ok_or_else(|| self.foreign("it was never opened"))?;
-        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
-        // Our own entry header, since the usual one says when to the millisecond.
-        actions.insert(
-            0,
-            Action::CommitInfo(CommitInfo {
-                operation: Some(operation.name().to_owned()),
-                engine_info: Some("stepcast".to_owned()),
-                info: writer
-                    .map(|writer| (WRITER.to_owned(), writer.into()))
-                    .into_iter()
-                    .collect(),
-                ..CommitInfo::default()
-            }),
-        );
-        let properties = CommitProperties::default()
-            .with_max_retries(ATTEMPTS as usize)
-            .with_create_checkpoint(false)
-            .with_cleanup_expired_logs(Some(false));
-        let commit = CommitBuilder::from(properties.with_application_transactions(transactions))
-            .with_actions(actions)
-            .build(Some(snapshot), Arc::clone(&self.log), operation);
-        match commit.await {
-            Ok(_) => Ok(()),
-            Err(error) if is_race(&error) => Err(Error::Contended {
-                table: self.kind.name(),
-            }),
-            Err(error) => Err(Error::unreachable(error)),
-        }
-    }
-
     /// Now and then, writes the state of the log in one object. Failing costs speed only.
     async fn checkpoint(&self, state: &mut State) {
         forget_old(&mut state.ids);
@@ -285,7 +239,7 @@ impl Table {
 }
 
 /// The version that a table was followed to.
-fn version(state: &State) -> u64 {
+pub(super) fn version(state: &State) -> u64 {
     let version = state
         .delta
         .as_ref()
@@ -294,9 +248,14 @@ fn version(state: &State) -> u64 {
 }
 
 /// A text that no other call has, and that says nothing of this one.
-fn unlike_any() -> String {
+pub(super) fn unlike_any() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", random(), random())
+}
+
+/// What stands in a log entry's header of who wrote it.
+pub(super) fn written_by(writer: &str) -> (String, serde_json::Value) {
+    (WRITER.to_owned(), writer.into())
 }
 
 /// A file that was put and may not be named in the log yet.
@@ -355,17 +314,4 @@ pub(super) fn is_ours(path: &Path) -> bool {
         return false;
     };
     hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Whether somebody else was faster, as opposed to a store that does not answer.
-fn is_race(error: &DeltaTableError) -> bool {
-    matches!(
-        error,
-        DeltaTableError::VersionAlreadyExists(_)
-            | DeltaTableError::Transaction {
-                source: TransactionError::CommitConflict(_)
-                    | TransactionError::MaxCommitAttempts(_)
-                    | TransactionError::VersionAlreadyExists(_)
-            }
-    )
 }

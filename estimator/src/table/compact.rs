@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::time::UNIX_EPOCH;
 
-use deltalake::kernel::{Action, LogicalFileView, Remove, Transaction};
+use deltalake::kernel::{Action, LogicalFileView, Remove};
 use deltalake::protocol::DeltaOperation;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use stepcast_records::Row;
 
+use super::entry::Header;
 use super::follow::{News, read_file};
 use super::log::{DataFile, State, Table};
 use crate::error::Error;
@@ -26,10 +27,6 @@ const ROWS_MAX: usize = 4_000_000;
 const BYTES_MAX: i64 = 256 << 20;
 /// So many rounds at most: after a long time without any there is more than one round's worth to do.
 const ROUNDS_MAX: usize = 64;
-/// The application transaction that every entry has which moves rows from file to file: of two that overlap the second is
-/// refused. By what they remove alone the library would take both, as neither changes what the table says, and rows that
-/// both have moved would stand in it twice.
-pub(super) const MOVES_ROWS: &str = "moves-rows";
 /// So many files are read at once.
 const READS_AT_ONCE: usize = 8;
 
@@ -84,7 +81,11 @@ impl Table {
         self.listing().files.iter().filter(small).count()
     }
 
-    async fn round(&self, state: &mut State, left: &mut HashSet<Path>) -> Result<Compacted, Error> {
+    pub(super) async fn round(
+        &self,
+        state: &mut State,
+        left: &mut HashSet<Path>,
+    ) -> Result<Compacted, Error> {
         let delta = state.delta.clone();
         let delta = delta.ok_or_else(|| self.foreign("it was never opened"))?;
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
@@ -125,8 +126,9 @@ impl Table {
             rows: rows.len(),
             deleted: 0,
         };
-        let day = Day::today().start_ms();
-        let mut add = self.put_file(rows, &HashSet::new(), day).await?;
+        let mut add = self
+            .put_file(rows, &HashSet::new(), Day::today().start_ms())
+            .await?;
         // By the store's clock, which every clean-up goes by, whatever this node's says.
         let put = Path::from_url_path(&add.path);
         let put = put.map_err(|_| self.foreign("a name of ours is none"))?;
@@ -148,8 +150,7 @@ impl Table {
             predicate: None,
             target_size: LARGE_BYTES,
         };
-        let alone = vec![Transaction::new_with_last_update(MOVES_ROWS, 1, Some(day))];
-        let written = self.write_entry(state, actions, alone, operation, None);
+        let written = self.write_entry(state, actions, Vec::new(), operation, Header::new());
         match written.await {
             // Somebody else has moved rows meanwhile. Their entry counts, and what was put here is named by nobody.
             Err(Error::Contended { .. }) => Ok(Compacted::default()),

@@ -2,10 +2,10 @@
 
 mod bad_input;
 mod clean;
-mod compactors;
 mod copied;
 mod cost;
 mod late;
+mod races;
 mod start;
 
 use std::sync::Arc;

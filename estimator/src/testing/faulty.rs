@@ -15,7 +15,6 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
     Result,
 };
-use tokio::sync::Semaphore;
 
 /// What happens to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +29,6 @@ pub(crate) enum Fault {
     DieBefore,
     /// It is done, and somebody deletes it right after. Not in [`Fault::ALL`]: only what nobody names may vanish.
     Vanish,
-    /// It waits on its way until [`Faulty::let_go`], and is done then. Not in [`Fault::ALL`]: somebody has to let it go.
-    Wait,
     /// It is done whatever its condition says. Not in [`Fault::ALL`]: a store like that loses records.
     Unasked,
 }
@@ -56,7 +53,6 @@ pub(crate) struct Faulty {
     dead: AtomicBool,
     deleted_by_others: AtomicBool,
     read: Mutex<Vec<Path>>,
-    gate: Semaphore,
 }
 
 impl Faulty {
@@ -70,18 +66,12 @@ impl Faulty {
             dead: AtomicBool::new(false),
             deleted_by_others: AtomicBool::new(false),
             read: Mutex::default(),
-            gate: Semaphore::new(0),
         })
     }
 
     /// How many writes were tried.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
-    }
-
-    /// Lets one write go on that waits.
-    pub(crate) fn let_go(&self) {
-        self.gate.add_permits(1);
     }
 
     /// How many files of rows were read as a whole.
@@ -163,10 +153,6 @@ impl ObjectStore for Faulty {
         if matches!(fault, Some(Fault::Fail | Fault::DieBefore)) {
             return Err(lost());
         }
-        if fault == Some(Fault::Wait) {
-            let gate = self.gate.acquire().await;
-            gate.map_err(|_closed| lost())?.forget();
-        }
         if fault == Some(Fault::Unasked) {
             options.mode = PutMode::Overwrite;
         }
@@ -178,7 +164,7 @@ impl ObjectStore for Faulty {
                 self.inner.delete(path).await?;
                 result
             }
-            None | Some(Fault::Wait | Fault::Unasked) => result,
+            None | Some(Fault::Unasked) => result,
             Some(_) => Err(lost()),
         }
     }

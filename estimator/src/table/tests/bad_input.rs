@@ -47,7 +47,7 @@ async fn add_file(own: &Table, name: &str, bytes: Vec<u8>, rows: usize) {
         vec![Action::Add(add)],
         Vec::new(),
         operation,
-        None,
+        std::collections::HashMap::new(),
     )
     .await
     .expect("entry");
