@@ -17,7 +17,7 @@ mod run;
 mod shape;
 mod size;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod width;
 mod work;
 

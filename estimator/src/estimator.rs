@@ -11,6 +11,7 @@ mod s3_faults_tests;
 #[cfg(test)]
 mod s3_tests;
 mod stats;
+mod take_back;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -41,6 +42,7 @@ use learner::Learnt;
 use prices::Book;
 pub use prices::PricesImported;
 pub use stats::{Stats, TableStats, Work};
+pub use take_back::VERSIONS_MAX;
 
 /// One call may record so many contributions: enough for a recorder's batch many times over, few enough for one
 /// log entry of well under a megabyte.
@@ -77,6 +79,8 @@ struct Shared {
     prices: ArcSwap<Book>,
     remembered: Remembered,
     sql: sql::Engine,
+    /// Held while something is taken back: two at once would hold the rows of both in memory.
+    taking_back: tokio::sync::Mutex<()>,
     /// Where the tables lie.
     base: Url,
 }
@@ -149,6 +153,7 @@ impl Estimator {
             own_prices: prices,
             remembered: Remembered::default(),
             sql: sql::Engine::new(),
+            taking_back: tokio::sync::Mutex::default(),
             base,
         };
         Ok(Self {

@@ -26,6 +26,7 @@ pub use prices::{OFFERS_HEADER, PRICES_HEADER, PriceFile};
 pub use records::{TRAINING_HEADER, VALIDATION_HEADER};
 use sources::Entry;
 pub use sources::Source;
+pub(crate) use sources::sources_of;
 
 /// The largest file: a hundred thousand figures take half of it.
 pub const FILE_BYTES_MAX: usize = 32 << 20;

@@ -22,9 +22,11 @@ pub use contribution::{Committed, Contribution};
 pub use datafusion::arrow;
 pub use error::Error;
 pub use estimate::{Ask, Evidence, Offer};
-pub use estimator::{CONTRIBUTIONS_MAX, Estimator, PricesImported, Stats, TableStats, Work};
+pub use estimator::{
+    CONTRIBUTIONS_MAX, Estimator, PricesImported, Stats, TableStats, VERSIONS_MAX, Work,
+};
 pub use import::{Imported, Mapping, PriceFile, Refusal, Source};
 pub use index::{Index, Shelf};
 pub use price::{Day, Price, PriceBook};
 pub use store::{Requests, S3Options, StoreConfig};
-pub use table::{Compacted, Kind};
+pub use table::{Compacted, How, Kind, Span, TakenBack, Version};

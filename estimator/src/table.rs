@@ -17,14 +17,18 @@ mod log;
 mod parquet;
 mod schema;
 mod start;
+mod take_back;
 #[cfg(test)]
 mod tests;
 mod thin;
+mod versions;
 
 pub use compact::Compacted;
 pub(crate) use follow::News;
 pub(crate) use log::{DataFile, Table};
 pub use schema::Kind;
+pub use take_back::{Span, TakenBack};
+pub use versions::{How, Version};
 
 /// The bytes of a file with the columns of a table and these rows, sorted by key.
 pub(crate) fn plain_file(

@@ -23,7 +23,7 @@ fn megapixels(half: u8) -> HalfMegapixels {
 }
 
 /// 150 steps at 1.0 megapixels and batch 4 with int8, and three passes of three images.
-fn example() -> Workload {
+pub(crate) fn example() -> Workload {
     Workload {
         recipe: Recipe::parse("flux.dev/lora").expect("recipe"),
         precision: Precision::Bf16,

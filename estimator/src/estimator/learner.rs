@@ -62,11 +62,18 @@ impl Estimator {
     /// Learns from all records if there are others than the last time. The follower does so every
     /// few minutes, and at once where the model is behind; it takes some seconds of one processor, on a thread of its own.
     pub async fn learn_anew(&self) {
-        self.shared.is_behind.store(false, Ordering::Release);
+        // As many rows as the last time may be other ones, where some were taken back.
+        let is_behind = self.shared.is_behind.swap(false, Ordering::AcqRel);
         let index = self.index();
         let rows = index.rows(Kind::Training);
+        if rows == 0 {
+            if self.shared.model.swap(None).is_some() {
+                self.show(&self.building());
+            }
+            return;
+        }
         let known = self.shared.model.load().as_ref().map(|learnt| learnt.rows);
-        if known == Some(rows) || rows == 0 {
+        if known == Some(rows) && !is_behind {
             return;
         }
         let learning = tokio::task::spawn_blocking(move || estimate::learn(&index));

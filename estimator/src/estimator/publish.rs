@@ -39,7 +39,7 @@ pub(super) async fn write(
     let bytes = tokio::task::spawn_blocking(move || plain_file(kind, rows)).await;
     let bytes = bytes.map_err(Error::unreachable)?;
     let bytes = bytes.map_err(Error::unreachable)?;
-    let path = Path::from(format!("{FOLDER}/{}.parquet", kind.name()));
+    let path = path(kind);
     // The same cells give the same bytes, so that several nodes need not write them in turn.
     let there = store.get_opts(&path, GetOptions::default()).await;
     match there {
@@ -54,6 +54,18 @@ pub(super) async fn write(
     let put = store.put(&path, bytes.into()).await;
     put.map_err(Error::unreachable)?;
     Ok(true)
+}
+
+/// Removes one table's file, if it is there: no row of the table is left.
+pub(super) async fn remove(kind: Kind, store: &dyn ObjectStore) -> Result<(), Error> {
+    match store.delete(&path(kind)).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(Error::unreachable(error)),
+    }
+}
+
+fn path(kind: Kind) -> Path {
+    Path::from(format!("{FOLDER}/{}.parquet", kind.name()))
 }
 
 /// A sum of steps or prompts to two digits, rounded down, so that it betrays no single run.

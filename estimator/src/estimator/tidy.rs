@@ -55,6 +55,17 @@ impl Estimator {
             sum.files += done.files;
             sum.rows += done.rows;
         }
+        self.write_cells(table).await?;
+        let cleaned = table.clean(SystemTime::now(), |news| self.learn(kind, news));
+        let cleaned = cleaned.await?;
+        sum.deleted += cleaned.deleted + self.remove_unfinished(cleaned.now).await;
+        self.building().foreign[kind as usize] = cleaned.foreign;
+        Ok(())
+    }
+
+    /// Writes the cells for the next start, if there are none of this version.
+    pub(super) async fn write_cells(&self, table: &Table) -> Result<(), Error> {
+        let kind = table.kind();
         let index = || (self.index(), self.building().refused_rows[kind as usize]);
         if table
             .write_cells(|news| self.learn(kind, news), index)
@@ -62,10 +73,6 @@ impl Estimator {
         {
             self.building().work.cells_written += 1;
         }
-        let cleaned = table.clean(SystemTime::now(), |news| self.learn(kind, news));
-        let cleaned = cleaned.await?;
-        sum.deleted += cleaned.deleted + self.remove_unfinished(cleaned.now).await;
-        self.building().foreign[kind as usize] = cleaned.foreign;
         Ok(())
     }
 
@@ -81,7 +88,7 @@ impl Estimator {
     }
 
     /// Writes the plain files, each if its cells have changed since this process wrote it last.
-    async fn publish(&self) -> Result<(), Error> {
+    pub(super) async fn publish(&self) -> Result<(), Error> {
         for kind in Kind::ALL {
             let index = self.index();
             let written = super::publish::write(kind, &index, self.prefixed());

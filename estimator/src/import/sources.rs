@@ -3,11 +3,12 @@
 //! An object's name follows from the file's content, so importing a file again writes the same objects again. The
 //! tables' logs forget ids after a month; these lists do not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::SystemTime;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -59,6 +60,31 @@ pub(super) async fn known(
         known.extend(ids);
     }
     Ok(known)
+}
+
+/// Which of these ids came from which source, of files that were imported since a moment.
+pub(crate) async fn sources_of(
+    store: &dyn ObjectStore,
+    since: SystemTime,
+    ids: &HashSet<[u8; ID_BYTES]>,
+) -> Result<HashMap<[u8; ID_BYTES], String>, Error> {
+    let found = store.list(Some(&Path::from(FOLDER))).take(2 * FILES_MAX);
+    let found: Vec<ObjectMeta> = found.try_collect().await.map_err(Error::unreachable)?;
+    let mut sources = HashMap::new();
+    for object in found {
+        let path = object.location;
+        let is_new = SystemTime::from(object.last_modified) >= since;
+        let name = path.parts().nth(1).map(|part| part.as_ref().to_owned());
+        let Some(name) = name.filter(|_| is_new && path.extension() == Some("ids")) else {
+            continue;
+        };
+        let read = async { store.get(&path).await?.bytes().await };
+        let bytes = read.await.map_err(Error::unreachable)?;
+        let (brought, _) = bytes.as_chunks::<ID_BYTES>();
+        let wanted = brought.iter().filter(|id| ids.contains(*id));
+        sources.extend(wanted.map(|id| (*id, name.clone())));
+    }
+    Ok(sources)
 }
 
 /// Notes an imported file. The ids go first: a list without its description is still a list.

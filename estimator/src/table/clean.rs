@@ -154,6 +154,15 @@ impl Table {
         Ok(Some(earlier))
     }
 
+    /// What time it is by the store's clock.
+    pub(super) async fn store_time(&self) -> Result<SystemTime, Error> {
+        let clock = Path::from(CLOCK);
+        let store = self.log.object_store(None);
+        let put = store.put(&clock, PutPayload::new()).await;
+        put.map_err(Error::unreachable)?;
+        self.put_at(&clock).await
+    }
+
     /// When an object was put, by the store's clock.
     pub(super) async fn put_at(&self, object: &Path) -> Result<SystemTime, Error> {
         let head = self.log.object_store(None).head(object).await;

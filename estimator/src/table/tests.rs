@@ -7,6 +7,7 @@ mod cost;
 mod late;
 mod races;
 mod start;
+mod take_back;
 
 use std::sync::Arc;
 

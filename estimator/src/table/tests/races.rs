@@ -1,4 +1,4 @@
-//! Tests of entries that remove objects while others write: what somebody else has moved is not there twice.
+//! Tests of entries that remove objects while others write: what somebody else has moved or taken is not there twice.
 
 use std::collections::HashSet;
 
@@ -42,4 +42,100 @@ async fn objects_are_moved_while_others_store() {
     assert_eq!(round.expect("moved").files, 9);
     drop(state);
     assert_eq!(stored(&store).await, expected(&batch(0..10)));
+}
+
+/// A plan that was made before somebody has moved the rows takes nothing, and the next one finds them where they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_move_meanwhile_are_taken_back_where_they_are() {
+    let store = memory();
+    let (writer, late) = (table(&store), table(&store));
+    for id in 0..9 {
+        let sent = batch(id..id + 1);
+        writer.commit(&sent, drop).await.expect("stored");
+    }
+    late.follow().await.expect("followed");
+    let span = Span { after: 2, to: 4 };
+    let mut state = late.lock().await;
+    let delta = state.delta.clone().expect("followed");
+    let plan = late.plan(span, &delta).await.expect("a plan");
+    assert_eq!(writer.compact(drop).await.expect("moved").files, 9);
+    let taken = late.take(&mut state, &plan, "somebody").await;
+    let error = taken.expect_err("somebody was faster");
+    assert!(matches!(error, Error::Contended { .. }), "{error:?}");
+    drop(state);
+    assert_eq!(stored(&store).await, expected(&batch(0..9)));
+
+    let taken = late.take_back(span, false, drop).await.expect("taken back");
+    assert_eq!((taken.rows, taken.missing), (4, 0));
+    let left: Vec<_> = batch(0..2).into_iter().chain(batch(4..9)).collect();
+    assert_eq!(stored(&store).await, expected(&left));
+}
+
+/// And who moves what was taken back meanwhile moves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_taken_back_meanwhile_do_not_come_back() {
+    let store = memory();
+    let (writer, late) = (table(&store), table(&store));
+    for id in 0..9 {
+        let sent = batch(id..id + 1);
+        writer.commit(&sent, drop).await.expect("stored");
+    }
+    late.follow().await.expect("followed");
+    let span = Span { after: 8, to: 9 };
+    let taken = writer.take_back(span, false, drop).await;
+    assert_eq!(taken.expect("taken back").rows, 2);
+    let mut state = late.lock().await;
+    let round = late.round(&mut state, &mut HashSet::new()).await;
+    let error = round.expect_err("somebody was faster");
+    assert!(matches!(error, Error::Contended { .. }), "{error:?}");
+    drop(state);
+    assert_eq!(stored(&store).await, expected(&batch(0..8)));
+}
+
+/// Several nodes store, move and take back at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_writes_at_once_nothing_is_lost_or_doubled() {
+    let store = memory();
+    let first = table(&store);
+    for id in 0..10 {
+        let sent = batch(id..id + 1);
+        first.commit(&sent, drop).await.expect("stored");
+    }
+    let again = |error: Error| assert!(matches!(error, Error::Contended { .. }), "{error:?}");
+    let writer = tokio::spawn({
+        let own = table(&store);
+        async move {
+            for id in 10..30 {
+                while let Err(error) = own.commit(&batch(id..id + 1), drop).await {
+                    again(error);
+                }
+            }
+        }
+    });
+    let mover = tokio::spawn({
+        let own = table(&store);
+        async move {
+            for _ in 0..6 {
+                if let Err(error) = own.compact(drop).await {
+                    again(error);
+                }
+            }
+        }
+    });
+    let takers = [(2, 5), (4, 7)].map(|(after, to)| {
+        let own = table(&store);
+        tokio::spawn(async move {
+            let span = Span { after, to };
+            while let Err(error) = own.take_back(span, false, drop).await {
+                again(error);
+            }
+        })
+    });
+    writer.await.expect("no panic");
+    mover.await.expect("no panic");
+    for taker in takers {
+        taker.await.expect("no panic");
+    }
+    let left: Vec<_> = batch(0..2).into_iter().chain(batch(7..30)).collect();
+    assert_eq!(stored(&store).await, expected(&left));
 }
