@@ -321,6 +321,84 @@ async fn imported_figures_are_asked_in_sql() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_import_brought_is_taken_back_in_somebodys_name() {
+    let server = Server::start().await;
+    until("the newest format", || {
+        server.handle.read_stale(State::format) >= 3
+    })
+    .await;
+    let import = v1::ImportRecordsRequest {
+        source: "test".into(),
+        csv: "recipe,hardware,resolution_mp,batch_size,gradient_accumulation_steps,precision,quantization,avg_step_ms,\
+              steps_observed\nflux.dev/lora,rtx4090x1,1.0,4,1,bf16,int8,14,150\n"
+            .into(),
+        mapping: String::new(),
+    };
+    let imported = server.records().import_records(import.clone()).await;
+    assert_eq!(imported.unwrap().into_inner().rows_stored, 1);
+    let versions = server
+        .records()
+        .list_versions(v1::ListVersionsRequest { newest: 1 });
+    let tables = versions.await.unwrap().into_inner().tables;
+    let [training, validation] = &tables[..] else {
+        panic!("{tables:?}")
+    };
+    assert!(validation.versions.is_empty(), "nothing came there");
+    let [newest] = &training.versions[..] else {
+        panic!("one was asked for: {training:?}")
+    };
+    assert_eq!((newest.version, newest.rows), (1, 1));
+    assert_eq!(
+        (newest.what.as_str(), newest.source.as_str()),
+        ("imported", "test")
+    );
+
+    let take_back = |request: v1::TakeBackRowsRequest| {
+        let mut records = server.records();
+        async move { Ok::<_, tonic::Status>(records.take_back_rows(request).await?.into_inner().tables) }
+    };
+    let nothing = take_back(v1::TakeBackRowsRequest::default()).await;
+    assert_eq!(nothing.unwrap_err().code(), Code::InvalidArgument);
+    let since = v1::TakeBackRowsRequest {
+        since: newest.commit_time,
+        dry_run: true,
+        ..v1::TakeBackRowsRequest::default()
+    };
+    let would = take_back(since).await.unwrap();
+    let [would] = &would[..] else {
+        panic!("{would:?}")
+    };
+    assert_eq!((would.rows, would.rows_before), (1, 0));
+    let of = (would.of[0].recipe.as_str(), would.of[0].hardware.as_str());
+    assert_eq!(of, ("flux.dev/lora", "rtx4090x1"));
+    assert_eq!(count(&server).await, 1);
+    let range = v1::VersionRange {
+        table: "training_steps".into(),
+        after: 0,
+        to: 1,
+    };
+    let named = v1::TakeBackRowsRequest {
+        ranges: vec![range],
+        ..v1::TakeBackRowsRequest::default()
+    };
+    let taken = take_back(named.clone()).await.unwrap();
+    assert_eq!((taken[0].rows, taken[0].rows_before), (1, 0));
+    assert_eq!(count(&server).await, 0);
+    let again = take_back(named).await.unwrap();
+    assert_eq!((again[0].rows, again[0].rows_before), (0, 1));
+    let again = server.records().import_records(import).await.unwrap();
+    assert_eq!(again.into_inner().rows_known, 1);
+    assert_eq!(count(&server).await, 0);
+    let told: Vec<String> = server.handle.read_stale(|state| {
+        let entries = state.accounts().trail().after(0);
+        entries.map(|entry| entry.subject.clone()).collect()
+    });
+    let taken = "records/training_steps/1-1";
+    assert_eq!(told, ["records", taken, taken, "records"]);
+    server.stop().await;
+}
+
 async fn estimate(server: &Server) -> v1::Estimate {
     let request = v1::EstimateJobRequest {
         files: files(CONFIG),

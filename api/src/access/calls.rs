@@ -45,7 +45,9 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
             ReadRecords
         }
         "RecordsService/GetRecordsStatus" => ReadRecords,
-        "RecordsService/ImportRecords" => ImportRecords,
+        "RecordsService/ImportRecords"
+        | "RecordsService/ListVersions"
+        | "RecordsService/TakeBackRows" => ImportRecords,
         "WorkersService/ListWorkers" => ReadWorkers,
         "WorkersService/CreateWorkerToken"
         | "WorkersService/RevokeWorkerToken"

@@ -53,4 +53,21 @@ impl RecordsService for Records {
     ) -> Result<Response<v1::GetRecordsStatusResponse>, Status> {
         Ok(Response::new(self.0.status()))
     }
+
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        let versions = self.0.versions(request.into_inner()).await;
+        versions.map(Response::new)
+    }
+
+    async fn take_back_rows(
+        &self,
+        request: Request<v1::TakeBackRowsRequest>,
+    ) -> Result<Response<v1::TakeBackRowsResponse>, Status> {
+        let actor = Caller::by(&request)?.actor();
+        let taken = self.0.take_back(actor, request.into_inner()).await;
+        taken.map(Response::new)
+    }
 }

@@ -1,5 +1,7 @@
 //! The benchmark tables: asked in SQL, fed from measured figures.
 
+mod take_back;
+
 use std::collections::BTreeMap;
 
 use futures::stream::{self, BoxStream};

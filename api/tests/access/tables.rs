@@ -85,7 +85,7 @@ pub(super) const CALLS: &str = "
     Scheduling/ListTeams oamvO    Scheduling/GetPolicy O        Scheduling/SetTeam O
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
     Estimates/ListPrices oamvO    Estimates/ImportPrices O      Scheduling/SetTeamMembers O
-    Jobs/WhatIf oamvO
+    Jobs/WhatIf oamvO             Records/ListVersions O        Records/TakeBackRows O
 ";
 
 /// A table by its first words; the last one of a row is who may.

@@ -32,7 +32,7 @@ pub enum Permission {
     Estimate,
     /// Ask the benchmark tables.
     ReadRecords,
-    /// Add measured figures to them.
+    /// Add measured figures to them, and take back what should not have come.
     ImportRecords,
     /// See workers and what they offer.
     ReadWorkers,
