@@ -5,6 +5,7 @@ mod assembly;
 mod child;
 mod client;
 mod command;
+mod confirm;
 mod context;
 #[cfg(test)]
 mod docs;

@@ -128,7 +128,7 @@ pub(crate) enum Command {
     Audit(command::audit::Audit),
     /// Asks the benchmark records in SQL; without a query it prompts
     Sql(command::sql::Sql),
-    /// Adds measured figures to the records, or lists where they came from
+    /// Adds measured figures to the records, lists where they came from, or takes wrong ones out again
     #[command(subcommand)]
     Records(command::records::Records),
     /// Lists what an hour on each GPU costs, or adds prices from a file

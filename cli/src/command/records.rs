@@ -1,6 +1,8 @@
 //! `stepcast records`: measured figures in, and where the records came from.
 
 mod status;
+mod take_back;
+mod versions;
 
 use std::path::PathBuf;
 
@@ -39,6 +41,14 @@ pub(crate) enum Records {
     Ls,
     /// Says how the tables are: what was left out and why, and what was tidied up
     Status,
+    /// Lists the newest versions of the tables: when each was written, and what it brought
+    Versions {
+        /// So many of each table, at most 1000
+        #[arg(long, value_name = "NUMBER", default_value_t = 20,
+              value_parser = clap::value_parser!(u32).range(1..=1000))]
+        newest: u32,
+    },
+    TakeBack(take_back::TakeBack),
 }
 
 impl Records {
@@ -69,6 +79,11 @@ impl Records {
                 let client = context.connect().await?;
                 status::show(context, &status::ask(&client).await?)
             }
+            Self::Versions { newest } => {
+                let client = context.connect().await?;
+                versions::show(context, &versions::ask(&client, newest).await?)
+            }
+            Self::TakeBack(what) => what.run(context).await,
         }
     }
 }

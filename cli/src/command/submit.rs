@@ -20,6 +20,7 @@ use super::estimate::{self, Question};
 use super::terms::Terms;
 use super::{sweep, watch};
 use crate::client::{self, Client, timed};
+use crate::confirm::confirmed;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Submission};
@@ -171,7 +172,11 @@ impl Submit {
                 output.next(called_without("--dry-run"));
                 return Ok(ExitCode::SUCCESS);
             }
-            if !self.yes && std::io::stdin().is_terminal() && output.live && !confirmed().await? {
+            if !self.yes
+                && std::io::stdin().is_terminal()
+                && output.live
+                && !confirmed("Submit?", true).await?
+            {
                 output.say("Nothing was submitted.");
                 return Ok(ExitCode::from(Exit::Interrupted as u8));
             }
@@ -293,7 +298,11 @@ impl Submit {
                 output.say("Nothing was submitted.");
                 return Ok(ExitCode::SUCCESS);
             }
-            if !self.yes && std::io::stdin().is_terminal() && output.live && !confirmed().await? {
+            if !self.yes
+                && std::io::stdin().is_terminal()
+                && output.live
+                && !confirmed("Submit?", true).await?
+            {
                 output.say("Nothing was submitted.");
                 return Ok(ExitCode::from(Exit::Interrupted as u8));
             }
@@ -460,22 +469,4 @@ fn submitted_line(output: &Output, id: &str) -> String {
     } else {
         format!("{id}\n")
     }
-}
-
-/// Asks the person; an empty line means yes.
-async fn confirmed() -> Result<bool, Failure> {
-    eprint!("  Submit? [Y/n] ");
-    let line = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        std::io::stdin()
-            .read_line(&mut line)
-            .map(|read| (read > 0).then_some(line))
-    });
-    let line = line
-        .await
-        .map_err(|error| Failure::refused(error.to_string()))?;
-    let line =
-        line.map_err(|error| Failure::refused(format!("the answer cannot be read: {error}")))?;
-    Ok(line
-        .is_some_and(|line| matches!(line.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes")))
 }

@@ -159,6 +159,18 @@ pub(crate) fn day_and_clock(at: Option<&Timestamp>) -> String {
     )
 }
 
+/// The same to the second: `2026-11-26 14:42:11`.
+pub(crate) fn day_and_second(at: Option<&Timestamp>) -> String {
+    at.and_then(utc).map_or_else(
+        || "-".to_owned(),
+        |at| {
+            at.with_timezone(&Local)
+                .format("%Y-%m-%d %H:%M:%S")
+                .to_string()
+        },
+    )
+}
+
 /// A day that was noted without a time of day, in UTC: `2026-11-26`.
 pub(crate) fn utc_day(at: Option<&Timestamp>) -> String {
     at.and_then(utc)
@@ -240,6 +252,40 @@ pub(crate) fn parse_moment(text: &str) -> Result<Timestamp, String> {
     Ok(wire_moment(at))
 }
 
+/// Reads a moment that is over and that a person wrote: `14:30` for the last time that the clock said so here, a day and a
+/// time here such as `2026-11-27 14:30`, a time in RFC 3339, or a span such as `2h` for so long ago.
+pub(crate) fn parse_past(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim();
+    let wrong = || {
+        format!(
+            "`{text}` is no moment; write one such as 14:30, 2026-11-27 14:30, 2026-11-27T14:30:00Z, or 2h for two hours ago"
+        )
+    };
+    if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+        return Ok(wire_moment(at.with_timezone(&Utc)));
+    }
+    let here = |at: chrono::NaiveDateTime| at.and_local_timezone(Local).earliest();
+    for format in ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"] {
+        if let Ok(at) = chrono::NaiveDateTime::parse_from_str(text, format) {
+            let at = here(at).ok_or_else(wrong)?;
+            return Ok(wire_moment(at.with_timezone(&Utc)));
+        }
+    }
+    if let Ok(clock) = chrono::NaiveTime::parse_from_str(text, "%H:%M") {
+        let now = Local::now();
+        let days = [now.date_naive(), now.date_naive() - chrono::Days::new(1)];
+        let at = days.iter().filter_map(|day| here(day.and_time(clock)));
+        let last = at.filter(|at| *at <= now).max();
+        return last
+            .map(|at| wire_moment(at.with_timezone(&Utc)))
+            .ok_or_else(wrong);
+    }
+    let span = parse_span(text).map_err(|_no_span| wrong())?;
+    let span = chrono::Duration::from_std(span).map_err(|_too_long| wrong())?;
+    let at = Utc::now().checked_sub_signed(span).ok_or_else(wrong)?;
+    Ok(wire_moment(at))
+}
+
 fn wire_moment(at: DateTime<Utc>) -> Timestamp {
     Timestamp {
         seconds: at.timestamp(),
@@ -250,6 +296,22 @@ fn wire_moment(at: DateTime<Utc>) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_that_are_over_are_read_in_four_ways() {
+        let at = parse_past("2026-12-01T18:00:00Z").expect("a time");
+        assert_eq!(at.seconds, 1_796_148_000);
+        let at = parse_past("2026-12-01 18:00").expect("a time here");
+        assert_eq!(day_and_second(Some(&at)), "2026-12-01 18:00:00");
+        let now = Utc::now().timestamp();
+        let clock = parse_past("18:00").expect("a clock time").seconds;
+        assert!(clock <= Utc::now().timestamp() && clock > now - 26 * 3_600);
+        let span = parse_past("2h").expect("a span").seconds;
+        assert!(span >= now - 7_200 && span <= Utc::now().timestamp() - 7_200);
+        for text in ["", "yesterday", "2026-12-01", "25:00"] {
+            assert!(parse_past(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn moments_are_read_in_three_ways() {

@@ -16,4 +16,5 @@ mod ring;
 mod screens;
 mod storage;
 mod support;
+mod take_back;
 mod tokens;
