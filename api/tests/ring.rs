@@ -337,9 +337,8 @@ async fn what_an_import_brought_is_taken_back_in_somebodys_name() {
     };
     let imported = server.records().import_records(import.clone()).await;
     assert_eq!(imported.unwrap().into_inner().rows_stored, 1);
-    let versions = server
-        .records()
-        .list_versions(v1::ListVersionsRequest { newest: 1 });
+    let mut records = server.records();
+    let versions = records.list_versions(v1::ListVersionsRequest { newest: 1 });
     let tables = versions.await.unwrap().into_inner().tables;
     let [training, validation] = &tables[..] else {
         panic!("{tables:?}")

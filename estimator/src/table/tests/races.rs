@@ -86,8 +86,8 @@ async fn rows_that_are_taken_back_meanwhile_do_not_come_back() {
     assert_eq!(taken.expect("taken back").rows, 2);
     let mut state = late.lock().await;
     let round = late.round(&mut state, &mut HashSet::new()).await;
-    let error = round.expect_err("somebody was faster");
-    assert!(matches!(error, Error::Contended { .. }), "{error:?}");
+    let done = round.expect("that somebody was faster is no fault");
+    assert_eq!((done.files, done.rows), (0, 0));
     drop(state);
     assert_eq!(stored(&store).await, expected(&batch(0..8)));
 }
@@ -116,9 +116,7 @@ async fn whoever_writes_at_once_nothing_is_lost_or_doubled() {
         let own = table(&store);
         async move {
             for _ in 0..6 {
-                if let Err(error) = own.compact(drop).await {
-                    again(error);
-                }
+                own.compact(drop).await.expect("tidied up");
             }
         }
     });
