@@ -1,6 +1,7 @@
 //! Starts SimpleTuner itself: rewritten settings in a private folder, a chosen environment, one process a GPU.
 
 mod checkpoint;
+mod held;
 mod loader;
 mod private;
 mod settings;

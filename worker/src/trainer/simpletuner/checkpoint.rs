@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::held::Held;
 use crate::agent::Epoch;
 use crate::state_dir::{self, at};
 
@@ -87,6 +88,8 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 
 /// Writes the step into a checkpoint that has lost it.
 ///
+/// What a job has put there in the place of its own folder or file is left alone (`held`).
+///
 /// SimpleTuner 4.10.1 does not put a data set's id behind the name of the state where that has it already
 /// (`mangle_state_path`): what was drawn of a data set called `train` is written over the run's own state, and the run would
 /// go on from the checkpoint's weights at step 0.
@@ -95,12 +98,15 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 /// When the state cannot be read or written.
 pub(super) fn keep_step(output: &Path, whole: &Whole) -> Result<(), state_dir::Error> {
     let folder = output.join(&whole.name);
-    for path in states(&folder)? {
-        let size = fs::metadata(&path).map_err(at("look at", &path))?.len();
-        if size > MAX_STATE_BYTES {
+    let Some(held) = Held::open(&folder).map_err(at("open", &folder))? else {
+        return Ok(());
+    };
+    for name in states(&held).map_err(at("list", &folder))? {
+        let path = folder.join(&name);
+        let read = held.read(&name, MAX_STATE_BYTES);
+        let Some(bytes) = read.map_err(at("read", &path))? else {
             continue;
-        }
-        let bytes = fs::read(&path).map_err(at("read", &path))?;
+        };
         // What is no state is SimpleTuner's to refuse.
         let Ok(mut state) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
             continue;
@@ -111,7 +117,9 @@ pub(super) fn keep_step(output: &Path, whole: &Whole) -> Result<(), state_dir::E
         let epoch = state.get("current_epoch").cloned();
         state.insert("global_step".to_owned(), Value::from(whole.step));
         state.insert("epoch".to_owned(), epoch.unwrap_or(Value::from(1)));
-        state_dir::write_private(&path, Value::Object(state).to_string().as_bytes())?;
+        let text = Value::Object(state).to_string();
+        let written = held.replace(&name, text.as_bytes());
+        written.map_err(at("write", &path))?;
         let step = whole.step;
         tracing::warn!(step, "a checkpoint that had lost its step has it again");
     }
@@ -119,22 +127,19 @@ pub(super) fn keep_step(output: &Path, whole: &Whole) -> Result<(), state_dir::E
 }
 
 /// The states of a checkpoint's processes: `training_state.json`, and `training_state-rank1.json` of the second.
-fn states(folder: &Path) -> Result<Vec<PathBuf>, state_dir::Error> {
-    let entries = fs::read_dir(folder).map_err(at("list", folder))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(at("list", folder))?.file_name();
+fn states(folder: &Held) -> io::Result<Vec<String>> {
+    let is_state = |name: &String| {
         let name = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(STATE)?.strip_suffix(".json"));
+            .strip_prefix(STATE)
+            .and_then(|name| name.strip_suffix(".json"));
         let rank = name.and_then(|name| name.strip_prefix("-rank"));
         let is_rank =
             rank.is_some_and(|rank| !rank.is_empty() && rank.bytes().all(|b| b.is_ascii_digit()));
-        if let Some(name) = name.filter(|name| name.is_empty() || is_rank) {
-            found.push(folder.join(format!("{STATE}{name}.json")));
-        }
-    }
-    Ok(found)
+        name.is_some_and(|name| name.is_empty() || is_rank)
+    };
+    let mut names = folder.names()?;
+    names.retain(is_state);
+    Ok(names)
 }
 
 /// What lies there, if by its name it is a checkpoint: `checkpoint-500`, or `checkpoint-500-rolling`.
@@ -191,6 +196,47 @@ mod tests {
             [read(own), read(ranks)],
             [(); 2].map(|()| drawn.to_string())
         );
+    }
+
+    #[test]
+    fn a_link_that_a_job_has_put_in_the_place_of_its_state_leads_nowhere() {
+        use std::os::unix::fs::symlink;
+
+        let root = tempfile::tempdir().unwrap();
+        let secret = root.path().join("credential.json");
+        fs::write(&secret, r#"{"secret": "s"}"#).unwrap();
+        let (output, name) = (root.path().join("out"), "checkpoint-20");
+        let folder = output.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        let whole = Whole {
+            step: 20,
+            name: name.to_owned(),
+        };
+        let state = folder.join("training_state.json");
+        let is_as_it_was = || {
+            keep_step(&output, &whole).unwrap();
+            assert_eq!(fs::read_to_string(&secret).unwrap(), r#"{"secret": "s"}"#);
+        };
+        // What it would read is not copied to where the job reads it.
+        symlink(&secret, &state).unwrap();
+        is_as_it_was();
+        assert!(state.is_symlink());
+        fs::remove_file(&state).unwrap();
+        // Neither is what it would write.
+        fs::write(&state, "{}").unwrap();
+        for beside in ["training_state.tmp", "training_state.json.tmp"] {
+            symlink(&secret, folder.join(beside)).unwrap();
+        }
+        is_as_it_was();
+        let read = fs::read_to_string(&state).unwrap();
+        assert!(read.contains(r#""global_step":20"#), "{read}");
+        // Nor a whole folder of somebody's.
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(root.path().join("training_state.json"), "{}").unwrap();
+        symlink(root.path(), &folder).unwrap();
+        is_as_it_was();
+        let others = fs::read_to_string(root.path().join("training_state.json"));
+        assert_eq!(others.unwrap(), "{}");
     }
 
     #[test]
