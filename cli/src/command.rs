@@ -46,6 +46,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Worker(worker) => return worker.run(context).await,
         Command::Replay(replay) => return Ok(replay.run().await),
         Command::Guard(guard) => return Ok(guard.run()),
+        Command::StepDown(step_down) => return Ok(step_down.run()),
         Command::SqlProcess => {
             return Err(
                 Failure::refused("a server starts this by itself, over a socket")
@@ -96,6 +97,7 @@ async fn client_command(command: Command, context: &Context) -> Result<ExitCode,
         | Command::Worker(_)
         | Command::Replay(_)
         | Command::Guard(_)
+        | Command::StepDown(_)
         | Command::SqlProcess => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     // These run before any thread exists: one watches a process, the other has limits of its own, and neither needs more.
     match options.command {
         Command::Guard(guard) => return guard.run(),
+        Command::StepDown(step_down) => return step_down.run(),
         Command::SqlProcess if sql::serve().is_ok() => return ExitCode::SUCCESS,
         _ => {}
     }

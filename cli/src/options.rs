@@ -148,6 +148,9 @@ pub(crate) enum Command {
     /// Guards one trainer process (started by the worker itself).
     #[command(hide = true)]
     Guard(command::helpers::Guard),
+    /// Becomes an account and then its trainer (started by the guard).
+    #[command(hide = true)]
+    StepDown(command::helpers::StepDown),
     /// Runs statements of SQL for a server (started by the server itself).
     #[command(hide = true, name = "sql-process")]
     SqlProcess,

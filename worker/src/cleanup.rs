@@ -200,6 +200,7 @@ mod tests {
                 job: "jcats".to_owned(),
                 marker: "m".to_owned(),
                 shared: shared.map(Path::to_owned),
+                account: None,
             };
             let folder = self.host.state.begin_attempt(&record).unwrap();
             for part in ["cache", "config"] {

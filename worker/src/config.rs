@@ -46,6 +46,8 @@ pub struct WorkerConfig {
     /// The trainer's command. `{processes}` becomes the number of GPUs on all hosts, `{machines}` that of the hosts, `{rank}`
     /// this one's number, `{main_host}` and `{main_port}` where rank 0 waits. None: found by their number.
     pub simpletuner_command: Option<Vec<String>>,
+    /// Accounts that trainers run as; as the worker does where there are none. An attempt has the one that fewest others have.
+    pub trainer_users: Vec<String>,
     /// What pretend devices play, and how fast.
     pub replay: ReplayConfig,
     /// The program and leading arguments that offer `guard` and `replay` as subcommands.
@@ -124,6 +126,7 @@ impl WorkerConfig {
             gang_address: None,
             price_usd_micros_per_hour: None,
             simpletuner_command: None,
+            trainer_users: Vec::new(),
             replay: ReplayConfig {
                 stream: ReplayStream::Plan,
                 speed: 1.0,

@@ -12,7 +12,7 @@ mod client;
 mod tree;
 
 use std::ffi::OsString;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -20,6 +20,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitOptions, WaitStatus};
+
+use crate::account::{Ids, step_down};
 
 pub use self::client::{Error, Guard, Status};
 use self::tree::Tree;
@@ -32,6 +34,9 @@ const SWEEP_EVERY: Duration = Duration::from_millis(20);
 
 /// Sweeps before the guard gives up on processes that not even SIGKILL ends (a driver call that never returns): 30 s.
 const SWEEPS: u32 = 1_500;
+
+/// Longest word of why a trainer cannot be started.
+const WHY_BYTES: u64 = 4_096;
 
 /// Longest command line read from the worker.
 const LINE_BYTES: u64 = 256;
@@ -47,8 +52,9 @@ enum Message {
     Gone(WaitStatus),
 }
 
-/// Runs `command` under guard until it is gone. The exit code says only whether it could be started.
-pub fn run(command: &[OsString]) -> ExitCode {
+/// Runs `command` under guard until it is gone, as this account or as whoever runs this. The exit code says only whether it
+/// could be started.
+pub fn run(account: Option<&Ids>, command: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = command.split_first() else {
         say("failed no command was given");
         return ExitCode::from(2);
@@ -63,7 +69,11 @@ pub fn run(command: &[OsString]) -> ExitCode {
         say("failed nobody said how long it may run");
         return ExitCode::FAILURE;
     };
-    let pid = match start(program, arguments) {
+    let started = match account {
+        Some(account) => start_as(account, command),
+        None => start(program, arguments),
+    };
+    let pid = match started {
         Ok(pid) => pid,
         Err(error) => {
             say(&format!("failed {error}"));
@@ -86,16 +96,34 @@ pub fn run(command: &[OsString]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Starts the trainer as another account. It is started once its process is no longer the one that steps down, and else that one
+/// says why not.
+fn start_as(account: &Ids, trainer: &[OsString]) -> std::io::Result<Pid> {
+    let (told, tells) = std::io::pipe()?;
+    let [program, arguments @ ..] = &step_down::command(account);
+    let arguments = [arguments, trainer].concat();
+    // It makes a session of its own, and a group with that.
+    let pid = spawn(Command::new(program).args(arguments).stdin(tells))?;
+    let mut why = String::new();
+    std::io::Read::take(told, WHY_BYTES).read_to_string(&mut why)?;
+    if why.is_empty() {
+        return Ok(pid);
+    }
+    let _reaped = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+    Err(std::io::Error::other(why.replace('\n', " ")))
+}
+
 fn start(program: &OsString, arguments: &[OsString]) -> std::io::Result<Pid> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    spawn(command.process_group(0))
+}
+
+/// Starts a process that prints to where this one's stderr goes.
+fn spawn(command: &mut Command) -> std::io::Result<Pid> {
     let stderr = std::io::stderr().as_fd().try_clone_to_owned()?;
     let stdout = stderr.try_clone()?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(stderr)
-        .process_group(0);
+    command.stdout(stdout).stderr(stderr);
     // The child handle is not kept: `reap` waits for every descendant, this one included.
     let child = command.spawn()?;
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(0))

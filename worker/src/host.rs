@@ -7,16 +7,19 @@ use futures::future::BoxFuture;
 use stepcast_records::Hardware;
 use stepcast_records::simpletuner::Length;
 
+use crate::account::{Accounts, Ids, folders};
 use crate::agent::{Epoch, Epochs, Failure, FewerSteps};
+use crate::chain::chain;
 use crate::cleanup::Cleanup;
 use crate::config::WorkerConfig;
+use crate::disk::beside;
 use crate::gpu::{self, Device};
 use crate::metrics::{Metrics, Moment};
 use crate::order::{Assignment, Handed};
 use crate::reduce::{Measures, NoSample, Pass};
 use crate::session::outbox::Outbox;
 use crate::spool::Held;
-use crate::state_dir::{self, Contribution, StateDir, private_folder};
+use crate::state_dir::{self, AttemptRecord, Contribution, StateDir, private_folder};
 
 /// Shared by the loop and the attempts' tasks.
 pub(crate) struct Host {
@@ -28,6 +31,7 @@ pub(crate) struct Host {
     pub(crate) metrics: Metrics,
     pub(crate) held: Held,
     pub(crate) cleanup: Cleanup,
+    pub(crate) accounts: Accounts,
     pub(crate) wire: Box<dyn Wire>,
 }
 
@@ -83,10 +87,14 @@ impl Host {
         })
     }
 
-    /// The command of a trainer's guard.
-    pub(crate) fn guard_command(&self) -> Vec<OsString> {
+    /// The command of the guard of a trainer that runs as this account, or as the worker does.
+    pub(crate) fn guard_command(&self, account: Option<&Ids>) -> Vec<OsString> {
         let helper = self.config.helper.iter().cloned();
-        helper.chain(["guard".into()]).collect()
+        let mut command: Vec<OsString> = helper.chain(["guard".into()]).collect();
+        if let Some(account) = account {
+            command.extend(["--account".into(), account.to_string().into()]);
+        }
+        command
     }
 
     /// The devices at these positions.
@@ -109,6 +117,32 @@ impl Host {
         }
         let state = &self.state;
         state.make_output(folder, &assignment.job, assignment.epoch)
+    }
+
+    /// Shuts off what an account has of an attempt that has ended: its folder, until that is removed, and these results.
+    pub(crate) async fn shut(&self, epoch: Epoch, output: Option<PathBuf>) {
+        let folders = [Some(self.state.attempt(epoch)), output];
+        let shut = move || {
+            folders
+                .iter()
+                .flatten()
+                .try_for_each(|folder| folders::shut(folder))
+        };
+        if let Err(error) = beside(shut).await {
+            tracing::error!(
+                epoch,
+                error = chain(&error),
+                "what is left of an attempt stays open to its account"
+            );
+        }
+    }
+
+    /// The same of an attempt that an earlier process of this worker has left in its account's hands. Where other workers may
+    /// have the same folder for results, one of them may run the job by now: there they stay until an attempt of it ends.
+    pub(crate) async fn shut_left_over(&self, attempt: &AttemptRecord) {
+        let is_own = self.config.outputs.is_none();
+        let output = is_own.then(|| self.outputs.join(&attempt.job));
+        self.shut(attempt.epoch, output).await;
     }
 
     /// The steps that an attempt makes of those that its trainer announces, where they differ.
@@ -230,6 +264,7 @@ pub(crate) mod tests {
                 metrics: Metrics::default(),
                 held: Held::default(),
                 cleanup: Cleanup::default(),
+                accounts: Accounts::look_up(&[]).unwrap(),
                 wire: Box::new(Arc::clone(self)),
             }
         }

@@ -3,6 +3,7 @@
 //! [`run`] is the whole worker; the program that calls it also offers [`guard::run`] and [`replay::run`] as subcommands,
 //! which the worker starts as processes of their own ([`config::WorkerConfig::helper`]).
 
+pub mod account;
 pub mod agent;
 pub mod capture;
 mod chain;

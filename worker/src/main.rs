@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use stepcast_worker::account::{Ids, step_down};
 use stepcast_worker::gpu::{self, Offer};
 use stepcast_worker::options::Options;
 use stepcast_worker::servers::PlainText;
@@ -30,8 +31,27 @@ enum Command {
     /// Guards one trainer process (started by the worker itself).
     #[command(hide = true)]
     Guard {
+        /// The account that the trainer runs as.
+        #[arg(long)]
+        account: Option<Ids>,
         /// The trainer's command.
         #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Becomes an account and then its trainer (started by the guard).
+    #[command(hide = true)]
+    StepDown {
+        /// Which account.
+        #[arg(long)]
+        account: Ids,
+        /// Folders that it has to be able to enter; nothing else is done then.
+        #[arg(long, conflicts_with = "command")]
+        enter: Vec<PathBuf>,
+        /// Kills whatever else runs as it; nothing else is done then.
+        #[arg(long, conflicts_with_all = ["command", "enter"])]
+        kill: bool,
+        /// The trainer's command.
+        #[arg(last = true)]
         command: Vec<OsString>,
     },
     /// Plays a stream of webhooks instead of a trainer (started by the worker itself).
@@ -95,7 +115,16 @@ fn main() -> ExitCode {
             })
         }
         Command::Devices => show_devices(),
-        Command::Guard { command } => guard::run(&command),
+        Command::Guard { account, command } => guard::run(account.as_ref(), &command),
+        Command::StepDown {
+            account,
+            enter,
+            kill,
+            command,
+        } => match kill {
+            true => step_down::kill(&account),
+            false => step_down::run(&account, &enter, &command),
+        },
         Command::Replay {
             stream,
             url,

@@ -77,6 +77,15 @@ pub struct Options {
     /// hosts {machines}, {rank}, {main_host} and {main_port} what their names say
     #[arg(long, env = "STEPCAST_SIMPLETUNER_COMMAND", value_name = "COMMAND")]
     simpletuner_command: Option<String>,
+    /// Accounts that trainers run as, so that a job can read neither what is the worker's nor what is another job's; as many as
+    /// there are devices, for trainers alone. Needs a worker that runs as root (Linux)
+    #[arg(
+        long = "trainer-user",
+        env = "STEPCAST_TRAINER_USER",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    trainer_users: Vec<String>,
     /// Seconds a trainer may take to save a checkpoint when the worker is asked to stop
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     drain_seconds: u64,
@@ -121,6 +130,11 @@ pub enum Error {
         "trainers of one job would talk to {0} in plain text: let the hosts reach each other through a network that encrypts by itself, such as WireGuard, and say so with --gang-encrypted"
     )]
     PlainText(String),
+    /// The hosts of a gang write into one folder.
+    #[error(
+        "with --gang-address one account is all that trainers can run as, of the same number on every host, since the hosts of a job share its folder: give --trainer-user one name"
+    )]
+    GangAccounts,
     /// A label has one value.
     #[error("label {0} is given two values: give each label once")]
     LabelTwice(String),
@@ -157,6 +171,9 @@ impl Options {
         {
             return Err(Error::PlainText(address.clone()));
         }
+        if self.gang_address.is_some() && self.trainer_users.len() > 1 {
+            return Err(Error::GangAccounts);
+        }
         let offer = match self.replay {
             Some(devices) => Offer::Replay(devices),
             None if self.cpu => Offer::Cpu,
@@ -186,6 +203,7 @@ impl Options {
             price_usd_micros_per_hour: self.price.map(|UsdMicros(micros)| micros),
             simpletuner_command: command
                 .map(|command| command.split_whitespace().map(str::to_owned).collect()),
+            trainer_users: self.trainer_users,
             replay: ReplayConfig {
                 stream: self.replay_stream,
                 speed: self.replay_speed,
@@ -423,5 +441,11 @@ mod tests {
             assert!(told(&["--gang-address", here]).is_ok(), "{here}");
         }
         assert_eq!(told(&[]).unwrap(), None);
+        // Its hosts share a folder, and with it an account.
+        let gang = ["--gang-address", "localhost", "--trainer-user"];
+        let two = told(&[&gang[..], &["a,b"]].concat());
+        assert!(matches!(two, Err(Error::GangAccounts)));
+        assert!(told(&[&gang[..], &["a"]].concat()).is_ok());
+        assert!(told(&["--trainer-user", "a", "--trainer-user", "b"]).is_ok());
     }
 }

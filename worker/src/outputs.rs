@@ -250,6 +250,7 @@ mod tests {
             job: "jcats".to_owned(),
             marker: "m".to_owned(),
             shared: None,
+            account: None,
         };
         place.host.state.begin_attempt(&record).unwrap();
         place.leader.over.lock().unwrap().push("jcats".to_owned());

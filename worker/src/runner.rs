@@ -1,5 +1,7 @@
 //! One attempt's task: gets its files, starts its trainer under a guard, passes commands down and what happens up.
 
+mod preparation;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +11,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use self::preparation::Preparation;
+use crate::account::{Ids, Taken};
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
 use crate::chain::chain;
 use crate::disk::fail_with;
-use crate::gpu::Device;
 use crate::guard::{Guard, Status};
 use crate::host::Host;
-use crate::order::{Assignment, Handed, Report};
-use crate::state_dir::AttemptRecord;
+use crate::order::{Assignment, Report};
 use crate::tasks::words;
-use crate::trainer::{self, Ground, Launch};
+use crate::trainer::{self, Launch};
 use crate::webhook::{Lost, Receiver};
 use crate::{random, sweep};
 
@@ -53,6 +55,8 @@ struct Trainer {
     /// What passes its lines on.
     lines: JoinSet<()>,
     signal_file: std::path::PathBuf,
+    /// The account that it runs as, if that is not the worker's own.
+    account: Option<Ids>,
     marker: String,
     /// The step of the checkpoint that it goes on from, 0 for none.
     from: u64,
@@ -61,18 +65,7 @@ struct Trainer {
 /// What went wrong before the trainer ran.
 struct NotLaunched(Failure, String);
 
-/// What an attempt finds on the disk when it begins, on its way there.
-struct Preparation {
-    host: Arc<Host>,
-    assignment: Assignment,
-    handed: Handed,
-    devices: Vec<Device>,
-    marker: String,
-    /// Where webhooks go, and the token they carry.
-    webhook: (String, String),
-}
-
-/// The same while it is written.
+/// What an attempt needs on the disk while it is written.
 type Preparing = Option<JoinHandle<Result<Launch, NotLaunched>>>;
 
 /// Runs the attempt to its end and tells the agent of every turn, also of a fault in here: what nobody watches any more is
@@ -86,14 +79,9 @@ pub(crate) async fn run(
 ) {
     let epoch = assignment.epoch;
     let marker = random::token();
-    let watched = AssertUnwindSafe(watched(
-        &host,
-        &assignment,
-        &marker,
-        until,
-        commands,
-        &inputs,
-    ));
+    let mut taken = None;
+    let way = (commands, &inputs);
+    let watched = AssertUnwindSafe(watched(&host, &assignment, &marker, until, way, &mut taken));
     let end = match watched.catch_unwind().await {
         Ok(end) => end,
         Err(panic) => {
@@ -116,9 +104,24 @@ pub(crate) async fn run(
             })
         }
     };
+    // Before anybody knows that it has ended, and begins the next attempt of the job.
+    if let (Some(taken), Ok(marker)) = (taken, &marker) {
+        leave(&host, &assignment, marker, &taken).await;
+    }
     if let Some(end) = end {
         let _ending = inputs.send(end).await;
     }
+}
+
+/// Gives an account back, and shuts off what the job has under it: the results of a gang with its first host, which has written
+/// them.
+async fn leave(host: &Arc<Host>, assignment: &Assignment, marker: &str, taken: &Taken) {
+    // One whose start was broken off may be just about to step down to the account.
+    sweep::kill_marked(marker).await;
+    host.accounts.give_back(taken, &host.config.helper).await;
+    let output = trainer::output(assignment, &host.outputs);
+    let output = output.filter(|_| !assignment.is_follower());
+    host.shut(assignment.epoch, output).await;
 }
 
 /// How the attempt ended; nothing when the worker ends.
@@ -127,8 +130,8 @@ async fn watched(
     assignment: &Assignment,
     marker: &std::io::Result<String>,
     until: Instant,
-    mut commands: mpsc::Receiver<Command>,
-    inputs: &mpsc::Sender<Input>,
+    (mut commands, inputs): (mpsc::Receiver<Command>, &mpsc::Sender<Input>),
+    taken: &mut Option<Taken>,
 ) -> Option<Input> {
     let epoch = assignment.epoch;
     let mut preparing = None;
@@ -136,7 +139,7 @@ async fn watched(
     let launched = tokio::select! {
         biased;
         () = told_to_end(&mut commands, &renewed) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
-        launched = launch(host, assignment, marker, &until, inputs, &mut preparing) => launched,
+        launched = launch(host, assignment, marker, &until, inputs, (&mut preparing, taken)) => launched,
     };
     // Nothing of an attempt is written behind its end, with which all of it is removed.
     if let Some(preparing) = preparing
@@ -177,7 +180,7 @@ async fn launch(
     marker: &std::io::Result<String>,
     until: &watch::Receiver<Instant>,
     inputs: &mpsc::Sender<Input>,
-    preparing: &mut Preparing,
+    (preparing, taken): (&mut Preparing, &mut Option<Taken>),
 ) -> Result<Trainer, NotLaunched> {
     let epoch = assignment.epoch;
     let devices = host.devices(&assignment.devices).ok_or_else(|| {
@@ -198,7 +201,11 @@ async fn launch(
     let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
         .await
         .map_err(|error| launch_failed(&error))?;
+    *taken = host.accounts.take().await;
+    let account = taken.as_ref().map(|taken| taken.account.clone());
+    let ids = account.as_ref().map(|account| account.ids.clone());
     let preparation = Preparation {
+        account,
         host: Arc::clone(host),
         assignment: assignment.clone(),
         handed,
@@ -226,7 +233,7 @@ async fn launch(
         ));
     }
     let started = Guard::start(
-        &host.guard_command(),
+        &host.guard_command(ids.as_ref()),
         &launch.command,
         &launch.directory,
         &launch.environment,
@@ -254,51 +261,10 @@ async fn launch(
         output,
         lines: passing,
         signal_file,
+        account: ids,
         marker: marker.clone(),
         from,
     })
-}
-
-impl Preparation {
-    /// Writes down what the attempt is, and then what its trainer needs.
-    fn write(self) -> Result<Launch, NotLaunched> {
-        let Self {
-            host, assignment, ..
-        } = &self;
-        let record = AttemptRecord {
-            epoch: assignment.epoch,
-            job: assignment.job.clone(),
-            marker: self.marker.clone(),
-            shared: trainer::shared_cache(assignment, &host.outputs),
-        };
-        let folder = host
-            .state
-            .begin_attempt(&record)
-            .map_err(|error| launch_failed(&error))?;
-        if let Some(output) = trainer::new_output(assignment, &host.outputs) {
-            host.make_output(&output, assignment)
-                .map_err(|error| launch_failed(&error))?;
-        }
-        let ground = Ground {
-            config: &host.config,
-            assignment,
-            files: &self.handed.files,
-            credentials: &self.handed.credentials,
-            devices: &self.devices,
-            folder: &folder,
-            outputs: &host.outputs,
-            marker: &self.marker,
-            webhook: (&self.webhook.0, &self.webhook.1),
-        };
-        let launch = trainer::prepare(&ground)
-            .map_err(|error| NotLaunched(error.failure(), chain(&error)))?;
-        if let Some(lack) = launch.lacks(assignment.resume_step) {
-            tracing::warn!(epoch = assignment.epoch, job = assignment.job, "{lack}");
-            let line = format!("({lack})");
-            host.outbox.push(Report::Logs(assignment.epoch, vec![line]));
-        }
-        Ok(launch)
-    }
 }
 
 fn launch_failed(error: &dyn std::error::Error) -> NotLaunched {
@@ -353,9 +319,10 @@ async fn watch(
                 Some(Command::Checkpoint) => {
                     checkpoints += 1;
                     let signal_file = trainer.signal_file.clone();
+                    let account = trainer.account.clone();
                     // It is asked for once, and not waited for: a kill may come before the disk answers.
                     tokio::task::spawn_blocking(move || {
-                        if let Err(error) = trainer::write_signals(&signal_file, checkpoints) {
+                        if let Err(error) = trainer::write_signals(&signal_file, checkpoints, account.as_ref()) {
                             tracing::warn!(epoch, error = chain(&error), "the checkpoint cannot be asked for");
                         }
                     });

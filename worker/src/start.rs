@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use crate::account::{self, Accounts};
 use crate::cleanup;
 use crate::config::WorkerConfig;
 use crate::gpu;
@@ -31,6 +32,9 @@ pub enum Error {
     /// Its folder cannot be used.
     #[error(transparent)]
     Folder(#[from] state_dir::Error),
+    /// Trainers cannot run as the accounts that were named.
+    #[error(transparent)]
+    Accounts(#[from] account::Error),
     /// It has nothing to offer.
     #[error("this host has no device to offer: {0}")]
     NoDevice(String),
@@ -221,6 +225,12 @@ fn set_up(
     let outputs = config.outputs.clone().unwrap_or_else(|| state.outputs());
     private_folder(&outputs)?;
     let outputs = outputs.canonicalize().unwrap_or(outputs);
+    let accounts = Accounts::look_up(&config.trainer_users)?;
+    accounts.tried(&config.helper, state.root(), &outputs)?;
+    if state.left_over()?.is_empty() {
+        accounts.unused()?;
+    }
+    say_accounts(&accounts, devices.len());
     let offer = session::offer(&config, &devices, state.instance()?);
     tracing::info!(devices = devices.len(), state = %config.state.display(), "starting");
     let host = Host {
@@ -232,9 +242,32 @@ fn set_up(
         metrics: Metrics::default(),
         held: spool::Held::default(),
         cleanup: cleanup::Cleanup::default(),
+        accounts,
         wire: Box::new(Arc::clone(&servers)),
     };
     Ok((Arc::new(host), servers, offer))
+}
+
+/// Says whom trainers run as, and whether jobs may share an account.
+fn say_accounts(accounts: &Accounts, devices: usize) {
+    let all = accounts.all();
+    if all.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = all
+        .iter()
+        .map(|account| account.ids.name.as_str())
+        .collect();
+    let accounts = names.join(",");
+    tracing::info!(accounts, "trainers run as accounts of their own");
+    if all.len() < devices {
+        tracing::warn!(
+            accounts = all.len(),
+            devices,
+            "there are fewer accounts than devices, so jobs that run side by side may share one and read each other's files: \
+             name more (--trainer-user)"
+        );
+    }
 }
 
 /// The session's task, which does not outlive the worker.

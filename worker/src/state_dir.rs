@@ -15,9 +15,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::attempts::ATTEMPT_OWN;
 pub use self::attempts::{AttemptRecord, LeftOver, OutcomeRecord};
 pub use self::made::{Made, Removal};
 pub use self::spooled::{Contribution, Look};
+use crate::account::Ids;
+use crate::chain::chain;
 use crate::random;
 
 /// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
@@ -131,6 +134,11 @@ impl StateDir {
         write_json(&self.root.join("credential.json"), credential)
     }
 
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where the job's results go unless the user chose another folder.
     pub fn outputs(&self) -> PathBuf {
         self.root.join("outputs")
@@ -148,6 +156,12 @@ pub fn private_folder(path: &Path) -> Result<(), Error> {
 
 /// Writes a file that only this user can read; it appears whole or not at all, also after a power cut.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_for(None, path, bytes)
+}
+
+/// The same for another account, which has it before it appears. The folder has to be the worker's own, since names in it are
+/// followed.
+pub(crate) fn write_for(account: Option<&Ids>, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let beside = path.with_extension("tmp");
     let mut file = OpenOptions::new()
         .create(true)
@@ -156,7 +170,12 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         .mode(0o600)
         .open(&beside)
         .map_err(at("write", &beside))?;
-    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+    let given = |file: &File| match account {
+        Some(ids) => std::os::unix::fs::fchown(file, Some(ids.uid), Some(ids.gid)),
+        None => Ok(()),
+    };
+    let written = file.write_all(bytes).and_then(|()| given(&file));
+    if let Err(error) = written.and_then(|()| file.sync_all()) {
         // On a full disk even what is half written takes room from what comes next.
         let _gone = fs::remove_file(&beside);
         return Err(at("write", &beside)(error));

@@ -12,36 +12,75 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Kills every process of the attempt until none is left, and says how many could not be ended.
 pub async fn kill_marked(marker: &str) -> usize {
+    kill_all(|| kill_once(marker)).await
+}
+
+/// Kills every process of an account until none is left, and says how many could not be ended. Only for accounts that are for
+/// trainers alone, and while no attempt has it.
+pub async fn kill_account(uid: u32) -> usize {
+    kill_all(|| kill_once_of(uid)).await
+}
+
+async fn kill_all(kill_once: impl Fn() -> usize) -> usize {
     let mut nothing = 0;
     for _ in 0..LOOKS {
         // A process that has only just been started does not show its environment yet, so nothing is believed twice only.
-        nothing = if kill_once(marker) == 0 {
-            nothing + 1
-        } else {
-            0
-        };
+        nothing = if kill_once() == 0 { nothing + 1 } else { 0 };
         if nothing == 2 {
             return 0;
         }
         tokio::time::sleep(PAUSE).await;
     }
-    kill_once(marker)
+    kill_once()
 }
 
 #[cfg(target_os = "linux")]
 fn kill_once(marker: &str) -> usize {
-    use rustix::process::{Pid, Signal, getpid, kill_process};
-
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return 0;
-    };
     let wanted = format!("{JOB_ID_VARIABLE}={marker}");
+    kill_where(|pid| carries(pid, wanted.as_bytes()))
+}
+
+#[cfg(target_os = "linux")]
+fn kill_once_of(uid: u32) -> usize {
+    kill_where(|pid| is_pid_of(pid, uid))
+}
+
+#[cfg(target_os = "linux")]
+fn is_pid_of(pid: rustix::process::Pid, uid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    status.is_ok_and(|status| is_of(&status, uid))
+}
+
+/// Whether anything runs as this account.
+#[cfg(target_os = "linux")]
+pub(crate) fn runs_as(uid: u32) -> bool {
+    processes().any(|pid| is_pid_of(pid, uid))
+}
+
+/// Whether a process lives that has a number of this account's, by its /proc/PID/status.
+#[cfg(target_os = "linux")]
+fn is_of(status: &str, uid: u32) -> bool {
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let state = value("State:").unwrap_or_default().trim_start();
+    let ids = value("Uid:").unwrap_or_default();
+    let is_its = ids.split_whitespace().any(|id| id.parse() == Ok(uid));
+    is_its && !state.starts_with(['Z', 'X'])
+}
+
+#[cfg(target_os = "linux")]
+fn processes() -> impl Iterator<Item = rustix::process::Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let marked = pids
-        .filter_map(Pid::from_raw)
-        .filter(|pid| *pid != getpid() && carries(*pid, wanted.as_bytes()));
+    pids.filter_map(rustix::process::Pid::from_raw)
+}
+
+#[cfg(target_os = "linux")]
+fn kill_where(is_meant: impl Fn(rustix::process::Pid) -> bool) -> usize {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    let meant = processes().filter(|pid| *pid != getpid() && is_meant(*pid));
     let mut found = 0;
-    for pid in marked {
+    for pid in meant {
         // Gone already is as good; what does not go is found again by the next look.
         let _gone = kill_process(pid, Signal::KILL);
         found += 1;
@@ -65,12 +104,30 @@ fn kill_once(_marker: &str) -> usize {
     0
 }
 
+/// There are no accounts for trainers.
+#[cfg(not(target_os = "linux"))]
+fn kill_once_of(_uid: u32) -> usize {
+    0
+}
+
 #[cfg(all(test, target_os = "linux"))]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+
+    #[test]
+    fn a_process_is_an_account_s_by_any_of_its_numbers_while_it_lives() {
+        let status = |state: &str, uids: &str| {
+            format!("Name:\tsh\nState:\t{state}\nUid:\t{uids}\nGid:\t7\t7\t7\t7\n")
+        };
+        assert!(is_of(&status("S (sleeping)", "998\t998\t998\t998"), 998));
+        assert!(is_of(&status("R (running)", "0\t0\t998\t0"), 998));
+        assert!(!is_of(&status("S (sleeping)", "9980\t0\t0\t0"), 998));
+        assert!(!is_of(&status("S (sleeping)", "0\t0\t0\t0"), 7));
+        assert!(!is_of(&status("Z (zombie)", "998\t998\t998\t998"), 998));
+    }
 
     #[tokio::test]
     async fn a_marked_process_is_found_and_another_is_not() {

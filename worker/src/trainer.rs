@@ -7,6 +7,7 @@ pub mod simpletuner;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::account::Ids;
 use crate::agent::Failure;
 use crate::config::WorkerConfig;
 use crate::gpu::Device;
@@ -108,7 +109,7 @@ pub fn prepare(ground: &Ground<'_>) -> Result<Launch, Error> {
     let directory = ground.folder.join("run");
     private_folder(&directory)?;
     let signal_file = ground.folder.join("signals.json");
-    write_signals(&signal_file, 0)?;
+    write_signals(&signal_file, 0, None)?;
     match (ground.assignment.trainer, pretend) {
         (TrainerKind::SimpleTuner, false) => simpletuner::prepare(ground, directory, signal_file),
         (TrainerKind::Replay, true) => replay::prepare(ground, directory, signal_file),
@@ -128,8 +129,13 @@ pub fn new_output(assignment: &Assignment, outputs: &Path) -> Option<PathBuf> {
         .gang
         .as_ref()
         .is_some_and(|gang| gang.resume_step > 0);
+    output(assignment, outputs).filter(|_| !goes_on)
+}
+
+/// The folder of an attempt's results, if it leaves any.
+pub(crate) fn output(assignment: &Assignment, outputs: &Path) -> Option<PathBuf> {
     let trains = assignment.trainer == TrainerKind::SimpleTuner;
-    (trains && !goes_on).then(|| outputs.join(&assignment.job))
+    trains.then(|| outputs.join(&assignment.job))
 }
 
 /// Where the hosts of a gang keep encoded images and captions: each writes its part, and all of them read all of it.
@@ -139,10 +145,15 @@ pub fn shared_cache(assignment: &Assignment, outputs: &Path) -> Option<PathBuf> 
     Some(outputs.join(&assignment.job).join(name))
 }
 
-/// Asks the trainer for its `checkpoints`-th checkpoint on demand. It starts at zero, so an attempt begins with 0.
-pub fn write_signals(path: &Path, checkpoints: u64) -> Result<(), state_dir::Error> {
+/// Asks the trainer, which runs as this account or as the worker does, for its `checkpoints`-th checkpoint on demand. It starts
+/// at zero, so an attempt begins with 0.
+pub fn write_signals(
+    path: &Path,
+    checkpoints: u64,
+    account: Option<&Ids>,
+) -> Result<(), state_dir::Error> {
     let text = format!("{{\"manual_checkpoint\": {checkpoints}, \"manual_validation\": 0}}\n");
-    state_dir::write_private(path, text.as_bytes())
+    state_dir::write_for(account, path, text.as_bytes())
 }
 
 /// A redactor for everything secret in this environment and in what the job was handed, and for the webhook's token.

@@ -83,6 +83,7 @@ impl Work {
 
     /// Ends what an earlier process left running and reports how each of its attempts ended.
     pub(crate) async fn take_over(&mut self) -> Result<(), crate::state_dir::Error> {
+        self.host.accounts.clear(&self.host.config.helper).await;
         for left in self.host.state.left_over()? {
             let epoch = left.attempt.epoch;
             let running = sweep::kill_marked(&left.attempt.marker).await;
@@ -92,6 +93,9 @@ impl Work {
                     running,
                     "processes of an earlier attempt cannot be ended"
                 );
+            }
+            if left.attempt.account.is_some() {
+                self.host.shut_left_over(&left.attempt).await;
             }
             let outcome = match left.outcome {
                 Some(outcome) => outcome,
@@ -396,6 +400,7 @@ mod tests {
             job: "jcats".to_owned(),
             marker: "m".to_owned(),
             shared: None,
+            account: None,
         }
     }
 

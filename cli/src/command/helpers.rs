@@ -1,15 +1,19 @@
-//! The hidden commands that a worker starts by itself: the guard of a trainer, and the player of streams.
+//! The hidden commands that a worker starts by itself: the guard of a trainer, what steps down to its account, and the player of streams.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use stepcast_worker::account::{Ids, step_down};
 use stepcast_worker::{guard, replay};
 
 /// Guards one trainer process.
 #[derive(Debug, Args)]
 pub(crate) struct Guard {
+    /// The account that the trainer runs as
+    #[arg(long)]
+    account: Option<Ids>,
     /// The trainer's command
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -18,7 +22,34 @@ pub(crate) struct Guard {
 impl Guard {
     /// Runs the trainer and ends it when the worker is gone.
     pub(crate) fn run(self) -> ExitCode {
-        guard::run(&self.command)
+        guard::run(self.account.as_ref(), &self.command)
+    }
+}
+
+/// Becomes an account and then its trainer.
+#[derive(Debug, Args)]
+pub(crate) struct StepDown {
+    /// Which account
+    #[arg(long)]
+    account: Ids,
+    /// Folders that it has to be able to enter; nothing else is done then
+    #[arg(long, conflicts_with = "command")]
+    enter: Vec<PathBuf>,
+    /// Kills whatever else runs as it; nothing else is done then
+    #[arg(long, conflicts_with_all = ["command", "enter"])]
+    kill: bool,
+    /// The trainer's command
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
+impl StepDown {
+    /// Gives up what this process may, for good.
+    pub(crate) fn run(self) -> ExitCode {
+        match self.kill {
+            true => step_down::kill(&self.account),
+            false => step_down::run(&self.account, &self.enter, &self.command),
+        }
     }
 }
 

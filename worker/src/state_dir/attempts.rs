@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{Error, StateDir, at, entries, list, private_folder, read_json, write_json};
 use crate::agent::{Epoch, Outcome};
 
+/// What in an attempt's folder says what it was and how it ended: the worker's own, whoever has the rest.
+pub(crate) const ATTEMPT_OWN: [&str; 2] = ["attempt.json", "outcome.json"];
+
 /// What is written down about an attempt before anything of it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRecord {
@@ -21,6 +24,9 @@ pub struct AttemptRecord {
     /// What else goes with it: the caches of a gang, which lie where all of its hosts reach them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared: Option<PathBuf>,
+    /// The number of the account that it has, if that is not the worker's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<u32>,
 }
 
 /// An attempt's end, on disk before it is reported.
@@ -78,7 +84,7 @@ impl StateDir {
         let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
         let shares = record.ok().flatten().filter(|one| one.shared.is_some());
         if shares.is_some() {
-            clear(&folder, &["attempt.json", "outcome.json"])?;
+            clear(&folder, &ATTEMPT_OWN)?;
         } else {
             clear(&folder, &[])?;
             remove(&folder)?;
@@ -165,6 +171,7 @@ mod tests {
             job: "jbbbb".to_owned(),
             marker: "m".to_owned(),
             shared: None,
+            account: None,
         }
     }
 

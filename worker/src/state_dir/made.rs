@@ -387,6 +387,7 @@ mod tests {
             job: "jcats".to_owned(),
             marker: "m".to_owned(),
             shared: None,
+            account: None,
         };
         assert!(!place.state.has_attempt("jcats").unwrap());
         place.state.begin_attempt(&record).unwrap();

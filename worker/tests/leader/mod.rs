@@ -70,6 +70,8 @@ pub(crate) struct Ways {
     pub(crate) files: Vec<v1::JobFile>,
     /// Whether every job is over.
     pub(crate) over: AtomicBool,
+    /// Whether ends are acknowledged.
+    pub(crate) acknowledges: AtomicBool,
 }
 
 pub(crate) struct Leader {
@@ -106,6 +108,7 @@ impl Leader {
             refusal: Mutex::new(None),
             files,
             over: AtomicBool::new(false),
+            acknowledges: AtomicBool::new(true),
         });
         let (events, received) = mpsc::unbounded_channel();
         let service = AgentServiceServer::new(Service {
@@ -436,7 +439,9 @@ fn answer(ways: &Ways, report: &Report) -> Option<Order> {
                 lease_term_ms: ways.lease_term_ms,
             }))
         }
-        Report::Ended(ended) => Some(Order::Acknowledged(v1::Acknowledged { epoch: ended.epoch })),
+        Report::Ended(ended) if ways.acknowledges.load(Ordering::SeqCst) => {
+            Some(Order::Acknowledged(v1::Acknowledged { epoch: ended.epoch }))
+        }
         _ => None,
     }
 }

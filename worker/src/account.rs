@@ -1,0 +1,407 @@
+//! The accounts that trainers run as where that is not the worker's own: which there are, and which of them an attempt has.
+//!
+//! With `--trainer-user` a job's programs can read neither what is the worker's own nor what is another job's. An attempt has
+//! the account that fewest others have; what it may write to is given to that account (`folders`), its trainer steps down to
+//! it ([`step_down`]), and when nothing else runs under it any more, whatever is left of it is killed.
+
+mod clearing;
+pub(crate) mod environment;
+#[cfg(target_os = "linux")]
+pub(crate) mod folders;
+#[cfg(not(target_os = "linux"))]
+#[path = "account/no_folders.rs"]
+pub(crate) mod folders;
+#[cfg(target_os = "linux")]
+mod look_up;
+pub mod step_down;
+#[cfg(target_os = "linux")]
+mod trial;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use tokio::sync::watch;
+
+#[cfg(target_os = "linux")]
+use crate::sweep;
+
+/// Accounts at most: more than a host has devices are of no use.
+const ACCOUNTS_MAX: usize = 64;
+
+/// Whom a process becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    /// What the account is called.
+    pub name: String,
+    /// Its number, never that of root.
+    pub uid: u32,
+    /// Its own group.
+    pub gid: u32,
+    /// All of its groups.
+    pub groups: Vec<u32>,
+}
+
+/// An account for trainers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Who it is.
+    pub ids: Ids,
+    /// Its home, where that is a folder of its own.
+    pub home: Option<PathBuf>,
+}
+
+/// Why trainers cannot run as other accounts.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none of that name.
+    #[error(
+        "there is no account {0} on this host: make one for trainers alone, such as with `useradd --system --shell /usr/sbin/nologin {0}` (--trainer-user)"
+    )]
+    Unknown(String),
+    /// What is known of accounts cannot be read.
+    #[error("the account {name} cannot be looked up: {why}")]
+    LookUp {
+        /// Which one.
+        name: String,
+        /// What the operating system says.
+        why: String,
+    },
+    /// It may read everything, which is what is to be kept from trainers.
+    #[error(
+        "{0} is root, from whom nothing is kept: name accounts that are for trainers alone (--trainer-user)"
+    )]
+    Root(String),
+    /// It may read all that the worker may.
+    #[error(
+        "{0} is the account that this worker runs as: name others, for trainers alone (--trainer-user)"
+    )]
+    Own(String),
+    /// Two names of one account.
+    #[error(
+        "{0} is named twice, or has the number of another account that is named: name each account once (--trainer-user)"
+    )]
+    Twice(String),
+    /// Somebody else has it.
+    #[error(
+        "something runs as {0} already, and would be killed: name accounts that are for the trainers of this worker alone (--trainer-user)"
+    )]
+    Used(String),
+    /// More than can be of use.
+    #[error(
+        "more than {ACCOUNTS_MAX} accounts are named: name as many as there are devices (--trainer-user)"
+    )]
+    TooMany,
+    /// The worker may not do what it takes.
+    #[error(
+        "trainers cannot be run as {name}: {why}; a worker with --trainer-user runs as root, or with the capabilities CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_FOWNER, CAP_DAC_OVERRIDE and CAP_KILL, and its programs and folders lie where those accounts may go"
+    )]
+    MayNot {
+        /// Which account.
+        name: String,
+        /// What went wrong when it was tried.
+        why: String,
+    },
+    /// A job could put another folder in the place of its own.
+    #[error(
+        "{} belongs to somebody else, or others may write to it, so that one job could take the place of another: make it this worker's own (chown, chmod go-w), or name another folder (--outputs, --state)",
+        .0.display()
+    )]
+    Open(PathBuf),
+    /// Nobody has made it work there.
+    #[cfg(not(target_os = "linux"))]
+    #[error("trainers run as other accounts on Linux only: leave --trainer-user out")]
+    NotHere,
+}
+
+/// The accounts of a worker and how many attempts have each.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    all: Vec<Account>,
+    uses: watch::Sender<Vec<Use>>,
+}
+
+/// What is done with an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Use {
+    /// Attempts that have it.
+    attempts: usize,
+    /// Whatever is left of it is being killed, so that nothing new may begin.
+    is_clearing: bool,
+}
+
+/// An account that an attempt has. Whoever takes it gives it back.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    number: usize,
+    pub(crate) account: Account,
+}
+
+impl Accounts {
+    /// Finds these accounts on this host.
+    ///
+    /// # Errors
+    /// When one of them is not there, or would keep nothing from anybody.
+    pub(crate) fn look_up(names: &[String]) -> Result<Self, Error> {
+        if names.len() > ACCOUNTS_MAX {
+            return Err(Error::TooMany);
+        }
+        #[cfg(not(target_os = "linux"))]
+        if !names.is_empty() {
+            return Err(Error::NotHere);
+        }
+        #[cfg_attr(
+            not(target_os = "linux"),
+            expect(unused_mut, reason = "there are none")
+        )]
+        let mut all: Vec<Account> = Vec::new();
+        #[cfg(target_os = "linux")]
+        for name in names {
+            let account = look_up::account(name)?;
+            if all.iter().any(|one| one.ids.uid == account.ids.uid) {
+                return Err(Error::Twice(name.clone()));
+            }
+            all.push(account);
+        }
+        Ok(Self::of(all))
+    }
+
+    /// Sees that nothing runs as one of them, where nothing can be left of earlier attempts: it would be killed, and may be a
+    /// person's, or a trainer of another worker's.
+    ///
+    /// # Errors
+    /// When something does.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn unused(&self) -> Result<(), Error> {
+        let used = self.all.iter().find(|one| sweep::runs_as(one.ids.uid));
+        used.map_or(Ok(()), |one| Err(Error::Used(one.ids.name.clone())))
+    }
+
+    /// There are none.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn unused(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Sees that trainers can run as each of them, from this worker's folders and with what this `helper` starts.
+    ///
+    /// # Errors
+    /// Why they cannot, and what to do.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn tried(
+        &self,
+        helper: &[OsString],
+        state: &Path,
+        outputs: &Path,
+    ) -> Result<(), Error> {
+        trial::all(&self.all, helper, state, outputs)
+    }
+
+    /// There are none.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn tried(&self, _: &[OsString], _: &Path, _: &Path) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn of(all: Vec<Account>) -> Self {
+        let uses = vec![Use::default(); all.len()];
+        Self {
+            all,
+            uses: watch::Sender::new(uses),
+        }
+    }
+
+    /// All of them; none where trainers run as the worker does.
+    pub(crate) fn all(&self) -> &[Account] {
+        &self.all
+    }
+
+    /// Kills whatever runs as any of them: before a worker's first attempt that is what earlier ones have left.
+    pub(crate) async fn clear(&self, helper: &[OsString]) {
+        for account in &self.all {
+            clearing::clear(&account.ids, helper).await;
+        }
+    }
+
+    /// The account for an attempt that begins, if there are any: one that fewest others have. Waits while all are cleared of
+    /// what earlier attempts have left.
+    pub(crate) async fn take(&self) -> Option<Taken> {
+        if self.all.is_empty() {
+            return None;
+        }
+        let mut changes = self.uses.subscribe();
+        loop {
+            let mut chosen = None;
+            self.uses.send_if_modified(|uses| {
+                chosen = choose(uses);
+                if let Some(one) = chosen.and_then(|number| uses.get_mut(number)) {
+                    one.attempts += 1;
+                }
+                chosen.is_some()
+            });
+            if let Some(number) = chosen {
+                let account = self.all.get(number)?.clone();
+                return Some(Taken { number, account });
+            }
+            // The sender is here, so there is always an answer.
+            let _answered = changes.wait_for(|uses| choose(uses).is_some()).await;
+        }
+    }
+
+    /// Takes an account back from an attempt that has ended. Where no other has it, every process of it is killed: one that has
+    /// left its guard's tree and cleaned its environment is found by nothing else.
+    pub(crate) async fn give_back(&self, taken: &Taken, helper: &[OsString]) {
+        let mut is_last = false;
+        self.change(taken.number, |one| {
+            is_last = one.attempts == 1;
+            match is_last {
+                true => one.is_clearing = true,
+                false => one.attempts -= 1,
+            }
+        });
+        if !is_last {
+            return;
+        }
+        clearing::clear(&taken.account.ids, helper).await;
+        self.change(taken.number, |one| *one = Use::default());
+    }
+
+    fn change(&self, number: usize, change: impl FnOnce(&mut Use)) {
+        self.uses.send_modify(|uses| {
+            if let Some(one) = uses.get_mut(number) {
+                change(one);
+            }
+        });
+    }
+}
+
+/// The one that fewest attempts have, of those in which one may begin; the first of several.
+fn choose(uses: &[Use]) -> Option<usize> {
+    let open = uses.iter().enumerate().filter(|(_, one)| !one.is_clearing);
+    open.min_by_key(|(_, one)| one.attempts)
+        .map(|(number, _)| number)
+}
+
+impl fmt::Display for Ids {
+    /// `NAME:UID:GID:GROUP,GROUP`, as [`step_down`] is told it.
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
+        write!(
+            to,
+            "{}:{}:{}:{}",
+            self.name,
+            self.uid,
+            self.gid,
+            groups.join(",")
+        )
+    }
+}
+
+impl FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.parse::<u32>()
+                .map_err(|error| format!("`{text}`: {error}"))
+        };
+        let parts: Vec<&str> = text.split(':').collect();
+        let [name, uid, gid, groups] = parts[..] else {
+            return Err("an account is NAME:UID:GID:GROUP,GROUP".to_owned());
+        };
+        let uid = number(uid)?;
+        if uid == 0 || uid == u32::MAX {
+            return Err("nothing is kept from root".to_owned());
+        }
+        let groups = groups.split(',').filter(|group| !group.is_empty());
+        Ok(Self {
+            name: name.to_owned(),
+            uid,
+            gid: number(gid)?,
+            groups: groups.map(number).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// Numbers that no process on this host has.
+    fn accounts(count: u32) -> Accounts {
+        let account = |number: u32| Account {
+            ids: Ids {
+                name: format!("t{number}"),
+                uid: 4_000_000_000 + number,
+                gid: 4_000_000_000,
+                groups: Vec::new(),
+            },
+            home: None,
+        };
+        Accounts::of((0..count).map(account).collect())
+    }
+
+    fn taken(accounts: &Accounts) -> Taken {
+        accounts.take().now_or_never().unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn attempts_side_by_side_share_no_account_while_there_are_enough() {
+        let accounts = accounts(3);
+        let held = [(); 3].map(|()| taken(&accounts));
+        assert_eq!(held.each_ref().map(|one| one.number), [0, 1, 2]);
+        let fourth = taken(&accounts);
+        assert_eq!(fourth.number, 0, "all have one");
+        accounts.give_back(&held[1], &[]).await;
+        assert_eq!(taken(&accounts).number, 1);
+        accounts.give_back(&held[0], &[]).await;
+        accounts.give_back(&fourth, &[]).await;
+        assert_eq!(taken(&accounts).number, 0);
+        assert!(Accounts::of(Vec::new()).take().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_under_an_account_that_is_being_cleared() {
+        let accounts = accounts(1);
+        let first = taken(&accounts);
+        let clearing = accounts.give_back(&first, &[]);
+        tokio::pin!(clearing);
+        assert!(
+            clearing.as_mut().now_or_never().is_none(),
+            "processes are looked for"
+        );
+        assert!(accounts.take().now_or_never().is_none());
+        let (second, ()) = tokio::join!(accounts.take(), clearing);
+        assert_eq!(second.unwrap().number, 0);
+    }
+
+    #[test]
+    fn what_a_process_becomes_is_read_as_it_is_said_and_never_root() {
+        for groups in [vec![], vec![7], vec![7, 44]] {
+            let name = "trainer-1".to_owned();
+            let (uid, gid) = (998, 7);
+            let ids = Ids {
+                name,
+                uid,
+                gid,
+                groups,
+            };
+            assert_eq!(ids.to_string().parse(), Ok(ids));
+        }
+        for other in [
+            "",
+            "a:0:1:",
+            "a:-1:1:",
+            "a:4294967295:1:",
+            "a:1:1",
+            "a:1:1:x",
+            "a:1:1:1:1",
+        ] {
+            assert!(other.parse::<Ids>().is_err(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Gives folders to a trainer's account and takes them back. What a job has made in its folder is somebody else's: no name in
+//! it is followed anywhere.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::process::{Gid, Uid};
+
+use super::Ids;
+use crate::state_dir::{ATTEMPT_OWN, Error, at, private_folder};
+
+/// Where a trainer's home is in its attempt's folder.
+pub(crate) const HOME: &str = "home";
+
+/// Where its temporary files are.
+pub(crate) const TEMPORARY: &str = "tmp";
+
+/// Folders in folders at most: what trainers write has a handful, and each takes an open file while it is gone through.
+const DEPTH_MAX: usize = 64;
+
+/// Nothing is opened but the folder itself.
+const FOLDER: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Lets accounts go through a folder to what is theirs in it, and neither list it nor write to it more than before.
+///
+/// # Errors
+/// When that cannot be set.
+pub(crate) fn let_pass(folder: &Path) -> Result<(), Error> {
+    let file = open(folder)?;
+    let mode = file
+        .metadata()
+        .map_err(at("look at", folder))?
+        .permissions()
+        .mode()
+        & 0o7777;
+    if mode & 0o011 != 0o011 {
+        let passed = std::fs::Permissions::from_mode(mode | 0o011);
+        file.set_permissions(passed).map_err(at("change", folder))?;
+    }
+    Ok(())
+}
+
+/// Whether nobody but this worker can put another folder in the place of one in this one.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub(crate) fn is_own(folder: &Path) -> Result<bool, Error> {
+    let data = open(folder)?.metadata().map_err(at("look at", folder))?;
+    Ok(data.uid() == rustix::process::geteuid().as_raw() && data.mode() & 0o022 == 0)
+}
+
+/// Gives what a trainer needs of its attempt's folder to its account, with a home and a place for temporary files. The folder
+/// itself stays the worker's, and so does what is written down about the attempt.
+///
+/// # Errors
+/// When something cannot be given.
+pub(crate) fn give_attempt(folder: &Path, account: &Ids) -> Result<(), Error> {
+    for own in [HOME, TEMPORARY] {
+        private_folder(&folder.join(own))?;
+    }
+    let top = open(folder)?;
+    for name in names(top.as_fd()).map_err(at("list", folder))? {
+        if !ATTEMPT_OWN
+            .iter()
+            .any(|own| name.to_bytes() == own.as_bytes())
+        {
+            entry(top.as_fd(), &name, account, 0).map_err(at("give away what is in", folder))?;
+        }
+    }
+    let_pass(folder)
+}
+
+/// Gives a folder with all that is in it to an account, which alone may enter it. What is a link stays as it is, and so does a
+/// file that has several names, since one of them may be somebody else's.
+///
+/// # Errors
+/// When it is no folder, or something in it cannot be given.
+pub(crate) fn give(folder: &Path, account: &Ids) -> Result<(), Error> {
+    let top = open(folder)?;
+    let given = || {
+        match rustix::fs::fstat(&top)?.st_uid == account.uid {
+            // Another host of the job may have begun, and its trainer is in there.
+            true => rustix::fs::fchmod(&top, Mode::RWXU)?,
+            false => shut_off(&top)?,
+        }
+        contents(top.as_fd(), account, 0)?;
+        owned(top.as_fd(), account)
+    };
+    given().map_err(at("give away", folder))
+}
+
+/// Takes a folder back from whom it was given to, if it is there: nobody but the worker may enter it, so all that is in it is
+/// shut off. What is no folder was given to nobody.
+///
+/// # Errors
+/// When that cannot be done.
+pub(crate) fn shut(folder: &Path) -> Result<(), Error> {
+    let is_none = |kind: io::ErrorKind| {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        matches!(kind, NotFound | NotADirectory)
+    };
+    let top = match open(folder) {
+        Err(Error::Io { source, .. }) if is_none(source.kind()) => return Ok(()),
+        opened => opened?,
+    };
+    shut_off(&top).map_err(at("take back", folder))
+}
+
+fn shut_off(folder: &File) -> io::Result<()> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    rustix::fs::fchown(folder, Some(uid), Some(gid))?;
+    Ok(rustix::fs::fchmod(folder, Mode::RWXU)?)
+}
+
+/// The folder itself, not one that a symbolic link in its place leads to.
+fn open(folder: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(FOLDER.bits().cast_signed());
+    options.open(folder).map_err(at("open", folder))
+}
+
+fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if ![c".", c".."].contains(&entry.file_name()) {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn contents(folder: BorrowedFd<'_>, account: &Ids, depth: usize) -> io::Result<()> {
+    if depth >= DEPTH_MAX {
+        let why = format!("it has more than {DEPTH_MAX} folders in each other");
+        return Err(io::Error::other(why));
+    }
+    for name in names(folder)? {
+        entry(folder, &name, account, depth)?;
+    }
+    Ok(())
+}
+
+fn entry(
+    folder: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+    account: &Ids,
+    depth: usize,
+) -> io::Result<()> {
+    let held = match rustix::fs::openat(
+        folder,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        // Another host of the job, or the job itself, has removed it meanwhile.
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        held => held?,
+    };
+    let data = rustix::fs::fstat(&held)?;
+    match FileType::from_raw_mode(data.st_mode) {
+        FileType::Directory => {
+            // By what is held and not by its name, in whose place something else may be by now.
+            let inner = rustix::fs::openat(&held, c".", OFlags::RDONLY | FOLDER, Mode::empty());
+            let inner = match inner {
+                Err(rustix::io::Errno::NOENT) => return Ok(()),
+                inner => inner?,
+            };
+            contents(inner.as_fd(), account, depth + 1)?;
+            if is_foreign(&data, account) {
+                owned(inner.as_fd(), account)?;
+            }
+            Ok(())
+        }
+        FileType::RegularFile if data.st_nlink == 1 && is_foreign(&data, account) => {
+            file_owned(&held, account)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_foreign(data: &Stat, account: &Ids) -> bool {
+    data.st_uid != account.uid
+}
+
+fn ids(account: &Ids) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(account.uid)),
+        Some(Gid::from_raw(account.gid)),
+    )
+}
+
+fn owned(folder: BorrowedFd<'_>, account: &Ids) -> io::Result<()> {
+    let (uid, gid) = ids(account);
+    Ok(rustix::fs::fchown(folder, uid, gid)?)
+}
+
+fn file_owned(held: &OwnedFd, account: &Ids) -> io::Result<()> {
+    let (uid, gid) = ids(account);
+    Ok(rustix::fs::chownat(
+        held,
+        c"",
+        uid,
+        gid,
+        AtFlags::EMPTY_PATH,
+    )?)
+}
