@@ -1,15 +1,17 @@
 //! The cells of one table at one version, in one object: what a process that starts reads instead of every row.
 //!
-//! It is an index and no record: it holds what the rows say and nothing else, may be deleted at any time, and is made
-//! anew from them. Its name is the version, and the same rows give the same bytes whoever folds them.
+//! It is an index and no record: it holds what the rows say to who folded them and nothing else, may be deleted at any
+//! time, and is made anew from them. Its name is the version, and the same rows give the same bytes whoever folds them
+//! by the same vocabulary.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use stepcast_records::{
     Accumulation, BatchSize, Cell, HalfMegapixels, Hardware, InferenceSteps, Key, Precision,
-    Quantization, Recipe, TrainingKey, ValidationKey,
+    Quantization, Recipe, TrainingKey, ValidationKey, sample,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -35,6 +37,9 @@ pub(super) struct Header {
     pub(super) rows: u64,
     /// Rows of that version that are none.
     pub(super) refused_rows: u64,
+    /// By what rows were told from what is none: [`vocabulary()`] of who folded them. Empty where that was not said yet.
+    #[serde(default)]
+    pub(super) vocabulary: String,
     /// Objects whose rows are not in the cells, since they could not be read, by their place in the table's folder.
     pub(super) unread: Vec<String>,
     /// Objects whose rows are in the cells and that could not be read any more.
@@ -51,6 +56,48 @@ pub(super) struct Read {
     pub(super) header: Header,
     pub(super) index: Index,
     pub(super) unknown: u64,
+}
+
+impl Read {
+    /// Whether all that this version knows of the rows is in them: not where rows were none, or are none now, by another
+    /// vocabulary.
+    pub(super) fn is_whole(&self) -> bool {
+        let all_were_rows = self.header.refused_rows == 0 && self.unknown == 0;
+        all_were_rows || self.header.vocabulary == vocabulary()
+    }
+}
+
+/// What this version takes for a row, as one text: every name and every bound by which a row is one or none.
+pub(super) fn vocabulary() -> &'static str {
+    static VOCABULARY: LazyLock<String> = LazyLock::new(|| {
+        let recipes = Recipe::all().map(|recipe| recipe.name().to_string());
+        let hardware = Hardware::all().map(|hardware| hardware.slug());
+        let resolutions = HalfMegapixels::all().map(|bucket| bucket.to_string());
+        let grids = BatchSize::all().map(u32::from);
+        let grids = grids.chain(Accumulation::all().map(u32::from));
+        let grids = grids.chain(InferenceSteps::all().map(u32::from));
+        let bounds = [
+            sample::TRAINING_COUNT_MIN,
+            sample::TRAINING_COUNT_MAX,
+            sample::VALIDATION_COUNT_MIN,
+            sample::VALIDATION_COUNT_MAX,
+            sample::AVERAGE_MS_MAX,
+        ];
+        let numbers = grids.chain(bounds).map(|number| number.to_string());
+        let precisions = Precision::ALL.iter().map(|known| known.name().to_owned());
+        let quantizations = Quantization::ALL
+            .iter()
+            .map(|known| known.name().to_owned());
+        let formats = precisions.chain(quantizations);
+        let all: Vec<String> = recipes
+            .chain(hardware)
+            .chain(resolutions)
+            .chain(numbers)
+            .chain(formats)
+            .collect();
+        format!("{:032x}", xxh3_128(all.join("\n").as_bytes()))
+    });
+    &VOCABULARY
 }
 
 /// Writes the cells of one table that an index holds.

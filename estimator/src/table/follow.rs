@@ -160,9 +160,17 @@ impl Table {
         let Since::Files(mut files) = self.since(header.version, version, &mut ids).await? else {
             return Ok(None);
         };
+        if !found.is_whole() {
+            let table = self.kind.name();
+            tracing::info!(
+                table,
+                "the cells are of a version that knows other rows; all rows are read"
+            );
+            return Ok(None);
+        }
         let mut news = News {
             known: found.index,
-            refused_rows: header.refused_rows + found.unknown,
+            refused_rows: header.refused_rows,
             ..News::default()
         };
         // What was never read then may be whole now, or its rows are in a file that is no news.

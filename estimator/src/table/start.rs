@@ -19,7 +19,7 @@ const FOLDER: &str = "_cells";
 const KEPT: usize = 2;
 
 impl Table {
-    /// Writes the cells of the version that was followed to, if there are none of it yet. `index` must give the index
+    /// Writes the cells of the version that was followed to, if there are none of it yet that know as much. `index` must give the index
     /// that has learnt what `learn` heard. Returns whether something was written.
     pub(crate) async fn write_cells(
         &self,
@@ -41,7 +41,7 @@ impl Table {
         let (unread, away) = (names(&state.unread), names(&state.away));
         drop(state);
         let written = self.versions().await?;
-        if written.contains(&version) {
+        if written.contains(&version) && !self.knows_less(version, refused_rows).await? {
             return Ok(false);
         }
         let kind = self.kind;
@@ -49,6 +49,7 @@ impl Table {
             version,
             rows: index.rows(kind),
             refused_rows,
+            vocabulary: cells::vocabulary().to_owned(),
             unread,
             away,
             ..Header::default()
@@ -59,7 +60,8 @@ impl Table {
         let store = self.log.object_store(None);
         let put = store.put(&path(version), bytes.into()).await;
         put.map_err(Error::unreachable)?;
-        let (beyond, before): (Vec<_>, Vec<_>) = written.into_iter().partition(|v| *v > version);
+        let others = written.into_iter().filter(|other| *other != version);
+        let (beyond, before): (Vec<_>, Vec<_>) = others.partition(|other| *other > version);
         let mut unused: Vec<u64> = before.into_iter().skip(KEPT - 1).collect();
         for later in beyond {
             // Somebody has gone on meanwhile, or what is there is of another log: this one's copy, made entry by entry.
@@ -76,34 +78,42 @@ impl Table {
         Ok(true)
     }
 
+    /// Whether the cells of this version are of somebody to whom more of its rows were none, or who did not say by what.
+    async fn knows_less(&self, version: u64, refused_rows: u64) -> Result<bool, Error> {
+        let Some(read) = self.cells_of(version).await? else {
+            return Ok(false);
+        };
+        let unsaid = read.header.vocabulary.is_empty();
+        Ok(!read.is_whole() && (unsaid || read.header.refused_rows > refused_rows))
+    }
+
     /// The newest cells of a version up to this one that can be read. Any trouble with them is no trouble: the rows
     /// are there too.
     pub(super) async fn newest_cells(&self, until: u64) -> Result<Option<Read>, Error> {
-        let store = self.log.object_store(None);
         for version in self.versions().await? {
-            if version > until {
-                continue;
-            }
-            let (_, bytes) = read_file(store.as_ref(), path(version)).await?;
-            let Some(bytes) = bytes else { continue };
-            let kind = self.kind;
-            let read = tokio::task::spawn_blocking(move || cells::read(kind, &bytes)).await;
-            match read
-                .ok()
-                .flatten()
-                .filter(|read| read.header.version == version)
+            if version <= until
+                && let Some(read) = self.cells_of(version).await?
             {
-                Some(read) => return Ok(Some(read)),
-                None => {
-                    tracing::warn!(
-                        table = kind.name(),
-                        version,
-                        "the cells cannot be read; the rows are"
-                    );
-                }
+                return Ok(Some(read));
             }
         }
         Ok(None)
+    }
+
+    /// The cells of one version, if they are there and can be read.
+    async fn cells_of(&self, version: u64) -> Result<Option<Read>, Error> {
+        let store = self.log.object_store(None);
+        let (_, bytes) = read_file(store.as_ref(), path(version)).await?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let kind = self.kind;
+        let read = tokio::task::spawn_blocking(move || cells::read(kind, &bytes)).await;
+        let read = read.ok().flatten();
+        let read = read.filter(|read| read.header.version == version);
+        if read.is_none() {
+            let table = kind.name();
+            tracing::warn!(table, version, "the cells cannot be read; the rows are");
+        }
+        Ok(read)
     }
 
     /// The versions that cells lie there of, the newest first.

@@ -165,6 +165,47 @@ async fn an_object_that_was_damaged_after_it_was_read_is_left_out_until_it_is_ba
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_none_to_who_wrote_the_cells_are_read() {
+    let store = memory();
+    let own = table(&store);
+    for id in 0..2 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let (all, _) = started(&store).await;
+    // To somebody with another vocabulary the rows of the second contribution are none.
+    let mut less = Index::default();
+    less.add(&rows(100));
+    let plant = async |vocabulary: &str| {
+        let header = cells::Header {
+            version: 2,
+            rows: 2,
+            refused_rows: 2,
+            vocabulary: vocabulary.to_owned(),
+            ..cells::Header::default()
+        };
+        let bytes = cells::write(Kind::Training, &less, header).expect("cells");
+        store.put(&cells_at(2), bytes.into()).await.expect("put");
+    };
+    for vocabulary in ["a smaller one", ""] {
+        plant(vocabulary).await;
+        let (index, read) = started(&store).await;
+        assert!(same(&all, &index), "{vocabulary:?}");
+        assert_eq!(read, 2, "{vocabulary:?}");
+        assert!(write_cells(&own).await, "these know more: {vocabulary:?}");
+        let (index, read) = started(&store).await;
+        assert!(same(&all, &index) && read == 0, "{vocabulary:?}");
+        assert!(!write_cells(&own).await, "{vocabulary:?}");
+    }
+    let known = || (Arc::new(less.clone()), 2);
+    let written = own.write_cells(drop, known).await.expect("looked");
+    assert!(!written, "who knows less leaves them alone");
+    // What is no row to this version either is not read for nothing.
+    plant(cells::vocabulary()).await;
+    let (index, read) = started(&store).await;
+    assert_eq!((index.rows(Kind::Training), read), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damaged_cells_or_a_cut_log_cost_a_full_read_and_nothing_else() {
     let store = memory();
     let own = table(&store);
