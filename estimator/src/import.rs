@@ -113,7 +113,8 @@ impl Estimator {
     /// Reads figures from a file of comma separated values and stores those that the source has not brought before.
     ///
     /// The file is read whole before anything is stored. After an error nothing is half done that the same call
-    /// does not finish: a line that is there already is known again.
+    /// does not finish: a line that is there already is known again, and for a month at least where it is one of the last that were
+    /// stored.
     ///
     /// # Errors
     /// [`Error::Config`] when the name or the header is wrong or the file is too large; otherwise as
@@ -129,7 +130,7 @@ impl Estimator {
         self.check_held()?;
         let known = sources::known(self.prefixed(), source).await?;
         let figures = identified(source, &read.rows);
-        let ids: Vec<[u8; 16]> = figures.iter().map(|figure| figure.id).collect();
+        let rows = figures.len();
         let new: Vec<Contribution> = figures
             .into_iter()
             .filter(|figure| !known.contains(&figure.id))
@@ -137,22 +138,25 @@ impl Estimator {
         let mut stored = 0;
         for batch in new.chunks(LINES_PER_COMMIT) {
             stored += self.record(batch.to_vec()).await?.stored;
+            // At once, so that an import that breaks off and is taken up after a month stores nothing of this again.
+            let ids: Vec<[u8; 16]> = batch.iter().map(|figure| figure.id).collect();
+            sources::put_ids(self.prefixed(), source, &ids).await?;
         }
         let imported = Imported {
             lines: read.lines,
             stored,
-            known: ids.len() - stored,
+            known: rows - stored,
             ..read.refused
         };
         let entry = Entry {
             mapping: mapping.name().into(),
             day: Day::today().to_string(),
             lines: imported.lines,
-            rows: ids.len(),
+            rows,
             refused: imported.refused(),
         };
         let hash = xxh3_128(&[mapping.name().as_bytes(), b"\n", file].concat());
-        sources::put(self.prefixed(), source, hash, &entry, &ids).await?;
+        sources::put(self.prefixed(), source, hash, &entry).await?;
         Ok(imported)
     }
 

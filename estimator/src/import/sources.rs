@@ -1,21 +1,26 @@
-//! The list of sources: for each imported file one object that says what it was, and one with the ids of its lines.
+//! The list of sources: for each imported file one object that says what it was, and some with the ids of those of its
+//! lines that no earlier file had.
 //!
-//! An object's name follows from the file's content, so importing a file again writes the same objects again. The
-//! tables' logs forget ids after a month; these lists do not.
+//! An object's name follows from the file's content or from the ids, so importing a file again writes the same objects
+//! again. The tables' logs forget ids after a month; these lists do not.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use bytes::Bytes;
+use futures::future::ready;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::Error;
 
 /// The folder beside the tables.
 const FOLDER: &str = "sources";
-/// Files that are listed at most: more are no list for people.
+/// Files that are told of at most: more are no list for people.
 const FILES_MAX: usize = 10_000;
 /// So many objects are read at once.
 const READS_AT_ONCE: usize = 16;
@@ -49,13 +54,16 @@ pub(super) struct Entry {
     pub(super) refused: usize,
 }
 
-/// Ids of every line that the source has brought before.
+/// Ids of every line that the source has brought before, however many files there were: one that was left out would be
+/// stored twice. No more than a few objects are in memory at once.
 pub(super) async fn known(
     store: &dyn ObjectStore,
     source: &str,
 ) -> Result<HashSet<[u8; ID_BYTES]>, Error> {
     let mut known = HashSet::new();
-    for (_, bytes) in read(store, &Path::from(format!("{FOLDER}/{source}")), "ids").await? {
+    let folder = Path::from(format!("{FOLDER}/{source}"));
+    let mut objects = read(store, &folder, "ids", usize::MAX);
+    while let Some((_, bytes)) = objects.try_next().await? {
         let (ids, _) = bytes.as_chunks::<ID_BYTES>();
         known.extend(ids);
     }
@@ -87,31 +95,42 @@ pub(crate) async fn sources_of(
     Ok(sources)
 }
 
-/// Notes an imported file. The ids go first: a list without its description is still a list.
+/// Notes ids of lines that are stored now.
+pub(super) async fn put_ids(
+    store: &dyn ObjectStore,
+    source: &str,
+    ids: &[[u8; ID_BYTES]],
+) -> Result<(), Error> {
+    let bytes = ids.concat();
+    let path = place(source, xxh3_128(&bytes), "ids");
+    let put = store.put(&path, bytes.into()).await;
+    put.map_err(Error::unreachable)?;
+    Ok(())
+}
+
+/// Notes an imported file, by a hash of its content, once the ids of all of its lines are noted.
 pub(super) async fn put(
     store: &dyn ObjectStore,
     source: &str,
     hash: u128,
     entry: &Entry,
-    ids: &[[u8; ID_BYTES]],
 ) -> Result<(), Error> {
-    let place = |end: &str| Path::from(format!("{FOLDER}/{source}/{hash:032x}.{end}"));
-    store
-        .put(&place("ids"), ids.concat().into())
-        .await
-        .map_err(Error::unreachable)?;
     let json = serde_json::to_vec(entry).map_err(Error::unreachable)?;
-    store
-        .put(&place("json"), json.into())
-        .await
-        .map_err(Error::unreachable)?;
+    let put = store.put(&place(source, hash, "json"), json.into()).await;
+    put.map_err(Error::unreachable)?;
     Ok(())
+}
+
+fn place(source: &str, hash: u128, end: &str) -> Path {
+    Path::from(format!("{FOLDER}/{source}/{hash:032x}.{end}"))
 }
 
 /// Every source, by name.
 pub(super) async fn list(store: &dyn ObjectStore) -> Result<Vec<Source>, Error> {
     let mut sources: BTreeMap<String, Source> = BTreeMap::new();
-    for (path, bytes) in read(store, &Path::from(FOLDER), "json").await? {
+    let folder = Path::from(FOLDER);
+    let mut objects = read(store, &folder, "json", FILES_MAX);
+    while let Some((path, bytes)) = objects.try_next().await? {
         let name = path.parts().nth(1).map(|part| part.as_ref().to_owned());
         let entry = serde_json::from_slice::<Entry>(&bytes).ok();
         let (Some(name), Some(entry)) = (name, entry) else {
@@ -135,24 +154,19 @@ pub(super) async fn list(store: &dyn ObjectStore) -> Result<Vec<Source>, Error> 
     Ok(sources.into_values().collect())
 }
 
-/// The objects under a folder whose names end so.
-async fn read(
-    store: &dyn ObjectStore,
+/// The objects under a folder whose names end so, at most so many, as they come.
+fn read<'a>(
+    store: &'a dyn ObjectStore,
     folder: &Path,
-    end: &str,
-) -> Result<Vec<(Path, bytes::Bytes)>, Error> {
-    let found = store
-        .list(Some(folder))
-        .take(2 * FILES_MAX)
-        .map_ok(|object| object.location);
-    let found: Vec<Path> = found.try_collect().await.map_err(Error::unreachable)?;
-    let wanted = found
-        .into_iter()
-        .filter(|path| path.extension() == Some(end));
-    let reads = wanted.map(|path| async move {
+    end: &'static str,
+    most: usize,
+) -> BoxStream<'a, Result<(Path, Bytes), Error>> {
+    let found = store.list(Some(folder)).map_ok(|object| object.location);
+    let wanted = found.try_filter(move |path| ready(path.extension() == Some(end)));
+    let reads = wanted.take(most).map_ok(move |path| async move {
         let bytes = store.get(&path).await?.bytes().await?;
         Ok::<_, object_store::Error>((path, bytes))
     });
-    let reads = stream::iter(reads).buffered(READS_AT_ONCE).try_collect();
-    reads.await.map_err(Error::unreachable)
+    let reads = reads.try_buffer_unordered(READS_AT_ONCE);
+    reads.map_err(Error::unreachable).boxed()
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use super::*;
@@ -278,6 +279,80 @@ async fn lines_are_remembered_longer_than_the_log_remembers_ids() {
         .await
         .expect("imported");
     assert_eq!((again.stored, again.known), (0, 3));
+}
+
+/// The bytes of all lists of ids, and how many ids of the source they hold.
+async fn listed(store: &Arc<dyn ObjectStore>) -> (u64, usize) {
+    use futures::TryStreamExt;
+    let under = "bench/sources".into();
+    let objects = store.list(Some(&under)).try_collect::<Vec<_>>().await;
+    let objects = objects.expect("list").into_iter();
+    let lists = objects.filter(|object| object.location.extension() == Some("ids"));
+    let known = sources::known(over(store).prefixed(), "lab").await;
+    (
+        lists.map(|list| list.size).sum(),
+        known.expect("read").len(),
+    )
+}
+
+fn many(lines: usize) -> Vec<u8> {
+    let line = |n: usize| {
+        let (ms, steps) = (100 + n % 900, 20 + n / 900);
+        format!("flux.dev/lora,rtx4090,1.0,4,1,bf16,int8,{ms},{steps}")
+    };
+    let lines: Vec<String> = (0..lines).map(line).collect();
+    file(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// However many times the file has grown, a line is in one list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_holds_what_no_earlier_one_does() {
+    let store = memory();
+    let estimator = over(&store);
+    for lines in [10, 25, 25, 20, 30] {
+        let done = estimator
+            .import("lab", Mapping::Records, &many(lines))
+            .await;
+        done.expect("imported");
+    }
+    assert_eq!(listed(&store).await, (30 * 16, 30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_of_a_source_counts_however_many_there_are() {
+    let store = memory();
+    for number in 0..20_100u32 {
+        let path = Path::from(format!("bench/sources/lab/{number:032x}.ids"));
+        let id = u128::from(number).to_be_bytes().to_vec();
+        store.put(&path, id.into()).await.expect("put");
+    }
+    assert_eq!(listed(&store).await, (20_100 * 16, 20_100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_breaks_off_has_listed_what_it_has_stored() {
+    let lines = many(2 * LINES_PER_COMMIT + 1);
+    let reliable = Faulty::new(&memory(), None);
+    let as_store: Arc<dyn ObjectStore> = reliable.clone();
+    let estimator = over(&as_store);
+    let done = estimator.import("lab", Mapping::Records, &lines).await;
+    done.expect("imported");
+    for at in 0..reliable.writes() {
+        let disk = memory();
+        let faulty: Arc<dyn ObjectStore> = Faulty::new(&disk, Some((at, Fault::DieBefore)));
+        let estimator = over(&faulty);
+        let broken_off = estimator.import("lab", Mapping::Records, &lines).await;
+        broken_off.expect_err("the store is gone");
+        let estimator = over(&disk);
+        estimator.refresh().await.expect("read");
+        let stored = estimator.index().rows(Kind::Training) as usize;
+        let (_, known) = listed(&disk).await;
+        // All but the last that were stored, whose ids the log has.
+        assert!(
+            known <= stored && known + LINES_PER_COMMIT >= stored,
+            "write {at}: {known} of {stored}"
+        );
+    }
 }
 
 const STEP_TIMES: &str = "trainer,model,recipe,method,gpu,gpu_count,resolution_effective,frames,batch,grad_accum,\
