@@ -21,6 +21,7 @@ mod take_back;
 #[cfg(test)]
 mod tests;
 mod thin;
+mod unhinted;
 mod versions;
 
 pub use compact::Compacted;

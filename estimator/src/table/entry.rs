@@ -40,7 +40,7 @@ impl Table {
         info: Header,
     ) -> Result<(), Error> {
         if state.is_cut {
-            // When the log comes to that version, its checkpoint would be looked for.
+            // Whoever opens the table would look for that checkpoint.
             self.drop_hint().await?;
             state.is_cut = false;
         }

@@ -19,6 +19,8 @@ use crate::error::Error;
 
 /// The folder of the log.
 pub(super) const LOG: &str = "_delta_log";
+/// What says which its newest checkpoint is.
+pub(super) const HINT: &str = "_delta_log/_last_checkpoint";
 
 /// What `_last_checkpoint` says. A checkpoint of parts is none of ours.
 #[derive(Deserialize)]
@@ -35,10 +37,7 @@ impl Table {
     pub(super) async fn load_ids(&self, version: u64) -> Result<Ids, Error> {
         let mut ids = Ids::new();
         let mut next = 0;
-        if let Some(checkpoint) = self.last_checkpoint(version).await? {
-            let path = Path::from(format!("{LOG}/{checkpoint:020}.checkpoint.parquet"));
-            let bytes = get(self.log.object_store(None).as_ref(), &path).await?;
-            let bytes = bytes.ok_or_else(|| self.foreign("its last checkpoint is missing"))?;
+        if let Some((checkpoint, bytes)) = self.last_checkpoint(version).await? {
             let read = read_checkpoint(bytes, &mut ids);
             read.map_err(|error| self.foreign(format!("its checkpoint cannot be read: {error}")))?;
             next = checkpoint + 1;
@@ -64,38 +63,53 @@ impl Table {
     }
 
     /// The checkpoint to begin with to read up to this version.
-    async fn last_checkpoint(&self, until: u64) -> Result<Option<u64>, Error> {
-        // One that was written since is of no use for the version that is read.
-        if let Some(hint) = self.hint().await?.filter(|hint| *hint <= until) {
-            return Ok(Some(hint));
+    async fn last_checkpoint(&self, until: u64) -> Result<Option<(u64, Bytes)>, Error> {
+        // One that was written since is of no use for the version that is read, and one that a hint names may be gone.
+        if let Some(hint) = self.hint().await?.filter(|hint| *hint <= until)
+            && let Some(bytes) = self.get_checkpoint(hint).await?
+        {
+            return Ok(Some((hint, bytes)));
         }
-        let found = self.listed(".checkpoint.parquet").await?.into_iter();
-        Ok(found.filter(|version| *version <= until).max())
-    }
-
-    /// The version that `_last_checkpoint` names.
-    async fn hint(&self) -> Result<Option<u64>, Error> {
-        let store = self.log.object_store(None);
-        let path = Path::from(format!("{LOG}/_last_checkpoint"));
-        let Some(bytes) = get(store.as_ref(), &path).await? else {
+        let found = self.listed().await?.checkpoints.into_iter();
+        let Some(found) = found.filter(|version| *version <= until).max() else {
             return Ok(None);
         };
-        let last: LastCheckpoint = serde_json::from_slice(&bytes)
-            .map_err(|_| self.foreign("its checkpoint pointer is not readable"))?;
+        let bytes = self.get_checkpoint(found).await?;
+        let bytes =
+            bytes.ok_or_else(|| Error::unreachable("a checkpoint was deleted meanwhile"))?;
+        Ok(Some((found, bytes)))
+    }
+
+    async fn get_checkpoint(&self, version: u64) -> Result<Option<Bytes>, Error> {
+        let path = Path::from(format!("{LOG}/{version:020}.checkpoint.parquet"));
+        get(self.log.object_store(None).as_ref(), &path).await
+    }
+
+    /// The version that `_last_checkpoint` names; none where that is cut, which is as good as not there.
+    async fn hint(&self) -> Result<Option<u64>, Error> {
+        let store = self.log.object_store(None);
+        let Some(bytes) = get(store.as_ref(), &Path::from(HINT)).await? else {
+            return Ok(None);
+        };
+        let Ok(last) = serde_json::from_slice::<LastCheckpoint>(&bytes) else {
+            return Ok(None);
+        };
         if last.parts.is_some_and(|parts| parts > 1) {
             return Err(self.foreign("its checkpoint has several parts"));
         }
         Ok(Some(last.version))
     }
 
-    /// The newest version that the log has an entry of, if its `_last_checkpoint` names a later one: no writer leaves that
-    /// behind, but who copies the log entry by entry while somebody writes.
+    /// The newest version that the log has an entry of, if its `_last_checkpoint` names a later one, or a checkpoint that is
+    /// not there: no writer leaves that behind, but who copies the log object by object while somebody writes.
     pub(super) async fn behind_hint(&self) -> Result<Option<u64>, Error> {
         let Some(hint) = self.hint().await? else {
             return Ok(None);
         };
-        let newest = self.listed(".json").await?.into_iter().max();
-        Ok(newest.filter(|newest| *newest < hint))
+        let listed = self.listed().await?;
+        let is_lost = listed.checkpoints.iter().all(|there| *there < hint);
+        let newest = listed.entries.into_iter().max();
+        Ok(newest.filter(|newest| *newest < hint || is_lost))
     }
 
     /// Deletes a hint like that, without which a log is read as well.
@@ -103,23 +117,33 @@ impl Table {
         if self.behind_hint().await?.is_none() {
             return Ok(());
         }
-        let path = Path::from(format!("{LOG}/_last_checkpoint"));
-        match self.log.object_store(None).delete(&path).await {
+        match self.log.object_store(None).delete(&Path::from(HINT)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Error::unreachable(error)),
         }
     }
 
-    /// The versions of the log of which there is an object with this ending.
-    async fn listed(&self, ending: &str) -> Result<Vec<u64>, Error> {
+    /// The versions of which the log has an entry or a checkpoint.
+    async fn listed(&self) -> Result<Listed, Error> {
         let store = self.log.object_store(None);
         let log = store.list_with_delimiter(Some(&Path::from(LOG))).await;
-        let objects = log.map_err(Error::unreachable)?.objects.into_iter();
-        let version = |path: &Path| path.filename()?.strip_suffix(ending)?.parse().ok();
-        Ok(objects
-            .filter_map(|object| version(&object.location))
-            .collect())
+        let objects = log.map_err(Error::unreachable)?.objects;
+        let versions = |ending: &str| {
+            let version = |path: &Path| path.filename()?.strip_suffix(ending)?.parse().ok();
+            let found = objects.iter().map(|object| version(&object.location));
+            found.flatten().collect()
+        };
+        Ok(Listed {
+            entries: versions(".json"),
+            checkpoints: versions(".checkpoint.parquet"),
+        })
     }
+}
+
+/// What a log consists of.
+struct Listed {
+    entries: Vec<u64>,
+    checkpoints: Vec<u64>,
 }
 
 /// Adds the ids of one log entry.

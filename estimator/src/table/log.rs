@@ -85,7 +85,7 @@ pub(super) struct State {
     pub(super) last_put: Option<Put>,
     /// As in [`Listing`].
     pub(super) read_only: bool,
-    /// Whether the log was read past a hint that names a later checkpoint than it has entries.
+    /// Whether the log was read without its hint, since that names a checkpoint that is not there.
     pub(super) is_cut: bool,
 }
 
@@ -246,11 +246,13 @@ impl Table {
         tracing::warn!(
             table = self.kind.name(),
             version,
-            "the log ends before the checkpoint that its `_last_checkpoint` names, as in a copy that was made while somebody \
-             wrote; it is read as far as it goes"
+            "the checkpoint that the log's `_last_checkpoint` names is not there, as in a copy that was made while somebody \
+             wrote; the log is read without it, as far as it goes"
         );
-        // A hint beyond the version that is asked for is passed over.
-        let mut delta = DeltaTable::new(Arc::clone(&self.log));
+        let Some(log) = self.without_hint() else {
+            return Err(self.unopened(error));
+        };
+        let mut delta = DeltaTable::new(log);
         let loaded = delta.load_version(version).await;
         loaded.map_err(|error| self.unopened(error))?;
         Ok((delta, true))

@@ -89,3 +89,45 @@ async fn a_copy_of_the_log_and_then_of_the_rest_is_whole() {
     let (index, _) = started(&copied).await;
     assert_eq!(index.rows(Kind::Training), 2 * 53);
 }
+
+/// However the object that names the newest checkpoint has come not to be true, or not to be whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_that_names_what_is_not_there_is_passed_over() {
+    const HINT: &str = "_last_checkpoint";
+    let checkpoint = |version: u64| format!("{version:020}.checkpoint.parquet");
+    let named = |version: u64| format!(r#"{{"version":{version},"size":1}}"#);
+    for (commits, lost, hint) in [
+        (20, Some(checkpoint(20)), None),
+        (45, Some(checkpoint(40)), None),
+        (45, None, Some(named(30))),
+        (45, None, Some(String::new())),
+        (45, None, Some(named(40)[..12].to_owned())),
+    ] {
+        let told = format!("{commits} {lost:?} {hint:?}");
+        let store = memory();
+        let place = |name: &str| Path::from(format!("bench/training_steps/_delta_log/{name}"));
+        commit(&table(&store), 0..commits).await;
+        if let Some(lost) = lost {
+            store.delete(&place(&lost)).await.expect("it was there");
+        }
+        if let Some(hint) = hint {
+            store.put(&place(HINT), hint.into()).await.expect("put");
+        }
+        assert_eq!(stored(&store).await, expected(&batch(0..commits)), "{told}");
+        let (own, follower) = (table(&store), table(&store));
+        for _ in 0..2 {
+            // The second look finds nothing new, where the version is the one that the hint names too.
+            own.follow().await.expect("followed");
+            follower.follow().await.expect("followed");
+        }
+        let again = own.commit(&batch(0..commits), drop).await;
+        assert_eq!(again.expect("known").rows, 0, "{told}");
+        commit(&own, commits..commits + 2).await;
+        let news = follower.follow().await.expect("followed");
+        assert_eq!((news.everything, news.rows.len()), (false, 4), "{told}");
+        let mut any_reader = deltalake::DeltaTable::new(Arc::clone(&own.log));
+        any_reader.load().await.expect("any reader reads it now");
+        let all = expected(&batch(0..commits + 2));
+        assert_eq!(stored(&store).await, all, "{told}");
+    }
+}
