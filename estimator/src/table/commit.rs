@@ -57,7 +57,7 @@ impl Table {
         for attempt in 0..ATTEMPTS {
             learn(self.follow_in(&mut state).await?);
             self.writable(&state)?;
-            learn(self.put_again(&mut state).await?);
+            self.put_again(&mut state, &mut learn).await?;
             let batch = Arc::new(Batch::new(self.kind, contributions, &state));
             if batch.ids.is_empty() {
                 return Ok(Outcome {
@@ -72,7 +72,7 @@ impl Table {
             if batch.ids.iter().all(|id| state.ids.contains_key(id)) {
                 let is_ours =
                     error.is_none() || self.wrote(&writer, before + 1..=version(&state)).await?;
-                learn(self.put_again(&mut state).await?);
+                self.put_again(&mut state, &mut learn).await?;
                 self.checkpoint(&mut state).await;
                 return Ok(match is_ours {
                     true => Outcome {
@@ -119,21 +119,25 @@ impl Table {
 
     /// Puts the file of the last commit again if the log names it and it was not there: somebody has deleted it before
     /// the log named it. Until it is there nobody hears that it is stored, also who asks once more.
-    async fn put_again(&self, state: &mut State) -> Result<News, Error> {
+    async fn put_again(
+        &self,
+        state: &mut State,
+        learn: &mut (impl FnMut(News) + Send),
+    ) -> Result<(), Error> {
         let Some(Put { file, batch, day }) = state.last_put.clone() else {
-            return Ok(News::default());
+            return Ok(());
         };
-        let mut news = News::default();
         if state.unread.contains(&file) {
             tracing::warn!(table = self.kind.name(), object = %file, "an object was deleted before the log named it; it is put again");
             self.put_file(batch.rows.clone(), &batch.ids, day).await?;
-            news = self.try_again(state).await?;
+            // Others may have come back besides, whatever became of this one.
+            learn(self.try_again(state).await?);
             if state.unread.contains(&file) {
                 return Err(Error::unreachable("an object that was put is not there"));
             }
         }
         state.last_put = None;
-        Ok(news)
+        Ok(())
     }
 
     /// Writes the file and the log entry. An error does not say that nothing was written.

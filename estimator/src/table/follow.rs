@@ -93,13 +93,19 @@ impl Table {
             }
             state.away.retain(|path| named.contains_key(path));
         }
+        let whole = match now >= state.whole + WHOLE_AFTER {
+            true => self.whole(now, state.is_cut).await,
+            false => None,
+        };
+        // From here on nothing waits: who gives up a look that waits has taken in nothing of it.
         state.ids.extend(ids);
         state.unread = unread;
+        if whole.is_some() {
+            state.whole = now;
+        }
+        let delta = whole.unwrap_or(delta);
         self.publish(&delta, state)?;
         state.delta = Some(delta);
-        if now >= state.whole + WHOLE_AFTER {
-            self.load_whole(state).await;
-        }
         Ok(news)
     }
 
@@ -153,13 +159,6 @@ impl Table {
         let Some(found) = self.newest_cells(version).await? else {
             return Ok(None);
         };
-        let header = found.header;
-        let paths = |names: Vec<String>| names.into_iter().map(Path::from);
-        // Its ids are not wanted: they are read from the log anyway.
-        let mut ids = ids::Ids::new();
-        let Since::Files(mut files) = self.since(header.version, version, &mut ids).await? else {
-            return Ok(None);
-        };
         if !found.is_whole() {
             let table = self.kind.name();
             tracing::info!(
@@ -168,6 +167,13 @@ impl Table {
             );
             return Ok(None);
         }
+        let header = found.header;
+        let paths = |names: Vec<String>| names.into_iter().map(Path::from);
+        // Its ids are not wanted: they are read from the log anyway.
+        let mut ids = ids::Ids::new();
+        let Since::Files(mut files) = self.since(header.version, version, &mut ids).await? else {
+            return Ok(None);
+        };
         let mut news = News {
             known: found.index,
             refused_rows: header.refused_rows,

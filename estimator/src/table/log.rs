@@ -264,17 +264,29 @@ impl Table {
         let Some(version) = state.delta.as_ref().and_then(DeltaTable::version) else {
             return;
         };
-        let mut delta = DeltaTable::new(Arc::clone(&self.log));
-        match delta.load_version(version).await {
-            Ok(()) => (state.delta, state.whole) = (Some(delta), version),
-            Err(error) => {
-                tracing::warn!(table = self.kind.name(), %error, "the log could not be read as a whole");
-            }
+        if let Some(delta) = self.whole(version, state.is_cut).await {
+            (state.delta, state.whole) = (Some(delta), version);
         }
     }
 
     /// Refuses to write to a table that a newer version has changed.
     pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
+    /// A version read as a whole, and `None` where that fails. Nothing of it is taken over here, so that it may be given up.
+    pub(super) async fn whole(&self, version: u64, is_cut: bool) -> Option<DeltaTable> {
+        let log = match is_cut {
+            true => self.without_hint()?,
+            false => Arc::clone(&self.log),
+        };
+        let mut delta = DeltaTable::new(log);
+        let loaded = delta.load_version(version).await;
+        loaded
+            .inspect_err(|error| {
+                tracing::warn!(table = self.kind.name(), %error, "the log could not be read as a whole");
+            })
+            .ok()
+            .map(|()| delta)
+    }
+
         if state.read_only {
             return Err(self.foreign("a newer version has added columns to it"));
         }

@@ -15,6 +15,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
     Result,
 };
+use tokio::sync::Notify;
 
 /// What happens to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub(crate) struct Faulty {
     dead: AtomicBool,
     deleted_by_others: AtomicBool,
     read: Mutex<Vec<Path>>,
+    /// The read, from 0, that waits, and how many there were since that was said.
+    stall: Mutex<Option<usize>>,
+    stalled: Notify,
+    go_on: Notify,
 }
 
 impl Faulty {
@@ -66,7 +71,26 @@ impl Faulty {
             dead: AtomicBool::new(false),
             deleted_by_others: AtomicBool::new(false),
             read: Mutex::default(),
+            stall: Mutex::default(),
+            stalled: Notify::new(),
+            go_on: Notify::new(),
         })
+    }
+
+    /// The read after so many more waits for [`Faulty::go_on`].
+    pub(crate) fn stall_after(&self, reads: usize) {
+        *lock(&self.stall) = Some(reads);
+    }
+
+    /// Waits until a read waits.
+    pub(crate) async fn stalled(&self) {
+        self.stalled.notified().await;
+    }
+
+    /// Lets a read that waits go on, and has no other wait.
+    pub(crate) fn go_on(&self) {
+        *lock(&self.stall) = None;
+        self.go_on.notify_waiters();
     }
 
     /// How many writes were tried.
@@ -180,6 +204,20 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.alive()?;
+        // From before it is told on, so that no word to go on is missed.
+        let go_on = self.go_on.notified();
+        let stalls = match &mut *lock(&self.stall) {
+            Some(0) => true,
+            Some(reads) => {
+                *reads -= 1;
+                false
+            }
+            None => false,
+        };
+        if stalls {
+            self.stalled.notify_one();
+            go_on.await;
+        }
         if options.range.is_none() {
             lock(&self.read).push(path.clone());
         }

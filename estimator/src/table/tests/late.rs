@@ -72,3 +72,39 @@ async fn rows_of_an_object_that_came_back_and_moved_are_read_where_they_are() {
     other.commit(&batch(9..10), drop).await.expect("stored");
     assert_eq!(stored(&store).await, expected(&batch(0..10)));
 }
+
+/// A look may be given up wherever it waits: who has asked for it goes away, or waits no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_is_given_up_anywhere_loses_no_row() {
+    let disk = memory();
+    let own = table(&disk);
+    for id in 0..40 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let slow = Faulty::new(&disk, None);
+    let as_store: Arc<dyn ObjectStore> = slow.clone();
+    let late = table(&as_store);
+    let mut known = 0;
+    take(&mut known, &late.follow().await.expect("followed"));
+    for reads in 0.. {
+        // Such a look reads the log as a whole, once it has read what is new.
+        late.lock().await.whole = 0;
+        let id = 40 + u8::try_from(reads).expect("few reads");
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+        slow.stall_after(reads);
+        let is_over = tokio::select! {
+            news = late.follow() => {
+                take(&mut known, &news.expect("followed"));
+                true
+            }
+            () = slow.stalled() => false,
+        };
+        slow.go_on();
+        take(&mut known, &late.follow().await.expect("followed"));
+        assert_eq!(known, 2 * (usize::from(id) + 1), "given up at read {reads}");
+        if is_over {
+            assert!(reads >= 5, "the log was read as a whole");
+            break;
+        }
+    }
+}
