@@ -16,6 +16,7 @@ use stepcast_records::Row;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::follow::{News, forget_old};
+use super::ids::Ids;
 use super::log::{State, Table};
 use super::parquet;
 use super::schema::Kind;
@@ -160,11 +161,12 @@ impl Table {
             file: file.map_err(|_| self.foreign("a name of ours is none"))?,
             batch: Arc::clone(batch),
             day,
+        let dated = day.max(newest_day(&state.ids));
         });
         let transactions = batch
             .ids
             .iter()
-            .map(|id| Transaction::new_with_last_update(HexId(id), 1, Some(day)));
+            .map(|id| Transaction::new_with_last_update(HexId(id), 1, Some(dated)));
         let transactions = transactions.collect();
         let operation = DeltaOperation::Write {
             mode: SaveMode::Append,
@@ -250,6 +252,13 @@ pub(super) fn version(state: &State) -> u64 {
         .and_then(deltalake::DeltaTable::version);
     version.unwrap_or_default()
 }
+/// The day of the ids in a log that were written last. By a clock that is behind, an id would be old on the day on which it is
+/// written, and forgotten while it may still come once more.
+fn newest_day(ids: &Ids) -> i64 {
+    let said = ids.values().filter(|day| **day != i64::MAX);
+    said.copied().max().unwrap_or(i64::MIN)
+}
+
 
 /// A text that no other call has, and that says nothing of this one.
 pub(super) fn unlike_any() -> String {

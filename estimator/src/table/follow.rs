@@ -102,6 +102,7 @@ impl Table {
         state.unread = unread;
         if whole.is_some() {
             state.whole = now;
+            forget_old(&mut state.ids);
         }
         let delta = whole.unwrap_or(delta);
         self.publish(&delta, state)?;
@@ -313,10 +314,18 @@ pub(super) fn named(delta: &DeltaTable) -> Result<BTreeMap<Path, u64>, Error> {
     Ok(files.collect())
 }
 
-/// Drops the ids that the log may forget, so that memory stays bounded too.
+/// Drops the ids that the log may forget, so that memory stays bounded too: those that are so old by this node's clock, and
+/// of which the log has ids of as many later days. So no clock that is wrong, this node's or a writer's, makes an id go that
+/// may still arrive.
 pub(super) fn forget_old(ids: &mut ids::Ids) {
-    let oldest = Day::today().start_ms() - (ID_RETENTION_DAYS + 1) * DAY_MS;
-    ids.retain(|_, day| *day >= oldest);
+    let kept = ID_RETENTION_DAYS + 1;
+    let by_clock = Day::today().start_ms() - kept * DAY_MS;
+    let days: BTreeSet<i64> = ids.values().copied().collect();
+    let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+    let Some(by_log) = days.into_iter().rev().nth(kept) else {
+        return;
+    };
+    ids.retain(|_, day| *day >= by_clock || *day >= by_log);
 }
 
 /// The bytes of a file, beside its path; `None` when it is not there.
