@@ -25,6 +25,9 @@ const LARGE_ROWS: usize = 2_000_000;
 const ROWS_MAX: usize = 4_000_000;
 /// And reads at most so many bytes, in case a file's number of rows is not known.
 const BYTES_MAX: i64 = 256 << 20;
+/// A round that fails halves both for the next ones, so often at most: over a slow line a large object may never get through,
+/// and all the rest would stay as it is with it. A compaction that gets through doubles them again.
+const HALVED_MAX: u32 = 6;
 /// So many rounds at most: after a long time without any there is more than one round's worth to do.
 const ROUNDS_MAX: usize = 64;
 /// So many files are read at once.
@@ -64,7 +67,11 @@ impl Table {
                 break;
             }
             self.writable(&state)?;
-            let round = self.round(&mut state, &mut left).await?;
+            let round = self.round(&mut state, &mut left).await;
+            if round.is_err() {
+                state.halved = (state.halved + 1).min(HALVED_MAX);
+            }
+            let round = round?;
             learn(self.follow_in(&mut state).await?);
             done.files += round.files;
             done.rows += round.rows;
@@ -72,6 +79,8 @@ impl Table {
                 break;
             }
         }
+        let mut state = self.lock().await;
+        state.halved = state.halved.saturating_sub(1);
         Ok(done)
     }
 
@@ -90,10 +99,11 @@ impl Table {
         let delta = delta.ok_or_else(|| self.foreign("it was never opened"))?;
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();
-        let small = choose(log_data.iter().filter(|file| {
+        let may_move = log_data.iter().filter(|file| {
             let path = file.object_store_path();
             !left.contains(&path) && !state.is_left_out(&path)
-        }));
+        });
+        let small = choose(may_move, state.halved);
         if small.len() < FILES_MIN {
             return Ok(Compacted::default());
         }
@@ -159,14 +169,15 @@ impl Table {
     }
 }
 
-/// The smallest files, as many as one round may take, if they are small enough to be worth it.
-fn choose(files: impl Iterator<Item = LogicalFileView>) -> Vec<LogicalFileView> {
+/// The smallest files, as many as one round may take whose bounds were halved so often, if they are small enough to be worth
+/// it.
+fn choose(files: impl Iterator<Item = LogicalFileView>, halved: u32) -> Vec<LogicalFileView> {
     let rows = |file: &LogicalFileView| file.num_records().unwrap_or(0);
     let mut small: Vec<LogicalFileView> = files
         .filter(|file| file.size() < LARGE_BYTES && rows(file) < LARGE_ROWS)
         .collect();
     small.sort_by_key(LogicalFileView::size);
-    let (mut rows_left, mut bytes_left) = (ROWS_MAX, BYTES_MAX);
+    let (mut rows_left, mut bytes_left) = (ROWS_MAX >> halved, BYTES_MAX >> halved);
     let fits = |file: &LogicalFileView| {
         let (rows, bytes) = (rows(file), file.size());
         let fits = rows <= rows_left && bytes <= bytes_left;

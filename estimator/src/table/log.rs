@@ -83,6 +83,8 @@ pub(super) struct State {
     pub(super) is_suspect: bool,
     /// The last file that a commit has put, for as long as it is not certain that it is there and in the log.
     pub(super) last_put: Option<Put>,
+    /// How often the bounds of a round of compaction are halved.
+    pub(super) halved: u32,
     /// As in [`Listing`].
     pub(super) read_only: bool,
     /// Whether the log was read without its hint, since that names a checkpoint that is not there.
@@ -269,8 +271,6 @@ impl Table {
         }
     }
 
-    /// Refuses to write to a table that a newer version has changed.
-    pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
     /// A version read as a whole, and `None` where that fails. Nothing of it is taken over here, so that it may be given up.
     pub(super) async fn whole(&self, version: u64, is_cut: bool) -> Option<DeltaTable> {
         let log = match is_cut {
@@ -287,6 +287,8 @@ impl Table {
             .map(|()| delta)
     }
 
+    /// Refuses to write to a table that a newer version has changed.
+    pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
         if state.read_only {
             return Err(self.foreign("a newer version has added columns to it"));
         }

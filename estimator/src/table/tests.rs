@@ -344,3 +344,24 @@ async fn the_log_says_nothing_that_the_policy_forbids() {
         );
     }
 }
+
+/// Over a slow line a large object never gets through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_fails_takes_less_the_next_time() {
+    let disk = memory();
+    let own = table(&disk);
+    for id in 0..9 {
+        own.commit(&batch(id..id + 1), drop).await.expect("stored");
+    }
+    let faulty = Faulty::new(&disk, Some((0, Fault::Fail)));
+    faulty.also(1, Fault::Fail);
+    let as_store: Arc<dyn ObjectStore> = faulty.clone();
+    let slow = table(&as_store);
+    for halved in [1, 2] {
+        let error = slow.compact(drop).await;
+        error.expect_err("its object does not get through");
+        assert_eq!(slow.lock().await.halved, halved);
+    }
+    assert_eq!(slow.compact(drop).await.expect("compacted").files, 9);
+    assert_eq!(slow.lock().await.halved, 1);
+}
