@@ -5,9 +5,11 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -111,33 +113,48 @@ impl fmt::Display for Folder {
 
 /// Writes the bytes beside the place, sees to it that they are on the disk, and only then gives them their name.
 fn write(file: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+    write_by(file, &unfinished(file), payload, create)
+}
+
+/// Does so by way of a file that must not be there yet.
+fn write_by(
+    file: &FilePath,
+    unfinished: &FilePath,
+    payload: &PutPayload,
+    create: bool,
+) -> io::Result<()> {
     let folder = file.parent().ok_or(ErrorKind::InvalidInput)?;
     make_folders(folder)?;
-    let unfinished = unfinished(file);
+    // Of one that is there nothing is said of the name that was asked for, and it is somebody else's to remove.
+    let mut open = File::create_new(unfinished).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => io::Error::other("somebody else writes by the same way"),
+        _ => error,
+    })?;
     let written = (|| {
-        let mut open = File::create_new(&unfinished)?;
         payload.iter().try_for_each(|part| open.write_all(part))?;
         open.sync_all()?;
         if create {
             // A second name for the same bytes: fails when somebody else has the name, and is one step otherwise.
-            fs::hard_link(&unfinished, file)
+            fs::hard_link(unfinished, file)
         } else {
-            fs::rename(&unfinished, file)
+            fs::rename(unfinished, file)
         }
     })();
     if create || written.is_err() {
         // What cannot be removed is in nobody's way, and goes when it is a day old: a name like this is no object's.
-        let _ = fs::remove_file(&unfinished);
+        let _ = fs::remove_file(unfinished);
     }
     written?;
     File::open(folder)?.sync_all()
 }
 
-/// Names that end in `#` and digits are no objects to the store of local files.
+/// Names that end in `#` and digits are no objects to the store of local files. The number of a process would not do: in
+/// containers it is the same on all nodes, and in each life of one.
 fn unfinished(file: &FilePath) -> PathBuf {
+    static LIFE: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut name = file.as_os_str().to_owned();
-    name.push(format!("#{}{number:06}", std::process::id()));
+    name.push(format!("#{:020}{number:06}", *LIFE));
     name.into()
 }
 
@@ -172,7 +189,7 @@ fn is_unfinished(file: &FilePath) -> bool {
     let name = file.file_name().and_then(|name| name.to_str());
     name.and_then(|name| name.rsplit_once('#'))
         .is_some_and(|(name, number)| {
-            // A process has one digit at least, beside the six of the number.
+            // What tells lives apart has one digit at least, beside the six of the number.
             !name.is_empty() && number.len() > 6 && number.bytes().all(|b| b.is_ascii_digit())
         })
 }
@@ -270,6 +287,25 @@ mod tests {
             .await
             .expect("list");
         assert_eq!(found, [path]);
+    }
+
+    /// Two processes of one number on a shared folder, or a second life of one.
+    #[test]
+    fn what_somebody_else_has_not_finished_is_left_to_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("0.json");
+        let theirs = unfinished(&file);
+        let digits = theirs.to_str().and_then(|name| name.rsplit_once('#'));
+        assert_eq!(digits.expect("digits").1.len(), 26, "{theirs:?}");
+        fs::write(&theirs, "half").expect("written");
+        let error = write_by(&file, &theirs, &"whole".into(), true).expect_err("taken");
+        assert_ne!(
+            error.kind(),
+            ErrorKind::AlreadyExists,
+            "nobody has that entry"
+        );
+        assert_eq!(fs::read(&theirs).expect("there"), b"half");
+        write(&file, &"whole".into(), true).expect("another way");
     }
 
     #[test]
