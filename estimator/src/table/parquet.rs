@@ -19,6 +19,10 @@ const ROW_GROUP_ROWS: usize = 1 << 17;
 /// Rows of a page. Rows lie in the order of their keys, so that a query for one key reads a page of each column.
 const PAGE_ROWS: usize = 4_096;
 
+/// Files of more rows are none of ours, twice what a compaction moves into one: equal rows take next to no bytes, and all of
+/// them would be in memory.
+const ROWS_MAX: i64 = 8_000_000;
+
 /// The bytes of a file that holds the rows of one table, sorted by key.
 pub(super) fn write(kind: Kind, rows: &mut [Row]) -> Result<Bytes, ParquetError> {
     rows.sort_unstable();
@@ -43,9 +47,18 @@ pub(super) fn write(kind: Kind, rows: &mut [Row]) -> Result<Bytes, ParquetError>
 
 /// The rows of a file, and how many of its rows were none.
 pub(super) fn read(kind: Kind, bytes: Bytes) -> Result<(Vec<Row>, usize), ParquetError> {
+    read_at_most(kind, bytes, ROWS_MAX)
+}
+
+fn read_at_most(kind: Kind, bytes: Bytes, most: i64) -> Result<(Vec<Row>, usize), ParquetError> {
     let mut rows = Vec::new();
     let mut refused = 0;
-    for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let count = reader.metadata().file_metadata().num_rows();
+    if count > most {
+        return Err(ParquetError::General(format!("it has {count} rows")));
+    }
+    for batch in reader.build()? {
         refused += columns::decode(kind, &batch?, &mut rows)?;
     }
     Ok((rows, refused))
@@ -94,6 +107,14 @@ mod tests {
             assert_eq!(columns, fields);
             assert_eq!(reader.metadata().num_row_groups(), 1);
         }
+    }
+
+    #[test]
+    fn a_file_of_too_many_rows_is_not_read() {
+        let bytes = write(Kind::Training, &mut rows()).expect("file");
+        assert!(read_at_most(Kind::Training, bytes.clone(), 3).is_ok());
+        let refused = read_at_most(Kind::Training, bytes, 2).expect_err("too many");
+        assert!(refused.to_string().contains("it has 3 rows"), "{refused}");
     }
 
     #[test]
