@@ -15,7 +15,7 @@ use crate::table::{Kind, plain_file};
 const FOLDER: &str = "public";
 
 /// Writes one table's file if it is not there as it should be; returns whether it did. Cells of the pretend device are
-/// left out, and without any cell there is no file.
+/// left out. Without any cell there is no file, or one without rows where there was one before.
 pub(super) async fn write(
     kind: Kind,
     index: &Index,
@@ -33,9 +33,7 @@ pub(super) async fn write(
             })
         })
         .collect();
-    if rows.is_empty() {
-        return Ok(false);
-    }
+    let is_empty = rows.is_empty();
     let bytes = tokio::task::spawn_blocking(move || plain_file(kind, rows)).await;
     let bytes = bytes.map_err(Error::unreachable)?;
     let bytes = bytes.map_err(Error::unreachable)?;
@@ -48,6 +46,7 @@ pub(super) async fn write(
                 return Ok(false);
             }
         }
+        Err(object_store::Error::NotFound { .. }) if is_empty => return Ok(false),
         Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
         Err(error) => return Err(Error::unreachable(error)),
     }
@@ -80,7 +79,27 @@ fn two_digits(count: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+
     use super::*;
+    use crate::testing::{row, training_key};
+
+    #[tokio::test]
+    async fn what_nothing_is_known_of_any_more_is_not_served_either() {
+        let store = InMemory::new();
+        let (kind, empty) = (Kind::Training, Index::default());
+        let mut index = Index::default();
+        let key = training_key("flux.dev/lora", "h100");
+        index.add(&[0, 1, 2].map(|more| row(key, 5_000 + 10 * more, 150)));
+        assert!(!write(kind, &empty, &store).await.expect("nothing there"));
+        assert!(write(kind, &index, &store).await.expect("written"));
+        assert!(write(kind, &empty, &store).await.expect("written over"));
+        assert!(!write(kind, &empty, &store).await.expect("as it should be"));
+        let path = Path::from("public/training_steps.parquet");
+        let found = store.get(&path).await.expect("there").bytes().await;
+        let without = plain_file(kind, Vec::new()).expect("file");
+        assert_eq!(found.expect("bytes"), without);
+    }
 
     #[test]
     fn counts_have_two_digits() {
