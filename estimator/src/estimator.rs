@@ -38,7 +38,7 @@ use crate::price::PriceBook;
 use crate::sql::{self, Answer};
 use crate::store::StoreConfig;
 use crate::table::{Kind, News, Table};
-use learner::Learnt;
+use learner::{Learnt, Unlearnt};
 use prices::Book;
 pub use prices::PricesImported;
 pub use stats::{Stats, TableStats, Work};
@@ -93,6 +93,8 @@ struct Building {
     refused_rows: [u64; 2],
     /// Objects beside the tables that are not of them, by table, as the last clean-up found them.
     foreign: [usize; 2],
+    /// What the model may not have of it.
+    unlearnt: Unlearnt,
     /// What was tidied up so far.
     work: Work,
     /// What the last look at the store ended with, if it failed.
@@ -383,6 +385,7 @@ impl Estimator {
         building.refused_rows[kind as usize] += news.refused_rows;
         building.index.add(&news.rows);
         if kind == Kind::Training {
+            building.unlearnt.note(&news.rows);
             match news.everything {
                 true => self.fall_behind(),
                 false => self.learn_rows(&building.index, &news.rows),

@@ -13,11 +13,33 @@ use crate::table::Kind;
 /// More new rows than this wait until everything is learnt anew: they come with a store that was just read.
 const ROWS_AT_ONCE: usize = 1_000;
 
-/// A model, and how many rows there were when it was learnt.
+/// A model, and up to which row it was learnt.
 pub(crate) struct Learnt {
     /// The model.
     pub(crate) model: Model,
-    rows: u64,
+    /// [`Unlearnt::found`] by then.
+    until: u64,
+}
+
+/// What was found that concerns the model, beside the index that has it.
+#[derive(Default)]
+pub(super) struct Unlearnt {
+    /// How often there were other rows: their number alone may be the same after everything was read anew.
+    found: u64,
+    /// Rows that came since everything is being learnt anew from what there was before; nothing while it is not.
+    meanwhile: Option<Vec<Row>>,
+}
+
+impl Unlearnt {
+    /// Notes what a look at the training records has found.
+    pub(super) fn note(&mut self, rows: &[Row]) {
+        self.found += 1;
+        if let Some(meanwhile) = &mut self.meanwhile
+            && meanwhile.len() <= ROWS_AT_ONCE
+        {
+            meanwhile.extend(rows);
+        }
+    }
 }
 
 impl Estimator {
@@ -37,14 +59,14 @@ impl Estimator {
             return;
         }
         let (mut model, learnt_from) = match (self.learnt(), estimate::shipped()) {
-            (Some(learnt), _) => (learnt.model.clone(), learnt.rows),
+            (Some(learnt), _) => (learnt.model.clone(), learnt.until),
             (None, Some(shipped)) => (shipped.clone(), 0),
             (None, None) => return,
         };
         estimate::observe(&mut model, index, rows);
         let learnt = Learnt {
             model,
-            rows: learnt_from,
+            until: learnt_from,
         };
         self.shared.model.store(Some(Arc::new(learnt)));
     }
@@ -62,27 +84,38 @@ impl Estimator {
     /// Learns from all records if there are others than the last time. The follower does so every
     /// few minutes, and at once where the model is behind; it takes some seconds of one processor, on a thread of its own.
     pub async fn learn_anew(&self) {
-        // As many rows as the last time may be other ones, where some were taken back.
-        let is_behind = self.shared.is_behind.swap(false, Ordering::AcqRel);
-        let index = self.index();
-        let rows = index.rows(Kind::Training);
-        if rows == 0 {
-            if self.shared.model.swap(None).is_some() {
-                self.show(&self.building());
+        let (index, until) = {
+            let mut building = self.building();
+            self.shared.is_behind.store(false, Ordering::Release);
+            if building.index.rows(Kind::Training) == 0 {
+                // Where all of them were taken back, the published figures alone are left.
+                if self.shared.model.swap(None).is_some() {
+                    self.show(&building);
+                }
+                return;
             }
-            return;
-        }
-        let known = self.shared.model.load().as_ref().map(|learnt| learnt.rows);
-        if known == Some(rows) && !is_behind {
-            return;
-        }
+            let until = building.unlearnt.found;
+            let known = self.shared.model.load().as_ref().map(|learnt| learnt.until);
+            if known == Some(until) {
+                return;
+            }
+            building.unlearnt.meanwhile = Some(Vec::new());
+            (building.index.clone(), until)
+        };
         let learning = tokio::task::spawn_blocking(move || estimate::learn(&index));
-        match learning.await {
-            Ok(Some(model)) => {
-                let learnt = Learnt { model, rows };
+        let learnt = learning.await;
+        let mut building = self.building();
+        let meanwhile = building.unlearnt.meanwhile.take().unwrap_or_default();
+        match learnt {
+            Ok(Some(mut model)) => {
+                // Else they would count only when everything is next learnt. Of more than a few it is behind.
+                if meanwhile.len() <= ROWS_AT_ONCE {
+                    estimate::observe(&mut model, &building.index, &meanwhile);
+                }
+                let learnt = Learnt { model, until };
                 self.shared.model.store(Some(Arc::new(learnt)));
                 // Answers are remembered for as long as the index is the same one.
-                self.show(&self.building());
+                self.show(&building);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(
@@ -102,6 +135,7 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::table::News;
     use crate::testing::{contribution, row, training_key};
     use crate::{Contribution, PriceBook};
 
@@ -111,6 +145,10 @@ mod tests {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let base = Url::parse("memory:///bench/").expect("url");
         Estimator::over(store, base, PriceBook::default()).expect("estimator")
+    }
+
+    fn found(estimator: &Estimator) -> u64 {
+        estimator.building().unlearnt.found
     }
 
     fn run(id: u8, on: &str, avg_ms: u32) -> Contribution {
@@ -129,18 +167,21 @@ mod tests {
         let first = estimator
             .learnt()
             .expect("the published figures and the row");
-        assert_eq!(first.rows, 0, "everything is still to be learnt");
+        assert_eq!(first.until, 0, "everything is still to be learnt");
         estimator.learn_anew().await;
         let before = estimator.learnt().expect("a model");
         assert!(!Arc::ptr_eq(&first, &before));
         let thought = before.model.clone();
-        assert_eq!(before.rows, 1);
+        assert_eq!(before.until, found(&estimator));
 
         // Ten times as slow as that on another machine: its recipe is slower everywhere.
         record(vec![run(2, "h100", 40_000)]).await;
         let after = estimator.learnt().expect("a model");
         assert!(!Arc::ptr_eq(&before, &after), "the row was taken in");
-        assert_eq!(after.rows, 1, "and everything is still to be learnt anew");
+        assert_eq!(
+            after.until, before.until,
+            "and everything is still to be learnt anew"
+        );
         let asked = training_key(RECIPE, "l40s");
         let point = estimate::point_of(&asked.shape(), asked.hardware, true);
         let (was, is) = (
@@ -150,7 +191,8 @@ mod tests {
         assert!(is > was * 1.05, "{was} {is}");
 
         estimator.learn_anew().await;
-        assert_eq!(estimator.learnt().expect("a model").rows, 2);
+        let learnt = estimator.learnt().expect("a model");
+        assert_eq!(learnt.until, found(&estimator));
         let same = estimator.learnt();
         estimator.learn_anew().await;
         let again = estimator.learnt();
@@ -180,10 +222,64 @@ mod tests {
         );
         estimator.learn_anew().await;
         assert!(!estimator.is_behind());
-        assert_eq!(
-            estimator.learnt().expect("a model").rows,
-            ROWS_AT_ONCE as u64 + 2
+        let learnt = estimator.learnt().expect("a model");
+        assert_eq!(learnt.until, found(&estimator));
+    }
+
+    /// Learning takes seconds, and the follower or a worker may find something in them.
+    #[tokio::test]
+    async fn a_row_that_comes_while_everything_is_learnt_anew_counts_as_well() {
+        let estimator = estimator();
+        let first = estimator.record(vec![run(1, "rtx4090", 4_000)]).await;
+        first.expect("stored");
+        let learning = estimator.learn_anew();
+        let meanwhile = estimator.record(vec![run(2, "h100", 40_000)]);
+        // In one thread: the one has begun when the other is polled, and takes its model over afterwards.
+        let mut learning = std::pin::pin!(learning);
+        assert!(futures::poll!(learning.as_mut()).is_pending());
+        meanwhile.await.expect("stored");
+        learning.await;
+        let late = estimator.learnt().expect("a model");
+        assert!(
+            late.until < found(&estimator),
+            "and everything is still to be learnt anew"
         );
+        let alone = self::estimator();
+        let first = alone.record(vec![run(1, "rtx4090", 4_000)]).await;
+        first.expect("stored");
+        alone.learn_anew().await;
+        let alone = alone.learnt().expect("a model");
+        let asked = training_key(RECIPE, "l40s");
+        let point = estimate::point_of(&asked.shape(), asked.hardware, true);
+        let ms = |learnt: &Learnt| learnt.model.predict(&point).ms[1];
+        assert!(
+            ms(&late) > ms(&alone) * 1.05,
+            "{} {}",
+            ms(&late),
+            ms(&alone)
+        );
+    }
+
+    /// As after a table was set back and has grown to as many rows again.
+    #[tokio::test]
+    async fn as_many_other_rows_are_others() {
+        let estimator = estimator();
+        let first = estimator.record(vec![run(1, "rtx4090", 4_000)]).await;
+        first.expect("stored");
+        estimator.learn_anew().await;
+        let before = estimator.learnt().expect("a model");
+        let mut known = Index::default();
+        known.add(&run(2, "h100", 40_000).rows);
+        let others = News {
+            everything: true,
+            known,
+            ..News::default()
+        };
+        estimator.learn(Kind::Training, others);
+        assert_eq!(estimator.index().rows(Kind::Training), 1);
+        estimator.learn_anew().await;
+        let after = estimator.learnt().expect("a model");
+        assert!(!Arc::ptr_eq(&before, &after));
     }
 
     /// Its first look at the tables is of everything that is in them.
