@@ -58,28 +58,28 @@ pub(crate) fn parse_id(text: &str) -> Option<[u8; 16]> {
 /// The rows sorted by key, those of the same key merged into one.
 pub(crate) fn merged(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort_unstable();
-    let mut merged: Vec<Row> = Vec::with_capacity(rows.len());
-    for row in rows {
-        match merged.last_mut() {
-            Some(last) if last.key == row.key => *last = together(*last, row),
-            _ => merged.push(row),
-        }
-    }
-    merged
+    rows.chunk_by(|a, b| a.key == b.key).map(together).collect()
 }
 
-/// Two rows of one key as one: the mean over both, the count clipped as ever.
-fn together(a: Row, b: Row) -> Row {
-    let count = u64::from(a.count) + u64::from(b.count);
-    let total = u64::from(a.avg_ms) * u64::from(a.count) + u64::from(b.avg_ms) * u64::from(b.count);
-    let mean = u32::try_from((total + count / 2) / count.max(1)).unwrap_or(a.avg_ms);
-    let max = match a.key {
+/// Rows of one key as one: the mean over all of them, the count clipped as ever, once they are all counted.
+fn together(rows: &[Row]) -> Row {
+    let first = rows[0];
+    if rows.len() == 1 {
+        return first;
+    }
+    let count: u64 = rows.iter().map(|row| u64::from(row.count)).sum();
+    let total = rows
+        .iter()
+        .map(|row| u64::from(row.avg_ms) * u64::from(row.count));
+    let total: u64 = total.sum();
+    let mean = u32::try_from((total + count / 2) / count.max(1)).unwrap_or(first.avg_ms);
+    let max = match first.key {
         Key::Training(_) => sample::TRAINING_COUNT_MAX,
         Key::Validation(_) => sample::VALIDATION_COUNT_MAX,
     };
     let count = u32::try_from(count).unwrap_or(u32::MAX).min(max);
-    // A mean of two means lies between them and a clipped count in bounds, so the row is valid.
-    Row::new(a.key, sample::three_digits(mean), count).unwrap_or(a)
+    // A mean of means lies between them and a clipped count in bounds, so the row is valid.
+    Row::new(first.key, sample::three_digits(mean), count).unwrap_or(first)
 }
 
 #[cfg(test)]
@@ -118,3 +118,6 @@ mod tests {
         );
     }
 }
+        // Each counts by its own number, however many come before it.
+        let rows = [1_000, 1_000, 1_000, 2_000].map(|ms| row(key.into(), ms, 1_000));
+        assert_eq!(merged(rows.to_vec()), [row(key.into(), 1_250, 1_000)]);
