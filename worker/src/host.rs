@@ -248,6 +248,8 @@ pub(crate) mod tests {
         pub(crate) over: Mutex<Vec<String>>,
         /// Contributions that it has taken, by their ids.
         pub(crate) taken: Mutex<Vec<String>>,
+        /// Contributions that it does not take for now, by their ids.
+        pub(crate) refused: Mutex<Vec<String>>,
     }
 
     impl Leader {
@@ -311,6 +313,9 @@ pub(crate) mod tests {
         ) -> BoxFuture<'a, Result<(), Refused>> {
             async move {
                 self.answer(()).map_err(Refused::Later)?;
+                if self.refused.lock().unwrap().contains(&contribution.id) {
+                    return Err(Refused::Later("not these".to_owned()));
+                }
                 self.taken.lock().unwrap().push(contribution.id.clone());
                 Ok(())
             }

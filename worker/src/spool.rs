@@ -1,6 +1,7 @@
 //! Hands waiting samples to the leader, one contribution at a time, until it has said that it keeps them.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Contributions that are held in memory while the disk takes none: a day of ends on a host with eight GPUs. Each is a few
 /// kilobytes.
 const HELD: usize = 256;
+
+/// So many refusals end a round: one contribution that is not taken holds up no others, and a leader that takes none is not
+/// asked for each that waits.
+const REFUSALS: usize = 8;
+
+/// After which file the next round begins, so that in the end each has its turn however many are refused.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(Option<PathBuf>);
 
 /// Samples that the disk has no room for: in memory until the leader or the disk takes them, and lost with the process.
 #[derive(Debug, Default)]
@@ -84,8 +93,9 @@ fn put(host: &Host, epoch: Epoch, contribution: Contribution) {
 /// Sends whatever waits, for as long as the worker runs.
 pub(crate) async fn run(host: Arc<Host>, added: Arc<Notify>) {
     let mut backoff = Backoff::default();
+    let mut turn = Turn::default();
     loop {
-        let wait = match send_all(&host).await {
+        let wait = match send_all(&host, &mut turn).await {
             Ok(()) => {
                 backoff.reset();
                 LOOK_EVERY
@@ -99,8 +109,9 @@ pub(crate) async fn run(host: Arc<Host>, added: Arc<Notify>) {
     }
 }
 
-/// Sends everything that waits now, first what would be lost with the process; the first refusal for now ends it.
-pub(crate) async fn send_all(host: &Arc<Host>) -> Result<(), String> {
+/// Sends everything that waits now, first what would be lost with the process, where the first refusal for now ends it.
+/// What is refused of the rest waits for another round, with the reason of the first.
+pub(crate) async fn send_all(host: &Arc<Host>, turn: &mut Turn) -> Result<(), String> {
     while let Some(contribution) = host.held.first() {
         if let Err(why) = send(host, &contribution).await {
             settle(host).await;
@@ -110,26 +121,41 @@ pub(crate) async fn send_all(host: &Arc<Host>) -> Result<(), String> {
     }
     let kept = Arc::clone(host);
     let waiting = disk::beside(move || kept.state.spooled()).await;
-    let mut unread = Ok(());
-    for path in waiting.map_err(|error| chain(&error))? {
+    let mut waiting = waiting.map_err(|error| chain(&error))?;
+    waiting.sort_unstable();
+    let after = turn.0.take();
+    let first = waiting.partition_point(|path| Some(path) <= after.as_ref());
+    waiting.rotate_left(first);
+    let mut left = Ok(());
+    let mut refusals = 0;
+    for path in waiting {
         // One at a time: in memory each takes a hundred times as much as on the disk.
         let kept = Arc::clone(host);
-        let read = move || kept.state.read_spooled(&path, Look::now());
+        let file = path.clone();
+        let read = move || kept.state.read_spooled(&file, Look::now());
         let contribution = match disk::beside(read).await {
             Ok(Some(contribution)) => contribution,
             Ok(None) => continue,
             // What stands behind it is sent all the same.
             Err(error) => {
-                unread = unread.and(Err(chain(&error)));
+                left = left.and(Err(chain(&error)));
                 continue;
             }
         };
-        send(host, &contribution).await?;
+        if let Err(why) = send(host, &contribution).await {
+            left = left.and(Err(why));
+            refusals += 1;
+            if refusals == REFUSALS {
+                turn.0 = Some(path);
+                break;
+            }
+            continue;
+        }
         let kept = Arc::clone(host);
         let gone = disk::beside(move || kept.state.unspool(&contribution.id)).await;
         gone.map_err(|error| chain(&error))?;
     }
-    unread
+    left
 }
 
 /// Hands one over. One that is refused for good is as good as taken.
@@ -187,15 +213,44 @@ mod tests {
         put(&host, 8, contribution("0b"));
         assert_eq!(host.held.count(), 1);
         assert!(host.metrics_text(None).contains("{what=\"samples\"} 2\n"));
-        assert_eq!(send_all(&host).await, Err("away".to_owned()));
+        assert_eq!(
+            send_all(&host, &mut Turn::default()).await,
+            Err("away".to_owned())
+        );
         assert_eq!(host.held.count(), 1);
         leader.is_away.store(false, Ordering::SeqCst);
-        send_all(&host).await.unwrap();
+        send_all(&host, &mut Turn::default()).await.unwrap();
         assert_eq!(*leader.taken.lock().unwrap(), ["0a", "0b"]);
         assert_eq!(
             (host.held.count(), host.state.spooled_count().unwrap()),
             (0, 0)
         );
+    }
+
+    /// Whatever it is about them, others are not held up, and a leader that takes none is not asked for each.
+    #[tokio::test]
+    async fn refused_ones_hold_up_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        let host = Arc::new(leader.host(root.path()));
+        let id = |number: usize| format!("{number:02}");
+        for number in 0..3 * REFUSALS {
+            put(&host, 7, contribution(&id(number)));
+        }
+        let mut turn = Turn::default();
+        // All but the last are refused.
+        let refused = (0..3 * REFUSALS - 1).map(id).collect();
+        *leader.refused.lock().unwrap() = refused;
+        for round in 1..=3 {
+            let sent = send_all(&host, &mut turn).await;
+            assert_eq!(sent, Err("not these".to_owned()));
+            let taken = leader.taken.lock().unwrap().len();
+            assert_eq!(taken, usize::from(round == 3), "round {round}");
+        }
+        leader.refused.lock().unwrap().clear();
+        send_all(&host, &mut turn).await.unwrap();
+        assert_eq!(leader.taken.lock().unwrap().len(), 3 * REFUSALS);
+        assert_eq!(host.state.spooled_count().unwrap(), 0);
     }
 
     #[tokio::test]
@@ -208,7 +263,10 @@ mod tests {
         leader.is_away.store(true, Ordering::SeqCst);
         put(&host, 7, contribution("0a"));
         fs::remove_dir(&full).unwrap();
-        assert_eq!(send_all(&host).await, Err("away".to_owned()));
+        assert_eq!(
+            send_all(&host, &mut Turn::default()).await,
+            Err("away".to_owned())
+        );
         assert_eq!(host.held.count(), 0);
         let path = root.path().join("state/spool/0a.json");
         let kept = host.state.read_spooled(&path, Look::now()).unwrap();

@@ -157,7 +157,9 @@ async fn work_until(
     drop(tasks);
     // They wait on disk for a next start as well, and the sender may be what has failed.
     if ended.is_none() {
-        let _in_time = tokio::time::timeout(LAST_SAMPLES, spool::send_all(&host)).await;
+        let mut turn = spool::Turn::default();
+        let sending = spool::send_all(&host, &mut turn);
+        let _in_time = tokio::time::timeout(LAST_SAMPLES, sending).await;
     }
     let _in_time = tokio::time::timeout(LAST_SAMPLES, spool::settle(&host)).await;
     let lost = host.held.count();

@@ -129,7 +129,7 @@ impl AgentService for Agent {
         // From here on nothing knows whose samples these are, and nothing may say it: no span, no log line.
         let contributed = self.0.handle.contribute(Contribution { id, samples }).await;
         contributed.map_err(status::contribute)?;
-        self.1.stored(caller.token, Instant::now());
+        self.1.stored(caller.token, id, Instant::now());
         Ok(Response::new(v1::ContributeSamplesResponse {}))
     }
 }

@@ -4,7 +4,7 @@
 //! Held in memory alone, as a number: which samples are of which attempt nobody can tell, and an id is forgotten as soon as
 //! what has it is stored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,10 @@ const ONE_MORE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Contributions that a worker has not used, at most.
 const UNUSED_MAX: u32 = 512;
+
+/// Contributions of a worker that were paid for and not stored, at most: a worker tries some more of those that wait when some
+/// are refused, and what is forgotten is paid for once more.
+const UNSURE_MAX: usize = 256;
 
 /// Attempts of a worker that are remembered, so that none counts twice: twice as many as it may run at once.
 const ATTEMPTS_MAX: usize = 512;
@@ -36,8 +40,8 @@ struct Credit {
     /// Attempts up to this one have been counted, if they are not remembered any more.
     counted: Epoch,
     left: u32,
-    /// What was paid for and is not known to be stored: who tries it again does not pay twice.
-    unsure: Option<[u8; 16]>,
+    /// What was paid for and is not known to be stored, the latest last: who tries it again does not pay twice.
+    unsure: VecDeque<[u8; 16]>,
     /// When the last one was added because time has passed.
     added: Instant,
 }
@@ -63,8 +67,8 @@ impl Credits {
         });
     }
 
-    /// Takes one contribution off, or says when the next one may come. The one that was tried last costs nothing again
-    /// until [`Self::stored`]: a store that does not answer uses nothing up.
+    /// Takes one contribution off, or says when the next one may come. Those that were tried last cost nothing again
+    /// until they are [`Self::stored`]: a store that does not answer uses nothing up.
     pub(crate) fn take(
         &self,
         worker: TokenHash,
@@ -72,21 +76,26 @@ impl Credits {
         now: Instant,
     ) -> Result<(), Duration> {
         self.with(worker, now, |credit| {
-            if credit.unsure == Some(contribution) {
+            if credit.unsure.contains(&contribution) {
                 return Ok(());
             }
             let Some(left) = credit.left.checked_sub(1) else {
                 return Err(ONE_MORE_EVERY.saturating_sub(now.duration_since(credit.added)));
             };
             credit.left = left;
-            credit.unsure = Some(contribution);
+            if credit.unsure.len() == UNSURE_MAX {
+                credit.unsure.pop_front();
+            }
+            credit.unsure.push_back(contribution);
             Ok(())
         })
     }
 
-    /// What was tried last is stored.
-    pub(crate) fn stored(&self, worker: TokenHash, now: Instant) {
-        self.with(worker, now, |credit| credit.unsure = None);
+    /// This one, which was tried, is stored.
+    pub(crate) fn stored(&self, worker: TokenHash, contribution: [u8; 16], now: Instant) {
+        self.with(worker, now, |credit| {
+            credit.unsure.retain(|unsure| *unsure != contribution);
+        });
     }
 
     fn with<T>(&self, worker: TokenHash, now: Instant, work: impl FnOnce(&mut Credit) -> T) -> T {
@@ -99,7 +108,7 @@ impl Credits {
             given: BTreeSet::new(),
             counted: Epoch(0),
             left: TO_BEGIN_WITH,
-            unsure: None,
+            unsure: VecDeque::new(),
             added: now,
         });
         let hours = now.duration_since(credit.added).as_secs() / ONE_MORE_EVERY.as_secs();
@@ -127,7 +136,7 @@ mod tests {
         let ids = (0..10_000u128).map(u128::to_le_bytes);
         ids.take_while(|id| {
             let taken = credits.take(worker, *id, now).is_ok();
-            credits.stored(worker, now);
+            credits.stored(worker, *id, now);
             taken
         })
         .count()
@@ -171,11 +180,20 @@ mod tests {
     #[test]
     fn what_is_tried_again_since_nobody_has_said_that_it_is_stored_costs_nothing_more() {
         let (credits, now) = (Credits::default(), Instant::now());
-        for _ in 0..100 {
-            assert_eq!(credits.take(HONEST, [1; 16], now), Ok(()));
+        for number in 0..100 {
+            let id = [1 + number % 3; 16];
+            assert_eq!(credits.take(HONEST, id, now), Ok(()));
         }
-        credits.stored(HONEST, now);
-        assert_eq!(taken(&credits, HONEST, now), TO_BEGIN_WITH as usize - 1);
+        credits.stored(HONEST, [3; 16], now);
+        assert_eq!(credits.take(HONEST, [2; 16], now), Ok(()));
+        // Three have cost something.
+        assert_eq!(taken(&credits, HONEST, now), TO_BEGIN_WITH as usize - 3);
+        credits.given(HONEST, (1..1_000).map(Epoch), now);
+        for number in 0..UNUSED_MAX as u128 {
+            assert_eq!(credits.take(HONEST, number.to_be_bytes(), now), Ok(()));
+        }
+        let held = credits.0.lock().expect("whole")[&HONEST].unsure.len();
+        assert_eq!(held, UNSURE_MAX);
     }
 
     #[test]
