@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use stepcast_cluster::{Contribution, PortError, Pricing, RecordSink};
+use stepcast_cluster::{Contribution, NotRecorded, PortError, Pricing, RecordSink};
 use stepcast_estimator::{Day, Estimator};
 use stepcast_records::simpletuner::Validation;
 use stepcast_records::{Hardware, PhaseKind, Quantiles};
@@ -100,7 +100,7 @@ impl Pricing for EstimatedPrices {
 pub struct EstimatorSink(pub Arc<Estimator>);
 
 impl RecordSink for EstimatorSink {
-    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>> {
         // A sample with too few times becomes no row, and a contribution without rows is no contribution.
         let contributions =
             contributions
@@ -115,13 +115,19 @@ impl RecordSink for EstimatorSink {
                 });
         let contributions = contributions.collect();
         Box::pin(async move {
-            let committed = self.0.record(contributions).await.map_err(PortError::new)?;
+            let recorded = self.0.record_each(contributions).await;
             tracing::debug!(
-                stored = committed.stored,
-                rows = committed.rows,
+                stored = recorded.committed.stored,
+                rows = recorded.committed.rows,
                 "samples became records"
             );
-            Ok(())
+            match recorded.failure {
+                None => Ok(()),
+                Some(error) => Err(NotRecorded {
+                    error: PortError::new(error),
+                    kept: recorded.kept,
+                }),
+            }
         })
     }
 }

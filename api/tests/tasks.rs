@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use stepcast_api::ApiConfig;
-use stepcast_cluster::{ContributeError, Contribution, PortError, RecordSink};
+use stepcast_cluster::{ContributeError, Contribution, NotRecorded, RecordSink};
 
 use crate::support::Server;
 
@@ -30,7 +30,7 @@ async fn a_server_stops_when_what_runs_beside_it_ends() {
 struct Fails;
 
 impl RecordSink for Fails {
-    fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+    fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>> {
         panic!("no records")
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use stepcast_cluster::credentials::MemoryKeeper;
-use stepcast_cluster::{Contribution, HostClock, NoPrices, PortError, Ports, RecordSink, Staging};
+use stepcast_cluster::{
+    Contribution, HostClock, NoPrices, NotRecorded, PortError, Ports, RecordSink, Staging,
+};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::placement::NoForecast;
 
@@ -13,7 +15,7 @@ use stepcast_scheduler::placement::NoForecast;
 struct Nowhere;
 
 impl RecordSink for Nowhere {
-    fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+    fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -47,7 +47,8 @@ pub use leader::{ContributeError, LOG_LINES, Live, Measured, Reports, Session};
 pub use network::{Network, PeerPort};
 pub use node::Node;
 pub use ports::{
-    Clock, Contribution, HostClock, NoPrices, PortError, Ports, Pricing, RecordSink, Staging,
+    Clock, Contribution, HostClock, NoPrices, NotRecorded, PortError, Ports, Pricing, RecordSink,
+    Staging,
 };
 pub use proposer::{MAX_COMMAND_BYTES, Outcome, Proposal, Proposed};
 pub use restore::{Error as RestoreError, Restoration, restore_into};

@@ -59,8 +59,28 @@ pub struct Contribution {
 
 /// Turns contributions into stored records.
 pub trait RecordSink: Send + Sync {
-    /// Stores the contributions, each exactly once by its id however often it is sent. After `Ok` they are durable.
-    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>>;
+    /// Stores the contributions, each exactly once by its id however often it is sent. After `Ok` they are durable, and
+    /// after an error those that it names.
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>>;
+}
+
+/// Contributions could not be recorded, or not all of them.
+#[derive(Debug, thiserror::Error)]
+#[error("contributions could not be recorded")]
+pub struct NotRecorded {
+    /// What was wrong with the others.
+    #[source]
+    pub error: PortError,
+    /// Ids of those that are durable all the same.
+    pub kept: Vec<[u8; 16]>,
+}
+
+impl From<PortError> for NotRecorded {
+    /// None is durable as far as is known.
+    fn from(error: PortError) -> Self {
+        let kept = Vec::new();
+        Self { error, kept }
+    }
 }
 
 /// The area where a job's files wait until the job is terminal.

@@ -4,6 +4,9 @@ use std::fmt;
 
 use stepcast_records::{Key, Row, Sample, sample};
 
+use crate::error::Error;
+use crate::table::Kind;
+
 /// The rows of one run, under an id that makes recording them twice the same as once.
 ///
 /// The id is drawn at random by the worker. It is written into the table's log, not into any row.
@@ -24,6 +27,16 @@ impl Contribution {
             rows: samples.iter().filter_map(Sample::to_row).collect(),
         }
     }
+
+    /// Whether there are rows of this table in it.
+    pub(crate) fn has_rows(&self, kind: Kind) -> bool {
+        self.rows.iter().any(|row| Kind::of(&row.key) == kind)
+    }
+}
+
+/// Whether there are rows of this table in any of them.
+pub(crate) fn has_rows(contributions: &[Contribution], kind: Kind) -> bool {
+    contributions.iter().any(|one| one.has_rows(kind))
 }
 
 /// What a commit did.
@@ -35,6 +48,17 @@ pub struct Committed {
     pub skipped: usize,
     /// Rows that were stored now.
     pub rows: usize,
+}
+
+/// What a commit did where it may have failed in part.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// What it stored. With a failure a contribution may count as stored of which one table has taken its part.
+    pub committed: Committed,
+    /// Ids of the contributions that are in the store as a whole, also from an earlier call.
+    pub kept: Vec<[u8; 16]>,
+    /// Why not all of them are.
+    pub failure: Option<Error>,
 }
 
 /// An id as it is written in the log of a table: 32 hexadecimal digits.
@@ -116,8 +140,8 @@ mod tests {
             merged(rows),
             [row(key.into(), 1_750, 1_000), row(other.into(), 20_000, 9)]
         );
-    }
-}
         // Each counts by its own number, however many come before it.
         let rows = [1_000, 1_000, 1_000, 2_000].map(|ms| row(key.into(), ms, 1_000));
         assert_eq!(merged(rows.to_vec()), [row(key.into(), 1_250, 1_000)]);
+    }
+}

@@ -30,7 +30,7 @@ use object_store::prefix::PrefixStore;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::contribution::{Committed, Contribution};
+use crate::contribution::{Committed, Contribution, Recorded, has_rows};
 use crate::error::Error;
 use crate::estimate::remembered::Remembered;
 use crate::index::Index;
@@ -169,39 +169,57 @@ impl Estimator {
     /// # Errors
     /// [`Error::Unreachable`] and [`Error::Contended`] pass with time; the others do not.
     pub async fn record(&self, contributions: Vec<Contribution>) -> Result<Committed, Error> {
-        if contributions.len() > CONTRIBUTIONS_MAX {
-            return Err(Error::TooMany {
-                what: "contributions",
-                max: CONTRIBUTIONS_MAX,
-            });
+        let recorded = self.record_each(contributions).await;
+        match recorded.failure {
+            Some(error) => Err(error),
+            None => Ok(recorded.committed),
         }
-        self.check_held()?;
+    }
+
+    /// Like [`Estimator::record`], and says besides which of them are stored where not all could be: a contribution is, when
+    /// each of the tables that it has rows for has taken them.
+    pub async fn record_each(&self, contributions: Vec<Contribution>) -> Recorded {
+        let mut recorded = Recorded::default();
+        let too_many = contributions.len() > CONTRIBUTIONS_MAX;
+        let too_many = too_many.then_some(Error::TooMany {
+            what: "contributions",
+            max: CONTRIBUTIONS_MAX,
+        });
+        recorded.failure = too_many.or_else(|| self.check_held().err());
+        if recorded.failure.is_some() {
+            return recorded;
+        }
         let commits = self
             .shared
             .tables
             .iter()
             .map(|table| table.commit(&contributions, |news| self.learn(table.kind(), news)));
         let mut stored = HashSet::new();
-        let mut rows = 0;
-        let mut failure = None;
-        for outcome in join_all(commits).await {
+        let mut failed = Vec::new();
+        let outcomes = join_all(commits).await;
+        for (table, outcome) in self.shared.tables.iter().zip(outcomes) {
             match outcome {
                 Ok(outcome) => {
                     stored.extend(outcome.stored);
-                    rows += outcome.rows;
+                    recorded.committed.rows += outcome.rows;
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    failed.push(table.kind());
+                    recorded.failure = Some(error);
+                }
             }
         }
-        self.note(failure.as_ref());
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(Committed {
-                stored: stored.len(),
-                skipped: contributions.len() - stored.len(),
-                rows,
-            }),
+        // That one table has taken something says nothing of the other.
+        let all_asked = Kind::ALL.iter().all(|kind| has_rows(&contributions, *kind));
+        if recorded.failure.is_some() || all_asked {
+            self.note(recorded.failure.as_ref());
         }
+        recorded.committed.stored = stored.len();
+        recorded.committed.skipped = contributions.len() - stored.len();
+        let is_kept = |one: &&Contribution| !failed.iter().any(|kind| one.has_rows(*kind));
+        let kept = contributions.iter().filter(is_kept);
+        recorded.kept = kept.map(|one| one.id).collect();
+        recorded
     }
 
     /// Whether nothing is written from now on, and whatever would be is refused with [`Error::Unreachable`]: until it is known

@@ -18,7 +18,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
-pub use contribution::{Committed, Contribution};
+pub use contribution::{Committed, Contribution, Recorded};
 pub use datafusion::arrow;
 pub use error::Error;
 pub use estimate::{Ask, Evidence, Offer};

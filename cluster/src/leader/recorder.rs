@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ports::{Contribution, PortError, RecordSink};
+use crate::ports::{Contribution, NotRecorded, PortError, RecordSink};
 use crate::runtime::{Runtime, timeout};
 
 /// Contributions recorded at once: enough for one table file, few enough to retry as a whole.
@@ -79,20 +79,22 @@ async fn run(
     while let Some(first) = waiting.recv().await {
         let batch = gather(first, every, runtime.as_ref(), &mut waiting).await;
         let (contributions, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let count = contributions.len();
-        let recorded = record(sink.as_ref(), contributions, patience, runtime.as_ref())
-            .await
-            .map_err(|error| {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    count,
-                    "contributions were not recorded; workers send them again"
-                );
-                ContributeError::Failed
-            });
-        for answer in answers {
+        let ids: Vec<[u8; 16]> = contributions.iter().map(|one| one.id).collect();
+        let recorded = record(sink.as_ref(), contributions, patience, runtime.as_ref()).await;
+        let failure = recorded.err();
+        if let Some(NotRecorded { error, kept }) = &failure {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                count = ids.len() - kept.len().min(ids.len()),
+                "contributions were not recorded; workers send them again"
+            );
+        }
+        for (id, answer) in ids.into_iter().zip(answers) {
+            let kept = failure
+                .as_ref()
+                .is_none_or(|failure| failure.kept.contains(&id));
             // A worker that is gone asks again with the same id.
-            let _ = answer.send(recorded);
+            let _ = answer.send(kept.then_some(()).ok_or(ContributeError::Failed));
         }
     }
 }
@@ -102,10 +104,10 @@ async fn record(
     contributions: Vec<Contribution>,
     patience: Duration,
     runtime: &dyn Runtime,
-) -> Result<(), PortError> {
+) -> Result<(), NotRecorded> {
     match timeout(runtime, patience, sink.record(contributions)).await {
         Some(recorded) => recorded,
-        None => Err(PortError::new("the store did not answer in time")),
+        None => Err(PortError::new("the store did not answer in time").into()),
     }
 }
 
@@ -142,10 +144,17 @@ mod tests {
     }
 
     impl RecordSink for Sink {
-        fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+        fn record(
+            &self,
+            contributions: Vec<Contribution>,
+        ) -> BoxFuture<'_, Result<(), NotRecorded>> {
             Box::pin(async move {
                 if *self.failing.lock() {
-                    return Err(PortError::new("the store is away"));
+                    let odd = contributions.iter().filter(|c| c.id[0] % 2 == 1);
+                    return Err(NotRecorded {
+                        error: PortError::new("one of the tables is away"),
+                        kept: odd.map(|c| c.id).collect(),
+                    });
                 }
                 self.batches
                     .lock()
@@ -179,23 +188,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_to_everybody_in_the_batch_and_the_next_one_works() {
+    async fn a_failure_is_told_to_everybody_in_the_batch_whom_it_concerns_and_the_next_one_works() {
         let sink = Arc::new(Sink::default());
         let (recorder, task) =
             Recorder::new(sink.clone(), Duration::from_millis(5), Arc::new(Tokio));
         tokio::spawn(task);
         *sink.failing.lock() = true;
-        let answers = join_all((0..2).map(|n| recorder.contribute(contribution(n)))).await;
-        assert_eq!(answers, [Err(ContributeError::Failed); 2]);
+        let answers = join_all((0..3).map(|n| recorder.contribute(contribution(n)))).await;
+        let failed = Err(ContributeError::Failed);
+        assert_eq!(answers, [failed, Ok(()), failed]);
         *sink.failing.lock() = false;
-        assert_eq!(recorder.contribute(contribution(1)).await, Ok(()));
+        assert_eq!(recorder.contribute(contribution(2)).await, Ok(()));
     }
 
     #[tokio::test]
     async fn a_store_that_never_answers_is_given_up() {
         struct Silent;
         impl RecordSink for Silent {
-            fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+            fn record(&self, _: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>> {
                 Box::pin(std::future::pending())
             }
         }

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use stepcast_cluster::credentials::MemoryKeeper;
 use stepcast_cluster::session::{Assignment, Order, Report, StopReason};
 use stepcast_cluster::{
-    Clock, Config, Contribution, Handle, JobWatch, Node, PortError, Ports, Pricing, ProposeError,
-    RecordSink, Session, Staging, Update,
+    Clock, Config, Contribution, Handle, JobWatch, Node, NotRecorded, PortError, Ports, Pricing,
+    ProposeError, RecordSink, Session, Staging, Update,
 };
 use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workload};
 use stepcast_records::{
@@ -105,7 +105,7 @@ impl World {
 }
 
 impl RecordSink for World {
-    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>> {
         Box::pin(async move {
             let mut recorded = self.recorded.lock();
             for contribution in contributions {

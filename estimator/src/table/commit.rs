@@ -20,7 +20,7 @@ use super::ids::Ids;
 use super::log::{State, Table};
 use super::parquet;
 use super::schema::Kind;
-use crate::contribution::{Contribution, HexId, merged};
+use crate::contribution::{Contribution, HexId, has_rows, merged};
 use crate::error::Error;
 use crate::price::Day;
 
@@ -33,7 +33,8 @@ const WRITER: &str = "writer";
 /// After so many log entries a checkpoint is written, so that opening a table reads few objects.
 pub(super) const CHECKPOINT_EVERY: u64 = 20;
 
-/// What a commit to one table did, and what it learnt on the way.
+/// What a commit to one table did.
+#[derive(Default)]
 pub(crate) struct Outcome {
     /// Ids that were stored by this call.
     pub(crate) stored: HashSet<[u8; 16]>,
@@ -51,6 +52,10 @@ impl Table {
         contributions: &[Contribution],
         mut learn: impl FnMut(News) + Send,
     ) -> Result<Outcome, Error> {
+        if !has_rows(contributions, self.kind) {
+            // Whatever is wrong with this table is then no trouble.
+            return Ok(Outcome::default());
+        }
         let mut state = self.lock().await;
         let mut last = Error::Contended {
             table: self.kind.name(),
@@ -61,10 +66,7 @@ impl Table {
             self.put_again(&mut state, &mut learn).await?;
             let batch = Arc::new(Batch::new(self.kind, contributions, &state));
             if batch.ids.is_empty() {
-                return Ok(Outcome {
-                    stored: HashSet::new(),
-                    rows: 0,
-                });
+                return Ok(Outcome::default());
             }
             let (before, writer) = (version(&state), unlike_any());
             let error = self.append(&mut state, &batch, &writer).await.err();
@@ -81,10 +83,7 @@ impl Table {
                         stored: batch.ids.clone(),
                     },
                     // Somebody else has stored the same meanwhile.
-                    false => Outcome {
-                        rows: 0,
-                        stored: HashSet::new(),
-                    },
+                    false => Outcome::default(),
                 });
             }
             match error {
@@ -161,8 +160,8 @@ impl Table {
             file: file.map_err(|_| self.foreign("a name of ours is none"))?,
             batch: Arc::clone(batch),
             day,
-        let dated = day.max(newest_day(&state.ids));
         });
+        let dated = day.max(newest_day(&state.ids));
         let transactions = batch
             .ids
             .iter()
@@ -252,13 +251,13 @@ pub(super) fn version(state: &State) -> u64 {
         .and_then(deltalake::DeltaTable::version);
     version.unwrap_or_default()
 }
+
 /// The day of the ids in a log that were written last. By a clock that is behind, an id would be old on the day on which it is
 /// written, and forgotten while it may still come once more.
 fn newest_day(ids: &Ids) -> i64 {
     let said = ids.values().filter(|day| **day != i64::MAX);
     said.copied().max().unwrap_or(i64::MIN)
 }
-
 
 /// A text that no other call has, and that says nothing of this one.
 pub(super) fn unlike_any() -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use stepcast_cluster::{Contribution, PortError, Pricing, RecordSink, Staging};
+use stepcast_cluster::{Contribution, NotRecorded, PortError, Pricing, RecordSink, Staging};
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::Prices;
@@ -44,7 +44,7 @@ pub(crate) struct Outside {
 }
 
 impl RecordSink for Outside {
-    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), PortError>> {
+    fn record(&self, contributions: Vec<Contribution>) -> BoxFuture<'_, Result<(), NotRecorded>> {
         let failing = self.store.inner.lock().failing;
         let (takes, fails_before, fails_after) = self.kernel.roll(|dice| {
             (
@@ -57,7 +57,7 @@ impl RecordSink for Outside {
         async move {
             written.await;
             if fails_before {
-                return Err(PortError::new("the simulated store is away"));
+                return Err(PortError::new("the simulated store is away").into());
             }
             {
                 let mut shelf = self.store.inner.lock();
@@ -69,9 +69,8 @@ impl RecordSink for Outside {
             }
             self.checks.mix(self.node);
             if fails_after {
-                return Err(PortError::new(
-                    "the simulated store did not say what it did",
-                ));
+                let why = "the simulated store did not say what it did";
+                return Err(PortError::new(why).into());
             }
             Ok(())
         }
