@@ -2,6 +2,7 @@
 
 mod counted;
 mod folder;
+mod patient;
 mod requests;
 
 use std::fmt;
@@ -19,10 +20,14 @@ use crate::error::Error;
 use counted::Counted;
 use folder::Folder;
 pub(crate) use folder::remove_unfinished;
+use patient::Patient;
 pub use requests::Requests;
 
 /// A request that takes longer is given up; a healthy store answers small requests in well under a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// A request that puts a large object is given up after so long: the largest that a compaction makes gets through at two
+/// megabits a second.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// A store that does not accept a connection by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request is tried so often before the caller hears of it; the caller has its own, slower, retry.
@@ -115,7 +120,11 @@ impl StoreConfig {
                 Arc::<Folder>::default()
             }
             "memory" => Arc::new(InMemory::new()),
-            "s3" => Arc::new(self.s3_store(&url)?),
+            "s3" => {
+                let [usual, patient] = [REQUEST_TIMEOUT, LARGE_TIMEOUT]
+                    .map(|wait| self.s3_store(&url, wait).map(|store| Arc::new(store) as _));
+                Arc::new(Patient::new(usual?, patient?))
+            }
             other => {
                 return Err(Error::Config(format!(
                     "a store is file://, s3:// or memory://, not {other}://"
@@ -153,7 +162,7 @@ impl StoreConfig {
         Ok(url)
     }
 
-    fn s3_store(&self, url: &Url) -> Result<impl ObjectStore + use<>, Error> {
+    fn s3_store(&self, url: &Url, wait: Duration) -> Result<impl ObjectStore + use<>, Error> {
         let bucket = url.host_str();
         let bucket = bucket.ok_or_else(|| Error::Config("write s3://bucket/prefix".into()))?;
         let bounded = |key, wait: Duration| {
@@ -164,7 +173,7 @@ impl StoreConfig {
         };
         // One by one, so that what the environment says about the client, such as a proxy, stays.
         let waits = [
-            bounded(ClientConfigKey::Timeout, REQUEST_TIMEOUT),
+            bounded(ClientConfigKey::Timeout, wait),
             bounded(ClientConfigKey::ConnectTimeout, CONNECT_TIMEOUT),
         ];
         let builder = waits
