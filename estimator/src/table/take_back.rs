@@ -253,7 +253,7 @@ impl Table {
                 }
                 (rest, Sifted::Some(add)) => {
                     removed.push(file);
-                    added.extend(add);
+                    added.extend(add.map(|add| *add));
                     sought = rest;
                 }
             }
@@ -320,7 +320,7 @@ impl Table {
         let of = xxh3_128(format!("{writer} {path}").as_bytes());
         let of = HashSet::from([of.to_le_bytes()]);
         let add = self.put_file(rows, &of, Day::today().start_ms()).await?;
-        Ok((sought, Sifted::Some(Some(add))))
+        Ok((sought, Sifted::Some(Some(Box::new(add)))))
     }
 
     /// Why what came with a version cannot be taken back.
@@ -364,5 +364,5 @@ enum Sifted {
     /// It cannot be said.
     Unseen,
     /// Some are; the object without them, unless nothing else was in it.
-    Some(Option<Add>),
+    Some(Option<Box<Add>>),
 }

@@ -175,8 +175,8 @@ fn told(kind: Kind, taken: TakenBack) -> v1::TakenBack {
         .of
         .iter()
         .map(|((recipe, hardware), rows)| v1::TakenBackOf {
-            recipe: recipe.to_string(),
-            hardware: hardware.to_string(),
+            recipe: recipe.name().to_owned(),
+            hardware: hardware.slug(),
             rows: *rows,
         })
         .collect();
