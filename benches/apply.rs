@@ -91,6 +91,7 @@ impl Bench {
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: Some(UsdMicros(2_000_000)),
                 address: None,
+                outputs: None,
             };
             let instance = InstanceId([number; 16]);
             self.apply(

@@ -140,6 +140,7 @@ impl Cluster {
                 labels,
                 price_per_gpu_hour: Some(UsdMicros(300_000 + 100 * number)),
                 address: None,
+                outputs: None,
             },
         });
     }

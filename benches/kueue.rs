@@ -306,6 +306,7 @@ async fn join(node: &Handle, number: u64, cohort: u64) -> Result<Session, Box<dy
         labels: BTreeMap::from([("cohort".parse()?, format!("c{cohort}").parse()?)]),
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
         address: None,
+        outputs: None,
     };
     let instance = InstanceId(wide(number + 1));
     let register = Command::RegisterWorker {

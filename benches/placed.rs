@@ -85,6 +85,7 @@ async fn join(node: &Handle, number: u8) -> Result<Session, Box<dyn Error>> {
         labels: BTreeMap::new(),
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
         address: None,
+        outputs: None,
     };
     let instance = InstanceId([number; 16]);
     match node

@@ -156,6 +156,7 @@ fn join(number: u16, mut apply: impl FnMut(Command)) {
             labels: BTreeMap::new(),
             price_per_gpu_hour: Some(UsdMicros(300_000 + 1_000 * u64::from(number))),
             address: None,
+            outputs: None,
         },
     });
 }

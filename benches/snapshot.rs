@@ -111,6 +111,7 @@ impl Seed {
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: Some(UsdMicros(2_000_000)),
                 address: None,
+                outputs: None,
             };
             let register = Command::RegisterWorker {
                 token_hash: hash,

@@ -156,6 +156,7 @@ fn life() -> Result<(Vec<Envelope>, State), Failure> {
         labels: BTreeMap::new(),
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
         address: None,
+        outputs: None,
     };
     let instance = InstanceId([9; 16]);
     let Reply::WorkerRegistered { worker } = log.put(Command::RegisterWorker {

@@ -315,7 +315,11 @@ impl Command {
     pub fn needs(&self) -> u16 {
         match self {
             Self::SubmitJob { spec } if !spec.is_behind() => codec::FIRST,
-            Self::RegisterWorker { inventory, .. } if inventory.address.is_some() => 3,
+            Self::RegisterWorker { inventory, .. }
+                if inventory.address.is_some() || inventory.outputs.is_some() =>
+            {
+                3
+            }
             Self::Place { placements } if placements.iter().any(Placement::is_gang) => 3,
             Self::EndAttempt {
                 outcome: Outcome::Failed(FailureReason::LeaseLost | FailureReason::CredentialsGone),
@@ -368,8 +372,8 @@ impl Command {
         }
     }
 
-    /// The same as a log of this format can hold it, where it differs in nothing but how well a run is estimated, or by which
-    /// word an end is called. Else it still [`Self::needs`] another one.
+    /// The same as a log of this format can hold it, where it differs in nothing but how well a run is estimated, by which
+    /// word an end is called, or whether it is known which workers share their results. Else it still [`Self::needs`] another one.
     #[must_use]
     pub fn for_format(mut self, format: u16) -> Self {
         if let (Self::SubmitJob { spec }, ..3) = (&mut self, format) {
@@ -380,6 +384,9 @@ impl Command {
                 outcome
         {
             *outcome = Outcome::Failed(FailureReason::Preempted);
+        }
+        if let (Self::RegisterWorker { inventory, .. }, ..3) = (&mut self, format) {
+            inventory.outputs = None;
         }
         self
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use hex::{InstanceId, RequestId, StagingId, TokenHash};
+pub use hex::{InstanceId, OutputsId, RequestId, StagingId, TokenHash};
 
 /// The text is no id of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -13,6 +13,7 @@ mod jobs;
 mod journal;
 mod lines;
 mod money;
+mod outputs;
 mod pages;
 mod requests;
 mod retention;

@@ -19,6 +19,7 @@ mod metrics;
 pub mod options;
 pub mod order;
 mod outputs;
+mod outputs_id;
 pub mod random;
 pub mod redact;
 pub mod reduce;

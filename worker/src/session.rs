@@ -75,6 +75,7 @@ pub(crate) fn offer(
     config: &crate::config::WorkerConfig,
     devices: &[Device],
     instance: String,
+    outputs: Option<String>,
 ) -> v1::RegisterWorkerRequest {
     let trainer = match config.offer {
         Offer::Gpus | Offer::Cpu => v1::Trainer::Simpletuner,
@@ -91,6 +92,11 @@ pub(crate) fn offer(
         price_per_gpu_hour_usd_micros: config.price_usd_micros_per_hour,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         gang_address: config.gang_address.clone().unwrap_or_default(),
+        // A stream is played from its beginning, wherever.
+        outputs: match config.offer {
+            Offer::Gpus | Offer::Cpu => outputs.unwrap_or_default(),
+            Offer::Replay(_) => String::new(),
+        },
     }
 }
 

@@ -14,6 +14,7 @@ use crate::gpu;
 use crate::host::Host;
 use crate::metrics::{Answer, Metrics, Port, PortError};
 use crate::outputs;
+use crate::outputs_id;
 use crate::session::{self, Refusal, Servers, Session, Unusable};
 use crate::spool;
 use crate::state_dir::{self, StateDir, private_folder};
@@ -233,7 +234,12 @@ fn set_up(
         accounts.unused()?;
     }
     say_accounts(&accounts, devices.len());
-    let offer = session::offer(&config, &devices, state.instance()?);
+    let offer = session::offer(
+        &config,
+        &devices,
+        state.instance()?,
+        outputs_id::of(&outputs),
+    );
     tracing::info!(devices = devices.len(), state = %config.state.display(), "starting");
     let host = Host {
         config,

@@ -6,6 +6,7 @@ use stepcast_proto::v1;
 use stepcast_records::units::GPU_HOUR_MAX;
 use stepcast_records::{GpuModel, UsdMicros};
 use stepcast_scheduler::State;
+use stepcast_scheduler::ids::{self, OutputsId};
 use stepcast_scheduler::model::{Inventory, Label, Token, Worker, WorkerState};
 use tonic::{Code, Status};
 use tonic_types::FieldViolation;
@@ -106,6 +107,13 @@ pub(crate) fn token(token: &Token) -> v1::WorkerToken {
     }
 }
 
+/// Which folder it puts results into, if it says so.
+fn outputs(text: &str) -> Result<Option<OutputsId>, Status> {
+    let said = (!text.is_empty()).then(|| text.parse());
+    said.transpose()
+        .map_err(|error: ids::Error| bad_field("outputs", error.to_string()))
+}
+
 /// What an hour on one GPU costs there.
 fn price(micros: u64) -> Result<UsdMicros, Status> {
     let price = UsdMicros(micros);
@@ -147,5 +155,6 @@ pub(crate) fn inventory(request: v1::RegisterWorkerRequest) -> Result<Inventory,
             .map(price)
             .transpose()?,
         address,
+        outputs: outputs(&request.outputs)?,
     })
 }

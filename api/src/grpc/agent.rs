@@ -22,7 +22,8 @@ use crate::status::Refusal;
 use crate::{auth, convert, names, status};
 
 /// A log begins in an old format and goes over to the newest one within moments, unless an older node keeps it from that.
-/// A worker that registers meanwhile waits so long for it; it would not say its address a second time.
+/// A worker that registers meanwhile waits so long for it; it would not say its address, and where its results are, a second
+/// time.
 const NEWEST_FORMAT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often it is looked at whether it has.
@@ -49,9 +50,10 @@ impl AgentService for Agent {
             .collect();
         let instance = instance("instance", &request.instance)?;
         let mut inventory = convert::inventory(request)?;
-        if inventory.address.is_some() && !self.knows_addresses().await {
+        let is_new = inventory.address.is_some() || inventory.outputs.is_some();
+        if is_new && !self.knows_addresses().await {
             // An older node could not read it; the worker says it again when it registers next.
-            inventory.address = None;
+            (inventory.address, inventory.outputs) = (None, None);
         }
         self.check_nothing_runs_elsewhere(&caller, instance)?;
         let command = Command::RegisterWorker {
@@ -190,6 +192,10 @@ impl Agent {
     /// Whether every node can read the address of a worker.
     async fn knows_addresses(&self) -> bool {
         let handle = &self.0.handle;
+        // Nobody raises it.
+        if handle.newest_log_format() < 3 {
+            return false;
+        }
         let known = async {
             while handle.read_stale(|state| state.format()) < 3 {
                 sleep(LOOK_EVERY).await;

@@ -255,6 +255,7 @@ fn inventory(
         address: (state.format() >= 3)
             .then(|| "supposed:29500".parse().ok())
             .flatten(),
+        outputs: None,
     })
 }
 

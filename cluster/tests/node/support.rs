@@ -310,6 +310,7 @@ impl Worker {
             labels: BTreeMap::new(),
             price_per_gpu_hour: None,
             address,
+            outputs: None,
         };
         match node
             .propose(

@@ -4,15 +4,22 @@ use stepcast_records::simpletuner::{Preparation, Sharing};
 
 use super::{Error, malformed};
 use crate::command::{Command, Placement, Seat};
-use crate::model::{JobSpec, Terms};
+use crate::model::{JobSpec, Label, Terms};
 
 /// Writes it behind the rest.
 pub(super) fn write(command: &Command, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
     match command {
-        Command::RegisterWorker { inventory, .. } => match &inventory.address {
-            None => Ok(bytes),
-            Some(address) => postcard::to_extend(address, bytes),
-        },
+        Command::RegisterWorker { inventory, .. } => {
+            let address = inventory.address.as_ref().map(Label::as_str);
+            match (address, inventory.outputs) {
+                (None, None) => Ok(bytes),
+                (Some(address), None) => postcard::to_extend(address, bytes),
+                // No address is empty.
+                (address, Some(outputs)) => {
+                    postcard::to_extend(&(address.unwrap_or_default(), outputs), bytes)
+                }
+            }
+        }
         Command::Place { placements } => match others(placements) {
             others if others.is_empty() => Ok(bytes),
             others => postcard::to_extend(&others, bytes),
@@ -32,8 +39,16 @@ pub(super) fn write(command: &Command, bytes: Vec<u8>) -> postcard::Result<Vec<u
 pub(super) fn read<'a>(command: &mut Command, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
     match command {
         Command::RegisterWorker { inventory, .. } => {
-            let (address, rest) = postcard::take_from_bytes(bytes).map_err(malformed)?;
-            inventory.address = Some(address);
+            let (address, mut rest): (&str, _) =
+                postcard::take_from_bytes(bytes).map_err(malformed)?;
+            if !rest.is_empty() {
+                let (outputs, after) = postcard::take_from_bytes(rest).map_err(malformed)?;
+                inventory.outputs = Some(outputs);
+                rest = after;
+            }
+            let is_said = !address.is_empty() || inventory.outputs.is_none();
+            let address = is_said.then(|| address.parse()).transpose();
+            inventory.address = address.map_err(malformed)?;
             Ok(rest)
         }
         Command::Place { placements } => {

@@ -51,6 +51,12 @@ hex_id!(
     "One worker's state folder: two processes with one token differ in it."
 );
 hex_id!(
+    OutputsId,
+    16,
+    "an id of a folder for results of 32 hexadecimal digits",
+    "One folder for results: workers that say the same share it, and go on from each other's checkpoints."
+);
+hex_id!(
     StagingId,
     16,
     "a staging id of 32 hexadecimal digits",

@@ -132,6 +132,24 @@ impl Job {
         is_first.then_some(self.standing.began_at)
     }
 
+    /// The worker whose results hold the checkpoint that its next attempt goes on from: that of the last attempt that has saved
+    /// it or gone on from it. `None` without a checkpoint, where that attempt is forgotten, and of a gang, whose hosts share
+    /// their results.
+    #[must_use]
+    pub fn checkpoint_on(&self) -> Option<WorkerId> {
+        let newest = self.checkpoint_step();
+        if newest == 0 || self.spec.hosts() > 1 {
+            return None;
+        }
+        let has = |attempt: &&Attempt| {
+            let begun = self.begun_elsewhere(attempt.number);
+            attempt.number >= self.standing.counts_from
+                && (attempt.checkpoint_step == newest || begun == Some(newest))
+        };
+        let attempt = self.attempts.iter().rev().find(has);
+        attempt.map(|attempt| attempt.worker)
+    }
+
     fn step_kept(&self, by: impl Fn(&Attempt) -> bool) -> u64 {
         let counts = |attempt: &&Attempt| attempt.number >= self.standing.counts_from;
         let by = self.attempts.iter().filter(counts).filter(|one| by(one));

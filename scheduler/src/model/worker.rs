@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stepcast_records::{GpuModel, UsdMicros};
 
 use super::{Label, Prices, TrainerKind, gpu_numbers};
-use crate::ids::{InstanceId, TokenHash, TokenId, WorkerId};
+use crate::ids::{InstanceId, OutputsId, TokenHash, TokenId, WorkerId};
 
 /// A worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Inventory {
     /// on.
     #[serde(skip)]
     pub address: Option<Label>,
+    /// Which folder it puts results into, if it says so. Written behind the address, from format 3 on.
+    #[serde(skip)]
+    pub outputs: Option<OutputsId>,
 }
 
 /// Whether a worker takes part.

@@ -166,6 +166,7 @@ impl Scene {
                     labels: BTreeMap::new(),
                     price_per_gpu_hour: group.price_per_hour,
                     address: None,
+                    outputs: None,
                 };
                 let token = name
                     .ok()

@@ -69,11 +69,13 @@ enum Section {
     Members,
     /// What the operator says that GPUs cost, from version 3 on.
     Prices,
+    /// Which folders workers put results into, from version 3 on.
+    Outputs,
 }
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,
@@ -84,6 +86,7 @@ impl Section {
         Self::Addresses,
         Self::Members,
         Self::Prices,
+        Self::Outputs,
     ];
 }
 
@@ -104,7 +107,7 @@ struct Head {
 }
 
 /// What there is once from version 3 on, behind the head. Behind it stand how many workers have an address, how many teams are
-/// not for everybody and how many prices there are, each where there are any or something stands behind it.
+/// not for everybody, how many prices there are and how many workers say where they put results, each where there are any or something stands behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct More {
     policy: Policy,

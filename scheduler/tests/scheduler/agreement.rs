@@ -185,6 +185,7 @@ fn join(history: &mut History, host: u8) {
         labels: BTreeMap::new(),
         price_per_gpu_hour: None,
         address: Some("10.0.0.1:29500".parse().expect("a label")),
+        outputs: None,
     };
     let (token_hash, instance) = (TokenHash([host; 32]), InstanceId([host; 16]));
     history.propose(

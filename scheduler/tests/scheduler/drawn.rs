@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stepcast_records::{GpuModel, UsdMicros};
-use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::ids::{OutputsId, StagingId};
 use stepcast_scheduler::model::{
     Budget, FailureReason, Inventory, JobSpec, Label, Objective, Outcome, Period, Prices, TeamName,
     TeamRules, TrainerKind,
@@ -251,6 +251,11 @@ pub(crate) fn inventory(offer: &Offer, format: u16) -> Inventory {
         labels: labels(offer.label),
         price_per_gpu_hour: offer.price.map(UsdMicros),
         address: (offer.reached && format >= 3).then(|| label(0)),
+        // Some share theirs, and some say nothing.
+        outputs: offer
+            .price
+            .filter(|_| format >= 3)
+            .map(|price| OutputsId([(price % 2) as u8; 16])),
     }
 }
 

@@ -47,6 +47,7 @@ fn cluster(cents: &[Option<u64>]) -> History {
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: cents.map(|cents| UsdMicros(cents * 10_000)),
                 address: format!("10.0.0.{host}:29500").parse().ok(),
+                outputs: None,
             },
         };
         assert!(history.propose(joins, None).reply.is_ok());

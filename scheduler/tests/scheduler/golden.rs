@@ -157,6 +157,7 @@ pub(crate) fn log() -> Vec<Envelope> {
         labels: labels(),
         price_per_gpu_hour: Some(UsdMicros(2_500_000)),
         address: None,
+        outputs: None,
     };
     let (job, dear, gone) = (JobId(1), JobId(2), JobId(3));
     let place = |job, attempt, gpu| Placement {

@@ -81,6 +81,7 @@ fn commands() -> Vec<Command> {
         labels: [].into(),
         price_per_gpu_hour: Some(UsdMicros(2_500_000)),
         address: None,
+        outputs: None,
     };
     let hash = TokenHash([0x33; 32]);
     // The barrier is entry 23, so what follows begins with entry 24.

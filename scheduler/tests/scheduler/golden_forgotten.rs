@@ -51,6 +51,7 @@ impl Story {
                     labels: [].into(),
                     price_per_gpu_hour: Some(UsdMicros(3_600_000_000)),
                     address: None,
+                    outputs: None,
                 },
             },
             Command::SubmitJob {

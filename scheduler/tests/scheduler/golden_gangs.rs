@@ -36,6 +36,7 @@ fn host(number: u8) -> [Command; 2] {
                 labels: [].into(),
                 price_per_gpu_hour: None,
                 address: format!("10.0.0.{number}:29500").parse().ok(),
+                outputs: None,
             },
         },
     ]

@@ -40,6 +40,7 @@ fn joins(number: u8, gpus: &[&str], own: Option<u64>) -> [Command; 2] {
             labels: [].into(),
             price_per_gpu_hour: own.map(UsdMicros),
             address: None,
+            outputs: None,
         },
     };
     [Command::CreateWorkerToken { name, hash }, register]

@@ -148,6 +148,7 @@ fn cluster(hosts: &[Host], aim: Aim) -> (History, BTreeMap<WorkerId, bool>) {
             labels: BTreeMap::new(),
             price_per_gpu_hour: Some(UsdMicros(host.price * 1_000_000)),
             address: None,
+            outputs: None,
         };
         let register = Command::RegisterWorker {
             token_hash: hash,

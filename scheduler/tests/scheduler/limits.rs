@@ -30,6 +30,7 @@ fn with_a_job(retry_limit: u8) -> (History, JobId) {
         labels: BTreeMap::new(),
         price_per_gpu_hour: None,
         address: None,
+        outputs: None,
     };
     let instance = InstanceId([1; 16]);
     history.propose(

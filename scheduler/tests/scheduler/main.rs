@@ -12,6 +12,7 @@ mod golden_forgotten;
 mod golden_gangs;
 mod golden_members;
 mod golden_orgs;
+mod golden_outputs;
 mod golden_preparation;
 mod golden_prices;
 mod golden_revised;

@@ -155,6 +155,7 @@ fn join(history: &mut History, host: u8, gpu: &str) {
         labels: BTreeMap::new(),
         price_per_gpu_hour: None,
         address: None,
+        outputs: None,
     };
     let instance = InstanceId([host; 16]);
     let joins = Command::RegisterWorker {

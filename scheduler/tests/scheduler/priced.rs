@@ -81,6 +81,7 @@ fn cluster(aim: Aim) -> Forward<'static> {
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: None,
                 address: None,
+                outputs: None,
             },
         },
     ];

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use stepcast_scheduler::command::{Preemption, Seat};
 use stepcast_scheduler::ids::{
-    AttemptNumber, Epoch, InstanceId, JobId, TeamId, TokenHash, TokenId, WorkerId,
+    AttemptNumber, Epoch, InstanceId, JobId, OutputsId, TeamId, TokenHash, TokenId, WorkerId,
 };
 use stepcast_scheduler::model::{FailureReason, Inventory, Outcome, Prices, TrainerKind};
 use stepcast_scheduler::placement::{self, Placement, PlacementNote};
@@ -308,6 +308,11 @@ impl Script {
                     .settings
                     .get("address")
                     .map(|text| text.parse().expect("a label")),
+                outputs: line.settings.get("outputs").map(|text| {
+                    OutputsId(std::array::from_fn(|at| {
+                        *text.as_bytes().get(at).unwrap_or(&0)
+                    }))
+                }),
             },
         }
     }

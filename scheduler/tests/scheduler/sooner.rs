@@ -228,6 +228,7 @@ fn beside_a_free_gpu(expected: u64) -> (History, JobId) {
         price_per_gpu_hour: Some(UsdMicros(2_000_000)),
         labels: Default::default(),
         address: None,
+        outputs: None,
     };
     let rules = TeamRules {
         approve_above: Some(UsdMicros(5_000_000)),

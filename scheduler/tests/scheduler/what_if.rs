@@ -131,6 +131,7 @@ impl Different {
                     labels: std::collections::BTreeMap::new(),
                     price_per_gpu_hour: Some(UsdMicros(1_000_000)),
                     address: None,
+                    outputs: None,
                 };
                 joins(state, &inventory, count)
             }

@@ -93,6 +93,7 @@ fn cluster(aim: Aim, price: Option<u64>) -> Forward<'static> {
                 labels: BTreeMap::new(),
                 price_per_gpu_hour: price.map(UsdMicros),
                 address: None,
+                outputs: None,
             },
         },
     ];

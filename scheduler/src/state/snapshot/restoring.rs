@@ -12,7 +12,7 @@ use super::super::table::{Kept, decode, encode};
 use super::{Error, Head, More, Section, accounts, damaged, known, version_of};
 use crate::accounts::Accounts;
 use crate::codec;
-use crate::ids::{RequestId, TeamId, TokenHash, WorkerId};
+use crate::ids::{OutputsId, RequestId, TeamId, TokenHash, WorkerId};
 use crate::invariants;
 use crate::model::{Label, Member, Prices, Team, Token, Worker};
 use crate::policy::Policy;
@@ -31,6 +31,8 @@ pub struct Restoring {
     members: (u64, u64, Option<TeamId>),
     /// Prices that are promised, and those that have come.
     prices: (u64, Prices),
+    /// Folders for results that are promised, that have come, and the worker of the last.
+    outputs: (u64, u64, Option<WorkerId>),
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -71,6 +73,7 @@ impl Restoring {
                 Section::Addresses => self.address(rest)?,
                 Section::Members => self.members(rest)?,
                 Section::Prices => self.price(rest)?,
+                Section::Outputs => self.outputs(rest)?,
             };
         }
         Ok(())
@@ -102,6 +105,7 @@ impl Restoring {
             ("addresses", addresses.0, addresses.1),
             ("lists of members", members.0, members.1),
             ("prices", self.prices.0, self.prices.1.len() as u64),
+            ("folders for results", self.outputs.0, self.outputs.1),
         ] {
             if promised != came {
                 return Err(damaged(format!(
@@ -141,7 +145,7 @@ impl Restoring {
         if version >= 3 && !rest.is_empty() {
             (self.addresses.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
             let mut last = self.addresses.0;
-            for behind in [&mut self.members.0, &mut self.prices.0] {
+            for behind in [&mut self.members.0, &mut self.prices.0, &mut self.outputs.0] {
                 if !rest.is_empty() {
                     (last, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
                     *behind = last;
@@ -239,6 +243,17 @@ impl Restoring {
     fn price<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let ((number, price), rest): ((u8, UsdMicros), _) = read(bytes)?;
         in_order(self.prices.1.push(number, price))?;
+        Ok(rest)
+    }
+
+    fn outputs<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let ((id, outputs), rest): ((WorkerId, OutputsId), _) = read(bytes)?;
+        let (_, came, last) = &mut self.outputs;
+        in_order(last.is_none_or(|last| last < id))?;
+        (*came, *last) = (*came + 1, Some(id));
+        let worker = Arc::make_mut(&mut self.state.workers).get_mut(&id);
+        let worker = worker.ok_or_else(|| damaged("a folder for results is of no worker"))?;
+        worker.inventory.outputs = Some(outputs);
         Ok(rest)
     }
 

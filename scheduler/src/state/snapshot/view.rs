@@ -10,7 +10,7 @@ use super::super::requests::Replies;
 use super::super::table::{Jobs, Kept, encode};
 use super::{Head, More, Section, accounts, version_of};
 use crate::accounts::Accounts;
-use crate::ids::{TeamId, TokenHash, WorkerId};
+use crate::ids::{OutputsId, TeamId, TokenHash, WorkerId};
 use crate::model::{Label, Member, Prices, Team, Token, Worker};
 
 /// A chunk is full with so many bytes. The largest entry, a job with as many attempts, events and words as it may have,
@@ -87,16 +87,15 @@ impl View {
             put(&(version, head), chunk);
             if version >= 3 {
                 put(&self.more, chunk);
-                match (
+                let counts = [
                     self.addresses().count() as u64,
                     self.members().count() as u64,
                     self.prices.len() as u64,
-                ) {
-                    (0, 0, 0) => {}
-                    (addresses, 0, 0) => put(&addresses, chunk),
-                    (addresses, members, 0) => put(&(addresses, members), chunk),
-                    all => put(&all, chunk),
-                }
+                    self.outputs().count() as u64,
+                ];
+                let said = counts.iter().rposition(|count| *count > 0);
+                let said = counts.iter().take(said.map_or(0, |last| last + 1));
+                said.for_each(|count| put(count, chunk));
             }
         });
         let tokens = Packed::new(
@@ -152,6 +151,13 @@ impl View {
         let prices = Packed::new(Section::Prices, prices, |price, chunk: &mut _| {
             put(&price, chunk);
         });
+        let outputs = Packed::new(
+            Section::Outputs,
+            self.outputs(),
+            |outputs, chunk: &mut _| {
+                put(&outputs, chunk);
+            },
+        );
         head.chain(tokens)
             .chain(workers)
             .chain(jobs)
@@ -161,6 +167,7 @@ impl View {
             .chain(addresses)
             .chain(members)
             .chain(prices)
+            .chain(outputs)
     }
 
     /// The teams that are not for everybody, with whom they are for.
@@ -173,6 +180,12 @@ impl View {
     fn addresses(&self) -> impl Iterator<Item = (WorkerId, &Label)> {
         let workers = self.workers.values();
         workers.filter_map(|worker| Some((worker.id, worker.inventory.address.as_ref()?)))
+    }
+
+    /// The workers that say which folder they put results into. None does before format 3.
+    fn outputs(&self) -> impl Iterator<Item = (WorkerId, OutputsId)> {
+        let workers = self.workers.values();
+        workers.filter_map(|worker| Some((worker.id, worker.inventory.outputs?)))
     }
 }
 

@@ -106,6 +106,7 @@ async fn register(shell: &Arc<Shell>, server: u64) -> Result<WorkerId, Trouble> 
             labels: BTreeMap::new(),
             price_per_gpu_hour: None,
             address: format!("host-{}:29500", shell.number).parse().ok(),
+            outputs: None,
         },
     };
     let request = Request::Propose(command, None);

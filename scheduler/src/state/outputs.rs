@@ -1,0 +1,33 @@
+//! Whose results are where: workers say which folder they put them into, and those that say the same share it.
+
+use super::State;
+use crate::ids::WorkerId;
+use crate::model::{Job, Worker};
+
+impl State {
+    /// Whether what lies in the results of one worker is known not to lie in those of another. Of who has not said where they
+    /// are nothing is known.
+    #[must_use]
+    pub fn are_apart(&self, one: WorkerId, other: WorkerId) -> bool {
+        let outputs = |id| self.worker(id)?.inventory.outputs;
+        let both = outputs(one).zip(outputs(other));
+        one != other && both.is_some_and(|(one, other)| one != other)
+    }
+
+    /// Whether a job has a checkpoint and would begin anew on a worker all the same, since it is known not to be there.
+    #[must_use]
+    pub fn begins_anew_on(&self, job: &Job, worker: WorkerId) -> bool {
+        let from = job.checkpoint_on();
+        from.is_some_and(|from| self.are_apart(from, worker))
+    }
+
+    /// The worker with whose results alone a job goes on from its checkpoint: `None` where no other that takes work is known to
+    /// have results of its own.
+    #[must_use]
+    pub fn checkpoint_only_on(&self, job: &Job) -> Option<&Worker> {
+        let from = self.worker(job.checkpoint_on()?)?;
+        let mut others = self.workers().filter(|worker| worker.takes_work());
+        let is_any = others.any(|other| self.are_apart(from.id, other.id));
+        is_any.then_some(from)
+    }
+}
