@@ -306,8 +306,22 @@ impl<'a> Forward<'a> {
         Looked { plan, refused }
     }
 
+    /// Says of an attempt that was placed where its job's checkpoint is not what its worker will say.
+    fn begin_anew(&mut self, epoch: Epoch) {
+        let live = self.state.live_attempt(epoch);
+        let live = live.filter(|(job, attempt)| {
+            let is_new = attempt.state == AttemptState::Placed;
+            is_new && self.state.begins_anew_on(job, attempt.worker)
+        });
+        if let Some(job) = live.map(|(job, _)| job.id) {
+            let step = 0;
+            let _ = self.apply(Command::GoOnFrom { job, epoch, step });
+        }
+    }
+
     /// Says when an attempt that has begun will be done.
     fn follow(&mut self, epoch: Epoch) {
+        self.begin_anew(epoch);
         let Some((job, attempt)) = self.state.live_attempt(epoch) else {
             return;
         };

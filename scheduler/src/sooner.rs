@@ -200,8 +200,13 @@ impl Search<'_> {
                 Some(gpus) => feasible::admits_part(&job, worker, gpus, self.now_ms).map(drop),
             };
             let price = worker.price_per_hour(model, job.spec.gpus().into());
-            // As a plan has it: what its checkpoints keep need not be paid for again.
-            let left = Left::of_waiting(self.forecast, &job, model, self.state.policy())?;
+            // As a plan has it: what its checkpoints keep need not be paid for again where they are.
+            let policy = self.state.policy();
+            let left = if self.state.begins_anew_on(&job, worker.id) {
+                Left::anew(self.forecast, &job, model, policy)?
+            } else {
+                Left::of_waiting(self.forecast, &job, model, policy)?
+            };
             let run_ms_p90 = left.forecast().map(|left| left.run_ms_p90);
             let against = against.and_then(|()| {
                 Ledger::new(self.state, self.now_ms).allows(&job, [worker], price, run_ms_p90)

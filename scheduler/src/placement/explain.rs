@@ -151,6 +151,9 @@ pub fn explain_expecting(
     if matches!(tier, Tier::Capacity | Tier::Order) {
         why.headline += &wording.share(round.late_ms(job));
     }
+    if matches!(tier, Tier::Capacity | Tier::Order | Tier::New) {
+        why.headline += &wording.checkpoint(why.placement.as_ref());
+    }
     Some(why)
 }
 

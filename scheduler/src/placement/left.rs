@@ -44,6 +44,17 @@ impl Left {
         Some(whole.without(kept(job)).after(restart_ms as f64))
     }
 
+    /// All of a job that waits, where it begins anew although it has been tried.
+    pub(crate) fn anew(
+        source: &dyn ForecastSource,
+        job: &Job,
+        gpu: GpuModel,
+        policy: &Policy,
+    ) -> Option<Self> {
+        let whole = Self::of_whole(source, job, gpu)?;
+        Some(whole.after(policy.restart_ms as f64))
+    }
+
     /// What is left of a job that runs in an attempt, were it to go on where it is.
     pub(crate) fn of_running(
         source: &dyn ForecastSource,

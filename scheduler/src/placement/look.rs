@@ -7,6 +7,7 @@ mod entry;
 mod failed;
 mod fair;
 mod gang;
+mod home;
 mod late;
 mod order;
 mod plain;
@@ -18,7 +19,7 @@ mod urgent;
 #[cfg(test)]
 pub(crate) use fair::fair_work;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -33,7 +34,7 @@ use super::pool::{Gpus, PlaceId, Pool, Slot, positions};
 use super::shares::Shares;
 use super::survey::{Crowd, Scene, Survey, ordered};
 use crate::command::{Placement, Preemption};
-use crate::ids::{JobId, WorkerId};
+use crate::ids::{JobId, OutputsId, WorkerId};
 use crate::model::{Job, Worker};
 use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
@@ -42,6 +43,7 @@ pub(super) use entry::{LOST_MS, due_ms};
 use failed::Failed;
 pub(super) use gang::Hosts;
 use gang::{Choice, Seats};
+use home::{Folder, There};
 use promises::Promised;
 use taste::{price_of, worth};
 
@@ -83,6 +85,12 @@ pub(super) struct Look<'a> {
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     /// Where jobs could not be started, of those who were asked for.
     failed: RefCell<BTreeMap<JobId, Rc<Failed>>>,
+    /// Which workers share their results, once somebody has asked.
+    folders: OnceCell<BTreeMap<Option<OutputsId>, Folder>>,
+    /// Where jobs go on from their checkpoints soonest, of those who were asked for.
+    there: RefCell<BTreeMap<JobId, Option<There>>>,
+    /// Jobs that wait for that rather than begin anew.
+    waits: RefCell<BTreeSet<JobId>>,
     kept: usize,
     /// The GPUs that are kept for jobs that were passed for long.
     kept_for: BTreeMap<JobId, (usize, Gpus)>,
@@ -128,6 +136,9 @@ impl<'a> Look<'a> {
             ledger: Ledger::new(state, now_ms),
             places: BTreeMap::new(),
             failed: RefCell::default(),
+            folders: OnceCell::new(),
+            there: RefCell::default(),
+            waits: RefCell::default(),
             kept: 0,
             kept_for: BTreeMap::new(),
             promised: Vec::new(),
@@ -208,6 +219,7 @@ impl<'a> Look<'a> {
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
         let failed = self.failed(job);
+        let has_home = self.has_home(job);
         let may_yield = self.policy.preemption == Yielding::Priced;
         let mut best: Option<(Rank, Choice)> = None;
         for place in places.iter() {
@@ -223,21 +235,24 @@ impl<'a> Look<'a> {
                     let failed = failed.as_ref();
                     failed.is_some_and(|failed| failed.is_kept_off(slot.id))
                 };
-                if obtainable.count_ones() < u32::from(count) || is_kept_off() {
+                let waits = || has_home && self.waits_for_home(job, slot, model);
+                if obtainable.count_ones() < u32::from(count) || is_kept_off() || waits() {
                     continue;
                 }
+                let left = self.left_on(job, slot, model, *left);
                 let free = slot.available(place.gpus);
                 let missing = u32::from(count).saturating_sub(free.count_ones());
                 // Of equals the fullest worker, so that large jobs find an empty one.
                 let price = slot.price(model).unwrap_or(u64::MAX);
-                let worth = ordered(self.worth(job, slot, model));
+                let length = if has_home { left.p50_ms } else { 1.0 };
+                let worth = ordered(self.worth(job, slot, model) * length);
                 let times = failed.as_ref().map_or(0, |failed| failed.times(slot.id));
                 let rank = (times, missing, worth, price, free.count_ones(), slot.id);
                 if best.as_ref().is_some_and(|(known, _)| *known <= rank) {
                     // They come by price, and the dearer ones are better only if they are as much faster, or if some of
                     // what others have must be yielded first.
                     passed += 1;
-                    if may_yield || passed <= DEARER_LOOKED_AT {
+                    if may_yield || has_home || passed <= DEARER_LOOKED_AT {
                         continue;
                     }
                     break;
@@ -281,9 +296,11 @@ impl<'a> Look<'a> {
         if entry.runs.is_none() && self.ledger.held(entry.job).is_some() {
             return false;
         }
-        let Some(choice) = self.choose(entry.job, self.models[model], &left) else {
+        let gpu = self.models[model];
+        let Some(choice) = self.choose(entry.job, gpu, &left) else {
             return false;
         };
+        let left = self.left_on(entry.job, &self.pool.slots[choice.slot], gpu, left);
         self.take(entry, choice, left);
         true
     }
@@ -452,6 +469,7 @@ impl<'a> Look<'a> {
                 if purse.pays(price).is_err()
                     || self.ledger.allows(job, [worker], price, None).is_err()
                     || self.is_kept_off(job, slot)
+                    || self.waits_for_home(job, slot, place.model)
                 {
                     passed += 1;
                     continue;

@@ -51,6 +51,8 @@ pub enum Reason {
     Draining,
     /// It could not start the job before, and others could take it.
     FailedThere,
+    /// The job would begin anew there, and is done sooner where its checkpoint is.
+    CheckpointElsewhere,
     /// A job with the same key runs there.
     KeyTaken,
     /// It has enough free, and too few others take new work.
@@ -110,6 +112,7 @@ impl Reason {
             Self::Lost
             | Self::Draining
             | Self::FailedThere
+            | Self::CheckpointElsewhere
             | Self::KeyTaken
             | Self::OthersAway
             | Self::OthersBusy
@@ -146,6 +149,7 @@ impl Reason {
             Self::Lost => "LOST",
             Self::Draining => "DRAINING",
             Self::FailedThere => "FAILED_THERE",
+            Self::CheckpointElsewhere => "CHECKPOINT_ELSEWHERE",
             Self::KeyTaken => "KEY_TAKEN",
             Self::OthersAway => "OTHERS_AWAY",
             Self::OthersBusy => "OTHERS_BUSY",
@@ -174,6 +178,7 @@ impl Reason {
             Self::TooFewHosts => "more such workers, or asking for fewer hosts",
             Self::OthersAway => "the return or resumption of the others",
             Self::FailedThere => "free GPUs on another worker",
+            Self::CheckpointElsewhere => "free GPUs where its checkpoint is, or time",
             Self::OthersBusy => "the end of what runs on the others",
             Self::BudgetSpent => "a larger budget",
             Self::WaitsForRetry | Self::NotBefore => "time",
@@ -231,6 +236,7 @@ impl fmt::Display for Reason {
             Self::Lost => "lost",
             Self::Draining => "draining",
             Self::FailedThere => "failed to start there",
+            Self::CheckpointElsewhere => "has its checkpoint elsewhere",
             Self::KeyTaken => "another of its kind runs there",
             Self::OthersAway => "other hosts away",
             Self::OthersBusy => "other hosts busy",

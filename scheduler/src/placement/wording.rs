@@ -70,6 +70,21 @@ impl Wording<'_> {
         )
     }
 
+    /// What is added where a job's checkpoint is known not to be everywhere.
+    pub(super) fn checkpoint(&self, placement: Option<&Placement>) -> String {
+        let Some(worker) = self.state.checkpoint_only_on(self.job) else {
+            return String::new();
+        };
+        let (step, name) = (self.job.checkpoint_step(), &worker.name);
+        match placement {
+            Some(placement) if self.state.begins_anew_on(self.job, placement.worker) => format!(
+                "; it begins anew there, since its checkpoint of step {step} is only where the results of {name} are"
+            ),
+            Some(_) => format!("; it goes on from step {step}"),
+            None => format!("; it goes on from step {step} only where the results of {name} are"),
+        }
+    }
+
     /// The first sentence.
     pub(super) fn headline(
         &self,
@@ -245,6 +260,7 @@ impl Wording<'_> {
                 key.map_or_else(String::new, |key| format!("its key is {key}"))
             }
             Reason::FailedThere => self.failed_there(workers),
+            Reason::CheckpointElsewhere => "it would begin anew there".to_owned(),
             Reason::Lost | Reason::Draining => workers
                 .first()
                 .map_or_else(String::new, |worker| self.since(worker)),

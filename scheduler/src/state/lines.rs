@@ -48,6 +48,11 @@ pub(super) fn line(job: &Job) -> Line {
         [] => Ok(bytes),
         failed => postcard::to_extend(&("failed", failed), bytes),
     });
+    // Those whose checkpoints are on one host go on there.
+    let written = written.and_then(|bytes| match job.checkpoint_on() {
+        None => Ok(bytes),
+        Some(worker) => postcard::to_extend(&("checkpoint", worker), bytes),
+    });
     let standing = (
         job.standing.awaits_credentials,
         job.standing.approved_ms.is_some(),

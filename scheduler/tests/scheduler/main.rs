@@ -18,6 +18,7 @@ mod golden_prices;
 mod golden_revised;
 mod golden_sharing;
 mod history;
+mod home;
 mod launch;
 mod limits;
 mod outlook;

@@ -28,6 +28,7 @@ impl Look<'_> {
                 continue;
             }
             let left = Left::of_waiting(self.forecast, job, model, &self.policy);
+            let left = left.map(|left| self.left_on(job, slot, model, left));
             let forecast = left.and_then(Left::forecast);
             let run_ms_p90 = forecast.map(|forecast| forecast.run_ms_p90);
             if let Err(reason) = self.ledger.allows(job, [worker], price, run_ms_p90) {
@@ -36,6 +37,10 @@ impl Look<'_> {
             }
             match feasible::away(worker)
                 .or_else(|| self.is_kept_off(job, slot).then_some(Reason::FailedThere))
+                .or_else(|| {
+                    let waits = self.waits_for_home(job, slot, model);
+                    waits.then_some(Reason::CheckpointElsewhere)
+                })
                 .or_else(|| feasible::short_of(slot, of_model(worker, model), count))
             {
                 None => return Ok(()),

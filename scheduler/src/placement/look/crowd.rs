@@ -237,8 +237,12 @@ impl<'a> Look<'a> {
         } else {
             self.any_prices_of(walk, known)
         };
+        let left = match known.has_checkpoint {
+            true => self.left_everywhere(self.state.open_job(known.head.1)?, &known.left),
+            false => Arc::clone(&known.left),
+        };
         let mut best: Option<(f64, usize)> = None;
-        for (model, left) in known.left.iter().enumerate() {
+        for (model, left) in left.iter().enumerate() {
             let Some(left) = left.as_ref().filter(|_| prices[model].is_finite()) else {
                 continue;
             };
@@ -266,11 +270,15 @@ impl<'a> Look<'a> {
         } else {
             self.any_prices_of(walk, known)
         };
+        let left = match known.has_checkpoint {
+            true => self.left_everywhere(job, &known.left),
+            false => Arc::clone(&known.left),
+        };
         let is_paid = |(left, price): (&Option<_>, &f64)| left.is_none() || price.is_finite();
-        let left = if known.left.iter().zip(price.iter()).all(is_paid) {
-            Arc::clone(&known.left)
+        let left = if left.iter().zip(price.iter()).all(is_paid) {
+            left
         } else {
-            let left = known.left.iter().zip(price.iter());
+            let left = left.iter().zip(price.iter());
             left.map(|(left, price)| left.filter(|_| price.is_finite()))
                 .collect()
         };

@@ -126,9 +126,7 @@ impl<'a> Look<'a> {
                     continue;
                 }
                 let (left, price) = known.get_or_insert_with(|| {
-                    self.everywhere(job, |look, model| {
-                        Left::of_waiting(look.forecast, job, look.models[model], &look.policy)
-                    })
+                    self.everywhere(job, |look, model| look.left_at_best(job, model))
                 });
                 let (left, price) = (Arc::clone(left), Rc::clone(price));
                 if !has_seat && !self.is_due(job, &left) {
@@ -212,7 +210,11 @@ impl<'a> Look<'a> {
             }
             let (left, price) = self.everywhere(job, |look, other| {
                 let (forecast, policy, now_ms) = (look.forecast, &look.policy, look.now_ms);
-                Left::of_moved(forecast, job, attempt, look.models[other], policy, now_ms)
+                let gpu = look.models[other];
+                if look.is_away_from(job, other) {
+                    return Left::anew(forecast, job, gpu, policy);
+                }
+                Left::of_moved(forecast, job, attempt, gpu, policy, now_ms)
             });
             let mut left = left.to_vec();
             left[model] = stays;

@@ -96,7 +96,8 @@ impl<'a> Look<'a> {
             let gpus = self.pool.gpus_at(*place, slot)?;
             let model = self.pool.places[*place as usize].model;
             let model = self.models.binary_search(&model).ok()?;
-            let left = entry.left[model]?;
+            let gpu = self.models[model];
+            let left = self.left_on(job, &self.pool.slots[slot], gpu, entry.left[model]?);
             let free = self.pool.slots[slot].available(gpus);
             let is_enough = free.count_ones() >= u32::from(job.spec.gpu_count);
             let is_open = is_enough || stopping & gpus != 0;
@@ -192,7 +193,10 @@ impl<'a> Look<'a> {
         self.ledger.give_back(job, &kept.aside);
         let found = models.into_iter().find_map(|model| {
             let left = entry.left[model]?;
-            Some((self.choose(job, self.models[model], &left)?, left))
+            let gpu = self.models[model];
+            let choice = self.choose(job, gpu, &left)?;
+            let left = self.left_on(job, &self.pool.slots[choice.slot], gpu, left);
+            Some((choice, left))
         });
         match found {
             Some((choice, left)) => {

@@ -67,8 +67,8 @@ impl<'a> Look<'a> {
                 let left = entry.left[model];
                 left.is_some_and(|left| self.choose(job, self.models[model], &left).is_some())
             });
-            // What it could have and did not take is not worth it to its owner now.
-            if finds {
+            // What it could have and did not take is not worth it to its owner now; nor is what it would begin anew on.
+            if finds || self.has_waited(job) {
                 continue;
             }
             let kept = self.kept_for.remove(&job.id);
@@ -254,6 +254,7 @@ impl<'a> Look<'a> {
             let yields: Vec<_> = may.into_iter().enumerate().filter_map(is_one).collect();
             let freed = yields.iter().fold(0, |gpus, (_, one)| gpus | used(one));
             if let Some(gpus) = chosen(freed, free, count) {
+                let left = self.left_on(job, slot, self.models[model], left);
                 let slot = *position;
                 let room = Room {
                     slot,
@@ -314,9 +315,7 @@ impl<'a> Look<'a> {
     }
 
     pub(super) fn urgent(&mut self, job: &'a Job) -> Entry<'a> {
-        let (left, price) = self.everywhere(job, |look, model| {
-            Left::of_waiting(look.forecast, job, look.models[model], &look.policy)
-        });
+        let (left, price) = self.everywhere(job, |look, model| look.left_at_best(job, model));
         Entry {
             job,
             runs: None,

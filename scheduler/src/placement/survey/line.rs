@@ -23,6 +23,8 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) objective: Objective,
     /// Its jobs do not pay every price, or could not be started somewhere.
     pub(in crate::placement) is_choosy: bool,
+    /// Its jobs go on from a checkpoint, which may not be everywhere.
+    pub(in crate::placement) has_checkpoint: bool,
     /// The priority of its jobs.
     pub(in crate::placement) priority: i8,
     /// From when on GPUs are kept for its first job, by stamp.

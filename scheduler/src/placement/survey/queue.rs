@@ -233,6 +233,7 @@ impl Queue {
             is_choosy: job.spec.max_price_per_hour.is_some()
                 || job.spec.max_cost.is_some()
                 || job.failed_to_start().next().is_some(),
+            has_checkpoint: job.checkpoint_on().is_some(),
             priority: job.spec.priority,
             due_ms: due_ms(job, &left),
             bucket,

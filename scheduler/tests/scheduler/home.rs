@@ -1,0 +1,206 @@
+//! Jobs go on where their checkpoints are, by whatever policy, and begin anew where they are not.
+
+use stepcast_records::Hardware;
+use stepcast_records::UsdMicros;
+use stepcast_scheduler::forward::{Forward, Truth};
+use stepcast_scheduler::ids::{
+    Epoch, InstanceId, JobId, OutputsId, StagingId, TokenHash, WorkerId,
+};
+use stepcast_scheduler::model::{FailureReason, Inventory, Job, JobSpec, Outcome, TrainerKind};
+use stepcast_scheduler::placement::{Placement, PlacementNote, Planner};
+use stepcast_scheduler::policy::{Aim, Policy};
+use stepcast_scheduler::{Command, codec};
+
+use crate::history::History;
+use crate::support::workload;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// How long all of the job takes, on either host.
+const WHOLE_MS: u64 = 100 * MINUTE_MS;
+
+const HOME: WorkerId = WorkerId(1);
+const AWAY: WorkerId = WorkerId(2);
+const JOB: JobId = JobId(1);
+
+/// Two hosts that put results into these folders, the second of them cheaper, and a job that has saved nine tenths of its
+/// steps on the first.
+fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
+    let mut history = History::new();
+    let hardware = "h100".parse().expect("a hardware");
+    history.forecast.0.insert(hardware, WHOLE_MS / MINUTE_MS);
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let policy = Policy {
+        aim,
+        ..Policy::default()
+    };
+    history.propose(Command::SetPolicy { policy }, None);
+    for (number, outputs) in (1..).zip(outputs) {
+        let name = format!("host-{number}").parse().expect("a label");
+        let hash = TokenHash([number; 32]);
+        history.propose(Command::CreateWorkerToken { name, hash }, None);
+        let register = Command::RegisterWorker {
+            token_hash: hash,
+            instance: InstanceId([number; 16]),
+            inventory: Inventory {
+                gpus: vec!["h100".parse().expect("a GPU")],
+                trainers: [TrainerKind::SimpleTuner].into(),
+                labels: [].into(),
+                price_per_gpu_hour: Some(UsdMicros(3_000_000 - 1_000_000 * u64::from(number))),
+                address: None,
+                outputs: outputs.map(|outputs| OutputsId([outputs; 16])),
+            },
+        };
+        history.propose(register, None);
+    }
+    let spec = Box::new(JobSpec::new(workload(), StagingId([1; 16])));
+    history.propose(Command::SubmitJob { spec }, None);
+    let epoch = place(&mut history, HOME);
+    let (job, step) = (JOB, 90);
+    history.propose(Command::StartAttempt { job, epoch }, None);
+    history.propose(Command::Checkpoint { job, epoch, step }, None);
+    let end = Command::EndAttempt {
+        job,
+        epoch,
+        outcome: Outcome::Failed(FailureReason::Preempted),
+        step,
+        detail: String::new(),
+    };
+    history.propose(end, None).reply.expect("it runs");
+    history.now_ms += MINUTE_MS;
+    history
+}
+
+fn place(history: &mut History, worker: WorkerId) -> Epoch {
+    let job = history.state.open_job(JOB).expect("it is not over");
+    let placements = vec![Placement {
+        job: JOB,
+        attempt: job.next_attempt(),
+        worker,
+        gpus: vec![0],
+        note: PlacementNote::default(),
+        others: Vec::new(),
+    }];
+    history.propose(Command::Place { placements }, None);
+    let job = history.state.open_job(JOB).expect("it is not over");
+    job.live_attempt().expect("it is placed").epoch
+}
+
+/// Where the job would start now and how long it would take, by a planner that looks at each job or at a crowd.
+fn planned(history: &History, is_crowd: bool) -> Option<(WorkerId, Option<u64>)> {
+    let one_by_one = if is_crowd { 0 } else { usize::MAX };
+    let mut planner = Planner::default().with_crowds_above(one_by_one);
+    let (state, now_ms) = (&history.state, history.now_ms);
+    let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
+    let placement = plan.placements.first()?;
+    Some((placement.worker, placement.note.run_ms_p50))
+}
+
+#[test]
+fn a_job_goes_on_where_its_checkpoint_is() {
+    let restart_ms = Policy::default().restart_ms;
+    let (rest, all) = (WHOLE_MS / 10 + restart_ms, WHOLE_MS + restart_ms);
+    for (aim, is_crowd) in Aim::ALL
+        .into_iter()
+        .flat_map(|aim| [(aim, false), (aim, true)])
+    {
+        let mut history = story(aim, [Some(1), Some(2)]);
+        let at = |history: &History| {
+            let (worker, ms) = planned(history, is_crowd).expect("it starts");
+            // Parts of a run are no whole milliseconds.
+            (worker, ms.map(|ms| (ms + 1) / 1_000))
+        };
+        let (rest, all) = (Some(rest / 1_000), Some(all / 1_000));
+        assert_eq!(at(&history), (HOME, rest), "{aim:?} {is_crowd}");
+        // One that is away or takes nothing new is not waited for.
+        let (worker, stop_running) = (HOME, true);
+        history.propose(
+            Command::DrainWorker {
+                worker,
+                stop_running,
+            },
+            None,
+        );
+        assert_eq!(at(&history), (AWAY, all), "{aim:?} {is_crowd}");
+        for outputs in [[Some(1), Some(1)], [Some(1), None], [None, Some(2)]] {
+            let history = story(aim, outputs);
+            assert_eq!(at(&history), (AWAY, rest), "{aim:?} {is_crowd} {outputs:?}");
+        }
+    }
+}
+
+/// Whatever is in the way where it is, it begins anew elsewhere before that has cost more than to do all again.
+#[test]
+fn nobody_waits_for_longer_than_what_is_done_again() {
+    for (aim, is_crowd) in Aim::ALL
+        .into_iter()
+        .flat_map(|aim| [(aim, false), (aim, true)])
+    {
+        let mut history = story(aim, [Some(1), Some(2)]);
+        let mut spec = JobSpec::new(workload(), StagingId([2; 16]));
+        spec.priority = 0;
+        let spec = Box::new(spec);
+        history.propose(Command::SubmitJob { spec }, None);
+        // It should have ended long ago.
+        let note = PlacementNote {
+            run_ms_p50: Some(1),
+            run_ms_p90: Some(1),
+            cost_p50: None,
+        };
+        let placements = vec![Placement {
+            job: JobId(2),
+            attempt: history
+                .state
+                .open_job(JobId(2))
+                .expect("it waits")
+                .next_attempt(),
+            worker: HOME,
+            gpus: vec![0],
+            note,
+            others: Vec::new(),
+        }];
+        history.propose(Command::Place { placements }, None);
+        history.now_ms += MINUTE_MS;
+        assert_eq!(planned(&history, is_crowd), None, "{aim:?} {is_crowd}");
+        history.now_ms += WHOLE_MS;
+        let starts = planned(&history, is_crowd).map(|(worker, _)| worker);
+        assert_eq!(starts, Some(AWAY), "{aim:?} {is_crowd}");
+    }
+}
+
+/// Every job takes as long as is expected of it.
+struct AsExpected;
+
+impl Truth for AsExpected {
+    fn run_ms(&self, _: &Job, _: Hardware) -> Option<u64> {
+        Some(WHOLE_MS)
+    }
+
+    fn restart_ms(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn what_is_to_come_begins_anew_too() {
+    for (outputs, left_ms) in [
+        ([Some(1), Some(2)], WHOLE_MS),
+        ([None, None], WHOLE_MS / 10),
+    ] {
+        let mut history = story(Aim::Balanced, outputs);
+        let (worker, stop_running) = (HOME, true);
+        history.propose(
+            Command::DrainWorker {
+                worker,
+                stop_running,
+            },
+            None,
+        );
+        let (state, now_ms) = (history.state.clone(), history.now_ms);
+        let mut forward = Forward::new(state, &history.forecast, &AsExpected, now_ms);
+        assert_eq!(forward.look(usize::MAX).plan.placements.len(), 1);
+        let took_ms = forward.ends_ms(JOB).expect("it runs") - now_ms;
+        assert_eq!(took_ms.div_ceil(1_000), left_ms / 1_000, "{outputs:?}");
+    }
+}
