@@ -5,7 +5,7 @@ use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::TeamId;
-use stepcast_scheduler::model::{Job, Label, Terms};
+use stepcast_scheduler::model::{Job, JobState, Label, Terms};
 use tonic::Status;
 
 use super::quantity::{duration_ms, duration_to_ms, timestamp_ms};
@@ -86,6 +86,9 @@ pub(crate) fn write_standing(job: &Job, state: &State, told: &mut v1::Job) {
     let credentials = job.spec.terms.credentials.iter();
     told.credentials = credentials.map(ToString::to_string).collect();
     told.awaits_credentials = job.standing.awaits_credentials;
+    let checkpoint = (job.state == JobState::Pending).then(|| state.checkpoint_only_on(job));
+    let checkpoint = checkpoint.flatten();
+    told.checkpoint_worker = checkpoint.map_or_else(String::new, |worker| worker.name.to_string());
     told.array_task = job.spec.terms.array.map(|part| v1::ArrayTask {
         array: names::of_job(part.array),
         index: part.index,

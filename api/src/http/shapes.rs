@@ -55,6 +55,9 @@ pub(crate) struct JobShown {
     pub(crate) credentials: Vec<String>,
     /// Whether nobody holds them any more: it does not start before they are given again.
     pub(crate) awaits_credentials: bool,
+    /// What the worker is called whose results hold the checkpoint that a waiting job goes on from, where others are known to
+    /// have results of their own: there it would begin anew. Empty otherwise.
+    pub(crate) checkpoint_worker: String,
     /// When it is expected to start and to be done; null unless that was asked for, and while too many others ask.
     pub(crate) outlook: Option<OutlookShown>,
     /// Changes with every event of the job.
@@ -193,6 +196,7 @@ pub(crate) fn job(job: &v1::Job) -> JobShown {
         progress: job.progress.as_ref().map(progress),
         credentials: job.credentials.clone(),
         awaits_credentials: job.awaits_credentials,
+        checkpoint_worker: job.checkpoint_worker.clone(),
         outlook: job.outlook.as_ref().map(outlook),
         etag: job.etag.clone(),
     }

@@ -227,6 +227,13 @@ fn facts(job: &Wire) -> String {
     if job.preemptions > 0 {
         line("yielded", counted(job.preemptions.into(), "time", "times"));
     }
+    if !job.checkpoint_worker.is_empty() {
+        let worker = &job.checkpoint_worker;
+        line(
+            "goes on",
+            format!("only where the results of {worker} are; elsewhere it begins anew"),
+        );
+    }
     line("cost", jobs::cost(job));
     if let Some(outlook) = &job.outlook {
         let (start, finish) = (&outlook.start_time_p50, &outlook.finish_time_p50);

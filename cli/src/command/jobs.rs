@@ -226,8 +226,9 @@ fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
         JobState::Pending => match attempt {
             Some(attempt) if attempt.checkpoint_step > 0 => {
                 format!(
-                    "goes on from step {}{}",
+                    "goes on from step {}{}{}",
                     count(attempt.checkpoint_step),
+                    only_on(job),
                     starts(job)
                 )
             }
@@ -252,6 +253,14 @@ fn doing(job: &Job, attempt: Option<&Attempt>) -> String {
             Some(progress) => phase_words(progress.phase()).to_owned(),
             None => "starting".to_owned(),
         },
+    }
+}
+
+/// Where alone a waiting job goes on from its checkpoint: ` on host`, or nothing.
+fn only_on(job: &Job) -> String {
+    match job.checkpoint_worker.as_str() {
+        "" => String::new(),
+        worker => format!(" on {worker}"),
     }
 }
 
@@ -446,6 +455,11 @@ mod tests {
         );
         job.attempts[0].checkpoint_step = 1200;
         assert_eq!(doing(&job, job.attempts.last()), "goes on from step 1,200");
+        job.checkpoint_worker = "lab-1".to_owned();
+        assert_eq!(
+            doing(&job, job.attempts.last()),
+            "goes on from step 1,200 on lab-1"
+        );
     }
 
     #[test]

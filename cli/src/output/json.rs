@@ -29,6 +29,7 @@ pub(crate) fn job(job: &v1::Job) -> Value {
         "reserved_usd_micros": job.reserved_usd_micros,
         "credentials": job.credentials,
         "awaits_credentials": job.awaits_credentials,
+        "checkpoint_worker": job.checkpoint_worker,
         "outlook": job.outlook.as_ref().map(outlook),
         "array_task": job.array_task.as_ref().map(|part| json!({
             "array": id(&part.array), "index": part.index, "tasks": part.tasks, "parallel": part.parallel,
