@@ -98,7 +98,8 @@ pub(crate) struct People {
     /// Whether only this host reaches the server.
     loopback: bool,
     handle: Handle,
-    tickets: Tickets,
+    /// What the keys of short-lived tokens are made of, with what the cluster's nodes share at the time.
+    root: [u8; 32],
     /// What long-lived tokens are hashed with.
     pepper: hmac::Key,
     /// What lets the first operator in.
@@ -113,7 +114,7 @@ impl People {
         Self {
             access_token,
             loopback,
-            tickets: Tickets::new(&key(b"stepcast access token 1")),
+            root: key(b"stepcast access token 1"),
             pepper: hmac(b"stepcast refresh token 1"),
             first: hmac(b"stepcast first operator 1"),
             handle,
@@ -126,14 +127,13 @@ impl People {
         self.caller(shown.and_then(|value| secret_in(value.to_str().ok()?)))
     }
 
-    /// Whether what a request shows may be a token that was made on another node a moment ago: what it would hold of is known
-    /// here, and who holds it is not.
+    /// Whether what a request shows may be a token that was made on another node a moment ago: a long-lived one, or a
+    /// short-lived one by a secret of the cluster's that is not known here yet.
     pub(crate) fn may_be_new(&self, headers: &HeaderMap) -> bool {
         let shown = headers.get(axum::http::header::AUTHORIZATION);
         let shown = shown.and_then(|value| secret_in(value.to_str().ok()?));
         shown.is_some_and(|shown| {
-            let ticket = self.tickets.check(shown, SystemTime::now());
-            ticket.or_else(|| self.refresh_key(shown)).is_some()
+            Tickets::may_be(shown, SystemTime::now()) || self.refresh_key(shown).is_some()
         })
     }
 
@@ -149,6 +149,8 @@ impl People {
         org: &str,
         now: SystemTime,
     ) -> Result<(String, Duration), Status> {
+        // What would be over within a moment is not given out.
+        self.handle.has_secret().await;
         let exchanged = self.exchange_known(refresh_token, org, now);
         if exchanged.is_err() && self.refresh_key(refresh_token).is_some() && self.catch_up().await
         {
@@ -183,7 +185,7 @@ impl People {
         let (of, good_for) = found.ok_or_else(|| {
             status::access_denied("the refresh token is not good, or not for this organisation")
         })?;
-        Ok((self.tickets.issue(of, now, good_for), good_for))
+        Ok((self.tickets().issue(of, now, good_for), good_for))
     }
 
     /// A new long-lived token, and the hash that is kept of it.
@@ -237,7 +239,7 @@ impl People {
     }
 
     fn known(&self, shown: &str) -> Option<Caller> {
-        let ticket = self.tickets.check(shown, SystemTime::now());
+        let ticket = self.tickets().check(shown, SystemTime::now());
         let is_own = match &ticket {
             Some(of) => self.own_key().is_some_and(|own| equal(&own, of)),
             None => self.is_own(shown),
@@ -250,6 +252,11 @@ impl People {
         let hash = ticket.or_else(|| self.refresh_key(shown))?;
         let (_, user) = self.holder(&hash)?;
         Some(Caller::of(&user, hash))
+    }
+
+    /// By the key that counts now: none of before counts, since nodes that were removed since knew it.
+    fn tickets(&self) -> Tickets {
+        Tickets::new(&self.handle.present_key(&self.root))
     }
 
     /// The keyed hash of what may be a long-lived token.
@@ -459,6 +466,7 @@ mod tests {
             clock: Arc::new(HostClock::new()),
         };
         let handle = Node::start(Config::new(dir.path().join("node")), ports).unwrap();
+        handle.has_secret().await;
         let (old, new) = ("0123456789abcdef-old", "0123456789abcdef-new");
         let with = |token| AccessToken::new(token).ok();
         let before = People::new(with(old), true, handle.clone());

@@ -153,3 +153,27 @@ async fn what_a_token_makes_ends_no_later_than_the_token() {
     assert_eq!(status(&admin.ticket).await, 200, "this one has no end");
     town.server.stop().await;
 }
+
+/// What was derived from a secret that others know is over with it; long-lived tokens are not, and make new ones at once.
+#[tokio::test]
+async fn with_another_secret_short_lived_tokens_are_over_and_are_asked_for_anew() {
+    let town = Town::build().await;
+    let port = town.server.port;
+    let member = town.person(1, 'm');
+    let status = async |token: &str| ask(port, "GET", "/v1/jobs", Some(token), None).await.status;
+    assert_eq!(status(&member.ticket).await, 200);
+    let operator = town.person(0, 'O');
+    let rotate = "/v1/cluster/rotate";
+    let rotated = post(port, Some(&operator.refresh), rotate, json!({})).await;
+    assert_eq!(rotated.0, 200, "{}", rotated.1);
+    for ticket in [&member.ticket, &operator.ticket] {
+        assert_eq!(status(ticket).await, 401);
+    }
+    assert_eq!(status(&member.refresh).await, 200);
+    let ticket = exchanged(port, &member.refresh, "one").await.unwrap();
+    assert_eq!(status(&ticket).await, 200);
+    let audit = ask(port, "GET", "/v1/audit", Some(&operator.refresh), None);
+    let audit = audit.await.json().to_string();
+    assert!(audit.contains(r#""subject":"secret""#), "{audit}");
+    town.server.stop().await;
+}

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use stepcast_scheduler::State;
+use stepcast_scheduler::model::Generation;
 
 use crate::config::Places;
 use crate::consensus::{Change, ChangeError, Handle, Transport};
+use crate::leader::nodes;
 use crate::members::{Member, Members};
 use crate::peers::{Admission, Admitted, Applicant, NotAdmitted};
 use crate::proposer::Outcome;
@@ -38,9 +41,35 @@ impl Admission for Doorkeeper {
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Admitted, NotAdmitted>> {
         self.let_in(applicant).boxed()
     }
+
+    fn generation(&self) -> Option<Generation> {
+        let read = |state: &State| state.nodes().generation().copied();
+        self.replicated.read(read)
+    }
+
+    fn newest_generation(&self) -> BoxFuture<'_, Result<Option<Generation>, NotAdmitted>> {
+        self.caught_up().boxed()
+    }
 }
 
 impl Doorkeeper {
+    async fn caught_up(&self) -> Result<Option<Generation>, NotAdmitted> {
+        if self.consensus.read().await.is_err() {
+            let role = *self.consensus.role().borrow();
+            return Err(match role.leads {
+                true => NotAdmitted::Later("the cluster has no leader".to_owned()),
+                false => self.not_leader(role.leader),
+            });
+        }
+        self.replicated.read_at(|state, members, _| {
+            if nodes::is_settled(state, members) {
+                return Ok(state.nodes().generation().copied());
+            }
+            let why = "the cluster is about to renew its secret, since a node was removed or none has had one";
+            Err(NotAdmitted::Later(why.to_owned()))
+        })
+    }
+
     async fn let_in(&self, applicant: Applicant) -> Result<Admitted, NotAdmitted> {
         for _ in 0..TRIES {
             if !self.consensus.role().borrow().leads {

@@ -1,6 +1,9 @@
 //! The front door of a running node.
 
 mod cluster;
+pub(crate) mod secret;
+
+pub use self::secret::NewToken;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ mod leases;
 mod live;
 mod measured;
 mod membership;
+pub(crate) mod nodes;
 mod orders;
 mod orphans;
 mod planner;

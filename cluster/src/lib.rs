@@ -40,7 +40,7 @@ pub mod watch;
 
 pub use config::{Config, Places};
 pub use error::{AttachError, ProposeError, ReadError, ReportError, StartError};
-pub use handle::Handle;
+pub use handle::{Handle, NewToken};
 pub use identity::{Error as IdentityError, is_node};
 pub use jobs::{JobUpdate, JobWatch};
 pub use leader::{ContributeError, LOG_LINES, Live, Measured, Reports, Session};

@@ -128,7 +128,7 @@ const STATES: [&str; 6] = [
 ];
 
 /// Commands, as the label `command`, in the order of [`number_of`].
-const COMMANDS: [&str; 33] = [
+const COMMANDS: [&str; 35] = [
     "submit_job",
     "cancel_job",
     "create_worker_token",
@@ -162,6 +162,8 @@ const COMMANDS: [&str; 33] = [
     "set_team_members",
     "set_prices",
     "go_on_from",
+    "note_nodes",
+    "renew_secret",
 ];
 
 /// Counters of one node.
@@ -375,6 +377,8 @@ fn number_of(command: &Command) -> usize {
         Command::SetTeamMembers { .. } => 30,
         Command::SetPrices { .. } => 31,
         Command::GoOnFrom { .. } => 32,
+        Command::NoteNodes { .. } => 33,
+        Command::RenewSecret { .. } => 34,
     }
 }
 

@@ -35,6 +35,7 @@ use std::time::{Duration, SystemTime};
 
 use raft::eraftpb::{Message, MessageType};
 use stepcast_proto::raft::v1::peer_service_server::PeerServiceServer;
+use stepcast_scheduler::model::Generation;
 use tokio::runtime::Handle;
 use tonic::transport::Server;
 
@@ -196,18 +197,19 @@ impl Peers {
         self.shared.link(node).is_some_and(|link| link.is_reached())
     }
 
-    /// Makes a token with which a node can join within this time.
-    pub(crate) fn mint_token(&self, valid_for: Duration) -> io::Result<JoinToken> {
+    /// Makes a token with which a node can join within this time, in this generation.
+    pub(crate) fn mint_token(
+        &self,
+        generation: Option<&Generation>,
+        valid_for: Duration,
+    ) -> io::Result<JoinToken> {
         let authority = self.shared.credentials.authority();
-        JoinToken::mint(authority, SystemTime::now(), valid_for)
+        JoinToken::mint(authority, generation, SystemTime::now(), valid_for)
     }
 
-    /// A key for one purpose: every node of the cluster has the same one, and nobody else has it.
+    /// A key for one purpose: every node of the cluster has the same one, and nobody else who has never had a node's folder.
     pub(crate) fn key_for(&self, purpose: &[u8]) -> [u8; 32] {
-        let tag = token::derived(self.shared.credentials.authority(), purpose);
-        let mut key = [0; 32];
-        key.copy_from_slice(tag.as_ref());
-        key
+        token::derived(self.shared.credentials.authority(), purpose)
     }
 
     /// Closes the port and every connection.

@@ -193,6 +193,11 @@ impl Proposer {
         }
     }
 
+    /// Random bytes that nobody can guess; nothing where the system has none.
+    pub(crate) fn random(&self) -> Option<[u8; 32]> {
+        self.runtime.random()
+    }
+
     /// Whether submissions are refused for want of room.
     pub(crate) fn disk_is_low(&self) -> bool {
         self.disk_free.load(Ordering::Relaxed) < self.disk_reserve

@@ -77,7 +77,7 @@ pub enum Error {
 
 /// Makes a data directory of a snapshot's file, which is left as it is: the first node of a new cluster, whose log
 /// goes on far behind the file's last entry, as do the ids of jobs: what the old cluster did after the backup is not known,
-/// and nothing new is taken for it. Workers come back with their tokens; the nodes of the old cluster must not run
+/// and nothing new is taken for it. It gets a secret of its own. Workers come back with their tokens; the nodes of the old cluster must not run
 /// any more, or jobs run twice. Everything is made beside the directory and put in its place at the end, so that a
 /// crash leaves either nothing or all of it. Blocks.
 ///
@@ -97,6 +97,7 @@ pub fn restore_into(data_dir: &Path, file: &Path) -> Result<Restoration, Error> 
     let entries = SKIPPED_ENTRIES.saturating_add(age_ms.saturating_mul(ENTRIES_PER_MS));
     let jobs = SKIPPED_JOBS.saturating_add(age_ms / MS_PER_JOB);
     restored.state.skip_jobs(jobs);
+    restored.state.leave_nodes();
     let begin = Position {
         index: at.index.saturating_add(entries),
         ..at

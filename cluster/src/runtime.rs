@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either, select};
+use ring::rand::{SecureRandom, SystemRandom};
 
 /// What a node's tasks ask of whoever runs them. With it a whole node can run in one thread, from a seed, in no time.
 pub trait Runtime: Send + Sync {
@@ -16,6 +17,9 @@ pub trait Runtime: Send + Sync {
 
     /// Does work that takes a while where it holds no other task up. False if it was broken off.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, bool>;
+
+    /// Bytes that nobody can guess; nothing where the system has none.
+    fn random(&self) -> Option<[u8; 32]>;
 }
 
 /// The host's: tokio. To be used inside of its runtime.
@@ -35,6 +39,12 @@ impl Runtime for Tokio {
         tokio::task::spawn_blocking(work)
             .map(|done| done.is_ok())
             .boxed()
+    }
+
+    fn random(&self) -> Option<[u8; 32]> {
+        let mut bytes = [0; 32];
+        SystemRandom::new().fill(&mut bytes).ok()?;
+        Some(bytes)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What goes into the log: commands, and the envelope they travel in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use stepcast_records::UsdMicros;
@@ -11,7 +11,7 @@ use crate::ids::{
     AttemptNumber, Epoch, InstanceId, JobId, RequestId, StagingId, TokenHash, TokenId, WorkerId,
 };
 use crate::model::{
-    FailureReason, Inventory, JobSpec, Label, Member, Outcome, Prices, TeamName, TeamRules,
+    FailureReason, Inventory, JobSpec, Label, Member, Outcome, Prices, Secret, TeamName, TeamRules,
 };
 use crate::policy::Policy;
 
@@ -296,6 +296,21 @@ pub enum Command {
         /// The step, 0 for none.
         step: u64,
     },
+    /// The leader says who belongs to the cluster, from its first entry of format 3 on and whenever that has changed. Where
+    /// somebody has gone, or nobody has said so before, a new secret of the nodes counts from here on.
+    NoteNodes {
+        /// The entry of the log that this is as of.
+        as_of: u64,
+        /// Everybody, each with whether it votes.
+        votes: BTreeMap<u64, bool>,
+        /// The secret, should one be needed.
+        secret: Secret,
+    },
+    /// Have another secret of the nodes count from here on.
+    RenewSecret {
+        /// The secret.
+        secret: Secret,
+    },
 }
 
 /// An attempt whose GPUs are taken back. It goes on later, from its newest checkpoint.
@@ -343,7 +358,9 @@ impl Command {
             | Self::ReviseJob { .. }
             | Self::SetTeamMembers { .. }
             | Self::SetPrices { .. }
-            | Self::GoOnFrom { .. } => 3,
+            | Self::GoOnFrom { .. }
+            | Self::NoteNodes { .. }
+            | Self::RenewSecret { .. } => 3,
             Self::CancelJob { .. }
             | Self::CreateWorkerToken { .. }
             | Self::RevokeWorkerToken { .. }

@@ -13,6 +13,7 @@ mod jobs;
 mod journal;
 mod lines;
 mod money;
+mod nodes;
 mod outputs;
 mod pages;
 mod requests;
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use crate::accounts::Accounts;
 use crate::ids::{Epoch, JobId, RequestId, StagingId, TeamId, TokenHash, TokenId, WorkerId};
 use crate::model::{
-    Attempt, Job, JobState, Label, Lease, Prices, Team, Token, Worker, WorkerState,
+    Attempt, Job, JobState, Label, Lease, Nodes, Prices, Team, Token, Worker, WorkerState,
 };
 use crate::policy::Policy;
 pub use apply::Applied;
@@ -68,6 +69,8 @@ pub struct State {
     pub(crate) accounts: Accounts,
     /// From format 3 on: what the operator says that GPUs cost, where their worker does not.
     pub(crate) prices: Arc<Prices>,
+    /// From format 3 on: the cluster's nodes, and what only they know.
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) requests: Requests,
     /// What can be found quicker than by looking at every job. Made from the jobs alone.
     pub(crate) indexes: Indexes,

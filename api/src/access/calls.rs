@@ -63,6 +63,7 @@ pub(crate) fn of_call(path: &str) -> Option<Needed> {
         | "SchedulingService/SetPolicy"
         | "ClusterService/CreateJoinToken"
         | "ClusterService/RemoveNode"
+        | "ClusterService/RotateSecret"
         | "ClusterService/TransferLeadership"
         | "ClusterService/Backup" => RunCluster,
         "AccountsService/CreateOrg" | "AccountsService/ListOrgs" | "AccountsService/DeleteOrg" => {

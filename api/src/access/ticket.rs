@@ -1,7 +1,7 @@
 //! Access tokens: short-lived, and verifiable on every node without a question to anybody.
 //!
 //! One holds which long-lived token it was given for and when it ends, with an HMAC by a key that every node of the cluster
-//! derives for itself. Nothing is stored. Whose it is and whether the long-lived token still holds is looked up when it is
+//! derives for itself, of the secret that they share at present too: with another secret all tokens are over. Nothing is stored. Whose it is and whether the long-lived token still holds is looked up when it is
 //! shown.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,13 +57,29 @@ impl Tickets {
     /// The keyed hash of the long-lived token that this one was given for, if it is one of this cluster and not over. Whether
     /// that one still holds is another question.
     pub(crate) fn check(&self, token: &str, now: SystemTime) -> Option<TokenHash> {
-        let bytes = TEXT.decode(token.strip_prefix(PREFIX)?).ok()?;
-        let (signed, tag) = bytes.split_at_checked(SIGNED)?;
-        hmac::verify(&self.0, signed, tag).ok()?;
+        let (signed, tag) = read(token)?;
+        hmac::verify(&self.0, &signed, &tag).ok()?;
         let (of, rest) = signed.split_first_chunk::<HASH>()?;
-        let ends = u64::from_le_bytes(*rest.first_chunk()?);
-        (seconds(now) < ends).then_some(TokenHash(*of))
+        (seconds(now) < ends(rest)?).then_some(TokenHash(*of))
     }
+
+    /// Whether it could be one by some key: it looks like one and is not over.
+    pub(crate) fn may_be(token: &str, now: SystemTime) -> bool {
+        let ends = read(token).and_then(|(signed, _)| ends(&signed[HASH..]));
+        ends.is_some_and(|ends| seconds(now) < ends)
+    }
+}
+
+/// What is signed, and with what.
+fn read(token: &str) -> Option<([u8; SIGNED], [u8; TAG])> {
+    let bytes = TEXT.decode(token.strip_prefix(PREFIX)?).ok()?;
+    let (signed, tag) = bytes.split_first_chunk()?;
+    Some((*signed, tag.try_into().ok()?))
+}
+
+/// The end, in what stands behind the hash.
+fn ends(rest: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(*rest.first_chunk()?))
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -87,6 +103,10 @@ mod tests {
         assert_eq!(other_node.check(&token, now + GOOD_FOR - just), Some(OF));
         assert_eq!(other_node.check(&token, now + GOOD_FOR), None);
         assert_eq!(Tickets::new(&[2; 32]).check(&token, now), None);
+        // A node that does not know its key yet asks the others, unless it is over anyway.
+        assert!(Tickets::may_be(&token, now));
+        assert!(!Tickets::may_be(&token, now + GOOD_FOR));
+        assert!(!Tickets::may_be(&token[1..], now) && !Tickets::may_be(PREFIX, now));
         // Shorter where the long-lived one ends before, and never longer.
         let short = other_node.issue(OF, now, 2 * just);
         assert_eq!(other_node.check(&short, now + just), Some(OF));

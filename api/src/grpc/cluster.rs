@@ -40,6 +40,14 @@ impl ClusterService for Cluster {
         removed.map(Response::new)
     }
 
+    async fn rotate_secret(
+        &self,
+        request: Request<v1::RotateSecretRequest>,
+    ) -> Result<Response<v1::RotateSecretResponse>, Status> {
+        let caller = Caller::by(&request)?;
+        self.0.rotate_secret(&caller).await.map(Response::new)
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<v1::TransferLeadershipRequest>,

@@ -26,6 +26,9 @@ pub(super) fn routes(api: &mut Api) {
     let remove = "Takes a node out of the cluster. It comes back under a new id. One that leads has another one lead first.";
     let remove = Route::post("/v1/nodes/{id}/remove", P::RunCluster, remove);
     api.route(remove.answer_within(CHANGED_WITHIN), self::remove);
+    let rotate = "Has the nodes share another secret. Join tokens and short-lived access tokens of before are over.";
+    let rotate = Route::post("/v1/cluster/rotate", P::RunCluster, rotate);
+    api.route(rotate.answer_within(CHANGED_WITHIN), self::rotate);
     let lead = Route::post("/v1/leadership", P::RunCluster, "Has another node lead.");
     api.route(lead.answer_within(CHANGED_WITHIN), transfer);
 }
@@ -227,6 +230,11 @@ async fn remove(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, S
     let cluster = Cluster(http.context);
     let removed = cluster.remove_node(&asked.caller, request);
     removed.await?;
+    Ok(asked.done())
+}
+
+async fn rotate(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<Done, Status> {
+    Cluster(http.context).rotate_secret(&asked.caller).await?;
     Ok(asked.done())
 }
 

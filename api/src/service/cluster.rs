@@ -86,6 +86,7 @@ impl Cluster {
                 .and_then(|shown| Some(shown.end()?.unix_seconds())),
             clock_ahead_ms: handle.clock_ahead_ms(),
             newest_log_format: stepcast_scheduler::codec::VERSION.into(),
+            generation: handle.generation(),
         }
     }
 
@@ -110,8 +111,8 @@ impl Cluster {
             .peer_address()
             .filter(|address| !address.is_empty())
             .ok_or_else(no_port)?;
-        let token = handle.join_token(Duration::from_secs(seconds.into()));
-        let token = token.ok_or_else(no_port)?.map_err(|error| {
+        let made = handle.join_token(Duration::from_secs(seconds.into())).await;
+        let made = made.ok_or_else(no_port)?.map_err(|error| {
             tracing::error!(%error, "no join token can be made");
             status::internal("NO_RANDOM_BYTES", "the server can make no token")
         })?;
@@ -120,7 +121,8 @@ impl Cluster {
             .note(caller.actor(), Action::ChangeNodes, "joinTokens")
             .await?;
         Ok(v1::CreateJoinTokenResponse {
-            token: token.text(),
+            token: made.token.text(),
+            generation: made.generation,
             peer_address,
             store: self.0.places.store.clone(),
             staging: self.0.places.staging.clone(),
@@ -144,6 +146,19 @@ impl Cluster {
         removed.map_err(|error| changed(error, id))?;
         tracing::info!(node = id, "a node was removed");
         Ok(v1::RemoveNodeResponse {})
+    }
+
+    /// Has the nodes share another secret.
+    pub(crate) async fn rotate_secret(
+        &self,
+        caller: &Caller,
+    ) -> Result<v1::RotateSecretResponse, Status> {
+        let renewed = self.0.handle.renew_secret(caller.actor()).await;
+        renewed.map_err(status::propose)?;
+        tracing::info!(
+            "the cluster has another secret: join tokens and short-lived access tokens of before are over"
+        );
+        Ok(v1::RotateSecretResponse {})
     }
 
     /// Has another node lead.

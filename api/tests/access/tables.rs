@@ -46,6 +46,7 @@ pub(super) const ROUTES: &str = "
     get  /v1/cluster               O
     post /v1/join-tokens           O
     post /v1/nodes/{id}/remove     O
+    post /v1/cluster/rotate        O
     post /v1/leadership            O
     post /v1/sql                   oamvO
     get  /v1/prices                oamvO
@@ -86,6 +87,7 @@ pub(super) const CALLS: &str = "
     Scheduling/RemoveTeam O       Scheduling/SetPolicy O        Records/GetRecordsStatus oamvO
     Estimates/ListPrices oamvO    Estimates/ImportPrices O      Scheduling/SetTeamMembers O
     Jobs/WhatIf oamvO             Records/ListVersions O        Records/TakeBackRows O
+    Cluster/RotateSecret O
 ";
 
 /// A table by its first words; the last one of a row is who may.

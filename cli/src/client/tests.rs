@@ -108,6 +108,13 @@ impl ClusterService for Server {
         Err(Status::unimplemented(""))
     }
 
+    async fn rotate_secret(
+        &self,
+        _: Request<v1::RotateSecretRequest>,
+    ) -> Result<Response<v1::RotateSecretResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn transfer_leadership(
         &self,
         _: Request<v1::TransferLeadershipRequest>,

@@ -41,6 +41,10 @@ pub(crate) enum Cluster {
         #[arg(value_parser = nodes::parse)]
         node: u64,
     },
+    /// Has the nodes share another secret: join tokens, and access tokens of 15 minutes, that were made before are over
+    ///
+    /// Example: stepcast cluster rotate
+    Rotate,
     /// Has another node lead: the one named, or else the one that is furthest
     ///
     /// Example: stepcast cluster transfer n2
@@ -116,6 +120,7 @@ impl Cluster {
                 nodes::add(context, &context.connect().await?, &token, wait).await
             }
             Self::Remove { node } => nodes::remove(context, &context.connect().await?, node).await,
+            Self::Rotate => nodes::rotate(context, &context.connect().await?).await,
             Self::Transfer { node } => {
                 nodes::transfer(context, &context.connect().await?, node).await
             }

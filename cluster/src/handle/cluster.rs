@@ -1,14 +1,14 @@
 //! What an operator asks of a node about its cluster: who belongs to it, who leads it, who may join.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
 use super::Handle;
 use crate::consensus::{Change, ChangeError, Refused};
+use crate::leader::nodes;
 use crate::members::{Member, Members};
-use crate::peers::{JoinToken, Seen};
+use crate::peers::Seen;
 
 /// How often a removal looks how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -83,14 +83,8 @@ impl Handle {
         Some(self.0.way.peers.as_ref()?.me().peer_address)
     }
 
-    /// A token with which nodes can join within this time. Any node can make one. Nothing without a port for nodes.
-    pub fn join_token(&self, valid_for: Duration) -> Option<io::Result<JoinToken>> {
-        let peers = self.0.way.peers.as_ref()?;
-        Some(peers.mint_token(valid_for))
-    }
-
-    /// A key for one purpose that every node of the cluster derives for itself; it is written nowhere. Nothing without a
-    /// port for nodes.
+    /// A key for one purpose that every node of the cluster derives for itself for good, and whoever has had a node's folder; it
+    /// is written nowhere. [`Self::present_key`] makes one of it that ends. Nothing without a port for nodes.
     pub fn key_for(&self, purpose: &[u8]) -> Option<[u8; 32]> {
         Some(self.0.way.peers.as_ref()?.key_for(purpose))
     }
@@ -128,7 +122,15 @@ impl Handle {
             }
             let members = self.members();
             if !members.contains(id) {
-                return found.then_some(members).ok_or(ChangeError::Unknown(id));
+                if !found {
+                    return Err(ChangeError::Unknown(id));
+                }
+                // Whoever hears that it is gone may rely on it that what it knew is of no use any more.
+                if nodes::tell(&self.0.replicated, &self.0.proposer).await {
+                    return Ok(members);
+                }
+                sleep(LOOK_EVERY).await;
+                continue;
             }
             found = true;
             let step = if members.voters.contains(&id) {

@@ -1,5 +1,5 @@
 //! Keeps the members in order while this node leads: it says where it is itself, lets those vote who have caught up, ends
-//! removals that were left half done, and raises the log's format once everybody reads it.
+//! removals that were left half done, raises the log's format once everybody reads it, and tells the state who belongs to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use stepcast_scheduler::Command;
 
 use super::context::Leader;
+use super::nodes;
 use crate::consensus::{Change, ChangeError, NodeProgress};
 use crate::members::{Member, Members};
 
@@ -47,6 +48,8 @@ pub(crate) async fn run(leader: Arc<Leader>) {
             tell(&change, leader.consensus.change(change.clone()).await);
         }
         raise_format(&leader, &members).await;
+        // What is not taken now is found by the next look.
+        let _ = nodes::tell(&leader.replicated, &leader.proposer).await;
     }
 }
 

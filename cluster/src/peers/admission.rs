@@ -1,6 +1,7 @@
 //! A new node asks to be let in: what it says of itself, and what the leader decides.
 
 use futures::future::BoxFuture;
+use stepcast_scheduler::model::Generation;
 
 use crate::members::Members;
 
@@ -10,8 +11,16 @@ pub(super) const TEXT_BYTES_MAX: usize = 1024;
 /// Lets new nodes in. Only the leader can.
 pub trait Admission: Send + Sync + 'static {
     /// Gives the node an id and has it learn, and answers once that is applied. A key that is known already gets the
-    /// same id as before. The token has been checked.
+    /// same id as before. The token has been checked by
+    /// the [newest generation](Self::newest_generation).
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Admitted, NotAdmitted>>;
+
+    /// The generation by whose secret tokens are made, as far as this node knows.
+    fn generation(&self) -> Option<Generation>;
+
+    /// The same with everything in it that was acknowledged anywhere before this call: never one whose secret somebody
+    /// knows who was removed.
+    fn newest_generation(&self) -> BoxFuture<'_, Result<Option<Generation>, NotAdmitted>>;
 }
 
 /// A node that wants to take part, as it says.

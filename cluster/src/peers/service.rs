@@ -11,19 +11,20 @@ use stepcast_proto::raft::v1::{
     ExchangeRequest, ExchangeResponse, Hello, InstallSnapshotRequest, InstallSnapshotResponse,
     JoinRequest, JoinResponse, PeerNode, Standing, StreamSnapshotResponse,
 };
-use tokio::sync::{Semaphore, mpsc};
+use stepcast_scheduler::model::Generation;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::admission::{Applicant, NotAdmitted, TEXT_BYTES_MAX};
+use super::admission::{Admission, Applicant, NotAdmitted, TEXT_BYTES_MAX};
 use super::authority::PublicKey;
 use super::broken_off::Transfer;
 use super::listener::Caller;
 use super::receiving::{Answers, Arriving};
 use super::refusal;
 use super::shared::{Attached, Shared};
-use super::token::JoinToken;
+use super::token::{self, JoinToken};
 use crate::consensus::log::Position;
 use crate::members::Members;
 
@@ -42,6 +43,9 @@ pub(super) const TAKEN: &str = "stepcast-taken";
 /// Joins at once: each is a change of the members, which Raft does one at a time.
 const JOINS: usize = 4;
 
+/// A node that does not know what is committed within this time cannot tell a good token from others.
+const NEWEST_WITHIN: Duration = Duration::from_secs(5);
+
 /// The leader lets a node in within this time or says that it could not.
 const ADMITTED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -49,6 +53,8 @@ const ADMITTED_WITHIN: Duration = Duration::from_secs(30);
 pub(super) struct Service {
     shared: Arc<Shared>,
     joins: Semaphore,
+    /// Tokens that this node does not know for good ones, looked at with what the others know.
+    doubts: Semaphore,
     /// One snapshot at a time: it replaces everything there is.
     receiving: Arc<Semaphore>,
 }
@@ -58,6 +64,7 @@ impl Service {
         Self {
             shared,
             joins: Semaphore::new(JOINS),
+            doubts: Semaphore::new(JOINS),
             receiving: Arc::new(Semaphore::new(1)),
         }
     }
@@ -90,6 +97,46 @@ impl Service {
 }
 
 impl Service {
+    /// Lets pass who shows a token that is good, and gives it a place among those who join.
+    async fn check(
+        &self,
+        token: &str,
+        admission: &dyn Admission,
+    ) -> Result<SemaphorePermit<'_>, Status> {
+        let denied = |error: token::Error| Status::unauthenticated(error.to_string());
+        let authority = self.shared.credentials.authority();
+        let token = JoinToken::parse(token).map_err(denied)?;
+        let in_generation = |generation: Option<Generation>| {
+            token.check(authority, generation.as_ref(), SystemTime::now())
+        };
+        let as_known = in_generation(admission.generation());
+        let rooms = match as_known {
+            Ok(()) => &self.joins,
+            // This node may lag behind: its own word is not the last one, neither for nor against anybody.
+            Err(token::Error::Forged) => &self.doubts,
+            Err(error) => return Err(denied(error)),
+        };
+        let room = rooms.try_acquire().map_err(|_| {
+            refusal::refuse(Code::Unavailable, refusal::LATER, "other nodes are joining")
+        })?;
+        let newest = timeout(NEWEST_WITHIN, admission.newest_generation());
+        let unknown = || NotAdmitted::Later("the cluster has no leader".to_owned());
+        let newest = newest.await.unwrap_or_else(|_| Err(unknown()));
+        let newest = newest.map_err(|why| match as_known {
+            Ok(()) => refused(why),
+            // Where the others are is for members, and for who shows a good token.
+            Err(_) => refused(unknown()),
+        })?;
+        in_generation(newest).map_err(denied)?;
+        if as_known.is_ok() {
+            return Ok(room);
+        }
+        drop(room);
+        self.joins.try_acquire().map_err(|_| {
+            refusal::refuse(Code::Unavailable, refusal::LATER, "other nodes are joining")
+        })
+    }
+
     /// A snapshot that a member begins to send, if none is coming in already.
     async fn arriving(
         &self,
@@ -225,12 +272,7 @@ impl PeerService for Service {
         let attached = self.shared.attached().ok_or_else(refusal::starting)?;
         let request = request.into_inner();
         let authority = self.shared.credentials.authority();
-        JoinToken::parse(&request.token)
-            .and_then(|token| token.check(authority, SystemTime::now()))
-            .map_err(|error| Status::unauthenticated(error.to_string()))?;
-        let _room = self.joins.try_acquire().map_err(|_| {
-            refusal::refuse(Code::Unavailable, refusal::LATER, "other nodes are joining")
-        })?;
+        let _room = self.check(&request.token, &*attached.admission).await?;
         let (key, applicant) = applicant(request)?;
         let admitted = timeout(ADMITTED_WITHIN, attached.admission.admit(applicant))
             .await
@@ -239,13 +281,7 @@ impl PeerService for Service {
                     "the cluster has not let the node in in time".to_owned(),
                 ))
             })
-            .map_err(|why| match why {
-                NotAdmitted::NotLeader { peer_address } => {
-                    refusal::not_leader(peer_address.as_deref())
-                }
-                NotAdmitted::Later(why) => refusal::refuse(Code::Unavailable, refusal::LATER, why),
-                NotAdmitted::Refused(why) => Status::failed_precondition(why),
-            })?;
+            .map_err(refused)?;
         let certificate = authority
             .certify(admitted.node_id, &key)
             .map_err(|error| Status::internal(super::dial::chain(&error)))?;
@@ -324,6 +360,15 @@ fn read(bytes: &Bytes, from: u64, to: u64) -> Result<Message, Status> {
         )));
     }
     Ok(message)
+}
+
+/// Why a node is not let in, as it is told.
+fn refused(why: NotAdmitted) -> Status {
+    match why {
+        NotAdmitted::NotLeader { peer_address } => refusal::not_leader(peer_address.as_deref()),
+        NotAdmitted::Later(why) => refusal::refuse(Code::Unavailable, refusal::LATER, why),
+        NotAdmitted::Refused(why) => Status::failed_precondition(why),
+    }
 }
 
 fn applicant(request: JoinRequest) -> Result<(PublicKey, Applicant), Status> {

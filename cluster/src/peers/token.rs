@@ -1,8 +1,8 @@
 //! Join tokens: text that lets a new node in until a time, which any node of the cluster can make and check.
 //!
 //! A token holds when it ends, a number that is drawn for it, the first half of the SHA-256 of the authority's certificate
-//! (so that the new node knows whom to trust before it says anything) and an HMAC over all of that, with a key that only
-//! holders of the authority's key can derive. Nothing is stored.
+//! (so that the new node knows whom to trust before it says anything) and an HMAC over all of that, with a key that only those
+//! can derive who hold the authority's key and the secret that the cluster's nodes share at present. Nothing is stored.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as TEXT;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use stepcast_scheduler::model::Generation;
+
 use super::authority::Authority;
+use crate::handle::secret::of_generation;
 
 /// What every token begins with, for people and for scanners of leaked secrets; the number is the format.
 const PREFIX: &str = "stepcast-join-1.";
@@ -54,18 +57,21 @@ pub enum Error {
     /// Another authority's.
     #[error("the join token is of another cluster")]
     OtherCluster,
-    /// This cluster's by name, but not made by a member of it.
-    #[error("the join token was not made by a member of this cluster")]
+    /// This cluster's by name, but not made by a member of it, as it is now.
+    #[error(
+        "the join token was not made by a member of this cluster, or a node was removed or the secret renewed since: make another with `stepcast cluster token`"
+    )]
     Forged,
 }
 
 impl JoinToken {
-    /// Makes one that is good for this long from now.
+    /// Makes one that is good for this long from now, and in this generation.
     ///
     /// # Errors
     /// When the system has no random bytes.
     pub(crate) fn mint(
         authority: &Authority,
+        generation: Option<&Generation>,
         now: SystemTime,
         valid_for: Duration,
     ) -> std::io::Result<Self> {
@@ -76,7 +82,7 @@ impl JoinToken {
             .fill(&mut bytes[8..8 + DRAWN])
             .map_err(|_| std::io::Error::other("the system has no random bytes"))?;
         bytes[8 + DRAWN..SIGNED].copy_from_slice(&authority.fingerprint()[..FINGERPRINT]);
-        let tag = hmac::sign(&key(authority), &bytes[..SIGNED]);
+        let tag = hmac::sign(&key(authority, generation), &bytes[..SIGNED]);
         bytes[SIGNED..].copy_from_slice(tag.as_ref());
         Ok(Self { bytes })
     }
@@ -92,14 +98,19 @@ impl JoinToken {
         Ok(Self { bytes })
     }
 
-    /// Whether it lets somebody into this authority's cluster now.
-    pub(crate) fn check(&self, authority: &Authority, now: SystemTime) -> Result<(), Error> {
+    /// Whether it lets somebody into this authority's cluster now, in this generation.
+    pub(crate) fn check(
+        &self,
+        authority: &Authority,
+        generation: Option<&Generation>,
+        now: SystemTime,
+    ) -> Result<(), Error> {
         if !self.names(&authority.fingerprint()) {
             return Err(Error::OtherCluster);
         }
         // In constant time: how much of a guess was right must not show.
         hmac::verify(
-            &key(authority),
+            &key(authority, generation),
             &self.bytes[..SIGNED],
             &self.bytes[SIGNED..],
         )
@@ -138,14 +149,17 @@ impl fmt::Debug for JoinToken {
     }
 }
 
-fn key(authority: &Authority) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, derived(authority, PURPOSE).as_ref())
+fn key(authority: &Authority, generation: Option<&Generation>) -> hmac::Key {
+    let root = derived(authority, PURPOSE);
+    hmac::Key::new(hmac::HMAC_SHA256, &of_generation(&root, generation))
 }
 
 /// A key for one purpose that every holder of the authority's key can derive, and nobody else.
-pub(super) fn derived(authority: &Authority, purpose: &[u8]) -> hmac::Tag {
+pub(super) fn derived(authority: &Authority, purpose: &[u8]) -> [u8; 32] {
     let root = hmac::Key::new(hmac::HMAC_SHA256, authority.key());
-    hmac::sign(&root, purpose)
+    let mut key = [0; 32];
+    key.copy_from_slice(hmac::sign(&root, purpose).as_ref());
+    key
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -156,6 +170,8 @@ fn seconds(time: SystemTime) -> u64 {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use stepcast_scheduler::model::Secret;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -165,15 +181,18 @@ mod tests {
         let authority = Authority::found(7).unwrap();
         let copy = Authority::of(7, authority.certificate().to_vec(), authority.key()).unwrap();
         let now = SystemTime::now();
-        let token = JoinToken::mint(&authority, now, HOUR).unwrap();
+        let token = JoinToken::mint(&authority, None, now, HOUR).unwrap();
         assert_eq!(token.text().len(), PREFIX.len() + 86);
         let read = JoinToken::parse(&format!("  {}\n", token.text())).unwrap();
         assert_eq!(read, token);
-        assert_eq!(read.check(&copy, now), Ok(()));
+        assert_eq!(read.check(&copy, None, now), Ok(()));
         let late = now + HOUR;
-        assert_eq!(read.check(&copy, late), Err(Error::Expired));
-        assert_eq!(read.check(&copy, late - Duration::from_secs(1)), Ok(()));
-        let other = JoinToken::mint(&authority, now, HOUR).unwrap();
+        assert_eq!(read.check(&copy, None, late), Err(Error::Expired));
+        assert_eq!(
+            read.check(&copy, None, late - Duration::from_secs(1)),
+            Ok(())
+        );
+        let other = JoinToken::mint(&authority, None, now, HOUR).unwrap();
         assert_ne!(other, token);
     }
 
@@ -181,7 +200,7 @@ mod tests {
     fn no_changed_byte_is_taken() {
         let authority = Authority::found(7).unwrap();
         let now = SystemTime::now();
-        let token = JoinToken::mint(&authority, now, HOUR).unwrap();
+        let token = JoinToken::mint(&authority, None, now, HOUR).unwrap();
         for at in 0..token.bytes.len() {
             let mut forged = token.clone();
             forged.bytes[at] ^= 1;
@@ -190,21 +209,48 @@ mod tests {
             } else {
                 Error::Forged
             };
-            assert_eq!(forged.check(&authority, now), Err(expected), "byte {at}");
+            assert_eq!(
+                forged.check(&authority, None, now),
+                Err(expected),
+                "byte {at}"
+            );
         }
     }
 
     #[test]
     fn a_token_of_another_cluster_says_so() {
         let now = SystemTime::now();
-        let token = JoinToken::mint(&Authority::found(7).unwrap(), now, HOUR).unwrap();
+        let token = JoinToken::mint(&Authority::found(7).unwrap(), None, now, HOUR).unwrap();
         let other = Authority::found(7).unwrap();
-        assert_eq!(token.check(&other, now), Err(Error::OtherCluster));
+        assert_eq!(token.check(&other, None, now), Err(Error::OtherCluster));
+    }
+
+    /// Whoever has the authority's key and an older secret, or none, lets nobody in.
+    #[test]
+    fn a_token_ends_with_its_generation() {
+        let authority = Authority::found(7).unwrap();
+        let now = SystemTime::now();
+        let generation = |number: u8| Generation {
+            number: number.into(),
+            secret: Secret([number; 32]),
+        };
+        let (first, second) = (generation(1), generation(2));
+        for (made_in, checked_in, is_good) in [
+            (None, None, true),
+            (None, Some(&first), false),
+            (Some(&first), Some(&first), true),
+            (Some(&first), Some(&second), false),
+            (Some(&second), Some(&first), false),
+        ] {
+            let token = JoinToken::mint(&authority, made_in, now, HOUR).unwrap();
+            let expected = if is_good { Ok(()) } else { Err(Error::Forged) };
+            assert_eq!(token.check(&authority, checked_in, now), expected);
+        }
     }
 
     #[test]
     fn other_text_is_no_token() {
-        let whole = JoinToken::mint(&Authority::found(7).unwrap(), SystemTime::now(), HOUR)
+        let whole = JoinToken::mint(&Authority::found(7).unwrap(), None, SystemTime::now(), HOUR)
             .unwrap()
             .text();
         let texts = [
@@ -222,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_token_is_in_no_debug_output() {
-        let token = JoinToken::mint(&Authority::found(7).unwrap(), UNIX_EPOCH, HOUR).unwrap();
+        let token = JoinToken::mint(&Authority::found(7).unwrap(), None, UNIX_EPOCH, HOUR).unwrap();
         assert_eq!(format!("{token:?}"), "JoinToken { ends: 3600, .. }");
     }
 }

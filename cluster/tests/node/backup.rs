@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use stepcast_cluster::session::Order;
 use stepcast_cluster::{Handle, RestoreError, restore_into, snapshot};
-use stepcast_scheduler::model::Outcome;
+use stepcast_scheduler::model::{Outcome, Secret};
 use stepcast_scheduler::{Command, Reply, RequestId, State};
 
 use crate::support::{
-    Worker, World, assignment, config, ended, order, spec, start, submit, until, wide,
+    Worker, World, assignment, config, ended, order, spec, start, submit, until, wide, within,
 };
 
 /// A backup of this node, as bytes.
@@ -21,6 +21,13 @@ async fn backup(node: &Handle) -> Vec<u8> {
     outgoing.file.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as u64, outgoing.bytes);
     bytes
+}
+
+/// What the nodes of its cluster share, once they do.
+async fn secret(node: &Handle) -> Secret {
+    within(node.has_secret()).await;
+    let generation = node.read_stale(|state| state.nodes().generation().copied());
+    generation.unwrap().secret
 }
 
 /// A node with a job that is over, one that runs and one that waits.
@@ -50,6 +57,7 @@ async fn a_backup_restored_is_a_new_cluster_with_everything_that_was_acknowledge
     // Of what comes after it, nothing is there.
     let lost = submit(&node, 4).await;
     let old = node.status();
+    let secret = secret(&node).await;
     node.shutdown().await;
 
     let data = dir.path().join("new");
@@ -64,6 +72,8 @@ async fn a_backup_restored_is_a_new_cluster_with_everything_that_was_acknowledge
     assert!(status.applied_index > restored.at.index);
     let after: Vec<_> = node.read_stale(|state| state.jobs().map(|job| job.into_owned()).collect());
     assert_eq!(after, before);
+    // Nor has who has the backup anything of what the new cluster's nodes know.
+    assert_ne!(self::secret(&node).await, secret);
     // A request that was answered before has the same answer, and a new one does not take an old id.
     assert_eq!(submit(&node, 3).await, before[2].id);
     assert!(submit(&node, 4).await > before[2].id);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_cluster::peers::{JoinConfig, JoinError, join};
+use stepcast_cluster::peers::{JoinConfig, JoinError, JoinToken, join};
 use stepcast_cluster::{Config, Handle, Health, Network, Node, PeerPort, Places};
 use stepcast_scheduler::codec;
 
@@ -75,10 +75,27 @@ impl Cluster {
 
     /// Lets the next node in, by a token of some node and by asking some node, and starts it.
     async fn join(&mut self, store: &str) -> Result<u64, JoinError> {
-        let next = self.nodes.len() as u64 + 1;
+        let last = *self.nodes.keys().next_back().unwrap();
+        let token = self.token(last).await;
+        self.join_by(token, last, store).await
+    }
+
+    /// A token that a node makes, whether or not it still belongs to the cluster.
+    async fn token(&self, node: u64) -> JoinToken {
+        let made = within(self.node(node).join_token(Duration::from_secs(60))).await;
+        made.unwrap().unwrap().token
+    }
+
+    /// Lets the next node in by this token and by asking this node, and starts it.
+    async fn join_by(
+        &mut self,
+        token: JoinToken,
+        through: u64,
+        store: &str,
+    ) -> Result<u64, JoinError> {
+        let next = self.nodes.keys().max().unwrap() + 1;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (last, at) = self.nodes.values().next_back().unwrap();
-        let token = last.join_token(Duration::from_secs(60)).unwrap().unwrap();
+        let (_, at) = &self.nodes[&through];
         let joined = join(JoinConfig {
             servers: vec![at.to_string()],
             token,
@@ -245,5 +262,63 @@ async fn a_removed_node_is_told_so_and_a_node_with_another_store_is_not_let_in()
     })
     .await;
     submit(&leader, 1).await;
+    cluster.stop_all().await;
+}
+
+fn is_refused(joined: Result<u64, JoinError>) -> bool {
+    matches!(joined, Err(JoinError::Refused { why, .. }) if why.contains("a node was removed"))
+}
+
+/// It has the authority's key, and had the secret; the next one it is never sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_a_removed_node_knew_lets_anybody_in() {
+    let mut cluster = Cluster::of(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let others = (1..=3).filter(|id| *id != leader.status().node_id);
+    let [stays, gone] = others.collect::<Vec<u64>>()[..] else {
+        panic!("one of three leads")
+    };
+    let store = "s3://store";
+    let before = cluster.token(stays).await;
+    within(leader.remove_node(gone)).await.unwrap();
+    assert_eq!(leader.generation(), 2);
+    let node = cluster.node(gone).clone();
+    until("it to say so", || {
+        matches!(node.status().health, Health::Stopped(_))
+    })
+    .await;
+    assert_eq!(node.generation(), 1);
+    // What its folder makes, and what somebody else had made before, wherever it is shown.
+    let theirs = cluster.token(gone).await;
+    for through in [leader.status().node_id, stays] {
+        for token in [&theirs, &before] {
+            let joined = cluster.join_by(token.clone(), through, store).await;
+            assert!(is_refused(joined));
+        }
+    }
+    let after = cluster.token(stays).await;
+    assert_eq!(
+        cluster.join_by(after.clone(), stays, store).await.unwrap(),
+        4
+    );
+    until("its vote", || leader.status().voters.len() == 3).await;
+    // The same when it is asked for.
+    within(leader.renew_secret(None)).await.unwrap();
+    assert_eq!(leader.generation(), 3);
+    assert!(is_refused(cluster.join_by(after, stays, store).await));
+    assert_eq!(cluster.join(store).await.unwrap(), 5);
+    until("all of it to be written down", || {
+        let noted: Vec<String> = leader.read_stale(|state| {
+            let entries = state.accounts().trail().after(0);
+            entries.map(|entry| entry.subject.clone()).collect()
+        });
+        let has = |what: String| noted.iter().filter(|subject| **subject == what).count() == 1;
+        has(format!("nodes/{gone}/removed"))
+            && (2..=5)
+                .all(|id| has(format!("nodes/{id}/joined")) && has(format!("nodes/{id}/vote")))
+            && noted.len() == 9
+    })
+    .await;
+    drop(leader);
     cluster.stop_all().await;
 }

@@ -180,6 +180,12 @@ impl State {
             } => self.end_part(entry, (*job, *epoch), *worker, *outcome, (*step, detail)),
             Command::ExpireParts { expired } => self.expire_parts(entry, expired),
             Command::GoOnFrom { job, epoch, step } => self.go_on_from(entry, *job, *epoch, *step),
+            Command::NoteNodes {
+                as_of,
+                votes,
+                secret,
+            } => Ok(self.note_nodes(entry, *as_of, votes, *secret)),
+            Command::RenewSecret { secret } => self.renew_secret(*secret),
         }
     }
 

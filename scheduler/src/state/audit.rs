@@ -44,6 +44,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         | Command::SetTeamMembers { name, .. }
         | Command::RemoveTeam { name } => (Action::ChangeRules, Some(format!("teams/{name}"))),
         Command::SetPolicy { .. } => (Action::ChangeRules, Some("policy".to_owned())),
+        Command::RenewSecret { .. } => (Action::ChangeNodes, Some("secret".to_owned())),
         Command::RegisterWorker { .. }
         | Command::LoseWorker { .. }
         | Command::Place { .. }
@@ -60,6 +61,7 @@ fn named(command: &Command) -> Option<(Action, Option<String>)> {
         | Command::Preempt { .. }
         | Command::MissCredentials { .. }
         | Command::SetPrices { .. }
+        | Command::NoteNodes { .. }
         | Command::Account { .. } => return None,
     })
 }

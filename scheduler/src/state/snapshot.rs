@@ -71,6 +71,8 @@ enum Section {
     Prices,
     /// Which folders workers put results into, from version 3 on.
     Outputs,
+    /// The cluster's nodes and their secrets, from version 3 on.
+    Nodes,
 }
 
 impl Section {
@@ -87,6 +89,7 @@ impl Section {
         Self::Members,
         Self::Prices,
         Self::Outputs,
+        Self::Nodes,
     ];
 }
 
@@ -107,7 +110,8 @@ struct Head {
 }
 
 /// What there is once from version 3 on, behind the head. Behind it stand how many workers have an address, how many teams are
-/// not for everybody, how many prices there are and how many workers say where they put results, each where there are any or something stands behind it.
+/// not for everybody, how many prices there are, how many workers say where they put results and whether it was said who the
+/// nodes are, each where there are any or something stands behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct More {
     policy: Policy,

@@ -11,6 +11,7 @@ mod golden_credentials;
 mod golden_forgotten;
 mod golden_gangs;
 mod golden_members;
+mod golden_nodes;
 mod golden_orgs;
 mod golden_outputs;
 mod golden_preparation;

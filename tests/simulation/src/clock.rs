@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use stepcast_cluster::{Clock, Runtime};
 
+use crate::dice::Dice;
 use crate::kernel::{Kernel, MS, Micros, Owner};
 
 /// The wall clock when every run begins, in milliseconds since 1970: some day in 2026.
@@ -128,5 +129,14 @@ impl Runtime for Process {
             true
         }
         .boxed()
+    }
+
+    fn random(&self) -> Option<[u8; 32]> {
+        let words = [(); 4].map(|()| self.kernel.roll(Dice::word).to_le_bytes());
+        let mut bytes = [0; 32];
+        for (part, word) in bytes.chunks_exact_mut(8).zip(words) {
+            part.copy_from_slice(&word);
+        }
+        Some(bytes)
     }
 }

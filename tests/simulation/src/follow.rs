@@ -74,6 +74,8 @@ fn touched(state: &State, command: &Command) -> Vec<JobId> {
         | Command::SetTeamMembers { .. }
         | Command::SetPolicy { .. }
         | Command::SetPrices { .. }
+        | Command::NoteNodes { .. }
+        | Command::RenewSecret { .. }
         | Command::Account { .. }
         | Command::Barrier { .. } => Vec::new(),
     }
@@ -93,6 +95,13 @@ pub(crate) fn state(world: &World, id: u64, index: u64) {
             .state(id, index, &snapshot, members);
         world.checks.judge(found);
         sound(world, id, state);
+        let nodes = state.nodes();
+        // What was told since knows it no more, and came with a new secret.
+        let is_told = nodes.generation().is_some() && !nodes.votes().contains_key(&id);
+        if is_told && members.removed(id) {
+            let detail = format!("node {id} was removed and has what nodes know since");
+            world.checks.fail(Check::Invariants, detail);
+        }
     });
 }
 

@@ -1,11 +1,11 @@
-//! `stepcast cluster token|add|remove|transfer`: who belongs to the cluster, and who leads it.
+//! `stepcast cluster token|add|remove|rotate|transfer`: who belongs to the cluster, and who leads it.
 
 use std::time::Duration;
 
 use serde_json::json;
 use stepcast_proto::v1::{
     CreateJoinTokenRequest, CreateJoinTokenResponse, GetClusterStatusResponse, RemoveNodeRequest,
-    TransferLeadershipRequest,
+    RotateSecretRequest, TransferLeadershipRequest,
 };
 use tokio::time::Instant;
 
@@ -108,7 +108,7 @@ pub(super) async fn add(
     wait: Duration,
 ) -> Result<(), Failure> {
     let before = newest(&status::view(client).await?.whole);
-    token(context, client, wanted).await?;
+    let generation = token(context, client, wanted).await?.generation;
     let (output, until) = (&context.output, Instant::now() + wait);
     let mut come = None;
     loop {
@@ -134,13 +134,17 @@ pub(super) async fn add(
                 return Ok(());
             }
         }
+        if come.is_none() && whole.is_ok_and(|whole| whole.generation > generation) {
+            return Err(Failure::refused("the join token is over: a node was removed meanwhile, or the cluster's secret renewed")
+                .hint("make another one with `stepcast cluster add`"));
+        }
         if Instant::now() >= until {
             let waited = time::rough_span(wait.as_secs_f64());
             return Err(match come {
                 Some(id) => Failure::refused(format!("n{id} does not vote after {waited}"))
                     .hint("`stepcast cluster status` says how far it is behind; it is given its vote once it has caught up"),
                 None => Failure::refused(format!("no node has joined within {waited}"))
-                    .hint("its own log says why; the token stays good for its time"),
+                    .hint("its own log says why; the token stays good for its time, or until a node is removed"),
             });
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -171,6 +175,26 @@ pub(super) async fn remove(context: &Context, client: &Client, node: u64) -> Res
         format!("n{node} is out of the cluster; its data folder can be deleted"),
     );
     output.next("stepcast cluster status");
+    Ok(())
+}
+
+/// Has the nodes share another secret.
+pub(super) async fn rotate(context: &Context, client: &Client) -> Result<(), Failure> {
+    let answer = client.ask_once_within(CHANGE_DEADLINE, || {
+        let request = timed_within(CHANGE_DEADLINE, RotateSecretRequest {});
+        let mut service = client.cluster();
+        async move { service.rotate_secret(request).await }
+    });
+    answer.await?;
+    let output = &context.output;
+    if output.json {
+        return output.json(&json!({ "done": "rotated" }));
+    }
+    output.marked(
+        Mark::Done,
+        Tone::Good,
+        "the nodes share another secret; join tokens and access tokens of 15 minutes from before are over",
+    );
     Ok(())
 }
 

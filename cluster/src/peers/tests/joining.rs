@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use stepcast_scheduler::model::{Generation, Secret};
+
 use super::support::{CLUSTER, Endpoint, append, cluster, indices};
 use crate::consensus::Transport;
 use crate::identity::Identity;
@@ -26,7 +28,11 @@ fn config(servers: &[&Endpoint], token: JoinToken, data: &Path) -> JoinConfig {
 }
 
 fn token(node: &Endpoint) -> JoinToken {
-    node.peers.mint_token(Duration::from_secs(60)).unwrap()
+    let generation = node.desk.generations.lock()[0];
+    let valid_for = Duration::from_secs(60);
+    node.peers
+        .mint_token(generation.as_ref(), valid_for)
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +126,7 @@ async fn wrong_tokens_and_wrong_nodes_are_refused_in_a_sentence() {
         why
     };
     let long_ago = SystemTime::now() - Duration::from_secs(100);
-    let expired = JoinToken::mint(&authority, long_ago, Duration::from_secs(10)).unwrap();
+    let expired = JoinToken::mint(&authority, None, long_ago, Duration::from_secs(10)).unwrap();
     assert_eq!(
         refused(expired).await,
         "the join token has expired: make another with `stepcast cluster token`, and check this host's clock"
@@ -128,10 +134,11 @@ async fn wrong_tokens_and_wrong_nodes_are_refused_in_a_sentence() {
     // Made by somebody who has seen the authority's certificate, and not its key.
     let key = Authority::found(CLUSTER).unwrap();
     let guess = Authority::of(CLUSTER, authority.certificate().to_vec(), key.key()).unwrap();
-    let forged = JoinToken::mint(&guess, SystemTime::now(), Duration::from_secs(60)).unwrap();
+    let forged = JoinToken::mint(&guess, None, SystemTime::now(), Duration::from_secs(60)).unwrap();
     assert_eq!(
         refused(forged).await,
-        "the join token was not made by a member of this cluster"
+        "the join token was not made by a member of this cluster, or a node was removed or the secret renewed since: make \
+         another with `stepcast cluster token`"
     );
     let sentence = "the store is s3://other here";
     *nodes[0].desk.instead.lock() = Some(NotAdmitted::Refused(sentence.into()));
@@ -139,11 +146,40 @@ async fn wrong_tokens_and_wrong_nodes_are_refused_in_a_sentence() {
     assert!(!dir.path().join("node.json").exists());
 }
 
+fn generation(number: u8) -> Option<Generation> {
+    Some(Generation {
+        number: number.into(),
+        secret: Secret([number; 32]),
+    })
+}
+
+/// It asks the others before it says anything of a token that it does not know, and before it takes one that it knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lags_behind_calls_no_good_token_bad_and_no_bad_one_good() {
+    let (authority, nodes) = cluster(1);
+    *nodes[0].desk.generations.lock() = [generation(1), generation(2)];
+    let dir = tempfile::tempdir().unwrap();
+    let made_in = |generation: Option<Generation>| {
+        let (now, valid_for) = (SystemTime::now(), Duration::from_secs(60));
+        let token = JoinToken::mint(&authority, generation.as_ref(), now, valid_for).unwrap();
+        join(config(&[&nodes[0]], token, dir.path()))
+    };
+    // With the authority's key alone, with the secret of before, and with a guess.
+    for older in [None, generation(1), generation(3)] {
+        let error = made_in(older).await.unwrap_err();
+        assert!(
+            matches!(&error, JoinError::Refused { why, .. } if why.contains("was not made by a member")),
+            "{error}"
+        );
+    }
+    assert_eq!(made_in(generation(2)).await.unwrap().node_id, 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_the_token_does_not_name_is_told_nothing() {
     let (_, nodes) = cluster(1);
     let other = Authority::found(CLUSTER).unwrap();
-    let token = JoinToken::mint(&other, SystemTime::now(), Duration::from_secs(60)).unwrap();
+    let token = JoinToken::mint(&other, None, SystemTime::now(), Duration::from_secs(60)).unwrap();
     let tls = crate::peers::tls::joiner(&token).unwrap();
     let watch = crate::peers::dial::Watch::Pings;
     let error = crate::peers::dial::dial(&nodes[0].address.to_string(), None, tls, watch)
@@ -162,7 +198,7 @@ async fn a_server_that_the_token_does_not_name_is_told_nothing() {
 async fn a_token_of_another_cluster_is_said_to_be_one_at_once() {
     let (_, nodes) = cluster(1);
     let other = Authority::found(CLUSTER + 1).unwrap();
-    let token = JoinToken::mint(&other, SystemTime::now(), Duration::from_secs(60)).unwrap();
+    let token = JoinToken::mint(&other, None, SystemTime::now(), Duration::from_secs(60)).unwrap();
     let dir = tempfile::tempdir().unwrap();
     // Far sooner than joining is given up.
     let asked = join(config(&[&nodes[0]], token.clone(), dir.path()));

@@ -62,7 +62,9 @@ async fn a_certificate_of_another_authority_reaches_nobody() {
         .await;
     assert!(nodes[0].ear.now().messages.is_empty());
     // Nor does somebody without scruples about whom it talks to: it trusts by a token, and shows nothing.
-    let token = nodes[0].peers.mint_token(std::time::Duration::from_secs(9));
+    let token = nodes[0]
+        .peers
+        .mint_token(None, std::time::Duration::from_secs(9));
     let tls = tls::joiner(&token.unwrap()).unwrap();
     let address = nodes[0].address.to_string();
     let mut client = PeerServiceClient::new(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, Message, MessageType};
+use stepcast_scheduler::model::Generation;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -121,9 +122,24 @@ impl Inbound for Ear {
 pub(super) struct Desk {
     members: Mutex<Members>,
     pub(super) instead: Mutex<Option<NotAdmitted>>,
+    /// What the node behind knows, and what it learns when it asks the others.
+    pub(super) generations: Mutex<[Option<Generation>; 2]>,
 }
 
 impl Admission for Desk {
+    fn generation(&self) -> Option<Generation> {
+        self.generations.lock()[0]
+    }
+
+    fn newest_generation(&self) -> BoxFuture<'_, Result<Option<Generation>, NotAdmitted>> {
+        Box::pin(async {
+            match self.instead.lock().clone() {
+                Some(NotAdmitted::Later(why)) => Err(NotAdmitted::Later(why)),
+                _ => Ok(self.generations.lock()[1]),
+            }
+        })
+    }
+
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Admitted, NotAdmitted>> {
         Box::pin(async move {
             if let Some(instead) = self.instead.lock().clone() {

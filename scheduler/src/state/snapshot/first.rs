@@ -89,6 +89,7 @@ pub(super) fn restore(body: &[u8]) -> Result<State, Error> {
         teams: Arc::default(),
         accounts: Accounts::default(),
         prices: Arc::default(),
+        nodes: Arc::default(),
         jobs,
         workers: Arc::new(kept.workers),
         tokens: Arc::new(kept.tokens),

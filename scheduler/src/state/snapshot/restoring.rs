@@ -14,7 +14,7 @@ use crate::accounts::Accounts;
 use crate::codec;
 use crate::ids::{OutputsId, RequestId, TeamId, TokenHash, WorkerId};
 use crate::invariants;
-use crate::model::{Label, Member, Prices, Team, Token, Worker};
+use crate::model::{Label, Member, Nodes, Prices, Team, Token, Worker};
 use crate::policy::Policy;
 
 /// What has come so far.
@@ -33,6 +33,8 @@ pub struct Restoring {
     prices: (u64, Prices),
     /// Folders for results that are promised, that have come, and the worker of the last.
     outputs: (u64, u64, Option<WorkerId>),
+    /// Whether it is promised who the nodes are, and whether it was said: 1 or 0.
+    nodes: (u64, u64),
     /// The section of the newest chunk.
     section: Option<Section>,
 }
@@ -74,6 +76,7 @@ impl Restoring {
                 Section::Members => self.members(rest)?,
                 Section::Prices => self.price(rest)?,
                 Section::Outputs => self.outputs(rest)?,
+                Section::Nodes => self.nodes(rest)?,
             };
         }
         Ok(())
@@ -106,6 +109,7 @@ impl Restoring {
             ("lists of members", members.0, members.1),
             ("prices", self.prices.0, self.prices.1.len() as u64),
             ("folders for results", self.outputs.0, self.outputs.1),
+            ("lists of nodes", self.nodes.0, self.nodes.1),
         ] {
             if promised != came {
                 return Err(damaged(format!(
@@ -145,7 +149,7 @@ impl Restoring {
         if version >= 3 && !rest.is_empty() {
             (self.addresses.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
             let mut last = self.addresses.0;
-            for behind in [&mut self.members.0, &mut self.prices.0, &mut self.outputs.0] {
+            for behind in [&mut self.members.0, &mut self.prices.0, &mut self.outputs.0, &mut self.nodes.0] {
                 if !rest.is_empty() {
                     (last, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
                     *behind = last;
@@ -254,6 +258,16 @@ impl Restoring {
         let worker = Arc::make_mut(&mut self.state.workers).get_mut(&id);
         let worker = worker.ok_or_else(|| damaged("a folder for results is of no worker"))?;
         worker.inventory.outputs = Some(outputs);
+        Ok(rest)
+    }
+
+    fn nodes<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+        let (nodes, rest): (Nodes, _) = read(bytes)?;
+        self.nodes.1 += 1;
+        if self.nodes.1 > 1 || !nodes.is_sound() {
+            return Err(damaged("its list of nodes is not one that there can be"));
+        }
+        self.state.nodes = Arc::new(nodes);
         Ok(rest)
     }
 

@@ -11,7 +11,7 @@ use super::super::table::{Jobs, Kept, encode};
 use super::{Head, More, Section, accounts, version_of};
 use crate::accounts::Accounts;
 use crate::ids::{OutputsId, TeamId, TokenHash, WorkerId};
-use crate::model::{Label, Member, Prices, Team, Token, Worker};
+use crate::model::{Label, Member, Nodes, Prices, Team, Token, Worker};
 
 /// A chunk is full with so many bytes. The largest entry, a job with as many attempts, events and words as it may have,
 /// is far smaller than the rest of [`CHUNK_BYTES_MAX`](super::CHUNK_BYTES_MAX).
@@ -29,6 +29,7 @@ pub struct View {
     teams: Arc<BTreeMap<TeamId, Team>>,
     accounts: Accounts,
     prices: Arc<Prices>,
+    nodes: Arc<Nodes>,
 }
 
 impl State {
@@ -61,6 +62,7 @@ impl State {
             teams: Arc::clone(&self.teams),
             accounts: self.accounts.clone(),
             prices: Arc::clone(&self.prices),
+            nodes: Arc::clone(&self.nodes),
         }
     }
 }
@@ -92,6 +94,7 @@ impl View {
                     self.members().count() as u64,
                     self.prices.len() as u64,
                     self.outputs().count() as u64,
+                    self.nodes().count() as u64,
                 ];
                 let said = counts.iter().rposition(|count| *count > 0);
                 let said = counts.iter().take(said.map_or(0, |last| last + 1));
@@ -158,6 +161,9 @@ impl View {
                 put(&outputs, chunk);
             },
         );
+        let nodes = Packed::new(Section::Nodes, self.nodes(), |nodes, chunk: &mut _| {
+            put(nodes, chunk);
+        });
         head.chain(tokens)
             .chain(workers)
             .chain(jobs)
@@ -168,6 +174,15 @@ impl View {
             .chain(members)
             .chain(prices)
             .chain(outputs)
+            .chain(nodes)
+    }
+
+    /// The nodes, where it was said who they are.
+    fn nodes(&self) -> impl Iterator<Item = &Nodes> {
+        let nodes = Some(&*self.nodes);
+        nodes
+            .filter(|nodes| nodes.generation().is_some())
+            .into_iter()
     }
 
     /// The teams that are not for everybody, with whom they are for.
