@@ -18,7 +18,7 @@ use stepcast_cluster::members::{Member, Members};
 use stepcast_cluster::snapshot::{Header, Snapshots};
 use stepcast_fuzz::{join, unsealed};
 use stepcast_proto::raft::v1::{
-    ExchangeRequest, Hello, InstallSnapshotRequest, JoinRequest, JoinResponse, PeerNode,
+    ExchangeRequest, Hello, InstallSnapshotRequest, JoinRequest, JoinResponse, PeerNode, Proof,
     SnapshotHeader,
 };
 use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sampling, Sharing, Workload};
@@ -369,6 +369,10 @@ fn frames() -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
         version: "0.1.0".into(),
         peer_address: "10.0.0.2:7071".into(),
         client_address: "http://10.0.0.2:7070".into(),
+        proofs: vec![Proof {
+            generation: 3,
+            tag: vec![7; 32].into(),
+        }],
     };
     let mut snapshot = Message {
         from: 2,

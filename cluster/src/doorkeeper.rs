@@ -42,8 +42,8 @@ impl Admission for Doorkeeper {
         self.let_in(applicant).boxed()
     }
 
-    fn generation(&self) -> Option<Generation> {
-        let read = |state: &State| state.nodes().generation().copied();
+    fn generations(&self) -> Vec<Generation> {
+        let read = |state: &State| state.nodes().generations().to_vec();
         self.replicated.read(read)
     }
 

@@ -16,6 +16,7 @@ mod join;
 mod link;
 mod listener;
 mod outbox;
+mod proof;
 mod receiving;
 mod refusal;
 mod roster;

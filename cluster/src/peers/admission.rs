@@ -15,10 +15,10 @@ pub trait Admission: Send + Sync + 'static {
     /// the [newest generation](Self::newest_generation).
     fn admit(&self, applicant: Applicant) -> BoxFuture<'_, Result<Admitted, NotAdmitted>>;
 
-    /// The generation by whose secret tokens are made, as far as this node knows.
-    fn generation(&self) -> Option<Generation>;
+    /// The generations of the cluster that this node knows, oldest first: by the secret of the last one tokens are made.
+    fn generations(&self) -> Vec<Generation>;
 
-    /// The same with everything in it that was acknowledged anywhere before this call: never one whose secret somebody
+    /// The last of them with everything in it that was acknowledged anywhere before this call: never one whose secret somebody
     /// knows who was removed.
     fn newest_generation(&self) -> BoxFuture<'_, Result<Option<Generation>, NotAdmitted>>;
 }

@@ -59,7 +59,7 @@ impl Roster {
     }
 
     /// Whether the node belongs to the cluster, as far as this node can tell: an id that was given after all that this
-    /// node has heard of is a newer member's, as its certificate says.
+    /// node has heard of is a newer member's, as its certificate says, if it knows what members know.
     pub(super) fn belongs(&self, node: u64) -> bool {
         let inner = self.inner.read();
         !inner.members.removed(node)
@@ -89,12 +89,19 @@ impl Roster {
         let inner = self.inner.read();
         let member = inner.members.node(node).or_else(|| inner.met.get(&node));
         let expected = member.map(|member| member.key).unwrap_or_default();
-        // Newer than what this node knows, or never told: the certificate alone speaks for it.
+        // Newer than what this node knows, or never told: the certificate speaks for it, and what it knows.
         if expected == [0; 32] || tls::key_of(certificate).ok() == Some(expected) {
             Ok(())
         } else {
             Err(Stranger::OtherName { node })
         }
+    }
+
+    /// Whether the key of this node is known here: only its own certificate speaks for it.
+    pub(super) fn knows(&self, node: u64) -> bool {
+        let inner = self.inner.read();
+        let member = inner.members.node(node).or_else(|| inner.met.get(&node));
+        member.is_some_and(|member| member.key != [0; 32])
     }
 
     /// Whose certificate this is, which TLS has verified: that of a member, or of one of the next ids, which this node may

@@ -21,9 +21,11 @@ use super::admission::{Admission, Applicant, NotAdmitted, TEXT_BYTES_MAX};
 use super::authority::PublicKey;
 use super::broken_off::Transfer;
 use super::listener::Caller;
+use super::proof;
 use super::receiving::{Answers, Arriving};
 use super::refusal;
 use super::shared::{Attached, Shared};
+use super::tls;
 use super::token::{self, JoinToken};
 use crate::consensus::log::Position;
 use crate::members::Members;
@@ -78,7 +80,12 @@ impl Service {
         Ok((caller.clone(), attached))
     }
 
-    fn hello(&self, caller: &Caller, hello: Option<Hello>) -> Result<Hello, Status> {
+    fn hello(
+        &self,
+        caller: &Caller,
+        attached: &Attached,
+        hello: Option<Hello>,
+    ) -> Result<Hello, Status> {
         let hello = hello.ok_or_else(|| {
             Status::invalid_argument("the first message of a stream says who speaks")
         })?;
@@ -86,6 +93,10 @@ impl Service {
             .roster
             .admit(hello.cluster_id, hello.from, hello.to, caller.0.as_ref())
             .map_err(|why| refusal::stranger(&why))?;
+        if !self.shared.roster.knows(hello.from) && !self.is_proved(caller, attached, &hello) {
+            let why = "this node has not heard of the caller yet, and the caller does not show that it is a member";
+            return Err(refusal::refuse(Code::Unavailable, refusal::LATER, why));
+        }
         self.shared.connect(hello.from, &hello.peer_address);
         if let Some(link) = self.shared.link(hello.from)
             && let Some(certificate) = &caller.0
@@ -93,6 +104,17 @@ impl Service {
             link.heard(&hello, certificate);
         }
         Ok(hello)
+    }
+
+    /// Whether a caller knows what only members know. Before this node does itself, the certificate alone speaks for anybody.
+    fn is_proved(&self, caller: &Caller, attached: &Attached, hello: &Hello) -> bool {
+        let Some(present) = attached.admission.generations().pop() else {
+            return true;
+        };
+        let certificate = caller.0.as_ref();
+        let key = certificate.and_then(|certificate| tls::key_of(certificate).ok());
+        let authority = self.shared.credentials.authority();
+        key.is_some_and(|key| proof::holds(authority, &present, hello, &key))
     }
 }
 
@@ -109,7 +131,7 @@ impl Service {
         let in_generation = |generation: Option<Generation>| {
             token.check(authority, generation.as_ref(), SystemTime::now())
         };
-        let as_known = in_generation(admission.generation());
+        let as_known = in_generation(admission.generations().pop());
         let rooms = match as_known {
             Ok(()) => &self.joins,
             // This node may lag behind: its own word is not the last one, neither for nor against anybody.
@@ -151,7 +173,7 @@ impl Service {
         let header = first
             .and_then(|first| first.header)
             .ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        let hello = self.hello(&caller, header.hello)?;
+        let hello = self.hello(&caller, &attached, header.hello)?;
         let message = read(&header.message, hello.from, self.shared.me.id)?;
         if message.get_msg_type() != MessageType::MsgSnapshot {
             return Err(Status::invalid_argument("this is no message of a snapshot"));
@@ -203,7 +225,7 @@ impl PeerService for Service {
         let first = timeout(HELLO_WITHIN, requests.message())
             .await
             .map_err(|_| Status::deadline_exceeded("nobody said who speaks"))??;
-        let hello = self.hello(&caller, first.and_then(|first| first.hello))?;
+        let hello = self.hello(&caller, &attached, first.and_then(|first| first.hello))?;
         let (answers, stream) = mpsc::channel(PONGS);
         let greeting = ExchangeResponse {
             hello: Some(self.shared.hello(hello.from)),

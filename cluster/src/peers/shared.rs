@@ -14,6 +14,7 @@ use super::admission::Admission;
 use super::broken_off::BrokenOff;
 use super::credentials::Credentials;
 use super::link::{self, Link};
+use super::proof;
 use super::receiving::Unkept;
 use super::roster::Roster;
 use super::snapshots::SnapshotFiles;
@@ -120,6 +121,10 @@ impl Shared {
 
     /// Who this node is, to that one.
     pub(super) fn hello(&self, to: u64) -> Hello {
+        let attached = self.attached();
+        let generations = attached.map_or_else(Vec::new, |node| node.admission.generations());
+        let authority = self.credentials.authority();
+        let proofs = proof::of(authority, &generations, (self.me.id, to), &self.me.key);
         Hello {
             cluster_id: self.cluster_id,
             from: self.me.id,
@@ -128,6 +133,7 @@ impl Shared {
             version: self.version.clone(),
             peer_address: self.me.peer_address.clone(),
             client_address: self.me.client_address.clone(),
+            proofs,
         }
     }
 

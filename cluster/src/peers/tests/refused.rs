@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
-use stepcast_proto::raft::v1::{ExchangeRequest, Hello};
+use stepcast_proto::raft::v1::{ExchangeRequest, Hello, Proof};
+use stepcast_scheduler::model::{Generation, Secret};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -11,7 +12,7 @@ use crate::consensus::Transport;
 use crate::peers::authority::Authority;
 use crate::peers::credentials::Credentials;
 use crate::peers::dial::{Watch, dial};
-use crate::peers::{FRAME_BYTES_MAX, refusal, tls};
+use crate::peers::{FRAME_BYTES_MAX, proof, refusal, tls};
 
 fn hello(from: u64, to: u64) -> Hello {
     Hello {
@@ -197,4 +198,49 @@ async fn before_the_node_has_started_calls_are_put_off() {
         .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(refusal::read(&status), Some(refusal::LATER));
+}
+
+/// Whoever was removed has the authority's key: it can sign itself a certificate of a node that nobody has heard of yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_nobody_has_heard_of_shows_what_members_know_or_is_not_heard() {
+    let (authority, nodes) = cluster(1);
+    let generation = |number: u8| Generation {
+        number: number.into(),
+        secret: Secret([number; 32]),
+    };
+    // It lags behind a real one, and is beyond what a removed one knew.
+    *nodes[0].desk.generations.lock() = vec![generation(1), generation(2)];
+    let forger = credentials(&authority, 9, CLUSTER);
+    let key = forger.key_hash();
+    let mut client = call(&nodes[0], &forger).await;
+    let other = credentials(&authority, 9, CLUSTER).key_hash();
+    for proofs in [
+        Vec::new(),
+        proof::of(&authority, &[generation(1)], (9, 1), &key),
+        // With another number, of other nodes, by another key, and a guess.
+        proof::of(&authority, &[generation(3)], (9, 1), &key),
+        proof::of(&authority, &[generation(2)], (9, 2), &key),
+        proof::of(&authority, &[generation(2)], (9, 1), &other),
+        vec![Proof {
+            generation: 2,
+            tag: Bytes::from_static(&[7; 32]),
+        }],
+    ] {
+        let hello = Hello {
+            proofs,
+            ..hello(9, 1)
+        };
+        let status = say(&mut client, vec![greeting(hello)]).await.unwrap_err();
+        assert!(
+            status
+                .message()
+                .contains("does not show that it is a member"),
+            "{status:?}"
+        );
+    }
+    let newer = Endpoint::start(8, credentials(&authority, 8, CLUSTER));
+    *newer.desk.generations.lock() = vec![generation(2), generation(3)];
+    newer.peers.shared.connect(1, &nodes[0].address.to_string());
+    newer.peers.send(vec![append(8, 1, 5, 1)]);
+    nodes[0].ear.hears(|told| indices(told) == [5]).await;
 }

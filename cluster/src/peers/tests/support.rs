@@ -123,19 +123,20 @@ pub(super) struct Desk {
     members: Mutex<Members>,
     pub(super) instead: Mutex<Option<NotAdmitted>>,
     /// What the node behind knows, and what it learns when it asks the others.
-    pub(super) generations: Mutex<[Option<Generation>; 2]>,
+    pub(super) generations: Mutex<Vec<Generation>>,
+    pub(super) newest: Mutex<Option<Generation>>,
 }
 
 impl Admission for Desk {
-    fn generation(&self) -> Option<Generation> {
-        self.generations.lock()[0]
+    fn generations(&self) -> Vec<Generation> {
+        self.generations.lock().clone()
     }
 
     fn newest_generation(&self) -> BoxFuture<'_, Result<Option<Generation>, NotAdmitted>> {
         Box::pin(async {
             match self.instead.lock().clone() {
                 Some(NotAdmitted::Later(why)) => Err(NotAdmitted::Later(why)),
-                _ => Ok(self.generations.lock()[1]),
+                _ => Ok(*self.newest.lock()),
             }
         })
     }
