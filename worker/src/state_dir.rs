@@ -20,7 +20,6 @@ pub use self::attempts::{AttemptRecord, LeftOver, OutcomeRecord};
 pub use self::made::{Made, Removal};
 pub use self::spooled::{Contribution, Look};
 use crate::account::Ids;
-use crate::chain::chain;
 use crate::random;
 
 /// Contributions kept while no server takes them. Each is a few kilobytes; more than this says the server is gone for
