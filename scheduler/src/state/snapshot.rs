@@ -77,7 +77,7 @@ enum Section {
 
 impl Section {
     /// In their order, which is their number.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Head,
         Self::Tokens,
         Self::Workers,

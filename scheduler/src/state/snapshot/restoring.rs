@@ -149,7 +149,12 @@ impl Restoring {
         if version >= 3 && !rest.is_empty() {
             (self.addresses.0, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
             let mut last = self.addresses.0;
-            for behind in [&mut self.members.0, &mut self.prices.0, &mut self.outputs.0, &mut self.nodes.0] {
+            for behind in [
+                &mut self.members.0,
+                &mut self.prices.0,
+                &mut self.outputs.0,
+                &mut self.nodes.0,
+            ] {
                 if !rest.is_empty() {
                     (last, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
                     *behind = last;
