@@ -4,6 +4,7 @@
 mod access;
 mod ahead;
 mod changes;
+mod clients;
 mod connections;
 mod credentials;
 mod early;

@@ -14,7 +14,8 @@ use crate::service::mixed;
 use crate::status::bad_field;
 use crate::{convert, names};
 
-/// What a job asks for besides its work.
+/// What a job asks for besides its work. Where a job is submitted, null is as if the wish were not given; where its wishes are
+/// changed, what is not given stays, and null takes a wish back.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct JobWishes {
@@ -130,11 +131,12 @@ impl Given<JobWishes> {
 
     /// These wishes with what is given in the place of what was asked for before.
     pub(super) fn over(self, was: v1::JobWishes) -> Result<v1::JobWishes, Status> {
-        let paths = self.paths();
+        let given = self.without_nulls();
+        let paths = given.paths();
         if paths.is_empty() {
             return Ok(was);
         }
-        let mut wishes = mixed(was, self.what.asked()?, &paths);
+        let mut wishes = mixed(was, given.what.asked()?, &paths);
         wishes.trainer = trainer(&wishes.allow).into();
         Ok(wishes)
     }
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_is_meant_and_null_takes_it_back() {
+    fn what_is_given_is_meant_and_null_takes_back_only_what_was_asked_for_before() {
         let (wishes, mask) =
             given(r#"{"priority": 3, "max_cost_usd_micros": null, "min_run_ms": 1500}"#)
                 .asked()
@@ -212,7 +214,8 @@ mod tests {
         };
         let mixed = given(r#"{"max_cost_usd_micros": null, "allow": ["replay"]}"#).over(was);
         let mixed = mixed.unwrap();
-        assert_eq!((mixed.gpu_count, mixed.max_cost_usd_micros), (4, None));
+        let of_a_new_job = (mixed.gpu_count, mixed.max_cost_usd_micros);
+        assert_eq!(of_a_new_job, (4, Some(5)));
         assert_eq!(mixed.trainer(), v1::Trainer::Replay);
         assert!(given("{}").asked().is_err());
     }

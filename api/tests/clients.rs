@@ -1,0 +1,49 @@
+//! What programs that are made of the OpenAPI document read in it and send, and what they are told.
+
+use serde_json::{Value, json};
+
+use crate::access::post;
+use crate::http::{ask, submission};
+use crate::support::Server;
+
+async fn submitted(server: &Server, sent: Value) -> Value {
+    let (status, answer) = post(server.port, None, "/v1/jobs", sent).await;
+    assert_eq!(status, 201, "{answer}");
+    answer
+}
+
+#[tokio::test]
+async fn null_takes_a_wish_back_only_where_one_was_made_before() {
+    let server = Server::start().await;
+    let mut sent = submission();
+    sent["config"]["--stepcast_max_cost_usd"] = json!(0.5);
+    sent["config"]["--stepcast_name"] = "cats".into();
+    sent["wishes"] = json!({"priority": 1, "allow": null, "max_cost_usd_micros": null, "display_name": null,
+                            "team": null, "labels": null});
+    let job = submitted(&server, sent).await;
+    let wishes = &job["job"]["wishes"];
+    assert_eq!(
+        [
+            &wishes["priority"],
+            &wishes["allow"],
+            &wishes["max_cost_usd_micros"],
+            &wishes["display_name"]
+        ],
+        [
+            &json!(1),
+            &json!(["replay"]),
+            &json!(500_000),
+            &json!("cats")
+        ]
+    );
+    let update = format!("/v1/jobs/{}/update", job["id"].as_str().unwrap());
+    let change = json!({"wishes": {"max_cost_usd_micros": null}});
+    let (status, changed) = post(server.port, None, &update, change).await;
+    assert_eq!(status, 200, "{changed}");
+    let wishes = &changed["job"]["wishes"];
+    assert_eq!(
+        (&wishes["max_cost_usd_micros"], &wishes["display_name"]),
+        (&Value::Null, &json!("cats"))
+    );
+    server.stop().await;
+}
