@@ -13,6 +13,22 @@ async fn submitted(server: &Server, sent: Value) -> Value {
 }
 
 #[tokio::test]
+async fn the_document_says_of_no_member_that_it_is_null_unless_given() {
+    let server = Server::start().await;
+    let document = ask(server.port, "GET", "/v1/openapi.json", None, None).await;
+    assert!(!document.body.contains(r#""default":null"#));
+    let document = document.json();
+    let schemas = &document["components"]["schemas"];
+    let priority = &schemas["JobWishes"]["properties"]["priority"];
+    assert_eq!(priority["type"], json!(["integer", "null"]));
+    // What holds for `true` as well is said so that every generator reads it.
+    assert_eq!(schemas["Rows"]["properties"]["rows"]["items"], json!({}));
+    let own = &document["paths"]["/v1/openapi.json"]["get"]["responses"]["200"];
+    assert_eq!(own["content"]["application/json"]["schema"], json!({}));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn null_takes_a_wish_back_only_where_one_was_made_before() {
     let server = Server::start().await;
     let mut sent = submission();

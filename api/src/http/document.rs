@@ -117,7 +117,7 @@ impl Document {
 
     /// The whole document.
     pub(crate) fn text(&self) -> String {
-        let document = json!({
+        let mut document = json!({
             "openapi": "3.1.0",
             "info": {
                 "title": "Stepcast",
@@ -130,7 +130,37 @@ impl Document {
                 "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             },
         });
+        write_plainly(&mut document);
         document.to_string()
+    }
+}
+
+/// Writes out what programs that read the document take in another sense, or not at all. That a member is null unless given
+/// stands nowhere: where null takes a wish back, it is the opposite of leaving the member out. And a schema that anything
+/// meets is an empty object, which means the same as `true` and is known to every generator.
+fn write_plainly(value: &mut Value) {
+    let anything = |schema: &mut Value| {
+        if *schema == Value::Bool(true) {
+            *schema = json!({});
+        }
+    };
+    match value {
+        Value::Object(members) => {
+            if members.get("default").is_some_and(Value::is_null) {
+                members.remove("default");
+            }
+            for name in ["schema", "contentSchema", "items"] {
+                if let Some(schema) = members.get_mut(name) {
+                    anything(schema);
+                }
+            }
+            if let Some(Value::Object(properties)) = members.get_mut("properties") {
+                properties.values_mut().for_each(anything);
+            }
+            members.values_mut().for_each(write_plainly);
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_plainly),
+        _ => {}
     }
 }
 
@@ -139,4 +169,27 @@ fn name_of(route: &Route) -> String {
     let path = route.path.trim_start_matches("/v1");
     let words = path.replace(['{', '}', '.'], "").replace('/', "_");
     format!("{}{words}", route.method.as_str().to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_member_is_null_unless_given_and_anything_is_an_empty_schema() {
+        let mut document = json!({
+            "required": true,
+            "schema": true,
+            "properties": {"default": {"type": "null", "default": null}, "any": true, "list": {"items": true}},
+            "anyOf": [{"default": false}, {"additionalProperties": false}],
+        });
+        write_plainly(&mut document);
+        let plain = json!({
+            "required": true,
+            "schema": {},
+            "properties": {"default": {"type": "null"}, "any": {}, "list": {"items": {}}},
+            "anyOf": [{"default": false}, {"additionalProperties": false}],
+        });
+        assert_eq!(document, plain);
+    }
 }
