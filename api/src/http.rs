@@ -22,6 +22,7 @@ mod shapes;
 mod submit;
 mod sweeps;
 mod teams;
+mod unknown;
 mod watch;
 mod what_if;
 mod wishes;

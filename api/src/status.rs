@@ -22,6 +22,9 @@ pub const DOMAIN: &str = "stepcast";
 /// The reason of a refusal by a node that does not lead. Its metadata says who does, and where that node is.
 pub const NOT_LEADER: &str = "NOT_LEADER";
 
+/// The reason of a refusal after which nobody knows whether what was asked took effect.
+pub(crate) const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
+
 /// The reason of a refusal to whom has used up what one person may have of something.
 pub(crate) const YOURS_FULL: &str = "YOURS_FULL";
 
@@ -29,7 +32,7 @@ pub(crate) const YOURS_FULL: &str = "YOURS_FULL";
 pub(crate) const LEADER_ID: &str = "leader_id";
 
 /// A good moment to try again when nothing better is known: an election is over by then.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
 /// A full disk or table does not empty sooner than somebody or a sweep looks at it.
 pub(crate) const RETRY_FULL: Duration = Duration::from_secs(30);
@@ -223,8 +226,8 @@ pub(crate) fn propose(error: ProposeError) -> Status {
     match error {
         ProposeError::Rejected(refused) => rejection(refused),
         ProposeError::NotLeader { leader } => not_leader(leader),
-        ProposeError::OutcomeUnknown => Refusal::new(Code::Unavailable, "OUTCOME_UNKNOWN", message)
-            .hint("ask again with the same request id: it takes effect once")
+        ProposeError::OutcomeUnknown => Refusal::new(Code::Unavailable, OUTCOME_UNKNOWN, message)
+            .hint("ask again with the same request id: it takes effect once; without one look first whether it took effect")
             .retry(RETRY)
             .into(),
         ProposeError::Busy { retry_ms } => busy(message, Duration::from_millis(retry_ms)),

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::access::post;
-use crate::http::{ask, submission};
+use crate::http::{ask, raw, submission};
+use crate::scheduling::raised;
 use crate::support::Server;
 
 async fn submitted(server: &Server, sent: Value) -> Value {
@@ -61,5 +62,39 @@ async fn null_takes_a_wish_back_only_where_one_was_made_before() {
         (&wishes["max_cost_usd_micros"], &wishes["display_name"]),
         (&Value::Null, &json!("cats"))
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_submission_that_is_passed_on_is_known_by_the_id_that_was_drawn_for_it() {
+    let server = raised().await;
+    let drawn = "d".repeat(32);
+    for (path, request_id) in [
+        ("/v1/jobs", Value::Null),
+        ("/v1/jobs", json!("")),
+        ("/v1/sweeps", Value::Null),
+    ] {
+        let mut sent = submission();
+        sent["request_id"] = request_id;
+        if path == "/v1/sweeps" {
+            sent["tasks"] = json!([{"config": {"seed": 1}}]);
+        }
+        let sent = sent.to_string();
+        let text = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nStepcast-Request-Id: {drawn}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{sent}",
+            sent.len()
+        );
+        let first = raw(server.port, text.clone().into_bytes()).await;
+        let again = raw(server.port, text.into_bytes()).await;
+        match path {
+            "/v1/jobs" => {
+                assert_eq!((first.status, again.status), (201, 201), "{}", again.body);
+                assert_eq!(first.json()["id"], again.json()["id"]);
+            }
+            // The id is another request's, of which both are told.
+            _ => assert_eq!(again.json()["code"], "REQUEST_ID_REUSED"),
+        }
+    }
     server.stop().await;
 }

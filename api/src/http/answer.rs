@@ -24,6 +24,9 @@ pub(crate) struct Refused {
     /// URL of the node that leads, if this one does not and the call needs the leader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) leader: Option<String>,
+    /// By which a submission of which it is not known whether it was taken is asked for again, and takes effect once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
 }
 
 /// A part of a request that is wrong.
@@ -47,6 +50,7 @@ pub(crate) fn told(status: &Status) -> Refused {
         detail: status.message().to_owned(),
         hint: metadata.remove("hint"),
         leader: metadata.remove("leader"),
+        request_id: metadata.remove("request_id"),
         fields: fields
             .into_iter()
             .flatten()

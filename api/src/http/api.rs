@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,7 +28,7 @@ use super::route::{Nothing, Route, Shape};
 use super::shapes::Done;
 use super::{
     accounts, answer, body, estimates, figures, jobs, nodes, prices, records, session, submit,
-    sweeps, teams, watch, what_if, workers,
+    sweeps, teams, unknown, watch, what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::admission::{Admission, peer};
@@ -79,6 +79,12 @@ impl<Q> Asked<Q> {
     pub(crate) fn part(&self, name: &str) -> &str {
         let part = self.path.iter().find(|(key, _)| key == name);
         part.map_or("", |(_, value)| value)
+    }
+
+    /// By which request id a submission is known: as its caller says, or as the node that took it has drawn.
+    pub(crate) fn request_id(&self, given: Option<String>) -> String {
+        let given = given.filter(|given| !given.is_empty());
+        given.unwrap_or_else(|| unknown::drawn(&self.headers))
     }
 
     /// The answer that what was asked is done to what stands in the path.
@@ -184,13 +190,16 @@ impl Api {
                 let (parts, body) = request.into_parts();
                 let mut sent = Sent::new(&parts, body);
                 let handle = http.context.handle.clone();
+                let id = OnceLock::new();
                 let served = async {
                     let path = parts_of(parameters)?;
-                    serve(http, &route, path, parts, &mut sent, handler).await
+                    serve(http, &route, path, parts, (&mut sent, &id), handler).await
                 };
-                let answer = in_time(SERVED_WITHIN, route.anywhere, served)
-                    .await
-                    .unwrap_or_else(|status| answer::refused(&redirect::told(status, &handle)));
+                let answer = in_time(SERVED_WITHIN, route.anywhere, served).await;
+                let answer = answer.unwrap_or_else(|status| {
+                    let status = unknown::told(status, &route, id.get().map(String::as_str));
+                    answer::refused(&redirect::told(status, &handle))
+                });
                 sent.answered(answer).await
             }
         };
@@ -238,13 +247,13 @@ async fn in_time<T>(
     timeout(time, served).await.unwrap_or_else(late)
 }
 
-/// Everything that comes before a route's own code.
+/// Everything that comes before a route's own code. Of a submission it says by which request id it is known.
 async fn serve<Q, B, F, Fut>(
     http: Http,
     route: &Route,
     path: Vec<(String, String)>,
-    parts: Parts,
-    sent: &mut Sent,
+    mut parts: Parts,
+    (sent, known_by): (&mut Sent, &OnceLock<String>),
     handler: F,
 ) -> Result<Response, Status>
 where
@@ -275,12 +284,15 @@ where
     } else {
         (None, Zeroizing::default())
     };
+    if let Some(id) = unknown::request_id(route, &mut parts.headers, &bytes) {
+        known_by.get_or_init(|| id);
+    }
     let (way, handle) = (http.way.clone(), http.context.handle.clone());
     let led = handle.leads();
     if !route.anywhere {
         let answer = way.leaders_answer(&handle, &parts, &bytes, route.answer_within);
         if let Some(answer) = answer.await {
-            return Ok(answer);
+            return answer;
         }
     }
     let rooms = http.admission.limits.rooms_for_answers(&caller, peer);
@@ -303,7 +315,7 @@ where
         // A leader that is to go hands over first, and what it was asked for is the next one's: nothing of it was done.
         Err(status) if led && !expects_body::<B>() && redirect::is_not_leader(&status) => {
             let answer = way.others_answer(&handle, &parts, b"", route.answer_within);
-            return answer.await.ok_or(status);
+            return answer.await.unwrap_or(Err(status));
         }
         answer => answer?,
     };

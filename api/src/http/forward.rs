@@ -13,22 +13,24 @@ use axum::response::Response;
 use stepcast_cluster::{Handle, ProposeError};
 use stepcast_proto::certificate::Shown;
 use tokio::time::timeout;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-use super::answer;
+use super::unknown;
 use crate::status;
 
 /// Says that a request has come through another node, so that it goes through no third.
 const FORWARDED: HeaderName = HeaderName::from_static("stepcast-forwarded");
 
 /// Headers that go along, both ways. What else a caller says is of no meaning here.
-const HEADERS: [HeaderName; 4] = [
+const HEADERS: [HeaderName; 5] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::RETRY_AFTER,
     header::ACCEPT,
+    unknown::DRAWN,
 ];
 
 /// A leader that does not take a connection by then is not there.
@@ -72,7 +74,7 @@ impl Way {
         parts: &Parts,
         body: &[u8],
         time: Duration,
-    ) -> Option<Response> {
+    ) -> Option<Result<Response, Status>> {
         if handle.leads() || parts.headers.contains_key(FORWARDED) {
             return None;
         }
@@ -87,7 +89,7 @@ impl Way {
         parts: &Parts,
         body: &[u8],
         time: Duration,
-    ) -> Option<Response> {
+    ) -> Option<Result<Response, Status>> {
         let status = handle.status();
         let leader = status.leader.filter(|leader| *leader != status.node_id)?;
         let leader = handle.member(leader)?.client_address;
@@ -105,12 +107,11 @@ impl Way {
             }
         };
         match timeout(time, ask(channel, parts, body)).await {
-            Ok(Ok(response)) => Some(response),
+            Ok(Ok(response)) => Some(Ok(response)),
             // It may have been taken.
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!("the leader's answer to a request that was passed on did not come");
-                let unknown = status::propose(ProposeError::OutcomeUnknown);
-                Some(answer::refused(&unknown))
+                Some(Err(status::propose(ProposeError::OutcomeUnknown)))
             }
         }
     }

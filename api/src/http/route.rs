@@ -28,6 +28,8 @@ pub(crate) struct Route {
     pub(crate) answer_within: Duration,
     /// Whether any node can do it, and not the leader alone.
     pub(crate) anywhere: bool,
+    /// Whether it takes in jobs, which come once however often they are asked for with one request id.
+    pub(crate) is_submission: bool,
     /// The kind of its answer.
     pub(crate) kind: &'static str,
 }
@@ -56,6 +58,7 @@ impl Route {
     ) -> Self {
         Self {
             anywhere: !matches!(method, Method::POST),
+            is_submission: false,
             method,
             path,
             permission,
@@ -92,6 +95,12 @@ impl Route {
     /// A route that only reads, though it is asked with a body.
     pub(crate) const fn anywhere(mut self) -> Self {
         self.anywhere = true;
+        self
+    }
+
+    /// A route that takes in jobs.
+    pub(crate) const fn submission(mut self) -> Self {
+        self.is_submission = true;
         self
     }
 

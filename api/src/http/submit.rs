@@ -46,7 +46,8 @@ pub(super) fn routes(api: &mut Api) {
         Permission::SubmitJobs,
         "Puts a job into the queue.",
     );
-    api.route(route.status(201).body_max(BODY_BYTES), submit);
+    let route = route.status(201).body_max(BODY_BYTES);
+    api.route(route.submission(), submit);
 }
 
 /// SimpleTuner's settings.
@@ -82,7 +83,8 @@ struct Submit {
     /// What is asked for besides the work. It counts over what the configuration asks for.
     #[serde(default)]
     wishes: Option<Given<JobWishes>>,
-    /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again.
+    /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again. Unless given, one is drawn
+    /// here, which is told where it is not known whether the job was taken.
     #[serde(default)]
     request_id: Option<String>,
     /// Checks everything and keeps nothing.
@@ -112,7 +114,7 @@ struct Submitted {
 
 async fn submit(http: Http, asked: Asked<Nothing>, sent: Submit) -> Result<Submitted, Status> {
     let request = v1::SubmitJobRequest {
-        request_id: sent.request_id.clone().unwrap_or_default(),
+        request_id: asked.request_id(sent.request_id),
         validate_only: sent.validate_only,
         files: sent.settings.files()?,
         sample_counts: sent.settings.counts(),

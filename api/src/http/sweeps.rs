@@ -29,7 +29,7 @@ pub(super) fn routes(api: &mut Api) {
     api.route(Route::get("/v1/sweeps", P::ReadJobs, list), self::list);
     let submit = "Puts a sweep into the queue: all of its tasks or none.";
     let submit = Route::post("/v1/sweeps", P::SubmitJobs, submit);
-    let submit = submit.status(201).body_max(BODY_BYTES);
+    let submit = submit.status(201).body_max(BODY_BYTES).submission();
     api.route(submit.answer_within(KEPT_WITHIN), self::submit);
     let show = "One sweep, by the id of any of its jobs.";
     api.route(Route::get("/v1/sweeps/{id}", P::ReadJobs, show), self::show);
@@ -68,7 +68,7 @@ struct NewSweep {
     parallel: u32,
     /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again.
     #[serde(default)]
-    request_id: String,
+    request_id: Option<String>,
     /// Checks everything and keeps nothing.
     #[serde(default)]
     validate_only: bool,
@@ -173,7 +173,7 @@ async fn submit(
     };
     let files = settings.files()?;
     let request = v1::SubmitArrayRequest {
-        request_id: sent.request_id,
+        request_id: asked.request_id(sent.request_id),
         validate_only: sent.validate_only,
         tasks: tasks(&settings.config, &files, &sent.tasks)?,
         files,
