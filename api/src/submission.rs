@@ -1,15 +1,19 @@
 //! The files of a submission as they come in: bounded in number and size, each with its role and a plain name.
 
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use stepcast_proto::v1;
-use stepcast_records::simpletuner::{File, Note, unwrapped, without_mark};
+use stepcast_records::simpletuner::{
+    FOLDER_KEY, File, NoFolder, Note, Problem, Problems, dataset_title, sample_folder, unwrapped,
+    without_mark,
+};
 use stepcast_scheduler::RequestId;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::TrainerKind;
 use tonic::{Code, Status};
 use zeroize::Zeroize;
 
-use crate::status::{Refusal, bad_field};
+use crate::status::{self, Refusal, bad_field};
 
 /// Bytes of one file. Real configurations have some kilobytes; a prompt library of thousands of lines fits.
 pub(crate) const FILE_BYTES_MAX: usize = 1 << 20;
@@ -120,7 +124,8 @@ impl Submission {
     }
 
     /// Refuses a configuration that a worker cannot write anew for its host, as SimpleTuner needs it to be: variables for a
-    /// shell, and a checkpoint to go on from that is on another machine. A replay reads none.
+    /// shell, a checkpoint to go on from that is on another machine, and data sets of which nobody says where they are on its
+    /// host. A replay reads none.
     pub(crate) fn check_form(&self, trainer: TrainerKind, notes: &[Note]) -> Result<(), Status> {
         let is_env = |file: &StagedFile| {
             let extension = file.name.rsplit_once('.').map(|(_, extension)| extension);
@@ -138,7 +143,32 @@ impl Submission {
                 "resume_from_checkpoint names a checkpoint that no worker has: name one in a bucket, such as \
                      s3://BUCKET/checkpoint-500, or remove the setting to train from the start",
             )),
-            TrainerKind::SimpleTuner | TrainerKind::Replay => Ok(()),
+            TrainerKind::SimpleTuner => self.check_folders(),
+            TrainerKind::Replay => Ok(()),
+        }
+    }
+
+    /// Refuses data sets of which no worker could know where their samples are on its host.
+    fn check_folders(&self) -> Result<(), Status> {
+        let Some(file) = self.file(Role::DataLoader) else {
+            return Ok(());
+        };
+        let Ok(entries) = serde_json::from_slice::<Vec<Map<String, Value>>>(&file.content) else {
+            return Ok(());
+        };
+        let problem = |(index, entry): (usize, &Map<String, Value>)| {
+            let why = sample_folder(entry).err()?;
+            Some(Problem {
+                file: file.name.clone(),
+                path: format!("$[{index}].{FOLDER_KEY}"),
+                what: format!("{} {why}", dataset_title(entry, index)),
+                hint: NoFolder::HINT.to_owned(),
+            })
+        };
+        let problems: Vec<Problem> = entries.iter().enumerate().filter_map(problem).collect();
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(status::problems(&Problems(problems))),
         }
     }
 

@@ -7,6 +7,14 @@ use crate::http::{ask, raw, submission};
 use crate::scheduling::raised;
 use crate::support::Server;
 
+/// A submission for real hardware, with this data set.
+fn with_data(dataset: &Value) -> Value {
+    let mut sent = submission();
+    sent["wishes"] = json!({"allow": ["h100"]});
+    sent["dataloader_config"][0] = dataset.clone();
+    sent
+}
+
 async fn submitted(server: &Server, sent: Value) -> Value {
     let (status, answer) = post(server.port, None, "/v1/jobs", sent).await;
     assert_eq!(status, 201, "{answer}");
@@ -62,6 +70,62 @@ async fn null_takes_a_wish_back_only_where_one_was_made_before() {
         (&wishes["max_cost_usd_micros"], &wishes["display_name"]),
         (&Value::Null, &json!("cats"))
     );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn data_that_no_host_could_find_are_refused_before_anything_waits_for_them() {
+    let server = Server::start().await;
+    let port = server.port;
+    let private = "photos-of-anna";
+    for (dataset, why) in [
+        (json!({"id": "cats", "type": "local"}), "has no"),
+        (
+            json!({"id": "cats", "instance_data_dir": private}),
+            "has a relative",
+        ),
+    ] {
+        let mut sweep = with_data(&dataset);
+        sweep["tasks"] = json!([{"config": {"seed": 1}}, {"config": {"seed": 2}}]);
+        let mut checked = with_data(&dataset);
+        checked["validate_only"] = true.into();
+        let whole = with_data(&dataset);
+        for (path, sent) in [
+            ("/v1/jobs", whole),
+            ("/v1/jobs", checked),
+            ("/v1/sweeps", sweep),
+        ] {
+            let (status, told) = post(port, None, path, sent).await;
+            assert_eq!(
+                (status, &told["code"]),
+                (400, &json!("CONFIG_INVALID")),
+                "{told}"
+            );
+            let field = &told["fields"][0];
+            assert_eq!(
+                field["field"],
+                "multidatabackend.json $[0].instance_data_dir"
+            );
+            let detail = field["detail"].as_str().unwrap();
+            let said =
+                format!("data set 1 (cats) {why} instance_data_dir; write the absolute path");
+            assert!(detail.starts_with(&said), "{detail}");
+            assert!(!told.to_string().contains(private), "{told}");
+        }
+        // Pretend hardware looks for no data, and an estimate needs none.
+        let mut played = with_data(&dataset);
+        played["wishes"] = json!({"allow": ["replay"]});
+        submitted(&server, played).await;
+        let asked = json!({"config": submission()["config"], "dataloader_config": [dataset]});
+        let (status, told) = post(port, None, "/v1/estimates", asked).await;
+        assert_eq!(status, 200, "{told}");
+    }
+    for elsewhere in [
+        json!({"id": "cats", "instance_data_dir": "{env:DATA}/cats"}),
+        json!({"id": "cats", "instance_data_dir": "/data/cats"}),
+    ] {
+        submitted(&server, with_data(&elsewhere)).await;
+    }
     server.stop().await;
 }
 

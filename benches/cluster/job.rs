@@ -186,11 +186,11 @@ fn loader() -> serde_json::Value {
     serde_json::json!([
         {"id": "style-1024", "type": "local", "dataset_type": "image", "crop": true, "crop_aspect": "square", "crop_style": "center",
          "resolution": 1024, "minimum_image_size": 768, "maximum_image_size": 2048, "target_downsample_size": 1536,
-         "resolution_type": "pixel_area", "cache_dir_vae": "cache/vae/flux/style-1024", "instance_data_dir": "datasets/style",
+         "resolution_type": "pixel_area", "cache_dir_vae": "cache/vae/flux/style-1024", "instance_data_dir": "/data/style",
          "caption_strategy": "textfile", "metadata_backend": "discovery", "repeats": 10},
         {"id": "style-512", "type": "local", "dataset_type": "image", "crop": false,
          "resolution": 512, "minimum_image_size": 384, "maximum_image_size": 1024, "target_downsample_size": 768,
-         "resolution_type": "pixel_area", "cache_dir_vae": "cache/vae/flux/style-512", "instance_data_dir": "datasets/style",
+         "resolution_type": "pixel_area", "cache_dir_vae": "cache/vae/flux/style-512", "instance_data_dir": "/data/style",
          "caption_strategy": "textfile", "metadata_backend": "discovery", "repeats": 10},
         {"id": "text-embeds", "type": "local", "dataset_type": "text_embeds", "default": true,
          "cache_dir": "cache/text/flux", "write_batch_size": 128},

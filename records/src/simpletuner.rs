@@ -11,6 +11,7 @@ mod entry;
 mod family;
 mod files;
 mod findings;
+mod folder;
 mod form;
 mod frames;
 mod generation;
@@ -33,6 +34,7 @@ mod vocabulary;
 mod workload;
 
 pub use files::{File, Files, References};
+pub use folder::{FOLDER_KEY, NoFolder, dataset_title, is_local, sample_folder};
 pub use form::{unwrapped, without_mark};
 pub use note::Note;
 pub use off_record::OffRecord;

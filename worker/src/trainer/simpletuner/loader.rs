@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use stepcast_records::simpletuner::{NoFolder, dataset_title, is_local, sample_folder};
 
 use super::super::Error;
 use super::settings;
 use crate::order::JobFile;
-
-/// Data sets of these types hold samples, which must be on this host when they are local.
-const WITH_SAMPLES: [&str; 6] = ["image", "video", "audio", "conditioning", "eval", "caption"];
 
 /// The submitted file with each local cache moved below `cache`.
 pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
@@ -25,69 +23,31 @@ pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
                 number + 1
             )));
         };
-        if local(entry) && !is_on(entry, "disabled") && !is_on(entry, "disable") {
-            let told = |why| format!("{}: {} {why}", file.name, title(entry, number));
-            let samples = samples(entry).map_err(|why| Error::Settings(told(why)))?;
-            if samples.is_some_and(|folder| !folder.is_dir()) {
-                let why = "has an instance_data_dir that is not a folder on this worker's host";
-                return Err(Error::Data(told(why)));
-            }
+        let told = |why: String| format!("{}: {} {why}", file.name, dataset_title(entry, number));
+        let samples = sample_folder(entry).map_err(|why| {
+            let why = match why {
+                NoFolder::Missing => why.to_string(),
+                NoFolder::Relative => format!("{why}; {}", NoFolder::HINT),
+            };
+            Error::Settings(told(why))
+        })?;
+        if samples.is_some_and(|folder| !folder.is_dir()) {
+            let why = "has an instance_data_dir that is not a folder on this worker's host";
+            return Err(Error::Data(told(why.to_owned())));
         }
         move_caches(entry, number, cache);
     }
     Ok(loader)
 }
 
-fn local(entry: &Map<String, Value>) -> bool {
-    text(entry, "type").is_none_or(|kind| kind == "local")
-}
-
 fn text<'a>(entry: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     entry.get(key).and_then(Value::as_str)
-}
-
-/// Whether a key is on, as SimpleTuner takes it: anything but nothing.
-fn is_on(entry: &Map<String, Value>, key: &str) -> bool {
-    match entry.get(key) {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(on)) => *on,
-        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Array(list)) => !list.is_empty(),
-        Some(Value::Object(object)) => !object.is_empty(),
-    }
-}
-
-/// Where a data set has its samples, if it has any and it can be told: only the trainer fills in the places that a path may have
-/// for the environment, the model or the data set. A path is the user's own business, so messages name the key and not the path.
-fn samples(entry: &Map<String, Value>) -> Result<Option<&Path>, &'static str> {
-    if !WITH_SAMPLES.contains(&text(entry, "dataset_type").unwrap_or("image")) {
-        return Ok(None);
-    }
-    match text(entry, "instance_data_dir").map(Path::new) {
-        None => Err("has no instance_data_dir"),
-        Some(path) if path.to_string_lossy().contains('{') => Ok(None),
-        Some(path) if path.is_relative() => Err(
-            "has a relative instance_data_dir; write the absolute path that the data have on the worker's host",
-        ),
-        Some(path) => Ok(Some(path)),
-    }
-}
-
-fn title(entry: &Map<String, Value>, number: usize) -> String {
-    let mut id = text(entry, "id").unwrap_or_default().to_owned();
-    crate::capture::cut(&mut id, 64);
-    if id.is_empty() {
-        format!("data set {}", number + 1)
-    } else {
-        format!("data set {} ({id})", number + 1)
-    }
 }
 
 /// Caches in a bucket stay where they are: their folders are prefixes there.
 fn move_caches(entry: &mut Map<String, Value>, number: usize, cache: &Path) {
     let embeds = text(entry, "dataset_type").is_some_and(|kind| kind.ends_with("_embeds"));
-    let in_a_bucket = embeds && !local(entry);
+    let in_a_bucket = embeds && !is_local(entry);
     if in_a_bucket {
         return;
     }
