@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use stepcast_scheduler::ids::{AttemptNumber, JobId, KeyId, OrgId, TokenId, UserId, WorkerId};
+use stepcast_scheduler::ids::{
+    AttemptNumber, JobId, KeyId, OrgId, TeamId, TokenId, UserId, WorkerId,
+};
 use stepcast_scheduler::model::{Member, TeamName};
 use tonic::Status;
 
@@ -45,6 +47,11 @@ pub(crate) fn of_text(kind: &str, id: &str) -> String {
 /// `teams/{team}`.
 pub(crate) fn of_team(team: &TeamName) -> String {
     format!("{TEAMS}/{team}")
+}
+
+/// `teams/(removed 3)`: a team that is there no more, whose name nobody knows. No team can be called so.
+pub(crate) fn of_removed_team(TeamId(number): TeamId) -> String {
+    format!("{TEAMS}/(removed {number})")
 }
 
 /// `acme/vision` of `teams/acme/vision`.

@@ -130,6 +130,31 @@ async fn data_that_no_host_could_find_are_refused_before_anything_waits_for_them
 }
 
 #[tokio::test]
+async fn a_job_of_a_team_that_was_removed_is_none_of_the_default_team() {
+    let server = raised().await;
+    let port = server.port;
+    let mut shown = Vec::new();
+    for name in ["tight", "loose"] {
+        let (status, told) = post(port, None, "/v1/teams", json!({"name": name})).await;
+        assert_eq!(status, 200, "{told}");
+        let mut sent = submission();
+        sent["wishes"] = json!({"team": name});
+        let job = submitted(&server, sent).await;
+        let job = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+        for path in [format!("{job}/cancel"), format!("/v1/teams/{name}/remove")] {
+            let (status, told) = post(port, None, &path, json!({})).await;
+            assert_eq!(status, 200, "{path}: {told}");
+        }
+        let one = ask(port, "GET", &job, None, None).await.json();
+        let team = one["job"]["wishes"]["team"].as_str().unwrap();
+        assert!(team.starts_with("(removed "), "{one}");
+        shown.push(team.to_owned());
+    }
+    assert_ne!(shown[0], shown[1]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_submission_that_is_passed_on_is_known_by_the_id_that_was_drawn_for_it() {
     let server = raised().await;
     let drawn = "d".repeat(32);

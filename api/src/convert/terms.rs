@@ -76,8 +76,12 @@ pub(crate) fn write_terms(terms: &Terms, wishes: &mut v1::JobWishes) {
 /// What is known of a job beside its wishes: what was decided about it, and what is promised to it.
 pub(crate) fn write_standing(job: &Job, state: &State, told: &mut v1::Job) {
     let team = Some(job.spec.terms.team).filter(|team| *team != TeamId::DEFAULT);
-    if let (Some(wishes), Some(team)) = (&mut told.wishes, team.and_then(|team| state.team(team))) {
-        wishes.team = names::of_team(&team.name);
+    if let (Some(wishes), Some(id)) = (&mut told.wishes, team) {
+        let team = state.team(id);
+        wishes.team = team.map_or_else(
+            || names::of_removed_team(id),
+            |team| names::of_team(&team.name),
+        );
     }
     let UsdMicros(reserved) = job.standing.reserved;
     told.approve_time = job.standing.approved_ms.map(timestamp_ms);

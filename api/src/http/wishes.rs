@@ -43,7 +43,8 @@ pub(crate) struct JobWishes {
     priority: Option<i32>,
     /// How often it is tried again after a failure of its own, 0 to 10; 3 unless given.
     retry_limit: Option<u32>,
-    /// The team that pays for it, such as `acme/vision`; empty for the default team.
+    /// The team that pays for it, such as `acme/vision`; empty for the default team. Of a job that is over it is shown as
+    /// `(removed 3)` where its team was removed, each with its own number.
     team: Option<String>,
     /// When it may begin at the earliest (RFC 3339); null for now.
     not_before_time: Option<String>,
@@ -129,7 +130,8 @@ impl Given<JobWishes> {
         Ok((self.what.asked()?, FieldMask { paths }))
     }
 
-    /// These wishes with what is given in the place of what was asked for before.
+    /// These wishes of a new job with what is given in the place of what its configuration asks for. Null takes nothing of
+    /// that back: programs write it for what they have no word on, and a cap would be gone by it.
     pub(super) fn over(self, was: v1::JobWishes) -> Result<v1::JobWishes, Status> {
         let given = self.without_nulls();
         let paths = given.paths();
