@@ -155,6 +155,26 @@ async fn a_job_of_a_team_that_was_removed_is_none_of_the_default_team() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_taken_is_checked_as_what_it_is() {
+    let server = Server::start().await;
+    let port = server.port;
+    let mut sent = submission();
+    sent["request_id"] = "c".repeat(32).into();
+    submitted(&server, sent.clone()).await;
+    sent["validate_only"] = true.into();
+    let checked = submitted(&server, sent.clone()).await;
+    assert_eq!(checked["id"], "");
+    sent["config"]["--max_train_steps"] = 151.into();
+    let (status, told) = post(port, None, "/v1/jobs", sent).await;
+    assert_eq!(
+        (status, &told["code"]),
+        (409, &json!("REQUEST_ID_REUSED")),
+        "{told}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_submission_that_is_passed_on_is_known_by_the_id_that_was_drawn_for_it() {
     let server = raised().await;
     let drawn = "d".repeat(32);

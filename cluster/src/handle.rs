@@ -110,8 +110,13 @@ impl Handle {
     /// # Errors
     /// It is too large, too new for the format that everybody who belongs to the cluster reads, or what it would be
     /// refused for.
-    pub fn check(&self, actor: Option<Actor>, command: Command) -> Result<(), ProposeError> {
-        self.0.proposer.check(actor, command)
+    pub fn check(
+        &self,
+        actor: Option<Actor>,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<(), ProposeError> {
+        self.0.proposer.check(actor, command, request_id)
     }
 
     /// Reads the state with everything in it that was acknowledged before this call. The log waits while `read` runs,

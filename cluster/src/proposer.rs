@@ -121,8 +121,13 @@ impl Proposer {
     }
 
     /// Whether the log could hold this command, and what the state as it is here would refuse a submission for.
-    pub(crate) fn check(&self, actor: Option<Actor>, command: Command) -> Result<(), ProposeError> {
-        let (envelope, _) = self.encode(actor, command, None)?;
+    pub(crate) fn check(
+        &self,
+        actor: Option<Actor>,
+        command: Command,
+        request_id: Option<RequestId>,
+    ) -> Result<(), ProposeError> {
+        let (envelope, _) = self.encode(actor, command, request_id)?;
         let taken = self.replicated.read(|state| state.would_take(&envelope));
         taken.map_err(ProposeError::Rejected)
     }

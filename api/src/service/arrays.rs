@@ -181,7 +181,7 @@ impl Jobs {
         };
         let handle = &self.context.handle;
         if request.validate_only {
-            let taken = handle.check(caller.actor(), command);
+            let taken = handle.check(caller.actor(), command, Some(id));
             taken.map_err(status::propose)?;
             return Ok(v1::SubmitArrayResponse {
                 notes,

@@ -67,7 +67,7 @@ pub(super) async fn submit(
         let command = Command::SubmitJob {
             spec: Box::new(spec.clone()),
         };
-        let taken = jobs.context.handle.check(caller.actor(), command);
+        let taken = jobs.context.handle.check(caller.actor(), command, Some(id));
         taken.map_err(status::propose)?;
         convert::unsubmitted(&spec)
     } else {

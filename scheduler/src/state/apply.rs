@@ -80,7 +80,8 @@ impl State {
         }
     }
 
-    /// What a submission would be refused for if it were applied next; nothing of any other command.
+    /// What a submission would be refused for if it were applied next; nothing of any other command. The same request once
+    /// more has its first answer, whatever is in its way by now.
     ///
     /// # Errors
     /// Why it would not be taken.
@@ -95,6 +96,13 @@ impl State {
             actor: envelope.actor,
             effects: Vec::new(),
         };
+        let known = envelope.request_id.and_then(|id| {
+            let print = Fingerprint::of(&envelope.command);
+            self.requests.recall(id, print, entry.now_ms)
+        });
+        if let Some(reply) = known {
+            return reply.map(drop);
+        }
         match &envelope.command {
             Command::SubmitJob { spec } => self.check_submit(&entry, spec),
             Command::SubmitArray {

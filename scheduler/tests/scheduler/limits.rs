@@ -14,7 +14,9 @@ use stepcast_scheduler::model::{
     TrainerKind,
 };
 use stepcast_scheduler::placement::{Placement, PlacementNote, plan};
-use stepcast_scheduler::{Command, Envelope, Rejection, Reply, State, codec, invariants};
+use stepcast_scheduler::{
+    Command, Envelope, Rejection, Reply, RequestId, State, codec, invariants,
+};
 
 use crate::history::History;
 use crate::support::workload;
@@ -277,6 +279,34 @@ fn an_array_of_a_million_tasks_is_refused_whole() {
         .reply
         .expect("as many as there may be");
     assert_eq!(history.state.pending_count(), ARRAY_MAX);
+}
+
+#[test]
+fn a_request_that_is_only_checked_once_it_was_taken_has_its_first_answer() {
+    let mut history = History::new();
+    let version = codec::VERSION;
+    history.propose(Command::Barrier { version }, None);
+    let submit = |staging| Command::SubmitJob {
+        spec: Box::new(JobSpec::new(workload(), StagingId([staging; 16]))),
+    };
+    let id = Some(RequestId([7; 16]));
+    let check = |history: &History, request, command| {
+        let envelope = Envelope::new(history.now_ms, request, command).in_format(version);
+        history.state.would_take(&envelope)
+    };
+    assert_eq!(check(&history, id, submit(1)), Ok(()));
+    history.propose(submit(1), id).reply.expect("it is taken");
+    assert_eq!(check(&history, id, submit(1)), Ok(()));
+    assert_eq!(
+        check(&history, id, submit(2)),
+        Err(Rejection::RequestIdReused)
+    );
+    // The files of another request are still its own.
+    let other = Some(RequestId([8; 16]));
+    assert_eq!(
+        check(&history, other, submit(1)),
+        Err(Rejection::StagingInUse)
+    );
 }
 
 #[test]
