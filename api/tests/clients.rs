@@ -175,6 +175,33 @@ async fn a_request_that_was_taken_is_checked_as_what_it_is() {
 }
 
 #[tokio::test]
+async fn a_sweep_is_called_by_its_own_id_by_whichever_job_it_is_ended() {
+    let server = raised().await;
+    let port = server.port;
+    let mut sweep = submission();
+    sweep["tasks"] = json!([{"config": {"seed": 1}}, {"config": {"seed": 2}}]);
+    let (status, sweep) = post(port, None, "/v1/sweeps", sweep).await;
+    assert_eq!(status, 201, "{sweep}");
+    let last = sweep["jobs"][1].as_str().unwrap();
+    let cancel = format!("/v1/sweeps/{last}/cancel");
+    let (status, cancelled) = post(port, None, &cancel, json!({})).await;
+    let told = json!({"id": sweep["id"], "cancelled_jobs": 2});
+    assert_eq!((status, cancelled), (200, told));
+    let alone = submitted(&server, submission()).await;
+    let alone = format!("/v1/sweeps/{}", alone["id"].as_str().unwrap());
+    let looked_at = ask(port, "GET", &alone, None, None).await.json();
+    let ended = post(port, None, &format!("{alone}/cancel"), json!({}))
+        .await
+        .1;
+    for (told, word) in [(looked_at, "job show"), (ended, "job cancel")] {
+        let hint = told["hint"].as_str().unwrap();
+        assert_eq!(told["code"], "NO_ARRAY");
+        assert!(hint.contains(word), "{hint}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_submission_that_is_passed_on_is_known_by_the_id_that_was_drawn_for_it() {
     let server = raised().await;
     let drawn = "d".repeat(32);

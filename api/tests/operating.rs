@@ -304,7 +304,7 @@ async fn a_sweep_is_submitted_looked_at_and_cancelled() {
     let told = refused(port, by(2, 'o'), &cancel, json!({})).await;
     assert_eq!(told, of(404, "NO_SUCH_JOB"));
     let cancelled = done(port, by(1, 'm'), &cancel, json!({})).await;
-    assert_eq!(cancelled["cancelled_jobs"], 3);
+    assert_eq!(cancelled, json!({"id": id, "cancelled_jobs": 3}));
     let shown = get(port, by(1, 'v'), &format!("/v1/sweeps/{id}")).await.1;
     assert_eq!(
         (&shown["sweep"]["unfinished"], &shown["jobs"][0]["state"]),

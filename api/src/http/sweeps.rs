@@ -66,7 +66,8 @@ struct NewSweep {
     /// How many may hold GPUs at the same time; 0 for all.
     #[serde(default)]
     parallel: u32,
-    /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again.
+    /// 32 hexadecimal digits drawn by the caller: the same id again gives the first answer again. Unless given, one is drawn
+    /// here, which is told where it is not known whether the sweep was taken.
     #[serde(default)]
     request_id: Option<String>,
     /// Checks everything and keeps nothing.
@@ -153,6 +154,7 @@ struct JobOfSweep {
 /// A sweep that ends.
 #[derive(Debug, Serialize, JsonSchema)]
 struct SweepCancelled {
+    /// That of its first job, by whichever of them it was cancelled.
     id: String,
     /// How many of its jobs were not over.
     cancelled_jobs: u32,
@@ -257,7 +259,7 @@ async fn cancel(http: Http, asked: Asked<Nothing>, _: Nothing) -> Result<SweepCa
     };
     let cancelled = http.jobs.cancel_array(&asked.caller, request).await?;
     Ok(SweepCancelled {
-        id: asked.part("id").to_owned(),
+        id: id_of(&cancelled.array),
         cancelled_jobs: cancelled.count,
     })
 }

@@ -121,7 +121,7 @@ impl Jobs {
         });
         let found = found.await?;
         let found = found.ok_or_else(|| status::not_found("jobs", "a job", name))?;
-        found.ok_or_else(no_array)
+        found.ok_or_else(|| no_array("look at a job by itself with `stepcast job show`"))
     }
 
     /// Puts a sweep into the queue.
@@ -255,7 +255,9 @@ impl Jobs {
         let (job, part) = known.ok_or_else(|| status::not_found("jobs", "a job", &request.name))?;
         self.check(caller, job, &request.name, Freshness::Confirmed, true)
             .await?;
-        let array = part.map(|part| part.array).ok_or_else(no_array)?;
+        let array = part.map(|part| part.array);
+        let array =
+            array.ok_or_else(|| no_array("end a job by itself with `stepcast job cancel`"))?;
         self.context.entries.end(caller)?;
         let cancelled = self
             .context
@@ -263,7 +265,10 @@ impl Jobs {
             .propose_by(caller.actor(), Command::CancelArray { array }, request_id)
             .await;
         match cancelled.map_err(|error| status::propose_about(error, &request.name))? {
-            Reply::ArrayCancelled { count } => Ok(v1::CancelArrayResponse { count }),
+            Reply::ArrayCancelled { count } => Ok(v1::CancelArrayResponse {
+                count,
+                array: names::of_job(array),
+            }),
             other => Err(unexpected(&other)),
         }
     }
@@ -371,10 +376,10 @@ fn replaced(all: &[v1::JobFile], own: Vec<v1::JobFile>) -> Vec<v1::JobFile> {
     kept.cloned().chain(own.iter().cloned()).collect()
 }
 
-fn no_array() -> Status {
+fn no_array(hint: &str) -> Status {
     let what = "this job is no part of an array";
     Refusal::new(Code::FailedPrecondition, "NO_ARRAY", what)
-        .hint("end a job by itself with `stepcast job cancel`")
+        .hint(hint)
         .into()
 }
 
