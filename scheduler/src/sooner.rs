@@ -38,6 +38,20 @@ pub struct Sooner {
     pub commands: Vec<Command>,
 }
 
+impl Sooner {
+    /// Whether it changes the same and starts the job at the same place, whatever the sums of money in it are.
+    fn is_less_of(&self, other: &Self) -> bool {
+        let (one, two) = (&self.placement, &other.placement);
+        (one.worker, &one.gpus, &one.others) == (two.worker, &two.gpus, &two.others)
+            && self.changes.len() == other.changes.len()
+            && self
+                .changes
+                .iter()
+                .zip(&other.changes)
+                .all(|(one, two)| one.without_money() == two.without_money())
+    }
+}
+
 /// What becomes of a change: what a job that asks for the first is to ask for, with what is expected of that by a new
 /// estimate; `None` where the change would be refused.
 pub type Revise<'a> = dyn Fn(&JobSpec, JobSpec) -> Option<JobSpec> + 'a;
@@ -131,13 +145,22 @@ impl Search<'_> {
         if found.is_empty() {
             found.extend(self.by_priority());
         }
-        // The least money first; what has no price costs nothing that anybody knows of.
+        // The least money first, also of what is asked for; what has no price costs nothing that anybody knows of.
         found.sort_by_key(|sooner| {
             let cost = sooner.placement.note.cost_p50.map_or(0, |cost| cost.0);
-            (sooner.changes.len(), cost)
+            let asked = sooner.changes.iter().map(|change| change.money().0);
+            let asked = asked.fold(0, u64::saturating_add);
+            (sooner.changes.len(), cost, asked)
         });
-        found.truncate(SOONER_MAX);
-        found
+        let mut least: Vec<Sooner> = Vec::new();
+        for new in found {
+            // More money that starts it on the same worker as less of it is nothing to choose from.
+            if !least.iter().any(|known| known.is_less_of(&new)) {
+                least.push(new);
+            }
+        }
+        least.truncate(SOONER_MAX);
+        least
     }
 
     /// Workers that could take something now, one of each kind and price.

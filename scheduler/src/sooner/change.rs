@@ -39,6 +39,26 @@ pub enum Change {
     TeamBudget(TeamName, UsdMicros),
 }
 
+impl Change {
+    /// The sum of money that it asks for; none of a change that asks for none.
+    pub(super) const fn money(&self) -> UsdMicros {
+        match self {
+            Self::Price(money) | Self::Cost(money) | Self::TeamBudget(_, money) => *money,
+            _ => UsdMicros(0),
+        }
+    }
+
+    /// The same change, of no money.
+    pub(super) fn without_money(&self) -> Self {
+        match self {
+            Self::Price(_) => Self::Price(UsdMicros(0)),
+            Self::Cost(_) => Self::Cost(UsdMicros(0)),
+            Self::TeamBudget(team, _) => Self::TeamBudget(team.clone(), UsdMicros(0)),
+            other => other.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

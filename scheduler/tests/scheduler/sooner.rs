@@ -293,6 +293,64 @@ fn what_a_change_is_expected_to_cost_decides_whether_it_must_be_approved() {
     assert_eq!(said(&history, job, 4_000_000), ["allow H100"]);
 }
 
+/// The budget that the dearer of two workers would need starts the job on the cheaper one, as the smaller one does.
+#[test]
+fn of_two_budgets_that_start_it_at_one_place_the_smaller_is_said() {
+    let (mut history, job) = beside_a_free_gpu(3_000_000);
+    history
+        .forecast
+        .0
+        .insert("h100".parse().expect("a hardware"), 600);
+    let (hash, dearer) = (TokenHash([2; 32]), UsdMicros(9_000_000));
+    let mut spec = history.state.job(job).expect("a job").spec.clone();
+    spec.allow.clear();
+    let spent = Budget {
+        amount: UsdMicros(10_000),
+        period: Period::Once,
+    };
+    for command in [
+        Command::CreateWorkerToken {
+            name: "dear".parse().expect("a label"),
+            hash,
+        },
+        Command::RegisterWorker {
+            token_hash: hash,
+            instance: InstanceId([2; 16]),
+            inventory: Inventory {
+                gpus: vec!["h100".parse().expect("a GPU")],
+                trainers: [TrainerKind::SimpleTuner].into(),
+                price_per_gpu_hour: Some(dearer),
+                labels: Default::default(),
+                address: None,
+            },
+        },
+        Command::UpdateJob {
+            job,
+            spec: Box::new(spec),
+            seq: None,
+        },
+        Command::SetTeam {
+            name: "t".parse().expect("a name"),
+            rules: TeamRules {
+                budget: Some(spent),
+                ..TeamRules::default()
+            },
+        },
+    ] {
+        history.propose(command, None).reply.expect("taken");
+    }
+    let said = said(&history, job, 3_000_000);
+    let [one] = &said[..] else {
+        panic!("{said:?}");
+    };
+    let dollars = one.strip_prefix("let team t spend $").expect(one);
+    // Ten minutes at $2 an hour are a third of a dollar, at $9 one and a half.
+    assert!(
+        dollars.parse::<f64>().is_ok_and(|dollars| dollars < 1.4),
+        "{one}"
+    );
+}
+
 #[test]
 fn a_change_that_would_be_refused_is_not_said() {
     let (history, job) = beside_a_free_gpu(3_000_000);
