@@ -322,6 +322,7 @@ fn of_two_budgets_that_start_it_at_one_place_the_smaller_is_said() {
                 price_per_gpu_hour: Some(dearer),
                 labels: Default::default(),
                 address: None,
+                outputs: None,
             },
         },
         Command::UpdateJob {
