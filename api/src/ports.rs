@@ -69,6 +69,7 @@ impl ForecastSource for EstimatedForecasts {
             passes: plan.validation_passes,
             early_passes: early,
             pass_every: every,
+            unvalidated: plan.steps_total - plan.validated_until,
             save_ms: of(&[Part::Save]).unwrap_or_default(),
             checkpoints: plan.checkpoints,
         })

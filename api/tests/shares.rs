@@ -61,7 +61,7 @@ async fn nobody_takes_the_staging_area_of_all() {
     own.submit_job(large('6')).await.unwrap();
     // What is over makes room, once its files are deleted.
     let cancel = v1::CancelJobRequest {
-        name: first,
+        name: first.clone(),
         ..v1::CancelJobRequest::default()
     };
     jobs.cancel_job(cancel).await.unwrap();
@@ -74,6 +74,9 @@ async fn nobody_takes_the_staging_area_of_all() {
     };
     let taken = tokio::time::timeout(std::time::Duration::from_secs(60), taken).await;
     taken.expect("its files are deleted");
+    // A request of before is answered as it was, whatever room there is.
+    let again = jobs.submit_job(large('2')).await.unwrap().into_inner();
+    assert_eq!(again.job.unwrap().name, first);
     town.server.stop().await;
 }
 

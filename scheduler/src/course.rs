@@ -52,6 +52,8 @@ pub struct Course {
     pub early_passes: u64,
     /// Steps between two of the others; 0 where that is not one number, and they are taken to be spread evenly.
     pub pass_every: u64,
+    /// The last steps, after which there is none.
+    pub unvalidated: u64,
     /// Saving one checkpoint, or the model at the end.
     pub save_ms: Quantiles,
     /// Checkpoints of the whole run, the end apart.
@@ -115,7 +117,7 @@ struct Belief {
 
 impl Course {
     /// Passes that have not begun when so many of these steps are done. One that is due with a step is taken to have begun with
-    /// it, and the last one is due with the last.
+    /// it.
     fn passes_left(&self, doing: Doing, done: u64, steps: u64) -> u64 {
         let early = match (doing, done) {
             (Doing::SettingUp, 0) => self.early_passes,
@@ -127,7 +129,10 @@ impl Course {
         let left = match self.pass_every {
             0 => others - (others as f64 * done as f64 / steps as f64) as u64,
             // Where they begin late it is the first ones that are not made.
-            _ => others.min(due(steps) - due(done)),
+            _ => {
+                let last = steps - self.unvalidated.min(steps);
+                others.min(due(last) - due(done.min(last)))
+            }
         };
         early + left
     }

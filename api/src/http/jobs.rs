@@ -162,6 +162,7 @@ struct Updated {
 
 /// As what a job was seen.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct Seen {
     /// The job's etag as it was seen: refused if it is another one by now. Any unless given.
     etag: Option<String>,
@@ -327,6 +328,10 @@ async fn update(http: Http, asked: Asked<Nothing>, sent: Update) -> Result<Updat
 }
 
 async fn approve(http: Http, asked: Asked<Seen>, _: Nothing) -> Result<OneJob, Status> {
+    // As a variable that was not set leaves it: whatever the job costs by now would be approved.
+    if asked.query.etag.as_deref() == Some("") {
+        return Err(bad_field("etag", "leave it out to approve the job as it is by now"));
+    }
     let request = v1::ApproveJobRequest {
         name: name(&asked),
         request_id: String::new(),

@@ -189,11 +189,17 @@ impl Jobs {
                 ..v1::SubmitArrayResponse::default()
             });
         }
-        self.context.entries.change(caller)?;
+        let is_known = self.context.has_taken(id);
         let staged = tasks.iter();
         let staged = staged.map(|(staging, submission)| (*staging, submission.files()));
         let staged: Vec<_> = staged.collect();
-        let taken = self.context.take_share(spec.terms.owner, &staged)?;
+        let taken = match is_known {
+            true => Vec::new(),
+            false => {
+                self.context.entries.change(caller)?;
+                self.context.take_share(spec.terms.owner, &staged)?
+            }
+        };
         // What is kept of a sweep that is not taken would be in the way of the next one.
         let give_up = || {
             self.context.staging.give_back(&taken);
@@ -204,7 +210,9 @@ impl Jobs {
         for (staging, credentials) in carried {
             if let Some(credentials) = all(credentials, &spec) {
                 let kept = self.context.keep(staging, spec.terms.owner, credentials);
-                kept.inspect_err(|_| give_up())?;
+                if !is_known {
+                    kept.inspect_err(|_| give_up())?;
+                }
             }
         }
         let mut puts = Vec::with_capacity(count);

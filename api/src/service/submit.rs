@@ -182,7 +182,9 @@ impl Jobs {
             let mut chain = state.team_chain(spec.terms.team);
             chain.any(|team| team.rules.approve_above.is_some())
         });
-        let cost = estimates.first().and_then(|row| row.cost.as_ref());
+        let cost = estimates
+            .first()
+            .and_then(|row| row.whole_cost.as_ref());
         let cost = cost.map(|cost| UsdMicros(cost.p90_usd_micros));
         spec.terms.expected_cost = cost.filter(|_| asks);
     }
@@ -256,15 +258,23 @@ async fn put(
     let taken = jobs.context.handle.takes_submissions();
     taken.map_err(status::propose)?;
     let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
-    jobs.context.entries.change(caller)?;
+    let is_known = jobs.context.has_taken(id);
     let staged = [(spec.staging, submission.files())];
-    let new = jobs.context.take_share(spec.terms.owner, &staged)?;
+    let new = match is_known {
+        true => Vec::new(),
+        false => {
+            jobs.context.entries.change(caller)?;
+            jobs.context.take_share(spec.terms.owner, &staged)?
+        }
+    };
     let has_credentials = !credentials.is_empty();
     if let Some(credentials) = all(credentials, spec) {
         let kept = jobs
             .context
             .keep(spec.staging, spec.terms.owner, credentials);
-        kept.inspect_err(|_| jobs.context.staging.give_back(&new))?;
+        if !is_known {
+            kept.inspect_err(|_| jobs.context.staging.give_back(&new))?;
+        }
     }
     let handle = &jobs.context.handle;
     let command = Command::SubmitJob {
@@ -324,6 +334,12 @@ async fn put(
 }
 
 impl Context {
+    /// Whether this request was taken before: it takes no room a second time and is answered as it was, whatever room there
+    /// is. Who is refused would believe that there is no job, and submit it again.
+    pub(super) fn has_taken(&self, request: RequestId) -> bool {
+        self.handle.read_stale(|state| state.remembers(request))
+    }
+
     /// Takes room for these files in the share of whom they are, and gives back which of them had none before.
     pub(super) fn take_share(
         &self,

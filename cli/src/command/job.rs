@@ -54,7 +54,7 @@ pub(crate) enum Job {
         #[command(flatten)]
         job: Named,
         /// Only if it is as it was seen: the etag that `stepcast job show --json` told
-        #[arg(long)]
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         etag: Option<String>,
     },
     /// Gives a waiting job its credentials again, or says which it needs

@@ -223,7 +223,9 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     cluster.call(&["cluster", "transfer", "n9"]).refused(3);
     assert!(!trail().contains("nodes/9"), "{}", trail());
     cluster.call(&["cluster", "rotate"]).ok();
-    assert!(trail().contains(r#":"secret""#) && trail().contains("nodes/3/joined"));
+    let told = trail();
+    let is_told = told.contains(r#":"secret""#) && told.contains("nodes/3/joined");
+    assert!(is_told, "{told}");
     cluster.kill(follower);
     let waiting = ["--state", "pending"];
     assert_eq!(cluster.jobs(&cluster.addresses(), &waiting), [job.as_str()]);

@@ -111,22 +111,20 @@ impl Table {
         let mut written = self.written().await?;
         written.sort_unstable_by_key(|(number, _)| *number);
         let first = written.iter().find(|(_, at)| *at >= since);
-        let last = written
-            .iter()
-            .rfind(|(_, at)| until.is_none_or(|until| *at <= until));
-        let (Some((first, _)), Some((last, _))) = (first, last) else {
+        let Some((first, _)) = first else {
             return Ok(None);
         };
-        if first > last {
-            return Ok(None);
-        }
         if *first > 0 && written.first().is_some_and(|(oldest, _)| oldest == first) {
             return Err(Error::Config(format!(
                 "the log of the {} table does not go back as far: an entry is kept for 30 days",
                 self.kind.name()
             )));
         }
-        Ok(Some(Span {
+        let last = written
+            .iter()
+            .rfind(|(_, at)| until.is_none_or(|until| *at <= until));
+        let last = last.filter(|(last, _)| first <= last);
+        Ok(last.map(|(last, _)| Span {
             after: first.saturating_sub(1),
             to: *last,
         }))

@@ -33,6 +33,8 @@ pub struct Plan {
     pub validation: Vec<(ValidationShape, Images)>,
     /// How often validation runs, the baseline included.
     pub validation_passes: u64,
+    /// The last step after which validation by steps can run.
+    pub validated_until: u64,
     /// Checkpoints saved before the end.
     pub checkpoints: u64,
     /// Samples of all data sets together; `None` when one is not known.
@@ -156,6 +158,7 @@ impl Workload {
             steps_announced,
             validation: self.images(passes, gpu_count),
             validation_passes: passes,
+            validated_until: epochs.last_validated(),
             checkpoints: steps_total
                 .checked_div(self.checkpoint_every.unwrap_or(0))
                 .unwrap_or(0),

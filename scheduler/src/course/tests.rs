@@ -14,6 +14,7 @@ fn course() -> Course {
         passes: 10,
         early_passes: 0,
         pass_every: 100,
+        unvalidated: 0,
         save_ms: spread(5_000),
         checkpoints: 4,
     }
@@ -163,6 +164,15 @@ fn a_pass_is_left_until_it_has_begun() {
     let late = Course { passes: 2, ..every };
     for (done, left) in [(1, 1), (21, 1), (39, 1), (40, 0)] {
         assert_eq!(late.passes_left(Doing::Stepping, done, 40), left, "{done}");
+    }
+    // With accumulation the last step has none.
+    let short = Course {
+        unvalidated: 1,
+        ..late
+    };
+    for (done, left) in [(1, 1), (19, 1), (20, 0), (39, 0), (40, 0)] {
+        let told = short.passes_left(Doing::Stepping, done, 40);
+        assert_eq!(told, left, "{done}");
     }
     assert_eq!(Course::default().passes_left(Doing::Stepping, 1, 40), 0);
 }

@@ -70,6 +70,10 @@ fn hash(command: &Command) -> u64 {
     }
     // A command is always encodable; the hash of nothing would only make a repeated request a new one's twin.
     let mut bytes = postcard::to_extend(command, Vec::with_capacity(256)).unwrap_or_default();
+    // As what the job was seen stands behind the command.
+    if let Command::ApproveJob { seq: Some(seq), .. } = command {
+        bytes = postcard::to_extend(seq, bytes).unwrap_or_default();
+    }
     // What the estimate says is no wish of the caller's, and may be something else when a request comes again.
     if let Some(spec) = command.spec() {
         let terms = Terms {

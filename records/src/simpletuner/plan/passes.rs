@@ -67,7 +67,7 @@ impl Epochs {
     /// SimpleTuner 4.10.1 validates after a micro-batch whose number divides by the accumulation, and its count of them is one
     /// ahead for every epoch's end that it has met. So a validation comes later within the next step, and that of the last
     /// step, after which the run ends at once, not at all (`should_perform_intermediary_validation`).
-    fn last_validated(&self) -> u64 {
+    pub(super) fn last_validated(&self) -> u64 {
         let ends_at_once = self.steps_announced == self.steps_total;
         let is_late = self.epoch.as_ref().is_some_and(|epoch| {
             !epoch

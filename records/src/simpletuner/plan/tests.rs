@@ -100,6 +100,7 @@ fn the_policys_example_has_150_steps_and_9_prompts() {
             training: vec![(shape, 150)],
             validation: vec![(prompt, one_after_another(9))],
             validation_passes: 3,
+            validated_until: 150,
             checkpoints: 2,
             samples: None,
             steps_assumed: false,
