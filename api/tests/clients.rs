@@ -39,7 +39,7 @@ async fn the_document_says_of_no_member_that_it_is_null_unless_given() {
 
 #[tokio::test]
 async fn null_takes_a_wish_back_only_where_one_was_made_before() {
-    let server = Server::start().await;
+    let server = raised().await;
     let mut sent = submission();
     sent["config"]["--stepcast_max_cost_usd"] = json!(0.5);
     sent["config"]["--stepcast_name"] = "cats".into();
@@ -156,7 +156,7 @@ async fn a_job_of_a_team_that_was_removed_is_none_of_the_default_team() {
 
 #[tokio::test]
 async fn a_request_that_was_taken_is_checked_as_what_it_is() {
-    let server = Server::start().await;
+    let server = raised().await;
     let port = server.port;
     let mut sent = submission();
     sent["request_id"] = "c".repeat(32).into();

@@ -345,9 +345,9 @@ fn of_two_budgets_that_start_it_at_one_place_the_smaller_is_said() {
         panic!("{said:?}");
     };
     let dollars = one.strip_prefix("let team t spend $").expect(one);
-    // Ten minutes at $2 an hour are a third of a dollar, at $9 one and a half.
+    // Nine in ten such runs take 15 hours at most: at $2 an hour that is $30, at $9 it is $135.
     assert!(
-        dollars.parse::<f64>().is_ok_and(|dollars| dollars < 1.4),
+        dollars.parse::<f64>().is_ok_and(|dollars| dollars < 40.0),
         "{one}"
     );
 }
