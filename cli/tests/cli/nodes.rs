@@ -224,8 +224,7 @@ fn three_nodes_take_calls_anywhere_lose_their_leader_and_go_on() {
     assert!(!trail().contains("nodes/9"), "{}", trail());
     cluster.call(&["cluster", "rotate"]).ok();
     let told = trail();
-    let is_told = told.contains(r#":"secret""#) && told.contains("nodes/3/joined");
-    assert!(is_told, "{told}");
+    assert!(told.contains(r#":"secret""#), "{told}");
     cluster.kill(follower);
     let waiting = ["--state", "pending"];
     assert_eq!(cluster.jobs(&cluster.addresses(), &waiting), [job.as_str()]);
