@@ -489,12 +489,8 @@ async fn the_nodes_are_shown_and_what_is_none_is_not_found() {
     let stays = done(port, operator, "/v1/leadership", json!({"node_id": own})).await;
     assert_eq!(stays["leader_id"], own);
     let owner = Some(&*town.person(1, 'o').ticket);
-    for path in [
-        "/v1/nodes/1/remove",
-        "/v1/leadership",
-        "/v1/join-tokens",
-        "/v1/cluster/rotate",
-    ] {
+    for path in "nodes/1/remove leadership join-tokens cluster/rotate".split(' ') {
+        let path = &format!("/v1/{path}");
         let told = refused(port, owner, path, json!({})).await;
         assert_eq!(told, of(403, "FORBIDDEN"), "{path}");
     }
