@@ -330,7 +330,10 @@ async fn update(http: Http, asked: Asked<Nothing>, sent: Update) -> Result<Updat
 async fn approve(http: Http, asked: Asked<Seen>, _: Nothing) -> Result<OneJob, Status> {
     // As a variable that was not set leaves it: whatever the job costs by now would be approved.
     if asked.query.etag.as_deref() == Some("") {
-        return Err(bad_field("etag", "leave it out to approve the job as it is by now"));
+        return Err(bad_field(
+            "etag",
+            "leave it out to approve the job as it is by now",
+        ));
     }
     let request = v1::ApproveJobRequest {
         name: name(&asked),

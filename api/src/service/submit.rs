@@ -182,9 +182,7 @@ impl Jobs {
             let mut chain = state.team_chain(spec.terms.team);
             chain.any(|team| team.rules.approve_above.is_some())
         });
-        let cost = estimates
-            .first()
-            .and_then(|row| row.whole_cost.as_ref());
+        let cost = estimates.first().and_then(|row| row.whole_cost.as_ref());
         let cost = cost.map(|cost| UsdMicros(cost.p90_usd_micros));
         spec.terms.expected_cost = cost.filter(|_| asks);
     }
