@@ -17,6 +17,7 @@ use super::shapes::{self, AttemptShown, JobShown, NoteShown, OutlookShown, short
 use super::submit::{self, BODY_BYTES};
 use super::wishes::JobWishes;
 use crate::access::Permission;
+use crate::status::bad_field;
 use crate::{names, room};
 
 pub(super) fn routes(api: &mut Api) {

@@ -169,6 +169,68 @@ fn nobody_waits_for_longer_than_what_is_done_again() {
     }
 }
 
+/// Has jobs of the lowest priority run on both hosts: on the one with the checkpoint for an hour, on the other one, which loses
+/// less by stopping, for half of that.
+fn both_busy(history: &mut History) {
+    for (id, worker) in [(2, HOME), (3, AWAY)] {
+        let mut spec = JobSpec::new(workload(), StagingId([id; 16]));
+        spec.priority = -10;
+        let spec = Box::new(spec);
+        history.propose(Command::SubmitJob { spec }, None);
+        let job = JobId(id.into());
+        let placements = vec![Placement {
+            job,
+            attempt: history
+                .state
+                .open_job(job)
+                .expect("it waits")
+                .next_attempt(),
+            worker,
+            gpus: vec![0],
+            note: PlacementNote::default(),
+            others: Vec::new(),
+        }];
+        history.propose(Command::Place { placements }, None);
+        let job = history.state.open_job(job).expect("it is not over");
+        let epoch = job.live_attempt().expect("it is placed").epoch;
+        let job = job.id;
+        history.propose(Command::StartAttempt { job, epoch }, None);
+        history.now_ms += 30 * MINUTE_MS;
+    }
+}
+
+#[test]
+fn others_yield_where_its_checkpoint_is_and_what_frees_itself_elsewhere_is_left_alone() {
+    for is_crowd in [false, true] {
+        let one_by_one = if is_crowd { 0 } else { usize::MAX };
+        let mut history = story(Aim::Balanced, [Some(1), Some(2)]);
+        both_busy(&mut history);
+        let mut planner = Planner::default().with_crowds_above(one_by_one);
+        let (state, now_ms) = (&history.state, history.now_ms);
+        let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
+        let asked: Vec<_> = plan.preemptions.iter().map(|one| one.job).collect();
+        assert_eq!(asked, [JobId(2)], "{is_crowd}");
+        let preemptions = plan.preemptions;
+        let stop = Command::Preempt { preemptions };
+        history.propose(stop, None).reply.expect("it runs");
+        // While the one still saves, the other one ends.
+        let job = JobId(3);
+        let other = history.state.open_job(job).expect("it runs");
+        let epoch = other.live_attempt().expect("it runs").epoch;
+        let end = Command::EndAttempt {
+            job,
+            epoch,
+            outcome: Outcome::Succeeded,
+            step: 100,
+            detail: String::new(),
+        };
+        history.propose(end, None).reply.expect("it runs");
+        let (state, now_ms) = (&history.state, history.now_ms);
+        let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
+        assert_eq!(plan.placements, [], "{is_crowd}");
+    }
+}
+
 /// Every job takes as long as is expected of it.
 struct AsExpected;
 

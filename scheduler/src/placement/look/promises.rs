@@ -196,7 +196,9 @@ impl<'a> Look<'a> {
             let gpu = self.models[model];
             let choice = self.choose(job, gpu, &left)?;
             let left = self.left_on(job, &self.pool.slots[choice.slot], gpu, left);
-            Some((choice, left))
+            // Where it would begin anew more is left of it than on that model at best.
+            let is_worse = taste(job.spec.objective, &left, entry.price[model]) > most;
+            (!is_worse).then_some((choice, left))
         });
         match found {
             Some((choice, left)) => {

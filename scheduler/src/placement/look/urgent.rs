@@ -67,22 +67,29 @@ impl<'a> Look<'a> {
                 let left = entry.left[model];
                 left.is_some_and(|left| self.choose(job, self.models[model], &left).is_some())
             });
-            // What it could have and did not take is not worth it to its owner now; nor is what it would begin anew on.
-            if finds || self.has_waited(job) {
+            // What it could have and did not take is not worth it to its owner now.
+            if finds {
                 continue;
             }
             let kept = self.kept_for.remove(&job.id);
             if let Some((slot, gpus)) = kept {
                 self.pool.give_up(slot, gpus);
             }
-            let rooms = models.filter_map(|model| {
-                let priority = job.spec.priority;
-                let hosts = below
-                    .entry((model, priority))
-                    .or_insert_with(|| self.hosts_below(crowd.as_ref(), model, priority));
-                self.room(&entry, model, hosts, &asked)
+            let mut least_room = |anew: bool| {
+                let rooms = models.clone().filter_map(|model| {
+                    let priority = job.spec.priority;
+                    let hosts = below
+                        .entry((model, priority))
+                        .or_insert_with(|| self.hosts_below(crowd.as_ref(), model, priority));
+                    self.room(&entry, (model, anew), hosts, &asked)
+                });
+                rooms.min_by(|(a, _), (b, _)| a.total_cmp(b))
+            };
+            // Nobody yields for what is done again, unless there is nothing else and it does not wait for its checkpoint.
+            let least = least_room(false).or_else(|| {
+                let may_begin_anew = self.has_home(job) && !self.has_waited(job);
+                may_begin_anew.then(|| least_room(true)).flatten()
             });
-            let least = rooms.min_by(|(a, _), (b, _)| a.total_cmp(b));
             match (least, kept) {
                 (Some((_, room)), _) => self.clear(job, &room, &mut asked),
                 (None, Some((slot, gpus))) => self.pool.keep(slot, job.id, gpus),
@@ -202,11 +209,12 @@ impl<'a> Look<'a> {
             && self.state.may_preempt(job.id, attempt.epoch, self.now_ms)
     }
 
-    /// The room on some of these workers that costs the least work, and what it costs.
+    /// The room on some of these workers that costs the least work, and what it costs. Workers on which the job begins anew
+    /// although it has a checkpoint are asked only where that is said.
     fn room(
         &self,
         entry: &Entry<'a>,
-        model: usize,
+        (model, anew): (usize, bool),
         hosts: &[usize],
         asked: &BTreeSet<Epoch>,
     ) -> Option<(f64, Room<'a>)> {
@@ -217,6 +225,9 @@ impl<'a> Look<'a> {
         let mut best: Option<(f64, Room<'a>)> = None;
         for position in hosts {
             let slot = &self.pool.slots[*position];
+            if !anew && self.begins_anew(job, slot) {
+                continue;
+            }
             let gpus = places.iter().find_map(|place| {
                 let is_model = self.pool.places[*place as usize].model == self.models[model];
                 is_model.then(|| self.pool.gpus_at(*place, *position))?
