@@ -133,6 +133,11 @@ impl Handle {
                 continue;
             }
             found = true;
+            // Had nobody written down that it came, nobody would see that it went, and what it knows would count on.
+            if !nodes::tell(&self.0.replicated, &self.0.proposer).await {
+                sleep(LOOK_EVERY).await;
+                continue;
+            }
             let step = if members.voters.contains(&id) {
                 Some(Change::Demote(id))
             } else if members.leaving.contains(&id) {

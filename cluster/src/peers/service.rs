@@ -13,7 +13,7 @@ use stepcast_proto::raft::v1::{
 };
 use stepcast_scheduler::model::Generation;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -35,6 +35,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
 /// Pings that wait to be answered on one stream; of more than that the newest are not.
 const PONGS: usize = 8;
+
+/// How often it is looked at whether a peer whose messages are taken is still a member.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Words on how far a snapshot is that wait to be sent: they are small, and pieces wait for them.
 const WORDS: usize = 16;
@@ -93,10 +96,7 @@ impl Service {
             .roster
             .admit(hello.cluster_id, hello.from, hello.to, caller.0.as_ref())
             .map_err(|why| refusal::stranger(&why))?;
-        if !self.shared.roster.knows(hello.from) && !self.is_proved(caller, attached, &hello) {
-            let why = "this node has not heard of the caller yet, and the caller does not show that it is a member";
-            return Err(refusal::refuse(Code::Unavailable, refusal::LATER, why));
-        }
+        check_proof(&self.shared, caller, attached, &hello)?;
         self.shared.connect(hello.from, &hello.peer_address);
         if let Some(link) = self.shared.link(hello.from)
             && let Some(certificate) = &caller.0
@@ -105,17 +105,31 @@ impl Service {
         }
         Ok(hello)
     }
+}
 
-    /// Whether a caller knows what only members know. Before this node does itself, the certificate alone speaks for anybody.
-    fn is_proved(&self, caller: &Caller, attached: &Attached, hello: &Hello) -> bool {
-        let Some(present) = attached.admission.generations().pop() else {
-            return true;
-        };
-        let certificate = caller.0.as_ref();
-        let key = certificate.and_then(|certificate| tls::key_of(certificate).ok());
-        let authority = self.shared.credentials.authority();
-        key.is_some_and(|key| proof::holds(authority, &present, hello, &key))
+/// Refuses a caller of which this node has not heard and that does not know what only members know by now.
+fn check_proof(
+    shared: &Shared,
+    caller: &Caller,
+    attached: &Attached,
+    hello: &Hello,
+) -> Result<(), Status> {
+    if shared.roster.knows(hello.from) || is_proved(shared, caller, attached, hello) {
+        return Ok(());
     }
+    let why = "this node has not heard of the caller yet, and the caller does not show that it is a member";
+    Err(refusal::refuse(Code::Unavailable, refusal::LATER, why))
+}
+
+/// Whether a caller knows what only members know. Before this node does itself, the certificate alone speaks for anybody.
+fn is_proved(shared: &Shared, caller: &Caller, attached: &Attached, hello: &Hello) -> bool {
+    let Some(present) = attached.admission.generations().pop() else {
+        return true;
+    };
+    let certificate = caller.0.as_ref();
+    let key = certificate.and_then(|certificate| tls::key_of(certificate).ok());
+    let authority = shared.credentials.authority();
+    key.is_some_and(|key| proof::holds(authority, &present, hello, &key))
 }
 
 impl Service {
@@ -235,9 +249,8 @@ impl PeerService for Service {
         let _ = answers.try_send(Ok(greeting));
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let from = hello.from;
             tokio::select! {
-                ended = exchange(&shared, &attached, &caller, from, requests, &answers) => {
+                ended = exchange(&shared, &attached, &caller, &hello, requests, &answers) => {
                     if let Err(status) = ended {
                         let _ = answers.try_send(Err(status));
                     }
@@ -323,17 +336,24 @@ async fn exchange(
     shared: &Shared,
     attached: &Attached,
     caller: &Caller,
-    from: u64,
+    hello: &Hello,
     mut requests: Streaming<ExchangeRequest>,
     answers: &mpsc::Sender<Result<ExchangeResponse, Status>>,
 ) -> Result<(), Status> {
+    let from = hello.from;
+    let mut looked = Instant::now();
     while let Some(request) = requests.message().await? {
+        // A node that was removed meanwhile is heard no longer, nor who has made itself a certificate of one that is to come
+        // by what a removed one knew.
         if let Some(certificate) = &caller.0
-            && request.ping != 0
+            && looked.elapsed() >= LOOK_EVERY
         {
-            // Twice a second: a node that was removed meanwhile is heard no longer.
             let still = shared.roster.is(from, certificate);
             still.map_err(|why| refusal::stranger(&why))?;
+            check_proof(shared, caller, attached, hello)?;
+            looked = Instant::now();
+        }
+        if request.ping != 0 {
             let _ = answers.try_send(Ok(ExchangeResponse {
                 hello: None,
                 ping: request.ping,
