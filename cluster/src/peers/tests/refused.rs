@@ -1,13 +1,16 @@
 //! Who is not heard: without a certificate, with another authority's, removed, or of another cluster.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures::StreamExt;
 use stepcast_proto::raft::v1::peer_service_client::PeerServiceClient;
 use stepcast_proto::raft::v1::{ExchangeRequest, Hello, Proof};
 use stepcast_scheduler::model::{Generation, Secret};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::support::{CLUSTER, Endpoint, append, cluster, credentials, indices, members};
+use super::support::{CLUSTER, Endpoint, SOON, append, cluster, credentials, indices, members};
 use crate::consensus::Transport;
 use crate::peers::authority::Authority;
 use crate::peers::credentials::Credentials;
@@ -238,6 +241,34 @@ async fn a_node_that_nobody_has_heard_of_shows_what_members_know_or_is_not_heard
             "{status:?}"
         );
     }
+    // One that does is heard until that is not the secret any more.
+    let hello = Hello {
+        proofs: proof::of(&authority, &[generation(2)], (9, 1), &key),
+        ..hello(9, 1)
+    };
+    let again = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let ping = ExchangeRequest {
+            ping: 1,
+            ..ExchangeRequest::default()
+        };
+        Some((ping, ()))
+    });
+    let first = futures::stream::iter([greeting(hello)]);
+    let mut answers = client.exchange(first.chain(again)).await.unwrap();
+    let answers = answers.get_mut();
+    assert!(answers.message().await.unwrap().is_some());
+    *nodes[0].desk.generations.lock() = vec![generation(2), generation(3)];
+    let ended = async {
+        loop {
+            if let Err(status) = answers.message().await {
+                return status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(SOON, ended).await.unwrap();
+    assert_eq!(refusal::read(&status), Some(refusal::LATER), "{status:?}");
+    *nodes[0].desk.generations.lock() = vec![generation(1), generation(2)];
     let newer = Endpoint::start(8, credentials(&authority, 8, CLUSTER));
     *newer.desk.generations.lock() = vec![generation(2), generation(3)];
     newer.peers.shared.connect(1, &nodes[0].address.to_string());
