@@ -5,6 +5,7 @@
 
 mod attempts;
 mod made;
+mod removal;
 mod spooled;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

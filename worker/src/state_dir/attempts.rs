@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::removal::remove_all;
 use super::{Error, StateDir, at, entries, list, private_folder, read_json, write_json};
 use crate::agent::{Epoch, Outcome};
+use crate::chain::chain;
 
 /// What in an attempt's folder says what it was and how it ended: the worker's own, whoever has the rest.
 pub(crate) const ATTEMPT_OWN: [&str; 2] = ["attempt.json", "outcome.json"];
@@ -78,15 +80,13 @@ impl StateDir {
     /// other hosts, what it was stays written down until that is gone too, and is given.
     ///
     /// # Errors
-    /// The first thing that cannot be removed; the rest is gone all the same.
+    /// The first thing that cannot be removed; the rest is gone all the same, but for what it was.
     pub fn remove_own(&self, epoch: Epoch) -> Result<Option<AttemptRecord>, Error> {
         let folder = self.attempt(epoch);
         let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
         let shares = record.ok().flatten().filter(|one| one.shared.is_some());
-        if shares.is_some() {
-            clear(&folder, &ATTEMPT_OWN)?;
-        } else {
-            clear(&folder, &[])?;
+        clear(&folder)?;
+        if shares.is_none() {
             remove(&folder)?;
         }
         Ok(shares)
@@ -109,7 +109,11 @@ impl StateDir {
         Ok(())
     }
 
-    /// The attempts that an earlier process of this worker left behind. Folders without a readable record are removed.
+    /// The attempts that an earlier process of this worker left behind. Folders without a readable record are removed; those
+    /// that cannot be are told and stay until the next start.
+    ///
+    /// # Errors
+    /// When the attempts cannot be listed.
     pub fn left_over(&self) -> Result<Vec<LeftOver>, Error> {
         let mut found = Vec::new();
         for entry in list(&self.root.join("attempts"))? {
@@ -121,7 +125,12 @@ impl StateDir {
                 .flatten();
             match attempt {
                 Some(attempt) => found.push(LeftOver { attempt, outcome }),
-                None => fs::remove_dir_all(&entry).map_err(at("remove", &entry))?,
+                None => {
+                    if let Err(error) = remove(&entry) {
+                        let error = chain(&error);
+                        tracing::error!(error, "a folder of no attempt stays; remove it by hand");
+                    }
+                }
             }
         }
         found.sort_by_key(|left| left.attempt.epoch);
@@ -129,32 +138,22 @@ impl StateDir {
     }
 }
 
-/// Removes what is in a folder but for these names, if the folder is there: the settings first, which are a person's own. What
-/// cannot be removed does not keep the rest.
-fn clear(folder: &Path, but: &[&str]) -> Result<(), Error> {
+/// Removes what is in an attempt's folder but for what says what it was, if the folder is there: the settings first, which are
+/// a person's own. What cannot be removed does not keep the rest.
+fn clear(folder: &Path) -> Result<(), Error> {
     let mut parts = match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         _ => entries(folder)?,
     };
-    parts.retain(|part| !but.iter().any(|name| part.ends_with(name)));
+    parts.retain(|part| !ATTEMPT_OWN.iter().any(|name| part.ends_with(name)));
     parts.sort_by_key(|part| !part.ends_with("config"));
-    let mut cleared = Ok(());
-    for part in parts {
-        let removed = match fs::symlink_metadata(&part) {
-            Ok(data) if !data.is_dir() => fs::remove_file(&part).map_err(at("remove", &part)),
-            _ => remove(&part),
-        };
-        cleared = cleared.and(removed);
-    }
-    cleared
+    let removed = parts.iter().map(|part| remove(part));
+    removed.fold(Ok(()), Result::and)
 }
 
-/// Removes a folder, if it is there.
-fn remove(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
-    }
+/// Removes a folder, or a file, if it is there.
+fn remove(path: &Path) -> Result<(), Error> {
+    remove_all(path).map_err(at("remove", path))
 }
 
 #[cfg(test)]

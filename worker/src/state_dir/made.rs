@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::removal::remove_all;
 use super::{AttemptRecord, Error, StateDir, at, list, private_folder, read_json, write_json};
 use crate::agent::Epoch;
 use crate::chain::chain;
@@ -116,8 +117,8 @@ impl StateDir {
         Ok(found.iter().filter(|path| unknown(path)).count())
     }
 
-    /// Whether an attempt of this job is here: it runs, or its end is not acknowledged yet. True as well while a folder of an
-    /// attempt does not say of what job it is.
+    /// Whether an attempt of this job is here: it runs, or its end is not acknowledged yet. True as well while what an attempt
+    /// was is written down and cannot be read.
     ///
     /// # Errors
     /// When the attempts cannot be listed.
@@ -125,7 +126,9 @@ impl StateDir {
         let attempts = list(&self.root.join("attempts"))?;
         Ok(attempts.iter().any(|folder| {
             let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
-            !record.is_ok_and(|record| record.is_some_and(|record| record.job != job))
+            record.map_or(true, |record| {
+                record.is_some_and(|record| record.job == job)
+            })
         }))
     }
 
@@ -166,7 +169,7 @@ fn remove(made: &Made) -> Result<Removal, Error> {
     if let Err(TryLockError::WouldBlock) = folder.try_lock() {
         return Ok(Removal::InUse);
     }
-    fs::remove_dir_all(path).map_err(at("remove", path))?;
+    remove_all(path).map_err(at("remove", path))?;
     Ok(Removal::Removed)
 }
 
@@ -396,8 +399,10 @@ mod tests {
         place.state.remove_attempt(7).unwrap();
         private_folder(&place.state.attempt(8)).unwrap();
         assert!(
-            place.state.has_attempt("jdogs").unwrap(),
-            "it says nothing yet"
+            !place.state.has_attempt("jdogs").unwrap(),
+            "a folder that says nothing is of no job"
         );
+        fs::write(place.state.attempt(8).join("attempt.json"), "{").unwrap();
+        assert!(place.state.has_attempt("jdogs").unwrap());
     }
 }
