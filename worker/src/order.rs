@@ -39,6 +39,15 @@ pub enum Order {
     },
 }
 
+/// Whether this is how the server writes a job's id. It becomes a folder's name, so nothing but small letters and digits is let
+/// through.
+pub(crate) fn is_job_id(id: &str) -> bool {
+    let plain = id
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    plain && (1..=64).contains(&id.len())
+}
+
 /// One attempt to run.
 #[derive(Debug, Clone)]
 pub struct Assignment {

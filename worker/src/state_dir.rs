@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::attempts::ATTEMPT_OWN;
 pub use self::attempts::{AttemptRecord, LeftOver, OutcomeRecord};
 pub use self::made::{Made, Removal};
+pub(crate) use self::removal::remove_all;
 pub use self::spooled::{Contribution, Look};
 use crate::account::Ids;
 use crate::random;
@@ -217,15 +218,15 @@ fn read_json<T: for<'a> Deserialize<'a>>(
     }
 }
 
-/// The entries of a folder but for half-written files.
 /// What a process that was killed had not finished writing: nobody was promised anything of it.
 fn remove_unfinished(folder: &Path) -> Result<(), Error> {
     for path in entries(folder)?.iter().filter(|path| is_unfinished(path)) {
-        fs::remove_file(path).map_err(at("remove", path))?;
+        remove_all(path)?;
     }
     Ok(())
 }
 
+/// The entries of a folder but for half-written files.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut paths = entries(folder)?;
     paths.retain(|path| !is_unfinished(path));
@@ -282,8 +283,10 @@ mod tests {
         for path in &unfinished {
             fs::write(path, "{\"id\":").unwrap();
         }
+        let trial = folder.path().join("made/trial.tmp");
+        fs::create_dir_all(trial.join("planted")).unwrap();
         let state = StateDir::open(folder.path()).unwrap();
-        assert!(unfinished.iter().all(|path| !path.exists()));
+        assert!(unfinished.iter().all(|path| !path.exists()) && !trial.exists());
         assert_eq!(state.spooled().unwrap(), Vec::<PathBuf>::new());
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::{Account, Error, folders};
 use crate::chain::chain;
-use crate::state_dir::private_folder;
+use crate::state_dir::{self, private_folder, remove_all};
 
 /// Lets accounts pass through the worker's `state` folder to attempts and results, and sees that all that is needed can be done.
 ///
@@ -33,19 +33,20 @@ pub(crate) fn all(
                 return Err(Error::Open(folder.to_owned()));
             }
         }
-        given(account, &attempts).map_err(|error| may_not(chain(&error)))?;
+        given(account, &state.join("made")).map_err(|error| may_not(chain(&error)))?;
         become_it(account, helper, &[&attempts, outputs]).map_err(may_not)?;
     }
     Ok(())
 }
 
-/// A folder is given away and taken back. What is left of it after a crash is removed as an attempt that says nothing.
-fn given(account: &Account, attempts: &Path) -> Result<(), crate::state_dir::Error> {
-    let folder = attempts.join("trial");
+/// A folder is given away and taken back, in a place that no account can reach: something of an earlier attempt may still live.
+/// What is left of it after a crash goes as what is unfinished.
+fn given(account: &Account, private: &Path) -> Result<(), state_dir::Error> {
+    let folder = private.join("trial.tmp");
+    remove_all(&folder)?;
     private_folder(&folder)?;
-    folders::give(&folder, &account.ids)?;
-    folders::shut(&folder)?;
-    std::fs::remove_dir(&folder).map_err(crate::state_dir::at("remove", &folder))
+    let tried = folders::give(&folder, &account.ids).and_then(|()| folders::shut(&folder));
+    tried.and(remove_all(&folder))
 }
 
 fn become_it(account: &Account, helper: &[OsString], enter: &[&Path]) -> Result<(), String> {

@@ -7,7 +7,7 @@ use v1::attach_response::Order as Down;
 use super::workload;
 use crate::agent::{Epoch, Failure, Outcome, Phase, Progress, Why};
 use crate::capture::cut;
-use crate::order::{Assignment, Ended, Gang, Order, Report, TrainerKind};
+use crate::order::{Assignment, Ended, Gang, Order, Report, TrainerKind, is_job_id};
 
 /// Longest lease or grace that is believed, in milliseconds: a day. More is a server's mistake, and time is added to it.
 const MAX_MS: u64 = 24 * 60 * 60 * 1000;
@@ -167,13 +167,9 @@ fn gang(gang: v1::GangPlace) -> Result<Gang, String> {
         .ok_or_else(|| "its place among several hosts is impossible".to_owned())
 }
 
-/// The id in `jobs/{job}`. It becomes a folder's name, so nothing but small letters and digits is let through.
+/// The id in `jobs/{job}`.
 fn job_id(name: &str) -> Option<&str> {
-    let id = name.strip_prefix("jobs/")?;
-    let plain = id
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    (plain && (1..=64).contains(&id.len())).then_some(id)
+    name.strip_prefix("jobs/").filter(|id| is_job_id(id))
 }
 
 fn unusable(epoch: Epoch, job: &str, why: &str) -> Ended {

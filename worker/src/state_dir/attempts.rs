@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::removal::remove_all;
-use super::{Error, StateDir, at, entries, list, private_folder, read_json, write_json};
+use super::{Error, StateDir, entries, list, private_folder, read_json, write_json};
 use crate::agent::{Epoch, Outcome};
 use crate::chain::chain;
+use crate::order::is_job_id;
 
 /// What in an attempt's folder says what it was and how it ended: the worker's own, whoever has the rest.
 pub(crate) const ATTEMPT_OWN: [&str; 2] = ["attempt.json", "outcome.json"];
@@ -58,7 +60,7 @@ pub struct LeftOver {
 impl StateDir {
     /// The attempt's private folder.
     pub fn attempt(&self, epoch: Epoch) -> PathBuf {
-        self.root.join("attempts").join(epoch.to_string())
+        self.attempts().join(epoch.to_string())
     }
 
     /// Makes an attempt's folder and writes down what it is.
@@ -87,7 +89,7 @@ impl StateDir {
         let shares = record.ok().flatten().filter(|one| one.shared.is_some());
         clear(&folder)?;
         if shares.is_none() {
-            remove(&folder)?;
+            remove_all(&folder)?;
         }
         Ok(shares)
     }
@@ -103,38 +105,48 @@ impl StateDir {
             ..
         }) = self.remove_own(epoch)?
         {
-            remove(&shared)?;
-            remove(&self.attempt(epoch))?;
+            remove_all(&shared)?;
+            remove_all(&self.attempt(epoch))?;
         }
         Ok(())
     }
 
-    /// The attempts that an earlier process of this worker left behind. Folders without a readable record are removed; those
-    /// that cannot be are told and stay until the next start.
+    /// The attempts that an earlier process of this worker left behind. What is no attempt's folder, or has no readable record
+    /// of it, is removed; what cannot be is told and stays until the next start.
     ///
     /// # Errors
     /// When the attempts cannot be listed.
     pub fn left_over(&self) -> Result<Vec<LeftOver>, Error> {
         let mut found = Vec::new();
-        for entry in list(&self.root.join("attempts"))? {
-            let attempt = read_json::<AttemptRecord>(&entry.join("attempt.json"), "attempt")
-                .ok()
-                .flatten();
-            let outcome = read_json(&entry.join("outcome.json"), "outcome")
-                .ok()
-                .flatten();
-            match attempt {
-                Some(attempt) => found.push(LeftOver { attempt, outcome }),
-                None => {
-                    if let Err(error) = remove(&entry) {
-                        let error = chain(&error);
-                        tracing::error!(error, "a folder of no attempt stays; remove it by hand");
-                    }
-                }
+        for entry in list(&self.attempts())? {
+            if let Some(attempt) = self.attempt_in(&entry) {
+                let outcome = read_json(&entry.join("outcome.json"), "outcome");
+                let outcome = outcome.ok().flatten();
+                found.push(LeftOver { attempt, outcome });
+            } else if let Err(error) = remove_all(&entry) {
+                let error = chain(&error);
+                tracing::error!(error, "a folder of no attempt stays; remove it by hand");
             }
         }
         found.sort_by_key(|left| left.attempt.epoch);
         Ok(found)
+    }
+}
+
+impl StateDir {
+    fn attempts(&self) -> PathBuf {
+        self.root.join("attempts")
+    }
+
+    /// What attempt this folder says it is of, if it may say so: only what the worker itself has written is believed, since
+    /// much is killed and given away by it.
+    fn attempt_in(&self, folder: &Path) -> Option<AttemptRecord> {
+        let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|data| data.uid());
+        let epoch: Epoch = folder.file_name()?.to_str()?.parse().ok()?;
+        let is_own = owner(folder)? == owner(&self.attempts())?;
+        let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
+        let record = record.ok().flatten()?;
+        (is_own && record.epoch == epoch && is_job_id(&record.job)).then_some(record)
     }
 }
 
@@ -147,13 +159,8 @@ fn clear(folder: &Path) -> Result<(), Error> {
     };
     parts.retain(|part| !ATTEMPT_OWN.iter().any(|name| part.ends_with(name)));
     parts.sort_by_key(|part| !part.ends_with("config"));
-    let removed = parts.iter().map(|part| remove(part));
+    let removed = parts.iter().map(|part| remove_all(part));
     removed.fold(Ok(()), Result::and)
-}
-
-/// Removes a folder, or a file, if it is there.
-fn remove(path: &Path) -> Result<(), Error> {
-    remove_all(path).map_err(at("remove", path))
 }
 
 #[cfg(test)]
@@ -207,5 +214,36 @@ mod tests {
         state.remove_attempt(9).unwrap();
         state.remove_attempt(9).unwrap();
         assert_eq!(state.left_over().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_the_worker_has_not_written_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let attempts = state.attempts();
+        let put = |name: &str, record: &AttemptRecord| {
+            fs::create_dir(attempts.join(name)).unwrap();
+            write_json(&attempts.join(name).join("attempt.json"), record).unwrap();
+        };
+        put("trial", &record(4));
+        put("5", &record(4));
+        for (epoch, job) in [(6, "/etc"), (7, ".."), (8, "")] {
+            let job = job.to_owned();
+            let record = AttemptRecord {
+                job,
+                ..record(epoch)
+            };
+            put(&epoch.to_string(), &record);
+        }
+        fs::write(attempts.join("file"), "f").unwrap();
+        put("9", &record(9));
+        if rustix::process::geteuid().is_root() {
+            put("10", &record(10));
+            std::os::unix::fs::chown(attempts.join("10"), Some(1), None).unwrap();
+        }
+        let left = state.left_over().unwrap();
+        let epochs = left.iter().map(|left| left.attempt.epoch);
+        assert_eq!(epochs.collect::<Vec<_>>(), [9]);
+        assert_eq!(list(&attempts).unwrap(), [attempts.join("9")]);
     }
 }

@@ -169,7 +169,7 @@ fn remove(made: &Made) -> Result<Removal, Error> {
     if let Err(TryLockError::WouldBlock) = folder.try_lock() {
         return Ok(Removal::InUse);
     }
-    remove_all(path).map_err(at("remove", path))?;
+    remove_all(path)?;
     Ok(Removal::Removed)
 }
 

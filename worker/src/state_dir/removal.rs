@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use super::{Error, at};
+
 /// Folders that are open at once. What lies deeper is moved up before it is gone through.
 const HELD_MAX: usize = 32;
 
@@ -30,7 +32,11 @@ struct Held {
 ///
 /// # Errors
 /// The first thing that cannot be removed; what was found before it is gone.
-pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_all(path: &Path) -> Result<(), Error> {
+    remove(path).map_err(at("remove", path))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let Some(folder) = open_or_remove(CWD, &name)? else {
         return Ok(());
