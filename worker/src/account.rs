@@ -167,20 +167,21 @@ impl Accounts {
         Ok(Self::of(all))
     }
 
-    /// Sees that nothing runs as one of them, where nothing can be left of earlier attempts: it would be killed, and may be a
-    /// person's, or a trainer of another worker's.
+    /// Sees that nothing runs as one of them but for those `left` to earlier attempts, by their numbers: it would be killed,
+    /// and may be a person's, or a trainer of another worker's.
     ///
     /// # Errors
     /// When something does.
     #[cfg(target_os = "linux")]
-    pub(crate) fn unused(&self) -> Result<(), Error> {
-        let used = self.all.iter().find(|one| sweep::runs_as(one.ids.uid));
+    pub(crate) fn unused(&self, left: &[u32]) -> Result<(), Error> {
+        let mut others = self.all.iter().filter(|one| !left.contains(&one.ids.uid));
+        let used = others.find(|one| sweep::runs_as(one.ids.uid));
         used.map_or(Ok(()), |one| Err(Error::Used(one.ids.name.clone())))
     }
 
     /// There are none.
     #[cfg(not(target_os = "linux"))]
-    pub(crate) fn unused(&self) -> Result<(), Error> {
+    pub(crate) fn unused(&self, _: &[u32]) -> Result<(), Error> {
         Ok(())
     }
 
@@ -217,10 +218,23 @@ impl Accounts {
         &self.all
     }
 
-    /// Kills whatever runs as any of them: before a worker's first attempt that is what earlier ones have left.
-    pub(crate) async fn clear(&self, helper: &[OsString]) {
-        for account in &self.all {
-            clearing::clear(&account.ids, helper).await;
+    /// Kills whatever runs as any of them, and as those `left` to earlier attempts, by their numbers, which may not be named
+    /// any more: before a worker's first attempt that is what earlier ones have left.
+    pub(crate) async fn clear(&self, left: &[u32], helper: &[OsString]) {
+        let mut all: Vec<Ids> = self.all.iter().map(|account| account.ids.clone()).collect();
+        let own = rustix::process::geteuid().as_raw();
+        for uid in left {
+            if ![0, u32::MAX, own].contains(uid) && !all.iter().any(|one| one.uid == *uid) {
+                all.push(Ids {
+                    name: uid.to_string(),
+                    uid: *uid,
+                    gid: *uid,
+                    groups: Vec::new(),
+                });
+            }
+        }
+        for account in &all {
+            clearing::clear(account, helper).await;
         }
     }
 

@@ -17,7 +17,7 @@ use crate::outputs;
 use crate::outputs_id;
 use crate::session::{self, Refusal, Servers, Session, Unusable};
 use crate::spool;
-use crate::state_dir::{self, StateDir, private_folder};
+use crate::state_dir::{self, StateDir, accounts_of, private_folder};
 use crate::tasks::{Ended, Tasks};
 use crate::work::{INPUTS, News, ORDERS, Work};
 
@@ -230,9 +230,7 @@ fn set_up(
     let outputs = outputs.canonicalize().unwrap_or(outputs);
     let accounts = Accounts::look_up(&config.trainer_users)?;
     accounts.tried(&config.helper, state.root(), &outputs)?;
-    if state.left_over()?.is_empty() {
-        accounts.unused()?;
-    }
+    accounts.unused(&accounts_of(&state.left_over()?))?;
     say_accounts(&accounts, devices.len());
     let offer = session::offer(
         &config,

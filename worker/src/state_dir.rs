@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::attempts::ATTEMPT_OWN;
+pub(crate) use self::attempts::{ATTEMPT_OWN, accounts_of};
 pub use self::attempts::{AttemptRecord, LeftOver, OutcomeRecord};
 pub use self::made::{Made, Removal};
 pub(crate) use self::removal::remove_all;

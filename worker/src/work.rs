@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::order::{Assignment, Order, Report};
 use crate::reduce::Reducer;
 use crate::runner::{self, COMMANDS, Command};
-use crate::state_dir::OutcomeRecord;
+use crate::state_dir::{OutcomeRecord, accounts_of};
 use crate::sweep;
 
 /// Inputs from all attempts that wait for the agent: seconds of every trainer's events at once.
@@ -83,8 +83,10 @@ impl Work {
 
     /// Ends what an earlier process left running and reports how each of its attempts ended.
     pub(crate) async fn take_over(&mut self) -> Result<(), crate::state_dir::Error> {
-        self.host.accounts.clear(&self.host.config.helper).await;
-        for left in self.host.state.left_over()? {
+        let (host, all_left) = (&self.host, self.host.state.left_over()?);
+        let accounts = accounts_of(&all_left);
+        host.accounts.clear(&accounts, &host.config.helper).await;
+        for left in all_left {
             let epoch = left.attempt.epoch;
             let running = sweep::kill_marked(&left.attempt.marker).await;
             if running > 0 {

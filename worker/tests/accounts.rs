@@ -232,6 +232,32 @@ async fn what_has_hidden_from_its_guard_is_gone_when_the_attempt_has_ended() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_one_account_says_nothing_of_another() {
+    let Some(host) = Host::new() else { return };
+    let mut leader = Leader::with(10_000, files("")).await;
+    let script = "echo pid $$\nwhile :; do sleep 0.05; done\n";
+    let worker = host.start(&leader, ACCOUNTS[0], script);
+    leader.attached().await;
+    assign(&leader, 1, "j1").await;
+    printed(&mut leader, "pid ").await;
+    worker.signal("-KILL");
+    drop(worker);
+    // A person's, who is named by mistake.
+    let other = as_account_later(ACCOUNTS[1], "exec sleep 600");
+    let said = refused(&mut host.command(&leader.address, ACCOUNTS[1], &["--cpu"]));
+    let why = format!("something runs as {} already", ACCOUNTS[1]);
+    assert!(said.contains(&why) && other.lives(), "{said}");
+    drop(other);
+    // What is not named any more is cleared all the same.
+    let lost = as_account_later(ACCOUNTS[0], "exec sleep 600");
+    let worker = host.start(&leader, ACCOUNTS[1], "exit 0");
+    leader.attached().await;
+    assert!(!lost.lives());
+    worker.signal("-TERM");
+    assert!(worker.ended().await.success());
+}
+
+#[tokio::test]
 async fn a_replay_and_a_checkpoint_on_demand_go_the_same_way() {
     let Some(host) = Host::new() else { return };
     let mut leader = Leader::with(10_000, Vec::new()).await;

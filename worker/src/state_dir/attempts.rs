@@ -57,6 +57,11 @@ pub struct LeftOver {
     pub outcome: Option<OutcomeRecord>,
 }
 
+/// The numbers of the accounts that these attempts had.
+pub(crate) fn accounts_of(left: &[LeftOver]) -> Vec<u32> {
+    left.iter().filter_map(|one| one.attempt.account).collect()
+}
+
 impl StateDir {
     /// The attempt's private folder.
     pub fn attempt(&self, epoch: Epoch) -> PathBuf {
