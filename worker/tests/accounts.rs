@@ -137,18 +137,24 @@ exit 0
     let hard = host.output("j1").join("hard");
     let _there = fs::remove_file(&hard);
     fs::hard_link(&secret, &hard).unwrap();
+    // What a job can move out of a folder that it may write to.
+    let moved = host.output("j1").join("moved");
+    fs::write(&moved, "of a person").unwrap();
+    fs::set_permissions(&moved, Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&moved, Some(1), Some(1)).unwrap();
 
     let next = format!(
         r#"
 cat $CONFIG_PATH; echo
 cd {o} && cat checkpoint-20/training_state-rank1.json; echo
-cat link hard checkpoint-20/training_state.json
+cat link hard moved checkpoint-20/training_state.json
 cat checkpoint-10/training_state.json && echo more > checkpoint-10/more && rm checkpoint-10/.guard
 exit 0
 "#,
         o = host.output("j1").display(),
     );
-    let worker = host.start(&leader, ACCOUNTS[1], &next);
+    let both = format!("{},{}", ACCOUNTS[1], ACCOUNTS[0]);
+    let worker = host.start(&leader, &both, &next);
     leader.attached().await;
     let (_, said) = run(&mut leader, 2, "j1").await;
     let goes_on = r#"resume_from_checkpoint":"checkpoint-20""#;
@@ -158,6 +164,8 @@ exit 0
         "the worker's own part is done: {said}"
     );
     assert!(!said.contains("of the host"), "{said}");
+    assert!(!said.contains("of a person"), "{said}");
+    assert_eq!(mode(&moved), (1, 0o600));
     let (output, second) = (host.output("j1"), number(ACCOUNTS[1]).unwrap());
     assert_eq!(mode(&output.join("checkpoint-10/more")).0, second);
     assert_eq!(

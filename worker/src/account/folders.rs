@@ -1,6 +1,7 @@
 //! Gives folders to a trainer's account and takes them back. What a job has made in its folder is somebody else's: no name in
 //! it is followed anywhere.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -65,34 +66,40 @@ pub(crate) fn give_attempt(folder: &Path, account: &Ids) -> Result<(), Error> {
         private_folder(&folder.join(own))?;
     }
     let top = open(folder)?;
+    let gift = Gift::new(account, &[]);
     for name in names(top.as_fd()).map_err(at("list", folder))? {
         if !ATTEMPT_OWN
             .iter()
             .any(|own| name.to_bytes() == own.as_bytes())
         {
-            entry(top.as_fd(), &name, account, 0).map_err(at("give away what is in", folder))?;
+            entry(top.as_fd(), &name, &gift, 0).map_err(at("give away what is in", folder))?;
         }
     }
+    gift.tell(folder);
     let_pass(folder)
 }
 
-/// Gives a folder with all that is in it to an account, which alone may enter it. What is a link stays as it is, and so does a
-/// file that has several names, since one of them may be somebody else's.
+/// Gives a folder to an account, which alone may enter it, with what is in it of the worker's and of all `trainers`, by their
+/// numbers. What is somebody else's stays as it is, since a job can have moved it there, which is told; and so does a link, and
+/// a file that has several names.
 ///
 /// # Errors
 /// When it is no folder, or something in it cannot be given.
-pub(crate) fn give(folder: &Path, account: &Ids) -> Result<(), Error> {
+pub(crate) fn give(folder: &Path, account: &Ids, trainers: &[u32]) -> Result<(), Error> {
     let top = open(folder)?;
+    let gift = Gift::new(account, trainers);
     let given = || {
         match rustix::fs::fstat(&top)?.st_uid == account.uid {
             // Another host of the job may have begun, and its trainer is in there.
             true => rustix::fs::fchmod(&top, Mode::RWXU)?,
             false => shut_off(&top)?,
         }
-        contents(top.as_fd(), account, 0)?;
+        contents(top.as_fd(), &gift, 0)?;
         owned(top.as_fd(), account)
     };
-    given().map_err(at("give away", folder))
+    given().map_err(at("give away", folder))?;
+    gift.tell(folder);
+    Ok(())
 }
 
 /// Takes a folder back from whom it was given to, if it is there: nobody but the worker may enter it, so all that is in it is
@@ -136,13 +143,13 @@ fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
     Ok(names)
 }
 
-fn contents(folder: BorrowedFd<'_>, account: &Ids, depth: usize) -> io::Result<()> {
+fn contents(folder: BorrowedFd<'_>, gift: &Gift<'_>, depth: usize) -> io::Result<()> {
     if depth >= DEPTH_MAX {
         let why = format!("it has more than {DEPTH_MAX} folders in each other");
         return Err(io::Error::other(why));
     }
     for name in names(folder)? {
-        entry(folder, &name, account, depth)?;
+        entry(folder, &name, gift, depth)?;
     }
     Ok(())
 }
@@ -150,7 +157,7 @@ fn contents(folder: BorrowedFd<'_>, account: &Ids, depth: usize) -> io::Result<(
 fn entry(
     folder: BorrowedFd<'_>,
     name: &std::ffi::CStr,
-    account: &Ids,
+    gift: &Gift<'_>,
     depth: usize,
 ) -> io::Result<()> {
     let held = match rustix::fs::openat(
@@ -164,6 +171,11 @@ fn entry(
         held => held?,
     };
     let data = rustix::fs::fstat(&held)?;
+    if gift.is_others(&data) {
+        gift.others.set(gift.others.get() + 1);
+        return Ok(());
+    }
+    let (account, is_given) = (gift.to, data.st_uid == gift.to.uid);
     match FileType::from_raw_mode(data.st_mode) {
         FileType::Directory => {
             // By what is held and not by its name, in whose place something else may be by now.
@@ -172,21 +184,52 @@ fn entry(
                 Err(rustix::io::Errno::NOENT) => return Ok(()),
                 inner => inner?,
             };
-            contents(inner.as_fd(), account, depth + 1)?;
-            if is_foreign(&data, account) {
+            contents(inner.as_fd(), gift, depth + 1)?;
+            if !is_given {
                 owned(inner.as_fd(), account)?;
             }
             Ok(())
         }
-        FileType::RegularFile if data.st_nlink == 1 && is_foreign(&data, account) => {
-            file_owned(&held, account)
-        }
+        FileType::RegularFile if data.st_nlink == 1 && !is_given => file_owned(&held, account),
         _ => Ok(()),
     }
 }
 
-fn is_foreign(data: &Stat, account: &Ids) -> bool {
-    data.st_uid != account.uid
+/// What goes to whom.
+struct Gift<'a> {
+    to: &'a Ids,
+    /// The numbers of those whose files may go to another: nobody but jobs has them.
+    trainers: &'a [u32],
+    own: u32,
+    /// What is left as it is.
+    others: Cell<usize>,
+}
+
+impl<'a> Gift<'a> {
+    fn new(to: &'a Ids, trainers: &'a [u32]) -> Self {
+        Self {
+            to,
+            trainers,
+            own: rustix::process::geteuid().as_raw(),
+            others: Cell::new(0),
+        }
+    }
+
+    fn is_others(&self, data: &Stat) -> bool {
+        let uid = data.st_uid;
+        uid != self.to.uid && uid != self.own && !self.trainers.contains(&uid)
+    }
+
+    fn tell(&self, folder: &Path) {
+        let others = self.others.get();
+        if others > 0 {
+            tracing::warn!(
+                folder = %folder.display(),
+                others,
+                "what is somebody else's in a job's folder is left as it is; chown what the job is to have"
+            );
+        }
+    }
 }
 
 fn ids(account: &Ids) -> (Option<Uid>, Option<Gid>) {

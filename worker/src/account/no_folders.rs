@@ -19,7 +19,7 @@ pub(crate) fn give_attempt(_folder: &Path, _account: &Ids) -> Result<(), Error> 
     Ok(())
 }
 
-pub(crate) fn give(_folder: &Path, _account: &Ids) -> Result<(), Error> {
+pub(crate) fn give(_folder: &Path, _account: &Ids, _trainers: &[u32]) -> Result<(), Error> {
     Ok(())
 }
 

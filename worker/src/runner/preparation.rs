@@ -75,7 +75,11 @@ impl Preparation {
     fn give(&self, account: &Account, folder: &std::path::Path) -> Result<(), state_dir::Error> {
         folders::give_attempt(folder, &account.ids)?;
         match trainer::output(&self.assignment, &self.host.outputs) {
-            Some(output) => folders::give(&output, &account.ids),
+            Some(output) => {
+                let all = self.host.accounts.all().iter();
+                let trainers: Vec<u32> = all.map(|one| one.ids.uid).collect();
+                folders::give(&output, &account.ids, &trainers)
+            }
             None => Ok(()),
         }
     }
