@@ -272,7 +272,7 @@ async fn a_job_that_asks_for_less_goes_by_what_it_costs_then() {
             ..submission('1', gpu_count)
         };
         let told = server.jobs().submit_job(asked).await.unwrap().into_inner();
-        told.estimates[0].cost.unwrap().p90_usd_micros
+        told.estimates[0].whole_cost.unwrap().p90_usd_micros
     };
     let (dear, cheap) = (costs(8).await, costs(1).await);
     assert!(cheap < dear, "{cheap} {dear}");

@@ -9,7 +9,7 @@ use stepcast_cluster::consensus::ChangeError;
 use stepcast_cluster::{Handle, Health, NodeStatus};
 use stepcast_estimator::Requests;
 use stepcast_proto::v1;
-use stepcast_scheduler::accounts::Action;
+use stepcast_scheduler::accounts::{Action, Actor};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -153,7 +153,9 @@ impl Cluster {
         &self,
         caller: &Caller,
     ) -> Result<v1::RotateSecretResponse, Status> {
-        let renewed = self.0.handle.renew_secret(caller.actor()).await;
+        // What becomes of nodes stands in the audit log also where nobody is asked who they are.
+        let actor = caller.actor().unwrap_or(Actor::OPERATOR);
+        let renewed = self.0.handle.renew_secret(Some(actor)).await;
         renewed.map_err(status::propose)?;
         tracing::info!(
             "the cluster has another secret: join tokens and short-lived access tokens of before are over"
