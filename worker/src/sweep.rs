@@ -57,14 +57,17 @@ pub(crate) fn runs_as(uid: u32) -> bool {
     processes().any(|pid| is_pid_of(pid, uid))
 }
 
-/// Whether a process lives that has a number of this account's, by its /proc/PID/status.
+/// Whether a process lives that has a number of this account's, by its /proc/PID/status. A zombie that has threads lives: only
+/// its first thread has ended.
 #[cfg(target_os = "linux")]
 fn is_of(status: &str, uid: u32) -> bool {
     let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let state = value("State:").unwrap_or_default().trim_start();
     let ids = value("Uid:").unwrap_or_default();
     let is_its = ids.split_whitespace().any(|id| id.parse() == Ok(uid));
-    is_its && !state.starts_with(['Z', 'X'])
+    let threads = value("Threads:").and_then(|count| count.trim().parse().ok());
+    let is_dead = state.starts_with('X') || state.starts_with('Z') && threads.unwrap_or(1) <= 1;
+    is_its && !is_dead
 }
 
 #[cfg(target_os = "linux")]
@@ -88,14 +91,29 @@ fn kill_where(is_meant: impl Fn(rustix::process::Pid) -> bool) -> usize {
     found
 }
 
-/// Other users' processes cannot be read, and are not ours; a zombie's environment is empty.
+/// Other users' processes cannot be read, and are not ours; a zombie's environment is empty. Where a process's first thread has
+/// ended, only those that go on have it.
 #[cfg(target_os = "linux")]
 fn carries(pid: rustix::process::Pid, wanted: &[u8]) -> bool {
-    let environment =
-        std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == wanted)
+    let process = std::path::PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let is_in = |environment: &[u8]| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|one| one == wanted)
+    };
+    match std::fs::read(process.join("environ")) {
+        Ok(environment) if !environment.is_empty() => is_in(&environment),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => false,
+        Ok(_) | Err(_) => {
+            let threads = std::fs::read_dir(process.join("task"))
+                .into_iter()
+                .flatten();
+            let mut folders = threads.filter_map(|thread| Some(thread.ok()?.path()));
+            folders.any(|thread| {
+                std::fs::read(thread.join("environ")).is_ok_and(|environment| is_in(&environment))
+            })
+        }
+    }
 }
 
 /// Elsewhere the guard's process group is all there is.
@@ -126,7 +144,10 @@ mod tests {
         assert!(is_of(&status("R (running)", "0\t0\t998\t0"), 998));
         assert!(!is_of(&status("S (sleeping)", "9980\t0\t0\t0"), 998));
         assert!(!is_of(&status("S (sleeping)", "0\t0\t0\t0"), 7));
-        assert!(!is_of(&status("Z (zombie)", "998\t998\t998\t998"), 998));
+        let zombie = status("Z (zombie)", "998\t998\t998\t998");
+        assert!(!is_of(&zombie, 998));
+        assert!(!is_of(&format!("{zombie}Threads:\t1\n"), 998));
+        assert!(is_of(&format!("{zombie}Threads:\t2\n"), 998));
     }
 
     #[tokio::test]
@@ -149,5 +170,25 @@ mod tests {
         assert_eq!(marked.wait().await.unwrap().signal(), Some(9));
         assert!(other.try_wait().unwrap().is_none());
         other.kill().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_marked_process_whose_first_thread_has_ended_is_found() {
+        use tokio::io::AsyncReadExt;
+
+        let mut python = tokio::process::Command::new("python3");
+        python.args(["-c", include_str!("../tests/first_thread_ends.py")]);
+        python.env(JOB_ID_VARIABLE, "marker-c");
+        python.stdout(std::process::Stdio::piped());
+        let Ok(mut marked) = python.spawn() else {
+            eprintln!("not tried: there is no python3");
+            return;
+        };
+        let mut output = marked.stdout.take().unwrap();
+        assert_ne!(output.read_u8().await.unwrap(), 0, "its number");
+        assert_eq!(kill_marked("marker-c").await, 0);
+        // Only its end closes it.
+        output.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(marked.wait().await.unwrap().signal(), Some(9));
     }
 }

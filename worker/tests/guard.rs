@@ -133,6 +133,23 @@ async fn kill_ends_what_ignores_sigterm_and_reparents() {
 }
 
 #[tokio::test]
+async fn kill_ends_a_trainer_whose_first_thread_has_ended() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        eprintln!("not tried: there is no python3");
+        return;
+    }
+    let script = include_str!("first_thread_ends.py").replace('"', "\\\"");
+    let (mut guard, mut output) = start(&format!("exec python3 -c \"{script}\"")).await;
+    assert!(output.next_line().await.unwrap().is_some(), "its number");
+    guard.kill().await;
+    assert_eq!(
+        status(&mut guard).await,
+        Status::Ended(ExitStatus::Signal(9))
+    );
+    guard.wait().await;
+}
+
+#[tokio::test]
 async fn a_passed_deadline_kills_and_a_renewed_one_does_not() {
     let (mut guard, mut output) = start("echo $$; while :; do sleep 0.05; done").await;
     let trainer: u32 = output.next_line().await.unwrap().unwrap().parse().unwrap();

@@ -61,7 +61,7 @@ impl Tree {
 
 /// Every living descendant of a process, nearest first, by the parent numbers under /proc.
 ///
-/// Zombies are left out: they only wait to be reaped.
+/// Zombies are left out: they only wait to be reaped. One that has threads is none: only its first thread has ended.
 #[cfg(target_os = "linux")]
 fn descendants(root: i32) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
@@ -99,6 +99,10 @@ fn descendants(root: i32) -> Vec<i32> {
         .collect()
 }
 
+/// Fields of /proc/PID/stat between the parent's number and how many threads there are.
+#[cfg(target_os = "linux")]
+const BEFORE_THREADS: usize = 15;
+
 /// Parent and whether it is a zombie, from a line of /proc/PID/stat. The name in parentheses may hold anything.
 #[cfg(target_os = "linux")]
 fn parent(stat: &str) -> Option<(i32, bool)> {
@@ -106,7 +110,11 @@ fn parent(stat: &str) -> Option<(i32, bool)> {
     let mut fields = after_name.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    Some((parent, matches!(state, "Z" | "X")))
+    let threads: u32 = fields
+        .nth(BEFORE_THREADS)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(1);
+    Some((parent, state == "X" || state == "Z" && threads <= 1))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -118,5 +126,15 @@ mod tests {
         assert_eq!(parent("42 (a) Z 1 (b)) S 7 42 42 0 -1"), Some((7, false)));
         assert_eq!(parent("42 (x) Z 7 42"), Some((7, true)));
         assert_eq!(parent("nonsense"), None);
+    }
+
+    #[test]
+    fn who_has_threads_left_is_no_zombie() {
+        let stat = |state, threads| {
+            format!("42 (x) {state} 7 42 42 0 -1 4227084 1 1 0 0 2 0 2 0 20 0 {threads} 0 5325766")
+        };
+        assert_eq!(parent(&stat("Z", 2)), Some((7, false)));
+        assert_eq!(parent(&stat("Z", 1)), Some((7, true)));
+        assert_eq!(parent(&stat("X", 2)), Some((7, true)));
     }
 }
