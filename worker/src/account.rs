@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -29,6 +30,12 @@ use crate::sweep;
 
 /// Accounts at most: more than a host has devices are of no use.
 const ACCOUNTS_MAX: usize = 64;
+
+/// Pause before an account that something is left of is cleared again.
+const CLEAR_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long an attempt waits for an account while all are being cleared: that takes half a minute where it can be done at all.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Whom a process becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +116,11 @@ pub enum Error {
         .0.display()
     )]
     Open(PathBuf),
+    /// All of them are kept from attempts by what earlier ones have left.
+    #[error(
+        "no account is free: processes that earlier attempts have left under {0} cannot be ended; see on the worker's host what they wait for (ps -fu {0}), or start the host again"
+    )]
+    NoneFree(String),
     /// Nobody has made it work there.
     #[cfg(not(target_os = "linux"))]
     #[error("trainers run as other accounts on Linux only: leave --trainer-user out")]
@@ -127,7 +139,7 @@ pub(crate) struct Accounts {
 struct Use {
     /// Attempts that have it.
     attempts: usize,
-    /// Whatever is left of it is being killed, so that nothing new may begin.
+    /// Whatever is left of it is being killed, so that nothing new may begin before a look finds nothing.
     is_clearing: bool,
 }
 
@@ -219,30 +231,73 @@ impl Accounts {
     }
 
     /// Kills whatever runs as any of them, and as those `left` to earlier attempts, by their numbers, which may not be named
-    /// any more: before a worker's first attempt that is what earlier ones have left.
-    pub(crate) async fn clear(&self, left: &[u32], helper: &[OsString]) {
-        let mut all: Vec<Ids> = self.all.iter().map(|account| account.ids.clone()).collect();
+    /// any more: before a worker's first attempt that is what earlier ones have left. Says of which of its own something is
+    /// left; those have to be [cleared](Self::clear_on) further.
+    pub(crate) async fn clear(&self, left: &[u32], helper: &[OsString]) -> Vec<Taken> {
         let own = rustix::process::geteuid().as_raw();
         for uid in left {
-            if ![0, u32::MAX, own].contains(uid) && !all.iter().any(|one| one.uid == *uid) {
-                all.push(Ids {
-                    name: uid.to_string(),
-                    uid: *uid,
-                    gid: *uid,
-                    groups: Vec::new(),
-                });
+            let is_named = self.all.iter().any(|one| one.ids.uid == *uid);
+            if is_named || [0, u32::MAX, own].contains(uid) {
+                continue;
+            }
+            let ids = Ids {
+                name: uid.to_string(),
+                uid: *uid,
+                gid: *uid,
+                groups: Vec::new(),
+            };
+            clearing::clear(&ids, helper).await;
+        }
+        let mut left = Vec::new();
+        for (number, account) in self.all.iter().cloned().enumerate() {
+            let taken = Taken { number, account };
+            self.change(number, |one| one.is_clearing = true);
+            if !self.clear_once(&taken, helper).await {
+                left.push(taken);
             }
         }
-        for account in &all {
-            clearing::clear(account, helper).await;
+        left
+    }
+
+    /// Clears an account of which something was left, until nothing is.
+    pub(crate) async fn clear_on(&self, taken: &Taken, helper: &[OsString]) {
+        loop {
+            tokio::time::sleep(CLEAR_AGAIN).await;
+            if self.clear_once(taken, helper).await {
+                tracing::info!(
+                    account = taken.account.ids.name,
+                    "nothing is left of the account's earlier attempts; it is given out again"
+                );
+                return;
+            }
         }
     }
 
-    /// The account for an attempt that begins, if there are any: one that fewest others have. Waits while all are cleared of
-    /// what earlier attempts have left.
-    pub(crate) async fn take(&self) -> Option<Taken> {
+    async fn clear_once(&self, taken: &Taken, helper: &[OsString]) -> bool {
+        let left = clearing::clear(&taken.account.ids, helper).await;
+        self.cleared(taken.number, left)
+    }
+
+    /// Whether an account may be given out again, of which so many processes are left.
+    fn cleared(&self, number: usize, left: usize) -> bool {
+        if left == 0 {
+            self.change(number, |one| *one = Use::default());
+        }
+        left == 0
+    }
+
+    /// The account for an attempt that begins, if there are any: one that fewest others have. Waits a while where all are cleared
+    /// of what earlier attempts have left.
+    ///
+    /// # Errors
+    /// When that cannot be ended.
+    pub(crate) async fn take(&self) -> Result<Option<Taken>, Error> {
+        self.take_within(WAIT_MAX).await
+    }
+
+    async fn take_within(&self, most: Duration) -> Result<Option<Taken>, Error> {
         if self.all.is_empty() {
-            return None;
+            return Ok(None);
         }
         let mut changes = self.uses.subscribe();
         loop {
@@ -255,17 +310,22 @@ impl Accounts {
                 chosen.is_some()
             });
             if let Some(number) = chosen {
-                let account = self.all.get(number)?.clone();
-                return Some(Taken { number, account });
+                let account = self.all.get(number).cloned();
+                return Ok(account.map(|account| Taken { number, account }));
             }
-            // The sender is here, so there is always an answer.
-            let _answered = changes.wait_for(|uses| choose(uses).is_some()).await;
+            // The sender is here, so there is an answer unless it takes too long.
+            let free = changes.wait_for(|uses| choose(uses).is_some());
+            if tokio::time::timeout(most, free).await.is_err() {
+                let names: Vec<_> = self.all.iter().map(|one| one.ids.name.as_str()).collect();
+                return Err(Error::NoneFree(names.join(",")));
+            }
         }
     }
 
     /// Takes an account back from an attempt that has ended. Where no other has it, every process of it is killed: one that has
-    /// left its guard's tree and cleaned its environment is found by nothing else.
-    pub(crate) async fn give_back(&self, taken: &Taken, helper: &[OsString]) {
+    /// left its guard's tree and cleaned its environment is found by nothing else. Says whether nothing is left; else it has to be
+    /// [cleared](Self::clear_on) further.
+    pub(crate) async fn give_back(&self, taken: &Taken, helper: &[OsString]) -> bool {
         let mut is_last = false;
         self.change(taken.number, |one| {
             is_last = one.attempts == 1;
@@ -274,11 +334,7 @@ impl Accounts {
                 false => one.attempts -= 1,
             }
         });
-        if !is_last {
-            return;
-        }
-        clearing::clear(&taken.account.ids, helper).await;
-        self.change(taken.number, |one| *one = Use::default());
+        !is_last || self.clear_once(taken, helper).await
     }
 
     fn change(&self, number: usize, change: impl FnOnce(&mut Use)) {
@@ -360,7 +416,8 @@ mod tests {
     }
 
     fn taken(accounts: &Accounts) -> Taken {
-        accounts.take().now_or_never().unwrap().unwrap()
+        let taken = accounts.take().now_or_never().unwrap();
+        taken.unwrap().unwrap()
     }
 
     #[tokio::test]
@@ -375,7 +432,8 @@ mod tests {
         accounts.give_back(&held[0], &[]).await;
         accounts.give_back(&fourth, &[]).await;
         assert_eq!(taken(&accounts).number, 0);
-        assert!(Accounts::of(Vec::new()).take().await.is_none());
+        let none = Accounts::of(Vec::new());
+        assert!(none.take().await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -389,8 +447,29 @@ mod tests {
             "processes are looked for"
         );
         assert!(accounts.take().now_or_never().is_none());
-        let (second, ()) = tokio::join!(accounts.take(), clearing);
-        assert_eq!(second.unwrap().number, 0);
+        let (second, is_free) = tokio::join!(accounts.take(), clearing);
+        assert!(is_free);
+        assert_eq!(second.unwrap().unwrap().number, 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_under_an_account_of_which_something_is_left() {
+        let accounts = accounts(2);
+        for number in [0, 1] {
+            accounts.change(number, |one| one.is_clearing = true);
+            assert!(!accounts.cleared(number, 1));
+        }
+        let why = accounts.take_within(Duration::ZERO).await;
+        let why = why.unwrap_err().to_string();
+        assert!(
+            why.starts_with("no account is free") && why.contains("under t0,t1 cannot be ended"),
+            "{why}"
+        );
+        assert!(accounts.cleared(1, 0));
+        assert_eq!(taken(&accounts).number, 1);
+        assert_eq!(taken(&accounts).number, 1, "the other is still kept");
+        assert!(accounts.clear(&[]).await.is_empty());
+        assert_eq!(taken(&accounts).number, 0);
     }
 
     #[test]

@@ -105,23 +105,41 @@ pub(crate) async fn run(
         }
     };
     // Before anybody knows that it has ended, and begins the next attempt of the job.
+    let mut left = None;
     if let (Some(taken), Ok(marker)) = (taken, &marker) {
-        leave(&host, &assignment, marker, &taken).await;
+        left = leave(&host, &assignment, marker, taken).await;
     }
     if let Some(end) = end {
         let _ending = inputs.send(end).await;
     }
+    clear_on(&host, left.as_ref(), &inputs).await;
+}
+
+/// Clears an account of which something is left, for as long as the worker does not end; its next start does it first.
+pub(crate) async fn clear_on(host: &Host, left: Option<&Taken>, inputs: &mpsc::Sender<Input>) {
+    if let Some(taken) = left {
+        tokio::select! {
+            () = host.accounts.clear_on(taken, &host.config.helper) => {}
+            () = inputs.closed() => {}
+        }
+    }
 }
 
 /// Gives an account back, and shuts off what the job has under it: the results of a gang with its first host, which has written
-/// them.
-async fn leave(host: &Arc<Host>, assignment: &Assignment, marker: &str, taken: &Taken) {
+/// them. Says which account it was if something is left of it.
+async fn leave(
+    host: &Arc<Host>,
+    assignment: &Assignment,
+    marker: &str,
+    taken: Taken,
+) -> Option<Taken> {
     // One whose start was broken off may be just about to step down to the account.
     sweep::kill_marked(marker).await;
-    host.accounts.give_back(taken, &host.config.helper).await;
+    let is_free = host.accounts.give_back(&taken, &host.config.helper).await;
     let output = trainer::output(assignment, &host.outputs);
     let output = output.filter(|_| !assignment.is_follower());
     host.shut(assignment.epoch, output).await;
+    (!is_free).then_some(taken)
 }
 
 /// How the attempt ended; nothing when the worker ends.
@@ -201,7 +219,8 @@ async fn launch(
     let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
         .await
         .map_err(|error| launch_failed(&error))?;
-    *taken = host.accounts.take().await;
+    let free = host.accounts.take().await;
+    *taken = free.map_err(|error| launch_failed(&error))?;
     let account = taken.as_ref().map(|taken| taken.account.clone());
     let ids = account.as_ref().map(|account| account.ids.clone());
     let preparation = Preparation {

@@ -83,9 +83,14 @@ impl Work {
 
     /// Ends what an earlier process left running and reports how each of its attempts ended.
     pub(crate) async fn take_over(&mut self) -> Result<(), crate::state_dir::Error> {
-        let (host, all_left) = (&self.host, self.host.state.left_over()?);
-        let accounts = accounts_of(&all_left);
-        host.accounts.clear(&accounts, &host.config.helper).await;
+        let all_left = self.host.state.left_over()?;
+        let (numbers, helper) = (accounts_of(&all_left), &self.host.config.helper);
+        for account in self.host.accounts.clear(&numbers, helper).await {
+            let (host, inputs) = (Arc::clone(&self.host), self.inputs.clone());
+            self.runners.spawn(async move {
+                runner::clear_on(&host, Some(&account), &inputs).await;
+            });
+        }
         for left in all_left {
             let epoch = left.attempt.epoch;
             let running = sweep::kill_marked(&left.attempt.marker).await;

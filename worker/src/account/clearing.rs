@@ -12,8 +12,8 @@ use crate::sweep;
 /// How long the process that kills the others may take: it starts, makes two calls and ends.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Kills every process of an account, which no attempt has meanwhile.
-pub(super) async fn clear(account: &Ids, helper: &[OsString]) {
+/// Kills every process of an account, which no attempt has meanwhile, and says how many could not be ended.
+pub(super) async fn clear(account: &Ids, helper: &[OsString]) -> usize {
     let name = &account.name;
     if let Err(why) = kill_at_once(account, helper).await {
         tracing::error!(
@@ -27,9 +27,10 @@ pub(super) async fn clear(account: &Ids, helper: &[OsString]) {
         tracing::error!(
             account = name,
             left,
-            "processes of an account cannot be ended"
+            "processes of an account cannot be ended; no attempt gets it before they have"
         );
     }
+    left
 }
 
 /// All of them in one call: one that starts another and ends, again and again, is never seen by who looks through a list.
