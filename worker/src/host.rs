@@ -123,10 +123,10 @@ impl Host {
     pub(crate) async fn shut(&self, epoch: Epoch, output: Option<PathBuf>) {
         let folders = [Some(self.state.attempt(epoch)), output];
         let shut = move || {
-            folders
-                .iter()
-                .flatten()
-                .try_for_each(|folder| folders::shut(folder))
+            let shut = |folder: &PathBuf| folders::shut(folder);
+            // Each of them, whatever becomes of the others; then the first that could not be.
+            let all: Vec<_> = folders.iter().flatten().map(shut).collect();
+            all.into_iter().collect::<Result<(), _>>()
         };
         if let Err(error) = beside(shut).await {
             tracing::error!(

@@ -1,5 +1,6 @@
 //! One attempt's task: gets its files, starts its trainer under a guard, passes commands down and what happens up.
 
+mod leaving;
 mod preparation;
 
 use std::panic::AssertUnwindSafe;
@@ -11,6 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+pub(crate) use self::leaving::clear_on;
+use self::leaving::{Rest, leave};
 use self::preparation::Preparation;
 use crate::account::{Ids, Taken};
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
@@ -105,41 +108,14 @@ pub(crate) async fn run(
         }
     };
     // Before anybody knows that it has ended, and begins the next attempt of the job.
-    let mut left = None;
+    let mut left = Rest::default();
     if let (Some(taken), Ok(marker)) = (taken, &marker) {
         left = leave(&host, &assignment, marker, taken).await;
     }
     if let Some(end) = end {
         let _ending = inputs.send(end).await;
     }
-    clear_on(&host, left.as_ref(), &inputs).await;
-}
-
-/// Clears an account of which something is left, for as long as the worker does not end; its next start does it first.
-pub(crate) async fn clear_on(host: &Host, left: Option<&Taken>, inputs: &mpsc::Sender<Input>) {
-    if let Some(taken) = left {
-        tokio::select! {
-            () = host.accounts.clear_on(taken, &host.config.helper) => {}
-            () = inputs.closed() => {}
-        }
-    }
-}
-
-/// Gives an account back, and shuts off what the job has under it: the results of a gang with its first host, which has written
-/// them. Says which account it was if something is left of it.
-async fn leave(
-    host: &Arc<Host>,
-    assignment: &Assignment,
-    marker: &str,
-    taken: Taken,
-) -> Option<Taken> {
-    // One whose start was broken off may be just about to step down to the account.
-    sweep::kill_marked(marker).await;
-    let is_free = host.accounts.give_back(&taken, &host.config.helper).await;
-    let output = trainer::output(assignment, &host.outputs);
-    let output = output.filter(|_| !assignment.is_follower());
-    host.shut(assignment.epoch, output).await;
-    (!is_free).then_some(taken)
+    left.finish(&host, &inputs).await;
 }
 
 /// How the attempt ended; nothing when the worker ends.

@@ -88,7 +88,7 @@ impl Work {
         for account in self.host.accounts.clear(&numbers, helper).await {
             let (host, inputs) = (Arc::clone(&self.host), self.inputs.clone());
             self.runners.spawn(async move {
-                runner::clear_on(&host, Some(&account), &inputs).await;
+                runner::clear_on(&host, &account, &inputs).await;
             });
         }
         for left in all_left {
