@@ -102,7 +102,7 @@ pub enum Error {
     TooMany,
     /// The worker may not do what it takes.
     #[error(
-        "trainers cannot be run as {name}: {why}; a worker with --trainer-user runs as root, or with the capabilities CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_FOWNER, CAP_DAC_OVERRIDE and CAP_KILL, and its programs and folders lie where those accounts may go"
+        "trainers cannot be run as {name}: {why}; a worker with --trainer-user runs as root, or with the capabilities CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_FOWNER, CAP_DAC_OVERRIDE, CAP_KILL and CAP_SYS_PTRACE, and its programs and folders lie where those accounts may go"
     )]
     MayNot {
         /// Which account.

@@ -91,7 +91,8 @@ fn kill_where(is_meant: impl Fn(rustix::process::Pid) -> bool) -> usize {
     found
 }
 
-/// Other users' processes cannot be read, and are not ours; a zombie's environment is empty. Where a process's first thread has
+/// Other users' processes cannot be read, and are not ours, but for those of accounts for trainers, which root or CAP_SYS_PTRACE
+/// may read; a zombie's environment is empty. Where a process's first thread has
 /// ended, only those that go on have it.
 #[cfg(target_os = "linux")]
 fn carries(pid: rustix::process::Pid, wanted: &[u8]) -> bool {
