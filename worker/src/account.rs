@@ -468,7 +468,7 @@ mod tests {
         assert!(accounts.cleared(1, 0));
         assert_eq!(taken(&accounts).number, 1);
         assert_eq!(taken(&accounts).number, 1, "the other is still kept");
-        assert!(accounts.clear(&[]).await.is_empty());
+        assert!(accounts.clear(&[], &[]).await.is_empty());
         assert_eq!(taken(&accounts).number, 0);
     }
 
