@@ -1,4 +1,4 @@
-//! Asking the person who sits there before something is done.
+//! What the person who sits there writes: a line, or whether something is to be done.
 
 use crate::failure::Failure;
 
@@ -8,6 +8,15 @@ pub(crate) async fn confirmed(question: &str, by_default: bool) -> Result<bool, 
         "  {question} {} ",
         if by_default { "[Y/n]" } else { "[y/N]" }
     );
+    let line = line("the answer").await?;
+    Ok(line.is_some_and(|line| means_yes(&line, by_default)))
+}
+
+/// The next line that somebody writes; nothing once the input has ended.
+///
+/// # Errors
+/// When `what` this is cannot be read.
+pub(crate) async fn line(what: &str) -> Result<Option<String>, Failure> {
     let line = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin()
@@ -17,9 +26,7 @@ pub(crate) async fn confirmed(question: &str, by_default: bool) -> Result<bool, 
     let line = line
         .await
         .map_err(|error| Failure::refused(error.to_string()))?;
-    let line =
-        line.map_err(|error| Failure::refused(format!("the answer cannot be read: {error}")))?;
-    Ok(line.is_some_and(|line| means_yes(&line, by_default)))
+    line.map_err(|error| Failure::refused(format!("{what} cannot be read: {error}")))
 }
 
 fn means_yes(line: &str, by_default: bool) -> bool {

@@ -18,6 +18,7 @@ use tonic::Request;
 use self::forms::{csv, json_rows, write_parquet};
 pub(crate) use self::forms::{summary, table};
 use crate::client::{Client, timed};
+use crate::confirm::line;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -251,16 +252,7 @@ fn stdin_text() -> Result<String, Failure> {
 
 async fn stdin_line() -> Result<Option<String>, Failure> {
     let _ = std::io::stderr().flush();
-    let line = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        std::io::stdin()
-            .read_line(&mut line)
-            .map(|read| (read > 0).then_some(line))
-    });
-    let line = line
-        .await
-        .map_err(|error| Failure::refused(error.to_string()))?;
-    line.map_err(|error| Failure::refused(format!("the query cannot be read: {error}")))
+    line("the query").await
 }
 
 #[cfg(test)]
