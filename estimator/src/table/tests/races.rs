@@ -4,17 +4,23 @@ use std::collections::HashSet;
 
 use super::*;
 
-/// Both have seen the same objects; one moves them with another one that has come since, so that what they would write
-/// is not the same.
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_who_move_the_same_objects_one_leaves_everything_as_it_is() {
-    let store = memory();
-    let (writer, late) = (table(&store), table(&store));
+/// Two processes that have seen nine objects, of one contribution each.
+async fn both_know_nine(store: &Arc<dyn ObjectStore>) -> (Table, Table) {
+    let (writer, late) = (table(store), table(store));
     for id in 0..9 {
         let sent = batch(id..id + 1);
         writer.commit(&sent, drop).await.expect("stored");
     }
     late.follow().await.expect("followed");
+    (writer, late)
+}
+
+/// Both have seen the same objects; one moves them with another one that has come since, so that what they would write
+/// is not the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_move_the_same_objects_one_leaves_everything_as_it_is() {
+    let store = memory();
+    let (writer, late) = both_know_nine(&store).await;
     writer.commit(&batch(9..10), drop).await.expect("stored");
     assert_eq!(writer.compact(drop).await.expect("moved").files, 10);
 
@@ -30,12 +36,7 @@ async fn of_two_who_move_the_same_objects_one_leaves_everything_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_are_moved_while_others_store() {
     let store = memory();
-    let (writer, late) = (table(&store), table(&store));
-    for id in 0..9 {
-        let sent = batch(id..id + 1);
-        writer.commit(&sent, drop).await.expect("stored");
-    }
-    late.follow().await.expect("followed");
+    let (writer, late) = both_know_nine(&store).await;
     writer.commit(&batch(9..10), drop).await.expect("stored");
     let mut state = late.lock().await;
     let round = late.round(&mut state, &mut HashSet::new()).await;
@@ -48,12 +49,7 @@ async fn objects_are_moved_while_others_store() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_move_meanwhile_are_taken_back_where_they_are() {
     let store = memory();
-    let (writer, late) = (table(&store), table(&store));
-    for id in 0..9 {
-        let sent = batch(id..id + 1);
-        writer.commit(&sent, drop).await.expect("stored");
-    }
-    late.follow().await.expect("followed");
+    let (writer, late) = both_know_nine(&store).await;
     let span = Span { after: 2, to: 4 };
     let mut state = late.lock().await;
     let delta = state.delta.clone().expect("followed");
@@ -75,12 +71,7 @@ async fn rows_that_move_meanwhile_are_taken_back_where_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_taken_back_meanwhile_do_not_come_back() {
     let store = memory();
-    let (writer, late) = (table(&store), table(&store));
-    for id in 0..9 {
-        let sent = batch(id..id + 1);
-        writer.commit(&sent, drop).await.expect("stored");
-    }
-    late.follow().await.expect("followed");
+    let (writer, late) = both_know_nine(&store).await;
     let span = Span { after: 8, to: 9 };
     let taken = writer.take_back(span, false, drop).await;
     assert_eq!(taken.expect("taken back").rows, 2);
