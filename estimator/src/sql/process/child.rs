@@ -92,10 +92,16 @@ async fn answer(socket: UnixStream) -> io::Result<()> {
     });
     let footers = footers();
     let watch = Watch::start()?;
-    while let Some((head, _)) = frames.next().await {
-        let ToProcess::Ask(ask) = head else {
-            // A read of a statement that has ended.
-            continue;
+    let mut next = None;
+    loop {
+        let ask = match next.take() {
+            Some(ask) => ask,
+            None => match frames.next().await {
+                Some((ToProcess::Ask(ask), _)) => ask,
+                // A read of a statement that has ended.
+                Some((ToProcess::Pieces { .. }, _)) => continue,
+                None => return Ok(()),
+            },
         };
         server.send(&ToServer::Taken, &[]).await?;
         let _watched = watch.begin(ask.time_max);
@@ -110,9 +116,20 @@ async fn answer(socket: UnixStream) -> io::Result<()> {
                 },
             }
         };
-        server.send(&ToServer::Answer(answer), &[rows]).await?;
+        // The server may be sending what the statement wanted to read, and takes the answer when that is gone.
+        let (answer, rows) = (ToServer::Answer(answer), [rows]);
+        let mut sent = pin!(server.send(&answer, &rows));
+        loop {
+            tokio::select! {
+                sent = &mut sent => break sent?,
+                frame = frames.next() => match frame {
+                    Some((ToProcess::Pieces { .. }, _)) => {}
+                    Some((ToProcess::Ask(ask), _)) => next = Some(ask),
+                    None => return Ok(()),
+                },
+            }
+        }
     }
-    Ok(())
 }
 
 async fn run(

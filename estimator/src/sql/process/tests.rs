@@ -171,6 +171,66 @@ async fn who_needs_more_memory_than_a_process_may_have_is_told_and_nobody_else_n
     assert_eq!(next.expect("an answer").rows(), 1);
 }
 
+/// A statement whose answer is cut has begun to read more, and what it reads may be on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_wait_for_who_waits_to_send() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (_, views) = large(&store, PATIENCE).await;
+    let mut process = Process::start(&program("the_process_of_these_tests")).expect("a process");
+    let objects: HashSet<Path> = views()
+        .iter()
+        .flat_map(View::objects)
+        .map(|(path, _)| path)
+        .collect();
+    // Longer than a socket holds.
+    let long = "SELECT * FROM training_steps";
+    let ask = || Ask::new(long, Wanted::Rows, PATIENCE, &views());
+    let first = process.ask(ask(), &store, &objects).await;
+    let first = first.expect("it answers").expect("an answer");
+    assert_eq!((first.rows(), first.truncated), (10_000, true));
+    // Its footer is known now, so that what it asks for is one read of the rows.
+    process
+        .send(&ToProcess::Ask(ask()), &[])
+        .await
+        .expect("taken");
+    let asked = loop {
+        match process.frames.next().await.expect("it is there") {
+            (ToServer::Taken, _) => {}
+            (ToServer::Read { read, path, ranges }, _) => break (read, path, ranges),
+            (ToServer::Answer(_), _) => panic!("it has read nothing"),
+        }
+    };
+    let (read, path, ranges) = asked;
+    let found = pieces(&store, &objects, path, ranges).await.expect("read");
+    let lengths = |pieces: &[Bytes]| Ok(pieces.iter().map(Bytes::len).collect());
+    let of_read = |read, found: &[Bytes]| ToProcess::Pieces {
+        read,
+        found: lengths(found),
+    };
+    process
+        .send(&of_read(read, &found), &found)
+        .await
+        .expect("sent");
+    // It answers now, and is sent what nobody waits for any more.
+    let late = [Bytes::from(vec![0; 1 << 20])];
+    let head = of_read(u64::MAX, &late);
+    for _ in 0..64 {
+        let sent = process.send(&head, &late);
+        timeout(PATIENCE, sent)
+            .await
+            .expect("it is read")
+            .expect("sent");
+    }
+    let answered = timeout(PATIENCE, process.frames.next()).await;
+    let (answer, _) = answered.expect("it answers").expect("it is there");
+    assert!(matches!(answer, ToServer::Answer(Ok(_))));
+    let again = process.ask(ask(), &store, &objects).await;
+    assert_eq!(
+        again.expect("it goes on").expect("an answer").rows(),
+        10_000
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_somebody_ends_is_replaced() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
