@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr,
-    Ident, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor,
-    Visit, VisitMut, Visitor, VisitorMut,
+    Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator, SetQuantifier,
+    TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 use super::{last, only_reading, stop};
@@ -92,6 +92,12 @@ fn select(of: &Select) -> ControlFlow<Error> {
     let modifiers = match &of.group_by {
         GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) => modifiers,
     };
+    let picks_by_name = of.projection.iter().any(|item| match item {
+        SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) => {
+            options.opt_ilike.is_some()
+        }
+        _ => false,
+    });
     // The engine passes over some of these, and answers as if they were not there.
     let ignored = [
         (of.top.is_some(), "TOP"),
@@ -105,6 +111,8 @@ fn select(of: &Select) -> ControlFlow<Error> {
         (!of.sort_by.is_empty(), "SORT BY"),
         (of.value_table_mode.is_some(), "SELECT AS"),
         (!modifiers.is_empty(), "WITH behind GROUP BY"),
+        (picks_by_name, "ILIKE behind *"),
+        (of.flavor != SelectFlavor::Standard, "FROM before SELECT"),
     ];
     match ignored.iter().find(|(is_there, _)| *is_there) {
         Some((_, what)) => not_here(what),
@@ -168,7 +176,7 @@ pub(super) fn expression(expr: &Expr) -> ControlFlow<Error> {
             false => stop(
                 "nothing is made a value of this type here",
                 Some(
-                    "types are signed integers, floating point numbers, DECIMAL, TEXT and BOOLEAN",
+                    "types are signed integers, floating point numbers, DECIMAL, TEXT without a length and BOOLEAN",
                 ),
             ),
         },
@@ -261,9 +269,10 @@ const fn is_plain(of: &DataType) -> bool {
             | DataType::Decimal(_)
             | DataType::Numeric(_)
             | DataType::Text
-            | DataType::String(_)
-            | DataType::Varchar(_)
-            | DataType::Char(_)
+            // The engine cuts no text to a length.
+            | DataType::String(None)
+            | DataType::Varchar(None)
+            | DataType::Char(None)
     )
 }
 

@@ -99,6 +99,12 @@ async fn what_the_engine_would_ignore_is_refused() {
         "SELECT count(*) FROM training_steps CONNECT BY 1 = 1",
         "SELECT count(*) FROM training_steps WITH (NOLOCK)",
         "SELECT count(*) FROM training_steps PARTITION (p0)",
+        "SELECT * ILIKE 'rec%' FROM training_steps",
+        "SELECT t.* ILIKE 'rec%' FROM training_steps t",
+        "FROM training_steps",
+        "FROM training_steps SELECT recipe",
+        "SELECT CAST(avg_step_ms AS VARCHAR(1)) FROM training_steps",
+        "SELECT avg_step_ms::CHAR(1) FROM training_steps",
         "SELECT histogram_quantile(DISTINCT avg_step_ms, steps_observed, 0.5) FROM training_steps",
     ] {
         refused(&estimator, statement).await;
