@@ -12,6 +12,7 @@ mod functions;
 mod guard;
 mod histogram;
 mod lists;
+mod measure;
 mod members;
 #[cfg(test)]
 mod page;

@@ -18,6 +18,8 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
+use super::measure::used;
+
 /// What is done about the memory of rows that are passed on.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Memory {
@@ -102,6 +104,7 @@ impl ExecutionPlan for Passed {
             let batch = batch?;
             match memory {
                 Memory::Held => {
+                    let batch = compact(batch)?;
                     held.try_grow(batch.get_array_memory_size())?;
                     Ok(batch)
                 }
@@ -123,15 +126,6 @@ fn compact(batch: RecordBatch) -> Result<RecordBatch> {
     let copied = take_record_batch(&batch, &all)?;
     let columns = copied.columns().iter().map(own_texts).collect();
     Ok(RecordBatch::try_new(copied.schema(), columns)?)
-}
-
-/// Bytes that the rows of a column take.
-fn used(column: &ArrayRef) -> Result<usize> {
-    let rows = column.to_data().get_slice_memory_size()?;
-    Ok(match column.data_type() {
-        DataType::Utf8View => rows + column.as_string_view().total_buffer_bytes_used(),
-        _ => rows,
-    })
 }
 
 /// A column whose texts are in buffers of its own.

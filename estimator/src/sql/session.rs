@@ -40,6 +40,7 @@ use url::Url;
 
 use super::answer::Answer;
 use super::lists::Simplify;
+use super::measure;
 use super::members::Members;
 use super::passed::{Memory, Passed};
 use super::reads::{Pieces, Reads};
@@ -182,18 +183,18 @@ impl Session {
             if batch.num_rows() == 0 {
                 continue;
             }
-            let mut batch = in_schema(&batch, &schema).map_err(words::of)?;
-            if bytes > ANSWER_BYTES_MAX || rows == ROWS_MAX {
-                truncated = true;
-                break;
+            let room = ANSWER_BYTES_MAX - bytes;
+            let fitting = measure::fitting(&batch, ROWS_MAX - rows, room).map_err(words::of)?;
+            if fitting.rows == 0 && rows == 0 {
+                return Err(too_long());
             }
-            if rows + batch.num_rows() > ROWS_MAX {
-                batch = batch.slice(0, ROWS_MAX - rows);
-                truncated = true;
+            truncated = fitting.rows < batch.num_rows();
+            rows += fitting.rows;
+            bytes += fitting.bytes;
+            if fitting.rows > 0 {
+                let fitting = batch.slice(0, fitting.rows);
+                batches.push(in_schema(&fitting, &schema).map_err(words::of)?);
             }
-            bytes += batch.get_array_memory_size();
-            rows += batch.num_rows();
-            batches.push(batch);
             if truncated {
                 break;
             }
@@ -208,6 +209,14 @@ impl Session {
             bytes_read,
             elapsed: std::time::Duration::ZERO,
         })
+    }
+}
+
+fn too_long() -> Error {
+    let mib = ANSWER_BYTES_MAX >> 20;
+    Error::Query {
+        message: format!("one row takes more than the {mib} MiB that an answer may have"),
+        hint: Some("ask for fewer columns, or for shorter texts".into()),
     }
 }
 

@@ -160,6 +160,58 @@ async fn memory_is_bounded_and_so_is_the_answer() {
     assert!(wide.truncated && bytes < 2 * ANSWER_BYTES_MAX, "{bytes}");
 }
 
+/// A hundred columns of sixteen kilobytes are views of one text to the engine.
+fn long_texts(columns: usize) -> String {
+    let mut text = format!("SELECT '{}' AS x FROM training_steps", "x".repeat(250));
+    for _ in 0..6 {
+        text = format!("SELECT x || x AS x FROM ({text}) AS t");
+    }
+    let columns: Vec<_> = (0..columns).map(|at| format!("x a{at}")).collect();
+    format!("SELECT {} FROM ({text}) AS t LIMIT 100", columns.join(","))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_cut_before_the_row_that_is_too_much() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_secs(60)).await;
+    let answer = engine.run(&long_texts(100), &store, views()).await;
+    let answer = answer.expect("an answer");
+    // Each row is 100 times 16,000 bytes.
+    assert_eq!((answer.rows(), answer.truncated), (1, true));
+    let one = engine.run(&long_texts(200), &store, views()).await;
+    let one = one.expect_err("a row is larger than an answer");
+    assert!(one.to_string().contains("one row takes more than"), "{one}");
+}
+
+/// What sorts hands out its rows in slices of what it has sorted.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_counted_once_whatever_they_are_slices_of() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (engine, views) = large(&store, Duration::from_secs(60)).await;
+    let columns = |count, of: &str| -> String {
+        let columns: Vec<_> = (1..=count)
+            .map(|at| of.replace('N', &at.to_string()))
+            .collect();
+        columns.join(", ")
+    };
+    let sorted = format!(
+        "SELECT {} FROM (SELECT * FROM training_steps LIMIT 9000) x ORDER BY 1 LIMIT 9000",
+        columns(10, "avg_step_ms * N AS cN")
+    );
+    let answer = engine.run(&sorted, &store, views()).await;
+    let answer = answer.expect("an answer");
+    assert_eq!((answer.rows(), answer.truncated), (9_000, false));
+    // Six megabytes of rows, twenty times.
+    let windows = format!(
+        "SELECT max(s), {} FROM (SELECT sum(c1) OVER (PARTITION BY c1) s, t.* FROM (SELECT {} FROM \
+         (SELECT * FROM training_steps LIMIT 19999) u) t) w",
+        columns(40, "max(cN)"),
+        columns(40, "avg_step_ms * N AS cN")
+    );
+    let answer = engine.run(&windows, &store, views()).await;
+    assert_eq!(answer.expect("an answer").rows(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_so_many_run_at_once() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
