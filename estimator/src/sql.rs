@@ -14,6 +14,7 @@ mod histogram;
 mod lists;
 mod measure;
 mod members;
+mod narrow;
 #[cfg(test)]
 mod page;
 mod passed;

@@ -42,6 +42,7 @@ use super::answer::Answer;
 use super::lists::Simplify;
 use super::measure;
 use super::members::Members;
+use super::narrow::Narrow;
 use super::passed::{Memory, Passed};
 use super::reads::{Pieces, Reads};
 use super::table::{STORE, Table, View};
@@ -250,6 +251,7 @@ fn bounded(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn Ex
 /// looking for these takes most of the time of planning a lookup.
 fn plain_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     vec![
+        Arc::new(Narrow),
         Arc::new(Simplify::default()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
@@ -280,6 +282,7 @@ fn all_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         .position(|rule| rule.name() == moves_conditions.name());
     rules.insert(moves_conditions.unwrap_or_default(), Arc::new(Totals));
     rules.insert(0, Arc::new(Members));
+    rules.insert(0, Arc::new(Narrow));
     rules
 }
 

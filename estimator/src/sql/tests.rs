@@ -4,6 +4,7 @@ mod bounds;
 mod forms;
 mod histograms;
 mod joins;
+mod narrow;
 mod nulls;
 mod plain;
 mod totals;

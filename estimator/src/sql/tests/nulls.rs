@@ -4,7 +4,7 @@
 use super::joins::{answered, several};
 use super::*;
 
-async fn counts(questions: &[(&str, &str)]) {
+pub(super) async fn counts(questions: &[(&str, &str)]) {
     let estimator = several().await;
     for (condition, rows) in questions {
         let statement = format!("SELECT count(*) FROM training_steps t WHERE {condition}");
