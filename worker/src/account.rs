@@ -11,6 +11,7 @@ pub(crate) mod folders;
 #[cfg(not(target_os = "linux"))]
 #[path = "account/no_folders.rs"]
 pub(crate) mod folders;
+mod ids;
 #[cfg(target_os = "linux")]
 mod look_up;
 pub mod step_down;
@@ -18,13 +19,12 @@ pub mod step_down;
 mod trial;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use self::ids::Ids;
 #[cfg(target_os = "linux")]
 use crate::sweep;
 
@@ -36,19 +36,6 @@ const CLEAR_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long an attempt waits for an account while all are being cleared: that takes half a minute where it can be done at all.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// Whom a process becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ids {
-    /// What the account is called.
-    pub name: String,
-    /// Its number, never that of root.
-    pub uid: u32,
-    /// Its own group.
-    pub gid: u32,
-    /// All of its groups.
-    pub groups: Vec<u32>,
-}
 
 /// An account for trainers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,7 +204,7 @@ impl Accounts {
         Ok(())
     }
 
-    fn of(all: Vec<Account>) -> Self {
+    pub(crate) fn of(all: Vec<Account>) -> Self {
         let uses = vec![Use::default(); all.len()];
         Self {
             all,
@@ -228,6 +215,11 @@ impl Accounts {
     /// All of them; none where trainers run as the worker does.
     pub(crate) fn all(&self) -> &[Account] {
         &self.all
+    }
+
+    /// Their numbers.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.all.iter().map(|one| one.ids.uid).collect()
     }
 
     /// Kills whatever runs as any of them, and as those `left` to earlier attempts, by their numbers, which may not be named
@@ -353,47 +345,6 @@ fn choose(uses: &[Use]) -> Option<usize> {
         .map(|(number, _)| number)
 }
 
-impl fmt::Display for Ids {
-    /// `NAME:UID:GID:GROUP,GROUP`, as [`step_down`] is told it.
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
-        write!(
-            to,
-            "{}:{}:{}:{}",
-            self.name,
-            self.uid,
-            self.gid,
-            groups.join(",")
-        )
-    }
-}
-
-impl FromStr for Ids {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| {
-            text.parse::<u32>()
-                .map_err(|error| format!("`{text}`: {error}"))
-        };
-        let parts: Vec<&str> = text.split(':').collect();
-        let [name, uid, gid, groups] = parts[..] else {
-            return Err("an account is NAME:UID:GID:GROUP,GROUP".to_owned());
-        };
-        let uid = number(uid)?;
-        if uid == 0 || uid == u32::MAX {
-            return Err("nothing is kept from root".to_owned());
-        }
-        let groups = groups.split(',').filter(|group| !group.is_empty());
-        Ok(Self {
-            name: name.to_owned(),
-            uid,
-            gid: number(gid)?,
-            groups: groups.map(number).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -470,31 +421,5 @@ mod tests {
         assert_eq!(taken(&accounts).number, 1, "the other is still kept");
         assert!(accounts.clear(&[], &[]).await.is_empty());
         assert_eq!(taken(&accounts).number, 0);
-    }
-
-    #[test]
-    fn what_a_process_becomes_is_read_as_it_is_said_and_never_root() {
-        for groups in [vec![], vec![7], vec![7, 44]] {
-            let name = "trainer-1".to_owned();
-            let (uid, gid) = (998, 7);
-            let ids = Ids {
-                name,
-                uid,
-                gid,
-                groups,
-            };
-            assert_eq!(ids.to_string().parse(), Ok(ids));
-        }
-        for other in [
-            "",
-            "a:0:1:",
-            "a:-1:1:",
-            "a:4294967295:1:",
-            "a:1:1",
-            "a:1:1:x",
-            "a:1:1:1:1",
-        ] {
-            assert!(other.parse::<Ids>().is_err(), "{other}");
-        }
     }
 }

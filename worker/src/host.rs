@@ -17,6 +17,7 @@ use crate::gpu::{self, Device};
 use crate::metrics::{Metrics, Moment};
 use crate::order::{Assignment, Handed};
 use crate::reduce::{Measures, NoSample, Pass};
+use crate::runner::Turns;
 use crate::session::outbox::Outbox;
 use crate::spool::Held;
 use crate::state_dir::{self, AttemptRecord, Contribution, StateDir, private_folder};
@@ -32,6 +33,7 @@ pub(crate) struct Host {
     pub(crate) held: Held,
     pub(crate) cleanup: Cleanup,
     pub(crate) accounts: Accounts,
+    pub(crate) turns: Turns,
     pub(crate) wire: Box<dyn Wire>,
 }
 
@@ -267,6 +269,7 @@ pub(crate) mod tests {
                 held: Held::default(),
                 cleanup: Cleanup::default(),
                 accounts: Accounts::look_up(&[]).unwrap(),
+                turns: Turns::default(),
                 wire: Box::new(Arc::clone(self)),
             }
         }

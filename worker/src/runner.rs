@@ -2,6 +2,7 @@
 
 mod leaving;
 mod preparation;
+mod turns;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 pub(crate) use self::leaving::clear_on;
 use self::leaving::{Rest, leave};
 use self::preparation::Preparation;
+use self::turns::Turn;
+pub(crate) use self::turns::Turns;
 use crate::account::{Ids, Taken};
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
@@ -68,6 +71,13 @@ struct Trainer {
 /// What went wrong before the trainer ran.
 struct NotLaunched(Failure, String);
 
+/// What an attempt has until it has left.
+#[derive(Default)]
+struct Has {
+    turn: Option<Turn>,
+    account: Option<Taken>,
+}
+
 /// What an attempt needs on the disk while it is written.
 type Preparing = Option<JoinHandle<Result<Launch, NotLaunched>>>;
 
@@ -82,9 +92,9 @@ pub(crate) async fn run(
 ) {
     let epoch = assignment.epoch;
     let marker = random::token();
-    let mut taken = None;
+    let mut has = Has::default();
     let way = (commands, &inputs);
-    let watched = AssertUnwindSafe(watched(&host, &assignment, &marker, until, way, &mut taken));
+    let watched = AssertUnwindSafe(watched(&host, &assignment, &marker, until, way, &mut has));
     let end = match watched.catch_unwind().await {
         Ok(end) => end,
         Err(panic) => {
@@ -109,13 +119,13 @@ pub(crate) async fn run(
     };
     // Before anybody knows that it has ended, and begins the next attempt of the job.
     let mut left = Rest::default();
-    if let (Some(taken), Ok(marker)) = (taken, &marker) {
+    if let (Some(taken), Ok(marker)) = (has.account, &marker) {
         left = leave(&host, &assignment, marker, taken).await;
     }
     if let Some(end) = end {
         let _ending = inputs.send(end).await;
     }
-    left.finish(&host, &inputs).await;
+    left.finish(&host, &inputs, has.turn).await;
 }
 
 /// How the attempt ended; nothing when the worker ends.
@@ -125,7 +135,7 @@ async fn watched(
     marker: &std::io::Result<String>,
     until: Instant,
     (mut commands, inputs): (mpsc::Receiver<Command>, &mpsc::Sender<Input>),
-    taken: &mut Option<Taken>,
+    has: &mut Has,
 ) -> Option<Input> {
     let epoch = assignment.epoch;
     let mut preparing = None;
@@ -133,7 +143,7 @@ async fn watched(
     let launched = tokio::select! {
         biased;
         () = told_to_end(&mut commands, &renewed) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
-        launched = launch(host, assignment, marker, &until, inputs, (&mut preparing, taken)) => launched,
+        launched = launch(host, assignment, marker, &until, inputs, (&mut preparing, has)) => launched,
     };
     // Nothing of an attempt is written behind its end, with which all of it is removed.
     if let Some(preparing) = preparing
@@ -174,7 +184,7 @@ async fn launch(
     marker: &std::io::Result<String>,
     until: &watch::Receiver<Instant>,
     inputs: &mpsc::Sender<Input>,
-    (preparing, taken): (&mut Preparing, &mut Option<Taken>),
+    (preparing, has): (&mut Preparing, &mut Has),
 ) -> Result<Trainer, NotLaunched> {
     let epoch = assignment.epoch;
     let devices = host.devices(&assignment.devices).ok_or_else(|| {
@@ -195,9 +205,11 @@ async fn launch(
     let receiver = Receiver::start(epoch, token, redactor.clone(), inputs.clone())
         .await
         .map_err(|error| launch_failed(&error))?;
+    let turn = turns::take(host, &assignment.job).await;
+    has.turn = Some(turn.map_err(|error| launch_failed(&error))?);
     let free = host.accounts.take().await;
-    *taken = free.map_err(|error| launch_failed(&error))?;
-    let account = taken.as_ref().map(|taken| taken.account.clone());
+    has.account = free.map_err(|error| launch_failed(&error))?;
+    let account = has.account.as_ref().map(|taken| taken.account.clone());
     let ids = account.as_ref().map(|account| account.ids.clone());
     let preparation = Preparation {
         account,
@@ -426,6 +438,32 @@ mod tests {
             panic!("it has not ended");
         };
         assert_eq!(detail, "ended before it was started");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_begins_when_the_one_before_it_has_left() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Arc::new(Arc::new(Leader::default()).host(root.path()));
+        let earlier = turns::take(&host, "j7").await.unwrap();
+        let (inputs, mut told) = mpsc::channel(4);
+        let (_commands, asked) = mpsc::channel(1);
+        let attempt = run(
+            Arc::clone(&host),
+            assignment(7),
+            Instant::now(),
+            asked,
+            inputs,
+        );
+        let attempt = tokio::spawn(attempt);
+        turns::tests::somebody_waits(&host).await;
+        assert!(!host.state.attempt(7).exists());
+        // Another job's need not wait.
+        drop(turns::take(&host, "j8").await.unwrap());
+        drop(earlier);
+        attempt.await.unwrap();
+        assert!(told.recv().await.is_some() && host.state.attempt(7).exists());
+        // It has left itself.
+        drop(turns::take(&host, "j7").await.unwrap());
     }
 
     /// How an attempt is launched whose first lease is over, and which is told this before it begins.

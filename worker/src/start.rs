@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::metrics::{Answer, Metrics, Port, PortError};
 use crate::outputs;
 use crate::outputs_id;
+use crate::runner::Turns;
 use crate::session::{self, Refusal, Servers, Session, Unusable};
 use crate::spool;
 use crate::state_dir::{self, StateDir, accounts_of, private_folder};
@@ -249,6 +250,7 @@ fn set_up(
         held: spool::Held::default(),
         cleanup: cleanup::Cleanup::default(),
         accounts,
+        turns: Turns::default(),
         wire: Box::new(Arc::clone(&servers)),
     };
     Ok((Arc::new(host), servers, offer))

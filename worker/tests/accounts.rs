@@ -240,6 +240,48 @@ async fn what_has_hidden_from_its_guard_is_gone_when_the_attempt_has_ended() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_attempt_shuts_nothing_under_the_next_of_its_job() {
+    let Some(host) = Host::new() else { return };
+    let mut leader = Leader::with(10_000, files("")).await;
+    let go = host.path("go");
+    let script = format!(
+        r#"
+case "$CONFIG_PATH" in
+*/attempts/1/*)
+    echo guard $PPID
+    while :; do sleep 0.05; done ;;
+esac
+until [ -e {go} ]; do sleep 0.05; done
+echo w > {o}/weights && echo written
+"#,
+        go = go.display(),
+        o = host.output("j1").display(),
+    );
+    let worker = host.start(&leader, ACCOUNTS[0], &script);
+    leader.attached().await;
+    assign(&leader, 1, "j1").await;
+    let guard = printed(&mut leader, "guard ").await;
+    let signal = |signal: &str| {
+        let sent = Command::new("kill").args([signal, &guard]).status();
+        assert!(sent.unwrap().success());
+    };
+    // It takes long to end, and the leader knows nothing of it any more.
+    signal("-STOP");
+    assign(&leader, 2, "j1").await;
+    for _ in 0..2 {
+        while !leader.renewed().await.contains(&2) {}
+    }
+    signal("-CONT");
+    assert_eq!(leader.ended().await.epoch, 1);
+    fs::write(&go, "").unwrap();
+    printed(&mut leader, "written").await;
+    assert_eq!(leader.ended().await.epoch, 2);
+    worker.signal("-TERM");
+    assert!(worker.ended().await.success());
+    assert_eq!(mode(&host.output("j1")), (0, 0o700));
+}
+
+#[tokio::test]
 async fn what_is_left_of_one_account_says_nothing_of_another() {
     let Some(host) = Host::new() else { return };
     let mut leader = Leader::with(10_000, files("")).await;

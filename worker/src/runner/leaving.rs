@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::turns::Turn;
 use crate::account::Taken;
 use crate::agent::{Epoch, Input};
 use crate::host::Host;
@@ -27,8 +28,14 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// Does it, for as long as the worker does not end; its next start does it first.
-    pub(super) async fn finish(self, host: &Host, inputs: &mpsc::Sender<Input>) {
+    /// Does it, for as long as the worker does not end; its next start does it first. The job's next attempt has its turn here
+    /// as soon as nothing is shut off under it any more.
+    pub(super) async fn finish(
+        self,
+        host: &Host,
+        inputs: &mpsc::Sender<Input>,
+        turn: Option<Turn>,
+    ) {
         let shut = async {
             if let Some(shutting) = self.shutting {
                 tokio::select! {
@@ -36,6 +43,7 @@ impl Rest {
                     () = inputs.closed() => {}
                 }
             }
+            drop(turn);
         };
         let clear = async {
             if let Some(taken) = &self.account {
@@ -98,6 +106,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use super::super::turns;
     use super::*;
     use crate::host::tests::Leader;
 
@@ -122,12 +131,24 @@ mod tests {
             // The only thread for work on disks waits.
             let (let_go, waits) = std::sync::mpsc::channel::<()>();
             let disk = tokio::task::spawn_blocking(move || waits.recv().is_err());
-            let rest = shut(&host, 7, Some(output.clone()), Duration::ZERO).await;
+            let shutting = shut(&host, 7, Some(output.clone()), Duration::ZERO).await;
             assert_eq!(mode(&output), 0o755);
+            assert!(shutting.is_some());
+            let rest = Rest {
+                account: None,
+                shutting,
+            };
+            let turn = turns::take(&host, "jcats").await.unwrap();
+            let (inputs, _received) = mpsc::channel(1);
+            let mut finish = rest.finish(&host, &inputs, Some(turn)).boxed();
+            assert!((&mut finish).now_or_never().is_none());
+            let next = turns::take(&host, "jcats").now_or_never();
+            assert!(next.is_none(), "it would be shut off under the next one");
             drop(let_go);
             assert!(disk.await.unwrap());
-            rest.unwrap().await;
+            finish.await;
             assert_eq!(mode(&output), 0o700);
+            turns::take(&host, "jcats").await.unwrap();
         });
     }
 }

@@ -76,8 +76,7 @@ impl Preparation {
         folders::give_attempt(folder, &account.ids)?;
         match trainer::output(&self.assignment, &self.host.outputs) {
             Some(output) => {
-                let all = self.host.accounts.all().iter();
-                let trainers: Vec<u32> = all.map(|one| one.ids.uid).collect();
+                let trainers = self.host.accounts.numbers();
                 folders::give(&output, &account.ids, &trainers)
             }
             None => Ok(()),
