@@ -9,10 +9,11 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::account::folders;
 use crate::agent::Epoch;
 use crate::chain::chain;
 use crate::host::{Host, Standing};
-use crate::state_dir::{self, StateDir};
+use crate::state_dir;
 use crate::work::at;
 
 /// Removals at once: caches are large, and one far disk that does not answer must not hold up what lies on another.
@@ -129,7 +130,7 @@ pub(crate) async fn run(host: Arc<Host>) {
                 match &removed {
                     Ok(()) => {}
                     Err(Stays::NotYet(why)) => {
-                        tracing::debug!(epoch, why, "what an attempt shares with other hosts stays for now");
+                        tracing::debug!(epoch, why, "something of an attempt stays for now");
                     }
                     Err(Stays::Failed(error)) => {
                         tracing::warn!(epoch, error, "the attempt's folder cannot be removed yet; it is tried again");
@@ -143,27 +144,48 @@ pub(crate) async fn run(host: Arc<Host>) {
     }
 }
 
-/// Removes what there is of an attempt. What it shares with other hosts goes when the last of them is done with it.
+/// Removes what there is of an attempt. What it shares with other hosts goes when the last of them is done with it; where its
+/// account still has the job's results, these are shut off when the job is over.
 async fn remove(host: &Arc<Host>, epoch: Epoch) -> Result<(), Stays> {
-    let shares = blocking(host, move |state| state.remove_own(epoch)).await?;
-    let Some(record) = shares else {
+    let stays = blocking(host, move |host| {
+        host.state
+            .remove_own(epoch, |attempt| host.is_open(attempt))
+    });
+    let Some(attempt) = stays.await? else {
         return Ok(());
     };
-    match host.wire.stands(&record.job, epoch).await {
+    let is_over = match host.wire.stands(&attempt.job, epoch).await {
         Ok(Standing::Live) => return Err(Stays::NotYet("other hosts are not done".to_owned())),
-        Ok(Standing::AttemptOver | Standing::JobOver) => {}
+        Ok(standing) => standing == Standing::JobOver,
         Err(why) => return Err(Stays::NotYet(why)),
+    };
+    let is_gone = blocking(host, move |host| {
+        host.state.remove_shared(&attempt)?;
+        if host.is_open(&attempt) {
+            if !is_over {
+                return Ok(false);
+            }
+            // Also where that account is not named any more.
+            folders::shut(&host.results(&attempt.job))?;
+        }
+        host.state.remove_attempt(epoch)?;
+        Ok(true)
+    });
+    match is_gone.await? {
+        true => Ok(()),
+        false => Err(Stays::NotYet(
+            "its account has the results until the job, or its next attempt, is over".to_owned(),
+        )),
     }
-    blocking(host, move |state| state.remove_attempt(epoch)).await
 }
 
 /// Caches are large, and disks may be far away.
 async fn blocking<T: Send + 'static>(
     host: &Arc<Host>,
-    work: impl FnOnce(&StateDir) -> Result<T, state_dir::Error> + Send + 'static,
+    work: impl FnOnce(&Host) -> Result<T, state_dir::Error> + Send + 'static,
 ) -> Result<T, Stays> {
     let host = Arc::clone(host);
-    match tokio::task::spawn_blocking(move || work(&host.state)).await {
+    match tokio::task::spawn_blocking(move || work(&host)).await {
         Ok(done) => done.map_err(|error| Stays::Failed(chain(&error))),
         Err(error) => Err(Stays::Failed(error.to_string())),
     }
@@ -172,7 +194,8 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -295,6 +318,42 @@ mod tests {
         place.all_gone().await;
         assert!(!shared.exists() && !folder.exists());
         assert!(shared.parent().unwrap().exists(), "results stay");
+    }
+
+    #[tokio::test]
+    async fn results_that_an_account_still_has_are_shut_off_when_their_job_is_over() {
+        let root = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        let mut host = leader.host(root.path());
+        host.config.outputs = Some(host.outputs.clone());
+        let host = Arc::new(host);
+        let place = Place { root, host, leader };
+        let output = place.host.outputs.join("jcats");
+        fs::create_dir(&output).unwrap();
+        let mode = || fs::metadata(&output).unwrap().permissions().mode() & 0o777;
+        let with_account = |epoch: Epoch, account: u32| {
+            let record = AttemptRecord {
+                epoch,
+                job: "jcats".to_owned(),
+                marker: "m".to_owned(),
+                shared: None,
+                account: Some(account),
+            };
+            place.host.cleanup.add(epoch);
+            place.host.state.begin_attempt(&record).unwrap()
+        };
+        // Whoever runs this test has the folder, as an account has that of a worker that was killed.
+        let own = rustix::process::geteuid().as_raw();
+        fs::set_permissions(&output, Permissions::from_mode(0o711)).unwrap();
+        let (folder, other) = (with_account(7, own), with_account(8, own + 1));
+        place.all_tried().await;
+        assert!(folder.exists() && !other.exists());
+        assert_eq!(mode(), 0o711, "the job may run on another host");
+        place.leader.over.lock().unwrap().push("jcats".to_owned());
+        place.is_due();
+        place.all_gone().await;
+        assert!(!folder.exists());
+        assert_eq!(mode(), 0o700);
     }
 
     #[test]

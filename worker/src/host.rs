@@ -1,6 +1,7 @@
 //! What all attempts of this worker share: its settings, devices, folder, and the way to the leader.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
@@ -140,11 +141,35 @@ impl Host {
     }
 
     /// The same of an attempt that an earlier process of this worker has left in its account's hands. Where other workers may
-    /// have the same folder for results, one of them may run the job by now: there they stay until an attempt of it ends.
+    /// have the same folder for results, one of them may run the job by now: there they stay open ([`Self::is_open`]) until an
+    /// attempt of it ends, or the job is over.
     pub(crate) async fn shut_left_over(&self, attempt: &AttemptRecord) {
         let is_own = self.config.outputs.is_none();
-        let output = is_own.then(|| self.outputs.join(&attempt.job));
+        let output = is_own.then(|| self.results(&attempt.job));
         self.shut(attempt.epoch, output).await;
+    }
+
+    /// The folder for a job's results.
+    pub(crate) fn results(&self, job: &str) -> PathBuf {
+        self.outputs.join(job)
+    }
+
+    /// Whether an account still has the results of an attempt that has ended here, where other workers may have the same
+    /// folder for results: the worker was killed, or this host of a gang gave them to it after the first had shut them off.
+    pub(crate) fn is_open(&self, attempt: &AttemptRecord) -> bool {
+        let has = |uid| is_of(&self.results(&attempt.job), &[uid]);
+        self.config.outputs.is_some() && attempt.account.is_some_and(has)
+    }
+
+    /// Shuts off a folder of results, of a job that is over, that an account for trainers still has.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(crate) fn shut_results(&self, folder: &Path) -> Result<(), state_dir::Error> {
+        match is_of(folder, &self.accounts.numbers()) {
+            true => folders::shut(folder),
+            false => Ok(()),
+        }
     }
 
     /// The steps that an attempt makes of those that its trainer announces, where they differ.
@@ -207,6 +232,12 @@ impl Host {
             false => measures.of_steps_alone(),
         }
     }
+}
+
+/// Whether a folder is there that one of these numbers owns.
+fn is_of(folder: &Path, uids: &[u32]) -> bool {
+    let data = std::fs::symlink_metadata(folder);
+    data.is_ok_and(|data| data.is_dir() && uids.contains(&data.uid()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::chain::chain;
+use crate::disk::beside;
 use crate::host::{Host, Standing};
 use crate::state_dir::{Made, Removal};
 
@@ -82,7 +83,7 @@ async fn sweep(host: &Arc<Host>, kept: Duration, now_ms: u64) -> Result<(), Stri
 /// Since when a job is known to be over, if it is and nothing of it is here any more. The leader is asked until it has failed
 /// to answer once.
 async fn is_over(
-    host: &Host,
+    host: &Arc<Host>,
     made: &mut Made,
     now_ms: u64,
     asked: &mut Result<(), String>,
@@ -104,6 +105,9 @@ async fn is_over(
                 folder = %made.path.display(),
                 "a job is over, or not known to the cluster: its results stay for as long as --outputs-kept says"
             );
+            // An account has them still where the host that ran it has never come back.
+            let (on, folder) = (Arc::clone(host), made.path.clone());
+            beside(move || on.shut_results(&folder)).await?;
             made.over_since_ms = Some(now_ms);
             host.state.remember(made)?;
             Ok(Some(now_ms))
@@ -239,6 +243,34 @@ mod tests {
         assert!(cats.join("weights").exists());
         assert!(place.look(1_073 * HOUR_MS).await.is_err());
         assert!(!cats.exists() && dogs.join("weights").exists() && foreign.exists());
+    }
+
+    #[tokio::test]
+    async fn results_that_an_account_still_has_when_their_job_is_over_are_shut_off() {
+        use std::os::unix::fs::PermissionsExt;
+
+        use crate::account::{Account, Accounts, Ids};
+
+        let mut place = Place::new();
+        let (cats, dogs) = (place.made("jcats"), place.made("jdogs"));
+        let own = Ids {
+            name: "trainer".to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: 0,
+            groups: Vec::new(),
+        };
+        let account = Account {
+            ids: own,
+            home: None,
+        };
+        Arc::get_mut(&mut place.host).unwrap().accounts = Accounts::of(vec![account]);
+        for folder in [&cats, &dogs] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).unwrap();
+        }
+        place.leader.over.lock().unwrap().push("jcats".to_owned());
+        place.look(0).await.unwrap();
+        let mode = |folder| fs::metadata(folder).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&cats), mode(&dogs)), (0o700, 0o711));
     }
 
     #[tokio::test]

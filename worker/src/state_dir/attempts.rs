@@ -84,19 +84,32 @@ impl StateDir {
     }
 
     /// Removes what an attempt has in its own folder: configuration, training data caches, logs. If it shares something with
-    /// other hosts, what it was stays written down until that is gone too, and is given.
+    /// other hosts, or `is_needed` says so, what it was stays written down, and is given.
     ///
     /// # Errors
     /// The first thing that cannot be removed; the rest is gone all the same, but for what it was.
-    pub fn remove_own(&self, epoch: Epoch) -> Result<Option<AttemptRecord>, Error> {
+    pub fn remove_own(
+        &self,
+        epoch: Epoch,
+        is_needed: impl FnOnce(&AttemptRecord) -> bool,
+    ) -> Result<Option<AttemptRecord>, Error> {
         let folder = self.attempt(epoch);
         let record = read_json::<AttemptRecord>(&folder.join("attempt.json"), "attempt");
-        let shares = record.ok().flatten().filter(|one| one.shared.is_some());
+        let stays = |one: &AttemptRecord| one.shared.is_some() || is_needed(one);
+        let stays = record.ok().flatten().filter(stays);
         clear(&folder)?;
-        if shares.is_none() {
+        if stays.is_none() {
             remove_all(&folder)?;
         }
-        Ok(shares)
+        Ok(stays)
+    }
+
+    /// Removes what an attempt shares with other hosts, which are to be done with it.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub fn remove_shared(&self, attempt: &AttemptRecord) -> Result<(), Error> {
+        attempt.shared.as_deref().map_or(Ok(()), remove_all)
     }
 
     /// Removes everything of an attempt but its outputs: what is its own, and then what it shares with other hosts, which are
@@ -105,12 +118,8 @@ impl StateDir {
     /// # Errors
     /// When something of it cannot be removed; what it was stays written down then.
     pub fn remove_attempt(&self, epoch: Epoch) -> Result<(), Error> {
-        if let Some(AttemptRecord {
-            shared: Some(shared),
-            ..
-        }) = self.remove_own(epoch)?
-        {
-            remove_all(&shared)?;
+        if let Some(attempt) = self.remove_own(epoch, |_| false)? {
+            self.remove_shared(&attempt)?;
             remove_all(&self.attempt(epoch))?;
         }
         Ok(())
