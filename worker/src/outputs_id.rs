@@ -1,9 +1,11 @@
 //! What the folder for results is called: workers that share it find the same name in it, and tell the server so.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use crate::random;
 
@@ -31,9 +33,22 @@ pub(crate) fn of(folder: &Path) -> Option<String> {
     }
 }
 
-/// The name that is there.
+/// Bytes that are read of it: the name and the end of its line.
+const MOST_BYTES: u64 = 64;
+
+/// The name that is there, in a plain file: jobs that run as the worker may have put something else there, such as a pipe, which
+/// is not waited for.
 fn known(folder: &Path) -> io::Result<String> {
-    let text = fs::read_to_string(folder.join(FILE))?;
+    let only = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(only.bits().cast_signed())
+        .open(folder.join(FILE))?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    }
+    let mut text = String::new();
+    file.take(MOST_BYTES).read_to_string(&mut text)?;
     let is_name = random::unhex(text.trim()).is_some_and(|bytes| bytes.len() == 16);
     is_name
         .then(|| text.trim().to_ascii_lowercase())
@@ -99,5 +114,30 @@ mod tests {
             "mine"
         );
         assert_eq!(of(&folder.path().join("missing")), None);
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_not_waited_for_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        let id = "0123456789abcdef0123456789abcdef";
+        let made = std::process::Command::new("mkfifo").arg(&file).status();
+        assert!(made.unwrap().success());
+        assert_eq!(of(folder.path()), None);
+        // Nor is one that somebody writes to.
+        let mut pipe = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&file)
+            .unwrap();
+        pipe.write_all(id.as_bytes()).unwrap();
+        assert_eq!(of(folder.path()), None);
+        fs::remove_file(&file).unwrap();
+        fs::write(folder.path().join("other"), id).unwrap();
+        std::os::unix::fs::symlink("other", &file).unwrap();
+        assert_eq!(of(folder.path()), None);
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, format!("{id}\n")).unwrap();
+        assert_eq!(of(folder.path()).as_deref(), Some(id));
     }
 }
