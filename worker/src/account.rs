@@ -5,6 +5,7 @@
 //! it ([`step_down`]), and when nothing else runs under it any more, whatever is left of it is killed.
 
 mod clearing;
+pub(crate) mod enter;
 pub(crate) mod environment;
 #[cfg(target_os = "linux")]
 pub(crate) mod folders;

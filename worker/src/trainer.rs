@@ -43,6 +43,8 @@ pub struct Ground<'a> {
     pub credentials: &'a [Credential],
     /// The devices it was placed on.
     pub devices: &'a [Device],
+    /// Whom its trainer runs as, if not as the worker.
+    pub account: Option<&'a Ids>,
     /// The attempt's private folder.
     pub folder: &'a Path,
     /// The folder for all jobs' results.

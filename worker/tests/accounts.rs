@@ -365,6 +365,37 @@ async fn a_command_that_the_account_may_not_start_is_named_with_it() {
     assert!(ended.detail.contains(&why), "{ended:?}");
 }
 
+#[tokio::test]
+async fn no_job_learns_of_the_worker_which_folders_there_are() {
+    let Some(host) = Host::new() else { return };
+    let closed = host.path("closed");
+    let hidden = closed.join("hidden");
+    fs::create_dir_all(&hidden).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    let mut files = files("");
+    let loader =
+        r#"[{"id": "cats", "type": "local", "instance_data_dir": "FOLDER", "cache_dir_vae": "x"}]"#;
+    files[1].content = loader
+        .replace("FOLDER", &hidden.display().to_string())
+        .into();
+    let mut leader = Leader::with(10_000, files).await;
+    let worker = host.start(&leader, ACCOUNTS[0], "echo it runs");
+    leader.attached().await;
+    let (there, _) = run(&mut leader, 1, "j1").await;
+    fs::remove_dir(&hidden).unwrap();
+    let (missing, _) = run(&mut leader, 2, "j2").await;
+    assert_eq!(there.outcome(), v1::Outcome::LaunchFailed, "{there:?}");
+    assert_eq!(there.detail, missing.detail);
+    let why = format!("which the account {} may enter", ACCOUNTS[0]);
+    assert!(there.detail.contains(&why), "{there:?}");
+    fs::create_dir(&hidden).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o711)).unwrap();
+    let (_, said) = run(&mut leader, 3, "j3").await;
+    assert!(said.contains("it runs"), "{said}");
+    worker.signal("-TERM");
+    assert!(worker.ended().await.success());
+}
+
 #[test]
 fn a_worker_that_cannot_do_it_ends_and_says_what_to_do() {
     let Some(host) = Host::new() else { return };

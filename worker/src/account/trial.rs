@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use super::enter::may_enter;
 use super::{Account, Error, folders};
 use crate::chain::chain;
 use crate::state_dir::{self, private_folder, remove_all};
@@ -34,7 +34,7 @@ pub(crate) fn all(
             }
         }
         given(account, &state.join("made")).map_err(|error| may_not(chain(&error)))?;
-        become_it(account, helper, &[&attempts, outputs]).map_err(may_not)?;
+        may_enter(&account.ids, helper, &[&attempts, outputs]).map_err(may_not)?;
     }
     Ok(())
 }
@@ -47,25 +47,4 @@ fn given(account: &Account, private: &Path) -> Result<(), state_dir::Error> {
     private_folder(&folder)?;
     let tried = folders::give(&folder, &account.ids, &[]).and_then(|()| folders::shut(&folder));
     tried.and(remove_all(&folder))
-}
-
-fn become_it(account: &Account, helper: &[OsString], enter: &[&Path]) -> Result<(), String> {
-    let Some((program, leading)) = helper.split_first() else {
-        return Err("no helper is configured".to_owned());
-    };
-    let mut command = Command::new(program);
-    command
-        .args(leading)
-        .arg("step-down")
-        .arg("--account")
-        .arg(account.ids.to_string());
-    for folder in enter {
-        command.arg("--enter").arg(folder);
-    }
-    let tried = command.env_clear().stdin(Stdio::null()).output();
-    let tried = tried.map_err(|error| error.to_string())?;
-    match tried.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&tried.stdout).trim().to_owned()),
-    }
 }

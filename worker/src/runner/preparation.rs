@@ -51,6 +51,7 @@ impl Preparation {
             files: &self.handed.files,
             credentials: &self.handed.credentials,
             devices: &self.devices,
+            account: self.account.as_ref().map(|account| &account.ids),
             folder: &folder,
             outputs: &host.outputs,
             marker: &self.marker,

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::checkpoint::Whole;
+use self::held::Links;
+use self::loader::Folders;
 pub(crate) use self::private::private;
 use self::settings::Settings;
 use super::{Error, Ground, Launch, credentials, inherited, shared_cache, variable};
@@ -53,14 +55,18 @@ pub(super) fn prepare(
     signal_file: PathBuf,
 ) -> Result<Launch, Error> {
     let output = ground.outputs.join(&ground.assignment.job);
-    let checkpoint = checkpoint::newest_whole(&output, ground.assignment.epoch)?;
+    let links = match ground.account {
+        Some(_) => Links::Refused,
+        None => Links::Followed,
+    };
+    let checkpoint = checkpoint::newest_whole(&output, ground.assignment.epoch, links)?;
     let gang = ground.assignment.gang.as_ref();
     if let Some(gang) = gang {
         check_shared(checkpoint.as_ref(), gang.resume_step)?;
     }
     // The others of a gang go on from it only once the first has begun.
     if let (Some(whole), true) = (&checkpoint, gang.is_none_or(|gang| gang.rank == 0)) {
-        checkpoint::keep_step(&output, whole)?;
+        checkpoint::keep_step(&output, whole, links)?;
     }
     let shared = shared_cache(ground.assignment, ground.outputs);
     let places = Places {
@@ -147,7 +153,11 @@ fn write_files(ground: &Ground<'_>, settings: &mut Settings, places: &Places) ->
     let loader = loader.ok_or_else(|| {
         Error::Settings("the data loader's file was not submitted with the job".to_owned())
     })?;
-    let loader = loader::rewritten(loader, &places.cache)?;
+    let folders = Folders {
+        account: ground.account,
+        helper: &ground.config.helper,
+    };
+    let loader = loader::rewritten(loader, &places.cache, folders)?;
     let loader_path = write(places, "multidatabackend.json", &loader)?;
     settings.set("data_backend_config", path_value(&loader_path));
     for (role, name, key) in [

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::held::Held;
+use super::held::{Held, Links};
 use crate::agent::Epoch;
 use crate::state_dir::{self, at};
 
@@ -44,7 +44,11 @@ struct Found {
 ///
 /// # Errors
 /// When the folder cannot be listed, or a part cannot be renamed.
-pub(super) fn newest_whole(output: &Path, epoch: Epoch) -> Result<Option<Whole>, state_dir::Error> {
+pub(super) fn newest_whole(
+    output: &Path,
+    epoch: Epoch,
+    links: Links,
+) -> Result<Option<Whole>, state_dir::Error> {
     let entries = match fs::read_dir(output) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries.map_err(at("list", output))?,
@@ -52,7 +56,7 @@ pub(super) fn newest_whole(output: &Path, epoch: Epoch) -> Result<Option<Whole>,
     let mut found = Vec::new();
     for entry in entries {
         let name = entry.map_err(at("list", output))?.file_name();
-        found.extend(checkpoint(output, &name));
+        found.extend(checkpoint(output, &name, links));
     }
     let guards = found.iter().any(|one| one.guarded);
     let is_whole = |one: &Found| if guards { one.guarded } else { one.ended };
@@ -88,7 +92,7 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 
 /// Writes the step into a checkpoint that has lost it.
 ///
-/// What a job has put there in the place of its own folder or file is left alone (`held`).
+/// What a job has put there in the place of its own file, or of its folder where `links` are refused, is left alone (`held`).
 ///
 /// SimpleTuner 4.10.1 does not put a data set's id behind the name of the state where that has it already
 /// (`mangle_state_path`): what was drawn of a data set called `train` is written over the run's own state, and the run would
@@ -96,9 +100,13 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 ///
 /// # Errors
 /// When the state cannot be read or written.
-pub(super) fn keep_step(output: &Path, whole: &Whole) -> Result<(), state_dir::Error> {
+pub(super) fn keep_step(
+    output: &Path,
+    whole: &Whole,
+    links: Links,
+) -> Result<(), state_dir::Error> {
     let folder = output.join(&whole.name);
-    let Some(held) = Held::open(&folder).map_err(at("open", &folder))? else {
+    let Some(held) = Held::open(&folder, links).map_err(at("open", &folder))? else {
         return Ok(());
     };
     for name in states(&held).map_err(at("list", &folder))? {
@@ -143,19 +151,19 @@ fn states(folder: &Held) -> io::Result<Vec<String>> {
 }
 
 /// What lies there, if by its name it is a checkpoint: `checkpoint-500`, or `checkpoint-500-rolling`.
-fn checkpoint(output: &Path, name: &OsStr) -> Option<Found> {
+fn checkpoint(output: &Path, name: &OsStr, links: Links) -> Option<Found> {
     let name = name.to_str()?;
     let rest = name.strip_prefix("checkpoint-")?;
     let step = rest.split('-').next()?.parse().ok()?;
-    let folder = output.join(name);
-    if name.ends_with(UNFINISHED) || !folder.is_dir() {
+    if name.ends_with(UNFINISHED) {
         return None;
     }
+    let held = Held::open(&output.join(name), links).ok()??;
     Some(Found {
         step,
         name: name.to_owned(),
-        guarded: folder.join(GUARD).exists(),
-        ended: folder.join(LAST_STATE).exists(),
+        guarded: held.has(GUARD),
+        ended: held.has(LAST_STATE),
     })
 }
 
@@ -184,7 +192,7 @@ mod tests {
         write(ranks, &drawn.to_string());
         let (step, name) = (20, "checkpoint-20".to_owned());
         let whole = Whole { step, name };
-        keep_step(output.path(), &whole).unwrap();
+        keep_step(output.path(), &whole, Links::Refused).unwrap();
         let mut expected = drawn.clone();
         expected["global_step"] = json!(20);
         expected["epoch"] = json!(3);
@@ -214,7 +222,7 @@ mod tests {
         };
         let state = folder.join("training_state.json");
         let is_as_it_was = || {
-            keep_step(&output, &whole).unwrap();
+            keep_step(&output, &whole, Links::Refused).unwrap();
             assert_eq!(fs::read_to_string(&secret).unwrap(), r#"{"secret": "s"}"#);
         };
         // What it would read is not copied to where the job reads it.
@@ -240,6 +248,35 @@ mod tests {
     }
 
     #[test]
+    fn no_link_says_that_a_checkpoint_is_there() {
+        use std::os::unix::fs::symlink;
+
+        let root = tempfile::tempdir().unwrap();
+        let (output, moved) = (root.path().join("out"), root.path().join("moved"));
+        for folder in [&output.join("checkpoint-10"), &moved] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        let newest = |links| {
+            let newest = newest_whole(&output, 7, links).unwrap();
+            newest.map(|whole| whole.name)
+        };
+        fs::write(moved.join(GUARD), "").unwrap();
+        symlink(moved.join(GUARD), output.join("checkpoint-10").join(GUARD)).unwrap();
+        assert_eq!(newest(Links::Refused), None);
+        assert!(output.join("checkpoint-10-7-tmp").exists());
+        symlink(&moved, output.join("checkpoint-20")).unwrap();
+        assert_eq!(newest(Links::Refused), None);
+        // An operator's, where programs of jobs are the worker's own; its step is kept as well.
+        fs::write(moved.join("training_state.json"), "{}").unwrap();
+        assert_eq!(newest(Links::Followed).as_deref(), Some("checkpoint-20"));
+        let name = "checkpoint-20".to_owned();
+        let whole = Whole { step: 20, name };
+        keep_step(&output, &whole, Links::Followed).unwrap();
+        let state = fs::read_to_string(moved.join("training_state.json")).unwrap();
+        assert!(state.contains(r#""global_step":20"#), "{state}");
+    }
+
+    #[test]
     fn states_with_a_step_and_what_is_none_stay_as_they_are() {
         let output = tempfile::tempdir().unwrap();
         let folder = output.path().join("checkpoint-20");
@@ -247,11 +284,11 @@ mod tests {
         let path = folder.join("training_state.json");
         let (step, name) = (20, "checkpoint-20".to_owned());
         let whole = Whole { step, name };
-        keep_step(output.path(), &whole).unwrap();
+        keep_step(output.path(), &whole, Links::Refused).unwrap();
         assert!(!path.exists());
         for text in [r#"{"global_step":  19, "epoch": 1}"#, "[]", "{"] {
             fs::write(&path, text).unwrap();
-            keep_step(output.path(), &whole).unwrap();
+            keep_step(output.path(), &whole, Links::Refused).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }

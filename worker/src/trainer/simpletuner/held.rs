@@ -19,13 +19,27 @@ const ITSELF: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
+/// Whether a folder may lie behind a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// A job's programs run as the worker does: by a link they get at nothing else, and an operator may have moved a checkpoint
+    /// to another disk.
+    Followed,
+    /// They run as an account of their own, which could learn by one what the worker finds where it may not look itself.
+    Refused,
+}
+
 impl Held {
-    /// The folder at the end of this path; none where that is a link or something else.
+    /// The folder at the end of this path; none where that is something else, or a link that is not to be followed.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub(super) fn open(folder: &Path) -> io::Result<Option<Self>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | ITSELF;
+    pub(super) fn open(folder: &Path, links: Links) -> io::Result<Option<Self>> {
+        let itself = match links {
+            Links::Followed => ITSELF.difference(OFlags::NOFOLLOW),
+            Links::Refused => ITSELF,
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | itself;
         match rustix::fs::open(folder, flags, Mode::empty()) {
             Err(Errno::LOOP | Errno::NOTDIR) => Ok(None),
             opened => Ok(Some(Self(opened?))),
@@ -43,6 +57,12 @@ impl Held {
             names.extend(OsStr::from_bytes(&name).to_str().map(str::to_owned));
         }
         Ok(names)
+    }
+
+    /// Whether a file of this name lies in it, and no link to one.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let data = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        data.is_ok_and(|data| FileType::from_raw_mode(data.st_mode) == FileType::RegularFile)
     }
 
     /// A file of it that is no larger than this. None where it is something else, or has another name too and another owner than

@@ -1,5 +1,6 @@
 //! The data loader's settings for this host: the data stay where the user says, the caches are the attempt's own.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -7,10 +8,41 @@ use stepcast_records::simpletuner::{NoFolder, dataset_title, is_local, sample_fo
 
 use super::super::Error;
 use super::settings;
+use crate::account::Ids;
+use crate::account::enter::may_enter;
 use crate::order::JobFile;
 
+/// By whom folders of samples are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Folders<'a> {
+    /// The account that reads them, if that is not the worker's own: it does not learn by the worker what it may not see.
+    pub(super) account: Option<&'a Ids>,
+    /// What becomes it.
+    pub(super) helper: &'a [OsString],
+}
+
+impl Folders<'_> {
+    /// What stands in the way of a folder.
+    fn lack(self, folder: &Path) -> Option<String> {
+        let Some(account) = self.account else {
+            let why = "has an instance_data_dir that is not a folder on this worker's host";
+            return (!folder.is_dir()).then(|| why.to_owned());
+        };
+        let entered = may_enter(account, self.helper, &[folder]);
+        // What exactly it is names the path, which is a person's.
+        entered.err().map(|_why| {
+            let name = &account.name;
+            format!("has an instance_data_dir that is not a folder on this worker's host which the account {name} may enter")
+        })
+    }
+}
+
 /// The submitted file with each local cache moved below `cache`.
-pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
+pub(super) fn rewritten(
+    file: &JobFile,
+    cache: &Path,
+    folders: Folders<'_>,
+) -> Result<Value, Error> {
     let mut loader = settings::value(file)?;
     let entries = loader.as_array_mut();
     let entries = entries
@@ -31,9 +63,8 @@ pub(super) fn rewritten(file: &JobFile, cache: &Path) -> Result<Value, Error> {
             };
             Error::Settings(told(why))
         })?;
-        if samples.is_some_and(|folder| !folder.is_dir()) {
-            let why = "has an instance_data_dir that is not a folder on this worker's host";
-            return Err(Error::Data(told(why.to_owned())));
+        if let Some(why) = samples.and_then(|folder| folders.lack(folder)) {
+            return Err(Error::Data(told(why)));
         }
         move_caches(entry, number, cache);
     }
@@ -73,7 +104,11 @@ mod tests {
         let bytes = json!([entry]).to_string().into_bytes();
         let (role, name) = (FileRole::DataLoader, "loader.json".to_owned());
         let file = JobFile { role, name, bytes };
-        let rewritten = rewritten(&file, Path::new("/cache"));
+        let folders = Folders {
+            account: None,
+            helper: &[],
+        };
+        let rewritten = rewritten(&file, Path::new("/cache"), folders);
         rewritten.map(|_| ()).map_err(|error| error.to_string())
     }
 

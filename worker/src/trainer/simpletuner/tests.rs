@@ -77,6 +77,7 @@ impl Host {
             files,
             credentials,
             devices: &devices,
+            account: None,
             folder: &self.root.path().join("attempt"),
             outputs: &self.root.path().join("outputs"),
             marker: "m",
