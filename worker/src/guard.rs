@@ -41,6 +41,10 @@ const WHY_BYTES: u64 = 4_096;
 /// Longest command line read from the worker.
 const LINE_BYTES: u64 = 256;
 
+/// The last of the descriptors that every process has: its stderr.
+#[cfg(target_os = "linux")]
+const LAST_STANDARD: i32 = 2;
+
 #[derive(Debug)]
 enum Message {
     Deadline(Duration),
@@ -55,6 +59,8 @@ enum Message {
 /// Runs `command` under guard until it is gone, as this account or as whoever runs this. The exit code says only whether it
 /// could be started.
 pub fn run(account: Option<&Ids>, command: &[OsString]) -> ExitCode {
+    #[cfg(target_os = "linux")]
+    close_inherited();
     let Some((program, arguments)) = command.split_first() else {
         say("failed no command was given");
         return ExitCode::from(2);
@@ -94,6 +100,21 @@ pub fn run(account: Option<&Ids>, command: &[OsString]) -> ExitCode {
         )),
     }
     ExitCode::SUCCESS
+}
+
+/// Closes whatever the worker itself was started with, such as the lock or the log of a script: it would be the trainer's, also
+/// where that may not open it. This process has opened nothing yet, and what it opens from here on is no child's.
+#[cfg(target_os = "linux")]
+fn close_inherited() {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let open: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > LAST_STANDARD)
+        .collect();
+    for number in open {
+        // The list's own is closed by now.
+        let _closed = nix::unistd::close(number);
+    }
 }
 
 /// Starts the trainer as another account. It is started once its process is no longer the one that steps down, and else that one

@@ -76,6 +76,22 @@ async fn the_exit_code_and_the_output_come_through() {
 }
 
 #[tokio::test]
+async fn a_trainer_has_nothing_open_that_its_worker_was_started_with() {
+    let held = tempfile::NamedTempFile::new().unwrap();
+    let with = format!("exec 9<{}; exec \"$0\" \"$@\"", held.path().display());
+    let shell = ["/bin/sh", "-c", &with].map(OsString::from);
+    let guard = [&shell[..], &guard_command()].concat();
+    let script = "[ -e /proc/$$/fd/9 ] && echo open; echo end";
+    let trainer = ["/bin/sh", "-c", script].map(OsString::from);
+    let started = Guard::start(&guard, &trainer, Path::new("/"), &[], LONG).await;
+    let mut guard = started.unwrap();
+    let output = tokio::io::BufReader::new(guard.take_output().unwrap());
+    let said = output.lines().next_line().await.unwrap();
+    assert_eq!(said.as_deref(), Some("end"));
+    assert_eq!(status(&mut guard).await, Status::Ended(ExitStatus::Code(0)));
+}
+
+#[tokio::test]
 async fn a_trainer_that_cannot_start_is_named() {
     let trainer: Vec<OsString> = vec!["/no/such/trainer".into()];
     let failed = Guard::start(&guard_command(), &trainer, Path::new("/"), &[], LONG).await;
