@@ -100,13 +100,18 @@ cat $CONFIG_PATH > {s}/outputs/j2/weights
     assert_eq!(mode(&host.output("j1")), (0, 0o700));
 }
 
+/// A file that its owner alone reads.
+fn private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
 #[tokio::test]
 async fn the_next_attempt_goes_on_under_another_account_and_planted_links_lead_nowhere() {
     let Some(host) = Host::new() else { return };
     let mut leader = Leader::with(10_000, files("")).await;
     let secret = host.path("secret.json");
-    fs::write(&secret, "{\"secret\": \"of the host\"}").unwrap();
-    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    private(&secret, "{\"secret\": \"of the host\"}");
     let hostile = format!(
         r#"
 cd {o}
@@ -121,16 +126,21 @@ ln -s {secret} link
 ln {secret} hard 2>/dev/null
 rm -f $SIMPLETUNER_ACCELERATE_SIGNAL_FILE 2>/dev/null && echo REACHED the signals
 ln -s {secret} $(dirname $CONFIG_PATH)/config.tmp
+cat before
 exit 0
 "#,
         o = host.output("j1").display(),
         secret = secret.display(),
         folder = host.root.path().display(),
     );
+    // As an attempt has left it that ran as the worker, before there were accounts.
+    fs::create_dir_all(host.output("j1")).unwrap();
+    private(&host.output("j1").join("before"), "of the job");
     let worker = host.start(&leader, ACCOUNTS[0], &hostile);
     leader.attached().await;
     let (_, said) = run(&mut leader, 1, "j1").await;
     assert!(!said.contains("REACHED"), "{said}");
+    assert!(said.contains("of the job"), "{said}");
     worker.signal("-TERM");
     assert!(worker.ended().await.success());
     // Whether this system lets an account make one or not.
@@ -139,15 +149,21 @@ exit 0
     fs::hard_link(&secret, &hard).unwrap();
     // What a job can move out of a folder that it may write to.
     let moved = host.output("j1").join("moved");
-    fs::write(&moved, "of a person").unwrap();
-    fs::set_permissions(&moved, Permissions::from_mode(0o600)).unwrap();
+    private(&moved, "of a person");
     std::os::unix::fs::chown(&moved, Some(1), Some(1)).unwrap();
+    let state = host
+        .output("j1")
+        .join("checkpoint-20/training_state-rank2.json");
+    let own = [host.output("j1").join("own"), state];
+    for file in &own {
+        private(file, "{\"secret\": \"of the host\"}");
+    }
 
     let next = format!(
         r#"
 cat $CONFIG_PATH; echo
 cd {o} && cat checkpoint-20/training_state-rank1.json; echo
-cat link hard moved checkpoint-20/training_state.json
+cat link hard moved own checkpoint-20/training_state.json checkpoint-20/training_state-rank2.json
 cat checkpoint-10/training_state.json && echo more > checkpoint-10/more && rm checkpoint-10/.guard
 exit 0
 "#,
@@ -166,6 +182,9 @@ exit 0
     assert!(!said.contains("of the host"), "{said}");
     assert!(!said.contains("of a person"), "{said}");
     assert_eq!(mode(&moved), (1, 0o600));
+    for file in &own {
+        assert_eq!(mode(file), (0, 0o600), "{}", file.display());
+    }
     let (output, second) = (host.output("j1"), number(ACCOUNTS[1]).unwrap());
     assert_eq!(mode(&output.join("checkpoint-10/more")).0, second);
     assert_eq!(

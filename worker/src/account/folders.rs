@@ -2,6 +2,7 @@
 //! it is followed anywhere.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::Ids;
@@ -27,6 +29,10 @@ const DEPTH_MAX: usize = 64;
 const FOLDER: OFlags = OFlags::DIRECTORY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
+
+/// The worker's alone, or an account's alone, with the sign ([`was_given`]) that it is or was an account's. The sign is the bit that
+/// has others move nothing in a folder, which changes nothing where there are no others.
+const GIVEN: Mode = Mode::RWXU.union(Mode::SVTX);
 
 /// Lets accounts go through a folder to what is theirs in it, and neither list it nor write to it more than before.
 ///
@@ -66,7 +72,10 @@ pub(crate) fn give_attempt(folder: &Path, account: &Ids) -> Result<(), Error> {
         private_folder(&folder.join(own))?;
     }
     let top = open(folder)?;
-    let gift = Gift::new(account, &[]);
+    let gift = Gift {
+        own: true,
+        ..Gift::new(account)
+    };
     for name in names(top.as_fd()).map_err(at("list", folder))? {
         if !ATTEMPT_OWN
             .iter()
@@ -79,27 +88,65 @@ pub(crate) fn give_attempt(folder: &Path, account: &Ids) -> Result<(), Error> {
     let_pass(folder)
 }
 
-/// Gives a folder to an account, which alone may enter it, with what is in it of the worker's and of all `trainers`, by their
-/// numbers. What is somebody else's stays as it is, since a job can have moved it there, which is told; and so does a link, and
-/// a file that has several names.
+/// Gives a folder to an account, which alone may enter it, with what is in it of all `trainers`, by their numbers, and the folder
+/// in it that the worker has `made` for the account. What else is the worker's own in it goes with it where the folder was no
+/// account's before: else a job can have moved it there, as it can what is somebody else's. That stays as it is, which is told;
+/// and so do a link, and a file that has several names.
 ///
 /// # Errors
 /// When it is no folder, or something in it cannot be given.
-pub(crate) fn give(folder: &Path, account: &Ids, trainers: &[u32]) -> Result<(), Error> {
+pub(crate) fn give(
+    folder: &Path,
+    account: &Ids,
+    trainers: &[u32],
+    made: Option<&Path>,
+) -> Result<(), Error> {
     let top = open(folder)?;
-    let gift = Gift::new(account, trainers);
+    let own = !was_given(&top).map_err(at("look at", folder))?;
+    let gift = Gift {
+        trainers,
+        own,
+        ..Gift::new(account)
+    };
     let given = || {
         match rustix::fs::fstat(&top)?.st_uid == account.uid {
             // Another host of the job may have begun, and its trainer is in there.
-            true => rustix::fs::fchmod(&top, Mode::RWXU)?,
+            true => rustix::fs::fchmod(&top, GIVEN)?,
             false => shut_off(&top)?,
         }
+        if let Some(name) = made.and_then(Path::file_name) {
+            give_made(top.as_fd(), name, account)?;
+        }
         contents(top.as_fd(), &gift, 0)?;
+        rustix::fs::fchmod(&top, GIVEN)?;
         owned(top.as_fd(), account)
     };
     given().map_err(at("give away", folder))?;
     gift.tell(folder);
     Ok(())
+}
+
+/// Whether a folder is, or was, an account's. While it is its own, that may take the sign away, but not when it was taken back.
+fn was_given(folder: &File) -> io::Result<bool> {
+    let data = folder.metadata()?;
+    let is_own = data.uid() == rustix::process::geteuid().as_raw();
+    Ok(!is_own || data.mode() & Mode::SVTX.as_raw_mode() != 0)
+}
+
+/// Gives the account a folder that the worker has made in there. A job can move none there that is the worker's own, since whoever
+/// moves a folder to another has to be able to write to it.
+fn give_made(top: BorrowedFd<'_>, name: &OsStr, account: &Ids) -> io::Result<()> {
+    let held = match rustix::fs::openat(top, name, OFlags::RDONLY | FOLDER, Mode::empty()) {
+        // What a job has put in its place is its own.
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+        held => held?,
+    };
+    let data = rustix::fs::fstat(&held)?;
+    let is_own = data.st_uid == rustix::process::geteuid().as_raw() && data.st_mode & 0o022 == 0;
+    match is_own {
+        true => owned(held.as_fd(), account),
+        false => Ok(()),
+    }
 }
 
 /// Takes a folder back from whom it was given to, if it is there: nobody but the worker may enter it, so all that is in it is
@@ -120,9 +167,13 @@ pub(crate) fn shut(folder: &Path) -> Result<(), Error> {
 }
 
 fn shut_off(folder: &File) -> io::Result<()> {
+    let mode = match was_given(folder)? {
+        true => GIVEN,
+        false => Mode::RWXU,
+    };
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     rustix::fs::fchown(folder, Some(uid), Some(gid))?;
-    Ok(rustix::fs::fchmod(folder, Mode::RWXU)?)
+    Ok(rustix::fs::fchmod(folder, mode)?)
 }
 
 /// The folder itself, not one that a symbolic link in its place leads to.
@@ -167,7 +218,7 @@ fn entry(
         Mode::empty(),
     ) {
         // Another host of the job, or the job itself, has removed it meanwhile.
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(()),
         held => held?,
     };
     let data = rustix::fs::fstat(&held)?;
@@ -181,7 +232,7 @@ fn entry(
             // By what is held and not by its name, in whose place something else may be by now.
             let inner = rustix::fs::openat(&held, c".", OFlags::RDONLY | FOLDER, Mode::empty());
             let inner = match inner {
-                Err(rustix::io::Errno::NOENT) => return Ok(()),
+                Err(Errno::NOENT) => return Ok(()),
                 inner => inner?,
             };
             contents(inner.as_fd(), gift, depth + 1)?;
@@ -200,24 +251,26 @@ struct Gift<'a> {
     to: &'a Ids,
     /// The numbers of those whose files may go to another: nobody but jobs has them.
     trainers: &'a [u32],
-    own: u32,
+    /// Whether the worker's own files go as well.
+    own: bool,
     /// What is left as it is.
     others: Cell<usize>,
 }
 
 impl<'a> Gift<'a> {
-    fn new(to: &'a Ids, trainers: &'a [u32]) -> Self {
+    fn new(to: &'a Ids) -> Self {
         Self {
             to,
-            trainers,
-            own: rustix::process::geteuid().as_raw(),
+            trainers: &[],
+            own: false,
             others: Cell::new(0),
         }
     }
 
     fn is_others(&self, data: &Stat) -> bool {
         let uid = data.st_uid;
-        uid != self.to.uid && uid != self.own && !self.trainers.contains(&uid)
+        let is_own = self.own && uid == rustix::process::geteuid().as_raw();
+        uid != self.to.uid && !is_own && !self.trainers.contains(&uid)
     }
 
     fn tell(&self, folder: &Path) {
@@ -226,7 +279,7 @@ impl<'a> Gift<'a> {
             tracing::warn!(
                 folder = %folder.display(),
                 others,
-                "what is somebody else's in a job's folder is left as it is; chown what the job is to have"
+                "what is somebody else's in a job's folder, or may have been moved there, is left as it is; chown what the job is to have"
             );
         }
     }
@@ -253,4 +306,59 @@ fn file_owned(held: &OwnedFd, account: &Ids) -> io::Result<()> {
         gid,
         AtFlags::EMPTY_PATH,
     )?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn account(uid: u32) -> Ids {
+        Ids {
+            name: uid.to_string(),
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_the_worker_s_own_goes_only_where_no_job_was_before() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: to give something away needs root");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("j1");
+        let (weights, cache) = (folder.join("weights"), folder.join("cache-7"));
+        let uid = |path: &Path| path.symlink_metadata().unwrap().uid();
+        private_folder(&folder).unwrap();
+        std::fs::write(&weights, "w").unwrap();
+        let trainers = [1, 2];
+        // An end before anything was given changes nothing.
+        shut(&folder).unwrap();
+        give(&folder, &account(1), &trainers, None).unwrap();
+        assert_eq!((uid(&folder), uid(&weights)), (1, 1));
+        // Which the account may take away.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).unwrap();
+        shut(&folder).unwrap();
+        // Moved there while it was the account's.
+        let moved = folder.join("moved");
+        std::fs::write(&moved, "m").unwrap();
+        private_folder(&cache).unwrap();
+        let planted = cache.join("planted");
+        std::fs::write(&planted, "p").unwrap();
+        give(&folder, &account(2), &trainers, Some(&cache)).unwrap();
+        assert_eq!((uid(&folder), uid(&weights), uid(&cache)), (2, 2, 2));
+        assert_eq!((uid(&moved), uid(&planted)), (0, 0));
+        // Nor on another host, where it has not been taken back.
+        give(&folder, &account(2), &trainers, Some(&cache)).unwrap();
+        assert_eq!(uid(&moved), 0);
+        // What others may write to may be anybody's to move.
+        let other = folder.join("cache-8");
+        private_folder(&other).unwrap();
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o777)).unwrap();
+        give(&folder, &account(2), &trainers, Some(&other)).unwrap();
+        assert_eq!(uid(&other), 0);
+    }
 }

@@ -19,7 +19,12 @@ pub(crate) fn give_attempt(_folder: &Path, _account: &Ids) -> Result<(), Error> 
     Ok(())
 }
 
-pub(crate) fn give(_folder: &Path, _account: &Ids, _trainers: &[u32]) -> Result<(), Error> {
+pub(crate) fn give(
+    _folder: &Path,
+    _account: &Ids,
+    _trainers: &[u32],
+    _made: Option<&Path>,
+) -> Result<(), Error> {
     Ok(())
 }
 

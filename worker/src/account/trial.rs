@@ -45,6 +45,7 @@ fn given(account: &Account, private: &Path) -> Result<(), state_dir::Error> {
     let folder = private.join("trial.tmp");
     remove_all(&folder)?;
     private_folder(&folder)?;
-    let tried = folders::give(&folder, &account.ids, &[]).and_then(|()| folders::shut(&folder));
+    let tried =
+        folders::give(&folder, &account.ids, &[], None).and_then(|()| folders::shut(&folder));
     tried.and(remove_all(&folder))
 }

@@ -78,7 +78,8 @@ impl Preparation {
         match trainer::output(&self.assignment, &self.host.outputs) {
             Some(output) => {
                 let trainers = self.host.accounts.numbers();
-                folders::give(&output, &account.ids, &trainers)
+                let cache = trainer::shared_cache(&self.assignment, &self.host.outputs);
+                folders::give(&output, &account.ids, &trainers, cache.as_deref())
             }
             None => Ok(()),
         }

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::checkpoint::Whole;
-use self::held::Links;
 use self::loader::Folders;
 pub(crate) use self::private::private;
 use self::settings::Settings;
@@ -55,18 +54,15 @@ pub(super) fn prepare(
     signal_file: PathBuf,
 ) -> Result<Launch, Error> {
     let output = ground.outputs.join(&ground.assignment.job);
-    let links = match ground.account {
-        Some(_) => Links::Refused,
-        None => Links::Followed,
-    };
-    let checkpoint = checkpoint::newest_whole(&output, ground.assignment.epoch, links)?;
+    let account = ground.account;
+    let checkpoint = checkpoint::newest_whole(&output, ground.assignment.epoch, account)?;
     let gang = ground.assignment.gang.as_ref();
     if let Some(gang) = gang {
         check_shared(checkpoint.as_ref(), gang.resume_step)?;
     }
     // The others of a gang go on from it only once the first has begun.
     if let (Some(whole), true) = (&checkpoint, gang.is_none_or(|gang| gang.rank == 0)) {
-        checkpoint::keep_step(&output, whole, links)?;
+        checkpoint::keep_step(&output, whole, account)?;
     }
     let shared = shared_cache(ground.assignment, ground.outputs);
     let places = Places {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::held::{Held, Links};
+use super::held::Held;
+use crate::account::Ids;
 use crate::agent::Epoch;
 use crate::state_dir::{self, at};
 
@@ -41,13 +42,14 @@ struct Found {
 /// The newest whole checkpoint in a job's folder of results, if there is one, or such a folder. A trainer that was killed while it
 /// saved one leaves a part of it under the same name, and would fail to go on from there at each retry: such parts are given
 /// a name by which SimpleTuner knows that they are unfinished.
+/// `account` is whom the job's programs run as, if not as the worker.
 ///
 /// # Errors
 /// When the folder cannot be listed, or a part cannot be renamed.
 pub(super) fn newest_whole(
     output: &Path,
     epoch: Epoch,
-    links: Links,
+    account: Option<&Ids>,
 ) -> Result<Option<Whole>, state_dir::Error> {
     let entries = match fs::read_dir(output) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -56,7 +58,7 @@ pub(super) fn newest_whole(
     let mut found = Vec::new();
     for entry in entries {
         let name = entry.map_err(at("list", output))?.file_name();
-        found.extend(checkpoint(output, &name, links));
+        found.extend(checkpoint(output, &name, account));
     }
     let guards = found.iter().any(|one| one.guarded);
     let is_whole = |one: &Found| if guards { one.guarded } else { one.ended };
@@ -92,7 +94,7 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 
 /// Writes the step into a checkpoint that has lost it.
 ///
-/// What a job has put there in the place of its own file, or of its folder where `links` are refused, is left alone (`held`).
+/// What a job has put there in the place of its own file, or where its programs run as an `account` in that of its folder, is left alone (`held`).
 ///
 /// SimpleTuner 4.10.1 does not put a data set's id behind the name of the state where that has it already
 /// (`mangle_state_path`): what was drawn of a data set called `train` is written over the run's own state, and the run would
@@ -103,10 +105,10 @@ const MAX_STATE_BYTES: u64 = 512 << 20;
 pub(super) fn keep_step(
     output: &Path,
     whole: &Whole,
-    links: Links,
+    account: Option<&Ids>,
 ) -> Result<(), state_dir::Error> {
     let folder = output.join(&whole.name);
-    let Some(held) = Held::open(&folder, links).map_err(at("open", &folder))? else {
+    let Some(held) = Held::open(&folder, account).map_err(at("open", &folder))? else {
         return Ok(());
     };
     for name in states(&held).map_err(at("list", &folder))? {
@@ -151,14 +153,14 @@ fn states(folder: &Held) -> io::Result<Vec<String>> {
 }
 
 /// What lies there, if by its name it is a checkpoint: `checkpoint-500`, or `checkpoint-500-rolling`.
-fn checkpoint(output: &Path, name: &OsStr, links: Links) -> Option<Found> {
+fn checkpoint(output: &Path, name: &OsStr, account: Option<&Ids>) -> Option<Found> {
     let name = name.to_str()?;
     let rest = name.strip_prefix("checkpoint-")?;
     let step = rest.split('-').next()?.parse().ok()?;
     if name.ends_with(UNFINISHED) {
         return None;
     }
-    let held = Held::open(&output.join(name), links).ok()??;
+    let held = Held::open(&output.join(name), account).ok()??;
     Some(Found {
         step,
         name: name.to_owned(),
@@ -173,6 +175,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// One that whoever runs this test has.
+    fn account() -> Ids {
+        Ids {
+            name: "trainer".to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups: Vec::new(),
+        }
+    }
 
     #[test]
     fn a_step_that_was_written_over_is_written_again() {
@@ -192,7 +204,7 @@ mod tests {
         write(ranks, &drawn.to_string());
         let (step, name) = (20, "checkpoint-20".to_owned());
         let whole = Whole { step, name };
-        keep_step(output.path(), &whole, Links::Refused).unwrap();
+        keep_step(output.path(), &whole, Some(&account())).unwrap();
         let mut expected = drawn.clone();
         expected["global_step"] = json!(20);
         expected["epoch"] = json!(3);
@@ -222,7 +234,7 @@ mod tests {
         };
         let state = folder.join("training_state.json");
         let is_as_it_was = || {
-            keep_step(&output, &whole, Links::Refused).unwrap();
+            keep_step(&output, &whole, Some(&account())).unwrap();
             assert_eq!(fs::read_to_string(&secret).unwrap(), r#"{"secret": "s"}"#);
         };
         // What it would read is not copied to where the job reads it.
@@ -256,22 +268,23 @@ mod tests {
         for folder in [&output.join("checkpoint-10"), &moved] {
             fs::create_dir_all(folder).unwrap();
         }
-        let newest = |links| {
-            let newest = newest_whole(&output, 7, links).unwrap();
+        let own = account();
+        let newest = |account| {
+            let newest = newest_whole(&output, 7, account).unwrap();
             newest.map(|whole| whole.name)
         };
         fs::write(moved.join(GUARD), "").unwrap();
         symlink(moved.join(GUARD), output.join("checkpoint-10").join(GUARD)).unwrap();
-        assert_eq!(newest(Links::Refused), None);
+        assert_eq!(newest(Some(&own)), None);
         assert!(output.join("checkpoint-10-7-tmp").exists());
         symlink(&moved, output.join("checkpoint-20")).unwrap();
-        assert_eq!(newest(Links::Refused), None);
+        assert_eq!(newest(Some(&own)), None);
         // An operator's, where programs of jobs are the worker's own; its step is kept as well.
         fs::write(moved.join("training_state.json"), "{}").unwrap();
-        assert_eq!(newest(Links::Followed).as_deref(), Some("checkpoint-20"));
+        assert_eq!(newest(None).as_deref(), Some("checkpoint-20"));
         let name = "checkpoint-20".to_owned();
         let whole = Whole { step: 20, name };
-        keep_step(&output, &whole, Links::Followed).unwrap();
+        keep_step(&output, &whole, None).unwrap();
         let state = fs::read_to_string(moved.join("training_state.json")).unwrap();
         assert!(state.contains(r#""global_step":20"#), "{state}");
     }
@@ -284,11 +297,11 @@ mod tests {
         let path = folder.join("training_state.json");
         let (step, name) = (20, "checkpoint-20".to_owned());
         let whole = Whole { step, name };
-        keep_step(output.path(), &whole, Links::Refused).unwrap();
+        keep_step(output.path(), &whole, Some(&account())).unwrap();
         assert!(!path.exists());
         for text in [r#"{"global_step":  19, "epoch": 1}"#, "[]", "{"] {
             fs::write(&path, text).unwrap();
-            keep_step(output.path(), &whole, Links::Refused).unwrap();
+            keep_step(output.path(), &whole, Some(&account())).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }

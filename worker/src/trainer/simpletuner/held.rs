@@ -11,38 +11,39 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::account::Ids;
+
 /// A folder that was opened by its name, and is the same whatever happens to that.
-pub(super) struct Held(OwnedFd);
+pub(super) struct Held<'a> {
+    folder: OwnedFd,
+    /// Whom the job's programs run as, if that is not the worker's own account.
+    account: Option<&'a Ids>,
+}
 
 /// Only what is there itself is opened, and nothing is waited for, as a pipe would be.
 const ITSELF: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// Whether a folder may lie behind a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
-    /// A job's programs run as the worker does: by a link they get at nothing else, and an operator may have moved a checkpoint
-    /// to another disk.
-    Followed,
-    /// They run as an account of their own, which could learn by one what the worker finds where it may not look itself.
-    Refused,
-}
-
-impl Held {
-    /// The folder at the end of this path; none where that is something else, or a link that is not to be followed.
+impl<'a> Held<'a> {
+    /// The folder at the end of this path; none where that is something else. It may lie behind a link, since an operator may have
+    /// moved it to another disk, but not where programs of jobs run as an `account`: that could learn by one what the worker
+    /// finds where it may not look itself.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub(super) fn open(folder: &Path, links: Links) -> io::Result<Option<Self>> {
-        let itself = match links {
-            Links::Followed => ITSELF.difference(OFlags::NOFOLLOW),
-            Links::Refused => ITSELF,
+    pub(super) fn open(folder: &Path, account: Option<&'a Ids>) -> io::Result<Option<Self>> {
+        let itself = match account {
+            Some(_) => ITSELF,
+            None => ITSELF.difference(OFlags::NOFOLLOW),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | itself;
         match rustix::fs::open(folder, flags, Mode::empty()) {
             Err(Errno::LOOP | Errno::NOTDIR) => Ok(None),
-            opened => Ok(Some(Self(opened?))),
+            opened => {
+                let folder = opened?;
+                Ok(Some(Self { folder, account }))
+            }
         }
     }
 
@@ -52,7 +53,7 @@ impl Held {
     /// When it cannot be listed.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.0)? {
+        for entry in Dir::read_from(&self.folder)? {
             let name = entry?.file_name().to_bytes().to_owned();
             names.extend(OsStr::from_bytes(&name).to_str().map(str::to_owned));
         }
@@ -61,24 +62,27 @@ impl Held {
 
     /// Whether a file of this name lies in it, and no link to one.
     pub(super) fn has(&self, name: &str) -> bool {
-        let data = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        let data = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW);
         data.is_ok_and(|data| FileType::from_raw_mode(data.st_mode) == FileType::RegularFile)
     }
 
-    /// A file of it that is no larger than this. None where it is something else, or has another name too and another owner than
-    /// the folder: then it may be somebody else's file.
+    /// A file of it that is no larger than this. None where it is something else, or has another owner than the folder: then a
+    /// job may have moved somebody else's file there. Where jobs have no account of their own, only one that has another name
+    /// too may be somebody else's.
     ///
     /// # Errors
     /// When it cannot be read.
     pub(super) fn read(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
-        let file = match rustix::fs::openat(&self.0, name, OFlags::RDONLY | ITSELF, Mode::empty()) {
-            // A link, or a socket.
-            Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
-            file => file?,
-        };
-        let (data, own) = (rustix::fs::fstat(&file)?, rustix::fs::fstat(&self.0)?);
+        let file =
+            match rustix::fs::openat(&self.folder, name, OFlags::RDONLY | ITSELF, Mode::empty()) {
+                // A link, or a socket.
+                Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
+                file => file?,
+            };
+        let (data, own) = (rustix::fs::fstat(&file)?, rustix::fs::fstat(&self.folder)?);
         let is_file = FileType::from_raw_mode(data.st_mode) == FileType::RegularFile;
-        let is_own = data.st_nlink == 1 || data.st_uid == own.st_uid;
+        let is_single = self.account.is_none() && data.st_nlink == 1;
+        let is_own = is_single || data.st_uid == own.st_uid;
         if !is_file || !is_own {
             return Ok(None);
         }
@@ -88,25 +92,30 @@ impl Held {
         Ok(fits.then_some(bytes))
     }
 
-    /// Puts a file in the place of one, whole or not at all, also after a power cut.
+    /// Puts a file in the place of one, whole or not at all, also after a power cut. It is the account's, if there is one.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let beside = format!("{name}.tmp");
-        match rustix::fs::unlinkat(&self.0, &beside, AtFlags::empty()) {
+        match rustix::fs::unlinkat(&self.folder, &beside, AtFlags::empty()) {
             Err(Errno::NOENT) => {}
             removed => removed?,
         }
         let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | ITSELF;
-        let file = rustix::fs::openat(&self.0, &beside, new, Mode::RUSR | Mode::WUSR)?;
+        let file = rustix::fs::openat(&self.folder, &beside, new, Mode::RUSR | Mode::WUSR)?;
         let mut file = File::from(file);
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let given = |file: &File| match self.account {
+            Some(ids) => std::os::unix::fs::fchown(file, Some(ids.uid), Some(ids.gid)),
+            None => Ok(()),
+        };
+        let written = file.write_all(bytes).and_then(|()| given(&file));
+        let written = written.and_then(|()| file.sync_all());
         if let Err(error) = written {
-            let _gone = rustix::fs::unlinkat(&self.0, &beside, AtFlags::empty());
+            let _gone = rustix::fs::unlinkat(&self.folder, &beside, AtFlags::empty());
             return Err(error);
         }
-        rustix::fs::renameat(&self.0, &beside, &self.0, name)?;
-        Ok(rustix::fs::fsync(&self.0)?)
+        rustix::fs::renameat(&self.folder, &beside, &self.folder, name)?;
+        Ok(rustix::fs::fsync(&self.folder)?)
     }
 }
