@@ -19,12 +19,15 @@ pub mod step_down;
 #[cfg(target_os = "linux")]
 mod trial;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::clearing::Killer;
 pub use self::ids::Ids;
 #[cfg(target_os = "linux")]
 use crate::sweep;
@@ -120,6 +123,8 @@ pub enum Error {
 pub(crate) struct Accounts {
     all: Vec<Account>,
     uses: watch::Sender<Vec<Use>>,
+    /// For each account that an attempt has, what ends its processes.
+    killers: Mutex<BTreeMap<usize, Killer>>,
 }
 
 /// What is done with an account.
@@ -210,6 +215,7 @@ impl Accounts {
         Self {
             all,
             uses: watch::Sender::new(uses),
+            killers: Mutex::default(),
         }
     }
 
@@ -239,7 +245,7 @@ impl Accounts {
                 gid: *uid,
                 groups: Vec::new(),
             };
-            clearing::clear(&ids, helper).await;
+            clearing::clear(&ids, helper, None).await;
         }
         let mut left = Vec::new();
         for (number, account) in self.all.iter().cloned().enumerate() {
@@ -267,8 +273,29 @@ impl Accounts {
     }
 
     async fn clear_once(&self, taken: &Taken, helper: &[OsString]) -> bool {
-        let left = clearing::clear(&taken.account.ids, helper).await;
+        let waits = self.killers().remove(&taken.number);
+        let left = clearing::clear(&taken.account.ids, helper, waits).await;
         self.cleared(taken.number, left)
+    }
+
+    fn killers(&self) -> MutexGuard<'_, BTreeMap<usize, Killer>> {
+        self.killers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has what will end an account's processes wait before any of them runs.
+    fn arm(&self, taken: &Taken, helper: &[OsString]) {
+        let mut killers = self.killers();
+        if killers.contains_key(&taken.number) {
+            return;
+        }
+        match Killer::start(&taken.account.ids, helper) {
+            Ok(killer) => drop(killers.insert(taken.number, killer)),
+            Err(error) => tracing::warn!(
+                account = taken.account.ids.name,
+                %error,
+                "what ends the processes of an account cannot be started yet; it is when they are to be ended"
+            ),
+        }
     }
 
     /// Whether an account may be given out again, of which so many processes are left.
@@ -284,8 +311,12 @@ impl Accounts {
     ///
     /// # Errors
     /// When that cannot be ended.
-    pub(crate) async fn take(&self) -> Result<Option<Taken>, Error> {
-        self.take_within(WAIT_MAX).await
+    pub(crate) async fn take(&self, helper: &[OsString]) -> Result<Option<Taken>, Error> {
+        let taken = self.take_within(WAIT_MAX).await?;
+        if let Some(taken) = &taken {
+            self.arm(taken, helper);
+        }
+        Ok(taken)
     }
 
     async fn take_within(&self, most: Duration) -> Result<Option<Taken>, Error> {
@@ -368,7 +399,7 @@ mod tests {
     }
 
     fn taken(accounts: &Accounts) -> Taken {
-        let taken = accounts.take().now_or_never().unwrap();
+        let taken = accounts.take(&[]).now_or_never().unwrap();
         taken.unwrap().unwrap()
     }
 
@@ -385,7 +416,7 @@ mod tests {
         accounts.give_back(&fourth, &[]).await;
         assert_eq!(taken(&accounts).number, 0);
         let none = Accounts::of(Vec::new());
-        assert!(none.take().await.unwrap().is_none());
+        assert!(none.take(&[]).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -398,8 +429,8 @@ mod tests {
             clearing.as_mut().now_or_never().is_none(),
             "processes are looked for"
         );
-        assert!(accounts.take().now_or_never().is_none());
-        let (second, is_free) = tokio::join!(accounts.take(), clearing);
+        assert!(accounts.take(&[]).now_or_never().is_none());
+        let (second, is_free) = tokio::join!(accounts.take(&[]), clearing);
         assert!(is_free);
         assert_eq!(second.unwrap().unwrap().number, 0);
     }

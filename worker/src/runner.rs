@@ -207,7 +207,7 @@ async fn launch(
         .map_err(|error| launch_failed(&error))?;
     let turn = turns::take(host, &assignment.job).await;
     has.turn = Some(turn.map_err(|error| launch_failed(&error))?);
-    let free = host.accounts.take().await;
+    let free = host.accounts.take(&host.config.helper).await;
     has.account = free.map_err(|error| launch_failed(&error))?;
     let account = has.account.as_ref().map(|taken| taken.account.clone());
     let ids = account.as_ref().map(|account| account.ids.clone());

@@ -6,7 +6,6 @@ mod hosts;
 mod leader;
 
 use std::fs::{self, Permissions};
-use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -205,55 +204,6 @@ exit 0
         "{\"secret\": \"of the host\"}"
     );
     assert_eq!(mode(host.root.path()), (0, 0o755));
-    worker.signal("-TERM");
-    assert!(worker.ended().await.success());
-}
-
-#[tokio::test]
-async fn what_has_hidden_from_its_guard_is_gone_when_the_attempt_has_ended() {
-    let Some(host) = Host::new() else { return };
-    let mut leader = Leader::with(10_000, files("")).await;
-    // It leaves the tree while its guard still lives, and nothing in its environment says whose it is.
-    let script =
-        "env -i setsid sh -c 'echo pid $$; trap \"\" TERM HUP; exec sleep 600' &\nsleep 0.3\n";
-    let worker = host.start(&leader, ACCOUNTS[0], script);
-    leader.attached().await;
-    let (_, said) = run(&mut leader, 1, "j1").await;
-    let pid = said
-        .lines()
-        .find_map(|line| line.strip_prefix("pid "))
-        .unwrap()
-        .to_owned();
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
-    // One that its guard has never seen, as of a worker that was killed.
-    let lost = as_account_later(ACCOUNTS[0], "exec sleep 600");
-    let (_, _) = run(&mut leader, 2, "j2").await;
-    assert!(!lost.lives(), "it is gone before the end is said");
-    // One that starts another and ends, again and again, so that nobody who looks finds it: its pipe closes with the last one.
-    let chain = host.path("chain");
-    fs::write(&chain, "/bin/sh \"$0\" &\n").unwrap();
-    let mut chain = as_account_later(ACCOUNTS[0], &format!("exec /bin/sh {}", chain.display()));
-    let mut pipe = chain.0.stdout.take().unwrap();
-    run(&mut leader, 4, "j4").await;
-    let closed = tokio::task::spawn_blocking(move || pipe.read(&mut [0]).unwrap());
-    let closed = tokio::time::timeout(leader::PATIENCE, closed).await;
-    assert_eq!(closed.expect("some of it lives").unwrap(), 0);
-    // The next worker ends what the killed one has left, and shuts its results.
-    let lost = as_account_later(ACCOUNTS[0], "exec sleep 600");
-    fs::write(
-        host.path("trainer.sh"),
-        "echo pid $$\nwhile :; do sleep 0.05; done\n",
-    )
-    .unwrap();
-    assign(&leader, 3, "j3").await;
-    printed(&mut leader, "pid ").await;
-    assert_eq!(mode(&host.output("j3")).0, number(ACCOUNTS[0]).unwrap());
-    worker.signal("-KILL");
-    drop(worker);
-    let worker = host.start(&leader, ACCOUNTS[0], "exit 0");
-    leader.attached().await;
-    assert!(!lost.lives());
-    assert_eq!(mode(&host.output("j3")), (0, 0o700));
     worker.signal("-TERM");
     assert!(worker.ended().await.success());
 }
