@@ -10,7 +10,6 @@ pub(crate) mod credentials;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod estimate;
-pub(crate) mod helpers;
 pub(crate) mod job;
 pub(crate) mod jobs;
 mod place;

@@ -1,6 +1,7 @@
 //! The command line: one struct that clap, the help, the completions and docs/cli.md are all made from.
 
 use clap::{Args, Parser, Subcommand};
+use stepcast_worker::helpers;
 
 use crate::command;
 
@@ -147,14 +148,14 @@ pub(crate) enum Command {
     Completions(command::completions::Completions),
     /// Guards one trainer process (started by the worker itself).
     #[command(hide = true)]
-    Guard(command::helpers::Guard),
+    Guard(helpers::Guard),
     /// Becomes an account and then its trainer (started by the guard).
     #[command(hide = true)]
-    StepDown(command::helpers::StepDown),
+    StepDown(helpers::StepDown),
     /// Runs statements of SQL for a server (started by the server itself).
     #[command(hide = true, name = "sql-process")]
     SqlProcess,
     /// Plays a stream of webhooks instead of a trainer (started by the worker itself).
     #[command(hide = true)]
-    Replay(command::helpers::Replay),
+    Replay(helpers::Replay),
 }

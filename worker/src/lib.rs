@@ -1,7 +1,7 @@
 //! The agent on a GPU host: takes assignments, runs the trainer, watches it, and reports what it cost in time.
 //!
-//! [`run`] is the whole worker; the program that calls it also offers [`guard::run`] and [`replay::run`] as subcommands,
-//! which the worker starts as processes of their own ([`config::WorkerConfig::helper`]).
+//! [`run`] is the whole worker; the program that calls it also offers [`helpers`] as subcommands, which the worker starts as
+//! processes of their own ([`config::WorkerConfig::helper`]).
 
 pub mod account;
 pub mod agent;
@@ -14,6 +14,7 @@ mod ends;
 pub mod event;
 pub mod gpu;
 pub mod guard;
+pub mod helpers;
 mod host;
 mod metrics;
 pub mod options;

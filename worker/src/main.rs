@@ -1,16 +1,14 @@
 //! The thin worker binary for GPU hosts: it links neither the cluster nor the SQL engine.
 
-use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use stepcast_worker::account::{Ids, step_down};
 use stepcast_worker::gpu::{self, Offer};
+use stepcast_worker::helpers;
 use stepcast_worker::options::Options;
 use stepcast_worker::servers::PlainText;
-use stepcast_worker::{guard, replay};
 
 /// Runs training jobs for a Stepcast cluster on this host.
 ///
@@ -30,46 +28,13 @@ enum Command {
     Devices,
     /// Guards one trainer process (started by the worker itself).
     #[command(hide = true)]
-    Guard {
-        /// The account that the trainer runs as.
-        #[arg(long)]
-        account: Option<Ids>,
-        /// The trainer's command.
-        #[arg(last = true, required = true)]
-        command: Vec<OsString>,
-    },
+    Guard(helpers::Guard),
     /// Becomes an account and then its trainer (started by the guard).
     #[command(hide = true)]
-    StepDown {
-        /// Which account.
-        #[arg(long)]
-        account: Ids,
-        /// Folders that it has to be able to enter; nothing else is done then.
-        #[arg(long, conflicts_with = "command")]
-        enter: Vec<PathBuf>,
-        /// Kills whatever else runs as it; nothing else is done then.
-        #[arg(long, conflicts_with_all = ["command", "enter"])]
-        kill: bool,
-        /// The trainer's command.
-        #[arg(last = true)]
-        command: Vec<OsString>,
-    },
+    StepDown(helpers::StepDown),
     /// Plays a stream of webhooks instead of a trainer (started by the worker itself).
     #[command(hide = true)]
-    Replay {
-        /// The stream or recording to play.
-        #[arg(long)]
-        stream: PathBuf,
-        /// The receiver to post to.
-        #[arg(long)]
-        url: String,
-        /// How many times faster than written; 0 for no waiting at all.
-        #[arg(long, default_value_t = 1.0)]
-        speed: f64,
-        /// The exit code when the stream names none.
-        #[arg(long, default_value_t = 0)]
-        exit: u8,
-    },
+    Replay(helpers::Replay),
 }
 
 #[derive(Debug, Args)]
@@ -115,27 +80,9 @@ fn main() -> ExitCode {
             })
         }
         Command::Devices => show_devices(),
-        Command::Guard { account, command } => guard::run(account.as_ref(), &command),
-        Command::StepDown {
-            account,
-            enter,
-            kill,
-            command,
-        } => match kill {
-            true => step_down::kill(&account),
-            false => step_down::run(&account, &enter, &command),
-        },
-        Command::Replay {
-            stream,
-            url,
-            speed,
-            exit,
-        } => with_runtime(replay::run(replay::Options {
-            stream,
-            url,
-            speed,
-            exit,
-        })),
+        Command::Guard(guard) => guard.run(),
+        Command::StepDown(step_down) => step_down.run(),
+        Command::Replay(replay) => with_runtime(replay.run()),
     }
 }
 

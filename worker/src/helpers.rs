@@ -1,16 +1,18 @@
-//! The hidden commands that a worker starts by itself: the guard of a trainer, what steps down to its account, and the player of streams.
+//! The hidden commands that a worker starts by itself, for whatever program it is part of: the guard of a trainer, what steps down
+//! to its account, and the player of streams.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use stepcast_worker::account::{Ids, step_down};
-use stepcast_worker::{guard, replay};
+
+use crate::account::{Ids, step_down};
+use crate::{guard, replay};
 
 /// Guards one trainer process.
 #[derive(Debug, Args)]
-pub(crate) struct Guard {
+pub struct Guard {
     /// The account that the trainer runs as
     #[arg(long)]
     account: Option<Ids>,
@@ -21,14 +23,14 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// Runs the trainer and ends it when the worker is gone.
-    pub(crate) fn run(self) -> ExitCode {
+    pub fn run(self) -> ExitCode {
         guard::run(self.account.as_ref(), &self.command)
     }
 }
 
 /// Becomes an account and then its trainer.
 #[derive(Debug, Args)]
-pub(crate) struct StepDown {
+pub struct StepDown {
     /// Which account
     #[arg(long)]
     account: Ids,
@@ -45,7 +47,7 @@ pub(crate) struct StepDown {
 
 impl StepDown {
     /// Gives up what this process may, for good.
-    pub(crate) fn run(self) -> ExitCode {
+    pub fn run(self) -> ExitCode {
         match self.kill {
             true => step_down::kill(&self.account),
             false => step_down::run(&self.account, &self.enter, &self.command),
@@ -55,7 +57,7 @@ impl StepDown {
 
 /// Plays a stream of webhooks instead of a trainer.
 #[derive(Debug, Args)]
-pub(crate) struct Replay {
+pub struct Replay {
     /// The stream or recording to play
     #[arg(long)]
     stream: PathBuf,
@@ -72,7 +74,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     /// Plays it.
-    pub(crate) async fn run(self) -> ExitCode {
+    pub async fn run(self) -> ExitCode {
         replay::run(replay::Options {
             stream: self.stream,
             url: self.url,
