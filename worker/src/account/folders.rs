@@ -2,7 +2,7 @@
 //! it is followed anywhere.
 
 use std::cell::Cell;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +22,7 @@ pub(crate) const HOME: &str = "home";
 /// Where its temporary files are.
 pub(crate) const TEMPORARY: &str = "tmp";
 
-/// Folders in folders at most: what trainers write has a handful, and each takes an open file while it is gone through.
+/// Folders in folders at most: what trainers write has a handful, and each takes three open files while it is gone through.
 const DEPTH_MAX: usize = 64;
 
 /// Nothing is opened but the folder itself.
@@ -76,14 +76,16 @@ pub(crate) fn give_attempt(folder: &Path, account: &Ids) -> Result<(), Error> {
         own: true,
         ..Gift::new(account)
     };
-    for name in names(top.as_fd()).map_err(at("list", folder))? {
-        if !ATTEMPT_OWN
+    let is_own = |name: &CStr| {
+        ATTEMPT_OWN
             .iter()
             .any(|own| name.to_bytes() == own.as_bytes())
-        {
-            entry(top.as_fd(), &name, &gift, 0).map_err(at("give away what is in", folder))?;
-        }
-    }
+    };
+    let given = each(top.as_fd(), |name| match is_own(name) {
+        true => Ok(()),
+        false => entry(top.as_fd(), name, &gift, 0),
+    });
+    given.map_err(at("give away what is in", folder))?;
     gift.tell(folder);
     let_pass(folder)
 }
@@ -183,15 +185,15 @@ fn open(folder: &Path) -> Result<File, Error> {
     options.open(folder).map_err(at("open", folder))
 }
 
-fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
-    let mut names = Vec::new();
+/// Does this with each name in a folder, of which a job may have made millions.
+fn each(folder: BorrowedFd<'_>, mut act: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         if ![c".", c".."].contains(&entry.file_name()) {
-            names.push(entry.file_name().to_owned());
+            act(entry.file_name())?;
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 fn contents(folder: BorrowedFd<'_>, gift: &Gift<'_>, depth: usize) -> io::Result<()> {
@@ -199,18 +201,10 @@ fn contents(folder: BorrowedFd<'_>, gift: &Gift<'_>, depth: usize) -> io::Result
         let why = format!("it has more than {DEPTH_MAX} folders in each other");
         return Err(io::Error::other(why));
     }
-    for name in names(folder)? {
-        entry(folder, &name, gift, depth)?;
-    }
-    Ok(())
+    each(folder, |name| entry(folder, name, gift, depth))
 }
 
-fn entry(
-    folder: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-    gift: &Gift<'_>,
-    depth: usize,
-) -> io::Result<()> {
+fn entry(folder: BorrowedFd<'_>, name: &CStr, gift: &Gift<'_>, depth: usize) -> io::Result<()> {
     let held = match rustix::fs::openat(
         folder,
         name,

@@ -5,6 +5,7 @@ mod held;
 mod loader;
 mod private;
 mod settings;
+mod state;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -62,7 +63,7 @@ pub(super) fn prepare(
     }
     // The others of a gang go on from it only once the first has begun.
     if let (Some(whole), true) = (&checkpoint, gang.is_none_or(|gang| gang.rank == 0)) {
-        checkpoint::keep_step(&output, whole, account)?;
+        state::keep_step(&output, whole, account)?;
     }
     let shared = shared_cache(ground.assignment, ground.outputs);
     let places = Places {

@@ -5,8 +5,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::held::Held;
 use crate::account::Ids;
 use crate::agent::Epoch;
@@ -86,72 +84,6 @@ pub(super) fn newest_whole(
     Ok(newest.map(|Found { step, name, .. }| Whole { step, name }))
 }
 
-/// Where a process of a run keeps the step of a checkpoint, and behind it what it has drawn of a data set, by the data set's id.
-const STATE: &str = "training_state";
-
-/// A state at most that is mended: it lists each picture of a data set, of which a million take some hundred megabytes.
-const MAX_STATE_BYTES: u64 = 512 << 20;
-
-/// Writes the step into a checkpoint that has lost it.
-///
-/// What a job has put there in the place of its own file, or where its programs run as an `account` in that of its folder, is left alone (`held`).
-///
-/// SimpleTuner 4.10.1 does not put a data set's id behind the name of the state where that has it already
-/// (`mangle_state_path`): what was drawn of a data set called `train` is written over the run's own state, and the run would
-/// go on from the checkpoint's weights at step 0.
-///
-/// # Errors
-/// When the state cannot be read or written.
-pub(super) fn keep_step(
-    output: &Path,
-    whole: &Whole,
-    account: Option<&Ids>,
-) -> Result<(), state_dir::Error> {
-    let folder = output.join(&whole.name);
-    let Some(held) = Held::open(&folder, account).map_err(at("open", &folder))? else {
-        return Ok(());
-    };
-    for name in states(&held).map_err(at("list", &folder))? {
-        let path = folder.join(&name);
-        let read = held.read(&name, MAX_STATE_BYTES);
-        let Some(bytes) = read.map_err(at("read", &path))? else {
-            continue;
-        };
-        // What is no state is SimpleTuner's to refuse.
-        let Ok(mut state) = serde_json::from_slice::<Map<String, Value>>(&bytes) else {
-            continue;
-        };
-        if state.contains_key("global_step") {
-            continue;
-        }
-        let epoch = state.get("current_epoch").cloned();
-        state.insert("global_step".to_owned(), Value::from(whole.step));
-        state.insert("epoch".to_owned(), epoch.unwrap_or(Value::from(1)));
-        let text = Value::Object(state).to_string();
-        let written = held.replace(&name, text.as_bytes());
-        written.map_err(at("write", &path))?;
-        let step = whole.step;
-        tracing::warn!(step, "a checkpoint that had lost its step has it again");
-    }
-    Ok(())
-}
-
-/// The states of a checkpoint's processes: `training_state.json`, and `training_state-rank1.json` of the second.
-fn states(folder: &Held) -> io::Result<Vec<String>> {
-    let is_state = |name: &String| {
-        let name = name
-            .strip_prefix(STATE)
-            .and_then(|name| name.strip_suffix(".json"));
-        let rank = name.and_then(|name| name.strip_prefix("-rank"));
-        let is_rank =
-            rank.is_some_and(|rank| !rank.is_empty() && rank.bytes().all(|b| b.is_ascii_digit()));
-        name.is_some_and(|name| name.is_empty() || is_rank)
-    };
-    let mut names = folder.names()?;
-    names.retain(is_state);
-    Ok(names)
-}
-
 /// What lies there, if by its name it is a checkpoint: `checkpoint-500`, or `checkpoint-500-rolling`.
 fn checkpoint(output: &Path, name: &OsStr, account: Option<&Ids>) -> Option<Found> {
     let name = name.to_str()?;
@@ -171,92 +103,18 @@ fn checkpoint(output: &Path, name: &OsStr, account: Option<&Ids>) -> Option<Foun
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-mod tests {
-    use serde_json::json;
-
+pub(super) mod tests {
+    use super::super::state::keep_step;
     use super::*;
 
     /// One that whoever runs this test has.
-    fn account() -> Ids {
+    pub(in super::super) fn account() -> Ids {
         Ids {
             name: "trainer".to_owned(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             groups: Vec::new(),
         }
-    }
-
-    #[test]
-    fn a_step_that_was_written_over_is_written_again() {
-        let output = tempfile::tempdir().unwrap();
-        let folder = output.path().join("checkpoint-20");
-        fs::create_dir(&folder).unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
-        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-        // What was drawn of a data set called `a`, by each of two processes.
-        let drawn = json!({"current_epoch": 3, "seen_images": {"/data/1.png": 1}});
-        let (first, second) = ("training_state.json", "training_state-rank1.json");
-        write(first, &drawn.to_string());
-        write(second, &drawn.to_string());
-        // Data sets whose ids are no part of the name.
-        let (own, ranks) = ("training_state-cats.json", "training_state-ranks.json");
-        write(own, &drawn.to_string());
-        write(ranks, &drawn.to_string());
-        let (step, name) = (20, "checkpoint-20".to_owned());
-        let whole = Whole { step, name };
-        keep_step(output.path(), &whole, Some(&account())).unwrap();
-        let mut expected = drawn.clone();
-        expected["global_step"] = json!(20);
-        expected["epoch"] = json!(3);
-        for name in [first, second] {
-            let state: Value = serde_json::from_str(&read(name)).unwrap();
-            assert_eq!(state, expected, "{name}");
-        }
-        assert_eq!(
-            [read(own), read(ranks)],
-            [(); 2].map(|()| drawn.to_string())
-        );
-    }
-
-    #[test]
-    fn a_link_that_a_job_has_put_in_the_place_of_its_state_leads_nowhere() {
-        use std::os::unix::fs::symlink;
-
-        let root = tempfile::tempdir().unwrap();
-        let secret = root.path().join("credential.json");
-        fs::write(&secret, r#"{"secret": "s"}"#).unwrap();
-        let (output, name) = (root.path().join("out"), "checkpoint-20");
-        let folder = output.join(name);
-        fs::create_dir_all(&folder).unwrap();
-        let whole = Whole {
-            step: 20,
-            name: name.to_owned(),
-        };
-        let state = folder.join("training_state.json");
-        let is_as_it_was = || {
-            keep_step(&output, &whole, Some(&account())).unwrap();
-            assert_eq!(fs::read_to_string(&secret).unwrap(), r#"{"secret": "s"}"#);
-        };
-        // What it would read is not copied to where the job reads it.
-        symlink(&secret, &state).unwrap();
-        is_as_it_was();
-        assert!(state.is_symlink());
-        fs::remove_file(&state).unwrap();
-        // Neither is what it would write.
-        fs::write(&state, "{}").unwrap();
-        for beside in ["training_state.tmp", "training_state.json.tmp"] {
-            symlink(&secret, folder.join(beside)).unwrap();
-        }
-        is_as_it_was();
-        let read = fs::read_to_string(&state).unwrap();
-        assert!(read.contains(r#""global_step":20"#), "{read}");
-        // Nor a whole folder of somebody's.
-        fs::remove_dir_all(&folder).unwrap();
-        fs::write(root.path().join("training_state.json"), "{}").unwrap();
-        symlink(root.path(), &folder).unwrap();
-        is_as_it_was();
-        let others = fs::read_to_string(root.path().join("training_state.json"));
-        assert_eq!(others.unwrap(), "{}");
     }
 
     #[test]
@@ -287,22 +145,5 @@ mod tests {
         keep_step(&output, &whole, None).unwrap();
         let state = fs::read_to_string(moved.join("training_state.json")).unwrap();
         assert!(state.contains(r#""global_step":20"#), "{state}");
-    }
-
-    #[test]
-    fn states_with_a_step_and_what_is_none_stay_as_they_are() {
-        let output = tempfile::tempdir().unwrap();
-        let folder = output.path().join("checkpoint-20");
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("training_state.json");
-        let (step, name) = (20, "checkpoint-20".to_owned());
-        let whole = Whole { step, name };
-        keep_step(output.path(), &whole, Some(&account())).unwrap();
-        assert!(!path.exists());
-        for text in [r#"{"global_step":  19, "epoch": 1}"#, "[]", "{"] {
-            fs::write(&path, text).unwrap();
-            keep_step(output.path(), &whole, Some(&account())).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
     }
 }

@@ -1,11 +1,9 @@
 //! Files in a folder that a job's programs have made: no link that one of them has put there is followed, so that nothing of
 //! the worker's is read into it or written over.
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
@@ -47,15 +45,16 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// What lies in it.
+    /// What is `wanted` of what lies in it.
     ///
     /// # Errors
     /// When it cannot be listed.
-    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+    pub(super) fn names(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.folder)? {
-            let name = entry?.file_name().to_bytes().to_owned();
-            names.extend(OsStr::from_bytes(&name).to_str().map(str::to_owned));
+            let entry = entry?;
+            let name = entry.file_name().to_str();
+            names.extend(name.ok().filter(|name| wanted(name)).map(str::to_owned));
         }
         Ok(names)
     }
@@ -71,8 +70,8 @@ impl<'a> Held<'a> {
     /// too may be somebody else's.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub(super) fn read(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
+    /// When it cannot be opened.
+    pub(super) fn file(&self, name: &str, most: u64) -> io::Result<Option<File>> {
         let file =
             match rustix::fs::openat(&self.folder, name, OFlags::RDONLY | ITSELF, Mode::empty()) {
                 // A link, or a socket.
@@ -83,20 +82,19 @@ impl<'a> Held<'a> {
         let is_file = FileType::from_raw_mode(data.st_mode) == FileType::RegularFile;
         let is_single = self.account.is_none() && data.st_nlink == 1;
         let is_own = is_single || data.st_uid == own.st_uid;
-        if !is_file || !is_own {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        File::from(file).take(most + 1).read_to_end(&mut bytes)?;
-        let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= most);
-        Ok(fits.then_some(bytes))
+        let fits = u64::try_from(data.st_size).is_ok_and(|length| length <= most);
+        Ok((is_file && is_own && fits).then(|| File::from(file)))
     }
 
-    /// Puts a file in the place of one, whole or not at all, also after a power cut. It is the account's, if there is one.
+    /// Puts a file in the place of one, whole or not at all, also after a power cut, with what is written to it. It is the account's, if there is one.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn replace(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let beside = format!("{name}.tmp");
         match rustix::fs::unlinkat(&self.folder, &beside, AtFlags::empty()) {
             Err(Errno::NOENT) => {}
@@ -104,12 +102,15 @@ impl<'a> Held<'a> {
         }
         let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | ITSELF;
         let file = rustix::fs::openat(&self.folder, &beside, new, Mode::RUSR | Mode::WUSR)?;
-        let mut file = File::from(file);
+        let file = File::from(file);
+        let mut buffered = BufWriter::new(&file);
+        let written = write(&mut buffered).and_then(|()| buffered.flush());
+        drop(buffered);
         let given = |file: &File| match self.account {
             Some(ids) => std::os::unix::fs::fchown(file, Some(ids.uid), Some(ids.gid)),
             None => Ok(()),
         };
-        let written = file.write_all(bytes).and_then(|()| given(&file));
+        let written = written.and_then(|()| given(&file));
         let written = written.and_then(|()| file.sync_all());
         if let Err(error) = written {
             let _gone = rustix::fs::unlinkat(&self.folder, &beside, AtFlags::empty());
