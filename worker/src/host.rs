@@ -155,7 +155,8 @@ impl Host {
     }
 
     /// Whether an account still has the results of an attempt that has ended here, where other workers may have the same
-    /// folder for results: the worker was killed, or this host of a gang gave them to it after the first had shut them off.
+    /// folder for results: the worker was killed, the attempt had lost its job when it ended, or this host of a gang gave them
+    /// to it after the first had shut them off.
     pub(crate) fn is_open(&self, attempt: &AttemptRecord) -> bool {
         let has = |uid| is_of(&self.results(&attempt.job), &[uid]);
         self.config.outputs.is_some() && attempt.account.is_some_and(has)

@@ -14,11 +14,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 pub(crate) use self::leaving::clear_on;
-use self::leaving::{Rest, leave};
+use self::leaving::{Has, leave};
 use self::preparation::Preparation;
-use self::turns::Turn;
 pub(crate) use self::turns::Turns;
-use crate::account::{Ids, Taken};
+use crate::account::Ids;
 use crate::agent::{Epoch, Exit, ExitStatus, Failure, Input};
 use crate::capture::{self, Capture};
 use crate::chain::chain;
@@ -71,13 +70,6 @@ struct Trainer {
 /// What went wrong before the trainer ran.
 struct NotLaunched(Failure, String);
 
-/// What an attempt has until it has left.
-#[derive(Default)]
-struct Has {
-    turn: Option<Turn>,
-    account: Option<Taken>,
-}
-
 /// What an attempt needs on the disk while it is written.
 type Preparing = Option<JoinHandle<Result<Launch, NotLaunched>>>;
 
@@ -118,14 +110,11 @@ pub(crate) async fn run(
         }
     };
     // Before anybody knows that it has ended, and begins the next attempt of the job.
-    let mut left = Rest::default();
-    if let (Some(taken), Ok(marker)) = (has.account, &marker) {
-        left = leave(&host, &assignment, marker, taken).await;
-    }
+    let left = leave(&host, &assignment, &marker, has).await;
     if let Some(end) = end {
         let _ending = inputs.send(end).await;
     }
-    left.finish(&host, &inputs, has.turn).await;
+    left.finish(&host, &inputs).await;
 }
 
 /// How the attempt ended; nothing when the worker ends.
@@ -140,6 +129,7 @@ async fn watched(
     let epoch = assignment.epoch;
     let mut preparing = None;
     let (renewed, until) = watch::channel(until);
+    has.until = Some(until.clone());
     let launched = tokio::select! {
         biased;
         () = told_to_end(&mut commands, &renewed) => Err(NotLaunched(Failure::LaunchFailed, "ended before it was started".to_owned())),
@@ -156,7 +146,7 @@ async fn watched(
             // A closed channel means that the worker is ending; dropping the trainer ends it.
             let from = trainer.from;
             inputs.send(Input::Launched { epoch, from }).await.ok()?;
-            let exit = watch(host, epoch, trainer, &mut commands).await;
+            let exit = watch(host, epoch, trainer, &mut commands, &renewed).await;
             Input::Exited { epoch, exit }
         }
         Err(NotLaunched(failure, detail)) => Input::LaunchFailed {
@@ -299,6 +289,7 @@ async fn watch(
     epoch: Epoch,
     mut trainer: Trainer,
     commands: &mut mpsc::Receiver<Command>,
+    renewed: &watch::Sender<Instant>,
 ) -> Exit {
     let mut checkpoints = 0;
     let mut open = true;
@@ -313,6 +304,7 @@ async fn watch(
             Some(Err(error)) = trainer.lines.join_next() => fail_with(error),
             command = commands.recv(), if open => match command {
                 Some(Command::Deadline(at)) => {
+                    renewed.send_replace(at);
                     let left = at.saturating_duration_since(Instant::now());
                     trainer.guard.deadline(left).await;
                 }
