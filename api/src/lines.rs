@@ -42,7 +42,7 @@ const WAITING_BYTES: usize = 64 << 20;
 /// Writes to the store at once.
 const WRITES: usize = 32;
 
-/// A job that has printed nothing for so long is put out of memory; its next line begins a new part.
+/// A job that has printed nothing for so long is put out of memory; its next line goes on where the last one stands.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// What stands before a line that is not the trainer's.
@@ -81,6 +81,8 @@ struct Book {
     dropped: bool,
     /// Whether the job has all the lines that it may have.
     full: bool,
+    /// Whether the last part that is kept is gone on with, if it is this writer's. Not once it has changed hands.
+    goes_on: bool,
     heard: Instant,
 }
 
@@ -149,6 +151,17 @@ impl Lines {
         self.wake.notify_one();
     }
 
+    /// Begins a new part of each job: another node leads, whose parts come before it, or has led since the last one.
+    pub(crate) fn change_hands(&self) {
+        let mut books = self.books.lock();
+        books.jobs.retain(|_, book| {
+            book.text.drain(..book.kept);
+            (book.part, book.kept) = (None, 0);
+            book.goes_on = false;
+            book.is_due()
+        });
+    }
+
     /// Keeps what comes, for as long as it runs.
     pub(crate) async fn keep(&self) {
         loop {
@@ -170,16 +183,13 @@ impl Lines {
 
     /// Writes the newest part of a job as it is now. Says whether it is kept.
     async fn write(&self, job: JobId) -> bool {
-        let known = self.books.lock().jobs.get(&job).and_then(|book| book.part);
-        if known.is_none() {
-            match self.parts(job).await {
-                Ok(parts) => {
-                    let (part, before) = (parts.next(), parts.bytes());
-                    if let Some(book) = self.books.lock().jobs.get_mut(&job) {
-                        (book.part, book.before) = (Some(part), before);
-                    }
-                }
-                Err(error) => return unkept(job, &error),
+        if self.is_closed(job) {
+            if let Err(error) = self.open(job).await {
+                return unkept(job, &error);
+            }
+            // It has changed hands meanwhile.
+            if self.is_closed(job) {
+                return false;
             }
         }
         let Some((part, text)) = self.newest(job) else {
@@ -192,12 +202,53 @@ impl Lines {
         }
         let mut books = self.books.lock();
         let Books { jobs, waiting } = &mut *books;
-        if let Some(book) = jobs.get_mut(&job) {
+        // It may have been forgotten, or have changed hands.
+        if let Some(book) = jobs.get_mut(&job)
+            && book.part == Some(part)
+        {
             *waiting = waiting.saturating_sub(length.saturating_sub(book.kept));
             book.kept = length;
             book.turn();
         }
         true
+    }
+
+    /// Whether it is not known yet which part of it is the newest.
+    fn is_closed(&self, job: JobId) -> bool {
+        let books = self.books.lock();
+        books.jobs.get(&job).is_some_and(|book| book.part.is_none())
+    }
+
+    /// Finds out which part is the newest: the last one, if it is this writer's and not full, or else the next.
+    async fn open(&self, job: JobId) -> Result<(), object_store::Error> {
+        let parts = self.parts(job).await?;
+        let goes_on = self
+            .books
+            .lock()
+            .jobs
+            .get(&job)
+            .is_some_and(|book| book.goes_on);
+        let last = parts.0.last().filter(|(number, object)| {
+            goes_on
+                && object.size < PART_BYTES as u64
+                && object.location == self.object(job, *number)
+        });
+        let (part, begun) = match last {
+            Some((number, object)) => {
+                let begun = self.store.get(&object.location).await?.bytes().await?;
+                (*number, String::from_utf8_lossy(&begun).into_owned())
+            }
+            None => (parts.next(), String::new()),
+        };
+        let before = parts.bytes().saturating_sub(begun.len() as u64);
+        let mut books = self.books.lock();
+        let Books { jobs, waiting } = &mut *books;
+        if let Some(book) = jobs.get_mut(&job)
+            && book.goes_on == goes_on
+        {
+            book.begin(part, begun, before, waiting);
+        }
+        Ok(())
     }
 
     fn newest(&self, job: JobId) -> Option<(u32, Vec<u8>)> {
@@ -233,6 +284,7 @@ impl Book {
             kept: 0,
             dropped: false,
             full: false,
+            goes_on: true,
             heard: Instant::now(),
         }
     }
@@ -252,6 +304,19 @@ impl Book {
         self.text.push_str(line);
         self.text.push('\n');
         *waiting += bytes;
+    }
+
+    /// What came since is behind what is kept. As many lines are left out as the job may not have.
+    fn begin(&mut self, part: u32, begun: String, before: u64, waiting: &mut usize) {
+        (self.part, self.before, self.kept) = (Some(part), before, begun.len());
+        let came = std::mem::replace(&mut self.text, begun);
+        *waiting = waiting.saturating_sub(came.len());
+        // It was said where the last one that it may have stands.
+        self.full = before + self.text.len() as u64 >= JOB_BYTES;
+        for line in came.split_terminator('\n') {
+            self.push(line, waiting);
+        }
+        self.goes_on = true;
     }
 
     fn is_due(&self) -> bool {

@@ -421,6 +421,10 @@ impl Staging for StagingArea {
         self.lines.progress(job, epoch, progress, left);
     }
 
+    fn lines_change_hands(&self) {
+        self.lines.change_hands();
+    }
+
     fn jobs_with_lines(&self, limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
         Box::pin(async move {
             if self.is_known().is_err() {

@@ -110,6 +110,10 @@ pub trait Staging: Send + Sync {
     ) {
     }
 
+    /// This node begins to lead, or no longer does: other nodes may keep lines of the same jobs, before the next or from now on,
+    /// and these stand behind all that was kept until then.
+    fn lines_change_hands(&self) {}
+
     /// Jobs of which lines are kept, at most `limit` of them: the ones after those of the last call.
     fn jobs_with_lines(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))

@@ -70,7 +70,13 @@ impl Lines {
 
     /// Deletes what is kept of a job, and that anything was.
     pub(crate) async fn forget(&self, job: JobId) -> Result<(), Error> {
-        self.books.lock().jobs.remove(&job);
+        {
+            let mut books = self.books.lock();
+            if let Some(book) = books.jobs.remove(&job) {
+                let unkept = book.text.len().saturating_sub(book.kept);
+                books.waiting = books.waiting.saturating_sub(unkept);
+            }
+        }
         if let Listing::Folder(root, _) = &self.listing {
             let folder = root.join(job.to_string());
             return blocking(move || match std::fs::remove_dir_all(folder) {

@@ -53,6 +53,47 @@ async fn what_was_read_once_is_how_the_next_answer_begins_also_after_another_nod
         now.lines().filter(|line| line.starts_with("line ")).count(),
         400
     );
+    // The first one leads again, with a line that it could not keep when it last did.
+    first.append(JOB, Epoch(2), &["kept late".to_owned()]);
+    first.change_hands();
+    first.append(JOB, Epoch(2), &["once more".to_owned()]);
+    keep(&first, JOB).await;
+    let again = first.read(JOB).await.unwrap();
+    let rest = again.strip_prefix(&now).unwrap();
+    assert!(rest.ends_with("kept late\nonce more\n"), "{rest}");
+    assert_eq!(first.books.lock().waiting, 0);
+}
+
+#[tokio::test]
+async fn a_job_that_prints_now_and_then_has_few_parts_and_the_same_bound() {
+    let lines = lines(&Arc::new(InMemory::new()));
+    let quiet = || lines.books.lock().jobs.clear();
+    let mut all = String::new();
+    for number in 0..30 {
+        let line = format!("line {number}");
+        lines.append(JOB, Epoch(1), std::slice::from_ref(&line));
+        keep(&lines, JOB).await;
+        all += &(line + "\n");
+        quiet();
+    }
+    assert_eq!(lines.read(JOB).await.unwrap(), all);
+    assert_eq!(lines.parts(JOB).await.unwrap().next(), 1);
+    let large = vec!["y".repeat(1 << 20)];
+    for _ in 0..20 {
+        lines.append(JOB, Epoch(1), &large);
+        keep(&lines, JOB).await;
+        quiet();
+    }
+    assert!(lines.bytes(JOB).await.unwrap() <= JOB_BYTES + 400);
+    assert_eq!(lines.books.lock().waiting, 0);
+}
+
+#[tokio::test]
+async fn what_of_a_forgotten_job_was_not_kept_waits_no_more() {
+    let lines = lines(&Arc::new(InMemory::new()));
+    lines.append(JOB, Epoch(1), &["a".to_owned()]);
+    lines.forget(JOB).await.unwrap();
+    assert_eq!(lines.books.lock().waiting, 0);
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ pub(crate) async fn run(parts: Parts, slot: Slot, mut role: watch::Receiver<Role
 async fn lead(parts: &Parts, slot: &Slot, role: &mut watch::Receiver<Role>, now: Role) {
     tracing::info!(term = now.term, "this node leads");
     let leader = Arc::new(Leader::new(parts.clone()));
+    leader.ports.staging.lines_change_hands();
     slot.send_replace(Some(Arc::clone(&leader)));
     // Dropped at the end of this leadership, which ends every duty.
     let duties: [BoxFuture<'_, ()>; 8] = [
@@ -84,5 +85,6 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.slot.send_replace(None);
         self.leader.end();
+        self.leader.ports.staging.lines_change_hands();
     }
 }
