@@ -239,7 +239,8 @@ pub(super) fn gpu(cell: &str) -> Option<GpuModel> {
     let gpu: GpuModel = words.join(" ").parse().ok()?;
     // Rated and marketed memory differ by a few GB; a model of another size is another model.
     let gib: u16 = memory.strip_suffix("GB")?.parse().ok()?;
-    (gpu.memory_gib().abs_diff(gib) * 10 <= gib).then_some(gpu)
+    let differs = u32::from(gpu.memory_gib().abs_diff(gib));
+    (differs * 10 <= u32::from(gib)).then_some(gpu)
 }
 
 /// `512x512`, or the same with a remark on how pictures of other shapes were cropped to that area.
@@ -301,6 +302,8 @@ mod tests {
             ("RTX 4090/3090 24GB (unstated)", None),
             ("Apple M3 Max", None),
             ("RTX 3070 Laptop 8GB", None),
+            ("H100 60000GB", None),
+            ("H100 6700GB", None),
         ] {
             assert_eq!(gpu(text).map(GpuModel::slug), slug, "{text}");
         }
