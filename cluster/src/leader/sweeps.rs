@@ -56,15 +56,25 @@ async fn sweep_files(leader: &Leader) {
 
 /// What has been in the staging area for longer than any submission takes: a crash may have left it behind.
 async fn old(leader: &Leader) -> Vec<StagingId> {
-    leader
-        .ports
-        .staging
+    let staging = &leader.ports.staging;
+    let old = staging
         .older_than(leader.config.staging_grace, STAGED)
-        .await
-        .unwrap_or_else(|error| {
-            tracing::warn!(%error, "the staging area could not be listed");
-            Vec::new()
-        })
+        .await;
+    let old = old.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the staging area could not be listed");
+        Vec::new()
+    });
+    if old.is_empty() || !knows_what_was_there(leader).await {
+        return Vec::new();
+    }
+    old
+}
+
+/// Whether the state has everything by now that a listing from before could have to do with. All nodes share the area: one
+/// that was paused, or is cut off, may have been deposed without knowing, and would take for nobody's what the next leader
+/// has let in. What is listed and unknown behind this is nobody's for good.
+async fn knows_what_was_there(leader: &Leader) -> bool {
+    leader.proposer.confirm_read().await.is_ok()
 }
 
 /// Deletes the lines of jobs that are not known any more, and of those that are over and whose owner has been removed.
@@ -75,6 +85,9 @@ async fn forget_lines(leader: &Leader) {
         tracing::warn!(%error, "the lines of jobs could not be listed");
         Vec::new()
     });
+    if jobs.is_empty() || !knows_what_was_there(leader).await {
+        return;
+    }
     let unwanted = |job: &JobId| {
         let wanted = leader.replicated.read(|state| {
             let known = state.job(*job);

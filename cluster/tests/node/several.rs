@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stepcast_cluster::consensus::ChangeError;
 use stepcast_cluster::session::{Order, Report};
-use stepcast_cluster::{Health, ProposeError, ReadError};
-use stepcast_scheduler::ids::JobId;
+use stepcast_cluster::{Config, Health, ProposeError, ReadError};
+use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::{EventKind, Outcome};
 use stepcast_scheduler::{Command, RequestId};
 
@@ -113,6 +113,31 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_reads_nothing() {
         assert_eq!(jobs(node).len(), 3);
         assert!(jobs(node).is_superset(&BTreeSet::from([again, third])));
     }
+    cluster.shutdown().await;
+}
+
+/// The staging area is everybody's, and of what was let in by another leader one that is cut off knows nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_removes_nothing_that_it_has_not_heard_of() {
+    let often = |config: &mut Config| config.sweep_every = Duration::from_millis(5);
+    let cluster = Cluster::tuned(3, often).await;
+    let old = cluster.leader().await.clone();
+    for id in 1..=3 {
+        cluster.net.isolate(id);
+    }
+    let (job, files) = (JobId(9), StagingId(wide(9)));
+    cluster.world.lined.lock().insert(job);
+    cluster.world.stage(files);
+    let has_lines = || cluster.world.lined.lock().contains(&job);
+    let has_files = || cluster.world.is_staged(files);
+    until("the end of its leadership", || !old.status().leading).await;
+    assert!(has_lines() && has_files());
+    // Together they know that nobody has let them in.
+    cluster.net.heal();
+    until("the end of what is nobody's", || {
+        !has_lines() && !has_files()
+    })
+    .await;
     cluster.shutdown().await;
 }
 
