@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use stepcast_scheduler::Command;
 use stepcast_scheduler::ids::{InstanceId, WorkerId};
+use stepcast_scheduler::model::limits::EXPIRED_MAX;
 
 use super::context::Leader;
 use super::leases::Held;
@@ -14,6 +15,9 @@ use crate::session::Parting;
 
 /// Leases that end within a moment of each other are ended together.
 const MOMENT: Duration = Duration::from_millis(5);
+
+/// Workers given up at once, which go into the log together.
+const AT_ONCE: usize = 256;
 
 /// Looks at leases, workers and limits until the leadership ends.
 pub(crate) async fn run(leader: Arc<Leader>) {
@@ -56,35 +60,34 @@ async fn expire_leases(leader: &Leader) {
             .sessions
             .part(*worker, Parting::TooSlow, leader.now());
     }
-    let present = leader.replicated.read(view::present_workers);
-    let lost = present.into_iter();
-    join_all(
-        lost.filter(|(worker, _)| silent.contains(worker))
-            .map(|(worker, instance)| lose(leader, worker, instance)),
-    )
-    .await;
+    let mut lost = leader.replicated.read(view::present_workers);
+    lost.retain(|(worker, _)| silent.contains(worker));
+    lose_all(leader, &lost).await;
     let count = expired.len();
     tracing::info!(count, "leases have ended without a word from their workers");
-    let (parts, whole): (Vec<Held>, Vec<Held>) =
-        expired.into_iter().partition(|held| held.rank.is_some());
-    let whole = whole.iter().map(|held| (held.job, held.epoch)).collect();
-    let parts = parts
-        .iter()
-        .map(|held| (held.job, held.epoch, held.worker))
-        .collect();
-    expire(leader, Command::ExpireLeases { expired: whole }).await;
-    expire(leader, Command::ExpireParts { expired: parts }).await;
+    for (count, command) in commands(expired) {
+        expire(leader, count, command).await;
+    }
 }
 
-async fn expire(leader: &Leader, command: Command) {
-    let count = match &command {
-        Command::ExpireLeases { expired } => expired.len(),
-        Command::ExpireParts { expired } => expired.len(),
-        _ => 0,
-    };
-    if count == 0 {
-        return;
-    }
+/// What ends these leases, and how many of them each: no more at once than the log takes. After a new election all that were
+/// there end together.
+fn commands(expired: Vec<Held>) -> Vec<(usize, Command)> {
+    let (parts, whole): (Vec<Held>, Vec<Held>) =
+        expired.into_iter().partition(|held| held.rank.is_some());
+    let whole = whole.chunks(EXPIRED_MAX).map(|some| {
+        let expired = some.iter().map(|held| (held.job, held.epoch)).collect();
+        (some.len(), Command::ExpireLeases { expired })
+    });
+    let parts = parts.chunks(EXPIRED_MAX).map(|some| {
+        let expired = some.iter().map(|held| (held.job, held.epoch, held.worker));
+        let expired = expired.collect();
+        (some.len(), Command::ExpireParts { expired })
+    });
+    whole.chain(parts).collect()
+}
+
+async fn expire(leader: &Leader, count: usize, command: Command) {
     match leader.proposer.propose(command, None).await {
         Ok(_) => leader.metrics.leases_expired(count),
         // Proposed again after a while: the table remembers.
@@ -94,16 +97,20 @@ async fn expire(leader: &Leader, command: Command) {
 
 /// Gives up who has stayed away for a lease, and who leaves and was not given up when it said so.
 async fn lose_workers(leader: &Leader) {
-    let present = leader.replicated.read(view::present_workers);
+    let mut present = leader.replicated.read(view::present_workers);
     let ids: Vec<_> = present.iter().map(|(worker, _)| *worker).collect();
     let away = leader
         .sessions
         .away_for(&ids, leader.config.lease_term, leader.now());
-    for (worker, instance) in present
-        .into_iter()
-        .filter(|(worker, _)| away.contains(worker))
-    {
-        lose(leader, worker, instance).await;
+    present.retain(|(worker, _)| away.contains(worker));
+    lose_all(leader, &present).await;
+}
+
+/// Has workers take part no more, some at once: after a loss of power they may be most of a cluster.
+async fn lose_all(leader: &Leader, workers: &[(WorkerId, InstanceId)]) {
+    for some in workers.chunks(AT_ONCE) {
+        let lost = some.iter();
+        join_all(lost.map(|(worker, instance)| lose(leader, *worker, *instance))).await;
     }
 }
 
@@ -130,4 +137,38 @@ async fn sweep(leader: &Leader) {
 fn forget_ended(leader: &Leader) {
     let leases = leader.leases.lock();
     leader.live.forget_ended(|epoch| leases.is_held(epoch));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use stepcast_scheduler::ids::{Epoch, JobId};
+
+    use super::*;
+
+    #[test]
+    fn however_many_leases_end_together_the_log_takes_their_end() {
+        let held = |epoch: u64| Held {
+            epoch: Epoch(epoch),
+            job: JobId(epoch),
+            worker: WorkerId(7),
+            rank: epoch.is_multiple_of(2).then_some(0),
+        };
+        let many = 5 * EXPIRED_MAX as u64;
+        let (mut ended, mut counted) = (BTreeSet::new(), 0);
+        for (count, command) in commands((0..many).map(held).collect()) {
+            let epochs: Vec<Epoch> = match command {
+                Command::ExpireLeases { expired } => expired.iter().map(|(_, of)| *of).collect(),
+                Command::ExpireParts { expired } => expired.iter().map(|(_, of, _)| *of).collect(),
+                other => panic!("{other:?}"),
+            };
+            assert!(epochs.len() <= EXPIRED_MAX && epochs.len() == count);
+            counted += count;
+            ended.extend(epochs);
+        }
+        assert_eq!(ended, (0..many).map(Epoch).collect());
+        assert_eq!(counted, ended.len());
+        assert!(commands(Vec::new()).is_empty());
+    }
 }
