@@ -20,6 +20,7 @@ mod proof;
 mod receiving;
 mod refusal;
 mod roster;
+mod seats;
 mod seeking;
 mod sending;
 mod service;
@@ -146,7 +147,7 @@ impl Peers {
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX);
         let (connections, accepting) =
-            listener::connections(listener, server_tls, shared.closing.subscribe());
+            listener::connections(listener, server_tls, Arc::clone(&shared));
         let serving = Server::builder()
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(HEADER_BYTES)

@@ -23,7 +23,7 @@ pub(super) struct Greetings<E> {
 
 /// Addresses that one caller may well have at once: an IPv4 address, or a network of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place(u64);
+pub(super) struct Place(u64);
 
 impl<E> Default for Greetings<E> {
     fn default() -> Self {
@@ -70,7 +70,7 @@ impl<E> Greetings<E> {
 }
 
 impl Place {
-    fn of(address: IpAddr) -> Self {
+    pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(u64::from(u32::from(address))),
             // The first 64 bits are a network's, and never all zero where the others are an IPv4 address's.

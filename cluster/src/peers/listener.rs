@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -20,15 +20,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::greetings::Greetings;
+use super::seats::{Seat, Seats, Speech};
+use super::shared::Shared;
 
 /// A caller that has not finished its TLS greeting in this time does not mean it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// Connections of members: two from each of them, and those that ended without a word.
-const MEMBERS: usize = 128;
-
-/// Connections without a certificate: nodes that ask to join, one at a time as a rule.
-const STRANGERS: usize = 16;
 
 /// A connection without a certificate ends after this long: joining takes a second, or half a minute in bad times.
 const STRANGER_FOR: Duration = Duration::from_secs(90);
@@ -36,24 +32,32 @@ const STRANGER_FOR: Duration = Duration::from_secs(90);
 /// When the system refuses to accept (too many open files), this long passes before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// A caller's connection. Gives its room back when it ends.
+/// A caller's connection. Gives its seat back when it ends.
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     /// Done when the connection may go on no longer; `None` then.
     ends: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _room: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
-/// The certificate of whoever is at the other end, verified against the authority.
+/// Who is at the other end.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(pub(super) Option<CertificateDer<'static>>);
+pub(super) struct Caller {
+    /// The certificate, verified against the authority.
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    /// Where calls are told that are heard: a connection without any does not last.
+    pub(super) speech: Speech,
+}
 
 impl Connected for Connection {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
         let chain = self.stream.get_ref().1.peer_certificates();
-        Caller(chain.and_then(|chain| chain.first()).cloned())
+        Caller {
+            certificate: chain.and_then(|chain| chain.first()).cloned(),
+            speech: self.seat.speech(),
+        }
     }
 }
 
@@ -62,13 +66,13 @@ impl Connected for Connection {
 pub(super) fn connections(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
-    closing: watch::Receiver<bool>,
+    shared: Arc<Shared>,
 ) -> (
     impl Stream<Item = io::Result<Connection>>,
     impl Future<Output = ()> + Send + 'static,
 ) {
     let (found, connections) = mpsc::channel(1);
-    let accepting = accept(listener, tls.into(), found, closing);
+    let accepting = accept(listener, tls.into(), found, shared);
     (ReceiverStream::new(connections), accepting)
 }
 
@@ -76,11 +80,10 @@ async fn accept(
     listener: TcpListener,
     tls: TlsAcceptor,
     found: mpsc::Sender<io::Result<Connection>>,
-    closing: watch::Receiver<bool>,
+    shared: Arc<Shared>,
 ) {
     let greetings = Arc::new(Mutex::new(Greetings::<AbortHandle>::default()));
-    let members = Arc::new(Semaphore::new(MEMBERS));
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let seats = Arc::<Seats>::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -95,11 +98,11 @@ async fn accept(
             }
         };
         let (tls, found) = (tls.clone(), found.clone());
-        let (members, strangers) = (Arc::clone(&members), Arc::clone(&strangers));
-        let (closing, ended) = (closing.clone(), Arc::clone(&greetings));
+        let (shared, seats) = (Arc::clone(&shared), Arc::clone(&seats));
+        let ended = Arc::clone(&greetings);
         let greeting = |number| {
             let greeting = tokio::spawn(async move {
-                let connection = greet(tcp, &tls, members, strangers, closing).await;
+                let connection = greet(tcp, &tls, &shared, &seats).await;
                 lock(&ended).end(number);
                 if let Some(connection) = connection {
                     let _ = found.send(Ok(connection)).await;
@@ -124,9 +127,8 @@ fn lock(greetings: &Mutex<Greetings<AbortHandle>>) -> MutexGuard<'_, Greetings<A
 async fn greet(
     tcp: TcpStream,
     tls: &TlsAcceptor,
-    members: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-    mut closing: watch::Receiver<bool>,
+    shared: &Shared,
+    seats: &Arc<Seats>,
 ) -> Option<Connection> {
     tcp.set_nodelay(true).ok()?;
     let from = tcp.peer_addr().ok()?;
@@ -138,26 +140,40 @@ async fn greet(
         }
         Err(_) => return None,
     };
-    let stranger = stream.get_ref().1.peer_certificates().is_none();
-    let room = if stranger { strangers } else { members };
-    let Ok(room) = room.try_acquire_owned() else {
-        tracing::warn!(%from, stranger, "too many connections: this one is dropped");
+    let certificate = stream.get_ref().1.peer_certificates();
+    let certificate = certificate.and_then(|chain| chain.first());
+    let is_member = certificate.is_some_and(|certificate| shared.roster.names(certificate));
+    let Some(seat) = seats.take(from.ip(), is_member) else {
+        tracing::warn!(%from, is_member, "too many connections: this one is dropped");
         return None;
     };
-    let ends = async move {
-        // The sender is gone only when everything is.
-        let closed = async { drop(closing.wait_for(|closing| *closing).await) };
-        if stranger {
-            let _ = timeout(STRANGER_FOR, closed).await;
-        } else {
-            closed.await;
-        }
-    };
+    let lasts = certificate.is_none().then_some(STRANGER_FOR);
+    let ends = ends(seat.over(), lasts, shared.closing.subscribe());
     Some(Connection {
         stream,
         ends: Some(Box::pin(ends)),
-        _room: room,
+        seat,
     })
+}
+
+/// Waits for whatever ends a connection first.
+async fn ends(
+    over: impl Future<Output = ()>,
+    lasts: Option<Duration>,
+    mut closing: watch::Receiver<bool>,
+) {
+    let too_long = async {
+        match lasts {
+            Some(lasts) => sleep(lasts).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        () = too_long => {}
+        // The sender is gone only when everything is.
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
 }
 
 impl AsyncRead for Connection {

@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::broken_off::{self, Beginning, Transfer};
 use super::dial::chain;
+use super::seats::Call;
 use super::shared::Shared;
 use crate::consensus::Inbound;
 use crate::snapshot::Error;
@@ -41,6 +42,8 @@ pub(super) struct Arriving {
     pub(super) answers: Option<Answers>,
     /// Held until the node has decided, so that nothing else comes in under the same name before.
     pub(super) room: OwnedSemaphorePermit,
+    /// Held until then too: the connection is needed for as long.
+    pub(super) call: Call,
 }
 
 impl Arriving {
@@ -114,7 +117,7 @@ impl Arriving {
                 );
             }
         }
-        drop(self.room);
+        drop((self.room, self.call));
         Ok(())
     }
 }

@@ -97,6 +97,20 @@ impl Roster {
         }
     }
 
+    /// Whether this certificate, which TLS has verified, is a member's whose key is known here. Of nobody else it says more
+    /// than that a member has made it once.
+    pub(super) fn names(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok(key) = tls::key_of(certificate) else {
+            return false;
+        };
+        let id = {
+            let inner = self.inner.read();
+            let mut known = inner.members.nodes.values().chain(inner.met.values());
+            known.find(|of| of.key == key).map(|of| of.id)
+        };
+        id.is_some_and(|id| self.is(id, certificate).is_ok())
+    }
+
     /// Whether the key of this node is known here: only its own certificate speaks for it.
     pub(super) fn knows(&self, node: u64) -> bool {
         let inner = self.inner.read();

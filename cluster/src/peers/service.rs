@@ -77,7 +77,7 @@ impl Service {
     /// Refuses whoever has no certificate before reading anything.
     fn member(&self, caller: Option<&Caller>) -> Result<(Caller, Attached), Status> {
         let caller = caller
-            .filter(|caller| caller.0.is_some())
+            .filter(|caller| caller.certificate.is_some())
             .ok_or_else(|| refusal::stranger(&super::roster::Stranger::NoCertificate))?;
         let attached = self.shared.attached().ok_or_else(refusal::starting)?;
         Ok((caller.clone(), attached))
@@ -94,12 +94,17 @@ impl Service {
         })?;
         self.shared
             .roster
-            .admit(hello.cluster_id, hello.from, hello.to, caller.0.as_ref())
+            .admit(
+                hello.cluster_id,
+                hello.from,
+                hello.to,
+                caller.certificate.as_ref(),
+            )
             .map_err(|why| refusal::stranger(&why))?;
         check_proof(&self.shared, caller, attached, &hello)?;
         self.shared.connect(hello.from, &hello.peer_address);
         if let Some(link) = self.shared.link(hello.from)
-            && let Some(certificate) = &caller.0
+            && let Some(certificate) = &caller.certificate
         {
             link.heard(&hello, certificate);
         }
@@ -126,7 +131,7 @@ fn is_proved(shared: &Shared, caller: &Caller, attached: &Attached, hello: &Hell
     let Some(present) = attached.admission.generations().pop() else {
         return true;
     };
-    let certificate = caller.0.as_ref();
+    let certificate = caller.certificate.as_ref();
     let key = certificate.and_then(|certificate| tls::key_of(certificate).ok());
     let authority = shared.credentials.authority();
     key.is_some_and(|key| proof::holds(authority, &present, hello, &key))
@@ -188,6 +193,7 @@ impl Service {
             .and_then(|first| first.header)
             .ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
         let hello = self.hello(&caller, &attached, header.hello)?;
+        let call = caller.speech.begin();
         let message = read(&header.message, hello.from, self.shared.me.id)?;
         if message.get_msg_type() != MessageType::MsgSnapshot {
             return Err(Status::invalid_argument("this is no message of a snapshot"));
@@ -222,6 +228,7 @@ impl Service {
             requests,
             answers,
             room,
+            call,
         })
     }
 }
@@ -240,6 +247,7 @@ impl PeerService for Service {
             .await
             .map_err(|_| Status::deadline_exceeded("nobody said who speaks"))??;
         let hello = self.hello(&caller, &attached, first.and_then(|first| first.hello))?;
+        let call = caller.speech.begin();
         let (answers, stream) = mpsc::channel(PONGS);
         let greeting = ExchangeResponse {
             hello: Some(self.shared.hello(hello.from)),
@@ -249,6 +257,7 @@ impl PeerService for Service {
         let _ = answers.try_send(Ok(greeting));
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
+            let _call = call;
             tokio::select! {
                 ended = exchange(&shared, &attached, &caller, &hello, requests, &answers) => {
                     if let Err(status) = ended {
@@ -305,9 +314,11 @@ impl PeerService for Service {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let attached = self.shared.attached().ok_or_else(refusal::starting)?;
+        let caller = request.extensions().get::<Caller>().cloned();
         let request = request.into_inner();
         let authority = self.shared.credentials.authority();
         let _room = self.check(&request.token, &*attached.admission).await?;
+        let _call = caller.map(|caller| caller.speech.begin());
         let (key, applicant) = applicant(request)?;
         let admitted = timeout(ADMITTED_WITHIN, attached.admission.admit(applicant))
             .await
@@ -345,7 +356,7 @@ async fn exchange(
     while let Some(request) = requests.message().await? {
         // A node that was removed meanwhile is heard no longer, nor who has made itself a certificate of one that is to come
         // by what a removed one knew.
-        if let Some(certificate) = &caller.0
+        if let Some(certificate) = &caller.certificate
             && looked.elapsed() >= LOOK_EVERY
         {
             let still = shared.roster.is(from, certificate);

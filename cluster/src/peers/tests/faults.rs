@@ -1,17 +1,25 @@
 //! Peers die, hang and come back; what is not read is bounded.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::support::{
     CLUSTER, Endpoint, SOON, Then, acquaint, append, copy, credentials, indices, members,
 };
 use crate::consensus::Transport;
-use crate::peers::authority::{Authority, new_key, read_key};
+use crate::peers::authority::{Authority, new_key, node_name, read_key};
 use crate::peers::credentials::Credentials;
+use crate::peers::tls;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_was_killed_is_reached_again_when_it_is_back() {
@@ -114,4 +122,50 @@ async fn who_connects_and_says_nothing_keeps_no_peer_from_being_heard() {
     first.sees(2, |seen| seen.reachable).await;
     second.sees(1, |seen| seen.reachable).await;
     assert_eq!(silent.len(), 400);
+}
+
+/// A connection on which TLS is done and nothing is said; whether this end of it is served.
+async fn silent(to: &Endpoint, with: &Arc<ClientConfig>) -> (TlsStream<TcpStream>, bool) {
+    let tcp = TcpStream::connect(to.address).await.unwrap();
+    let name = node_name(to.peers.me().id, CLUSTER);
+    let name = ServerName::try_from(name).unwrap();
+    let connected = TlsConnector::from(Arc::clone(with)).connect(name, tcp);
+    let mut stream = timeout(SOON, connected).await.unwrap().unwrap();
+    // HTTP/2's settings come without a word from here.
+    let said = timeout(SOON, stream.read(&mut [0])).await.unwrap();
+    (stream, said.is_ok_and(|bytes| bytes > 0))
+}
+
+/// TLS takes the certificate of a node that was removed, any that it has made with what it knew, and none at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_greets_and_says_nothing_more_keeps_no_peer_and_no_newcomer_from_being_heard() {
+    let authority = Authority::found(CLUSTER).unwrap();
+    let [first, second] =
+        [1, 3].map(|node| Endpoint::start(node, credentials(&authority, node, CLUSTER)));
+    let token = first.peers.mint_token(None, SOON).unwrap();
+    let stranger = tls::joiner(&token).unwrap();
+    // Node 2 was removed, and node 4 has not been let in.
+    let with = [2, 4].map(|node| tls::client(&credentials(&authority, node, CLUSTER)).unwrap());
+    let mut open = Vec::new();
+    for node in [&first, &second] {
+        for certificate in &with {
+            for _ in 0..70 {
+                open.push(silent(node, certificate).await);
+            }
+        }
+        for _ in 0..20 {
+            open.push(silent(node, &stranger).await);
+        }
+    }
+    assert!(open.iter().all(|(_, is_served)| *is_served));
+    acquaint([&first, &second]);
+    first.sees(3, |seen| seen.reachable).await;
+    second.sees(1, |seen| seen.reachable).await;
+    // Those that came first had to go, and whoever comes last is served still.
+    let (first_of_all, _) = &mut open[0];
+    let ended = timeout(SOON, async {
+        while first_of_all.read(&mut [0; 64]).await.is_ok_and(|n| n > 0) {}
+    });
+    ended.await.unwrap();
+    assert!(silent(&first, &stranger).await.1);
 }
