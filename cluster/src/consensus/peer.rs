@@ -293,7 +293,7 @@ impl Peer {
         let raft = &self.raw.raft;
         let able = match raft.state {
             StateRole::Leader => raft.commit_to_current_term(),
-            _ => raft.leader_id != 0,
+            _ => self.role().leader.is_some(),
         };
         if able {
             self.raw.read_index(read.to_bytes());
@@ -349,7 +349,7 @@ impl Peer {
         let raft = &self.raw.raft;
         Role {
             term: raft.term,
-            leader: (raft.leader_id != 0).then_some(raft.leader_id),
+            leader: (raft.leader_id != 0 && !self.is_left()).then_some(raft.leader_id),
             leads: raft.state == StateRole::Leader,
         }
     }

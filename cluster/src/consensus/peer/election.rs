@@ -15,6 +15,9 @@ const SILENT_TICKS: usize = HEARTBEAT_TICKS + 1;
 /// Who has learned first that the leader is gone asks the others again after this long: they may have learned it since.
 const AGAIN_TICKS: usize = 4;
 
+/// Ticks without a leader's word after which a node without a vote knows none: no voter waits for longer before it campaigns.
+const LEFT_TICKS: usize = 2 * ELECTION_TICKS;
+
 /// Time passes at most so many times slower for who has no leader: several seconds for one try.
 const SLOWER_AT_MOST: u64 = 8;
 
@@ -83,6 +86,13 @@ impl Peer {
         let installing = self.raw.raft.raft_log.applied < self.installed;
         let writing = self.persisted < self.handed && self.votes_alone();
         self.raw.raft.state != StateRole::Leader && (installing || writing)
+    }
+
+    /// Whether this node has no vote and nobody has led it for long. A voter campaigns then and knows no leader from there on;
+    /// Raft's library has who does not campaign name the one that is gone until there is another.
+    pub(super) fn is_left(&self) -> bool {
+        let raft = &self.raw.raft;
+        !raft.promotable() && raft.election_elapsed >= LEFT_TICKS
     }
 
     /// Raft has every follower wait for a time that is drawn by chance, and sometimes two draw nearly the same. Followers

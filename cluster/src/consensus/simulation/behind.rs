@@ -1,12 +1,12 @@
 //! A follower that the log no longer reaches: when it is sent a snapshot again, which one, and what becomes of those that
-//! come too late.
+//! come too late; and one that has no vote and is left alone.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use raft::eraftpb::{HardState, Message, MessageType};
 
 use super::super::log::{Loaded, Position};
-use super::super::{Begin, Delivery, HEARTBEAT_TICKS, Output, Peer};
+use super::super::{Begin, Delivery, ELECTION_TICKS, HEARTBEAT_TICKS, Output, Peer, ReadId};
 use crate::members::Members;
 
 const TRUNCATED: Position = Position { index: 10, term: 3 };
@@ -238,4 +238,45 @@ fn what_is_taken_up_is_told_from_what_comes_too_late() {
         "of a leader that was deposed"
     );
     assert!(follower.snapshot_received(message(TERM, 11)));
+}
+
+#[test]
+fn who_has_no_vote_names_no_leader_that_is_gone() {
+    let mut learner = begin(2, Loaded::new_cluster(), false);
+    let read = ReadId {
+        node: 2,
+        life: 1,
+        number: 1,
+    };
+    let mut heartbeat = Message {
+        from: 1,
+        to: 2,
+        term: TERM,
+        ..Message::default()
+    };
+    heartbeat.set_msg_type(MessageType::MsgHeartbeat);
+    let roles = |learner: &mut Peer| {
+        let mut outputs = Vec::new();
+        learner.outputs(&mut outputs);
+        let role = |output| match output {
+            Output::Role(role) => Some(role.leader),
+            _ => None,
+        };
+        outputs.into_iter().filter_map(role).collect::<Vec<_>>()
+    };
+    // It is heard now and then, and then no more, and then again.
+    for _ in 0..3 {
+        learner.step(heartbeat.clone());
+        learner.outputs(&mut Vec::new());
+        (0..ELECTION_TICKS).for_each(|_| learner.tick());
+        assert_eq!(learner.role().leader, Some(1));
+        assert!(learner.read(read));
+    }
+    assert_eq!(roles(&mut learner), []);
+    (0..ELECTION_TICKS).for_each(|_| learner.tick());
+    assert_eq!(roles(&mut learner), [None]);
+    assert!(!learner.read(read), "there is nobody to be asked");
+    learner.step(heartbeat);
+    assert_eq!(roles(&mut learner), [Some(1)]);
+    assert!(learner.read(read));
 }
