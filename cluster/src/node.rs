@@ -138,6 +138,10 @@ fn recover(
         }
         .into());
     }
+    if snapshot.is_none() {
+        // The log is whole from its origin on: what could not be read is not needed.
+        snapshots.set_aside_all()?;
+    }
     // What is in a snapshot was committed, even if the note of that was not on disk when the power went.
     log.hard_state.commit = log.hard_state.commit.max(at.index);
     Ok(Recovered {

@@ -183,7 +183,7 @@ impl Snapshots {
 
     /// The newest snapshot that can be read. A damaged one is passed over with a warning, as an older one and the log
     /// lead to the same state, and set aside, so that it does not count as one of the two that are kept; one from a newer
-    /// program is neither.
+    /// program is neither. Where none can be read that is left to [`Self::set_aside_all`].
     pub fn newest(&self) -> Result<Option<Restored>, Error> {
         let mut damaged: Vec<PathBuf> = Vec::new();
         for path in self.files_called("snapshot")?.into_iter().rev() {
@@ -193,13 +193,20 @@ impl Snapshots {
                     return Ok(Some(restored));
                 }
                 Err(error @ Error::Damaged { .. }) => {
-                    tracing::warn!(%error, "an older snapshot is used");
+                    tracing::warn!(%error, "a snapshot is passed over");
                     damaged.push(path);
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(None)
+    }
+
+    /// Sets all of them aside, of which [`Self::newest`] could read none: for a node whose log begins where every log does, so
+    /// that nothing but the log is needed.
+    pub fn set_aside_all(&self) -> Result<(), Error> {
+        let files = self.files_called("snapshot")?;
+        files.iter().try_for_each(|file| set_aside(file))
     }
 
     /// The newest snapshot's entry, by the name of its file alone.

@@ -167,6 +167,36 @@ async fn a_damaged_snapshot_falls_back_to_the_older_one_and_two_damaged_ones_are
     }
 }
 
+/// While there is one alone the log has everything, so that nothing is missing; but it must not pass for one that is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_first_snapshot_is_none_of_the_two_that_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(World::default());
+    let config = Config {
+        snapshot_entries: 20,
+        log_tail_entries: 0,
+        ..config(dir.path())
+    };
+    let snapshots = dir.path().join("snapshots");
+    let mut numbers = 1..;
+    let mut jobs = Vec::new();
+    // The newest is damaged each time, and is none of two that the log is forgotten for.
+    for _ in 0..3 {
+        let node = start(config.clone(), &world).await;
+        let all = node.read(|state| state.jobs().count()).await;
+        assert_eq!(all.unwrap(), jobs.len());
+        while node.status().snapshot_index == 0 {
+            jobs.push(submit(&node, numbers.next().unwrap()).await);
+        }
+        node.shutdown().await;
+        drop(node);
+        flip(&newest(&snapshots, "snapshot"));
+    }
+    let node = start(config, &world).await;
+    assert_eq!(fill(&node, 1..jobs.len() as u64 + 1).await, jobs);
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_is_one_nodes_and_one_process_has_it() {
     let dir = tempfile::tempdir().unwrap();
