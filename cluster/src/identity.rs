@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
 use crate::members::Member;
 
 /// The file's name in the data directory.
@@ -265,7 +266,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<Identity, Error> {
 
 /// Makes the folder if it is missing, and closes it to everybody but its owner: log and snapshots hold people's names.
 fn make_private(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+    disk::make_folder(dir)?;
     let closed = fs::Permissions::from_mode(0o700);
     if fs::metadata(dir)?.permissions().mode() & 0o077 == 0 {
         return Ok(());

@@ -21,6 +21,7 @@ use self::format::{Fault, Reading};
 pub use self::incoming::Incoming;
 use self::paced::Paced;
 use crate::consensus::log::Position;
+use crate::disk;
 use crate::members::Members;
 
 /// Snapshots kept. The log is kept back to the older one.
@@ -156,7 +157,7 @@ impl Snapshots {
 
     /// The snapshots in `dir`, which is made if it is missing. Left-overs of an unfinished write are removed.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(dir).map_err(|source| io_error(dir, source))?;
+        disk::make_folder(dir).map_err(|source| io_error(dir, source))?;
         for file in list(dir)? {
             if file.extension().is_some_and(|e| e == "tmp") {
                 remove(&file)?;

@@ -17,6 +17,7 @@ use super::dial::{self, Watch, dial};
 use super::refusal;
 use super::tls;
 use super::token::JoinToken;
+use crate::disk;
 use crate::identity::{self, Identity};
 use crate::members::Member;
 
@@ -67,7 +68,7 @@ pub struct Joined {
 impl Joined {
     /// Writes down in an empty data directory that it is this node's. Joining over the port for nodes has done so.
     pub fn write(&self, data_dir: &std::path::Path) -> Result<(), identity::Error> {
-        std::fs::create_dir_all(data_dir).map_err(|source| identity::Error::Io {
+        disk::make_folder(data_dir).map_err(|source| identity::Error::Io {
             path: data_dir.display().to_string(),
             source,
         })?;
@@ -133,7 +134,7 @@ pub async fn join(config: JoinConfig) -> Result<Joined, Error> {
     if Identity::exists(&config.data_dir) {
         return Err(Error::Exists);
     }
-    std::fs::create_dir_all(&config.data_dir).map_err(|source| credentials::Error::Io {
+    disk::make_folder(&config.data_dir).map_err(|source| credentials::Error::Io {
         path: config.data_dir.display().to_string(),
         source,
     })?;
