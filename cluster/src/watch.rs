@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
@@ -72,10 +72,13 @@ pub enum WatchError {
     Busy,
 }
 
+/// The watchers of each job.
+type Watchers<V, E> = Mutex<BTreeMap<JobId, Vec<Watcher<V, E>>>>;
+
 /// Everybody who watches.
 #[derive(Debug)]
 pub(crate) struct Hub<V, E> {
-    watchers: Mutex<BTreeMap<JobId, Vec<Watcher<V, E>>>>,
+    watchers: Arc<Watchers<V, E>>,
     open: Arc<AtomicUsize>,
 }
 
@@ -94,12 +97,15 @@ pub struct Watch<V, E> {
     seq: u64,
     behind: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
+    job: JobId,
+    /// Where its other half is, for as long as there is anybody to tell it something.
+    watchers: Weak<Watchers<V, E>>,
 }
 
 impl<V, E> Default for Hub<V, E> {
     fn default() -> Self {
         Self {
-            watchers: Mutex::new(BTreeMap::new()),
+            watchers: Arc::default(),
             open: Arc::new(AtomicUsize::new(0)),
         }
     }
@@ -127,6 +133,8 @@ impl<V, E> Hub<V, E> {
             seq,
             behind: Arc::clone(&behind),
             open: Arc::clone(&self.open),
+            job,
+            watchers: Arc::downgrade(&self.watchers),
         };
         // The queue is empty, so this fits.
         let _ = updates.try_send(Update::Current {
@@ -135,10 +143,7 @@ impl<V, E> Hub<V, E> {
         });
         if !over {
             let mut all = self.watchers.lock();
-            let watchers = all.entry(job).or_default();
-            // Those who left since the last event are forgotten here, or a quiet job would gather them.
-            watchers.retain(|watcher| !watcher.updates.is_closed());
-            watchers.push(Watcher {
+            all.entry(job).or_default().push(Watcher {
                 updates,
                 seq,
                 behind,
@@ -249,6 +254,17 @@ impl<V: Unpin, E: Unpin> Stream for Watch<V, E> {
 impl<V, E> Drop for Watch<V, E> {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+        // The job may have no event for days, and what waits for the next one costs as much as an open watch.
+        let Some(watchers) = self.watchers.upgrade() else {
+            return;
+        };
+        let mut all = watchers.lock();
+        if let Some(of_job) = all.get_mut(&self.job) {
+            of_job.retain(|watcher| !Arc::ptr_eq(&watcher.behind, &self.behind));
+            if of_job.is_empty() {
+                all.remove(&self.job);
+            }
+        }
     }
 }
 
@@ -332,13 +348,22 @@ mod tests {
     }
 
     #[test]
-    fn watchers_who_left_are_forgotten() {
+    fn watchers_who_left_are_forgotten_however_quiet_their_job_is() {
         let hub = hub();
-        for _ in 0..3 {
-            drop(hub.open(JOB, 0, "new", false).unwrap());
+        for job in 0..3 {
+            drop(hub.open(JobId(job), 0, "new", false).unwrap());
         }
-        let _watch = hub.open(JOB, 0, "new", false).unwrap();
+        assert!(hub.watchers.lock().is_empty());
+        let gone = hub.open(JOB, 0, "new", false).unwrap();
+        let watch = hub.open(JOB, 0, "new", false).unwrap();
+        drop(gone);
         assert_eq!(hub.watchers.lock()[&JOB].len(), 1);
+        hub.event(JOB, 1, &10, true);
+        assert_eq!(drain(watch).len(), 2);
+        // One that is still read when nobody is left to tell it anything ends.
+        let last = hub.open(JOB, 0, "new", false).unwrap();
+        drop(hub);
+        assert_eq!(drain(last).len(), 1);
     }
 
     #[test]
