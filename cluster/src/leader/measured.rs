@@ -81,7 +81,57 @@ impl fmt::Debug for Measured {
     }
 }
 
-/// A time of the monotonic clock in milliseconds.
+/// What the board's clock shows when the leader's begins, which may be with its process: attempts began before that, but none
+/// a century before.
+const BEFORE_MS: u64 = 100 * 365 * 86_400_000;
+
+/// A time of the leader's monotonic clock in milliseconds of the board's.
 pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    millis.saturating_add(BEFORE_MS)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use stepcast_records::Quantiles;
+    use stepcast_scheduler::ids::{Epoch, JobId};
+
+    use super::*;
+    use crate::leader::live::Begun;
+    use crate::session::{Phase, Progress};
+
+    #[test]
+    fn an_attempt_that_is_older_than_the_leader_s_process_has_begun_when_it_did() {
+        const MINUTE_MS: u64 = 60_000;
+        let exactly = |ms| Quantiles {
+            p10: ms,
+            p50: ms,
+            p90: ms,
+        };
+        let course = Course {
+            set_up_ms: exactly(60 * MINUTE_MS),
+            step_ms: Some(exactly(1_000)),
+            steps: 600,
+            ..Course::default()
+        };
+        let now_ms = millis(Duration::from_mins(1));
+        let board = LiveBoard::default();
+        let begun = Begun {
+            worker: WorkerId(1),
+            hardware: "h100".parse().unwrap(),
+            course: Some(course),
+            at_ms: now_ms.saturating_sub(50 * MINUTE_MS),
+            step: 0,
+        };
+        board.begin(JobId(1), Epoch(1), begun);
+        let caching = Progress {
+            step: 0,
+            steps_total: 600,
+            step_ms: None,
+            phase: Phase::Caching,
+        };
+        let left = board.progress(JobId(1), Epoch(1), caching, now_ms).unwrap();
+        assert_eq!(left.p50, 20 * MINUTE_MS, "ten of setting up, ten of steps");
+    }
 }
