@@ -1,6 +1,7 @@
 //! What the model has learnt from: the published figures, which are of other people's hosts, and the cells of the
 //! records, which are of one's own.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use stepcast_records::{Cell, Hardware, Key, Recipe, Row, TrainingShape};
@@ -39,13 +40,11 @@ pub(crate) fn of(records: &Index) -> Option<Model> {
 
 /// Takes rows in that were not there when the model was learnt, one by one; `records` hold them already.
 pub(crate) fn observe(model: &mut Model, records: &Index, rows: &[Row]) {
-    for row in rows {
+    for (row, before) in with_rows_before(records, rows) {
         let Key::Training(key) = row.key else {
             continue;
         };
-        let cell = records.training(&key.shape(), key.hardware);
-        let is_news = cell.is_some_and(|cell| cell.rows() <= ROWS_MAX);
-        if is_news && key.hardware.gpu.is_gpu() {
+        if before < ROWS_MAX && key.hardware.gpu.is_gpu() {
             let steps = f64::from(row.count);
             model.observe(&Observation {
                 point: point(&key.shape(), key.hardware, f64::from(row.avg_ms)),
@@ -55,6 +54,30 @@ pub(crate) fn observe(model: &mut Model, records: &Index, rows: &[Row]) {
             });
         }
     }
+}
+
+/// Rows that came together, each with how many its key had before it, those among them too; `records` hold all of them. A key
+/// without a cell is left out.
+fn with_rows_before<'a>(records: &Index, rows: &'a [Row]) -> impl Iterator<Item = (&'a Row, u32)> {
+    let mut came: HashMap<Key, u32> = HashMap::new();
+    for row in rows {
+        *came.entry(row.key).or_default() += 1;
+    }
+    let mut before: HashMap<Key, u32> = HashMap::new();
+    for (key, came) in came {
+        let cell = match key {
+            Key::Training(key) => records.training(&key.shape(), key.hardware),
+            Key::Validation(key) => records.validation(&key.shape(), key.hardware),
+        };
+        if let Some(cell) = cell {
+            before.insert(key, cell.rows().saturating_sub(came));
+        }
+    }
+    rows.iter().filter_map(move |row| {
+        let before = before.get_mut(&row.key)?;
+        *before += 1;
+        Some((row, *before - 1))
+    })
 }
 
 fn figures() -> Vec<Observation> {
@@ -112,4 +135,33 @@ fn observation(shape: &TrainingShape, hardware: Hardware, cell: &Cell) -> Option
         weight: f64::from(cell.rows().min(ROWS_MAX)) * steps / (steps + STEPS_GOOD),
         belief: 1.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{row, training_key};
+
+    #[test]
+    fn the_first_rows_of_a_key_count_however_many_come_at_once() {
+        let (one, other) = (
+            training_key("kolors.1.0/lora", "h100"),
+            training_key("kolors.1.0/lora", "l40s"),
+        );
+        let known = [row(one, 100, 150), row(one, 101, 150)];
+        let mut came: Vec<Row> = (0..9).map(|more| row(one, 200 + more, 150)).collect();
+        came.insert(4, row(other, 300, 150));
+        let mut records = Index::default();
+        records.add(&known);
+        records.add(&came);
+        let news = with_rows_before(&records, &came).filter(|(_, before)| *before < ROWS_MAX);
+        let news: Vec<u32> = news.map(|(row, _)| row.avg_ms).collect();
+        assert_eq!(news, [200, 201, 300], "the third and the fourth of one");
+
+        let mut model = shipped().expect("a model").clone();
+        let point = point(&one.shape(), one.hardware, 200.0);
+        let before = model.predict(&point).ms;
+        observe(&mut model, &records, &came);
+        assert_ne!(model.predict(&point).ms, before);
+    }
 }
