@@ -24,7 +24,7 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    /// Large objects are put by `patient`, and all else is done by `usual`.
+    /// Large objects are put and read as a whole by `patient`, and all else is done by `usual`.
     pub(super) fn new(usual: Arc<dyn ObjectStore>, patient: Arc<dyn ObjectStore>) -> Self {
         Self { usual, patient }
     }
@@ -54,7 +54,14 @@ impl ObjectStore for Patient {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.usual.get_opts(path, options).await
+        let is_part = options.range.is_some() || options.head;
+        let found = self.usual.get_opts(path, options.clone()).await?;
+        // How large it is says the answer, whose bytes have not been waited for yet.
+        if is_part || found.meta.size <= LARGE_BYTES as u64 {
+            return Ok(found);
+        }
+        drop(found);
+        self.patient.get_opts(path, options).await
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -118,5 +125,27 @@ mod tests {
         assert!(usual.head(&small).await.is_ok() && usual.head(&large).await.is_err());
         assert!(patient.head(&large).await.is_ok() && patient.head(&small).await.is_err());
         assert!(store.head(&small).await.is_ok() && store.head(&large).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_large_object_is_read_by_who_waits_longer() {
+        let [usual, patient] = [(); 2].map(|()| Arc::new(InMemory::new()));
+        let store = Patient::new(usual.clone(), patient.clone());
+        let path = Path::from("it");
+        for (bytes, by) in [(LARGE_BYTES, 1), (LARGE_BYTES + 1, 2)] {
+            usual
+                .put(&path, vec![1u8; bytes].into())
+                .await
+                .expect("put");
+            patient
+                .put(&path, vec![2u8; bytes].into())
+                .await
+                .expect("put");
+            let found = store.get(&path).await.expect("there").bytes().await;
+            let found = found.expect("bytes");
+            assert_eq!((found.len(), found[0]), (bytes, by));
+            let part = store.get_range(&path, 0..9).await.expect("a part");
+            assert_eq!(part[0], 1, "a part is asked for by its length");
+        }
     }
 }
