@@ -31,6 +31,10 @@ pub(super) struct Header {
     pub(super) table: String,
     /// The version of the table whose rows were folded.
     pub(super) version: u64,
+    /// What the log's entry of that version hashes to, since another log has other rows at the same version. Empty where
+    /// that was not said yet.
+    #[serde(default)]
+    pub(super) entry: String,
     /// Cells that follow.
     pub(super) cells: u64,
     /// Rows that were folded.

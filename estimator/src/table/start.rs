@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::cells::{self, Header, Read};
 use super::follow::{News, read_file};
@@ -41,12 +42,14 @@ impl Table {
         let (unread, away) = (names(&state.unread), names(&state.away));
         drop(state);
         let written = self.versions().await?;
-        if written.contains(&version) && !self.knows_less(version, refused_rows).await? {
+        let entry = self.entry_hash(version).await?.unwrap_or_default();
+        if written.contains(&version) && !self.knows_less(version, refused_rows, &entry).await? {
             return Ok(false);
         }
         let kind = self.kind;
         let header = Header {
             version,
+            entry,
             rows: index.rows(kind),
             refused_rows,
             vocabulary: cells::vocabulary().to_owned(),
@@ -78,26 +81,62 @@ impl Table {
         Ok(true)
     }
 
-    /// Whether the cells of this version are of somebody to whom more of its rows were none, or who did not say by what.
-    async fn knows_less(&self, version: u64, refused_rows: u64) -> Result<bool, Error> {
+    /// Whether the cells of this version are of another log, or of somebody to whom more of its rows were none, or who did
+    /// not say by what.
+    async fn knows_less(
+        &self,
+        version: u64,
+        refused_rows: u64,
+        entry: &str,
+    ) -> Result<bool, Error> {
         let Some(read) = self.cells_of(version).await? else {
             return Ok(false);
         };
+        if !read.header.entry.is_empty() && read.header.entry != entry {
+            return Ok(true);
+        }
         let unsaid = read.header.vocabulary.is_empty();
         Ok(!read.is_whole() && (unsaid || read.header.refused_rows > refused_rows))
     }
 
-    /// The newest cells of a version up to this one that can be read. Any trouble with them is no trouble: the rows
-    /// are there too.
+    /// The newest cells of a version up to this one that can be read and are of this log. Any trouble with them is no
+    /// trouble: the rows are there too.
     pub(super) async fn newest_cells(&self, until: u64) -> Result<Option<Read>, Error> {
         for version in self.versions().await? {
             if version <= until
                 && let Some(read) = self.cells_of(version).await?
+                && self.is_of_this_log(&read.header).await?
             {
                 return Ok(Some(read));
             }
         }
         Ok(None)
+    }
+
+    /// Whether cells are of this log and not of another one that had come to the same version, whose cells came along when
+    /// the tables were put back from a copy.
+    async fn is_of_this_log(&self, header: &Header) -> Result<bool, Error> {
+        if header.entry.is_empty() {
+            return Ok(true);
+        }
+        let entry = self.entry_hash(header.version).await?;
+        let is_of_it = entry.as_deref() == Some(header.entry.as_str());
+        if !is_of_it {
+            let (table, version) = (self.kind.name(), header.version);
+            tracing::info!(
+                table,
+                version,
+                "the cells are of another log, or this one is cut; they are passed over"
+            );
+        }
+        Ok(is_of_it)
+    }
+
+    /// What the log's entry of a version hashes to; `None` when there is none any more.
+    async fn entry_hash(&self, version: u64) -> Result<Option<String>, Error> {
+        let bytes = self.log.read_commit_entry(version).await;
+        let bytes = bytes.map_err(Error::unreachable)?;
+        Ok(bytes.map(|bytes| format!("{:032x}", xxh3_128(&bytes))))
     }
 
     /// The cells of one version, if they are there and can be read.

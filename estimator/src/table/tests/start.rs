@@ -244,3 +244,25 @@ async fn damaged_cells_or_a_cut_log_cost_a_full_read_and_nothing_else() {
     let (whole, read) = started(&store).await;
     assert_eq!((whole.rows(Kind::Training), read), (10, 3));
 }
+
+/// As after tables were put back from a copy that was made with the cells of later versions.
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_of_another_log_are_passed_over() {
+    let (store, other) = (memory(), memory());
+    table(&other).commit(&batch(0..1), drop).await.expect("it");
+    table(&store).commit(&batch(0..1), drop).await.expect("it");
+    let (own, theirs) = (table(&store), table(&other));
+    own.commit(&batch(1..2), drop).await.expect("stored");
+    theirs.commit(&batch(5..9), drop).await.expect("stored");
+    assert!(write_cells(&theirs).await);
+    let cells = other.get(&cells_at(2)).await.expect("cells").bytes().await;
+    let put = store.put(&cells_at(2), cells.expect("bytes").into()).await;
+    put.expect("put");
+
+    let (index, read) = started(&store).await;
+    assert_eq!((index.rows(Kind::Training), read), (4, 2));
+    assert!(write_cells(&own).await, "its own in place of these");
+    assert!(!write_cells(&own).await);
+    let (index, read) = started(&store).await;
+    assert_eq!((index.rows(Kind::Training), read), (4, 0));
+}
