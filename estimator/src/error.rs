@@ -36,6 +36,14 @@ pub enum Error {
         /// What is different.
         detail: String,
     },
+    /// The log of a table is damaged so that it cannot be read until an object is put back.
+    #[error("the log of the {table} table is damaged: {detail}")]
+    LogDamaged {
+        /// The table.
+        table: &'static str,
+        /// What is damaged, and what to do.
+        detail: String,
+    },
     /// The call holds more than one commit may.
     #[error("a call may hold at most {max} {what}")]
     TooMany {

@@ -10,6 +10,7 @@ mod clean;
 mod columns;
 mod commit;
 mod compact;
+mod damage;
 mod entry;
 mod follow;
 mod ids;

@@ -24,6 +24,7 @@ pub(crate) fn records(error: &Error) -> Status {
             );
             hinted(Refusal::new(Code::DataLoss, "RECORDS_DAMAGED", message), error)
         }
+        Error::LogDamaged { .. } => Refusal::new(Code::DataLoss, "RECORDS_DAMAGED", message).into(),
         Error::Contended { .. } => Refusal::new(Code::Aborted, "RECORDS_CONTENDED", message).retry(RETRY).into(),
         Error::Config(_) => Refusal::new(Code::InvalidArgument, "RECORDS_INVALID", message).into(),
         Error::Foreign { .. } => Refusal::new(Code::FailedPrecondition, "UPGRADE_REQUIRED", message)

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use deltalake::DeltaTableError;
 use deltalake::protocol::checkpoints;
+use deltalake::{DeltaTable, DeltaTableError};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
@@ -74,8 +74,7 @@ impl Table {
             return Ok(cleaned);
         };
         cleaned.now = Some(now);
-        let checkpointed = checkpoints::create_checkpoint(&delta, None).await;
-        checkpointed.map_err(Error::unreachable)?;
+        self.write_sound_checkpoint(&delta).await?;
         let entries = checkpoints::cleanup_metadata(&delta, None).await;
         cleaned.deleted += match entries {
             // Another node has deleted the same at the same time, and does what is left of it.
@@ -92,18 +91,14 @@ impl Table {
             .iter()
             .map(|file| file.object_store_path())
             .collect();
-        let removed: Vec<_> = snapshot
-            .all_tombstones(self.log.as_ref())
-            .try_collect()
-            .await
-            .map_err(Error::unreachable)?;
-        let removed: HashMap<Path, i64> = removed
-            .iter()
-            .map(|file| {
-                let at = file.deletion_timestamp().unwrap_or(i64::MAX);
-                (Path::from(file.path().as_ref()), at)
-            })
-            .collect();
+        let removed = match self.removed(&delta).await {
+            Ok(removed) => removed,
+            // The checkpoint that it was read by was damaged since; the one that was just written is whole.
+            Err(error) => match self.whole(delta.version().unwrap_or_default()).await {
+                Some(whole) => self.removed(&whole).await?,
+                None => return Err(error),
+            },
+        };
         let oldest = now - DAY * FILE_RETENTION_DAYS;
         let oldest = oldest.duration_since(UNIX_EPOCH).unwrap_or_default();
         let oldest = i64::try_from(oldest.as_millis()).unwrap_or(i64::MAX);
@@ -130,6 +125,18 @@ impl Table {
             }
         }
         Ok(cleaned)
+    }
+
+    /// The files that were removed from a table, each with when, as far as its log still says so.
+    async fn removed(&self, delta: &DeltaTable) -> Result<HashMap<Path, i64>, Error> {
+        let snapshot = delta.snapshot().map_err(Error::unreachable)?;
+        let removed = snapshot.all_tombstones(self.log.as_ref());
+        let removed: Vec<_> = removed.try_collect().await.map_err(Error::unreachable)?;
+        let dated = removed.iter().map(|file| {
+            let at = file.deletion_timestamp().unwrap_or(i64::MAX);
+            (Path::from(file.path().as_ref()), at)
+        });
+        Ok(dated.collect())
     }
 
     /// What time it is, when this process has just put this object: by its own clock or the store's, whichever says

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use deltalake::checkpoints;
 use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use object_store::ObjectStoreExt;
@@ -224,8 +223,7 @@ impl Table {
             // A checkpoint forgets what was removed a week ago, and a clean-up would no longer know when that was.
             let entry = Path::from(format!("_delta_log/{version:020}.json"));
             if self.agreed(SystemTime::now(), &entry).await?.is_some() {
-                let written = checkpoints::create_checkpoint(delta, None).await;
-                written.map_err(Error::unreachable)?;
+                self.write_checkpoint(delta).await?;
             }
             Ok::<_, Error>(())
         };

@@ -1,7 +1,6 @@
 //! Writing one log entry: at the next version that nobody else has, as long as what it removes is still there.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake::kernel::{Action, CommitInfo, Transaction};
@@ -114,7 +113,8 @@ impl Table {
             .with_actions(content.actions.clone())
             .build(
                 Some(snapshot),
-                Arc::clone(&self.log),
+                // Past what the version was read past.
+                delta.log_store(),
                 content.operation.clone(),
             );
         match commit.await {

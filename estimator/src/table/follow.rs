@@ -72,7 +72,13 @@ impl Table {
             return self.open(state).await;
         };
         let before = delta.version().unwrap_or_default();
-        delta.update_state().await.map_err(|e| self.unopened(e))?;
+        if let Err(error) = delta.update_state().await {
+            // By a checkpoint that somebody has written since, and that cannot be read.
+            return match self.is_damaged().await? {
+                true => self.open(state).await,
+                false => Err(self.unopened(error)),
+            };
+        }
         let now = delta.version().unwrap_or_default();
         let mut ids = ids::Ids::new();
         let Since::Files(files) = self.since(before, now, &mut ids).await? else {
@@ -94,7 +100,7 @@ impl Table {
             state.away.retain(|path| named.contains_key(path));
         }
         let whole = match now >= state.whole + WHOLE_AFTER {
-            true => self.whole(now, state.is_cut).await,
+            true => self.whole(now).await,
             false => None,
         };
         // From here on nothing waits: who gives up a look that waits has taken in nothing of it.

@@ -35,13 +35,7 @@ pub(super) type Ids = HashMap<[u8; 16], i64>;
 impl Table {
     /// Every id in the log up to a version.
     pub(super) async fn load_ids(&self, version: u64) -> Result<Ids, Error> {
-        let mut ids = Ids::new();
-        let mut next = 0;
-        if let Some((checkpoint, bytes)) = self.last_checkpoint(version).await? {
-            let read = read_checkpoint(bytes, &mut ids);
-            read.map_err(|error| self.foreign(format!("its checkpoint cannot be read: {error}")))?;
-            next = checkpoint + 1;
-        }
+        let (mut ids, next) = self.checkpointed(version).await?;
         for version in next..=version {
             let actions = self.actions(version).await?;
             let actions = actions.ok_or_else(|| self.foreign("its log has a gap"))?;
@@ -62,25 +56,45 @@ impl Table {
         Ok(Some(actions))
     }
 
-    /// The checkpoint to begin with to read up to this version.
-    async fn last_checkpoint(&self, until: u64) -> Result<Option<(u64, Bytes)>, Error> {
+    /// The ids in the last checkpoint up to this version that can be read, and the entry to go on with.
+    async fn checkpointed(&self, until: u64) -> Result<(Ids, u64), Error> {
         // One that was written since is of no use for the version that is read, and one that a hint names may be gone.
         if let Some(hint) = self.hint().await?.filter(|hint| *hint <= until)
             && let Some(bytes) = self.get_checkpoint(hint).await?
+            && let Some(ids) = self.ids_of(hint, bytes).await
         {
-            return Ok(Some((hint, bytes)));
+            return Ok((ids, hint + 1));
         }
         let found = self.listed().await?.checkpoints.into_iter();
-        let Some(found) = found.filter(|version| *version <= until).max() else {
-            return Ok(None);
-        };
-        let bytes = self.get_checkpoint(found).await?;
-        let bytes =
-            bytes.ok_or_else(|| Error::unreachable("a checkpoint was deleted meanwhile"))?;
-        Ok(Some((found, bytes)))
+        let mut found: Vec<u64> = found.filter(|version| *version <= until).collect();
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        for version in found {
+            let bytes = self.get_checkpoint(version).await?;
+            let bytes =
+                bytes.ok_or_else(|| Error::unreachable("a checkpoint was deleted meanwhile"))?;
+            if let Some(ids) = self.ids_of(version, bytes).await {
+                return Ok((ids, version + 1));
+            }
+        }
+        Ok((Ids::new(), 0))
     }
 
-    async fn get_checkpoint(&self, version: u64) -> Result<Option<Bytes>, Error> {
+    /// The ids in a checkpoint; `None`, and a word in the log, when it cannot be read.
+    async fn ids_of(&self, version: u64, bytes: Bytes) -> Option<Ids> {
+        // A reader that panics ends nothing but itself.
+        let read = tokio::task::spawn_blocking(move || {
+            let read = read_checkpoint(bytes);
+            read.map_err(|error| error.to_string())
+        });
+        let read = read.await.map_err(|error| error.to_string());
+        let read = read.and_then(|read| read);
+        read.inspect_err(|error| {
+            tracing::warn!(table = self.kind.name(), version, %error, "a checkpoint of the log cannot be read; the ids are read from the one before it");
+        })
+        .ok()
+    }
+
+    pub(super) async fn get_checkpoint(&self, version: u64) -> Result<Option<Bytes>, Error> {
         let path = Path::from(format!("{LOG}/{version:020}.checkpoint.parquet"));
         get(self.log.object_store(None).as_ref(), &path).await
     }
@@ -124,7 +138,7 @@ impl Table {
     }
 
     /// The versions of which the log has an entry or a checkpoint.
-    async fn listed(&self) -> Result<Listed, Error> {
+    pub(super) async fn listed(&self) -> Result<Listed, Error> {
         let store = self.log.object_store(None);
         let log = store.list_with_delimiter(Some(&Path::from(LOG))).await;
         let objects = log.map_err(Error::unreachable)?.objects;
@@ -141,9 +155,9 @@ impl Table {
 }
 
 /// What a log consists of.
-struct Listed {
-    entries: Vec<u64>,
-    checkpoints: Vec<u64>,
+pub(super) struct Listed {
+    pub(super) entries: Vec<u64>,
+    pub(super) checkpoints: Vec<u64>,
 }
 
 /// Adds the ids of one log entry.
@@ -170,7 +184,8 @@ async fn get(store: &dyn ObjectStore, path: &Path) -> Result<Option<Bytes>, Erro
     }
 }
 
-fn read_checkpoint(bytes: Bytes, ids: &mut Ids) -> Result<(), Box<dyn std::error::Error>> {
+fn read_checkpoint(bytes: Bytes) -> Result<Ids, Box<dyn std::error::Error>> {
+    let mut ids = Ids::new();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
     let mask = ProjectionMask::columns(reader.parquet_schema(), ["txn.appId", "txn.lastUpdated"]);
     for batch in reader.with_projection(mask).build()? {
@@ -197,5 +212,5 @@ fn read_checkpoint(bytes: Bytes, ids: &mut Ids) -> Result<(), Box<dyn std::error
             }
         }
     }
-    Ok(())
+    Ok(ids)
 }

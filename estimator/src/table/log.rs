@@ -236,57 +236,6 @@ impl Table {
         Ok(!more.is_empty())
     }
 
-    /// Reads the newest version as a whole, and whether the log is cut, as in [`State`].
-    pub(super) async fn load(&self) -> Result<(DeltaTable, bool), Error> {
-        let mut delta = DeltaTable::new(Arc::clone(&self.log));
-        let Err(error) = delta.load().await else {
-            return Ok((delta, false));
-        };
-        let Some(version) = self.behind_hint().await? else {
-            return Err(self.unopened(error));
-        };
-        tracing::warn!(
-            table = self.kind.name(),
-            version,
-            "the checkpoint that the log's `_last_checkpoint` names is not there, as in a copy that was made while somebody \
-             wrote; the log is read without it, as far as it goes"
-        );
-        let Some(log) = self.without_hint() else {
-            return Err(self.unopened(error));
-        };
-        let mut delta = DeltaTable::new(log);
-        let loaded = delta.load_version(version).await;
-        loaded.map_err(|error| self.unopened(error))?;
-        Ok((delta, true))
-    }
-
-    /// Reads the version that was followed to as a whole: what is followed to entry by entry is kept entry by entry, and
-    /// every look and commit goes through all of that. Failing costs speed only.
-    pub(super) async fn load_whole(&self, state: &mut State) {
-        let Some(version) = state.delta.as_ref().and_then(DeltaTable::version) else {
-            return;
-        };
-        if let Some(delta) = self.whole(version, state.is_cut).await {
-            (state.delta, state.whole) = (Some(delta), version);
-        }
-    }
-
-    /// A version read as a whole, and `None` where that fails. Nothing of it is taken over here, so that it may be given up.
-    pub(super) async fn whole(&self, version: u64, is_cut: bool) -> Option<DeltaTable> {
-        let log = match is_cut {
-            true => self.without_hint()?,
-            false => Arc::clone(&self.log),
-        };
-        let mut delta = DeltaTable::new(log);
-        let loaded = delta.load_version(version).await;
-        loaded
-            .inspect_err(|error| {
-                tracing::warn!(table = self.kind.name(), %error, "the log could not be read as a whole");
-            })
-            .ok()
-            .map(|()| delta)
-    }
-
     /// Refuses to write to a table that a newer version has changed.
     pub(super) fn writable(&self, state: &State) -> Result<(), Error> {
         if state.read_only {

@@ -4,6 +4,7 @@ mod bad_input;
 mod clean;
 mod copied;
 mod cost;
+mod damage;
 mod days;
 mod late;
 mod races;
