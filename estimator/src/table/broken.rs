@@ -1,6 +1,7 @@
 //! Finding objects of a table that were lost, cut or overwritten after their rows had become known.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -12,35 +13,75 @@ use crate::error::Error;
 
 /// What a Parquet file ends with.
 const MAGIC: &[u8] = b"PAR1";
+/// A look that found nothing is not repeated for so long, unless the table has changed: it asks for every object.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 impl Table {
     /// Looks whether the objects of the version that was followed to are there and end as they should, and leaves out of
     /// what queries see those that do not. Asked after a statement could not read one of them; the next tidying then reads
-    /// all of each.
+    /// all of each. Where one is damaged within, each statement that meets it asks again: a look that has just found nothing
+    /// is not repeated.
     pub(crate) async fn look_for_broken(&self) -> Result<(), Error> {
-        let mut state = self.lock().await;
-        let Some(delta) = state.delta.clone() else {
-            return Ok(());
+        let (files, version) = {
+            let mut state = self.lock().await;
+            state.suspected += 1;
+            let Some(delta) = &state.delta else {
+                return Ok(());
+            };
+            let version = delta.version().unwrap_or_default();
+            let is_done = |(at, when): (u64, Instant)| at == version && when.elapsed() < LOOK_EVERY;
+            if state.fruitless.is_some_and(is_done) {
+                return Ok(());
+            }
+            let files = named(delta)?.into_iter();
+            let files = files.filter(|(path, _)| !state.is_left_out(path));
+            (files.collect(), version)
         };
-        state.is_suspect = true;
-        let named = named(&delta)?.into_iter();
-        let named = named.filter(|(path, _)| !state.is_left_out(path));
-        let broken = self.broken(named.collect()).await?;
-        state.away.extend(broken);
-        self.publish(&delta, &state)
+        let broken = self.broken(files).await?;
+        let mut state = self.lock().await;
+        state.fruitless = broken.is_empty().then(|| (version, Instant::now()));
+        self.leave_out(&mut state, broken)
     }
 
     /// Reads every object that was not read since a statement could not read one, and leaves out those that cannot be read.
-    pub(super) async fn read_suspects(&self, state: &mut State) -> Result<(), Error> {
-        let Some(delta) = state.delta.clone().filter(|_| state.is_suspect) else {
+    pub(super) async fn read_suspects(&self) -> Result<(), Error> {
+        let (files, suspected) = {
+            let state = self.lock().await;
+            let Some(delta) = &state.delta else {
+                return Ok(());
+            };
+            if state.suspected == state.cleared {
+                return Ok(());
+            }
+            let files = named(delta)?.into_keys();
+            let files = files.filter(|path| !state.is_left_out(path));
+            (files.collect(), state.suspected)
+        };
+        // Their rows are known.
+        let broken = self.read(files, &mut News::default(), true).await?;
+        let mut state = self.lock().await;
+        // A statement may have met another one meanwhile.
+        state.cleared = suspected;
+        state.fruitless = None;
+        self.leave_out(&mut state, broken)
+    }
+
+    /// Leaves out files whose rows are known and that could not be read, as far as they still stand.
+    pub(super) fn leave_out(
+        &self,
+        state: &mut State,
+        broken: impl IntoIterator<Item = Path>,
+    ) -> Result<(), Error> {
+        let Some(delta) = state.delta.clone() else {
             return Ok(());
         };
-        let named = named(&delta)?.into_keys();
-        let named = named.filter(|path| !state.is_left_out(path)).collect();
-        // Their rows are known.
-        let away = self.read(named, &mut News::default(), true).await?;
-        state.away.extend(away);
-        state.is_suspect = false;
+        let named = named(&delta)?;
+        for path in broken {
+            // One that is to be read anew by now is none whose rows are known.
+            if named.contains_key(&path) && !state.unread.contains(&path) {
+                state.away.insert(path);
+            }
+        }
         self.publish(&delta, state)
     }
 

@@ -192,6 +192,19 @@ impl Table {
         ids: &HashSet<[u8; 16]>,
         day: i64,
     ) -> Result<Add, Error> {
+        let (add, path, bytes) = self.file_of(rows, ids, day).await?;
+        let put = self.log.object_store(None).put(&path, bytes.into()).await;
+        put.map_err(Error::unreachable)?;
+        Ok(add)
+    }
+
+    /// A file of rows that is not put yet: what a log entry says of it, its place and its bytes.
+    pub(super) async fn file_of(
+        &self,
+        rows: Vec<Row>,
+        ids: &HashSet<[u8; 16]>,
+        day: i64,
+    ) -> Result<(Add, Path, Bytes), Error> {
         let count = rows.len();
         let (kind, mut rows) = (self.kind, rows);
         let written = tokio::task::spawn_blocking(move || parquet::write(kind, &mut rows)).await;
@@ -200,16 +213,15 @@ impl Table {
             .map_err(|error| self.foreign(format!("its rows cannot be written: {error}")))?;
         let path = file_path(name_hash(&bytes, ids, day));
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        let put = self.log.object_store(None).put(&path, bytes.into()).await;
-        put.map_err(Error::unreachable)?;
-        Ok(Add {
+        let add = Add {
             path: path.to_string(),
             size,
             modification_time: day,
             data_change: true,
             stats: Some(format!(r#"{{"numRecords":{count}}}"#)),
             ..Add::default()
-        })
+        };
+        Ok((add, path, bytes))
     }
 
     /// Now and then, writes the state of the log in one object. Failing costs speed only.

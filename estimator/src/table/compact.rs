@@ -1,16 +1,18 @@
 //! Compaction: the rows of many small files move into one, sorted by key.
 
 use std::collections::HashSet;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
-use deltalake::kernel::{Action, LogicalFileView, Remove};
+use bytes::Bytes;
+use deltalake::kernel::{Action, Add, LogicalFileView, Remove};
 use deltalake::protocol::DeltaOperation;
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use stepcast_records::Row;
 
 use super::entry::Header;
-use super::follow::{News, read_file};
+use super::follow::{News, named, read_file};
 use super::log::{DataFile, State, Table};
 use crate::error::Error;
 use crate::price::Day;
@@ -30,6 +32,8 @@ const BYTES_MAX: i64 = 256 << 20;
 const HALVED_MAX: u32 = 6;
 /// So many rounds at most: after a long time without any there is more than one round's worth to do.
 const ROUNDS_MAX: usize = 64;
+/// A file that was put so long ago is not named any more: after a week somebody deletes it.
+const UNNAMED_MAX: Duration = Duration::from_secs(86_400);
 /// So many files are read at once.
 const READS_AT_ONCE: usize = 8;
 
@@ -44,39 +48,64 @@ pub struct Compacted {
     pub deleted: usize,
 }
 
+/// The file of a compaction, for as long as it is not certain that it is there and in the log.
+#[derive(Clone)]
+pub(super) struct Moved {
+    path: Path,
+    bytes: Bytes,
+}
+
+/// What a round has read, and put in one file that no log entry names yet.
+pub(super) struct Gathered {
+    /// The files whose rows are in it.
+    from: Vec<LogicalFileView>,
+    rows: usize,
+    /// The file, and what the log is to say of it; none where too few were left.
+    file: Option<(Moved, Add)>,
+    /// Files with rows that this version does not know.
+    left: Vec<Path>,
+    /// Files that could not be read.
+    broken: Vec<Path>,
+}
+
+/// How a round ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The rows of so many files have moved.
+    Moved { files: usize, rows: usize },
+    /// Too many of the files have to stay as they are. Others may move.
+    Left,
+    /// Others have moved or taken some of them meanwhile.
+    Overtaken,
+}
+
 impl Table {
-    /// Moves the rows of small files into few. Commits of others go on meanwhile and nothing of theirs is lost;
+    /// Moves the rows of small files into few. Commits go on meanwhile, of this process too, and nothing of theirs is lost;
     /// `learn` hears of them. Files that cannot be read, or hold rows that are none, stay as they are.
     pub(crate) async fn compact(
         &self,
         mut learn: impl FnMut(News) + Send,
     ) -> Result<Compacted, Error> {
         let mut done = Compacted::default();
-        let mut left = HashSet::new();
-        {
-            let mut state = self.lock().await;
-            learn(self.follow_in(&mut state).await?);
-            learn(self.try_again(&mut state).await?);
-            self.read_suspects(&mut state).await?;
-        }
+        self.follow_with(&mut learn).await?;
+        self.try_again_beside(&mut learn).await?;
+        self.read_suspects().await?;
         for _ in 0..ROUNDS_MAX {
-            // The lock is given up between rounds, so that commits of this process need not wait for all of them.
-            let mut state = self.lock().await;
-            learn(self.follow_in(&mut state).await?);
-            if state.delta.is_none() {
+            let Some(chosen) = self.chosen(&mut learn).await? else {
                 break;
-            }
-            self.writable(&state)?;
-            let round = self.round(&mut state, &mut left).await;
+            };
+            let round = self.round(chosen, &mut learn).await;
             if round.is_err() {
+                let mut state = self.lock().await;
                 state.halved = (state.halved + 1).min(HALVED_MAX);
             }
-            let round = round?;
-            learn(self.follow_in(&mut state).await?);
-            done.files += round.files;
-            done.rows += round.rows;
-            if round.files == 0 {
-                break;
+            match round? {
+                Ended::Moved { files, rows } => {
+                    done.files += files;
+                    done.rows += rows;
+                }
+                Ended::Left => {}
+                Ended::Overtaken => break,
             }
         }
         let mut state = self.lock().await;
@@ -90,30 +119,58 @@ impl Table {
         self.listing().files.iter().filter(small).count()
     }
 
-    pub(super) async fn round(
+    /// The files of the next round, if there are enough that may move.
+    pub(super) async fn chosen(
         &self,
-        state: &mut State,
-        left: &mut HashSet<Path>,
-    ) -> Result<Compacted, Error> {
-        let delta = state.delta.clone();
-        let delta = delta.ok_or_else(|| self.foreign("it was never opened"))?;
+        learn: &mut (impl FnMut(News) + Send),
+    ) -> Result<Option<Vec<LogicalFileView>>, Error> {
+        let mut state = self.lock().await;
+        learn(self.follow_in(&mut state).await?);
+        self.put_moved_again(&mut state).await?;
+        state.last_moved = None;
+        let Some(delta) = state.delta.clone() else {
+            return Ok(None);
+        };
+        self.writable(&state)?;
+        if !state.left.is_empty() {
+            let named = named(&delta)?;
+            state.left.retain(|path| named.contains_key(path));
+        }
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();
         let may_move = log_data.iter().filter(|file| {
             let path = file.object_store_path();
-            !left.contains(&path) && !state.is_left_out(&path)
+            !state.left.contains(&path) && !state.is_left_out(&path)
         });
         let small = choose(may_move, state.halved);
-        if small.len() < FILES_MIN {
-            return Ok(Compacted::default());
-        }
+        Ok((small.len() >= FILES_MIN).then_some(small))
+    }
+
+    /// Moves the rows of these files into one. What takes long is done while others go on.
+    async fn round(
+        &self,
+        chosen: Vec<LogicalFileView>,
+        learn: &mut (impl FnMut(News) + Send),
+    ) -> Result<Ended, Error> {
+        let gathered = self.gather(chosen).await?;
+        let mut state = self.lock().await;
+        learn(self.follow_in(&mut state).await?);
+        let ended = self.move_to(&mut state, gathered).await;
+        // Whatever the answer was, or whether one came: the log alone says what happened.
+        learn(self.follow_in(&mut state).await?);
+        self.put_moved_again(&mut state).await?;
+        ended
+    }
+
+    /// Reads files and puts their rows into one, beside the log. Nobody sees it yet, and nothing is taken over.
+    pub(super) async fn gather(&self, chosen: Vec<LogicalFileView>) -> Result<Gathered, Error> {
         let store = self.log.object_store(None);
-        let paths = small.iter().map(|file| file.object_store_path());
+        let paths = chosen.iter().map(|file| file.object_store_path());
         let reads = paths.map(|path| read_file(store.as_ref(), path));
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
         let mut rows: Vec<Row> = Vec::new();
-        let mut moved = HashSet::new();
+        let (mut moved, mut left, mut broken) = (HashSet::new(), Vec::new(), Vec::new());
         while let Some((path, bytes)) = reads.try_next().await? {
             match self.rows_of(&path, bytes).await {
                 Some((read, 0)) => {
@@ -121,51 +178,114 @@ impl Table {
                     moved.insert(path);
                 }
                 // Rows of another vocabulary would be lost.
-                Some(_) => drop(left.insert(path)),
-                // Its rows are in the index already: whoever followed to here has read it.
-                None => drop(state.away.insert(path)),
+                Some(_) => left.push(path),
+                None => broken.push(path),
             }
         }
         drop(reads);
-        self.publish(&delta, state)?;
-        if moved.len() < FILES_MIN {
-            return Ok(Compacted::default());
-        }
-        let done = Compacted {
-            files: moved.len(),
-            rows: rows.len(),
-            deleted: 0,
+        let count = rows.len();
+        let file = match moved.len() >= FILES_MIN {
+            true => {
+                let day = Day::today().start_ms();
+                let (add, path, bytes) = self.file_of(rows, &HashSet::new(), day).await?;
+                let put = store.put(&path, bytes.clone().into()).await;
+                put.map_err(Error::unreachable)?;
+                Some((Moved { path, bytes }, add))
+            }
+            false => None,
         };
-        let mut add = self
-            .put_file(rows, &HashSet::new(), Day::today().start_ms())
-            .await?;
+        let from = chosen.into_iter();
+        let from = from.filter(|file| moved.contains(&file.object_store_path()));
+        Ok(Gathered {
+            from: from.collect(),
+            rows: count,
+            file,
+            left,
+            broken,
+        })
+    }
+
+    /// Writes the log entry by which rows have moved, if all the files that they were read from still stand. An error does
+    /// not say that nothing was written.
+    pub(super) async fn move_to(
+        &self,
+        state: &mut State,
+        gathered: Gathered,
+    ) -> Result<Ended, Error> {
+        let Some(delta) = state.delta.clone() else {
+            return Ok(Ended::Overtaken);
+        };
+        self.writable(state)?;
+        state.left.extend(gathered.left);
+        // Their rows are in the index already: whoever followed to where they were chosen has read them.
+        self.leave_out(state, gathered.broken)?;
+        let Some((file, add)) = gathered.file else {
+            return Ok(Ended::Left);
+        };
+        let named = named(&delta)?;
+        let stands = |file: &LogicalFileView| {
+            let path = file.object_store_path();
+            named.contains_key(&path) && !state.is_left_out(&path)
+        };
+        if !gathered.from.iter().all(stands) {
+            return Ok(Ended::Overtaken);
+        }
         // By the store's clock, which every clean-up goes by, whatever this node's says.
-        let put = Path::from_url_path(&add.path);
-        let put = put.map_err(|_| self.foreign("a name of ours is none"))?;
-        let now = self.put_at(&put).await?.duration_since(UNIX_EPOCH);
-        let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
-        let removed = small
-            .iter()
-            .filter(|file| moved.contains(&file.object_store_path()));
-        let removed = removed.map(|file| {
+        let now = self.store_time().await?;
+        let put = self.put_at(&file.path).await?;
+        if now.duration_since(put).unwrap_or_default() > UNNAMED_MAX {
+            return Ok(Ended::Overtaken);
+        }
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let removed = gathered.from.iter().map(|file| {
             Action::Remove(Remove {
                 deletion_timestamp: Some(now),
                 ..file.remove_action(false)
             })
         });
         let mut actions: Vec<Action> = removed.collect();
-        add.data_change = false;
-        actions.push(Action::Add(add));
+        actions.push(Action::Add(Add {
+            data_change: false,
+            ..add
+        }));
         let operation = DeltaOperation::Optimize {
             predicate: None,
             target_size: LARGE_BYTES,
         };
+        state.last_moved = Some(file);
         let written = self.write_entry(state, actions, Vec::new(), operation, Header::new());
         match written.await {
-            // Somebody else has moved rows meanwhile. Their entry counts, and what was put here is named by nobody.
-            Err(Error::Contended { .. }) => Ok(Compacted::default()),
-            written => written.map(|()| done),
+            // Their entry counts, and what was put here is named by nobody.
+            Err(Error::Contended { .. }) => Ok(Ended::Overtaken),
+            written => written.map(|()| Ended::Moved {
+                files: gathered.from.len(),
+                rows: gathered.rows,
+            }),
         }
+    }
+
+    /// Puts the file of the last compaction again if the log names it and it is not there: somebody has deleted it before
+    /// the log named it, since that took so long.
+    pub(super) async fn put_moved_again(&self, state: &mut State) -> Result<(), Error> {
+        let (Some(moved), Some(delta)) = (&state.last_moved, &state.delta) else {
+            return Ok(());
+        };
+        if !named(delta)?.contains_key(&moved.path) {
+            return Ok(());
+        }
+        let store = self.log.object_store(None);
+        match store.head(&moved.path).await {
+            Ok(_) => {}
+            Err(object_store::Error::NotFound { .. }) => {
+                tracing::warn!(table = self.kind.name(), object = %moved.path, "an object was deleted before the log named it; it is put again");
+                let put = store.put(&moved.path, moved.bytes.clone().into()).await;
+                put.map_err(Error::unreachable)?;
+            }
+            Err(error) => return Err(Error::unreachable(error)),
+        }
+        state.last_moved = None;
+        Ok(())
     }
 }
 

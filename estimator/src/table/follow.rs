@@ -42,6 +42,28 @@ impl News {
     }
 }
 
+/// The files that cannot be read, as in [`State`].
+struct LeftOut {
+    unread: BTreeSet<Path>,
+    away: BTreeSet<Path>,
+}
+
+impl LeftOut {
+    fn of(state: &State) -> Self {
+        Self {
+            unread: state.unread.clone(),
+            away: state.away.clone(),
+        }
+    }
+}
+
+/// What came of trying to read them.
+struct Tried {
+    before: LeftOut,
+    after: LeftOut,
+    news: News,
+}
+
 /// What the log entries since a version ask for.
 enum Since {
     Files(Vec<Path>),
@@ -215,15 +237,51 @@ impl Table {
     /// Tries files once more that could not be read. Those that never could and can be now are news; those whose rows
     /// are known are only looked at, so that queries see them again.
     pub(super) async fn try_again(&self, state: &mut State) -> Result<News, Error> {
+        let tried = self.tried(LeftOut::of(state)).await?;
+        self.take_in(state, tried)
+    }
+
+    /// The same while others go on.
+    pub(super) async fn try_again_beside(
+        &self,
+        learn: &mut (impl FnMut(News) + Send),
+    ) -> Result<(), Error> {
+        let left_out = LeftOut::of(&*self.lock().await);
+        let tried = self.tried(left_out).await?;
+        let mut state = self.lock().await;
+        learn(self.take_in(&mut state, tried)?);
+        Ok(())
+    }
+
+    async fn tried(&self, before: LeftOut) -> Result<Tried, Error> {
         let mut news = News::default();
-        if state.unread.is_empty() && state.away.is_empty() {
-            return Ok(news);
-        }
-        let away = state.away.iter().cloned().collect();
+        let away = before.away.iter().cloned().collect();
         let away = self.read(away, &mut News::default(), false).await?;
-        let unread = state.unread.iter().cloned().collect();
+        let unread = before.unread.iter().cloned().collect();
         let unread = self.read(unread, &mut news, false).await?;
-        (state.unread, state.away) = (unread, away);
+        let after = LeftOut { unread, away };
+        Ok(Tried {
+            before,
+            after,
+            news,
+        })
+    }
+
+    /// Takes over what a try has found. Where the files that were never read are others by now, it is tried once more some
+    /// other time: rows of theirs may have become known meanwhile.
+    fn take_in(&self, state: &mut State, tried: Tried) -> Result<News, Error> {
+        let Tried {
+            before,
+            after,
+            mut news,
+        } = tried;
+        if state.unread == before.unread {
+            state.unread = after.unread;
+        } else {
+            news = News::default();
+        }
+        let is_back = |path: &Path| before.away.contains(path) && !after.away.contains(path);
+        state.away.retain(|path| !is_back(path));
         if let Some(delta) = state.delta.clone() {
             self.publish(&delta, state)?;
         }

@@ -1,7 +1,8 @@
 //! One table: its log, the version it was followed to, and the contribution ids it holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use deltalake::kernel::transaction::TransactionError;
@@ -16,6 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use url::Url;
 
 use super::commit::Put;
+use super::compact::Moved;
 use super::schema::Kind;
 use crate::error::Error;
 
@@ -79,10 +81,18 @@ pub(super) struct State {
     pub(super) unread: BTreeSet<Path>,
     /// Files that were read and cannot be now: their rows are in the index, and must not go into it once more.
     pub(super) away: BTreeSet<Path>,
-    /// Whether a statement could not read one of the objects, and they were not all read since.
-    pub(super) is_suspect: bool,
+    /// How often a statement could not read one of the objects.
+    pub(super) suspected: u64,
+    /// How often by the time that they were last all read.
+    pub(super) cleared: u64,
+    /// The version at which the last look for objects that are lost or cut has found none, and when.
+    pub(super) fruitless: Option<(u64, Instant)>,
     /// The last file that a commit has put, for as long as it is not certain that it is there and in the log.
     pub(super) last_put: Option<Put>,
+    /// The same of a compaction.
+    pub(super) last_moved: Option<Moved>,
+    /// Files that a compaction has left as they are, since this version does not know all of their rows.
+    pub(super) left: HashSet<Path>,
     /// How often the bounds of a round of compaction are halved.
     pub(super) halved: u32,
     /// As in [`Listing`].

@@ -56,6 +56,9 @@ pub(crate) struct Faulty {
     read: Mutex<Vec<Path>>,
     /// The read, from 0, that waits, and how many there were since that was said.
     stall: Mutex<Option<usize>>,
+    /// The objects whose reads wait.
+    stalled_objects: Mutex<Vec<Path>>,
+    reads: AtomicUsize,
     stalled: Notify,
     go_on: Notify,
 }
@@ -72,6 +75,8 @@ impl Faulty {
             deleted_by_others: AtomicBool::new(false),
             read: Mutex::default(),
             stall: Mutex::default(),
+            stalled_objects: Mutex::default(),
+            reads: AtomicUsize::new(0),
             stalled: Notify::new(),
             go_on: Notify::new(),
         })
@@ -82,6 +87,11 @@ impl Faulty {
         *lock(&self.stall) = Some(reads);
     }
 
+    /// From now on reads of these objects of a table wait for [`Faulty::go_on`].
+    pub(crate) fn stall_at(&self, objects: Vec<Path>) {
+        *lock(&self.stalled_objects) = objects;
+    }
+
     /// Waits until a read waits.
     pub(crate) async fn stalled(&self) {
         self.stalled.notified().await;
@@ -90,6 +100,7 @@ impl Faulty {
     /// Lets a read that waits go on, and has no other wait.
     pub(crate) fn go_on(&self) {
         *lock(&self.stall) = None;
+        lock(&self.stalled_objects).clear();
         self.go_on.notify_waiters();
     }
 
@@ -98,13 +109,15 @@ impl Faulty {
         self.writes.load(Ordering::SeqCst)
     }
 
+    /// How many reads there were, of whatever and however much.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
     /// How many files of rows were read as a whole.
     pub(crate) fn row_files_read(&self) -> usize {
         let read = lock(&self.read);
-        let rows = |path: &&Path| {
-            path.as_ref().ends_with(".parquet") && !path.as_ref().contains("_delta_log")
-        };
-        read.iter().filter(rows).count()
+        read.iter().filter(|path| has_rows(path)).count()
     }
 
     /// Another write meets a fault too.
@@ -134,6 +147,13 @@ impl Faulty {
         self.dead.store(dead, Ordering::SeqCst);
     }
 
+    fn stalls_at(&self, path: &Path) -> bool {
+        let stalled = lock(&self.stalled_objects);
+        stalled
+            .iter()
+            .any(|object| path.as_ref().ends_with(object.as_ref()))
+    }
+
     fn alive(&self) -> Result<()> {
         if self.dead.load(Ordering::SeqCst) {
             return Err(lost());
@@ -144,6 +164,10 @@ impl Faulty {
 
 fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn has_rows(path: &Path) -> bool {
+    path.as_ref().ends_with(".parquet") && !path.as_ref().contains("_delta_log")
 }
 
 fn lost() -> Error {
@@ -214,11 +238,12 @@ impl ObjectStore for Faulty {
             }
             None => false,
         };
-        if stalls {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if stalls || self.stalls_at(path) {
             self.stalled.notify_one();
             go_on.await;
         }
-        if options.range.is_none() {
+        if options.range.is_none() && !options.head {
             lock(&self.read).push(path.clone());
         }
         let mut found = self.inner.get_opts(path, options).await?;

@@ -160,6 +160,45 @@ async fn rows_that_are_none_are_counted_and_the_others_are_read() {
     assert_eq!(news.refused_rows, refused);
 }
 
+/// Such files may be all that one round can hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_may_not_move_hold_up_no_others_and_are_read_once() {
+    let disk = memory();
+    let counted = Faulty::new(&disk, None);
+    let store: Arc<dyn ObjectStore> = counted.clone();
+    let own = table(&store);
+    let key = training_key("flux.dev/lora", "rtx4090");
+    for number in 0..9u32 {
+        let many = (0..600u32).map(|more| Contribution {
+            id: u128::from(number * 1_000 + more).to_be_bytes(),
+            rows: vec![row(key, 100 + more, 150)],
+        });
+        let many: Vec<_> = many.collect();
+        own.commit(&many, drop).await.expect("stored");
+    }
+    let unknown = Arc::new(Int32Array::from(vec![37])) as ArrayRef;
+    let one = [row(key, 100, 150)];
+    let file = parquet_of(&with_column(&one, "batch_size", unknown));
+    for number in 0..8 {
+        // As the log says, they fill a round.
+        add_file(&own, &format!("{number}.parquet"), file.clone(), 500_000).await;
+    }
+    let done = own.compact(drop).await.expect("compacted");
+    assert_eq!((done.files, done.rows), (9, 9 * 600));
+    assert_eq!(own.lock().await.left.len(), 8);
+    for id in 0..8 {
+        let sent = contribution(100 + id, vec![row(key, 100, 150)]);
+        own.commit(&[sent], drop).await.expect("stored");
+    }
+    let before = counted.row_files_read();
+    let done = own.compact(drop).await.expect("compacted");
+    assert_eq!(
+        done.files, 9,
+        "the new ones and what they were put into before"
+    );
+    assert_eq!(counted.row_files_read() - before, 9);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_of_a_newer_version_are_read_past_and_not_written() {
     let store = memory();

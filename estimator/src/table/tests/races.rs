@@ -1,8 +1,19 @@
 //! Tests of entries that remove objects while others write: what somebody else has moved or taken is not there twice.
 
-use std::collections::HashSet;
+use deltalake::kernel::{Action, Add};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
+use super::super::compact::{Ended, Gathered};
+use super::super::entry::Header;
 use super::*;
+
+/// What a table would move, read and put in one file, and named by nobody yet.
+async fn gathered(own: &Table) -> Gathered {
+    let chosen = own.chosen(&mut drop).await.expect("looked");
+    own.gather(chosen.expect("enough")).await.expect("read")
+}
 
 /// Two processes that have seen nine objects, of one contribution each.
 async fn both_know_nine(store: &Arc<dyn ObjectStore>) -> (Table, Table) {
@@ -19,17 +30,23 @@ async fn both_know_nine(store: &Arc<dyn ObjectStore>) -> (Table, Table) {
 /// is not the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_who_move_the_same_objects_one_leaves_everything_as_it_is() {
-    let store = memory();
-    let (writer, late) = both_know_nine(&store).await;
-    writer.commit(&batch(9..10), drop).await.expect("stored");
-    assert_eq!(writer.compact(drop).await.expect("moved").files, 10);
-
-    let mut state = late.lock().await;
-    let round = late.round(&mut state, &mut HashSet::new()).await;
-    let done = round.expect("that somebody was faster is no fault");
-    assert_eq!((done.files, done.rows), (0, 0));
-    drop(state);
-    assert_eq!(stored(&store).await, expected(&batch(0..10)));
+    // Whether it is seen in the log before the entry is written, or by the entry that cannot be written.
+    for is_seen in [true, false] {
+        let store = memory();
+        let (writer, late) = both_know_nine(&store).await;
+        let gathered = gathered(&late).await;
+        writer.commit(&batch(9..10), drop).await.expect("stored");
+        assert_eq!(writer.compact(drop).await.expect("moved").files, 10);
+        if is_seen {
+            late.follow().await.expect("followed");
+        }
+        let mut state = late.lock().await;
+        let ended = late.move_to(&mut state, gathered).await;
+        let ended = ended.expect("that somebody was faster is no fault");
+        assert_eq!(ended, Ended::Overtaken);
+        drop(state);
+        assert_eq!(stored(&store).await, expected(&batch(0..10)));
+    }
 }
 
 /// What others have stored meanwhile is no reason to leave it.
@@ -37,10 +54,11 @@ async fn of_two_who_move_the_same_objects_one_leaves_everything_as_it_is() {
 async fn objects_are_moved_while_others_store() {
     let store = memory();
     let (writer, late) = both_know_nine(&store).await;
+    let gathered = gathered(&late).await;
     writer.commit(&batch(9..10), drop).await.expect("stored");
     let mut state = late.lock().await;
-    let round = late.round(&mut state, &mut HashSet::new()).await;
-    assert_eq!(round.expect("moved").files, 9);
+    let ended = late.move_to(&mut state, gathered).await;
+    assert_eq!(ended.expect("moved"), Ended::Moved { files: 9, rows: 18 });
     drop(state);
     assert_eq!(stored(&store).await, expected(&batch(0..10)));
 }
@@ -72,13 +90,14 @@ async fn rows_that_move_meanwhile_are_taken_back_where_they_are() {
 async fn rows_that_are_taken_back_meanwhile_do_not_come_back() {
     let store = memory();
     let (writer, late) = both_know_nine(&store).await;
+    let gathered = gathered(&late).await;
     let span = Span { after: 8, to: 9 };
     let taken = writer.take_back(span, false, drop).await;
     assert_eq!(taken.expect("taken back").rows, 2);
     let mut state = late.lock().await;
-    let round = late.round(&mut state, &mut HashSet::new()).await;
-    let done = round.expect("that somebody was faster is no fault");
-    assert_eq!((done.files, done.rows), (0, 0));
+    let ended = late.move_to(&mut state, gathered).await;
+    let ended = ended.expect("that somebody was faster is no fault");
+    assert_eq!(ended, Ended::Overtaken);
     drop(state);
     assert_eq!(stored(&store).await, expected(&batch(0..8)));
 }
@@ -127,4 +146,66 @@ async fn whoever_writes_at_once_nothing_is_lost_or_doubled() {
     }
     let left: Vec<_> = batch(0..2).into_iter().chain(batch(7..30)).collect();
     assert_eq!(stored(&store).await, expected(&left));
+}
+
+/// Reading and putting what moves takes long, and who stores need not wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stores_does_not_wait_for_what_a_compaction_reads() {
+    let disk = memory();
+    let (writer, _) = both_know_nine(&disk).await;
+    let faulty = Faulty::new(&disk, None);
+    let as_store: Arc<dyn ObjectStore> = faulty.clone();
+    let own = table(&as_store);
+    own.follow().await.expect("followed");
+    let files = own.listing().files.clone();
+    faulty.stall_at(files.into_iter().map(|file| file.path).collect());
+    let moving = tokio::spawn({
+        let own = own.clone();
+        async move { own.compact(drop).await }
+    });
+    faulty.stalled().await;
+    let outcome = own.commit(&batch(9..10), drop).await;
+    assert_eq!(outcome.expect("stored meanwhile").rows, 2);
+    // And somebody else moves everything: what was read is not where it was any more.
+    assert_eq!(writer.compact(drop).await.expect("moved").files, 10);
+    faulty.go_on();
+    let moved = moving.await.expect("no panic").expect("tidied up");
+    assert_eq!((moved.files, moved.rows), (0, 0));
+    assert_eq!(stored(&disk).await, expected(&batch(0..10)));
+}
+
+/// A process that stood still between putting the file and writing the entry.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_a_compaction_that_vanishes_before_the_log_names_it_is_put_again() {
+    let store = memory();
+    let (_, late) = both_know_nine(&store).await;
+    let gathered = gathered(&late).await;
+    let mut state = late.lock().await;
+    let ended = late.move_to(&mut state, gathered).await;
+    assert_eq!(ended.expect("moved"), Ended::Moved { files: 9, rows: 18 });
+    late.follow_in(&mut state).await.expect("followed");
+    let path = late.listing().files[0].path.clone();
+    let objects = late.log.object_store(None);
+    objects.delete(&path).await.expect("it was there");
+    late.put_moved_again(&mut state).await.expect("put again");
+    assert!(state.last_moved.is_none());
+    drop(state);
+    assert_eq!(stored(&store).await, expected(&batch(0..9)));
+}
+
+/// By then somebody may be about to delete it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_put_long_ago_is_not_named_any_more() {
+    let disk = memory();
+    let clock = Faulty::new(&disk, None);
+    let store: Arc<dyn ObjectStore> = clock.clone();
+    let (_, late) = both_know_nine(&store).await;
+    let gathered = gathered(&late).await;
+    clock.set_ahead(std::time::Duration::from_secs(2 * 86_400));
+    let mut state = late.lock().await;
+    let ended = late.move_to(&mut state, gathered).await;
+    assert_eq!(ended.expect("no fault"), Ended::Overtaken);
+    drop(state);
+    assert_eq!(late.compact(drop).await.expect("moved").files, 9);
+    assert_eq!(stored(&disk).await, expected(&batch(0..9)));
 }
