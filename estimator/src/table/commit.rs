@@ -59,6 +59,7 @@ impl Table {
         let mut last = Error::Contended {
             table: self.kind.name(),
         };
+        let mut put = None;
         for attempt in 0..ATTEMPTS {
             learn(self.follow_in(&mut state).await?);
             self.writable(&state)?;
@@ -68,7 +69,8 @@ impl Table {
                 return Ok(Outcome::default());
             }
             let (before, writer) = (version(&state), unlike_any());
-            let error = self.append(&mut state, &batch, &writer).await.err();
+            let appended = self.append(&mut state, &batch, &writer, &mut put).await;
+            let error = appended.err();
             // Whatever the answer was, or whether one came: the log alone says what happened.
             learn(self.follow_in(&mut state).await?);
             if batch.ids.iter().all(|id| state.ids.contains_key(id)) {
@@ -123,7 +125,10 @@ impl Table {
         state: &mut State,
         learn: &mut (impl FnMut(News) + Send),
     ) -> Result<(), Error> {
-        let Some(Put { file, batch, day }) = state.last_put.clone() else {
+        let Some(Put {
+            file, batch, day, ..
+        }) = state.last_put.clone()
+        else {
             return Ok(());
         };
         if state.unread.contains(&file) {
@@ -139,12 +144,13 @@ impl Table {
         Ok(())
     }
 
-    /// Writes the file and the log entry. An error does not say that nothing was written.
+    /// Writes the file, unless it was just `put`, and the log entry. An error does not say that nothing was written.
     async fn append(
         &self,
         state: &mut State,
         batch: &Arc<Batch>,
         writer: &str,
+        put: &mut Option<Put>,
     ) -> Result<(), Error> {
         if state.delta.is_none() {
             self.create().await?;
@@ -153,13 +159,25 @@ impl Table {
             });
         }
         let day = Day::today().start_ms();
-        let add = self.put_file(batch.rows.clone(), &batch.ids, day).await?;
-        let file = Path::from_url_path(&add.path);
-        state.last_put = Some(Put {
-            file: file.map_err(|_| self.foreign("a name of ours is none"))?,
-            batch: Arc::clone(batch),
-            day,
-        });
+        // After a lost race it was put a moment ago.
+        let same = put.take();
+        let same = same.filter(|put| put.day == day && *put.batch == **batch);
+        let made = match same {
+            Some(same) => same,
+            None => {
+                let add = self.put_file(batch.rows.clone(), &batch.ids, day).await?;
+                let file = Path::from_url_path(&add.path);
+                Put {
+                    file: file.map_err(|_| self.foreign("a name of ours is none"))?,
+                    add,
+                    batch: Arc::clone(batch),
+                    day,
+                }
+            }
+        };
+        let add = made.add.clone();
+        state.last_put = Some(made.clone());
+        *put = Some(made);
         let dated = day.max(newest_day(&state.ids));
         let transactions = batch
             .ids
@@ -284,11 +302,13 @@ pub(super) fn written_by(writer: &str) -> (String, serde_json::Value) {
 #[derive(Clone)]
 pub(super) struct Put {
     file: Path,
+    add: Add,
     batch: Arc<Batch>,
     day: i64,
 }
 
 /// The part of the contributions that concerns one table and is not in its log.
+#[derive(PartialEq)]
 struct Batch {
     ids: HashSet<[u8; 16]>,
     rows: Vec<Row>,

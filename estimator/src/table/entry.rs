@@ -24,12 +24,12 @@ struct Content {
 }
 
 impl Table {
-    /// Writes one log entry, again at the next version while others win that version without touching our ids or the
-    /// files that it removes.
+    /// Writes one log entry right behind the version that was followed to; one that removes files again at the next version
+    /// while others win that version without touching these.
     ///
     /// # Errors
-    /// [`Error::Contended`] when they did touch them, or won again and again. An error does not say that nothing was
-    /// written.
+    /// [`Error::Contended`] when others were faster: once where nothing is removed, since they may have stored the same ids,
+    /// and else when they did touch the files, or won again and again. An error does not say that nothing was written.
     pub(super) async fn write_entry(
         &self,
         state: &mut State,
@@ -64,7 +64,8 @@ impl Table {
             operation,
         };
         if removed.is_empty() {
-            return self.put_entry(delta, &content, ATTEMPTS as usize).await;
+            // Who stores looks again by itself at what others have stored meanwhile.
+            return self.put_entry(delta, &content).await;
         }
         self.replace(delta.clone(), &content, &removed).await
     }
@@ -79,7 +80,7 @@ impl Table {
         removed: &[Path],
     ) -> Result<(), Error> {
         for attempt in 0..ATTEMPTS {
-            match self.put_entry(&delta, content, 0).await {
+            match self.put_entry(&delta, content).await {
                 Err(Error::Contended { .. }) => {}
                 done => return done,
             }
@@ -96,16 +97,11 @@ impl Table {
         Err(self.contended())
     }
 
-    /// Writes it behind the version that was looked at; if others were faster, so often again behind theirs.
-    async fn put_entry(
-        &self,
-        delta: &DeltaTable,
-        content: &Content,
-        retries: usize,
-    ) -> Result<(), Error> {
+    /// Writes it behind the version that was looked at and nowhere else.
+    async fn put_entry(&self, delta: &DeltaTable, content: &Content) -> Result<(), Error> {
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let properties = CommitProperties::default()
-            .with_max_retries(retries)
+            .with_max_retries(0)
             .with_create_checkpoint(false)
             .with_cleanup_expired_logs(Some(false))
             .with_application_transactions(content.transactions.clone());

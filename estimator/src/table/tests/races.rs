@@ -209,3 +209,44 @@ async fn a_file_that_was_put_long_ago_is_not_named_any_more() {
     assert_eq!(late.compact(drop).await.expect("moved").files, 9);
     assert_eq!(stored(&disk).await, expected(&batch(0..9)));
 }
+
+/// An entry that stores says nothing of what others have stored meanwhile, so it comes right behind what was seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_overtaken_looks_again_before_storing() {
+    let store = memory();
+    let (writer, late) = both_know_nine(&store).await;
+    writer.commit(&batch(9..10), drop).await.expect("stored");
+    let mut state = late.lock().await;
+    let operation = DeltaOperation::Write {
+        mode: SaveMode::Append,
+        partition_by: None,
+        predicate: None,
+    };
+    let actions = vec![Action::Add(Add::default())];
+    let written = late.write_entry(&mut state, actions, Vec::new(), operation, Header::new());
+    let error = written.await.expect_err("somebody was faster");
+    assert!(matches!(error, Error::Contended { .. }), "{error:?}");
+    drop(state);
+
+    let counted = Faulty::new(&store, None);
+    let as_store: Arc<dyn ObjectStore> = counted.clone();
+    let own = table(&as_store);
+    // Each look but the last is followed by somebody else's entry.
+    let mut looks = 0;
+    let overtaken = |_: News| {
+        if looks < 6 && looks % 2 == 0 {
+            let sent = batch(20 + looks..21 + looks);
+            let stored = writer.commit(&sent, drop);
+            let stored = block_in_place(|| Handle::current().block_on(stored));
+            stored.expect("stored");
+        }
+        looks += 1;
+    };
+    let outcome = own.commit(&batch(10..11), overtaken).await;
+    assert_eq!(outcome.expect("stored").rows, 2);
+    assert_eq!(looks, 8, "it lost three times");
+    assert_eq!(counted.writes(), 2, "the file was put once");
+    let mut all = batch(0..11);
+    all.extend([20, 22, 24].into_iter().flat_map(|id| batch(id..id + 1)));
+    assert_eq!(stored(&store).await, expected(&all));
+}
