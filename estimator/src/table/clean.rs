@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
 use super::commit::is_ours;
-use super::follow::News;
+use super::follow::{News, named};
 use super::log::{FILE_RETENTION_DAYS, Table};
 use crate::error::Error;
 
@@ -40,9 +40,9 @@ impl Table {
     pub(crate) async fn clean(
         &self,
         now: SystemTime,
-        learn: impl FnOnce(News) + Send,
+        mut learn: impl FnMut(News) + Send,
     ) -> Result<Cleaned, Error> {
-        // Listed before the log is read, so that a file that is committed meanwhile is in no list of unused ones.
+        // Listed before the log is read, so that a file that is put and committed meanwhile is in no list of unused ones.
         let store = self.log.object_store(None);
         let listed = store.list_with_delimiter(None).await;
         let listed = listed.map_err(Error::unreachable)?.objects;
@@ -87,7 +87,7 @@ impl Table {
 
         let snapshot = delta.snapshot().map_err(Error::unreachable)?;
         let log_data = snapshot.log_data();
-        let named: HashSet<Path> = log_data
+        let still_named: HashSet<Path> = log_data
             .iter()
             .map(|file| file.object_store_path())
             .collect();
@@ -108,11 +108,21 @@ impl Table {
             let since = removed
                 .get(&object.location)
                 .map_or(since, |at| since.max(*at));
-            is_ours(&object.location) && !named.contains(&object.location) && since < oldest
+            is_ours(&object.location) && !still_named.contains(&object.location) && since < oldest
         });
         let unused: Vec<Path> = unused.map(|object| object.location).collect();
         for some in unused.chunks(DELETIONS) {
-            let some: Vec<_> = some.iter().cloned().map(Ok).collect();
+            // One that was put long ago may have been committed since the list was made, by a process that stood still.
+            let named = {
+                let mut state = self.lock().await;
+                learn(self.follow_in(&mut state).await?);
+                match &state.delta {
+                    Some(delta) => named(delta)?,
+                    None => return Ok(cleaned),
+                }
+            };
+            let some = some.iter().filter(|path| !named.contains_key(*path));
+            let some: Vec<_> = some.cloned().map(Ok).collect();
             let deleted = store.delete_stream(Box::pin(stream::iter(some)));
             let deleted: Vec<_> = deleted.collect().await;
             for one in deleted {

@@ -1,8 +1,14 @@
 //! Tests of deleting: only what no reader can need and only ours, whatever the clocks say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
+use deltalake::kernel::Action;
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+
+use super::super::entry::Header;
 use super::bad_input::files;
 use super::*;
 
@@ -191,4 +197,40 @@ async fn of_former_days_one_checkpoint_is_kept_and_every_version_can_be_read() {
         delta.load_version(version).await.expect("it can be read");
     }
     assert_eq!(stored(&store).await, expected(&batch(0..135)));
+}
+
+/// One that a process has put, which then stood still for more than a week.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_named_while_others_clean_up_is_not_deleted() {
+    let (clock, store) = clocked();
+    let own = table(&store);
+    own.commit(&batch(0..1), drop).await.expect("stored");
+    let slow = table(&store);
+    slow.follow().await.expect("followed");
+    let mut rows = expected(&batch(1..2));
+    rows.sort_unstable();
+    let add = slow.put_file(rows, &HashSet::from([[1; 16]]), 0).await;
+    let mut add = Some(add.expect("put"));
+    clock.set_ahead(DAY * 8);
+    // It goes on between the look and the deletion.
+    let name_it = |_: News| {
+        let Some(add) = add.take() else { return };
+        let named = async {
+            let mut state = slow.lock().await;
+            let operation = DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: None,
+                predicate: None,
+            };
+            let actions = vec![Action::Add(add)];
+            let written =
+                slow.write_entry(&mut state, actions, Vec::new(), operation, Header::new());
+            written.await.expect("named");
+        };
+        block_in_place(|| Handle::current().block_on(named));
+    };
+    let later = SystemTime::now() + DAY * 8;
+    let cleaned = own.clean(later, name_it).await.expect("cleaned");
+    assert_eq!(cleaned.deleted, 0);
+    assert_eq!(stored(&store).await, expected(&batch(0..2)));
 }
