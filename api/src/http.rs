@@ -13,6 +13,7 @@ mod figures;
 mod forward;
 mod given;
 mod jobs;
+mod misfit;
 mod nodes;
 mod prices;
 mod records;

@@ -3,6 +3,7 @@
 
 mod access;
 mod ahead;
+mod bodies;
 mod changes;
 mod clients;
 mod connections;

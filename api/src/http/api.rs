@@ -174,7 +174,7 @@ impl Api {
 
     fn raw<Q, B, F, Fut>(&mut self, route: Route, handler: F)
     where
-        Q: DeserializeOwned + Send + 'static,
+        Q: DeserializeOwned + Shape + Send + 'static,
         B: DeserializeOwned + Shape + Send + 'static,
         F: Fn(Http, Asked<Q>, B) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Status>> + Send + 'static,
@@ -257,7 +257,7 @@ async fn serve<Q, B, F, Fut>(
     handler: F,
 ) -> Result<Response, Status>
 where
-    Q: DeserializeOwned,
+    Q: DeserializeOwned + Shape,
     B: DeserializeOwned + Shape,
     F: Fn(Http, Asked<Q>, B) -> Fut,
     Fut: Future<Output = Result<Response, Status>>,

@@ -11,6 +11,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
+use super::misfit::{self, Misfit};
+use super::route::Shape;
 use crate::status::{self, Refusal};
 
 /// Bytes of a request that are passed over once it has its answer, so that the next one on the connection is found: more
@@ -127,42 +129,43 @@ impl Sent {
 }
 
 /// The JSON of a body.
-pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Status> {
+pub(crate) fn json<T: DeserializeOwned + Shape>(bytes: &[u8]) -> Result<T, Status> {
     serde_json::from_slice(bytes).map_err(|error| {
-        // The library's words may repeat a value, so only the place is told.
-        let words = error.to_string();
-        let what = match error.classify() {
-            serde_json::error::Category::Data if words.starts_with("missing field") => {
-                words.split(" at line").next().unwrap_or_default()
-            }
-            // What it is called is the caller's; what there is besides is this call's own.
-            serde_json::error::Category::Data if words.starts_with("unknown field") => {
-                let taken = words.split(" at line").next().unwrap_or_default();
-                let taken = taken.rsplit_once("expected ");
-                return status::bad_field(
-                    "body",
-                    format!(
-                        "a member of it is none that this call takes: write {} ({})",
-                        taken.map_or("none", |(_, taken)| taken),
-                        place(&error)
-                    ),
-                );
-            }
-            serde_json::error::Category::Data => "it is not what this call takes",
-            _ => "it is no JSON",
-        };
-        status::bad_field("body", format!("{what} ({})", place(&error)))
+        let place = format!("line {} column {}", error.line(), error.column());
+        if error.classify() != serde_json::error::Category::Data {
+            return status::bad_field("body", format!("it is no JSON ({place})"));
+        }
+        let misfit = || misfit::of_body::<T>(&serde_json::from_slice(bytes).ok()?);
+        wrong("body", misfit(), &error.to_string(), Some(&place))
     })
 }
 
-fn place(error: &serde_json::Error) -> String {
-    format!("line {} column {}", error.line(), error.column())
+/// The parameters behind the question mark.
+pub(crate) fn query<T: DeserializeOwned + Shape>(query: Option<&str>) -> Result<T, Status> {
+    let query = query.unwrap_or_default();
+    serde_urlencoded::from_str(query).map_err(|error| {
+        let pairs = serde_urlencoded::from_str::<Vec<(String, String)>>(query);
+        let misfit = misfit::of_query::<T>(&pairs.unwrap_or_default());
+        wrong("query", misfit, &error.to_string(), None)
+    })
 }
 
-/// The parameters behind the question mark.
-pub(crate) fn query<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Status> {
-    serde_urlencoded::from_str(query.unwrap_or_default())
-        .map_err(|_| status::bad_field("query", "a parameter is not what this call takes"))
+/// What is wrong with a part of a request that is called so. The libraries' words may repeat a value, so no more is taken of
+/// them than the name of a member that was given twice.
+fn wrong(whole: &str, misfit: Option<Misfit>, words: &str, place: Option<&str>) -> Status {
+    let (field, what) = misfit.unwrap_or_else(|| {
+        let twice = words.strip_prefix("duplicate field `");
+        let what = match twice.and_then(|name| name.split('`').next()) {
+            Some(name) => format!("`{name}` is given twice"),
+            None => "it is not what this call takes".to_owned(),
+        };
+        (String::new(), what)
+    });
+    match (field.as_str(), place) {
+        ("", Some(place)) => status::bad_field(whole, format!("{what} ({place})")),
+        ("", None) => status::bad_field(whole, what),
+        (field, _) => status::bad_field(field, what),
+    }
 }
 
 fn too_large(most: usize) -> Status {
@@ -176,7 +179,15 @@ fn too_large(most: usize) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::{Map, Value};
+    use tonic_types::StatusExt;
+
     use super::*;
+    use crate::http::given::Given;
 
     const TIME: Duration = Duration::from_secs(60);
 
@@ -224,5 +235,163 @@ mod tests {
         ])));
         assert!(cut.read(TIME, 10).await.is_err());
         assert!(says_close(cut).await);
+    }
+
+    /// A call's own members.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is only read in")]
+    struct Asks {
+        #[serde(default)]
+        wishes: Option<Given<Inner>>,
+        #[serde(default)]
+        counts: BTreeMap<String, u64>,
+        #[serde(default)]
+        tasks: Vec<Inner>,
+        #[serde(default)]
+        changes: Vec<Change>,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "it is only read in")]
+    struct Change {
+        job: String,
+        #[serde(flatten)]
+        more: More,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "it is only read in")]
+    struct More {
+        #[serde(default)]
+        config: Option<Map<String, Value>>,
+    }
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(default, deny_unknown_fields)]
+    struct Inner {
+        priority: Option<i32>,
+        cost: Option<u64>,
+        gpus: Option<u32>,
+        allow: Option<Vec<String>>,
+        ratio: Option<f64>,
+    }
+
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is only read in")]
+    struct Page {
+        page_size: Option<u32>,
+        all: Option<bool>,
+        state: Option<String>,
+        #[serde(default)]
+        sql: String,
+    }
+
+    /// What a refusal says is wrong where.
+    fn told(refused: &Status) -> (String, String) {
+        let bad = refused.get_details_bad_request().expect("a place");
+        let field = bad.field_violations.into_iter().next().expect("one");
+        (field.field, field.description)
+    }
+
+    fn refused(body: &str) -> (String, String) {
+        told(&json::<Asks>(body.as_bytes()).expect_err(body))
+    }
+
+    #[test]
+    fn what_is_of_another_kind_is_told_by_its_members_name_and_what_it_takes() {
+        let small = "it takes a whole number from -2147483648 to 2147483647";
+        let count = "it takes a whole number from 0 to 4294967295";
+        let from_0 = "it takes a whole number from 0";
+        for (body, field, what) in [
+            (r#"{"wishes": {"priority": "5"}}"#, "wishes.priority", small),
+            (r#"{"wishes": {"cost": 1000.0}}"#, "wishes.cost", from_0),
+            (r#"{"wishes": {"gpus": -1}}"#, "wishes.gpus", count),
+            (r#"{"wishes": {"gpus": 4294967296}}"#, "wishes.gpus", count),
+            (
+                r#"{"wishes": {"allow": "h100"}}"#,
+                "wishes.allow",
+                "it takes a list",
+            ),
+            (
+                r#"{"wishes": {"cost": null, "allow": ["", 1]}}"#,
+                "wishes.allow[1]",
+                "it takes a text",
+            ),
+            (r#"{"wishes": []}"#, "wishes", "it takes an object"),
+            (
+                r#"{"tasks": [{}, {"ratio": true}]}"#,
+                "tasks[1].ratio",
+                "it takes a number",
+            ),
+            (r#"{"tasks": {}}"#, "tasks", "it takes a list"),
+            (r#"{"tasks": null}"#, "tasks", "it takes a list"),
+            // Also of members that stand in the place of another.
+            (
+                r#"{"changes": [{"job": "j", "config": ""}]}"#,
+                "changes[0].config",
+                "it takes an object",
+            ),
+            // What is the caller's own is not repeated, neither its name nor what it is.
+            (
+                r#"{"counts": {"cats": "many"}}"#,
+                "counts",
+                &format!("one of its members is wrong: {from_0}"),
+            ),
+            ("7", "body", "it takes an object (line 1 column 1)"),
+        ] {
+            assert_eq!(refused(body), (field.into(), what.into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_missing_or_given_twice_is_told_by_names_of_ours() {
+        let none = "a member of it is none that this call takes: write one of";
+        let inner = "`priority`, `cost`, `gpus`, `allow`, `ratio`";
+        let unknown = refused(r#"{"wishes": {"secret": 1}}"#);
+        assert_eq!(unknown, ("wishes".into(), format!("{none} {inner}")));
+        let (field, what) = refused(r#"{"secret": 1}"#);
+        assert_eq!(field, "body");
+        assert!(
+            what.starts_with(none) && what.ends_with("(line 1 column 9)"),
+            "{what}"
+        );
+        let missing = refused(r#"{"changes": [{"config": {}}]}"#);
+        assert_eq!(missing, ("changes[0]".into(), "`job` is missing".into()));
+        let (field, what) = refused(r#"{"counts": {}, "counts": {}}"#);
+        assert_eq!(field, "body");
+        assert!(
+            what.starts_with("`counts` is given twice (line 1"),
+            "{what}"
+        );
+        for body in ["{", "", "{} {}"] {
+            let (_, what) = refused(body);
+            assert!(what.starts_with("it is no JSON (line 1 column"), "{body}");
+        }
+        assert!(json::<Asks>(b" {} ").is_ok());
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_told_by_its_name() {
+        let count = "it takes a whole number from 0 to 4294967295";
+        for (text, field, what) in [
+            ("all=1", "all", "it takes true or false"),
+            ("all=", "all", "it takes true or false"),
+            ("state=A&page_size=-3", "page_size", count),
+            ("state=A&state=B", "query", "`state` is given twice"),
+        ] {
+            let refused = query::<Page>(Some(text)).expect_err(text);
+            assert_eq!(told(&refused), (field.into(), what.into()), "{text}");
+        }
+        let (field, what) = told(&query::<Page>(Some("secret=1")).expect_err("none of ours"));
+        assert_eq!(field, "query");
+        assert!(
+            what.contains("`page_size`") && !what.contains("secret"),
+            "{what}"
+        );
+        let read = query::<Page>(Some("all=true&sql=%20&page_size=7"));
+        assert!(read.is_ok_and(|page| page.all == Some(true)));
+        assert!(query::<Page>(None).is_ok());
     }
 }

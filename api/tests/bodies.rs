@@ -1,0 +1,75 @@
+//! What is said in a body or behind the question mark over HTTP: what is wrong is named.
+
+use serde_json::{Value, json};
+
+use crate::access::post;
+use crate::http::{ask, submission};
+use crate::support::Server;
+
+/// The place that a refusal names, and what it says of it.
+async fn wrong(port: u16, path: &str, sent: Value) -> (String, String) {
+    let (status, answer) = post(port, None, path, sent).await;
+    assert_eq!(status, 400, "{path}: {answer}");
+    let field = &answer["fields"][0];
+    let text = |name: &str| field[name].as_str().unwrap_or_default().to_owned();
+    (text("field"), text("detail"))
+}
+
+/// Members of other kinds are named in what a person sends, not by a column of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_of_another_kind_is_told_by_its_name() {
+    let server = Server::start().await;
+    let port = server.port;
+    let with = |name: &str, value: Value| {
+        let mut sent = submission();
+        sent[name] = value;
+        sent
+    };
+    let count = "it takes a whole number from 0 to 4294967295";
+    for (sent, field, what) in [
+        (
+            with("wishes", json!({"max_cost_usd_micros": 1000.5})),
+            "wishes.max_cost_usd_micros",
+            "it takes a whole number from 0",
+        ),
+        (
+            with("wishes", json!({"gpu_count": -1})),
+            "wishes.gpu_count",
+            count,
+        ),
+        (
+            with("wishes", json!({"allow": "h100"})),
+            "wishes.allow",
+            "it takes a list",
+        ),
+        (with("config", json!("x")), "config", "it takes an object"),
+        (
+            with("dataloader_config", json!({})),
+            "dataloader_config",
+            "it takes a list",
+        ),
+        (
+            with("sample_counts", json!({"cats": "many"})),
+            "sample_counts",
+            "one of its members is wrong: it takes a whole number from 0",
+        ),
+    ] {
+        let told = wrong(port, "/v1/jobs", sent).await;
+        assert_eq!(told, (field.into(), what.into()));
+    }
+    let wish = json!({"wishes": [{"job": "jmnpq", "priority": "5"}]});
+    let (field, _) = wrong(port, "/v1/what-if", wish).await;
+    assert_eq!(field, "wishes[0].priority");
+    for (query, field, what) in [
+        ("page_size=-3", "page_size", count),
+        ("outlook=1", "outlook", "it takes true or false"),
+        ("state=A&state=B", "query", "`state` is given twice"),
+    ] {
+        let answer = ask(port, "GET", &format!("/v1/jobs?{query}"), None, None).await;
+        let told = answer.json();
+        assert_eq!(answer.status, 400, "{told}");
+        let wrong = json!({"field": field, "detail": what});
+        assert_eq!(told["fields"], json!([wrong]), "{query}");
+    }
+    server.stop().await;
+}
