@@ -304,16 +304,13 @@ where
         peer,
         path,
     };
-    let said = if expects_body::<B>() {
-        body::json(&bytes)?
-    } else {
-        body::json(b"{}")?
-    };
+    let is_missing = !expects_body::<B>() || (route.body_may_be_missing && bytes.is_empty());
+    let said = body::json(if is_missing { b"{}" } else { &bytes })?;
     // It may have held a secret.
     drop(bytes);
     let answer = match handler(http, asked, said).await {
         // A leader that is to go hands over first, and what it was asked for is the next one's: nothing of it was done.
-        Err(status) if led && !expects_body::<B>() && redirect::is_not_leader(&status) => {
+        Err(status) if led && is_missing && redirect::is_not_leader(&status) => {
             let answer = way.others_answer(&handle, &parts, b"", route.answer_within);
             return answer.await.unwrap_or(Err(status));
         }

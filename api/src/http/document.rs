@@ -45,8 +45,8 @@ impl Document {
             None => operation["security"] = json!([]),
         }
         if let Some(schema) = B::schema(&mut self.generator) {
-            operation["requestBody"] =
-                json!({"required": true, "content": {"application/json": {"schema": schema}}});
+            let is_required = !route.body_may_be_missing;
+            operation["requestBody"] = json!({"required": is_required, "content": {"application/json": {"schema": schema}}});
         }
         let path = self.paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_lowercase()] = operation;

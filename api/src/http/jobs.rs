@@ -59,7 +59,7 @@ pub(super) fn routes(api: &mut Api) {
         Permission::RunCluster,
         "Lets a job cost what it costs, where its team wants somebody's word for it.",
     );
-    api.route(approve, self::approve);
+    api.route(approve.body_optional(), self::approve);
     api.route(
         Route::post(
             "/v1/jobs/{id}/cancel",
@@ -165,8 +165,23 @@ struct Updated {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Seen {
-    /// The job's etag as it was seen: refused if it is another one by now. Any unless given.
+    /// The job's etag as it was seen: refused if it is another one by now. Any unless given. It may stand behind the question
+    /// mark as well as in the body.
     etag: Option<String>,
+}
+
+impl Seen {
+    /// The etag that is given here or in the body, if there is one.
+    fn etag(self, body: Self) -> Result<Option<String>, Status> {
+        let (Some(here), Some(there)) = (&self.etag, &body.etag) else {
+            return Ok(self.etag.or(body.etag));
+        };
+        if here != there {
+            let what = "another one is given behind the question mark than in the body";
+            return Err(bad_field("etag", what));
+        }
+        Ok(self.etag)
+    }
 }
 
 /// A job after what was done to it.
@@ -312,13 +327,16 @@ async fn give_credentials(
     })
 }
 
-async fn update(http: Http, asked: Asked<Nothing>, sent: Update) -> Result<Updated, Status> {
+async fn update(http: Http, asked: Asked<Seen>, sent: Update) -> Result<Updated, Status> {
+    let name = name(&asked);
     let (wishes, mask) = sent.wishes.asked()?;
+    let said = Some(sent.etag).filter(|etag| !etag.is_empty());
+    let etag = asked.query.etag(Seen { etag: said })?;
     let request = v1::UpdateJobRequest {
-        name: name(&asked),
+        name,
         wishes: Some(wishes),
         update_mask: Some(mask),
-        etag: sent.etag,
+        etag: etag.unwrap_or_default(),
         request_id: sent.request_id,
     };
     let updated = http.jobs.update(&asked.caller, request).await?;
@@ -328,18 +346,20 @@ async fn update(http: Http, asked: Asked<Nothing>, sent: Update) -> Result<Updat
     })
 }
 
-async fn approve(http: Http, asked: Asked<Seen>, _: Nothing) -> Result<OneJob, Status> {
+async fn approve(http: Http, asked: Asked<Seen>, sent: Seen) -> Result<OneJob, Status> {
+    let name = name(&asked);
+    let etag = asked.query.etag(sent)?;
     // As a variable that was not set leaves it: whatever the job costs by now would be approved.
-    if asked.query.etag.as_deref() == Some("") {
+    if etag.as_deref() == Some("") {
         return Err(bad_field(
             "etag",
             "leave it out to approve the job as it is by now",
         ));
     }
     let request = v1::ApproveJobRequest {
-        name: name(&asked),
+        name,
         request_id: String::new(),
-        etag: asked.query.etag.clone().unwrap_or_default(),
+        etag: etag.unwrap_or_default(),
     };
     let approved = http.jobs.approve(&asked.caller, request).await?;
     Ok(OneJob {

@@ -20,6 +20,8 @@ pub(crate) struct Route {
     pub(crate) summary: &'static str,
     /// The status of an answer that is no refusal.
     pub(crate) status: u16,
+    /// Whether its body may be left out, which is as if it had no members.
+    pub(crate) body_may_be_missing: bool,
     /// Most bytes of its body.
     pub(crate) body_max: usize,
     /// How long its body may take to come.
@@ -64,6 +66,7 @@ impl Route {
             permission,
             summary,
             status: 200,
+            body_may_be_missing: false,
             body_max: BODY_BYTES,
             body_within: BODY_WITHIN,
             answer_within: ANSWER_WITHIN,
@@ -111,6 +114,12 @@ impl Route {
 
     pub(crate) const fn body_max(mut self, bytes: usize) -> Self {
         self.body_max = bytes;
+        self
+    }
+
+    /// One whose body may be left out.
+    pub(crate) const fn body_optional(mut self) -> Self {
+        self.body_may_be_missing = true;
         self
     }
 
