@@ -82,6 +82,16 @@ impl Estimator {
         Ok(taken)
     }
 
+    /// Whether rows came into a table with some of its versions that were not taken back since.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when these are none, or when it can no longer be told what came with them;
+    /// [`Error::Unreachable`] when the store does not answer.
+    pub async fn has_left(&self, kind: Kind, span: Span) -> Result<bool, Error> {
+        let table = &self.shared.tables[kind as usize];
+        table.has_left(span, |news| self.learn(kind, news)).await
+    }
+
     /// Has everything that is made of the rows made anew. What fails here is done by the follower and by the next tidying.
     async fn forget_taken(&self, table: &Table) {
         self.learn_anew().await;

@@ -108,14 +108,7 @@ impl Table {
         let writer = unlike_any();
         for attempt in 0..ATTEMPTS {
             // Read without the lock, so that commits of this process need not wait for it.
-            let delta = {
-                let mut state = self.lock().await;
-                learn(self.follow_in(&mut state).await?);
-                state.delta.clone()
-            };
-            let Some(delta) = delta else {
-                return Err(Error::Config("there is nothing in the tables yet".into()));
-            };
+            let delta = self.newest(&mut learn).await?;
             let mut plan = self.plan(span, &delta).await?;
             if is_dry || plan.told.rows == 0 {
                 return Ok(plan.told);
@@ -147,6 +140,29 @@ impl Table {
             tokio::time::sleep(BACKOFF * 2u32.pow(attempt)).await;
         }
         Err(self.contended())
+    }
+
+    /// Whether anything came with a span of versions that was not taken back since. `learn` hears of what is found meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the span is not in the log, or not any more.
+    pub(crate) async fn has_left(
+        &self,
+        span: Span,
+        mut learn: impl FnMut(News) + Send,
+    ) -> Result<bool, Error> {
+        let delta = self.newest(&mut learn).await?;
+        let newest = delta.version().unwrap_or_default();
+        let trail = self.trail(span, newest).await?;
+        Ok(trail.left().next().is_some())
+    }
+
+    /// The table as it is now.
+    async fn newest(&self, learn: &mut (impl FnMut(News) + Send)) -> Result<DeltaTable, Error> {
+        let mut state = self.lock().await;
+        learn(self.follow_in(&mut state).await?);
+        let delta = state.delta.clone();
+        delta.ok_or_else(|| Error::Config("there is nothing in the tables yet".into()))
     }
 
     /// What of a span is to be taken back of this version of the table.

@@ -45,6 +45,10 @@ impl Records {
         request: v1::TakeBackRowsRequest,
     ) -> Result<v1::TakeBackRowsResponse, Status> {
         let spans = match request.since {
+            None if request.until.is_some() => {
+                let what = "say since when, or leave it out where versions are named";
+                return Err(status::bad_field("until", what));
+            }
             None => named(&request.ranges)?,
             Some(_) if !request.ranges.is_empty() => {
                 return Err(status::bad_field(
@@ -58,21 +62,23 @@ impl Records {
                 self.written(since, until.transpose()?).await?
             }
         };
-        let mut tables = Vec::new();
+        let mut told = Vec::new();
         for (kind, span) in spans {
+            let tables = &self.0.estimator;
             if !request.dry_run {
-                let subject = format!("records/{}/{}-{}", kind.name(), span.after + 1, span.to);
-                self.0.note(actor, Action::ChangeRules, &subject).await?;
+                // What is refused, or was taken back before, is not written down.
+                let is_left = tables.has_left(kind, span).await;
+                if is_left.map_err(|error| status::records(&error))? {
+                    let first = span.after.saturating_add(1);
+                    let subject = format!("records/{}/{first}-{}", kind.name(), span.to);
+                    self.0.note(actor, Action::ChangeRules, &subject).await?;
+                }
             }
-            let taken = self
-                .0
-                .estimator
-                .take_back(kind, span, request.dry_run)
-                .await;
+            let taken = tables.take_back(kind, span, request.dry_run).await;
             let taken = taken.map_err(|error| status::records(&error))?;
-            tables.push(told(kind, taken));
+            told.push(self::told(kind, taken));
         }
-        Ok(v1::TakeBackRowsResponse { tables })
+        Ok(v1::TakeBackRowsResponse { tables: told })
     }
 
     /// What was written in a span of time, of each table into which anything was.
