@@ -22,6 +22,7 @@ mod session;
 mod shapes;
 mod submit;
 mod sweeps;
+mod take_back;
 mod teams;
 mod unknown;
 mod watch;

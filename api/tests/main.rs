@@ -27,6 +27,7 @@ mod sites;
 mod stopping;
 mod submissions;
 mod support;
+mod take_back;
 mod tasks;
 mod tls;
 mod tokens;

@@ -28,7 +28,7 @@ use super::route::{Nothing, Route, Shape};
 use super::shapes::Done;
 use super::{
     accounts, answer, body, estimates, figures, jobs, nodes, prices, records, session, submit,
-    sweeps, teams, unknown, watch, what_if, workers,
+    sweeps, take_back, teams, unknown, watch, what_if, workers,
 };
 use crate::access::{Caller, Permission, authorise};
 use crate::admission::{Admission, peer};
@@ -134,6 +134,7 @@ pub(crate) fn router(
     workers::routes(&mut api);
     records::routes(&mut api);
     figures::routes(&mut api);
+    take_back::routes(&mut api);
     nodes::routes(&mut api);
     accounts::routes(&mut api);
     api.finish()

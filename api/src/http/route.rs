@@ -40,7 +40,7 @@ pub(crate) struct Route {
 const BODY_BYTES: usize = 64 << 10;
 
 /// A body comes within this time, or its sender does not mean it.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a change may take: a submission waits for the disk or the store.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);

@@ -82,6 +82,10 @@ fn look(path: &str) -> String {
             return "ask again: it took effect where you are told that there is an operator"
                 .to_owned();
         }
+        "/v1/records/take-back" => {
+            return "look at GET /v1/records/versions whether it took effect, or ask again for the same versions: what went is not taken twice"
+                .to_owned();
+        }
         "/v1/leadership" | "/v1/nodes/{id}/remove" => "/v1/cluster",
         _ => match path.split_once("/{id}") {
             Some((things @ ("/v1/jobs" | "/v1/sweeps"), _)) => {
@@ -140,6 +144,7 @@ mod tests {
             ("/v1/users", "GET /v1/users "),
             ("/v1/leadership", "GET /v1/cluster "),
             ("/v1/worker-tokens", "revoke"),
+            ("/v1/records/take-back", "GET /v1/records/versions "),
         ] {
             let route = Route::post(path, Permission::SubmitJobs, "");
             assert_eq!(request_id(&route, &mut HeaderMap::new(), b"{}"), None);

@@ -43,6 +43,8 @@ pub(super) const ROUTES: &str = "
     get  /v1/records               oamvO
     post /v1/records               O
     get  /v1/records/status        oamvO
+    get  /v1/records/versions      O
+    post /v1/records/take-back     O
     get  /v1/cluster               O
     post /v1/join-tokens           O
     post /v1/nodes/{id}/remove     O
@@ -115,6 +117,7 @@ pub(super) fn body(path: &str, town: &Town) -> Option<Value> {
         "/v1/teams/{id}/members" => json!({"members": []}),
         "/v1/worker-tokens" => json!({"name": "w"}),
         "/v1/records" => json!({"source": "x", "csv": ""}),
+        "/v1/records/take-back" => json!({"since": "2026-01-01T00:00:00Z"}),
         "/v1/leadership" => json!({"node_id": 99}),
         "/v1/estimates" => submission(),
         "/v1/what-if" => json!({}),
