@@ -315,8 +315,8 @@ impl StagingArea {
     }
 
     /// Gives back the room of submissions that have come to nothing.
-    pub(crate) fn give_back(&self, of: &[StagingId]) {
-        of.iter().for_each(|of| self.shares.give_back(*of));
+    pub(crate) fn give_back<'a>(&self, of: impl IntoIterator<Item = &'a StagingId>) {
+        of.into_iter().for_each(|of| self.shares.give_back(*of));
     }
 
     /// Keeps the files of a submission. When it returns they are safe.

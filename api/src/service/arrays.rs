@@ -1,10 +1,12 @@
 //! A sweep from its files to an array in the queue: every task is read and checked before the first is kept. And how one
 //! stands.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryFutureExt, stream};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Note, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId};
@@ -218,12 +220,35 @@ impl Jobs {
         let mut puts = Vec::with_capacity(count);
         for (staging, submission) in &tasks {
             let put = self.context.staging.put(*staging, submission.files());
-            puts.push(put.map_ok(|put| (*staging, put)).boxed());
+            let put = put.map_ok(|put| (*staging, put));
+            puts.push(put.map_err(|error| (*staging, error)).boxed());
         }
-        let puts = together(puts).await;
-        let puts = puts.inspect_err(|_| give_up()).map_err(not_staged)?;
-        let new = puts.into_iter().filter(|(_, put)| *put == Put::New);
-        let new: Vec<StagingId> = new.map(|(staging, _)| staging).collect();
+        let mut new: Vec<StagingId> = Vec::with_capacity(count);
+        let mut failed = Vec::new();
+        let mut untouched: BTreeSet<StagingId> = taken.iter().copied().collect();
+        for put in together(puts).await {
+            let (staging, put) = match put {
+                Ok((staging, put)) => (staging, put),
+                Err((staging, error)) => {
+                    failed.push(error);
+                    // Something of it may be there.
+                    (staging, Put::New)
+                }
+            };
+            untouched.remove(&staging);
+            if put == Put::New {
+                new.push(staging);
+            }
+        }
+        if let Some(error) = failed.into_iter().next() {
+            // Their owner has room for others once they are deleted, and not before.
+            self.drop_unneeded(&new).await;
+            self.context.staging.give_back(&untouched);
+            for (staging, _) in &tasks {
+                self.context.forget_unused(*staging);
+            }
+            return Err(not_staged(error));
+        }
         let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;
         if is_settled(&proposed) {
             self.drop_unneeded(&new).await;
@@ -370,10 +395,20 @@ pub(crate) fn check_count(tasks: usize) -> Result<(), Status> {
     }))
 }
 
-/// Does all of these, so many at once, until one fails.
-async fn together<T, E>(calls: Vec<BoxFuture<'_, Result<T, E>>>) -> Result<Vec<T>, E> {
+/// Does all of these, so many at once; none that has not begun once one has failed. What comes of each that was begun.
+async fn together<T, E>(calls: Vec<BoxFuture<'_, Result<T, E>>>) -> Vec<Result<T, E>> {
+    let has_failed = AtomicBool::new(false);
+    let calls = calls.into_iter().map(|call| async {
+        if has_failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let done = call.await;
+        has_failed.fetch_or(done.is_err(), Ordering::Relaxed);
+        Some(done)
+    });
+    let calls: Vec<_> = calls.collect();
     let calls = stream::iter(calls).buffer_unordered(STAGED_AT_ONCE);
-    calls.try_collect().await
+    calls.filter_map(std::future::ready).collect().await
 }
 
 /// The files of all, with those of one task in the place of the same role's.
@@ -428,16 +463,28 @@ mod tests {
         };
         let puts = together((0..4 * STAGED_AT_ONCE).map(put).collect());
         let put = tokio::time::timeout(std::time::Duration::from_secs(60), puts).await;
-        let put = put.expect("they wait for each other").map(|mut put| {
-            put.sort_unstable();
-            put
-        });
+        let put = put.expect("they wait for each other").into_iter();
+        let put: Result<BTreeSet<usize>, ()> = put.collect();
         assert_eq!(put, Ok((0..4 * STAGED_AT_ONCE).collect()));
     }
 
+    /// What is under way when one fails may be there afterwards, and is deleted then.
     #[tokio::test]
-    async fn the_first_failure_ends_it() {
-        let call = |task| async move { if task == 70 { Err(task) } else { Ok(()) } }.boxed();
-        assert_eq!(together((0..1_000).map(call).collect()).await, Err(70));
+    async fn what_has_begun_is_waited_for_when_one_fails_and_no_other_begins() {
+        let call = |task| {
+            async move {
+                tokio::task::yield_now().await;
+                if task == 0 {
+                    return Err(task);
+                }
+                // The others are done after that one.
+                tokio::task::yield_now().await;
+                Ok(task)
+            }
+            .boxed()
+        };
+        let done = together((0..1_000).map(call).collect()).await;
+        assert_eq!(done.len(), STAGED_AT_ONCE);
+        assert_eq!(done.iter().filter(|done| done.is_err()).count(), 1);
     }
 }

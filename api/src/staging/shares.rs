@@ -17,8 +17,9 @@ pub(super) const OF_ONE_BYTES: usize = 1 << 30;
 /// What a submission takes on a disk beside what its files hold.
 const BESIDE: usize = 256;
 
-/// So long after it was counted a submission has come to something or to nothing.
-const SETTLED: Duration = Duration::from_secs(600);
+/// So long after it was counted a submission has come to something, or to nothing and its files are deleted: that of one
+/// whose caller broke off is left to the sweep, which deletes what is an hour old, every few minutes.
+const SETTLED: Duration = Duration::from_secs(3_900);
 
 /// What is not needed any more and was deleted by somebody else is looked for this often, since all is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -191,6 +192,12 @@ mod tests {
             shares.give_back(place(n));
         }
         assert!(shares.counted.lock().people.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_to_the_sweep_counts_until_it_is_deleted() {
+        let config = stepcast_cluster::Config::default();
+        assert!(SETTLED > config.staging_grace + 2 * config.sweep_every);
     }
 
     #[test]
