@@ -1,10 +1,9 @@
 //! Whether any worker could ever hold a job, by the rules that place it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+mod offers;
 
-use parking_lot::Mutex;
-use stepcast_estimator::Offer;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use stepcast_records::{GpuModel, Hardware, UsdMicros, units};
 use stepcast_scheduler::State;
 use stepcast_scheduler::ids::JobId;
@@ -13,6 +12,8 @@ use stepcast_scheduler::model::{
     Inventory, Job, JobSpec, JobState, Standing, TrainerKind, Worker, WorkerState,
 };
 use stepcast_scheduler::placement::{Reason, feasible};
+
+pub(crate) use offers::Offers;
 
 const MICROS_PER_CENT: u64 = 10_000;
 
@@ -194,87 +195,6 @@ fn least_cost(price_per_hour: UsdMicros) -> UsdMicros {
 /// GPU models that are named of those that would do.
 const MODELS_NAMED: usize = 3;
 
-/// What workers that take part offer, kept until one of them comes, goes, is drained or registers anew: every submission
-/// asks, and a fleet has thousands of workers.
-#[derive(Debug, Default)]
-pub(crate) struct Offers(Mutex<(u64, Arc<[Offer]>)>);
-
-impl Offers {
-    /// Every number of GPUs of one model, and its price by the worker's own word.
-    pub(crate) fn of(&self, state: &State) -> Arc<[Offer]> {
-        let seen = state.present_workers().fold(0, |seen, worker| {
-            let price = worker.inventory.price_per_gpu_hour;
-            let price = price.map_or(u64::MAX, |price| price.0);
-            let gpus = worker.inventory.gpus.len() as u64;
-            let gpus = gpus << 1 | u64::from(worker.is_draining());
-            [worker.id.0, worker.registered_ms, gpus, price]
-                .into_iter()
-                .fold(seen, mixed)
-        });
-        let mut kept = self.0.lock();
-        if kept.0 != seen {
-            *kept = (seen, offers(state, |_, _| true).into());
-        }
-        Arc::clone(&kept.1)
-    }
-}
-
-/// Mixes one more number into what was seen: quick, for numbers that nobody chooses (the step of FxHash).
-fn mixed(seen: u64, number: u64) -> u64 {
-    (seen.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95)
-}
-
-/// What those workers offer that a job may come to by its labels; all of them where there is none.
-pub(crate) fn offers_to(state: &State, spec: &JobSpec, kept: &Offers) -> Arc<[Offer]> {
-    if spec.labels.is_empty() && spec.terms.avoid.is_empty() {
-        return kept.of(state);
-    }
-    let job = waiting(spec, 0);
-    let offered = offers(state, |worker, model| {
-        fitting(&job, worker, 0).is_ok_and(|models| models.contains(&model))
-    });
-    match offered.is_empty() {
-        true => kept.of(state),
-        false => offered.into(),
-    }
-}
-
-/// What workers that take part offer of the models that they `may` be asked for. Of what no other one has, also those that
-/// are drained.
-fn offers(state: &State, may: impl Fn(&Worker, GpuModel) -> bool) -> Vec<Offer> {
-    let mut offers = Vec::new();
-    let (drained, taking): (Vec<_>, Vec<_>) = state
-        .present_workers()
-        .partition(|worker| worker.is_draining());
-    let mut others: BTreeSet<Hardware> = BTreeSet::new();
-    for (workers, is_drained) in [(taking, false), (drained, true)] {
-        for worker in workers {
-            let own = worker.inventory.price_per_gpu_hour;
-            for (model, positions) in by_model(&worker.inventory) {
-                if !may(worker, model) {
-                    continue;
-                }
-                let counts = Hardware::COUNTS.into_iter();
-                for count in counts.filter(|count| usize::from(*count) <= positions.len()) {
-                    let hardware = Hardware { gpu: model, count };
-                    if is_drained && others.contains(&hardware) {
-                        continue;
-                    }
-                    offers.push(Offer {
-                        hardware,
-                        price_per_hour: own
-                            .map(|UsdMicros(one)| UsdMicros(one.saturating_mul(count.into()))),
-                    });
-                }
-            }
-        }
-        others.extend(offers.iter().map(|offer| offer.hardware));
-    }
-    offers.sort_unstable_by_key(|offer| (offer.hardware, offer.price_per_hour));
-    offers.dedup();
-    offers
-}
-
 /// Takes in on which models one more worker could hold a job, or a part of it; whether there are enough of one by now.
 fn is_enough(able: &mut BTreeMap<GpuModel, u8>, models: &[GpuModel], spec: &JobSpec) -> bool {
     models.iter().any(|model| {
@@ -289,6 +209,8 @@ fn is_enough(able: &mut BTreeMap<GpuModel, u8>, models: &[GpuModel], spec: &JobS
 /// # Errors
 /// The reason of the model that comes nearest, if there is none.
 fn fitting(job: &Job, worker: &Worker, now_ms: u64) -> Result<Vec<GpuModel>, Reason> {
+    // Most of a fleet has other labels than a job that asks for some, and its GPUs need not be looked at.
+    feasible::admits_worker(job, worker)?;
     let mut nearest = None;
     let mut models = Vec::new();
     for (model, positions) in by_model(&worker.inventory) {

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::access::Caller;
 use crate::context::Context;
-use crate::{convert, fit, reading, status};
+use crate::{convert, reading, status};
 
 /// The service.
 #[derive(Clone)]
@@ -102,7 +102,7 @@ pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
     }
     let offered = context
         .handle
-        .read_stale(|state| fit::offers_to(state, spec, &context.offers));
+        .read_stale(|state| context.offers.to(state, spec));
     let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
         (false, _) => spec.allow.clone(),
         (true, TrainerKind::Replay) => vec![GpuModel::REPLAY],
@@ -112,7 +112,7 @@ pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
                 .filter(|offer| offer.hardware.count == spec.gpu_count);
             let mut models: Vec<GpuModel> = fitting
                 .map(|offer| offer.hardware.gpu)
-                .filter(|gpu| gpu.is_gpu())
+                .filter(|gpu| gpu.is_gpu() && gpu.memory_gib() >= spec.min_memory_gib)
                 .collect();
             models.dedup();
             models

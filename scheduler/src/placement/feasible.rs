@@ -93,6 +93,14 @@ pub fn admits_part(
     Ok(model)
 }
 
+/// Whether a worker is what a job asks for, whatever GPUs it has.
+///
+/// # Errors
+/// The first reason against it, which is that of [`admits_part`] for any of its GPUs.
+pub fn admits_worker(job: &Job, worker: &Worker) -> Result<(), Reason> {
+    Needs::of(job).met_by_worker(worker)
+}
+
 /// What so many GPUs of a model of each of these workers cost an hour together; `None` if one of them has no price.
 #[must_use]
 pub fn price_per_hour<'w>(
