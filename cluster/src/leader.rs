@@ -5,6 +5,7 @@ mod credentials;
 mod dispatcher;
 pub(crate) mod duties;
 mod expiry;
+mod format;
 mod handover;
 mod leases;
 mod live;

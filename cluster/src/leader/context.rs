@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use stepcast_records::Quantiles;
 use stepcast_scheduler::ids::{Epoch, JobId, WorkerId};
 
+use super::format::Format;
 use super::leases::Leases;
 use super::live::{Begun, LiveBoard};
 use super::measured::{Measured, millis};
@@ -40,6 +41,7 @@ pub(crate) struct Leader {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Sessions,
     pub(crate) leases: Mutex<Leases>,
+    pub(crate) format: Format,
     /// When it began, by the monotonic clock.
     began: Duration,
     over: AtomicBool,
@@ -66,6 +68,7 @@ impl Leader {
             metrics: parts.metrics,
             sessions: Sessions::default(),
             leases: Mutex::new(leases),
+            format: Format::default(),
             began: now,
             over: AtomicBool::new(false),
         }

@@ -165,11 +165,9 @@ async fn raise_format(leader: &Leader, members: &Members) {
     if format >= version || !members.ids().all(reads) {
         return;
     }
-    match leader
-        .proposer
-        .propose(Command::Barrier { version }, None)
-        .await
-    {
+    let barrier = Command::Barrier { version };
+    let raised = leader.proposer.propose(barrier, None);
+    match leader.format.raised(raised).await {
         Ok(_) => tracing::info!(version, "the log goes on in a newer format"),
         Err(error) => tracing::warn!(%error, "the log's format was not raised"),
     }

@@ -92,14 +92,16 @@ async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>, format: u16)
     let work = Box::new(move || drop(planned.send(plan(&planning, &planner))));
     leader.runtime.blocking(work).await;
     let (plan, mut round) = plans.await.ok()?;
-    if leader.replicated.read(State::format) != format {
-        round.may_place_more = true;
-        return Some(round);
-    }
-    preempt(leader, plan.preemptions).await;
     let is_full = plan.placements.len() == PLACEMENTS * COMMANDS;
-    let placed = join_all(commands(plan.placements).map(|command| place(leader, command))).await;
-    round.may_place_more = is_full && placed.into_iter().all(|placed| placed);
+    let is_in = || leader.replicated.read(State::format) == format;
+    let placed = leader.format.kept(is_in, async {
+        preempt(leader, plan.preemptions).await;
+        join_all(commands(plan.placements).map(|command| place(leader, command))).await
+    });
+    round.may_place_more = match placed.await {
+        Some(placed) => is_full && placed.into_iter().all(|placed| placed),
+        None => true,
+    };
     Some(round)
 }
 
