@@ -43,7 +43,7 @@ pub enum Full {
     All,
     /// Those of the jobs of whom these are.
     #[error(
-        "of one person's jobs {} MiB of credentials are held in memory at most, and yours that have not begun hold as much",
+        "of one person's jobs {} MiB of credentials are held in memory at most, and those that have not begun hold as much",
         OF_ONE_BYTES_MAX >> 20
     )]
     Yours,
