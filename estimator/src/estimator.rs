@@ -81,6 +81,8 @@ struct Shared {
     sql: sql::Engine,
     /// Held while something is taken back: two at once would hold the rows of both in memory.
     taking_back: tokio::sync::Mutex<()>,
+    /// Held while everything is learnt anew.
+    learning: tokio::sync::Mutex<()>,
     /// Where the tables lie.
     base: Url,
 }
@@ -156,6 +158,7 @@ impl Estimator {
             remembered: Remembered::default(),
             sql: sql::Engine::new(),
             taking_back: tokio::sync::Mutex::default(),
+            learning: tokio::sync::Mutex::default(),
             base,
         };
         Ok(Self {

@@ -84,6 +84,9 @@ impl Estimator {
     /// Learns from all records if there are others than the last time. The follower does so every
     /// few minutes, and at once where the model is behind; it takes some seconds of one processor, on a thread of its own.
     pub async fn learn_anew(&self) {
+        // One at a time: what began with fewer rows would be shown after what knows more, and both would have one list of
+        // what came meanwhile.
+        let _turn = self.shared.learning.lock().await;
         let (index, until) = {
             let mut building = self.building();
             self.shared.is_behind.store(false, Ordering::Release);
@@ -258,6 +261,30 @@ mod tests {
             ms(&late),
             ms(&alone)
         );
+    }
+
+    /// As after rows were taken back, while the follower learns.
+    #[tokio::test]
+    async fn who_learns_anew_waits_for_who_does_so_already_and_knows_what_came_since() {
+        let estimator = estimator();
+        let first = estimator.record(vec![run(1, "rtx4090", 4_000)]).await;
+        first.expect("stored");
+        let mut one = std::pin::pin!(estimator.learn_anew());
+        assert!(futures::poll!(one.as_mut()).is_pending());
+        let second = estimator.record(vec![run(2, "h100", 40_000)]).await;
+        second.expect("stored");
+        let mut other = std::pin::pin!(estimator.learn_anew());
+        assert!(futures::poll!(other.as_mut()).is_pending());
+        let meanwhile = estimator
+            .building()
+            .unlearnt
+            .meanwhile
+            .as_ref()
+            .map(Vec::len);
+        assert_eq!(meanwhile, Some(1), "the first one takes it in");
+        futures::join!(other, one);
+        let learnt = estimator.learnt().expect("a model");
+        assert_eq!(learnt.until, found(&estimator));
     }
 
     /// As after a table was set back and has grown to as many rows again.
