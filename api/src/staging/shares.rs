@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_left_to_the_sweep_counts_until_it_is_deleted() {
-        let config = stepcast_cluster::Config::default();
+        let config = stepcast_cluster::Config::new("data");
         assert!(SETTLED > config.staging_grace + 2 * config.sweep_every);
     }
 
