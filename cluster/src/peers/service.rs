@@ -353,9 +353,10 @@ async fn exchange(
 ) -> Result<(), Status> {
     let from = hello.from;
     let mut looked = Instant::now();
-    while let Some(request) = requests.message().await? {
+    loop {
+        let request = timeout(LOOK_EVERY, requests.message()).await;
         // A node that was removed meanwhile is heard no longer, nor who has made itself a certificate of one that is to come
-        // by what a removed one knew.
+        // by what a removed one knew; nor does a stream of theirs last on which they say nothing.
         if let Some(certificate) = &caller.certificate
             && looked.elapsed() >= LOOK_EVERY
         {
@@ -364,6 +365,13 @@ async fn exchange(
             check_proof(shared, caller, attached, hello)?;
             looked = Instant::now();
         }
+        let request = match request {
+            Ok(request) => request?,
+            Err(_) => continue,
+        };
+        let Some(request) = request else {
+            return Ok(());
+        };
         if request.ping != 0 {
             let _ = answers.try_send(Ok(ExchangeResponse {
                 hello: None,
@@ -388,7 +396,6 @@ async fn exchange(
         }
         attached.inbound.receive(messages);
     }
-    Ok(())
 }
 
 /// Where this node stands, for who asks.

@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 
 use super::support::{CLUSTER, Endpoint, SOON, append, cluster, credentials, indices, members};
 use crate::consensus::Transport;
+use crate::members::Members;
 use crate::peers::authority::Authority;
 use crate::peers::credentials::Credentials;
 use crate::peers::dial::{Watch, dial};
@@ -188,6 +189,24 @@ async fn a_removed_node_is_cut_off_and_told_so() {
         .send(vec![append(2, 1, 1, 1), append(2, 3, 2, 1)]);
     nodes[2].ear.hears(|told| indices(told) == [2]).await;
     assert_eq!(nodes[0].ear.now().messages.len(), heard);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_cut_off_though_it_says_nothing_more() {
+    let (authority, nodes) = cluster(1);
+    let mut client = call(&nodes[0], &credentials(&authority, 2, CLUSTER)).await;
+    let first = futures::stream::iter([greeting(hello(2, 1))]);
+    let requests = first.chain(futures::stream::pending());
+    let mut answers = client.exchange(requests).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    let without = Members {
+        last_id: 2,
+        ..members(&nodes)
+    };
+    nodes[0].members(&without);
+    let ended = tokio::time::timeout(SOON, answers.message()).await.unwrap();
+    let status = ended.unwrap_err();
+    assert_eq!(refusal::read(&status), Some(refusal::REMOVED), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
