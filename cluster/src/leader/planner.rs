@@ -84,13 +84,17 @@ struct Round {
     is_behind: bool,
 }
 
-/// Looks at the queue and proposes what the policy says, unless the log's format is another one meanwhile; `None` if the node
-/// is stopping.
+/// Looks at the queue and proposes what the policy says, unless the log's format is another one meanwhile; `None` if the look
+/// was broken off, by a node that is stopping or by a fault of the planner's, of which the next look knows nothing.
 async fn round(leader: &Arc<Leader>, planner: &Arc<Mutex<Planner>>, format: u16) -> Option<Round> {
     let (planning, planner) = (Arc::clone(leader), Arc::clone(planner));
     let (planned, plans) = oneshot::channel();
     let work = Box::new(move || drop(planned.send(plan(&planning, &planner))));
-    leader.runtime.blocking(work).await;
+    if !leader.runtime.blocking(work).await {
+        tracing::error!(
+            "a look at the queue has failed and nothing was planned; the next one begins anew"
+        );
+    }
     let (plan, mut round) = plans.await.ok()?;
     let is_full = plan.placements.len() == PLACEMENTS * COMMANDS;
     let is_in = || leader.replicated.read(State::format) == format;

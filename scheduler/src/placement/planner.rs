@@ -63,9 +63,12 @@ impl Planner {
             portion: whole.version.map_or(Portion::ALL, |_| self.portion),
             ..whole
         };
-        let mut look = Look::following(&mut self.survey, scene);
+        // A look that fails takes what is known along, so that the next one begins anew and not with a part of it.
+        let mut survey = std::mem::take(&mut self.survey);
+        let mut look = Look::following(&mut survey, scene);
         let plan = look.run(max);
-        look.end(&mut self.survey);
+        look.end(&mut survey);
+        self.survey = survey;
         plan
     }
 
@@ -82,12 +85,15 @@ impl Planner {
         if whole.version.is_none() {
             return Vec::new();
         }
-        self.survey.follow(Scene {
+        let mut survey = std::mem::take(&mut self.survey);
+        survey.follow(Scene {
             one_by_one: self.one_by_one,
             portion: Portion { new: 0, again: 0 },
             ..whole
         });
-        self.survey.questions(state, self.portion)
+        let questions = survey.questions(state, self.portion);
+        self.survey = survey;
+        questions
     }
 
     /// Whether the last look has left something to find out.

@@ -6,9 +6,13 @@
 /// A mixture of picks.
 pub(super) struct Master {
     capacity: Vec<f64>,
+    /// What loads are counted in: the largest of the first pick, so that the program is the same for hours and milliseconds,
+    /// and for a few jobs and a million.
+    unit: f64,
     /// What is in the basis, in the order of the rows.
     basis: Vec<Column>,
     prices: Vec<f64>,
+    /// In units.
     time: f64,
 }
 
@@ -19,7 +23,7 @@ enum Column {
     Time,
     /// What a kind has left of its time.
     Slack(usize),
-    /// A pick, by its number, with the GPU hours it needs of each kind.
+    /// A pick, by its number, with the GPU hours it needs of each kind, in units.
     Pick(usize, Vec<f64>),
 }
 
@@ -30,8 +34,11 @@ const ZERO: f64 = 1e-11;
 const STEPS_MAX: usize = 200;
 
 impl Master {
-    /// The mixture of one pick.
+    /// The mixture of one pick. Until more is found the kind that needs the longest for it has all the price.
     pub(super) fn new(capacity: &[f64], load: Vec<f64>) -> Self {
+        let largest = load.iter().copied().fold(0.0, f64::max);
+        let unit = if largest > 0.0 { largest } else { 1.0 };
+        let load = in_units(load, unit);
         let needs = |kind: usize| load[kind] / capacity[kind].max(ZERO);
         let kinds = capacity.len();
         let tightest = (0..kinds)
@@ -41,13 +48,20 @@ impl Master {
             .filter(|kind| *kind != tightest)
             .map(Column::Slack)
             .collect();
+        let mut prices = vec![0.0; kinds];
+        let mut time = 0.0;
+        if kinds > 0 {
+            prices[tightest] = 1.0 / capacity[tightest].max(ZERO);
+            time = needs(tightest);
+        }
         basis.push(Column::Time);
         basis.push(Column::Pick(0, load));
         Self {
             capacity: capacity.to_vec(),
+            unit,
             basis,
-            prices: Vec::new(),
-            time: f64::INFINITY,
+            prices,
+            time,
         }
     }
 
@@ -60,7 +74,7 @@ impl Master {
                 let prices: Vec<f64> = prices.into_iter().map(|price| price.max(0.0)).collect();
                 self.prices.clone_from(&prices);
                 self.time = time;
-                return Some((prices, time));
+                return Some((prices, time * self.unit));
             };
             self.swap(Column::Slack(kind))?;
         }
@@ -69,6 +83,7 @@ impl Master {
 
     /// Takes in a pick; the number of a pick that goes out for it, if one does.
     pub(super) fn enter(&mut self, load: Vec<f64>, number: usize) -> Option<Option<usize>> {
+        let load = in_units(load, self.unit);
         match self.swap(Column::Pick(number, load))? {
             Column::Pick(number, _) => Some(Some(number)),
             Column::Time | Column::Slack(_) => Some(None),
@@ -90,11 +105,11 @@ impl Master {
     pub(super) fn best(&mut self) -> (Vec<f64>, f64) {
         match self.solve() {
             Some(found) => found,
-            None => (self.prices.clone(), self.time),
+            None => (self.prices.clone(), self.time * self.unit),
         }
     }
 
-    /// The part of each pick in the mixture.
+    /// The part of each pick in the mixture; all of the first where that cannot be told.
     pub(super) fn parts(&self, picks: usize) -> Vec<f64> {
         let mut parts = vec![0.0; picks];
         for (column, value) in self.basis.iter().zip(self.values().unwrap_or_default()) {
@@ -105,7 +120,12 @@ impl Master {
             }
         }
         let whole: f64 = parts.iter().sum();
-        parts.iter().map(|part| part / whole.max(ZERO)).collect()
+        if whole > ZERO {
+            parts.iter_mut().for_each(|part| *part /= whole);
+        } else if let Some(first) = parts.first_mut() {
+            *first = 1.0;
+        }
+        parts
     }
 
     /// What the rows cost at the basis: the price of each kind, and the time.
@@ -185,6 +205,11 @@ impl Master {
         let (_, row) = leaving?;
         Some(std::mem::replace(&mut self.basis[row], column))
     }
+}
+
+fn in_units(mut load: Vec<f64>, unit: f64) -> Vec<f64> {
+    load.iter_mut().for_each(|hours| *hours /= unit);
+    load
 }
 
 /// The solution of a system of equations; `None` if it has not exactly one.

@@ -1,9 +1,13 @@
 //! A planner that has seen everything decides what one decides that has seen nothing, with few jobs and with crowds.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::prelude::*;
+use stepcast_records::Hardware;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::placement::{ForecastSource, Plan, Planner, plan};
+use stepcast_scheduler::placement::{Forecast, ForecastSource, Plan, Planner, plan};
 use stepcast_scheduler::policy::{Aim, Policy, Preemption};
 use stepcast_scheduler::{Command, Reply, State};
 
@@ -75,6 +79,89 @@ proptest! {
             let left = plan(state, forecast, now_ms, usize::MAX).placements;
             prop_assert!(left.is_empty(), "one by one somebody has found something: {left:?}");
         }
+    }
+}
+
+/// A cluster with two hosts of one GPU, and so many jobs that wait.
+fn two_hosts(jobs: u8) -> History {
+    let mut history = History::new();
+    history.step(&Step::Raise);
+    for token in 0..2 {
+        let offer = Offer {
+            gpus: vec!["h100"],
+            replay: false,
+            price: None,
+            label: false,
+            reached: false,
+        };
+        let instance = token;
+        history.step(&Step::Token(token));
+        history.step(&Step::Register {
+            token,
+            instance,
+            offer,
+        });
+    }
+    for number in 0..jobs {
+        let spec = Box::new(JobSpec::new(workload(), StagingId([number; 16])));
+        history.propose(Command::SubmitJob { spec }, None);
+    }
+    history
+}
+
+/// What one absurd submission is expected to take holds nobody else up.
+#[test]
+fn jobs_of_any_length_are_planned() {
+    let mut history = two_hosts(3);
+    let hardware = "h100".parse().expect("a hardware");
+    for minutes in [1, 1_000_000_000, 10_000_000_000, 100_000_000_000_000] {
+        history.forecast.0.insert(hardware, minutes);
+        for aim in Aim::ALL {
+            history.propose(
+                Command::SetPolicy {
+                    policy: policy(aim),
+                },
+                None,
+            );
+            let (state, forecast, now_ms) = (&history.state, &history.forecast, history.now_ms);
+            for plan in [
+                plan(state, forecast, now_ms, 256),
+                fresh(state, forecast, now_ms),
+            ] {
+                assert_eq!(plan.placements.len(), 2, "{minutes} {aim}");
+            }
+        }
+    }
+}
+
+/// Forecasts that fail once.
+struct Failing<'a>(&'a dyn ForecastSource, AtomicBool);
+
+impl ForecastSource for Failing<'_> {
+    fn version(&self) -> Option<u64> {
+        self.0.version()
+    }
+
+    fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast> {
+        assert!(!self.1.swap(false, Ordering::Relaxed), "as it should");
+        self.0.forecast(spec, hardware)
+    }
+}
+
+#[test]
+fn a_look_that_fails_leaves_no_planner_that_knows_a_part() {
+    for mut planner in [Planner::default(), Planner::default().with_crowds_above(0)] {
+        let mut history = two_hosts(0);
+        let first = planner.plan(&history.state, &history.forecast, history.now_ms, 256);
+        assert!(first.is_empty());
+        let spec = Box::new(JobSpec::new(workload(), StagingId([1; 16])));
+        history.propose(Command::SubmitJob { spec }, None);
+        let (state, now_ms) = (&history.state, history.now_ms);
+        let forecast = Failing(&history.forecast, AtomicBool::new(true));
+        let mut look = || planner.plan(state, &forecast, now_ms, 256);
+        assert!(catch_unwind(AssertUnwindSafe(&mut look)).is_err());
+        assert_eq!(look(), plan(state, &history.forecast, now_ms, 256));
+        assert!(!look().placements.is_empty());
     }
 }
 

@@ -96,6 +96,34 @@ fn what_comes_out_is_within_the_limits_and_near_the_bound_of_the_prices() {
     }
 }
 
+/// Milliseconds of a million jobs are as good as hours of one: by powers of two nothing is rounded, so all comes out the same.
+#[test]
+fn what_comes_out_is_the_same_in_any_unit() {
+    for seed in 0..40 {
+        let mut next = numbers(seed);
+        let kinds = 1 + (next() * 3.0) as usize;
+        let capacity: Vec<f64> = (0..kinds).map(|_| 4.0 + (next() * 9.0).floor()).collect();
+        let pieces: Vec<Vec<f64>> = (0..2 + (next() * 20.0) as usize)
+            .map(|_| (0..kinds).map(|_| 0.3 + 4.0 * next()).collect())
+            .collect();
+        let found = |unit: f64| {
+            let hours = |hours: &Vec<f64>| hours.iter().map(|x| x * unit).collect();
+            let work = pieces.iter().map(|piece| Work {
+                width: 1.0,
+                count: 3.0,
+                hours: hours(piece),
+            });
+            balance(&work.collect::<Vec<_>>(), &capacity)
+        };
+        let one = found(1.0);
+        for unit in [-10, 22, 45, 60].map(|power| 2_f64.powi(power)) {
+            let other = found(unit);
+            assert_eq!(other.horizon, one.horizon * unit, "{seed}: {unit}");
+            assert_eq!(other.prices, one.prices, "{seed}: {unit}");
+        }
+    }
+}
+
 /// Whether nothing is shorter by a thousandth: by the longest piece, or by duality. At any prices whose GPUs together cost
 /// 1, what all pieces cost at least is a time that the work needs; if that is more than a horizon, the horizon is too short.
 fn proved(work: &[Work], capacity: &[f64], found: &Balance) -> bool {
