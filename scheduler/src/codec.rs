@@ -1,6 +1,9 @@
 //! Envelopes as bytes: a version, then a compact form of fixed order. The same envelope always gives the same bytes.
 
 mod behind;
+mod parts;
+
+pub(crate) use parts::Parts;
 
 use crate::command::{Command, Envelope};
 

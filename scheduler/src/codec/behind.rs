@@ -2,9 +2,10 @@
 
 use stepcast_records::simpletuner::{Preparation, Sharing};
 
+use super::parts::Parts;
 use super::{Error, malformed};
 use crate::command::{Command, Placement, Seat};
-use crate::model::{JobSpec, Label, Terms};
+use crate::model::{JobSpec, Label};
 
 /// Writes it behind the rest.
 pub(super) fn write(command: &Command, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
@@ -80,30 +81,8 @@ pub(super) fn read<'a>(command: &mut Command, bytes: &'a [u8]) -> Result<&'a [u8
 /// The names of credentials, behind them the hosts beyond the first, behind them how the run prepares itself, behind that how
 /// it is shared out: each where it says anything or something stands behind it.
 fn write_spec(spec: &JobSpec, bytes: Vec<u8>) -> postcard::Result<Vec<u8>> {
-    let Terms {
-        credentials,
-        more_hosts,
-        ..
-    } = &spec.terms;
-    let (preparation, sharing) = (spec.workload.preparation, &spec.workload.sharing);
-    let is_shared_as_ever = *sharing == Sharing::default();
-    let is_last = preparation == Preparation::default() && is_shared_as_ever;
-    if credentials.is_empty() && *more_hosts == 0 && is_last {
-        return Ok(bytes);
-    }
-    let bytes = postcard::to_extend(credentials, bytes)?;
-    if *more_hosts == 0 && is_last {
-        return Ok(bytes);
-    }
-    let bytes = postcard::to_extend(more_hosts, bytes)?;
-    if is_last {
-        return Ok(bytes);
-    }
-    let bytes = postcard::to_extend(&preparation, bytes)?;
-    if is_shared_as_ever {
-        return Ok(bytes);
-    }
-    postcard::to_extend(sharing, bytes)
+    let parts = Parts::behind(bytes).then_said(&spec.terms.credentials)?;
+    Ok(parts.then_spec(spec)?.end())
 }
 
 fn read_spec<'a>(spec: &mut JobSpec, bytes: &'a [u8]) -> Result<&'a [u8], Error> {

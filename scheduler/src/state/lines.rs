@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stepcast_records::simpletuner::Preparation;
-
 use super::State;
 use super::journal::{Change, Read};
+use crate::codec::Parts;
 use crate::ids::{JobId, StagingId};
 use crate::model::Job;
 
@@ -32,15 +31,6 @@ pub(super) fn line(job: &Job) -> Line {
     // Those that wait for their credentials stand in a line of their own, and so do those that were approved: what holds
     // some of a line and not the others would hide these behind as many as came before them.
     let written = postcard::to_extend(&common, Vec::with_capacity(256));
-    let written = written.and_then(|bytes| match common.1.more_hosts {
-        0 => Ok(bytes),
-        hosts => postcard::to_extend(&("hosts", hosts), bytes),
-    });
-    let preparation = common.0.workload.preparation;
-    let written = written.and_then(|bytes| match preparation == Preparation::default() {
-        true => Ok(bytes),
-        false => postcard::to_extend(&("preparation", preparation), bytes),
-    });
     // Those that could not be started somewhere go elsewhere.
     let mut failed: Vec<_> = job.failed_to_start().collect();
     failed.sort_unstable();
@@ -57,8 +47,10 @@ pub(super) fn line(job: &Job) -> Line {
         job.standing.awaits_credentials,
         job.standing.approved_ms.is_some(),
     );
-    match written.and_then(|bytes| postcard::to_extend(&standing, bytes)) {
-        Ok(bytes) => xxhash_rust::xxh3::xxh3_128(&bytes),
+    let written = written.and_then(|bytes| postcard::to_extend(&standing, bytes));
+    let written = written.and_then(|bytes| Parts::behind(bytes).then_spec(&job.spec));
+    match written {
+        Ok(parts) => xxhash_rust::xxh3::xxh3_128(&parts.end()),
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
         Err(error) => unreachable!("a job is always encodable: {error}"),
     }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stepcast_records::simpletuner::{Preparation, Sharing};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::pages::Pages;
-use crate::codec;
+use crate::codec::{self, Parts};
 use crate::command::Command;
 use crate::ids::RequestId;
 use crate::model::Terms;
@@ -80,21 +79,9 @@ fn hash(command: &Command) -> u64 {
             expected_cost: None,
             ..spec.terms.clone()
         };
-        let (preparation, sharing) = (spec.workload.preparation, &spec.workload.sharing);
-        let is_shared_as_ever = *sharing == Sharing::default();
-        let is_last = preparation == Preparation::default() && is_shared_as_ever;
-        if terms != Terms::default() || !is_last {
-            bytes = postcard::to_extend(&terms, bytes).unwrap_or_default();
-        }
-        if terms.more_hosts > 0 || !is_last {
-            bytes = postcard::to_extend(&terms.more_hosts, bytes).unwrap_or_default();
-        }
-        if !is_last {
-            bytes = postcard::to_extend(&preparation, bytes).unwrap_or_default();
-        }
-        if !is_shared_as_ever {
-            bytes = postcard::to_extend(sharing, bytes).unwrap_or_default();
-        }
+        let parts = Parts::behind(bytes).then_said(&terms);
+        let parts = parts.and_then(|parts| parts.then_spec(spec));
+        bytes = parts.map(Parts::end).unwrap_or_default();
     }
     xxh3_64(&bytes)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stepcast_records::simpletuner::{Preparation, Sharing};
 
 use super::pages::Pages;
+use crate::codec::Parts;
 use crate::ids::{AttemptNumber, JobId};
 use crate::model::{Forgotten, Freed, Gang, Job, JobState, Label, Standing, Terms};
 
@@ -148,65 +149,36 @@ impl Jobs {
 /// A job as bytes; the same job always gives the same. What format 3 has added stands behind what was there before, and
 /// is left out while there is nothing to say.
 pub(crate) fn encode(job: &Job) -> Vec<u8> {
-    let (hosts, gangs) = (job.spec.terms.more_hosts, gangs(job));
-    let preparation = job.spec.workload.preparation;
-    let forgotten = job.standing.forgotten;
-    let sharing = &job.spec.workload.sharing;
-    let counts_from = job.standing.counts_from;
-    let count_all = counts_from == AttemptNumber::default();
-    let is_shared_as_ever = *sharing == Sharing::default() && count_all;
-    let is_all_kept = forgotten == Forgotten::default() && is_shared_as_ever;
-    let is_usual = preparation == Preparation::default() && is_all_kept;
-    let is_on_one = hosts == 0 && gangs.is_empty();
-    let is_first_part = is_on_one && is_usual;
-    let written = postcard::to_extend(job, Vec::with_capacity(256)).and_then(|bytes| {
-        let is_plain = job.spec.terms == Terms::default() && job.standing == Standing::default();
-        if is_plain && is_first_part {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&(&job.spec.terms, job.standing), bytes)?;
-        let names = &job.spec.terms.credentials;
-        let freed = job.standing.freed;
-        let is_last = is_first_part && freed.is_none();
-        if names.is_empty() && is_last {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&(names, job.standing.awaits_credentials), bytes)?;
-        if is_last {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&freed.unwrap_or(Freed::NONE), bytes)?;
-        if is_first_part {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&(hosts, gangs), bytes)?;
-        if is_usual {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&preparation, bytes)?;
-        if is_all_kept {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&forgotten, bytes)?;
-        if is_shared_as_ever {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(sharing, bytes)?;
-        if count_all {
-            return Ok(bytes);
-        }
-        let bytes = postcard::to_extend(&counts_from, bytes)?;
-        let began_at = job.standing.began_at;
-        if began_at == forgotten.checkpoint_step {
-            return Ok(bytes);
-        }
-        postcard::to_extend(&began_at, bytes)
-    });
+    let written = postcard::to_extend(job, Vec::with_capacity(256))
+        .and_then(|bytes| behind(job, Parts::behind(bytes)));
     match written {
-        Ok(bytes) => bytes,
+        Ok(parts) => parts.end(),
         // Memory grows as needed and every length is known beforehand, so there is nothing left that could fail.
         Err(error) => unreachable!("a job is always encodable: {error}"),
     }
+}
+
+/// What stands behind what a job was in the first format.
+fn behind(job: &Job, parts: Parts) -> postcard::Result<Parts> {
+    let (Job { spec, standing, .. }, gangs) = (job, gangs(job));
+    let (terms, workload) = (&spec.terms, &spec.workload);
+    let is_plain = *terms == Terms::default() && *standing == Standing::default();
+    let (names, hosts) = (&terms.credentials, terms.more_hosts);
+    let freed = standing.freed.unwrap_or(Freed::NONE);
+    let is_on_one = hosts == 0 && gangs.is_empty();
+    let (from, began_at) = (standing.counts_from, standing.began_at);
+    let is_as_kept = began_at == standing.forgotten.checkpoint_step;
+    let count_all = from == AttemptNumber::default();
+    parts
+        .then(&(terms, standing), !is_plain)?
+        .then(&(names, standing.awaits_credentials), !names.is_empty())?
+        .then(&freed, standing.freed.is_some())?
+        .then(&(hosts, gangs), !is_on_one)?
+        .then_said(&workload.preparation)?
+        .then_said(&standing.forgotten)?
+        .then_said(&workload.sharing)?
+        .then_said(&from)?
+        .then(&began_at, !count_all && !is_as_kept)
 }
 
 /// The job of such bytes; `None` if they are of no job, or not those that the job gives.

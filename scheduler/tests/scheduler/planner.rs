@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use stepcast_records::Hardware;
+use stepcast_records::simpletuner::Sampling;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
 use stepcast_scheduler::placement::{Forecast, ForecastSource, Plan, Planner, plan};
@@ -162,6 +163,40 @@ fn a_look_that_fails_leaves_no_planner_that_knows_a_part() {
         assert!(catch_unwind(AssertUnwindSafe(&mut look)).is_err());
         assert_eq!(look(), plan(state, &history.forecast, now_ms, 256));
         assert!(!look().placements.is_empty());
+    }
+}
+
+/// Two jobs that differ in nothing but how their data sets are drawn from, of which one takes eight times as long.
+#[test]
+fn jobs_that_are_shared_out_otherwise_are_forecast_by_themselves() {
+    struct BySampling;
+    impl ForecastSource for BySampling {
+        fn version(&self) -> Option<u64> {
+            Some(0)
+        }
+        fn forecast(&self, spec: &JobSpec, _: Hardware) -> Option<Forecast> {
+            let is_uniform = spec.workload.sharing.sampling == Sampling::Uniform;
+            let run_ms = if is_uniform { 8_000_000 } else { 1_000_000 };
+            Some(Forecast {
+                run_ms_p50: run_ms,
+                run_ms_p90: run_ms,
+            })
+        }
+    }
+    let mut history = two_hosts(1);
+    let mut spec = Box::new(JobSpec::new(workload(), StagingId([7; 16])));
+    spec.workload.sharing.sampling = Sampling::Uniform;
+    history.propose(Command::SubmitJob { spec }, None);
+    assert_eq!(history.state.line_count(), 2);
+    for mut planner in [Planner::default(), Planner::default().with_crowds_above(0)] {
+        let plan = planner.plan(&history.state, &BySampling, history.now_ms, 256);
+        let mut times: Vec<_> = plan
+            .placements
+            .iter()
+            .map(|one| one.note.run_ms_p90)
+            .collect();
+        times.sort_unstable();
+        assert_eq!(times, [Some(1_000_000), Some(8_000_000)]);
     }
 }
 
