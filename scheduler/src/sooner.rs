@@ -311,6 +311,8 @@ impl Search<'_> {
                 job.spec.terms.more_hosts = 0;
                 job.spec.can_train().then_some(Change::Hosts(1))?
             }
+            // Whoever names nothing takes any GPU: the first name would leave it that alone.
+            Reason::OtherGpu if job.spec.allow.is_empty() => return None,
             Reason::OtherGpu if !job.spec.allow.contains(&model) && !model.is_replay() => {
                 job.spec.allow.push(model);
                 Change::Allow(model)

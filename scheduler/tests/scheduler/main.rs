@@ -31,6 +31,7 @@ mod script;
 mod scripts;
 mod show;
 mod sooner;
+mod suggested;
 mod support;
 mod urgent;
 mod what_if;
