@@ -4,19 +4,22 @@
 //! send, and the job started there with the next look at the queue.
 
 mod change;
+mod least;
+mod money;
 
 use std::collections::BTreeSet;
 
 use stepcast_records::{GpuModel, UsdMicros, units};
 
 pub use self::change::Change;
+use self::least::LEAVES_OUT_MAX;
 
 use crate::command::{Command, Envelope, Placement};
 use crate::ids::JobId;
 use crate::model::limits::BUDGET_MARGIN_MS;
-use crate::model::{Budget, Job, JobSpec, JobState, TeamName, TeamRules, Worker};
+use crate::model::{Inventory, Job, JobSpec, JobState, TeamName, TeamRules, Worker};
 use crate::placement::{ForecastSource, Ledger, Left, Reason, explain, feasible};
-use crate::state::{State, wanted};
+use crate::state::State;
 
 /// Changes that are proposed: the first few are enough to choose from.
 pub const SOONER_MAX: usize = 3;
@@ -39,6 +42,15 @@ pub struct Sooner {
 }
 
 impl Sooner {
+    /// By what is told first: the fewest changes, and the least money, also of what is asked for; what has no price costs
+    /// nothing that anybody knows of.
+    fn rank(&self) -> (usize, u64, u64) {
+        let cost = self.placement.note.cost_p50.map_or(0, |cost| cost.0);
+        let asked = self.changes.iter().map(|change| change.money().0);
+        let asked = asked.fold(0, u64::saturating_add);
+        (self.changes.len(), cost, asked)
+    }
+
     /// Whether it changes the same and starts the job at the same place, whatever the sums of money in it are.
     fn is_less_of(&self, other: &Self) -> bool {
         let (one, two) = (&self.placement, &other.placement);
@@ -145,17 +157,17 @@ impl Search<'_> {
         if found.is_empty() {
             found.extend(self.by_priority());
         }
-        // The least money first, also of what is asked for; what has no price costs nothing that anybody knows of.
-        found.sort_by_key(|sooner| {
-            let cost = sooner.placement.note.cost_p50.map_or(0, |cost| cost.0);
-            let asked = sooner.changes.iter().map(|change| change.money().0);
-            let asked = asked.fold(0, u64::saturating_add);
-            (sooner.changes.len(), cost, asked)
-        });
+        // One wish may have been given up for what another one was given up for as well.
+        found.sort_by_key(Sooner::rank);
+        let mut looks = LEAVES_OUT_MAX;
+        let found = found.into_iter().map(|new| self.least(new, &mut looks));
+        let mut found: Vec<Sooner> = found.collect();
+        found.sort_by_key(Sooner::rank);
         let mut least: Vec<Sooner> = Vec::new();
         for new in found {
             // More money that starts it on the same worker as less of it is nothing to choose from.
-            if !least.iter().any(|known| known.is_less_of(&new)) {
+            let is_known = |known: &Sooner| known.changes == new.changes || known.is_less_of(&new);
+            if !least.iter().any(is_known) {
                 least.push(new);
             }
         }
@@ -163,7 +175,7 @@ impl Search<'_> {
         least
     }
 
-    /// Workers that could take something now, one of each kind and price.
+    /// Workers that could take something now, one of each kind, price, and of what else is for or against the job there.
     fn workers(&self) -> impl Iterator<Item = &Worker> {
         let mut seen = BTreeSet::new();
         let workers = self.state.workers().filter(|worker| worker.takes_work());
@@ -176,7 +188,17 @@ impl Search<'_> {
                 .iter()
                 .map(|gpu| worker.price_per_gpu_hour(*gpu))
                 .collect();
-            let kind = format!("{free:?} {prices:?} {:?}", worker.inventory.labels);
+            let Inventory {
+                labels,
+                trainers,
+                address,
+                ..
+            } = &worker.inventory;
+            let key = self.job.spec.terms.spread.as_ref();
+            let kept_away = key.is_some_and(|key| self.state.holds_key(worker.id, key));
+            let begins_anew = self.state.begins_anew_on(self.job, worker.id);
+            let here = (address.is_some(), kept_away, begins_anew);
+            let kind = format!("{free:?} {prices:?} {labels:?} {trainers:?} {here:?}");
             !free.is_empty() && seen.insert(kind)
         })
     }
@@ -362,40 +384,6 @@ impl Search<'_> {
         };
         attempt.changes.push(change);
         Some(())
-    }
-
-    /// Gives the teams that have too little left as much as this needs.
-    fn more_money(
-        &self,
-        job: &Job,
-        attempt: &mut Try,
-        price: Option<UsdMicros>,
-        run_ms_p90: Option<u64>,
-    ) {
-        let UsdMicros(wanted) = wanted(job, price, run_ms_p90, self.now_ms);
-        for team in job.teams().filter_map(|team| self.state.team(team)) {
-            let Some(budget) = team.rules.budget else {
-                continue;
-            };
-            let left = self.state.money_left(team, self.now_ms).unwrap_or_default();
-            if left.0 >= wanted || attempt.teams.iter().any(|(name, _)| *name == team.name) {
-                continue;
-            }
-            let committed = budget.amount.0 - left.0.min(budget.amount.0);
-            let spent = team
-                .spent(self.now_ms)
-                .0
-                .saturating_add(self.state.reserved(team.id).0);
-            let amount = UsdMicros(committed.max(spent).saturating_add(wanted));
-            let rules = TeamRules {
-                budget: Some(Budget { amount, ..budget }),
-                ..team.rules
-            };
-            attempt.teams.push((team.name.clone(), rules));
-            attempt
-                .changes
-                .push(Change::TeamBudget(team.name.clone(), amount));
-        }
     }
 
     /// The lowest higher priority with which the job goes first.
