@@ -50,6 +50,9 @@ pub struct Forward<'a> {
     ends: BTreeSet<(u64, Epoch)>,
     /// Waiting jobs are looked at again this often, in milliseconds, although nothing happens; 0 for never.
     pub look_every_ms: u64,
+    /// Whether what has to end by its age does, as in a cluster; if not, jobs wait until they have run, and none is
+    /// forgotten.
+    pub sweeps: bool,
     next_look_ms: u64,
 }
 
@@ -97,6 +100,7 @@ impl<'a> Forward<'a> {
             running: BTreeMap::new(),
             ends: BTreeSet::new(),
             look_every_ms: 0,
+            sweeps: true,
             next_look_ms: u64::MAX,
         };
         let live: Vec<Epoch> = forward.state.leases().map(|lease| lease.epoch).collect();
@@ -169,7 +173,7 @@ impl<'a> Forward<'a> {
     fn first_sweep_ms(&self) -> Option<u64> {
         let state = &self.state;
         let firsts = [state.first_deadline_ms(), state.first_too_old_ms()];
-        firsts.into_iter().flatten().min()
+        firsts.into_iter().flatten().filter(|_| self.sweeps).min()
     }
 
     /// When the budget of a team begins anew that a waiting job may be held up by.
@@ -263,7 +267,7 @@ impl<'a> Forward<'a> {
     /// there is anything to do.
     pub fn look(&mut self, max: usize) -> Looked {
         if self.look_every_ms > 0 {
-            self.next_look_ms = self.now_ms + self.look_every_ms;
+            self.next_look_ms = self.now_ms.saturating_add(self.look_every_ms);
         }
         let plan = self
             .planner
@@ -406,7 +410,7 @@ impl<'a> Forward<'a> {
         running.ends_ms = running
             .works_ms
             .saturating_add(left_ms)
-            .max(self.now_ms + 1);
+            .max(self.now_ms.saturating_add(1));
         running
     }
 

@@ -37,8 +37,14 @@ pub struct Options {
 /// Something a simulation stops over.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Stopped {
-    /// The state refuses a job or a worker.
-    #[error("job {job} of the trace is refused")]
+    /// The state refuses the policy or a worker: there are too many, for one.
+    #[error("the cluster is refused: {source}")]
+    Cluster {
+        /// What the state says.
+        source: Rejection,
+    },
+    /// The state refuses a job.
+    #[error("job {job} of the trace is refused: {source}")]
     Refused {
         /// Its id in the trace.
         job: u64,
@@ -71,6 +77,9 @@ pub fn play(
 ) -> Result<Option<Outcome>, Stopped> {
     let mut forward = Forward::new(State::new(), scene, scene, BEGIN_MS);
     forward.look_every_ms = options.look_every_ms;
+    // Every job of a trace is done in the end, and counts, however long the cluster is too small for it.
+    forward.sweeps = false;
+    let cluster = |source| Stopped::Cluster { source };
     let refused = |job: u64| move |source| Stopped::Refused { job, source };
     let version = codec::VERSION;
     forward
@@ -79,9 +88,9 @@ pub fn play(
             let policy = options.policy;
             forward.apply(Command::SetPolicy { policy })
         })
-        .map_err(refused(0))?;
+        .map_err(cluster)?;
     for command in scene.joins() {
-        forward.apply(command).map_err(refused(0))?;
+        forward.apply(command).map_err(cluster)?;
     }
     let mut jobs: Vec<JobId> = Vec::with_capacity(scene.jobs().len());
     let mut order: Vec<usize> = (0..scene.jobs().len()).collect();

@@ -25,7 +25,7 @@ use crate::output::table::{Side, Table};
 /// Example: stepcast simulate --trace T.csv --throughput S.csv --cluster v100=12,p100=12,k80=12 --policy default
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// Jobs, as job_id,model,batch,total_steps,arrival_s,scale_factor,weight
+    /// Jobs, as job_id,model,batch,total_steps,arrival_s,scale_factor and any other columns; a weight is 1
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
     /// Speeds, as gpu,model,batch,scale_factor,steps_per_s and any other columns

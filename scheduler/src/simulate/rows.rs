@@ -7,6 +7,10 @@ use stepcast_records::GpuModel;
 /// Jobs at most in one trace.
 pub const JOBS_MAX: usize = 1_000_000;
 
+/// The latest that a job comes, in seconds after the beginning: a hundred years, so that times since another century's
+/// beginning are taken as well, and no sum of times is too large to be counted in milliseconds.
+pub(super) const ARRIVAL_MAX_S: f64 = 100.0 * 365.0 * 86_400.0;
+
 /// Something in a file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
@@ -36,8 +40,6 @@ pub struct TraceJob {
     pub arrival_s: f64,
     /// GPUs it runs on: 1, 2, 4 or 8.
     pub scale_factor: u8,
-    /// How much it counts beside the others in fair shares.
-    pub weight: f64,
 }
 
 /// Steps a second by hardware and by what is trained.
@@ -55,8 +57,8 @@ impl TraceJob {
 }
 
 impl Trace {
-    /// Reads `job_id,model,batch,total_steps,arrival_s,scale_factor,weight`; other columns are passed over, and a file
-    /// without weights counts every job once.
+    /// Reads `job_id,model,batch,total_steps,arrival_s,scale_factor`; other columns are passed over, but for a `weight`
+    /// that is not 1: every job counts once.
     ///
     /// # Errors
     /// The first row that cannot be used.
@@ -84,11 +86,19 @@ impl Trace {
                 total_steps: row.positive("total_steps")?,
                 arrival_s: row.at_least_zero("arrival_s")?,
                 scale_factor: row.number("scale_factor", "1, 2, 4 or 8")?,
-                weight: match weight {
-                    Some(_) => row.positive("weight")?,
-                    None => 1.0,
-                },
             };
+            if weight.is_some() && row.number::<f64>("weight", "1")? != 1.0 {
+                return Err(row.bad(format!(
+                    "weight is 1, not {}: every job counts once here, and does if the column is left out",
+                    row.text("weight")
+                )));
+            }
+            if job.arrival_s > ARRIVAL_MAX_S {
+                return Err(row.bad(format!(
+                    "arrival_s is at most {ARRIVAL_MAX_S}, a hundred years, not {}",
+                    job.arrival_s
+                )));
+            }
             if !stepcast_records::Hardware::COUNTS.contains(&job.scale_factor) {
                 return Err(row.bad(format!(
                     "a job runs on 1, 2, 4 or 8 GPUs, not on {}",

@@ -8,7 +8,7 @@ use stepcast_records::{
 };
 
 use super::Noise;
-use super::rows::{Speeds, Trace, TraceJob};
+use super::rows::{ARRIVAL_MAX_S, Speeds, Trace, TraceJob};
 use crate::Command;
 use crate::forward::Truth;
 use crate::ids::{InstanceId, StagingId, TokenHash};
@@ -64,6 +64,12 @@ pub enum SceneError {
         /// Its GPUs.
         gpus: u8,
     },
+    /// A job takes longer than anything here is counted.
+    #[error("job {job} takes more than a hundred years wherever it runs")]
+    TooLong {
+        /// Its id in the trace.
+        job: u64,
+    },
     /// The cluster has no GPU.
     #[error("the cluster has no GPU")]
     Empty,
@@ -101,13 +107,19 @@ impl Scene {
             let wide = cluster
                 .iter()
                 .filter(|group| group.count >= job.scale_factor.into());
-            let known: BTreeMap<GpuModel, u64> = wide
+            let all: BTreeMap<GpuModel, f64> = wide
                 .filter_map(|group| {
                     let speed = speeds.steps_per_s(job, group.gpu)?;
-                    let ms = (job.total_steps / speed * 1_000.0).ceil().max(1.0);
-                    Some((group.gpu, ms as u64))
+                    Some((group.gpu, job.total_steps / speed))
                 })
                 .collect();
+            let some = all.iter().filter(|(_, s)| **s <= ARRIVAL_MAX_S);
+            let known: BTreeMap<GpuModel, u64> = some
+                .map(|(gpu, s)| (*gpu, (s * 1_000.0).ceil().max(1.0) as u64))
+                .collect();
+            if known.is_empty() && !all.is_empty() {
+                return Err(SceneError::TooLong { job: job.id });
+            }
             if known.is_empty() {
                 return Err(SceneError::Nowhere {
                     job: job.id,

@@ -89,9 +89,45 @@ fn every_policy_ends_every_job_and_none_beats_the_bound() {
     }
 }
 
+/// Forty days where it is fastest: in a cluster the last of them would be given up before its turn, and the first forgotten
+/// before the last one ends.
+#[test]
+fn what_waits_for_months_is_played_to_its_end() {
+    let mut trace = HEAD.to_owned();
+    for job in 0..14 {
+        trace += &format!("{job},net,8,13824000,{job},1,1\n");
+    }
+    for aim in [Aim::Fifo, Aim::Balanced] {
+        let outcome = played(&trace, aim);
+        assert!(outcome.completion_s.iter().all(|s| s.is_finite()), "{aim}");
+        assert!(outcome.makespan_s > 150.0 * 86_400.0, "{aim}");
+        assert!(
+            outcome.makespan_s >= outcome.makespan_bound_s * 0.999,
+            "{aim}"
+        );
+        assert!(outcome.gpu_hours >= 14.0 * 40.0 * 24.0, "{aim}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_too_large_is_not_taken_for_a_job() {
+    let trace = Trace::read(&format!("{HEAD}1,net,8,10,0,1,1\n")).expect("a trace");
+    let speeds = Speeds::read(SPEEDS).expect("speeds");
+    let group = |gpu: &str, count| Group {
+        gpu: gpu.parse().expect("a GPU"),
+        count,
+        price_per_hour: None,
+    };
+    let cluster = vec![group("v100", 320_000), group("p100", 16)];
+    let scene = Scene::new(cluster, trace, &speeds, Noise::default(), 0).expect("a scene");
+    let stopped = play(&scene, options(Aim::Balanced), |_| None).expect_err("too large");
+    let said = stopped.to_string();
+    assert!(said.starts_with("the cluster is refused: "), "{said}");
+}
+
 #[test]
 fn the_same_simulation_comes_out_the_same() {
-    let trace = format!("{HEAD}1,net,8,4000,10,1,1\n2,net,8,900,11,2,1\n3,other,,5000,0,1,2\n");
+    let trace = format!("{HEAD}1,net,8,4000,10,1,1\n2,net,8,900,11,2,1\n3,other,,5000,0,1,1\n");
     assert_eq!(played(&trace, Aim::Balanced), played(&trace, Aim::Balanced));
 }
 
@@ -107,20 +143,24 @@ fn bad_rows_are_named_with_what_to_do() {
         "line 3: total_steps is a number from 0 on, not -5"
     );
     assert_eq!(
-        wrong("1,net,8,10,0,1,0\n"),
-        "line 2: weight must be greater than 0"
+        wrong("1,net,8,10,0,1,5\n"),
+        "line 2: weight is 1, not 5: every job counts once here, and does if the column is left out"
     );
     assert_eq!(
-        wrong("1,net,8,10,0,1,-2\n"),
-        "line 2: weight is a number from 0 on, not -2"
+        wrong("1,net,8,10,0,1,much\n"),
+        "line 2: weight is 1, not \"much\""
     );
     assert_eq!(
-        wrong("1,net,8,10,0,1,NaN\n"),
-        "line 2: weight is a number from 0 on, not NaN"
+        wrong("1,net,8,10,1e17,1,1\n"),
+        "line 2: arrival_s is at most 3153600000, a hundred years, not 100000000000000000"
     );
     assert_eq!(
         wrong("1,net,8,10,-1,1,1\n"),
         "line 2: arrival_s is a number from 0 on, not -1"
+    );
+    assert_eq!(
+        wrong("1,net,8,1e20,0,1,1\n"),
+        "job 1 takes more than a hundred years wherever it runs"
     );
     assert_eq!(
         wrong("x1,net,8,10,0,1,1\n"),
