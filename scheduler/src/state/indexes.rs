@@ -1,4 +1,4 @@
-//! What is looked up often: made from the jobs alone, kept beside them, and compared with them by the invariants.
+//! What is looked up often: made from the jobs (and one thing from the workers) alone, kept beside them, and compared with them by the invariants.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +9,7 @@ use super::counts::JobCounts;
 use super::journal::{Change, Journal};
 use super::lines::{Lines, line};
 use super::money::rating;
+use super::outputs::Folders;
 use crate::ids::{Epoch, JobId, StagingId, TeamId, UserId, WorkerId};
 use crate::model::{Job, JobState, Label, Lease};
 
@@ -49,6 +50,8 @@ pub(crate) struct Indexes {
     pub(crate) promised: BTreeSet<JobId>,
     /// Keys of live attempts that keep others of the same key away from their worker.
     pub(crate) keys: BTreeSet<(WorkerId, Label)>,
+    /// Where workers put results, as far as it is asked for.
+    pub(crate) folders: Folders,
     /// What of this has changed lately.
     pub(crate) journal: Journal,
 }

@@ -1,7 +1,9 @@
 //! Whose results are where: workers say which folder they put them into, and those that say the same share it.
 
+use std::sync::OnceLock;
+
 use super::State;
-use crate::ids::WorkerId;
+use crate::ids::{OutputsId, WorkerId};
 use crate::model::{Job, Worker};
 
 impl State {
@@ -26,8 +28,35 @@ impl State {
     #[must_use]
     pub fn checkpoint_only_on(&self, job: &Job) -> Option<&Worker> {
         let from = self.worker(job.checkpoint_on()?)?;
-        let mut others = self.workers().filter(|worker| worker.takes_work());
-        let is_any = others.any(|other| self.are_apart(from.id, other.id));
+        let home = from.inventory.outputs?;
+        let folders = self.indexes.folders.0.get_or_init(|| self.first_folders());
+        let is_any = folders.iter().flatten().any(|folder| *folder != home);
         is_any.then_some(from)
+    }
+
+    /// The folders of workers that take work, two of them at most: one of two is another than any.
+    fn first_folders(&self) -> [Option<OutputsId>; 2] {
+        let working = self.workers().filter(|worker| worker.takes_work());
+        let mut folders = working.filter_map(|worker| worker.inventory.outputs);
+        let first = folders.next();
+        [first, folders.find(|folder| Some(*folder) != first)]
+    }
+}
+
+/// What [`State::first_folders`] has found, until a worker changes: who lists jobs asks for each of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Folders(OnceLock<[Option<OutputsId>; 2]>);
+
+impl Folders {
+    /// They may be others from now on.
+    pub(super) fn forget(&mut self) {
+        self.0.take();
+    }
+}
+
+impl PartialEq for Folders {
+    /// It follows from the workers.
+    fn eq(&self, _: &Self) -> bool {
+        true
     }
 }

@@ -192,6 +192,7 @@ impl State {
     /// The workers, of whom one is to be changed. The only way that one is, but for [`Self::set_prices`].
     pub(super) fn workers_mut(&mut self, changed: WorkerId) -> &mut BTreeMap<WorkerId, Worker> {
         self.indexes.journal.note(Change::Worker(changed));
+        self.indexes.folders.forget();
         Arc::make_mut(&mut self.workers)
     }
 
