@@ -71,6 +71,12 @@ impl ForecastSource for Measured {
         let known = self.drifting.get(&worker).copied();
         known.unwrap_or_else(|| self.forecast.drift(worker))
     }
+
+    fn least_drift(&self) -> u32 {
+        let others = self.forecast.least_drift();
+        let known = self.drifting.values();
+        known.fold(others, |least, drift| least.min(*drift))
+    }
 }
 
 impl fmt::Debug for Measured {

@@ -36,6 +36,11 @@ pub trait ForecastSource {
         let _ = worker;
         AS_EXPECTED
     }
+
+    /// A number that [`Self::drift`] says less than of no worker.
+    fn least_drift(&self) -> u32 {
+        AS_EXPECTED
+    }
 }
 
 /// What is expected of one run, loading and saving included.

@@ -13,6 +13,7 @@ mod order;
 mod plain;
 mod promises;
 mod staged;
+mod target;
 mod taste;
 mod urgent;
 
@@ -34,16 +35,16 @@ use super::pool::{Gpus, PlaceId, Pool, Slot, positions};
 use super::shares::Shares;
 use super::survey::{Crowd, Scene, Survey, ordered};
 use crate::command::{Placement, Preemption};
-use crate::ids::{JobId, OutputsId, WorkerId};
+use crate::ids::{JobId, WorkerId};
 use crate::model::{Job, Worker};
 use crate::policy::{Aim, Policy, Preemption as Yielding};
 use crate::state::State;
 use entry::{Entry, Runs};
 pub(super) use entry::{LOST_MS, due_ms};
 use failed::Failed;
+use gang::Choice;
 pub(super) use gang::Hosts;
-use gang::{Choice, Seats};
-use home::{Folder, There};
+use home::Home;
 use promises::Promised;
 use taste::{price_of, worth};
 
@@ -55,10 +56,6 @@ pub const PASSED_MAX_MS: u64 = 15 * 60_000;
 /// Jobs that GPUs are kept for at one time: the first of the queue. Those behind them get their turn later, and a queue of
 /// large jobs does not empty the whole cluster.
 pub const KEPT_MAX: usize = 32;
-
-/// Workers of one kind that are looked at for one job although their GPUs should be free by now or it may not have them:
-/// those that are or should be free for longest.
-const PASSED_LOOKED_AT: usize = 256;
 
 /// Workers of one kind that are looked at for one job behind one that it could have, since they may be as much faster than
 /// others of their model as they are dearer.
@@ -85,10 +82,10 @@ pub(super) struct Look<'a> {
     places: BTreeMap<Needs<'a>, Rc<[PlaceId]>>,
     /// Where jobs could not be started, of those who were asked for.
     failed: RefCell<BTreeMap<JobId, Rc<Failed>>>,
-    /// Which workers share their results, once somebody has asked.
-    folders: OnceCell<BTreeMap<Option<OutputsId>, Folder>>,
-    /// Where jobs go on from their checkpoints soonest, of those who were asked for.
-    there: RefCell<BTreeMap<JobId, Option<There>>>,
+    /// Where jobs have their checkpoints, of those who were asked for and have one.
+    homes: RefCell<BTreeMap<JobId, Option<Rc<Home>>>>,
+    /// The least drift of any worker, once somebody has asked.
+    least_drift: OnceCell<u32>,
     /// Jobs that wait for that rather than begin anew.
     waits: RefCell<BTreeSet<JobId>>,
     kept: usize,
@@ -136,8 +133,8 @@ impl<'a> Look<'a> {
             ledger: Ledger::new(state, now_ms),
             places: BTreeMap::new(),
             failed: RefCell::default(),
-            folders: OnceCell::new(),
-            there: RefCell::default(),
+            homes: RefCell::default(),
+            least_drift: OnceCell::new(),
             waits: RefCell::default(),
             kept: 0,
             kept_for: BTreeMap::new(),
@@ -219,7 +216,8 @@ impl<'a> Look<'a> {
         let purse = Purse::of(job, self.now_ms);
         let places = self.places(job);
         let failed = self.failed(job);
-        let has_home = self.has_home(job);
+        let home = self.home(job);
+        let near = self.only_near(job, model);
         let may_yield = self.policy.preemption == Yielding::Priced;
         let mut best: Option<(Rank, Choice)> = None;
         for place in places.iter() {
@@ -228,14 +226,22 @@ impl<'a> Look<'a> {
                 continue;
             }
             let mut passed = 0;
-            for position in place.rooms() {
+            let rooms: Box<dyn Iterator<Item = usize>> = match &near {
+                Some(near) => Box::new(
+                    near.iter()
+                        .copied()
+                        .filter(|at| place.is_of(&self.pool.slots[*at])),
+                ),
+                None => Box::new(place.rooms()),
+            };
+            for position in rooms {
                 let slot = &self.pool.slots[position];
                 let obtainable = slot.obtainable(place.gpus);
                 let is_kept_off = || {
                     let failed = failed.as_ref();
                     failed.is_some_and(|failed| failed.is_kept_off(slot.id))
                 };
-                let waits = || has_home && self.waits_for_home(job, slot, model);
+                let waits = || home.is_some() && self.waits_for_home(job, slot, model);
                 if obtainable.count_ones() < u32::from(count) || is_kept_off() || waits() {
                     continue;
                 }
@@ -244,7 +250,7 @@ impl<'a> Look<'a> {
                 let missing = u32::from(count).saturating_sub(free.count_ones());
                 // Of equals the fullest worker, so that large jobs find an empty one.
                 let price = slot.price(model).unwrap_or(u64::MAX);
-                let length = if has_home { left.p50_ms } else { 1.0 };
+                let length = if home.is_some() { left.p50_ms } else { 1.0 };
                 let worth = ordered(self.worth(job, slot, model) * length);
                 let times = failed.as_ref().map_or(0, |failed| failed.times(slot.id));
                 let rank = (times, missing, worth, price, free.count_ones(), slot.id);
@@ -252,7 +258,7 @@ impl<'a> Look<'a> {
                     // They come by price, and the dearer ones are better only if they are as much faster, or if some of
                     // what others have must be yielded first.
                     passed += 1;
-                    if may_yield || has_home || passed <= DEARER_LOOKED_AT {
+                    if may_yield || home.is_some() || passed <= DEARER_LOOKED_AT {
                         continue;
                     }
                     break;
@@ -414,74 +420,6 @@ impl<'a> Look<'a> {
             self.kept += 1;
         }
         is_found
-    }
-
-    /// When enough GPUs of one worker, or of several for a gang, are expected to be free for a job, by stamp; `None` if one
-    /// cannot tell.
-    pub(super) fn free_ms(&mut self, job: &'a Job) -> Option<u64> {
-        self.kept_until_ms
-            .or_else(|| self.target(job, |_| true).map(|(_, free_ms)| free_ms))
-            .filter(|ms| *ms < u64::MAX)
-    }
-
-    /// The GPUs a job would have soonest: of those expected at the same time, where the most are free already.
-    ///
-    /// With nothing else placed there neither number gets worse from one look to the next, so the choice settles.
-    fn target(
-        &mut self,
-        job: &'a Job,
-        is_wanted: impl Fn(GpuModel) -> bool,
-    ) -> Option<(Seats, u64)> {
-        if job.spec.hosts() > 1 {
-            return self.target_gang(job, is_wanted);
-        }
-        let count = job.spec.gpu_count;
-        let purse = Purse::of(job, self.now_ms);
-        let places = self.places(job);
-        self.pool.file(&places);
-        let mut best: Option<(u64, u8, usize, Gpus)> = None;
-        for place in places.iter() {
-            let place = &self.pool.places[*place as usize];
-            if !is_wanted(place.model) {
-                continue;
-            }
-            let mut passed = 0;
-            for (free_ms, missing, position) in place.soonest(count) {
-                if passed > PASSED_LOOKED_AT {
-                    break;
-                }
-                passed += usize::from(free_ms > 0 && free_ms <= self.now_ms);
-                // What is overdue is expected now, whenever that was.
-                let free_ms = free_ms.max(self.now_ms);
-                let known =
-                    best.map(|(free_ms, missing, position, _)| (free_ms, missing, position));
-                if known.is_some_and(|known| known < (free_ms, missing, position)) {
-                    if free_ms > self.now_ms {
-                        break;
-                    }
-                    continue;
-                }
-                let slot = &self.pool.slots[position];
-                let Some(worker) = self.state.worker(slot.id) else {
-                    continue;
-                };
-                let price = worker.price_per_hour(place.model, usize::from(count));
-                if purse.pays(price).is_err()
-                    || self.ledger.allows(job, [worker], price, None).is_err()
-                    || self.is_kept_off(job, slot)
-                    || self.waits_for_home(job, slot, place.model)
-                {
-                    passed += 1;
-                    continue;
-                }
-                let Some((_, gpus)) = slot.soonest(place.gpus, count, self.now_ms) else {
-                    continue;
-                };
-                let found = (free_ms, missing, position, gpus);
-                best = Some(best.map_or(found, |best| best.min(found)));
-            }
-        }
-        best.map(|(free_ms, _, slot, gpus)| (vec![(slot, gpus)], free_ms))
     }
 
     /// Where a job may run, busy or not.

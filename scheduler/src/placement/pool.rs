@@ -4,6 +4,7 @@
 //! and each place knows its workers in the order in which they are chosen, so that nothing has to go through all of them.
 //! What a look takes is given back at its end.
 
+mod folders;
 mod place;
 mod slot;
 
@@ -16,6 +17,7 @@ use crate::ids::{JobId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Inventory, Worker};
 use crate::state::State;
+use folders::Folders;
 pub(super) use place::{Place, PlaceId};
 pub(super) use slot::{Gpus, Slot, of_model, positions, used};
 
@@ -36,12 +38,14 @@ pub(super) struct Pool {
     touched: Vec<usize>,
     /// Kinds that somebody has joined or left since it was asked, and whether there was anybody before.
     turned: BTreeMap<usize, bool>,
+    /// Which workers share their results.
+    pub(super) folders: Folders,
 }
 
-/// Workers that take new work and offer the same, whatever they cost.
+/// Workers that take new work and offer the same, whatever they cost and wherever they put results.
 #[derive(Default)]
 struct Kind {
-    /// What each of them offers, without a price.
+    /// What each of them offers, without a price and a folder.
     offered: Option<Inventory>,
     /// Where in [`Pool::places`] the GPUs of each model are.
     places: Vec<PlaceId>,
@@ -252,7 +256,7 @@ impl Pool {
         self.show(position);
     }
 
-    /// Whether a worker is of the kind it was of, at the price that it had.
+    /// Whether a worker is of the kind it was of, at the price and with the folder that it had.
     fn stays(&self, position: usize, worker: &Worker) -> bool {
         let slot = &self.slots[position];
         let inventory = &worker.inventory;
@@ -265,7 +269,8 @@ impl Pool {
                     && offered.address.is_some() == inventory.address.is_some()
             })
         };
-        worker.takes_work() && slot.costs_as(worker) && slot.kind.is_some_and(is_of_kind)
+        let is_same = slot.costs_as(worker) && slot.outputs == inventory.outputs;
+        worker.takes_work() && is_same && slot.kind.is_some_and(is_of_kind)
     }
 
     fn admit(&mut self, state: &State, worker: &Worker) {
@@ -286,7 +291,10 @@ impl Pool {
         for place in &known.places {
             self.places[*place as usize].join(&self.slots[position]);
         }
-        self.slots[position].kind = Some(kind);
+        let models = models_in(known, &self.places);
+        let slot = &mut self.slots[position];
+        self.folders.join(slot.outputs, position, models);
+        slot.kind = Some(kind);
         self.show(position);
     }
 
@@ -303,11 +311,15 @@ impl Pool {
         for place in &known.places {
             self.places[*place as usize].leave(&self.slots[position]);
         }
+        let models = models_in(known, &self.places);
+        let outputs = self.slots[position].outputs;
+        self.folders.leave(outputs, position, models);
     }
 
     fn kind_of(&mut self, worker: &Worker) -> usize {
         let offered = Inventory {
             price_per_gpu_hour: None,
+            outputs: None,
             ..worker.inventory.clone()
         };
         // Where a worker is reached does not matter, but that it is.
@@ -398,4 +410,10 @@ impl Pool {
             .binary_search_by_key(&worker, |slot| slot.id)
             .ok()
     }
+}
+
+/// The models of a kind.
+fn models_in<'a>(kind: &'a Kind, places: &'a [Place]) -> impl Iterator<Item = GpuModel> + 'a {
+    let places = kind.places.iter().map(|place| &places[*place as usize]);
+    places.map(|place| place.model)
 }

@@ -27,6 +27,12 @@ impl ForecastSource for Drifting {
     fn drift(&self, worker: WorkerId) -> u32 {
         self.1.get(&worker).copied().unwrap_or(1_000)
     }
+
+    fn least_drift(&self) -> u32 {
+        self.1
+            .values()
+            .fold(1_000, |least, drift| least.min(*drift))
+    }
 }
 
 /// Hosts with a GPU each, at such prices in cents an hour.

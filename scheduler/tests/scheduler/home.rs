@@ -1,13 +1,12 @@
 //! Jobs go on where their checkpoints are, by whatever policy, and begin anew where they are not.
 
-use stepcast_records::Hardware;
-use stepcast_records::UsdMicros;
+use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::forward::{Forward, Truth};
 use stepcast_scheduler::ids::{
     Epoch, InstanceId, JobId, OutputsId, StagingId, TokenHash, WorkerId,
 };
 use stepcast_scheduler::model::{FailureReason, Inventory, Job, JobSpec, Outcome, TrainerKind};
-use stepcast_scheduler::placement::{Placement, PlacementNote, Planner};
+use stepcast_scheduler::placement::{Forecast, ForecastSource, Placement, PlacementNote, Planner};
 use stepcast_scheduler::policy::{Aim, Policy};
 use stepcast_scheduler::{Command, codec};
 
@@ -23,9 +22,8 @@ const HOME: WorkerId = WorkerId(1);
 const AWAY: WorkerId = WorkerId(2);
 const JOB: JobId = JobId(1);
 
-/// Two hosts that put results into these folders, the second of them cheaper, and a job that has saved nine tenths of its
-/// steps on the first.
-fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
+/// No host, and all of a job on one GPU known.
+fn rules(aim: Aim) -> History {
     let mut history = History::new();
     let hardware = "h100".parse().expect("a hardware");
     history.forecast.0.insert(hardware, WHOLE_MS / MINUTE_MS);
@@ -36,27 +34,56 @@ fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
         ..Policy::default()
     };
     history.propose(Command::SetPolicy { policy }, None);
+    history
+}
+
+/// Two hosts that put results into these folders, the second of them cheaper, and a job that has saved nine tenths of its
+/// steps on the first.
+fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
+    let mut history = rules(aim);
     for (number, outputs) in (1..).zip(outputs) {
         let name = format!("host-{number}").parse().expect("a label");
-        let hash = TokenHash([number; 32]);
+        let hash = TokenHash(wide(number));
         history.propose(Command::CreateWorkerToken { name, hash }, None);
-        let register = Command::RegisterWorker {
-            token_hash: hash,
-            instance: InstanceId([number; 16]),
-            inventory: Inventory {
-                gpus: vec!["h100".parse().expect("a GPU")],
-                trainers: [TrainerKind::SimpleTuner].into(),
-                labels: [].into(),
-                price_per_gpu_hour: Some(UsdMicros(3_000_000 - 1_000_000 * u64::from(number))),
-                address: None,
-                outputs: outputs.map(|outputs| OutputsId([outputs; 16])),
-            },
-        };
-        history.propose(register, None);
+        let price = 3_000_000 - 1_000_000 * u64::from(number);
+        comes(&mut history, number, (1, price), outputs.map(u16::from));
     }
-    let spec = Box::new(JobSpec::new(workload(), StagingId([1; 16])));
+    let spec = JobSpec::new(workload(), StagingId([1; 16]));
+    leaves_home(&mut history, spec);
+    history
+}
+
+/// Numbers that are ids.
+fn wide(number: u16) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// Has a host with a token come, with so many GPUs at a price each and a folder.
+fn comes(history: &mut History, number: u16, (gpus, price): (usize, u64), outputs: Option<u16>) {
+    let id = |number: u16| wide(number).first_chunk().copied().expect("there are 16");
+    let register = Command::RegisterWorker {
+        token_hash: TokenHash(wide(number)),
+        instance: InstanceId(id(number)),
+        inventory: Inventory {
+            gpus: vec!["h100".parse().expect("a GPU"); gpus],
+            trainers: [TrainerKind::SimpleTuner].into(),
+            labels: [].into(),
+            price_per_gpu_hour: Some(UsdMicros(price)),
+            address: None,
+            outputs: outputs.map(|outputs| OutputsId(id(outputs))),
+        },
+    };
+    history.propose(register, None).reply.expect("it comes");
+}
+
+/// Has a job begin at home and wait again with nine tenths of its steps.
+fn leaves_home(history: &mut History, spec: JobSpec) {
+    let gpus = (0..spec.gpu_count).collect();
+    let spec = Box::new(spec);
     history.propose(Command::SubmitJob { spec }, None);
-    let epoch = place(&mut history, HOME);
+    let epoch = place(history, JOB, (HOME, gpus), PlacementNote::default());
     let (job, step) = (JOB, 90);
     history.propose(Command::StartAttempt { job, epoch }, None);
     history.propose(Command::Checkpoint { job, epoch, step }, None);
@@ -69,21 +96,25 @@ fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
     };
     history.propose(end, None).reply.expect("it runs");
     history.now_ms += MINUTE_MS;
-    history
 }
 
-fn place(history: &mut History, worker: WorkerId) -> Epoch {
-    let job = history.state.open_job(JOB).expect("it is not over");
+fn place(
+    history: &mut History,
+    id: JobId,
+    (worker, gpus): (WorkerId, Vec<u8>),
+    note: PlacementNote,
+) -> Epoch {
+    let job = history.state.open_job(id).expect("it is not over");
     let placements = vec![Placement {
-        job: JOB,
+        job: id,
         attempt: job.next_attempt(),
         worker,
-        gpus: vec![0],
-        note: PlacementNote::default(),
+        gpus,
+        note,
         others: Vec::new(),
     }];
     history.propose(Command::Place { placements }, None);
-    let job = history.state.open_job(JOB).expect("it is not over");
+    let job = history.state.open_job(id).expect("it is not over");
     job.live_attempt().expect("it is placed").epoch
 }
 
@@ -148,19 +179,7 @@ fn nobody_waits_for_longer_than_what_is_done_again() {
             run_ms_p90: Some(1),
             cost_p50: None,
         };
-        let placements = vec![Placement {
-            job: JobId(2),
-            attempt: history
-                .state
-                .open_job(JobId(2))
-                .expect("it waits")
-                .next_attempt(),
-            worker: HOME,
-            gpus: vec![0],
-            note,
-            others: Vec::new(),
-        }];
-        history.propose(Command::Place { placements }, None);
+        place(&mut history, JobId(2), (HOME, vec![0]), note);
         history.now_ms += MINUTE_MS;
         assert_eq!(planned(&history, is_crowd), None, "{aim:?} {is_crowd}");
         history.now_ms += WHOLE_MS;
@@ -178,22 +197,7 @@ fn both_busy(history: &mut History) {
         let spec = Box::new(spec);
         history.propose(Command::SubmitJob { spec }, None);
         let job = JobId(id.into());
-        let placements = vec![Placement {
-            job,
-            attempt: history
-                .state
-                .open_job(job)
-                .expect("it waits")
-                .next_attempt(),
-            worker,
-            gpus: vec![0],
-            note: PlacementNote::default(),
-            others: Vec::new(),
-        }];
-        history.propose(Command::Place { placements }, None);
-        let job = history.state.open_job(job).expect("it is not over");
-        let epoch = job.live_attempt().expect("it is placed").epoch;
-        let job = job.id;
+        let epoch = place(history, job, (worker, vec![0]), PlacementNote::default());
         history.propose(Command::StartAttempt { job, epoch }, None);
         history.now_ms += 30 * MINUTE_MS;
     }
@@ -228,6 +232,81 @@ fn others_yield_where_its_checkpoint_is_and_what_frees_itself_elsewhere_is_left_
         let (state, now_ms) = (&history.state, history.now_ms);
         let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
         assert_eq!(plan.placements, [], "{is_crowd}");
+    }
+}
+
+/// However many hosts are free that are of no use to it: who comes later finds them.
+#[test]
+fn gpus_are_kept_where_a_checkpoint_is_for_a_job_that_was_passed_for_long() {
+    for (aim, is_crowd) in [Aim::Fifo, Aim::Priority, Aim::Balanced, Aim::Makespan]
+        .into_iter()
+        .flat_map(|aim| [(aim, false), (aim, true)])
+    {
+        let mut history = rules(aim);
+        let two = Hardware::new("h100".parse().expect("a GPU"), 2).expect("a hardware");
+        history.forecast.0.insert(two, WHOLE_MS / MINUTE_MS);
+        for number in 1..300 {
+            let name = format!("host-{number}").parse().expect("a label");
+            let hash = TokenHash(wide(number));
+            history.propose(Command::CreateWorkerToken { name, hash }, None);
+            let price = if number == 1 { 1_000_000 } else { 2_000_000 };
+            comes(&mut history, number, (2, price), Some(number));
+        }
+        let mut spec = JobSpec::new(workload(), StagingId([1; 16]));
+        spec.gpu_count = 2;
+        leaves_home(&mut history, spec);
+        for staging in 2..=3 {
+            let spec = Box::new(JobSpec::new(workload(), StagingId([staging; 16])));
+            history.propose(Command::SubmitJob { spec }, None);
+        }
+        // One of the two is in use for a little longer than it takes until others do not pass it any more.
+        let note = PlacementNote {
+            run_ms_p50: Some(40 * MINUTE_MS),
+            run_ms_p90: Some(40 * MINUTE_MS),
+            cost_p50: None,
+        };
+        place(&mut history, JobId(2), (HOME, vec![0]), note);
+        history.now_ms += 30 * MINUTE_MS;
+        let one_by_one = if is_crowd { 0 } else { usize::MAX };
+        let mut planner = Planner::default().with_crowds_above(one_by_one);
+        let (state, now_ms) = (&history.state, history.now_ms);
+        let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
+        let starts = plan.placements.iter();
+        let starts: Vec<_> = starts.map(|one| (one.job, one.worker == HOME)).collect();
+        assert_eq!(starts, [(JobId(3), false)], "{aim:?} {is_crowd}");
+    }
+}
+
+#[test]
+fn a_host_that_comes_with_another_folder_is_known_by_that() {
+    for one_by_one in [0, usize::MAX] {
+        let mut history = story(Aim::Balanced, [Some(1), Some(2)]);
+        let mut planner = Planner::default().with_crowds_above(one_by_one);
+        let starts = |history: &History, planner: &mut Planner| {
+            let (state, now_ms) = (&history.state, history.now_ms);
+            let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
+            plan.placements.first().map(|one| one.worker)
+        };
+        let only_on = |history: &History| {
+            let job = history.state.open_job(JOB).expect("it waits");
+            history.state.checkpoint_only_on(job).map(|host| host.id)
+        };
+        assert_eq!(starts(&history, &mut planner), Some(HOME));
+        assert_eq!(only_on(&history), Some(HOME));
+        comes(&mut history, 2, (1, 1_000_000), Some(1));
+        assert_eq!(starts(&history, &mut planner), Some(AWAY), "it is cheaper");
+        assert_eq!(only_on(&history), None);
+        comes(&mut history, 2, (1, 1_000_000), Some(3));
+        assert_eq!(starts(&history, &mut planner), Some(HOME));
+        assert_eq!(only_on(&history), Some(HOME));
+        // What takes nothing new is no other for anybody.
+        let (worker, stop_running) = (AWAY, false);
+        let drain = Command::DrainWorker {
+            worker,
+            stop_running,
+        };
+        history.propose(drain, None);
+        assert_eq!(only_on(&history), None);
     }
 }
 

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use stepcast_records::{GpuModel, UsdMicros};
 
+use super::target::PASSED_LOOKED_AT;
 use super::taste::{price_of, worth};
-use super::{DEARER_LOOKED_AT, Look, PASSED_LOOKED_AT};
+use super::{DEARER_LOOKED_AT, Look};
 use crate::command::{Placement, PlacementNote, Seat};
 use crate::model::{Job, Objective, Worker};
 use crate::placement::feasible::{self, Needs, Purse};

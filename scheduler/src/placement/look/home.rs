@@ -3,12 +3,14 @@
 //!
 //! A worker that is away or drains has nothing for anybody, and where nothing is known of results all is as if they were shared.
 
-use std::collections::BTreeMap;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use stepcast_records::GpuModel;
 
-use super::{Look, PASSED_LOOKED_AT};
+use super::Look;
+use super::target::PASSED_LOOKED_AT;
 use crate::drift::AS_EXPECTED;
 use crate::ids::OutputsId;
 use crate::model::Job;
@@ -16,33 +18,57 @@ use crate::placement::feasible::{Needs, Purse};
 use crate::placement::left::Left;
 use crate::placement::pool::{Slot, of_model};
 
-/// Workers that put their results into one folder, or of whom nobody knows where they do.
-#[derive(Default)]
-pub(super) struct Folder {
-    /// Whether one of them that takes work has GPUs of a model, by position.
-    has: Vec<bool>,
-    /// Those that take work, as positions in the pool.
-    slots: Vec<usize>,
+/// Where a job has its checkpoint, and what was found out about it in one look.
+pub(super) struct Home {
+    folder: OutputsId,
+    /// Where it goes on soonest, when that was first asked.
+    there: OnceCell<Option<There>>,
+    /// What it is to begin anew on the models that were asked for.
+    anew: RefCell<Vec<(GpuModel, Anew)>>,
 }
 
 /// Where a job goes on from its checkpoint soonest.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct There {
+struct There {
     /// In how many milliseconds half of such runs are done there, from now on.
     done_ms: f64,
     /// How long they take of that.
     left_ms: f64,
 }
 
+/// A job begun anew on a model.
+#[derive(Debug, Clone, Copy)]
+struct Anew {
+    /// All of it.
+    left: Option<Left>,
+    /// It does not begin anew on workers that take longer than so many times what is expected, but waits for its home.
+    longest: f64,
+}
+
 impl Look<'_> {
     /// The folder that a job's checkpoint is in: of one that runs, what it will have saved. `None` where that is not known.
-    fn home(&self, job: &Job) -> Option<OutputsId> {
+    pub(super) fn home(&self, job: &Job) -> Option<Rc<Home>> {
+        if job.attempts.is_empty() {
+            return None;
+        }
+        if let Some(known) = self.homes.borrow().get(&job.id) {
+            return known.clone();
+        }
         let live = job
             .live_attempt()
             .filter(|attempt| attempt.gang.is_none())
             .map(|attempt| attempt.worker);
-        let from = live.or_else(|| job.checkpoint_on())?;
-        self.state.worker(from)?.inventory.outputs
+        let from = live.or_else(|| job.checkpoint_on());
+        let folder = from.and_then(|from| self.state.worker(from)?.inventory.outputs);
+        let home = folder.map(|folder| {
+            Rc::new(Home {
+                folder,
+                there: OnceCell::new(),
+                anew: RefCell::default(),
+            })
+        });
+        self.homes.borrow_mut().insert(job.id, home.clone());
+        home
     }
 
     /// Whether a job has a checkpoint, and it is known where.
@@ -52,22 +78,16 @@ impl Look<'_> {
 
     /// Whether a job would begin anew on a worker although it has a checkpoint elsewhere.
     pub(super) fn begins_anew(&self, job: &Job, slot: &Slot) -> bool {
-        let outputs = || self.worker(slot)?.inventory.outputs;
-        let home = self.home(job);
-        home.is_some_and(|home| outputs().is_some_and(|outputs| outputs != home))
+        self.home(job).is_some_and(|home| home.is_apart(slot))
     }
 
     /// Whether a job begins anew wherever it starts on a model, given by its position.
     pub(super) fn is_away_from(&self, job: &Job, model: usize) -> bool {
-        let Some(home) = self.home(job) else {
-            return false;
-        };
-        let folders = self.folders();
+        let gpu = self.models[model];
         // Of whom nothing is known it may be there.
-        let mut may_have = [Some(home), None].into_iter();
-        !may_have.any(|folder| {
-            let folder = folders.get(&folder);
-            folder.is_some_and(|folder| folder.has.get(model).copied().unwrap_or(false))
+        self.home(job).is_some_and(|home| {
+            let mut may_have = [Some(home.folder), None].into_iter();
+            !may_have.any(|folder| self.pool.folders.has(folder, gpu))
         })
     }
 
@@ -87,7 +107,8 @@ impl Look<'_> {
         job: &Job,
         left: &Arc<[Option<Left>]>,
     ) -> Arc<[Option<Left>]> {
-        if !self.has_home(job) {
+        let is_away = |model: usize| left[model].is_some() && self.is_away_from(job, model);
+        if !self.has_home(job) || !(0..left.len()).any(is_away) {
             return Arc::clone(left);
         }
         let all = left.iter().enumerate();
@@ -102,27 +123,19 @@ impl Look<'_> {
 
     /// What is left of a job on a worker, of what is left of it at best on that model.
     pub(super) fn left_on(&self, job: &Job, slot: &Slot, gpu: GpuModel, at_best: Left) -> Left {
-        if !self.begins_anew(job, slot) {
-            return at_best;
-        }
-        Left::anew(self.forecast, job, gpu, &self.policy).unwrap_or(at_best)
+        let home = self.home(job).filter(|home| home.is_apart(slot));
+        let anew = home.and_then(|home| self.anew(job, &home, gpu).left);
+        anew.unwrap_or(at_best)
     }
 
     /// Whether a waiting job does not begin anew on a worker, since it is done sooner where its checkpoint is, although it
     /// has to wait for that: but not for longer than what it would do again takes, whatever is expected.
     pub(super) fn waits_for_home(&self, job: &Job, slot: &Slot, gpu: GpuModel) -> bool {
-        if job.live_attempt().is_some() || !self.begins_anew(job, slot) {
-            return false;
-        }
-        let anew = Left::anew(self.forecast, job, gpu, &self.policy);
-        let Some((anew, there)) = anew.filter(|anew| !anew.is_guess).zip(self.there(job)) else {
-            return false;
-        };
-        let longer = f64::from(self.drift(slot.id)) / f64::from(AS_EXPECTED);
-        let anew_ms = anew.p50_ms * longer;
-        let since_ms = job.queued_ms.max(job.not_before_ms);
-        let waited_ms = self.now_ms.saturating_sub(since_ms) as f64;
-        let waits = there.done_ms < anew_ms && waited_ms < anew_ms - there.left_ms;
+        let home = self.home(job).filter(|home| home.is_apart(slot));
+        let waits = home.is_some_and(|home| {
+            let longer = f64::from(self.drift(slot.id)) / f64::from(AS_EXPECTED);
+            longer > self.anew(job, &home, gpu).longest
+        });
         if waits {
             self.waits.borrow_mut().insert(job.id);
         }
@@ -134,22 +147,59 @@ impl Look<'_> {
         self.waits.borrow().contains(&job.id)
     }
 
-    /// Where a job goes on soonest, when that was first asked in this look.
-    fn there(&self, job: &Job) -> Option<There> {
-        if let Some(known) = self.there.borrow().get(&job.id) {
-            return *known;
-        }
-        let found = self.find_there(job);
-        self.there.borrow_mut().insert(job.id, found);
-        found
+    /// The workers that a job may go on from its checkpoint on, as positions in the pool: first those of whom that is known.
+    pub(super) fn near(&self, job: &Job) -> impl Iterator<Item = usize> {
+        let folders = self.home(job).map(|home| [Some(home.folder), None]);
+        let folders = folders.into_iter().flatten();
+        folders.flat_map(|folder| self.pool.folders.workers(folder))
     }
 
-    fn find_there(&self, job: &Job) -> Option<There> {
-        let folder = self.folders().get(&Some(self.home(job)?))?;
+    /// The same where a job takes no others on a model, since it waits rather than begin anew on any; `None` where it may, and
+    /// where they are too many to be looked at one by one.
+    pub(super) fn only_near(&self, job: &Job, gpu: GpuModel) -> Option<Vec<usize>> {
+        let home = self.home(job)?;
+        let folders = [Some(home.folder), None];
+        let near: usize = folders.map(|of| self.pool.folders.count(of)).iter().sum();
+        let least = *self.least_drift.get_or_init(|| self.forecast.least_drift());
+        let least = f64::from(least) / f64::from(AS_EXPECTED);
+        if near > PASSED_LOOKED_AT || least <= self.anew(job, &home, gpu).longest {
+            return None;
+        }
+        self.waits.borrow_mut().insert(job.id);
+        Some(self.near(job).collect())
+    }
+
+    /// What it is for a job to begin anew on a model.
+    fn anew(&self, job: &Job, home: &Home, gpu: GpuModel) -> Anew {
+        let is_of = |(known, _): &&(GpuModel, Anew)| *known == gpu;
+        let known = home.anew.borrow().iter().find(is_of).copied();
+        if let Some((_, anew)) = known {
+            return anew;
+        }
+        let left = Left::anew(self.forecast, job, gpu, &self.policy);
+        let anew = Anew {
+            left,
+            longest: self.longest(job, home, left).unwrap_or(f64::INFINITY),
+        };
+        home.anew.borrow_mut().push((gpu, anew));
+        anew
+    }
+
+    /// See [`Anew::longest`]; `None` where it begins anew on any.
+    fn longest(&self, job: &Job, home: &Home, anew: Option<Left>) -> Option<f64> {
+        let anew = anew.filter(|anew| !anew.is_guess && job.live_attempt().is_none())?;
+        let there = home.there.get_or_init(|| self.find_there(job, home));
+        let There { done_ms, left_ms } = (*there)?;
+        let since_ms = job.queued_ms.max(job.not_before_ms);
+        let waited_ms = self.now_ms.saturating_sub(since_ms) as f64;
+        Some(done_ms.max(waited_ms + left_ms) / anew.p50_ms)
+    }
+
+    fn find_there(&self, job: &Job, home: &Home) -> Option<There> {
         let (needs, purse) = (Needs::of(job), Purse::of(job, self.now_ms));
-        let slots = folder.slots.iter().take(PASSED_LOOKED_AT);
-        let there = slots.flat_map(|position| {
-            let slot = &self.pool.slots[*position];
+        let slots = self.pool.folders.workers(Some(home.folder));
+        let there = slots.take(PASSED_LOOKED_AT).flat_map(|position| {
+            let slot = &self.pool.slots[position];
             let worker = self.worker(slot).filter(|_| !self.is_kept_off(job, slot));
             let fits = worker.and_then(|worker| Some((worker, needs.fit(worker).ok()?)));
             let fits = fits
@@ -179,25 +229,11 @@ impl Look<'_> {
         });
         there.min_by(|a, b| a.done_ms.total_cmp(&b.done_ms))
     }
+}
 
-    /// The folders of all workers that take work, found out once in a look.
-    fn folders(&self) -> &BTreeMap<Option<OutputsId>, Folder> {
-        self.folders.get_or_init(|| {
-            let mut folders: BTreeMap<_, Folder> = BTreeMap::new();
-            for (position, slot) in self.pool.slots.iter().enumerate() {
-                let Some(worker) = self.worker(slot).filter(|worker| worker.takes_work()) else {
-                    continue;
-                };
-                let folder = folders.entry(worker.inventory.outputs).or_default();
-                folder.slots.push(position);
-                folder.has.resize(self.models.len(), false);
-                for gpu in worker.models() {
-                    if let Ok(model) = self.models.binary_search(&gpu) {
-                        folder.has[model] = true;
-                    }
-                }
-            }
-            folders
-        })
+impl Home {
+    /// Whether a worker's results are known to be others.
+    fn is_apart(&self, slot: &Slot) -> bool {
+        slot.outputs.is_some_and(|outputs| outputs != self.folder)
     }
 }

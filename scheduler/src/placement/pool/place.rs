@@ -66,6 +66,11 @@ impl Place {
         }
     }
 
+    /// Whether a worker has its GPUs here.
+    pub(in crate::placement) fn is_of(&self, slot: &Slot) -> bool {
+        slot.kind == Some(self.kind)
+    }
+
     /// Whether there is a GPU that somebody may have.
     pub(in crate::placement) fn has_room(&self) -> bool {
         !self.rooms.is_empty()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stepcast_records::GpuModel;
 
 use super::place::Seat;
-use crate::ids::{JobId, WorkerId};
+use crate::ids::{JobId, OutputsId, WorkerId};
 use crate::model::limits::GPUS_PER_WORKER_MAX;
 use crate::model::{Attempt, Freed, Prices, Worker};
 use crate::state::State;
@@ -20,6 +20,8 @@ pub(in crate::placement) struct Slot {
     pub(in crate::placement) id: WorkerId,
     /// Its kind, if it takes new work.
     pub(super) kind: Option<usize>,
+    /// The folder that it puts results into, if it has said so.
+    pub(in crate::placement) outputs: Option<OutputsId>,
     /// What one of its GPUs costs an hour by its own word, in micro-dollars.
     own_price: Option<u64>,
     /// What counts where it has said nothing.
@@ -50,6 +52,7 @@ impl Slot {
         let mut slot = Self {
             id: worker.id,
             kind: None,
+            outputs: worker.inventory.outputs,
             own_price: worker.inventory.price_per_gpu_hour.map(|price| price.0),
             book: Arc::clone(&worker.book),
             free: all(worker),
