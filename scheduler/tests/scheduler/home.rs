@@ -1,5 +1,6 @@
 //! Jobs go on where their checkpoints are, by whatever policy, and begin anew where they are not.
 
+use stepcast_records::simpletuner::Length;
 use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::forward::{Forward, Truth};
 use stepcast_scheduler::ids::{
@@ -274,6 +275,46 @@ fn gpus_are_kept_where_a_checkpoint_is_for_a_job_that_was_passed_for_long() {
         let starts = plan.placements.iter();
         let starts: Vec<_> = starts.map(|one| (one.job, one.worker == HOME)).collect();
         assert_eq!(starts, [(JobId(3), false)], "{aim:?} {is_crowd}");
+    }
+}
+
+/// A minute for every step.
+struct BySteps;
+
+impl ForecastSource for BySteps {
+    fn version(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn forecast(&self, spec: &JobSpec, _: Hardware) -> Option<Forecast> {
+        let Length::Steps(steps) = spec.workload.length else {
+            return None;
+        };
+        Some(Forecast {
+            run_ms_p50: steps * MINUTE_MS,
+            run_ms_p90: steps * MINUTE_MS,
+        })
+    }
+}
+
+#[test]
+fn a_job_whose_checkpoint_nobody_has_any_more_is_as_long_as_all_of_it() {
+    for one_by_one in [0, usize::MAX] {
+        let mut history = story(Aim::ShortestRemaining, [Some(1), Some(2)]);
+        let (worker, stop_running) = (HOME, true);
+        let drain = Command::DrainWorker {
+            worker,
+            stop_running,
+        };
+        history.propose(drain, None);
+        let mut spec = JobSpec::new(workload(), StagingId([2; 16]));
+        spec.workload.length = Length::Steps(50);
+        let spec = Box::new(spec);
+        history.propose(Command::SubmitJob { spec }, None);
+        let mut planner = Planner::default().with_crowds_above(one_by_one);
+        let plan = planner.plan(&history.state, &BySteps, history.now_ms, usize::MAX);
+        let starts: Vec<_> = plan.placements.iter().map(|one| one.job).collect();
+        assert_eq!(starts, [JobId(2)], "{one_by_one}");
     }
 }
 

@@ -16,6 +16,7 @@ use super::staged::OTHERS;
 use crate::ids::JobId;
 use crate::model::Job;
 use crate::placement::feasible::{Needs, Purse};
+use crate::placement::left::Left;
 use crate::placement::outlook::Outlook;
 use crate::placement::pool::PlaceId;
 use crate::placement::reason::Reason;
@@ -165,10 +166,14 @@ impl<'a> Look<'a> {
                 let turn = turn_at(aim, shares.order(job), f64::from(known.width), left);
                 Reverse((ordered(turn), place(job), line, model, usize::MAX))
             };
-            let Some(left) = known.left[model].as_ref() else {
+            let everywhere = self.left_of(known, job);
+            let Some(left) = everywhere[model].as_ref() else {
                 continue;
             };
-            if place(job) != at {
+            // In the order that is kept it stands by what is left of it at best.
+            let at_best_ms = known.left[model].map_or(f64::INFINITY, |left| left.p50_ms);
+            let comes_later = cursor != usize::MAX && left.p50_ms > at_best_ms;
+            if comes_later || place(job) != at {
                 turns.push(turn_of(job, left));
                 continue;
             }
@@ -237,10 +242,7 @@ impl<'a> Look<'a> {
         } else {
             self.any_prices_of(walk, known)
         };
-        let left = match known.has_checkpoint {
-            true => self.left_everywhere(self.state.open_job(known.head.1)?, &known.left),
-            false => Arc::clone(&known.left),
-        };
+        let left = self.left_of(known, self.state.open_job(known.head.1)?);
         let mut best: Option<(f64, usize)> = None;
         for (model, left) in left.iter().enumerate() {
             let Some(left) = left.as_ref().filter(|_| prices[model].is_finite()) else {
@@ -270,10 +272,7 @@ impl<'a> Look<'a> {
         } else {
             self.any_prices_of(walk, known)
         };
-        let left = match known.has_checkpoint {
-            true => self.left_everywhere(job, &known.left),
-            false => Arc::clone(&known.left),
-        };
+        let left = self.left_of(known, job);
         let is_paid = |(left, price): (&Option<_>, &f64)| left.is_none() || price.is_finite();
         let left = if left.iter().zip(price.iter()).all(is_paid) {
             left
@@ -288,6 +287,14 @@ impl<'a> Look<'a> {
             work: 0,
             left,
             price,
+        }
+    }
+
+    /// What is left of a job of a line on each model, where nobody has its checkpoint any more all of it.
+    pub(super) fn left_of(&self, known: &Known, job: &Job) -> Arc<[Option<Left>]> {
+        match known.has_checkpoint {
+            true => self.left_everywhere(job, &known.left),
+            false => Arc::clone(&known.left),
         }
     }
 
@@ -385,14 +392,16 @@ impl<'a> Look<'a> {
         let mut all = Vec::new();
         for (_, line) in queue.in_order() {
             let known = queue.line(line);
-            let best = self
-                .best_of(&walk, known)
-                .and_then(|best| known.left[best].as_ref());
+            // What is said of one of a line holds of all.
+            let left = self.state.open_job(known.head.1);
+            let left = left.map(|first| self.left_of(known, first));
+            let best = self.best_of(&walk, known);
+            let best = best.and_then(|best| left.as_ref()?[best].as_ref());
             let Some((best, jobs)) = best.zip(self.state.line(known.line)) else {
                 continue;
             };
             for job in jobs.iter().filter_map(|(_, id)| self.state.open_job(*id)) {
-                let due_ms = due_ms(job, &known.left);
+                let due_ms = due_ms(job, left.as_ref().unwrap_or(&known.left));
                 let is_due = self.now_ms >= due_ms;
                 let is_eager = least.is_some_and(|least| is_due || job.spec.priority > least);
                 let (rank, at) = match ranks.get(&line) {
