@@ -104,7 +104,6 @@ impl Handle {
     /// safe to ask again.
     pub async fn remove_node(&self, id: u64) -> Result<Members, ChangeError> {
         let begun = Instant::now();
-        let mut found = false;
         while begun.elapsed() < REMOVED_WITHIN {
             let role = *self.0.consensus.role().borrow();
             if !role.leads {
@@ -122,7 +121,8 @@ impl Handle {
             }
             let members = self.members();
             if !members.contains(id) {
-                if !found {
+                // It may be gone by what another leader was asked, who could not say so any more.
+                if !members.removed(id) {
                     return Err(ChangeError::Unknown(id));
                 }
                 // Whoever hears that it is gone may rely on it that what it knew is of no use any more.
@@ -132,7 +132,6 @@ impl Handle {
                 sleep(LOOK_EVERY).await;
                 continue;
             }
-            found = true;
             // Had nobody written down that it came, nobody would see that it went, and what it knows would count on.
             if !nodes::tell(&self.0.replicated, &self.0.proposer).await {
                 sleep(LOOK_EVERY).await;

@@ -132,6 +132,8 @@ async fn a_removed_node_says_so_and_the_others_go_on() {
     assert_eq!(leader.remove_node(9).await, Err(ChangeError::Unknown(9)));
     let left = within(leader.remove_node(gone)).await.unwrap();
     assert!(left.removed(gone) && left.nodes.len() == 2);
+    // Who has not heard of that asks again.
+    assert_eq!(within(leader.remove_node(gone)).await, Ok(left));
     let ended = within(cluster.node(gone).ended()).await;
     assert!(ended.why.contains("was removed from the cluster"));
     assert!(!ended.again, "it is of no use any more");
