@@ -149,14 +149,12 @@ impl People {
         org: &str,
         now: SystemTime,
     ) -> Result<(String, Duration), Status> {
-        // What would be over within a moment is not given out.
-        self.handle.has_secret().await;
-        let exchanged = self.exchange_known(refresh_token, org, now);
-        if exchanged.is_err() && self.refresh_key(refresh_token).is_some() && self.catch_up().await
-        {
-            return self.exchange_known(refresh_token, org, now);
+        // What would be over within a moment is not given out, as by a secret that is not the newest. Who shows no token of
+        // ours has nobody asked.
+        if self.is_own(refresh_token) || self.refresh_key(refresh_token).is_some() {
+            self.handle.has_settled().await;
         }
-        exchanged
+        self.exchange_known(refresh_token, org, now)
     }
 
     /// A short-lived token for who shows a long-lived one, and for how long it is good.

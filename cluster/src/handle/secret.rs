@@ -14,7 +14,8 @@ use crate::error::ProposeError;
 use crate::leader::nodes;
 use crate::peers::JoinToken;
 
-/// A cluster that has just begun, or in which everybody has just learnt of it, has its first secret within this time.
+/// A cluster that has just begun, or in which everybody has just learnt of it, has its first secret within this time, and one
+/// that a node was removed from another one.
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often it is looked for.
@@ -48,9 +49,7 @@ impl Handle {
     /// node can make one. Nothing without a port for nodes.
     pub async fn join_token(&self, valid_for: Duration) -> Option<io::Result<NewToken>> {
         let peers = self.0.way.peers.as_ref()?;
-        self.has_secret().await;
-        // What was applied here before may be over. Without a leader nobody can join either.
-        let _ = self.0.proposer.confirm_read().await;
+        self.has_settled().await;
         let generation = self.read_stale(|state| state.nodes().generation().copied());
         let made = peers.mint_token(generation.as_ref(), valid_for);
         Some(made.map(|token| NewToken {
@@ -79,6 +78,26 @@ impl Handle {
             }
         };
         let _ = timeout(FIRST_WITHIN, waiting).await;
+    }
+
+    /// The same, and until this node knows everything that was acknowledged when it was asked, without a secret that is about
+    /// to be replaced since a node was removed: what is derived then is not over within a moment. Where nobody leads, what is
+    /// known here has to do.
+    pub async fn has_settled(&self) {
+        self.has_secret().await;
+        let waiting = async {
+            while self.0.proposer.confirm_read().await.is_ok() && !self.is_settled() {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        let _ = timeout(FIRST_WITHIN, waiting).await;
+    }
+
+    /// Whether the secret that is known here is none that a removed node knows, as far as its removal is known here.
+    fn is_settled(&self) -> bool {
+        self.0
+            .replicated
+            .read_at(|state, members, _| nodes::is_settled(state, members))
     }
 
     /// Has the nodes share another secret from now on: nobody joins by a token that was made before, and short-lived access

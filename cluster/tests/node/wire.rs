@@ -269,6 +269,28 @@ fn is_refused(joined: Result<u64, JoinError>) -> bool {
     matches!(joined, Err(JoinError::Refused { why, .. }) if why.contains("a node was removed"))
 }
 
+/// Between a removal and the next secret.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_token_is_made_by_a_secret_that_is_about_to_end() {
+    let cluster = Cluster::of(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let others = (1..=3).filter(|id| *id != leader.status().node_id);
+    let [stays, gone] = others.collect::<Vec<u64>>()[..] else {
+        panic!("one of three leads")
+    };
+    let stays = cluster.node(stays);
+    let removing = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.remove_node(gone).await }
+    });
+    until("the removal", || stays.members().removed(gone)).await;
+    let made = within(stays.join_token(Duration::from_secs(60))).await;
+    assert_eq!(made.unwrap().unwrap().generation, 2);
+    within(removing).await.unwrap().unwrap();
+    drop(leader);
+    cluster.stop_all().await;
+}
+
 /// It has the authority's key, and had the secret; the next one it is never sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_that_a_removed_node_knew_lets_anybody_in() {
