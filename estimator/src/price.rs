@@ -92,10 +92,7 @@ impl PriceBook {
     /// # Errors
     /// When a line is not of that form; the message names it.
     pub fn from_csv(text: &str) -> Result<Self, Error> {
-        let mut reader = csv::ReaderBuilder::new()
-            .comment(Some(b'#'))
-            .trim(csv::Trim::All)
-            .from_reader(text.as_bytes());
+        let mut reader = reader(text);
         let lines = reader.deserialize::<CsvLine>().enumerate();
         let lines = lines.map(|(index, line)| {
             let line = line.map_err(|error| wrong(error.to_string()))?;
@@ -296,6 +293,14 @@ impl From<CsvLine> for Line {
             source,
         }
     }
+}
+
+/// Comma separated values; lines that begin with `#` are comments.
+fn reader(text: &str) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new()
+        .comment(Some(b'#'))
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes())
 }
 
 /// A TOML value as it was written: amounts may be text or numbers, days text or dates.
