@@ -204,18 +204,14 @@ impl Price {
         }
     }
 
-    /// Whether both say the same, wherever they stand.
-    pub(crate) fn says_as(&self, other: &Self) -> bool {
-        self.gpu == other.gpu
-            && self.usd_per_gpu_hour == other.usd_per_gpu_hour
-            && self.valid_from == other.valid_from
-            && self.valid_until == other.valid_until
-            && self.source == other.source
+    /// What it says, wherever it stands.
+    pub(crate) const fn says(&self) -> ((GpuModel, Day, &str), UsdMicros, Option<Day>) {
+        (self.said_by(), self.usd_per_gpu_hour, self.valid_until)
     }
 
-    /// Whether both are what one source says of a GPU from a day on, so that one corrects the other.
-    pub(crate) fn corrects(&self, other: &Self) -> bool {
-        self.gpu == other.gpu && self.valid_from == other.valid_from && self.source == other.source
+    /// What it is the word on: of two of one source for a GPU from a day on one corrects the other.
+    pub(crate) const fn said_by(&self) -> (GpuModel, Day, &str) {
+        (self.gpu, self.valid_from, self.source.as_str())
     }
 
     /// Whether the other counts on no day once this one stands before it.
@@ -225,7 +221,7 @@ impl Price {
             (Some(_), None) => false,
             (Some(last), Some(of_other)) => of_other <= last,
         };
-        self.corrects(other) && outlasts
+        self.said_by() == other.said_by() && outlasts
     }
 
     /// Whether it holds on a day.

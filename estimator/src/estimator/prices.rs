@@ -112,10 +112,13 @@ impl Estimator {
             let (mut new, said) = with(there, &read.rows);
             let gone = make_room(&mut new, Day::today(), most);
             // Of what has gone, these came just now: they were never there, and the same file again says them again.
-            let over = gone
-                .iter()
-                .filter(|price| said > 0 && !there.iter().any(|before| before.says_as(price)));
-            let over = over.count();
+            let over = if said > 0 {
+                let before: HashSet<_> = there.iter().map(Price::says).collect();
+                let are_new = gone.iter().filter(|price| !before.contains(&price.says()));
+                are_new.count()
+            } else {
+                0
+            };
             let is_same = is_same(&new, there);
             let stored = if is_same {
                 0
@@ -205,17 +208,32 @@ impl Estimator {
 /// something new. A line is known when its source says the same already: what another source says of that day beside it
 /// stays where it is, so that two that are imported in turns do not replace one another each time.
 fn with(there: &[Price], lines: &[Price]) -> (Vec<Price>, usize) {
-    let mut all: Vec<Price> = there.iter().rev().cloned().collect();
+    let mut all: Vec<Option<&Price>> = Vec::with_capacity(there.len() + lines.len());
+    // Where in it what one source says of a GPU from a day on stands, the newest last. Of these a later one outlasts none
+    // that came before it, or it has taken its place; so it is enough to look at the last ones.
+    let mut places: HashMap<(GpuModel, Day, &str), Vec<usize>> = HashMap::new();
+    for price in there.iter().rev() {
+        let alike = places.entry(price.said_by()).or_default();
+        alike.push(all.len());
+        all.push(Some(price));
+    }
     let mut stored = 0;
     for line in lines {
-        let newest = all.iter().rev().find(|price| line.corrects(price));
-        if newest.is_some_and(|price| price.says_as(line)) {
+        let alike = places.entry(line.said_by()).or_default();
+        let newest = alike.last().and_then(|place| all[*place]);
+        if newest.is_some_and(|price| price.says() == line.says()) {
             continue;
         }
-        all.retain(|price| !line.replaces(price));
-        all.push(line.clone());
+        while let Some(place) =
+            alike.pop_if(|place| all[*place].is_some_and(|price| line.replaces(price)))
+        {
+            all[place] = None;
+        }
+        alike.push(all.len());
+        all.push(Some(line));
         stored += 1;
     }
+    let mut all: Vec<Price> = all.into_iter().flatten().cloned().collect();
     all.reverse();
     // A file that itself says several things of one day leaves all as it was the second time.
     let is_same = is_same(&all, there);
@@ -223,7 +241,7 @@ fn with(there: &[Price], lines: &[Price]) -> (Vec<Price>, usize) {
 }
 
 fn is_same(a: &[Price], b: &[Price]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_as(b))
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says() == b.says())
 }
 
 /// Leaves out what counts on no day from this one on, the oldest first, until there are no more than so many: lines that are

@@ -3,6 +3,9 @@
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
 use url::Url;
 
 use super::*;
@@ -262,4 +265,39 @@ async fn nothing_is_added_to_an_older_version_than_the_newest() {
     estimator.refresh_prices(true).await.expect("looked");
     assert_eq!(estimator.prices_version(), 2);
     assert_eq!(micros(&estimator, "h100", "2026-11-20"), Some(2_000_000));
+}
+
+/// A line by the day on which it ends and its amount; all are of one source and begin on the same day.
+fn alike((last, dollars): (Option<u8>, u64)) -> Price {
+    let day = |day: u8| format!("2026-01-{day:02}").parse().expect("day");
+    let until = last.map(day);
+    Price::new(
+        "h100".parse().expect("gpu"),
+        UsdMicros(dollars),
+        day(1),
+        until,
+        "a".into(),
+    )
+}
+
+proptest! {
+    /// As lines are put one after the other before all that they replace.
+    #[test]
+    fn the_newest_word_of_a_source_takes_the_place_of_what_it_outlasts(
+        files in vec(vec((option::of(1_u8..6), 1_u64..3), 0..8), 1..4),
+    ) {
+        let mut book: Vec<Price> = Vec::new();
+        for file in files {
+            let lines: Vec<Price> = file.into_iter().map(alike).collect();
+            let mut expected = book.clone();
+            for line in &lines {
+                if expected.first().is_none_or(|newest| newest.says() != line.says()) {
+                    expected.retain(|price| !line.replaces(price));
+                    expected.insert(0, line.clone());
+                }
+            }
+            book = with(&book, &lines).0;
+            prop_assert_eq!(&book, &expected);
+        }
+    }
 }
