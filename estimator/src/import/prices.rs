@@ -109,6 +109,8 @@ fn price(line: &Line<'_>) -> Result<Price, Refused> {
         .chars()
         .filter(|letter| !letter.is_control());
     let source: String = source.take(SOURCE_CHARS_MAX).collect();
+    // As it is read again, so that the same file says nothing new.
+    let source = source.trim().to_owned();
     if source.is_empty() {
         return Err(("nobody says so: the source is empty", String::new()));
     }

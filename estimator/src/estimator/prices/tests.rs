@@ -267,6 +267,22 @@ async fn nothing_is_added_to_an_older_version_than_the_newest() {
     assert_eq!(micros(&estimator, "h100", "2026-11-20"), Some(2_000_000));
 }
 
+#[tokio::test]
+async fn a_source_that_is_cut_at_a_space_says_the_same_the_second_time() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let estimator = estimator(&store);
+    let long = format!("{} and more", "x".repeat(199));
+    for source in [long.as_str(), "\u{1} a"] {
+        let line = format!("h100,2,2026-11-01,,{source}\n");
+        let imported = [
+            import(&estimator, &line).await,
+            import(&estimator, &line).await,
+        ];
+        let stored = imported.map(|done| (done.read.stored, done.read.known));
+        assert_eq!(stored, [(1, 0), (0, 1)], "{source}");
+    }
+}
+
 /// A line by the day on which it ends and its amount; all are of one source and begin on the same day.
 fn alike((last, dollars): (Option<u8>, u64)) -> Price {
     let day = |day: u8| format!("2026-01-{day:02}").parse().expect("day");
