@@ -6,6 +6,7 @@ pub(crate) mod shelf;
 use std::cmp::Reverse;
 
 use serde::Deserialize;
+use stepcast_records::units::GPU_HOUR_MAX;
 use stepcast_records::{GpuModel, UsdMicros};
 
 use crate::error::Error;
@@ -243,6 +244,10 @@ impl Line {
                 .map_err(|_| "write a day as 2026-10-01, from 1970 on")
         };
         let amount = text(&self.usd_per_gpu_hour).parse::<UsdMicros>();
+        let amount = amount.map_err(|_| "write dollars such as 1.08")?;
+        if amount > GPU_HOUR_MAX {
+            return Err("a GPU costs $1,000 an hour at most");
+        }
         let valid_from = day(self.valid_from)?;
         let valid_until = self.valid_until.map(day).transpose()?;
         if valid_until.is_some_and(|last| last < valid_from) {
@@ -250,7 +255,7 @@ impl Line {
         }
         Ok(Price {
             gpu,
-            usd_per_gpu_hour: amount.map_err(|_| "write dollars such as 1.08")?,
+            usd_per_gpu_hour: amount,
             valid_from,
             valid_until,
             source: self.source,

@@ -91,6 +91,10 @@ fn a_wrong_line_is_named() {
             "price 1: write dollars such as 1.08",
         ),
         (
+            "h100,2500000,2026-01-01,,x",
+            "price 1: a GPU costs $1,000 an hour at most",
+        ),
+        (
             "h100,1,2026-1-1,,x",
             "price 1: write a day as 2026-10-01, from 1970 on",
         ),
@@ -105,6 +109,7 @@ fn a_wrong_line_is_named() {
             "{fields}"
         );
     }
+    assert_eq!(line("h100,1000,2026-01-01,,x"), Ok(()));
     assert!(PriceBook::from_toml("[[price]]\nhardware = \"h100\"\ncolour = 1").is_err());
 }
 
