@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use datafusion::arrow::datatypes::SchemaRef;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -116,10 +116,9 @@ impl Estimator {
         // and is told, when the first question is asked.
         let _ = tokio::task::spawn_blocking(crate::estimate::prepare).await;
         let look = async {
-            estimator.refresh().await?;
-            estimator.refresh_prices(true).await?;
+            let looked = estimator.look(true).await;
             estimator.learn_anew().await;
-            Ok::<_, Error>(())
+            looked
         };
         match timeout(OPEN_WAIT, look).await {
             Ok(Ok(())) => {}
@@ -258,6 +257,13 @@ impl Estimator {
             .collect::<Result<(), Error>>();
         self.note(outcome.as_ref().err());
         outcome
+    }
+
+    /// Takes in what others have stored and imported since the last look. Prices lie beside the tables, and whatever becomes of
+    /// the one, the other is looked at.
+    async fn look(&self, listed: bool) -> Result<(), Error> {
+        let (tables, prices) = join(self.refresh(), self.refresh_prices(listed)).await;
+        tables.and(prices)
     }
 
     /// Follows the store, learns from what it holds and tidies it up, until this is dropped: a task to run beside

@@ -86,11 +86,7 @@ async fn run(estimator: Estimator, every: Duration) {
         sleep(pause).await;
         looks = looks.wrapping_add(1);
         let listed = looks.is_multiple_of(PRICES_LISTED_EVERY);
-        let looked = match estimator.refresh().await {
-            Ok(()) => estimator.refresh_prices(listed).await,
-            Err(error) => Err(error),
-        };
-        pause = match looked {
+        pause = match estimator.look(listed).await {
             Ok(()) => every,
             Err(error) => {
                 tracing::warn!(

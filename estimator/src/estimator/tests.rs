@@ -1,5 +1,7 @@
 //! Tests of the estimator's doors: recording, following, and a store that is not there.
 
+mod one_table;
+
 use std::time::Duration;
 
 use datafusion::arrow::util::display::array_value_to_string;
@@ -438,30 +440,4 @@ async fn nothing_is_written_into_tables_that_are_held() {
     estimator.hold(false);
     let taken = estimator.record(vec![run(1, "rtx4090", 14_000)]).await;
     assert_eq!(taken.expect("stored").stored, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn trouble_of_one_table_is_none_of_what_has_no_rows_for_it() {
-    let store = memory();
-    let entry = "bench/validation_prompts/_delta_log/00000000000000000000.json";
-    let put = store.put(&Path::from(entry), "damaged".into()).await;
-    put.expect("put");
-    let estimator = over(&store);
-    let key = training_key("flux.dev/lora", "h100");
-    let steps = |id| contribution(id, vec![row(key, 5_000, 150)]);
-    let stored = estimator.record(vec![steps(1)]).await.expect("stored");
-    assert_eq!(stored.stored, 1);
-    let both = vec![steps(2), run(3, "rtx4090", 14_000), steps(4)];
-    let recorded = estimator.record_each(both.clone()).await;
-    assert!(recorded.failure.is_some());
-    assert_eq!(recorded.kept, [[2; 16], [4; 16]]);
-    assert_eq!(estimator.index().rows(Kind::Training), 4);
-    estimator.record(vec![steps(5)]).await.expect("stored");
-    assert!(estimator.trouble().is_some(), "the other is as it was");
-
-    let lost = store.delete(&Path::from(entry)).await;
-    lost.expect("it was there");
-    let recorded = estimator.record_each(both).await;
-    assert!(recorded.failure.is_none(), "{:?}", recorded.failure);
-    assert_eq!((recorded.kept.len(), recorded.committed.rows), (3, 1));
 }
