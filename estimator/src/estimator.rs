@@ -69,6 +69,8 @@ struct Shared {
     held: AtomicBool,
     /// What was learnt from the records when they were last learnt from.
     model: ArcSwapOption<Learnt>,
+    /// Held while everything is learnt anew: of two at once the one that has begun earlier might end later.
+    learning: tokio::sync::Mutex<()>,
     /// Whether there are rows that it knows nothing of.
     is_behind: AtomicBool,
     /// The index that is being added to, and what was found besides rows. Held for moments only, never over a wait.
@@ -81,8 +83,6 @@ struct Shared {
     sql: sql::Engine,
     /// Held while something is taken back: two at once would hold the rows of both in memory.
     taking_back: tokio::sync::Mutex<()>,
-    /// Held while everything is learnt anew.
-    learning: tokio::sync::Mutex<()>,
     /// Where the tables lie.
     base: Url,
 }
@@ -150,6 +150,7 @@ impl Estimator {
             shown: AtomicU64::new(0),
             held: AtomicBool::new(false),
             model: ArcSwapOption::empty(),
+            learning: tokio::sync::Mutex::default(),
             is_behind: AtomicBool::new(false),
             building: Mutex::default(),
             prices: ArcSwap::from_pointee(Book::unread(&prices)),
@@ -157,7 +158,6 @@ impl Estimator {
             remembered: Remembered::default(),
             sql: sql::Engine::new(),
             taking_back: tokio::sync::Mutex::default(),
-            learning: tokio::sync::Mutex::default(),
             base,
         };
         Ok(Self {

@@ -81,11 +81,10 @@ impl Estimator {
         self.shared.is_behind.load(Ordering::Acquire)
     }
 
-    /// Learns from all records if there are others than the last time. The follower does so every
+    /// Learns from all records if there are others than the last time, after whoever does so already: what is learnt last is
+    /// of the records that were there last. The follower does so every
     /// few minutes, and at once where the model is behind; it takes some seconds of one processor, on a thread of its own.
     pub async fn learn_anew(&self) {
-        // One at a time: what began with fewer rows would be shown after what knows more, and both would have one list of
-        // what came meanwhile.
         let _turn = self.shared.learning.lock().await;
         let (index, until) = {
             let mut building = self.building();
@@ -105,15 +104,22 @@ impl Estimator {
             building.unlearnt.meanwhile = Some(Vec::new());
             (building.index.clone(), until)
         };
+        let mut begun = Begun {
+            estimator: self,
+            is_done: false,
+        };
         let learning = tokio::task::spawn_blocking(move || estimate::learn(&index));
         let learnt = learning.await;
+        begun.is_done = true;
         let mut building = self.building();
         let meanwhile = building.unlearnt.meanwhile.take().unwrap_or_default();
         match learnt {
             Ok(Some(mut model)) => {
-                // Else they would count only when everything is next learnt. Of more than a few it is behind.
+                // Else they would count only when everything is next learnt.
                 if meanwhile.len() <= ROWS_AT_ONCE {
                     estimate::observe(&mut model, &building.index, &meanwhile);
+                } else {
+                    self.fall_behind();
                 }
                 let learnt = Learnt { model, until };
                 self.shared.model.store(Some(Arc::new(learnt)));
@@ -125,6 +131,22 @@ impl Estimator {
                 error = &error as &dyn std::error::Error,
                 "the model could not be learnt; the last one stays"
             ),
+        }
+    }
+}
+
+/// A learning that has begun. Where nobody waits for its end any more, as when a caller has gone away, the model is as far
+/// behind as before.
+struct Begun<'a> {
+    estimator: &'a Estimator,
+    is_done: bool,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.estimator.building().unlearnt.meanwhile = None;
+            self.estimator.fall_behind();
         }
     }
 }
@@ -263,28 +285,71 @@ mod tests {
         );
     }
 
-    /// As after rows were taken back, while the follower learns.
+    /// The follower learns while somebody takes everything back.
     #[tokio::test]
-    async fn who_learns_anew_waits_for_who_does_so_already_and_knows_what_came_since() {
+    async fn what_is_learnt_last_is_of_what_is_there_last() {
         let estimator = estimator();
         let first = estimator.record(vec![run(1, "rtx4090", 4_000)]).await;
         first.expect("stored");
-        let mut one = std::pin::pin!(estimator.learn_anew());
-        assert!(futures::poll!(one.as_mut()).is_pending());
-        let second = estimator.record(vec![run(2, "h100", 40_000)]).await;
-        second.expect("stored");
-        let mut other = std::pin::pin!(estimator.learn_anew());
-        assert!(futures::poll!(other.as_mut()).is_pending());
-        let meanwhile = estimator
-            .building()
-            .unlearnt
-            .meanwhile
-            .as_ref()
-            .map(Vec::len);
-        assert_eq!(meanwhile, Some(1), "the first one takes it in");
-        futures::join!(other, one);
+        let mut learning = std::pin::pin!(estimator.learn_anew());
+        assert!(futures::poll!(learning.as_mut()).is_pending());
+        let nothing = News {
+            everything: true,
+            ..News::default()
+        };
+        estimator.learn(Kind::Training, nothing);
+        futures::future::join(learning, estimator.learn_anew()).await;
+        assert!(
+            estimator.learnt().is_none(),
+            "nothing is left to learn from"
+        );
+    }
+
+    /// Whoever has taken something back goes away while everything is learnt anew.
+    #[tokio::test]
+    async fn a_learning_that_nobody_waits_for_is_to_be_done_again() {
+        let estimator = estimator();
+        let first = estimator.record(vec![run(1, "rtx4090", 4_000)]).await;
+        first.expect("stored");
+        {
+            let mut learning = std::pin::pin!(estimator.learn_anew());
+            assert!(futures::poll!(learning.as_mut()).is_pending());
+            assert!(!estimator.is_behind());
+        }
+        assert!(
+            estimator.is_behind(),
+            "the follower learns at its next look"
+        );
+        assert!(estimator.building().unlearnt.meanwhile.is_none());
+        estimator.learn_anew().await;
         let learnt = estimator.learnt().expect("a model");
         assert_eq!(learnt.until, found(&estimator));
+        assert!(!estimator.is_behind());
+    }
+
+    /// Each time so few that the model takes them in by itself.
+    #[tokio::test]
+    async fn more_rows_than_a_model_takes_in_while_it_is_learnt_leave_it_behind() {
+        let estimator = estimator();
+        let first = estimator.record(vec![run(1, "rtx4090", 4_000)]).await;
+        first.expect("stored");
+        let mut learning = std::pin::pin!(estimator.learn_anew());
+        assert!(futures::poll!(learning.as_mut()).is_pending());
+        let few = vec![row(training_key(RECIPE, "h100"), 400, 150); ROWS_AT_ONCE / 2 + 1];
+        for _ in 0..2 {
+            let rows = few.clone();
+            let news = News {
+                rows,
+                ..News::default()
+            };
+            estimator.learn(Kind::Training, news);
+        }
+        assert!(!estimator.is_behind());
+        learning.await;
+        assert!(
+            estimator.is_behind(),
+            "the follower learns at its next look"
+        );
     }
 
     /// As after a table was set back and has grown to as many rows again.
