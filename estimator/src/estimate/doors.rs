@@ -6,7 +6,7 @@ use stepcast_records::simpletuner::{Missing, Workload};
 use stepcast_records::{Estimate, Hardware, Phase, Quantiles};
 
 use super::remembered::Question;
-use super::{Ask, Evidence};
+use super::{Ask, Evidence, HARDWARE_MAX};
 use crate::{Estimator, PriceBook};
 
 impl Estimator {
@@ -22,26 +22,18 @@ impl Estimator {
         let learnt = self.learnt();
         let model = learnt.as_ref().map(|learnt| &learnt.model);
         let prices = self.book();
-        let answer = || {
-            let evidence = Evidence::new(&records, &prices.book).learned(model);
-            evidence.estimate(ask)
-        };
-        let Ask {
-            workload,
-            hardware,
-            offers,
-            day,
-        } = *ask;
-        if hardware.is_empty() {
+        let evidence = Evidence::new(&records, &prices.book).learned(model);
+        let answer = || evidence.estimate(ask);
+        if ask.hardware.is_empty() {
             // Somebody looks around, which nobody does a thousand times a second.
             return answer();
         }
+        let asked = ask.hardware.iter().take(HARDWARE_MAX);
         let question = Question {
-            workload: workload.clone(),
-            hardware: hardware.to_vec(),
-            offers: offers.to_vec(),
-            day,
-            prices: prices.version,
+            workload: ask.workload.clone(),
+            priced: asked
+                .map(|hardware| (*hardware, evidence.price(ask, *hardware)))
+                .collect(),
         };
         self.remembered().estimates.get(&records, question, answer)
     }
