@@ -1,7 +1,8 @@
 //! How long the planner takes for one event in a large cluster: a submission, an end, a worker that joins, new records.
 //!
 //! `cargo bench --workspace --bench events -- [PENDING...]`: 10,000 workers with 8 GPUs each, all of them busy, and as
-//! many waiting jobs as is said: 1,000, 10,000, 100,000 and 1,000,000 if nothing is.
+//! many waiting jobs as is said: 1,000, 10,000, 100,000 and 1,000,000 if nothing is. Once more with as many jobs that wait
+//! for hosts which have their checkpoints and are busy, while one in ten of the others is free.
 #![expect(clippy::print_stdout, reason = "it prints what it measures")]
 
 use std::collections::BTreeMap;
@@ -11,9 +12,15 @@ use stepcast_records::simpletuner::{Dataset, Length, Preparation, Sharing, Workl
 use stepcast_records::{
     FrameClass, GpuModel, HalfMegapixels, Hardware, Precision, Quantization, Recipe, UsdMicros,
 };
-use stepcast_scheduler::ids::{Epoch, InstanceId, JobId, StagingId, TokenHash};
-use stepcast_scheduler::model::{Inventory, JobSpec, Objective, Outcome, TrainerKind};
-use stepcast_scheduler::placement::{Forecast, ForecastSource, Planner, Portion};
+use stepcast_scheduler::ids::{
+    Epoch, InstanceId, JobId, OutputsId, StagingId, TokenHash, WorkerId,
+};
+use stepcast_scheduler::model::{
+    FailureReason, Inventory, JobSpec, Objective, Outcome, TrainerKind,
+};
+use stepcast_scheduler::placement::{
+    Forecast, ForecastSource, Placement, PlacementNote, Planner, Portion,
+};
 use stepcast_scheduler::{Command, Envelope, Reply, State, codec};
 
 const WORKERS: u64 = 10_000;
@@ -36,6 +43,9 @@ const PLACEMENTS: usize = 1_024;
 /// and in one command of them.
 const OF_A_COMMAND: usize = 256;
 
+/// Hosts of so many that are free where jobs wait for others: the last ones.
+const FREE_OF: u64 = 10;
+
 /// Hosts carry one of so many labels, where jobs ask for one.
 const SITES: u64 = 1_000;
 
@@ -48,6 +58,8 @@ enum Kind {
     Lengths,
     /// Every job has a length and a budget of its own, and asks for one of a thousand labels.
     Needs,
+    /// Every job has a length of its own, and has done half of it on a host that keeps its results to itself.
+    Homes,
 }
 
 fn main() {
@@ -62,10 +74,14 @@ fn main() {
     };
     println!("QUEUE     PENDING   AGE     EVENT          P50         P99         MOST");
     for pending in sizes {
-        for kind in [Kind::Sweeps, Kind::Lengths, Kind::Needs] {
+        for kind in [Kind::Sweeps, Kind::Lengths, Kind::Needs, Kind::Homes] {
             let mut cluster = Cluster::new(kind);
             (0..WORKERS).for_each(|_| cluster.join());
-            cluster.fill(pending);
+            if kind == Kind::Homes {
+                cluster.leave_home(pending);
+            } else {
+                cluster.fill(pending);
+            }
             cluster.measure("new", pending);
             // Longer than any of them is passed by others.
             cluster.now_ms += 7 * 24 * 3_600_000;
@@ -140,9 +156,71 @@ impl Cluster {
                 labels,
                 price_per_gpu_hour: Some(UsdMicros(300_000 + 100 * number)),
                 address: None,
-                outputs: None,
+                outputs: (self.kind == Kind::Homes).then(|| OutputsId(wide(number))),
             },
         });
+    }
+
+    /// Has so many jobs lose the hosts that they have begun on to others, which should end soon. One in ten hosts is free.
+    fn leave_home(&mut self, pending: u64) {
+        let hosts = WORKERS - WORKERS / FREE_OF;
+        for number in 0..pending {
+            self.submit();
+            let job = JobId(self.jobs);
+            let spec = self.state.open_job(job).expect("it waits").spec.clone();
+            let Length::Steps(steps) = spec.workload.length else {
+                panic!("a job has so many steps");
+            };
+            let may = |host: &u64| spec.allow.contains(&gpu(*host));
+            let host = (number..).map(|host| host % hosts).find(may);
+            let gpus = 0..spec.gpu_count;
+            let epoch = self.put(job, host.expect("one in five is"), gpus.collect());
+            self.apply(Command::StartAttempt { job, epoch });
+            let step = steps / 2;
+            self.apply(Command::Checkpoint { job, epoch, step });
+            self.apply(Command::EndAttempt {
+                job,
+                epoch,
+                outcome: Outcome::Failed(FailureReason::Preempted),
+                step,
+                detail: String::new(),
+            });
+        }
+        for host in 0..hosts {
+            self.jobs += 1;
+            let mut spec = Box::new(self.kind.spec(self.jobs));
+            spec.gpu_count = 8;
+            spec.allow.clear();
+            self.apply(Command::SubmitJob { spec });
+            let job = JobId(self.jobs);
+            let epoch = self.put(job, host, (0..8).collect());
+            self.running.push((job, epoch));
+        }
+        // What has stopped may start again a while after.
+        self.now_ms += 60_000;
+        self.take_in();
+    }
+
+    /// Places a job on a host.
+    fn put(&mut self, job: JobId, host: u64, gpus: Vec<u8>) -> Epoch {
+        let attempt = self.state.open_job(job).expect("it waits").next_attempt();
+        let placements = vec![Placement {
+            job,
+            attempt,
+            worker: WorkerId(host + 1),
+            gpus,
+            note: PlacementNote {
+                run_ms_p50: Some(1),
+                run_ms_p90: Some(1),
+                cost_p50: None,
+            },
+            others: Vec::new(),
+        }];
+        let Reply::Placed { outcomes } = self.apply(Command::Place { placements }) else {
+            panic!("placements are answered");
+        };
+        let epoch = outcomes.into_iter().next().expect("one was proposed");
+        epoch.expect("the host is free")
     }
 
     /// Submits until nothing is free and so many wait.
@@ -162,6 +240,11 @@ impl Cluster {
         while (self.state.pending_count() as u64) < pending {
             self.submit();
         }
+        self.take_in();
+    }
+
+    /// Looks until everything is known and nothing more starts.
+    fn take_in(&mut self) {
         let begun = Instant::now();
         let mut looks = 1;
         while self.look().1 > 0 || self.planner.is_behind() {
@@ -280,8 +363,6 @@ impl Cluster {
 
 impl Kind {
     fn spec(self, number: u64) -> JobSpec {
-        let mut staging = [0; 16];
-        staging[..8].copy_from_slice(&number.to_le_bytes());
         let of = if self == Self::Sweeps {
             number % 1_000
         } else {
@@ -291,7 +372,10 @@ impl Kind {
         let dice = dice ^ dice >> 29;
         // From a thousand steps to two hundred thousand, as many short ones as long ones.
         let steps = 1_000.0 * 200_f64.powf((dice % 100_000) as f64 / 100_000.0);
-        let mut spec = JobSpec::new(workload(steps as u64 * 100 + of % 100), StagingId(staging));
+        let mut spec = JobSpec::new(
+            workload(steps as u64 * 100 + of % 100),
+            StagingId(wide(number)),
+        );
         spec.gpu_count = [1, 1, 1, 1, 2, 2, 4, 8][(dice >> 20) as usize % 8];
         spec.objective = OBJECTIVES[(dice >> 24) as usize % 3];
         let skipped = [0, 0, 1, 2][(dice >> 28) as usize % 4];
@@ -336,6 +420,13 @@ impl ForecastSource for Hours {
     fn version(&self) -> Option<u64> {
         Some(self.version)
     }
+}
+
+/// An id made of a number.
+fn wide(number: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes
 }
 
 fn gpu(number: u64) -> GpuModel {

@@ -375,6 +375,9 @@ impl Pool {
             }
             seats.push(seat);
         }
+        if seats.iter().any(|seat| seat.obtainable > 0) {
+            self.folders.open(slot.outputs, true);
+        }
         self.slots[position].seats = seats;
     }
 
@@ -386,6 +389,9 @@ impl Pool {
         };
         let mut seats = std::mem::take(&mut slot.seats);
         let slot = &self.slots[position];
+        if seats.iter().any(|seat| seat.obtainable > 0) {
+            self.folders.open(slot.outputs, false);
+        }
         for (place, seat) in self.kinds[kind].places.iter().zip(seats.drain(..)) {
             let known = &mut self.places[*place as usize];
             known.hide(position, slot, seat);

@@ -11,13 +11,15 @@ mod line;
 mod portion;
 mod queue;
 mod runs;
+mod waiting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stepcast_records::{GpuModel, Hardware};
 
 use super::forecast::ForecastSource;
 use super::pool::Pool;
+use crate::ids::{OutputsId, WorkerId};
 use crate::model::JobSpec;
 use crate::policy::{Aim, Policy, Preemption};
 use crate::state::{Change, Line, Read, State};
@@ -106,11 +108,13 @@ impl Survey {
             }
             None => false,
         };
+        let before = self.folders_of(&workers);
         let stay = |pool: &mut Pool| workers.iter().all(|id| pool.refresh(state, *id).is_ok());
         if !is_known || !stay(&mut self.pool) {
             self.pool = Pool::of(state);
             self.crowd = None;
         }
+        let now = self.folders_of(&workers);
         let turned = self.pool.turned();
         let models = self.pool.models();
         // Without a version nothing that was asked before is known to be so still.
@@ -142,8 +146,23 @@ impl Survey {
                 crowd
             }
         };
+        let has_gone = |worker, folder| now.get(&worker) != Some(&folder);
+        let before = before.into_iter();
+        let before = before.map(|(worker, folder)| (folder, has_gone(worker, folder)));
+        let after = now.values().map(|folder| (*folder, false));
+        let changed = before.chain(after).collect();
+        crowd.queue.follow_homes(scene, &self.pool, &changed);
         crowd.queue.find_out(scene, &self.pool, &self.models);
         self.crowd = Some(crowd);
+    }
+
+    /// The folders of some workers, as far as they are known.
+    fn folders_of(&self, workers: &BTreeSet<WorkerId>) -> BTreeMap<WorkerId, OutputsId> {
+        let known = workers.iter().filter_map(|id| {
+            let slot = &self.pool.slots[self.pool.position(*id)?];
+            Some((*id, slot.outputs?))
+        });
+        known.collect()
     }
 
     /// What a portion would ask: jobs, with the hardware that there is for them.

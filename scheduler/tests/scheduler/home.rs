@@ -1,5 +1,7 @@
 //! Jobs go on where their checkpoints are, by whatever policy, and begin anew where they are not.
 
+use std::cell::Cell;
+
 use stepcast_records::simpletuner::Length;
 use stepcast_records::{Hardware, UsdMicros};
 use stepcast_scheduler::forward::{Forward, Truth};
@@ -50,7 +52,7 @@ fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
         comes(&mut history, number, (1, price), outputs.map(u16::from));
     }
     let spec = JobSpec::new(workload(), StagingId([1; 16]));
-    leaves_home(&mut history, spec);
+    leaves_home(&mut history, JOB, spec);
     history
 }
 
@@ -80,12 +82,12 @@ fn comes(history: &mut History, number: u16, (gpus, price): (usize, u64), output
 }
 
 /// Has a job begin at home and wait again with nine tenths of its steps.
-fn leaves_home(history: &mut History, spec: JobSpec) {
+fn leaves_home(history: &mut History, job: JobId, spec: JobSpec) {
     let gpus = (0..spec.gpu_count).collect();
     let spec = Box::new(spec);
     history.propose(Command::SubmitJob { spec }, None);
-    let epoch = place(history, JOB, (HOME, gpus), PlacementNote::default());
-    let (job, step) = (JOB, 90);
+    let epoch = place(history, job, (HOME, gpus), PlacementNote::default());
+    let step = 90;
     history.propose(Command::StartAttempt { job, epoch }, None);
     history.propose(Command::Checkpoint { job, epoch, step }, None);
     let end = Command::EndAttempt {
@@ -189,6 +191,69 @@ fn nobody_waits_for_longer_than_what_is_done_again() {
     }
 }
 
+/// Whatever a planner has seen before, it knows when a job does not wait any more.
+#[test]
+fn what_ends_the_wait_for_a_host_is_seen_at_once() {
+    let ends: [(fn(&mut History), Option<WorkerId>); 6] = [
+        (|_| {}, None),
+        (|history| history.now_ms += WHOLE_MS, Some(AWAY)),
+        (|history| comes(history, 1, (1, 2_000_000), Some(5)), None),
+        (
+            |history| comes(history, 2, (1, 1_000_000), None),
+            Some(AWAY),
+        ),
+        (
+            |history| {
+                let job = history.state.open_job(JobId(2)).expect("it runs");
+                let epoch = job.live_attempt().expect("it runs").epoch;
+                let end = Command::EndAttempt {
+                    job: JobId(2),
+                    epoch,
+                    outcome: Outcome::Succeeded,
+                    step: 100,
+                    detail: String::new(),
+                };
+                history.propose(end, None).reply.expect("it runs");
+            },
+            Some(HOME),
+        ),
+        (
+            |history| {
+                let (worker, stop_running) = (HOME, false);
+                let drain = Command::DrainWorker {
+                    worker,
+                    stop_running,
+                };
+                history.propose(drain, None).reply.expect("it is there");
+            },
+            Some(AWAY),
+        ),
+    ];
+    for (number, (end, expected)) in ends.into_iter().enumerate() {
+        for one_by_one in [0, usize::MAX] {
+            let mut history = story(Aim::Balanced, [Some(1), Some(2)]);
+            let spec = Box::new(JobSpec::new(workload(), StagingId([2; 16])));
+            history.propose(Command::SubmitJob { spec }, None);
+            let note = PlacementNote {
+                run_ms_p50: Some(1),
+                run_ms_p90: Some(1),
+                cost_p50: None,
+            };
+            place(&mut history, JobId(2), (HOME, vec![0]), note);
+            history.now_ms += MINUTE_MS;
+            let mut planner = Planner::default().with_crowds_above(one_by_one);
+            let mut starts = |history: &History| {
+                let (state, now_ms) = (&history.state, history.now_ms);
+                let plan = planner.plan(state, &history.forecast, now_ms, usize::MAX);
+                plan.placements.first().map(|one| one.worker)
+            };
+            assert_eq!(starts(&history), None);
+            end(&mut history);
+            assert_eq!(starts(&history), expected, "{number} {one_by_one}");
+        }
+    }
+}
+
 /// Has jobs of the lowest priority run on both hosts: on the one with the checkpoint for an hour, on the other one, which loses
 /// less by stopping, for half of that.
 fn both_busy(history: &mut History) {
@@ -255,7 +320,7 @@ fn gpus_are_kept_where_a_checkpoint_is_for_a_job_that_was_passed_for_long() {
         }
         let mut spec = JobSpec::new(workload(), StagingId([1; 16]));
         spec.gpu_count = 2;
-        leaves_home(&mut history, spec);
+        leaves_home(&mut history, JOB, spec);
         for staging in 2..=3 {
             let spec = Box::new(JobSpec::new(workload(), StagingId([staging; 16])));
             history.propose(Command::SubmitJob { spec }, None);
@@ -316,6 +381,53 @@ fn a_job_whose_checkpoint_nobody_has_any_more_is_as_long_as_all_of_it() {
         let starts: Vec<_> = plan.placements.iter().map(|one| one.job).collect();
         assert_eq!(starts, [JobId(2)], "{one_by_one}");
     }
+}
+
+/// Forecasts, and how many were asked for.
+struct Counted(Cell<usize>);
+
+impl ForecastSource for Counted {
+    fn version(&self) -> Option<u64> {
+        BySteps.version()
+    }
+
+    fn forecast(&self, spec: &JobSpec, hardware: Hardware) -> Option<Forecast> {
+        self.0.set(self.0.get() + 1);
+        BySteps.forecast(spec, hardware)
+    }
+}
+
+#[test]
+fn nothing_is_asked_about_those_who_wait_for_a_host_with_each_event() {
+    // A minute each, and none of them waits for as long as GPUs are kept for it.
+    const WAITING: u8 = 20;
+    let mut history = story(Aim::Balanced, [Some(1), Some(2)]);
+    for number in 2..=WAITING {
+        let mut spec = JobSpec::new(workload(), StagingId([number; 16]));
+        // Each has a line of its own.
+        spec.workload.length = Length::Steps(100 + u64::from(number));
+        leaves_home(&mut history, JobId(number.into()), spec);
+    }
+    let spec = Box::new(JobSpec::new(workload(), StagingId([WAITING + 1; 16])));
+    history.propose(Command::SubmitJob { spec }, None);
+    let note = PlacementNote {
+        run_ms_p50: Some(1),
+        run_ms_p90: Some(1),
+        cost_p50: None,
+    };
+    let job = JobId(u64::from(WAITING) + 1);
+    place(&mut history, job, (HOME, vec![0]), note);
+    let counted = Counted(Cell::new(0));
+    let mut planner = Planner::default().with_crowds_above(0);
+    let mut starts = || {
+        let (state, now_ms) = (&history.state, history.now_ms);
+        planner.plan(state, &counted, now_ms, usize::MAX).placements
+    };
+    assert_eq!(starts(), []);
+    let before = counted.0.get();
+    assert_eq!(starts(), []);
+    let asked = counted.0.get() - before;
+    assert!(asked < usize::from(WAITING), "{asked}");
 }
 
 #[test]

@@ -79,6 +79,11 @@ impl<'a> Look<'a> {
                     .filter(|bucket| crowd.queue.width_of(*bucket) <= widest),
             );
         }
+        // Those who wait for their checkpoints ask for nothing that is free elsewhere.
+        let waiting = crowd.queue.waiting_for(&self.pool).into_iter();
+        live.extend(
+            waiting.filter(|bucket| self.has_room_at_home(&crowd.queue, *bucket, |_| true)),
+        );
         live.sort_unstable();
         live.dedup();
         let is_asked = is_wanted || !live.is_empty();
@@ -200,6 +205,9 @@ impl<'a> Look<'a> {
         if !self.ledger.has_quota(queue.team_of(bucket), gpus) {
             return false;
         }
+        if self.has_room_at_home(queue, bucket, &is_asked) {
+            return true;
+        }
         let places = queue.places_of(bucket);
         if hosts > 1 {
             // As many workers of one model as a gang takes at once.
@@ -210,13 +218,38 @@ impl<'a> Look<'a> {
         let has_room = |place: PlaceId| {
             let place = &self.pool.places[place as usize];
             let model = self.models.binary_search(&place.model);
-            place.widest() >= width && model.is_ok_and(&is_asked)
+            let is_open = || queue.is_open(bucket, place.model);
+            place.widest() >= width && model.is_ok_and(&is_asked) && is_open()
         };
         if places.len() <= self.pool.roomy().len() {
             return places.iter().any(|place| has_room(*place));
         }
         let mut roomy = self.pool.roomy();
         roomy.any(|place| queue.is_at(bucket, place) && has_room(place))
+    }
+
+    /// Whether there is room where a job has its checkpoint that waits for it, on a model that is asked for.
+    fn has_room_at_home(
+        &self,
+        queue: &Queue,
+        bucket: u32,
+        is_asked: impl Fn(usize) -> bool,
+    ) -> bool {
+        let Some(home) = queue.home_of(bucket) else {
+            return false;
+        };
+        let mut near = self.pool.folders.workers(Some(home.folder));
+        let width = u32::from(queue.width_of(bucket));
+        near.any(|position| {
+            let slot = &self.pool.slots[position];
+            let places = queue.places_of(bucket).iter();
+            let mut places = places.map(|place| &self.pool.places[*place as usize]);
+            places.any(|place| {
+                let has_room = || slot.obtainable(place.gpus).count_ones() >= width;
+                let model = self.models.binary_search(&place.model);
+                place.is_of(slot) && has_room() && model.is_ok_and(&is_asked)
+            })
+        })
     }
 
     /// Gives a job GPUs; whether there were any.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::waiting::Wait;
 use crate::ids::{JobId, TeamId};
 use crate::model::Objective;
 use crate::placement::left::{GUESSED_MS, Left};
@@ -31,6 +32,8 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) due_ms: u64,
     /// Which lines have the same needs.
     pub(in crate::placement) bucket: u32,
+    /// How its job waits for the host with its checkpoint, if it is one and does so for certain.
+    pub(in crate::placement) waits: Option<Wait>,
     /// What is left of a job on each model; `None` where no worker would take it, busy or not.
     pub(in crate::placement) left: Arc<[Option<Left>]>,
     /// Which forecasts that is by; `None` if it has to be asked again in any case.

@@ -15,6 +15,7 @@ use super::classes::{Classes, Group};
 use super::due::{Due, LinePlace};
 use super::line::{Known, ordered, turn_at};
 use super::portion::Round;
+use super::waiting::{Home, Waiting};
 use crate::ids::{JobId, TeamId};
 use crate::model::Job;
 use crate::placement::feasible::Needs;
@@ -42,8 +43,8 @@ pub(in crate::placement) struct Queue {
     buckets: Vec<Bucket>,
     /// Numbers of buckets that have no line any more.
     unused_buckets: Vec<u32>,
-    by_needs: BTreeMap<(u128, TeamId), u32>,
-    /// The buckets whose jobs may run in a place.
+    by_needs: BTreeMap<Wants, u32>,
+    /// The buckets whose jobs may run in a place, but for those who wait for a folder rather than run there.
     at: BTreeMap<PlaceId, BTreeSet<u32>>,
     /// By bucket and model: lines by their turn there, then by the queue.
     turns: BTreeSet<(u32, u8, u64, i64, JobId, LineId)>,
@@ -52,21 +53,23 @@ pub(in crate::placement) struct Queue {
     /// The same by bucket.
     ranks_in: BTreeSet<(u32, Reverse<i8>, i64, JobId, LineId)>,
     pub(in crate::placement) due: Due,
+    pub(super) waiting: Waiting,
     classes: Classes,
 }
+
+/// What the jobs of a bucket have in common: their needs, as their hash, their team, and what they wait for.
+type Wants = (u128, TeamId, Option<Home>);
 
 /// The jobs of a line in the order of the queue.
 type Jobs = BTreeSet<(i64, JobId)>;
 
-/// Lines of one team with the same needs.
+/// Lines of one team with the same needs, who wait for the same folder if they do.
 #[derive(Default)]
 struct Bucket {
     /// Where they may run, busy or not.
     places: Vec<PlaceId>,
     lines: BTreeSet<LineId>,
-    /// The needs, as their hash.
-    needs: u128,
-    team: TeamId,
+    wants: Wants,
     width: u8,
     hosts: u8,
 }
@@ -104,7 +107,8 @@ impl Queue {
             for kind in turned {
                 let there = pool.places_in(*kind, scene.state, needs);
                 for place in pool.places_of(*kind) {
-                    self.connect(bucket as u32, *place, there.contains(place));
+                    let model = pool.places[*place as usize].model;
+                    self.connect(bucket as u32, (*place, model), there.contains(place));
                 }
             }
             // More workers of models that they run on already make no difference to what is left of them.
@@ -128,13 +132,15 @@ impl Queue {
     }
 
     /// Says whether jobs of a bucket may run in a place.
-    fn connect(&mut self, bucket: u32, place: PlaceId, fits: bool) {
+    fn connect(&mut self, bucket: u32, (place, model): (PlaceId, GpuModel), fits: bool) {
         let places = &mut self.buckets[bucket as usize].places;
         let known = places.iter().position(|known| *known == place);
         match (known, fits) {
             (None, true) => {
                 places.push(place);
-                self.at.entry(place).or_default().insert(bucket);
+                if self.is_open(bucket, model) {
+                    self.at.entry(place).or_default().insert(bucket);
+                }
             }
             (Some(known), false) => {
                 places.remove(known);
@@ -152,6 +158,7 @@ impl Queue {
         let first = jobs.and_then(BTreeSet::first);
         match (self.by_line.get(&line).copied(), jobs) {
             (Some(id), jobs) if self.only_counts(scene, id, jobs) => {}
+            (Some(id), Some(_)) if self.line(id).waits.is_some() => self.look_again(id),
             (Some(id), Some(jobs)) => self.begin_anew(scene, id, jobs),
             (Some(id), None) => _ = self.remove(id),
             (None, _) => self
@@ -169,7 +176,10 @@ impl Queue {
         let first = jobs.first().filter(|first| **first == known.head);
         let job = first.and_then(|(_, job)| scene.state.open_job(*job));
         let is_same = job.is_some_and(|job| {
-            job.spec.priority == known.priority && due_ms(job, &known.left) == known.due_ms
+            let waits = known.waits.is_some() && jobs.len() > 1;
+            !waits
+                && job.spec.priority == known.priority
+                && due_ms(job, &known.left) == known.due_ms
         });
         // What has no turn is in no class.
         if is_same && known.left.iter().any(Option::is_some) {
@@ -215,7 +225,7 @@ impl Queue {
         else {
             return;
         };
-        let bucket = self.bucket_of(scene, pool, job);
+        let mut bucket = self.bucket_of(scene, pool, job, None);
         let there = self.models_of(bucket as usize, pool);
         let left = models.iter().map(|model| {
             there
@@ -223,6 +233,14 @@ impl Queue {
                 .then(|| Left::of_waiting(scene.forecast, job, *model, scene.state.policy()))?
         });
         let left: Arc<[Option<Left>]> = left.collect();
+        let waits = match jobs.len() {
+            1 => self.wait_of(scene, pool, models, (job, &left)),
+            _ => None,
+        };
+        if let Some(wait) = &waits {
+            self.forget_if_empty(bucket);
+            bucket = self.bucket_of(scene, pool, job, Some(wait.home.clone()));
+        }
         let known = Known {
             line,
             head,
@@ -237,6 +255,7 @@ impl Queue {
             priority: job.spec.priority,
             due_ms: due_ms(job, &left),
             bucket,
+            waits,
             left,
             forecasts: scene.version,
         };
@@ -244,10 +263,9 @@ impl Queue {
         self.by_line.insert(line, id);
         self.buckets[bucket as usize].lines.insert(id);
         self.enter(id, &known);
-        if id as usize == self.known.len() {
-            self.known.push(Some(known));
-        } else {
-            self.known[id as usize] = Some(known);
+        match self.known.get_mut(id as usize) {
+            Some(unused) => *unused = Some(known),
+            None => self.known.push(Some(known)),
         }
     }
 
@@ -259,19 +277,24 @@ impl Queue {
         self.by_line.remove(&known.line);
         self.unused.push(id);
         self.leave(id, &known);
-        let bucket = &mut self.buckets[known.bucket as usize];
-        bucket.lines.remove(&id);
+        self.buckets[known.bucket as usize].lines.remove(&id);
+        self.forget_if_empty(known.bucket);
+        known
+    }
+
+    /// Forgets a bucket if it has no line any more.
+    fn forget_if_empty(&mut self, id: u32) {
+        let bucket = &mut self.buckets[id as usize];
         if bucket.lines.is_empty() {
             let bucket = std::mem::take(bucket);
-            self.by_needs.remove(&(bucket.needs, bucket.team));
+            self.by_needs.remove(&bucket.wants);
             for place in bucket.places {
                 if let Some(buckets) = self.at.get_mut(&place) {
-                    buckets.remove(&known.bucket);
+                    buckets.remove(&id);
                 }
             }
-            self.unused_buckets.push(known.bucket);
+            self.unused_buckets.push(id);
         }
-        known
     }
 
     /// Puts a line into every order.
@@ -287,6 +310,7 @@ impl Queue {
         self.ranks_in
             .insert((known.bucket, priority, order, first, id));
         self.due.add(id, known);
+        self.waiting.add(id, known);
         self.classes.add(known, id);
     }
 
@@ -301,6 +325,7 @@ impl Queue {
             self.ranks_in
                 .remove(&(known.bucket, priority, order, first, id));
             self.due.remove(id, known);
+            self.waiting.remove(id, known);
             self.classes.remove(known, id);
         }
     }
@@ -320,11 +345,11 @@ impl Queue {
         turns.collect()
     }
 
-    /// The bucket of a job's needs and team.
-    fn bucket_of(&mut self, scene: Scene<'_>, pool: &Pool, job: &Job) -> u32 {
+    /// The bucket of a job's needs and team, and of what it waits for.
+    fn bucket_of(&mut self, scene: Scene<'_>, pool: &Pool, job: &Job, home: Option<Home>) -> u32 {
         let needs = Needs::of(job);
-        let (hash, team) = (needs.hash(), job.spec.terms.team);
-        if let Some(bucket) = self.by_needs.get(&(hash, team)) {
+        let wants = (needs.hash(), job.spec.terms.team, home);
+        if let Some(bucket) = self.by_needs.get(&wants) {
             return *bucket;
         }
         let bucket = self
@@ -333,11 +358,17 @@ impl Queue {
             .unwrap_or(self.buckets.len() as u32);
         let places = pool.places_for(scene.state, needs);
         for place in &places {
-            self.at.entry(*place).or_default().insert(bucket);
+            let model = pool.places[*place as usize].model;
+            if wants
+                .2
+                .as_ref()
+                .is_none_or(|home| home.open.contains(&model))
+            {
+                self.at.entry(*place).or_default().insert(bucket);
+            }
         }
         let known = Bucket {
-            needs: hash,
-            team,
+            wants: wants.clone(),
             width: needs.gpu_count,
             hosts: needs.hosts,
             places,
@@ -348,7 +379,7 @@ impl Queue {
         } else {
             self.buckets[bucket as usize] = known;
         }
-        self.by_needs.insert((hash, team), bucket);
+        self.by_needs.insert(wants, bucket);
         bucket
     }
 
@@ -372,7 +403,18 @@ impl Queue {
 
     /// The team of the jobs of a bucket.
     pub(in crate::placement) fn team_of(&self, bucket: u32) -> TeamId {
-        self.buckets[bucket as usize].team
+        self.buckets[bucket as usize].wants.1
+    }
+
+    /// What the jobs of a bucket wait for, if they do.
+    pub(in crate::placement) fn home_of(&self, bucket: u32) -> Option<&Home> {
+        self.buckets[bucket as usize].wants.2.as_ref()
+    }
+
+    /// Whether jobs of a bucket do not wait rather than begin anew on a model.
+    pub(in crate::placement) fn is_open(&self, bucket: u32, model: GpuModel) -> bool {
+        let home = self.home_of(bucket);
+        home.is_none_or(|home| home.open.contains(&model))
     }
 
     /// On how many hosts each job of a bucket runs at once.
