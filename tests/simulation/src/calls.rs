@@ -12,7 +12,8 @@ use stepcast_cluster::{
     Runtime, Session,
 };
 use stepcast_scheduler::ids::{InstanceId, JobId, WorkerId};
-use stepcast_scheduler::{Command, Reply, RequestId};
+use stepcast_scheduler::model::{JobState, PartState};
+use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tokio::sync::oneshot;
 
 use crate::checks::Seen;
@@ -129,8 +130,9 @@ fn serve(world: &mut World, server: u64, from: Host, request: Request, answer: A
     let stale = world.options.mutant == Some(Mutant::ReadWithoutQuorum);
     let forgetful = world.options.mutant == Some(Mutant::RequestForgotten);
     let forgets = forgetful && world.has_restored(server);
+    let unwritten = world.options.mutant == Some(Mutant::CancelNotWritten);
     let task = async move {
-        let response = respond(&handle, request, stale, forgets).await;
+        let response = respond(&handle, request, (stale, forgets, unwritten)).await;
         deliver(&kernel, &network, node(server), from, move |_| {
             let _ = answer.send(Ok(response));
         });
@@ -138,8 +140,17 @@ fn serve(world: &mut World, server: u64, from: Host, request: Request, answer: A
     world.kernel.spawn(owner, task.boxed());
 }
 
-async fn respond(handle: &Handle, request: Request, stale: bool, forgets: bool) -> Response {
+async fn respond(
+    handle: &Handle,
+    request: Request,
+    (stale, forgets, unwritten): (bool, bool, bool),
+) -> Response {
     match request {
+        // A deliberate bug: what runs is said to be cancelled, and nothing of it is written.
+        Request::Propose(Command::CancelJob { job }, _) if unwritten && runs(handle, job) => {
+            let state = JobState::Cancelling;
+            Response::Proposed(Ok(Reply::JobCancelled { state }))
+        }
         // A deliberate bug: a node that was restored from a snapshot does not know the requests before it.
         Request::Propose(command, _) if forgets => {
             Response::Proposed(handle.propose(command, None).await)
@@ -148,10 +159,10 @@ async fn respond(handle: &Handle, request: Request, stale: bool, forgets: bool) 
             Response::Proposed(handle.propose(command, request_id).await)
         }
         Request::Read(jobs) => {
-            let look = |state: &stepcast_scheduler::State| {
+            let look = |state: &State| {
                 let job = |id: &JobId| {
                     let job = state.job(*id)?;
-                    Some((job.seq(), job.state.is_terminal()))
+                    Some((job.seq(), job.state))
                 };
                 Seen {
                     index: state.applied_index(),
@@ -169,6 +180,11 @@ async fn respond(handle: &Handle, request: Request, stale: bool, forgets: bool) 
             Response::Contributed(handle.contribute(contribution).await)
         }
     }
+}
+
+fn runs(handle: &Handle, job: JobId) -> bool {
+    let runs = |state: &State| state.job(job).map(|job| job.state) == Some(JobState::Running);
+    handle.read_stale(runs)
 }
 
 /// A worker's stream arrives at a node.
@@ -211,6 +227,7 @@ async fn serve_session(
             let is_done = match mutant {
                 Some(Mutant::EpochNotChecked) => believe(handle, &report).await,
                 Some(Mutant::PartEndsAll) => end_all(handle, &report).await,
+                Some(Mutant::PartExpiresOthers) => expire_others(handle, &report).await,
                 _ => false,
             };
             if is_done {
@@ -303,6 +320,24 @@ async fn end_all(handle: &Handle, report: &Report) -> bool {
         let _ = handle.propose(command, None).await;
     }
     // What is left to say is that the worker may forget it.
+    false
+}
+
+/// A deliberate bug: when one part of a gang starts, the leases of those that have started before are taken for over.
+async fn expire_others(handle: &Handle, report: &Report) -> bool {
+    let Report::Started { job, epoch, .. } = report else {
+        return false;
+    };
+    let expired: Vec<_> = handle.read_stale(|state| {
+        let live = state.live_attempt(*epoch);
+        let gang = live.filter(|(_, attempt)| attempt.gang.is_some());
+        let parts = gang.iter().flat_map(|(_, attempt)| attempt.parts());
+        let running = parts.filter(|part| part.state == PartState::Running);
+        running.map(|part| (*job, *epoch, part.worker)).collect()
+    });
+    if !expired.is_empty() {
+        let _ = handle.propose(Command::ExpireParts { expired }, None).await;
+    }
     false
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-pub(crate) use self::history::{Histories, Seen, Write};
+pub(crate) use self::history::{Histories, Seen};
 pub(crate) use self::log::Logs;
 pub(crate) use self::trainers::{Begun, Finish, Trainers};
 use crate::kernel::{Kernel, Micros};

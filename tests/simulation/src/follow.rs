@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use stepcast_scheduler::ids::{JobId, StagingId};
+use stepcast_scheduler::ids::{Epoch, JobId, StagingId, WorkerId};
+use stepcast_scheduler::model::PartState;
 use stepcast_scheduler::{Command, State, codec, invariants};
 
 use crate::checks::Check;
@@ -33,7 +34,34 @@ pub(crate) fn entry(world: &World, id: u64, index: u64, data: &[u8]) {
                 world.checks.judge(found);
             }
         }
+        let expires = matches!(envelope.command, Command::ExpireParts { .. });
+        for (job, epoch, worker) in parts_ended(&envelope.command) {
+            if let Some(host) = ended_on(state, epoch, worker) {
+                let found = trainers.part_ended(job, epoch, host, expires);
+                world.checks.judge(found);
+            }
+        }
     });
+}
+
+/// The parts of gangs that a command ends, if it is taken.
+fn parts_ended(command: &Command) -> Vec<(JobId, Epoch, WorkerId)> {
+    match command {
+        Command::EndPart {
+            job, epoch, worker, ..
+        } => vec![(*job, *epoch, *worker)],
+        Command::ExpireParts { expired } => expired.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// The host of a part that has ended, where its gang goes on: what has ended as a whole is an event of the job.
+fn ended_on(state: &State, epoch: Epoch, worker: WorkerId) -> Option<u64> {
+    let (_, attempt) = state.live_attempt(epoch)?;
+    let mut parts = attempt.parts();
+    parts.find(|part| part.worker == worker && part.state == PartState::Ended)?;
+    let name = state.worker(worker)?.name.to_string();
+    name.strip_prefix("host-")?.parse().ok()
 }
 
 fn touched(state: &State, command: &Command) -> Vec<JobId> {

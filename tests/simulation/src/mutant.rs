@@ -81,6 +81,15 @@ mutants! {
     PartEndsAll, "part-ends-all",
         "A leader takes the end of one part of a gang for the end of all of its parts.",
         [OldEpochsAreRefused, LeasesOutliveTrainers, OneTrainerAJob, OneTrainerAGpu];
+    PartExpiresOthers, "part-expires-others",
+        "A leader takes the leases of a gang's other parts for over when one of them starts.",
+        [LeasesOutliveTrainers];
+    BeginsAgain, "begins-again",
+        "A host begins a trainer that has failed once more under the same epoch.",
+        [AttemptsStartOnce];
+    CancelNotWritten, "cancel-not-written",
+        "A node says of what runs that it will be cancelled, and writes nothing of it.",
+        [AcknowledgedIsKept];
 }
 
 impl fmt::Display for Mutant {

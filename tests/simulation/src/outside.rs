@@ -62,9 +62,8 @@ impl RecordSink for Outside {
             {
                 let mut shelf = self.store.inner.lock();
                 for contribution in &contributions {
-                    if shelf.stored.insert(contribution.id) {
-                        self.checks.histories.lock().stored(contribution.id);
-                    }
+                    shelf.stored.insert(contribution.id);
+                    self.checks.histories.lock().stored(contribution.id);
                 }
             }
             self.checks.mix(self.node);

@@ -14,7 +14,7 @@ use stepcast_scheduler::policy::Policy;
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId};
 
 use crate::calls::{self, Failure, Request, Response, Told};
-use crate::checks::{Check, Checks, Write};
+use crate::checks::{Check, Checks};
 use crate::clock::{HostClock, Process};
 use crate::kernel::{Host, Micros, Owner};
 use crate::network::{self, Network};
@@ -210,7 +210,7 @@ impl Person {
                 let found = {
                     let mut histories = self.checks.histories.lock();
                     let found = histories.submitted(request, job);
-                    histories.wrote(now, Write::Submitted(job), 1);
+                    histories.kept(now, job);
                     found
                 };
                 self.checks.judge(found);
@@ -295,10 +295,7 @@ impl Person {
             {
                 self.checks.count("cancellations acknowledged");
                 let now = self.now();
-                self.checks
-                    .histories
-                    .lock()
-                    .wrote(now, Write::Cancelled(job), 2);
+                self.checks.histories.lock().cancelled(now, job);
             }
         }
     }

@@ -261,6 +261,9 @@ impl World {
                         checks.fail(Check::AcknowledgedIsKept, detail);
                     }
                 }
+                let ended = |job| state.job(job).map(|job| job.state);
+                let found = checks.histories.lock().cancellations(ended);
+                checks.judge(found);
             });
         }
         let waiting = self
@@ -283,7 +286,7 @@ impl World {
     /// Adds up what the run was like.
     pub(crate) fn summarize(&self) {
         let now = self.kernel.now();
-        let (_, ran) = self.checks.trainers.lock().totals(now);
+        let ran = self.checks.trainers.lock().ran(now);
         self.checks.add("milliseconds trained", ran / MS);
         self.checks.add("simulated milliseconds", now / MS);
         let terms = self.checks.logs.lock().led() as u64;

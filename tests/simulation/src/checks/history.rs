@@ -4,28 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stepcast_scheduler::RequestId;
 use stepcast_scheduler::ids::JobId;
+use stepcast_scheduler::model::JobState;
 
 use super::Check;
 use crate::kernel::Micros;
 
 type Found = Option<(Check, String)>;
 
-/// An acknowledged write.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Write {
-    /// A job was submitted.
-    Submitted(JobId),
-    /// A job was cancelled.
-    Cancelled(JobId),
-}
-
 /// What a read showed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// The newest entry that is in the state.
     pub(crate) index: u64,
-    /// Of the jobs that were asked for, each one's newest event and whether it is over; nothing for one that is not there.
-    pub(crate) jobs: Vec<(JobId, Option<(u64, bool)>)>,
+    /// Of the jobs that were asked for, each one's newest event and where it stands; nothing for one that is not there.
+    pub(crate) jobs: Vec<(JobId, Option<(u64, JobState)>)>,
 }
 
 /// Everything that was told.
@@ -37,10 +29,12 @@ pub(crate) struct Histories {
     known: Vec<(Micros, u64)>,
     /// The newest event anybody was shown of a job, by when.
     shown: BTreeMap<JobId, Vec<(Micros, u64)>>,
+    /// When it was first acknowledged that a job is cancelled or will be.
+    cancelled: BTreeMap<JobId, Micros>,
     /// Ids of contributions that were acknowledged.
     acknowledged: BTreeSet<[u8; 16]>,
-    /// The attempt each stored contribution is of, and how often its steps were stored.
-    stored: BTreeMap<[u8; 16], u64>,
+    /// Ids of contributions that are stored.
+    stored: BTreeSet<[u8; 16]>,
     /// Of which attempt each contribution is.
     sources: BTreeMap<[u8; 16], u64>,
 }
@@ -68,10 +62,27 @@ impl Histories {
         }
     }
 
-    /// A write was acknowledged: every read that begins from now on must show it. `event` is the job's event it made.
-    pub(crate) fn wrote(&mut self, now: Micros, write: Write, event: u64) {
-        let (Write::Submitted(job) | Write::Cancelled(job)) = write;
-        self.shown.entry(job).or_default().push((now, event));
+    /// A job was acknowledged: every read that begins from now on must show it, by its first event at least.
+    pub(crate) fn kept(&mut self, now: Micros, job: JobId) {
+        self.shown.entry(job).or_default().push((now, 1));
+    }
+
+    /// It was acknowledged that a job is cancelled or will be: every read that begins from now on must show that.
+    pub(crate) fn cancelled(&mut self, now: Micros, job: JobId) {
+        self.cancelled.entry(job).or_insert(now);
+    }
+
+    /// Whether every job that was said to be cancelled ended by that, or succeeded before it could be stopped.
+    pub(crate) fn cancellations(&self, state: impl Fn(JobId) -> Option<JobState>) -> Found {
+        self.cancelled.keys().find_map(|job| {
+            let ended = state(*job);
+            let is_kept = matches!(ended, Some(JobState::Cancelled | JobState::Succeeded));
+            (!is_kept).then(|| {
+                let detail =
+                    format!("job {job} was said to be cancelled, and is {ended:?} in the end");
+                (Check::AcknowledgedIsKept, detail)
+            })
+        })
     }
 
     /// A read that was asked for at `begun` was answered now.
@@ -103,7 +114,16 @@ impl Histories {
                     );
                     return Some((Check::ReadsAreLinearizable, detail));
                 }
-                (_, Some((event, _))) => told.push((now, *event)),
+                (_, Some((event, state))) => {
+                    told.push((now, *event));
+                    let is_asked = self.cancelled.get(job).is_some_and(|at| *at < begun);
+                    if is_asked && matches!(state, JobState::Pending | JobState::Running) {
+                        let detail = format!(
+                            "a read shows job {job} as {state:?}, which was said to be cancelled"
+                        );
+                        return Some((Check::AcknowledgedIsKept, detail));
+                    }
+                }
                 (None, None) => {}
             }
         }
@@ -121,7 +141,7 @@ impl Histories {
 
     /// The store has written a contribution.
     pub(crate) fn stored(&mut self, contribution: [u8; 16]) {
-        *self.stored.entry(contribution).or_default() += 1;
+        self.stored.insert(contribution);
     }
 
     /// A worker was told that its contribution is stored.
@@ -131,18 +151,14 @@ impl Histories {
 
     /// Whether everything that was measured counts once in the end. `waiting` are those that are still on workers.
     pub(crate) fn contributions(&self, waiting: &BTreeSet<[u8; 16]>) -> Found {
-        for (id, times) in &self.stored {
-            if *times != 1 {
-                let detail = format!("a contribution was stored {times} times");
-                return Some((Check::ContributionsCountOnce, detail));
-            }
+        for id in &self.stored {
             if !self.sources.contains_key(id) {
                 let detail = "the store holds what nobody measured".to_owned();
                 return Some((Check::ContributionsCountOnce, detail));
             }
         }
         let mut attempts = BTreeSet::new();
-        for id in self.stored.keys() {
+        for id in &self.stored {
             if !self
                 .sources
                 .get(id)
@@ -155,11 +171,11 @@ impl Histories {
         let lost = self
             .sources
             .keys()
-            .find(|id| !self.stored.contains_key(*id) && !waiting.contains(*id));
+            .find(|id| !self.stored.contains(*id) && !waiting.contains(*id));
         let lost = lost.or_else(|| {
             self.acknowledged
                 .iter()
-                .find(|id| !self.stored.contains_key(*id))
+                .find(|id| !self.stored.contains(*id))
         });
         lost.map(|_| {
             let detail = "samples that were measured are neither stored nor kept".to_owned();

@@ -86,16 +86,28 @@ impl Trainers {
         }
     }
 
-    /// How many were begun, and how long they ran together.
-    pub(crate) fn totals(&self, now: Micros) -> (u64, Micros) {
+    /// How long they ran together.
+    pub(crate) fn ran(&self, now: Micros) -> Micros {
         let ran = |t: &Trainer| t.ended.map_or(now, |(at, _)| at) - t.begun;
-        (
-            self.trainers.len() as u64,
-            self.trainers.values().map(ran).sum(),
-        )
+        self.trainers.values().map(ran).sum()
     }
 
-    /// How many runs the log says have succeeded.
+    /// The log ends one part of a gang while others go on: since its lease is over, or since its host says so.
+    pub(crate) fn part_ended(&self, job: JobId, epoch: Epoch, host: u64, expired: bool) -> Found {
+        let trainer = self.trainers.get(&(epoch, host))?;
+        let check = match expired {
+            true => Check::LeasesOutliveTrainers,
+            false => Check::OldEpochsAreRefused,
+        };
+        trainer.ended.is_none().then(|| {
+            let detail = format!(
+                "the log ends the part of epoch {epoch} of job {job} on host {host} while its trainer runs"
+            );
+            (check, detail)
+        })
+    }
+
+    /// A job's history as the log has made it so far.
     pub(crate) fn events(&self, job: JobId) -> &[JobEvent] {
         self.jobs.get(&job).map_or(&[], Vec::as_slice)
     }

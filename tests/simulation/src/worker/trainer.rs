@@ -24,6 +24,8 @@ pub(super) struct Launching {
 /// A trainer that runs under its guard.
 pub(super) struct Trainer {
     life: u64,
+    /// As it was begun.
+    what: Begun,
     plan: Plan,
     step: u64,
     /// The host's clock when the guard kills it.
@@ -119,8 +121,16 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
             dice.between(MS, 3 * SECOND)
         },
     });
+    let begun = Begun {
+        epoch: LogEpoch(epoch),
+        job: order.job,
+        worker: number,
+        gpus: order.gpus.clone(),
+        is_first: order.rank == 0,
+    };
     let trainer = Trainer {
         life,
+        what: begun.clone(),
         plan,
         step: 0,
         deadline: order.until,
@@ -132,13 +142,6 @@ fn launched(world: &mut World, number: u64, life: u64, order: &Order, fails: boo
     machine.trainers.insert(epoch, trainer);
     // It always begins at its beginning.
     machine.tell(life, Input::Launched { epoch, from: 0 });
-    let begun = Begun {
-        epoch: LogEpoch(epoch),
-        job: order.job,
-        worker: number,
-        gpus: order.gpus.clone(),
-        is_first: order.rank == 0,
-    };
     let found = world.checks.trainers.lock().begin(begun, now);
     world.checks.judge(found);
     world.checks.count("trainers started");
@@ -321,6 +324,12 @@ fn exit(world: &mut World, number: u64, epoch: Epoch, status: ExitStatus) {
     world.checks.note("trainer", || {
         format!("epoch {epoch} on host {number} ends: {status:?}")
     });
+    // A deliberate bug: what has failed is begun once more, and nobody is told.
+    if world.options.mutant == Some(Mutant::BeginsAgain) && !trainer.complete {
+        let found = world.checks.trainers.lock().begin(trainer.what, now);
+        world.checks.judge(found);
+        return;
+    }
     let exit = Exit {
         status,
         tail: Vec::new(),
