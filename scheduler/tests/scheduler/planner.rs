@@ -8,7 +8,8 @@ use stepcast_records::Hardware;
 use stepcast_records::simpletuner::Sampling;
 use stepcast_scheduler::ids::StagingId;
 use stepcast_scheduler::model::JobSpec;
-use stepcast_scheduler::placement::{Forecast, ForecastSource, Plan, Planner, plan};
+use stepcast_scheduler::outlook::{Whom, outlook};
+use stepcast_scheduler::placement::{Forecast, ForecastSource, Plan, Planner, explain, plan};
 use stepcast_scheduler::policy::{Aim, Policy, Preemption};
 use stepcast_scheduler::{Command, Reply, State};
 
@@ -110,27 +111,53 @@ fn two_hosts(jobs: u8) -> History {
     history
 }
 
-/// What one absurd submission is expected to take holds nobody else up.
+/// What one absurd submission is expected to take holds nobody else up, neither while it waits nor when it runs.
 #[test]
 fn jobs_of_any_length_are_planned() {
-    let mut history = two_hosts(3);
     let hardware = "h100".parse().expect("a hardware");
     for minutes in [1, 1_000_000_000, 10_000_000_000, 100_000_000_000_000] {
+        let mut history = two_hosts(3);
         history.forecast.0.insert(hardware, minutes);
-        for aim in Aim::ALL {
-            history.propose(
-                Command::SetPolicy {
-                    policy: policy(aim),
-                },
-                None,
-            );
+        let plans = |history: &mut History, policy| {
+            history.propose(Command::SetPolicy { policy }, None);
             let (state, forecast, now_ms) = (&history.state, &history.forecast, history.now_ms);
-            for plan in [
-                plan(state, forecast, now_ms, 256),
-                fresh(state, forecast, now_ms),
-            ] {
+            let one_by_one = plan(state, forecast, now_ms, 256);
+            [one_by_one, fresh(state, forecast, now_ms)]
+        };
+        for aim in Aim::ALL {
+            for plan in plans(&mut history, policy(aim)) {
                 assert_eq!(plan.placements.len(), 2, "{minutes} {aim}");
             }
+        }
+        let [Plan { placements, .. }, _] = plans(&mut history, Policy::default());
+        history.propose(Command::Place { placements }, None);
+        for wait_ms in [1_000, 3_000_000_000] {
+            history.step(&Step::Wait(wait_ms));
+            let all = [
+                Preemption::Never,
+                Preemption::ForPriority,
+                Preemption::Priced,
+            ];
+            for (aim, preemption) in Aim::ALL
+                .into_iter()
+                .flat_map(|aim| all.map(|all| (aim, all)))
+            {
+                let yielding = Policy {
+                    preemption,
+                    ..policy(aim)
+                };
+                for plan in plans(&mut history, yielding) {
+                    assert!(
+                        plan.placements.is_empty(),
+                        "{minutes} {aim}: nothing is free"
+                    );
+                }
+            }
+            let (state, forecast, now_ms) = (&history.state, &history.forecast, history.now_ms);
+            let waits = state.pending().next().expect("one waits").id;
+            let why = explain(state, forecast, waits, now_ms).expect("it waits");
+            assert_eq!(why.placement, None);
+            let _ = outlook(state, forecast, now_ms, Whom::All, &|| 0.0);
         }
     }
 }
