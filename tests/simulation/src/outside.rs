@@ -1,4 +1,5 @@
-//! What a node asks of the world: an object store of records that is slow and fails, a staging area, and a book of prices.
+//! What a node asks of the world: an object store of records that is slow and fails, a staging area with what trainers have
+//! printed, and a book of prices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use stepcast_cluster::{Contribution, NotRecorded, PortError, Pricing, RecordSink, Staging};
 use stepcast_records::{GpuModel, UsdMicros};
-use stepcast_scheduler::ids::StagingId;
+use stepcast_scheduler::ids::{JobId, StagingId};
 use stepcast_scheduler::model::Prices;
 
-use crate::checks::Checks;
+use crate::checks::{Check, Checks};
 use crate::kernel::{Kernel, MS};
 
 /// The object store. Every contribution is one transaction by its id.
@@ -101,5 +102,18 @@ impl Staging for Outside {
         _: usize,
     ) -> BoxFuture<'_, Result<Vec<StagingId>, PortError>> {
         async { Ok(Vec::new()) }.boxed()
+    }
+
+    /// Every job that was acknowledged has lines, whoever let it in: all nodes look into one area.
+    fn jobs_with_lines(&self, _: usize) -> BoxFuture<'_, Result<Vec<JobId>, PortError>> {
+        let jobs = self.checks.histories.lock().jobs().collect();
+        async { Ok(jobs) }.boxed()
+    }
+
+    /// No job is so old that it is forgotten.
+    fn forget_lines(&self, job: JobId) -> BoxFuture<'_, Result<(), PortError>> {
+        let lost = format!("node {} deletes what job {job} has printed", self.node);
+        self.checks.fail(Check::AcknowledgedIsKept, lost);
+        async { Ok(()) }.boxed()
     }
 }
