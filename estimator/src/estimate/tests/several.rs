@@ -47,8 +47,10 @@ fn what_asks_for_less_than_a_record_fits_too() {
         let mut workload = example();
         workload.recipe = key.recipe;
         workload.quantization = Quantization::None;
-        workload.datasets[0].batch_size = batch;
-        workload.datasets[0].resolution = megapixels(size);
+        let dataset = &mut workload.datasets[0];
+        dataset.batch_size = batch;
+        dataset.samples = Some(10_000);
+        dataset.resolution = megapixels(size);
         let memory = estimate(rows, &workload, "rtx4090").memory;
         memory.expect("it has memory")
     };
@@ -58,6 +60,13 @@ fn what_asks_for_less_than_a_record_fits_too() {
         assert!(said.need_mib_p50 <= said.gpu_mib, "{batch}: {said:?}");
     }
     assert_eq!(memory(&[record], 8, 1).fit, Fit::Fits);
+    // The grid's nearest batch is 12 for the one and 128 for the other, and neither has run.
+    for (on_grid, batch) in [(12, 13), (128, 1_000)] {
+        key.batch_size = BatchSize::new(on_grid).expect("grid");
+        let rows = [row(key, 90_000, 400)];
+        assert_eq!(memory(&rows, on_grid, 2).fit, Fit::Fits);
+        assert_eq!(memory(&rows, batch, 2), memory(&[], batch, 2), "{batch}");
+    }
     assert_ne!(memory(&[], 6, 2).fit, Fit::Fits);
     assert_ne!(memory(&[record], 16, 2).fit, Fit::Fits);
     assert_ne!(memory(&[record], 8, 4).fit, Fit::Fits);
