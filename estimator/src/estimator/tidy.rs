@@ -87,9 +87,13 @@ impl Estimator {
         tokio::task::spawn_blocking(removing).await.unwrap_or(0)
     }
 
-    /// Writes the plain files, each if its cells have changed since this process wrote it last.
+    /// Writes the plain files, each if its cells have changed since this process wrote it last. That of a table which has not
+    /// been read yet stays as somebody else has written it.
     pub(super) async fn publish(&self) -> Result<(), Error> {
         for kind in Kind::ALL {
+            if !self.shared.tables[kind as usize].listing().seen {
+                continue;
+            }
             let index = self.index();
             let written = super::publish::write(kind, &index, self.prefixed());
             if written.await? {

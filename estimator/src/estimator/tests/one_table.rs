@@ -1,6 +1,7 @@
 //! One table that cannot be read: what it has nothing to do with goes on.
 
 use super::*;
+use crate::table::Span;
 
 /// The first entry of the log of validation times.
 const ENTRY: &str = "validation_prompts/_delta_log/00000000000000000000.json";
@@ -63,4 +64,25 @@ async fn prices_count_whatever_becomes_of_a_table() {
     let looked = here.look(false).await;
     assert!(looked.is_err(), "the table is as it was");
     assert_eq!(prices(&here), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plain_file_of_a_table_that_was_not_read_stays() {
+    let store = memory();
+    let writer = over(&store);
+    let stored = writer.record(vec![run(1, "rtx4090", 14_000)]).await;
+    stored.expect("stored");
+    writer.compact().await.expect("tidied up");
+    let plain = Path::from("bench/public/validation_prompts.parquet");
+    let read = || async {
+        let there = store.get(&plain).await.expect("there");
+        there.bytes().await.expect("bytes")
+    };
+    let before = read().await;
+    // Of the tables it reads the one of which something is taken back, and has not come to the other.
+    let reader = over(&store);
+    let span = Span { after: 0, to: 1 };
+    let taken = reader.take_back(Kind::Training, span, false).await;
+    assert_eq!(taken.expect("taken back").rows, 1);
+    assert_eq!(read().await, before);
 }
