@@ -126,7 +126,10 @@ impl Estimator {
         file: &[u8],
     ) -> Result<Imported, Error> {
         check_name(source)?;
-        let read = read(mapping, file)?;
+        // On a thread of its own: a large one keeps it for some tenths of a second.
+        let whole = file.to_vec();
+        let read = tokio::task::spawn_blocking(move || read(mapping, &whole)).await;
+        let read = read.map_err(Error::unreachable)??;
         self.check_held()?;
         let known = sources::known(self.prefixed(), source).await?;
         let figures = identified(source, &read.rows);

@@ -72,10 +72,12 @@ impl<'a> Rows<'a> {
         let rest = &self.lines[self.read..];
         let first = rest.first()?;
         let upto = |line: &Range<usize>| &self.file[first.start..line.end];
-        let last = rest
-            .iter()
-            .take(LINES_MAX)
-            .position(|line| !is_open(upto(line)));
+        let (mut marks, mut read_to) = (Marks::default(), first.start);
+        let last = rest.iter().take(LINES_MAX).position(|line| {
+            marks.read(&self.file[read_to..line.end]);
+            read_to = line.end;
+            !marks.is_open
+        });
         let read = |last: usize| {
             let cells = split(upto(&rest[last]))?;
             let fits = wanted.is_none_or(|wanted| wanted == cells.len());
@@ -120,19 +122,36 @@ fn lines(file: &[u8]) -> Vec<Range<usize>> {
     lines
 }
 
-/// Whether a quotation mark at the beginning of a cell is not closed by the end of the text.
-fn is_open(text: &[u8]) -> bool {
-    let (mut is_open, mut begins) = (false, true);
-    for byte in text {
-        let is_mark = *byte == b'"';
-        let closes = is_mark && is_open;
-        if closes || (is_mark && begins) {
-            is_open = !is_open;
+/// What quotation marks there were in a text so far.
+struct Marks {
+    /// Whether one at the beginning of a cell is not closed yet.
+    is_open: bool,
+    /// Whether a mark would open a cell here.
+    begins: bool,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self {
+            is_open: false,
+            begins: true,
         }
-        // Two marks within a cell are one of its text: the second opens again what the first has closed.
-        begins = closes || (*byte == b',' && !is_open);
     }
-    is_open
+}
+
+impl Marks {
+    /// Reads on. Each part of a text is read once, however many lines a row may turn out to have.
+    fn read(&mut self, text: &[u8]) {
+        for byte in text {
+            let is_mark = *byte == b'"';
+            let closes = is_mark && self.is_open;
+            if closes || (is_mark && self.begins) {
+                self.is_open = !self.is_open;
+            }
+            // Two marks within a cell are one of its text: the second opens again what the first has closed.
+            self.begins = closes || (*byte == b',' && !self.is_open);
+        }
+    }
 }
 
 fn split(row: &[u8]) -> Result<csv::StringRecord, &'static str> {
@@ -182,6 +201,17 @@ mod tests {
             rows.iter().filter(|(_, cells)| cells.is_ok()).count(),
             1_000
         );
+    }
+
+    /// Two marks that are one, and a comma, on either side of a line break.
+    #[test]
+    fn marks_count_over_the_ends_of_lines() {
+        let file = b"a,b\n\"1\n\"\"\n\",\"\"\"\n2\"\n3,\"\"\n";
+        let expected = [
+            (2, Ok(vec!["1\n\"".to_owned(), "\"\n2".to_owned()])),
+            (6, cells("3,")),
+        ];
+        assert_eq!(read(file), expected);
     }
 
     #[test]
