@@ -170,11 +170,19 @@ fn few_records_say_so_and_a_price_of_the_book_is_for_each_gpu() {
         priced.price_usd_micros_per_hour.expect("price")
     };
     assert_eq!(price("h100x4"), 4 * price("h100"));
-    let unpriced = estimate(&example_records(), &example(), "rtx3060");
-    if unpriced.price_usd_micros_per_hour.is_none() {
-        assert!(unpriced.notes.contains(&Note::NoPrice));
-        assert_eq!(unpriced.cost, None);
-    }
+    let ask = Ask {
+        workload: &example(),
+        hardware: &[hardware("rtx4090")],
+        offers: &[],
+        day: "2026-10-02".parse().expect("day"),
+    };
+    let index = index(&example_records());
+    let unpriced = Evidence::new(&index, PriceBook::none()).estimate(&ask);
+    let unpriced = unpriced.expect("estimates").remove(0);
+    assert_eq!(unpriced.price_usd_micros_per_hour, None);
+    assert!(unpriced.notes.contains(&Note::NoPrice));
+    assert_eq!(unpriced.cost, None);
+    assert!(!one.notes.contains(&Note::NoPrice));
 }
 
 #[test]
