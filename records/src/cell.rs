@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::estimate::Quantiles;
 use crate::sample::Row;
 
 /// All rows of one key.
@@ -27,15 +26,6 @@ impl Cell {
         Self::default()
     }
 
-    /// The cell of these rows, which should all have the same key. Their order does not matter.
-    pub fn fold<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
-        let mut cell = Self::new();
-        for row in rows {
-            cell.add(row);
-        }
-        cell
-    }
-
     /// Adds one row.
     pub fn add(&mut self, row: &Row) {
         self.add_measured(row.avg_ms, row.count);
@@ -46,15 +36,6 @@ impl Cell {
         self.add_rows(avg_ms, 1);
         self.count += u64::from(count);
         self.total_ms += u128::from(avg_ms) * u128::from(count);
-    }
-
-    /// Adds all rows of another cell of the same key.
-    pub fn merge(&mut self, other: &Self) {
-        for &(mean, rows) in &other.rows_by_mean {
-            self.add_rows(mean, rows);
-        }
-        self.count += other.count;
-        self.total_ms += other.total_ms;
     }
 
     /// The cell that [`Cell::means`], [`Cell::count`] and [`Cell::total_ms`] describe; `None` when a mean is not longer
@@ -127,17 +108,6 @@ impl Cell {
         Some(below + (above - below) * position.fract())
     }
 
-    /// How the rows' means spread, in whole milliseconds; `None` without rows.
-    #[must_use]
-    pub fn spread(&self) -> Option<Quantiles> {
-        let whole = |share| self.quantile(share).map(|ms| ms.round() as u64);
-        Some(Quantiles {
-            p10: whole(0.1)?,
-            p50: whole(0.5)?,
-            p90: whole(0.9)?,
-        })
-    }
-
     /// The different means in milliseconds, each with how many rows have it, shortest first.
     pub fn means(&self) -> impl Iterator<Item = (u32, u32)> {
         self.rows_by_mean.iter().copied()
@@ -173,20 +143,17 @@ mod tests {
     fn nothing_is_known_of_no_rows() {
         let empty = Cell::new();
         assert!(empty.is_empty());
-        assert_eq!(
-            (empty.mean_ms(), empty.quantile(0.5), empty.spread()),
-            (None, None, None)
-        );
+        assert_eq!((empty.mean_ms(), empty.quantile(0.5)), (None, None));
     }
 
     #[test]
-    fn the_mean_weighs_steps_and_the_spread_weighs_rows() {
+    fn the_mean_weighs_steps_and_quantiles_weigh_rows() {
         let cell = cell(&[(1_000, 1_000), (2_000, 20), (3_000, 20)]);
         assert_eq!((cell.rows(), cell.count()), (3, 1_040));
         let mean = cell.mean_ms().expect("rows");
         assert!((mean - 1_100_000.0 / 1_040.0).abs() < 1e-9);
-        let spread = cell.spread().expect("rows");
-        assert_eq!((spread.p10, spread.p50, spread.p90), (1_200, 2_000, 2_800));
+        let three = [0.1, 0.5, 0.9].map(|share| cell.quantile(share).expect("rows").round());
+        assert_eq!(three, [1_200.0, 2_000.0, 2_800.0]);
     }
 
     #[test]
@@ -198,9 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn one_row_is_its_own_spread() {
-        let spread = cell(&[(1_420, 800)]).spread();
-        assert_eq!(spread, Some(Quantiles::constant(1_420)));
+    fn one_row_is_all_its_quantiles() {
+        let cell = cell(&[(1_420, 800)]);
+        assert_eq!(
+            [0.1, 0.9].map(|share| cell.quantile(share)),
+            [Some(1_420.0); 2]
+        );
     }
 
     fn measured() -> impl Strategy<Value = Vec<(u32, u32)>> {
@@ -212,9 +182,7 @@ mod tests {
         fn the_order_of_rows_does_not_matter(rows in measured(), cut in 0usize..40) {
             let cut = cut.min(rows.len());
             let (head, tail) = rows.split_at(cut);
-            let mut merged = cell(tail);
-            merged.merge(&cell(head));
-            prop_assert_eq!(merged, cell(&rows));
+            prop_assert_eq!(cell(&[tail, head].concat()), cell(&rows));
         }
 
         #[test]
