@@ -209,6 +209,12 @@ impl State {
         self.workers.values()
     }
 
+    /// Every worker as it is now, for a look that takes long: what changes afterwards does not show in it.
+    #[must_use]
+    pub fn all_workers(&self) -> Arc<BTreeMap<WorkerId, Worker>> {
+        Arc::clone(&self.workers)
+    }
+
     /// The workers that take part, draining or not, oldest first.
     pub fn present_workers(&self) -> impl Iterator<Item = &Worker> {
         self.workers()

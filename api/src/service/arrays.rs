@@ -170,7 +170,7 @@ impl Jobs {
             return Err(bad_field(&format!("tasks[{index}]"), what));
         }
         check_gpus(&spec.workload, spec.gpus())?;
-        check_fit(self, Some(id), &spec).await?;
+        check_fit(self, caller.user, Some(id), &spec).await?;
         let estimates = for_job(&self.context, &spec);
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, &estimates);

@@ -62,7 +62,9 @@ impl Jobs {
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            let command = self.revision(id, &request, request_id, &paths).await?;
+            let command = self
+                .revision(caller, id, &request, request_id, &paths)
+                .await?;
             let handle = &self.context.handle;
             match handle.propose_by(caller.actor(), command, request_id).await {
                 Ok(_) => break,
@@ -106,6 +108,7 @@ impl Jobs {
     /// the wishes that nobody has named would be those of before.
     async fn revision(
         &self,
+        caller: &Caller,
         id: JobId,
         request: &v1::UpdateJobRequest,
         request_id: Option<RequestId>,
@@ -149,7 +152,7 @@ impl Jobs {
         let asked = self.asked(&was, wishes, team)?;
         self.check_deadline(&was, &asked)?;
         if needs_another_look(&was, &asked) {
-            check_fit(self, None, &asked).await?;
+            check_fit(self, caller.user, None, &asked).await?;
         }
         Ok(revise(asked))
     }

@@ -13,7 +13,7 @@ use stepcast_proto::v1;
 use stepcast_records::UsdMicros;
 use stepcast_records::simpletuner::Workload;
 use stepcast_records::simpletuner::{Missing, Reading};
-use stepcast_scheduler::ids::{JobId, StagingId, TeamId};
+use stepcast_scheduler::ids::{JobId, StagingId, TeamId, UserId};
 use stepcast_scheduler::model::{JobSpec, Owner};
 use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
@@ -26,7 +26,7 @@ use super::workers::unexpected;
 use crate::access::Caller;
 use crate::context::Context;
 use crate::credentials::Taken;
-use crate::fit::{self, Misfit};
+use crate::fit::{self, Fleet, Misfit};
 use crate::freshness::Freshness;
 use crate::staging::{self, Behind, Put};
 use crate::status::{Refusal, YOURS_FULL};
@@ -59,7 +59,7 @@ pub(super) async fn submit(
     spec.terms.owner = caller.owner();
     spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpus())?;
-    check_fit(jobs, Some(id), &spec).await?;
+    check_fit(jobs, caller.user, Some(id), &spec).await?;
     let estimates = for_job(&jobs.context, &spec);
     check_time(jobs, id, &spec, &estimates)?;
     jobs.expect(&mut spec, &estimates);
@@ -188,35 +188,60 @@ impl Jobs {
     }
 }
 
+/// Workers on whom it is tried at once what a job could ask for instead: some milliseconds.
+const FEW_WORKERS: usize = 256;
+
 /// Refuses what no worker can ever hold. Without any worker there is nothing to say yet. A job that was taken before is
 /// not refused now, since the same request has the same answer.
 pub(super) async fn check_fit(
     jobs: &Jobs,
+    who: Option<UserId>,
     request: Option<RequestId>,
     spec: &JobSpec,
 ) -> Result<(), Status> {
     let handle = &jobs.context.handle;
     let now_ms = handle.now_ms();
-    let look = |state: &State| match fit::misfits(state, spec, now_ms) {
-        Some(misfits) if !request.is_some_and(|request| state.remembers(request)) => {
-            Some((misfits, fit::remedies(state, spec, now_ms)))
-        }
-        _ => None,
+    let misfits = |state: &State| {
+        let misfits = fit::misfits(state, spec, now_ms)?;
+        let is_known = request.is_some_and(|request| state.remembers(request));
+        (!is_known).then_some(misfits)
     };
     // What fits a moment ago is taken; only a refusal must know every worker there is.
-    if handle.read_stale(look).is_none() {
+    if handle.read_stale(misfits).is_none() {
         return Ok(());
     }
-    match handle.read(look).await.map_err(status::read)? {
+    let refused = |state: &State| Some((misfits(state)?, Fleet::of(state, spec, now_ms)));
+    match handle.read(refused).await.map_err(status::read)? {
         None => Ok(()),
-        Some((misfits, remedies)) => Err(never(spec, &misfits, &remedies)),
+        Some((misfits, fleet)) => {
+            let remedies = remedies(jobs, who, fleet, spec).await;
+            Err(never(spec, &misfits, remedies.as_deref()))
+        }
     }
 }
 
-fn never(spec: &JobSpec, misfits: &[Misfit], remedies: &[String]) -> Status {
+/// What could be asked for instead. `None` where that takes long and there is no turn for it: the refusal holds without.
+async fn remedies(
+    jobs: &Jobs,
+    who: Option<UserId>,
+    fleet: Fleet,
+    spec: &JobSpec,
+) -> Option<Vec<String>> {
+    if fleet.len() <= FEW_WORKERS {
+        return Some(fleet.remedies(spec));
+    }
+    let turn = jobs.context.estimating.enter(who).await.ok()?;
+    let spec = spec.clone();
+    turn.aside(move || fleet.remedies(&spec)).await.ok()
+}
+
+fn never(spec: &JobSpec, misfits: &[Misfit], remedies: Option<&[String]>) -> Status {
     let hint = match remedies {
-        [] => "no single change would do; see `stepcast workers` for what there is".to_owned(),
-        some => format!("it would fit if you {}", some.join(", or ")),
+        None => "see `stepcast workers` for what there is".to_owned(),
+        Some([]) => {
+            "no single change would do; see `stepcast workers` for what there is".to_owned()
+        }
+        Some(some) => format!("it would fit if you {}", some.join(", or ")),
     };
     let violation = |misfit: &Misfit| {
         let words = match misfit.workers {
