@@ -14,7 +14,7 @@ use stepcast_scheduler::model::{
 };
 use stepcast_scheduler::placement::{Reason, feasible};
 
-pub(crate) use offers::Offers;
+pub(crate) use offers::{Offered, Offers};
 
 const MICROS_PER_CENT: u64 = 10_000;
 

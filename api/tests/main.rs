@@ -9,6 +9,7 @@ mod clients;
 mod connections;
 mod credentials;
 mod early;
+mod expected;
 mod flight;
 mod gangs;
 mod http;

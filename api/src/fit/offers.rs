@@ -27,10 +27,19 @@ struct Kept {
     of: BTreeMap<Wanted, Arc<[Offer]>>,
 }
 
-/// What jobs ask of a worker whatever its GPUs are.
+/// What workers offer to one job.
+#[derive(Debug, Clone)]
+pub(crate) struct Offered {
+    /// Whatever workers offer, to whomever.
+    pub(crate) all: Arc<[Offer]>,
+    /// What of it the job may come to; all of it where that is nothing.
+    pub(crate) to_it: Arc<[Offer]>,
+}
+
+/// What jobs ask of a worker whatever its GPUs are. Nothing by default, not even that it trains.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Wanted {
-    trainer: TrainerKind,
+    trainer: Option<TrainerKind>,
     labels: BTreeMap<Label, Label>,
     avoid: BTreeMap<Label, Label>,
 }
@@ -41,25 +50,35 @@ impl Offers {
         self.get(seen(state), &Wanted::default(), || offers(state, |_| true))
     }
 
-    /// What those workers offer that a job may come to by its labels; all of them where there is none.
-    pub(crate) fn to(&self, state: &State, spec: &JobSpec) -> Arc<[Offer]> {
-        if spec.labels.is_empty() && spec.terms.avoid.is_empty() {
-            return self.of(state);
-        }
+    /// The same, and what of it a job may come to, by the rules that place it: hardware that it asks for, at a price that it
+    /// may pay.
+    pub(crate) fn to(&self, state: &State, spec: &JobSpec) -> Offered {
+        let seen = seen(state);
+        let all = self.get(seen, &Wanted::default(), || offers(state, |_| true));
         let wanted = Wanted {
-            trainer: spec.trainer,
+            trainer: Some(spec.trainer),
             labels: spec.labels.clone(),
             avoid: spec.terms.avoid.clone(),
         };
-        let offered = self.get(seen(state), &wanted, || {
-            let job = waiting(spec, 0);
+        let job = waiting(spec, 0);
+        let there = self.get(seen, &wanted, || {
             offers(state, |worker| {
                 feasible::admits_worker(&job, worker).is_ok()
             })
         });
-        match offered.is_empty() {
-            true => self.of(state),
-            false => offered,
+        let may = |offer: &&Offer| {
+            let Hardware { gpu, count } = offer.hardware;
+            let booked = || state.prices().of(gpu).map(|price| for_all(price, count));
+            let price = offer.price_per_hour.or_else(booked);
+            count == spec.gpu_count && feasible::admits_model(&job, gpu, price, 0).is_ok()
+        };
+        let to_it: Arc<[Offer]> = there.iter().filter(may).copied().collect();
+        Offered {
+            to_it: match to_it.is_empty() {
+                true => Arc::clone(&all),
+                false => to_it,
+            },
+            all,
         }
     }
 
@@ -117,8 +136,7 @@ fn offers(state: &State, may: impl Fn(&Worker) -> bool) -> Vec<Offer> {
                     }
                     offers.push(Offer {
                         hardware,
-                        price_per_hour: own
-                            .map(|UsdMicros(one)| UsdMicros(one.saturating_mul(count.into()))),
+                        price_per_hour: own.map(|one| for_all(one, count)),
                     });
                 }
             }
@@ -130,11 +148,63 @@ fn offers(state: &State, may: impl Fn(&Worker) -> bool) -> Vec<Offer> {
     offers
 }
 
+/// What so many GPUs cost an hour.
+fn for_all(UsdMicros(one): UsdMicros, count: u8) -> UsdMicros {
+    UsdMicros(one.saturating_mul(count.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use stepcast_records::GpuModel;
 
     use super::*;
+    use crate::fit::tests::{fleet, spec};
+
+    /// What no worker has that trains is nobody's choice, whatever it costs.
+    #[test]
+    fn what_a_job_may_come_to_is_what_it_asks_for_at_a_price_that_it_may_pay() {
+        use TrainerKind::{Replay, SimpleTuner};
+        let state = fleet(&[
+            ("rtx4090", SimpleTuner, Some(500_000), ""),
+            ("h100", SimpleTuner, Some(3_000_000), "eu"),
+            ("l40s", SimpleTuner, None, ""),
+            ("l4", Replay, Some(100_000), ""),
+        ]);
+        let offers = Offers::default();
+        let to = |change: &dyn Fn(&mut JobSpec)| {
+            let mut spec = spec();
+            change(&mut spec);
+            let offered = offers.to(&state, &spec);
+            let all = offered.all.iter().filter(|offer| offer.hardware.count == 1);
+            assert_eq!(all.count(), 4);
+            let to_it = offered.to_it.iter().map(|offer| offer.hardware.slug());
+            to_it.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(to(&|_| {}), "rtx4090 l40s h100");
+        assert_eq!(to(&|spec| spec.min_memory_gib = 40), "l40s h100");
+        assert_eq!(to(&|spec| spec.allow = vec![gpu("rtx4090")]), "rtx4090");
+        // Who has a limit cannot pay what nobody says the price of.
+        let cap = Some(UsdMicros(1_000_000));
+        assert_eq!(to(&|spec| spec.max_price_per_hour = cap), "rtx4090");
+        assert_eq!(
+            to(&|spec| spec.max_cost = Some(UsdMicros(50_000))),
+            "rtx4090"
+        );
+        assert_eq!(to(&|spec| spec.max_cost = cap), "rtx4090 h100");
+        let label = |text: &str| Label::try_from(text.to_owned()).expect("a label");
+        let zone = || BTreeMap::from([(label("zone"), label("eu"))]);
+        assert_eq!(to(&|spec| spec.labels = zone()), "h100");
+        assert_eq!(to(&|spec| spec.terms.avoid = zone()), "rtx4090 l40s");
+        // Where there is nothing it is told of everything.
+        assert_eq!(
+            to(&|spec| spec.gpu_count = 2),
+            to(&|spec| spec.min_memory_gib = 500)
+        );
+    }
+
+    fn gpu(name: &str) -> GpuModel {
+        name.parse().expect("a model")
+    }
 
     fn to(rack: &str) -> Wanted {
         let label = |text: &str| Label::try_from(text.to_owned()).expect("a label");

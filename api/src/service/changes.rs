@@ -261,33 +261,29 @@ pub(super) fn paths(mask: Option<prost_types::FieldMask>) -> Result<Vec<String>,
     Ok(paths)
 }
 
-/// What the expected cost of a job follows from besides its work: the hardware, which of it is looked at first, and who
-/// pays, since not every team asks for it. Whoever changes nothing of this keeps the sum that was there before, also when
-/// prices have changed since.
+/// What the expected cost of a job follows from besides its work: the hardware that it may run on, which of it is looked at
+/// first, and who pays, since not every team asks for it. Whoever changes nothing of this keeps the sum that was there
+/// before, also when prices have changed since.
 fn is_estimated_by(spec: &JobSpec) -> impl PartialEq {
-    let objective = spec.objective;
+    (runs_on(spec), spec.objective, spec.terms.team)
+}
+
+/// What decides on which hardware a job may run.
+fn runs_on(spec: &JobSpec) -> impl PartialEq {
     (
         (spec.gpu_count, spec.hosts()),
         spec.allow.clone(),
-        objective,
-        spec.terms.team,
+        spec.min_memory_gib,
+        spec.labels.clone(),
+        spec.max_price_per_hour,
+        spec.max_cost,
+        spec.terms.avoid.clone(),
     )
 }
 
 /// Whether a change could make a job one that no worker can hold.
 fn needs_another_look(was: &JobSpec, asked: &JobSpec) -> bool {
-    let narrows = |spec: &JobSpec| {
-        (
-            (spec.gpu_count, spec.hosts()),
-            spec.allow.clone(),
-            spec.min_memory_gib,
-            spec.labels.clone(),
-            spec.max_price_per_hour,
-            spec.max_cost,
-            spec.terms.avoid.clone(),
-        )
-    };
-    narrows(was) != narrows(asked)
+    runs_on(was) != runs_on(asked)
 }
 
 /// The wishes with those of `paths` taken from `asked`; all of them without any path.

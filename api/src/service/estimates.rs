@@ -8,11 +8,13 @@ use stepcast_estimator::{Ask, Day, Offer};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Missing, Plan, Workload};
 use stepcast_records::{Estimate, GpuModel, Hardware};
+use stepcast_scheduler::State;
 use stepcast_scheduler::model::{JobSpec, Objective, TrainerKind};
 use tonic::Status;
 
 use crate::access::Caller;
 use crate::context::Context;
+use crate::fit::Offered;
 use crate::{convert, reading, status};
 
 /// The service.
@@ -94,43 +96,72 @@ fn smallest_plan(workload: &Workload, hardware: &[Hardware]) -> Result<Plan, Mis
     more.find(can).unwrap_or(fewest)
 }
 
+/// Where a job may run, and what is offered there.
+#[derive(Debug)]
+struct Choice {
+    hardware: Vec<Hardware>,
+    offered: Arc<[Offer]>,
+}
+
 /// What a job would take on the hardware that it may run on, best first by what it chooses hardware by. Nothing for a job on
 /// several hosts: see [`hosts_note`].
 pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
-    if spec.hosts() > 1 {
-        return Vec::new();
-    }
-    let offered = context
-        .handle
-        .read_stale(|state| context.offers.to(state, spec));
-    let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
-        (false, _) => spec.allow.clone(),
-        (true, TrainerKind::Replay) => vec![GpuModel::REPLAY],
-        (true, TrainerKind::SimpleTuner) => {
-            let fitting = offered
-                .iter()
-                .filter(|offer| offer.hardware.count == spec.gpu_count);
-            let mut models: Vec<GpuModel> = fitting
-                .map(|offer| offer.hardware.gpu)
-                .filter(|gpu| gpu.is_gpu() && gpu.memory_gib() >= spec.min_memory_gib)
-                .collect();
-            models.dedup();
-            models
+    Choice::of(context, spec).estimates(context, spec)
+}
+
+impl Choice {
+    fn of(context: &Context, spec: &JobSpec) -> Self {
+        let read = |state: &State| context.offers.to(state, spec);
+        let Offered { all, to_it } = context.handle.read_stale(read);
+        let has = |offers: &[Offer], gpu: GpuModel| {
+            let wanted =
+                |hardware: Hardware| hardware.gpu == gpu && hardware.count == spec.gpu_count;
+            offers.iter().any(|offer| wanted(offer.hardware))
+        };
+        let models: Vec<GpuModel> = match (spec.allow.is_empty(), spec.trainer) {
+            _ if spec.hosts() > 1 => Vec::new(),
+            (false, _) => {
+                // What nobody has may come yet; what is there and not for this job stays so.
+                let named = spec.allow.iter().copied();
+                let named = named.filter(|gpu| has(&to_it, *gpu) || !has(&all, *gpu));
+                named.collect()
+            }
+            (true, TrainerKind::Replay) => vec![GpuModel::REPLAY],
+            (true, TrainerKind::SimpleTuner) => {
+                let fitting = to_it
+                    .iter()
+                    .filter(|offer| offer.hardware.count == spec.gpu_count);
+                let mut models: Vec<GpuModel> = fitting
+                    .map(|offer| offer.hardware.gpu)
+                    .filter(|gpu| gpu.is_gpu())
+                    .collect();
+                models.dedup();
+                models
+            }
+        };
+        let has_memory = |gpu: &GpuModel| !gpu.is_gpu() || gpu.memory_gib() >= spec.min_memory_gib;
+        let hardware = models
+            .into_iter()
+            .filter(has_memory)
+            .filter_map(|gpu| Hardware::new(gpu, spec.gpu_count))
+            .take(HARDWARE_MAX);
+        Self {
+            hardware: hardware.collect(),
+            offered: to_it,
         }
-    };
-    let hardware: Vec<Hardware> = models
-        .into_iter()
-        .filter_map(|gpu| Hardware::new(gpu, spec.gpu_count))
-        .take(HARDWARE_MAX)
-        .collect();
-    if hardware.is_empty() {
-        return Vec::new();
     }
-    // Without the number of samples there is no number of steps, and so no estimate; the notes say what was assumed.
-    let mut estimates =
-        ask(context, &spec.workload, &hardware, &offered, Day::today()).unwrap_or_default();
-    estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
-    convert::estimates(&estimates)
+
+    fn estimates(&self, context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
+        if self.hardware.is_empty() {
+            return Vec::new();
+        }
+        let day = Day::today();
+        // Without the number of samples there is no number of steps, and so no estimate; the notes say what was assumed.
+        let estimates = ask(context, &spec.workload, &self.hardware, &self.offered, day);
+        let mut estimates = estimates.unwrap_or_default();
+        estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
+        convert::estimates(&estimates)
+    }
 }
 
 /// That there is no estimate of a job on several hosts. The records have no place for a number of hosts, and what one host
@@ -181,7 +212,8 @@ fn ask(
     })
 }
 
-/// What is better comes first, loading, caching and saving included; what has no number comes last.
+/// What is better comes first, loading, caching and saving included; what has no number comes last, and what has no price
+/// where it is chosen by that.
 fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, bool, Reverse<bool>, u128) {
     let run_ms = estimate.whole_ms().map(|whole| u128::from(whole.p50));
     let cost = estimate.whole_cost().map(|cost| u128::from(cost.p50.0));
@@ -194,7 +226,37 @@ fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, bool, Reve
     (
         Reverse(run_ms.is_some()),
         estimate.will_not_fit(),
-        Reverse(cost.is_some()),
+        Reverse(cost.is_some() || objective == Objective::Fastest),
         measure.unwrap_or(u128::MAX),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use stepcast_records::{Quantiles, UsdMicros};
+
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_by_time_alone_needs_no_price() {
+        let on = |hardware: &str, hours: u64| {
+            let hardware = hardware.parse().expect("hardware");
+            let run_ms = Some(Quantiles::constant(hours * 3_600_000));
+            Estimate {
+                run_ms,
+                ..Estimate::unknown(hardware)
+            }
+        };
+        let (unpriced, priced) = (on("h100", 1), on("l4", 2).priced(UsdMicros(500_000)));
+        let unknown = Estimate::unknown(priced.hardware).priced(UsdMicros(1));
+        for (objective, first) in [
+            (Objective::Fastest, &unpriced),
+            (Objective::Balanced, &priced),
+            (Objective::Cheapest, &priced),
+        ] {
+            let all = [&unknown, &unpriced, &priced];
+            let best = all.into_iter().min_by_key(|one| rank(one, objective));
+            assert_eq!(best, Some(first), "{objective:?}");
+        }
+    }
 }

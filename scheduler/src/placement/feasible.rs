@@ -101,6 +101,20 @@ pub fn admits_worker(job: &Job, worker: &Worker) -> Result<(), Reason> {
     Needs::of(job).met_by_worker(worker)
 }
 
+/// Whether GPUs of a model at a price for all of them are what a job asks for, whichever worker has them.
+///
+/// # Errors
+/// The first reason against it.
+pub fn admits_model(
+    job: &Job,
+    model: GpuModel,
+    price_per_hour: Option<UsdMicros>,
+    now_ms: u64,
+) -> Result<(), Reason> {
+    Needs::of(job).met_by_model(model)?;
+    Purse::of(job, now_ms).pays(price_per_hour)
+}
+
 /// What so many GPUs of a model of each of these workers cost an hour together; `None` if one of them has no price.
 #[must_use]
 pub fn price_per_hour<'w>(

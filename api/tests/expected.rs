@@ -1,0 +1,126 @@
+//! What a job is expected to take and to cost: of hardware that it may run on.
+
+use prost_types::FieldMask;
+use stepcast_proto::v1;
+
+use crate::scheduling::{named, raised, set};
+use crate::support::{Agent, Server, submission};
+
+/// A worker with one GPU, at a price and in a zone.
+async fn offer(server: &Server, folder: char, gpu: &str, price: Option<u64>, zone: &str) {
+    let agent = Agent::new(server, server.token(gpu).await.secret);
+    let labels = &[("zone", zone)];
+    let registered = agent.register_with(folder, &[gpu], "", price, labels);
+    registered.await.unwrap();
+}
+
+fn asked(id: char, wishes: &v1::JobWishes) -> v1::SubmitJobRequest {
+    v1::SubmitJobRequest {
+        wishes: Some(wishes.clone()),
+        ..submission(id)
+    }
+}
+
+/// What is told of a job that is only checked, best first.
+async fn told(server: &Server, wishes: &v1::JobWishes) -> Vec<v1::Estimate> {
+    let asked = v1::SubmitJobRequest {
+        validate_only: true,
+        ..asked('f', wishes)
+    };
+    let told = server.jobs().submit_job(asked).await.unwrap();
+    told.into_inner().estimates
+}
+
+fn named_in(rows: &[v1::Estimate]) -> Vec<&str> {
+    rows.iter().map(|row| row.hardware.as_str()).collect()
+}
+
+fn p90(row: &v1::Estimate) -> u64 {
+    row.whole_cost.unwrap().p90_usd_micros
+}
+
+async fn submit(server: &Server, id: char, wishes: &v1::JobWishes) -> v1::Job {
+    let job = server.jobs().submit_job(asked(id, wishes)).await.unwrap();
+    job.into_inner().job.unwrap()
+}
+
+/// What a job waits for somebody's word by.
+fn expected(server: &Server, job: &v1::Job) -> Option<u64> {
+    let id = job.name.trim_start_matches("jobs/").parse().unwrap();
+    server.handle.read_stale(|state| {
+        let terms = &state.job(id).unwrap().spec.terms;
+        terms.expected_cost.map(|cost| cost.0)
+    })
+}
+
+async fn update(server: &Server, job: &v1::Job, path: &str, wishes: &v1::JobWishes) {
+    let request = v1::UpdateJobRequest {
+        name: job.name.clone(),
+        wishes: Some(wishes.clone()),
+        update_mask: Some(FieldMask {
+            paths: vec![path.to_owned()],
+        }),
+        ..v1::UpdateJobRequest::default()
+    };
+    server.jobs().update_job(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_told_and_held_for_what_it_costs_where_it_may_run() {
+    let server = raised().await;
+    offer(&server, 'a', "rtx4090", Some(500_000), "cheap").await;
+    offer(&server, 'b', "h100", Some(20_000_000), "dear").await;
+    let rules = v1::Team {
+        approve_above_usd_micros: Some(1_000_000_000),
+        ..named("frugal")
+    };
+    set(&server, rules).await.unwrap();
+    let fastest = v1::JobWishes {
+        objective: v1::Objective::Fastest.into(),
+        team: "teams/frugal".to_owned(),
+        ..v1::JobWishes::default()
+    };
+    let all = told(&server, &fastest).await;
+    assert_eq!(named_in(&all), ["h100x1", "rtx4090x1"]);
+    let (dear, cheap) = (p90(&all[0]), p90(&all[1]));
+    assert!(cheap < dear, "{cheap} {dear}");
+
+    let large = v1::JobWishes {
+        min_memory_gib: 40,
+        objective: v1::Objective::Cheapest.into(),
+        ..fastest.clone()
+    };
+    assert_eq!(named_in(&told(&server, &large).await), ["h100x1"]);
+    let capped = v1::JobWishes {
+        max_price_per_hour_usd_micros: Some(1_000_000),
+        ..fastest.clone()
+    };
+    assert_eq!(named_in(&told(&server, &capped).await), ["rtx4090x1"]);
+    // It ends at once where an hour costs that much.
+    let limited = v1::JobWishes {
+        max_cost_usd_micros: Some(400_000),
+        ..fastest.clone()
+    };
+    assert_eq!(named_in(&told(&server, &limited).await), ["rtx4090x1"]);
+    // Of what it names, what nobody has may come yet.
+    let several = v1::JobWishes {
+        allow: ["h100", "l40s", "rtx4090"].map(str::to_owned).into(),
+        ..capped.clone()
+    };
+    let rows = told(&server, &several).await;
+    let mut rows = named_in(&rows);
+    rows.sort_unstable();
+    assert_eq!(rows, ["l40sx1", "rtx4090x1"]);
+
+    let job = submit(&server, '1', &capped).await;
+    assert_eq!(expected(&server, &job), Some(cheap));
+    update(&server, &job, "max_price_per_hour_usd_micros", &fastest).await;
+    assert_eq!(expected(&server, &job), Some(dear));
+    let at_home = v1::JobWishes {
+        labels: [("zone".to_owned(), "cheap".to_owned())].into(),
+        ..fastest.clone()
+    };
+    update(&server, &job, "labels", &at_home).await;
+    assert_eq!(expected(&server, &job), Some(cheap));
+    server.stop().await;
+}
