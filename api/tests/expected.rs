@@ -1,4 +1,4 @@
-//! What a job is expected to take and to cost: of hardware that it may run on.
+//! What a job is expected to take and to cost: of hardware that it may run on, and held by prices that somebody has said.
 
 use prost_types::FieldMask;
 use stepcast_proto::v1;
@@ -122,5 +122,35 @@ async fn a_job_is_told_and_held_for_what_it_costs_where_it_may_run() {
     };
     update(&server, &job, "labels", &at_home).await;
     assert_eq!(expected(&server, &job), Some(cheap));
+    server.stop().await;
+}
+
+/// The list that comes with this version is nobody's word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_must_be_approved_goes_by_prices_that_somebody_has_said() {
+    let server = raised().await;
+    offer(&server, 'a', "rtx4090", Some(500_000), "here").await;
+    offer(&server, 'b', "h100", None, "here").await;
+    let rules = v1::Team {
+        approve_above_usd_micros: Some(1),
+        ..named("frugal")
+    };
+    set(&server, rules).await.unwrap();
+    let fastest = v1::JobWishes {
+        objective: v1::Objective::Fastest.into(),
+        team: "teams/frugal".to_owned(),
+        ..v1::JobWishes::default()
+    };
+    let rows = told(&server, &fastest).await;
+    assert_eq!(named_in(&rows), ["h100x1", "rtx4090x1"]);
+    assert!(rows[0].price_per_hour_usd_micros.is_some(), "by the list");
+    let job = submit(&server, '1', &fastest).await;
+    assert_eq!(expected(&server, &job), Some(p90(&rows[1])));
+    let unpriced = v1::JobWishes {
+        allow: vec!["h100".to_owned()],
+        ..fastest
+    };
+    update(&server, &job, "allow", &unpriced).await;
+    assert_eq!(expected(&server, &job), None);
     server.stop().await;
 }

@@ -100,7 +100,7 @@ impl Jobs {
         });
         limited.map_or_else(Vec::new, |spec| {
             let limits = (spec.max_runtime_ms, spec.max_cost);
-            too_low::notes(limits, &for_job(&self.context, &spec))
+            too_low::notes(limits, &for_job(&self.context, &spec).estimates)
         })
     }
 
@@ -177,8 +177,8 @@ impl Jobs {
     fn estimated(&self, was: &JobSpec, mut asked: JobSpec) -> Result<JobSpec, Status> {
         check_gpus(&asked.workload, asked.gpus())?;
         if is_estimated_by(was) != is_estimated_by(&asked) {
-            let estimates = for_job(&self.context, &asked);
-            self.expect(&mut asked, &estimates);
+            let expected = for_job(&self.context, &asked);
+            self.expect(&mut asked, expected.cost);
         }
         Ok(asked)
     }
@@ -189,7 +189,7 @@ impl Jobs {
         let now_ms = self.context.handle.now_ms();
         let late = |spec: &JobSpec| {
             spec.terms.finish_by_ms?;
-            too_late_s(spec, &for_job(&self.context, spec), now_ms)
+            too_late_s(spec, &for_job(&self.context, spec).estimates, now_ms)
         };
         match late(asked) {
             Some(least)

@@ -7,7 +7,7 @@ use stepcast_estimator::estimate::HARDWARE_MAX;
 use stepcast_estimator::{Ask, Day, Offer};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Missing, Plan, Workload};
-use stepcast_records::{Estimate, GpuModel, Hardware};
+use stepcast_records::{Estimate, GpuModel, Hardware, UsdMicros};
 use stepcast_scheduler::State;
 use stepcast_scheduler::model::{JobSpec, Objective, TrainerKind};
 use tonic::Status;
@@ -96,6 +96,16 @@ fn smallest_plan(workload: &Workload, hardware: &[Hardware]) -> Result<Plan, Mis
     more.find(can).unwrap_or(fewest)
 }
 
+/// What a job is expected to take and to cost.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    /// On the hardware that it may run on, best first by what it chooses hardware by.
+    pub(super) estimates: Vec<v1::Estimate>,
+    /// What nine in ten such runs cost at most on the first of it whose price somebody has said. The list that comes with this
+    /// version charges nobody, and what must be approved starts on nothing that has no price.
+    pub(super) cost: Option<UsdMicros>,
+}
+
 /// Where a job may run, and what is offered there.
 #[derive(Debug)]
 struct Choice {
@@ -103,10 +113,9 @@ struct Choice {
     offered: Arc<[Offer]>,
 }
 
-/// What a job would take on the hardware that it may run on, best first by what it chooses hardware by. Nothing for a job on
-/// several hosts: see [`hosts_note`].
-pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
-    Choice::of(context, spec).estimates(context, spec)
+/// What a job would take on the hardware that it may run on. Nothing for a job on several hosts: see [`hosts_note`].
+pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Expected {
+    Choice::of(context, spec).expected(context, spec)
 }
 
 impl Choice {
@@ -151,16 +160,28 @@ impl Choice {
         }
     }
 
-    fn estimates(&self, context: &Context, spec: &JobSpec) -> Vec<v1::Estimate> {
+    fn expected(&self, context: &Context, spec: &JobSpec) -> Expected {
         if self.hardware.is_empty() {
-            return Vec::new();
+            return Expected::default();
         }
         let day = Day::today();
         // Without the number of samples there is no number of steps, and so no estimate; the notes say what was assumed.
         let estimates = ask(context, &spec.workload, &self.hardware, &self.offered, day);
         let mut estimates = estimates.unwrap_or_default();
         estimates.sort_by_key(|estimate| rank(estimate, spec.objective));
-        convert::estimates(&estimates)
+        let book = context.estimator.prices();
+        let is_said = |estimate: &&Estimate| {
+            let on = |offer: &Offer| offer.hardware == estimate.hardware;
+            let mut own = self.offered.iter().filter(|offer| on(offer));
+            own.any(|offer| offer.price_per_hour.is_some())
+                || book.said(estimate.hardware.gpu, day).is_some()
+        };
+        let mut said = estimates.iter().filter(is_said);
+        let cost = said.find_map(Estimate::whole_cost);
+        Expected {
+            cost: cost.map(|cost| cost.p90),
+            estimates: convert::estimates(&estimates),
+        }
     }
 }
 
@@ -233,7 +254,7 @@ fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, bool, Reve
 
 #[cfg(test)]
 mod tests {
-    use stepcast_records::{Quantiles, UsdMicros};
+    use stepcast_records::Quantiles;
 
     use super::*;
 

@@ -19,7 +19,7 @@ use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
-use super::estimates::{for_job, hosts_note, missing};
+use super::estimates::{Expected, for_job, hosts_note, missing};
 use super::jobs::{Jobs, request_id};
 use super::too_low;
 use super::workers::unexpected;
@@ -60,9 +60,9 @@ pub(super) async fn submit(
     spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpus())?;
     check_fit(jobs, caller.user, Some(id), &spec).await?;
-    let estimates = for_job(&jobs.context, &spec);
+    let Expected { estimates, cost } = for_job(&jobs.context, &spec);
     check_time(jobs, id, &spec, &estimates)?;
-    jobs.expect(&mut spec, &estimates);
+    jobs.expect(&mut spec, cost);
     let job = if request.validate_only {
         let command = Command::SubmitJob {
             spec: Box::new(spec.clone()),
@@ -141,12 +141,13 @@ pub(super) fn too_late_s(spec: &JobSpec, estimates: &[v1::Estimate], now_ms: u64
     });
     let takes: Vec<u64> = takes.collect::<Option<_>>()?;
     let least = takes.into_iter().min()?;
-    (begins_ms.saturating_add(least * 1_000) > by_ms).then_some(least)
+    let done_ms = begins_ms.saturating_add(least.saturating_mul(1_000));
+    (done_ms > by_ms).then_some(least)
 }
 
 /// The refusal of what takes so many seconds at least, and was to be done before.
 pub(super) fn too_late(least: u64) -> Status {
-    let takes = stepcast_records::units::display_duration(least * 1_000);
+    let takes = stepcast_records::units::display_duration(least.saturating_mul(1_000));
     Refusal::new(
         Code::FailedPrecondition,
         "TOO_LATE",
@@ -177,13 +178,11 @@ impl Jobs {
     }
 
     /// Writes down what nine in ten such runs cost at most, where its team asks for somebody's word above a sum.
-    pub(super) fn expect(&self, spec: &mut JobSpec, estimates: &[v1::Estimate]) {
+    pub(super) fn expect(&self, spec: &mut JobSpec, cost: Option<UsdMicros>) {
         let asks = self.context.handle.read_stale(|state| {
             let mut chain = state.team_chain(spec.terms.team);
             chain.any(|team| team.rules.approve_above.is_some())
         });
-        let cost = estimates.first().and_then(|row| row.whole_cost.as_ref());
-        let cost = cost.map(|cost| UsdMicros(cost.p90_usd_micros));
         spec.terms.expected_cost = cost.filter(|_| asks);
     }
 }
