@@ -4,7 +4,7 @@ use prost_types::FieldMask;
 use stepcast_proto::v1;
 
 use crate::scheduling::{named, raised, set};
-use crate::support::{Agent, Server, submission};
+use crate::support::{Agent, CONFIG, Server, files, submission};
 
 /// A worker with one GPU, at a price and in a zone.
 async fn offer(server: &Server, folder: char, gpu: &str, price: Option<u64>, zone: &str) {
@@ -152,5 +152,40 @@ async fn what_must_be_approved_goes_by_prices_that_somebody_has_said() {
     };
     update(&server, &job, "allow", &unpriced).await;
     assert_eq!(expected(&server, &job), None);
+    server.stop().await;
+}
+
+/// What takes long is done aside, and the answer is the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_of_many_data_sets_is_estimated_and_changed_like_any_other() {
+    let server = raised().await;
+    offer(&server, 'a', "h100", Some(2_000_000), "here").await;
+    let datasets = (0..200).map(|number| {
+        format!(r#"{{"id": "d{number}", "type": "local", "instance_data_dir": "/tmp/d{number}"}},"#)
+    });
+    let text = r#"{"id": "text", "type": "local", "dataset_type": "text_embeds", "default": true, "cache_dir": "/tmp/t"}"#;
+    let loader = format!("[{}{text}]", datasets.collect::<String>());
+    let mut files = files(CONFIG);
+    files[1].content = loader.into();
+    let many = v1::SubmitJobRequest {
+        files,
+        sample_counts: vec![v1::SampleCount {
+            dataset: String::new(),
+            samples: 10,
+        }],
+        ..asked('1', &v1::JobWishes::default())
+    };
+    let answer = server.jobs().submit_job(many).await.unwrap().into_inner();
+    assert_eq!(named_in(&answer.estimates), ["h100x1"]);
+    assert!(p90(&answer.estimates[0]) > 0);
+    let job = answer.job.unwrap();
+    let wishes = v1::JobWishes {
+        max_runtime: Some(prost_types::Duration {
+            seconds: 1,
+            nanos: 0,
+        }),
+        ..v1::JobWishes::default()
+    };
+    update(&server, &job, "max_runtime", &wishes).await;
     server.stop().await;
 }

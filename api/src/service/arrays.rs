@@ -15,7 +15,7 @@ use stepcast_scheduler::model::{ArrayPart, Job};
 use stepcast_scheduler::{Command, Rejection, Reply, RequestId, State};
 use tonic::{Code, Status};
 
-use super::estimates::{Expected, for_job};
+use super::estimates::{Expected, expected};
 use super::jobs::{Jobs, LOOKS_MAX, page_of, request_id};
 use super::submit::{all, check_fit, check_gpus, check_time, is_settled, not_staged, notes};
 use super::unexpected;
@@ -171,7 +171,7 @@ impl Jobs {
         }
         check_gpus(&spec.workload, spec.gpus())?;
         check_fit(self, caller.user, Some(id), &spec).await?;
-        let Expected { estimates, cost } = for_job(&self.context, &spec);
+        let Expected { estimates, cost } = expected(&self.context, caller.user, &spec).await?;
         check_time(self, id, &spec, &estimates)?;
         self.expect(&mut spec, cost);
         let notes = notes(&reading, read_as, &spec, &estimates);

@@ -11,7 +11,7 @@ use stepcast_scheduler::model::{JobSpec, JobState};
 use stepcast_scheduler::{Command, Rejection};
 use tonic::Status;
 
-use super::estimates::for_job;
+use super::estimates::{aside, expected, for_job};
 use super::jobs::{Jobs, request_id};
 use super::submit::{check_fit, check_gpus, too_late, too_late_s};
 use super::too_low;
@@ -80,15 +80,17 @@ impl Jobs {
         let is_asked = paths.is_empty() || paths.iter().any(|path| path == "allow");
         let models = request.wishes.filter(|_| is_asked);
         let read_as = models.and_then(|wishes| convert::read_as(&wishes.allow));
-        let notes = read_as.into_iter().chain(self.limits_too_low(id));
+        let limits = self.limits_too_low(caller, id).await;
+        let notes = read_as.into_iter().chain(limits);
         Ok(v1::UpdateJobResponse {
             job: Some(job),
             notes: notes.collect(),
         })
     }
 
-    /// What is to be said of a waiting job's limits on time and money.
-    fn limits_too_low(&self, id: JobId) -> Vec<v1::Note> {
+    /// What is to be said of a waiting job's limits on time and money. Nothing where there is no turn to estimate it: it has
+    /// been changed.
+    async fn limits_too_low(&self, caller: &Caller, id: JobId) -> Vec<v1::Note> {
         let spec = self.context.handle.read_stale(|state| {
             let job = state.job(id)?;
             (job.state == JobState::Pending).then(|| job.spec.clone())
@@ -98,10 +100,15 @@ impl Jobs {
                 .or(spec.max_cost.map(|cost| cost.0))
                 .is_some()
         });
-        limited.map_or_else(Vec::new, |spec| {
-            let limits = (spec.max_runtime_ms, spec.max_cost);
-            too_low::notes(limits, &for_job(&self.context, &spec).estimates)
-        })
+        let Some(spec) = limited else {
+            return Vec::new();
+        };
+        let limits = (spec.max_runtime_ms, spec.max_cost);
+        let expected = expected(&self.context, caller.user, &spec).await;
+        expected.map_or_else(
+            |_busy| Vec::new(),
+            |expected| too_low::notes(limits, &expected.estimates),
+        )
     }
 
     /// What a request comes to for the job as it is now. It is refused when it is applied if the job is another one by then:
@@ -149,8 +156,13 @@ impl Jobs {
         let wishes = request.wishes.clone().unwrap_or_default();
         let wishes = mixed(told, wishes, paths);
         let team = self.team(&wishes.team).await?;
-        let asked = self.asked(&was, wishes, team)?;
-        self.check_deadline(&was, &asked)?;
+        let (jobs, before) = (self.clone(), was.clone());
+        let asked = aside(&self.context, caller.user, &was.workload, move || {
+            let asked = jobs.asked(&before, wishes, team)?;
+            jobs.check_deadline(&before, &asked)?;
+            Ok(asked)
+        });
+        let asked = asked.await?;
         if needs_another_look(&was, &asked) {
             check_fit(self, caller.user, None, &asked).await?;
         }

@@ -9,12 +9,14 @@ use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Missing, Plan, Workload};
 use stepcast_records::{Estimate, GpuModel, Hardware, UsdMicros};
 use stepcast_scheduler::State;
+use stepcast_scheduler::ids::UserId;
 use stepcast_scheduler::model::{JobSpec, Objective, TrainerKind};
 use tonic::Status;
 
 use crate::access::Caller;
 use crate::context::Context;
 use crate::fit::Offered;
+use crate::turns::{Turn, Turns};
 use crate::{convert, reading, status};
 
 /// The service.
@@ -32,9 +34,7 @@ impl Estimates {
         let turn = self.0.estimating.enter(caller.user).await?;
         let estimates = self.clone();
         let estimated = turn.aside(move || estimates.reckon(request));
-        estimated.await.map_err(|_stopped| {
-            status::internal("ESTIMATE_FAILED", "the estimate was not finished")
-        })?
+        estimated.await.map_err(|_stopped| unfinished())?
     }
 
     fn reckon(&self, request: v1::EstimateJobRequest) -> Result<v1::EstimateJobResponse, Status> {
@@ -96,6 +96,10 @@ fn smallest_plan(workload: &Workload, hardware: &[Hardware]) -> Result<Plan, Mis
     more.find(can).unwrap_or(fewest)
 }
 
+/// Data sets times hardware of an estimate that is made at once, in some milliseconds at most: as many as a job of one or two
+/// data sets can have, so that submissions wait for nobody. What is larger has a thread and a turn.
+const SMALL: usize = 2 * HARDWARE_MAX;
+
 /// What a job is expected to take and to cost.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
@@ -113,9 +117,58 @@ struct Choice {
     offered: Arc<[Offer]>,
 }
 
-/// What a job would take on the hardware that it may run on. Nothing for a job on several hosts: see [`hosts_note`].
+/// What a job would take on the hardware that it may run on. Nothing for a job on several hosts: see [`hosts_note`]. It is for
+/// who has a thread and a turn already; for others there are [`expected`] and [`aside`].
 pub(super) fn for_job(context: &Context, spec: &JobSpec) -> Expected {
     Choice::of(context, spec).expected(context, spec)
+}
+
+/// The same for somebody who calls.
+///
+/// # Errors
+/// It is a large estimate, and too many others are made, or another one of theirs.
+pub(super) async fn expected(
+    context: &Context,
+    who: Option<UserId>,
+    spec: &JobSpec,
+) -> Result<Expected, Status> {
+    let choice = Choice::of(context, spec);
+    let size = choice.hardware.len() * spec.workload.datasets.len();
+    let Some(turn) = turn(&context.estimating, who, size).await? else {
+        return Ok(choice.expected(context, spec));
+    };
+    let (context, spec) = (context.clone(), spec.clone());
+    let expected = turn.aside(move || choice.expected(&context, &spec));
+    expected.await.map_err(|_stopped| unfinished())
+}
+
+/// Does for somebody who calls what may estimate this work several times, for other wishes each time.
+///
+/// # Errors
+/// What is done says; or those of [`expected`].
+pub(super) async fn aside<T: Send + 'static>(
+    context: &Context,
+    who: Option<UserId>,
+    workload: &Workload,
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let size = HARDWARE_MAX * workload.datasets.len();
+    match turn(&context.estimating, who, size).await? {
+        None => work(),
+        Some(turn) => turn.aside(work).await.map_err(|_stopped| unfinished())?,
+    }
+}
+
+/// A turn at an estimate of this size, if it needs one.
+async fn turn(turns: &Turns, who: Option<UserId>, size: usize) -> Result<Option<Turn>, Status> {
+    match size > SMALL {
+        true => turns.enter(who).await.map(Some),
+        false => Ok(None),
+    }
+}
+
+fn unfinished() -> Status {
+    status::internal("ESTIMATE_FAILED", "the estimate was not finished")
 }
 
 impl Choice {
@@ -254,9 +307,12 @@ fn rank(estimate: &Estimate, objective: Objective) -> (Reverse<bool>, bool, Reve
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use stepcast_records::Quantiles;
 
     use super::*;
+    use crate::turns::Bounds;
 
     #[test]
     fn what_is_chosen_by_time_alone_needs_no_price() {
@@ -279,5 +335,23 @@ mod tests {
             let best = all.into_iter().min_by_key(|one| rank(one, objective));
             assert_eq!(best, Some(first), "{objective:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn only_a_large_estimate_waits_for_a_turn() {
+        let turns = Turns::new(Bounds {
+            at_once: 2,
+            within: Duration::ZERO,
+            others: "others estimate",
+            own: "you estimate",
+        });
+        let who = Some(UserId(1));
+        let held = turn(&turns, who, SMALL + 1).await.expect("a turn");
+        assert!(held.is_some());
+        let refused = turn(&turns, who, SMALL + 1).await.map(|_| ());
+        assert_eq!(refused.expect_err("a second").message(), "you estimate");
+        assert!(turn(&turns, who, SMALL).await.expect("at once").is_none());
+        drop(held);
+        assert!(turn(&turns, who, SMALL + 1).await.is_ok());
     }
 }

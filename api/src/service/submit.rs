@@ -19,7 +19,7 @@ use stepcast_scheduler::{Command, Reply, RequestId, State};
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
-use super::estimates::{Expected, for_job, hosts_note, missing};
+use super::estimates::{Expected, expected, hosts_note, missing};
 use super::jobs::{Jobs, request_id};
 use super::too_low;
 use super::workers::unexpected;
@@ -60,7 +60,7 @@ pub(super) async fn submit(
     spec.terms.credentials = credentials.names();
     check_plan(&reading, spec.gpus())?;
     check_fit(jobs, caller.user, Some(id), &spec).await?;
-    let Expected { estimates, cost } = for_job(&jobs.context, &spec);
+    let Expected { estimates, cost } = expected(&jobs.context, caller.user, &spec).await?;
     check_time(jobs, id, &spec, &estimates)?;
     jobs.expect(&mut spec, cost);
     let job = if request.validate_only {
