@@ -10,7 +10,8 @@ use crate::support::{Agent, CONFIG, Server, files, submission};
 async fn offer(server: &Server, folder: char, gpu: &str, price: Option<u64>, zone: &str) {
     let agent = Agent::new(server, server.token(gpu).await.secret);
     let labels = &[("zone", zone)];
-    let registered = agent.register_with(folder, &[gpu], "", price, labels);
+    let gpus = [gpu];
+    let registered = agent.register_with(folder, &gpus, "", price, labels);
     registered.await.unwrap();
 }
 
