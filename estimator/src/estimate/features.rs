@@ -1,6 +1,8 @@
 //! The points of the records' own keys.
 
-use stepcast_records::{Checkpointing, Hardware, Key, Recipe, TrainingShape, ValidationShape};
+use stepcast_records::{
+    Checkpointing, Hardware, Key, Method, Recipe, TrainingShape, ValidationShape,
+};
 
 use super::model::{Board, Model, Point, Predicted, SETTINGS, Subject, Sums, Traits};
 use super::physics::{self, Asked};
@@ -42,7 +44,13 @@ impl About {
         } else {
             0.0
         };
-        let passes = again + work::flop_per_parameter(recipe.method());
+        let passes = again
+            + match recipe.method() {
+                Method::Lora | Method::Lycoris => 4.0,
+                Method::ControlNetLora => 5.0,
+                Method::Full => 6.0,
+                Method::ControlNet => 7.0,
+            };
         let asked = Asked {
             passes,
             samples: f64::from(shape.batch_size.get()),

@@ -54,76 +54,44 @@ pub(super) fn work(asked: &Asked<'_>) -> (f64, f64) {
         } else {
             1.0
         };
-    let tokens = tokens(asked.family, asked.pixels, asked.frames);
-    let attention = attention(asked.family, asked.billions, tokens);
+    let tokens = tokens(asked);
+    let linear = asked.family.starts_with("sana");
+    // Of a transformer of width d, attention over n tokens adds n / 6d to its matrix products.
+    let attention = if linear {
+        1.0
+    } else {
+        1.0 + tokens / (6.0 * width(asked.billions))
+    };
     let tflop = asked.passes * asked.samples * asked.billions * tokens * attention / 1_000.0;
     (host * asked.repeats, tflop * asked.repeats)
 }
 
 /// Milliseconds that so much arithmetic takes on a GPU.
 pub(super) fn compute_ms(tflop: f64, rated: Option<Rated>) -> f64 {
-    let reached = rated.map_or(UTILISATION * SPEED_UNRATED, speed);
-    tflop / reached * 1_000.0
+    tflop / speed(rated) * 1_000.0
 }
 
 /// TFLOP/s that a GPU reaches.
-pub(super) fn speed(rated: Rated) -> f64 {
-    let bandwidth = rated.memory_gb_per_s * REFERENCE_INTENSITY;
-    let mixed = rated.bf16_tflops.powf(COMPUTE_SHARE) * bandwidth.powf(1.0 - COMPUTE_SHARE);
-    mixed * UTILISATION
-}
-
-/// How many times the arithmetic of a network's parameters its attention makes it.
-pub(super) fn attention(family: &str, billions: f64, tokens: f64) -> f64 {
-    let is_linear = matches!(family, "sana" | "sanavideo");
-    if is_linear {
-        1.0
-    } else {
-        // Of a transformer of width d, attention over n tokens adds n / 6d to its matrix products.
-        1.0 + tokens / (6.0 * width(billions))
-    }
+fn speed(rated: Option<Rated>) -> f64 {
+    let mixed = |rated: Rated| {
+        let bandwidth = rated.memory_gb_per_s * REFERENCE_INTENSITY;
+        rated.bf16_tflops.powf(COMPUTE_SHARE) * bandwidth.powf(1.0 - COMPUTE_SHARE)
+    };
+    UTILISATION * rated.map_or(SPEED_UNRATED, mixed)
 }
 
 /// The width of a transformer of this size, by the proportions of a 12 billion one of width 3,072.
-pub(super) fn width(billions: f64) -> f64 {
+fn width(billions: f64) -> f64 {
     3_072.0 * (billions / 12.0).cbrt()
 }
 
-/// Tokens of one sample of so many pixels a frame, after the family's autoencoder and its patches. Sana-Video has Wan's
-/// autoencoder and not Sana's; its published steps are as long as that makes them.
-pub(super) fn tokens(family: &str, pixels: f64, frames: f64) -> f64 {
-    let (pixels_per_token, frames_per_token) = match family {
+/// Tokens of one sample.
+fn tokens(asked: &Asked<'_>) -> f64 {
+    let (pixels_per_token, frames_per_token) = match asked.family {
         "ltxvideo" | "ltxvideo2" => (1_024.0, 8.0),
-        "sana" | "stable_cascade" => (1_024.0, 4.0),
+        "sana" | "sanavideo" | "stable_cascade" => (1_024.0, 4.0),
         _ => (256.0, 4.0),
     };
-    let latent_frames = ((frames - 1.0) / frames_per_token).floor() + 1.0;
-    TEXT_TOKENS + pixels / pixels_per_token * latent_frames
-}
-
-#[cfg(test)]
-mod tests {
-    use stepcast_records::GpuModel;
-
-    use super::*;
-
-    /// LoRA with checkpointing on 49 frames of 832 x 480: 597 ms are published for an H100.
-    #[test]
-    fn sana_video_has_the_tokens_of_wans_autoencoder() {
-        let asked = Asked {
-            family: "sanavideo",
-            billions: 2.0,
-            layers: 20.0,
-            pixels: 832.0 * 480.0,
-            frames: 49.0,
-            passes: 6.0,
-            samples: 1.0,
-            repeats: 1.0,
-            forward_only: false,
-        };
-        let h100: GpuModel = "h100".parse().expect("gpu");
-        let (host, tflop) = work(&asked);
-        let ms = host.hypot(compute_ms(tflop, h100.rated()));
-        assert!((597.0 * 0.8..597.0 * 1.25).contains(&ms), "{ms}");
-    }
+    let latent_frames = ((asked.frames - 1.0) / frames_per_token).floor() + 1.0;
+    TEXT_TOKENS + asked.pixels / pixels_per_token * latent_frames
 }

@@ -5,13 +5,21 @@
 //! small model leaves it waiting. The model is coarse on purpose. It says how a *measured* time changes when
 //! one thing about it changes; only where nothing was measured does it stand alone.
 
+use stepcast_records::hardware::Rated;
 use stepcast_records::{
     Checkpointing, HalfMegapixels, Hardware, Method, Modality, Quantization, Recipe, TrainingShape,
     ValidationShape,
 };
 
-use super::{physics, size};
+use super::size;
 
+/// Share of its rated arithmetic that a GPU reaches with heavy models: 0.35 to 0.58 in the published figures of
+/// Krea 2, Qwen-Image and Wan.
+const UTILISATION: f64 = 0.45;
+/// How much of a GPU's speed is its arithmetic; the rest is the bandwidth of its memory.
+const COMPUTE_SHARE: f64 = 0.85;
+/// TFLOP/s per GB/s of the board that the utilisation was read from (H100 SXM).
+const REFERENCE_INTENSITY: f64 = 989.0 / 3_360.0;
 /// Host time of one micro-batch: what small models at batch 1 take whatever the GPU (published: 180 to 320 ms
 /// for LoRA, 300 to 640 ms for LyCORIS).
 const HOST_MS: f64 = 200.0;
@@ -31,6 +39,8 @@ const COMPUTE_NF4: f64 = 1.2;
 const HOST_LEAST: f64 = 0.4;
 /// But never more than this share of a measured time.
 const HOST_LEAST_SHARE: f64 = 0.7;
+/// Text and conditioning tokens beside those of the pixels.
+const TEXT_TOKENS: f64 = 400.0;
 /// Forward passes of one denoising step: some families run guidance as a second pass, some do not.
 const GUIDANCE_PASSES: f64 = 1.5;
 /// Host share of a forward pass in that of a whole step.
@@ -105,7 +115,7 @@ impl Work {
     /// What it costs on a hardware; `None` where the hardware has no rating.
     pub(super) fn on(&self, hardware: Hardware) -> Option<Cost> {
         let rated = hardware.gpu.rated()?;
-        Some(self.at(physics::speed(rated), hardware.count))
+        Some(self.at(speed(rated), hardware.count))
     }
 
     /// What it costs at a speed in TFLOP/s.
@@ -154,6 +164,13 @@ impl Cost {
     }
 }
 
+/// TFLOP/s that a GPU reaches.
+fn speed(rated: Rated) -> f64 {
+    let bandwidth = rated.memory_gb_per_s * REFERENCE_INTENSITY;
+    let mixed = rated.bf16_tflops.powf(COMPUTE_SHARE) * bandwidth.powf(1.0 - COMPUTE_SHARE);
+    mixed * UTILISATION
+}
+
 /// How many times host work and arithmetic a quantisation takes.
 const fn quantized(quantization: Quantization) -> (f64, f64) {
     match quantization {
@@ -173,7 +190,7 @@ const fn host_ms(method: Method) -> f64 {
 
 /// Floating point operations per parameter and token: two forward, two for the gradient of the activations,
 /// two for that of the weights where they are trained. A ControlNet is another half of the network.
-pub(super) const fn flop_per_parameter(method: Method) -> f64 {
+const fn flop_per_parameter(method: Method) -> f64 {
     match method {
         Method::Lora | Method::Lycoris => 4.0,
         Method::ControlNetLora => 5.0,
@@ -186,20 +203,35 @@ pub(super) const fn flop_per_parameter(method: Method) -> f64 {
 fn forward_units(recipe: Recipe, resolution: HalfMegapixels) -> f64 {
     let billions = size::billions(recipe);
     let tokens = tokens(recipe, resolution);
-    let attention = physics::attention(recipe.family().name(), billions, tokens);
+    let attention = if has_linear_attention(recipe) {
+        1.0
+    } else {
+        // Of a transformer of width d, attention over n tokens adds n / 6d to its matrix products.
+        1.0 + tokens / (6.0 * width(billions))
+    };
     billions * tokens * attention / 1_000.0
+}
+
+/// The width of a transformer of this size, by the proportions of a 12 billion one of width 3,072.
+fn width(billions: f64) -> f64 {
+    3_072.0 * (billions / 12.0).cbrt()
 }
 
 /// Channels of all layers together, of a transformer of this size: 12 d d parameters a layer of width d.
 pub(super) fn channels_of_all_layers(billions: f64) -> f64 {
-    billions * 1e9 / (12.0 * physics::width(billions))
+    billions * 1e9 / (12.0 * width(billions))
 }
 
 /// Tokens of one sample.
 pub(super) fn tokens(recipe: Recipe, resolution: HalfMegapixels) -> f64 {
-    let pixels = pixels(recipe.modality(), resolution);
+    let (pixels_per_token, frames_per_token) = match recipe.family().name() {
+        "ltxvideo" | "ltxvideo2" => (1_024.0, 8.0),
+        "sana" | "stable_cascade" => (1_024.0, 4.0),
+        _ => (256.0, 4.0),
+    };
     let frames = f64::from(recipe.frames().max_frames());
-    physics::tokens(recipe.family().name(), pixels, frames)
+    let latent_frames = ((frames - 1.0) / frames_per_token).floor() + 1.0;
+    TEXT_TOKENS + pixels(recipe.modality(), resolution) / pixels_per_token * latent_frames
 }
 
 /// The usual number of pixels in a bucket: squares of 512 and 1,024, and 832 x 480 for clips.
@@ -210,4 +242,8 @@ pub(super) fn pixels(modality: Modality, resolution: HalfMegapixels) -> f64 {
         (2, _) => 1_024.0 * 1_024.0,
         _ => resolution.megapixels() * 1e6,
     }
+}
+
+fn has_linear_attention(recipe: Recipe) -> bool {
+    matches!(recipe.family().name(), "sana" | "sanavideo")
 }
