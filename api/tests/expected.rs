@@ -9,9 +9,8 @@ use crate::support::{Agent, CONFIG, Server, files, submission};
 /// A worker with one GPU, at a price and in a zone.
 async fn offer(server: &Server, folder: char, gpu: &str, price: Option<u64>, zone: &str) {
     let agent = Agent::new(server, server.token(gpu).await.secret);
-    let labels = &[("zone", zone)];
-    let gpus = [gpu];
-    let registered = agent.register_with(folder, &gpus, "", price, labels);
+    let (gpus, labels) = (&[gpu], &[("zone", zone)]);
+    let registered = agent.register_with(folder, gpus, "", price, labels);
     registered.await.unwrap();
 }
 
@@ -40,8 +39,21 @@ fn p90(row: &v1::Estimate) -> u64 {
     row.whole_cost.unwrap().p90_usd_micros
 }
 
+/// Long enough from now that a job waits meanwhile.
+fn later(server: &Server) -> Option<prost_types::Timestamp> {
+    let seconds = server.handle.now_ms() / 1_000 + 3_600;
+    Some(prost_types::Timestamp {
+        seconds: seconds.try_into().unwrap(),
+        nanos: 0,
+    })
+}
+
 async fn submit(server: &Server, id: char, wishes: &v1::JobWishes) -> v1::Job {
-    let job = server.jobs().submit_job(asked(id, wishes)).await.unwrap();
+    let waits = v1::JobWishes {
+        not_before_time: later(server),
+        ..wishes.clone()
+    };
+    let job = server.jobs().submit_job(asked(id, &waits)).await.unwrap();
     job.into_inner().job.unwrap()
 }
 
@@ -168,13 +180,17 @@ async fn a_job_of_many_data_sets_is_estimated_and_changed_like_any_other() {
     let loader = format!("[{}{text}]", datasets.collect::<String>());
     let mut files = files(CONFIG);
     files[1].content = loader.into();
+    let waits = v1::JobWishes {
+        not_before_time: later(&server),
+        ..v1::JobWishes::default()
+    };
     let many = v1::SubmitJobRequest {
         files,
         sample_counts: vec![v1::SampleCount {
             dataset: String::new(),
             samples: 10,
         }],
-        ..asked('1', &v1::JobWishes::default())
+        ..asked('1', &waits)
     };
     let answer = server.jobs().submit_job(many).await.unwrap().into_inner();
     assert_eq!(named_in(&answer.estimates), ["h100x1"]);
