@@ -38,7 +38,7 @@ pub(crate) enum Log {
 }
 
 impl Child {
-    /// Starts this program with other arguments.
+    /// Starts this program with other arguments. It knows no settings but these: see `--with-parent`.
     pub(crate) fn start(
         name: &'static str,
         arguments: &[OsString],
@@ -56,6 +56,12 @@ impl Child {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         // A group of its own: Ctrl-C reaches this process only, which then ends the others in order.
+        // What this host's own server, worker and people are told is not for these: they have their arguments.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STEPCAST_") {
+                command.env_remove(name);
+            }
+        }
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn().map_err(|error| wrong(error.to_string()))?;

@@ -1,5 +1,7 @@
 //! What every command is given: where the server is, and how to show answers.
 
+use std::path::PathBuf;
+
 use crate::client::{self, Address, Client};
 use crate::failure::Failure;
 use crate::options::Common;
@@ -24,7 +26,12 @@ impl Context {
 
     /// Every setting with its origin.
     pub(crate) fn settings(&self) -> Result<Vec<Setting>, Failure> {
-        let file = match settings::client_file() {
+        self.settings_in(settings::client_file())
+    }
+
+    /// Every setting with its origin, where this is the file of settings.
+    pub(crate) fn settings_in(&self, file: Option<PathBuf>) -> Result<Vec<Setting>, Failure> {
+        let file = match file {
             Some(path) => SettingsFile::read(&path, CLIENT)?,
             None => SettingsFile::default(),
         };

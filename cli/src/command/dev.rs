@@ -22,7 +22,8 @@ const WORKER: &str = "dev";
 
 /// Runs a server and a worker on this machine, for trying things out.
 ///
-/// Everything lies in one folder and listens on this host only. Ends both with Ctrl-C.
+/// Everything lies in one folder and listens on this host only; what is set for this host's own server and worker counts for
+/// neither. Ends both with Ctrl-C.
 ///
 /// Example: stepcast dev --replay 2
 #[derive(Debug, Args)]
@@ -42,6 +43,9 @@ pub(crate) struct Dev {
     /// How many times faster pretend devices play; 0 for no waiting at all
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay", value_parser = stepcast_worker::options::replay_speed)]
     replay_speed: f64,
+    /// The trainer's command, as `stepcast worker` takes it
+    #[arg(long, env = "STEPCAST_SIMPLETUNER_COMMAND", value_name = "COMMAND")]
+    simpletuner_command: Option<String>,
     /// Run so many servers as one cluster: 3 or 5 to see one of them die
     #[arg(long, value_name = "NODES", default_value_t = 1, value_parser = nodes)]
     nodes: u8,
@@ -167,6 +171,13 @@ impl Dev {
                 token.as_os_str(),
             ],
         );
+        if let Some(command) = self
+            .simpletuner_command
+            .as_ref()
+            .filter(|it| !it.is_empty())
+        {
+            words.extend(["--simpletuner-command", command].map(OsString::from));
+        }
         if self.cpu {
             words.push("--cpu".into());
         }

@@ -87,7 +87,7 @@ pub(crate) struct Server {
     /// The settings file; /etc/stepcast/server.toml unless given
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// End when stdin closes: for the process that started this one
+    /// End when stdin closes, and read no settings file unless --config names one: for the process that started this one
     #[arg(long, hide = true)]
     with_parent: bool,
 }
@@ -125,6 +125,11 @@ impl Server {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The file that is read where none is named. What is in it is for the host's own server, not for one of `dev` or `demo`.
+    fn own_file(&self) -> Option<&'static str> {
+        (!self.with_parent).then_some(FILE)
+    }
+
     fn settings(&self, context: &Context) -> Result<Vec<Setting>, Failure> {
         let file = match &self.config {
             Some(path) if !path.is_file() => {
@@ -139,7 +144,10 @@ impl Server {
                 .hint("name a settings file with --config, or leave it out"));
             }
             Some(path) => SettingsFile::read(path, SETTINGS)?,
-            None => SettingsFile::read(FILE.as_ref(), SETTINGS)?,
+            None => match self.own_file() {
+                Some(path) => SettingsFile::read(path.as_ref(), SETTINGS)?,
+                None => SettingsFile::default(),
+            },
         };
         let flags = [
             self.data.clone(),
@@ -184,4 +192,25 @@ pub(crate) fn log_to_stderr() {
         .with_ansi(ansi)
         .with_writer(std::io::stderr)
         .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::{Command, Options};
+
+    #[test]
+    fn the_host_s_settings_are_not_for_a_server_that_another_process_has_started() {
+        let file = |words: &[&str]| {
+            let words = [&["stepcast", "server"], words].concat();
+            match Options::try_parse_from(words).expect("read").command {
+                Command::Server(server) => server.own_file(),
+                _ => panic!("it is a server"),
+            }
+        };
+        assert_eq!(file(&[]), Some(FILE));
+        assert_eq!(file(&["--with-parent"]), None);
+    }
 }

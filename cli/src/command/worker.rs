@@ -21,7 +21,7 @@ use crate::settings;
 pub(crate) struct Worker {
     #[command(flatten)]
     options: Options,
-    /// End when stdin closes: for the process that started this one
+    /// End when stdin closes, and read no settings file: for the process that started this one
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
 }
@@ -49,7 +49,10 @@ impl Worker {
     }
 
     fn config(self, context: &Context) -> Result<WorkerConfig, Failure> {
-        let settings = context.settings()?;
+        let settings = match self.with_parent {
+            true => context.settings_in(None)?,
+            false => context.settings()?,
+        };
         let value = |name: &str| {
             settings
                 .iter()

@@ -120,9 +120,19 @@ fn a_job_on_two_hosts_is_cancelled_on_both() {
 #[test]
 fn the_demo_tells_the_whole_ring_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
+    // What this host's real server, worker and people are told is not for it.
+    let set = tempfile::tempdir().unwrap();
+    std::fs::create_dir(set.path().join("stepcast")).unwrap();
+    let file = set.path().join("stepcast/config.toml");
+    std::fs::write(file, "ca_file = \"nosuch.pem\"\n").unwrap();
     let mut demo = crate::support::program(folder.path());
     let told = demo
         .env("TMPDIR", folder.path())
+        .env("XDG_CONFIG_HOME", set.path())
+        .env("STEPCAST_STORE", folder.path().join("store"))
+        .env("STEPCAST_WORKER_OUTPUTS", folder.path().join("outputs"))
+        .env("STEPCAST_ACCESS_TOKEN_FILE", "nosuch.token")
+        .env("STEPCAST_JOIN", "127.0.0.1:1")
         .arg("demo")
         .output()
         .unwrap();
