@@ -30,6 +30,8 @@ pub(crate) struct Output {
     pub(crate) drawn: bool,
     /// Whether stderr is a terminal on which lines may be replaced.
     pub(crate) live: bool,
+    /// Whether a person sees on stderr what they are asked.
+    pub(crate) asks: bool,
     /// Whether what is said beside the data goes to stdout too, because the telling is the answer.
     pub(crate) telling: bool,
     /// Columns to draw for.
@@ -43,12 +45,17 @@ impl Output {
     pub(crate) fn new(json: bool, columns: Option<usize>) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let seen = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        let (live, asks) = told_on_stderr(
+            std::io::stderr().is_terminal(),
+            std::env::var("TERM").is_ok_and(|term| term == "dumb"),
+            json,
+        );
         Self {
             json,
             drawn: terminal || columns.is_some(),
             telling: false,
-            live: std::io::stderr().is_terminal() && !dumb && !json,
+            live,
+            asks,
             columns: columns
                 .or(seen)
                 .unwrap_or(COLUMNS)
@@ -119,6 +126,12 @@ impl Output {
     }
 }
 
+/// Whether lines may be replaced on stderr, and whether a person sees there what they are asked: a terminal that is dumb has
+/// somebody before it all the same.
+fn told_on_stderr(terminal: bool, dumb: bool, json: bool) -> (bool, bool) {
+    (terminal && !dumb && !json, terminal && !json)
+}
+
 fn write(mut stream: impl Write, text: &str) -> Result<(), Failure> {
     match stream
         .write_all(text.as_bytes())
@@ -131,5 +144,18 @@ fn write(mut stream: impl Write, text: &str) -> Result<(), Failure> {
             Exit::Refused,
             format!("the answer cannot be written: {error}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sits_at_a_dumb_terminal_is_asked() {
+        assert_eq!(told_on_stderr(true, false, false), (true, true));
+        assert_eq!(told_on_stderr(true, true, false), (false, true));
+        assert_eq!(told_on_stderr(true, false, true), (false, false));
+        assert_eq!(told_on_stderr(false, false, false), (false, false));
     }
 }

@@ -174,7 +174,7 @@ impl Submit {
             }
             if !self.yes
                 && std::io::stdin().is_terminal()
-                && output.live
+                && output.asks
                 && !confirmed("Submit?", true).await?
             {
                 output.say("Nothing was submitted.");
@@ -300,7 +300,7 @@ impl Submit {
             }
             if !self.yes
                 && std::io::stdin().is_terminal()
-                && output.live
+                && output.asks
                 && !confirmed("Submit?", true).await?
             {
                 output.say("Nothing was submitted.");

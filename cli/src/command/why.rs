@@ -194,6 +194,7 @@ mod tests {
             drawn: true,
             telling: false,
             live: false,
+            asks: false,
             columns: 100,
             signs: Signs { unicode: true },
         };

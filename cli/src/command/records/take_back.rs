@@ -53,7 +53,7 @@ impl TakeBack {
     /// Does it.
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         let output = &context.output;
-        let may_ask = std::io::stdin().is_terminal() && output.live;
+        let may_ask = std::io::stdin().is_terminal() && output.asks;
         if !(self.dry_run || self.yes || may_ask) {
             return Err(Failure::usage("nobody is there to be asked")
                 .hint("look with --dry-run first, and say --yes"));

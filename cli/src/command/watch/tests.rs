@@ -11,6 +11,7 @@ fn output() -> Output {
         drawn: true,
         telling: false,
         live: false,
+        asks: false,
         columns: 100,
         signs: Signs { unicode: true },
     }
