@@ -1,6 +1,7 @@
 //! Other processes of this program, for `dev` and `demo`: a server and a worker that never outlive the one who asked.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -55,13 +56,13 @@ impl Child {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        // A group of its own: Ctrl-C reaches this process only, which then ends the others in order.
         // What this host's own server, worker and people are told is not for these: they have their arguments.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("STEPCAST_") {
                 command.env_remove(name);
             }
         }
+        // A group of its own: Ctrl-C reaches this process only, which then ends the others in order.
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn().map_err(|error| wrong(error.to_string()))?;
@@ -155,9 +156,11 @@ async fn follow(name: &'static str, stream: impl AsyncRead + Unpin, log: Log) ->
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match (&log, &mut file) {
-            (Log::Shown, _) => anstream::eprintln!("{name:>6} | {line}"),
+            (Log::Shown, _) => {
+                // It is read on where nobody sees it any more, so that the process can go on.
+                let _ = writeln!(anstream::stderr(), "{name:>6} | {line}");
+            }
             (Log::File(_), Some(file)) => {
-                use std::io::Write;
                 // A log that cannot be written is no reason to stop.
                 let _ = writeln!(file, "{line}");
             }

@@ -1,13 +1,14 @@
 //! What the person who sits there writes: a line, or whether something is to be done.
 
+use std::io::Write;
+
 use crate::failure::Failure;
 
 /// Asks; an empty line means what is given. Whoever has ended the input has said no.
 pub(crate) async fn confirmed(question: &str, by_default: bool) -> Result<bool, Failure> {
-    eprint!(
-        "  {question} {} ",
-        if by_default { "[Y/n]" } else { "[y/N]" }
-    );
+    let answers = if by_default { "[Y/n]" } else { "[y/N]" };
+    // Who does not see the question does not answer it either.
+    let _ = write!(std::io::stderr(), "  {question} {answers} ");
     let line = line("the answer").await?;
     Ok(line.is_some_and(|line| means_yes(&line, by_default)))
 }

@@ -18,6 +18,7 @@ mod secret;
 mod settings;
 mod usage;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -82,7 +83,8 @@ fn not_read(error: &clap::Error) -> ExitCode {
         }
         None if error.use_stderr() => {
             let text = usage::in_words(&error.render().ansi().to_string());
-            anstream::eprintln!("{text}");
+            // How the program ends says it too, where nobody reads it.
+            let _ = writeln!(anstream::stderr(), "{text}");
             Exit::Usage.into()
         }
         None => error.exit(),

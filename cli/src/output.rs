@@ -8,7 +8,7 @@ pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod time;
 
-use std::io::{IsTerminal, Write};
+use std::io::{Error, ErrorKind, IsTerminal, Write};
 
 use serde_json::Value;
 
@@ -66,7 +66,7 @@ impl Output {
 
     /// Puts data on stdout.
     pub(crate) fn data(&self, text: &str) -> Result<(), Failure> {
-        write(anstream::stdout().lock(), text)
+        self.told(write(anstream::stdout().lock(), text))
     }
 
     /// Puts an answer for a program on stdout.
@@ -76,7 +76,7 @@ impl Output {
         } else {
             format!("{value}\n")
         };
-        write(std::io::stdout().lock(), &text)
+        self.told(write(std::io::stdout().lock(), &text))
     }
 
     /// Puts a table on stdout.
@@ -91,7 +91,7 @@ impl Output {
     /// Says something beside the data, on stderr; programs are spared it.
     pub(crate) fn say(&self, text: impl AsRef<str>) {
         let line = format!("{}\n", text.as_ref());
-        // What cannot be said is not worth failing for.
+        // What cannot be said is not worth failing for, nor ending early.
         let _ = match (self.telling, self.json) {
             (true, _) => write(anstream::stdout().lock(), &line),
             (false, false) => write(anstream::stderr().lock(), &line),
@@ -122,7 +122,24 @@ impl Output {
             let rest = text.strip_prefix("error:").unwrap_or(&text);
             format!("{}{rest}", Tone::Bad.paint("error:"))
         };
+        // How the program ends says it too.
         let _ = write(anstream::stderr().lock(), &text);
+    }
+
+    /// What came of putting data on stdout.
+    fn told(&self, written: std::io::Result<()>) -> Result<(), Failure> {
+        let gone = |error: &Error| error.kind() == ErrorKind::BrokenPipe;
+        match written {
+            Ok(()) => Ok(()),
+            // What is told goes on to its end, to leave nothing behind.
+            Err(error) if gone(&error) && self.telling => Ok(()),
+            // Whoever reads has read enough, as in `stepcast jobs | head -1`.
+            Err(error) if gone(&error) => std::process::exit(0),
+            Err(error) => Err(Failure::new(
+                Exit::Refused,
+                format!("the answer cannot be written: {error}"),
+            )),
+        }
     }
 }
 
@@ -132,19 +149,9 @@ fn told_on_stderr(terminal: bool, dumb: bool, json: bool) -> (bool, bool) {
     (terminal && !dumb && !json, terminal && !json)
 }
 
-fn write(mut stream: impl Write, text: &str) -> Result<(), Failure> {
-    match stream
-        .write_all(text.as_bytes())
-        .and_then(|()| stream.flush())
-    {
-        Ok(()) => Ok(()),
-        // Whoever reads has read enough, as in `stepcast jobs | head -1`.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::new(
-            Exit::Refused,
-            format!("the answer cannot be written: {error}"),
-        )),
-    }
+fn write(mut stream: impl Write, text: &str) -> std::io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
 }
 
 #[cfg(test)]

@@ -69,7 +69,8 @@ impl Sql {
         );
         let mut query = String::new();
         loop {
-            eprint!("{}", if query.is_empty() { "sql> " } else { "  -> " });
+            let prompt = if query.is_empty() { "sql> " } else { "  -> " };
+            let _ = write!(std::io::stderr(), "{prompt}");
             let Some(line) = stdin_line().await? else {
                 return Ok(());
             };

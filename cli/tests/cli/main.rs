@@ -15,6 +15,7 @@ mod refusals;
 mod ring;
 mod screens;
 mod storage;
+mod streams;
 mod support;
 mod take_back;
 mod tokens;
