@@ -110,7 +110,8 @@ impl Mapping {
 }
 
 impl Estimator {
-    /// Reads figures from a file of comma separated values and stores those that the source has not brought before.
+    /// Reads figures from a file of comma separated values and stores those that the source has not brought before. Estimates
+    /// have learnt from them when this returns.
     ///
     /// The file is read whole before anything is stored. After an error nothing is half done that the same call
     /// does not finish: a line that is there already is known again, and for a month at least where it is one of the last that were
@@ -160,6 +161,10 @@ impl Estimator {
         };
         let hash = xxh3_128(&[mapping.name().as_bytes(), b"\n", file].concat());
         sources::put(self.prefixed(), source, hash, &entry).await?;
+        // Whoever asks next is told the same as whoever asks when the follower has looked.
+        if self.is_behind() {
+            self.learn_anew().await;
+        }
         Ok(imported)
     }
 

@@ -143,7 +143,7 @@ async fn ring(
     require(
         real.estimates.iter().any(|row| row.run_time.is_some()),
         "some hardware has an estimate",
-        &real.estimates,
+        &times(&real),
     )?;
     let before = pretend(&ask(&client, &submission, &[REPLAY]).await?)?;
     story.fact(format!(
@@ -201,13 +201,13 @@ async fn run_and_learn(
     require(
         after.basis() == Basis::Exact && after.rows > before.rows,
         "the estimate for the pretend device is exact now",
-        &after,
+        &in_words(&after),
     )?;
     let again = ask(client, submission, &HARDWARE).await?;
     require(
         times(&again) == times(real),
         "pretend runs change nothing for real hardware",
-        &again.estimates,
+        &(times(real), times(&again)),
     )?;
     story.fact("pretend hardware is marked `replay` and never enters a real hardware's records: their estimates are as before");
 
@@ -294,12 +294,13 @@ fn job_basis(row: &Row) -> String {
         .to_ascii_lowercase()
 }
 
-fn times(answer: &EstimateJobResponse) -> Vec<(String, Option<prost_types::Duration>)> {
-    let median = |row: &Row| row.run_time.as_ref().and_then(|times| times.p50);
+/// The middle of each hardware's time, in seconds.
+fn times(answer: &EstimateJobResponse) -> Vec<(String, Option<f64>)> {
+    let middle = |row: &Row| row.run_time.as_ref()?.p50.as_ref().map(time::seconds);
     answer
         .estimates
         .iter()
-        .map(|row| (row.hardware.clone(), median(row)))
+        .map(|row| (row.hardware.clone(), middle(row)))
         .collect()
 }
 

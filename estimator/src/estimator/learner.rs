@@ -77,7 +77,7 @@ impl Estimator {
     }
 
     /// Whether there are.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.shared.is_behind.load(Ordering::Acquire)
     }
 

@@ -30,6 +30,18 @@ const GOOD: [&str; 3] = [
     "flux.dev/lora,rtx4090,1.0,4,1,bf16,int8,14000,150",
 ];
 
+/// Else the first estimates behind an import would be others than those some seconds later.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_learnt_from_an_import_when_it_returns() {
+    let estimator = over(&memory());
+    estimator
+        .import("lab", Mapping::Records, &file(&GOOD))
+        .await
+        .expect("imported");
+    assert!(!estimator.is_behind());
+    assert!(estimator.learnt().is_some());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_are_stored_once_also_when_the_file_comes_again_and_has_grown() {
     let store = memory();
