@@ -10,6 +10,7 @@ pub(crate) mod credentials;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod estimate;
+mod hardware;
 pub(crate) mod job;
 pub(crate) mod jobs;
 mod place;

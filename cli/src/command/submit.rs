@@ -17,6 +17,7 @@ use stepcast_proto::v1::{
 };
 
 use super::estimate::{self, Question};
+use super::hardware::models_and_count;
 use super::terms::Terms;
 use super::{sweep, watch};
 use crate::client::{self, Client, timed};
@@ -146,7 +147,7 @@ impl Submit {
         if !self.sweep.is_empty() {
             return self.run_sweep(context, &client, &submission).await;
         }
-        let message = self.message(&submission);
+        let message = self.message(&submission)?;
         if self.dry_run || !output.json {
             let planned = send(
                 &client,
@@ -203,23 +204,18 @@ impl Submit {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn message(&self, submission: &Submission) -> SubmitJobRequest {
-        SubmitJobRequest {
+    fn message(&self, submission: &Submission) -> Result<SubmitJobRequest, Failure> {
+        Ok(SubmitJobRequest {
             request_id: self.request_id.clone().unwrap_or_else(client::request_id),
             validate_only: false,
             files: submission.files.clone(),
             sample_counts: self.question.samples.clone(),
-            wishes: Some(self.wishes(submission)),
-        }
+            wishes: Some(self.wishes(submission)?),
+        })
     }
 
-    fn wishes(&self, submission: &Submission) -> JobWishes {
-        let (models, counts): (Vec<String>, Vec<Option<u32>>) = self
-            .question
-            .on
-            .iter()
-            .map(|text| split_hardware(text))
-            .unzip();
+    fn wishes(&self, submission: &Submission) -> Result<JobWishes, Failure> {
+        let (models, count) = models_and_count(&self.question.on, self.gpus)?;
         let objective = match self.objective {
             _ if self.cheapest => Objective::Cheapest,
             _ if self.fastest => Objective::Fastest,
@@ -236,10 +232,7 @@ impl Submit {
                 .name
                 .clone()
                 .unwrap_or_else(|| submission.title.clone()),
-            gpu_count: self
-                .gpus
-                .or_else(|| counts.into_iter().flatten().max())
-                .unwrap_or(1),
+            gpu_count: count.unwrap_or(1),
             hosts: self.hosts,
             allow: models,
             min_memory_gib: self.min_memory.unwrap_or(0),
@@ -254,7 +247,7 @@ impl Submit {
             ..JobWishes::default()
         };
         self.terms.write(&mut wishes);
-        wishes
+        Ok(wishes)
     }
 
     /// Checks, asks, and submits a sweep.
@@ -265,7 +258,7 @@ impl Submit {
         submission: &Submission,
     ) -> Result<ExitCode, Failure> {
         let output = &context.output;
-        let single = self.message(submission);
+        let single = self.message(submission)?;
         let message = SubmitArrayRequest {
             request_id: single.request_id.clone(),
             validate_only: true,
@@ -353,17 +346,6 @@ pub(super) fn wire_span(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         nanos: 0,
-    }
-}
-
-/// `h100x2` is two GPUs of model `h100`; a model's own name may hold an `x` too.
-pub(super) fn split_hardware(text: &str) -> (String, Option<u32>) {
-    let text = text.trim().to_ascii_lowercase();
-    match text.rsplit_once('x') {
-        Some((model, count)) if matches!(count, "1" | "2" | "4" | "8") && !model.is_empty() => {
-            (model.to_owned(), count.parse().ok())
-        }
-        _ => (text, None),
     }
 }
 

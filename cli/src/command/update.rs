@@ -7,9 +7,10 @@ use stepcast_proto::v1::{
 };
 
 use super::estimate::show_notes;
+use super::hardware::models_and_count;
 use super::job::get;
 use super::jobs::words;
-use super::submit::{label, split_hardware, wire_span};
+use super::submit::{label, wire_span};
 use super::terms::Terms;
 use crate::client::{self, Client, timed};
 use crate::context::Context;
@@ -76,19 +77,19 @@ impl Changes {
     /// The wishes with the changes in them, and their names.
     ///
     /// # Errors
-    /// A label that is asked for with two values.
+    /// A label that is asked for with two values, or more than one number of GPUs.
     pub(super) fn of(&self, now: &JobWishes) -> Result<(JobWishes, Vec<String>), Failure> {
         self.terms.check(&self.labels)?;
         let mut wishes = now.clone();
         let mut paths = self.terms.write(&mut wishes);
         let mut set = |path| paths.push(path);
+        let mut count = self.gpus;
         if !self.allow.is_empty() || !self.on.is_empty() {
-            let models = self
-                .allow
-                .iter()
-                .chain(&self.on)
-                .map(|text| split_hardware(text).0);
-            let models: Vec<String> = models.collect();
+            // Models that are added are for as many GPUs as those that are there.
+            let known = (self.on.is_empty() && now.gpu_count > 0).then_some(now.gpu_count);
+            let hardware = [self.allow.as_slice(), &self.on].concat();
+            let (models, said) = models_and_count(&hardware, count.or(known))?;
+            count = said.filter(|said| *said != now.gpu_count).or(count);
             if !self.on.is_empty() {
                 wishes.allow.clear();
             }
@@ -99,7 +100,7 @@ impl Changes {
             }
             set("allow");
         }
-        if let Some(count) = self.gpus {
+        if let Some(count) = count {
             wishes.gpu_count = count;
             set("gpu_count");
         }
@@ -280,4 +281,49 @@ pub(crate) async fn cancel_array(
     );
     output.next("stepcast jobs");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::failure::Exit;
+
+    #[derive(Debug, Parser)]
+    struct Given {
+        #[command(flatten)]
+        changes: Changes,
+    }
+
+    #[test]
+    fn a_number_of_gpus_behind_a_model_counts() {
+        let now = JobWishes {
+            gpu_count: 1,
+            allow: vec!["h100".to_owned()],
+            ..JobWishes::default()
+        };
+        let change = |words: &[&str]| {
+            let words = [&["update"], words].concat();
+            let given = Given::try_parse_from(words).expect("read");
+            let (wishes, paths) = given.changes.of(&now)?;
+            Ok::<_, Failure>((wishes.gpu_count, paths.join(" ")))
+        };
+        let is = |count, paths: &str| Ok((count, paths.to_owned()));
+        assert_eq!(change(&["--on", "h100x4"]), is(4, "allow gpu_count"));
+        assert_eq!(change(&["--on", "l40s"]), is(1, "allow"));
+        assert_eq!(change(&["--allow", "l40s"]), is(1, "allow"));
+        assert_eq!(
+            change(&["--allow", "l40sx2", "--gpus", "2"]),
+            is(2, "allow gpu_count")
+        );
+        for words in [
+            &["--on", "h100x4", "--gpus", "2"][..],
+            &["--on", "h100x4,l40s"],
+            &["--allow", "l40sx2"],
+        ] {
+            let failure = change(words).expect_err("two numbers");
+            assert_eq!(failure.exit, Exit::Usage, "{words:?}");
+        }
+    }
 }

@@ -7,13 +7,6 @@ use super::*;
 use crate::client::Address;
 
 #[test]
-fn hardware_is_a_model_and_a_count() {
-    assert_eq!(split_hardware("H100x2"), ("h100".to_owned(), Some(2)));
-    assert_eq!(split_hardware("rtx4090"), ("rtx4090".to_owned(), None));
-    assert_eq!(split_hardware("rtx4090x4"), ("rtx4090".to_owned(), Some(4)));
-}
-
-#[test]
 fn doubt_names_the_id() {
     let unknown = Failure::new(Exit::Unknown, "no answer within 10 seconds");
     let hint = in_doubt(unknown, "00ff").hint.expect("hint");
