@@ -34,7 +34,7 @@ pub(crate) mod workers;
 use std::process::ExitCode;
 
 use crate::context::Context;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::options::Command;
 
 /// Runs a command until it is done or a person presses Ctrl-C.
@@ -57,7 +57,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
     }
     tokio::select! {
         done = client_command(command, context) => done,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        _ = tokio::signal::ctrl_c() => Err(context.interrupted()),
     }
 }
 

@@ -73,10 +73,7 @@ impl Demo {
             telling: true,
             ..context.output.clone()
         };
-        let context = &Context {
-            output,
-            common: context.common.clone(),
-        };
+        let context = &context.with_output(output);
         let mut story = Story {
             output: &context.output,
             chapter: 0,

@@ -26,7 +26,7 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Submission};
 use crate::output::money::{counted, parse_dollars};
-use crate::output::shell::called_without;
+use crate::output::shell::{called_with, called_without};
 use crate::output::style::{Mark, Tone};
 use crate::output::{Output, json, time};
 
@@ -182,7 +182,9 @@ impl Submit {
                 return Ok(ExitCode::from(Exit::Interrupted as u8));
             }
         }
-        let answer = send(&client, message.clone(), &submission).await?;
+        let sent = send(&client, message.clone(), &submission);
+        let interrupted = in_doubt(interrupted(), &message.request_id, message.wishes.as_ref());
+        let answer = context.or_in_doubt(interrupted, sent).await?;
         let job = answer.job.clone().unwrap_or_default();
         let id = json::id(&job.name);
         if output.json && !self.wait {
@@ -304,9 +306,10 @@ impl Submit {
             validate_only: false,
             ..message
         };
-        let answer = sweep::send(client, message.clone())
-            .await
-            .map_err(|failure| in_doubt(failure, &message.request_id))?;
+        let doubt = |failure| in_doubt(failure, &message.request_id, message.wishes.as_ref());
+        let sent = sweep::send(client, message.clone());
+        let sent = context.or_in_doubt(doubt(interrupted()), sent).await;
+        let answer = sent.map_err(doubt)?;
         if output.json {
             output.json(&sweep_json(&answer, &message, false))?;
         } else {
@@ -355,7 +358,7 @@ async fn send(
     message: SubmitJobRequest,
     submission: &Submission,
 ) -> Result<SubmitJobResponse, Failure> {
-    let (id, only) = (message.request_id.clone(), message.validate_only);
+    let only = message.validate_only;
     let call = || {
         let request = timed(message.clone());
         let mut service = client.jobs();
@@ -366,15 +369,39 @@ async fn send(
     } else {
         client.change(call).await
     };
-    answer.map_err(|failure| in_doubt(estimate::with_missing(failure, submission), &id))
+    answer.map_err(|failure| {
+        let failure = estimate::with_missing(failure, submission);
+        in_doubt(failure, &message.request_id, message.wishes.as_ref())
+    })
 }
 
-/// No answer to what was sent means that nobody knows: the same id again finds out.
-fn in_doubt(mut failure: Failure, id: &str) -> Failure {
+/// A person has not waited for the answer to what was sent.
+fn interrupted() -> Failure {
+    Failure::new(Exit::Unknown, "interrupted before the server has answered")
+}
+
+/// No answer to what was sent means that nobody knows: the same again, with the same id, finds out. Moments are told as they
+/// were sent, as a span from now is another one each time.
+fn in_doubt(mut failure: Failure, id: &str, wishes: Option<&JobWishes>) -> Failure {
     if failure.exit == Exit::Unknown {
+        let mut sent = vec![("--request-id", id.to_owned())];
+        let moment = |at: Option<&prost_types::Timestamp>| at.and_then(time::rfc3339);
+        if let Some(at) = moment(wishes.and_then(|wishes| wishes.not_before_time.as_ref())) {
+            sent.push(("--not-before", at));
+        }
+        if let Some(at) = moment(wishes.and_then(|wishes| wishes.finish_by_time.as_ref())) {
+            sent.push(("--finish-by", at));
+        }
         failure.hint = Some(format!(
-            "the job may have been taken; ask again with --request-id {id}"
+            "the job may have been taken; to find out ask again: {}",
+            called_with(&sent)
         ));
+    } else if failure.reason == "REQUEST_ID_REUSED" {
+        // A new id would make a second job where the first was meant.
+        failure.hint = Some(
+            "a job may be there under this id: see `stepcast jobs` before you submit without it"
+                .to_owned(),
+        );
     }
     failure
 }

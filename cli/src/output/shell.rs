@@ -31,6 +31,43 @@ fn without(option: &str, words: impl IntoIterator<Item = OsString>) -> String {
     command
 }
 
+/// The same with these options and their values, in place of those that were given of them.
+pub(crate) fn called_with(options: &[(&str, String)]) -> String {
+    with(options, std::env::args_os())
+}
+
+fn with(options: &[(&str, String)], words: impl IntoIterator<Item = OsString>) -> String {
+    let mut command = "stepcast".to_owned();
+    let put = |command: &mut String, word: &str| {
+        command.push(' ');
+        command.push_str(&quoted(word));
+    };
+    let put_options = |command: &mut String| {
+        for (option, value) in options {
+            put(command, option);
+            put(command, value);
+        }
+    };
+    let mut words = words.into_iter().skip(1).peekable();
+    while let Some(word) = words.next_if(|word| word != "--") {
+        let word = word.to_string_lossy();
+        let name = word.split_once('=').map_or(&*word, |(name, _)| name);
+        if options.iter().any(|(option, _)| *option == name) {
+            // Its value is in it, or comes next.
+            if name == word {
+                words.next();
+            }
+        } else {
+            put(&mut command, &word);
+        }
+    }
+    put_options(&mut command);
+    for word in words {
+        put(&mut command, &word.to_string_lossy());
+    }
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +99,30 @@ mod tests {
         assert_eq!(
             told(&["stepcast", "submit", "--dry-run", "--", "--dry-run"]),
             "stepcast submit -- --dry-run"
+        );
+    }
+
+    #[test]
+    fn options_of_a_command_take_the_place_of_those_that_were_given() {
+        let options = [
+            ("--request-id", "00ff".to_owned()),
+            ("--not-before", "2026-01-19T00:00:00Z".to_owned()),
+        ];
+        let told = |words: &[&str]| with(&options, words.iter().map(OsString::from));
+        let end = "--request-id 00ff --not-before 2026-01-19T00:00:00Z";
+        assert_eq!(
+            told(&["stepcast", "submit", "--not-before", "2h", "my cfg", "-y"]),
+            format!("stepcast submit 'my cfg' -y {end}")
+        );
+        assert_eq!(
+            told(&[
+                "stepcast",
+                "submit",
+                "--not-before=2h",
+                "--",
+                "--request-id"
+            ]),
+            format!("stepcast submit {end} -- --request-id")
         );
     }
 }

@@ -1,8 +1,13 @@
-//! Streams that nobody reads any more.
+//! Streams that nobody reads or writes any more, and Ctrl-C where something is waited for.
 
+use std::io::Read;
+use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::support::{Ring, example};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::{Process, Ring, example, program};
 
 /// A pipe that nobody reads.
 fn unread() -> Stdio {
@@ -40,4 +45,36 @@ fn data_that_nobody_reads_is_no_failure() {
     let mut command = ring.command(&["jobs", "--json"]);
     let status = command.stdout(unread()).status().unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn who_does_not_wait_for_an_answer_is_told_how_to_find_out() {
+    const ID: &str = "00112233445566778899aabbccddeeff";
+    let folder = tempfile::tempdir().unwrap();
+    // It reads, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let submit = program(folder.path())
+        .args(["submit", example().to_str().unwrap(), "--json"])
+        .args(["--request-id", ID, "--server", &address])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut submit = Process(submit);
+    let (mut caller, _) = silent.accept().unwrap();
+    let (mut sent, mut part) = (Vec::new(), [0; 4096]);
+    while !sent.windows(ID.len()).any(|part| part == ID.as_bytes()) {
+        let read = caller.read(&mut part).unwrap();
+        assert_ne!(read, 0, "it sends the id");
+        sent.extend_from_slice(&part[..read]);
+    }
+    kill_process(Pid::from_child(&submit.0), Signal::INT).unwrap();
+    assert_eq!(submit.0.wait().unwrap().code(), Some(5));
+    let mut told = String::new();
+    let mut stderr = submit.0.stderr.take().unwrap();
+    stderr.read_to_string(&mut told).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let hint = told["error"]["hint"].as_str().unwrap();
+    assert!(hint.ends_with(&format!("--request-id {ID}")), "{hint}");
 }

@@ -9,11 +9,30 @@ use crate::client::Address;
 #[test]
 fn doubt_names_the_id() {
     let unknown = Failure::new(Exit::Unknown, "no answer within 10 seconds");
-    let hint = in_doubt(unknown, "00ff").hint.expect("hint");
-    assert!(hint.contains("--request-id 00ff"), "{hint}");
+    let hint = in_doubt(unknown.clone(), "00ff", None).hint.expect("hint");
+    assert!(hint.ends_with(" --request-id 00ff"), "{hint}");
     // Nothing was sent, or it was a question.
     let silent = Failure::new(Exit::Unreachable, "no server answers");
-    assert_eq!(in_doubt(silent.clone(), "00ff"), silent);
+    assert_eq!(in_doubt(silent.clone(), "00ff", None), silent);
+    // What was a span from now is another moment when it is asked again.
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let wishes = JobWishes {
+        not_before_time: at(1_768_780_800),
+        finish_by_time: at(1_768_784_400),
+        ..JobWishes::default()
+    };
+    let hint = in_doubt(unknown, "00ff", Some(&wishes)).hint.expect("hint");
+    let sent = " --not-before 2026-01-19T00:00:00.000Z --finish-by 2026-01-19T01:00:00.000Z";
+    assert!(hint.ends_with(sent), "{hint}");
+}
+
+#[test]
+fn an_id_that_was_used_is_no_reason_to_draw_another() {
+    let mut reused = Failure::refused("this request id was used for something else")
+        .hint("draw a new request id for every new request");
+    reused.reason = "REQUEST_ID_REUSED".to_owned();
+    let hint = in_doubt(reused, "00ff", None).hint.expect("hint");
+    assert!(hint.contains("see `stepcast jobs`"), "{hint}");
 }
 
 /// A server that hangs up on each caller once it has read this.
