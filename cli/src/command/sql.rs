@@ -51,9 +51,9 @@ impl Sql {
     /// Answers one query, or one after the other.
     pub(crate) async fn run(self, context: &Context) -> Result<(), Failure> {
         let query = match self.query.as_deref() {
-            Some("-") => Some(stdin_text()?),
+            Some("-") => Some(stdin_text().await?),
             Some(query) => Some(query.to_owned()),
-            None if !std::io::stdin().is_terminal() => Some(stdin_text()?),
+            None if !std::io::stdin().is_terminal() => Some(stdin_text().await?),
             None => None,
         };
         let client = context.connect().await?;
@@ -246,9 +246,13 @@ fn tables_json(tables: &[Described]) -> Value {
     json!({ "tables": tables.collect::<Vec<_>>() })
 }
 
-fn stdin_text() -> Result<String, Failure> {
-    std::io::read_to_string(std::io::stdin())
-        .map_err(|error| Failure::refused(format!("the query cannot be read: {error}")))
+/// On a thread of its own, so that Ctrl-C is heard.
+async fn stdin_text() -> Result<String, Failure> {
+    let wrong = |error| Failure::refused(format!("the query cannot be read: {error}"));
+    let read = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()));
+    read.await
+        .map_err(|error| Failure::refused(error.to_string()))?
+        .map_err(wrong)
 }
 
 async fn stdin_line() -> Result<Option<String>, Failure> {

@@ -78,3 +78,33 @@ fn who_does_not_wait_for_an_answer_is_told_how_to_find_out() {
     let hint = told["error"]["hint"].as_str().unwrap();
     assert!(hint.ends_with(&format!("--request-id {ID}")), "{hint}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_query_that_is_still_written_is_given_up_by_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let asking = program(folder.path())
+        .args(["sql", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut asking = Process(asking);
+    let id = Pid::from_child(&asking.0);
+    // It listens for the signal, and has begun to read or is about to.
+    let status = format!("/proc/{}/status", asking.0.id());
+    crate::support::until(|| {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        caught & (1 << (Signal::INT.as_raw() - 1)) != 0
+    });
+    kill_process(id, Signal::INT).unwrap();
+    let mut code = None;
+    crate::support::until(|| {
+        code = asking.0.try_wait().unwrap().map(|status| status.code());
+        code.is_some()
+    });
+    assert_eq!(code, Some(Some(130)));
+}
