@@ -167,6 +167,7 @@ impl<'output> Watcher<'output> {
                 });
                 self.step_ms.clear();
                 self.job.progress = None;
+                self.tenth = 0;
             }
             "CHECKPOINTED" => {
                 if let Some(attempt) = self.job.attempts.last_mut() {

@@ -80,3 +80,22 @@ fn the_screen_shows_stages_and_the_bar() {
         "{screen}"
     );
 }
+
+#[test]
+fn an_attempt_that_begins_anew_says_its_tenths_again() {
+    let output = output();
+    let mut watcher = Watcher::new(&output, "jobs/4f2a");
+    let at = |epoch, step| Progress {
+        epoch,
+        step,
+        steps_total: 100,
+        phase: Phase::Training.into(),
+        ..Progress::default()
+    };
+    watcher.apply(&event(1, "PLACED", JobState::Running));
+    watcher.progress(at(1, 95)).expect("shown");
+    assert_eq!(watcher.tenth, 9);
+    watcher.apply(&event(2, "PLACED", JobState::Running));
+    watcher.progress(at(2, 20)).expect("shown");
+    assert_eq!(watcher.tenth, 2, "it was said");
+}
