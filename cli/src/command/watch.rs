@@ -2,17 +2,20 @@
 
 mod event;
 mod following;
+mod lines;
 
 use std::process::ExitCode;
 
 use serde_json::json;
 use stepcast_proto::v1::{
-    Attempt, AttemptState, Job, JobEvent, JobState, Phase, Progress, watch_job_response::Update,
+    Attempt, AttemptState, Job, JobEvent, JobState, LogLines, Phase, Progress,
+    watch_job_response::Update,
 };
 use tokio::time::Instant;
 
 use self::event::event_line;
 use self::following::followed;
+use self::lines::Lines;
 use super::job::clean;
 use super::jobs::{self, number, phase_words, words, worker};
 use crate::client::Client;
@@ -61,6 +64,7 @@ struct Watcher<'output> {
     step_ms: Vec<f64>,
     /// The last part of the whole that was said on a pipe.
     tenth: u64,
+    lines: Lines,
 }
 
 impl<'output> Watcher<'output> {
@@ -78,29 +82,39 @@ impl<'output> Watcher<'output> {
             began: Instant::now(),
             step_ms: Vec::new(),
             tenth: 0,
+            lines: Lines::default(),
         }
     }
 
     fn take(&mut self, update: Update) -> Result<(), Failure> {
+        if !matches!(update, Update::Log(_)) {
+            self.lines.others();
+        }
         match update {
             Update::Current(job) => self.current(*job)?,
             Update::Event(event) => self.event(&event)?,
             Update::Progress(progress) => self.progress(progress)?,
-            Update::Log(log) => {
-                for line in &log.lines {
-                    if self.output.json {
-                        self.output.json(&json!({ "log": line }))?;
-                    } else {
-                        self.output.data(&format!("{}\n", clean(line)))?;
-                    }
-                }
-            }
+            Update::Log(log) => self.log(&log)?,
         }
         self.live.draw(&self.screen());
         Ok(())
     }
 
+    fn log(&mut self, log: &LogLines) -> Result<(), Failure> {
+        // They are not to be replaced as what stands below them is.
+        self.live.clear();
+        for line in self.lines.take(log) {
+            if self.output.json {
+                self.output.json(&json!({ "log": line }))?;
+            } else {
+                self.output.data(&format!("{}\n", clean(line)))?;
+            }
+        }
+        Ok(())
+    }
+
     fn current(&mut self, job: Job) -> Result<(), Failure> {
+        self.lines.reopened();
         let known = self.job.state() != JobState::Unspecified;
         let before = std::mem::replace(&mut self.job, job);
         if known {

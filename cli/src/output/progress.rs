@@ -59,6 +59,12 @@ impl Live {
         }
     }
 
+    /// Whether lines are there that the next ones replace.
+    #[cfg(test)]
+    pub(crate) fn is_drawn(&self) -> bool {
+        self.lines > 0
+    }
+
     /// Replaces the lines for the last time; they stay.
     pub(crate) fn finish(&mut self, text: &str) {
         if self.shown {
@@ -68,14 +74,29 @@ impl Live {
         }
     }
 
+    /// Takes the lines away, so that something else can be told where they were; the next ones are drawn below that.
+    pub(crate) fn clear(&mut self) {
+        let up = self.up();
+        self.lines = 0;
+        self.drawn = None;
+        let mut out = anstream::stderr().lock();
+        // A terminal that went away is noticed elsewhere.
+        let _ = write!(out, "{up}");
+        let _ = out.flush();
+    }
+
+    /// What takes the lines away.
+    fn up(&self) -> String {
+        match self.lines {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
+        }
+    }
+
     fn put(&mut self, text: &str) {
         let mut out = anstream::stderr().lock();
+        let up = self.up();
         // A line that wrapped would count twice, so each is cut; the codes of colour take no room.
-        let up = if self.lines > 0 {
-            format!("\x1b[{}A\x1b[J", self.lines)
-        } else {
-            String::new()
-        };
         let fits = text.lines().map(|line| {
             if super::table::columns(&anstream::adapter::strip_str(line).to_string()) < self.columns
             {

@@ -46,6 +46,7 @@ pub(super) async fn followed<'output>(
         // A server that is started anew is back at once; of one that is not, whoever watches wants to know.
         if let Some(failure) = gone.as_ref().filter(|_| broken == TOLD_AFTER) {
             let text = client.gone(failure).primary;
+            watcher.live.clear();
             context.output.say(format!("{text}; it is asked again"));
         }
         if broken >= REOPENED_MAX {

@@ -82,6 +82,26 @@ fn the_screen_shows_stages_and_the_bar() {
 }
 
 #[test]
+fn lines_of_the_trainer_take_the_place_of_what_is_drawn_again() {
+    let output = Output {
+        live: true,
+        ..output()
+    };
+    let mut watcher = Watcher::new(&output, "jobs/4f2a");
+    watcher.live.draw(&watcher.screen());
+    assert!(watcher.live.is_drawn());
+    let log = LogLines {
+        epoch: 7,
+        lines: vec!["step 10".to_owned()],
+    };
+    watcher.log(&log).expect("shown");
+    // Else the next drawing would go up into them.
+    assert!(!watcher.live.is_drawn());
+    watcher.take(Update::Log(log)).expect("shown");
+    assert!(watcher.live.is_drawn(), "it is drawn below them at once");
+}
+
+#[test]
 fn an_attempt_that_begins_anew_says_its_tenths_again() {
     let output = output();
     let mut watcher = Watcher::new(&output, "jobs/4f2a");
@@ -98,4 +118,24 @@ fn an_attempt_that_begins_anew_says_its_tenths_again() {
     watcher.apply(&event(2, "PLACED", JobState::Running));
     watcher.progress(at(2, 20)).expect("shown");
     assert_eq!(watcher.tenth, 2, "it was said");
+}
+
+#[test]
+fn lines_that_a_stream_begins_with_again_are_told_once() {
+    let output = output();
+    let mut watcher = Watcher::new(&output, "jobs/4f2a");
+    let job = || {
+        Box::new(Job {
+            state: JobState::Running.into(),
+            ..Job::default()
+        })
+    };
+    let log = |numbers: std::ops::Range<u32>| LogLines {
+        epoch: 7,
+        lines: numbers.map(|number| format!("step {number}")).collect(),
+    };
+    watcher.take(Update::Current(job())).expect("shown");
+    watcher.take(Update::Log(log(0..3))).expect("shown");
+    watcher.take(Update::Current(job())).expect("shown");
+    assert_eq!(watcher.lines.take(&log(1..5)), ["step 3", "step 4"]);
 }
