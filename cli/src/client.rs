@@ -181,6 +181,15 @@ impl Client {
         self.repeat(deadline, Kind::Changes, call).await
     }
 
+    /// The same for what removes something, and is told by a second time that it is not there.
+    pub(crate) async fn remove<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
+    where
+        Call: FnMut() -> Answer,
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.repeat(UNARY_DEADLINE, Kind::Removes, call).await
+    }
+
     /// Asks for what must not happen twice: again only where a server has said that it has not taken it.
     pub(crate) async fn ask_once<T, Call, Answer>(&self, call: Call) -> Result<T, Failure>
     where
@@ -258,7 +267,7 @@ impl Client {
             let count = self.servers.count();
             let again = match kind {
                 Kind::ChangesOnce => was_not_taken(&failure, count > 1),
-                Kind::Reads | Kind::Changes => may_be_repeated(&failure, count > 1),
+                Kind::Reads | Kind::Changes | Kind::Removes => may_be_repeated(&failure, count > 1),
             };
             let repeated = again || (!sent && count > 1);
             let wait = if moved && asked < count {
@@ -273,7 +282,7 @@ impl Client {
                 asked_for.unwrap_or(pause).min(PAUSE_MAX)
             };
             if !repeated || Instant::now() + wait >= given_up(&failure, begun, ends) {
-                return Err(heard.in_the_end(failure));
+                return Err(heard.in_the_end(failure, kind == Kind::Removes));
             }
             tokio::time::sleep(wait).await;
             if !wait.is_zero() {
@@ -386,6 +395,8 @@ enum Kind {
     Reads,
     /// It changes something, and its request id keeps that from being done twice.
     Changes,
+    /// What it removes is not there the second time.
+    Removes,
     /// It changes something each time.
     ChangesOnce,
 }

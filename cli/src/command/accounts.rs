@@ -158,7 +158,7 @@ impl Org {
             }
             Self::Remove { org } => {
                 let name = find_org(&client, &org).await?;
-                let answer = client.change(|| {
+                let answer = client.remove(|| {
                     let mut service = client.accounts();
                     let request = timed(v1::DeleteOrgRequest { name: name.clone() });
                     async move { service.delete_org(request).await }
@@ -236,7 +236,7 @@ impl User {
             }
             Self::Remove { user } => {
                 let name = find_user(&client, &user).await?;
-                let answer = client.change(|| {
+                let answer = client.remove(|| {
                     let mut service = client.accounts();
                     let request = timed(v1::DeleteUserRequest { name: name.clone() });
                     async move { service.delete_user(request).await }
@@ -318,7 +318,7 @@ impl Token {
             }
             Self::Revoke { token } => {
                 let name = format!("tokens/{}", id(&token));
-                let answer = client.change(|| {
+                let answer = client.remove(|| {
                     let mut service = client.accounts();
                     let request = timed(v1::RevokeTokenRequest { name: name.clone() });
                     async move { service.revoke_token(request).await }

@@ -277,7 +277,7 @@ async fn revoke(context: &Context, client: &Client, token: &str) -> Result<(), F
         Failure::new(Exit::NotFound, format!("there is no token {token}"))
             .hint("`stepcast workers token list` lists them")
     })?;
-    let answer = client.change(|| {
+    let answer = client.remove(|| {
         let request = timed(RevokeWorkerTokenRequest { name: name.clone() });
         let mut service = client.workers();
         async move { service.revoke_worker_token(request).await }
