@@ -363,13 +363,24 @@ async fn create_user(
         async move { service.create_user(request).await }
     });
     let user = answer.await?.user.unwrap_or_default();
-    let token = create_token(client, &user.name, 0).await?;
+    let token = create_token(client, &user.name, 0).await;
+    let token = token.map_err(|failure| without_token(failure, name, &user.name))?;
     let text = match token.until.as_str() {
         "" => format!("{name} is let in as {role}"),
         until => format!("{name} is let in as {role} by a token{until}"),
     };
     let made = (user.name.as_str(), text.as_str(), token.secret.as_str());
     told(context, client, made, kept, Holder::Other(name)).await
+}
+
+/// Somebody is let in, and their token is not made, for this reason.
+fn without_token(failure: Failure, name: &str, user: &str) -> Failure {
+    failure
+        .detail(format!("{name} is let in and was told no token"))
+        .hint(format!(
+            "make one with `stepcast token create {}`",
+            id(user)
+        ))
 }
 
 fn done(context: &Context, name: &str, text: &str, next: &str) -> Result<(), Failure> {
@@ -423,4 +434,19 @@ pub(super) fn show(
         return Ok(());
     }
     output.table(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn who_is_let_in_without_a_token_is_made_one_by_their_id() {
+        let lost = Failure::new(Exit::Unknown, "no answer").hint("look before you ask again");
+        let told = without_token(lost, "bob", "users/7");
+        assert_eq!(told.exit, Exit::Unknown);
+        let hint = told.hint.expect("a hint");
+        assert_eq!(hint, "make one with `stepcast token create 7`");
+    }
 }
