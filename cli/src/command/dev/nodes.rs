@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::arguments;
+use crate::assembly::NODE;
 use crate::child::{Child, Log};
 use crate::client::{Address, Client, timed};
 use crate::command::cluster::voters;
@@ -60,12 +61,17 @@ impl Nodes {
         let data = std::path::absolute(data).map_err(|error| {
             Failure::refused(format!("{} cannot be used", data.display())).detail(error.to_string())
         })?;
-        let mut token = None;
-        for (number, name) in (0..count).zip(NAMES) {
-            let words = node(&data, name, &listens(listen, number)?, token.as_ref());
+        let (known, new) = known_first(&data, count);
+        // Those of an earlier start lead together, before anybody else is let in.
+        for (number, name) in known {
+            let words = node(&data, name, &listens(listen, number)?, None);
             nodes.add(name, &words).await?;
-            if token.is_none() {
-                token = Some(join_token(&nodes.client().await?, &data).await?);
+        }
+        if !new.is_empty() {
+            let token = join_token(&nodes.client().await?, &data).await?;
+            for (number, name) in new {
+                let words = node(&data, name, &listens(listen, number)?, Some(&token));
+                nodes.add(name, &words).await?;
             }
         }
         nodes.all_vote(usize::from(count)).await?;
@@ -140,6 +146,20 @@ impl Nodes {
         self.stop.send_replace(true);
         while self.running.join_next().await.is_some() {}
     }
+}
+
+/// A node's number and name.
+type Numbered = (u8, &'static str);
+
+/// The nodes that belong to the cluster in this folder already, or the one that founds it; and those that are to join it.
+fn known_first(data: &Path, count: u8) -> (Vec<Numbered>, Vec<Numbered>) {
+    let all = (0..count).zip(NAMES);
+    let (mut known, mut new): (Vec<_>, Vec<_>) =
+        all.partition(|(_, name)| stepcast_cluster::is_node(&data.join(name).join(NODE)));
+    if known.is_empty() {
+        known.extend(new.drain(..1));
+    }
+    (known, new)
 }
 
 /// Where the node of this number listens.
