@@ -47,10 +47,24 @@ pub(crate) fn setting(text: &str) -> Result<Setting, String> {
 }
 
 /// The files of every task: each combination of the values, the last setting changing fastest.
+///
+/// # Errors
+/// More tasks than a sweep may have, a setting that is named twice, or a configuration that is no JSON.
 pub(crate) fn tasks(
     settings: &[Setting],
     submission: &Submission,
 ) -> Result<Vec<ArrayTaskFiles>, Failure> {
+    for (place, setting) in settings.iter().enumerate() {
+        if settings[..place]
+            .iter()
+            .any(|other| other.name == setting.name)
+        {
+            return Err(
+                Failure::usage(format!("the sweep names {} twice", setting.name))
+                    .hint("give it once, with all of its values"),
+            );
+        }
+    }
     let count = settings.iter().try_fold(1_usize, |count, setting| {
         count
             .checked_mul(setting.values.len())
@@ -188,6 +202,18 @@ mod tests {
             configs[5],
             serde_json::json!({"--learning_rate": 2e-4, "seed": 3})
         );
+    }
+
+    #[test]
+    fn a_setting_is_named_once() {
+        for other in ["learning_rate=3e-4", "--learning_rate=3e-4"] {
+            let settings = [
+                setting("learning_rate=1e-4,2e-4").unwrap(),
+                setting(other).unwrap(),
+            ];
+            let failure = tasks(&settings, &submission()).unwrap_err();
+            assert_eq!(failure.primary, "the sweep names learning_rate twice");
+        }
     }
 
     #[test]
