@@ -7,6 +7,7 @@ use stepcast_proto::v1::{FileRole, JobFile};
 use stepcast_records::simpletuner::{File, references};
 
 use crate::failure::{Exit, Failure};
+use crate::output::money::count;
 
 /// The largest file that a server takes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -61,17 +62,22 @@ pub(crate) fn collect(path: &Path) -> Result<Submission, Failure> {
         .iter()
         .map(|file| file.content.len() as u64)
         .sum();
-    if total > ALL_BYTES_MAX {
-        return Err(Failure::refused(
-            "the configuration and the files that it names are too large together",
-        )
-        .detail(format!(
-            "{} MiB; at most {} MiB are sent",
-            total >> 20,
-            ALL_BYTES_MAX >> 20
-        )));
-    }
+    check_size(total)?;
     Ok(submission)
+}
+
+/// Refuses what is too large as a whole.
+fn check_size(total: u64) -> Result<(), Failure> {
+    if total <= ALL_BYTES_MAX {
+        return Ok(());
+    }
+    let failure =
+        Failure::refused("the configuration and the files that it names are too large together");
+    Err(failure.detail(format!(
+        "{} bytes; at most {} are sent",
+        count(total),
+        count(ALL_BYTES_MAX)
+    )))
 }
 
 fn find_config(path: &Path) -> Result<PathBuf, Failure> {
@@ -342,5 +348,15 @@ mod tests {
             collect(Path::new("/no/such")).expect_err("none").exit,
             Exit::NotFound
         );
+    }
+
+    #[test]
+    fn what_is_a_little_too_large_is_told_as_larger_than_the_bound() {
+        let failure = check_size(ALL_BYTES_MAX + 1).expect_err("too large");
+        assert_eq!(
+            failure.details,
+            ["3,145,729 bytes; at most 3,145,728 are sent"]
+        );
+        assert_eq!(check_size(ALL_BYTES_MAX), Ok(()));
     }
 }

@@ -1,7 +1,7 @@
 //! A file that is there whole or not at all.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Error, Write};
+use std::io::{Error, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -38,6 +38,11 @@ impl Part {
                 file,
                 whole: false,
             }),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(unwritten(&path, &error).hint(
+                    "it is of another call that writes the same, or of one that was cut off: remove it then",
+                ))
+            }
             Err(error) => Err(unwritten(&path, &error)),
         }
     }
@@ -76,4 +81,20 @@ impl Drop for Part {
 
 fn unwritten(path: &Path, error: &Error) -> Failure {
     Failure::refused(format!("{} cannot be written", path.display())).detail(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_call_has_left_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("backup");
+        std::fs::write(folder.path().join("backup.part"), "cut off").expect("written");
+        let failure = Part::create(&file).err().expect("it is there");
+        assert!(failure.primary.contains("backup.part"), "{failure:?}");
+        let hint = failure.hint.expect("a hint");
+        assert!(hint.contains("remove it"), "{hint}");
+    }
 }

@@ -14,7 +14,7 @@ use self::told::{Holder, Kept, told};
 use crate::client::{Client, timed};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::json::id;
+use crate::output::json::{id, moment};
 use crate::output::shell::quoted;
 use crate::output::style::{Mark, Tone};
 use crate::output::table::{Side, Table};
@@ -148,7 +148,7 @@ impl Org {
                 }
                 let rows = orgs
                     .iter()
-                    .map(|org| json!({"org": id(&org.name), "name": org.display_name}));
+                    .map(|org| json!({"org": id(&org.name), "name": org.display_name, "create_time": moment(org.create_time.as_ref())}));
                 show(
                     context,
                     &table,
@@ -207,7 +207,7 @@ impl User {
                     ]);
                 }
                 let rows = users.iter().map(|user| {
-                    json!({"user": id(&user.name), "name": user.display_name, "role": user.role, "org": id(&user.org)})
+                    json!({"user": id(&user.name), "name": user.display_name, "role": user.role, "org": id(&user.org), "create_time": moment(user.create_time.as_ref())})
                 });
                 show(
                     context,
@@ -308,7 +308,7 @@ impl Token {
                 }
                 let rows = tokens
                     .iter()
-                    .map(|token| json!({"token": id(&token.name), "user": id(&token.user)}));
+                    .map(|token| json!({"token": id(&token.name), "user": id(&token.user), "create_time": moment(token.create_time.as_ref()), "expire_time": moment(token.expire_time.as_ref())}));
                 show(
                     context,
                     &table,

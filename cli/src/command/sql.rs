@@ -185,8 +185,15 @@ async fn describe(context: &Context, client: &Client, named: &str) -> Result<(),
         let mut service = client.records();
         async move { service.list_tables(timed(ListTablesRequest {})).await }
     });
-    let tables = answer.await?.tables;
+    let mut tables = answer.await?.tables;
     let output = &context.output;
+    if !named.is_empty() {
+        tables.retain(|table| table.name == named);
+        if tables.is_empty() {
+            let failure = Failure::new(Exit::NotFound, format!("there is no table {named}"));
+            return Err(failure.hint("\\d lists them"));
+        }
+    }
     if output.json {
         return output.json(&tables_json(&tables));
     }
@@ -207,11 +214,7 @@ async fn describe(context: &Context, client: &Client, named: &str) -> Result<(),
         output.next("\\d TABLE lists its columns");
         return Ok(());
     }
-    let described = tables.iter().find(|table| table.name == named);
-    let described = described.ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("there is no table {named}")).hint("\\d lists them")
-    })?;
-    columns(output, described)
+    tables.iter().try_for_each(|table| columns(output, table))
 }
 
 fn columns(output: &Output, described: &Described) -> Result<(), Failure> {

@@ -85,6 +85,9 @@ fn what_is_not_there_is_not_found() {
     let json = ring.call(&["job", "show", "nosuch", "--json"]).refused(3);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["error"]["exit_code"], 3);
+    ring.call(&["sql", "\\d nosuch", "--json"]).refused(3);
+    let one = ring.call(&["sql", "\\d training_steps", "--json"]).json();
+    assert_eq!(one["tables"].as_array().unwrap().len(), 1);
 }
 
 #[test]

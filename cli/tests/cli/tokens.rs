@@ -202,6 +202,12 @@ fn a_token_says_when_it_ends_and_a_removal_how_many_jobs_it_cancels() {
     let by = ["--access-token-file", "day.token"];
     assert_eq!(made(&[&by[..], &["--days", "7"]].concat()), ends);
     assert_eq!(made(&["--access-token-file", "ana.token"]), None);
+    let tokens = ring.call(&["token", "ls", "ana", "--json"]).json();
+    let tokens = tokens["tokens"].as_array().unwrap().iter();
+    let ending: Vec<bool> = tokens
+        .map(|token| token["expire_time"].is_string())
+        .collect();
+    assert_eq!(ending.iter().filter(|ends| **ends).count(), 2, "{ending:?}");
     ring.submit(&by);
     ring.submit(&by);
     let removed = ring.call(&["user", "remove", "ana"]);
