@@ -48,7 +48,7 @@ pub(crate) struct Assembled {
 pub(crate) async fn start(config: ServerConfig, new_staging: bool) -> Result<Assembled, Failure> {
     certificate::check(&config)?;
     let ports = ports::Ports::open(&config).await?;
-    std::fs::create_dir_all(&config.data).map_err(|error| {
+    stepcast_cluster::make_folder(&config.data).map_err(|error| {
         refused(
             &format!("the data folder {} cannot be used", config.data.display()),
             &error,

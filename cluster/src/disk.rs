@@ -12,7 +12,10 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
 
 /// Makes a folder and those above it, as far as they are missing, and their names durable: that what is in a folder is on
 /// disk does not say that its own name is.
-pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Why one cannot be made, or its name not be made durable.
+pub fn make_folder(dir: &Path) -> io::Result<()> {
     let missing = missing(dir);
     fs::create_dir_all(dir)?;
     missing.into_iter().try_for_each(sync_name)

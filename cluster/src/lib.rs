@@ -39,6 +39,7 @@ mod tasks;
 pub mod watch;
 
 pub use config::{Config, Places};
+pub use disk::make_folder;
 pub use error::{AttachError, ProposeError, ReadError, ReportError, StartError};
 pub use handle::{Handle, NewToken};
 pub use identity::{Error as IdentityError, is_node};
