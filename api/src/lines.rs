@@ -77,6 +77,8 @@ struct Book {
     text: String,
     /// How much of it is kept.
     kept: usize,
+    /// How much of it is kept or on its way.
+    sent: usize,
     /// Whether lines were dropped since the last write.
     dropped: bool,
     /// Whether the job has all the lines that it may have.
@@ -156,6 +158,7 @@ impl Lines {
         let mut books = self.books.lock();
         books.jobs.retain(|_, book| {
             book.text.drain(..book.kept);
+            book.sent = book.sent.saturating_sub(book.kept);
             (book.part, book.kept) = (None, 0);
             book.goes_on = false;
             book.is_due()
@@ -200,17 +203,27 @@ impl Lines {
         if let Err(error) = self.store.put(&object, text.into()).await {
             return unkept(job, &error);
         }
+        self.wrote(job, part, length);
+        true
+    }
+
+    /// So many bytes of a job's part are kept now. It may have been forgotten since they were sent, or have changed hands: then
+    /// they are in the part that was the newest, and in no later one.
+    fn wrote(&self, job: JobId, part: u32, length: usize) {
         let mut books = self.books.lock();
         let Books { jobs, waiting } = &mut *books;
-        // It may have been forgotten, or have changed hands.
-        if let Some(book) = jobs.get_mut(&job)
-            && book.part == Some(part)
-        {
+        let Some(book) = jobs.get_mut(&job) else {
+            return;
+        };
+        if book.part == Some(part) {
             *waiting = waiting.saturating_sub(length.saturating_sub(book.kept));
             book.kept = length;
             book.turn();
+        } else {
+            *waiting = waiting.saturating_sub(book.sent);
+            book.text.drain(..book.sent);
         }
-        true
+        book.sent = 0;
     }
 
     /// Whether it is not known yet which part of it is the newest.
@@ -260,7 +273,9 @@ impl Lines {
             book.text.push_str(&said);
             *waiting += said.len();
         }
-        Some((book.part?, book.text.clone().into_bytes()))
+        let part = book.part?;
+        book.sent = book.text.len();
+        Some((part, book.text.clone().into_bytes()))
     }
 
     fn folder(&self, job: JobId) -> Path {
@@ -282,6 +297,7 @@ impl Book {
             before: 0,
             text: String::new(),
             kept: 0,
+            sent: 0,
             dropped: false,
             full: false,
             goes_on: true,

@@ -65,6 +65,28 @@ async fn what_was_read_once_is_how_the_next_answer_begins_also_after_another_nod
 }
 
 #[tokio::test]
+async fn a_line_that_is_on_its_way_while_the_lead_changes_hands_stands_once() {
+    let lines = lines(&Arc::new(InMemory::new()));
+    lines.append(JOB, Epoch(1), &["kept".to_owned()]);
+    keep(&lines, JOB).await;
+    lines.append(JOB, Epoch(1), &["on its way".to_owned()]);
+    let (part, text) = lines.newest(JOB).unwrap();
+    lines.append(JOB, Epoch(1), &["behind it".to_owned()]);
+    lines.change_hands();
+    let length = text.len();
+    lines
+        .store
+        .put(&lines.object(JOB, part), text.into())
+        .await
+        .unwrap();
+    lines.wrote(JOB, part, length);
+    keep(&lines, JOB).await;
+    let all = lines.read(JOB).await.unwrap();
+    assert_eq!(all, "kept\non its way\nbehind it\n");
+    assert_eq!(lines.books.lock().waiting, 0);
+}
+
+#[tokio::test]
 async fn a_job_that_prints_now_and_then_has_few_parts_and_the_same_bound() {
     let lines = lines(&Arc::new(InMemory::new()));
     let quiet = || lines.books.lock().jobs.clear();
