@@ -49,6 +49,7 @@ async fn a_job_is_approved_and_changed_as_it_was_seen_wherever_its_etag_is_given
             "INVALID_FIELD",
         ),
         (behind(&update, &seen), Some(change(8)), 409, "CHANGED"),
+        (behind(&update, ""), Some(change(8)), 400, "INVALID_FIELD"),
     ] {
         let told = asked(&path, sent.clone()).await;
         assert_eq!(told, (status, json!(code)), "{path} {sent:?}");

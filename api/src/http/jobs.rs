@@ -173,6 +173,14 @@ struct Seen {
 impl Seen {
     /// The etag that is given here or in the body, if there is one.
     fn etag(self, body: Self) -> Result<Option<String>, Status> {
+        // As a variable that was not set leaves it: whatever there is by now would be changed.
+        if [&self, &body]
+            .into_iter()
+            .any(|seen| seen.etag.as_deref() == Some(""))
+        {
+            let what = "leave it out to change the job as it is by now";
+            return Err(bad_field("etag", what));
+        }
         let (Some(here), Some(there)) = (&self.etag, &body.etag) else {
             return Ok(self.etag.or(body.etag));
         };
@@ -349,13 +357,6 @@ async fn update(http: Http, asked: Asked<Seen>, sent: Update) -> Result<Updated,
 async fn approve(http: Http, asked: Asked<Seen>, sent: Seen) -> Result<OneJob, Status> {
     let name = name(&asked);
     let etag = asked.query.etag(sent)?;
-    // As a variable that was not set leaves it: whatever the job costs by now would be approved.
-    if etag.as_deref() == Some("") {
-        return Err(bad_field(
-            "etag",
-            "leave it out to approve the job as it is by now",
-        ));
-    }
     let request = v1::ApproveJobRequest {
         name,
         request_id: String::new(),
