@@ -116,7 +116,7 @@ async fn what_a_token_makes_ends_no_later_than_the_token() {
     assert_eq!(status, 400, "{refused}");
     let text = refused.to_string();
     assert!(
-        text.contains("write `user_id` or `valid_seconds`"),
+        text.contains("write one of `user_id`, `valid_seconds`"),
         "{text}"
     );
     // One without an end makes such without an end, also by way of a short-lived one.

@@ -177,7 +177,7 @@ mod tests {
             let offered = offers.to(&state, &spec);
             let all = offered.all.iter().filter(|offer| offer.hardware.count == 1);
             assert_eq!(all.count(), 4);
-            let to_it = offered.to_it.iter().map(|offer| offer.hardware.slug());
+            let to_it = offered.to_it.iter().map(|offer| offer.hardware.gpu.slug());
             to_it.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(to(&|_| {}), "rtx4090 l40s h100");
