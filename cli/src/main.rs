@@ -21,8 +21,6 @@ mod usage;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use stepcast_estimator::sql;
 
 use context::Context;
@@ -36,7 +34,7 @@ use output::Output;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
+    let options = match Options::read() {
         Ok(options) => options,
         Err(error) => return not_read(&error),
     };

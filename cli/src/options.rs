@@ -1,7 +1,8 @@
 //! The command line: one struct that clap, the help, the completions and docs/cli.md are all made from.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stepcast_worker::helpers;
+use stepcast_worker::options::without_empty;
 
 use crate::command;
 
@@ -21,6 +22,17 @@ pub(crate) struct Options {
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Options {
+    /// What this program was called with.
+    ///
+    /// # Errors
+    /// A wrong command line, or the help that it asks for.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let matches = without_empty(Self::command()).try_get_matches()?;
+        Self::from_arg_matches(&matches)
+    }
 }
 
 /// Part of every help text and of docs/cli.md.

@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::BoolishValueParser;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use stepcast_worker::gpu::{self, Offer};
 use stepcast_worker::helpers;
-use stepcast_worker::options::Options;
+use stepcast_worker::options::{Options, without_empty};
 use stepcast_worker::servers::PlainText;
 
 /// Runs training jobs for a Stepcast cluster on this host.
@@ -51,14 +52,16 @@ struct Run {
     #[arg(long, env = "STEPCAST_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Call servers beyond this host without TLS where their addresses begin with http://; only where something else encrypts.
-    #[arg(long, env = "STEPCAST_ALLOW_PLAIN_TEXT")]
+    #[arg(long, env = "STEPCAST_ALLOW_PLAIN_TEXT", value_parser = BoolishValueParser::new())]
     allow_plain_text: bool,
     #[command(flatten)]
     options: Options,
 }
 
 fn main() -> ExitCode {
-    match Program::parse().command {
+    let matches = without_empty(Program::command()).get_matches();
+    let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match program.command {
         Command::Run(run) => {
             // In a build of the whole workspace more than one library of primitives is linked.
             let _ = rustls::crypto::ring::default_provider().install_default();

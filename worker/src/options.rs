@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use stepcast_records::UsdMicros;
 use stepcast_records::units::GPU_HOUR_MAX;
 
@@ -66,7 +67,7 @@ pub struct Options {
     gang_address: Option<String>,
     /// The network between the hosts encrypts by itself, as WireGuard does: trainers do not, and off loopback none of them may
     /// talk to others unless this is said
-    #[arg(long, env = "STEPCAST_GANG_ENCRYPTED", requires = "gang_address")]
+    #[arg(long, env = "STEPCAST_GANG_ENCRYPTED", requires = "gang_address", value_parser = BoolishValueParser::new())]
     gang_encrypted: bool,
     /// Price of one GPU, in dollars an hour; without it the server's own and imported prices count, and where these say nothing
     /// of a GPU nothing is charged for what runs on it, and no job comes there that has a limit on its price or cost, or whose
@@ -106,6 +107,21 @@ pub struct Options {
     /// The program that starts trainers, in place of this one: for tests that count the starts
     #[arg(long, value_name = "PROGRAM", hide = true)]
     helper: Option<PathBuf>,
+}
+
+/// The command without the variables that are set to nothing, as in a file of them with nothing behind the `=`: nothing is given
+/// by them, here as for a server.
+#[must_use]
+pub fn without_empty(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let set = arg.get_env().and_then(std::env::var_os);
+        if set.is_some_and(|value| value.is_empty()) {
+            arg.env(None::<&'static str>)
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(without_empty)
 }
 
 /// Why the options cannot be used.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Ring, Said, until};
+use crate::support::{Ring, Said, program, until};
 
 /// A worker process that is expected to end by itself.
 fn refused_worker(ring: &Ring, state: &str, token: &str) -> Said {
@@ -89,6 +89,23 @@ fn a_worker_s_wrong_token_is_refused() {
         ring.call(&["job", "show", &job, "--json"]).json()["state"],
         "PENDING"
     );
+}
+
+#[test]
+fn an_empty_variable_tells_a_worker_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut worker = program(folder.path());
+    worker.args(["worker", "--replay", "1", "--state", "none"]);
+    for name in [
+        "STEPCAST_WORKER_PRICE",
+        "STEPCAST_WORKER_OUTPUTS_KEPT",
+        "STEPCAST_GANG_ADDRESS",
+        "STEPCAST_GANG_ENCRYPTED",
+    ] {
+        worker.env(name, "");
+    }
+    let stderr = Said::from(worker.output().unwrap()).refused(1);
+    assert!(stderr.contains("this worker has no token yet"), "{stderr}");
 }
 
 #[test]
