@@ -1,5 +1,7 @@
 //! Tables: drawn for a width on a terminal, where columns leave from the right; tab-separated on a pipe.
 
+use unicode_width::UnicodeWidthChar;
+
 use super::style::Tone;
 
 /// Which side a column's text keeps to.
@@ -191,9 +193,13 @@ fn fitting(widths: &[usize], width: usize) -> usize {
     shown
 }
 
-/// Columns of the terminal that a text takes; what is drawn here has no wide letters but in people's own names.
+/// Columns of the terminal that a text takes: in people's own names letters may be wide, or stand on the one before.
 pub(crate) fn columns(text: &str) -> usize {
-    text.chars().count()
+    text.chars().map(letter_columns).sum()
+}
+
+fn letter_columns(letter: char) -> usize {
+    letter.width().unwrap_or(1)
 }
 
 /// The text, cut to so many columns.
@@ -206,7 +212,15 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     if columns(&clean) <= width {
         return clean;
     }
-    let kept: String = clean.chars().take(width.saturating_sub(2)).collect();
+    let mut room = width.saturating_sub(2);
+    let fits = |letter: &char| match room.checked_sub(letter_columns(*letter)) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    let kept: String = clean.chars().take_while(fits).collect();
     format!("{kept}..")
 }
 
@@ -262,5 +276,10 @@ mod tests {
     fn long_names_are_cut() {
         assert_eq!(cut("abcdefgh", 5), "abc..");
         assert_eq!(cut("ab\x1b[2J", 20), "ab [2J");
+        // Wide letters take two columns each, and an accent of its own none.
+        assert_eq!(columns("猫の絵"), 6);
+        assert_eq!(cut("猫の絵", 6), "猫の絵");
+        assert_eq!(cut("猫の絵を描く", 7), "猫の..");
+        assert_eq!(cut("e\u{301}e\u{301}", 2), "e\u{301}e\u{301}");
     }
 }
