@@ -92,20 +92,25 @@ fn a_worker_s_wrong_token_is_refused() {
 }
 
 #[test]
-fn an_empty_variable_tells_a_worker_nothing() {
+fn variables_tell_a_worker_what_they_tell_a_server() {
     let folder = tempfile::tempdir().unwrap();
-    let mut worker = program(folder.path());
-    worker.args(["worker", "--replay", "1", "--state", "none"]);
-    for name in [
-        "STEPCAST_WORKER_PRICE",
-        "STEPCAST_WORKER_OUTPUTS_KEPT",
-        "STEPCAST_GANG_ADDRESS",
-        "STEPCAST_GANG_ENCRYPTED",
+    for (name, value) in [
+        ("STEPCAST_WORKER_PRICE", ""),
+        ("STEPCAST_WORKER_OUTPUTS_KEPT", ""),
+        ("STEPCAST_GANG_ADDRESS", ""),
+        ("STEPCAST_GANG_ENCRYPTED", ""),
+        ("STEPCAST_GANG_ENCRYPTED", "1"),
     ] {
-        worker.env(name, "");
+        let mut worker = program(folder.path());
+        worker.args(["worker", "--replay", "1", "--state", "none"]);
+        if !value.is_empty() {
+            worker.env("STEPCAST_GANG_ADDRESS", "localhost");
+        }
+        worker.env(name, value);
+        let stderr = Said::from(worker.output().unwrap()).refused(1);
+        let words = "this worker has no token yet";
+        assert!(stderr.contains(words), "{name}={value}: {stderr}");
     }
-    let stderr = Said::from(worker.output().unwrap()).refused(1);
-    assert!(stderr.contains("this worker has no token yet"), "{stderr}");
 }
 
 #[test]
