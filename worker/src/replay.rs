@@ -55,7 +55,10 @@ async fn play(options: &Options) -> anyhow::Result<u8> {
         job_id: std::env::var(JOB_ID_VARIABLE).ok(),
         signal_file: std::env::var_os(SIGNAL_FILE_VARIABLE).map(PathBuf::from),
         checkpoints_asked: 0,
-        http: reqwest::Client::builder().timeout(POST_TIMEOUT).build()?,
+        http: reqwest::Client::builder()
+            .no_proxy()
+            .timeout(POST_TIMEOUT)
+            .build()?,
     };
     for line in stream::read(&text)? {
         let Line {

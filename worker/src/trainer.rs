@@ -1,6 +1,7 @@
 //! Gets one attempt ready to run: its private folder, its files, its environment and its command.
 
 mod credentials;
+mod proxies;
 pub mod replay;
 pub mod simpletuner;
 
@@ -174,11 +175,14 @@ pub fn redactor(environment: &[(OsString, OsString)], handed: &Handed, token: &s
     Redactor::new(readable, &extra).with_private(simpletuner::private(&handed.files))
 }
 
-/// This process's environment without what belongs to the worker or would steer the trainer past its settings.
+/// This process's environment without what belongs to the worker or would steer the trainer past its settings, and with a word
+/// that webhooks go to no proxy.
 fn inherited() -> Vec<(OsString, OsString)> {
-    std::env::vars_os()
+    let mut environment: Vec<_> = std::env::vars_os()
         .filter(|(name, _)| name.to_str().is_some_and(passes))
-        .collect()
+        .collect();
+    proxies::except_loopback(&mut environment);
+    environment
 }
 
 fn passes(name: &str) -> bool {

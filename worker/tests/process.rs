@@ -182,6 +182,26 @@ async fn a_trainer_that_ignores_sigterm_is_killed_and_no_secret_leaves_its_log()
     assert!(host.state().join("outputs/j31").is_dir(), "results stay");
 }
 
+#[tokio::test]
+async fn the_player_posts_to_its_receiver_and_to_no_proxy() {
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stream = folder.path().join("stream.jsonl");
+    std::fs::write(&stream, "{\"after_ms\":0,\"body\":{\"type\":\"x\"}}\n").unwrap();
+    let mut player = Command::new(env!("CARGO_BIN_EXE_stepcast-worker"));
+    player.args(["replay", "--speed", "0", "--stream"]);
+    player.arg(&stream).arg("--url");
+    player.arg(format!("http://{}/events", receiver.local_addr().unwrap()));
+    // A port that nobody listens on.
+    for name in ["http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        player.env(name, "http://127.0.0.1:9");
+    }
+    player.env_remove("NO_PROXY").env_remove("no_proxy");
+    let _player = Process(player.stdin(Stdio::null()).spawn().unwrap());
+    let heard = tokio::time::timeout(PATIENCE, receiver.accept()).await;
+    assert!(heard.is_ok_and(|heard| heard.is_ok()));
+}
+
 fn outputs(folder: &Path) -> String {
     format!("{}", folder.join("state/outputs/j31").display())
 }

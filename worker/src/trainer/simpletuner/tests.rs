@@ -156,6 +156,14 @@ fn the_run_s_own_places_replace_the_user_s_and_the_rest_stays() {
             .keys()
             .all(|key| !key.starts_with('-') && key != "max_runtime_minutes")
     );
+    for name in ["no_proxy", "NO_PROXY"] {
+        let mut told = launch.environment.iter().filter(|(told, _)| told == name);
+        let value = told.next().unwrap().1.to_string_lossy().into_owned();
+        assert!(
+            value == "*" || value.ends_with("127.0.0.1"),
+            "webhooks stay on this host: {value}"
+        );
+    }
     let loader = host.read(&written["data_backend_config"]);
     assert_eq!(loader[0]["instance_data_dir"], json!(root.join("images")));
     assert_eq!(
