@@ -298,6 +298,8 @@ mod tests {
         ] {
             assert_eq!(redactor.clean(&format!("<{text}>")), "<[redacted]>");
         }
+        let spaced = Redactor::new([], &["pass\u{a0}phrase\u{e0061}1"]);
+        assert_eq!(spaced.clean(r"'pass\xa0phrase\U000e00611'"), "'[redacted]'");
     }
 
     #[test]

@@ -64,15 +64,34 @@ pub(super) fn quoted(value: &str) -> Vec<String> {
         };
         text.chars().map(letter).collect()
     };
-    let python = value
+    let lines = value
         .replace('\\', "\\\\")
         .replace('\n', "\\n")
         .replace('\r', "\\r")
         .replace('\t', "\\t");
+    let python: String = lines.chars().map(in_python).collect();
     let shell = ["'\"'\"'", "'\\''"].map(|quote| value.replace('\'', quote));
-    let mut all = vec![ascii(&json), json, python.replace('\'', "\\'"), python];
+    let mut all = vec![ascii(&json), json];
+    for text in [lines, python] {
+        all.extend([text.replace('\'', "\\'"), text]);
+    }
     all.extend(shell);
     all
+}
+
+/// A letter as Python's `repr` writes it: what cannot be seen, such as a no-break space, by its number.
+fn in_python(char: char) -> String {
+    // Rust's own escapes are for the same letters; behind another one, an accent is written as it is.
+    let seen = match char.is_ascii() {
+        true => !char.is_ascii_control(),
+        false => format!("a{char}").escape_debug().count() == 2,
+    };
+    match u32::from(char) {
+        _ if seen => char.to_string(),
+        number @ ..0x100 => format!("\\x{number:02x}"),
+        number @ ..0x1_0000 => format!("\\u{number:04x}"),
+        number => format!("\\U{number:08x}"),
+    }
 }
 
 /// Without the padding at the end.
