@@ -6,6 +6,7 @@
 //! the look of well-known tokens, of e-mail addresses and of passwords in other addresses, and by the name of a secret
 //! before them. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
 
+mod path;
 mod private;
 mod spelling;
 

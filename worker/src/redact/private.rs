@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::path;
 use super::spelling::quoted;
 
 /// What stands in a text's place.
@@ -15,9 +16,6 @@ const HEAD_BYTES: usize = 6;
 
 /// A prompt that is printed cut is known by so many bytes of its beginning.
 const CUT_BYTES: usize = 16;
-
-/// What a printed path ends before.
-const PATH_ENDS: &str = "'\"`,;()[]{}<>|";
 
 /// A text of a job's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +38,8 @@ pub(super) struct Private {
 struct Known {
     text: String,
     is_path: bool,
+    /// One that has a meaning of its own as well: it is taken out where it stands by itself.
+    is_word: bool,
     /// For a data set, the how manieth it is.
     data_set: Option<usize>,
 }
@@ -57,10 +57,13 @@ impl Private {
                 }
                 Text::DataSet(name, number) => (name.trim(), false, Some(*number)),
             };
-            // One of several lines is printed line by line, or with its line ends written out.
-            let lines = text.lines().map(|line| line.trim().to_owned());
+            // One of several lines is printed line by line, or with its line ends written out; what a terminal would obey is
+            // not in a line any more.
+            let obeyed = |letter: char| letter.is_control() && letter != '\t';
+            let lines = text.lines().map(|line| line.trim().replace(obeyed, ""));
             let forms = quoted(text).into_iter().chain(lines);
             all.extend(forms.map(|text| Known {
+                is_word: !is_path && text.bytes().all(|letter| letter.is_ascii_lowercase()),
                 text,
                 is_path,
                 data_set,
@@ -83,7 +86,8 @@ impl Private {
         let mut clean = String::with_capacity(line.len());
         let mut rest = line;
         while let Some(letter) = rest.chars().next() {
-            match self.begins(rest) {
+            let before = &line[..line.len() - rest.len()];
+            match self.begins(before, rest) {
                 (0, _) => {
                     clean.push(letter);
                     rest = &rest[letter.len_utf8()..];
@@ -100,17 +104,20 @@ impl Private {
         clean
     }
 
-    /// How many bytes at the beginning of this are of a text, 0 where none begins; and which data set's name it is.
-    fn begins(&self, rest: &str) -> (usize, Option<usize>) {
+    /// How many bytes at the beginning of `rest` are of a text, 0 where none begins; and which data set's name it is.
+    fn begins(&self, before: &str, rest: &str) -> (usize, Option<usize>) {
         let known = head(rest.as_bytes()).and_then(|head| self.by_head.get(&head));
         let found = known.into_iter().flatten();
-        let found = found.map(|known| (known.found(rest), known.data_set));
+        let found = found.map(|known| (known.found(before, rest), known.data_set));
         found.max().unwrap_or_default()
     }
 }
 
 impl Known {
-    fn found(&self, rest: &str) -> usize {
+    fn found(&self, before: &str, rest: &str) -> usize {
+        if self.is_word && before.ends_with(is_letter) {
+            return 0;
+        }
         let Some(behind) = rest.strip_prefix(self.text.as_str()) else {
             let same = rest.chars().zip(self.text.chars());
             let same = same.take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8());
@@ -118,15 +125,20 @@ impl Known {
             let is_cut = !self.is_path && self.data_set.is_none() && same >= CUT_BYTES;
             return if is_cut { same } else { 0 };
         };
+        if self.is_word && behind.starts_with(is_letter) {
+            return 0;
+        }
         let more = match self.is_path {
-            true => {
-                let end = |letter: char| letter.is_whitespace() || PATH_ENDS.contains(letter);
-                behind.find(end).unwrap_or(behind.len())
-            }
+            true => path::rest(before, &self.text, behind),
             false => 0,
         };
         self.text.len() + more
     }
+}
+
+/// Letters that make another word of a word: `person` and `personal`. What is joined by `_` or a number may be a name still.
+fn is_letter(letter: char) -> bool {
+    letter.is_ascii_alphabetic()
 }
 
 fn head(text: &[u8]) -> Option<[u8; HEAD_BYTES]> {
@@ -172,6 +184,54 @@ mod tests {
     }
 
     #[test]
+    fn an_ordinary_word_is_taken_out_where_it_stands_by_itself() {
+        let private = Private::new([
+            Text::Words("person".to_owned()),
+            Text::DataSet("images".to_owned(), 1),
+            Text::Words("lisameier".to_owned()),
+            Text::Words("Lisa-7".to_owned()),
+        ]);
+        for (line, clean) in [
+            ("personal, persons", "personal, persons"),
+            ("a person.", "a [private]."),
+            ("Collected 20 images", "Collected 20 [data set 1]"),
+            ("lisameier_2.png, lisameier3", "[private]_2.png, [private]3"),
+            ("xLisa-7x", "x[private]x"),
+        ] {
+            assert_eq!(private.clean(line), clean);
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_as_python_escapes_it() {
+        let private = Private::new([
+            Text::Words("my daughter\u{a0}anna smith in the garden".to_owned()),
+            Text::Words("日本\u{3000}語 花子さんの写真".to_owned()),
+            Text::Words("family 👨\u{200d}👩 anna's hat".to_owned()),
+            Text::Path("/data/anna\u{a0}smith".to_owned()),
+            Text::Words("odd\u{7} anna smith".to_owned()),
+        ]);
+        for (line, clean) in [
+            (
+                r"['my daughter\xa0anna smith in the garden']",
+                "['[private]']",
+            ),
+            (r"['日本\u3000語 花子さんの写真']", "['[private]']"),
+            (
+                "['my daughter\u{a0}anna smith in the garden']",
+                "['[private]']",
+            ),
+            (r#"["family 👨\u200d👩 anna's hat"]"#, r#"["[private]"]"#),
+            (r"['family 👨\u200d👩 anna\'s hat']", "['[private]']"),
+            (r"'/data/anna\xa0smith/Lisa Meier', 1", "'[private]', 1"),
+            (r"'odd\x07 anna smith'", "'[private]'"),
+            ("odd anna smith", "[private]"),
+        ] {
+            assert_eq!(private.clean(line), clean);
+        }
+    }
+
+    #[test]
     fn a_path_is_taken_out_with_what_lies_in_it() {
         let private = private();
         for (line, clean) in [
@@ -181,7 +241,7 @@ mod tests {
             ),
             (
                 "cannot open /home/anna/photos/lake/é.png: truncated",
-                "cannot open /[private] truncated",
+                "cannot open /[private]: truncated",
             ),
             ("/home/anna/elsewhere", "/home/anna/elsewhere"),
         ] {

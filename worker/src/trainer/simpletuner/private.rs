@@ -156,7 +156,7 @@ mod tests {
             ),
             (
                 "run CANARYRUN in /home/CANARY/out/checkpoint-10 of config/CANARY.json",
-                "run [private] in [private] of [private]",
+                "run [private] in [private]",
             ),
             (
                 "black-forest-labs/FLUX.1-dev as a lora, polynomial",
