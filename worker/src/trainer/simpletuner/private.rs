@@ -7,15 +7,38 @@ use crate::order::{FileRole, JobFile};
 use crate::redact::Text;
 
 /// Settings that hold a name which a person has chosen.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 17] = [
     "bucket",
+    "data_files",
     "dataset_name",
+    "dynamo_hub_repo_id",
     "hub_model_id",
+    "init_lora",
+    "repo_id",
     "resume_from_checkpoint",
+    "source",
+    "source_dataset_id",
+    "subfolder",
     "tracker_project_name",
     "tracker_run_name",
+    ADAPTERS,
+    "validation_adapter_name",
     "aws_bucket_name",
     "aws_data_prefix",
+];
+
+/// Settings whose files are called by their names without what these lie in.
+const BY_STEM: [&str; 3] = ["init_lora", ADAPTERS, "validation_adapter_path"];
+
+/// Everything in it is a path or a name, whatever it is called.
+const ADAPTERS: &str = "validation_adapter_config";
+
+/// Names that SimpleTuner gives where nobody has chosen one, and what `resume_from_checkpoint` says where it names none.
+const NOBODY_S: [&str; 4] = [
+    "latest",
+    "pytorch_lora_weights",
+    "simpletuner",
+    "simpletuner-testing",
 ];
 
 /// Ends of the names of settings that hold a path.
@@ -31,9 +54,6 @@ const PATHS: [&str; 6] = [
 /// Those that end so and hold the name of a model.
 const MODELS: &str = "model_name_or_path";
 
-/// What `resume_from_checkpoint` says where it names none.
-const NEWEST: &str = "latest";
-
 /// What must not appear in what the trainer prints though it is no secret.
 pub(crate) fn private(files: &[JobFile]) -> Vec<Text> {
     let mut found = Vec::new();
@@ -41,6 +61,10 @@ pub(crate) fn private(files: &[JobFile]) -> Vec<Text> {
         if let Ok(value) = settings::value(file) {
             let is_prompt = file.role == FileRole::Prompts;
             collect(&value, "", is_prompt, &mut found);
+            if let (Value::Object(prompts), true) = (&value, is_prompt) {
+                // Pictures are called by them.
+                found.extend(prompts.keys().cloned().map(Text::Words));
+            }
             if file.role == FileRole::DataLoader {
                 found.extend(data_sets(&value));
             }
@@ -62,9 +86,10 @@ fn data_sets(loader: &Value) -> Vec<Text> {
 fn collect(value: &Value, name: &str, is_prompt: bool, found: &mut Vec<Text>) {
     match value {
         Value::Object(members) => {
-            for (name, value) in members {
-                let name = name.trim_start_matches('-');
-                let is_prompt = is_prompt || name.contains("prompt");
+            for (inner, value) in members {
+                let inner = inner.trim_start_matches('-');
+                let is_prompt = is_prompt || inner.contains("prompt");
+                let name = if name == ADAPTERS { name } else { inner };
                 collect(value, name, is_prompt, found);
             }
         }
@@ -77,7 +102,10 @@ fn collect(value: &Value, name: &str, is_prompt: bool, found: &mut Vec<Text>) {
                 Some(Ok(value @ (Value::Object(_) | Value::Array(_)))) => {
                     collect(&value, name, is_prompt, found);
                 }
-                _ => found.extend(kind(text, name, is_prompt)),
+                _ => {
+                    found.extend(kind(text, name, is_prompt));
+                    found.extend(others(text, name));
+                }
             }
         }
         _ => {}
@@ -93,11 +121,33 @@ fn kind(text: &str, name: &str, is_prompt: bool) -> Option<Text> {
         || (PATHS.iter().any(|end| name.ends_with(end)) && !name.ends_with(MODELS));
     if is_path && !(has_blanks && is_prompt) {
         Some(Text::Path(text.to_owned()))
-    } else if is_prompt || has_blanks || (NAMES.contains(&name) && text != NEWEST) {
+    } else if is_prompt || has_blanks || (NAMES.contains(&name) && !NOBODY_S.contains(&text)) {
         Some(Text::Words(text.to_owned()))
     } else {
         None
     }
+}
+
+/// What else the same is called in what is printed: a file by its name alone, and a repository as the hub's folders are.
+fn others(text: &str, name: &str) -> Vec<Text> {
+    let mut others = Vec::new();
+    let text = text.trim().trim_end_matches('/');
+    if BY_STEM.contains(&name) {
+        // A repository may have the name of a file behind it.
+        for path in text.split(':') {
+            let file = path.rsplit_once('/').map_or(path, |(_, file)| file);
+            others.push(
+                file.rsplit_once('.')
+                    .map_or(file, |(stem, _)| stem)
+                    .to_owned(),
+            );
+        }
+    }
+    if NAMES.contains(&name) && text.matches('/').count() == 1 {
+        others.push(text.replace('/', "--"));
+    }
+    others.retain(|other| !NOBODY_S.contains(&other.as_str()));
+    others.into_iter().map(Text::Words).collect()
 }
 
 #[cfg(test)]
@@ -164,6 +214,51 @@ mod tests {
             ),
         ] {
             assert_eq!(redactor.clean(line), clean);
+        }
+    }
+
+    #[test]
+    fn adapters_caches_and_names_of_prompts_are_a_person_s_and_defaults_nobody_s() {
+        let files = [
+            file(
+                FileRole::Config,
+                "config.json",
+                r#"{"validation_adapter_path": "/data/loras/CANARY-one.safetensors", "validation_adapter_name": "CANARYNAME",
+                    "validation_adapter_config": "{\"runs\": [{\"label\": \"CANARY-two\", \"adapters\": [\"CANARYUSER/CANARY-3.v2:w.safetensors\"]}]}",
+                    "dynamo_hub_repo_id": "CANARYUSER/face-cache", "init_lora": "CANARYUSER/daughter",
+                    "tracker_project_name": "simpletuner", "tracker_run_name": "simpletuner-testing"}"#,
+            ),
+            file(
+                FileRole::DataLoader,
+                "multidatabackend.json",
+                r#"[{"id": "images", "type": "huggingface", "dataset_name": "CANARYUSER/set", "subfolder": "CANARYSUB",
+                    "data_files": ["CANARYFILE-*.parquet"]}, {"id": "b", "type": "webshart", "source": "CANARYSOURCE"}]"#,
+            ),
+            file(
+                FileRole::Prompts,
+                "prompts.json",
+                r#"{"CANARY_at_home": "x", "CANARYKEY": {"prompt": "y", "adapter_strength": 1}}"#,
+            ),
+        ];
+        let redactor = Redactor::default().with_private(private(&files));
+        for line in [
+            "Running validation with adapter set 'CANARY-one' containing 1 adapter(s).",
+            "adapter CANARYNAME of CANARY-two, CANARY-3",
+            "Published Dynamo Mega-Cache to CANARYUSER/face-cache/x",
+            "404 for url: https://huggingface.co/CANARYUSER/daughter/x, models--CANARYUSER--daughter, adapter daughter",
+            "{'dataset_name': 'CANARYUSER/set', 'subfolder': 'CANARYSUB', 'data_files': ['CANARYFILE-*.parquet']}",
+            "'source': 'CANARYSOURCE'",
+            "step_10_CANARY_at_home_0.png of CANARYKEY",
+        ] {
+            let clean = redactor.clean(line);
+            assert!(!clean.contains("CANARY"), "{clean}");
+            assert!(!clean.contains("daughter"), "{clean}");
+        }
+        for line in [
+            "File \"/opt/venv/lib/python3.12/site-packages/simpletuner/helpers/training/trainer.py\", line 4364",
+            "project simpletuner, run simpletuner-testing, adapter_strength 1",
+        ] {
+            assert_eq!(redactor.clean(line), line);
         }
     }
 }
