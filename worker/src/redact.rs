@@ -6,6 +6,7 @@
 //! the look of well-known tokens, of e-mail addresses and of passwords in other addresses, and by the name of a secret
 //! before them. Lines are joined before they get here, so a value cut by a pipe's chunk border is whole again.
 
+mod bucket;
 mod path;
 mod private;
 mod spelling;
@@ -219,11 +220,16 @@ fn mask_word(word: &str) -> String {
         return MARK.to_owned();
     }
     for (prefix, _) in PREFIXES {
+        // Where one is no token, none is that begins within it and ends with it.
+        let mut none_before = 0;
         for (at, _) in word.match_indices(prefix) {
             let starts_word = word[..at]
                 .chars()
                 .next_back()
                 .is_none_or(|before| !before.is_ascii_alphanumeric());
+            if !starts_word || at + prefix.len() < none_before {
+                continue;
+            }
             let tail = &word[at + prefix.len()..];
             let length = tail
                 .find(|char: char| !char.is_ascii_alphanumeric() && !"_-".contains(char))
@@ -231,9 +237,10 @@ fn mask_word(word: &str) -> String {
             let looks_random = tail[..length]
                 .chars()
                 .any(|char| char.is_ascii_digit() || char.is_ascii_uppercase());
-            if starts_word && length >= TOKEN_TAIL && looks_random {
+            if length >= TOKEN_TAIL && looks_random {
                 return format!("{}{MARK}{}", &word[..at], &tail[length..]);
             }
+            none_before = at + prefix.len() + length;
         }
     }
     word.to_owned()
@@ -405,6 +412,10 @@ mod tests {
             "Bearer [redacted] ok"
         );
         assert_eq!(
+            nobody.clean("hf_x.hf_ZZZZ9999YYYY8888xx"),
+            "hf_x.[redacted]"
+        );
+        assert_eq!(
             nobody.clean("export K=sk-proj-a1b2c3d4e5f6g7h8"),
             "export K=[redacted]"
         );
@@ -424,6 +435,7 @@ mod tests {
             "sk-",
             "@ 5.0",
             "task-force-one-two-three",
+            &"hf_".repeat(10_000),
         ] {
             assert_eq!(nobody.clean(line), line);
         }
