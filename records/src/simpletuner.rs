@@ -31,6 +31,7 @@ mod sharing;
 mod source;
 mod title;
 mod vocabulary;
+mod weights;
 mod workload;
 
 pub use files::{File, Files, References};

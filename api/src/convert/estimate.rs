@@ -214,6 +214,8 @@ const fn reading_code(note: &ReadingNote) -> &'static str {
         ReadingNote::Default { .. } => "DEFAULT_TAKEN",
         ReadingNote::FlavourOfWeights(_) => "FLAVOUR_OF_WEIGHTS",
         ReadingNote::FlavourAssumed(_) => "FLAVOUR_ASSUMED",
+        ReadingNote::FlavourGuessed(_) => "FLAVOUR_GUESSED",
+        ReadingNote::FlavourOverruled(_) => "FLAVOUR_OVERRULED",
         ReadingNote::TextFalseIgnored(_) => "TEXT_FALSE_IGNORED",
         ReadingNote::NotComparable { .. } => "NOT_COMPARABLE",
         ReadingNote::NotRecorded => "NOT_RECORDED",

@@ -10,6 +10,7 @@ use super::off_record::OffRecord::{
     ValidationSetting,
 };
 use super::settings::{Given, Settings};
+use super::weights;
 
 /// When a setting takes a run off the record.
 #[derive(Debug, Clone, Copy)]
@@ -156,13 +157,6 @@ const EFFECTS: &[(&str, When, OffRecord)] = &[
 /// Whether samples are encoded before the steps.
 const PREPROCESS: &str = "vae_cache_preprocess";
 
-/// Settings that may name weights that are quantised already (`base_paths` in `trainer.py`).
-const WEIGHTS: [&str; 3] = [
-    "pretrained_model_name_or_path",
-    "pretrained_transformer_model_name_or_path",
-    "pretrained_unet_model_name_or_path",
-];
-
 /// Takes the run off the record for every setting that has no place in it.
 pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
     let checkpointing = !matches!(settings.given("gradient_checkpointing"), Some(Given::False));
@@ -178,7 +172,8 @@ pub(super) fn check(settings: &Settings<'_>, found: &mut Findings) {
     if settings.is_denied(PREPROCESS) {
         found.off_record(PREPROCESS, OnDemandCache);
     }
-    for setting in WEIGHTS {
+    // Weights that are quantised already (`base_paths` in `trainer.py`).
+    for setting in weights::SETTINGS {
         let weights = settings.text(setting, found);
         if weights.is_some_and(|weights| weights.to_ascii_lowercase().ends_with(".gguf")) {
             found.off_record(setting, Quantization);
@@ -231,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_setting_of_the_table_is_one_of_simpletuners() {
-        for setting in WEIGHTS.into_iter().chain([PREPROCESS]) {
+        for setting in weights::SETTINGS.into_iter().chain([PREPROCESS]) {
             assert!(vocabulary::setting(setting).is_some(), "{setting}");
         }
         for (setting, when, _) in EFFECTS {

@@ -7,6 +7,7 @@ use super::off_record::OffRecord;
 use super::problem::shown;
 use super::settings::Settings;
 use super::vocabulary;
+use super::weights::{self, Weights};
 use crate::key::{Precision, Quantization, Unmapped};
 use crate::recipe::{Checkpointing, Error, Family, Method, Recipe};
 
@@ -131,33 +132,55 @@ pub(super) fn required<'s>(
     settings.text(name, found)
 }
 
+/// The flavour that is trained: that of the weights which are named, as SimpleTuner takes it, and else the one that is given.
 fn flavour(family: Family, settings: &Settings<'_>, found: &mut Findings) -> Option<String> {
-    if let Some(flavour) = settings.text("model_flavour", found) {
-        let of_version = family::flavour_of_version(family, flavour);
-        return Some(of_version.unwrap_or(flavour).to_owned());
-    }
-    let weights = settings.text("pretrained_model_name_or_path", found);
-    let published =
-        weights.and_then(|weights| vocabulary::flavour_of_weights(family.name(), weights));
-    let note = match (published, family.default_flavour(), weights) {
-        (Some(flavour), ..) => Some((flavour, Note::FlavourOfWeights(flavour))),
-        (None, Some(flavour), None) => Some((
-            flavour,
-            Note::Default {
-                setting: "model_flavour",
-                value: flavour,
-            },
-        )),
-        (None, Some(flavour), Some(_)) => Some((flavour, Note::FlavourAssumed(flavour))),
-        (None, None, _) => None,
+    let said = settings.text("model_flavour", found);
+    let said = said.map(|said| family::flavour_of_version(family, said).unwrap_or(said));
+    let is_known = |said: &&str| {
+        family
+            .flavours()
+            .any(|known| known.eq_ignore_ascii_case(said))
     };
-    let Some((flavour, note)) = note else {
+    if let Some(unknown) = said.filter(|said| !is_known(said)) {
+        return Some(unknown.to_owned());
+    }
+    let weights = Weights::named(family, settings, found);
+    let published = weights
+        .as_ref()
+        .and_then(|weights| weights.flavours.first().copied());
+    if let (Some(said), Some(weights), Some(first)) = (said, &weights, published) {
+        let same = |flavour: &&str| flavour.eq_ignore_ascii_case(said);
+        if weights.flavours.iter().any(same) {
+            return Some(said.to_owned());
+        }
+        found.note(Note::FlavourOverruled(first));
+        found.off_record("model_flavour", OffRecord::ModelSetting);
+        return Some(first.to_owned());
+    }
+    let default = family.default_flavour();
+    let Some(flavour) = said.or(published).or(default) else {
         refused(Error::FlavourRequired { family }, "", settings, found);
         return None;
     };
-    if family.flavours().nth(1).is_some() {
-        found.note(note);
-    }
+    let known = family
+        .flavours()
+        .find(|known| known.eq_ignore_ascii_case(flavour));
+    let known = known.filter(|_| family.flavours().nth(1).is_some());
+    let note = match (known, weights) {
+        (None, _) => None,
+        (Some(flavour), Some(_)) if published.is_some() => Some(Note::FlavourOfWeights(flavour)),
+        (Some(flavour), Some(weights)) if weights::differ_in_size(family) => {
+            found.off_record(weights.setting, OffRecord::ModelSetting);
+            Some(Note::FlavourGuessed(flavour))
+        }
+        _ if said.is_some() => None,
+        (Some(flavour), Some(_)) => Some(Note::FlavourAssumed(flavour)),
+        (Some(value), None) => Some(Note::Default {
+            setting: "model_flavour",
+            value,
+        }),
+    };
+    note.into_iter().for_each(|note| found.note(note));
     Some(flavour.to_owned())
 }
 

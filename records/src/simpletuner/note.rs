@@ -19,6 +19,10 @@ pub enum Note {
     FlavourOfWeights(&'static str),
     /// No flavour is given, and the weights are not published ones.
     FlavourAssumed(&'static str),
+    /// The weights are not published ones, and those of the family differ in size: another flavour's times may be far off.
+    FlavourGuessed(&'static str),
+    /// The weights are the published ones of another flavour than the one that is given.
+    FlavourOverruled(&'static str),
     /// SimpleTuner drops a text `"false"`: the setting keeps its default, which is on.
     TextFalseIgnored(&'static str),
     /// A setting has no place in the records.
@@ -133,6 +137,12 @@ impl fmt::Display for Note {
             }
             Self::FlavourAssumed(flavour) => {
                 write!(f, "model_flavour is not set and the weights are not published ones: estimated as {flavour}")
+            }
+            Self::FlavourGuessed(flavour) => {
+                write!(f, "the weights are not published ones, and models of this family differ in size: the estimate is a guess, by those of {flavour}")
+            }
+            Self::FlavourOverruled(flavour) => {
+                write!(f, "SimpleTuner loads the weights that are named, whatever model_flavour says: estimated as {flavour}")
             }
             Self::TextFalseIgnored(setting) => {
                 write!(f, "SimpleTuner ignores the text \"false\": {setting} stays on; write false without quotes to switch it off")

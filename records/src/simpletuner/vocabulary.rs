@@ -81,10 +81,17 @@ pub(super) fn nearest_dataset_key(name: &str) -> Option<&'static str> {
     nearest(name, DATASET_KEYS.iter().copied())
 }
 
-/// The flavour whose published weights have this name.
-pub(super) fn flavour_of_weights(family: &str, weights: &str) -> Option<&'static str> {
-    let wanted = |row: &&(&str, &str, &str)| row.0 == family && row.2.eq_ignore_ascii_case(weights);
-    WEIGHTS.iter().find(wanted).map(|row| row.1)
+/// The flavours of a family whose published weights have this name, which is without the name of who published them.
+pub(super) fn flavours_of_weights(family: &str, name: &str) -> Vec<&'static str> {
+    let wanted =
+        |row: &&(&str, &str, &str)| row.0 == family && own_name(row.2).eq_ignore_ascii_case(name);
+    WEIGHTS.iter().filter(wanted).map(|row| row.1).collect()
+}
+
+fn own_name(weights: &str) -> &str {
+    weights
+        .rsplit_once('/')
+        .map_or(weights, |(_publisher, name)| name)
 }
 
 /// The known word that differs from this one by the fewest slips, if that is few enough for a slip.
@@ -175,13 +182,25 @@ mod tests {
 
     #[test]
     fn published_weights_tell_their_flavour() {
-        assert_eq!(
-            flavour_of_weights("flux", "black-forest-labs/FLUX.1-dev"),
-            Some("dev")
-        );
-        assert_eq!(
-            flavour_of_weights("sdxl", "black-forest-labs/FLUX.1-dev"),
-            None
-        );
+        assert_eq!(flavours_of_weights("flux", "FLUX.1-dev"), ["dev"]);
+        assert!(flavours_of_weights("sdxl", "FLUX.1-dev").is_empty());
+    }
+
+    #[test]
+    fn each_flavour_with_published_weights_has_one_line() {
+        for (family, flavour, weights) in WEIGHTS.iter() {
+            let own = |row: &&(&str, &str, &str)| row.0 == *family && row.1 == *flavour;
+            assert_eq!(WEIGHTS.iter().filter(own).count(), 1, "{family} {flavour}");
+            let alike = |row: &(&str, &str, &str)| {
+                row.0 != *family || row.2 == *weights || own_name(row.2) != own_name(weights)
+            };
+            assert!(WEIGHTS.iter().all(alike), "{family} {weights}");
+        }
+        for family in Family::all().filter(|family| family.name() != "bria") {
+            for flavour in family.flavours() {
+                let named = |row: &(&str, &str, &str)| row.0 == family.name() && row.1 == flavour;
+                assert!(WEIGHTS.iter().any(named), "{family} {flavour}");
+            }
+        }
     }
 }
