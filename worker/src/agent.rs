@@ -7,6 +7,9 @@ mod attempt;
 mod classify;
 mod keeping;
 mod leases;
+mod life;
+mod phase;
+mod saved;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -56,7 +59,7 @@ pub enum Input {
         /// How long each lease runs from the moment the leader handled the renewal.
         term_ms: u64,
     },
-    /// The stream to the leader is open (again): renew at once, and say once more what runs.
+    /// The stream to the leader is open (again): renew at once, and say once more what runs and what it has saved.
     Connected,
     /// The leader asks for an attempt's end.
     Stop {
@@ -213,7 +216,7 @@ pub enum Output {
     Kill(Epoch),
     /// Tell the leader how far the attempt is.
     Progress(Epoch, Progress),
-    /// Tell the leader that a checkpoint of this step is complete.
+    /// Tell the leader that a checkpoint of this step is complete. Of many in a short time only the newest is told.
     Checkpointed {
         /// Which attempt.
         epoch: Epoch,
@@ -326,12 +329,9 @@ impl Agent {
             Input::Connected => {
                 self.leases.due_at_once();
                 // The leader may be another one, and what was said to the last one may be lost.
-                out.extend(
-                    self.attempts
-                        .values()
-                        .filter(|a| a.runs())
-                        .map(Attempt::begun),
-                );
+                for attempt in self.attempts.values_mut() {
+                    attempt.again(&mut out);
+                }
             }
             Input::Drain { grace_ms } => {
                 self.draining = true;

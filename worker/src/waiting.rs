@@ -1,7 +1,8 @@
 //! What still has to be said to the leader: bounded, and each kind kept by its own rule. Pure: time comes in.
 //!
-//! A renewal or a progress is worth only its latest value. An end is kept until it is acknowledged and said again on
-//! each new connection. Started and checkpointed are kept in order. Log lines come last, and go first when there is no room.
+//! A renewal, a start, a checkpoint or a progress is worth only its latest value. An end is kept until it is acknowledged and
+//! said again on each new connection, behind the attempt's last checkpoint: what was said to the last leader may be lost, and
+//! after the end no checkpoint counts. Log lines come last, and go first when there is no room.
 //! That the worker leaves is said once on each connection, before anything else.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +14,6 @@ use crate::agent::{Epoch, MAX_ATTEMPTS, Progress};
 use crate::capture::left_out;
 use crate::order::{Ended, Report};
 
-/// Started and checkpointed reports that wait. Four an attempt is more than a minute of any connection loss makes.
-const MAX_FACTS: usize = 4 * MAX_ATTEMPTS;
-
 /// Log bytes that wait for a connection. The attempt's own log has a budget; this bounds all of them together.
 pub(crate) const MAX_LOG_BYTES: usize = 4 * 1024 * 1024;
 
@@ -26,7 +24,10 @@ pub(crate) const REPEAT_END: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Waiting {
     renewal: Option<Report>,
-    facts: VecDeque<Report>,
+    /// Starts that wait, by attempt.
+    starts: BTreeMap<Epoch, Report>,
+    /// The newest checkpoint of each attempt, with the connection on which it was said.
+    saved: BTreeMap<Epoch, (Report, Option<u64>)>,
     /// Each with the time at which it was last said on the present connection.
     ends: BTreeMap<Epoch, (Ended, Option<Instant>)>,
     progress: BTreeMap<Epoch, Progress>,
@@ -35,6 +36,8 @@ pub struct Waiting {
     left_out: BTreeMap<Epoch, usize>,
     pub(crate) log_bytes: usize,
     connected: bool,
+    /// Connections so far.
+    connections: u64,
     leaving: bool,
     /// Whether the present connection has been told that the worker leaves.
     told_leaving: bool,
@@ -46,13 +49,11 @@ impl Waiting {
         match report {
             Report::Renew { .. } if !self.connected => {}
             Report::Renew { .. } => self.renewal = Some(report),
-            Report::Started { .. } | Report::Checkpointed { .. } => {
-                if self.facts.len() == MAX_FACTS {
-                    self.facts.pop_front();
-                }
-                if !self.facts.contains(&report) {
-                    self.facts.push_back(report);
-                }
+            Report::Started { epoch, .. } => {
+                self.starts.insert(epoch, report);
+            }
+            Report::Checkpointed { epoch, .. } => {
+                self.saved.insert(epoch, (report, None));
             }
             Report::Progress(epoch, progress) => {
                 self.progress.insert(epoch, progress);
@@ -71,12 +72,15 @@ impl Waiting {
         self.ends.remove(&epoch);
         self.progress.remove(&epoch);
         self.left_out.remove(&epoch);
-        self.facts.retain(|fact| !matches!(fact, Report::Started { epoch: e, .. } | Report::Checkpointed { epoch: e, .. } if *e == epoch));
+        self.starts.remove(&epoch);
+        self.saved.remove(&epoch);
     }
 
-    /// A new connection: every end is said again. False: there is none, and renewals are not collected.
+    /// A new connection: every end is said again, and before it what its attempt has saved. Of those that run the agent says it
+    /// again. False: there is none, and renewals are not collected.
     pub fn connected(&mut self, connected: bool) {
         self.connected = connected;
+        self.connections += u64::from(connected);
         self.told_leaving = false;
         self.renewal = None;
         for (_, said) in self.ends.values_mut() {
@@ -86,12 +90,13 @@ impl Waiting {
 
     /// True when nothing but logs waits.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty() && self.facts.is_empty()
+        self.facts() == 0
     }
 
     /// How many facts wait that must not get lost: ends, starts and checkpoints.
     pub fn facts(&self) -> usize {
-        self.ends.len() + self.facts.len()
+        let unsaid = self.saved.values().filter(|(_, said)| said.is_none());
+        self.ends.len() + self.starts.len() + unsaid.count()
     }
 
     /// Whether there is a connection.
@@ -122,8 +127,11 @@ impl Waiting {
         if let Some(renewal) = self.renewal.take() {
             return Some(renewal);
         }
-        if let Some(fact) = self.facts.pop_front() {
-            return Some(fact);
+        if let Some((_, started)) = self.starts.pop_first() {
+            return Some(started);
+        }
+        if let Some(checkpointed) = self.take_saved() {
+            return Some(checkpointed);
         }
         if let Some((epoch, progress)) = self.progress.pop_first() {
             return Some(Report::Progress(epoch, progress));
@@ -135,6 +143,16 @@ impl Waiting {
         let (ended, said) = self.ends.values_mut().find(|(_, said)| due(said))?;
         *said = Some(now);
         Some(Report::Ended(ended.clone()))
+    }
+
+    fn take_saved(&mut self) -> Option<Report> {
+        let (now, ends) = (self.connections, &self.ends);
+        let lost = |epoch: &Epoch, on: u64| on != now && ends.contains_key(epoch);
+        let mut saved = self.saved.iter_mut();
+        let due = saved.find(|(epoch, (_, said))| said.is_none_or(|on| lost(epoch, on)));
+        let (_, (report, said)) = due?;
+        *said = Some(now);
+        Some(report.clone())
     }
 
     fn add_logs(&mut self, epoch: Epoch, lines: Vec<String>) {

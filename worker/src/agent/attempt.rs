@@ -3,6 +3,8 @@
 use super::classify::{self, Seen};
 use super::keeping::Keeping;
 use super::leases::margin;
+use super::life::Life;
+use super::saved::Saved;
 use super::watch::Watch;
 use super::{
     Assigned, End, Epoch, Epochs, Exit, ExitStatus, Failure, FewerSteps, Outcome, Output,
@@ -48,24 +50,7 @@ pub(super) struct Attempt {
     progress: Progress,
     progress_due: bool,
     progress_sent_ms: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    /// No renewal is answered yet, so nothing may run.
-    Waiting,
-    /// The loop prepares and starts the trainer.
-    Launching,
-    Running,
-    /// A checkpoint is asked for; SIGTERM when it is there or at this time.
-    Checkpointing(u64),
-    /// Training is complete and the end is asked for; SIGTERM at this time.
-    Finishing(u64),
-    /// SIGTERM is sent; SIGKILL at this time.
-    Terminating(u64),
-    /// SIGKILL is sent; given up at this time.
-    Killing(u64),
-    Ended,
+    saved: Saved,
 }
 
 impl Attempt {
@@ -98,6 +83,7 @@ impl Attempt {
             },
             progress_due: false,
             progress_sent_ms: None,
+            saved: Saved::default(),
         }
     }
 
@@ -105,9 +91,18 @@ impl Attempt {
         self.epoch
     }
 
-    pub(super) fn begun(&self) -> Output {
+    fn begun(&self) -> Output {
         let (epoch, from) = (self.epoch, self.from);
         Output::Started { epoch, from }
+    }
+
+    /// Says once more what a leader has to know of it: that it runs, and where it could go on.
+    pub(super) fn again(&mut self, out: &mut Vec<Output>) {
+        if self.runs() {
+            out.push(self.begun());
+            let step = self.saved.again();
+            self.checkpointed(step, out);
+        }
     }
 
     pub(super) fn job(&self) -> &str {
@@ -281,12 +276,12 @@ impl Attempt {
             }
             Event::Stage { stage, status } => self.stage(*stage, *status),
             Event::Checkpoint { step } => {
-                let step = step.unwrap_or(self.progress.step);
-                out.push(Output::Checkpointed {
-                    epoch: self.epoch,
-                    step,
-                });
+                // What no step has reached cannot be saved, whatever is said.
+                let newest = self.progress.step.max(self.from);
+                self.saved.complete(step.unwrap_or(newest).min(newest));
                 if matches!(self.life, Life::Checkpointing(_)) {
+                    let step = self.saved.at_once();
+                    self.checkpointed(step, out);
                     self.terminate(now, out);
                 }
             }
@@ -339,7 +334,12 @@ impl Attempt {
             }
             _ => {}
         }
-        if self.progress_due && !self.ended() && now >= self.progress_at() {
+        if self.ended() {
+            return;
+        }
+        let saved = self.saved.due(now);
+        self.checkpointed(saved, out);
+        if self.progress_due && now >= self.progress_at() {
             self.progress_due = false;
             self.progress_sent_ms = Some(now);
             out.push(Output::Progress(
@@ -378,6 +378,7 @@ impl Attempt {
         life.into_iter()
             .chain(lease)
             .chain(self.progress_due.then(|| self.progress_at()))
+            .chain(self.saved.next_wake())
             .min()
     }
 
@@ -439,25 +440,20 @@ impl Attempt {
         }
     }
 
+    fn checkpointed(&self, step: Option<u64>, out: &mut Vec<Output>) {
+        let epoch = self.epoch;
+        out.extend(step.map(|step| Output::Checkpointed { epoch, step }));
+    }
+
     fn stage(&mut self, stage: Stage, status: StageStatus) {
         let stepping = if self.seen.ready {
             Phase::Training
         } else {
             Phase::Loading
         };
-        let phase = match (stage, status) {
-            (Stage::TrainingComplete, StageStatus::Completed) => {
-                self.seen.complete = true;
-                Phase::Complete
-            }
-            (Stage::Caching, StageStatus::Running) => Phase::Caching,
-            (Stage::Loading | Stage::Resume, StageStatus::Running) => Phase::Loading,
-            (Stage::Validation | Stage::Benchmark, StageStatus::Running) => Phase::Validating,
-            (Stage::CheckpointSave | Stage::ModelSave, StageStatus::Running) => Phase::Saving,
-            (Stage::Validation | Stage::CheckpointSave, _) => stepping,
-            _ => self.phase,
-        };
-        if phase != self.phase && self.phase != Phase::Complete {
+        self.seen.complete |= (stage, status) == (Stage::TrainingComplete, StageStatus::Completed);
+        let phase = self.phase.after(stage, status, stepping);
+        if phase != self.phase {
             self.phase = phase;
             self.progress_due = true;
         }
@@ -485,6 +481,8 @@ impl Attempt {
 
     fn end(&mut self, outcome: Outcome, detail: String, out: &mut Vec<Output>) {
         self.life = Life::Ended;
+        let step = self.saved.at_once();
+        self.checkpointed(step, out);
         if self.stopped != Some(Why::LeaseLost) && outcome != Outcome::LeaseExpired {
             self.keeping = Keeping::Begins;
         }

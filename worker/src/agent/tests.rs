@@ -1,6 +1,7 @@
 //! Scripts: inputs at given times, and what the machine said.
 
 mod ends;
+mod saving;
 
 use super::*;
 use crate::event::{Broken, Event, Stage, StageStatus};
@@ -309,11 +310,11 @@ fn cancelling_saves_a_checkpoint_then_asks_then_kills() {
     };
     assert_eq!(script.input(stop()), [Output::RequestCheckpoint(5)]);
     assert_eq!(script.input(stop()), [], "asked twice, done once");
-    let out = script.event(Event::Checkpoint { step: Some(8) });
+    let out = script.event(Event::Checkpoint { step: Some(7) });
     assert_eq!(
         out,
         [
-            Output::Checkpointed { epoch: 5, step: 8 },
+            Output::Checkpointed { epoch: 5, step: 7 },
             Output::Terminate(5)
         ]
     );

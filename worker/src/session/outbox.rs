@@ -139,6 +139,36 @@ mod tests {
     }
 
     #[test]
+    fn of_an_end_that_may_be_lost_the_last_checkpoint_is_said_again_before_it() {
+        let saved = |epoch, step| Report::Checkpointed {
+            epoch,
+            job: "j".to_owned(),
+            step,
+        };
+        let (outbox, now) = (Outbox::default(), Instant::now());
+        let all = || -> Vec<Report> { std::iter::from_fn(|| take(&outbox, now)).collect() };
+        outbox.connected(true);
+        for step in [10, 20] {
+            outbox.push(saved(1, step));
+        }
+        assert_eq!(all(), [saved(1, 20)], "the newest alone");
+        outbox.push(saved(2, 7));
+        outbox.push(started());
+        assert_eq!(all(), [started(), saved(2, 7)]);
+        // The leader goes with what it was told, and the one that follows hears it before the end.
+        outbox.connected(false);
+        outbox.connected(true);
+        outbox.push(ended(1));
+        assert_eq!(all(), [saved(1, 20), ended(1)], "the other one runs");
+        outbox.connected(true);
+        assert_eq!(all(), [saved(1, 20), ended(1)]);
+        outbox.acknowledged(1);
+        assert!(outbox.is_empty());
+        outbox.connected(true);
+        assert_eq!(all(), []);
+    }
+
+    #[test]
     fn leases_go_first_and_only_the_latest_values_are_said() {
         let (outbox, now) = (Outbox::default(), Instant::now());
         let renew = |renewal| Report::Renew {
