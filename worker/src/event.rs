@@ -1,12 +1,13 @@
 //! What one SimpleTuner webhook says, reduced to the few facts the agent needs: no media, no prompt and no path survives.
 
+mod lenient;
 mod time;
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
+use self::lenient::{Lenient, members};
 pub(crate) use self::time::format_utc;
 
 /// Longest error title or message read from an `error` event, in bytes; tracebacks are not kept at all. What is kept of it
@@ -163,71 +164,30 @@ struct Body<'a> {
     checkpoint: Lenient<CheckpointBody>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Data {
-    status: Lenient<String>,
-    global_step: Lenient<u64>,
-    total_num_steps: Lenient<u64>,
-    total_num_batches: Lenient<u64>,
-    current_epoch: Lenient<u64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Progress {
-    current: Lenient<u64>,
-    total: Lenient<u64>,
-    metrics: Lenient<Metrics>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Metrics {
-    step_speed_seconds: Lenient<f64>,
-    iteration_step_time_seconds: Lenient<f64>,
-    seconds_per_step: Lenient<f64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct StageBody {
-    key: Lenient<String>,
-    status: Lenient<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct CheckpointBody {
-    path: Lenient<String>,
-}
-
-/// A member of the expected type, or nothing: another version's shape must not lose the whole event.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Lenient<T> {
-    Known(T),
-    Unknown(IgnoredAny),
-}
-
-impl<T> Default for Lenient<T> {
-    fn default() -> Self {
-        Self::Unknown(IgnoredAny)
+members! {
+    Data {
+        status: String,
+        global_step: u64,
+        total_num_steps: u64,
+        total_num_batches: u64,
+        current_epoch: u64,
     }
-}
-
-impl<T> Lenient<T> {
-    fn get(&self) -> Option<&T> {
-        match self {
-            Self::Known(value) => Some(value),
-            Self::Unknown(_) => None,
-        }
+    Progress {
+        current: u64,
+        total: u64,
+        metrics: Metrics,
     }
-}
-
-impl<T: AsRef<str>> Lenient<T> {
-    fn text(&self) -> Option<Cow<'_, str>> {
-        self.get().map(|text| Cow::Borrowed(text.as_ref()))
+    Metrics {
+        step_speed_seconds: f64,
+        iteration_step_time_seconds: f64,
+        seconds_per_step: f64,
+    }
+    StageBody {
+        key: String,
+        status: String,
+    }
+    CheckpointBody {
+        path: String,
     }
 }
 
@@ -427,6 +387,29 @@ mod tests {
             event(r#"{"type":"training.checkpoint"}"#),
             Event::Checkpoint { step: None }
         );
+    }
+
+    #[test]
+    fn a_member_of_another_type_loses_nothing_but_itself() {
+        let step = r#"{"type":"training.status","title":[[1],{"a":{}}],"data":{"status":null,"global_step":7.0,
+            "current_epoch":-1,"total_num_steps":true,"else":[{}]},"progress":{"current":7,"total":"x",
+            "metrics":{"step_speed_seconds":[0,[0]],"seconds_per_step":2,"more":{}}}}"#;
+        let step_of = |total| Event::Step {
+            step: 7,
+            total,
+            step_ms: Some(2_000.0),
+            epoch: None,
+        };
+        assert_eq!(event(step), step_of(0));
+        let twice = r#"{"type":"training.status","progress":{"current":7,"metrics":{"seconds_per_step":9,
+            "seconds_per_step":2}},"data":{"total_num_steps":30}}"#;
+        assert_eq!(event(twice), step_of(30), "the last one counts");
+        // What is passed over is not built, so that nothing bounds how deep it may be.
+        let (open, close) = ("[".repeat(300), "]".repeat(300));
+        let deep = format!(r#"{{"type":"training.validation","data":{{"status":{open}{close}}}}}"#);
+        assert_eq!(event(&deep), Event::ValidationPrompt);
+        assert!(parse(br#"{"data":{"status":[}}"#).is_err());
+        assert!(parse(br#"{} {}"#).is_err());
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub const BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Longest title or message of an error that is passed on.
 const ERROR_TEXT_BYTES: usize = 2048;
 
-/// Bodies read at the same time. The trainer sends one, its log thread another; this bounds the memory to 256 MiB.
+/// Bodies read at the same time. The trainer sends one, its log thread another; this bounds them to 256 MiB, and what is made of
+/// them to about twice as much: long texts are copied, and nothing else is built.
 const BODIES_AT_ONCE: usize = 4;
 
 /// How long one request may take, from its head to its answer, also to send its body. The trainer gives up after 5 s.
