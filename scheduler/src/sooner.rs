@@ -405,6 +405,7 @@ impl Search<'_> {
     /// What starts the job with these changes, if they do. Whether anybody's word on its cost is needed with them shows only
     /// in what is expected of it then: it is left out where the job starts without it, and comes on top where it does not.
     fn tried(&self, attempt: Try) -> Option<Sooner> {
+        let attempt = self.with_quotas_that_fit(attempt);
         let asks = attempt.approve || self.asks_for_approval();
         let without = attempt.without_approval();
         let with = asks.then(|| without.clone().with_approval());

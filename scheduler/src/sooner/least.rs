@@ -67,6 +67,36 @@ impl Search<'_> {
         attempt
     }
 
+    /// The same with the quotas that what it asks for takes: a job that was told to take fewer GPUs or hosts needs less of them
+    /// than it did when they were put down, or none at all.
+    pub(super) fn with_quotas_that_fit(&self, mut attempt: Try) -> Try {
+        let gpus = attempt.spec.as_ref().unwrap_or(&self.job.spec).gpus();
+        let mut fit = Vec::with_capacity(attempt.changes.len());
+        for change in std::mem::take(&mut attempt.changes) {
+            let Change::Quota(name, _) = &change else {
+                fit.push(change);
+                continue;
+            };
+            let Some(team) = self.state.team_named(name) else {
+                continue;
+            };
+            let needed = self.state.gpus_in_use(team.id) + u32::from(gpus);
+            let quota = team.rules.gpu_quota;
+            let more = quota.filter(|quota| *quota < needed).map(|_| needed);
+            self.rule(&mut attempt, name, |rules| {
+                rules.gpu_quota = more.or(quota);
+            });
+            fit.extend(more.map(|more| Change::Quota(name.clone(), more)));
+        }
+        let is_other = |(name, rules): &(TeamName, TeamRules)| {
+            let known = self.state.team_named(name);
+            known.is_none_or(|known| known.rules != *rules)
+        };
+        attempt.teams.retain(is_other);
+        attempt.changes = fit;
+        attempt
+    }
+
     /// Has a team have another rule beside those that it has by then.
     fn rule(&self, attempt: &mut Try, team: &TeamName, change: impl FnOnce(&mut TeamRules)) {
         if let Some((_, rules)) = attempt.teams.iter_mut().find(|(name, _)| name == team) {

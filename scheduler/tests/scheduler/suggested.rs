@@ -119,6 +119,41 @@ fn no_quota_is_asked_for_that_fewer_gpus_do_not_need() {
     assert_eq!(said(&history, waits), ["ask for 4 GPUs"]);
 }
 
+/// Eight of its GPUs are in use, and four are free.
+#[test]
+fn a_quota_is_asked_for_that_fewer_gpus_take() {
+    let mut history = cluster();
+    joins(&mut history, 1, &["h100"; 8], 2);
+    let rules = TeamRules {
+        gpu_quota: Some(8),
+        ..TeamRules::default()
+    };
+    let name = team(&mut history, rules);
+    let id = history.state.team_named(&name).expect("a team").id;
+    for _ in 0..2 {
+        submits(&mut history, |spec| {
+            (spec.gpu_count, spec.terms.team) = (4, id);
+        });
+    }
+    places(&mut history);
+    assert_eq!(history.state.gpus_in_use(id), 8);
+    joins(&mut history, 2, &["h100"; 4], 2);
+    let waits = submits(&mut history, |spec| {
+        (spec.gpu_count, spec.terms.team) = (8, id);
+    });
+    let keep = |_: &JobSpec, asked| Some(asked);
+    let (state, forecast) = (&history.state, &history.forecast);
+    let found = sooner(state, forecast, &keep, waits, history.now_ms);
+    let quotas = found.iter().flat_map(|found| &found.commands);
+    let quotas = quotas.filter_map(|command| match command {
+        Command::SetTeam { rules, .. } => rules.gpu_quota,
+        _ => None,
+    });
+    assert_eq!(quotas.collect::<Vec<_>>(), [12]);
+    let words = ["let team acme use 12 GPUs, ask for 4 GPUs"];
+    assert_eq!(said(&history, waits), words);
+}
+
 /// Of two hosts that are alike one has a job with the same key.
 #[test]
 fn no_wish_is_given_up_that_another_host_meets() {
