@@ -11,6 +11,7 @@ mod line;
 mod portion;
 mod queue;
 mod runs;
+mod saved;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,8 +138,8 @@ impl Survey {
                     crowd.queue.update(scene, line);
                 }
                 if goes_on {
-                    for worker in workers {
-                        crowd.runs.refresh(state, &self.models, worker);
+                    for worker in &workers {
+                        crowd.runs.refresh(state, &self.models, *worker);
                     }
                 } else {
                     crowd.runs = Runs::of(state, &self.models);
@@ -150,7 +151,12 @@ impl Survey {
         let before = before.into_iter();
         let before = before.map(|(worker, folder)| (folder, has_gone(worker, folder)));
         let after = now.values().map(|folder| (*folder, false));
-        let changed = before.chain(after).collect();
+        let changed: BTreeSet<_> = before.chain(after).collect();
+        let folders = changed.iter().map(|(folder, _)| *folder);
+        let found = (&self.pool, &self.models[..]);
+        crowd
+            .queue
+            .follow_checkpoints(scene, found, &workers, folders);
         crowd.queue.follow_homes(scene, &self.pool, &changed);
         crowd.queue.find_out(scene, &self.pool, &self.models);
         self.crowd = Some(crowd);

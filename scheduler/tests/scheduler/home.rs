@@ -14,19 +14,19 @@ use stepcast_scheduler::policy::{Aim, Policy};
 use stepcast_scheduler::{Command, codec};
 
 use crate::history::History;
-use crate::support::workload;
+use crate::support::{BySteps, workload};
 
-const MINUTE_MS: u64 = 60_000;
+pub(crate) const MINUTE_MS: u64 = 60_000;
 
 /// How long all of the job takes, on either host.
 const WHOLE_MS: u64 = 100 * MINUTE_MS;
 
-const HOME: WorkerId = WorkerId(1);
-const AWAY: WorkerId = WorkerId(2);
-const JOB: JobId = JobId(1);
+pub(crate) const HOME: WorkerId = WorkerId(1);
+pub(crate) const AWAY: WorkerId = WorkerId(2);
+pub(crate) const JOB: JobId = JobId(1);
 
 /// No host, and all of a job on one GPU known.
-fn rules(aim: Aim) -> History {
+pub(crate) fn rules(aim: Aim) -> History {
     let mut history = History::new();
     let hardware = "h100".parse().expect("a hardware");
     history.forecast.0.insert(hardware, WHOLE_MS / MINUTE_MS);
@@ -57,14 +57,19 @@ fn story(aim: Aim, outputs: [Option<u8>; 2]) -> History {
 }
 
 /// Numbers that are ids.
-fn wide(number: u16) -> [u8; 32] {
+pub(crate) fn wide(number: u16) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..2].copy_from_slice(&number.to_le_bytes());
     bytes
 }
 
 /// Has a host with a token come, with so many GPUs at a price each and a folder.
-fn comes(history: &mut History, number: u16, (gpus, price): (usize, u64), outputs: Option<u16>) {
+pub(crate) fn comes(
+    history: &mut History,
+    number: u16,
+    (gpus, price): (usize, u64),
+    outputs: Option<u16>,
+) {
     let id = |number: u16| wide(number).first_chunk().copied().expect("there are 16");
     let register = Command::RegisterWorker {
         token_hash: TokenHash(wide(number)),
@@ -82,7 +87,7 @@ fn comes(history: &mut History, number: u16, (gpus, price): (usize, u64), output
 }
 
 /// Has a job begin at home and wait again with nine tenths of its steps.
-fn leaves_home(history: &mut History, job: JobId, spec: JobSpec) {
+pub(crate) fn leaves_home(history: &mut History, job: JobId, spec: JobSpec) {
     let gpus = (0..spec.gpu_count).collect();
     let spec = Box::new(spec);
     history.propose(Command::SubmitJob { spec }, None);
@@ -340,25 +345,6 @@ fn gpus_are_kept_where_a_checkpoint_is_for_a_job_that_was_passed_for_long() {
         let starts = plan.placements.iter();
         let starts: Vec<_> = starts.map(|one| (one.job, one.worker == HOME)).collect();
         assert_eq!(starts, [(JobId(3), false)], "{aim:?} {is_crowd}");
-    }
-}
-
-/// A minute for every step.
-struct BySteps;
-
-impl ForecastSource for BySteps {
-    fn version(&self) -> Option<u64> {
-        Some(0)
-    }
-
-    fn forecast(&self, spec: &JobSpec, _: Hardware) -> Option<Forecast> {
-        let Length::Steps(steps) = spec.workload.length else {
-            return None;
-        };
-        Some(Forecast {
-            run_ms_p50: steps * MINUTE_MS,
-            run_ms_p90: steps * MINUTE_MS,
-        })
     }
 }
 

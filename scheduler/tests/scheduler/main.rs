@@ -34,5 +34,6 @@ mod sooner;
 mod suggested;
 mod support;
 mod urgent;
+mod wanted;
 mod what_if;
 mod wishes;

@@ -52,6 +52,25 @@ impl ForecastSource for Table {
     }
 }
 
+/// A minute for every step.
+pub(crate) struct BySteps;
+
+impl ForecastSource for BySteps {
+    fn version(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn forecast(&self, spec: &JobSpec, _: Hardware) -> Option<Forecast> {
+        let Length::Steps(steps) = spec.workload.length else {
+            return None;
+        };
+        Some(Forecast {
+            run_ms_p50: steps * 60_000,
+            run_ms_p90: steps * 60_000,
+        })
+    }
+}
+
 /// What one look at the queue starts.
 pub(crate) fn planned(state: &State, forecast: &Table, now_ms: u64) -> Vec<Placement> {
     plan(state, forecast, now_ms, 256).placements

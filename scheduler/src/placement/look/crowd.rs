@@ -16,7 +16,6 @@ use super::staged::OTHERS;
 use crate::ids::JobId;
 use crate::model::Job;
 use crate::placement::feasible::{Needs, Purse};
-use crate::placement::left::Left;
 use crate::placement::outlook::Outlook;
 use crate::placement::pool::PlaceId;
 use crate::placement::reason::Reason;
@@ -171,8 +170,7 @@ impl<'a> Look<'a> {
                 let turn = turn_at(aim, shares.order(job), f64::from(known.width), left);
                 Reverse((ordered(turn), place(job), line, model, usize::MAX))
             };
-            let everywhere = self.left_of(known, job);
-            let Some(left) = everywhere[model].as_ref() else {
+            let Some(left) = known.to_do()[model].as_ref() else {
                 continue;
             };
             // In the order that is kept it stands by what is left of it at best.
@@ -275,9 +273,8 @@ impl<'a> Look<'a> {
         } else {
             self.any_prices_of(walk, known)
         };
-        let left = self.left_of(known, self.state.open_job(known.head.1)?);
         let mut best: Option<(f64, usize)> = None;
-        for (model, left) in left.iter().enumerate() {
+        for (model, left) in known.to_do().iter().enumerate() {
             let Some(left) = left.as_ref().filter(|_| prices[model].is_finite()) else {
                 continue;
             };
@@ -305,7 +302,7 @@ impl<'a> Look<'a> {
         } else {
             self.any_prices_of(walk, known)
         };
-        let left = self.left_of(known, job);
+        let left = Arc::clone(known.to_do());
         let is_paid = |(left, price): (&Option<_>, &f64)| left.is_none() || price.is_finite();
         let left = if left.iter().zip(price.iter()).all(is_paid) {
             left
@@ -320,14 +317,6 @@ impl<'a> Look<'a> {
             work: 0,
             left,
             price,
-        }
-    }
-
-    /// What is left of a job of a line on each model, where nobody has its checkpoint any more all of it.
-    pub(super) fn left_of(&self, known: &Known, job: &Job) -> Arc<[Option<Left>]> {
-        match known.has_checkpoint {
-            true => self.left_everywhere(job, &known.left),
-            false => Arc::clone(&known.left),
         }
     }
 
@@ -425,16 +414,13 @@ impl<'a> Look<'a> {
         let mut all = Vec::new();
         for (_, line) in queue.in_order() {
             let known = queue.line(line);
-            // What is said of one of a line holds of all.
-            let left = self.state.open_job(known.head.1);
-            let left = left.map(|first| self.left_of(known, first));
             let best = self.best_of(&walk, known);
-            let best = best.and_then(|best| left.as_ref()?[best].as_ref());
+            let best = best.and_then(|best| known.to_do()[best].as_ref());
             let Some((best, jobs)) = best.zip(self.state.line(known.line)) else {
                 continue;
             };
             for job in jobs.iter().filter_map(|(_, id)| self.state.open_job(*id)) {
-                let due_ms = due_ms(job, left.as_ref().unwrap_or(&known.left));
+                let due_ms = due_ms(job, known.to_do());
                 let is_due = self.now_ms >= due_ms;
                 let is_eager = least.is_some_and(|least| is_due || job.spec.priority > least);
                 let (rank, at) = match ranks.get(&line) {

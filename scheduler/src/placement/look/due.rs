@@ -160,7 +160,7 @@ impl<'a> Look<'a> {
                 }
             };
             let known = queue.line(line);
-            let is_due = self.now_ms >= due_ms(job, &self.left_of(known, job));
+            let is_due = self.now_ms >= due_ms(job, known.to_do());
             if !is_due && !least.lets(job.spec.priority, shares.late_ms(job.spec.terms.team)) {
                 continue;
             }

@@ -5,7 +5,6 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use stepcast_records::GpuModel;
 
@@ -99,26 +98,6 @@ impl Look<'_> {
         } else {
             Left::of_waiting(self.forecast, job, gpu, &self.policy)
         }
-    }
-
-    /// The same on each model, of what is left of a job if its checkpoint is everywhere.
-    pub(super) fn left_everywhere(
-        &self,
-        job: &Job,
-        left: &Arc<[Option<Left>]>,
-    ) -> Arc<[Option<Left>]> {
-        let is_away = |model: usize| left[model].is_some() && self.is_away_from(job, model);
-        if !self.has_home(job) || !(0..left.len()).any(is_away) {
-            return Arc::clone(left);
-        }
-        let all = left.iter().enumerate();
-        all.map(|(model, left)| {
-            left.and_then(|left| match self.is_away_from(job, model) {
-                true => Left::anew(self.forecast, job, self.models[model], &self.policy),
-                false => Some(left),
-            })
-        })
-        .collect()
     }
 
     /// What is left of a job on a worker, of what is left of it at best on that model.

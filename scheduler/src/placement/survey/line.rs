@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::saved::Saved;
 use super::waiting::Wait;
 use crate::ids::{JobId, TeamId};
 use crate::model::Objective;
@@ -24,8 +25,6 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) objective: Objective,
     /// Its jobs do not pay every price, or could not be started somewhere.
     pub(in crate::placement) is_choosy: bool,
-    /// Its jobs go on from a checkpoint, which may not be everywhere.
-    pub(in crate::placement) has_checkpoint: bool,
     /// The priority of its jobs.
     pub(in crate::placement) priority: i8,
     /// From when on GPUs are kept for its first job, by stamp.
@@ -34,10 +33,19 @@ pub(in crate::placement) struct Known {
     pub(in crate::placement) bucket: u32,
     /// How its job waits for the host with its checkpoint, if it is one and does so for certain.
     pub(in crate::placement) waits: Option<Wait>,
-    /// What is left of a job on each model; `None` where no worker would take it, busy or not.
+    /// What is left of a job on each model at best; `None` where no worker would take it, busy or not.
     pub(in crate::placement) left: Arc<[Option<Left>]>,
+    /// The checkpoint that its jobs go on from, which may not be everywhere.
+    pub(in crate::placement) saved: Option<Saved>,
     /// Which forecasts that is by; `None` if it has to be asked again in any case.
     pub(in crate::placement) forecasts: Option<u64>,
+}
+
+impl Known {
+    /// What is to be done of a job on each model: what is left of it, and all of it where nobody has its checkpoint any more.
+    pub(in crate::placement) fn to_do(&self) -> &Arc<[Option<Left>]> {
+        self.saved.as_ref().map_or(&self.left, |saved| &saved.to_do)
+    }
 }
 
 /// A job that came so many times its own length later does not go before it.

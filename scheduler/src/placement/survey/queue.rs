@@ -3,6 +3,8 @@
 //! A line has a turn for every model that its jobs could run on: by how long they would take there. Which of them is its
 //! own depends on what the hardware is worth at the moment, and is looked at when the turn comes.
 
+mod update;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -15,6 +17,7 @@ use super::classes::{Classes, Group};
 use super::due::{Due, LinePlace};
 use super::line::{Known, ordered, turn_at};
 use super::portion::Round;
+use super::saved::{Checkpoints, Saved};
 use super::waiting::{Home, Waiting};
 use crate::ids::{JobId, TeamId};
 use crate::model::Job;
@@ -54,6 +57,7 @@ pub(in crate::placement) struct Queue {
     ranks_in: BTreeSet<(u32, Reverse<i8>, i64, JobId, LineId)>,
     pub(in crate::placement) due: Due,
     pub(super) waiting: Waiting,
+    pub(super) checkpoints: Checkpoints,
     classes: Classes,
 }
 
@@ -152,62 +156,6 @@ impl Queue {
         }
     }
 
-    /// Has a line be what it is by now.
-    pub(super) fn update(&mut self, scene: Scene<'_>, line: Line) {
-        let jobs = scene.state.line(line);
-        let first = jobs.and_then(BTreeSet::first);
-        match (self.by_line.get(&line).copied(), jobs) {
-            (Some(id), jobs) if self.only_counts(scene, id, jobs) => {}
-            (Some(id), Some(_)) if self.line(id).waits.is_some() => self.look_again(id),
-            (Some(id), Some(jobs)) => self.begin_anew(scene, id, jobs),
-            (Some(id), None) => _ = self.remove(id),
-            (None, _) => self
-                .unseen
-                .extend(first.map(|(order, job)| (*order, *job, line))),
-        }
-    }
-
-    /// Whether a line still begins with the same job and nothing about it is another: then how many stand in it is all
-    /// that has changed.
-    fn only_counts(&mut self, scene: Scene<'_>, id: LineId, jobs: Option<&Jobs>) -> bool {
-        let Some((known, jobs)) = self.known[id as usize].as_mut().zip(jobs) else {
-            return false;
-        };
-        let first = jobs.first().filter(|first| **first == known.head);
-        let job = first.and_then(|(_, job)| scene.state.open_job(*job));
-        let is_same = job.is_some_and(|job| {
-            let waits = known.waits.is_some() && jobs.len() > 1;
-            !waits
-                && job.spec.priority == known.priority
-                && due_ms(job, &known.left) == known.due_ms
-        });
-        // What has no turn is in no class.
-        if is_same && known.left.iter().any(Option::is_some) {
-            self.classes.recount(known, jobs.len());
-        }
-        if is_same {
-            known.count = jobs.len();
-        }
-        is_same
-    }
-
-    /// Has a line begin with another job. They ask for the same, so nothing else that is known of it changes.
-    fn begin_anew(&mut self, scene: Scene<'_>, id: LineId, jobs: &Jobs) {
-        let first = jobs.first().copied();
-        let job = first.and_then(|(_, job)| scene.state.open_job(job));
-        let known = self.known[id as usize].take();
-        let Some(((head, job), mut known)) = first.zip(job).zip(known) else {
-            unreachable!("a line that has a number has a job that is not over");
-        };
-        self.leave(id, &known);
-        known.head = head;
-        known.count = jobs.len();
-        known.priority = job.spec.priority;
-        known.due_ms = due_ms(job, &known.left);
-        self.enter(id, &known);
-        self.known[id as usize] = Some(known);
-    }
-
     /// Takes a line in.
     pub(super) fn insert(
         &mut self,
@@ -233,8 +181,9 @@ impl Queue {
                 .then(|| Left::of_waiting(scene.forecast, job, *model, scene.state.policy()))?
         });
         let left: Arc<[Option<Left>]> = left.collect();
-        let waits = match jobs.len() {
-            1 => self.wait_of(scene, pool, models, (job, &left)),
+        let saved = Saved::of(scene, pool, models, (job, &left));
+        let waits = match (jobs.len(), &saved) {
+            (1, Some(saved)) => self.wait_of(scene, pool, models, (job, &left, saved)),
             _ => None,
         };
         if let Some(wait) = &waits {
@@ -251,12 +200,12 @@ impl Queue {
             is_choosy: job.spec.max_price_per_hour.is_some()
                 || job.spec.max_cost.is_some()
                 || job.failed_to_start().next().is_some(),
-            has_checkpoint: job.checkpoint_on().is_some(),
             priority: job.spec.priority,
-            due_ms: due_ms(job, &left),
+            due_ms: due_ms(job, saved.as_ref().map_or(&left, |saved| &saved.to_do)),
             bucket,
             waits,
             left,
+            saved,
             forecasts: scene.version,
         };
         let id = self.unused.pop().unwrap_or(self.known.len() as LineId);
@@ -298,7 +247,7 @@ impl Queue {
     }
 
     /// Puts a line into every order.
-    fn enter(&mut self, id: LineId, known: &Known) {
+    pub(super) fn enter(&mut self, id: LineId, known: &Known) {
         // What nobody could ever run has no turn.
         if known.left.iter().all(Option::is_none) {
             return;
@@ -311,11 +260,12 @@ impl Queue {
             .insert((known.bucket, priority, order, first, id));
         self.due.add(id, known);
         self.waiting.add(id, known);
+        self.checkpoints.add(id, known);
         self.classes.add(known, id);
     }
 
     /// Takes a line out of every order.
-    fn leave(&mut self, id: LineId, known: &Known) {
+    pub(super) fn leave(&mut self, id: LineId, known: &Known) {
         for turn in self.turns_of(id, known) {
             self.turns.remove(&turn);
         }
@@ -326,6 +276,7 @@ impl Queue {
                 .remove(&(known.bucket, priority, order, first, id));
             self.due.remove(id, known);
             self.waiting.remove(id, known);
+            self.checkpoints.remove(id, known);
             self.classes.remove(known, id);
         }
     }

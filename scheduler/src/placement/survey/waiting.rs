@@ -13,6 +13,7 @@ use stepcast_records::GpuModel;
 use super::Scene;
 use super::line::Known;
 use super::queue::{LineId, Queue};
+use super::saved::Saved;
 use crate::drift::AS_EXPECTED;
 use crate::ids::OutputsId;
 use crate::model::Job;
@@ -103,11 +104,10 @@ impl Queue {
         scene: Scene<'_>,
         pool: &Pool,
         models: &[GpuModel],
-        (job, left): (&Job, &[Option<Left>]),
+        (job, left, saved): (&Job, &[Option<Left>], &Saved),
     ) -> Option<Wait> {
         let (state, forecast) = (scene.state, scene.forecast);
-        let from = job.checkpoint_on()?;
-        let home = state.worker(from)?.inventory.outputs?;
+        let home = saved.folder?;
         if !pool.folders.are_known_apart() || may_not_pay(state, job) {
             return None;
         }
@@ -139,8 +139,8 @@ impl Queue {
         let since_ms = job.queued_ms.max(job.not_before_ms);
         let mut least_ms: Option<u64> = None;
         let mut open = Vec::new();
-        for (gpu, _) in models.iter().zip(left).filter(|(_, left)| left.is_some()) {
-            let anew = Left::anew(forecast, job, *gpu, state.policy());
+        let anew = models.iter().zip(saved.anew.iter()).zip(left);
+        for ((gpu, anew), _) in anew.filter(|(_, left)| left.is_some()) {
             let again_ms = anew.filter(|anew| !anew.is_guess).map(|anew| {
                 let again_ms = anew.p50_ms * least - left_ms;
                 again_ms.max(0.0) as u64
