@@ -1,12 +1,10 @@
 //! A sweep from its files to an array in the queue: every task is read and checked before the first is kept. And how one
 //! stands.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod files;
+
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryFutureExt, stream};
 use stepcast_proto::v1;
 use stepcast_records::simpletuner::{Note, Reading};
 use stepcast_scheduler::ids::{JobId, StagingId};
@@ -17,12 +15,13 @@ use tonic::{Code, Status};
 
 use super::estimates::{Expected, expected};
 use super::jobs::{Jobs, LOOKS_MAX, page_of, request_id};
-use super::submit::{all, check_fit, check_gpus, check_time, is_settled, not_staged, notes};
+use super::submit::{
+    UnderWay, all, check_fit, check_gpus, check_time, is_settled, not_staged, notes,
+};
 use super::unexpected;
 use crate::access::Caller;
 use crate::credentials::Taken;
 use crate::freshness::Freshness;
-use crate::staging::Put;
 use crate::status::{Refusal, bad_field};
 use crate::submission::Submission;
 use crate::turns::{Bounds, Turns};
@@ -39,10 +38,6 @@ const AT_ONCE: usize = 4;
 
 /// How long one waits for that room.
 const ROOM_WITHIN: Duration = Duration::from_secs(10);
-
-/// Calls to the staging area at once for one sweep: a thousand tasks are put in the time of sixteen calls, and single
-/// submissions find room beside them.
-const STAGED_AT_ONCE: usize = 64;
 
 /// A sweep as it stands.
 #[derive(Debug)]
@@ -191,6 +186,10 @@ impl Jobs {
                 ..v1::SubmitArrayResponse::default()
             });
         }
+        // Who does not lead cannot say what is needed of what is there.
+        handle.takes_submissions().map_err(status::propose)?;
+        let all_staged = tasks.iter().map(|(staging, _)| *staging);
+        let _under_way = UnderWay::enter(&self.under_way, all_staged.collect())?;
         let is_known = self.context.has_taken(id);
         let staged = tasks.iter();
         let staged = staged.map(|(staging, submission)| (*staging, submission.files()));
@@ -217,33 +216,12 @@ impl Jobs {
                 }
             }
         }
-        let mut puts = Vec::with_capacity(count);
-        for (staging, submission) in &tasks {
-            let put = self.context.staging.put(*staging, submission.files());
-            let put = put.map_ok(|put| (*staging, put));
-            puts.push(put.map_err(|error| (*staging, error)).boxed());
-        }
-        let mut new: Vec<StagingId> = Vec::with_capacity(count);
-        let mut failed = Vec::new();
-        let mut untouched: BTreeSet<StagingId> = taken.iter().copied().collect();
-        for put in together(puts).await {
-            let (staging, put) = match put {
-                Ok((staging, put)) => (staging, put),
-                Err((staging, error)) => {
-                    failed.push(error);
-                    // Something of it may be there.
-                    (staging, Put::New)
-                }
-            };
-            untouched.remove(&staging);
-            if put == Put::New {
-                new.push(staging);
-            }
-        }
-        if let Some(error) = failed.into_iter().next() {
+        let put = files::put(&self.context.staging, &staged).await;
+        if let Some(error) = put.error {
+            self.drop_unneeded(&put.new).await;
             // Their owner has room for others once they are deleted, and not before.
-            self.drop_unneeded(&new).await;
-            self.context.staging.give_back(&untouched);
+            let untouched = taken.iter().filter(|of| !put.begun.contains(*of));
+            self.context.staging.give_back(untouched);
             for (staging, _) in &tasks {
                 self.context.forget_unused(*staging);
             }
@@ -251,7 +229,7 @@ impl Jobs {
         }
         let proposed = handle.propose_by(caller.actor(), command, Some(id)).await;
         if is_settled(&proposed) {
-            self.drop_unneeded(&new).await;
+            self.drop_unneeded(&put.new).await;
         }
         if has_credentials && is_settled(&proposed) {
             for (staging, _) in &tasks {
@@ -303,23 +281,6 @@ impl Jobs {
                 array: names::of_job(array),
             }),
             other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Removes files that no job has come for.
-    async fn drop_unneeded(&self, staged: &[StagingId]) {
-        let handle = &self.context.handle;
-        let mut removals = Vec::new();
-        for staging in staged {
-            if !handle.read_stale(|state| state.needs_staging(staging)) {
-                removals.push(self.context.staging.take_back(*staging).boxed());
-            }
-        }
-        let mut removals = stream::iter(removals).buffer_unordered(STAGED_AT_ONCE);
-        while let Some(removed) = removals.next().await {
-            if let Err(error) = removed {
-                tracing::warn!(error = ?error, "files of a sweep that was not taken are left to the sweep");
-            }
         }
     }
 }
@@ -395,22 +356,6 @@ pub(crate) fn check_count(tasks: usize) -> Result<(), Status> {
     }))
 }
 
-/// Does all of these, so many at once; none that has not begun once one has failed. What comes of each that was begun.
-async fn together<T, E>(calls: Vec<BoxFuture<'_, Result<T, E>>>) -> Vec<Result<T, E>> {
-    let has_failed = AtomicBool::new(false);
-    let calls = calls.into_iter().map(|call| async {
-        if has_failed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let done = call.await;
-        has_failed.fetch_or(done.is_err(), Ordering::Relaxed);
-        Some(done)
-    });
-    let calls: Vec<_> = calls.collect();
-    let calls = stream::iter(calls).buffer_unordered(STAGED_AT_ONCE);
-    calls.filter_map(std::future::ready).collect().await
-}
-
 /// The files of all, with those of one task in the place of the same role's.
 fn replaced(all: &[v1::JobFile], own: Vec<v1::JobFile>) -> Vec<v1::JobFile> {
     let kept = all
@@ -441,50 +386,4 @@ fn of_task(index: usize, error: Status) -> Status {
         error.details().to_vec().into(),
         error.metadata().clone(),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::Barrier;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn files_of_tasks_are_put_at_once() {
-        // Nobody passes it before so many are there.
-        let barrier = Barrier::new(STAGED_AT_ONCE);
-        let put = |task| {
-            let barrier = &barrier;
-            async move {
-                barrier.wait().await;
-                Ok::<_, ()>(task)
-            }
-            .boxed()
-        };
-        let puts = together((0..4 * STAGED_AT_ONCE).map(put).collect());
-        let put = tokio::time::timeout(std::time::Duration::from_secs(60), puts).await;
-        let put = put.expect("they wait for each other").into_iter();
-        let put: Result<BTreeSet<usize>, ()> = put.collect();
-        assert_eq!(put, Ok((0..4 * STAGED_AT_ONCE).collect()));
-    }
-
-    /// What is under way when one fails may be there afterwards, and is deleted then.
-    #[tokio::test]
-    async fn what_has_begun_is_waited_for_when_one_fails_and_no_other_begins() {
-        let call = |task| {
-            async move {
-                tokio::task::yield_now().await;
-                if task == 0 {
-                    return Err(task);
-                }
-                // The others are done after that one.
-                tokio::task::yield_now().await;
-                Ok(task)
-            }
-            .boxed()
-        };
-        let done = together((0..1_000).map(call).collect()).await;
-        assert_eq!(done.len(), STAGED_AT_ONCE);
-        assert_eq!(done.iter().filter(|done| done.is_err()).count(), 1);
-    }
 }

@@ -279,7 +279,7 @@ async fn put(
 ) -> Result<JobId, Status> {
     let taken = jobs.context.handle.takes_submissions();
     taken.map_err(status::propose)?;
-    let _under_way = UnderWay::enter(&jobs.under_way, spec.staging)?;
+    let _under_way = UnderWay::enter(&jobs.under_way, vec![spec.staging])?;
     let is_known = jobs.context.has_taken(id);
     let staged = [(spec.staging, submission.files())];
     let new = match is_known {
@@ -450,16 +450,23 @@ pub(super) fn not_staged(error: staging::Error) -> Status {
     }
 }
 
-/// A submission whose files are on their way. A second one of the same kind would find half of them.
-struct UnderWay<'a> {
+/// Submissions whose files are on their way. A second one of the same kind would find half of them.
+pub(super) struct UnderWay<'a> {
     all: &'a Mutex<BTreeSet<StagingId>>,
-    staging: StagingId,
+    staged: Vec<StagingId>,
 }
 
 impl<'a> UnderWay<'a> {
-    fn enter(all: &'a Mutex<BTreeSet<StagingId>>, staging: StagingId) -> Result<Self, Status> {
-        if all.lock().insert(staging) {
-            return Ok(Self { all, staging });
+    /// Enters all of these or none.
+    pub(super) fn enter(
+        all: &'a Mutex<BTreeSet<StagingId>>,
+        staged: Vec<StagingId>,
+    ) -> Result<Self, Status> {
+        let mut entered = all.lock();
+        if !staged.iter().any(|one| entered.contains(one)) {
+            entered.extend(&staged);
+            drop(entered);
+            return Ok(Self { all, staged });
         }
         Err(Refusal::new(
             Code::Unavailable,
@@ -473,6 +480,9 @@ impl<'a> UnderWay<'a> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.staging);
+        let mut entered = self.all.lock();
+        for one in &self.staged {
+            entered.remove(one);
+        }
     }
 }
