@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
 
 use crate::account::folders;
 use crate::agent::Epoch;
 use crate::chain::chain;
 use crate::host::{Host, Standing};
-use crate::state_dir;
+use crate::state_dir::{self, AttemptRecord};
 use crate::work::at;
 
 /// Removals at once: caches are large, and one far disk that does not answer must not hold up what lies on another.
@@ -28,9 +28,16 @@ const FIRST: Duration = Duration::from_secs(1);
 /// A person who has mended a disk, or mounted it again, need not wait for longer.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
+/// How long the disk of the results may take to say whose they are. It is asked again later.
+const SAID_WITHIN: Duration = Duration::from_secs(5);
+
 /// Attempts whose ends are acknowledged and of which something may still be there.
 #[derive(Debug)]
-pub(crate) struct Cleanup(watch::Sender<BTreeMap<Epoch, Left>>);
+pub(crate) struct Cleanup {
+    left: watch::Sender<BTreeMap<Epoch, Left>>,
+    /// Who asks the disk of the results.
+    asking: Arc<Semaphore>,
+}
 
 /// What is known of one.
 #[derive(Debug, Clone, Copy)]
@@ -50,14 +57,17 @@ enum Stays {
 
 impl Default for Cleanup {
     fn default() -> Self {
-        Self(watch::Sender::new(BTreeMap::new()))
+        Self {
+            left: watch::Sender::new(BTreeMap::new()),
+            asking: Arc::new(Semaphore::new(TOGETHER)),
+        }
     }
 }
 
 impl Cleanup {
     /// Has everything of an attempt removed but its results.
     pub(crate) fn add(&self, epoch: Epoch) {
-        self.0.send_modify(|left| {
+        self.left.send_modify(|left| {
             if left.len() >= WAITING {
                 tracing::error!(
                     epoch,
@@ -76,19 +86,19 @@ impl Cleanup {
     pub(crate) async fn all_tried(&self) {
         let tried = |left: &BTreeMap<Epoch, Left>| left.values().all(|one| one.failures > 0);
         // The sender is here, so there is always an answer.
-        let mut changes = self.0.subscribe();
+        let mut changes = self.left.subscribe();
         let _answered = changes.wait_for(tried).await;
     }
 
     /// When the next one is due, if any waits.
     fn next(&self) -> Option<Instant> {
-        self.0.borrow().values().filter_map(|one| one.at).min()
+        self.left.borrow().values().filter_map(|one| one.at).min()
     }
 
     /// One that is due by `now`. It is the caller's until it is given back.
     fn take(&self, now: Instant) -> Option<Epoch> {
         let mut taken = None;
-        self.0.send_if_modified(|left| {
+        self.left.send_if_modified(|left| {
             let is_due = |one: &Left| one.at.is_some_and(|at| at <= now);
             if let Some((epoch, one)) = left.iter_mut().find(|(_, one)| is_due(one)) {
                 one.at = None;
@@ -101,7 +111,7 @@ impl Cleanup {
 
     /// Forgets one that is gone; one that stays is tried again.
     fn give_back(&self, epoch: Epoch, is_gone: bool, now: Instant) {
-        self.0.send_modify(|left| {
+        self.left.send_modify(|left| {
             if is_gone {
                 left.remove(&epoch);
             } else if let Some(one) = left.get_mut(&epoch) {
@@ -115,7 +125,7 @@ impl Cleanup {
 
 /// Removes whatever is due, for as long as the worker runs.
 pub(crate) async fn run(host: Arc<Host>) {
-    let mut changes = host.cleanup.0.subscribe();
+    let mut changes = host.cleanup.left.subscribe();
     let mut removing = FuturesUnordered::new();
     loop {
         while removing.len() < TOGETHER
@@ -149,11 +159,14 @@ pub(crate) async fn run(host: Arc<Host>) {
 async fn remove(host: &Arc<Host>, epoch: Epoch) -> Result<(), Stays> {
     let stays = blocking(host, move |host| {
         host.state
-            .remove_own(epoch, |attempt| host.is_open(attempt))
+            .remove_own(epoch, |attempt| host.may_be_open(attempt))
     });
     let Some(attempt) = stays.await? else {
         return Ok(());
     };
+    if attempt.shared.is_none() && !is_open(host, attempt.clone()).await? {
+        return blocking(host, move |host| host.state.remove_attempt(epoch)).await;
+    }
     let is_over = match host.wire.stands(&attempt.job, epoch).await {
         Ok(Standing::Live) => return Err(Stays::NotYet("other hosts are not done".to_owned())),
         Ok(standing) => standing == Standing::JobOver,
@@ -179,6 +192,19 @@ async fn remove(host: &Arc<Host>, epoch: Epoch) -> Result<(), Stays> {
     }
 }
 
+/// Asks whether an account still has the results of an attempt. Their disk may not answer: it keeps nothing waiting that lies on
+/// another for longer than a moment, and not more threads than removals.
+async fn is_open(host: &Arc<Host>, attempt: AttemptRecord) -> Result<bool, Stays> {
+    let silent = || Stays::NotYet("the disk of its results does not answer".to_owned());
+    let asking = Arc::clone(&host.cleanup.asking).try_acquire_owned();
+    let asking = asking.map_err(|_| silent())?;
+    let open = blocking(host, move |host| {
+        let _asking = asking;
+        Ok(host.is_open(&attempt))
+    });
+    timeout(SAID_WITHIN, open).await.map_err(|_| silent())?
+}
+
 /// Caches are large, and disks may be far away.
 async fn blocking<T: Send + 'static>(
     host: &Arc<Host>,
@@ -200,7 +226,6 @@ mod tests {
 
     use super::*;
     use crate::host::tests::Leader;
-    use crate::state_dir::AttemptRecord;
 
     struct Place {
         root: tempfile::TempDir,
@@ -236,7 +261,7 @@ mod tests {
 
         /// Lets removals go on until there is nothing left of any attempt.
         async fn all_gone(&self) {
-            let mut changes = self.host.cleanup.0.subscribe();
+            let mut changes = self.host.cleanup.left.subscribe();
             tokio::select! {
                 () = run(Arc::clone(&self.host)) => {}
                 gone = changes.wait_for(BTreeMap::is_empty) => drop(gone.unwrap()),
@@ -245,7 +270,7 @@ mod tests {
 
         /// What waits is due at once.
         fn is_due(&self) {
-            self.host.cleanup.0.send_modify(|left| {
+            self.host.cleanup.left.send_modify(|left| {
                 for one in left.values_mut() {
                     one.at = Some(Instant::now());
                 }
@@ -354,6 +379,43 @@ mod tests {
         place.all_gone().await;
         assert!(!folder.exists());
         assert_eq!(mode(), 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_disk_of_results_that_does_not_answer_keeps_no_attempt_s_own_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let leader = Arc::new(Leader::default());
+        let mut host = leader.host(root.path());
+        host.config.outputs = Some(host.outputs.clone());
+        let host = Arc::new(host);
+        let place = Place { root, host, leader };
+        // So many ask it already.
+        let asking = Arc::clone(&place.host.cleanup.asking);
+        let asked = asking.try_acquire_many(u32::try_from(TOGETHER).unwrap());
+        let asked = asked.unwrap();
+        let all = Epoch::try_from(2 * TOGETHER).unwrap();
+        let folders = (1..=all).map(|epoch| {
+            let record = AttemptRecord {
+                epoch,
+                job: "jcats".to_owned(),
+                marker: "m".to_owned(),
+                shared: None,
+                account: Some(4_000_000),
+            };
+            let folder = place.host.state.begin_attempt(&record).unwrap();
+            fs::create_dir(folder.join("config")).unwrap();
+            place.host.cleanup.add(epoch);
+            folder
+        });
+        let folders: Vec<PathBuf> = folders.collect();
+        place.all_tried().await;
+        for folder in &folders {
+            assert_eq!(names(folder), ["attempt.json"]);
+        }
+        drop(asked);
+        place.is_due();
+        place.all_gone().await;
+        assert!(folders.iter().all(|folder| !folder.exists()));
     }
 
     #[test]

@@ -159,7 +159,12 @@ impl Host {
     /// to it after the first had shut them off.
     pub(crate) fn is_open(&self, attempt: &AttemptRecord) -> bool {
         let has = |uid| is_of(&self.results(&attempt.job), &[uid]);
-        self.config.outputs.is_some() && attempt.account.is_some_and(has)
+        self.may_be_open(attempt) && attempt.account.is_some_and(has)
+    }
+
+    /// Whether [`Self::is_open`] has to be asked, as far as this host's own disk says: that of the results may not answer.
+    pub(crate) const fn may_be_open(&self, attempt: &AttemptRecord) -> bool {
+        self.config.outputs.is_some() && attempt.account.is_some()
     }
 
     /// Shuts off a folder of results, of a job that is over, that an account for trainers still has.
