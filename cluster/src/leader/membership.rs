@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stepcast_scheduler::Command;
+use stepcast_scheduler::{Command, State};
 
 use super::context::Leader;
 use super::nodes;
 use crate::consensus::{Change, ChangeError, NodeProgress};
+use crate::error::ProposeError;
 use crate::members::{Member, Members};
 
 /// How often the members are looked at: a new node waits this much longer for its vote at most.
@@ -153,7 +154,7 @@ fn tell(change: &Change, outcome: Result<Members, ChangeError>) {
 
 /// Once every member goes along with the newest format that this node does, nobody who does not may join or come back.
 async fn raise_format(leader: &Leader, members: &Members) {
-    let format = leader.replicated.read(stepcast_scheduler::State::format);
+    let format = leader.replicated.read(State::format);
     let (me, version) = (leader.node_id, leader.config.log_format);
     let reads = |node| {
         node == me
@@ -167,8 +168,16 @@ async fn raise_format(leader: &Leader, members: &Members) {
     }
     let barrier = Command::Barrier { version };
     let raised = leader.proposer.propose(barrier, None);
-    match leader.format.raised(raised).await {
-        Ok(_) => tracing::info!(version, "the log goes on in a newer format"),
+    // A leader's own entry is applied, or its leadership ends, and this duty with it.
+    let applied = async {
+        while leader.replicated.read(State::format) < version {
+            leader.runtime.sleep(LOOK_EVERY).await;
+        }
+    };
+    match leader.format.raised(raised, applied).await {
+        Ok(_) | Err(ProposeError::OutcomeUnknown) => {
+            tracing::info!(version, "the log goes on in a newer format");
+        }
         Err(error) => tracing::warn!(%error, "the log's format was not raised"),
     }
 }
