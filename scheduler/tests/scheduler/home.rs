@@ -199,7 +199,8 @@ fn nobody_waits_for_longer_than_what_is_done_again() {
 /// Whatever a planner has seen before, it knows when a job does not wait any more.
 #[test]
 fn what_ends_the_wait_for_a_host_is_seen_at_once() {
-    let ends: [(fn(&mut History), Option<WorkerId>); 6] = [
+    type End = fn(&mut History);
+    let ends: [(End, Option<WorkerId>); 6] = [
         (|_| {}, None),
         (|history| history.now_ms += WHOLE_MS, Some(AWAY)),
         (|history| comes(history, 1, (1, 2_000_000), Some(5)), None),
