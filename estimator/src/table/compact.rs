@@ -1,7 +1,7 @@
 //! Compaction: the rows of many small files move into one, sorted by key.
 
 use std::collections::HashSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use deltalake::kernel::{Action, Add, LogicalFileView, Remove};
@@ -48,7 +48,7 @@ pub struct Compacted {
     pub deleted: usize,
 }
 
-/// The file of a compaction, for as long as it is not certain that it is there and in the log.
+/// A file to which rows have moved, for as long as it is not certain that it is there and in the log.
 #[derive(Clone)]
 pub(super) struct Moved {
     path: Path,
@@ -127,7 +127,7 @@ impl Table {
         let mut state = self.lock().await;
         learn(self.follow_in(&mut state).await?);
         self.put_moved_again(&mut state).await?;
-        state.last_moved = None;
+        state.last_moved.clear();
         let Some(delta) = state.delta.clone() else {
             return Ok(None);
         };
@@ -187,10 +187,7 @@ impl Table {
         let file = match moved.len() >= FILES_MIN {
             true => {
                 let day = Day::today().start_ms();
-                let (add, path, bytes) = self.file_of(rows, &HashSet::new(), day).await?;
-                let put = store.put(&path, bytes.clone().into()).await;
-                put.map_err(Error::unreachable)?;
-                Some((Moved { path, bytes }, add))
+                Some(self.put_moved(rows, &HashSet::new(), day).await?)
             }
             false => None,
         };
@@ -232,8 +229,7 @@ impl Table {
         }
         // By the store's clock, which every clean-up goes by, whatever this node's says.
         let now = self.store_time().await?;
-        let put = self.put_at(&file.path).await?;
-        if now.duration_since(put).unwrap_or_default() > UNNAMED_MAX {
+        if !self.may_be_named(&file, now).await? {
             return Ok(Ended::Overtaken);
         }
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -253,7 +249,7 @@ impl Table {
             predicate: None,
             target_size: LARGE_BYTES,
         };
-        state.last_moved = Some(file);
+        state.last_moved.push(file);
         let written = self.write_entry(state, actions, Vec::new(), operation, Header::new());
         match written.await {
             // Their entry counts, and what was put here is named by nobody.
@@ -265,26 +261,54 @@ impl Table {
         }
     }
 
-    /// Puts the file of the last compaction again if the log names it and it is not there: somebody has deleted it before
-    /// the log named it, since that took so long.
+    /// Puts rows that move into a file, beside the log: nobody sees it yet.
+    pub(super) async fn put_moved(
+        &self,
+        rows: Vec<Row>,
+        ids: &HashSet<[u8; 16]>,
+        day: i64,
+    ) -> Result<(Moved, Add), Error> {
+        let (add, path, bytes) = self.file_of(rows, ids, day).await?;
+        let store = self.log.object_store(None);
+        let put = store.put(&path, bytes.clone().into()).await;
+        put.map_err(Error::unreachable)?;
+        Ok((Moved { path, bytes }, add))
+    }
+
+    /// Whether a file that was put may still be named at this time of the store's: nobody is about to delete it.
+    pub(super) async fn may_be_named(&self, file: &Moved, now: SystemTime) -> Result<bool, Error> {
+        let put = self.put_at(&file.path).await?;
+        Ok(now.duration_since(put).unwrap_or_default() <= UNNAMED_MAX)
+    }
+
+    /// Puts the files to which rows have moved again that the log names and that are not there: somebody has deleted them
+    /// before the log named them, since that took so long.
     pub(super) async fn put_moved_again(&self, state: &mut State) -> Result<(), Error> {
-        let (Some(moved), Some(delta)) = (&state.last_moved, &state.delta) else {
+        let Some(delta) = state
+            .delta
+            .as_ref()
+            .filter(|_| !state.last_moved.is_empty())
+        else {
             return Ok(());
         };
-        if !named(delta)?.contains_key(&moved.path) {
-            return Ok(());
-        }
+        let named = named(delta)?;
         let store = self.log.object_store(None);
-        match store.head(&moved.path).await {
-            Ok(_) => {}
-            Err(object_store::Error::NotFound { .. }) => {
-                tracing::warn!(table = self.kind.name(), object = %moved.path, "an object was deleted before the log named it; it is put again");
-                let put = store.put(&moved.path, moved.bytes.clone().into()).await;
-                put.map_err(Error::unreachable)?;
+        for moved in &state.last_moved {
+            if !named.contains_key(&moved.path) {
+                continue;
             }
-            Err(error) => return Err(Error::unreachable(error)),
+            match store.head(&moved.path).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => {
+                    tracing::warn!(table = self.kind.name(), object = %moved.path, "an object was deleted before the log named it; it is put again");
+                    let put = store.put(&moved.path, moved.bytes.clone().into()).await;
+                    put.map_err(Error::unreachable)?;
+                }
+                Err(error) => return Err(Error::unreachable(error)),
+            }
         }
-        state.last_moved = None;
+        let is_there = |moved: &Moved| named.contains_key(&moved.path);
+        state.last_moved.retain(|moved| !is_there(moved));
         Ok(())
     }
 }

@@ -89,8 +89,8 @@ pub(super) struct State {
     pub(super) fruitless: Option<(u64, Instant)>,
     /// The last file that a commit has put, for as long as it is not certain that it is there and in the log.
     pub(super) last_put: Option<Put>,
-    /// The same of a compaction.
-    pub(super) last_moved: Option<Moved>,
+    /// The same of a compaction, and of what was taken back.
+    pub(super) last_moved: Vec<Moved>,
     /// Files that a compaction has left as they are, since this version does not know all of their rows.
     pub(super) left: HashSet<Path>,
     /// How often the bounds of a round of compaction are halved.

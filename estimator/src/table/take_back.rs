@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use self::trail::Trail;
 use super::commit::{ATTEMPTS, BACKOFF, unlike_any, version, written_by};
+use super::compact::Moved;
 use super::entry::Header;
 use super::follow::{News, READS_AT_ONCE, named, read_file};
 use super::log::{State, Table};
@@ -115,6 +116,8 @@ impl Table {
             }
             let mut state = self.lock().await;
             learn(self.follow_in(&mut state).await?);
+            self.put_moved_again(&mut state).await?;
+            state.last_moved.clear();
             self.writable(&state)?;
             if !self.still_holds(&mut plan, &state).await? {
                 continue;
@@ -123,6 +126,7 @@ impl Table {
             let taken = self.take(&mut state, &plan, &writer).await;
             // Whatever the answer was, or whether one came: the log alone says what happened.
             learn(self.follow_in(&mut state).await?);
+            self.put_moved_again(&mut state).await?;
             let (missing, error) = match taken {
                 Ok(missing) => (missing, None),
                 Err(error) => (0, Some(error)),
@@ -244,7 +248,7 @@ impl Table {
             .into_iter()
             .partition(|file| whole.contains(&file.object_store_path()));
         let mut removed: Vec<LogicalFileView> = gone;
-        let mut added: Vec<Add> = Vec::new();
+        let (mut added, mut put): (Vec<Add>, Vec<Moved>) = (Vec::new(), Vec::new());
         // First where the rows have moved to. One of them may have been taken for an equal one that came another time:
         // then that one is where it lies.
         others.sort_by_cached_key(|file| {
@@ -267,9 +271,12 @@ impl Table {
                     unseen = Some(path);
                     sought = rest;
                 }
-                (rest, Sifted::Some(add)) => {
+                (rest, Sifted::Some(rewritten)) => {
                     removed.push(file);
-                    added.extend(add.map(|add| *add));
+                    if let Some((moved, add)) = rewritten.map(|file| *file) {
+                        put.push(moved);
+                        added.push(add);
+                    }
                     sought = rest;
                 }
             }
@@ -282,8 +289,15 @@ impl Table {
         if removed.is_empty() {
             return Ok(sought.left);
         }
-        let now = self.store_time().await?.duration_since(UNIX_EPOCH);
-        let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
+        // By the store's clock, which every clean-up goes by, whatever this node's says.
+        let now = self.store_time().await?;
+        for file in &put {
+            if !self.may_be_named(file, now).await? {
+                return Err(self.contended());
+            }
+        }
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let removed = removed.iter().map(|file| {
             Action::Remove(Remove {
                 deletion_timestamp: Some(now),
@@ -297,6 +311,7 @@ impl Table {
         };
         let taken = serde_json::to_value(taken).map_err(Error::unreachable)?;
         let header = Header::from([written_by(writer), (TAKEN.to_owned(), taken)]);
+        state.last_moved.extend(put);
         let operation = DeltaOperation::Delete { predicate: None };
         self.write_entry(state, actions, Vec::new(), operation, header)
             .await?;
@@ -335,8 +350,8 @@ impl Table {
         // Two objects may be left with equal rows, so the name says which one it was.
         let of = xxh3_128(format!("{writer} {path}").as_bytes());
         let of = HashSet::from([of.to_le_bytes()]);
-        let add = self.put_file(rows, &of, Day::today().start_ms()).await?;
-        Ok((sought, Sifted::Some(Some(Box::new(add)))))
+        let put = self.put_moved(rows, &of, Day::today().start_ms()).await?;
+        Ok((sought, Sifted::Some(Some(Box::new(put)))))
     }
 
     /// Why what came with a version cannot be taken back.
@@ -380,5 +395,5 @@ enum Sifted {
     /// It cannot be said.
     Unseen,
     /// Some are; the object without them, unless nothing else was in it.
-    Some(Option<Box<Add>>),
+    Some(Option<Box<(Moved, Add)>>),
 }

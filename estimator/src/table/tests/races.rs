@@ -188,9 +188,34 @@ async fn the_file_of_a_compaction_that_vanishes_before_the_log_names_it_is_put_a
     let objects = late.log.object_store(None);
     objects.delete(&path).await.expect("it was there");
     late.put_moved_again(&mut state).await.expect("put again");
-    assert!(state.last_moved.is_none());
+    assert!(state.last_moved.is_empty());
     drop(state);
     assert_eq!(stored(&store).await, expected(&batch(0..9)));
+}
+
+/// And of one that has what stays of an object from which rows were taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_beside_rows_that_were_taken_back_is_put_again_if_it_vanishes_before_the_log_names_it()
+ {
+    let store = memory();
+    let (writer, late) = both_know_nine(&store).await;
+    assert_eq!(writer.compact(drop).await.expect("moved").files, 9);
+    late.follow().await.expect("followed");
+    let mut state = late.lock().await;
+    let delta = state.delta.clone().expect("followed");
+    let span = Span { after: 2, to: 4 };
+    let plan = late.plan(span, &delta).await.expect("a plan");
+    let taken = late.take(&mut state, &plan, "somebody").await;
+    assert_eq!(taken.expect("taken back"), 0);
+    late.follow_in(&mut state).await.expect("followed");
+    let path = late.listing().files[0].path.clone();
+    let objects = late.log.object_store(None);
+    objects.delete(&path).await.expect("it was there");
+    late.put_moved_again(&mut state).await.expect("put again");
+    assert!(state.last_moved.is_empty());
+    drop(state);
+    let left: Vec<_> = batch(0..2).into_iter().chain(batch(4..9)).collect();
+    assert_eq!(stored(&store).await, expected(&left));
 }
 
 /// By then somebody may be about to delete it.
